@@ -1,0 +1,83 @@
+"""What a layer parameter is: its type, bounds, default, meaning, source and search default, declared on one line.
+
+Validation, OpenAPI, docs and search spaces are all derived from these declarations. No torch here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Scalar = bool | int | float | str
+"""What a parameter can be set to."""
+
+Type = Literal["boolean", "integer", "number", "string"]
+
+REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
+"""The default of a parameter that has none."""
+
+
+class ParameterError(ValueError):
+    """A value that a parameter cannot take, or values that do not go together.
+
+    `path` names the parameter (below `model`, or with its section), `remedy` says what would be right.
+    """
+
+    def __init__(self, path: str, message: str, remedy: str = "") -> None:
+        super().__init__(f"{path}: {message}" + (f" ({remedy})" if remedy else ""))
+        self.path = path
+        self.message = message
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One declared parameter. `default` None means "follows from others", said in `meaning`."""
+
+    type: Type
+    meaning: str
+    default: Scalar | None = REQUIRED
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    choices: tuple[str, ...] = ()
+    source: str = ""
+    search: Mapping[str, Any] | None = None
+    """A search default as a sweep document writes it: {"values": [...]} or {"min", "max", "step"?, "log"?}."""
+
+    def check(self, path: str, value: Any) -> Scalar:
+        """Return `value` as this parameter's type, or raise ParameterError with the place and the remedy."""
+        if self.type == "boolean":
+            if not isinstance(value, bool):
+                raise ParameterError(path, f"{value!r} is not true or false", "write true or false")
+            return value
+        if self.type == "string":
+            if not isinstance(value, str):
+                raise ParameterError(path, f"{value!r} is not a name", self._allowed())
+            if self.choices and value not in self.choices:
+                raise ParameterError(path, f"{value!r} is not something that Layersweep builds", self._allowed())
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ParameterError(path, f"{value!r} is not a finite number", self._allowed())
+        if self.type == "integer":
+            if value != int(value):
+                raise ParameterError(path, f"{value!r} is not an integer", self._allowed())
+            value = int(value)
+        else:
+            value = float(value)
+        if not self.minimum <= value <= self.maximum:
+            raise ParameterError(path, f"{value!r} is out of range", self._allowed())
+        return value
+
+    def _allowed(self) -> str:
+        if self.type == "string":
+            return f"one of: {', '.join(self.choices)}" if self.choices else "a name"
+        kind = "an integer" if self.type == "integer" else "a number"
+        if self.minimum > -math.inf and self.maximum < math.inf:
+            return f"{kind} from {self.minimum:g} to {self.maximum:g}"
+        if self.minimum > -math.inf:
+            return f"{kind} of at least {self.minimum:g}"
+        if self.maximum < math.inf:
+            return f"{kind} of at most {self.maximum:g}"
+        return kind

@@ -1,0 +1,107 @@
+"""The tree of errors, each with its HTTP status and problem type; rendered as application/problem+json by one handler.
+
+    ServiceError
+    ├── NotFound                 404
+    ├── Conflict                 409
+    │   └── LeaseLost            409  the attempt is stale: throw its result away
+    ├── InvalidDocument          422  a list of problems, each with a pointer and a remedy
+    ├── Unprocessable            422
+    ├── PayloadTooLarge          413
+    ├── UnsupportedMediaType     415
+    └── Unavailable              503
+
+Errors of `layers.space` (`DocumentError`) are turned into `InvalidDocument` where a document enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where, what, and what would be right."""
+
+    pointer: str
+    """A JSON pointer into what was sent ("" is all of it)."""
+    detail: str
+    remedy: str = ""
+
+
+class ServiceError(Exception):
+    """An error that a caller can act on."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Something went wrong inside the service"
+
+    def __init__(self, detail: str, *, problems: Sequence[Problem] = (), **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.problems = tuple(problems)
+        self.extra = extra
+
+    def body(self, instance: str) -> dict[str, Any]:
+        """The problem document (RFC 9457) of this error for the request path `instance`."""
+        body: dict[str, Any] = {
+            "type": f"urn:layersweep:problem:{self.type}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+        }
+        if self.problems:
+            body["errors"] = [
+                {"pointer": problem.pointer, "detail": problem.detail, "remedy": problem.remedy}
+                for problem in self.problems
+            ]
+        return body | self.extra
+
+
+class NotFound(ServiceError):
+    status = 404
+    type = "not-found"
+    title = "There is no such thing"
+
+
+class Conflict(ServiceError):
+    status = 409
+    type = "conflict"
+    title = "The state of the resource does not allow this"
+
+
+class LeaseLost(Conflict):
+    type = "lease-lost"
+    title = "This attempt no longer holds the lease"
+
+
+class InvalidDocument(ServiceError):
+    status = 422
+    type = "invalid-document"
+    title = "The document was not accepted"
+
+
+class Unprocessable(ServiceError):
+    status = 422
+    type = "unprocessable"
+    title = "The request cannot be carried out as it stands"
+
+
+class PayloadTooLarge(ServiceError):
+    status = 413
+    type = "payload-too-large"
+    title = "The body is too large"
+
+
+class UnsupportedMediaType(ServiceError):
+    status = 415
+    type = "unsupported-media-type"
+    title = "The body is of a type that is not read here"
+
+
+class Unavailable(ServiceError):
+    status = 503
+    type = "unavailable"
+    title = "The service cannot answer now"

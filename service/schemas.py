@@ -1,0 +1,445 @@
+"""What crosses HTTP. Units are in the names; times are RFC 3339 in UTC.
+
+Workers, the client and the page are written against this file; `openapi.json` is made from it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
+TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]
+Outcome = Literal["complete", "infeasible", "pruned", "failed"]
+Phase = Literal["check", "build", "measure", "train", "quantize", "rebuild", "remeasure", "evaluate", "finish"]
+Runtime = Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
+Scalar = bool | int | float | str
+
+Timestamp = Annotated[
+    float,
+    PlainSerializer(
+        lambda seconds: datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        return_type=str,
+    ),
+]
+"""Seconds since the epoch inside, RFC 3339 outside."""
+
+Item = TypeVar("Item")
+
+
+class Schema(BaseModel):
+    """Answers: made by the service, from attributes or keywords."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Request(BaseModel):
+    """Bodies that callers send: unknown fields and non-finite numbers are errors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Page(Schema, Generic[Item]):
+    """One page of a list. Pass `next_page_token` as `page_token` for the next; null at the end."""
+
+    items: list[Item]
+    next_page_token: str | None = None
+
+
+class ProblemItem(Schema):
+    pointer: str
+    detail: str
+    remedy: str = ""
+
+
+class ProblemDocument(Schema):
+    """application/problem+json (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str = ""
+    errors: list[ProblemItem] = []
+
+
+# --- sweeps ---------------------------------------------------------------------------------------------------------
+
+
+class Objective(Schema):
+    metric: str
+    goal: Literal["minimize", "maximize"]
+
+
+class Budget(Schema):
+    trials: int
+    parallel: int
+    failures: int
+    wall_seconds: float | None = None
+
+
+class SpaceFacts(Schema):
+    """What validation found out about the space."""
+
+    points: int | None = Field(description="number of distinct points; null where a parameter is continuous or the space too large to count")
+    feasible_share: float = Field(description="share of points that break no rule and no static constraint")
+    sampled: bool = Field(description="true: the share comes from samples, false: from enumeration")
+    open_parameters: list[str]
+    rejections: dict[str, float] = Field(default={}, description="rule -> share of points that it rejects first")
+
+
+class Progress(Schema):
+    """Trials by state. `rejected` points broke a rule and became no trial."""
+
+    trials: int = Field(description="trials that exist")
+    budget: int
+    queued: int = 0
+    running: int = 0
+    complete: int = 0
+    infeasible: int = 0
+    pruned: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    reused: int = 0
+    rejected: int = 0
+
+
+class BestTrial(Schema):
+    trial: str
+    number: int
+    value: float
+
+
+class Sweep(Schema):
+    id: str
+    name: str
+    project: str
+    task: str
+    dataset: str | None
+    state: SweepState
+    reason: str | None = Field(description="why it is in this state, or what it waits for")
+    objectives: list[Objective]
+    constraints: list[str]
+    budget: Budget
+    sampler: str
+    sampler_reason: str
+    space: SpaceFacts
+    target: str | None = Field(description="runtime, version and device model; null until it is resolved")
+    progress: Progress
+    best: dict[str, BestTrial] = Field(default={}, description="objective -> best feasible complete trial")
+    version: int = Field(description="the sequence of its newest event; changes with everything that happens in the sweep")
+    created_at: Timestamp
+    started_at: Timestamp | None
+    ended_at: Timestamp | None
+
+
+class SweepDetail(Sweep):
+    document: dict[str, Any]
+
+
+class SweepPreview(Schema):
+    """The answer to `validate_only=true`: everything but a stored sweep."""
+
+    valid: Literal[True] = True
+    document: dict[str, Any]
+    space: SpaceFacts
+    sampler: str
+    sampler_reason: str
+
+
+class BudgetExtension(Request):
+    """`:extend`: what to add to the budget."""
+
+    trials: int = Field(default=0, ge=0, le=1_000_000)
+    wall_seconds: float = Field(default=0, ge=0)
+    failures: int = Field(default=0, ge=0)
+
+
+class Event(Schema):
+    sequence: int
+    kind: str = Field(description="sweep.created, sweep.state, trial.queued, trial.running, trial.phase, trial.report, trial.ended, ...")
+    trial: str | None
+    data: dict[str, Any]
+    created_at: Timestamp
+
+
+# --- trials ---------------------------------------------------------------------------------------------------------
+
+
+class Trial(Schema):
+    id: str
+    sweep: str
+    number: int
+    state: TrialState
+    phase: Phase | None
+    progress: dict[str, Any] | None
+    attempt: int
+    worker: str | None
+    parameters: dict[str, Scalar | None]
+    metrics: dict[str, float]
+    feasible: bool | None
+    violations: dict[str, float] | None = Field(description="constraint -> how far it is broken; <= 0 is kept")
+    rank: int | None
+    on_front: bool
+    reason: str | None
+    reused_from: str | None
+    started_from: str | None
+    created_at: Timestamp
+    started_at: Timestamp | None
+    ended_at: Timestamp | None
+
+
+class PhaseTime(Schema):
+    phase: Phase
+    started_at: Timestamp
+    seconds: float
+
+
+class Attempt(Schema):
+    attempt: int
+    worker: str
+    started_at: Timestamp
+    ended_at: Timestamp | None
+    outcome: str | None
+    reason: str | None
+    phases: list[PhaseTime]
+    log: str
+
+
+class CurvePoint(Schema):
+    step: int
+    training_loss: float | None = None
+    validation_loss: float | None = None
+    learning_rate: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+
+class TrialDetail(Trial):
+    configuration: dict[str, Any]
+    attempts: list[Attempt]
+    curve: list[CurvePoint] = Field(description="losses of the newest attempt")
+    measurements: dict[str, dict[str, Any]]
+
+
+class LeaderboardRow(Schema):
+    trial: str
+    number: int
+    state: TrialState
+    rank: int | None
+    on_front: bool
+    feasible: bool | None
+    parameters: dict[str, Scalar | None]
+    metrics: dict[str, float]
+    reason: str | None
+    reused_from: str | None
+    started_from: str | None
+
+
+class Leaderboard(Page[LeaderboardRow]):
+    sweep: str
+    objectives: list[Objective]
+    total: int = Field(description="rows that the filter keeps, on all pages")
+
+
+class Front(Schema):
+    """The trials of Pareto rank 1 among feasible complete ones."""
+
+    sweep: str
+    objectives: list[Objective]
+    items: list[LeaderboardRow]
+
+
+class Recommendation(Schema):
+    sweep: str
+    rule: str = Field(description="how the trial was chosen, in words")
+    trial: LeaderboardRow
+    configuration: dict[str, Any]
+    final: bool = Field(description="false while the sweep is still going")
+
+
+# --- datasets -------------------------------------------------------------------------------------------------------
+
+
+class Part(Schema):
+    tokens: int | None = None
+    examples: int | None = None
+    sha256: str
+
+
+class Dataset(Schema):
+    id: str
+    name: str
+    project: str
+    task: str
+    tokenizer: str | None
+    builtin: bool
+    sha256: str
+    size_bytes: int
+    facts: dict[str, Any]
+    parts: dict[str, Part]
+    created_at: Timestamp
+
+
+class DatasetDetail(Dataset):
+    profile: dict[str, Any]
+
+
+# --- what can be swept ----------------------------------------------------------------------------------------------
+
+
+class LayerParameter(Schema):
+    path: str
+    type: Literal["boolean", "integer", "number", "string"]
+    default: Scalar | None
+    required: bool
+    minimum: float | None
+    maximum: float | None
+    choices: list[str]
+    meaning: str
+    source: str
+    search: dict[str, Any] | None = Field(description="a search default that can be pasted into a sweep document")
+
+
+class LayerKind(Schema):
+    section: str = Field(description="model, attention, mlp, norm, embedding, training or inference")
+    kinds: list[str]
+    parameters: list[LayerParameter]
+
+
+class Preset(Schema):
+    name: str
+    title: str
+    source: str
+    url: str
+    document: dict[str, Any] = Field(description="the parts of a sweep document that it sets")
+
+
+class Target(Schema):
+    key: str
+    runtime: Runtime
+    version: str
+    device_model: str
+    capabilities: dict[str, Any]
+    workers: list[str]
+
+
+# --- workers and leases ---------------------------------------------------------------------------------------------
+
+
+class Device(Request):
+    kind: Literal["cpu", "gpu"]
+    uuid: str = Field(max_length=128, description="the GPU's UUID, or cpu-<machine id>")
+    model: str = Field(max_length=200)
+    memory_bytes: int = Field(ge=0)
+
+
+class Capabilities(Request):
+    """What one target on one device supports. A point that needs more is rejected before it becomes a trial."""
+
+    runtime: Runtime
+    version: str = Field(max_length=64)
+    device_model: str = Field(max_length=200)
+    opset: int = Field(ge=7, le=64, description="the highest ONNX opset that the runtime's parser reads")
+    dtypes: list[str]
+    devices: int = Field(default=1, ge=1)
+    device_memory_bytes: int = Field(ge=0)
+    compute_capability: str | None = None
+    build_only: bool = False
+
+
+class WorkerRegistration(Request):
+    name: str = Field(min_length=1, max_length=128)
+    device: Device
+    targets: list[Capabilities] = Field(min_length=1, max_length=8)
+    versions: dict[str, str] = Field(default={}, description="layersweep, python, torch, onnxruntime, driver, ...")
+
+
+class Worker(Schema):
+    id: str
+    name: str
+    device: dict[str, Any]
+    targets: list[dict[str, Any]]
+    versions: dict[str, Any]
+    alive: bool
+    trial: str | None = Field(description="the trial that it runs now")
+    registered_at: Timestamp
+    last_seen_at: Timestamp
+
+
+class Registered(Schema):
+    """The answer to a registration."""
+
+    id: str
+    lease_seconds: float = Field(description="how long a lease lasts without a heartbeat")
+    heartbeat_seconds: float = Field(description="how often to send one")
+    target_keys: list[str]
+
+
+class LeaseRequest(Request):
+    worker: str = Field(max_length=26)
+
+
+class LeaseDataset(Schema):
+    id: str
+    name: str
+    task: str
+    sha256: str
+    facts: dict[str, Any]
+    parts: dict[str, Part]
+    """training and validation: the test part is never offered to a sweep's attempt"""
+
+
+class Lease(Schema):
+    """The right to execute one attempt: everything that a worker needs to know."""
+
+    trial: str
+    attempt: int
+    sweep: str
+    number: int
+    runtime: Runtime
+    target_key: str
+    configuration: dict[str, Any] = Field(description="task, model, training, inference; paths flat below each")
+    dataset: LeaseDataset | None
+    constraints: list[str] = Field(description="all of the sweep's: the worker stops after measure when a hardware one is broken")
+    lease_seconds: float
+
+
+class LeaseAnswer(Schema):
+    """The answer to a heartbeat or a report."""
+
+    action: Literal["continue", "cancel", "prune"]
+    lease_seconds: float
+
+
+class Losses(Request):
+    step: int = Field(ge=0)
+    training_loss: float | None = None
+    validation_loss: float | None = None
+    learning_rate: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+
+class LeaseReport(Request):
+    """Where an attempt is. `phase` when a new one begins, `losses` as they come, `log` lines to keep."""
+
+    phase: Phase | None = None
+    progress: dict[str, Any] | None = Field(default=None, description="for example {step, steps}")
+    losses: list[Losses] = Field(default=[], max_length=1000)
+    log: str = Field(default="", max_length=65_536)
+
+
+class LeaseFinish(Request):
+    outcome: Outcome
+    reason: str | None = Field(default=None, max_length=4000)
+    metrics: dict[str, float] = Field(default={}, description="names of layers.metrics.METRICS")
+    measurements: dict[str, dict[str, Any]] = Field(default={}, description="raw samples, environment, parity, ...")
+    log: str = Field(default="", max_length=65_536)
+
+
+class LeaseRelease(Request):
+    reason: str = Field(max_length=4000)
+    charge: bool = Field(default=False, description="true: the attempt counts (a child was killed); false: the worker drains")
