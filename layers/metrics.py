@@ -42,9 +42,14 @@ METRICS: dict[str, Metric] = {
     "io_bytes": Metric("B", "minimize", "hardware", "inputs and outputs"),
     "memory_bytes": Metric("B", "minimize", "hardware", "weights + activations + inputs and outputs"),
     "device_memory_bytes": Metric(
-        "B", "minimize", "hardware", "what the device (the process, on the CPU) reports over the engine's load and first run"
+        "B",
+        "minimize",
+        "hardware",
+        "what the device (the process, on the CPU) reports over the engine's load and first run",
     ),
-    "validation_loss": Metric("nats", "minimize", "quality", "mean cross-entropy of the validation part, by the engine"),
+    "validation_loss": Metric(
+        "nats", "minimize", "quality", "mean cross-entropy of the validation part, by the engine"
+    ),
     "reference_loss": Metric("nats", "minimize", "quality", "the same by PyTorch in float32 on the same weights"),
     "precision_gap": Metric("nats", "minimize", "quality", "validation_loss - reference_loss"),
     "training_loss": Metric("nats", "minimize", "quality", "mean cross-entropy over as many training batches"),

@@ -1,6 +1,8 @@
 """The tree of errors, each with its HTTP status and problem type; rendered as application/problem+json by one handler.
 
     ServiceError
+    ├── Unauthorized             401
+    ├── Forbidden                403
     ├── NotFound                 404
     ├── Conflict                 409
     │   └── LeaseLost            409  the attempt is stale: throw its result away
@@ -58,6 +60,18 @@ class ServiceError(Exception):
                 for problem in self.problems
             ]
         return body | self.extra
+
+
+class Unauthorized(ServiceError):
+    status = 401
+    type = "unauthorized"
+    title = "A valid token is needed"
+
+
+class Forbidden(ServiceError):
+    status = 403
+    type = "forbidden"
+    title = "This is not allowed"
 
 
 class NotFound(ServiceError):

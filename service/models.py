@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     CheckConstraint,
     Double,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -66,7 +68,7 @@ class Dataset(Base):
     builtin: Mapped[bool] = mapped_column(Boolean, default=False)
     sha256: Mapped[str] = mapped_column(String(64))
     """Of the arrays of all parts: the same data registered twice has the same hash."""
-    size_bytes: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     facts: Mapped[dict[str, Any]]
     """What a model needs to know: vocabulary_size, classes, sequence_length where it is fixed."""
     parts: Mapped[dict[str, Any]]
@@ -145,7 +147,13 @@ class Trial(Base):
         CheckConstraint(_one_of("state", TRIAL_STATES), name="state"),
         UniqueConstraint("sweep_id", "number"),
         UniqueConstraint("sweep_id", "point_hash"),
-        Index(None, "target_key", "state", "id"),
+        Index(
+            "ix_trials_claimable",
+            "target_key",
+            "id",
+            sqlite_where=text("state IN ('queued', 'running')"),
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
         Index(None, "sweep_id", "state", "number"),
         Index(None, "sweep_id", "pareto_rank", "number"),
         Index(None, "reuse_key"),

@@ -1,0 +1,60 @@
+# Layersweep. `make help` lists what there is; `make demo` needs nothing but Python 3.11 and this file.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Passed to pip, for example: make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve worker test test-slow test-gpu lint format clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with everything that the CPU needs
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Layersweep needs Python 3.11 or newer; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' has no venv module: install your system's package for it (Debian: python3-venv)." >&2; exit 1; }
+	@echo "Making $(VENV); this takes a minute or two the first time."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[service,worker,dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP) ## Run a service, a worker and a small sweep, and show its leaderboard
+	@$(BIN)/layersweep demo
+
+serve: $(STAMP) ## Run the service: API, page, scheduler
+	@$(BIN)/layersweep serve
+
+worker: $(STAMP) ## Run a worker on this machine
+	@$(BIN)/layersweep worker
+
+test: $(STAMP) ## Run the tests, with a PostgreSQL that they start themselves
+	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+
+test-slow: $(STAMP) ## Run the tests that take minutes
+	@$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1800 $(PYTEST_ARGS)
+
+test-gpu: $(STAMP) ## Run the tests that need an NVIDIA GPU with TensorRT
+	@$(BIN)/python -m pytest -m gpu --timeout 1800 $(PYTEST_ARGS)
+
+lint: $(STAMP) ## Check style, types and the import rules
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports --no-logo
+
+format: $(STAMP) ## Put the source into its format
+	@$(BIN)/ruff check --fix-only
+	@$(BIN)/ruff format
+
+clean: ## Remove .venv and caches; data/ stays
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,82 @@
+"""A service and workers of a benchmark's own, as real processes on a free port."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cores": os.cpu_count(),
+        "processor": processor,
+        "python": platform.python_version(),
+    }
+
+
+@contextmanager
+def running_service(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """`layersweep serve` on a free port with its data in `folder`; yields its URL, stops it at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    settings = {"LAYERSWEEP_DATA_DIR": str(folder / "data"), **(environment or {})}
+    with _process(folder / "service.log", ["serve", "--port", str(port)], settings) as process:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                if httpx2.get(f"{url}/readyz", timeout=5).status_code == 200:
+                    break
+            except httpx2.TransportError:
+                pass
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the service did not start:\n" + (folder / "service.log").read_text()[-3000:])
+            time.sleep(0.05)
+        yield url
+
+
+@contextmanager
+def running_worker(url: str, folder: Path, name: str = "worker") -> Iterator[subprocess.Popen[bytes]]:
+    """`layersweep worker` for the service at `url`; drained at the end."""
+    with _process(folder / f"{name}.log", ["worker", "--server", url, "--name", name], {}) as process:
+        yield process
+
+
+@contextmanager
+def _process(log: Path, arguments: list[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "layersweep", *arguments],
+            cwd=ROOT,
+            env=os.environ | dict(settings),
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

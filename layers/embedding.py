@@ -1,0 +1,93 @@
+"""Embedding: token ids to vectors. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layers.base import Parameter, Scalar
+from layers.linear import LinearConfig
+from layers.rules import Condition, Violation
+
+KINDS = ("Embedding",)
+
+PARAMETERS: dict[str, Parameter] = {
+    "kind": Parameter(
+        type="string", choices=KINDS, default="Embedding", meaning="which embedding", source="TensorRT-LLM layers"
+    ),
+    "num_embeddings": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=2_000_000,
+        default=None,
+        meaning=(
+            "rows of the table and logits a token, at least the vocabulary's size; left out: the vocabulary's "
+            "size. More (a multiple of 64, say) pads it"
+        ),
+        source="padding to a multiple of 64: Anthony et al. 2024, arXiv 2401.14489",
+    ),
+    "embedding_dim": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=65_536,
+        default=None,
+        meaning=(
+            "width of the table; left out: hidden_size. Another width adds a projection (no bias) to hidden_size,"
+            " and one back before a tied head"
+        ),
+        source="Lan et al. 2019, arXiv 1909.11942; Zhang et al. 2022, arXiv 2205.01068",
+        search={"values": [64, 128, 256]},
+    ),
+}
+
+APPLIES: dict[str, Condition] = {}
+
+LATER: dict[str, str] = {
+    "tp_size": "tensor parallelism",
+    "sharding_dim": "tensor parallelism",
+    "vocab_size": "PromptTuningEmbedding",
+    "prompt_length": "PromptTuningEmbedding",
+    "num_tasks": "PromptTuningEmbedding",
+}
+"""Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingConfig:
+    """A table [num_embeddings, embedding_dim], projected to `hidden_size` where the widths differ."""
+
+    num_embeddings: int
+    embedding_dim: int
+    hidden_size: int
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any]) -> EmbeddingConfig:
+        return cls(model["embedding.num_embeddings"], model["embedding.embedding_dim"], model["hidden_size"])
+
+    @property
+    def projection(self) -> LinearConfig | None:
+        """From the table's width to the model's, or None where they are the same."""
+        if self.embedding_dim == self.hidden_size:
+            return None
+        return LinearConfig(self.embedding_dim, self.hidden_size, bias=False)
+
+    def parameter_count(self) -> int:
+        projected = self.projection.parameter_count() if self.projection else 0
+        return self.num_embeddings * self.embedding_dim + projected
+
+    def flops(self, rows: int) -> int:
+        """A look-up computes nothing; the projection does."""
+        return self.projection.flops(rows) if self.projection else 0
+
+
+def follow(model: dict[str, Scalar]) -> None:
+    """Fill in the defaults that follow from other parameters."""
+    model.setdefault("embedding.embedding_dim", model["hidden_size"])
+
+
+def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+    if model["embedding.embedding_dim"] > model["hidden_size"]:
+        width, hidden_size = model["embedding.embedding_dim"], model["hidden_size"]
+        message = f"embedding.embedding_dim {width} is wider than hidden_size {hidden_size}"
+        yield Violation("embedding.embedding_dim <= hidden_size", message, ("embedding.embedding_dim", "hidden_size"))

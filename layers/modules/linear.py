@@ -1,0 +1,11 @@
+"""nn.Linear from its declaration."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from layers.linear import LinearConfig
+
+
+def build_linear(config: LinearConfig) -> nn.Linear:
+    return nn.Linear(config.in_features, config.out_features, bias=config.bias)

@@ -1,0 +1,69 @@
+"""LayerNorm, RmsNorm and GroupNorm over the channels of each token.
+
+They compute in float32 whatever the model's number format is, and answer in the format that they were given.
+Shapes: x_BTD, B batch, T tokens, D channels (or any number of leading dimensions); G groups, C channels of a group.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from layers.normalization import NormConfig
+
+
+class Norm(nn.Module):
+    """What the kinds share: learned scale and shift, one for each channel."""
+
+    def __init__(self, config: NormConfig) -> None:
+        super().__init__()
+        self.width = config.width
+        self.eps = config.eps
+        self.num_groups = config.num_groups
+        self.weight = nn.Parameter(torch.ones(config.width)) if config.elementwise_affine else None
+        self.bias = nn.Parameter(torch.zeros(config.width)) if config.bias else None
+
+    def _affine(self, x_BTD: Tensor) -> Tensor:
+        if self.weight is not None:
+            x_BTD = x_BTD * self.weight.float()
+        if self.bias is not None:
+            x_BTD = x_BTD + self.bias.float()
+        return x_BTD
+
+
+class LayerNorm(Norm):
+    """(x - mean) / √(variance + eps) (Ba et al. 2016, arXiv 1607.06450)."""
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.float()
+        bias = None if self.bias is None else self.bias.float()
+        return functional.layer_norm(x_BTD.float(), (self.width,), weight, bias, self.eps).to(x_BTD.dtype)
+
+
+class RmsNorm(Norm):
+    """x / √(mean of squares + eps), the mean taken over each group (Zhang & Sennrich 2019, arXiv 1910.07467)."""
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_BTGC = x_BTD.float()
+        if self.num_groups > 1:
+            x_BTGC = x_BTGC.unflatten(-1, (self.num_groups, self.width // self.num_groups))
+        x_BTGC = x_BTGC * torch.rsqrt((x_BTGC * x_BTGC).mean(dim=-1, keepdim=True) + self.eps)
+        return self._affine(x_BTGC.reshape(x_BTD.shape)).to(x_BTD.dtype)
+
+
+class GroupNorm(Norm):
+    """LayerNorm over each group of a token's channels (Wu & He 2018, arXiv 1803.08494), never over time."""
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        size = self.width // self.num_groups
+        x_BTGC = x_BTD.float().unflatten(-1, (self.num_groups, size))
+        x_BTGC = functional.layer_norm(x_BTGC, (size,), None, None, self.eps)
+        return self._affine(x_BTGC.reshape(x_BTD.shape)).to(x_BTD.dtype)
+
+
+_KINDS: dict[str, type[Norm]] = {"LayerNorm": LayerNorm, "RmsNorm": RmsNorm, "GroupNorm": GroupNorm}
+
+
+def build_norm(config: NormConfig) -> Norm:
+    return _KINDS[config.kind](config)

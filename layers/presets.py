@@ -1,0 +1,200 @@
+"""Published configurations, each with its source. No torch here.
+
+A preset gives values by flat names, as a start does: model parameters bare (`hidden_size`, `mlp.kind`), others with
+their section (`training.steps`, `inference.sequence_length`). The vocabulary's size always comes from the dataset.
+Presets of encoders (BERT) and of encoder-decoders (T5) come with those models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layers.base import Scalar
+
+_SECTIONS = ("training", "inference")
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One published configuration. What it does not name has the declarations' defaults."""
+
+    name: str
+    title: str
+    source: str
+    url: str
+    values: Mapping[str, Scalar]
+
+    def document(self) -> dict[str, Any]:
+        """The parts of a sweep document that it sets: {"model": …, "training": …, "inference": …}, nested."""
+        document: dict[str, Any] = {"model": {}, "training": {}, "inference": {}}
+        for path, value in self.values.items():
+            names = path.split(".")
+            place = document if names[0] in _SECTIONS else document["model"]
+            for name in names[:-1]:
+                place = place.setdefault(name, {})
+            place[names[-1]] = value
+        return {section: values for section, values in document.items() if values}
+
+
+_NANOGPT_MODEL: dict[str, Scalar] = {
+    "tie_embeddings": True,
+    "attention.position_embedding_type": "learned_absolute",
+    "attention.bias": False,
+    "mlp.kind": "MLP",
+    "mlp.hidden_act": "gelu",
+    "mlp.bias": False,
+    "norm.kind": "LayerNorm",
+    "norm.eps": 1e-5,
+    "norm.bias": False,
+}
+
+_NANOGPT_TRAINING: dict[str, Scalar] = {
+    "training.learning_rate": 1e-3,
+    "training.min_learning_rate": 1e-4,
+    "training.warmup_steps": 100,
+    "training.beta1": 0.9,
+    "training.beta2": 0.99,
+    "training.weight_decay": 0.1,
+    "training.gradient_clip": 1.0,
+    "training.eval_every": 250,
+}
+
+_LLAMA_MODEL: dict[str, Scalar] = {
+    "attention.position_embedding_type": "rope_gpt_neox",
+    "attention.bias": False,
+    "mlp.kind": "GatedMLP",
+    "mlp.hidden_act": "silu",
+    "mlp.bias": False,
+    "norm.kind": "RmsNorm",
+}
+
+_ALL = (
+    Preset(
+        name="nanogpt-char",
+        title="nanoGPT, characters of Shakespeare, on a GPU (its validation loss there: 1.4697)",
+        source="karpathy/nanoGPT, config/train_shakespeare_char.py and README",
+        url="https://github.com/karpathy/nanoGPT",
+        values={
+            "num_layers": 6,
+            "hidden_size": 384,
+            "attention.num_attention_heads": 6,
+            "mlp.ffn_hidden_size": 1536,
+            **_NANOGPT_MODEL,
+            "training.steps": 5000,
+            "training.batch_size": 64,
+            "training.sequence_length": 256,
+            "training.dropout": 0.2,
+            **_NANOGPT_TRAINING,
+            "inference.sequence_length": 256,
+        },
+    ),
+    Preset(
+        name="nanogpt-char-cpu",
+        title="nanoGPT, characters of Shakespeare, on a CPU (its validation loss there: 1.88)",
+        source="karpathy/nanoGPT, README",
+        url="https://github.com/karpathy/nanoGPT",
+        values={
+            "num_layers": 4,
+            "hidden_size": 128,
+            "attention.num_attention_heads": 4,
+            "mlp.ffn_hidden_size": 512,
+            **_NANOGPT_MODEL,
+            "training.steps": 2000,
+            "training.batch_size": 12,
+            "training.sequence_length": 64,
+            "training.dropout": 0.0,
+            **_NANOGPT_TRAINING,
+            "inference.sequence_length": 64,
+        },
+    ),
+    Preset(
+        name="gpt2-small",
+        title="GPT-2 small (124 M parameters with its vocabulary of 50,257)",
+        source="Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
+        url="https://huggingface.co/openai-community/gpt2",
+        values={
+            "num_layers": 12,
+            "hidden_size": 768,
+            "tie_embeddings": True,
+            "attention.num_attention_heads": 12,
+            "attention.position_embedding_type": "learned_absolute",
+            "attention.max_position_embeddings": 1024,
+            "attention.bias": True,
+            "mlp.kind": "MLP",
+            "mlp.ffn_hidden_size": 3072,
+            "mlp.hidden_act": "gelu_new",
+            "mlp.bias": True,
+            "norm.kind": "LayerNorm",
+            "norm.eps": 1e-5,
+        },
+    ),
+    Preset(
+        name="llama-ratio",
+        title="Llama's ratios (heads of 128, feed-forward 8/3 of the width rounded up to 256) at 8 layers of width 512",
+        source="Touvron et al. 2023, arXiv 2302.13971; depth and width are Layersweep's choice",
+        url="https://arxiv.org/abs/2302.13971",
+        values={
+            "num_layers": 8,
+            "hidden_size": 512,
+            "tie_embeddings": False,
+            "attention.num_attention_heads": 4,
+            "mlp.ffn_hidden_size": 1536,
+            **_LLAMA_MODEL,
+            "attention.rotary_embedding_base": 10_000.0,
+            "norm.eps": 1e-6,
+        },
+    ),
+    Preset(
+        name="smollm2-135m",
+        title="SmolLM2 135M (with its vocabulary of 49,152)",
+        source="SmolLM2 model card; Ben Allal et al. 2025, arXiv 2502.02737",
+        url="https://huggingface.co/HuggingFaceTB/SmolLM2-135M",
+        values={
+            "num_layers": 30,
+            "hidden_size": 576,
+            "tie_embeddings": True,
+            "attention.num_attention_heads": 9,
+            "attention.num_kv_heads": 3,
+            "mlp.ffn_hidden_size": 1536,
+            **_LLAMA_MODEL,
+            "attention.rotary_embedding_base": 100_000.0,
+            "norm.eps": 1e-5,
+        },
+    ),
+    Preset(
+        name="mobilellm-125m",
+        title="MobileLLM 125M (with its vocabulary of 32,000)",
+        source="Liu et al. 2024, arXiv 2402.14905",
+        url="https://arxiv.org/abs/2402.14905",
+        values={
+            "num_layers": 30,
+            "hidden_size": 576,
+            "tie_embeddings": True,
+            "attention.num_attention_heads": 9,
+            "attention.num_kv_heads": 3,
+            "mlp.ffn_hidden_size": 1536,
+            **_LLAMA_MODEL,
+            "norm.eps": 1e-5,
+        },
+    ),
+    Preset(
+        name="mobilellm-350m",
+        title="MobileLLM 350M (with its vocabulary of 32,000)",
+        source="Liu et al. 2024, arXiv 2402.14905",
+        url="https://arxiv.org/abs/2402.14905",
+        values={
+            "num_layers": 32,
+            "hidden_size": 960,
+            "tie_embeddings": True,
+            "attention.num_attention_heads": 15,
+            "attention.num_kv_heads": 5,
+            "mlp.ffn_hidden_size": 2560,
+            **_LLAMA_MODEL,
+            "norm.eps": 1e-5,
+        },
+    ),
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}

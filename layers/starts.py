@@ -1,0 +1,161 @@
+"""The points to try first: presets, earlier trials and points that the document spells out. Each must lie in the space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from layers.base import ParameterError, Scalar
+from layers.document import FindStart
+from layers.names import DECLARED
+from layers.openings import Entry
+from layers.points import PointError, Space, flatten, is_active, place, section_of
+from layers.presets import PRESETS
+from layers.problems import Problems, below, did_you_mean, shown
+from layers.training import complete_inference, complete_training
+from layers import model as models
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A point to try first. `name` says where it is from; `chosen` are its values for the open parameters."""
+
+    name: str
+    chosen: dict[str, Scalar]
+
+
+class StartReader:
+    """Reads `start_from`, and notes every start that is no point of the space, with the parameter that is not."""
+
+    def __init__(self, space: Space, find_start: FindStart, problems: Problems) -> None:
+        self._space = space
+        self._find_start = find_start
+        self._problems = problems
+
+    def read(self, written: list[Any]) -> tuple[Start, ...]:
+        starts: list[Start] = []
+        for index, item in enumerate(written):
+            start = self._read_one(index, item)
+            if start is None:
+                continue
+            twin = next((other.name for other in starts if other.chosen == start.chosen), None)
+            if twin is not None:
+                self._problems.add(below("/start_from", index), f"{start.name} is the same point as {twin}", "leave it out")
+            starts.append(start)
+        return tuple(starts)
+
+    def _read_one(self, index: int, item: Any) -> Start | None:
+        pointer = below("/start_from", index)
+        if isinstance(item, Mapping):
+            given = self._inline(pointer, cast("Mapping[Any, Any]", item))
+            return None if given is None else self._point(f"start_from/{index}", pointer, given, {})
+        kind, _, name = item.partition(":") if isinstance(item, str) else ("", "", "")
+        if kind == "preset":
+            preset = PRESETS.get(name)
+            if preset is None:
+                self._problems.add(pointer, f"there is no preset {shown(name)}", did_you_mean(name, PRESETS))
+                return None
+            return self._point(f"preset:{name}", pointer, {}, _filled(self._space, preset.values))
+        if kind == "trial":
+            values = self._find_start(cast("str", item))
+            if values is None:
+                self._problems.add(pointer, f"there is no trial {shown(name)}", "give a trial's id, as its page shows it")
+                return None
+            if isinstance(values.get("model"), Mapping):
+                values = flatten(values)
+            return self._point(f"trial:{name}", pointer, {}, values)
+        remedy = "write preset:NAME, trial:ID, or the values of the open parameters as a mapping"
+        self._problems.add(pointer, f"{shown(item)} is not a start", remedy)
+        return None
+
+    def _inline(self, pointer: str, item: Mapping[Any, Any], prefix: str = "") -> dict[str, tuple[str, Any]] | None:
+        """Name -> (pointer, value) of a point that is spelt out, nested or with dotted names; None where a name is wrong."""
+        given: dict[str, tuple[str, Any]] = {}
+        wrong = False
+        for key, value in item.items():
+            name, place_of = f"{prefix}{key}", below(pointer, key)
+            if name in DECLARED:
+                if name in given:
+                    self._problems.add(place_of, f"{name} is given twice", "leave one of them out")
+                given[name] = (place_of, value)
+            elif isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in DECLARED):
+                nested = self._inline(place_of, cast("Mapping[Any, Any]", value), f"{name}.")
+                wrong = wrong or nested is None
+                given.update(nested or {})
+            else:
+                known = [parameter.name for parameter in self._space.open]
+                self._problems.add(place_of, f"{name} is not a parameter", did_you_mean(name, known) or "leave it out")
+                wrong = True
+        return None if wrong else given
+
+    def _point(
+        self, name: str, pointer: str, spelt: Mapping[str, tuple[str, Any]], offered: Mapping[str, Any]
+    ) -> Start | None:
+        """The start of a point that is `spelt` out in the document or `offered` by what the document names."""
+        before = len(self._problems)
+        environment = self._space.environment()
+        for entry in self._space.entries:
+            where, value = spelt.get(entry.name, (pointer, offered.get(entry.name)))
+            try:
+                active = is_active(entry, environment)
+            except PointError as error:
+                self._problems.add(pointer, str(error), error.remedy or "give other values")
+                return None
+            if not active:
+                if entry.name in spelt:
+                    condition = entry.when.text if entry.when else ""
+                    self._problems.add(where, f"{entry.name} is absent here: {condition} is false", "leave it out")
+            elif entry.opening is not None:
+                self._choose(entry, name, where, value, environment)
+            else:
+                error = place(entry, environment) if not _lacks(entry, environment) else None
+                if error is not None:
+                    self._problems.add(pointer, f"{name}: {error}", error.remedy or "give other values")
+                elif entry.name in spelt and value != environment.get(entry.name, value):
+                    detail = f"{entry.name} is {shown(environment[entry.name])} here, not {shown(value)}"
+                    self._problems.add(where, detail, "leave it out: only open parameters are chosen")
+        for spelt_name, (where, _) in spelt.items():
+            if all(spelt_name != entry.name for entry in self._space.entries):
+                self._problems.add(where, f"{spelt_name} is not open in this sweep", "leave it out, or open it")
+        if len(self._problems) > before:
+            return None
+        values = self._space.values_of(environment)
+        rejection = self._space.judge(values)
+        if rejection is not None:
+            self._problems.add(pointer, f"{name} does not lie in the space: {rejection.message}", "choose another start, or change what forbids it")
+            return None
+        return Start(name, self._space.chosen_of(values))
+
+    def _choose(self, entry: Entry, name: str, where: str, value: Any, environment: dict[str, Scalar]) -> None:
+        opening = entry.opening
+        assert opening is not None
+        if value is None:
+            self._problems.add(where, f"{name} says nothing of {entry.name}", f"it can be {opening.allowed()}")
+            return
+        try:
+            environment[entry.name] = opening.canonical(value)
+        except ValueError as error:
+            remedy = f"{entry.name} is {opening.allowed()} in this sweep: widen it, or leave the start out"
+            self._problems.add(where, f"{name} does not lie in the space: {entry.name}: {error}", remedy)
+
+
+def _lacks(entry: Entry, environment: Mapping[str, Scalar]) -> bool:
+    """A derived value needs a parameter of which the start said something wrong, or nothing: noted there already."""
+    return entry.derived is not None and any(name not in environment for name in entry.derived.names)
+
+
+def _filled(space: Space, values: Mapping[str, Scalar]) -> dict[str, Any]:
+    """A preset's values with the defaults that they imply: what it does not name, it leaves at the declarations' default."""
+    sections: dict[str, dict[str, Scalar]] = {"model": {}, "training": {}, "inference": {}}
+    for name, value in values.items():
+        section, below_section = section_of(name)
+        sections[section][below_section] = value
+    try:
+        inference = complete_inference(sections["inference"])
+        training = complete_training(sections["training"], inference)
+        longest = max(inference["sequence_length"], training["sequence_length"])
+        model = models.complete(space.task, sections["model"], {**space.facts, "sequence_length": longest})
+    except ParameterError:
+        return dict(values)
+    return flatten({"model": model, "training": training, "inference": inference})

@@ -1,0 +1,212 @@
+"""How a trial is trained, and the shape that is measured: the sections `training` and `inference`. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from layers.base import REQUIRED, Parameter, ParameterError, Scalar
+
+LENGTHS = ("steps", "tokens", "seconds")
+"""How long to train: exactly one of these."""
+
+DEFAULT_STEPS = 500
+
+NANOGPT = "karpathy/nanoGPT config/train_shakespeare_char.py"
+
+TRAINING: dict[str, Parameter] = {
+    "steps": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=100_000_000,
+        default=None,
+        meaning="optimizer steps; left out, with neither tokens nor seconds given: 500",
+        search={"values": [250, 500, 1000, 2000]},
+    ),
+    "tokens": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=10**15,
+        default=None,
+        meaning="tokens to train on, in place of steps; rounded up to whole steps",
+        source="about 20 a parameter: Hoffmann et al. 2022, arXiv 2203.15556",
+    ),
+    "seconds": Parameter(
+        type="number",
+        minimum=0.1,
+        maximum=31_536_000,
+        default=None,
+        meaning="time to train, in place of steps; the result then depends on the machine",
+    ),
+    "batch_size": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=65_536,
+        default=32,
+        meaning="sequences a step",
+        source="12 on a CPU, 64 on a GPU: " + NANOGPT,
+        search={"values": [16, 32, 64]},
+    ),
+    "sequence_length": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=None,
+        meaning="tokens of a training sequence; left out: inference.sequence_length",
+    ),
+    "learning_rate": Parameter(
+        type="number",
+        minimum=1e-8,
+        maximum=10.0,
+        default=1e-3,
+        meaning="highest learning rate (AdamW), reached after the warm-up",
+        source=NANOGPT,
+        search={"min": 1e-4, "max": 3e-3, "log": True},
+    ),
+    "min_learning_rate": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=10.0,
+        default=None,
+        meaning="learning rate at the end of the cosine; left out: a tenth of learning_rate",
+        source="Hoffmann et al. 2022, arXiv 2203.15556; " + NANOGPT,
+    ),
+    "warmup_steps": Parameter(
+        type="integer",
+        minimum=0,
+        maximum=10_000_000,
+        default=None,
+        meaning="steps of linear warm-up; left out: 100, but at most a fifth of steps",
+        source=NANOGPT,
+        search={"values": [0, 50, 100]},
+    ),
+    "beta1": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=0.9999,
+        default=0.9,
+        meaning="decay of AdamW's mean",
+        source="Kingma & Ba 2014, arXiv 1412.6980",
+        search={"values": [0.9, 0.95]},
+    ),
+    "beta2": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=0.99999,
+        default=0.99,
+        meaning="decay of AdamW's mean square",
+        source=NANOGPT + ": larger than 0.95, as a step has few tokens",
+        search={"values": [0.95, 0.99, 0.999]},
+    ),
+    "weight_decay": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=10.0,
+        default=0.1,
+        meaning="decoupled decay of matrices; vectors (biases, norms) have none",
+        source="Loshchilov & Hutter 2017, arXiv 1711.05101; " + NANOGPT,
+        search={"values": [0.0, 0.01, 0.1]},
+    ),
+    "dropout": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=0.9,
+        default=0.0,
+        meaning="share dropped of embeddings, attention weights and what each layer adds, in training only",
+        source="Srivastava et al. 2014; 0.2 in " + NANOGPT,
+        search={"values": [0.0, 0.1, 0.2]},
+    ),
+    "gradient_clip": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=1e6,
+        default=1.0,
+        meaning="highest norm of the gradient; 0: not clipped",
+        source=NANOGPT,
+    ),
+    "eval_every": Parameter(
+        type="integer", minimum=1, maximum=10_000_000, default=100, meaning="steps between validation losses"
+    ),
+    "patience": Parameter(
+        type="integer",
+        minimum=0,
+        maximum=10_000,
+        default=0,
+        meaning="validation losses without a new best after which training stops early; 0: never",
+        source="Prechelt 1998, Early Stopping",
+    ),
+    "seed": Parameter(
+        type="integer", minimum=0, maximum=2**31 - 1, default=0, meaning="of initial weights, batches and dropout"
+    ),
+}
+
+INFERENCE: dict[str, Parameter] = {
+    "batch_size": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=65_536,
+        default=8,
+        meaning="sequences of one measured inference",
+        search={"values": [1, 8, 32]},
+    ),
+    "sequence_length": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=128,
+        meaning="tokens of a measured sequence",
+        search={"values": [64, 128, 256]},
+    ),
+}
+
+
+def complete_inference(values: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Return the section `inference` with its defaults, or raise ParameterError."""
+    return _complete("inference", INFERENCE, values)
+
+
+def complete_training(values: Mapping[str, Scalar], inference: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section `training` with its defaults; of steps, tokens and seconds only the one that rules.
+
+    `inference` is the completed section.
+    Raises ParameterError. Completing twice changes nothing.
+    """
+    lengths = [name for name in LENGTHS if name in values]
+    if len(lengths) > 1:
+        message = f"{' and '.join(lengths)} are both given"
+        raise ParameterError(f"training.{lengths[1]}", message, f"give one of {', '.join(LENGTHS)}")
+    training = _complete("training", TRAINING, values)
+    if not lengths:
+        training["steps"] = DEFAULT_STEPS
+    training.setdefault("sequence_length", inference["sequence_length"])
+    training.setdefault("min_learning_rate", training["learning_rate"] / 10)
+    if training["min_learning_rate"] > training["learning_rate"]:
+        message = f"{training['min_learning_rate']:g} is above learning_rate {training['learning_rate']:g}"
+        raise ParameterError("training.min_learning_rate", message, "at most learning_rate, or leave it out")
+    steps = step_count(training)
+    training.setdefault("warmup_steps", 100 if steps is None else min(100, steps // 5))
+    if steps is not None and training["warmup_steps"] > steps:
+        message = f"{training['warmup_steps']} steps of warm-up are more than the {steps} steps of training"
+        raise ParameterError("training.warmup_steps", message, f"at most {steps}, or leave it out")
+    return {name: training[name] for name in TRAINING if name in training}
+
+
+def step_count(training: Mapping[str, Any]) -> int | None:
+    """Optimizer steps of a completed section; None where `seconds` decides."""
+    if "steps" in training:
+        return training["steps"]
+    if "tokens" in training:
+        return -(-training["tokens"] // (training["batch_size"] * training["sequence_length"]))
+    return None
+
+
+def _complete(section: str, declared: Mapping[str, Parameter], values: Mapping[str, Scalar]) -> dict[str, Any]:
+    completed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in declared:
+            raise ParameterError(f"{section}.{name}", "is not a parameter", f"one of: {', '.join(declared)}")
+        completed[name] = declared[name].check(f"{section}.{name}", value)
+    for name, parameter in declared.items():
+        if name not in completed and parameter.default is not None and parameter.default is not REQUIRED:
+            completed[name] = parameter.default
+    return {name: completed[name] for name in declared if name in completed}

@@ -1,0 +1,52 @@
+"""The command line `layersweep`. One file a family of commands; expected errors end in a sentence and an exit code.
+
+Exit codes: 0 done; 1 the service or the sweep said no; 2 a wrong call or a document with problems; 3 no service
+answers; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from layersweep import __version__
+from layersweep.cli import catalog, demo, processes, results, sweeps
+from layersweep.cli.common import Commands
+
+app = typer.Typer(
+    name="layersweep",
+    cls=Commands,
+    help="Which layer parameters should this Transformer have, on this device, for this data? Sweeps that measure it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"layersweep {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Which layer parameters should this Transformer have, on this device, for this data? Sweeps that measure it."""
+
+
+app.command("demo")(demo.demo)
+app.command("serve")(processes.serve)
+app.command("worker")(processes.worker)
+app.add_typer(processes.database, name="db")
+app.add_typer(sweeps.app, name="sweep")
+app.command("leaderboard")(results.leaderboard)
+app.add_typer(results.trials, name="trial")
+app.add_typer(catalog.datasets, name="dataset")
+app.command("layers")(catalog.layers)
+app.command("presets")(catalog.presets)
+app.command("workers")(catalog.workers)

@@ -1,0 +1,187 @@
+"""`layersweep dataset`, `layers`, `presets` and `workers`: what there is to sweep over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, connect, out, print_json, print_json_list
+from layersweep.display import units
+from layersweep.errors import InvalidUsage
+from layersweep.records import DatasetDetailRecord, DatasetRecord, LayerKind, LayerParameter
+
+datasets = typer.Typer(help="Register and look at datasets.", no_args_is_help=True)
+
+
+@datasets.command("add")
+def add(
+    name: Annotated[str, typer.Option(help="What sweep documents will call it.")],
+    file: Annotated[Path, typer.Option(help="The text, in UTF-8 for the tokenizer char.")],
+    task: Annotated[str, typer.Option(help="The task it is for.")] = "causal_lm",
+    tokenizer: Annotated[str, typer.Option(help="byte or char.")] = "byte",
+    validation: Annotated[float, typer.Option(help="Share of the text kept for validation.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share kept for a test that no sweep sees.")] = 0.0,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Register a text file as a dataset."""
+    with connect(server) as client:
+        record = client.add_dataset(name, file, task=task, tokenizer=tokenizer, validation=validation, test=test)
+    if as_json:
+        print_json(record)
+        return
+    out.print(Text(f"Registered {record['name']} ({record['id']}): {_parts(record)}."))
+    out.print(Text(f"Use it in a sweep document: dataset: {record['name']}", style="dim"))
+
+
+@datasets.command("list")
+def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """List the registered datasets."""
+    with connect(server) as client:
+        records = client.datasets()
+    if as_json:
+        print_json_list(records)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "task", "tokenizer", "parts", "size"):
+        table.add_column(name, overflow="fold", justify="right" if name == "size" else "left")
+    for record in records:
+        built_in = " (built in)" if record["builtin"] else ""
+        table.add_row(
+            Text(record["name"] + built_in),
+            record["task"],
+            record["tokenizer"] or "",
+            _parts(record),
+            units.size(record["size_bytes"]),
+        )
+    out.print(table)
+
+
+@datasets.command("show")
+def show(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name or id.")],
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Show a dataset with its profile: the baselines that a model must beat."""
+    with connect(server) as client:
+        record = client.dataset(dataset)
+    if as_json:
+        print_json(record)
+        return
+    _print_dataset(record)
+
+
+def layers(
+    layer: Annotated[
+        str | None, typer.Argument(metavar="[LAYER]", help="A section (attention, mlp, ...) or a kind (GatedMLP).")
+    ] = None,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """What can be swept: every parameter with its range, default, meaning and source."""
+    with connect(server) as client:
+        sections = client.layers()
+    if layer is not None:
+        known = sections
+        sections = [section for section in known if layer == section["section"] or layer in section["kinds"]]
+        if not sections:
+            names = ", ".join(name for section in known for name in (section["section"], *section["kinds"]))
+            raise InvalidUsage(f"there is no layer {layer!r}; there are: {names}")
+    if as_json:
+        print_json_list(sections)
+        return
+    for section in sections:
+        _print_section(section)
+
+
+def presets(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """Published configurations that a sweep can start from."""
+    with connect(server) as client:
+        records = client.presets()
+    if as_json:
+        print_json_list(records)
+        return
+    for record in records:
+        out.print(Text.assemble((f"preset:{record['name']}", "bold"), f"  {record['title']}"))
+        out.print(Text(f"  {record['source']} {record['url']}".rstrip(), style="dim"), soft_wrap=True)
+        text = yaml.safe_dump(record["document"], sort_keys=False, default_flow_style=None, width=76)
+        print("".join(f"  {line}\n" for line in text.splitlines()))
+
+
+def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """The workers that have registered, and what they run now."""
+    with connect(server) as client:
+        records = client.workers()
+    if as_json:
+        print_json_list(records)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "device", "runtimes", "alive", "trial"):
+        table.add_column(name, overflow="fold")
+    for record in records:
+        runtimes = ", ".join(f"{target.get('runtime')} {target.get('version')}" for target in record["targets"])
+        alive = "yes" if record["alive"] else "no"
+        table.add_row(Text(record["name"]), str(record["device"].get("model", "")), runtimes, alive, record["trial"])
+    out.print(table)
+
+
+def _parts(record: DatasetRecord) -> str:
+    return ", ".join(
+        f"{name} {units.count(part.get('tokens') or part.get('examples') or 0)}"
+        for name, part in record["parts"].items()
+    )
+
+
+def _print_dataset(record: DatasetDetailRecord) -> None:
+    out.print(Text(f"{record['name']} ({record['id']})", style="bold"))
+    tokenizer = f", tokenizer {record['tokenizer']}" if record["tokenizer"] else ""
+    out.print(Text(f"{record['task']}{tokenizer}, {units.size(record['size_bytes'])}; {_parts(record)}"))
+    facts = {name: value for name, value in record["facts"].items() if not isinstance(value, list | dict)}
+    for title, values in (("Facts", facts), ("Profile", record["profile"])):
+        if values:
+            out.print(f"\n{title}", style="bold")
+            print(yaml.safe_dump(_shortened(values), sort_keys=False, allow_unicode=True), end="")
+
+
+def _shortened(value: Any) -> Any:
+    """Numbers to four digits: people read this, programs read --json."""
+    if isinstance(value, dict):
+        return {name: _shortened(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shortened(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _print_section(section: LayerKind) -> None:
+    kinds = f": {', '.join(section['kinds'])}" if section["kinds"] else ""
+    out.print(Text(f"{section['section']}{kinds}", style="bold"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("parameter", no_wrap=True)
+    table.add_column("range", overflow="fold", ratio=2)
+    table.add_column("default", overflow="fold")
+    table.add_column("meaning", overflow="fold", ratio=3)
+    for parameter in section["parameters"]:
+        source = f" [{parameter['source']}]" if parameter["source"] else ""
+        default = "required" if parameter["required"] else units.scalar(parameter["default"])
+        table.add_row(
+            Text(parameter["path"]), Text(_range(parameter)), Text(default), Text(parameter["meaning"] + source)
+        )
+    out.print(table)
+
+
+def _range(parameter: LayerParameter) -> str:
+    if parameter["choices"]:
+        return " | ".join(parameter["choices"])
+    low, high = parameter["minimum"], parameter["maximum"]
+    if low is None and high is None:
+        return parameter["type"]
+    if high is None:
+        return f"{parameter['type']} ≥ {low:g}"
+    return f"{parameter['type']} ≤ {high:g}" if low is None else f"{parameter['type']} {low:g} to {high:g}"

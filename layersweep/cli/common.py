@@ -1,0 +1,122 @@
+"""What all commands share: options, the client, consoles, and errors as sentences."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from layersweep.client import DEFAULT_SERVER, Client
+from layersweep.errors import InvalidUsage, LayersweepError, NotFound, ResponseError, Unreachable
+from layersweep.sweep import Sweep
+
+RETRY_SECONDS = 3.0
+"""A person waits for a command: a service that is not there is told soon. Waits bear a restart of their own."""
+
+EXIT_REFUSED = 1
+EXIT_WRONG_CALL = 2
+EXIT_UNREACHABLE = 3
+EXIT_INTERRUPTED = 130
+
+Server = Annotated[
+    str,
+    typer.Option("--server", envvar="LAYERSWEEP_SERVER", help="Address of the service (token: LAYERSWEEP_TOKEN)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
+SweepName = Annotated[
+    str, typer.Argument(metavar="SWEEP", help="Id of a sweep, or its name (the newest of that name).")
+]
+
+SERVER_DEFAULT = DEFAULT_SERVER
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
+
+
+class Commands(TyperGroup):
+    """The root of the command line: expected errors end in a sentence and an exit code, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LayersweepError as error:
+            report(error)
+            raise typer.Exit(exit_code(error)) from error
+        except KeyboardInterrupt:
+            err.print("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of our output has gone (`| head`); nothing is left to say, not even at the interpreter's exit.
+            sys.stdout = None
+            raise typer.Exit(EXIT_REFUSED) from None
+
+
+def report(error: LayersweepError) -> None:
+    """Print an error for people: a document's problems as a list of place, what is wrong, and what would be right."""
+    if not isinstance(error, ResponseError) or not error.errors:
+        message = error.detail or error.title if isinstance(error, ResponseError) else str(error)
+        err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+        return
+    err.print(Text.assemble(("error: ", "bold red"), error.detail or error.title), soft_wrap=True)
+    for item in error.errors:
+        err.print(Text(f"  {item.pointer or '(the whole document)'}", style="bold"))
+        err.print(Text(f"      {item.detail}"), soft_wrap=True)
+        if item.remedy:
+            err.print(Text.assemble(("      right would be: ", "green"), item.remedy), soft_wrap=True)
+
+
+def exit_code(error: LayersweepError) -> int:
+    if isinstance(error, Unreachable):
+        return EXIT_UNREACHABLE
+    if isinstance(error, InvalidUsage) or (isinstance(error, ResponseError) and error.status in {400, 413, 415, 422}):
+        return EXIT_WRONG_CALL
+    return EXIT_REFUSED
+
+
+def connect(server: str) -> Client:
+    return Client(server, retry_seconds=RETRY_SECONDS)
+
+
+def find_sweep(client: Client, name: str) -> Sweep:
+    """The sweep with this id, or the newest of this name."""
+    if _ID.fullmatch(name.upper()):
+        return client.sweep(name.upper())
+    named = [sweep for sweep in client.sweeps() if sweep.name == name]
+    if not named:
+        detail = f"no sweep has the id or the name {name!r}: see `layersweep sweep list`"
+        raise NotFound(404, {"type": "not-found", "detail": detail})
+    newest = max(named, key=lambda sweep: sweep.record["created_at"])
+    return client.sweep(newest.id)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_json_list(items: Iterable[Any]) -> None:
+    """All items as one page of the API's lists: scripts read both the same way."""
+    print_json({"items": list(items), "next_page_token": None})
+
+
+def part_of_product(module: str, extra: str) -> ModuleType:
+    """Import a module of the service or the worker, which the client alone does not have."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as problem:
+        missing = problem.name or module
+        if missing.partition(".")[0] == module.partition(".")[0]:
+            hint = "this is the client alone; the service and the worker run from a checkout: `make setup` there"
+        else:
+            hint = f"install it with `pip install -e '.[{extra}]'` in the checkout, or with `make setup`"
+        raise InvalidUsage(f"this command needs {missing!r}, which is not installed: {hint}") from problem

@@ -1,0 +1,211 @@
+"""`layersweep demo`: the whole product in one command, on this machine, with data that every Python brings along."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.rule import Rule
+from rich.text import Text
+
+from layersweep.cli.children import Children
+from layersweep.cli.common import EXIT_REFUSED, out, part_of_product
+from layersweep.cli.results import configuration_yaml, recommended
+from layersweep.client import Client
+from layersweep.display import leaderboards, progress, units
+from layersweep.errors import InvalidUsage, LayersweepError, ResponseError, Unreachable, WaitTimeout
+from layersweep.records import Recommendation
+from layersweep.sweep import Sweep
+
+HOST = "127.0.0.1"
+USUAL_PORT = 8420
+PORTS_TRIED = 50
+READY_SECONDS = 60.0
+CHECK_SECONDS = 5.0
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "examples" / "quickstart.yaml"
+
+
+def demo(
+    document: Annotated[
+        Path, typer.Argument(metavar="[FILE]", help="Another sweep document.", show_default="examples/quickstart.yaml")
+    ] = DOCUMENT,
+    data_dir: Annotated[
+        Path,
+        typer.Option("--data-dir", envvar="LAYERSWEEP_DATA_DIR", help="Where the database, data and logs lie."),
+    ] = Path("data/demo"),
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the service; the next free one if in use.")] = (
+        USUAL_PORT
+    ),
+    keep: Annotated[
+        bool | None,
+        typer.Option("--keep/--no-keep", help="Keep serving at the end. Default: only in a terminal."),
+    ] = None,
+) -> None:
+    """Start a service and a CPU worker, run a small sweep, and show what came out of it."""
+    if not document.is_file():
+        raise InvalidUsage(f"{document} is not there: the demo runs from a checkout of Layersweep")
+    part_of_product("service.app", "service")
+    started = time.monotonic()
+    folder = data_dir.absolute()
+    chosen_port = free_port(port)
+    if chosen_port != port:
+        out.print(Text(f"Port {port} is in use: this demo takes {chosen_port} instead.", style="yellow"))
+    server = f"http://{HOST}:{chosen_port}"
+    with Children() as children, Client(server) as client:
+        try:
+            _start(children, client, folder, chosen_port)
+            sweep = _submit(client, document)
+            _watch(children, sweep)
+        except LayersweepError:
+            out.print(Text(f"The logs of the service and of the worker lie in {folder / 'logs'}.", style="yellow"))
+            raise
+        _show(sweep)
+        _explain(server, folder, document, sweep, time.monotonic() - started)
+        _keep_serving(children, server, keep)
+    if sweep.state != "completed":
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def free_port(first: int) -> int:
+    """The first port from `first` on that can be listened on."""
+    for port in range(first, min(first + PORTS_TRIED, 65_536)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise InvalidUsage(f"no port from {first} to {first + PORTS_TRIED - 1} is free: choose one with --port")
+
+
+def _start(children: Children, client: Client, folder: Path, port: int) -> None:
+    """Start the service and the worker, and wait until the service is ready."""
+    # The demo's own database, whatever the environment says about another one.
+    environment = {name: value for name, value in os.environ.items() if name != "LAYERSWEEP_DATABASE_URL"}
+    environment |= {"LAYERSWEEP_DATA_DIR": str(folder), "LAYERSWEEP_HOST": HOST, "PYTHONUNBUFFERED": "1"}
+    logs = folder / "logs"
+    children.start("service", ["serve", "--port", str(port)], environment, logs / "service.log")
+    children.start("worker", ["worker", "--server", client.server, "--name", "demo"], environment, logs / "worker.log")
+    out.print(Text(f"Starting a service at {client.server} and a worker on this machine's CPU ..."))
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        children.check()
+        try:
+            client.transport.request("GET", "/readyz", retry_seconds=0, timeout_seconds=5)
+            return
+        except (Unreachable, ResponseError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def _submit(client: Client, document: Path) -> Sweep:
+    """Submit the document, or take up an earlier run of it that was interrupted."""
+    preview = client.validate(document)
+    for sweep in client.sweeps():
+        if sweep.state == "active" and sweep.name == preview["document"]["name"]:
+            earlier = client.sweep(sweep.id)
+            if earlier.record["document"] == preview["document"]:
+                out.print(Text(f"An earlier run was interrupted: going on with sweep {earlier.id}."))
+                return earlier
+    sweep = client.submit(document)
+    points = sweep.record["space"]["points"]
+    space = f"{points:,} points" if points is not None else "uncountably many points"
+    out.print(Text(f"Submitted {document.name} as sweep {sweep.id}: {sweep.record['budget']['trials']} trials"))
+    out.print(Text(f"out of {space}, chosen by the sampler {sweep.record['sampler']}."))
+    return sweep
+
+
+def _watch(children: Children, sweep: Sweep) -> None:
+    """Show progress until the sweep has ended; a child that died ends it at once."""
+    while True:
+        try:
+            progress.watch(sweep, out, timeout_seconds=CHECK_SECONDS)
+            return
+        except WaitTimeout:
+            children.check()
+
+
+def _show(sweep: Sweep) -> None:
+    out.print(Rule(f"Leaderboard of {sweep.name}", style="dim"))
+    board = sweep.leaderboard()
+    recommendation = recommended(sweep)
+    chosen = recommendation["trial"]["trial"] if recommendation else None
+    out.print(leaderboards.render(board, board.objectives, out, recommended=chosen))
+    if recommendation is None:
+        out.print(Text("No trial is complete and feasible: there is nothing to recommend.", style="yellow"))
+        return
+    _show_recommendation(recommendation, sweep.record["dataset"])
+
+
+def _show_recommendation(recommendation: Recommendation, dataset: str | None) -> None:
+    row = recommendation["trial"]
+    out.print(Rule("Recommended configuration", style="dim"))
+    out.print(Text(f"# trial {row['number']}. {recommendation['rule']}"))
+    print(configuration_yaml(recommendation["configuration"], dataset), end="")
+
+
+def _explain(server: str, folder: Path, document: Path, sweep: Sweep, elapsed_seconds: float) -> None:
+    counts = sweep.record["progress"]
+    out.print(Rule(style="dim"))
+    out.print(Text(f"{sweep.name} is {sweep.state}: {progress.tally(counts)}."))
+    out.print(Text(f"It took {units.seconds(elapsed_seconds)} in all."))
+    if counts["reused"]:
+        out.print(
+            Text(
+                f"{counts['reused']} trials were answered from earlier measurements in {shown(folder)}: the same "
+                "configuration, data and device. `search: {reuse: false}` in the document measures anew."
+            )
+        )
+    command = own_command()
+    facts = {
+        "page": f"{server}/sweeps/{sweep.id}",
+        "API docs": f"{server}/docs",
+        "data and logs": str(folder),
+        "look again": f"{command} serve --data-dir {shown(folder)}",
+        "your own sweep": f"{command} sweep submit FILE    (start from {shown(document)})",
+    }
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        out.print(Text.assemble((f"{name:<{width}}  ", "bold"), value), soft_wrap=True)
+
+
+def own_command() -> str:
+    """How this program is called here, so that the lines below can be typed as they stand."""
+    program = Path(sys.argv[0]).absolute()
+    if program.name != "layersweep":
+        return f"{shown(Path(sys.executable))} -m layersweep"
+    return "layersweep" if shutil.which("layersweep") == str(program) else shown(program)
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be typed here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _keep_serving(children: Children, server: str, keep: bool | None) -> None:
+    """In a terminal, leave the service up until the user has seen enough."""
+    in_terminal = sys.stdin.isatty() and out.is_terminal and not os.environ.get("CI")
+    if not (in_terminal if keep is None else keep):
+        return
+    out.print(Text(f"\nThe page is up at {server}/ until you press Enter or Ctrl-C.", style="bold"))
+    try:
+        if sys.stdin.isatty():
+            input()
+        else:
+            while True:
+                children.check()
+                time.sleep(1)
+    except (KeyboardInterrupt, EOFError):
+        out.print("")

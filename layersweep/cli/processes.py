@@ -1,0 +1,160 @@
+"""`layersweep serve`, `worker` and `db`: the long-running sides of the product, imported only when asked for."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from layersweep.cli.common import SERVER_DEFAULT, Server, err, part_of_product
+from layersweep.errors import InvalidUsage, LayersweepError
+
+STOP_SECONDS = 5
+
+database = typer.Typer(help="Look after the service's database.", no_args_is_help=True)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of the embedded database and the datasets (LAYERSWEEP_DATA_DIR)."),
+]
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (LAYERSWEEP_HOST).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port to listen on, 0 for a free one (LAYERSWEEP_PORT).")
+    ] = None,
+    data_dir: DataDir = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the service: the API, the page and the scheduler."""
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        raise typer.BadParameter("debug, info, warning or error", param_hint="--log-level")
+    settings = read_settings(host=host, port=port, data_dir=data_dir)
+    try:
+        settings.check_exposure()
+    except RuntimeError as problem:
+        raise InvalidUsage(str(problem)) from problem
+    uvicorn = part_of_product("uvicorn", "service")
+    application = part_of_product("service.app", "service")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    listener = listen(settings.host, settings.port)
+    with listener:
+        address = address_of(listener, settings.host)
+        with usable_url():
+            app = application.create_app(settings)
+        with answering_database():
+            application.prepare(app.state.services.database, settings)
+        err.print(Text(f"Layersweep serves {address}/ (the page) and {address}/docs (the API); Ctrl-C stops it."))
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, log_level=level, timeout_graceful_shutdown=STOP_SECONDS
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            err.print("stopped")
+
+
+def worker(
+    server: Server = SERVER_DEFAULT,
+    name: Annotated[str | None, typer.Option(help="What it is called in lists; default: host and process.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of a model and of an engine; default: all cores.")
+    ] = None,
+) -> None:
+    """Run a worker on this machine's device: it claims trials and executes them."""
+    main = part_of_product("workers.main", "worker")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    options: dict[str, Any] = {"token": os.environ.get("LAYERSWEEP_TOKEN")}
+    if name is not None:
+        options["name"] = name
+    if threads is not None:
+        options["threads"] = threads
+    raise typer.Exit(main.run(server, **options) or 0)
+
+
+@database.command("upgrade")
+def upgrade(data_dir: DataDir = None) -> None:
+    """Bring the database's schema up to date (LAYERSWEEP_DATABASE_URL)."""
+    settings = read_settings(data_dir=data_dir)
+    with usable_url():
+        found = part_of_product("service.db", "service").Database(settings.database_url)
+    try:
+        with answering_database():
+            current = found.schema_is_current()
+            if not current:
+                found.upgrade()
+    finally:
+        found.close()
+    err.print("The schema is up to date already." if current else "The schema is up to date now.")
+
+
+def read_settings(**given: Any) -> Any:
+    """The service's settings; options of the command line win over the environment. Raises InvalidUsage."""
+    pydantic = part_of_product("pydantic", "service")
+    module = part_of_product("service.settings", "service")
+    try:
+        return module.Settings(**{name: value for name, value in given.items() if value is not None})
+    except pydantic.ValidationError as problem:
+        reasons = [
+            f"{'LAYERSWEEP_' + str(error['loc'][0]).upper() if error['loc'] else 'settings'}: {error['msg']}"
+            for error in problem.errors()
+        ]
+        raise InvalidUsage("the settings are not usable: " + "; ".join(reasons)) from problem
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises InvalidUsage where the port is in use or the address is not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # Without this a service that was just stopped could not be started again for a minute.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as problem:
+        listener.close()
+        if problem.errno == errno.EADDRINUSE:
+            raise InvalidUsage(
+                f"port {port} on {host} is in use, perhaps by another `layersweep serve`: "
+                f"stop that one, or choose another port with --port {port + 1}"
+            ) from problem
+        raise InvalidUsage(f"cannot listen on {host}, port {port}: {problem.strerror or problem}") from problem
+    return listener
+
+
+def address_of(listener: socket.socket, host: str) -> str:
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def usable_url() -> Generator[None]:
+    """A database URL that cannot be used, as a sentence."""
+    errors = part_of_product("sqlalchemy.exc", "service")
+    try:
+        yield
+    except (errors.ArgumentError, ValueError) as problem:
+        raise InvalidUsage(f"LAYERSWEEP_DATABASE_URL is not usable: {problem}") from problem
+
+
+@contextmanager
+def answering_database() -> Generator[None]:
+    """A database that does not answer, or has an older schema, as a sentence and an exit code."""
+    errors = part_of_product("sqlalchemy.exc", "service")
+    application = part_of_product("service.app", "service")
+    try:
+        yield
+    except application.OldSchemaError as problem:
+        raise LayersweepError(str(problem)) from problem
+    except errors.OperationalError as problem:
+        raise LayersweepError(f"the database does not answer: {problem.orig}") from problem

@@ -1,0 +1,120 @@
+"""`layersweep leaderboard` and `layersweep trial`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+import yaml
+from rich.table import Table
+from rich.text import Text
+
+from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, SweepName, connect, find_sweep, out, print_json
+from layersweep.display import leaderboards, units
+from layersweep.documents import nested
+from layersweep.errors import Conflict, InvalidUsage, NotFound
+from layersweep.records import Recommendation, TrialDetailRecord
+from layersweep.sweep import Sweep
+
+SHOWN_ROWS = 20
+
+trials = typer.Typer(help="Look at single trials.", no_args_is_help=True)
+
+
+def leaderboard(
+    sweep: SweepName,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="A metric, a parameter, rank or number; -NAME for the greatest first.", metavar="NAME"),
+    ] = None,
+    all_rows: Annotated[bool, typer.Option("--all", help=f"All rows, not only the first {SHOWN_ROWS}.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV with every parameter and metric.")] = False,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Show a sweep's trials, best first. --json and --csv print all of them."""
+    if csv and as_json:
+        raise InvalidUsage("--csv and --json exclude each other")
+    with connect(server) as client:
+        found = find_sweep(client, sweep)
+        if csv:
+            print(found.leaderboard_csv(sort=sort), end="")
+            return
+        board = found.leaderboard(sort=sort, limit=None if all_rows or as_json else SHOWN_ROWS)
+        if as_json:
+            answer = {"sweep": found.id, "objectives": board.objectives, "total": board.total}
+            print_json(answer | {"items": list(board), "next_page_token": None})
+            return
+        recommendation = recommended(found)
+    chosen = recommendation["trial"]["trial"] if recommendation else None
+    out.print(leaderboards.render(board, board.objectives, out, recommended=chosen))
+    if recommendation:
+        out.print(Text(f"Recommended: trial {recommendation['trial']['number']}. {recommendation['rule']}"))
+    if len(board) < board.total:
+        out.print(Text(f"{len(board)} of {board.total} trials; --all shows every one.", style="dim"))
+
+
+def recommended(sweep: Sweep) -> Recommendation | None:
+    """The recommended trial, None while there is none."""
+    try:
+        return sweep.recommendation()
+    except (NotFound, Conflict):
+        return None
+
+
+@trials.command("show")
+def show(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Id of a trial.")],
+    log: Annotated[bool, typer.Option("--log", help="Print the log of its newest attempt.")] = False,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Show a trial: its metrics, attempts and complete configuration."""
+    with connect(server) as client:
+        record = client.trial(trial)
+    if as_json:
+        print_json(record)
+    elif log:
+        print(record["attempts"][-1]["log"] if record["attempts"] else "", end="")
+    else:
+        _print_trial(record)
+
+
+def configuration_yaml(configuration: dict[str, dict[str, object]], dataset: str | None = None) -> str:
+    """A trial's complete configuration as the parts of a sweep document, ready to paste."""
+    document: dict[str, object] = {"task": configuration["task"]}
+    if dataset is not None:
+        document["dataset"] = dataset
+    for section in ("model", "training", "inference"):
+        if configuration.get(section):
+            document[section] = nested(configuration[section])
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _print_trial(record: TrialDetailRecord) -> None:
+    front = ", on the Pareto front" if record["on_front"] else ""
+    rank = f", rank {record['rank']}{front}" if record["rank"] is not None else ""
+    out.print(Text(f"Trial {record['number']} of sweep {record['sweep']}: {record['state']}{rank}", style="bold"))
+    if record["reason"]:
+        out.print(Text(record["reason"], style="yellow"))
+    if record["reused_from"]:
+        out.print(Text(f"Answered from trial {record['reused_from']}, which measured the same before."))
+    for constraint, violation in (record["violations"] or {}).items():
+        if violation > 0:
+            out.print(Text(f"Breaks {constraint} by {violation:.4g}", style="yellow"))
+    if record["metrics"]:
+        table = Table.grid(padding=(0, 3, 0, 0))
+        table.add_column()
+        table.add_column(justify="right")
+        for name, value in record["metrics"].items():
+            table.add_row(name, units.metric(name, value))
+        out.print("\nMetrics", style="bold")
+        out.print(table)
+    for attempt in record["attempts"]:
+        phases = ", ".join(f"{phase['phase']} {units.seconds(phase['seconds'])}" for phase in attempt["phases"])
+        ended = attempt["outcome"] or "running"
+        reason = f": {attempt['reason']}" if attempt["reason"] else ""
+        out.print(Text(f"\nAttempt {attempt['attempt']} {ended}{reason}", style="bold"))
+        out.print(Text(phases))
+    out.print("\nConfiguration", style="bold")
+    print(configuration_yaml(record["configuration"]), end="")

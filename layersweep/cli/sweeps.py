@@ -1,0 +1,228 @@
+"""`layersweep sweep ...`: submit, validate, list, show, watch and steer sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from layersweep.cli.common import (
+    EXIT_REFUSED,
+    SERVER_DEFAULT,
+    AsJson,
+    Server,
+    SweepName,
+    connect,
+    err,
+    find_sweep,
+    out,
+    print_json,
+    print_json_list,
+)
+from layersweep.display import progress, units
+from layersweep.records import SpaceFacts, SweepPreview, SweepRecord
+from layersweep.sweep import Sweep
+
+app = typer.Typer(help="Submit, watch and steer sweeps.", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The sweep document: YAML, or JSON (*.json).")]
+
+
+@app.command()
+def submit(
+    file: File,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended.")] = False,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Submit a sweep document."""
+    with connect(server) as client:
+        sweep = client.submit(file)
+        if not as_json:
+            out.print(Text(f"Accepted as {sweep.id} ({sweep.name})."))
+            _print_space(sweep.record["space"])
+            out.print(Text(f"Sampler: {sweep.record['sampler']} ({sweep.record['sampler_reason']})"))
+            if not wait:
+                out.print(Text(f"Watch it: layersweep sweep watch {sweep.id}", style="dim"))
+        if wait:
+            progress.watch(sweep, err if as_json else out)
+        if as_json:
+            print_json(sweep.record)
+        if wait:
+            _finish(sweep, quiet=as_json)
+
+
+@app.command()
+def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """Check a sweep document and tell about its space; nothing is stored."""
+    with connect(server) as client:
+        preview: SweepPreview = client.validate(file)
+    if as_json:
+        print_json(preview)
+        return
+    out.print(Text(f"{file} is a valid sweep document.", style="green"))
+    _print_space(preview["space"])
+    out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, help="How many of the newest to list.")] = 50,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """List sweeps, newest first."""
+    records: list[SweepRecord] = []
+    with connect(server) as client:
+        for sweep in client.sweeps():
+            records.append(sweep.record)
+            if len(records) == limit:
+                break
+    if as_json:
+        print_json_list(records)
+        return
+    if not records:
+        out.print("No sweeps yet. Submit one: layersweep sweep submit examples/quickstart.yaml")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("id", "name", "state", "ended", "best"):
+        table.add_column(name, no_wrap=name in {"id", "state", "ended"}, overflow="fold")
+    for record in records:
+        counts = record["progress"]
+        best = next(iter(record["best"].items()), None)
+        table.add_row(
+            record["id"],
+            Text(record["name"]),
+            record["state"],
+            f"{progress.ended_count(counts)}/{counts['budget']}",
+            f"{units.heading(best[0])} {units.metric(best[0], best[1]['value'])}" if best else "",
+        )
+    out.print(table)
+
+
+@app.command()
+def show(
+    sweep: SweepName,
+    document: Annotated[bool, typer.Option("--document", help="Print its sweep document as YAML.")] = False,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Show a sweep: state, progress, the best so far."""
+    with connect(server) as client:
+        record = find_sweep(client, sweep).record
+    if as_json:
+        print_json(record)
+        return
+    if document:
+        print(yaml.safe_dump(record["document"], sort_keys=False, allow_unicode=True), end="")
+        return
+    facts: dict[str, str | None] = {
+        "sweep": f"{record['name']} ({record['id']})",
+        "state": record["state"] + (f": {record['reason']}" if record["reason"] else ""),
+        "task": f"{record['task']} over {record['dataset']}" if record["dataset"] else record["task"],
+        "progress": progress.tally(record["progress"]),
+        "best": progress.best(record) or None,
+        "objectives": ", ".join(f"{goal['goal']} {goal['metric']}" for goal in record["objectives"]),
+        "constraints": ", ".join(record["constraints"]) or None,
+        "sampler": f"{record['sampler']} ({record['sampler_reason']})",
+        "target": record["target"] or "the first worker that can serve it",
+        "created": record["created_at"],
+        "started": record["started_at"],
+        "ended": record["ended_at"],
+    }
+    _print_facts(facts)
+    _print_space(record["space"])
+
+
+@app.command()
+def watch(
+    sweep: SweepName,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to watch at most.")] = None,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Show a sweep's progress until it has ended. The exit code is 0 if it completed."""
+    with connect(server) as client:
+        found = find_sweep(client, sweep)
+        progress.watch(found, out, timeout_seconds=timeout)
+        _finish(found, quiet=False)
+
+
+@app.command()
+def cancel(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """End a sweep now; running trials are told to stop."""
+    _act(server, sweep, as_json, Sweep.cancel)
+
+
+@app.command()
+def pause(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """Hand out no more trials until it is resumed; running ones finish."""
+    _act(server, sweep, as_json, Sweep.pause)
+
+
+@app.command()
+def resume(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """Go on with a paused sweep."""
+    _act(server, sweep, as_json, Sweep.resume)
+
+
+@app.command()
+def extend(
+    sweep: SweepName,
+    trials: Annotated[int, typer.Option(min=0, help="Trials to add to the budget.")] = 0,
+    wall_seconds: Annotated[float, typer.Option(min=0, help="Seconds to add to the budget.")] = 0,
+    failures: Annotated[int, typer.Option(min=0, help="Failures to add to the budget.")] = 0,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Add to a sweep's budget; one that has used it up goes on."""
+    if not trials and not wall_seconds and not failures:
+        raise typer.BadParameter("say what to add: --trials, --wall-seconds or --failures")
+    _act(
+        server,
+        sweep,
+        as_json,
+        lambda found: found.extend(trials=trials, wall_seconds=wall_seconds, failures=failures),
+    )
+
+
+def _act(server: str, name: str, as_json: bool, action: Callable[[Sweep], Sweep]) -> None:
+    with connect(server) as client:
+        sweep = action(find_sweep(client, name))
+    if as_json:
+        print_json(sweep.record)
+    else:
+        out.print(Text(f"{sweep.name} ({sweep.id}) is {sweep.state}."))
+
+
+def _finish(sweep: Sweep, *, quiet: bool) -> None:
+    """Tell how a watched sweep ended, by a line and the exit code."""
+    if not quiet:
+        reason = f" ({sweep.record['reason']})" if sweep.record["reason"] else ""
+        out.print(Text(f"{sweep.name} is {sweep.state}{reason}: {progress.tally(sweep.record['progress'])}."))
+        out.print(Text(f"See its leaderboard: layersweep leaderboard {sweep.id}", style="dim"))
+    if sweep.state != "completed":
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _print_facts(facts: dict[str, str | None]) -> None:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value is not None:
+            table.add_row(name, Text(value))
+    out.print(table)
+
+
+def _print_space(space: SpaceFacts) -> None:
+    points = f"{space['points']:,} points" if space["points"] is not None else "more points than can be counted"
+    share = f"{space['feasible_share']:.1%} feasible" + (" (of a sample)" if space["sampled"] else "")
+    out.print(Text(f"Space: {points} over {', '.join(space['open_parameters'])}; {share}."))
+    for rule, rejected in sorted(space["rejections"].items(), key=lambda pair: -pair[1]):
+        out.print(Text(f"  {rejected:6.1%} rejected by: {rule}", style="dim"))

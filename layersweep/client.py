@@ -1,0 +1,251 @@
+"""The client of a Layersweep service.
+
+from layersweep import Client
+
+client = Client()                                    # LAYERSWEEP_SERVER, or http://127.0.0.1:8420
+sweep = client.submit("examples/quickstart.yaml")
+sweep.wait()
+for row in sweep.front():
+    print(row["number"], row["metrics"]["latency_ms_p50"], row["metrics"]["validation_loss"])
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import httpx2
+
+from layersweep import documents
+from layersweep.documents import Source
+from layersweep.errors import InvalidUsage
+from layersweep.leaderboard import Leaderboard
+from layersweep.records import (
+    DatasetDetailRecord,
+    DatasetRecord,
+    EventRecord,
+    LayerKind,
+    LeaderboardRow,
+    Preset,
+    SweepPreview,
+    Target,
+    TrialDetailRecord,
+    WorkerRecord,
+)
+from layersweep.sweep import Sweep, follow
+from layersweep.transport import Transport
+
+DEFAULT_SERVER = "http://127.0.0.1:8420"
+PAGE_SIZE = 200
+
+
+class Client:
+    """Speaks to one Layersweep service.
+
+    `server` is its address (default: LAYERSWEEP_SERVER, else http://127.0.0.1:8420), `token` what it asks for (default:
+    LAYERSWEEP_TOKEN). Lost connections and answers like 503 are retried for `retry_seconds`; whatever remains is raised
+    as a LayersweepError. Usable from several threads, and as a context manager.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_seconds: float = 30.0,
+        retry_seconds: float = 30.0,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        self.transport = Transport(
+            server or os.environ.get("LAYERSWEEP_SERVER") or DEFAULT_SERVER,
+            token or os.environ.get("LAYERSWEEP_TOKEN"),
+            timeout_seconds=timeout_seconds,
+            retry_seconds=retry_seconds,
+            transport=transport,
+        )
+
+    @property
+    def server(self) -> str:
+        """The address of the service."""
+        return self.transport.server
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.transport.close()
+
+    # sweeps
+
+    def submit(self, document: Source, *, idempotency_key: str | None = None) -> Sweep:
+        """Submit a sweep document: a path, YAML or JSON text, or a mapping.
+
+        Sent with an Idempotency-Key, so that a submission whose answer was lost is not made twice; pass your own to
+        make that hold across processes. Raises InvalidDocument with all that is wrong in the document.
+        """
+        body, content_type = documents.read(document)
+        headers = {"Content-Type": content_type, "Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return Sweep(self, self.transport.json("POST", "/v1/sweeps", content=body, headers=headers))
+
+    def validate(self, document: Source) -> SweepPreview:
+        """Check a sweep document as `submit` would, and store nothing.
+
+        The answer has the document as it was understood, the size of its space, the share of feasible points and the
+        sampler. Raises InvalidDocument like `submit`.
+        """
+        body, content_type = documents.read(document)
+        headers = {"Content-Type": content_type}
+        return self.transport.json(
+            "POST", "/v1/sweeps", params={"validate_only": "true"}, content=body, headers=headers
+        )
+
+    def sweep(self, sweep: str) -> Sweep:
+        """The sweep with this id. Raises NotFound."""
+        return Sweep(self, self.transport.json("GET", f"/v1/sweeps/{_segment(sweep)}"))
+
+    def sweeps(self) -> Iterator[Sweep]:
+        """All sweeps, newest first."""
+        for record in self.pages("/v1/sweeps"):
+            yield Sweep(self, record)
+
+    def trial(self, trial: str) -> TrialDetailRecord:
+        """One trial with its configuration, attempts, losses and measurements. Raises NotFound."""
+        return self.transport.json("GET", f"/v1/trials/{_segment(trial)}")
+
+    def events(self, sweep: Sweep | str, *, after: int = 0) -> Iterator[EventRecord]:
+        """What happens in a sweep, in order and without gaps, until it has ended.
+
+        for event in client.events(sweep):
+            print(event["sequence"], event["kind"])
+        """
+        return follow(self, sweep if isinstance(sweep, Sweep) else self.sweep(sweep), after)
+
+    def leaderboard(
+        self,
+        sweep: str,
+        *,
+        sort: str | None = None,
+        state: str | None = None,
+        feasible: bool | None = None,
+        on_front: bool | None = None,
+        limit: int | None = None,
+    ) -> Leaderboard:
+        """The leaderboard of the sweep with this id; see `Sweep.leaderboard`."""
+        path = f"/v1/sweeps/{_segment(sweep)}/leaderboard"
+        params: dict[str, Any] = {
+            "sort": sort,
+            "state": state,
+            "feasible": _flag(feasible),
+            "on_front": _flag(on_front),
+        }
+        rows: list[LeaderboardRow] = []
+        token: str | None = None
+        while True:
+            page_size = PAGE_SIZE if limit is None else max(1, min(PAGE_SIZE, limit - len(rows)))
+            page = self.transport.json("GET", path, params=params | {"page_size": page_size, "page_token": token})
+            rows += page["items"]
+            token = page["next_page_token"]
+            if token is None or (limit is not None and len(rows) >= limit):
+                return Leaderboard(rows if limit is None else rows[:limit], page["objectives"], page["total"])
+
+    # datasets
+
+    def datasets(self) -> list[DatasetRecord]:
+        """All registered datasets."""
+        return list(self.pages("/v1/datasets"))
+
+    def dataset(self, dataset: str) -> DatasetDetailRecord:
+        """One dataset, by id or name, with its profile: sizes, and baselines in nats that a model must beat."""
+        return self.transport.json("GET", f"/v1/datasets/{_segment(dataset)}")
+
+    def add_dataset(
+        self,
+        name: str,
+        file: str | os.PathLike[str] | bytes,
+        *,
+        task: str = "causal_lm",
+        tokenizer: str = "byte",
+        validation: float = 0.1,
+        test: float = 0.0,
+    ) -> DatasetDetailRecord:
+        """Register a text as a dataset: a path, or the bytes themselves.
+
+        `tokenizer` is "byte" or "char"; `validation` and `test` are the shares at the text's end that are kept apart.
+        The test part is never shown to a sweep. The same content under the same name again is no error.
+        """
+        fields = {
+            "name": name,
+            "task": task,
+            "tokenizer": tokenizer,
+            "validation": f"{validation:g}",
+            "test": f"{test:g}",
+        }
+        if isinstance(file, bytes):
+            return self._upload(fields, name, file)
+        try:
+            with Path(file).open("rb") as stream:
+                return self._upload(fields, Path(file).name, stream)
+        except OSError as problem:
+            if isinstance(problem, ConnectionError | TimeoutError):
+                raise
+            raise InvalidUsage(f"{file} cannot be read: {problem.strerror}") from problem
+
+    def delete_dataset(self, dataset: str) -> None:
+        """Remove a dataset that no sweep uses."""
+        self.transport.request("DELETE", f"/v1/datasets/{_segment(dataset)}")
+
+    # what can be swept, and on what
+
+    def layers(self) -> list[LayerKind]:
+        """Every section of a sweep document with its parameters: types, ranges, sources, search defaults."""
+        return list(self.pages("/v1/layers"))
+
+    def presets(self) -> list[Preset]:
+        """Published configurations that a sweep can start from, with their citations."""
+        return list(self.pages("/v1/presets"))
+
+    def targets(self) -> list[Target]:
+        """Runtimes on device models that workers have offered."""
+        return list(self.pages("/v1/targets"))
+
+    def workers(self) -> list[WorkerRecord]:
+        """The workers that have registered, and what they run now."""
+        return list(self.pages("/v1/workers"))
+
+    def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """The items of all pages of a list, fetched as they are needed."""
+        token: str | None = None
+        while True:
+            page = self.transport.json(
+                "GET", path, params={**(params or {}), "page_size": PAGE_SIZE, "page_token": token}
+            )
+            yield from page["items"]
+            token = page.get("next_page_token")
+            if token is None:
+                return
+
+    def _upload(self, fields: dict[str, str], file_name: str, content: Any) -> DatasetDetailRecord:
+        files = {"file": (file_name, content, "application/octet-stream")}
+        answer = self.transport.json("POST", "/v1/datasets", data=fields, files=files, timeout_seconds=600.0)
+        return cast("DatasetDetailRecord", answer)
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path: it must not reach another address."""
+    if not name or name in {".", ".."} or any(character in name for character in "/?#\\\r\n"):
+        raise InvalidUsage(f"{name!r} is not an id or a name")
+    return name
+
+
+def _flag(value: bool | None) -> str | None:
+    return None if value is None else str(value).lower()

@@ -1,0 +1,156 @@
+"""The leaderboard as a table: a column for each varied parameter where they fit, else a line of them under each row."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from layersweep.display import units
+from layersweep.records import LeaderboardRow, Objective, Scalar
+
+USUAL_METRICS = ("latency_ms_p50", "memory_bytes", "validation_loss", "parameter_count")
+FRONT = "★"
+RECOMMENDED = "»"
+INDENT = 8
+
+
+def render(
+    rows: Sequence[LeaderboardRow],
+    objectives: Iterable[Objective],
+    console: Console,
+    *,
+    recommended: str | None = None,
+) -> RenderableType:
+    """The rows as a table for `console`'s width, with a legend. `recommended` is the id of a trial to mark."""
+    if not rows:
+        return Text("No trials yet.")
+    metrics = shown_metrics(rows, objectives)
+    parameters = varied_parameters(rows)
+    table = _wide(rows, metrics, parameters, recommended)
+    if console.measure(table).minimum > console.width or _width(table, console) > console.width:
+        table = _narrow(rows, metrics, parameters, recommended, console.width)
+    return Group(table, _legend(rows, recommended))
+
+
+def shown_metrics(rows: Sequence[LeaderboardRow], objectives: Iterable[Objective]) -> list[str]:
+    """The usual metrics that any row has, then the objectives that are not among them."""
+    known = {name for row in rows for name in row["metrics"]}
+    usual = [name for name in USUAL_METRICS if name in known]
+    return usual + [goal["metric"] for goal in objectives if goal["metric"] not in usual]
+
+
+def varied_parameters(rows: Sequence[LeaderboardRow]) -> list[str]:
+    """The parameters that are not the same in all rows, in the order of the document."""
+    names = list(dict.fromkeys(name for row in rows for name in row["parameters"]))
+    if len(rows) == 1:
+        return names
+    return [name for name in names if len({str(row["parameters"].get(name)) for row in rows}) > 1]
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Each name's last part, or as many of its last parts as tell it apart from the others ("mlp.kind")."""
+    short: dict[str, str] = {}
+    for name in names:
+        parts = name.split(".")
+        candidate = name
+        for length in range(1, len(parts) + 1):
+            candidate = ".".join(parts[-length:])
+            if sum(other == candidate or other.endswith(f".{candidate}") for other in names) == 1:
+                break
+        short[name] = candidate
+    return short
+
+
+def marks(row: LeaderboardRow, recommended: str | None) -> str:
+    return (RECOMMENDED if row["trial"] == recommended else " ") + (FRONT if row["on_front"] else " ")
+
+
+def _cells(row: LeaderboardRow, metrics: Sequence[str], recommended: str | None) -> list[str]:
+    rank = units.ABSENT if row["rank"] is None else str(row["rank"])
+    values = [units.metric(name, row["metrics"].get(name)) for name in metrics]
+    return [marks(row, recommended), rank, str(row["number"]), *values]
+
+
+def _state(row: LeaderboardRow) -> str:
+    """The state, with what the reader needs to know about it."""
+    if row["state"] == "complete" and row["feasible"] is False:
+        return "not feasible"
+    return "reused" if row["state"] == "complete" and row["reused_from"] else row["state"]
+
+
+def _style(row: LeaderboardRow) -> str:
+    if row["on_front"]:
+        return "bold green"
+    return "" if row["state"] == "complete" and row["feasible"] else "dim"
+
+
+def _wide(
+    rows: Sequence[LeaderboardRow], metrics: Sequence[str], parameters: Sequence[str], recommended: str | None
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("", "rank", "trial"):
+        table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
+    for name in metrics:
+        table.add_column(units.heading(name), justify="right", no_wrap=True)
+    short = short_names(parameters)
+    for name in parameters:
+        numeric = all(isinstance(row["parameters"].get(name), int | float | None) for row in rows)
+        table.add_column(_folded(short[name]), justify="right" if numeric else "left", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for row in rows:
+        values = [units.scalar(row["parameters"].get(name)) for name in parameters]
+        table.add_row(*_cells(row, metrics, recommended), *values, _state(row), style=_style(row))
+    return table
+
+
+def _narrow(
+    rows: Sequence[LeaderboardRow],
+    metrics: Sequence[str],
+    parameters: Sequence[str],
+    recommended: str | None,
+    width: int,
+) -> Group:
+    head = ["", "rank", "trial", *(units.heading(name) for name in metrics), "state"]
+    cells = [[*_cells(row, metrics, recommended), _state(row)] for row in rows]
+    widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
+
+    def line(values: Sequence[str]) -> str:
+        aligned = [
+            value.ljust(size) if column in {0, len(widths) - 1} else value.rjust(size)
+            for column, (value, size) in enumerate(zip(values, widths, strict=True))
+        ]
+        return "  ".join(aligned).rstrip()
+
+    short = short_names(parameters)
+    lines = [Text(line(head), style="bold"), Text("─" * min(width, sum(widths) + 2 * len(widths) - 2), style="dim")]
+    for row, values in zip(rows, cells, strict=True):
+        lines.append(Text(line(values), style=_style(row)))
+        settings = " ".join(_settings(row["parameters"], short))
+        wrapped = textwrap.wrap(settings, max(20, width - INDENT), break_on_hyphens=False, break_long_words=False)
+        lines += [Text(" " * INDENT + part, style="dim") for part in wrapped]
+    return Group(*lines)
+
+
+def _settings(parameters: Mapping[str, Scalar | None], short: Mapping[str, str]) -> list[str]:
+    return [f"{label}={units.scalar(parameters[name])}" for name, label in short.items() if name in parameters]
+
+
+def _folded(name: str) -> str:
+    """A heading on several short lines: num_layers becomes "num_" over "layers"."""
+    return name.replace("_", "_\n").replace(".", ".\n")
+
+
+def _width(table: Table, console: Console) -> int:
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
+
+
+def _legend(rows: Sequence[LeaderboardRow], recommended: str | None) -> Text:
+    legend = f"{FRONT} on the Pareto front (no other trial is better in every objective)"
+    if any(row["trial"] == recommended for row in rows):
+        legend += f"   {RECOMMENDED} recommended"
+    return Text(legend, style="dim")

@@ -1,0 +1,135 @@
+"""Watching a sweep: a live view in a terminal, a line for each change in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from layersweep.display import units
+from layersweep.records import ENDED_TRIAL_STATES, Progress, SweepDetailRecord, TrialRecord
+from layersweep.sweep import Sweep
+
+BAR_WIDTH = 48
+REDRAW_SECONDS = 0.3
+STYLES = {
+    "complete": "green",
+    "infeasible": "yellow",
+    "pruned": "magenta",
+    "failed": "red",
+    "cancelled": "bright_black",
+    "running": "cyan",
+}
+
+
+def watch(sweep: Sweep, console: Console, *, timeout_seconds: float | None = None) -> Sweep:
+    """Show `sweep` until it has ended; raises WaitTimeout after `timeout_seconds`."""
+    started = time.monotonic()
+    if not console.is_terminal:
+        lines = _Lines(console, started)
+        return sweep.wait(timeout_seconds, on_progress=lambda record: lines.show(record, sweep))
+
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+
+        def show(record: SweepDetailRecord) -> None:
+            live.update(view(record, running_trials(sweep), time.monotonic() - started))
+            # Reports come faster than anyone reads: let some gather before the sweep is asked for again.
+            time.sleep(REDRAW_SECONDS)
+
+        return sweep.wait(timeout_seconds, on_progress=show)
+
+
+def running_trials(sweep: Sweep) -> list[TrialRecord]:
+    return [] if sweep.ended else list(sweep.trials(state="running"))
+
+
+def view(record: SweepDetailRecord, running: Sequence[TrialRecord], elapsed_seconds: float) -> RenderableType:
+    """The sweep's state as a few lines: a bar by state, what runs now, the best so far."""
+    progress = record["progress"]
+    title = Text.assemble(
+        (record["name"], "bold"), f"  {record['state']}  {units.seconds(elapsed_seconds)}", (f"  {record['id']}", "dim")
+    )
+    lines: list[RenderableType] = [title]
+    if record["reason"]:
+        lines.append(Text(record["reason"], style="yellow"))
+    lines += [_bar(progress), Text(tally(progress))]
+    for trial in running:
+        lines.append(Text.assemble(("  ▸ ", "cyan"), describe(trial)))
+    if record["best"]:
+        lines.append(Text("best so far: " + best(record)))
+    return Group(*lines)
+
+
+def ended_count(progress: Progress) -> int:
+    return sum(progress[state] for state in ENDED_TRIAL_STATES)
+
+
+def tally(progress: Progress) -> str:
+    """`7 of 12 trials ended: 6 complete, 1 infeasible; 1 running, 2 queued; 4 points rejected`."""
+    parts = [f"{progress[state]} {state}" for state in ENDED_TRIAL_STATES if progress[state]]
+    line = f"{ended_count(progress)} of {progress['budget']} trials ended"
+    if parts:
+        line += ": " + ", ".join(parts)
+    if progress["reused"]:
+        line += f" ({progress['reused']} reused)"
+    open_parts = [f"{progress[state]} {state}" for state in ("running", "queued") if progress[state]]
+    if open_parts:
+        line += "; " + ", ".join(open_parts)
+    if progress["rejected"]:
+        line += f"; {progress['rejected']} points rejected"
+    return line
+
+
+def describe(trial: TrialRecord) -> str:
+    """`trial 3: train, step 120 of 300`."""
+    line = f"trial {trial['number']}: {trial['phase'] or 'starting'}"
+    progress = trial["progress"] or {}
+    if "step" in progress:
+        line += f", step {progress['step']}" + (f" of {progress['steps']}" if progress.get("steps") else "")
+    if trial["attempt"] > 1:
+        line += f" (attempt {trial['attempt']})"
+    return line
+
+
+def best(record: SweepDetailRecord) -> str:
+    return ", ".join(
+        f"{units.heading(name)} {units.metric(name, found['value'])} (trial {found['number']})"
+        for name, found in record["best"].items()
+    )
+
+
+def _bar(progress: Progress) -> Text:
+    whole = max(progress["budget"], progress["trials"], 1)
+    bar = Text()
+    drawn = 0
+    passed = 0
+    for state, style in STYLES.items():
+        passed += int(progress.get(state, 0))
+        length = round(BAR_WIDTH * passed / whole) - drawn
+        bar.append("█" * length, style=style)
+        drawn += length
+    return bar.append("░" * (BAR_WIDTH - drawn), style="dim")
+
+
+class _Lines:
+    """Prints a line when a trial has ended, or when the sweep's state or reason has changed."""
+
+    def __init__(self, console: Console, started: float) -> None:
+        self._console = console
+        self._started = started
+        self._shown: tuple[object, ...] | None = None
+
+    def show(self, record: SweepDetailRecord, sweep: Sweep) -> None:
+        news = (ended_count(record["progress"]), record["state"], record["reason"])
+        if news == self._shown:
+            return
+        self._shown = news
+        line = f"[{units.seconds(time.monotonic() - self._started):>10}] {record['state']}: {tally(record['progress'])}"
+        if record["reason"]:
+            line += f" ({record['reason']})"
+        if record["best"]:
+            line += f". Best: {best(record)}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,127 @@
+"""What the client raises. Each prints as a sentence: what was wrong and, where it is known, what would be right.
+
+LayersweepError
+├── InvalidUsage             the call itself cannot be carried out: no such file, a server that is no URL, ...
+├── MissingDependency        an optional package is not installed (also an ImportError)
+├── Unreachable              no answer from the service (also a ConnectionError)
+├── WaitTimeout              a wait ended before the sweep did (also a TimeoutError)
+└── ResponseError            the service answered with a problem document (RFC 9457)
+    ├── NotAuthorized        401, 403
+    ├── NotFound             404
+    ├── Conflict             409
+    ├── InvalidDocument      422 with a list of problems, each with its place
+    ├── RequestRefused       any other 4xx
+    └── ServiceFailure       5xx, or an answer that is not Layersweep's
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+
+class LayersweepError(Exception):
+    """The root of all errors that this package raises on purpose."""
+
+
+class InvalidUsage(LayersweepError):
+    """The call cannot be carried out as it stands; nothing was sent."""
+
+
+class MissingDependency(LayersweepError, ImportError):
+    """An optional package is needed for this and is not installed."""
+
+
+class Unreachable(LayersweepError, ConnectionError):
+    """The service gave no answer, retries included."""
+
+
+class WaitTimeout(LayersweepError, TimeoutError):
+    """The time given to a wait is over; the sweep goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemItem:
+    """One thing that is wrong in what was sent: where (a JSON pointer, "" is all of it), what, and the remedy."""
+
+    pointer: str
+    detail: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        place = self.pointer or "the whole document"
+        return f"{place}: {self.detail}" + (f" (right would be: {self.remedy})" if self.remedy else "")
+
+
+class ResponseError(LayersweepError):
+    """The service answered with an error. Carries the problem document as it came.
+
+    `status` is the HTTP status, `type` the last part of the problem's type ("not-found"), `title` and `detail` its
+    sentences, `errors` the single problems with their places, `document` the whole answer.
+    """
+
+    def __init__(self, status: int, document: Mapping[str, Any], *, retry_after_seconds: float | None = None) -> None:
+        self.status = status
+        self.document = dict(document)
+        self.type = str(document.get("type", "")).rpartition(":")[2] or "unknown"
+        self.title = str(document.get("title", ""))
+        self.detail = str(document.get("detail", ""))
+        self.errors = tuple(_items(document.get("errors")))
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(self.detail or self.title)
+
+    def __str__(self) -> str:
+        sentence = self.detail or self.title or "no reason was given"
+        lines = [f"{sentence} (HTTP {self.status}, {self.type})"]
+        lines += [f"  - {item}" for item in self.errors]
+        return "\n".join(lines)
+
+    @staticmethod
+    def of(status: int, document: Mapping[str, Any], *, retry_after_seconds: float | None = None) -> ResponseError:
+        """The error class that fits `status`, made from the problem document."""
+        kind = _BY_STATUS.get(status, RequestRefused if 400 <= status < 500 else ServiceFailure)
+        if status == 422 and str(document.get("type", "")).endswith("invalid-document"):
+            kind = InvalidDocument
+        return kind(status, document, retry_after_seconds=retry_after_seconds)
+
+
+class NotAuthorized(ResponseError):
+    """The token is missing, wrong, or does not allow this. Set LAYERSWEEP_TOKEN or pass `token=`."""
+
+
+class NotFound(ResponseError):
+    """There is no such thing."""
+
+
+class Conflict(ResponseError):
+    """The state of the thing does not allow this: a sweep that has ended cannot be paused."""
+
+
+class InvalidDocument(ResponseError):
+    """A document was not accepted; `errors` has a place and a remedy for every problem."""
+
+
+class RequestRefused(ResponseError):
+    """The request was refused for another reason."""
+
+
+class ServiceFailure(ResponseError):
+    """The service failed, or what answered is not a Layersweep service."""
+
+
+_BY_STATUS: dict[int, type[ResponseError]] = {
+    401: NotAuthorized,
+    403: NotAuthorized,
+    404: NotFound,
+    409: Conflict,
+}
+
+
+def _items(errors: Any) -> Sequence[ProblemItem]:
+    if not isinstance(errors, list):
+        return ()
+    return [
+        ProblemItem(str(item.get("pointer", "")), str(item.get("detail", "")), str(item.get("remedy", "")))
+        for item in cast("list[dict[str, Any]]", errors)
+    ]

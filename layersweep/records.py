@@ -1,0 +1,255 @@
+"""The shapes of what the service answers, as typed dictionaries: what `--json` prints and the client returns.
+
+Units are in the names; times are RFC 3339 strings in UTC. A newer service may send more keys than are named here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
+TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]
+Scalar = bool | int | float | str
+
+ENDED_SWEEP_STATES: frozenset[str] = frozenset({"completed", "cancelled", "failed"})
+TRIAL_STATES: tuple[TrialState, ...] = ("queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled")
+ENDED_TRIAL_STATES: tuple[TrialState, ...] = TRIAL_STATES[2:]
+
+
+class Objective(TypedDict):
+    metric: str
+    goal: Literal["minimize", "maximize"]
+
+
+class Budget(TypedDict):
+    trials: int
+    parallel: int
+    failures: int
+    wall_seconds: float | None
+
+
+class SpaceFacts(TypedDict):
+    """What validation found out about the space."""
+
+    points: int | None
+    feasible_share: float
+    sampled: bool
+    open_parameters: list[str]
+    rejections: dict[str, float]
+
+
+class Progress(TypedDict):
+    """Trials by state. `rejected` points broke a rule and became no trial; `reused` ones were measured before."""
+
+    trials: int
+    budget: int
+    queued: int
+    running: int
+    complete: int
+    infeasible: int
+    pruned: int
+    failed: int
+    cancelled: int
+    reused: int
+    rejected: int
+
+
+class BestTrial(TypedDict):
+    trial: str
+    number: int
+    value: float
+
+
+class SweepRecord(TypedDict):
+    id: str
+    name: str
+    project: str
+    task: str
+    dataset: str | None
+    state: SweepState
+    reason: str | None
+    objectives: list[Objective]
+    constraints: list[str]
+    budget: Budget
+    sampler: str
+    sampler_reason: str
+    space: SpaceFacts
+    target: str | None
+    progress: Progress
+    best: dict[str, BestTrial]
+    version: int
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+
+
+class SweepDetailRecord(SweepRecord):
+    document: dict[str, Any]
+
+
+class SweepPreview(TypedDict):
+    """What a valid document would become; nothing is stored."""
+
+    valid: Literal[True]
+    document: dict[str, Any]
+    space: SpaceFacts
+    sampler: str
+    sampler_reason: str
+
+
+class EventRecord(TypedDict):
+    sequence: int
+    kind: str
+    trial: str | None
+    data: dict[str, Any]
+    created_at: str
+
+
+class TrialRecord(TypedDict):
+    id: str
+    sweep: str
+    number: int
+    state: TrialState
+    phase: str | None
+    progress: dict[str, Any] | None
+    attempt: int
+    worker: str | None
+    parameters: dict[str, Scalar | None]
+    metrics: dict[str, float]
+    feasible: bool | None
+    violations: dict[str, float] | None
+    rank: int | None
+    on_front: bool
+    reason: str | None
+    reused_from: str | None
+    started_from: str | None
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+
+
+class PhaseTime(TypedDict):
+    phase: str
+    started_at: str
+    seconds: float
+
+
+class AttemptRecord(TypedDict):
+    attempt: int
+    worker: str
+    started_at: str
+    ended_at: str | None
+    outcome: str | None
+    reason: str | None
+    phases: list[PhaseTime]
+    log: str
+
+
+class CurvePoint(TypedDict):
+    step: int
+    training_loss: float | None
+    validation_loss: float | None
+    learning_rate: float | None
+    tokens: int | None
+    seconds: float | None
+
+
+class TrialDetailRecord(TrialRecord):
+    configuration: dict[str, Any]
+    attempts: list[AttemptRecord]
+    curve: list[CurvePoint]
+    measurements: dict[str, dict[str, Any]]
+
+
+class LeaderboardRow(TypedDict):
+    trial: str
+    number: int
+    state: TrialState
+    rank: int | None
+    on_front: bool
+    feasible: bool | None
+    parameters: dict[str, Scalar | None]
+    metrics: dict[str, float]
+    reason: str | None
+    reused_from: str | None
+    started_from: str | None
+
+
+class Recommendation(TypedDict):
+    sweep: str
+    rule: str
+    trial: LeaderboardRow
+    configuration: dict[str, Any]
+    final: bool
+
+
+class Part(TypedDict):
+    tokens: int | None
+    examples: int | None
+    sha256: str
+
+
+class DatasetRecord(TypedDict):
+    id: str
+    name: str
+    project: str
+    task: str
+    tokenizer: str | None
+    builtin: bool
+    sha256: str
+    size_bytes: int
+    facts: dict[str, Any]
+    parts: dict[str, Part]
+    created_at: str
+
+
+class DatasetDetailRecord(DatasetRecord):
+    profile: dict[str, Any]
+
+
+class LayerParameter(TypedDict):
+    path: str
+    type: Literal["boolean", "integer", "number", "string"]
+    default: Scalar | None
+    required: bool
+    minimum: float | None
+    maximum: float | None
+    choices: list[str]
+    meaning: str
+    source: str
+    search: dict[str, Any] | None
+
+
+class LayerKind(TypedDict):
+    section: str
+    kinds: list[str]
+    parameters: list[LayerParameter]
+
+
+class Preset(TypedDict):
+    name: str
+    title: str
+    source: str
+    url: str
+    document: dict[str, Any]
+
+
+class Target(TypedDict):
+    key: str
+    runtime: str
+    version: str
+    device_model: str
+    capabilities: dict[str, Any]
+    workers: list[str]
+
+
+class WorkerRecord(TypedDict):
+    id: str
+    name: str
+    device: dict[str, Any]
+    targets: list[dict[str, Any]]
+    versions: dict[str, Any]
+    alive: bool
+    trial: str | None
+    registered_at: str
+    last_seen_at: str

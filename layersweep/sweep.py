@@ -1,0 +1,221 @@
+"""A handle on one sweep of the service: wait for it, read its trials and its leaderboard, steer it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from layersweep.errors import Unreachable, WaitTimeout
+from layersweep.leaderboard import Leaderboard
+from layersweep.records import (
+    ENDED_SWEEP_STATES,
+    EventRecord,
+    LeaderboardRow,
+    Recommendation,
+    SweepDetailRecord,
+    SweepState,
+    TrialRecord,
+    TrialState,
+)
+
+if TYPE_CHECKING:
+    import pandas
+
+    from layersweep.client import Client
+
+LONG_POLL_SECONDS = 20.0
+RESTART_PATIENCE_SECONDS = 300.0
+"""How long a wait bears a service that does not answer: it may be restarting, and the sweep goes on after that."""
+
+
+class Sweep:
+    """One sweep. Made by `Client.submit`, `Client.sweep` and `Client.sweeps`.
+
+        sweep = client.submit("examples/quickstart.yaml")
+        sweep.wait(on_progress=lambda record: print(record["progress"]["complete"]))
+        print(sweep.recommendation()["configuration"])
+
+    `record` is the newest answer of the service about it; `refresh()` asks again.
+    """
+
+    def __init__(self, client: Client, record: SweepDetailRecord) -> None:
+        self._client = client
+        self._etag: str | None = None
+        self.record = record
+
+    @property
+    def id(self) -> str:
+        return self.record["id"]
+
+    @property
+    def name(self) -> str:
+        return self.record["name"]
+
+    @property
+    def state(self) -> SweepState:
+        """As of the newest answer: active, paused, completed, cancelled or failed."""
+        return self.record["state"]
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED_SWEEP_STATES
+
+    def __repr__(self) -> str:
+        progress = self.record["progress"]
+        return f"<Sweep {self.id} {self.name!r}: {self.state}, {progress['complete']} of {progress['budget']} complete>"
+
+    def refresh(self) -> Sweep:
+        """Read the sweep again."""
+        self._poll(wait_seconds=0)
+        return self
+
+    def wait(
+        self,
+        timeout_seconds: float | None = None,
+        on_progress: Callable[[SweepDetailRecord], object] | None = None,
+    ) -> Sweep:
+        """Wait until the sweep has ended, and return it.
+
+        `on_progress` is called with the record at once and after every change. A service that restarts meanwhile is
+        waited for. How it ended is in `state` and `record["reason"]`. Raises WaitTimeout after `timeout_seconds`; the
+        sweep itself goes on.
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        self._poll(wait_seconds=0)
+        seen_version: int | None = None
+        while True:
+            if self.record["version"] != seen_version:
+                seen_version = self.record["version"]
+                if on_progress is not None:
+                    on_progress(self.record)
+            if self.ended:
+                return self
+            left_seconds = LONG_POLL_SECONDS if deadline is None else deadline - time.monotonic()
+            if left_seconds <= 0:
+                raise WaitTimeout(f"sweep {self.id} has not ended within {timeout_seconds:g} s: it is {self.state}")
+            self._poll(wait_seconds=min(LONG_POLL_SECONDS, left_seconds))
+
+    def trials(self, *, state: TrialState | None = None) -> Iterator[TrialRecord]:
+        """All trials in the order of their numbers, fetched a page at a time as they are needed.
+
+        for trial in sweep.trials(state="failed"):
+            print(trial["number"], trial["reason"])
+        """
+        return cast("Iterator[TrialRecord]", self._client.pages(self._path("/trials"), {"state": state}))
+
+    def leaderboard(
+        self,
+        *,
+        sort: str | None = None,
+        state: TrialState | None = None,
+        feasible: bool | None = None,
+        on_front: bool | None = None,
+        limit: int | None = None,
+    ) -> Leaderboard:
+        """The trials in order, all pages of them.
+
+        Without `sort`: by Pareto rank, then by the first objective. `sort` takes a metric, a parameter, `rank` or
+        `number`, with a minus in front for the greatest first.
+
+            sweep.leaderboard(sort="latency_ms_p50", feasible=True)[0]
+        """
+        return self._client.leaderboard(
+            self.id, sort=sort, state=state, feasible=feasible, on_front=on_front, limit=limit
+        )
+
+    def leaderboard_csv(self, *, sort: str | None = None) -> str:
+        """The leaderboard as CSV text: a column for each parameter and metric."""
+        params = {"sort": sort, "format": "csv"}
+        response = self._client.transport.request(
+            "GET", self._path("/leaderboard"), params=params, headers={"Accept": "text/csv"}
+        )
+        return response.text
+
+    def front(self) -> list[LeaderboardRow]:
+        """The Pareto front: feasible complete trials that no other one beats in every objective."""
+        return self._client.transport.json("GET", self._path("/front"))["items"]
+
+    def recommendation(self) -> Recommendation:
+        """The recommended trial with its complete configuration, and the rule it was chosen by.
+
+        Raises NotFound (or Conflict) while no trial is feasible and complete.
+        """
+        return self._client.transport.json("GET", self._path("/recommendation"))
+
+    def dataframe(self) -> pandas.DataFrame:
+        """The whole leaderboard as a pandas DataFrame. Raises MissingDependency where pandas is not installed."""
+        return self.leaderboard().dataframe()
+
+    def events(self, *, after: int = 0) -> Iterator[EventRecord]:
+        """What happens in the sweep, from the event after `after` on, until the sweep has ended."""
+        return self._client.events(self, after=after)
+
+    def cancel(self) -> Sweep:
+        """End the sweep now; running trials are told to stop at their next heartbeat."""
+        return self._act("cancel")
+
+    def pause(self) -> Sweep:
+        """Hand out no more trials until `resume`; running ones finish."""
+        return self._act("pause")
+
+    def resume(self) -> Sweep:
+        """Go on after `pause`."""
+        return self._act("resume")
+
+    def extend(self, *, trials: int = 0, wall_seconds: float = 0, failures: int = 0) -> Sweep:
+        """Add to the budget. A sweep that has used its budget up goes on."""
+        return self._act("extend", {"trials": trials, "wall_seconds": wall_seconds, "failures": failures})
+
+    def _path(self, rest: str = "") -> str:
+        return f"/v1/sweeps/{self.id}{rest}"
+
+    def _act(self, action: str, body: dict[str, Any] | None = None) -> Sweep:
+        arguments: dict[str, Any] = {} if body is None else {"json": body}
+        self.record = self._client.transport.json("POST", self._path(f":{action}"), **arguments)
+        self._etag = None
+        return self
+
+    def _poll(self, *, wait_seconds: float) -> None:
+        """Read the sweep, letting the service answer late: as soon as it changes or after `wait_seconds`."""
+        headers: dict[str, str] = {}
+        transport = self._client.transport
+        if self._etag is not None and wait_seconds > 0:
+            headers = {"If-None-Match": self._etag, "Prefer": f"wait={max(1, round(wait_seconds))}"}
+        response = transport.request(
+            "GET",
+            self._path(),
+            headers=headers,
+            timeout_seconds=transport.timeout_seconds + wait_seconds,
+            retry_seconds=RESTART_PATIENCE_SECONDS if wait_seconds > 0 else None,
+        )
+        if response.status_code != 304:
+            self.record = response.json()
+            self._etag = response.headers.get("ETag")
+        if self._etag is None and wait_seconds > 0:
+            time.sleep(min(1.0, wait_seconds))
+
+
+def follow(client: Client, sweep: Sweep, after: int) -> Iterator[EventRecord]:
+    """Events of `sweep` as they happen; reconnects from the last one seen, ends when the sweep has ended."""
+    path = f"/v1/sweeps/{sweep.id}/events"
+    last = after
+    started_waiting: float | None = None
+    while True:
+        try:
+            with client.transport.events(path, headers={"Last-Event-ID": str(last)}) as source:
+                started_waiting = None
+                for message in source:
+                    if not message.data:
+                        continue
+                    event = cast("EventRecord", message.json())
+                    last = event["sequence"]
+                    yield event
+        except Unreachable:
+            started_waiting = started_waiting or time.monotonic()
+            if time.monotonic() - started_waiting > RESTART_PATIENCE_SECONDS:
+                raise
+            time.sleep(1.0)
+            continue
+        if sweep.refresh().ended and last >= sweep.record["version"]:
+            return

@@ -1,0 +1,199 @@
+"""One place that speaks HTTP for the client: addresses, tokens, retries, and answers turned into errors."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import httpx2
+
+from layersweep import __version__
+from layersweep.errors import InvalidUsage, ResponseError, ServiceFailure, Unreachable
+
+RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+FIRST_DELAY_SECONDS = 0.2
+LONGEST_DELAY_SECONDS = 10.0
+IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Transport:
+    """Sends requests to one service and retries what may be retried.
+
+    Retried are lost connections and the statuses 429, 502, 503 and 504, with exponential backoff and jitter or after
+    the time that `Retry-After` names, for `retry_seconds` from the first failure. Requests that could act twice are
+    sent once: a POST is retried only when it carries an `Idempotency-Key`.
+
+    Raises Unreachable when no answer came, and a ResponseError for every answer of 400 and above.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        token: str | None,
+        *,
+        timeout_seconds: float = 30.0,
+        retry_seconds: float = 30.0,
+        transport: httpx2.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.server = _base_url(server)
+        self.timeout_seconds = timeout_seconds
+        self.retry_seconds = retry_seconds
+        self._sleep = sleep
+        headers = {"User-Agent": f"layersweep/{__version__}", "Accept": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self._http = httpx2.Client(
+            base_url=self.server,
+            headers=headers,
+            timeout=timeout_seconds,
+            transport=transport,
+            # A proxy from the environment cannot reach this machine's own loopback addresses.
+            trust_env=httpx2.URL(self.server).host not in LOOPBACK_HOSTS,
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+        retry_seconds: float | None = None,
+        **body: Any,
+    ) -> httpx2.Response:
+        """Send one request, with retries, and return an answer below 400 (304 included)."""
+        headers = dict(headers or {})
+        may_repeat = method in IDEMPOTENT_METHODS or "Idempotency-Key" in headers
+        patience_seconds = (self.retry_seconds if retry_seconds is None else retry_seconds) if may_repeat else 0.0
+        waited_seconds = 0.0
+        for tries in range(1, 1_000_000):
+            started = time.monotonic()
+            try:
+                response = self._http.request(
+                    method,
+                    path,
+                    params=_without_none(params),
+                    headers=headers,
+                    timeout=self.timeout_seconds if timeout_seconds is None else timeout_seconds,
+                    **body,
+                )
+                error = error_of(response)
+            except httpx2.TransportError as problem:
+                error = self._unreachable(problem)
+            else:
+                if error is None:
+                    return response
+            retryable = isinstance(error, Unreachable) or error.status in RETRIED_STATUSES
+            waited_seconds += time.monotonic() - started
+            delay_seconds = backoff_seconds(tries)
+            if isinstance(error, ResponseError) and error.retry_after_seconds is not None:
+                delay_seconds = error.retry_after_seconds
+            if not retryable or waited_seconds + delay_seconds > patience_seconds:
+                raise error
+            self._sleep(delay_seconds)
+            waited_seconds += delay_seconds
+        raise AssertionError("unreachable: the loop ends by returning or raising")
+
+    def json(self, method: str, path: str, **arguments: Any) -> Any:
+        """The decoded body of an answer; None where it has none."""
+        response = self.request(method, path, **arguments)
+        return decode(response) if response.content else None
+
+    @contextmanager
+    def events(self, path: str, *, headers: Mapping[str, str]) -> Generator[httpx2.EventSource]:
+        """One connection to a stream of server-sent events. Not retried: the caller knows where it was."""
+        timeout = httpx2.Timeout(self.timeout_seconds, read=max(60.0, self.timeout_seconds))
+        accept = {"Accept": "text/event-stream", **headers}
+        try:
+            with self._http.stream("GET", path, headers=accept, timeout=timeout) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise cast("ResponseError", error_of(response))
+                yield httpx2.EventSource(response)
+        except httpx2.TransportError as problem:
+            raise self._unreachable(problem) from problem
+
+    def _unreachable(self, problem: httpx2.TransportError) -> Unreachable:
+        reason = str(problem) or type(problem).__name__
+        if isinstance(problem, httpx2.ConnectError):
+            return Unreachable(
+                f"no service answers at {self.server}: {reason}. Start one with `layersweep serve`, "
+                "or name another with --server or LAYERSWEEP_SERVER"
+            )
+        return Unreachable(f"the connection to {self.server} was lost: {reason}")
+
+
+def backoff_seconds(tries: int) -> float:
+    """How long to wait after the try with this number (from 1): doubling, with jitter so that clients spread out."""
+    return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(tries - 1, 16)) * random.uniform(0.5, 1.0)
+
+
+def error_of(response: httpx2.Response) -> ResponseError | None:
+    """The error that an answer stands for; None below 400."""
+    status = response.status_code
+    if status < 400:
+        return None
+    try:
+        document = response.json()
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or "detail" not in document:
+        text = " ".join(response.text.split())[:200]
+        document = {"title": response.reason_phrase, "detail": text or response.reason_phrase or "no reason was given"}
+    return ResponseError.of(
+        status,
+        cast("dict[str, Any]", document),
+        retry_after_seconds=retry_after_seconds(response.headers.get("Retry-After")),
+    )
+
+
+def decode(response: httpx2.Response) -> Any:
+    """The JSON body of an answer, or ServiceFailure: something else than a Layersweep service answered."""
+    try:
+        return response.json()
+    except ValueError:
+        kind = response.headers.get("Content-Type", "an unnamed type")
+        detail = f"{response.url} answered with {kind} instead of JSON: is a Layersweep service there?"
+        raise ServiceFailure(response.status_code, {"type": "not-json", "detail": detail}) from None
+
+
+def retry_after_seconds(value: str | None) -> float | None:
+    """The wait that a Retry-After header asks for, given in seconds or as a date; None where it says nothing usable."""
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _without_none(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if params is None:
+        return None
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _base_url(server: str) -> str:
+    try:
+        url = httpx2.URL(server)
+    except httpx2.InvalidURL as problem:
+        raise InvalidUsage(f"the server {server!r} is not a URL: {problem}") from problem
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise InvalidUsage(f"the server {server!r} is not a URL: write it like http://127.0.0.1:8420")
+    return server.rstrip("/")

@@ -1,0 +1,29 @@
+"""Alembic's environment: `Database.upgrade` hands in its connection; the `alembic` command connects by the settings."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import context
+
+from service.db import Database
+from service.models import Base
+from service.settings import Settings
+
+
+def migrate(connection: sa.Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        compare_type=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+given: sa.Connection | None = context.config.attributes.get("connection")
+if given is not None:
+    migrate(given)
+else:
+    settings = Settings()
+    with Database(settings.database_url).engine.begin() as connection:
+        migrate(connection)

@@ -1,0 +1,138 @@
+"""The API's description in the shape in which the page shows it: operations by tag, schemas by name. Works offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+METHODS = ("get", "post", "put", "patch", "delete")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A parameter or a property."""
+
+    name: str
+    type: str
+    required: bool
+    description: str
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    method: str
+    path: str
+    name: str
+    description: str
+    parameters: list[Field]
+    body: list[tuple[str, str]]
+    """Media type and schema."""
+    answers: list[tuple[str, str, str]]
+    """Status, description and schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaFacts:
+    name: str
+    description: str
+    fields: list[Field]
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    title: str
+    version: str
+    tags: dict[str, list[Operation]]
+    schemas: list[SchemaFacts]
+
+
+def describe(document: Mapping[str, Any]) -> Api:
+    """Read an OpenAPI document."""
+    tags: dict[str, list[Operation]] = {}
+    for path, operations in document.get("paths", {}).items():
+        for method in METHODS:
+            if method in operations:
+                operation = operations[method]
+                tag = (operation.get("tags") or ["other"])[0]
+                tags.setdefault(tag, []).append(_operation(method, path, operation))
+    schemas = document.get("components", {}).get("schemas", {})
+    return Api(
+        document["info"]["title"],
+        document["info"]["version"],
+        dict(sorted(tags.items())),
+        [_schema(name, schema) for name, schema in sorted(schemas.items())],
+    )
+
+
+def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Operation:
+    return Operation(
+        method=method.upper(),
+        path=path,
+        name=operation.get("operationId", f"{method} {path}"),
+        description=operation.get("description") or operation.get("summary", ""),
+        parameters=[
+            Field(
+                each["name"],
+                type_words(each.get("schema", {})),
+                bool(each.get("required")),
+                each.get("description", "") or each.get("schema", {}).get("description", ""),
+                each["in"],
+            )
+            for each in operation.get("parameters", [])
+        ],
+        body=[
+            (media, type_words(content.get("schema", {})))
+            for media, content in operation.get("requestBody", {}).get("content", {}).items()
+        ],
+        answers=[
+            (
+                status,
+                answer.get("description", ""),
+                ", ".join(
+                    dict.fromkeys(
+                        words
+                        for content in answer.get("content", {}).values()
+                        if (words := type_words(content.get("schema", {}))) != "any"
+                    )
+                ),
+            )
+            for status, answer in sorted(operation.get("responses", {}).items())
+        ],
+    )
+
+
+def _schema(name: str, schema: Mapping[str, Any]) -> SchemaFacts:
+    required = set(schema.get("required", []))
+    return SchemaFacts(
+        name,
+        schema.get("description", ""),
+        [
+            Field(field, type_words(facts), field in required, facts.get("description", ""))
+            for field, facts in schema.get("properties", {}).items()
+        ],
+    )
+
+
+def type_words(schema: Mapping[str, Any]) -> str:
+    """A JSON schema's type in a few words."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    for several in ("anyOf", "oneOf"):
+        if several in schema:
+            return " or ".join(dict.fromkeys(type_words(each) for each in schema[several]))
+    if "const" in schema:
+        return repr(schema["const"])
+    if "enum" in schema:
+        return " | ".join(str(each) for each in schema["enum"])
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"list of {type_words(schema.get('items', {}))}"
+    if kind == "object":
+        values = schema.get("additionalProperties")
+        if isinstance(values, dict) and values:
+            return f"map of {type_words(values)}"
+        names = ", ".join(schema.get("properties", {}))
+        return f"object ({names})" if names else "object"
+    return f"{kind} ({schema['format']})" if "format" in schema else str(kind)

@@ -1,0 +1,90 @@
+"""The application: what runs at start and stop, the routers, the handlers of errors."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from anyio import to_thread
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from service import problems
+from service.db import Database
+from service.guard import Guard
+from service.notifications import Notifications
+from service.services import Services
+from service.settings import Settings
+
+_ROUTES = ("sweeps", "trials", "datasets", "leaderboards", "catalog", "leases", "workers", "events", "health", "pages")
+
+
+class OldSchemaError(RuntimeError):
+    """The database has another schema than this program needs."""
+
+
+def create_app(settings: Settings | None = None, *, start_scheduler: bool = True) -> FastAPI:
+    """Return the application. Its services are in `app.state.services`; the database is prepared when it starts."""
+    settings = settings or Settings()
+    notifications = Notifications()
+    database = Database(settings.database_url, notifications=notifications, pool_size=settings.pool_size)
+    services = Services(settings, database, notifications)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await to_thread.run_sync(prepare, database, settings)
+        scheduler = services.scheduler
+        if scheduler is not None and start_scheduler:
+            scheduler.start()
+        try:
+            yield
+        finally:
+            if scheduler is not None and start_scheduler:
+                await to_thread.run_sync(scheduler.stop)
+            await to_thread.run_sync(database.close)
+
+    app = FastAPI(
+        title="Layersweep",
+        summary="Hyperparameter exploration of Transformer layers, scored on engines",
+        version=_version(),
+        lifespan=lifespan,
+        generate_unique_id_function=_operation_id,
+        max_body_size=settings.max_document_bytes,
+        responses=problems.documented(422),
+    )
+    app.state.services = services
+    app.add_middleware(Guard, token=settings.token)
+    problems.install(app)
+    for name in _ROUTES:
+        if importlib.util.find_spec(f"service.routes.{name}") is not None:
+            module: Any = importlib.import_module(f"service.routes.{name}")
+            app.include_router(module.router)
+    if importlib.util.find_spec("service.scheduler") is not None:
+        module = importlib.import_module("service.scheduler")
+        services.scheduler = module.Scheduler(database, notifications, settings)
+    return app
+
+
+def prepare(database: Database, settings: Settings) -> None:
+    """Bring an embedded database up to date, refuse an old PostgreSQL schema, and register the built-in datasets."""
+    if database.dialect == "sqlite":
+        database.upgrade()
+    elif not database.schema_is_current():
+        raise OldSchemaError("the database's schema is not the one this version needs: run `layersweep db upgrade`")
+    if importlib.util.find_spec("service.datasets") is not None:
+        module: Any = importlib.import_module("service.datasets")
+        if hasattr(module, "register_builtins"):
+            module.register_builtins(database, settings)
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _version() -> str:
+    from layersweep import __version__
+
+    return __version__

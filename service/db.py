@@ -1,0 +1,216 @@
+"""The database: transactions, its clock, its schema. SQLite (a file) and PostgreSQL behave the same behind `Database`."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from service.groupcommit import GroupCommitWriter
+from service.notifications import Notifications
+
+T = TypeVar("T")
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+WRITE_ATTEMPTS = 3
+_BUSY_TIMEOUT_MS = 10_000
+_RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock not available
+_SQLITE_BUSY_CODES = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
+_MIGRATION_LOCK = 0x6C61_7965_7273  # "layers": one migration at a time on a shared PostgreSQL
+
+
+class now_sql(FunctionElement[float]):  # noqa: N801 - used like a function of SQL
+    """The database's clock in a statement: seconds since the epoch, with fractions."""
+
+    type = sa.Double()
+    inherit_cache = True
+    name = "now_epoch"
+
+
+@compiles(now_sql, "sqlite")
+def _now_sqlite(element: now_sql, compiler: SQLCompiler, **options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now_sql, "postgresql")
+def _now_postgresql(element: now_sql, compiler: SQLCompiler, **options: Any) -> str:
+    # clock_timestamp() and not now(): a statement may have waited for a lock since its transaction began.
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+def now(session: Session) -> float:
+    """Return the database's time in seconds since the epoch."""
+    return session.scalars(sa.select(now_sql())).one()
+
+
+def announce(session: Session, topic: str) -> None:
+    """Publish `topic` once the transaction of `session` is committed; never if it is not."""
+    session.info.setdefault("topics", set()).add(topic)
+
+
+class Database:
+    """One database, whichever it is.
+
+    `read` and `write` take a function of a session and may be called from any thread (but not inside one another).
+    The function must do nothing but use the session: it is run again when the database asks for it. It neither commits
+    nor rolls back. Rows that it returns stay readable. Errors that it raises undo what it did and reach the caller.
+
+    On SQLite all writes of the process go through one thread that puts what is waiting into one transaction: many
+    callers share one fsync, and none meets a locked database because of another.
+    """
+
+    def __init__(self, url: str, *, notifications: Notifications | None = None, pool_size: int = 10) -> None:
+        self.url = _parse(url)
+        self.notifications = notifications or Notifications()
+        self.dialect: Literal["sqlite", "postgresql"] = (
+            "sqlite" if self.url.get_backend_name() == "sqlite" else "postgresql"
+        )
+        self._writer: GroupCommitWriter | None = None
+        self._writer_lock = threading.Lock()
+        if self.dialect == "sqlite":
+            Path(cast(str, self.url.database)).parent.mkdir(parents=True, exist_ok=True)
+            self.engine = _sqlite_engine(self.url, begin="BEGIN IMMEDIATE", query_only=False, pool_size=2)
+            self._readers = _sqlite_engine(self.url, begin="BEGIN", query_only=True, pool_size=pool_size)
+        else:
+            self.engine = sa.create_engine(
+                self.url, pool_size=pool_size, max_overflow=0, pool_timeout=15, pool_pre_ping=True
+            )
+            # A snapshot for all statements of a read, as SQLite gives it.
+            self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    def read(self, fn: Callable[[Session], T]) -> T:
+        """Run `fn` on one snapshot of the database; writing is an error."""
+        with Session(self._readers, expire_on_commit=False) as session:
+            return fn(session)
+
+    def write(self, fn: Callable[[Session], T]) -> T:
+        """Run `fn` in one transaction, commit it, publish what it announced, and return its result.
+
+        Deadlocks, serialization failures and locked databases are tried again, `WRITE_ATTEMPTS` times in all.
+        """
+        if self.dialect == "sqlite":
+            return self._group_commit().run(fn)
+        return retried(lambda: self._write_alone(fn))
+
+    def schema_is_current(self) -> bool:
+        """True when the database has the newest schema that this program knows."""
+        with self.engine.connect() as connection:
+            heads = MigrationContext.configure(connection).get_current_heads()
+        return set(heads) == set(ScriptDirectory.from_config(_alembic_config()).get_heads())
+
+    def upgrade(self, revision: str = "head") -> None:
+        """Bring the schema to `revision`; safe to call from several processes at once."""
+        self._migrate(lambda config: command.upgrade(config, revision))
+
+    def downgrade(self, revision: str) -> None:
+        """Take the schema back to `revision` ("base": nothing left)."""
+        self._migrate(lambda config: command.downgrade(config, revision))
+
+    def close(self) -> None:
+        """Wait for the writes under way and close every connection."""
+        with self._writer_lock:
+            if self._writer is not None:
+                self._writer.close()
+        self._readers.dispose()
+        self.engine.dispose()
+
+    def _write_alone(self, fn: Callable[[Session], T]) -> T:
+        with Session(self.engine, expire_on_commit=False) as session:
+            with session.begin():
+                result = fn(session)
+            topics: set[str] = session.info.get("topics", set())
+        self.notifications.publish(topics)
+        return result
+
+    def _group_commit(self) -> GroupCommitWriter:
+        with self._writer_lock:
+            if self._writer is None:
+                self._writer = GroupCommitWriter(self.engine, self.notifications.publish, retried)
+            return self._writer
+
+    def _migrate(self, run: Callable[[Config], None]) -> None:
+        config = _alembic_config()
+        with self.engine.begin() as connection:
+            if self.dialect == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            config.attributes["connection"] = connection
+            run(config)
+
+
+def retried(run: Callable[[], T]) -> T:
+    """Return `run()`, tried again when the database says that trying again may help."""
+    for attempt in range(1, WRITE_ATTEMPTS + 1):
+        try:
+            return run()
+        except DBAPIError as error:
+            if attempt == WRITE_ATTEMPTS or not _is_retryable(error):
+                raise
+            time.sleep(random.uniform(0.005, 0.02) * attempt)
+    raise AssertionError("unreachable")
+
+
+def _is_retryable(error: DBAPIError) -> bool:
+    if getattr(error.orig, "sqlstate", None) in _RETRYABLE_SQLSTATES:
+        return True
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _SQLITE_BUSY_CODES
+
+
+def _parse(url: str) -> sa.URL:
+    parsed = sa.make_url(url)
+    backend = parsed.get_backend_name()
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise ValueError(f"{backend} is not a database that Layersweep knows: use sqlite:///file or postgresql://...")
+    if not parsed.database or ":memory:" in parsed.database:
+        raise ValueError("SQLite needs a file: several threads share it (sqlite:///path/to/layersweep.db)")
+    return parsed
+
+
+def _sqlite_engine(url: sa.URL, *, begin: str, query_only: bool, pool_size: int) -> sa.Engine:
+    engine = sa.create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=15)
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:  # pyright: ignore[reportUnusedFunction]
+        # The driver begins transactions by itself, too late for a snapshot and never for DDL: we begin them.
+        cast(Any, connection).isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            f"query_only = {'ON' if query_only else 'OFF'}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def began(connection: sa.Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config

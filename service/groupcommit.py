@@ -1,0 +1,125 @@
+"""One thread that writes for all others: what is waiting shares a transaction, and so an fsync."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+T = TypeVar("T")
+
+BATCH_JOBS = 256
+BATCH_SECONDS = 0.05
+"""A transaction takes no further job after this time: the first one waits for all."""
+
+
+@dataclass
+class _Job:
+    fn: Callable[[Session], Any]
+    future: Future[Any] = field(default_factory=lambda: Future[Any]())
+    result: Any = None
+    error: BaseException | None = None
+    topics: set[str] = field(default_factory=lambda: set[str]())
+
+
+class GroupCommitWriter:
+    """Runs functions of a session, each in a SAVEPOINT of a transaction that they share.
+
+    A function that raises is undone alone. A transaction that cannot be committed fails all of its functions. Results
+    and topics are handed on only after the commit.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        publish: Callable[[Iterable[str]], None],
+        retried: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._engine = engine
+        self._publish = publish
+        self._retried = retried
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
+        self._thread.start()
+
+    def run(self, fn: Callable[[Session], T]) -> T:
+        """Run `fn` in the writer thread; return its result once it is committed, or raise what it raised."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a write inside a write would wait for itself: use the session that is at hand")
+        job = _Job(fn)
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the database is closed")
+            self._jobs.put(job)
+        return job.future.result()
+
+    def close(self) -> None:
+        """Finish what is waiting, then end the thread."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (first := self._jobs.get()) is not None:
+            batch = [first]
+            try:
+                self._retried(lambda batch=batch: self._commit(batch))
+            except Exception as error:  # noqa: BLE001 - handed to the callers, who raise it
+                for job in batch:
+                    job.error = error
+            else:
+                self._publish({topic for job in batch if job.error is None for topic in job.topics})
+            for job in batch:
+                if job.error is None:
+                    job.future.set_result(job.result)
+                else:
+                    job.future.set_exception(job.error)
+
+    def _commit(self, batch: list[_Job]) -> None:
+        # A retry runs the whole batch again; it grows while it runs, so that a lone job never waits for company.
+        with self._engine.begin() as connection:
+            deadline = time.monotonic() + BATCH_SECONDS
+            position = 0
+            while position < len(batch):
+                _run(batch[position], connection)
+                position += 1
+                if position == len(batch) < BATCH_JOBS and time.monotonic() < deadline:
+                    self._take_waiting(batch)
+
+    def _take_waiting(self, batch: list[_Job]) -> None:
+        try:
+            while len(batch) < BATCH_JOBS:
+                job = self._jobs.get_nowait()
+                if job is None:
+                    self._jobs.put(None)  # closing: nothing comes after it
+                    return
+                batch.append(job)
+        except queue.Empty:
+            return
+
+
+def _run(job: _Job, connection: sa.Connection) -> None:
+    job.result, job.error = None, None
+    savepoint = connection.begin_nested()
+    try:
+        with Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session:
+            job.result = job.fn(session)
+            session.flush()
+            job.topics = session.info.get("topics", set())
+    except Exception as error:  # noqa: BLE001 - belongs to this job's caller; its neighbours go on
+        if savepoint.is_active:  # a failed flush has undone it already
+            savepoint.rollback()
+        job.error = error
+    else:
+        savepoint.commit()

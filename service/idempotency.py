@@ -1,0 +1,89 @@
+"""A POST that is sent again with the same `Idempotency-Key` is answered as it was the first time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import Header
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from service.db import now_sql
+from service.errors import Conflict, Problem, Unprocessable
+from service.models import IdempotencyKey
+
+KEPT_SECONDS = 7 * 24 * 3600.0
+
+Answer = tuple[int, dict[str, Any]]
+"""A status and a JSON body."""
+
+IdempotencyKeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x21-\x7e]+$",
+        description="the same key with the same body gets the same answer for a week; nothing is done twice",
+    ),
+]
+
+
+def request_hash(*parts: bytes | str) -> str:
+    """A hash of what makes a request the same: its path and query, its body, ..."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part if isinstance(part, bytes) else part.encode()
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()
+
+
+def once(
+    session: Session, key: str | None, hash_of_request: str, make: Callable[[], Answer], *, project: str = "default"
+) -> Answer:
+    """Return `make()`'s answer, made at most once a key; without a key it is simply made.
+
+    Works inside the transaction that `make` writes in: the answer is kept if and only if its effects are. Errors are
+    not kept, as they undo the transaction. Raises Unprocessable where the key was used for another request.
+    """
+    if key is None:
+        return make()
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    # On PostgreSQL this waits for the end of a transaction that has inserted the same key.
+    created = session.scalar(
+        insert(IdempotencyKey)
+        .values(project=project, key=key, request_hash=hash_of_request, created_at=now_sql())
+        .on_conflict_do_nothing()
+        .returning(IdempotencyKey.key)
+    )
+    if created is None:
+        return _kept(session, project, key, hash_of_request)
+    status, body = make()
+    session.execute(
+        sa.update(IdempotencyKey)
+        .where(IdempotencyKey.project == project, IdempotencyKey.key == key)
+        .values(status=status, body=body)
+        .execution_options(synchronize_session=False)
+    )
+    return status, body
+
+
+def forget_old(session: Session) -> None:
+    """Delete the keys that are no longer kept."""
+    session.execute(
+        sa.delete(IdempotencyKey).where(IdempotencyKey.created_at < now_sql() - KEPT_SECONDS),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def _kept(session: Session, project: str, key: str, hash_of_request: str) -> Answer:
+    row = session.get(IdempotencyKey, (project, key), populate_existing=True)
+    if row is None or row.status is None or row.body is None:
+        raise Conflict("the request with this Idempotency-Key is still being worked on: send it again")
+    if row.request_hash != hash_of_request:
+        problem = Problem("", "the Idempotency-Key was used for another request", "take a new key for a new request")
+        raise Unprocessable("this Idempotency-Key was used for another request", problems=[problem])
+    return row.status, row.body

@@ -1,0 +1,60 @@
+"""Whether a finished trial keeps its sweep's constraints, and whether it reports what the sweep asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from layers.base import Scalar
+from layers.constraints import Constraint, parse_constraint
+from layers.metrics import METRICS
+from service.errors import Problem, Unprocessable
+
+
+def judge(
+    constraints: Sequence[str], configuration: Mapping[str, Any], metrics: Mapping[str, float]
+) -> dict[str, float]:
+    """Return constraint -> how far it is broken (<= 0: kept), by the metrics and the configuration's parameters.
+
+    A constraint that names something absent is left out: a parameter whose condition is false, or a metric of a phase
+    that was not reached.
+    """
+    values: dict[str, Scalar] = {**_parameters(configuration), **metrics}
+    violations = {text: _constraint(text).violation(values) for text in constraints}
+    return {text: violation for text, violation in violations.items() if violation is not None}
+
+
+def check_metrics(metrics: Mapping[str, float]) -> None:
+    """Raise Unprocessable where a metric has a name that is not in `layers.metrics`."""
+    unknown = sorted(set(metrics) - METRICS.keys())
+    if unknown:
+        remedy = f"one of: {', '.join(METRICS)}"
+        problems = [Problem(f"/metrics/{name}", "is not a metric", remedy) for name in unknown]
+        raise Unprocessable(f"unknown metrics: {', '.join(unknown)}", problems=problems)
+
+
+def check_complete(
+    objectives: Sequence[Mapping[str, Any]], constraints: Sequence[str], metrics: Mapping[str, float]
+) -> None:
+    """Raise Unprocessable where a complete trial lacks a metric that an objective or a constraint needs."""
+    needed = {str(objective["metric"]) for objective in objectives}
+    for text in constraints:
+        needed |= set(_constraint(text).metrics)
+    missing = sorted(needed - metrics.keys())
+    if missing:
+        remedy = "a complete trial has every metric that the sweep's objectives and constraints name"
+        problems = [Problem(f"/metrics/{name}", "is missing", remedy) for name in missing]
+        raise Unprocessable(f"metrics that the sweep needs are missing: {', '.join(missing)}", problems=problems)
+
+
+def _parameters(configuration: Mapping[str, Any]) -> dict[str, Scalar]:
+    named = dict(configuration.get("model", {}))
+    for section in ("training", "inference"):
+        named |= {f"{section}.{name}": value for name, value in configuration.get(section, {}).items()}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+@lru_cache(maxsize=1024)
+def _constraint(text: str) -> Constraint:
+    return parse_constraint(text)

@@ -1,0 +1,120 @@
+"""Every error leaves the service as application/problem+json (RFC 9457): the handlers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from service import schemas
+from service.errors import (
+    Forbidden,
+    NotFound,
+    PayloadTooLarge,
+    Problem,
+    ServiceError,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+    UnsupportedMediaType,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = logging.getLogger(__name__)
+_BY_STATUS: Mapping[int, type[ServiceError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    413: PayloadTooLarge,
+    415: UnsupportedMediaType,
+    422: Unprocessable,
+    503: Unavailable,
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`responses=` of a route or router that may answer with these statuses."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+            "model": schemas.ProblemDocument,
+        }
+        for status in statuses
+    }
+
+
+def respond(error: ServiceError, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The response that `error` is."""
+    return JSONResponse(error.body(path), status_code=error.status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers on `app`."""
+
+    @app.exception_handler(ServiceError)
+    async def service_error(request: Request, error: ServiceError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        headers = {"Retry-After": "1"} if error.status == Unavailable.status else {}
+        return respond(error, request.url.path, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        problems = _problems(error.errors())
+        detail = "; ".join(f"{problem.pointer}: {problem.detail}" for problem in problems[:3])
+        return respond(Unprocessable(detail, problems=problems), request.url.path)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        return respond(_from_http(error), request.url.path, error.headers)
+
+    @app.exception_handler(PoolTimeoutError)
+    @app.exception_handler(OperationalError)
+    async def database_unavailable(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        _log.error("the database did not answer %s %s", request.method, request.url.path, exc_info=error)
+        return respond(Unavailable("the database does not answer now"), request.url.path, {"Retry-After": "1"})
+
+    @app.exception_handler(DataError)
+    async def unstorable(request: Request, error: DataError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        _log.warning("a value reached the database that it refuses: %s", error.orig)
+        return respond(Unprocessable("a value in the request cannot be stored"), request.url.path)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        # The server logs the exception itself: it is raised again after this answer.
+        return respond(ServiceError("the service's log has the details"), request.url.path)
+
+
+def _from_http(error: HTTPException) -> ServiceError:
+    known = _BY_STATUS.get(error.status_code)
+    if known is not None:
+        return known(str(error.detail))
+
+    class Other(ServiceError):
+        status = error.status_code
+        type = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        title = HTTPStatus(error.status_code).phrase
+
+    return Other(str(error.detail))
+
+
+def _problems(errors: Sequence[Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    for error in errors:
+        place, *path = error["loc"]
+        pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+        if error["type"] == "json_invalid":
+            reason = error.get("ctx", {}).get("error", "")
+            problems.append(Problem("", f"the body is not JSON: {reason} at character {path[0]}", "send valid JSON"))
+        else:
+            where = "" if place == "body" else f"{place}: "
+            problems.append(Problem(pointer, f"{where}{error['msg']}"))
+    return problems

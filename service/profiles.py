@@ -1,0 +1,177 @@
+"""What a dataset is like, before anything is trained on it: sizes, leaks between parts, and losses to beat.
+
+The baselines are n-gram models fitted on the training part alone and scored on the validation part in nats per token,
+the unit of `validation_loss`. They interpolate every order with the shorter ones down to uniform (Witten and Bell 1991,
+"The zero-frequency problem", estimator C): no unseen context or token is infinitely surprising, and nothing is tuned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[Any]
+"""A part of a text: unsigned integers below the vocabulary's size, 1-D."""
+
+BASELINES = ("unigram", "bigram", "trigram", "4-gram", "5-gram")
+
+FIT_TOKENS = 4_000_000
+"""More training tokens than this are not read for a profile: registering a large text stays a matter of seconds."""
+
+SCORE_TOKENS = 1_000_000
+LINE_CHARACTERS = 20
+"""Shorter lines repeat by chance (a bracket, a name) and say nothing about leaks."""
+
+
+def text_profile(parts: Mapping[str, Tokens], vocabulary: Sequence[str] | None, vocabulary_size: int) -> dict[str, Any]:
+    """The profile of a text with a `training` and a `validation` part.
+
+    `vocabulary` is the list of characters, or None where tokens are bytes. Answers plain JSON values; losses are in
+    nats per token. The test part is counted, and otherwise not looked at.
+    """
+    training, validation = parts["training"], parts["validation"]
+    seen = np.zeros(vocabulary_size, dtype=bool)
+    seen[training] = True
+    unseen = np.flatnonzero(np.bincount(validation, minlength=vocabulary_size).astype(bool) & ~seen)
+    fit, score = training[:FIT_TOKENS], validation[:SCORE_TOKENS]
+    return {
+        "tokens": {name: len(tokens) for name, tokens in parts.items()},
+        "vocabulary_size": vocabulary_size,
+        "used_in_training": int(seen.sum()),
+        "unseen_in_training": {
+            "kinds": [_symbol(int(token), vocabulary) for token in unseen[:50]],
+            "count": len(unseen),
+            "validation_tokens": int(np.isin(validation, unseen).sum()) if len(unseen) else 0,
+        },
+        "frequent_tokens": _frequent_tokens(training, vocabulary, vocabulary_size),
+        "lines": _line_facts(_text(fit, vocabulary), _text(score, vocabulary)),
+        "baselines_nats": baselines_nats(fit, score, vocabulary_size),
+        "baselines_read": {"training_tokens": len(fit), "validation_tokens": len(score)},
+    }
+
+
+def baselines_nats(training: Tokens, validation: Tokens, vocabulary_size: int) -> dict[str, float]:
+    """Cross-entropy on `validation`, in nats per token, of the uniform model and of n-gram models of `training`.
+
+    The first tokens of the validation part, whose context is cut off, are predicted from what context there is.
+    """
+    losses = {"uniform": math.log(vocabulary_size)}
+    probabilities = np.full(len(validation), 1.0 / vocabulary_size)
+    fitted, scored = _Contexts.empty(training), _Contexts.empty(validation)
+    for name in BASELINES:
+        grams = _grams(fitted, vocabulary_size)
+        found = _lookup(grams, scored, vocabulary_size)
+        probabilities = _interpolate(grams, scored, found, probabilities, vocabulary_size)
+        losses[name] = float(-np.log(probabilities).mean())
+        fitted = _Contexts(training[fitted.start + 1 :], grams.inverse[:-1], fitted.start + 1)
+        scored = _Contexts(validation[scored.start + 1 :], found[:-1], scored.start + 1)
+        if not len(fitted.tokens) or not len(scored.tokens):
+            break
+    return losses
+
+
+@dataclass(frozen=True, slots=True)
+class _Contexts:
+    """The contexts of one length: `ids[i]` names the one before `tokens[i]`, -1 where training has never seen it."""
+
+    tokens: Tokens
+    ids: NDArray[np.int64]
+    start: int
+    """The position in the part of `tokens[0]`, which is the contexts' length."""
+
+    @staticmethod
+    def empty(tokens: Tokens) -> _Contexts:
+        return _Contexts(tokens, np.zeros(len(tokens), dtype=np.int64), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Grams:
+    """The distinct (context, token) pairs of the training part; a pair's position names the next longer context."""
+
+    keys: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    inverse: NDArray[np.int64]
+    context_counts: NDArray[Any]
+    context_kinds: NDArray[Any]
+    """How many different tokens follow each context."""
+
+
+def _grams(contexts: _Contexts, vocabulary_size: int) -> _Grams:
+    keys, inverse, counts = np.unique(
+        contexts.ids * vocabulary_size + contexts.tokens, return_inverse=True, return_counts=True
+    )
+    owners = keys // vocabulary_size
+    return _Grams(keys, counts, inverse, np.bincount(owners, weights=counts), np.bincount(owners))
+
+
+def _lookup(grams: _Grams, contexts: _Contexts, vocabulary_size: int) -> NDArray[np.int64]:
+    """The position of each (context, token) of the validation part among those of training, or -1."""
+    wanted = np.where(contexts.ids < 0, -1, contexts.ids * vocabulary_size + contexts.tokens)
+    positions = np.minimum(np.searchsorted(grams.keys, wanted), len(grams.keys) - 1)
+    return np.where(grams.keys[positions] == wanted, positions, -1)
+
+
+def _interpolate(
+    grams: _Grams,
+    contexts: _Contexts,
+    found: NDArray[np.int64],
+    shorter: NDArray[np.float64],
+    vocabulary_size: int,
+) -> NDArray[np.float64]:
+    """Mix one order's counts with the probabilities of the order below, weighted by the kinds that follow a context."""
+    # The last context of training may never have been followed by anything: it has no counts.
+    known = (contexts.ids >= 0) & (contexts.ids < len(grams.context_counts))
+    ids = np.where(known, contexts.ids, 0)
+    totals = np.where(known, grams.context_counts[ids], 0.0)
+    kinds = np.where(totals > 0, grams.context_kinds[ids], 1)
+    counts = np.where(found >= 0, grams.counts[found], 0)
+    mixed = shorter.copy()
+    tail = mixed[contexts.start :]
+    mixed[contexts.start :] = np.where(totals > 0, (counts + kinds * tail) / (totals + kinds), tail)
+    return mixed
+
+
+def _text(tokens: Tokens, vocabulary: Sequence[str] | None) -> str:
+    if vocabulary is None:
+        return tokens.astype(np.uint8).tobytes().decode("utf-8", errors="replace")
+    points = np.array([ord(character) for character in vocabulary], dtype="<u4")
+    return points[tokens].tobytes().decode("utf-32-le")
+
+
+def _symbol(token: int, vocabulary: Sequence[str] | None) -> str:
+    if vocabulary is not None:
+        return vocabulary[token]
+    return chr(token) if 32 <= token < 127 else f"0x{token:02x}"
+
+
+def _frequent_tokens(training: Tokens, vocabulary: Sequence[str] | None, vocabulary_size: int) -> list[dict[str, Any]]:
+    counts = np.bincount(training, minlength=vocabulary_size)
+    order = np.argsort(-counts, kind="stable")[:20]
+    return [
+        {"token": _symbol(int(token), vocabulary), "share": round(float(counts[token]) / len(training), 6)}
+        for token in order
+        if counts[token]
+    ]
+
+
+def _line_facts(training: str, validation: str) -> dict[str, Any]:
+    """How much of the text repeats: what is in both parts can be learnt by heart and flatters a validation loss."""
+    fitted, scored = _long_lines(training), _long_lines(validation)
+    distinct = set(fitted)
+    shared = sum(line in distinct for line in scored)
+    return {
+        "minimum_characters": LINE_CHARACTERS,
+        "training": len(fitted),
+        "validation": len(scored),
+        "duplicate_share": round(1 - len(distinct) / len(fitted), 6) if fitted else 0.0,
+        "validation_in_training_share": round(shared / len(scored), 6) if scored else 0.0,
+    }
+
+
+def _long_lines(text: str) -> list[str]:
+    return [line for each in text.split("\n") if len(line := each.strip()) >= LINE_CHARACTERS]

@@ -1,0 +1,174 @@
+"""What a sweep tries next: starts first, then what the sampler suggests, less what breaks a rule or was tried before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from layers.space import PointError, Rejection, Space, Start
+
+from layers.base import Scalar
+from service.orders import Order
+from service.studies import FAILED, NO_CONSTRAINT_VIOLATION, Study, Suggestion, Told
+
+MAX_CONSECUTIVE_REFUSALS = 20
+"""Suggestions in a row that may break a rule or repeat a point, before a new point is taken at random instead."""
+MAX_DRAWS = 5_000
+"""Random points that are looked at in a space too large to enumerate, before it counts as exhausted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point that a trial may be made of."""
+
+    chosen: dict[str, Scalar]
+    shown: dict[str, Scalar]
+    configuration: dict[str, Any]
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One ask and what came of it: a new `point`, or a `rejection` with what the sampler was `told`."""
+
+    suggestion: Suggestion
+    point: Point | None = None
+    started_from: str | None = None
+    told: Told | None = None
+    rejection: str | None = None
+    is_repetition: bool = False
+    """The rejected point breaks nothing: it was tried before."""
+
+
+@dataclass(slots=True)
+class Known:
+    """A point that has a trial."""
+
+    number: int
+    told: Told | None = None
+
+
+def canonical_hash(value: Any) -> str:
+    """The SHA-256 of a JSON value, the same however its keys are ordered."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def total_violation(violations: Iterable[float]) -> float:
+    """One figure of several constraints, <= 0 where all are kept: samplers compare it, units differ.
+
+    The sum of what is broken; where nothing is, how near the nearest bound is.
+    """
+    scaled = [math.copysign(math.log1p(abs(violation)), violation) for violation in violations]
+    broken = [violation for violation in scaled if violation > 0]
+    if broken:
+        return sum(broken)
+    return max(scaled, default=NO_CONSTRAINT_VIOLATION)
+
+
+class Proposals:
+    """The asks of one sweep. `known` maps the hash of a point to its trial, and is kept by the caller.
+
+    What comes next depends only on the study's history, `known` and `position`, never on time.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        study: Study,
+        known: Mapping[str, Known],
+        *,
+        starts: Sequence[Start],
+        capabilities: Mapping[str, Any] | None,
+        in_order: bool,
+        seed: int,
+        position: int = 0,
+        exhausted: bool = False,
+    ) -> None:
+        self._space = space
+        self._study = study
+        self._known = known
+        self._starts = starts
+        self._capabilities = capabilities
+        self._in_order = in_order
+        self._seed = seed
+        self._order: Order | None = None
+        self.position = position
+        """Points of the order that were passed."""
+        self.passed = 0
+        """Points of the order that the grid sampler rejected since it was last set to 0."""
+        self.exhausted = exhausted
+        """True when no new point can be found any more."""
+
+    def next(self) -> Iterator[Asked]:
+        """The asks up to and with the one that has a new point; where the last has none, the space is exhausted."""
+        while not self.exhausted and self._study.asked < len(self._starts):
+            start = self._starts[self._study.asked]
+            asked = self._ask(start.chosen, start.name)
+            yield asked
+            if asked.point is not None:
+                return
+        refusals = MAX_CONSECUTIVE_REFUSALS if self._in_order else 0
+        while not self.exhausted and refusals < MAX_CONSECUTIVE_REFUSALS:
+            asked = self._ask()
+            yield asked
+            if asked.point is not None:
+                return
+            refusals += 1
+        chosen = None if self.exhausted else self._draw()
+        if chosen is None:
+            self.exhausted = True
+        else:
+            yield self._ask(chosen)
+
+    def _ask(self, chosen: Mapping[str, Scalar] | None = None, started_from: str | None = None) -> Asked:
+        suggestion = self._study.ask(chosen)
+        found = self._judge(suggestion.chosen)
+        if isinstance(found, Rejection):
+            told = Told("infeasible", None, total_violation([found.violation]))
+            asked = Asked(suggestion, told=told, rejection=f"{found.rule}: {found.message}")
+        elif (known := self._known.get(found.hash)) is not None:
+            told = known.told or FAILED
+            asked = Asked(suggestion, told=told, rejection=f"repeats trial {known.number}", is_repetition=True)
+        else:
+            return Asked(suggestion, found, started_from)
+        self._study.tell(suggestion.ask, told)
+        return replace(asked, started_from=started_from)
+
+    def _judge(self, chosen: Mapping[str, Scalar]) -> Point | Rejection:
+        try:
+            values = self._space.resolve(chosen)
+        except PointError as error:
+            return Rejection("derived", str(error), 1.0)
+        rejection = self._space.judge(values, self._capabilities)
+        if rejection is not None:
+            return rejection
+        configuration = self._space.configuration(values)
+        return Point(dict(chosen), self._space.shown(values), configuration, canonical_hash(configuration))
+
+    def _draw(self) -> dict[str, Scalar] | None:
+        """A point that breaks nothing and has no trial, or None."""
+        for chosen in self._candidates():
+            found = self._judge(chosen)
+            if isinstance(found, Point) and found.hash not in self._known:
+                return chosen
+            self.passed += self._in_order and isinstance(found, Rejection)
+        return None
+
+    def _candidates(self) -> Iterator[dict[str, Scalar]]:
+        points = self._space.points()
+        if points is None:
+            source = random.Random(f"draw/{self._seed}/{self._study.asked}")
+            for _ in range(MAX_DRAWS):
+                yield dict(self._space.sample(source))
+            return
+        if self._order is None:
+            self._order = Order(self._space, points, self._seed)
+        while self.position < len(self._order):
+            self.position += 1
+            yield self._order.at(self.position - 1)

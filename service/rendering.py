@@ -1,0 +1,96 @@
+"""Jinja, static files, and the headers under which every page is sent."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Response
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from layersweep import __version__
+from service import formatting
+
+WEB = Path(__file__).resolve().parent / "web"
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+_MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A file of the page: it never changes while the service runs."""
+
+    content: bytes
+    media_type: str
+    digest: str
+
+
+@cache
+def static_files() -> dict[str, StaticFile]:
+    """The page's own files by name. Nothing else can be asked for, whatever a path says."""
+    return {
+        path.name: StaticFile(
+            content := path.read_bytes(), _MEDIA_TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:16]
+        )
+        for path in sorted((WEB / "static").iterdir())
+        if path.suffix in _MEDIA_TYPES
+    }
+
+
+def static_response(name: str, if_none_match: str) -> Response | None:
+    """The answer for a static file; None when there is none of this name."""
+    file = static_files().get(name)
+    if file is None:
+        return None
+    # Its address holds its hash, so that what was cached is never stale.
+    headers = {
+        "ETag": f'"{file.digest}"',
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if headers["ETag"] in if_none_match:
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)
+
+
+def render(template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+    """A page or a fragment of one. Everything that is put in is escaped."""
+    return HTMLResponse(
+        _environment().get_template(template).render(**context), status_code=status, headers=dict(HEADERS)
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(WEB / "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names: dict[str, Any] = environment.globals
+    names |= {"static": _static_url, "version": __version__, "fmt": formatting}
+    return environment
+
+
+def _static_url(name: str) -> str:
+    return f"/static/{name}?v={static_files()[name].digest}"

@@ -1,0 +1,28 @@
+"""/v1/layers, /v1/presets and /v1/targets: what can be swept, from where, and on what."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from service import catalog, schemas
+from service.services import GivenServices
+
+router = APIRouter(prefix="/v1", tags=["catalog"])
+
+
+@router.get("/layers")
+def list_layers() -> schemas.Page[schemas.LayerKind]:
+    """Every parameter that can be set or swept: type, bounds, default, meaning, source and a search default."""
+    return schemas.Page(items=catalog.layers())
+
+
+@router.get("/presets")
+def list_presets() -> schemas.Page[schemas.Preset]:
+    """Published configurations to start from, with their citation."""
+    return schemas.Page(items=catalog.presets())
+
+
+@router.get("/targets")
+def list_targets(services: GivenServices) -> schemas.Page[schemas.Target]:
+    """The runtimes and devices that workers have registered, with what they support."""
+    return schemas.Page(items=services.database.read(catalog.targets))

@@ -1,0 +1,169 @@
+"""/v1/datasets: upload, list, one with its profile, the arrays for workers, delete."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+
+from service import datasets, schemas
+from service.errors import Forbidden, PayloadTooLarge, Unprocessable
+from service.paging import PageSize, PageToken, decode_token, encode_token, link_next
+from service.problems import documented
+from service.services import GivenServices
+from service.texts import Fractions
+from service.uploads import OVERHEAD_BYTES, MultipartReader
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+UNLIMITED = 1 << 62
+"""`MultipartReader` holds the body to the setting, and says so; the application's limit is that of documents."""
+
+UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["name", "file"],
+                    "properties": {
+                        "name": {"type": "string", "pattern": f"^{datasets.NAME_PATTERN.pattern}$"},
+                        "task": {"type": "string", "enum": list(datasets.TASKS), "default": "causal_lm"},
+                        "tokenizer": {"type": "string", "enum": list(datasets.TOKENIZERS), "default": "byte"},
+                        "validation": {
+                            "type": "number",
+                            "default": 0.1,
+                            "description": "fraction of the text, after the training part",
+                        },
+                        "test": {
+                            "type": "number",
+                            "default": 0.0,
+                            "description": "fraction of the text, at its end; never given to a sweep",
+                        },
+                        "file": {"type": "string", "format": "binary", "description": "the text"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=201,
+    max_body_size=UNLIMITED,
+    openapi_extra=UPLOAD,
+    response_model=schemas.DatasetDetail,
+    responses=documented(409, 413, 415, 422)
+    | {200: {"model": schemas.DatasetDetail, "description": "it is there already"}},
+)
+async def upload_dataset(request: Request, response: Response, services: GivenServices) -> schemas.DatasetDetail:
+    """Register a text file. The same content under the same name again answers 200 with what is there."""
+    limit = services.settings.max_upload_bytes
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit + OVERHEAD_BYTES:
+        raise PayloadTooLarge(f"the file is larger than the {limit:,} bytes that are accepted here")
+    with tempfile.NamedTemporaryFile(dir=datasets.uploads_folder(services.settings)) as file:
+        reader = MultipartReader(request.headers.get("content-type", ""), file.file, limit)
+        await reader.read(request.stream())
+        form = _Form(reader.fields)
+        if reader.file_bytes is None:
+            raise Unprocessable("the field `file` is missing: send the text as a file")
+        detail, created = await to_thread.run_sync(
+            lambda: datasets.register_text(
+                services.database,
+                services.settings,
+                Path(file.name),
+                name=form.required("name"),
+                task=form.text("task", "causal_lm"),
+                tokenizer=form.text("tokenizer", "byte"),
+                fractions=Fractions(form.number("validation", 0.1), form.number("test", 0.0)),
+            )
+        )
+    response.status_code = 201 if created else 200
+    response.headers["Location"] = f"/v1/datasets/{detail.id}"
+    return detail
+
+
+@router.get("")
+def list_datasets(
+    request: Request,
+    response: Response,
+    services: GivenServices,
+    page_size: PageSize = 100,
+    page_token: PageToken = None,
+) -> schemas.Page[schemas.Dataset]:
+    """Every registered dataset, oldest first."""
+    after = None if page_token is None else decode_token(page_token, str)[0]
+    rows, following = services.database.read(lambda session: datasets.page(session, after, page_size))
+    token = None if following is None else encode_token(following)
+    link_next(request, response, token)
+    return schemas.Page(items=[datasets.to_schema(row) for row in rows], next_page_token=token)
+
+
+@router.get("/{dataset}", responses=documented(404))
+def get_dataset(dataset: str, services: GivenServices) -> schemas.DatasetDetail:
+    """One dataset, by name or id, with its profile: sizes, repetition across parts, n-gram losses to beat."""
+    return services.database.read(lambda session: datasets.to_detail(datasets.get(session, dataset)))
+
+
+@router.get(
+    "/{dataset}/content",
+    response_class=FileResponse,
+    responses=documented(403, 404)
+    | {200: {"content": {"application/octet-stream": {}}, "description": "NPZ: the array `tokens`"}},
+)
+def get_content(
+    dataset: str,
+    request: Request,
+    services: GivenServices,
+    part: Annotated[Literal["training", "validation", "test"], Query()],
+) -> Response:
+    """The arrays of a part as an NPZ file. The test part is held back: it answers 403."""
+    if part == "test":
+        raise Forbidden("the test part is held back: what has chosen a configuration must not have seen it")
+    path, digest = services.database.read(
+        lambda session: datasets.content_path(session, services.settings, dataset, part)
+    )
+    etag = f'"{digest}"'
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers={"ETag": etag})
+    return FileResponse(path, media_type="application/octet-stream", headers={"ETag": etag})
+
+
+@router.delete("/{dataset}", status_code=204, responses=documented(404, 409))
+def delete_dataset(dataset: str, services: GivenServices) -> None:
+    """Delete a dataset that no sweep uses; built-in ones stay."""
+    datasets.delete(services.database, services.settings, dataset)
+
+
+class _Form:
+    """The fields of an upload, with errors that name the field."""
+
+    def __init__(self, fields: dict[str, str]) -> None:
+        unknown = fields.keys() - {"name", "task", "tokenizer", "validation", "test"}
+        if unknown:
+            raise Unprocessable(f"the field {sorted(unknown)[0]!r} means nothing here")
+        self._fields = fields
+
+    def required(self, name: str) -> str:
+        value = self._fields.get(name, "").strip()
+        if not value:
+            raise Unprocessable(f"the field `{name}` is missing")
+        return value
+
+    def text(self, name: str, default: str) -> str:
+        return self._fields.get(name, "").strip() or default
+
+    def number(self, name: str, default: float) -> float:
+        text = self.text(name, str(default))
+        try:
+            return float(text)
+        except ValueError:
+            raise Unprocessable(f"{name}={text!r} is not a number") from None

@@ -1,0 +1,71 @@
+"""A sweep's events as they happen (server-sent events)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy.orm import Session
+
+from service import events, schemas
+from service.errors import NotFound
+from service.models import Sweep
+from service.notifications import sweep_topic
+from service.problems import documented
+from service.services import GivenServices
+
+router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404))
+
+BATCH = 500
+_ENDED = ("completed", "cancelled", "failed")
+_Sequence = Annotated[int, Query(ge=0, le=2**31 - 1, description="replay what came after this sequence")]
+_LastEventId = Annotated[
+    str | None, Header(alias="Last-Event-ID", max_length=40, description="sent by a client that connects again")
+]
+
+
+def _existing_sweep(sweep: str, services: GivenServices) -> str:
+    # Before the stream begins, where an error still has a status.
+    if services.database.read(lambda session: session.get(Sweep, sweep)) is None:
+        raise NotFound(f"there is no sweep {sweep}")
+    return sweep
+
+
+@router.get("/{sweep}/events", response_class=EventSourceResponse)
+async def watch_sweep(
+    sweep: Annotated[str, Depends(_existing_sweep)],
+    services: GivenServices,
+    after: _Sequence = 0,
+    last_event_id: _LastEventId = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Send every event after `Last-Event-ID` (or `after`), then each as it happens; ends when the sweep has ended."""
+    sequence = _resumed(after, last_event_id)
+    topic = sweep_topic(sweep)
+    while True:
+        since = services.notifications.version(topic)
+        batch, ended = await services.read(lambda session, after=sequence: _news(session, sweep, after))
+        for event in batch:
+            sequence = event.sequence
+            yield ServerSentEvent(data=event, event=event.kind, id=str(event.sequence))
+        if len(batch) == BATCH:
+            continue
+        if ended:
+            return
+        await services.notifications.wait(topic, services.settings.recheck_seconds, since=since)
+
+
+def _news(session: Session, sweep_id: str, after: int) -> tuple[list[schemas.Event], bool]:
+    """The next events, and whether no more will come; a sweep that was deleted has ended."""
+    state = session.scalar(sa.select(Sweep.state).where(Sweep.id == sweep_id))
+    rows = events.read(session, sweep_id, after, BATCH)
+    return [events.to_schema(row) for row in rows], state is None or state in _ENDED
+
+
+def _resumed(after: int, last_event_id: str | None) -> int:
+    # What is not a sequence of ours replays all: a client must not miss anything because of it.
+    if last_event_id is None:
+        return after
+    return int(last_event_id) if last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10 else 0

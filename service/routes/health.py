@@ -1,0 +1,35 @@
+"""Whether the process lives, and whether it can do its work."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.errors import Unavailable
+from service.problems import documented
+from service.services import GivenServices
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    status: str
+
+
+@router.get("/healthz")
+async def is_alive() -> Health:
+    """The process answers."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses=documented(503))
+def is_ready(services: GivenServices) -> Health:
+    """The database answers and has the schema that this program needs."""
+    try:
+        current = services.database.schema_is_current()
+    except SQLAlchemyError as error:
+        raise Unavailable("the database does not answer") from error
+    if not current:
+        raise Unavailable("the database's schema is not the one this version needs: run `layersweep db upgrade`")
+    return Health(status="ready")

@@ -1,0 +1,80 @@
+"""/v1/sweeps/{id}/leaderboard, /front and /recommendation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service import leaderboards, schemas
+from service.leaderboards import Filters
+from service.paging import PageSize, PageToken, link_next
+from service.problems import documented
+from service.services import GivenServices
+from service.tables import leaderboard_csv
+
+router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["leaderboards"], responses=documented(404, 422))
+
+CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}}}
+
+
+@router.get("/leaderboard", responses=CSV, response_model=schemas.Leaderboard)
+def get_leaderboard(
+    sweep_id: str,
+    request: Request,
+    response: Response,
+    services: GivenServices,
+    sort: Annotated[str, Query(max_length=200, description="rank, number, a metric or a parameter; '-' turns it")] = (
+        "rank"
+    ),
+    state: Annotated[list[str] | None, Query(description="keep trials in one of these states")] = None,
+    feasible: bool | None = None,
+    on_front: bool | None = None,
+    page_size: PageSize = 50,
+    page_token: PageToken = None,
+    format: Annotated[Literal["json", "csv"] | None, Query(description="over what Accept says")] = None,  # noqa: A002
+) -> schemas.Leaderboard | Response:
+    """The trials of a sweep, ranked: by Pareto rank, then the first objective, then number; or as `sort` says.
+
+    CSV (by Accept or `format`) holds all rows; JSON is paged.
+    """
+    filters = Filters(tuple(state or ()), feasible, on_front)
+    if format == "csv" or (format is None and _prefers_csv(request.headers.get("accept", ""))):
+        text = services.database.read(
+            lambda session: leaderboard_csv(session, leaderboards.get_sweep(session, sweep_id), sort, filters)
+        )
+        disposition = f'attachment; filename="leaderboard-{sweep_id}.csv"'
+        return Response(text, media_type="text/csv; charset=utf-8", headers={"Content-Disposition": disposition})
+    page = services.database.read(
+        lambda session: leaderboards.page(
+            session,
+            leaderboards.get_sweep(session, sweep_id),
+            sort=sort,
+            filters=filters,
+            size=page_size,
+            token=page_token,
+        )
+    )
+    link_next(request, response, page.next_page_token)
+    return page
+
+
+@router.get("/front")
+def get_front(sweep_id: str, services: GivenServices) -> schemas.Front:
+    """The trials that no other dominates (Pareto rank 1), by the first objective."""
+    return services.database.read(
+        lambda session: leaderboards.front(session, leaderboards.get_sweep(session, sweep_id))
+    )
+
+
+@router.get("/recommendation")
+def get_recommendation(sweep_id: str, services: GivenServices) -> schemas.Recommendation:
+    """The recommended trial, and the rule that chose it. 404 while no trial is complete and feasible."""
+    return services.database.read(
+        lambda session: leaderboards.recommend(session, leaderboards.get_sweep(session, sweep_id))
+    )
+
+
+def _prefers_csv(accept: str) -> bool:
+    names = [part.split(";")[0].strip() for part in accept.split(",")]
+    return "text/csv" in names and "application/json" not in names

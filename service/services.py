@@ -1,0 +1,53 @@
+"""What a route works with: the settings, the database, the notifications and the scheduler of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import anyio
+from anyio import to_thread
+from fastapi import Depends
+from sqlalchemy.orm import Session
+from starlette.requests import HTTPConnection
+
+from service.db import Database
+from service.notifications import Notifications
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.scheduler import Scheduler
+
+T = TypeVar("T")
+
+
+@dataclass
+class Services:
+    """Plain `def` routes use `database`; `async` ones use `read` and `write`, which keep the loop free."""
+
+    settings: Settings
+    database: Database
+    notifications: Notifications
+    scheduler: Scheduler | None = None
+    _limiter: anyio.CapacityLimiter = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._limiter = anyio.CapacityLimiter(self.settings.threads)
+
+    async def read(self, fn: Callable[[Session], T]) -> T:
+        """`Database.read` in a thread."""
+        return await to_thread.run_sync(self.database.read, fn, limiter=self._limiter)
+
+    async def write(self, fn: Callable[[Session], T]) -> T:
+        """`Database.write` in a thread."""
+        return await to_thread.run_sync(self.database.write, fn, limiter=self._limiter)
+
+
+def get_services(connection: HTTPConnection) -> Services:
+    """The services of the application that answers."""
+    return connection.app.state.services
+
+
+GivenServices = Annotated[Services, Depends(get_services)]
+"""The type of a route's parameter that takes the services."""

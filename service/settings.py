@@ -1,0 +1,74 @@
+"""Every setting of the service: an environment variable `LAYERSWEEP_<NAME>` each."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class ExposureError(RuntimeError):
+    """The service would be reachable from other machines without a token."""
+
+
+class Settings(BaseSettings):
+    """Settings of one API process and its scheduler."""
+
+    model_config = SettingsConfigDict(env_prefix="LAYERSWEEP_", validate_default=True)
+
+    data_dir: Path = Field(default=Path("data"), description="folder of the embedded database and of the datasets")
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL (sqlite:///file or postgresql://...); empty: SQLite in data_dir"
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8420, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    token: SecretStr | None = Field(default=None, description="what callers must send as `Authorization: Bearer`")
+
+    lease_seconds: float = Field(default=30, gt=0, le=3600, description="how long a lease lasts without a heartbeat")
+    heartbeat_seconds: float = Field(default=10, gt=0, description="how often workers are told to send one")
+    max_attempts: int = Field(default=3, ge=1, le=100, description="charged attempts after which a trial fails")
+    worker_alive_seconds: float = Field(default=90, gt=0, description="silence after which a worker is not alive")
+
+    max_document_bytes: int = Field(default=MIB, gt=0, description="largest JSON or YAML body")
+    max_upload_bytes: int = Field(default=1024 * MIB, gt=0, description="largest upload of a dataset")
+    max_wait_seconds: float = Field(default=60, ge=0, description="longest `Prefer: wait` that is honoured")
+    recheck_seconds: float = Field(
+        default=1, gt=0, description="how often a waiting call looks at the database for changes by other processes"
+    )
+
+    pool_size: int = Field(default=10, ge=1, description="most connections to PostgreSQL of one process")
+    threads: int = Field(default=32, ge=1, description="most database calls of waiting requests at one time")
+
+    scheduler_lookahead: int = Field(default=2, ge=0, description="trials that are asked for ahead of need, a sweep")
+    leader_seconds: float = Field(default=10, gt=0, description="how long a scheduler leads a sweep without renewing")
+    scheduler_idle_seconds: float = Field(default=1, gt=0, description="how often an idle scheduler looks around")
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Self:
+        if not self.database_url:
+            self.database_url = f"sqlite:///{(self.data_dir / 'layersweep.db').absolute()}"
+        if self.heartbeat_seconds >= self.lease_seconds:
+            raise ValueError("heartbeat_seconds must be less than lease_seconds, or every lease lapses")
+        return self
+
+    def check_exposure(self) -> None:
+        """Raise ExposureError where other machines could reach the service without a token."""
+        if self.token is None and not _is_loopback(self.host):
+            raise ExposureError(
+                f"listening on {self.host} would let every machine that reaches it run sweeps: "
+                "set LAYERSWEEP_TOKEN, or listen on 127.0.0.1"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

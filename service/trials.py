@@ -1,0 +1,134 @@
+"""Trials: how they are found, counted and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service import schemas
+from service.db import now
+from service.errors import NotFound
+from service.models import Attempt, Measurement, Report, Sweep, Trial
+from service.paging import decode_token, encode_token
+
+
+def get(session: Session, trial_id: str) -> Trial:
+    """Return the trial, or raise NotFound."""
+    trial = session.get(Trial, trial_id)
+    if trial is None:
+        raise NotFound(f"there is no trial {trial_id}")
+    return trial
+
+
+def get_by_number(session: Session, sweep_id: str, number: int) -> Trial:
+    """Return the trial of that number in the sweep, or raise NotFound."""
+    trial = session.scalar(sa.select(Trial).where(Trial.sweep_id == sweep_id, Trial.number == number))
+    if trial is None:
+        raise NotFound(f"there is no trial {number} in sweep {sweep_id}")
+    return trial
+
+
+def count(session: Session, sweep_id: str, changes: Mapping[str, int]) -> None:
+    """Add `changes` (state -> how many more; also "reused") to the sweep's counts and `running_count`.
+
+    Whoever changes a trial's state calls this in the same transaction, after its last lock of a trial: the sweep's row
+    stays locked until the end.
+    """
+    counts = session.scalars(sa.select(Sweep.counts).where(Sweep.id == sweep_id).with_for_update()).one()
+    counts = {state: counts.get(state, 0) + changes.get(state, 0) for state in {**counts, **changes}}
+    session.execute(
+        sa.update(Sweep)
+        .where(Sweep.id == sweep_id)
+        .values(counts=counts, running_count=Sweep.running_count + changes.get("running", 0))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def page(
+    session: Session, sweep_id: str, *, states: Sequence[str], page_size: int, page_token: str | None
+) -> tuple[list[Trial], str | None]:
+    """Return trials of the sweep in the order of their numbers, and the token of the next page."""
+    if session.get(Sweep, sweep_id) is None:
+        raise NotFound(f"there is no sweep {sweep_id}")
+    statement = sa.select(Trial).where(Trial.sweep_id == sweep_id)
+    if states:
+        statement = statement.where(Trial.state.in_(states))
+    if page_token is not None:
+        (after,) = decode_token(page_token, int)
+        statement = statement.where(Trial.number > after)
+    rows = list(session.scalars(statement.order_by(Trial.number).limit(page_size + 1)))
+    more = len(rows) > page_size
+    rows = rows[:page_size]
+    return rows, encode_token(rows[-1].number) if more else None
+
+
+def to_schema(trial: Trial) -> schemas.Trial:
+    """The trial as it crosses HTTP."""
+    return schemas.Trial(
+        id=trial.id,
+        sweep=trial.sweep_id,
+        number=trial.number,
+        state=trial.state,  # pyright: ignore[reportArgumentType] - the table's check constraint says the same
+        phase=trial.phase,  # pyright: ignore[reportArgumentType] - written from the same literal
+        progress=trial.progress,
+        attempt=trial.attempt,
+        worker=trial.worker_id,
+        parameters=trial.parameters,
+        metrics=trial.metrics,
+        feasible=trial.feasible,
+        violations=trial.violations,
+        rank=trial.pareto_rank,
+        on_front=trial.pareto_rank == 1,
+        reason=trial.reason,
+        reused_from=trial.reused_from,
+        started_from=trial.started_from,
+        created_at=trial.created_at,
+        started_at=trial.started_at,
+        ended_at=trial.ended_at,
+    )
+
+
+def detail(session: Session, trial: Trial) -> schemas.TrialDetail:
+    """The trial with its attempts, the losses of its newest attempt, and its measurements.
+
+    A trial that was not run but reused shows the attempts, curve and measurements of the one that it was reused from.
+    """
+    source = trial.id
+    newest = trial.attempt
+    if trial.reused_from is not None:
+        original = session.get(Trial, trial.reused_from)
+        if original is not None:
+            source, newest = original.id, original.attempt
+    attempts = session.scalars(sa.select(Attempt).where(Attempt.trial_id == source).order_by(Attempt.attempt)).all()
+    reports = session.scalars(
+        sa.select(Report).where(Report.trial_id == source, Report.attempt == newest).order_by(Report.step)
+    ).all()
+    measurements = session.scalars(
+        sa.select(Measurement).where(Measurement.trial_id == source).order_by(Measurement.name)
+    ).all()
+    time = now(session)
+    return schemas.TrialDetail(
+        **to_schema(trial).__dict__,
+        configuration=trial.configuration,
+        attempts=[_attempt(attempt, time) for attempt in attempts],
+        curve=[schemas.CurvePoint(step=report.step, **report.values) for report in reports],
+        measurements={measurement.name: measurement.data for measurement in measurements},
+    )
+
+
+def _attempt(attempt: Attempt, time: float) -> schemas.Attempt:
+    phases = [dict(phase) for phase in attempt.phases]
+    if phases and attempt.ended_at is None:
+        phases[-1]["seconds"] = max(0.0, time - phases[-1]["started_at"])
+    return schemas.Attempt(
+        attempt=attempt.attempt,
+        worker=attempt.worker_id,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        outcome=attempt.outcome,
+        reason=attempt.reason,
+        phases=[schemas.PhaseTime(**phase) for phase in phases],
+        log=attempt.log,
+    )

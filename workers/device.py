@@ -1,0 +1,89 @@
+"""What this machine is: the device that a worker registers, how many threads it may use, and the versions beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import platform
+import socket
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+
+PACKAGES = ("layersweep", "torch", "onnx", "onnxscript", "numpy")
+
+
+def cpu(threads: int) -> dict[str, str | int]:
+    """This machine's processor as a device of the HTTP contract, used with `threads` threads.
+
+    The number of threads is part of its model: latencies measured with another number are of another device.
+    """
+    return {
+        "kind": "cpu",
+        "uuid": f"cpu-{_machine_id()}",
+        "model": f"{_cpu_model()}, {threads} thread{'s' if threads != 1 else ''}"[:200],
+        "memory_bytes": memory_bytes(),
+    }
+
+
+def default_threads() -> int:
+    """What OMP_NUM_THREADS says, or else the processors that this process may use: its affinity and its control
+    group's quota."""
+    with contextlib.suppress(KeyError, ValueError):
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        if quota != "max":
+            count = min(count, max(1, int(quota) // int(period)))
+    return count
+
+
+def memory_bytes() -> int:
+    """Memory that this process may use: the machine's, or its control group's limit where that is less; 0 if unknown."""
+    total = 0
+    with contextlib.suppress(OSError, ValueError):
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        total = int(lines["MemTotal"].split()[0]) * 1024
+    with contextlib.suppress(OSError, ValueError):
+        limit = (CGROUP / "memory.max").read_text().strip()
+        if limit != "max":
+            total = min(total or int(limit), int(limit))
+    return total
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on, without importing any of it."""
+    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.release()}"}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def default_name() -> str:
+    """The name of a worker that was given none."""
+    return f"{socket.gethostname()}-{os.getpid()}"[:128]
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in CPUINFO.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model", "cpu model"):
+                return " ".join(value.split())
+    return platform.processor() or platform.machine()
+
+
+def _machine_id() -> str:
+    """A stable identity of this machine that does not tell the machine's own id."""
+    for path in MACHINE_IDS:
+        with contextlib.suppress(OSError):
+            if identity := path.read_text().strip():
+                return hashlib.sha256(f"layersweep {identity}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"layersweep {socket.gethostname()}".encode()).hexdigest()[:32]

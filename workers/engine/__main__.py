@@ -1,0 +1,136 @@
+"""The engine child: `python -m workers.engine --answers-fd N`. Verbs by JSON lines, see protocol.py.
+
+    describe {runtime}                                  what the runtime can do on this machine
+    build {runtime, onnx, engine, options}              ONNX file -> engine file, with its sizes
+    load {runtime, engine, options}                     engine file -> ready to run, with the memory that it took
+    measure {inputs, options}                           latency (latency.py)
+    run {inputs, outputs}                               outputs for inputs, by .npz
+    loss {loss_graph, batches}                          sums of the loss from the engine's outputs (loss.py)
+    close {}                                            give the engine back
+
+A fresh process is used for each engine that is measured: then `device_memory_bytes` of load is what that engine takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .arrays import read_arrays, write_arrays
+from .base import Engine
+from .latency import measure
+from .loss import evaluate
+from .memory import load_and_weigh
+from .protocol import Handler, Progress, Request, RequestFailed, Result, invalid, serve
+
+RUNTIMES: Mapping[str, tuple[str, str]] = {
+    "onnxruntime": ("workers.engine.ort", "OnnxRuntimeEngine"),
+}
+"""Runtime -> module and class. The only place that names them: a runtime is a file here and an entry."""
+
+
+class Verbs:
+    """The verbs' handlers; holds one engine at a time."""
+
+    def __init__(self) -> None:
+        self._engines: dict[str, Engine] = {}
+        self._current: Engine | None = None
+
+    def handlers(self) -> dict[str, Handler]:
+        return {
+            "describe": self.describe,
+            "build": self.build,
+            "load": self.load,
+            "measure": self.measure,
+            "run": self.run,
+            "loss": self.loss,
+            "close": self.close,
+        }
+
+    def describe(self, request: Request, progress: Progress) -> Result:
+        return {**self._engine(request).describe()}
+
+    def build(self, request: Request, progress: Progress) -> Result:
+        return self._engine(request).build(_path(request, "onnx"), _path(request, "engine"), _options(request))
+
+    def load(self, request: Request, progress: Progress) -> Result:
+        engine = self._engine(request)
+        if self._current is not None and self._current is not engine:
+            raise invalid("an engine of another runtime is loaded: close it first")
+        try:
+            grown = load_and_weigh(engine, _path(request, "engine"), _options(request))
+        except Exception:
+            if self._current is None:
+                engine.close()
+            raise
+        self._current = engine
+        return {"device_memory_bytes": grown}
+
+    def measure(self, request: Request, progress: Progress) -> Result:
+        return measure(self._loaded(), read_arrays(_path(request, "inputs")), _options(request))
+
+    def run(self, request: Request, progress: Progress) -> Result:
+        engine, outputs = self._loaded(), _path(request, "outputs")
+        write_arrays(outputs, engine.run(read_arrays(_path(request, "inputs"))))
+        return {}
+
+    def loss(self, request: Request, progress: Progress) -> Result:
+        batches = read_arrays(_path(request, "batches"))
+        return vars(evaluate(self._loaded(), _path(request, "loss_graph"), batches, progress)).copy()
+
+    def close(self, request: Request, progress: Progress) -> Result:
+        if self._current is not None:
+            self._current.close()
+        self._current = None
+        return {}
+
+    def _loaded(self) -> Engine:
+        if self._current is None:
+            raise invalid("no engine is loaded: send load first")
+        return self._current
+
+    def _engine(self, request: Request) -> Engine:
+        runtime = request.get("runtime")
+        if not isinstance(runtime, str) or runtime not in RUNTIMES:
+            raise RequestFailed("unsupported", f"no runtime {runtime!r} here; there is: {', '.join(RUNTIMES)}")
+        if runtime not in self._engines:
+            module, name = RUNTIMES[runtime]
+            try:
+                self._engines[runtime] = getattr(importlib.import_module(module), name)()
+            except (ImportError, OSError) as problem:
+                raise RequestFailed("unsupported", f"{sys.executable} cannot use {runtime}: {problem}") from problem
+        return self._engines[runtime]
+
+
+def _path(request: Request, field: str) -> Path:
+    value = request.get(field)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise invalid(f"{request['verb']} needs {field!r}: the path of a file")
+    return Path(value)
+
+
+def _options(request: Request) -> dict[str, Any]:
+    options = request.get("options", {})
+    if not isinstance(options, dict):
+        raise invalid(f"options is a JSON object, not {options!r}")
+    return options
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m workers.engine", description="The engine child of a worker.")
+    parser.add_argument("--answers-fd", type=int, required=True, help="descriptor that answers are written to")
+    answers_fd = parser.parse_args().answers_fd
+    try:
+        os.fstat(answers_fd)
+    except OSError:
+        parser.error(f"descriptor {answers_fd} is not open")
+    serve(Verbs().handlers(), answers_fd)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Latency: the same loop for every runtime, device and model.
+
+Warm up by time; then run until both `seconds` and `min_runs` are reached, or earlier when the median is known well
+enough: the 95 % confidence interval of the median lies within ±0.5 % of it, `min_runs` runs are done and a quarter of
+`seconds` has passed. What one run took is the engine's to say (`Engine.timed_run`): device time, transfers left out.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from . import machine
+from .base import Engine
+from .protocol import invalid
+
+INPUT_SETS = 4
+"""Sets of buffers that runs rotate over, so that no run finds its input where the one before left it."""
+
+SETTLED_HALF_WIDTH = 0.005
+"""Half of the confidence interval of the median, relative to it, at which a measurement may stop early."""
+
+SETTLED_SHARE = 0.25
+"""Share of `seconds` before which it may not: neighbouring runs are alike, a short calm is not the whole picture."""
+
+FLAGGED_CV = 0.025
+"""Coefficient of variation above which a measurement is flagged as noisy."""
+
+MAX_SAMPLES = 10_000
+"""Raw samples that an answer carries at most; statistics are over all runs."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long to measure."""
+
+    warmup_seconds: float = 0.2
+    seconds: float = 3.0
+    min_runs: int = 100
+
+    @classmethod
+    def checked(cls, options: Mapping[str, Any]) -> Options:
+        """Options from a request; raises RequestFailed("invalid")."""
+        known = {option.name for option in fields(cls)}
+        if unknown := sorted(set(options) - known):
+            raise invalid(f"measure has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
+        for name, value in options.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 3600:
+                raise invalid(f"{name} is {value!r}; it is a number from 0 to 3600")
+        chosen = cls(**options)
+        if chosen.min_runs != int(chosen.min_runs) or chosen.min_runs < 1:
+            raise invalid(f"min_runs is {chosen.min_runs!r}; it is an integer of at least 1")
+        return chosen
+
+
+def measure(engine: Engine, inputs: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure the loaded engine on the given inputs.
+
+    `inputs`: by name, each of the engine's shape, or with one more axis in front: several sets, as many for each name.
+    A single set is rotated along its first axis (the batch) into INPUT_SETS sets.
+
+    Returns latency_ms_p50, _p90, _p99, _mean, latency_cv, runs_per_s (1000 / mean), flagged (latency_cv > FLAGGED_CV),
+    runs, samples_ms and environment.
+    """
+    chosen = Options.checked(options)
+    engine.require_loaded()
+    prepared = [engine.prepare(one) for one in input_sets(engine, inputs)]
+    turns = itertools.cycle(prepared)
+    load_before = machine.load_average()
+    with _undisturbed():
+        warmup_runs = _warm_up(engine, turns, chosen.warmup_seconds)
+        switches = machine.involuntary_switches()
+        started = time.perf_counter()
+        samples_ms, stopped_by = _sample(engine, turns, chosen)
+        seconds = time.perf_counter() - started
+        switches = machine.involuntary_switches() - switches
+    summary = summarize(samples_ms)
+    return {
+        **summary,
+        "flagged": summary["latency_cv"] > FLAGGED_CV,
+        "runs": len(samples_ms),
+        "samples_ms": thin(samples_ms).tolist(),
+        "environment": {
+            **machine.facts(),
+            **engine.environment(),
+            "load_average_before": load_before,
+            "load_average_after": machine.load_average(),
+            "involuntary_switches": switches,
+            "warmup_seconds": chosen.warmup_seconds,
+            "warmup_runs": warmup_runs,
+            "measured_seconds": seconds,
+            "stopped_by": stopped_by,
+            "median_half_width": median_half_width(samples_ms),
+            "input_sets": len(prepared),
+        },
+    }
+
+
+def input_sets(engine: Engine, inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The sets that `measure` rotates over."""
+    ranks = {spec.name: len(spec.shape) for spec in engine.inputs}
+    stacked = {name for name, array in inputs.items() if array.ndim == ranks.get(name, -2) + 1}
+    if stacked != set(inputs) or not inputs:
+        one = engine.checked_inputs(inputs)
+        return [{name: _rotated(array, turn) for name, array in one.items()} for turn in range(INPUT_SETS)]
+    counts = {len(array) for array in inputs.values()}
+    if len(counts) > 1 or counts == {0}:
+        raise invalid(f"the inputs hold {sorted(counts)} sets: give each input the same number, at least one")
+    return [{name: array[index] for name, array in inputs.items()} for index in range(counts.pop())]
+
+
+def summarize(samples_ms: np.ndarray) -> dict[str, float]:
+    """Percentiles (linear interpolation), mean, coefficient of variation and runs a second of all samples."""
+    p50, p90, p99 = np.percentile(samples_ms, [50, 90, 99])
+    mean = float(samples_ms.mean())
+    deviation = float(samples_ms.std(ddof=1)) if len(samples_ms) > 1 else 0.0
+    return {
+        "latency_ms_p50": float(p50),
+        "latency_ms_p90": float(p90),
+        "latency_ms_p99": float(p99),
+        "latency_ms_mean": mean,
+        "latency_cv": deviation / mean if mean > 0 else 0.0,
+        "runs_per_s": 1000.0 / mean if mean > 0 else 0.0,
+    }
+
+
+def median_half_width(samples_ms: np.ndarray) -> float | None:
+    """Half of the 95 % confidence interval of the median, relative to the median; None below 6 samples.
+
+    By order statistics, so without a distribution in mind: the interval lies between the ranks (n ± 1.96·√n) / 2.
+    """
+    count = len(samples_ms)
+    if count < 6:
+        return None
+    reach = 1.96 * math.sqrt(count)
+    low = max(0, math.floor((count - reach) / 2) - 1)
+    high = min(count - 1, math.ceil((count + reach) / 2))
+    ordered = np.partition(samples_ms, [low, count // 2, high])
+    median = float(ordered[count // 2])
+    return float(ordered[high] - ordered[low]) / 2 / median if median > 0 else None
+
+
+def thin(samples_ms: np.ndarray) -> np.ndarray:
+    """At most MAX_SAMPLES of the samples, evenly spread over the measurement, in its order."""
+    if len(samples_ms) <= MAX_SAMPLES:
+        return samples_ms
+    return samples_ms[np.linspace(0, len(samples_ms) - 1, MAX_SAMPLES).round().astype(int)]
+
+
+def _warm_up(engine: Engine, turns: Iterator[Any], seconds: float) -> int:
+    """Run for that long, at least once with each buffer; return the number of runs."""
+    until = time.perf_counter() + seconds
+    runs = 0
+    while runs < INPUT_SETS or time.perf_counter() < until:
+        engine.timed_run(next(turns))
+        runs += 1
+    return runs
+
+
+def _sample(engine: Engine, turns: Iterator[Any], options: Options) -> tuple[np.ndarray, str]:
+    samples: list[float] = []
+    started = time.perf_counter()
+    next_look = max(int(options.min_runs), 6)
+    while True:
+        samples.append(engine.timed_run(next(turns)))
+        count = len(samples)
+        if count < options.min_runs:
+            continue
+        elapsed = time.perf_counter() - started
+        if elapsed >= options.seconds:
+            return np.asarray(samples), "seconds"
+        if count >= next_look and elapsed >= SETTLED_SHARE * options.seconds:
+            next_look = math.ceil(count * 1.2)
+            if _settled(samples):
+                return np.asarray(samples), "confidence"
+
+
+def _settled(samples: Sequence[float]) -> bool:
+    half_width = median_half_width(np.asarray(samples))
+    return half_width is not None and half_width <= SETTLED_HALF_WIDTH
+
+
+def _rotated(array: np.ndarray, turn: int) -> np.ndarray:
+    return np.roll(array, turn, axis=0) if array.ndim else array.copy()
+
+
+@contextmanager
+def _undisturbed() -> Generator[None]:
+    """No garbage collection meanwhile."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,62 @@
+"""The loss from the engine's own outputs: engine, then loss graph, batch by batch. Logits never leave the device."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from .base import Engine, LossSums
+from .protocol import Progress, RequestFailed, invalid
+
+PROGRESS_SECONDS = 1.0
+"""How often progress is reported, at most."""
+
+
+def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray], progress: Progress) -> LossSums:
+    """Sums over all batches, added up in float64.
+
+    `batches`: `targets` and `weights` [N, ...] and the engine's inputs by name [N, ...], N batches each; an engine with
+    one input may find it under `inputs`. Reports progress {batch, batches}.
+    Raises RequestFailed: "invalid" where arrays are missing or do not fit, "internal" where a sum is not finite.
+    """
+    engine.require_loaded()
+    inputs = dict(batches)
+    targets, weights = _take(inputs, "targets"), _take(inputs, "weights")
+    if len(engine.inputs) == 1 and "inputs" in inputs:
+        inputs = {**inputs, engine.inputs[0].name: inputs["inputs"]}
+        if engine.inputs[0].name != "inputs":
+            del inputs["inputs"]
+    count = _count({"targets": targets, "weights": weights, **inputs})
+    engine.attach_loss(loss_graph)
+
+    loss_sum = weight_sum = correct = 0.0
+    reported = time.monotonic()
+    for index in range(count):
+        batch = {name: array[index] for name, array in inputs.items()}
+        sums = engine.loss(batch, targets[index], weights[index])
+        loss_sum += sums.loss_sum
+        weight_sum += sums.weight_sum
+        correct += sums.correct
+        if not math.isfinite(loss_sum):
+            raise RequestFailed("internal", f"the loss of batch {index} is {sums.loss_sum}: check the logits")
+        if time.monotonic() - reported >= PROGRESS_SECONDS:
+            reported = time.monotonic()
+            progress({"batch": index + 1, "batches": count})
+    return LossSums(loss_sum, weight_sum, correct)
+
+
+def _take(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in arrays:
+        raise invalid(f"the batches lack {name}; given: {', '.join(sorted(arrays)) or 'nothing'}")
+    return arrays.pop(name)
+
+
+def _count(arrays: Mapping[str, np.ndarray]) -> int:
+    counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(counts.values())) > 1 or 0 in counts.values():
+        raise invalid(f"every array holds the same number of batches, at least one; given: {counts}")
+    return next(iter(counts.values()))

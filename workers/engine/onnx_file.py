@@ -1,0 +1,164 @@
+"""Just enough of the ONNX file format (protocol buffers) for what the engine child must know without the onnx package.
+
+Field numbers are those of onnx.proto, which never change.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+_BITS = {
+    **dict.fromkeys((1, 6, 12), 32),  # float, int32, uint32
+    **dict.fromkeys((7, 11, 13, 14), 64),  # int64, double, uint64, complex64
+    **dict.fromkeys((4, 5, 10, 16), 16),  # uint16, int16, float16, bfloat16
+    **dict.fromkeys((2, 3, 9, 17, 18, 19, 20, 24), 8),  # uint8, int8, bool, float8 kinds
+    **dict.fromkeys((21, 22, 23), 4),  # uint4, int4, float4
+    15: 128,  # complex128
+}
+"""TensorProto.DataType -> bits an element."""
+
+
+class OnnxFileError(ValueError):
+    """The bytes are no ONNX model."""
+
+
+def weights_bytes(path: Path) -> int:
+    """Bytes of all constant tensors of the model: initializers and constants, in subgraphs too; each counted once."""
+    with path.open("rb") as stream:
+        if path.stat().st_size == 0:
+            raise OnnxFileError(f"{path} is empty")
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+            return sum(_graph_weights(graph) for field, graph in _messages(view) if field == 7)
+
+
+def _graph_weights(graph: memoryview) -> int:
+    total = 0
+    for field, message in _messages(graph):
+        if field == 1:
+            total += sum(_attribute_weights(inner) for number, inner in _messages(message) if number == 5)
+        elif field == 5:
+            total += _tensor_bytes(message)
+        elif field == 15:
+            total += sum(_tensor_bytes(inner) for number, inner in _messages(message) if number in (1, 2))
+    return total
+
+
+def _attribute_weights(attribute: memoryview) -> int:
+    total = 0
+    for field, message in _messages(attribute):
+        if field in (5, 10):
+            total += _tensor_bytes(message)
+        elif field in (6, 11):
+            total += _graph_weights(message)
+    return total
+
+
+def _tensor_bytes(tensor: memoryview) -> int:
+    elements, bits = 1, 0
+    for field, wire, value in _fields(tensor):
+        if field == 1 and wire == _VARINT:
+            elements *= _integer(value)
+        elif field == 1:
+            elements *= math.prod(_packed(_view(value)))
+        elif field == 2:
+            bits = _BITS.get(_integer(value), 0)
+    return math.ceil(elements * bits / 8)
+
+
+def _messages(view: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """(field number, content) of the length-delimited fields."""
+    for field, wire, value in _fields(view):
+        if wire == _LENGTH:
+            yield field, _view(value)
+
+
+def _fields(view: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """(field number, wire type, value) of a message, one level deep."""
+    position = 0
+    while position < len(view):
+        key, position = _varint(view, position)
+        field, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            value, position = _varint(view, position)
+            yield field, wire, value
+            continue
+        if wire == _LENGTH:
+            length, position = _varint(view, position)
+        elif wire in (_FIXED32, _FIXED64):
+            length = 4 if wire == _FIXED32 else 8
+        else:
+            raise OnnxFileError(f"wire type {wire} at byte {position}")
+        if position + length > len(view):
+            raise OnnxFileError(f"a field of {length} bytes at byte {position} goes past the end")
+        yield field, wire, view[position : position + length]
+        position += length
+
+
+def _varint(view: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < len(view) and shift < 70:
+        byte = view[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise OnnxFileError(f"a number at byte {position} has no end")
+
+
+def _packed(view: memoryview) -> Iterator[int]:
+    position = 0
+    while position < len(view):
+        value, position = _varint(view, position)
+        yield value
+
+
+def _integer(value: int | memoryview) -> int:
+    if isinstance(value, int):
+        return value
+    raise OnnxFileError("bytes where a number belongs")
+
+
+def _view(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise OnnxFileError("a number where bytes belong")
+    return value
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def chain_model(operators: tuple[str, ...], shape: tuple[int, ...], *, opset: int, ir_version: int = 8) -> bytes:
+    """A model of float32 operators with one input and one output each, one after the other: x -> ... -> y."""
+    names = ["x", *(f"h{index}" for index in range(1, len(operators))), "y"]
+    nodes = b"".join(
+        _message(1, _message(1, before.encode()) + _message(2, after.encode()) + _message(4, operator.encode()))
+        for operator, before, after in zip(operators, names, names[1:], strict=False)
+    )
+    dimensions = b"".join(_message(1, _number(1, size)) for size in shape)
+    tensor_type = _message(2, _message(1, _number(1, 1) + _message(2, dimensions)))
+    graph = nodes + _message(2, b"chain")
+    graph += _message(11, _message(1, b"x") + tensor_type) + _message(12, _message(1, b"y") + tensor_type)
+    return _number(1, ir_version) + _message(7, graph) + _message(8, _message(1, b"") + _number(2, opset))
+
+
+def _message(field: int, content: bytes) -> bytes:
+    return _encode_varint(field << 3 | _LENGTH) + _encode_varint(len(content)) + content
+
+
+def _number(field: int, value: int) -> bytes:
+    return _encode_varint(field << 3 | _VARINT) + _encode_varint(value)
+
+
+def _encode_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

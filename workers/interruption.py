@@ -1,0 +1,80 @@
+"""Why an attempt stops before its end, and the flag through which another thread or a signal handler says so.
+
+    Interrupted
+    ├── LeaseLost     another attempt holds the trial, or it is gone: throw the result away
+    ├── Cancelled     the sweep does not want the trial any more
+    ├── Pruned        the service expects nothing of the trial
+    └── Drained       the worker was asked to stop: give the attempt back, uncharged
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+
+
+class Interrupted(Exception):
+    """The attempt is not to be continued."""
+
+
+class LeaseLost(Interrupted):
+    """Another attempt holds the trial, or the trial is gone."""
+
+
+class Cancelled(Interrupted):
+    """The sweep does not want the trial any more."""
+
+
+class Pruned(Interrupted):
+    """The service expects nothing of the trial."""
+
+
+class Drained(Interrupted):
+    """The worker was asked to stop."""
+
+
+class Interruption:
+    """A flag with a reason. It is set once: later reasons are ignored, but a lost lease outranks every other.
+
+    `fileno()` becomes readable when it is set, so that whoever waits for a child can wait for both without polling.
+    Setting takes no lock: a signal handler may do it.
+    """
+
+    def __init__(self) -> None:
+        self._cause: Interrupted | None = None
+        self._readable, self._writable = os.pipe()
+        os.set_blocking(self._writable, False)
+
+    def set(self, cause: Interrupted) -> None:
+        """Stop the attempt because of `cause`."""
+        if self._cause is None or isinstance(cause, LeaseLost):
+            self._cause = cause
+            with contextlib.suppress(OSError):
+                os.write(self._writable, b"x")
+
+    @property
+    def cause(self) -> Interrupted | None:
+        return self._cause
+
+    def check(self) -> None:
+        """Raise the cause if there is one."""
+        if self._cause is not None:
+            raise self._cause
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most `seconds`; True if it is set."""
+        if self._cause is None:
+            select.select([self._readable], [], [], max(0.0, seconds))
+        return self._cause is not None
+
+    def fileno(self) -> int:
+        return self._readable
+
+    def close(self) -> None:
+        """Give the descriptors back. Setting it afterwards has no effect."""
+        self._cause = self._cause or Interrupted("the attempt has ended")
+        readable, writable, self._readable, self._writable = self._readable, self._writable, -1, -1
+        for descriptor in (readable, writable):
+            if descriptor >= 0:
+                os.close(descriptor)

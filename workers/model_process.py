@@ -1,0 +1,212 @@
+"""The torch child: makes a trial's module, exports it, trains it and computes references. Run by the worker as a module.
+
+It is kept between trials, with one module in memory. Verbs:
+
+    describe  {}                                                 -> device, versions
+    prepare   {configuration}                                    -> parameter_count
+    export    {path, opset, loss_path?}                          -> seconds
+    reference {inputs: npz of tokens, outputs: npz of logits}    -> {}
+    train     {training: npz, validation: npz}                   -> how it ended; progress: points of the curve,
+                                                                    and {step, fraction} alone between them
+    evaluate  {batches: npz}                                     -> loss, accuracy, tokens
+    stop      {}                                                 -> {}; at once: a training ends after its step
+    release   {}                                                 -> {}; forgets the module
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+# Read when CUDA's libraries are initialised: without it their products are not the same from run to run.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import numpy as np
+import torch
+from torch import nn
+
+from layers.export import cast_copy, export, export_loss
+from layers.modules.model import build
+from workers import reference
+from workers.batches import Batches, DataError, evaluation_batches, load_tokens
+from workers.engine.protocol import Progress, Request, RequestFailed, Result, serve
+from workers.train import Point, Training, derived_seed
+
+INPUT_NAME = "tokens"
+OUTPUT_NAME = "logits"
+
+ALIVE_SECONDS = 5.0
+
+VALIDATION_TOKENS = 16_384
+"""About how many tokens of the validation part choose the best checkpoint. The reported losses are of all of it."""
+
+
+class ModelProcess:
+    """One module at a time, with the configuration that it was made of."""
+
+    def __init__(self) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._module: nn.Module | None = None
+        self._configuration: Mapping[str, Any] = {}
+        self._stop = threading.Event()
+
+    def handlers(self) -> dict[str, Callable[[Request, Progress], Result]]:
+        verbs = (self.describe, self.prepare, self.export, self.reference, self.train, self.evaluate, self.release)
+        return {verb.__name__: _with_memory_errors(verb) for verb in verbs}
+
+    def describe(self, request: Request, progress: Progress) -> Result:
+        cuda = self._device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self._device) if cuda else "cpu",
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+
+    def prepare(self, request: Request, progress: Progress) -> Result:
+        self.release(request, progress)
+        configuration = request["configuration"]
+        training = configuration["training"]
+        torch.manual_seed(derived_seed(training["seed"], "weights"))
+        module = build(configuration["model"], dropout=training["dropout"])
+        self._configuration = configuration
+        self._module = module.to(self._device)
+        return {"parameter_count": sum(parameter.numel() for parameter in module.parameters())}
+
+    def export(self, request: Request, progress: Progress) -> Result:
+        module, model, inference = self._made(), self._configuration["model"], self._configuration["inference"]
+        started_at = time.monotonic()
+        opset = request["opset"]
+        tokens_BT = torch.zeros(inference["batch_size"], inference["sequence_length"], dtype=torch.int32)
+        deployed = cast_copy(module, model["dtype"]).to("cpu")
+        try:
+            export(
+                deployed,
+                (tokens_BT,),
+                Path(request["path"]),
+                opset=opset,
+                input_names=(INPUT_NAME,),
+                output_names=(OUTPUT_NAME,),
+            )
+            if request.get("loss_path"):
+                shape = (*tokens_BT.shape, self._vocabulary_size)
+                export_loss(Path(request["loss_path"]), logits_shape=shape, opset=opset, dtype=model["dtype"])
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise RequestFailed("build", f"the model cannot be exported: {error}") from error
+        return {"seconds": time.monotonic() - started_at}
+
+    def reference(self, request: Request, progress: Progress) -> Result:
+        with np.load(request["inputs"], allow_pickle=False) as arrays:
+            inputs_BT = arrays[INPUT_NAME]
+        np.savez(
+            request["outputs"], allow_pickle=False, **{OUTPUT_NAME: reference.logits(self._made(), inputs_BT, self._device)}
+        )
+        return {}
+
+    def train(self, request: Request, progress: Progress) -> Result:
+        self._stop.clear()
+        module, section = self._made(), self._configuration["training"]
+        length = section["sequence_length"]
+        try:
+            tokens = load_tokens(Path(request["training"]))
+            validation = evaluation_batches(
+                load_tokens(Path(request["validation"])),
+                sequence_length=length,
+                batch_size=1,
+                windows_at_most=max(1, VALIDATION_TOKENS // length),
+            )
+            training = Training(
+                module, tokens, validation, section, vocabulary_size=self._vocabulary_size, device=self._device
+            )
+        except DataError as error:
+            raise RequestFailed("invalid", str(error)) from None
+        trained = training.run(
+            lambda point: progress(_as_progress(point)), alive=_SignsOfLife(progress).step, stop=self._stop
+        )
+        return dataclasses.asdict(trained)
+
+    def evaluate(self, request: Request, progress: Progress) -> Result:
+        batches = Batches.load(Path(request["batches"]))
+        return dataclasses.asdict(
+            reference.score(self._made(), batches, self._device, vocabulary_size=self._vocabulary_size)
+        )
+
+    def release(self, request: Request, progress: Progress) -> Result:
+        self._module = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return {}
+
+    def stop(self, request: Request) -> Result:
+        self._stop.set()
+        return {}
+
+    @property
+    def _vocabulary_size(self) -> int:
+        """Rows of the embedding, and so logits of a token: the dataset's vocabulary, or more if the model says so."""
+        return self._configuration["model"]["embedding.num_embeddings"]
+
+    def _made(self) -> nn.Module:
+        if self._module is None:
+            raise RequestFailed("invalid", "there is no module: send `prepare` first")
+        return self._module
+
+
+class _SignsOfLife:
+    """Says every few seconds that a training moves, however far apart the points of its curve are."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._said_at = time.monotonic()
+
+    def step(self, step: int, fraction: float) -> None:
+        if time.monotonic() - self._said_at >= ALIVE_SECONDS:
+            self._said_at = time.monotonic()
+            self._progress({"step": step, "fraction": fraction})
+
+
+def _as_progress(point: Point) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(point).items() if value is not None}
+
+
+def _with_memory_errors(verb: Callable[[Request, Progress], Result]) -> Callable[[Request, Progress], Result]:
+    """Name the ways in which torch says that memory is short."""
+
+    def wrapped(request: Request, progress: Progress) -> Result:
+        try:
+            return verb(request, progress)
+        except torch.OutOfMemoryError as error:
+            raise RequestFailed("out_of_memory", f"`{verb.__name__}`: {error}") from error
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error):
+                raise RequestFailed("out_of_memory", f"`{verb.__name__}`: {error}") from error
+            raise
+
+    return wrapped
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m workers.model_process", description="The worker's torch child.")
+    parser.add_argument("--answers-fd", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    process = ModelProcess()
+    serve(process.handlers(), arguments.answers_fd, immediate={"stop": process.stop})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,428 @@
+"""The order of work in one attempt: check → build → measure → train → rebuild → remeasure → evaluate.
+
+What would happen again ends the trial here, as a `Finish` with its reason. What would not is raised: the causes of an
+interruption, a child killed from outside (ChildDied), a service that is away for too long (Unreachable).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from layers import metrics as declared
+from layers import model as models
+from layers.constraints import parse_constraint
+from workers import parity
+from workers.batches import Batches, DataError, evaluation_batches, load_tokens
+from workers.child import Child, ChildDied, ChildError, ChildTimeout
+from workers.children import Children
+from workers.data import DatasetCache, check_lengths
+from workers.interruption import Pruned
+from workers.lease import Lease
+from workers.service_client import Refused
+
+logger = logging.getLogger("layersweep.worker")
+
+Outcome = Literal["complete", "infeasible", "pruned", "failed"]
+
+TASKS = ("causal_lm",)
+"""What this worker executes; the other tasks come later and are refused by name."""
+
+INPUT_NAME = "tokens"
+OUTPUT_NAME = "logits"
+
+MEASURE = {"warmup_seconds": 0.2, "seconds": 1.5, "min_runs": 50}
+"""Of the untrained model: enough to judge constraints by."""
+
+REMEASURE = {"warmup_seconds": 0.2, "seconds": 3.0, "min_runs": 100}
+"""Of the trained model, the figures that are reported. It ends earlier once the median is certain."""
+
+INPUT_SETS = 4
+"""Batches of the validation part that a measurement rotates over, where there are so many."""
+
+SAMPLE_DIGITS = 5
+"""Decimals of the raw samples that are kept: hundredths of a microsecond."""
+
+CRASHES_AT_MOST = 2
+"""A child that crashes by itself so often in one attempt would do so again."""
+
+THREADED_RUNTIMES = ("onnxruntime",)
+"""Runtimes that compute on the CPU and take a number of threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a request to a child may take, in seconds, before the child counts as hung."""
+
+    prepare_seconds: float = 300
+    export_seconds: float = 600
+    build_seconds: float = 600
+    load_seconds: float = 120
+    run_seconds: float = 120
+    measure_seconds: float = 120
+    evaluate_seconds: float = 3600
+    silence_seconds: float = 300
+    """Of a training or an evaluation by the engine, which have no end that is known before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a trial ended, and all that was learnt of it."""
+
+    outcome: Outcome
+    reason: str | None
+    metrics: Mapping[str, float]
+    measurements: Mapping[str, dict[str, Any]]
+    log: str = ""
+
+
+class Ended(Exception):
+    """The trial ends here; `log` is what a child printed."""
+
+    def __init__(self, outcome: Outcome, reason: str, log: str = "") -> None:
+        super().__init__(reason)
+        self.outcome: Outcome = outcome
+        self.reason = reason
+        self.log = log
+
+
+@dataclass(slots=True)
+class Worksite:
+    """What an attempt works with: the same for all attempts of a worker, but for the folder."""
+
+    children: Children
+    datasets: DatasetCache
+    capabilities: Mapping[str, Any]
+    """Of the target that the lease names."""
+    folder: Path
+    """Empty, and removed after the attempt."""
+    limits: Limits = field(default_factory=Limits)
+
+
+def run_trial(lease: Mapping[str, Any], holder: Lease, site: Worksite) -> Finish:
+    """Execute the attempt that `lease` (as the service gave it) describes; `holder` keeps it and carries reports.
+
+    Raises Interrupted (LeaseLost, Cancelled, Drained), ChildDied where a child was killed from outside, Unreachable.
+    """
+    started_at = time.monotonic()
+    crashes = 0
+    while True:
+        attempt = _Attempt(lease, holder, site)
+        try:
+            attempt.run()
+            ended = None
+        except Ended as end:
+            ended = end
+        except Pruned as cause:
+            ended = Ended("pruned", str(cause))
+        except ChildDied as death:
+            crashes += 1
+            site.children.kill()
+            if death.killed_from_outside:
+                raise
+            if crashes < CRASHES_AT_MOST:
+                holder.log(f"{death}; trying once more\n{death.tail}")
+                logger.warning("trial %s: %s; trying once more", lease["trial"], death)
+                continue
+            ended = Ended("failed", f"{death}, {crashes} times: {_last_line(death.tail)}", death.tail)
+        except ChildTimeout as hang:
+            ended = Ended("failed", f"{hang}: it hung and was ended", hang.tail)
+        except ChildError as error:
+            if error.kind in ("internal", "out_of_memory"):
+                site.children.discard_model()
+            ended = Ended("failed", f"{_KINDS.get(error.kind, error.kind)}: {error.message}", error.tail)
+        except DataError as error:
+            ended = Ended("failed", str(error))
+        except Refused as refusal:
+            ended = Ended("failed", f"the dataset cannot be fetched: {refusal}")
+        attempt.metrics["device_seconds"] = time.monotonic() - started_at
+        return attempt.finish(ended)
+
+
+_KINDS = {
+    "build": "the engine cannot be built",
+    "out_of_memory": "out of memory",
+    "unsupported": "not supported by the target",
+    "invalid": "invalid",
+    "internal": "internal error",
+}
+
+
+class _Attempt:
+    """One pass through the phases, and what is known so far."""
+
+    def __init__(self, lease: Mapping[str, Any], holder: Lease, site: Worksite) -> None:
+        self._lease = lease
+        self._holder = holder
+        self._site = site
+        self._configuration: Mapping[str, Any] = lease["configuration"]
+        self._folder = site.folder
+        self._seconds: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
+        self.measurements: dict[str, dict[str, Any]] = {}
+
+    def run(self) -> None:
+        """All phases in order. Raises Ended where the trial ends before the last."""
+        parts = self._timed("check", self._check)
+        batches = evaluation_batches(load_tokens(parts["validation"]), **self._shape)
+        batches.save(self._folder / "validation.npz")
+        self._save_inputs(batches)
+
+        engine = self._timed("build", lambda: self._build("first"))
+        first = self._timed("measure", lambda: self._measure(engine, MEASURE))
+        self.measurements["latency_first"] = first
+        self._judge_hardware()
+
+        self._timed("train", lambda: self._train(parts))
+
+        self._timed("rebuild", lambda: self._export_and_build("final"))
+        final = self._timed("remeasure", self._remeasure)
+        self.measurements["latency_samples_ms"] = final
+
+        self._timed("evaluate", lambda: self._evaluate(parts, batches))
+        self._site.children.close_engine()
+
+    def finish(self, ended: Ended | None) -> Finish:
+        """The result so far, with the outcome that ended it."""
+        cost = {f"{phase}_seconds": seconds for phase, seconds in self._seconds.items()}
+        metrics = {name: value for name, value in self.metrics.items() if math.isfinite(value)}
+        measurements = {**self.measurements, "cost": cost}
+        if ended is None:
+            return Finish("complete", None, metrics, measurements)
+        return Finish(ended.outcome, ended.reason[:4000], metrics, measurements, ended.log)
+
+    # --- phases -----------------------------------------------------------------------------------------------------
+
+    def _check(self) -> dict[str, Path]:
+        """Can this be done here at all? Answers the files of the dataset's parts."""
+        task, model, dataset = self._configuration["task"], self._configuration["model"], self._lease["dataset"]
+        if task not in TASKS:
+            raise Ended("infeasible", f"this worker executes {', '.join(TASKS)}, not {task}")
+        if broken := models.broken_rules(model):
+            raise Ended("failed", f"the model breaks a rule: {broken[0].message}")
+        if lack := models.unsupported(model, self._site.capabilities):
+            raise Ended("infeasible", lack)
+        if dataset is None or dataset["task"] != task:
+            raise Ended("failed", f"{task} needs a dataset of its kind; the lease names {dataset and dataset['name']}")
+        for section in ("training", "inference"):
+            check_lengths(dataset, self._configuration[section]["sequence_length"])
+        interruption = self._holder.interruption
+        return {name: self._site.datasets.part(dataset, name, interruption) for name in ("training", "validation")}
+
+    def _build(self, name: str) -> Child:
+        """Random weights → ONNX → engine; answers the process that has it loaded, once it was seen to be the model."""
+        prepared = self._ask_model("prepare", {"configuration": self._configuration}, self._site.limits.prepare_seconds)
+        self.metrics["parameter_count"] = prepared["parameter_count"]
+        shape = self._configuration["inference"]
+        self.metrics["flops"] = models.flops(
+            self._configuration["model"], shape["batch_size"], shape["sequence_length"]
+        )
+        self._export_and_build(name)
+        engine = self._load(name)
+        self._check_parity(engine, name)
+        return engine
+
+    def _export_and_build(self, name: str) -> None:
+        onnx, limits = self._folder / f"{name}.onnx", self._site.limits
+        arguments = {
+            "path": str(onnx),
+            "loss_path": str(self._folder / "loss.onnx"),
+            "opset": self._site.capabilities["opset"],
+        }
+        exported = self._ask_model("export", arguments, limits.export_seconds)
+        self._seconds[f"export_{name}"] = exported["seconds"]
+        built = self._ask(
+            self._site.children.builder(),
+            "build",
+            {
+                "runtime": self._lease["runtime"],
+                "onnx": str(onnx),
+                "engine": str(self._engine_path(name)),
+                "options": {},
+            },
+            timeout_seconds=limits.build_seconds,
+        )
+        self._take_metrics(built)
+
+    def _measure(self, engine: Child, options: Mapping[str, float]) -> dict[str, Any]:
+        """Latency of the loaded engine; answers all that was measured."""
+        measured = self._ask(
+            engine,
+            "measure",
+            {"inputs": str(self._folder / "measure.npz"), "options": options},
+            timeout_seconds=self._site.limits.measure_seconds,
+        )
+        self._take_metrics(measured)
+        self.metrics["throughput_per_s"] = measured["runs_per_s"] * self._configuration["inference"]["batch_size"]
+        samples = [round(sample, SAMPLE_DIGITS) for sample in measured.pop("samples_ms")]
+        self.measurements["environment"] = {**measured.pop("environment"), "target": self._lease["target_key"]}
+        self.measurements["memory"] = {
+            name: self.metrics[name] for name in declared.METRICS if name.endswith("_bytes") and name in self.metrics
+        }
+        return {**measured, "samples_ms": samples}
+
+    def _judge_hardware(self) -> None:
+        """End the trial if a constraint that is known by now is broken: nothing is trained for it."""
+        values = {**_named(self._configuration), **self.metrics}
+        for text in self._lease["constraints"]:
+            constraint = parse_constraint(text)
+            if constraint.stage == "quality":
+                continue
+            violation = constraint.violation(values)
+            if violation is not None and violation > 0:
+                found = ", ".join(f"{name} = {values[name]:.6g}" for name in constraint.metrics)
+                raise Ended("infeasible", f"{text} is broken by {violation:.4g}: {found}")
+
+    def _train(self, parts: Mapping[str, Path]) -> None:
+        self._site.children.close_engine()
+        trained = self._ask(
+            self._site.children.model(),
+            "train",
+            {name: str(path) for name, path in parts.items()},
+            timeout_seconds=None,
+            silence_seconds=self._site.limits.silence_seconds,
+            on_progress=self._on_training,
+        )
+        self.metrics["train_seconds"] = trained["seconds"]
+        self.measurements["training"] = trained
+        if trained["reason"]:
+            self._holder.log(f"step {trained['steps']}: {trained['reason']}")
+        if trained["stopped"] == "diverged":
+            raise Ended("pruned", trained["reason"])
+        if trained["stopped"] == "non_finite":
+            raise Ended("failed", trained["reason"])
+
+    def _remeasure(self) -> dict[str, Any]:
+        return self._measure(self._load("final"), REMEASURE)
+
+    def _evaluate(self, parts: Mapping[str, Path], batches: Batches) -> None:
+        """Parity of the trained engine, then its loss, the reference's, and that on as many training windows."""
+        engine = self._engine
+        self._check_parity(engine, "final")
+        validation = str(self._folder / "validation.npz")
+        sums = self._ask(
+            engine,
+            "loss",
+            {"loss_graph": str(self._folder / "loss.onnx"), "batches": validation},
+            timeout_seconds=None,
+            silence_seconds=self._site.limits.silence_seconds,
+            on_progress=lambda progress: self._holder.progress(**progress),
+        )
+        limit = self._site.limits.evaluate_seconds
+        reference = self._ask_model("evaluate", {"batches": validation}, limit)
+        evaluation_batches(
+            load_tokens(parts["training"]), **self._shape, windows_at_most=int((batches.weights[..., 0] > 0).sum())
+        ).save(self._folder / "training.npz")
+        training = self._ask_model("evaluate", {"batches": str(self._folder / "training.npz")}, limit)
+        loss = sums["loss_sum"] / sums["weight_sum"]
+        self.metrics |= {
+            "validation_loss": loss,
+            "reference_loss": reference["loss"],
+            "precision_gap": loss - reference["loss"],
+            "training_loss": training["loss"],
+            "generalization_gap": reference["loss"] - training["loss"],
+            "accuracy": sums["correct"] / sums["weight_sum"],
+        }
+        if self._lease["dataset"]["facts"].get("tokenizer") == "byte":
+            self.metrics["bits_per_byte"] = loss / math.log(2)
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def _timed(self, phase: str, work: Callable[[], Any]) -> Any:
+        self._holder.interruption.check()
+        self._holder.phase(phase)
+        started_at = time.monotonic()
+        try:
+            return work()
+        finally:
+            self._seconds[phase] = time.monotonic() - started_at
+
+    def _load(self, name: str) -> Child:
+        """A fresh process with the engine loaded."""
+        self._engine = self._site.children.fresh_engine()
+        runtime = self._lease["runtime"]
+        options = {"threads": self._site.children.threads} if runtime in THREADED_RUNTIMES else {}
+        loaded = self._ask(
+            self._engine,
+            "load",
+            {"runtime": runtime, "engine": str(self._engine_path(name)), "options": options},
+            timeout_seconds=self._site.limits.load_seconds,
+        )
+        self._take_metrics(loaded)
+        built = ("weights_bytes", "activation_bytes", "io_bytes")
+        self.metrics["memory_bytes"] = sum(self.metrics[name] for name in built)
+        return self._engine
+
+    def _check_parity(self, engine: Child, name: str) -> None:
+        """Hold the engine's logits against PyTorch's on a batch of validation inputs."""
+        inputs, ours, theirs = (self._folder / f"{each}.npz" for each in ("parity", "engine", "reference"))
+        limits, dtype = self._site.limits, self._configuration["model"]["dtype"]
+        arguments = {"inputs": str(inputs), "outputs": str(ours)}
+        self._ask(engine, "run", arguments, timeout_seconds=limits.run_seconds)
+        self._ask_model("reference", {"inputs": str(inputs), "outputs": str(theirs)}, limits.run_seconds)
+        found = parity.compare_files(ours, theirs, OUTPUT_NAME)
+        self.metrics |= {"parity_error": found.error, "parity_error_worst": found.worst}
+        tolerance = parity.TOLERANCES[dtype]
+        kept = found.kept(dtype)
+        measured = {"error": found.error, "worst": found.worst} if math.isfinite(found.error + found.worst) else {}
+        self.measurements["parity"] = {
+            **self.measurements.get("parity", {}),
+            name: measured,
+            "tolerance": tolerance,
+            "tolerance_worst": tolerance * parity.WORST_TOKEN_FACTOR,
+        }
+        if not kept:
+            raise Ended(
+                "failed",
+                f"parity: the engine's logits are off by {found.error:.3g} ({found.worst:.3g} at the worst token) where "
+                f"{dtype} allows {tolerance:g} ({tolerance * parity.WORST_TOKEN_FACTOR:g}): it computes another function",
+            )
+
+    def _save_inputs(self, batches: Batches) -> None:
+        """The batch that parity is judged on, and those that a measurement rotates over."""
+        np.savez(self._folder / "parity.npz", allow_pickle=False, **{INPUT_NAME: batches.inputs[0]})
+        np.savez(self._folder / "measure.npz", allow_pickle=False, **{INPUT_NAME: batches.inputs[:INPUT_SETS]})
+
+    def _on_training(self, progress: dict[str, Any]) -> None:
+        """Pass on a point of the curve, or only how far it is."""
+        fraction = min(1.0, progress.pop("fraction"))
+        self._holder.progress(
+            progress if "learning_rate" in progress else None, step=progress["step"], fraction=round(fraction, 4)
+        )
+
+    def _ask_model(self, verb: str, arguments: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        return self._ask(self._site.children.model(), verb, arguments, timeout_seconds=timeout_seconds)
+
+    def _ask(self, child: Child, verb: str, arguments: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+        return child.request(verb, arguments, interruption=self._holder.interruption, **options)
+
+    def _take_metrics(self, result: Mapping[str, Any]) -> None:
+        self.metrics |= {name: value for name, value in result.items() if name in declared.METRICS and value is not None}
+
+    def _engine_path(self, name: str) -> Path:
+        return self._folder / f"{name}.engine"
+
+    @property
+    def _shape(self) -> dict[str, int]:
+        inference = self._configuration["inference"]
+        return {"sequence_length": inference["sequence_length"], "batch_size": inference["batch_size"]}
+
+
+def _named(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by the names that constraints use: bare below `model`, else with their section."""
+    named = dict(configuration["model"])
+    for section in ("training", "inference"):
+        named |= {f"{section}.{name}": value for name, value in configuration[section].items()}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"

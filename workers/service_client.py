@@ -1,0 +1,173 @@
+"""The worker's side of the HTTP contract: one method a call, two kinds of failure.
+
+    ServiceFailure
+    ├── Unreachable   no answer, or one that says "later" (429, 5xx): try again
+    └── Refused       the service understood and said no; `status` says how
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+
+Answer = TypeVar("Answer")
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+RETRYABLE = frozenset({429, 500, 502, 503, 504})
+
+
+class ServiceFailure(Exception):
+    """A call that did not succeed."""
+
+
+class Unreachable(ServiceFailure):
+    """The service did not answer, or cannot now."""
+
+
+class Refused(ServiceFailure):
+    """The service's answer is no."""
+
+    def __init__(self, status: int, type: str, detail: str) -> None:
+        super().__init__(f"{detail} (HTTP {status})")
+        self.status = status
+        self.type = type
+        self.detail = detail
+
+    @property
+    def lease_is_lost(self) -> bool:
+        """True where a call about an attempt says that the attempt does not hold its trial any more."""
+        return self.status in (404, 409, 410)
+
+
+def backoff(first_seconds: float = 0.25, most_seconds: float = 10.0) -> Iterator[float]:
+    """Seconds to wait before each next try: doubling, with jitter, so that many workers do not come at once."""
+    seconds = first_seconds
+    while True:
+        yield seconds * random.uniform(0.7, 1.3)
+        seconds = min(2 * seconds, most_seconds)
+
+
+def persistently(call: Callable[[], Answer], *, seconds: float, wait: Callable[[float], Any] = time.sleep) -> Answer:
+    """Make a call again and again until it is answered; raise the last Unreachable after `seconds`.
+
+    `wait` sleeps between tries; a true result of it ("stop now") leaves one last try.
+    """
+    deadline = time.monotonic() + seconds
+    for delay in backoff():
+        try:
+            return call()
+        except Unreachable:
+            if time.monotonic() + delay > deadline:
+                raise
+        if wait(delay):
+            deadline = time.monotonic()
+    raise AssertionError("backoff never ends")
+
+
+class ServiceClient:
+    """Calls of a worker. Thread-safe: the lease's thread and the attempt's use one client."""
+
+    def __init__(self, server: str, token: str | None = None, *, transport: httpx2.BaseTransport | None = None) -> None:
+        self.server = server.rstrip("/")
+        self._http = httpx2.Client(
+            base_url=self.server,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            transport=transport,
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def register(self, registration: dict[str, Any]) -> dict[str, Any]:
+        """Register the worker; its id, the lease's and the heartbeat's seconds, and its targets' keys."""
+        return self._post("/v1/workers", registration).json()
+
+    def claim(self, worker: str, wait_seconds: float) -> dict[str, Any] | None:
+        """The next lease, or None if there is none within `wait_seconds`."""
+        response = self._post(
+            "/v1/leases",
+            {"worker": worker},
+            headers={"Prefer": f"wait={wait_seconds:.0f}"},
+            timeout=httpx2.Timeout(ANSWER_SECONDS + wait_seconds, connect=CONNECT_SECONDS),
+        )
+        return response.json() if response.status_code != 204 and response.content else None
+
+    def heartbeat(self, trial: str, attempt: int) -> dict[str, Any]:
+        return self._post(f"/v1/leases/{trial}/{attempt}:heartbeat", {}).json()
+
+    def report(self, trial: str, attempt: int, report: dict[str, Any]) -> dict[str, Any]:
+        return self._post(f"/v1/leases/{trial}/{attempt}:report", report).json()
+
+    def finish(self, trial: str, attempt: int, finish: dict[str, Any]) -> None:
+        self._post(f"/v1/leases/{trial}/{attempt}:finish", finish)
+
+    def release(self, trial: str, attempt: int, reason: str, *, charge: bool) -> None:
+        self._post(f"/v1/leases/{trial}/{attempt}:release", {"reason": reason[:4000], "charge": charge})
+
+    def download(self, dataset: str, part: str, path: Path, *, check: Callable[[], None] = lambda: None) -> str:
+        """Write a part of a dataset to `path`, whole or not at all; the SHA-256 of what came, as hexadecimal digits.
+
+        `check` is called between chunks and may raise to give up.
+        """
+        digest = hashlib.sha256()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with (
+                os.fdopen(descriptor, "wb") as file,
+                _failures(),
+                self._http.stream("GET", f"/v1/datasets/{dataset}/content", params={"part": part}) as response,
+            ):
+                if response.status_code >= 400:
+                    response.read()
+                _raise_for(response)
+                for chunk in response.iter_bytes(1 << 20):
+                    check()
+                    digest.update(chunk)
+                    file.write(chunk)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return digest.hexdigest()
+
+    def _post(self, path: str, body: dict[str, Any], **options: Any) -> httpx2.Response:
+        with _failures():
+            response = self._http.post(path, json=body, **options)
+        _raise_for(response)
+        return response
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except httpx2.TransportError as error:
+        raise Unreachable(str(error) or type(error).__name__) from error
+
+
+def _raise_for(response: httpx2.Response) -> None:
+    status = response.status_code
+    if status < 400:
+        return
+    problem: dict[str, Any] = {}
+    with contextlib.suppress(ValueError):
+        body = response.json()
+        problem = body if isinstance(body, dict) else {}
+    detail = str(problem.get("detail") or response.reason_phrase or "no reason given")
+    for item in problem.get("errors") or []:
+        detail += f"; {item.get('pointer', '')}: {item.get('detail', '')}"
+    if status in RETRYABLE:
+        raise Unreachable(f"{detail} (HTTP {status})")
+    raise Refused(status, str(problem.get("type", "")), detail)

@@ -1,0 +1,315 @@
+"""The training loop: AdamW, warm-up and cosine decay, clipping, best checkpoint, patience, divergence.
+
+Everything random comes from `training.seed`: the same configuration gives the same losses, bit for bit, on the same
+machine with the same number of threads (but not with a budget in seconds, whose steps depend on the machine).
+
+Legend: B sequences of a step, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from layers.training import step_count
+from workers.batches import Batches, DataError
+from workers.reference import score
+
+Stopped = Literal["budget", "patience", "diverged", "non_finite", "asked"]
+
+REPORTS = 100
+"""Points of a training curve, beside those where the validation loss was taken."""
+
+WARMUP_STEPS = 100
+WARMUP_SHARE = 0.2
+"""Warm-up where the configuration names none (a budget in seconds): so many steps, at most this share of the budget."""
+
+DIVERGED_FACTOR = 2.0
+"""Diverged: the running mean of the training loss is this many times what guessing, or the untrained model, scores."""
+
+RUNNING_MEAN_STEPS = 20
+
+STEPS_A_CUDA_READ = 10
+"""Losses are read from a GPU so many steps at a time: reading each would wait for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of the curve. Losses in nats a token; `seconds` since training began; `fraction` of the budget."""
+
+    step: int
+    tokens: int
+    seconds: float
+    fraction: float
+    learning_rate: float
+    training_loss: float | None = None
+    """Mean over the steps since the point before."""
+    validation_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a training went. The module holds the weights of `best_step`, unless it diverged or was stopped."""
+
+    stopped: Stopped
+    reason: str
+    steps: int
+    tokens: int
+    seconds: float
+    best_step: int
+    best_validation_loss: float | None
+
+
+class Training:
+    """One training of one module, in place.
+
+    `training` is the completed section of a configuration. `tokens` is the training part, `validation` the fixed sample
+    of the validation part by which the best checkpoint is chosen. On a GPU the products are computed in bfloat16 (float16
+    with loss scaling where the GPU has no bfloat16); weights and their update stay float32.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        tokens: NDArray[Any],
+        validation: Batches,
+        training: Mapping[str, Any],
+        *,
+        vocabulary_size: int,
+        device: torch.device,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._module = module
+        self._tokens = tokens
+        self._validation = validation
+        self._training = training
+        self._vocabulary_size = vocabulary_size
+        self._device = device
+        self._clock = clock
+        self._batch: tuple[int, int] = (training["batch_size"], training["sequence_length"])
+        if len(tokens) <= self._batch[1]:
+            raise DataError(f"{len(tokens)} training tokens are too few for sequences of {self._batch[1]}")
+        self._steps = step_count(training)
+        self._optimizer = _optimizer(module, training, fused=device.type in ("cpu", "cuda"))
+        self._parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        self._half = _half_precision(device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._half == torch.float16)
+        self._unread: list[torch.Tensor] = []
+        self._since_report: list[float] = []
+        self._watch = _Watch(vocabulary_size)
+
+    def run(
+        self,
+        report: Callable[[Point], None],
+        *,
+        alive: Callable[[int, float], None] = lambda step, fraction: None,
+        stop: threading.Event | None = None,
+    ) -> Trained:
+        """Train to the end of the budget, or until something ends it before.
+
+        `report` is told each point of the curve, `alive` each step with the fraction of the budget that is used.
+        `stop` can be set by another thread; training then ends after the step that it is in.
+        """
+        training, device = self._training, self._device
+        # Of the global generator, from which dropout draws; batches have a generator of their own.
+        torch.manual_seed(derived_seed(training["seed"], "dropout"))
+        windows = np.random.default_rng(derived_seed(training["seed"], "batches"))
+        best = _Best(training["patience"])
+        started_at = self._clock()
+        step, learning_rate, warmed_up_at, reported = 0, 0.0, 0.0, 0
+        self._module.train()
+
+        def point(**losses: float) -> Point:
+            seconds = self._clock() - started_at
+            tokens = step * self._batch[0] * self._batch[1]
+            return Point(step, tokens, seconds, self._fraction(step, seconds), learning_rate, **losses)
+
+        def ended(stopped: Stopped, reason: str) -> Trained:
+            now = point()
+            return Trained(stopped, reason, step, now.tokens, now.seconds, best.step, best.loss)
+
+        while True:
+            fraction = self._fraction(step, self._clock() - started_at)
+            warmth = self._warmth(step, fraction)
+            if warmth < 1:
+                warmed_up_at = fraction
+            learning_rate = self._learning_rate(warmth, fraction, warmed_up_at)
+            self._step(self._window_batch(windows), learning_rate)
+            step += 1
+            fraction = self._fraction(step, self._clock() - started_at)
+            alive(step, fraction)
+            last = fraction >= 1
+            evaluating = last or step % training["eval_every"] == 0
+            reporting = evaluating or int(fraction * REPORTS) > reported
+            if reporting or device.type == "cpu" or len(self._unread) >= STEPS_A_CUDA_READ:
+                if (trouble := self._read(step, warm=warmth >= 1)) is not None:
+                    return ended(*trouble)
+            if evaluating:
+                loss = score(self._module, self._validation, device, vocabulary_size=self._vocabulary_size).loss
+                if not math.isfinite(loss):
+                    return ended("non_finite", f"the validation loss is not finite at step {step}")
+                best.take(step, loss, self._module, last=last)
+                report(point(training_loss=self._mean(), validation_loss=loss))
+            elif reporting:
+                report(point(training_loss=self._mean()))
+            reported = max(reported, int(fraction * REPORTS))
+            if stop is not None and stop.is_set():
+                return ended("asked", "stopped as asked")
+            if last or best.patience_is_over:
+                best.restore(self._module)
+                if last:
+                    return ended("budget", "")
+                return ended("patience", f"no new best validation loss in {training['patience']} evaluations")
+
+    def _step(self, batch: tuple[torch.Tensor, torch.Tensor], learning_rate: float) -> None:
+        """One step of the optimizer on inputs and targets [B, T]."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        inputs_BT, targets_BT = batch
+        autocast = torch.autocast(self._device.type, self._half) if self._half else contextlib.nullcontext()
+        with autocast:
+            logits_BTV = self._module(inputs_BT)
+        loss = functional.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.flatten())
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        if self._training["gradient_clip"] > 0:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, self._training["gradient_clip"])
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._unread.append(loss.detach())
+
+    def _window_batch(self, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random windows of the training part: inputs int32 and next-token targets int64, [B, T]."""
+        size, length = self._batch
+        starts = generator.integers(0, len(self._tokens) - length, size)
+        windows = torch.from_numpy(self._tokens[starts[:, None] + np.arange(length + 1)].astype(np.int64))
+        inputs_BT, targets_BT = windows[:, :-1].int().contiguous(), windows[:, 1:].contiguous()
+        return inputs_BT.to(self._device), targets_BT.to(self._device)
+
+    def _read(self, step: int, *, warm: bool) -> tuple[Stopped, str] | None:
+        """Read the losses of the steps up to `step`; what is wrong with them, if something is."""
+        losses = torch.stack(self._unread).tolist() if self._unread else []
+        self._unread.clear()
+        self._since_report += losses
+        for number, loss in enumerate(losses, step - len(losses) + 1):
+            if (trouble := self._watch.feed(number, loss, warm=warm)) is not None:
+                return trouble
+        return None
+
+    def _mean(self) -> float:
+        mean = sum(self._since_report) / len(self._since_report)
+        self._since_report.clear()
+        return mean
+
+    def _fraction(self, step: int, seconds: float) -> float:
+        """How much of the budget is used."""
+        if self._steps is not None:
+            return step / self._steps
+        return max(0.0, seconds / self._training["seconds"])
+
+    def _warmth(self, step: int, fraction: float) -> float:
+        """How far the warm-up is; 1 or more when it is over."""
+        warmup_steps = self._training.get("warmup_steps")
+        if warmup_steps is None:
+            return max((step + 1) / (WARMUP_STEPS + 1), fraction / WARMUP_SHARE)
+        return (step + 1) / (warmup_steps + 1)
+
+    def _learning_rate(self, warmth: float, fraction: float, warmed_up_at: float) -> float:
+        """Linear to the highest rate, then a half cosine over what is left of the budget to the lowest."""
+        highest, lowest = self._training["learning_rate"], self._training["min_learning_rate"]
+        if warmth < 1:
+            return highest * warmth
+        progress = min(1.0, (fraction - warmed_up_at) / (1 - warmed_up_at)) if warmed_up_at < 1 else 1.0
+        return lowest + 0.5 * (1 + math.cos(math.pi * progress)) * (highest - lowest)
+
+
+class _Watch:
+    """Looks at every training loss: is it finite, and does it run away?"""
+
+    def __init__(self, vocabulary_size: int) -> None:
+        self._guessing = math.log(vocabulary_size)
+        self._initial: float | None = None
+        self._mean = 0.0
+        self._count = 0
+
+    def feed(self, step: int, loss: float, *, warm: bool) -> tuple[Stopped, str] | None:
+        if not math.isfinite(loss):
+            return "non_finite", f"the training loss is not finite at step {step}"
+        if self._initial is None:
+            self._initial = loss
+        self._count += 1
+        self._mean += (loss - self._mean) / min(self._count, RUNNING_MEAN_STEPS)
+        limit = DIVERGED_FACTOR * max(self._initial, self._guessing)
+        if warm and self._count >= RUNNING_MEAN_STEPS and self._mean > limit:
+            return "diverged", (
+                f"diverged at step {step}: the running mean of the training loss is {self._mean:.3g} nats, "
+                f"above {limit:.3g}, twice what the untrained model or guessing scores"
+            )
+        return None
+
+
+class _Best:
+    """The weights of the lowest validation loss, and how many evaluations ago that was."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._weights: dict[str, torch.Tensor] | None = None
+        self._waited = 0
+        self.step = 0
+        self.loss: float | None = None
+
+    def take(self, step: int, loss: float, module: nn.Module, *, last: bool) -> None:
+        if self.loss is not None and loss >= self.loss:
+            self._waited += 1
+            return
+        self.step, self.loss, self._waited = step, loss, 0
+        # The module itself holds the last weights: a copy would only cost.
+        self._weights = None if last else {k: v.detach().to("cpu", copy=True) for k, v in module.state_dict().items()}
+
+    @property
+    def patience_is_over(self) -> bool:
+        return 0 < self._patience <= self._waited
+
+    def restore(self, module: nn.Module) -> None:
+        if self._weights is not None:
+            module.load_state_dict(self._weights)
+
+
+def derived_seed(seed: int, use: str) -> int:
+    """A seed for one use of randomness, so that initial weights, batches and dropout do not share a sequence."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {use}".encode()).digest()[:8]) >> 1
+
+
+def _optimizer(module: nn.Module, training: Mapping[str, Any], *, fused: bool) -> torch.optim.AdamW:
+    """AdamW that decays matrices and leaves vectors (biases, norms) alone."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training["weight_decay"]},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=training["learning_rate"],
+        betas=(training["beta1"], training["beta2"]),
+        fused=fused,
+    )
+
+
+def _half_precision(device: torch.device) -> torch.dtype | None:
+    """The type in which products are computed; None where everything stays float32."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
