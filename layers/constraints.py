@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from layers import syntax
 from layers.base import Scalar
-from layers.expressions import EvaluationError, Evaluate, Expression, ExpressionError, compile_tree, number, parse
+from layers.expressions import Evaluate, EvaluationError, Expression, ExpressionError, compile_tree, number, parse
 from layers.metrics import METRICS, STAGES, Stage
 from layers.problems import did_you_mean
 
@@ -17,7 +17,7 @@ BOUNDS = ("<=", "<", ">=", ">")
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """One comparison, such as `latency_ms_p99 <= 2.0`. `stage` says when it can be judged: by the latest metric in it."""
+    """One comparison, such as `latency_ms_p99 <= 2.0`. `stage`, by the latest metric in it: when it can be judged."""
 
     text: str
     expression: Expression = field(compare=False, repr=False)
@@ -34,8 +34,8 @@ class Constraint:
     def violation(self, values: Mapping[str, Scalar]) -> float | None:
         """How far it is broken, in its own unit (<= 0: kept), or None where a name that it needs has no value.
 
-        `values` holds metrics and parameters by name (`layers.space.flatten` makes them of a configuration). What cannot
-        be calculated (a division by zero) or is not a number breaks it.
+        `values` holds metrics and parameters by name (`layers.space.flatten` makes them of a configuration). What
+        cannot be calculated (a division by zero) or is not a number breaks it.
         """
         if any(name not in values for name in self.expression.names):
             return None

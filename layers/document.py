@@ -113,24 +113,38 @@ class FieldReader:
         """The objectives, each with its goal. `has_metric` says why a metric cannot be had, or None."""
         written = self._list("objectives", "give 1 or more, for example [{metric: latency_ms_p50}]")
         if not written and "objectives" not in self._document:
-            self._problems.add("/objectives", "the sweep has no objectives", "give 1 or more, for example [{metric: latency_ms_p50}]")
+            self._problems.add(
+                "/objectives", "the sweep has no objectives", "give 1 or more, for example [{metric: latency_ms_p50}]"
+            )
         elif isinstance(self._document["objectives"], list) and not written:
-            self._problems.add("/objectives", "the list of objectives is empty", "give 1 or more, for example [{metric: latency_ms_p50}]")
+            self._problems.add(
+                "/objectives",
+                "the list of objectives is empty",
+                "give 1 or more, for example [{metric: latency_ms_p50}]",
+            )
         if len(written) > MAX_OBJECTIVES:
-            self._problems.add("/objectives", f"{len(written)} objectives", f"give at most {MAX_OBJECTIVES}: make the others constraints")
+            self._problems.add(
+                "/objectives",
+                f"{len(written)} objectives",
+                f"give at most {MAX_OBJECTIVES}: make the others constraints",
+            )
         objectives: list[dict[str, str]] = []
         for index, item in enumerate(written[:MAX_OBJECTIVES]):
             objective = self._objective(below("/objectives", index), item, has_metric)
             if objective is None:
                 continue
             if any(objective["metric"] == other["metric"] for other in objectives):
-                self._problems.add(below("/objectives", index), f"{objective['metric']} is an objective already", "leave it out")
+                self._problems.add(
+                    below("/objectives", index), f"{objective['metric']} is an objective already", "leave it out"
+                )
             objectives.append(objective)
         return tuple(objectives)
 
     def _objective(self, pointer: str, item: Any, has_metric: Callable[[str], str | None]) -> dict[str, str] | None:
         if not isinstance(item, Mapping):
-            self._problems.add(pointer, f"{shown(item)} is not an objective", "write {metric: latency_ms_p50, goal: minimize}")
+            self._problems.add(
+                pointer, f"{shown(item)} is not an objective", "write {metric: latency_ms_p50, goal: minimize}"
+            )
             return None
         self._known(pointer, item, ("metric", "goal"))
         metric, goal = item.get("metric"), item.get("goal")
@@ -138,7 +152,9 @@ class FieldReader:
             detail = f"{shown(metric)} is not a metric" if "metric" in item else "the objective names no metric"
             near = did_you_mean(str(metric), METRICS)
             listed = f"one of: {', '.join(METRICS)}"
-            self._problems.add(below(pointer, "metric"), detail, f"{near} {listed}" if near.startswith("did") else listed)
+            self._problems.add(
+                below(pointer, "metric"), detail, f"{near} {listed}" if near.startswith("did") else listed
+            )
             return None
         lacking = has_metric(metric)
         if lacking is not None:
@@ -165,10 +181,16 @@ class FieldReader:
         written = self._mapping("search", ("sampler", "seed", "reuse"))
         sampler = written.get("sampler", "auto")
         if sampler not in SAMPLERS:
-            self._problems.add("/search/sampler", f"{shown(sampler)} is not a sampler", f"one of: {', '.join(SAMPLERS)}")
+            self._problems.add(
+                "/search/sampler", f"{shown(sampler)} is not a sampler", f"one of: {', '.join(SAMPLERS)}"
+            )
             sampler = "auto"
         seed = self._integer("/search", written, "seed", 0, 0, MAX_SEED)
-        return {"sampler": sampler, "seed": seed, "reuse": self._boolean("/search/reuse", written.get("reuse", True), True)}
+        return {
+            "sampler": sampler,
+            "seed": seed,
+            "reuse": self._boolean("/search/reuse", written.get("reuse", True), True),
+        }
 
     def target_runtime(self) -> str | None:
         written = self._mapping("target", ("runtime",))
@@ -204,12 +226,16 @@ class FieldReader:
     def _known(self, pointer: str, written: Mapping[Any, Any], fields: Iterable[str]) -> None:
         for key in written:
             if key not in fields:
-                self._problems.add(below(pointer, key), f"{shown(key)} is not a field here", did_you_mean(str(key), fields))
+                self._problems.add(
+                    below(pointer, key), f"{shown(key)} is not a field here", did_you_mean(str(key), fields)
+                )
 
     def _mapping(self, field: str, fields: tuple[str, ...]) -> Mapping[Any, Any]:
         written = self._document.get(field, {})
         if not isinstance(written, Mapping):
-            self._problems.add(f"/{field}", f"{shown(written)} is not a mapping", f"give {', '.join(fields)} below it, or leave it out")
+            self._problems.add(
+                f"/{field}", f"{shown(written)} is not a mapping", f"give {', '.join(fields)} below it, or leave it out"
+            )
             return {}
         self._known(f"/{field}", written, fields)
         return cast("Mapping[Any, Any]", written)
@@ -225,10 +251,19 @@ class FieldReader:
             return items[:most]
         return items
 
-    def _integer(self, pointer: str, written: Mapping[Any, Any], field: str, default: int, least: int, most: int) -> int:
+    def _integer(
+        self, pointer: str, written: Mapping[Any, Any], field: str, default: int, least: int, most: int
+    ) -> int:
         value = written.get(field, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or value != int(value):
-            self._problems.add(below(pointer, field), f"{shown(value)} is not in range", f"an integer from {least} to {most:,}")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not least <= value <= most
+            or value != int(value)
+        ):
+            self._problems.add(
+                below(pointer, field), f"{shown(value)} is not in range", f"an integer from {least} to {most:,}"
+            )
             return default
         return int(value)
 
@@ -240,7 +275,11 @@ class FieldReader:
 
 
 def _is_number(value: object, low: float, high: float, *, above: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float) or (isinstance(value, float) and math.isnan(value)):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or (isinstance(value, float) and math.isnan(value))
+    ):
         return False
     return (low < value if above else low <= value) and value <= high
 

@@ -16,7 +16,8 @@ from typing import Literal, cast
 
 from layers import syntax
 from layers.base import Scalar
-from layers.syntax import MAX_INTEGER, ExpressionError, Node
+from layers.syntax import Node
+from layers.tokens import MAX_INTEGER, ExpressionError
 
 __all__ = ["EvaluationError", "Expression", "ExpressionError", "Kind", "MissingName", "parse"]
 
@@ -220,7 +221,7 @@ def compile_tree(node: Node) -> Evaluate:
             return _compile_name(path)
         case syntax.Negative():
             operand = compile_tree(node.operand)
-            return lambda values: _calculated("-", operator.neg, number(operand(values)))
+            return lambda values: _bounded(-number(operand(values)))
         case syntax.Arithmetic():
             return _compile_arithmetic(node)
         case syntax.Comparison():

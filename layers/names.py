@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
-from layers.base import REQUIRED, Parameter
+from layers.base import REQUIRED, Parameter, Scalar
 from layers.expressions import Expression
 from layers.model import APPLIES, DECLARATIONS, LATER
 from layers.problems import did_you_mean
@@ -59,12 +59,10 @@ def complete_names(expression: Expression, others: Iterable[str] = ()) -> Expres
     return expression.renamed(lambda name: full_name(name, known))
 
 
-def default_of(name: str, given: Callable[[str], bool]) -> bool | int | float | str | None:
-    """The default of a parameter that the document does not give, where it is one value: else None."""
+def default_of(name: str) -> Scalar | None:
+    """The default of a parameter where that is one value, whatever the other parameters are; else None."""
     declared = DECLARED[name]
-    if given(name) or name in APPLIES or declared.default is REQUIRED:
-        return None
-    return declared.default
+    return None if name in APPLIES or declared.default is REQUIRED else declared.default
 
 
 def unknown_parameter(path: str, section: str) -> tuple[str, str]:

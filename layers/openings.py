@@ -1,16 +1,16 @@
-"""One parameter of a sweep document: a value, `{values}`, `{min, max, step?, log?}` or `{derived}`, each with an optional `when`."""
+"""One parameter of a sweep document: a value, {values}, {min, max, step?, log?} or {derived}, perhaps with `when`."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from layers.base import Parameter, ParameterError, Scalar
 from layers.expressions import Expression, ExpressionError, Kind, parse
-from layers.problems import Problems, below, did_you_mean, shown
+from layers.problems import Problem, Problems, below, did_you_mean, shown
 
 FIELDS = ("value", "values", "min", "max", "step", "log", "derived", "when")
 MAX_VALUES = 10_000
@@ -43,7 +43,8 @@ class OpenParameter:
         """How many values it can take; None for a continuous one."""
         if self.kind == "values":
             return len(self.values)
-        assert self.low is not None and self.high is not None
+        assert self.low is not None
+        assert self.high is not None
         if self.step is None:
             return None
         return _grid_size(self.low, self.high, self.step)
@@ -60,7 +61,8 @@ class OpenParameter:
             yield self._at(index)
 
     def _at(self, index: int) -> int | float:
-        assert self.low is not None and self.step is not None
+        assert self.low is not None
+        assert self.step is not None
         value = self.low + index * self.step
         # 0.1 + 2 * 0.1 is 0.30000000000000004: a step means the decimal number.
         return value if isinstance(value, int) else float(f"{value:.12g}")
@@ -72,14 +74,22 @@ class OpenParameter:
                 if known == value and isinstance(known, bool) is isinstance(value, bool):
                     return known
             raise ValueError(f"{shown(value)} is not among its values")
-        assert self.low is not None and self.high is not None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+        assert self.low is not None
+        assert self.high is not None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{shown(value)} is not in its range")
-        if self.step is None:
-            return float(value)
-        index = round((value - self.low) / self.step)
+        if self.step is not None:
+            return self._on_steps(value, self.low, self.step)
+        if not self.low <= value <= self.high:
+            raise ValueError(f"{shown(value)} is not in its range")
+        return float(value)
+
+    def _on_steps(self, value: int | float, low: int | float, step: int | float) -> int | float:
+        index = round((value - low) / step)
+        if not 0 <= index < (self.size or 0):
+            raise ValueError(f"{shown(value)} is not in its range")
         nearest = self._at(index)
-        if not math.isclose(nearest, value, rel_tol=1e-9, abs_tol=abs(self.step) * 1e-6):
+        if not math.isclose(nearest, value, rel_tol=1e-9, abs_tol=step * 1e-6):
             raise ValueError(f"{shown(value)} is not on its steps")
         return nearest
 
@@ -89,7 +99,7 @@ class OpenParameter:
             listed = ", ".join(shown(value) for value in self.values[:20])
             return f"one of: {listed}" + (", ..." if len(self.values) > 20 else "")
         steps = (
-            f" in steps of {self.step!r}" if self.step not in (None, 1) or self.kind == "number" and self.step else ""
+            f" in steps of {self.step!r}" if self.step not in (None, 1) or (self.kind == "number" and self.step) else ""
         )
         return f"from {self.low!r} to {self.high!r}{steps}"
 
@@ -97,7 +107,8 @@ class OpenParameter:
         """One value at random: evenly, with `log` evenly in the logarithm."""
         if self.kind == "values":
             return self.values[source.randrange(len(self.values))]
-        assert self.low is not None and self.high is not None
+        assert self.low is not None
+        assert self.high is not None
         if self.log and self.kind == "integer":
             # As samplers do: every integer has the half below and above it.
             drawn = math.exp(source.uniform(math.log(self.low - 0.5), math.log(self.high + 0.5)))
@@ -125,6 +136,20 @@ class Entry:
     written: Any = None
     """As the normalized document writes it, expressions apart."""
 
+    def with_expressions(self, when: Expression | None, derived: Expression | None) -> Entry:
+        """The same entry with these expressions."""
+        opening = None if self.opening is None else replace(self.opening, when=when)
+        return replace(self, when=when, derived=derived, opening=opening)
+
+    def normalized(self) -> Any:
+        """As the normalized document writes it: a plain value, or its fields."""
+        fields = dict(self.written) if isinstance(self.written, dict) else {"value": self.written}
+        if self.derived is not None:
+            fields["derived"] = self.derived.text
+        if self.when is not None:
+            fields["when"] = self.when.text
+        return self.value if list(fields) == ["value"] else fields
+
 
 def _grid_size(low: float, high: float, step: float) -> int:
     if isinstance(low, int) and isinstance(high, int) and isinstance(step, int):
@@ -135,7 +160,7 @@ def _grid_size(low: float, high: float, step: float) -> int:
 class ParameterReader:
     """Reads parameters, and collects what is wrong with them and what is worth a note."""
 
-    def __init__(self, problems: Problems, notes: Problems) -> None:
+    def __init__(self, problems: Problems, notes: list[Problem]) -> None:
         self._problems = problems
         self._notes = notes
 
@@ -266,19 +291,16 @@ class ParameterReader:
         if not isinstance(log, bool):
             self._problems.add(below(pointer, "log"), f"{name}: log is {shown(log)}", "write true or false")
             return None
+        if log and isinstance(written.get("min"), int | float) and written["min"] <= 0:
+            detail = f"{name}: a logarithmic range (log: true) cannot begin at {written['min']!r}"
+            self._problems.add(below(pointer, "min"), detail, "give a min above 0, or leave log out")
+            return None
         step = self._read_step(name, pointer, declared, written)
         if missing or None in bounds or ("step" in written and step is None):
             return None
         low, high = float_or_int(bounds[0]), float_or_int(bounds[1])
         if low > high:
             self._problems.add(pointer, f"{name}: min {low!r} is above max {high!r}", "exchange them")
-            return None
-        if log and low <= 0:
-            self._problems.add(
-                below(pointer, "min"),
-                f"{name}: a logarithmic range cannot begin at {low!r}",
-                "give a min above 0, or leave log out",
-            )
             return None
         if log and step is not None:
             self._problems.add(
@@ -307,10 +329,9 @@ class ParameterReader:
             return None
         step, place = written["step"], below(pointer, "step")
         integer = declared.type == "integer"
-        fits = isinstance(step, int) or (
-            isinstance(step, float) and math.isfinite(step) and (not integer or step == int(step))
-        )
-        if isinstance(step, bool) or not fits or not 0 < step < 2**63:
+        # The comparison is false for NaN too; without it int() would fail on infinity.
+        fits = isinstance(step, int | float) and not isinstance(step, bool) and 0 < step < 2**63
+        if not fits or (integer and step != int(step)):
             kind = "an integer" if integer else "a number"
             self._problems.add(place, f"{name}: {shown(step)} is not a step", f"give {kind} above 0")
             return None
@@ -318,22 +339,15 @@ class ParameterReader:
 
     def _reachable(self, name: str, pointer: str, low: float, high: float, step: float) -> int | float | None:
         """The last value that the steps reach; None with the problem noted where there are too many."""
-        if (high - low) / step > MAX_GRID:
-            if isinstance(step, int):
-                return high
-            self._problems.add(
-                below(pointer, "step"),
-                f"{name}: the steps are too fine",
-                f"at most {MAX_GRID:,} steps, or leave step out",
-            )
+        if not isinstance(step, int) and (high - low) / step > MAX_GRID:
+            remedy = f"at most {MAX_GRID:,} steps, or leave step out"
+            self._problems.add(below(pointer, "step"), f"{name}: the steps are too fine", remedy)
             return None
         last = low + (_grid_size(low, high, step) - 1) * step
         last = last if isinstance(last, int) else min(float(f"{last:.12g}"), high)
         if not math.isclose(last, high, rel_tol=1e-9):
-            self._notes.add(
-                below(pointer, "step"),
-                f"{name}: steps of {step!r} from {low!r} do not reach {high!r}: the last value is {last!r}",
-            )
+            detail = f"{name}: steps of {step!r} from {low!r} do not reach {high!r}: the last value is {last!r}"
+            self._notes.append(Problem(below(pointer, "step"), detail, "nothing need be done"))
         return last
 
 

@@ -27,18 +27,20 @@ class DocumentError(ValueError):
 
 
 class Problems:
-    """Collects problems, so that all are reported together."""
+    """Collects problems, so that all are reported together; at MOST of them it raises DocumentError: more help nobody,
+    and every one takes time."""
 
     MOST = 100
-    """Kept of one document: more help nobody."""
 
     def __init__(self) -> None:
         self._problems: list[Problem] = []
 
     def add(self, pointer: str, detail: str, remedy: str = "") -> None:
         problem = Problem(pointer, detail, remedy)
-        if problem not in self._problems and len(self._problems) < self.MOST:
+        if problem not in self._problems:
             self._problems.append(problem)
+        if len(self._problems) >= self.MOST:
+            self.raise_any()
 
     def __len__(self) -> int:
         return len(self._problems)
@@ -69,12 +71,15 @@ def shown(value: object, most: int = 60) -> str:
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """`did you mean X?` for the nearest of `words`; else the words themselves, as far as they can be read at once."""
+    """`did you mean X or Y?` for the nearest of `words`; else the words themselves, as many as can be read at once."""
     words = list(words)
-    near = difflib.get_close_matches(word[:200], words, n=1, cutoff=0.6)
-    if not near:
-        near = [known for known in words if known.rpartition(".")[2] == word][:1]
+    # By the last part as well: `num_heads` is near `attention.num_attention_heads`.
+    last = {known: known.rpartition(".")[2] for known in words}
+    wanted = word[:200].rpartition(".")[2]
+    near = difflib.get_close_matches(word[:200], words, n=2, cutoff=0.6)
+    close = difflib.get_close_matches(wanted, list(last.values()), n=2, cutoff=0.6)
+    near += [known for known in words if last[known] in close and known not in near]
     if near:
-        return f"did you mean {near[0]}?"
+        return f"did you mean {' or '.join(near[:3])}?"
     listed = ", ".join(words[:20])
     return f"one of: {listed}" + (", ..." if len(words) > 20 else "") if words else ""

@@ -9,21 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from layers import document as documents
-from layers.base import REQUIRED, Scalar
-from layers.checking import TypeMismatch, check_types
+from layers.base import Scalar
+from layers.checking import check_types
 from layers.constraints import Constraint, parse_constraint
 from layers.document import FieldReader, FindDataset, FindStart, lacking_metric
-from layers.expressions import Expression, ExpressionError, Kind, parse
+from layers.expressions import Expression, ExpressionError, parse
 from layers.metrics import METRICS
-from layers.model import DECLARATIONS
-from layers.names import DECLARED, UnknownName, complete_names, default_of
+from layers.names import UnknownName, complete_names, default_of
 from layers.openings import Entry, OpenParameter
-from layers.parameters import order, read_parameters
-from layers.points import MAX_POINTS, PointError, Rejection, Rule, Space, flatten
+from layers.parameters import SectionReader, nested
+from layers.placing import PointError, Rejection
+from layers.points import Rule, Space, flatten
 from layers.problems import DocumentError, Problem, Problems, shown
 from layers.starts import Start, StartReader
-from layers.survey import SAMPLES, Survey, survey
+from layers.survey import SAMPLES, Survey
+from layers.walking import MAX_POINTS, expression_characters
 
 __all__ = [
     "MAX_POINTS",
@@ -46,7 +46,9 @@ __all__ = [
     "read_document",
 ]
 
-LANGUAGE = "arithmetic, comparison, and or not in, a if c else b, min max round_up floor ceil log2"
+
+MAX_CHARACTERS = 10_000
+"""Of a document's rules, conditions and derivations together: surveying takes time by their length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,7 @@ def no_start(reference: str) -> Mapping[str, Scalar] | None:
     return None
 
 
-def parse_document(
-    document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start
-) -> SweepDocument:
+def parse_document(document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start) -> SweepDocument:
     """Read a sweep document. Raises DocumentError with every problem.
 
     `find_dataset(name)` gives {"task", "tokenizer", "facts"} or None; `find_start("trial:<id>")` gives that trial's
@@ -117,7 +117,9 @@ def _examine(sweep: SweepDocument, problems: Problems) -> Survey:
     surveyed = space.survey()
     pointers = {entry.name: entry.pointer for entry in space.entries}
     for error in surveyed.errors:
-        problems.add(pointers.get(error.name, "/model"), str(error), error.remedy or "change it so that every point has a value")
+        pointer = _pointer_of(sweep, error.name, pointers)
+        remedy = error.remedy or "change it so that it has a value at every point, or exclude the point by a rule"
+        problems.add(pointer, f"{error.name}: {error.message}", remedy)
     overridden = surveyed.sampled and sweep.allow_sparse
     if surveyed.feasible_share > 0 or surveyed.errors or overridden:
         return surveyed
@@ -151,7 +153,7 @@ class _Reading:
         self._document: dict[Any, Any] = document if isinstance(document, dict) else {}
         self._is_mapping = isinstance(document, dict)
         self._problems = problems
-        self._notes = Problems()
+        self._notes: list[Problem] = []
         self._fields = FieldReader(self._document, problems)
 
     def read(self, find_dataset: FindDataset, find_start: FindStart) -> SweepDocument | None:
@@ -166,9 +168,10 @@ class _Reading:
         runtime = fields.target_runtime()
         objectives = fields.objectives(lambda metric: lacking_metric(metric, task, about, runtime))
         budget, search, allow_sparse = fields.budget(), fields.search(), fields.allow_sparse()
-        entries = self._entries(task)
+        entries = SectionReader(self._document, self._problems, self._notes).read(task)
         rules = self._rules()
         constraints = self._constraints(task, about, runtime)
+        self._check_length(entries, rules)
         starts = fields.starts()
         if search["sampler"] == "grid":
             self._refuse_continuous(entries)
@@ -195,6 +198,82 @@ class _Reading:
             target_runtime=runtime,
             allow_sparse=allow_sparse,
             space=space,
-            normalized={},
-            notes=(),
+            normalized={
+                "name": name,
+                "task": task,
+                **({} if dataset is None else {"dataset": dataset}),
+                **{section: nested(entries, section) for section in ("model", "training", "inference")},
+                "objectives": [dict(objective) for objective in objectives],
+                "constraints": [constraint.text for constraint in constraints],
+                "rules": [rule.text for rule in rules],
+                "budget": dict(budget),
+                "search": dict(search),
+                "start_from": starts,
+                **({} if runtime is None else {"target": {"runtime": runtime}}),
+                "allow_sparse": allow_sparse,
+            },
+            notes=tuple(self._notes),
         )
+
+    def _rules(self) -> tuple[Rule, ...]:
+        rules: list[Rule] = []
+        for pointer, text in self._fields.texts("rules", "hidden_size % attention.num_attention_heads == 0"):
+            expression = self._condition(pointer, text)
+            if expression is not None:
+                rules.append(Rule(expression.text, pointer, expression))
+        return tuple(rules)
+
+    def _condition(self, pointer: str, text: str) -> Expression | None:
+        try:
+            expression = complete_names(parse(text, kind="rule"))
+            check_types(expression)
+        except (ExpressionError, UnknownName) as error:
+            metric = any(name in text for name in METRICS)
+            remedy = "conditions on metrics belong in constraints" if metric else error.remedy
+            self._problems.add(pointer, f"{shown(text)}: {error.message}", remedy)
+            return None
+        if not expression.names:
+            self._problems.add(pointer, f"{shown(text)} names no parameter", "leave it out, or name one")
+            return None
+        return expression
+
+    def _constraints(self, task: str, about: Mapping[str, Any], runtime: str | None) -> tuple[Constraint, ...]:
+        constraints: list[Constraint] = []
+        for pointer, text in self._fields.texts("constraints", "latency_ms_p99 <= 2.0"):
+            try:
+                # Names first: a misspelt metric is told apart from a constraint without one.
+                expression = complete_names(parse(text, kind="constraint"), METRICS)
+                check_types(expression)
+                constraint = parse_constraint(expression.text)
+            except (ExpressionError, UnknownName) as error:
+                self._problems.add(pointer, f"{shown(text)}: {error.message}", error.remedy)
+                continue
+            lacking = [lacking_metric(metric, task, about, runtime) for metric in constraint.metrics]
+            for reason in filter(None, lacking):
+                self._problems.add(pointer, f"{shown(text)}: {reason}", "choose another metric")
+            constraints.append(constraint)
+        return tuple(constraints)
+
+    def _check_length(self, entries: tuple[Entry, ...], rules: tuple[Rule, ...]) -> None:
+        characters = expression_characters(entries) + sum(len(rule.text) for rule in rules)
+        if characters > MAX_CHARACTERS:
+            detail = f"the rules, conditions and derivations have {characters:,} characters in all"
+            self._problems.add(
+                "/rules", detail, f"write at most {MAX_CHARACTERS:,}: they are calculated for every point"
+            )
+
+    def _refuse_continuous(self, entries: tuple[Entry, ...]) -> None:
+        for entry in entries:
+            if entry.opening is not None and entry.opening.size is None:
+                detail = f"{entry.name} is continuous: a grid has no end there"
+                self._problems.add(entry.pointer, detail, "give it a step or values, or choose another sampler")
+
+
+def _defaults(entries: tuple[Entry, ...], rules: tuple[Rule, ...]) -> dict[str, Scalar]:
+    """What expressions name of the declarations and the document does not give, where it is one value."""
+    given = {entry.name for entry in entries}
+    expressions = [rule.expression for rule in rules]
+    expressions += [each for entry in entries for each in (entry.when, entry.derived) if each is not None]
+    named = {name for expression in expressions for name in expression.names} - given
+    found = {name: default_of(name) for name in sorted(named)}
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The points to try first: presets, earlier trials and points that the document spells out. Each must lie in the space."""
+"""The points to try first: presets, trials and points that are spelt out. Each must lie in the space."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from layers import model as models
 from layers.base import ParameterError, Scalar
 from layers.document import FindStart
 from layers.names import DECLARED
 from layers.openings import Entry
-from layers.points import PointError, Space, flatten, is_active, place, section_of
+from layers.placing import PointError, is_active, place
+from layers.points import Space, flatten, section_of
 from layers.presets import PRESETS
 from layers.problems import Problems, below, did_you_mean, shown
 from layers.training import complete_inference, complete_training
-from layers import model as models
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class StartReader:
                 continue
             twin = next((other.name for other in starts if other.chosen == start.chosen), None)
             if twin is not None:
-                self._problems.add(below("/start_from", index), f"{start.name} is the same point as {twin}", "leave it out")
+                self._problems.add(
+                    below("/start_from", index), f"{start.name} is the same point as {twin}", "leave it out"
+                )
             starts.append(start)
         return tuple(starts)
 
@@ -60,7 +63,9 @@ class StartReader:
         if kind == "trial":
             values = self._find_start(cast("str", item))
             if values is None:
-                self._problems.add(pointer, f"there is no trial {shown(name)}", "give a trial's id, as its page shows it")
+                self._problems.add(
+                    pointer, f"there is no trial {shown(name)}", "give a trial's id, as its page shows it"
+                )
                 return None
             if isinstance(values.get("model"), Mapping):
                 values = flatten(values)
@@ -70,7 +75,7 @@ class StartReader:
         return None
 
     def _inline(self, pointer: str, item: Mapping[Any, Any], prefix: str = "") -> dict[str, tuple[str, Any]] | None:
-        """Name -> (pointer, value) of a point that is spelt out, nested or with dotted names; None where a name is wrong."""
+        """Name -> (pointer, value) of a point that is spelt out, nested or dotted; None where a name is wrong."""
         given: dict[str, tuple[str, Any]] = {}
         wrong = False
         for key, value in item.items():
@@ -82,6 +87,8 @@ class StartReader:
             elif isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in DECLARED):
                 nested = self._inline(place_of, cast("Mapping[Any, Any]", value), f"{name}.")
                 wrong = wrong or nested is None
+                for twin in given.keys() & (nested or {}).keys():
+                    self._problems.add(place_of, f"{twin} is given twice", "leave one of them out")
                 given.update(nested or {})
             else:
                 known = [parameter.name for parameter in self._space.open]
@@ -100,7 +107,7 @@ class StartReader:
             try:
                 active = is_active(entry, environment)
             except PointError as error:
-                self._problems.add(pointer, str(error), error.remedy or "give other values")
+                self._problems.add(pointer, f"{error.name}: {error.message}", error.remedy or "give other values")
                 return None
             if not active:
                 if entry.name in spelt:
@@ -111,7 +118,9 @@ class StartReader:
             else:
                 error = place(entry, environment) if not _lacks(entry, environment) else None
                 if error is not None:
-                    self._problems.add(pointer, f"{name}: {error}", error.remedy or "give other values")
+                    self._problems.add(
+                        pointer, f"{name}: {error.name}: {error.message}", error.remedy or "give other values"
+                    )
                 elif entry.name in spelt and value != environment.get(entry.name, value):
                     detail = f"{entry.name} is {shown(environment[entry.name])} here, not {shown(value)}"
                     self._problems.add(where, detail, "leave it out: only open parameters are chosen")
@@ -123,7 +132,11 @@ class StartReader:
         values = self._space.values_of(environment)
         rejection = self._space.judge(values)
         if rejection is not None:
-            self._problems.add(pointer, f"{name} does not lie in the space: {rejection.message}", "choose another start, or change what forbids it")
+            self._problems.add(
+                pointer,
+                f"{name} does not lie in the space: {rejection.message}",
+                "choose another start, or change what forbids it",
+            )
             return None
         return Start(name, self._space.chosen_of(values))
 
@@ -146,7 +159,7 @@ def _lacks(entry: Entry, environment: Mapping[str, Scalar]) -> bool:
 
 
 def _filled(space: Space, values: Mapping[str, Scalar]) -> dict[str, Any]:
-    """A preset's values with the defaults that they imply: what it does not name, it leaves at the declarations' default."""
+    """A preset's values with the defaults that they imply."""
     sections: dict[str, dict[str, Scalar]] = {"model": {}, "training": {}, "inference": {}}
     for name, value in values.items():
         section, below_section = section_of(name)

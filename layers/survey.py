@@ -1,4 +1,4 @@
-"""What validation finds out about a space: how many points it has, which share can become trials, and what rejects the rest."""
+"""What validation finds out about a space: its points, the share that can become trials, what rejects the rest."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from dataclasses import dataclass, field
 
 from layers.base import ParameterError, Scalar
 from layers.model import APPLIES
-from layers.points import Completed, PointError, Rejection, Space
+from layers.placing import PointError, Rejection
+from layers.points import Completed, Space, section_of
+from layers.walking import Walked, expression_characters
 
 SAMPLES = 10_000
 PROBES = 500
-MAX_COMPLETIONS = 30_000
+MAX_COMPLETIONS = 50_000
 """Models completed and judged in one enumeration: about three seconds. A space that needs more is sampled."""
+STEP_WORK = 0.2
+"""Of looking at one more point, in models completed."""
+CHARACTER_WORK = 0.001
+"""Of calculating one character of rules, conditions and derivations at a point, in models completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,6 @@ class Survey:
 
 
 Outcome = Rejection | PointError | None
-Point = tuple[Mapping[str, Scalar], Mapping[str, PointError]]
 
 
 class TooMuchWork(Exception):
@@ -43,49 +48,82 @@ class TooMuchWork(Exception):
 
 
 class Surveyor:
-    """Judges many points of one space; what depends on few parameters is calculated once for each of their values."""
+    """Judges many points of one space. A model is completed once, however many ways there are to train it."""
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        self._judged: dict[tuple[Scalar | None, ...], Outcome] = {}
-        self._others = _named_beyond_model(space)
+        self._training: dict[tuple[Scalar | None, ...], dict[str, Scalar] | ParameterError] = {}
+        self._models: dict[tuple[Scalar | None, ...], Outcome] = {}
+        names = [entry.name for entry in space.entries if entry.when is not None or entry.value is None]
+        named = {name for rule in space.late_rules for name in rule.expression.names}
+        named |= {name for constraint in space.constraints for name in constraint.expression.names}
+        self._training_names = tuple(name for name in names if section_of(name)[0] == "training")
+        self.model_names = tuple(name for name in names if section_of(name)[0] != "training" or name in named)
+        """What the model depends on, and what is judged with it."""
+        if any(name.startswith("training.") and name not in names for name in named):
+            # A rule names a default of training's, which may follow from any other parameter there.
+            self.model_names = tuple(names)
         self.completions = 0
 
-    def judge(self, point: Point) -> Outcome:
+    def judge(self, point: Walked) -> Outcome:
         """Why a point becomes no trial: a rejection, or a PointError where it is no point at all."""
         environment, errors = point
-        rejection = self._space.judge_rules(self._space.early_rules, environment)
-        if rejection is not None:
-            return rejection
-        if errors:
-            return next(iter(errors.values()))
-        key = tuple(environment.get(name) for name in self._others)
-        if key not in self._judged:
-            if len(self._judged) > MAX_COMPLETIONS:
-                self._judged.clear()
-            self._judged[key] = self._judge_completed(self._space.values_of(environment))
-            self.completions += 1
-        return self._judged[key]
-
-    def _judge_completed(self, values: Mapping[str, Scalar]) -> Outcome:
+        outcome = self._space.judge_rules(self._space.early_rules, environment)
+        if isinstance(outcome, Rejection):
+            return outcome
+        if errors or outcome is not None:
+            return next(iter(errors.values()), outcome)
+        values = self._space.values_of(environment)
         try:
-            completed: Completed = self._space.complete(values)
+            inference = self._space.complete_inference(values)
         except ParameterError as error:
-            if error.path in APPLIES and error.path in values:
-                return PointError(error.path, error.message, error.remedy)
-            return Rejection(error.path, str(error), 1.0)
-        return self._space.judge_completed(values, completed)
+            return _outcome(error, values)
+        training = self._complete_training(values, inference)
+        if isinstance(training, ParameterError):
+            return _outcome(training, values)
+        key = (training.get("sequence_length"), *(environment.get(name) for name in self.model_names))
+        if key not in self._models:
+            if len(self._models) > MAX_COMPLETIONS:
+                self._models.clear()
+            self._models[key] = self._judge_model(values, inference, training)
+            self.completions += 1
+        return self._models[key]
+
+    def _complete_training(
+        self, values: Mapping[str, Scalar], inference: Mapping[str, Scalar]
+    ) -> dict[str, Scalar] | ParameterError:
+        key = (inference["sequence_length"], *(values.get(name) for name in self._training_names))
+        if key not in self._training:
+            if len(self._training) > MAX_COMPLETIONS:
+                self._training.clear()
+            try:
+                self._training[key] = self._space.complete_training(values, inference)
+            except ParameterError as error:
+                self._training[key] = error
+        return self._training[key]
+
+    def _judge_model(
+        self, values: Mapping[str, Scalar], inference: dict[str, Scalar], training: dict[str, Scalar]
+    ) -> Outcome:
+        try:
+            model = self._space.complete_model(values, inference, training)
+        except ParameterError as error:
+            return _outcome(error, values)
+        return self._space.judge_completed(values, Completed(model, training, inference))
 
 
-def _named_beyond_model(space: Space) -> tuple[str, ...]:
-    return tuple(entry.name for entry in space.entries if entry.opening is not None or entry.derived is not None)
+def _outcome(error: ParameterError, values: Mapping[str, Scalar]) -> Outcome:
+    """A value that is given where it does not apply is a mistake in the document; any other misses only this point."""
+    if error.path in APPLIES and error.path in values:
+        return PointError(error.path, error.message, error.remedy)
+    return Rejection(error.path, str(error), 1.0)
 
 
 def survey(space: Space) -> Survey:
-    """Judge every point of `space`, or SAMPLES of them where that would take longer than a few seconds. Deterministic."""
+    """Judge every point of `space`, or SAMPLES of them where all would take more than a few seconds. Deterministic."""
     points = space.points()
     surveyor = Surveyor(space)
-    if points is not None and _expected_completions(space, surveyor, points) <= MAX_COMPLETIONS:
+    if points is not None and _expected_work(space, surveyor, points) <= MAX_COMPLETIONS:
         try:
             return _tally(points, False, surveyor, space.walk(), points)
         except TooMuchWork:
@@ -94,22 +132,23 @@ def survey(space: Space) -> Survey:
     return _tally(points, True, surveyor, (space.draw(source) for _ in range(SAMPLES)), SAMPLES)
 
 
-def _expected_completions(space: Space, surveyor: Surveyor, points: int) -> float:
-    if points <= MAX_COMPLETIONS:
-        return points
+def _expected_work(space: Space, surveyor: Surveyor, points: int) -> float:
+    """An enumeration's work, in models completed."""
+    models = min(points, space.points_in(surveyor.model_names) or points)
     source = random.Random(0)
-    for _ in range(PROBES):
-        surveyor.judge(space.draw(source))
-    return points * surveyor.completions / PROBES
+    outcomes = (space.judge_rules(space.early_rules, space.draw(source)[0]) for _ in range(PROBES))
+    kept = sum(not isinstance(outcome, Rejection) for outcome in outcomes) / PROBES
+    characters = expression_characters(space.entries) + sum(len(rule.text) for rule in space.rules)
+    return models * kept + points * (STEP_WORK + CHARACTER_WORK * characters)
 
 
-def _tally(points: int | None, sampled: bool, surveyor: Surveyor, walk: Iterable[Point], total: int) -> Survey:
+def _tally(points: int | None, sampled: bool, surveyor: Surveyor, walk: Iterable[Walked], total: int) -> Survey:
     feasible = 0
     rejected: Counter[str] = Counter()
     examples: dict[str, Rejection] = {}
     errors: dict[str, PointError] = {}
     limit = 2 * MAX_COMPLETIONS
-    judge: Callable[[Point], Outcome] = surveyor.judge
+    judge: Callable[[Walked], Outcome] = surveyor.judge
     for point in walk:
         outcome = judge(point)
         if outcome is None:

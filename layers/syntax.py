@@ -17,20 +17,18 @@ A name is a path such as `attention.num_attention_heads`. Length, nesting and nu
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
 from layers.base import Scalar
+from layers.tokens import BOOLEANS, ExpressionError, Token, read_number, tokens
 
 MAX_CHARACTERS = 2_000
 MAX_DEPTH = 24
 """Of brackets and prefix operators."""
 MAX_HEIGHT = 64
 """Of the tree: how many operators may follow from one another."""
-MAX_INTEGER = 2**63
 
 FUNCTIONS: dict[str, tuple[int, int]] = {
     "min": (2, 32),
@@ -42,8 +40,6 @@ FUNCTIONS: dict[str, tuple[int, int]] = {
 }
 """Function -> fewest and most arguments."""
 
-KEYWORDS = frozenset({"and", "or", "not", "in", "if", "else"})
-BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 COMPARISONS = frozenset({"<", "<=", ">", ">=", "==", "!="})
 REMEDIES = {
     "=": "write == to compare",
@@ -54,15 +50,6 @@ REMEDIES = {
     "!": "write not",
     "^": "write ** for a power",
 }
-
-
-class ExpressionError(ValueError):
-    """A text that is not an expression, with the place and what would be right."""
-
-    def __init__(self, message: str, remedy: str = "") -> None:
-        super().__init__(message + (f" ({remedy})" if remedy else ""))
-        self.message = message
-        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,25 +156,6 @@ def names(node: Node) -> Iterator[Name]:
         yield from names(child)
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    """number, string, name, operator, end"""
-    text: str
-    start: int
-
-
-_TOKEN = re.compile(
-    r"""\s*(?:
-      (?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)
-    | (?P<string>'[^'\\]*'|"[^"\\]*")
-    | (?P<name>[A-Za-z_]\w*(?:\.\w+)*)
-    | (?P<operator>\*\*|//|<=|>=|==|!=|&&|\|\||[-+*/%<>()\[\],=&|!^])
-    )""",
-    re.VERBOSE | re.ASCII,
-)
-
-
 def parse_tree(text: str) -> Node:
     """Parse `text`. Raises ExpressionError."""
     if len(text) > MAX_CHARACTERS:
@@ -198,7 +166,7 @@ def parse_tree(text: str) -> Node:
 class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens = list(_tokens(text))
+        self._tokens = list(tokens(text))
         self._index = 0
         self._depth = 0
 
@@ -211,13 +179,13 @@ class _Parser:
         return node
 
     @property
-    def _here(self) -> _Token:
+    def _here(self) -> Token:
         return self._tokens[self._index]
 
     def _is(self, *texts: str) -> bool:
         return self._here.kind in ("operator", "keyword") and self._here.text in texts
 
-    def _take(self) -> _Token:
+    def _take(self) -> Token:
         token = self._here
         self._index += 1
         return token
@@ -231,7 +199,7 @@ class _Parser:
         token = self._here
         if token.kind == "end":
             raise ExpressionError("it ends too early", remedy)
-        if token.text == "(" and self._index and self._tokens[self._index - 1].kind != "operator":
+        if token.text == "(":
             remedy = f"only these can be called: {', '.join(FUNCTIONS)}"
         raise ExpressionError(
             f"{token.text!r} at character {token.start + 1} makes no sense there", REMEDIES.get(token.text, remedy)
@@ -360,9 +328,7 @@ class _Parser:
             node = self._deeper(self._expression)
             self._expect(")")
             return node
-        if self._is("["):
-            self._unexpected("a list stands only after in")
-        self._unexpected()
+        return self._unexpected("a list stands only after in" if self._is("[") else "")
 
     def _call(self, function: str) -> Node:
         self._expect("(")
@@ -384,20 +350,7 @@ class _Parser:
             return Literal(token.text[1:-1])
         if token.kind == "boolean":
             return Literal(BOOLEANS[token.text])
-        return Literal(_number(token.text))
-
-
-def _number(text: str) -> int | float:
-    if text.isdigit():
-        # Beyond 20 digits int() is not needed to know that it is too large.
-        value = int(text) if len(text) <= 20 else MAX_INTEGER
-        if value >= MAX_INTEGER:
-            raise ExpressionError(f"the number {text[:24]} is too large", "integers end at 2 ** 63 - 1")
-        return value
-    number = float(text)
-    if not math.isfinite(number):
-        raise ExpressionError(f"the number {text[:24]} is too large", "numbers end at 1.8e308")
-    return number
+        return Literal(read_number(token.text))
 
 
 def _height(*nodes: Node) -> int:
@@ -405,33 +358,3 @@ def _height(*nodes: Node) -> int:
     if height > MAX_HEIGHT:
         raise ExpressionError("it is a chain of too many operations", f"write at most {MAX_HEIGHT} in a row")
     return height
-
-
-def _tokens(text: str) -> Iterator[_Token]:
-    position = 0
-    end = len(text.rstrip())
-    while position < end:
-        match = _TOKEN.match(text, position)
-        if match is None or match.lastgroup is None:
-            _refuse_character(text, position)
-        kind = match.lastgroup
-        token = match.group(kind)
-        start = match.start(kind)
-        position = match.end()
-        if kind == "number" and position < end and (text[position].isalnum() or text[position] in "._"):
-            raise ExpressionError(f"{token + text[position]!r} at character {start + 1} is not a number")
-        if kind == "name":
-            kind = "keyword" if token in KEYWORDS else "boolean" if token in BOOLEANS else "name"
-        yield _Token(kind, token, start)
-    yield _Token("end", "", end)
-
-
-def _refuse_character(text: str, position: int) -> NoReturn:
-    position += len(text[position:]) - len(text[position:].lstrip())
-    character = text[position]
-    remedy = ""
-    if character in "'\"":
-        remedy = "close the quoted name with the same quote; backslashes are not read"
-    elif character == ".":
-        remedy = "a path is written without spaces and begins with a name; attributes do not exist"
-    raise ExpressionError(f"{character!r} at character {position + 1} is not part of the language", remedy)

@@ -87,20 +87,15 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Operatio
             for media, content in operation.get("requestBody", {}).get("content", {}).items()
         ],
         answers=[
-            (
-                status,
-                answer.get("description", ""),
-                ", ".join(
-                    dict.fromkeys(
-                        words
-                        for content in answer.get("content", {}).values()
-                        if (words := type_words(content.get("schema", {}))) != "any"
-                    )
-                ),
-            )
+            (status, answer.get("description", ""), _answer_words(answer))
             for status, answer in sorted(operation.get("responses", {}).items())
         ],
     )
+
+
+def _answer_words(answer: Mapping[str, Any]) -> str:
+    words = [type_words(content.get("schema", {})) for content in answer.get("content", {}).values()]
+    return ", ".join(dict.fromkeys(each for each in words if each != "any"))
 
 
 def _schema(name: str, schema: Mapping[str, Any]) -> SchemaFacts:

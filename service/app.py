@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from service import problems
+from service import idempotency, problems
+from service.datasets import register_builtins
 from service.db import Database
 from service.guard import Guard
 from service.notifications import Notifications
+from service.routes import catalog, datasets, events, health, leaderboards, leases, pages, sweeps, trials, workers
+from service.scheduler import Scheduler
 from service.services import Services
 from service.settings import Settings
-
-_ROUTES = ("sweeps", "trials", "datasets", "leaderboards", "catalog", "leases", "workers", "events", "health", "pages")
 
 
 class OldSchemaError(RuntimeError):
@@ -31,18 +29,18 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     settings = settings or Settings()
     notifications = Notifications()
     database = Database(settings.database_url, notifications=notifications, pool_size=settings.pool_size)
-    services = Services(settings, database, notifications)
+    scheduler = Scheduler(database, notifications, settings)
+    services = Services(settings, database, notifications, scheduler)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await to_thread.run_sync(prepare, database, settings)
-        scheduler = services.scheduler
-        if scheduler is not None and start_scheduler:
+        if start_scheduler:
             scheduler.start()
         try:
             yield
         finally:
-            if scheduler is not None and start_scheduler:
+            if start_scheduler:
                 await to_thread.run_sync(scheduler.stop)
             await to_thread.run_sync(database.close)
 
@@ -51,20 +49,16 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         summary="Hyperparameter exploration of Transformer layers, scored on engines",
         version=_version(),
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         generate_unique_id_function=_operation_id,
-        max_body_size=settings.max_document_bytes,
         responses=problems.documented(422),
     )
     app.state.services = services
     app.add_middleware(Guard, token=settings.token)
     problems.install(app)
-    for name in _ROUTES:
-        if importlib.util.find_spec(f"service.routes.{name}") is not None:
-            module: Any = importlib.import_module(f"service.routes.{name}")
-            app.include_router(module.router)
-    if importlib.util.find_spec("service.scheduler") is not None:
-        module = importlib.import_module("service.scheduler")
-        services.scheduler = module.Scheduler(database, notifications, settings)
+    for module in (sweeps, trials, datasets, leaderboards, catalog, leases, workers, events, health, pages):
+        app.include_router(module.router, max_body_size=settings.max_document_bytes)
     return app
 
 
@@ -74,10 +68,8 @@ def prepare(database: Database, settings: Settings) -> None:
         database.upgrade()
     elif not database.schema_is_current():
         raise OldSchemaError("the database's schema is not the one this version needs: run `layersweep db upgrade`")
-    if importlib.util.find_spec("service.datasets") is not None:
-        module: Any = importlib.import_module("service.datasets")
-        if hasattr(module, "register_builtins"):
-            module.register_builtins(database, settings)
+    register_builtins(database, settings)
+    database.write(idempotency.forget_old)
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -64,7 +64,8 @@ class Axis:
     def ticks(self) -> list[Tick]:
         """Four to seven round values."""
         values = self._log_values() if self.log else self._linear_values()
-        return [Tick(self.at(value), _tick_label(self.name, value)) for value in values]
+        decimals = 0 if self.log or len(values) < 2 else _decimals(values[1] - values[0])
+        return [Tick(self.at(value), _tick_label(self.name, value, decimals)) for value in values]
 
     @property
     def title(self) -> str:
@@ -103,9 +104,14 @@ def _binary_scale(high: float) -> float:
     return next((float(size) for size in (2**30, 2**20, 2**10) if high >= size), 1.0)
 
 
-def _tick_label(name: str, value: float) -> str:
+def _decimals(step: float) -> int:
+    """The decimals that neighbouring ticks need to differ, the same for all of an axis."""
+    return next((digits for digits in range(9) if abs(round(step, digits) - step) < step * 1e-6), 9)
+
+
+def _tick_label(name: str, value: float, decimals: int) -> str:
     if formatting.unit(name) == "B":
         return formatting.bytes_(value)
     if name in ("parameter_count", "flops") or abs(value) >= 10_000:
         return formatting.count(value)
-    return f"{value:.6g}"
+    return f"{value:.{decimals}f}" if decimals else f"{value:.6g}"

@@ -148,7 +148,7 @@ def curve(points: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -
         return None
     frame = Frame(
         Axis.over("step", [step for step, _ in values], LEFT, WIDTH - RIGHT, log=False, zero=True),
-        Axis.over("validation_loss", [loss for _, loss in values], HEIGHT - BOTTOM, TOP, log=False),
+        Axis.over("loss", [loss for _, loss in values], HEIGHT - BOTTOM, TOP, log=False),
     )
     lines: list[Line] = []
     for name, pairs in series.items():

@@ -31,6 +31,8 @@ LABELS = {
     "build_seconds": "build time",
     "train_seconds": "training time",
     "device_seconds": "device time",
+    "latency_ms": "latency (ms)",
+    "loss": "loss (nats)",
     "number": "trial number",
 }
 
@@ -59,11 +61,13 @@ def metric(name: str, value: float | None) -> str:
         return duration(value)
     if name in _COUNTED:
         return count(value)
+    if kind == "1/s":
+        return f"{count(value)}/s"
     return f"{number(value)} {kind}" if kind else number(value)
 
 
 def number(value: float) -> str:
-    """Four significant digits, without an exponent where it can be read without."""
+    """Four significant digits, fewer where they would be zeros, without an exponent where it can be read without."""
     if value == 0:
         return "0"
     if not math.isfinite(value):
@@ -72,9 +76,11 @@ def number(value: float) -> str:
     if float(value).is_integer() and magnitude < 1e6:
         return f"{value:.0f}"
     if not 1e-4 <= magnitude < 1e6:
-        mantissa, exponent = f"{value:.3g}".split("e") if "e" in f"{value:.3g}" else (f"{value:.2e}".split("e"))
-        return f"{mantissa}e{int(exponent)}"
-    return f"{value:.{max(0, 3 - math.floor(math.log10(magnitude)))}f}"
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    text = f"{value:.{max(0, 3 - math.floor(math.log10(magnitude)))}f}"
+    # A single zero stays: it keeps the decimal points of a column below one another.
+    return text.rstrip("0").rstrip(".") if "." in text and text.endswith("00") else text
 
 
 def bytes_(value: float) -> str:
@@ -90,7 +96,7 @@ def count(value: float) -> str:
     for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g} {name}" if abs(value) < 1000 * size else f"{value / size:.0f} {name}"
-    return f"{value:g}"
+    return f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:
@@ -140,7 +146,15 @@ def value(given: Any) -> str:
         return "true" if given else "false"
     if isinstance(given, int):
         return f"{given}"
-    return number(given) if isinstance(given, float) else str(given)
+    if not isinstance(given, float):
+        return str(given)
+    text = number(given)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def bound(given: float) -> str:
+    """A limit, in full: 65,536."""
+    return f"{given:,.0f}" if float(given).is_integer() and abs(given) < 1e15 else number(given)
 
 
 def share(given: float) -> str:

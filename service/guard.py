@@ -13,11 +13,12 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import Forbidden, NotFound, ServiceError, Unauthorized, Unprocessable
-from service.problems import respond
+from service.errors import Forbidden, NotFound, PayloadTooLarge, ServiceError, Unauthorized, Unprocessable
+from service.problems import MEDIA_TYPE, respond
 
 _log = logging.getLogger("service.access")
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_TOO_LARGE = "the body is larger than this path accepts"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -37,12 +38,18 @@ class Guard:
             return
         started = time.perf_counter()
         status = 500
+        too_large = False
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, too_large
             if message["type"] == "http.response.start":
                 status = message["status"]
-            await send(message)
+                # The framework answers a body over its limit in plain text, whatever a handler says.
+                too_large = status == PayloadTooLarge.status and not _is_problem(message)
+                if too_large:
+                    await respond(PayloadTooLarge(_TOO_LARGE), scope["path"])(scope, receive, send)
+            if not too_large:
+                await send(message)
 
         try:
             refusal = self._refusal(scope)
@@ -78,6 +85,10 @@ class Guard:
             return False
         assert self._token is not None
         return secrets.compare_digest(given, self._token)
+
+
+def _is_problem(start: Message) -> bool:
+    return Headers(raw=start["headers"]).get("content-type") == MEDIA_TYPE
 
 
 def _password(credentials: str) -> bytes:

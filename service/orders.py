@@ -1,13 +1,12 @@
-"""A finite space in a seeded random order: what the grid sampler walks, and where new points come from when a sampler repeats itself."""
+"""A finite space in a seeded random order: the grid's, and the source of new points when a sampler repeats itself."""
 
 from __future__ import annotations
 
 import random
 from array import array
 
-from layers.space import Space
-
 from layers.base import Scalar
+from layers.space import Space
 
 _WINDOW = 4096
 """Points that are kept at a time; the space is enumerated once for each window."""

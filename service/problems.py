@@ -26,6 +26,7 @@ from service.errors import (
     Unprocessable,
     UnsupportedMediaType,
 )
+from service.storable import UnstorableError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -110,11 +111,14 @@ def _problems(errors: Sequence[Any]) -> list[Problem]:
     problems: list[Problem] = []
     for error in errors:
         place, *path = error["loc"]
+        cause = error.get("ctx", {}).get("error")
+        if isinstance(cause, UnstorableError):
+            path += cause.path
         pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
         if error["type"] == "json_invalid":
             reason = error.get("ctx", {}).get("error", "")
             problems.append(Problem("", f"the body is not JSON: {reason} at character {path[0]}", "send valid JSON"))
         else:
             where = "" if place == "body" else f"{place}: "
-            problems.append(Problem(pointer, f"{where}{error['msg']}"))
+            problems.append(Problem(pointer, f"{where}{cause if isinstance(cause, ValueError) else error['msg']}"))
     return problems

@@ -1,4 +1,4 @@
-"""What a sweep tries next: starts first, then what the sampler suggests, less what breaks a rule or was tried before."""
+"""What a sweep tries next: its starts, then what the sampler suggests, less what breaks a rule or was tried before."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layers.space import PointError, Rejection, Space, Start
-
 from layers.base import Scalar
+from layers.space import PointError, Rejection, Space, Start
 from service.orders import Order
 from service.studies import FAILED, NO_CONSTRAINT_VIOLATION, Study, Suggestion, Told
 

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from layersweep import __version__
 from service import formatting
@@ -89,7 +90,19 @@ def _environment() -> Environment:
     )
     names: dict[str, Any] = environment.globals
     names |= {"static": _static_url, "version": __version__, "fmt": formatting}
+    filters: dict[str, Any] = environment.filters
+    filters["prose"] = _prose
     return environment
+
+
+def _prose(text: str) -> Markup:
+    """Text with `names` in backquotes, as docstrings have it."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(each) if odd % 2 else each for odd, each in enumerate(pieces)
+    )
 
 
 def _static_url(name: str) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+
+from service.storable import check_storable
 
 SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
 TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]
@@ -39,6 +41,12 @@ class Request(BaseModel):
     """Bodies that callers send: unknown fields and non-finite numbers are errors."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_stored(cls, value: Any) -> Any:
+        check_storable(value)
+        return value
 
 
 class Page(Schema, Generic[Item]):
@@ -147,6 +155,7 @@ class SweepPreview(Schema):
     space: SpaceFacts
     sampler: str
     sampler_reason: str
+    notes: list[ProblemItem] = Field(default=[], description="remarks that refuse nothing")
 
 
 class BudgetExtension(Request):
@@ -415,7 +424,7 @@ class LeaseAnswer(Schema):
 
 
 class Losses(Request):
-    step: int = Field(ge=0)
+    step: int = Field(ge=0, le=2**31 - 1)
     training_loss: float | None = None
     validation_loss: float | None = None
     learning_rate: float | None = None

@@ -29,7 +29,7 @@ class Services:
     settings: Settings
     database: Database
     notifications: Notifications
-    scheduler: Scheduler | None = None
+    scheduler: Scheduler
     _limiter: anyio.CapacityLimiter = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

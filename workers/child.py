@@ -1,9 +1,9 @@
 """The parent's side of a child process: requests by JSON lines, precise errors, no orphans.
 
-    ChildFailure
-    ├── ChildDied       the process ended: by itself (a crash) or by a signal from outside
-    ├── ChildTimeout    it took too long, or said nothing for too long; it has been killed
-    └── ChildError      it answered with an error and is still there
+ChildFailure
+├── ChildDied       the process ended: by itself (a crash) or by a signal from outside
+├── ChildTimeout    it took too long, or said nothing for too long; it has been killed
+└── ChildError      it answered with an error and is still there
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ class Child:
         """Send one request and return its result.
 
         `timeout_seconds` bounds all of it, `silence_seconds` the time without progress; None is no bound.
-        Raises ChildDied, ChildTimeout, ChildError, or the cause of `interruption`. After a timeout, an interruption or an
-        error of `on_progress` the child has been killed: nobody waits for what it still would have answered.
+        Raises ChildDied, ChildTimeout, ChildError, or the cause of `interruption`. After a timeout, an interruption or
+        an error of `on_progress` the child has been killed: nobody waits for what it still would have answered.
         """
         if interruption is not None:
             interruption.check()

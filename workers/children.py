@@ -1,4 +1,4 @@
-"""The children of a worker: one that holds torch, one that builds engines, and a fresh one for each engine that runs."""
+"""The children of a worker: one holds torch, one builds engines, and each engine that runs has a fresh one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from workers.child import Child
 
 
 class Children:
-    """Starts children as they are needed. A child that has died, or was killed, is started anew when it is next asked for.
+    """Starts children as they are needed. One that has died, or was killed, is started anew when it is asked for again.
 
     `engine_python` is the interpreter of the engine children (a runtime's bindings may exist for one version only).
     """

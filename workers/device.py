@@ -26,7 +26,7 @@ def cpu(threads: int) -> dict[str, str | int]:
     return {
         "kind": "cpu",
         "uuid": f"cpu-{_machine_id()}",
-        "model": f"{_cpu_model()}, {threads} thread{'s' if threads != 1 else ''}"[:200],
+        "model": f"{_cpu_model()[:180]}, {threads} thread{'s' if threads != 1 else ''}",
         "memory_bytes": memory_bytes(),
     }
 
@@ -45,7 +45,7 @@ def default_threads() -> int:
 
 
 def memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or its control group's limit where that is less; 0 if unknown."""
+    """Memory that this process may use: the machine's, or its control group's limit if that is less; 0 if unknown."""
     total = 0
     with contextlib.suppress(OSError, ValueError):
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())

@@ -1,10 +1,10 @@
 """Why an attempt stops before its end, and the flag through which another thread or a signal handler says so.
 
-    Interrupted
-    ├── LeaseLost     another attempt holds the trial, or it is gone: throw the result away
-    ├── Cancelled     the sweep does not want the trial any more
-    ├── Pruned        the service expects nothing of the trial
-    └── Drained       the worker was asked to stop: give the attempt back, uncharged
+Interrupted
+├── LeaseLost     another attempt holds the trial, or it is gone: throw the result away
+├── Cancelled     the sweep does not want the trial any more
+├── Pruned        the service expects nothing of the trial
+└── Drained       the worker was asked to stop: give the attempt back, uncharged
 """
 
 from __future__ import annotations

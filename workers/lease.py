@@ -29,8 +29,8 @@ LOG_CHARACTERS_A_REPORT = 60_000
 class Lease:
     """The right to execute one attempt, while the context is open.
 
-    If it is lost, cancelled or pruned, `interruption` is set; the work watches that. The service being away sets nothing:
-    an attempt that nobody else has claimed is still ours when the service is back.
+    If it is lost, cancelled or pruned, `interruption` is set; the work watches that. The service being away sets
+    nothing: an attempt that nobody else has claimed is still ours when the service is back.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The torch child: makes a trial's module, exports it, trains it and computes references. Run by the worker as a module.
+"""The torch child: makes a trial's module, exports it, trains it and computes references.
 
 It is kept between trials, with one module in memory. Verbs:
 
@@ -16,7 +16,6 @@ It is kept between trials, with one module in memory. Verbs:
 from __future__ import annotations
 
 import argparse
-import copy
 import dataclasses
 import gc
 import os
@@ -107,9 +106,8 @@ class ModelProcess:
     def reference(self, request: Request, progress: Progress) -> Result:
         with np.load(request["inputs"], allow_pickle=False) as arrays:
             inputs_BT = arrays[INPUT_NAME]
-        np.savez(
-            request["outputs"], allow_pickle=False, **{OUTPUT_NAME: reference.logits(self._made(), inputs_BT, self._device)}
-        )
+        logits_BTV = reference.logits(self._made(), inputs_BT, self._device)
+        np.savez(request["outputs"], allow_pickle=False, **{OUTPUT_NAME: logits_BTV})
         return {}
 
     def train(self, request: Request, progress: Progress) -> Result:
@@ -132,7 +130,7 @@ class ModelProcess:
         trained = training.run(
             lambda point: progress(_as_progress(point)), alive=_SignsOfLife(progress).step, stop=self._stop
         )
-        return dataclasses.asdict(trained)
+        return {**dataclasses.asdict(trained), **self.describe(request, progress)}
 
     def evaluate(self, request: Request, progress: Progress) -> Result:
         batches = Batches.load(Path(request["batches"]))
@@ -204,6 +202,8 @@ def main() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    # Its attention has no deterministic backward pass; the other kernels have.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     process = ModelProcess()
     serve(process.handlers(), arguments.answers_fd, immediate={"stop": process.stop})
 

@@ -6,9 +6,8 @@ Legend: N batches, B sequences, T tokens, V vocabulary.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +63,7 @@ def score(module: nn.Module, batches: Batches, device: torch.device, *, vocabula
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[Any]:
+def _evaluating(module: nn.Module) -> Generator[None]:
     was_training = module.training
     module.eval()
     try:

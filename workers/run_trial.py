@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +26,10 @@ from workers.children import Children
 from workers.data import DatasetCache, check_lengths
 from workers.interruption import Pruned
 from workers.lease import Lease
+from workers.outcomes import Ended, Finish
 from workers.service_client import Refused
 
 logger = logging.getLogger("layersweep.worker")
-
-Outcome = Literal["complete", "infeasible", "pruned", "failed"]
 
 TASKS = ("causal_lm",)
 """What this worker executes; the other tasks come later and are refused by name."""
@@ -72,27 +71,6 @@ class Limits:
     """Of a training or an evaluation by the engine, which have no end that is known before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """How a trial ended, and all that was learnt of it."""
-
-    outcome: Outcome
-    reason: str | None
-    metrics: Mapping[str, float]
-    measurements: Mapping[str, dict[str, Any]]
-    log: str = ""
-
-
-class Ended(Exception):
-    """The trial ends here; `log` is what a child printed."""
-
-    def __init__(self, outcome: Outcome, reason: str, log: str = "") -> None:
-        super().__init__(reason)
-        self.outcome: Outcome = outcome
-        self.reason = reason
-        self.log = log
-
-
 @dataclass(slots=True)
 class Worksite:
     """What an attempt works with: the same for all attempts of a worker, but for the folder."""
@@ -102,7 +80,7 @@ class Worksite:
     capabilities: Mapping[str, Any]
     """Of the target that the lease names."""
     folder: Path
-    """Empty, and removed after the attempt."""
+    """Of this attempt alone, and removed after it."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -183,10 +161,10 @@ class _Attempt:
         self._timed("train", lambda: self._train(parts))
 
         self._timed("rebuild", lambda: self._export_and_build("final"))
-        final = self._timed("remeasure", self._remeasure)
+        engine, final = self._timed("remeasure", self._remeasure)
         self.measurements["latency_samples_ms"] = final
 
-        self._timed("evaluate", lambda: self._evaluate(parts, batches))
+        self._timed("evaluate", lambda: self._evaluate(engine, parts, batches))
         self._site.children.close_engine()
 
     def finish(self, ended: Ended | None) -> Finish:
@@ -196,7 +174,7 @@ class _Attempt:
         measurements = {**self.measurements, "cost": cost}
         if ended is None:
             return Finish("complete", None, metrics, measurements)
-        return Finish(ended.outcome, ended.reason[:4000], metrics, measurements, ended.log)
+        return Finish(ended.outcome, ended.reason, metrics, measurements, ended.log)
 
     # --- phases -----------------------------------------------------------------------------------------------------
 
@@ -231,11 +209,7 @@ class _Attempt:
 
     def _export_and_build(self, name: str) -> None:
         onnx, limits = self._folder / f"{name}.onnx", self._site.limits
-        arguments = {
-            "path": str(onnx),
-            "loss_path": str(self._folder / "loss.onnx"),
-            "opset": self._site.capabilities["opset"],
-        }
+        arguments = {"path": str(onnx), "loss_path": str(self._loss_path), "opset": self._site.capabilities["opset"]}
         exported = self._ask_model("export", arguments, limits.export_seconds)
         self._seconds[f"export_{name}"] = exported["seconds"]
         built = self._ask(
@@ -261,8 +235,8 @@ class _Attempt:
         )
         self._take_metrics(measured)
         self.metrics["throughput_per_s"] = measured["runs_per_s"] * self._configuration["inference"]["batch_size"]
-        samples = [round(sample, SAMPLE_DIGITS) for sample in measured.pop("samples_ms")]
-        self.measurements["environment"] = {**measured.pop("environment"), "target": self._lease["target_key"]}
+        samples = [round(sample, SAMPLE_DIGITS) for sample in measured["samples_ms"]]
+        self.measurements["environment"] = {**measured["environment"], "target": self._lease["target_key"]}
         self.measurements["memory"] = {
             name: self.metrics[name] for name in declared.METRICS if name.endswith("_bytes") and name in self.metrics
         }
@@ -299,18 +273,18 @@ class _Attempt:
         if trained["stopped"] == "non_finite":
             raise Ended("failed", trained["reason"])
 
-    def _remeasure(self) -> dict[str, Any]:
-        return self._measure(self._load("final"), REMEASURE)
+    def _remeasure(self) -> tuple[Child, dict[str, Any]]:
+        engine = self._load("final")
+        return engine, self._measure(engine, REMEASURE)
 
-    def _evaluate(self, parts: Mapping[str, Path], batches: Batches) -> None:
+    def _evaluate(self, engine: Child, parts: Mapping[str, Path], batches: Batches) -> None:
         """Parity of the trained engine, then its loss, the reference's, and that on as many training windows."""
-        engine = self._engine
         self._check_parity(engine, "final")
         validation = str(self._folder / "validation.npz")
         sums = self._ask(
             engine,
             "loss",
-            {"loss_graph": str(self._folder / "loss.onnx"), "batches": validation},
+            {"loss_graph": str(self._loss_path), "batches": validation},
             timeout_seconds=None,
             silence_seconds=self._site.limits.silence_seconds,
             on_progress=lambda progress: self._holder.progress(**progress),
@@ -346,11 +320,11 @@ class _Attempt:
 
     def _load(self, name: str) -> Child:
         """A fresh process with the engine loaded."""
-        self._engine = self._site.children.fresh_engine()
+        engine = self._site.children.fresh_engine()
         runtime = self._lease["runtime"]
         options = {"threads": self._site.children.threads} if runtime in THREADED_RUNTIMES else {}
         loaded = self._ask(
-            self._engine,
+            engine,
             "load",
             {"runtime": runtime, "engine": str(self._engine_path(name)), "options": options},
             timeout_seconds=self._site.limits.load_seconds,
@@ -358,7 +332,7 @@ class _Attempt:
         self._take_metrics(loaded)
         built = ("weights_bytes", "activation_bytes", "io_bytes")
         self.metrics["memory_bytes"] = sum(self.metrics[name] for name in built)
-        return self._engine
+        return engine
 
     def _check_parity(self, engine: Child, name: str) -> None:
         """Hold the engine's logits against PyTorch's on a batch of validation inputs."""
@@ -370,7 +344,6 @@ class _Attempt:
         found = parity.compare_files(ours, theirs, OUTPUT_NAME)
         self.metrics |= {"parity_error": found.error, "parity_error_worst": found.worst}
         tolerance = parity.TOLERANCES[dtype]
-        kept = found.kept(dtype)
         measured = {"error": found.error, "worst": found.worst} if math.isfinite(found.error + found.worst) else {}
         self.measurements["parity"] = {
             **self.measurements.get("parity", {}),
@@ -378,11 +351,12 @@ class _Attempt:
             "tolerance": tolerance,
             "tolerance_worst": tolerance * parity.WORST_TOKEN_FACTOR,
         }
-        if not kept:
+        if not found.kept(dtype):
+            allowed = f"{tolerance:g} ({tolerance * parity.WORST_TOKEN_FACTOR:g})"
             raise Ended(
                 "failed",
-                f"parity: the engine's logits are off by {found.error:.3g} ({found.worst:.3g} at the worst token) where "
-                f"{dtype} allows {tolerance:g} ({tolerance * parity.WORST_TOKEN_FACTOR:g}): it computes another function",
+                f"parity: the engine's logits are off by {found.error:.3g} ({found.worst:.3g} at the worst token), "
+                f"{dtype} allows {allowed}: it computes another function",
             )
 
     def _save_inputs(self, batches: Batches) -> None:
@@ -404,10 +378,15 @@ class _Attempt:
         return child.request(verb, arguments, interruption=self._holder.interruption, **options)
 
     def _take_metrics(self, result: Mapping[str, Any]) -> None:
-        self.metrics |= {name: value for name, value in result.items() if name in declared.METRICS and value is not None}
+        known = {name: value for name, value in result.items() if name in declared.METRICS}
+        self.metrics |= {name: value for name, value in known.items() if value is not None}
 
     def _engine_path(self, name: str) -> Path:
         return self._folder / f"{name}.engine"
+
+    @property
+    def _loss_path(self) -> Path:
+        return self._folder / "loss.onnx"
 
     @property
     def _shape(self) -> dict[str, int]:

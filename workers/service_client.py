@@ -1,8 +1,8 @@
 """The worker's side of the HTTP contract: one method a call, two kinds of failure.
 
-    ServiceFailure
-    ├── Unreachable   no answer, or one that says "later" (429, 5xx): try again
-    └── Refused       the service understood and said no; `status` says how
+ServiceFailure
+├── Unreachable   no answer, or one that says "later" (429, 5xx): try again
+└── Refused       the service understood and said no; `status` says how
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,10 +37,9 @@ class Unreachable(ServiceFailure):
 class Refused(ServiceFailure):
     """The service's answer is no."""
 
-    def __init__(self, status: int, type: str, detail: str) -> None:
+    def __init__(self, status: int, detail: str) -> None:
         super().__init__(f"{detail} (HTTP {status})")
         self.status = status
-        self.type = type
         self.detail = detail
 
     @property
@@ -150,7 +149,7 @@ class ServiceClient:
 
 
 @contextlib.contextmanager
-def _failures() -> Iterator[None]:
+def _failures() -> Generator[None]:
     try:
         yield
     except httpx2.TransportError as error:
@@ -170,4 +169,4 @@ def _raise_for(response: httpx2.Response) -> None:
         detail += f"; {item.get('pointer', '')}: {item.get('detail', '')}"
     if status in RETRYABLE:
         raise Unreachable(f"{detail} (HTTP {status})")
-    raise Refused(status, str(problem.get("type", "")), detail)
+    raise Refused(status, detail)

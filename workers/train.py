@@ -32,9 +32,8 @@ Stopped = Literal["budget", "patience", "diverged", "non_finite", "asked"]
 REPORTS = 100
 """Points of a training curve, beside those where the validation loss was taken."""
 
-WARMUP_STEPS = 100
 WARMUP_SHARE = 0.2
-"""Warm-up where the configuration names none (a budget in seconds): so many steps, at most this share of the budget."""
+"""With a budget in seconds, the share of it after which the warm-up is over, however few steps that were."""
 
 DIVERGED_FACTOR = 2.0
 """Diverged: the running mean of the training loss is this many times what guessing, or the untrained model, scores."""
@@ -76,7 +75,7 @@ class Training:
     """One training of one module, in place.
 
     `training` is the completed section of a configuration. `tokens` is the training part, `validation` the fixed sample
-    of the validation part by which the best checkpoint is chosen. On a GPU the products are computed in bfloat16 (float16
+    of the validation part by which the best checkpoint is chosen. On a GPU products are computed in bfloat16 (float16
     with loss scaling where the GPU has no bfloat16); weights and their update stay float32.
     """
 
@@ -153,9 +152,9 @@ class Training:
             last = fraction >= 1
             evaluating = last or step % training["eval_every"] == 0
             reporting = evaluating or int(fraction * REPORTS) > reported
-            if reporting or device.type == "cpu" or len(self._unread) >= STEPS_A_CUDA_READ:
-                if (trouble := self._read(step, warm=warmth >= 1)) is not None:
-                    return ended(*trouble)
+            reading = reporting or device.type == "cpu" or len(self._unread) >= STEPS_A_CUDA_READ
+            if reading and (trouble := self._read(step, warm=warmth >= 1)) is not None:
+                return ended(*trouble)
             if evaluating:
                 loss = score(self._module, self._validation, device, vocabulary_size=self._vocabulary_size).loss
                 if not math.isfinite(loss):
@@ -222,10 +221,8 @@ class Training:
 
     def _warmth(self, step: int, fraction: float) -> float:
         """How far the warm-up is; 1 or more when it is over."""
-        warmup_steps = self._training.get("warmup_steps")
-        if warmup_steps is None:
-            return max((step + 1) / (WARMUP_STEPS + 1), fraction / WARMUP_SHARE)
-        return (step + 1) / (warmup_steps + 1)
+        warmth = (step + 1) / (self._training["warmup_steps"] + 1)
+        return warmth if self._steps is not None else max(warmth, fraction / WARMUP_SHARE)
 
     def _learning_rate(self, warmth: float, fraction: float, warmed_up_at: float) -> float:
         """Linear to the highest rate, then a half cosine over what is left of the budget to the lowest."""

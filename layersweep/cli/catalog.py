@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich import box
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -144,7 +145,8 @@ def _print_dataset(record: DatasetDetailRecord) -> None:
     tokenizer = f", tokenizer {record['tokenizer']}" if record["tokenizer"] else ""
     out.print(Text(f"{record['task']}{tokenizer}, {units.size(record['size_bytes'])}; {_parts(record)}"))
     facts = {name: value for name, value in record["facts"].items() if not isinstance(value, list | dict)}
-    for title, values in (("Facts", facts), ("Profile", record["profile"])):
+    profile = {name: value for name, value in record["profile"].items() if not isinstance(value, list)}
+    for title, values in (("Facts", facts), ("Profile (all of it: --json)", profile)):
         if values:
             out.print(f"\n{title}", style="bold")
             print(yaml.safe_dump(_shortened(values), sort_keys=False, allow_unicode=True), end="")
@@ -162,18 +164,15 @@ def _shortened(value: Any) -> Any:
 def _print_section(section: LayerKind) -> None:
     kinds = f": {', '.join(section['kinds'])}" if section["kinds"] else ""
     out.print(Text(f"{section['section']}{kinds}", style="bold"))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("parameter", no_wrap=True)
-    table.add_column("range", overflow="fold", ratio=2)
-    table.add_column("default", overflow="fold")
-    table.add_column("meaning", overflow="fold", ratio=3)
     for parameter in section["parameters"]:
-        source = f" [{parameter['source']}]" if parameter["source"] else ""
-        default = "required" if parameter["required"] else units.scalar(parameter["default"])
-        table.add_row(
-            Text(parameter["path"]), Text(_range(parameter)), Text(default), Text(parameter["meaning"] + source)
-        )
-    out.print(table)
+        default = "required" if parameter["required"] else f"default {units.scalar(parameter['default'])}"
+        if not parameter["required"] and parameter["default"] is None:
+            default = "may be left out"
+        out.print(Text.assemble("  ", (parameter["path"], "cyan"), f"  {_range(parameter)}; {default}"))
+        out.print(Padding(Text(parameter["meaning"]), (0, 0, 0, 6)))
+        if parameter["source"]:
+            out.print(Padding(Text(parameter["source"], style="dim"), (0, 0, 0, 6)))
+    out.print()
 
 
 def _range(parameter: LayerParameter) -> str:

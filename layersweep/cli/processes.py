@@ -47,6 +47,7 @@ def serve(
     uvicorn = part_of_product("uvicorn", "service")
     application = part_of_product("service.app", "service")
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic.runtime.migration").setLevel(max(level, logging.WARNING))
     listener = listen(settings.host, settings.port)
     with listener:
         address = address_of(listener, settings.host)
@@ -54,7 +55,7 @@ def serve(
             app = application.create_app(settings)
         with answering_database():
             application.prepare(app.state.services.database, settings)
-        err.print(Text(f"Layersweep serves {address}/ (the page) and {address}/docs (the API); Ctrl-C stops it."))
+        err.print(Text(f"The page: {address}/   The API's docs: {address}/docs   Ctrl-C stops the service."))
         config = uvicorn.Config(
             app, log_config=None, access_log=False, log_level=level, timeout_graceful_shutdown=STOP_SECONDS
         )
@@ -68,18 +69,27 @@ def worker(
     server: Server = SERVER_DEFAULT,
     name: Annotated[str | None, typer.Option(help="What it is called in lists; default: host and process.")] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of a model and of an engine; default: all cores.")
+        int | None, typer.Option(min=1, help="CPU threads of training and of an engine; default: all there are.")
     ] = None,
+    engine_python: Annotated[
+        str | None,
+        typer.Option(envvar="LAYERSWEEP_ENGINE_PYTHON", help="Interpreter of the engine child; default: this one."),
+    ] = None,
+    max_trials: Annotated[int | None, typer.Option(min=1, help="Stop after so many trials.")] = None,
+    idle_exit_seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long without a trial.")] = None,
 ) -> None:
-    """Run a worker on this machine's device: it claims trials and executes them."""
+    """Run a worker on this machine's device: it claims trials and executes them. Ctrl-C gives the running one back."""
     main = part_of_product("workers.main", "worker")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    options: dict[str, Any] = {"token": os.environ.get("LAYERSWEEP_TOKEN")}
-    if name is not None:
-        options["name"] = name
-    if threads is not None:
-        options["threads"] = threads
-    raise typer.Exit(main.run(server, **options) or 0)
+    status = main.run(
+        server,
+        os.environ.get("LAYERSWEEP_TOKEN"),
+        name,
+        engine_python=engine_python,
+        threads=threads,
+        max_trials=max_trials,
+        idle_exit_seconds=idle_exit_seconds,
+    )
+    raise typer.Exit(status)
 
 
 @database.command("upgrade")

@@ -88,7 +88,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("started_at", sa.Double(), nullable=True),
         sa.Column("ended_at", sa.Double(), nullable=True),
-        sa.CheckConstraint("state IN ('active', 'paused', 'completed', 'cancelled', 'failed')", name="ck_sweeps_state"),
+        sa.CheckConstraint(
+            "state IN ('active', 'paused', 'completed', 'cancelled', 'failed')", name=op.f("ck_sweeps_state")
+        ),
         sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name="fk_sweeps_dataset_id_datasets"),
         sa.PrimaryKeyConstraint("id", name="pk_sweeps"),
     )
@@ -146,7 +148,7 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.Double(), nullable=True),
         sa.CheckConstraint(
             "state IN ('queued', 'running', 'complete', 'infeasible', 'pruned', 'failed', 'cancelled')",
-            name="ck_trials_state",
+            name=op.f("ck_trials_state"),
         ),
         sa.ForeignKeyConstraint(["sweep_id"], ["sweeps.id"], name="fk_trials_sweep_id_sweeps", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name="pk_trials"),
@@ -178,7 +180,7 @@ def upgrade() -> None:
         sa.Column("told", DOCUMENT, nullable=True),
         sa.Column("told_order", sa.Integer(), nullable=True),
         sa.Column("rejection", sa.Text(), nullable=True),
-        sa.CheckConstraint("state IN ('asked', 'told')", name="ck_asks_state"),
+        sa.CheckConstraint("state IN ('asked', 'told')", name=op.f("ck_asks_state")),
         sa.ForeignKeyConstraint(["sweep_id"], ["sweeps.id"], name="fk_asks_sweep_id_sweeps", ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["trial_id"], ["trials.id"], name="fk_asks_trial_id_trials", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("sweep_id", "ask", name="pk_asks"),

@@ -41,15 +41,57 @@ def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
 
 SPREAD = [
     (17, {}),
-    (17, {"norm.kind": "RmsNorm", "attention.num_kv_heads": 2, "attention.position_embedding_type": "rope_gpt_neox", "mlp.kind": "FusedGatedMLP"}),
-    (17, {"norm.kind": "GroupNorm", "norm.num_groups": 4, "attention.position_embedding_type": "rope_gptj", "mlp.hidden_act": "squared-relu"}),
-    (17, {"norm.kind": "RmsNorm", "norm.num_groups": 4, "attention.qk_layernorm": True, "mlp.hidden_act": "swiglu", "tie_embeddings": False}),
+    (
+        17,
+        {
+            "norm.kind": "RmsNorm",
+            "attention.num_kv_heads": 2,
+            "attention.position_embedding_type": "rope_gpt_neox",
+            "mlp.kind": "FusedGatedMLP",
+        },
+    ),
+    (
+        17,
+        {
+            "norm.kind": "GroupNorm",
+            "norm.num_groups": 4,
+            "attention.position_embedding_type": "rope_gptj",
+            "mlp.hidden_act": "squared-relu",
+        },
+    ),
+    (
+        17,
+        {
+            "norm.kind": "RmsNorm",
+            "norm.num_groups": 4,
+            "attention.qk_layernorm": True,
+            "mlp.hidden_act": "swiglu",
+            "tie_embeddings": False,
+        },
+    ),
     (18, {"norm.kind": "RmsNorm", "norm_position": "post", "mlp.kind": "GatedMLP", "mlp.hidden_act": "quick_gelu"}),
-    (18, {"embedding.embedding_dim": 16, "mlp.hidden_act": "gelu_new", "attention.q_scaling": 0.5, "attention.bias": False, "mlp.bias": False, "norm.bias": False}),
+    (
+        18,
+        {
+            "embedding.embedding_dim": 16,
+            "mlp.hidden_act": "gelu_new",
+            "attention.q_scaling": 0.5,
+            "attention.bias": False,
+            "mlp.bias": False,
+            "norm.bias": False,
+        },
+    ),
     (19, {"norm.elementwise_affine": False, "mlp.hidden_act": "softplus", "attention.num_kv_heads": 1}),
-    (20, {"attention.position_embedding_type": "rope_gpt_neox", "attention.rotary_embedding_percentage": 0.5, "mlp.hidden_act": "gelu_pytorch_tanh"}),
+    (
+        20,
+        {
+            "attention.position_embedding_type": "rope_gpt_neox",
+            "attention.rotary_embedding_percentage": 0.5,
+            "mlp.hidden_act": "gelu_pytorch_tanh",
+        },
+    ),
     (23, {"attention.num_attention_heads": 3, "attention.attention_head_size": 10, "mlp.hidden_act": "geglu"}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("opset", "changes"), SPREAD)

@@ -1,4 +1,4 @@
-"""The built decoder: causality, initialization, post-norm, dropout, and that every declared parameter changes something."""
+"""The built decoder: causality, initialization, post-norm, dropout; and no declared parameter is without effect."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 from layers.opset import AXES_AS_INPUT_SINCE, OpsetError, check_opset, lower
 
 
-def graph_of(*nodes, opset, initializers=(), shape=(2, 3, 4), result=None):
+def graph_of(*nodes, opset, initializers=(), shape=(2, 3, 4)):
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, result)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", "c"])]
     graph = helper.make_graph(list(nodes), "graph", inputs, outputs, list(initializers))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 

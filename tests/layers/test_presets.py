@@ -14,7 +14,9 @@ from layers.training import complete_inference, complete_training
 def parts(name, vocabulary_size=65):
     values = dict(PRESETS[name].values)
     sections = {
-        section: {path.removeprefix(f"{section}."): values.pop(path) for path in list(values) if path.startswith(section)}
+        section: {
+            path.removeprefix(f"{section}."): values.pop(path) for path in list(values) if path.startswith(section)
+        }
         for section in ("training", "inference")
     }
     inference = complete_inference(sections["inference"])

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
+from service import events, schemas, trials, workers
 from service.app import create_app
+from service.db import Database, now
+from service.ids import new_id
+from service.models import Sweep, Trial
 from service.services import Services
 from service.settings import Settings
+
+CAPABILITIES: dict[str, Any] = {
+    "runtime": "onnxruntime",
+    "version": "1.32.0",
+    "device_model": "Test CPU",
+    "opset": 23,
+    "dtypes": ["float32"],
+    "device_memory_bytes": 2**33,
+}
+
+CONFIGURATION: dict[str, Any] = {
+    "task": "probe",
+    "model": {"hidden_size": 64, "num_layers": 2},
+    "training": {},
+    "inference": {"batch_size": 1, "sequence_length": 16},
+}
 
 
 @pytest.fixture
@@ -21,8 +45,8 @@ def app(settings: Settings) -> FastAPI:
 
 @pytest.fixture
 def client(app: FastAPI) -> Iterator[TestClient]:
-    """A client of the started application."""
-    with TestClient(app) as client:
+    """A client of the started application. What goes wrong inside is answered, not raised."""
+    with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -30,3 +54,113 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 def services(app: FastAPI) -> Services:
     """The services behind `client`."""
     return app.state.services
+
+
+class Rows:
+    """Makes rows as the routes and the scheduler would, without a sampler."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def worker(self, **changes: Any) -> str:
+        """Register a worker with one target; `changes` are to its capabilities. Returns its id."""
+        registration = schemas.WorkerRegistration(
+            name="worker",
+            device=schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
+            targets=[schemas.Capabilities(**CAPABILITIES | changes)],
+        )
+        return self.database.write(lambda session: workers.register(session, registration)).id
+
+    def sweep(
+        self, queued: int = 0, *, parallel: int = 100, constraints: tuple[str, ...] = (), state: str = "active"
+    ) -> str:
+        """Make a sweep with `queued` trials; its objective is latency_ms_p50. Returns its id."""
+        capabilities = schemas.Capabilities(**CAPABILITIES)
+        sweep_id = new_id()
+
+        def write(session: Session) -> None:
+            sweep = Sweep(
+                id=sweep_id,
+                name="sweep",
+                task="probe",
+                document={"constraints": list(constraints)},
+                objectives=[{"metric": "latency_ms_p50", "goal": "minimize"}],
+                budget={"trials": 1000, "parallel": parallel, "failures": 10, "wall_seconds": None},
+                sampler="random",
+                sampler_reason="a test",
+                space={"points": None, "feasible_share": 1.0, "sampled": True, "open_parameters": ["hidden_size"]},
+                target=capabilities.model_dump(),
+                target_key=workers.target_key(capabilities),
+                state=state,
+                counts={},
+                created_at=now(session),
+            )
+            session.add(sweep)
+            session.flush()
+            events.append(session, sweep_id, "sweep.created")
+
+        self.database.write(write)
+        self.queue(sweep_id, queued)
+        return sweep_id
+
+    def queue(self, sweep_id: str, number_of_trials: int) -> list[str]:
+        """Queue more trials in the sweep. Returns their ids."""
+
+        def write(session: Session) -> list[str]:
+            sweep = session.get_one(Sweep, sweep_id)
+            first = session.scalars(sa.select(sa.func.count()).where(Trial.sweep_id == sweep_id)).one()
+            made: list[str] = []
+            for number in range(first, first + number_of_trials):
+                trial = Trial(
+                    id=new_id(),
+                    sweep_id=sweep_id,
+                    number=number,
+                    parameters={"hidden_size": 64},
+                    configuration=copy.deepcopy(CONFIGURATION),
+                    point_hash=f"{number:064x}",
+                    reuse_key=f"{number:064x}",
+                    target_key=sweep.target_key,
+                    max_attempts=3,
+                    created_at=now(session),
+                )
+                session.add(trial)
+                session.flush()
+                trials.count(session, sweep_id, {"queued": 1})
+                events.append(session, sweep_id, "trial.queued", trial_id=trial.id, data={"number": number})
+                made.append(trial.id)
+            return made
+
+        return self.database.write(write)
+
+    def lapse(self, trial_id: str) -> None:
+        """Let the lease of a trial run out."""
+        self.update(Trial, trial_id, lease_expires_at=1.0)
+
+    def update(self, table: type[Any], row_id: str, **values: Any) -> None:
+        """Set columns of a row."""
+        statement = sa.update(table).where(table.id == row_id).values(**values)
+        self.database.write(lambda session: session.execute(statement).rowcount)
+
+    def trial(self, trial_id: str) -> Trial:
+        """Read a trial."""
+        return self.database.read(lambda session: session.get_one(Trial, trial_id))
+
+    def find_sweep(self, sweep_id: str) -> Sweep:
+        """Read a sweep."""
+        return self.database.read(lambda session: session.get_one(Sweep, sweep_id))
+
+    def kinds(self, sweep_id: str) -> list[str]:
+        """The kinds of the sweep's events in order."""
+        return [event.kind for event in self.database.read(lambda session: events.read(session, sweep_id, 0, 10_000))]
+
+
+@pytest.fixture
+def rows(database: Database) -> Rows:
+    """Rows in `database`."""
+    return Rows(database)
+
+
+@pytest.fixture
+def served_rows(client: TestClient, services: Services) -> Rows:
+    """Rows in the database behind `client`."""
+    return Rows(services.database)

@@ -1,4 +1,7 @@
-"""Small ONNX graphs with known answers for tests of engines. B batch, T tokens, D width, F feed-forward, V vocabulary."""
+"""Small ONNX graphs with known answers, for tests of engines.
+
+B batch, T tokens, D width, F feed-forward, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -137,6 +140,19 @@ def unknown_operator(path: Path) -> Path:
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Frobnicate", ["x"], ["y"])], "unknown", value[:1], value[1:])
     path.write_bytes(_model(graph).SerializeToString())
+    return path
+
+
+def beyond_memory(path: Path) -> Path:
+    """A valid model with small inputs and outputs whose one intermediate tensor is larger than any address space."""
+    shape = numpy_helper.from_array(np.array([1 << 26, 1 << 26], np.int64), "shape")
+    nodes = [
+        helper.make_node("Expand", ["x", "shape"], ["huge"]),
+        helper.make_node("ReduceSum", ["huge"], ["y"], keepdims=0),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])]
+    path.write_bytes(_model(helper.make_graph(nodes, "beyond", inputs, outputs, [shape])).SerializeToString())
     return path
 
 

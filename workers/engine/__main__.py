@@ -80,8 +80,8 @@ class Verbs:
         return {}
 
     def loss(self, request: Request, progress: Progress) -> Result:
-        batches = read_arrays(_path(request, "batches"))
-        return vars(evaluate(self._loaded(), _path(request, "loss_graph"), batches, progress)).copy()
+        engine, loss_graph = self._loaded(), _path(request, "loss_graph")
+        return {**vars(evaluate(engine, loss_graph, read_arrays(_path(request, "batches")), progress))}
 
     def close(self, request: Request, progress: Progress) -> Result:
         if self._current is not None:

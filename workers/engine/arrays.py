@@ -16,9 +16,10 @@ from .protocol import invalid
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an `.npz` file by name; never unpickles. Raises RequestFailed("invalid")."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise invalid(f"{path} holds a single array; write it with numpy.savez and names")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise invalid(f"{path} holds a single array; write it with numpy.savez and names")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise invalid(f"there is no file {path}") from None

@@ -165,12 +165,12 @@ class Engine(ABC):
         """Put one set of inputs where the device reads them, with room for the outputs; for `timed_run`."""
         return self._prepare(self.checked_inputs(inputs))
 
+    @abstractmethod
     def timed_run(self, prepared: Any) -> float:
         """Run a prepared set; return the device time of that run in milliseconds, by the device's best clock.
 
         Neither transfers nor allocations of inputs and outputs are in it. It is called in a tight loop: no checks.
         """
-        raise NotImplementedError
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs of exactly the engine's names, dtypes and shapes."""

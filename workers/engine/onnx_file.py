@@ -8,9 +8,17 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+_MODEL_GRAPH = 7
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
+_NODE_ATTRIBUTE = 5
+_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (6, 11)
+_SPARSE_TENSORS = (1, 2)
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_LOCATION = 1, 2, 14
 
 _BITS = {
     **dict.fromkeys((1, 6, 12), 32),  # float, int32, uint32
@@ -27,47 +35,66 @@ class OnnxFileError(ValueError):
     """The bytes are no ONNX model."""
 
 
-def weights_bytes(path: Path) -> int:
-    """Bytes of all constant tensors of the model: initializers and constants, in subgraphs too; each counted once."""
+@dataclass(frozen=True)
+class Weights:
+    """All constant tensors of a model: initializers and constants, in subgraphs too; each counted once."""
+
+    nbytes: int
+    external: bool
+    """true: some lie in another file"""
+
+
+def weights(path: Path) -> Weights:
+    """What the model's constant tensors take, by their types and shapes. Raises OnnxFileError."""
+    if path.stat().st_size == 0:
+        raise OnnxFileError(f"{path} is empty")
     with path.open("rb") as stream:
-        if path.stat().st_size == 0:
-            raise OnnxFileError(f"{path} is empty")
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-            return sum(_graph_weights(graph) for field, graph in _messages(view) if field == 7)
+        return _weights(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
 
 
-def _graph_weights(graph: memoryview) -> int:
-    total = 0
+def _weights(model: memoryview) -> Weights:
+    total, external = 0, False
+    for field, graph in _messages(model):
+        if field == _MODEL_GRAPH:
+            for tensor in _graph_tensors(graph):
+                size, elsewhere = _tensor(tensor)
+                total, external = total + size, external or elsewhere
+    return Weights(total, external)
+
+
+def _graph_tensors(graph: memoryview) -> Iterator[memoryview]:
     for field, message in _messages(graph):
-        if field == 1:
-            total += sum(_attribute_weights(inner) for number, inner in _messages(message) if number == 5)
-        elif field == 5:
-            total += _tensor_bytes(message)
-        elif field == 15:
-            total += sum(_tensor_bytes(inner) for number, inner in _messages(message) if number in (1, 2))
-    return total
+        if field == _GRAPH_INITIALIZER:
+            yield message
+        elif field == _GRAPH_SPARSE_INITIALIZER:
+            yield from (inner for number, inner in _messages(message) if number in _SPARSE_TENSORS)
+        elif field == _GRAPH_NODE:
+            for number, attribute in _messages(message):
+                if number == _NODE_ATTRIBUTE:
+                    yield from _attribute_tensors(attribute)
 
 
-def _attribute_weights(attribute: memoryview) -> int:
-    total = 0
+def _attribute_tensors(attribute: memoryview) -> Iterator[memoryview]:
     for field, message in _messages(attribute):
-        if field in (5, 10):
-            total += _tensor_bytes(message)
-        elif field in (6, 11):
-            total += _graph_weights(message)
-    return total
+        if field in _ATTRIBUTE_TENSORS:
+            yield message
+        elif field in _ATTRIBUTE_GRAPHS:
+            yield from _graph_tensors(message)
 
 
-def _tensor_bytes(tensor: memoryview) -> int:
-    elements, bits = 1, 0
+def _tensor(tensor: memoryview) -> tuple[int, bool]:
+    """Bytes of the tensor's elements, and whether they lie in another file."""
+    elements, bits, external = 1, 0, False
     for field, wire, value in _fields(tensor):
-        if field == 1 and wire == _VARINT:
+        if field == _TENSOR_DIMS and wire == _VARINT:
             elements *= _integer(value)
-        elif field == 1:
+        elif field == _TENSOR_DIMS:
             elements *= math.prod(_packed(_view(value)))
-        elif field == 2:
+        elif field == _TENSOR_TYPE:
             bits = _BITS.get(_integer(value), 0)
-    return math.ceil(elements * bits / 8)
+        elif field == _TENSOR_LOCATION:
+            external = _integer(value) == 1
+    return math.ceil(elements * bits / 8), external
 
 
 def _messages(view: memoryview) -> Iterator[tuple[int, memoryview]]:

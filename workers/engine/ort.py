@@ -107,6 +107,12 @@ class OnnxRuntimeEngine(Engine):
             session = open_session(onnx, settings)
         specs_of(session.get_inputs(), "build")
         specs_of(session.get_outputs(), "build")
+        if onnx_file.weights(engine).external:
+            raise RequestFailed(
+                "unsupported",
+                f"{onnx.name} keeps weights in a second file; an engine of ONNX Runtime is one file of at most 2 GB: "
+                "export the weights inside the graph",
+            )
 
     def _footprint(self, engine: Path) -> Footprint:
         arena = ScratchArena.shared()
@@ -114,7 +120,7 @@ class OnnxRuntimeEngine(Engine):
             session = arena.open(engine)
             activation_bytes = arena.scratch_bytes(session)
         specs = (*specs_of(session.get_inputs(), "build"), *specs_of(session.get_outputs(), "build"))
-        return Footprint(onnx_file.weights_bytes(engine), activation_bytes, sum(spec.nbytes for spec in specs))
+        return Footprint(onnx_file.weights(engine).nbytes, activation_bytes, sum(spec.nbytes for spec in specs))
 
     def _load(self, engine: Path, options: Mapping[str, int]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         with explained("invalid", f"{engine} is no engine that ONNX Runtime reads (cut off? build it again)"):

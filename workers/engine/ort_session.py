@@ -32,6 +32,9 @@ DTYPES = {
     "tensor(bool)": np.bool_,
 }
 
+_EXPECTED = "Serializing optimized model"
+"""Warned of at every build: an engine is for the machine that built it."""
+
 Log = Callable[[int, str], None]
 """Takes a message's severity and text."""
 
@@ -132,5 +135,5 @@ def listen(log: Log, severity: int = WARNING) -> None:
 
 def to_stderr(severity: int, message: str) -> None:
     """Where messages go that nobody else asked for; below warnings they are dropped."""
-    if severity >= WARNING:
+    if severity >= WARNING and not message.startswith(_EXPECTED):
         sys.stderr.write(f"onnxruntime: {message}\n")

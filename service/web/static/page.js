@@ -32,6 +32,7 @@ function apply(text) {
     for (const each of here.querySelectorAll("details[id]")) if (open.has(each.id)) each.open = true;
     if (focus) here.querySelector(focus)?.focus({ preventScroll: true });
   }
+  mark(isLive);
   // A part that came or went (the first losses, the first attempt) changes the layout: then take the page as it is.
   const ids = [...fresh.querySelectorAll("[data-live]")].map((each) => each.id).join();
   const had = [...main.querySelectorAll("[data-live]")].map((each) => each.id).join();
@@ -89,7 +90,9 @@ function listen() {
   });
 }
 
+let isLive = false;
 function mark(live) {
+  isLive = live;
   for (const each of document.querySelectorAll("[data-live-mark]")) each.hidden = !live;
 }
 
@@ -104,11 +107,13 @@ document.addEventListener("change", (event) => {
   if (form) form.requestSubmit();
 });
 
-if (location.hash) document.querySelector(`details${CSS.escape(location.hash).replace("\\#", "#")}`)?.setAttribute("open", "");
-window.addEventListener("hashchange", () => {
+/** A link to something folded opens it. */
+function unfold() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target instanceof HTMLDetailsElement) target.open = true;
-});
+}
+unfold();
+window.addEventListener("hashchange", unfold);
 
 if (fragment) {
   remember();

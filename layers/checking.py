@@ -1,0 +1,115 @@
+"""Types of expressions, checked before any point is looked at: a number never equals a name by chance."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from layers import syntax
+from layers.base import Parameter
+from layers.expressions import Expression, ExpressionError
+from layers.metrics import METRICS
+from layers.names import DECLARED
+from layers.problems import did_you_mean
+from layers.syntax import Node
+
+ValueType = Literal["number", "boolean", "string"]
+
+WORDS = {"number": "a number", "boolean": "true or false", "string": "a name"}
+
+
+def check_types(expression: Expression, declared: Parameter | None = None) -> None:
+    """Check an expression with full names. `declared` is the parameter that it derives. Raises ExpressionError."""
+    found = _type_of(expression.tree)
+    wanted = "boolean" if declared is None else _declared_type(declared)
+    if found != wanted:
+        raise ExpressionError(f"it gives {WORDS[found]}", f"{WORDS[wanted]} is needed")
+    if declared is not None and declared.choices:
+        for literal in _results(expression.tree):
+            _check_choice(literal.value, declared, "a value of it")
+
+
+def _declared_type(declared: Parameter) -> ValueType:
+    return "number" if declared.type == "integer" else declared.type
+
+
+def _type_of(node: Node) -> ValueType:
+    match node:
+        case syntax.Literal(value=value):
+            return "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
+        case syntax.Name(path=path):
+            return "number" if path in METRICS else _declared_type(DECLARED[path])
+        case syntax.Negative():
+            return _need(node.operand, "number")
+        case syntax.Arithmetic():
+            _need(node.left, "number")
+            return _need(node.right, "number")
+        case syntax.Call():
+            for argument in node.arguments:
+                _need(argument, "number")
+            return "number"
+        case syntax.Not():
+            return _need(node.operand, "boolean")
+        case syntax.Logical():
+            for operand in node.operands:
+                _need(operand, "boolean")
+            return "boolean"
+        case syntax.Membership():
+            for member in node.members:
+                _comparable(node.operand, member)
+            return "boolean"
+        case syntax.Comparison():
+            return _comparison(node)
+        case syntax.Conditional():
+            _need(node.condition, "boolean")
+            return _need(node.otherwise, _type_of(node.then))
+
+
+def _comparison(node: syntax.Comparison) -> ValueType:
+    for index, operator in enumerate(node.operators):
+        left, right = node.operands[index], node.operands[index + 1]
+        if operator in ("==", "!="):
+            _comparable(left, right)
+        else:
+            _need(left, "number")
+            _need(right, "number")
+    return "boolean"
+
+
+def _need(node: Node, wanted: ValueType) -> ValueType:
+    found = _type_of(node)
+    if found != wanted:
+        raise ExpressionError(f"{_shown(node)} is {WORDS[found]}", f"{WORDS[wanted]} is needed there")
+    return found
+
+
+def _comparable(left: Node, right: Node) -> None:
+    one, other = _type_of(left), _type_of(right)
+    if one != other:
+        message = f"{_shown(left)} is {WORDS[one]}, {_shown(right)} is {WORDS[other]}: they are never equal"
+        raise ExpressionError(message, "put quotes around names, and none around numbers, true and false")
+    for name, literal in ((left, right), (right, left)):
+        if isinstance(name, syntax.Name) and isinstance(literal, syntax.Literal) and name.path in DECLARED:
+            _check_choice(literal.value, DECLARED[name.path], f"a value of {name.path}")
+
+
+def _check_choice(value: object, declared: Parameter, what: str) -> None:
+    if declared.choices and value not in declared.choices:
+        near = did_you_mean(str(value), declared.choices)
+        raise ExpressionError(f"{value!r} is not {what}", near or f"one of: {', '.join(declared.choices)}")
+
+
+def _results(node: Node) -> list[syntax.Literal]:
+    """The literals that an expression may give."""
+    if isinstance(node, syntax.Conditional):
+        return [*_results(node.then), *_results(node.otherwise)]
+    return [node] if isinstance(node, syntax.Literal) else []
+
+
+def _shown(node: Node) -> str:
+    match node:
+        case syntax.Name(path=path):
+            return path
+        case syntax.Literal(value=value):
+            return str(value).lower() if isinstance(value, bool) else repr(value)
+        case _:
+            return "a part of it"

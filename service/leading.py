@@ -1,0 +1,368 @@
+"""A sweep in the memory of its leader: endings are worked in one after the other, and each is followed by new asks.
+
+What is asked depends only on the order of the endings, never on when they are looked at. Nothing is written here:
+`Changes` says what is to be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from layers.metrics import Goal
+from layers.model import flops, parameter_count
+from layers.space import SweepDocument
+from service.ids import new_id
+from service.pareto import Ranking
+from service.proposals import Asked, Known, Point, Proposals, total_violation
+from service.reuse import Reused, Source, judge_source, reuse_key
+from service.studies import FAILED, Study, Told
+
+MAX_ASKS = 1_000
+"""Asks that are written in one transaction; more go into the next."""
+
+OWN_ATTRIBUTES = "layersweep:"
+POSITION = f"{OWN_ATTRIBUTES}position"
+EXHAUSTED = f"{OWN_ATTRIBUTES}exhausted"
+"""Names under which what `Proposals` needs to go on is kept beside the study's own attributes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event that the scheduler acts on: a trial ended, or the budget was extended."""
+
+    sequence: int
+    trial_id: str | None = None
+    state: str = ""
+    feasible: bool | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    violations: Mapping[str, float] = field(default_factory=dict[str, float])
+    reason: str | None = None
+    budget: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a sweep ends."""
+
+    state: Literal["completed", "failed"]
+    reason: str
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one step of a sweep writes. Rows are dictionaries by column; times are the writer's."""
+
+    scheduled_sequence: int
+    asks: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
+    tells: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    reused: dict[str, str] = field(default_factory=dict[str, str])
+    """New trial -> the trial whose measurements it gets."""
+    ranks: dict[str, int] = field(default_factory=dict[str, int])
+    attributes: dict[str, Any] = field(default_factory=dict[str, Any])
+    rejected: int = 0
+    verdict: Verdict | None = None
+    unfinished: bool = False
+    """There is more to do at once."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True where only the position among the events changed."""
+        return not (self.asks or self.tells or self.ranks or self.attributes or self.rejected or self.verdict)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.asks) >= MAX_ASKS
+
+    def counts(self) -> Counter[str]:
+        """The new trials by state, and how many of them are reused."""
+        counts = Counter(trial["state"] for trial in self.trials.values())
+        if self.reused:
+            counts["reused"] = len(self.reused)
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFacts:
+    """What of a sweep never changes once its target is known."""
+
+    id: str
+    project: str
+    document: SweepDocument
+    sampler: str
+    target: Mapping[str, Any]
+    dataset_sha256: str | None
+    max_attempts: int
+    lookahead: int
+
+    @property
+    def goals(self) -> list[Goal]:
+        return ["maximize" if objective["goal"] == "maximize" else "minimize" for objective in self.document.objectives]
+
+
+@dataclass(slots=True)
+class History:
+    """What is known of the trials at some event of the sweep: the state that `LedSweep` goes on from."""
+
+    scheduled_sequence: int
+    budget: dict[str, Any]
+    outstanding: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
+    """Trial in flight -> its ask and its point's hash."""
+    known: dict[str, Known] = field(default_factory=dict[str, Known])
+    trials: int = 0
+    told: int = 0
+    failures: int = 0
+    last_failure: str | None = None
+
+
+FindSources = Callable[[Collection[str]], Sequence[Source]]
+"""The ended trials with one of these reuse keys."""
+
+
+class LedSweep:
+    """One sweep while it is led. Not thread-safe. After an error it is to be thrown away and built again."""
+
+    def __init__(
+        self, facts: SweepFacts, history: History, study: Study, ranking: Ranking, attributes: Mapping[str, Any]
+    ) -> None:
+        self.facts = facts
+        self.read_sequence = history.scheduled_sequence
+        """The last event that was looked at; the one that is stored may be earlier."""
+        self.stored_sequence = history.scheduled_sequence
+        self._history = history
+        self._study = study
+        self._ranking = ranking
+        document = facts.document
+        self._proposals = Proposals(
+            document.space,
+            study,
+            history.known,
+            starts=document.starts,
+            capabilities=facts.target,
+            in_order=facts.sampler == "grid",
+            seed=document.search["seed"],
+            position=int(attributes.get(POSITION, 0)),
+            exhausted=bool(attributes.get(EXHAUSTED, False)),
+        )
+        self._stored_position = self._proposals.position
+        self._stored_exhausted = self._proposals.exhausted
+
+    @property
+    def budget(self) -> Mapping[str, Any]:
+        return self._history.budget
+
+    def advance(
+        self, happenings: Sequence[Happening], sequence: int, *, going: bool, find_sources: FindSources
+    ) -> Changes:
+        """Work in what happened up to the event `sequence`. `going`: the sweep is active or paused, so ask for more."""
+        changes = Changes(self.read_sequence)
+        if going:
+            self._top_up(changes, find_sources)
+        for happening in happenings:
+            if changes.is_full or changes.verdict is not None:
+                break
+            self._work_in(happening, changes)
+            changes.scheduled_sequence = happening.sequence
+            if going:
+                changes.verdict = self._verdict()
+                self._top_up(changes, find_sources)
+        else:
+            changes.scheduled_sequence = sequence
+        changes.unfinished = changes.scheduled_sequence < sequence or changes.is_full
+        if going and not changes.is_full and changes.verdict is None:
+            changes.verdict = self._verdict()
+        self._take_attributes(changes)
+        self.read_sequence = changes.scheduled_sequence
+        return changes
+
+    # --- what happened ------------------------------------------------------------------------------------------------
+
+    def _work_in(self, happening: Happening, changes: Changes) -> None:
+        if happening.budget is not None:
+            self._history.budget = happening.budget
+        if happening.trial_id is None:
+            return
+        # A reused trial was told when it was made: its event finds it gone.
+        ask, point_hash = self._history.outstanding.pop(happening.trial_id, (None, ""))
+        if ask is None:
+            return
+        if happening.state == "failed":
+            self._history.failures += 1
+            self._history.last_failure = happening.reason
+        told = self._told_of(happening.state, happening.metrics, happening.violations)
+        self._tell(ask, point_hash, told, changes)
+        if happening.state == "complete" and happening.feasible:
+            self._rank(happening.trial_id, told, changes)
+
+    def _told_of(self, state: str, metrics: Mapping[str, Any], violations: Mapping[str, float]) -> Told:
+        violation = total_violation(violations.values())
+        if state == "complete":
+            values = tuple(float(metrics.get(each["metric"], math.nan)) for each in self.facts.document.objectives)
+            return Told("complete", values, violation) if all(map(math.isfinite, values)) else FAILED
+        if state == "infeasible":
+            return Told("infeasible", None, violation if violation > 0 else 1.0)
+        return Told("pruned", None, violation) if state == "pruned" else FAILED
+
+    def _tell(self, ask: int, point_hash: str, told: Told, changes: Changes) -> None:
+        self._study.tell(ask, told)
+        self._history.known[point_hash].told = told
+        self._record_told(ask, told, changes)
+
+    def _record_told(self, ask: int, told: Told, changes: Changes) -> None:
+        row = {"state": "told", "told": told.to_row(), "told_order": self._history.told}
+        self._history.told += 1
+        if ask in changes.asks:
+            changes.asks[ask].update(row)
+        else:
+            changes.tells.append({"of_sweep": self.facts.id, "of_ask": ask, **row})
+
+    def _rank(self, trial_id: str, told: Told, changes: Changes) -> None:
+        if told.values is None or trial_id in self._ranking:
+            return
+        for ranked, rank in self._ranking.add(trial_id, told.values).items():
+            if ranked in changes.trials:
+                changes.trials[ranked]["pareto_rank"] = rank
+            else:
+                changes.ranks[ranked] = rank
+
+    def _verdict(self) -> Verdict | None:
+        history = self._history
+        if history.failures >= history.budget["failures"]:
+            last = f"; the last one: {history.last_failure}" if history.last_failure else ""
+            return Verdict("failed", f"{history.failures} trials failed, the most that the budget allows{last}")
+        if history.outstanding:
+            return None
+        if history.trials >= history.budget["trials"]:
+            return Verdict("completed", "budget_exhausted")
+        return Verdict("completed", "space_exhausted") if self._proposals.exhausted else None
+
+    # --- what is asked ------------------------------------------------------------------------------------------------
+
+    def _top_up(self, changes: Changes, find_sources: FindSources) -> None:
+        while changes.verdict is None and not changes.is_full and (missing := self._missing()) > 0:
+            asked = [new for _ in range(missing) if (new := self._propose(changes)) is not None]
+            if not asked:
+                return
+            if self.facts.document.search["reuse"]:
+                self._reuse(asked, changes, find_sources)
+
+    def _missing(self) -> int:
+        history = self._history
+        ahead = history.budget["parallel"] + self.facts.lookahead - len(history.outstanding)
+        return min(ahead, history.budget["trials"] - history.trials)
+
+    def _propose(self, changes: Changes) -> str | None:
+        """Ask until there is a new point, and make a trial of it; None where there is none left."""
+        trial_id = None
+        for asked in self._proposals.next():
+            row = self._ask_row(asked)
+            changes.asks[asked.suggestion.ask] = row
+            if asked.told is not None:
+                self._record_told(asked.suggestion.ask, asked.told, changes)
+                changes.rejected += not asked.is_repetition
+            if asked.point is not None:
+                trial_id = row["trial_id"] = self._new_trial(asked, asked.point, changes)
+        changes.rejected += self._proposals.passed
+        self._proposals.passed = 0
+        return trial_id
+
+    def _ask_row(self, asked: Asked) -> dict[str, Any]:
+        suggestion = asked.suggestion
+        return {
+            "sweep_id": self.facts.id,
+            "ask": suggestion.ask,
+            "trial_id": None,
+            "state": "asked",
+            "suggestions": suggestion.suggestions,
+            "distributions": suggestion.distributions,
+            "system_attrs": suggestion.system_attrs,
+            "told": None,
+            "told_order": None,
+            "rejection": asked.rejection,
+        }
+
+    def _new_trial(self, asked: Asked, point: Point, changes: Changes) -> str:
+        facts, history = self.facts, self._history
+        trial_id, target_key = new_id(), facts.target["key"]
+        changes.trials[trial_id] = {
+            "id": trial_id,
+            "sweep_id": facts.id,
+            "project": facts.project,
+            "number": history.trials,
+            "state": "queued",
+            "parameters": point.shown,
+            "configuration": point.configuration,
+            "point_hash": point.hash,
+            "reuse_key": reuse_key(
+                project=facts.project,
+                configuration=point.configuration,
+                dataset_sha256=facts.dataset_sha256,
+                target_key=target_key,
+            ),
+            "reused_from": None,
+            "started_from": asked.started_from,
+            "target_key": target_key,
+            "max_attempts": facts.max_attempts,
+            "feasible": None,
+            "violations": None,
+            "reason": None,
+            "metrics": _static_metrics(point.configuration),
+            "pareto_rank": None,
+        }
+        history.known[point.hash] = Known(history.trials)
+        history.outstanding[trial_id] = (asked.suggestion.ask, point.hash)
+        history.trials += 1
+        return trial_id
+
+    def _reuse(self, trial_ids: Sequence[str], changes: Changes, find_sources: FindSources) -> None:
+        """End the new trials that were measured before."""
+        sources: dict[str, list[Source]] = {}
+        for source in find_sources([changes.trials[trial_id]["reuse_key"] for trial_id in trial_ids]):
+            sources.setdefault(source.reuse_key, []).append(source)
+        for trial_id in trial_ids:
+            row = changes.trials[trial_id]
+            answers = (self._judge(source, row) for source in sources.get(row["reuse_key"], ()))
+            reused = next((answer for answer in answers if answer is not None), None)
+            if reused is not None:
+                self._end_at_once(trial_id, reused, changes)
+
+    def _judge(self, source: Source, row: Mapping[str, Any]) -> Reused | None:
+        document = self.facts.document
+        return judge_source(source, row["configuration"], document.objectives, document.constraints)
+
+    def _end_at_once(self, trial_id: str, reused: Reused, changes: Changes) -> None:
+        source = reused.source
+        changes.reused[trial_id] = source.id
+        changes.trials[trial_id].update(
+            state=source.state,
+            reused_from=source.origin,
+            metrics=source.metrics,
+            violations=reused.violations,
+            feasible=reused.feasible,
+            reason=source.reason,
+        )
+        ask, point_hash = self._history.outstanding.pop(trial_id)
+        told = self._told_of(source.state, source.metrics, reused.violations)
+        self._tell(ask, point_hash, told, changes)
+        if source.state == "complete" and reused.feasible:
+            self._rank(trial_id, told, changes)
+
+    def _take_attributes(self, changes: Changes) -> None:
+        changes.attributes = self._study.take_changed_attributes()
+        if self._proposals.position != self._stored_position:
+            changes.attributes[POSITION] = self._stored_position = self._proposals.position
+        if self._proposals.exhausted != self._stored_exhausted:
+            changes.attributes[EXHAUSTED] = self._stored_exhausted = self._proposals.exhausted
+
+
+def _static_metrics(configuration: Mapping[str, Any]) -> dict[str, float]:
+    """What is known of a trial before it runs."""
+    model, inference = configuration["model"], configuration["inference"]
+    return {
+        "parameter_count": parameter_count(model),
+        "flops": flops(model, inference["batch_size"], inference["sequence_length"]),
+    }

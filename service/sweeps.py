@@ -1,0 +1,342 @@
+"""Sweeps: made from a document, listed, extended, ended, deleted. What they try next is the scheduler's matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from layers.document import BUDGET, MAX_WALL_SECONDS
+from layers.space import DocumentError, Survey, SweepDocument, read_document
+from service import documents, events, schemas
+from service.db import Database, now, now_sql
+from service.errors import Conflict, NotFound, Problem, Unprocessable
+from service.ids import new_id
+from service.models import Dataset, Sweep, Trial, TrialMetric
+from service.paging import decode_token, encode_token
+from service.queue import cancel_open
+from service.sampling import Choice, choose
+from service.targets import waits_for
+
+GOING = ("active", "paused")
+ENDED = ("completed", "cancelled", "failed")
+
+_UNSYNCHRONIZED: Mapping[str, Any] = {"synchronize_session": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A document that was found good, with everything that validation learnt."""
+
+    document: SweepDocument
+    survey: Survey
+    choice: Choice
+    dataset_id: str | None
+
+    def space(self) -> dict[str, Any]:
+        """As it lies in `Sweep.space`. The starts are kept by value: a trial that they name may be deleted."""
+        return {
+            "points": self.survey.points,
+            "feasible_share": self.survey.feasible_share,
+            "sampled": self.survey.sampled,
+            "open_parameters": [parameter.name for parameter in self.document.space.open],
+            "rejections": self.survey.rejections,
+            "starts": [{"name": start.name, "chosen": start.chosen} for start in self.document.starts],
+        }
+
+    def preview(self) -> schemas.SweepPreview:
+        """The answer to `validate_only=true`."""
+        return schemas.SweepPreview(
+            document=self.document.normalized,
+            space=schemas.SpaceFacts(**self.space()),
+            sampler=self.choice.sampler,
+            sampler_reason=self.choice.reason,
+            notes=[
+                schemas.ProblemItem(pointer=note.pointer, detail=note.detail, remedy=note.remedy)
+                for note in self.document.notes
+            ],
+        )
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """What a document's reader needs to know of a dataset."""
+    return {"task": dataset.task, "tokenizer": dataset.tokenizer, "facts": dataset.facts}
+
+
+def prepare(database: Database, document: Mapping[str, Any], *, project: str = "default") -> Prepared:
+    """Validate a document as a whole and survey its space: it may take seconds. Raises InvalidDocument."""
+    found: dict[str, Dataset] = {}
+
+    def find_dataset(name: str) -> Mapping[str, Any] | None:
+        query = sa.select(Dataset).where(Dataset.project == project, Dataset.name == name)
+        dataset = database.read(lambda session: session.scalars(query).one_or_none())
+        if dataset is None:
+            return None
+        found[name] = dataset
+        return described(dataset)
+
+    def find_start(reference: str) -> Mapping[str, Any] | None:
+        trial_id = reference.removeprefix("trial:")
+        query = sa.select(Trial.configuration).where(Trial.project == project, Trial.id == trial_id)
+        return database.read(lambda session: session.scalars(query).one_or_none())
+
+    try:
+        parsed, survey = read_document(document, find_dataset=find_dataset, find_start=find_start)
+    except DocumentError as error:
+        raise documents.invalid(error) from None
+    dataset = None if parsed.dataset is None else found[parsed.dataset]
+    return Prepared(parsed, survey, choose(parsed, survey), None if dataset is None else dataset.id)
+
+
+def insert(session: Session, prepared: Prepared, *, project: str = "default") -> Sweep:
+    """Store a new sweep. Raises Conflict where its dataset was deleted meanwhile."""
+    document = prepared.document
+    if prepared.dataset_id is not None and session.get(Dataset, prepared.dataset_id) is None:
+        raise Conflict(f"the dataset {document.dataset!r} was deleted while the document was being read")
+    sweep = Sweep(
+        id=new_id(),
+        project=project,
+        name=document.name,
+        task=document.task,
+        dataset_id=prepared.dataset_id,
+        document=document.normalized,
+        objectives=[dict(objective) for objective in document.objectives],
+        budget=dict(document.budget),
+        sampler=prepared.choice.sampler,
+        sampler_reason=prepared.choice.reason,
+        space=prepared.space(),
+        target_runtime=document.target_runtime,
+        state="active",
+        reason=waits_for(document.target_runtime),
+        counts={},
+        created_at=now(session),
+    )
+    session.add(sweep)
+    session.flush()
+    events.append(session, sweep.id, "sweep.created", data={"name": sweep.name})
+    return get(session, sweep.id)
+
+
+def get(session: Session, sweep_id: str) -> Sweep:
+    """Return the sweep as the database has it now, or raise NotFound."""
+    sweep = session.get(Sweep, sweep_id, populate_existing=True)
+    if sweep is None:
+        raise NotFound(f"there is no sweep {sweep_id}")
+    return sweep
+
+
+def page(
+    session: Session, *, states: Sequence[str], page_size: int, page_token: str | None, project: str = "default"
+) -> tuple[list[schemas.Sweep], str | None]:
+    """Return sweeps, the newest first, and the token of the next page."""
+    statement = sa.select(Sweep).where(Sweep.project == project)
+    if states:
+        statement = statement.where(Sweep.state.in_(states))
+    if page_token is not None:
+        (before,) = decode_token(page_token, str)
+        statement = statement.where(Sweep.id < before)
+    rows = list(session.scalars(statement.order_by(Sweep.id.desc()).limit(page_size + 1)))
+    more = len(rows) > page_size
+    rows = rows[:page_size]
+    return [schemas.Sweep(**_facts(session, row)) for row in rows], encode_token(rows[-1].id) if more else None
+
+
+def detail(session: Session, sweep: Sweep) -> schemas.SweepDetail:
+    """The sweep with its document, as it crosses HTTP."""
+    return schemas.SweepDetail(**_facts(session, sweep), document=sweep.document)
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+def cancel(session: Session, sweep_id: str) -> Sweep:
+    """End the sweep: what is queued or runs is cancelled. Cancelling twice is fine. Raises NotFound, Conflict."""
+    sweep = get(session, sweep_id)
+    if sweep.state == "cancelled":
+        return sweep
+    _refuse_unless(sweep, GOING, "be cancelled")
+    cancel_open(session, sweep_id, "the sweep was cancelled")
+    end(session, sweep_id, "cancelled", "cancelled by a user")
+    # What the scheduler added between the two statements above; from here on it adds nothing.
+    cancel_open(session, sweep_id, "the sweep was cancelled")
+    return get(session, sweep_id)
+
+
+def pause(session: Session, sweep_id: str) -> Sweep:
+    """Let no worker claim more trials of the sweep; those that run go on. Raises NotFound, Conflict."""
+    return _turn(session, sweep_id, "active", "paused", "be paused", "paused by a user")
+
+
+def resume(session: Session, sweep_id: str) -> Sweep:
+    """Let workers claim trials of a paused sweep again. Raises NotFound, Conflict."""
+    sweep = get(session, sweep_id)
+    reason = waits_for(sweep.target_runtime) if sweep.target_key is None else None
+    return _turn(session, sweep_id, "paused", "active", "be resumed", reason)
+
+
+def extend(session: Session, sweep_id: str, extension: schemas.BudgetExtension) -> Sweep:
+    """Add to the budget; a sweep that ended because of it goes on. Raises NotFound, Conflict, Unprocessable."""
+    sweep = session.get(Sweep, sweep_id, with_for_update=True, populate_existing=True)
+    if sweep is None:
+        raise NotFound(f"there is no sweep {sweep_id}")
+    budget = _extended(sweep.budget, extension)
+    reopened = sweep.state not in GOING
+    if reopened:
+        _refuse_unless_reopenable(sweep, extension)
+    limit = budget["wall_seconds"]
+    if limit is not None and sweep.started_at is not None:
+        missing = now(session) - sweep.started_at - limit
+        if missing >= 0 and (reopened or extension.wall_seconds):
+            remedy = f"extend wall_seconds by more than {extension.wall_seconds + missing:.0f}"
+            problem = Problem(
+                "/wall_seconds", "the clock runs from the sweep's start: it would be over at once", remedy
+            )
+            raise Unprocessable("the extended wall-clock budget is over already", problems=[problem])
+    sweep.budget = budget
+    if reopened:
+        sweep.state, sweep.reason, sweep.ended_at = "active", None, None
+    session.flush()
+    events.append(session, sweep_id, "sweep.extended", data={"budget": budget})
+    if reopened:
+        events.append(session, sweep_id, "sweep.state", data={"state": "active", "reason": None})
+    return get(session, sweep_id)
+
+
+def delete(session: Session, sweep_id: str) -> None:
+    """Delete a sweep that has ended, with its trials and events. Raises NotFound, Conflict."""
+    sweep = get(session, sweep_id)
+    _refuse_unless(sweep, ENDED, "be deleted")
+    statement = sa.delete(Sweep).where(Sweep.id == sweep_id, Sweep.state.in_(ENDED))
+    session.execute(statement, execution_options=_UNSYNCHRONIZED)
+
+
+def end(session: Session, sweep_id: str, state: Literal["completed", "cancelled", "failed"], reason: str) -> int:
+    """Write that a sweep has ended, after its open trials were cancelled; return the event's sequence.
+
+    Raises Conflict where it had ended before.
+    """
+    ended = session.scalar(
+        sa.update(Sweep)
+        .where(Sweep.id == sweep_id, Sweep.state.in_(GOING))
+        .values(state=state, reason=reason, ended_at=now_sql())
+        .returning(Sweep.id)
+        .execution_options(**_UNSYNCHRONIZED)
+    )
+    if ended is None:
+        raise Conflict("the sweep has ended meanwhile")
+    return events.append(session, sweep_id, "sweep.state", data={"state": state, "reason": reason})
+
+
+def _turn(session: Session, sweep_id: str, before: str, after: str, what: str, reason: str | None) -> Sweep:
+    sweep = get(session, sweep_id)
+    if sweep.state == after:
+        return sweep
+    _refuse_unless(sweep, (before,), what)
+    turned = session.scalar(
+        sa.update(Sweep)
+        .where(Sweep.id == sweep_id, Sweep.state == before)
+        .values(state=after, reason=reason)
+        .returning(Sweep.id)
+        .execution_options(**_UNSYNCHRONIZED)
+    )
+    if turned is None:
+        _refuse_unless(get(session, sweep_id), (before,), what)
+    events.append(session, sweep_id, "sweep.state", data={"state": after, "reason": reason})
+    return get(session, sweep_id)
+
+
+def _refuse_unless(sweep: Sweep, states: Sequence[str], what: str) -> None:
+    if sweep.state not in states:
+        raise Conflict(f"the sweep is {sweep.state}: only one that is {' or '.join(states)} can {what}")
+
+
+def _extended(budget: Mapping[str, Any], extension: schemas.BudgetExtension) -> dict[str, Any]:
+    if not (extension.trials or extension.failures or extension.wall_seconds):
+        raise Unprocessable("the extension adds nothing: give trials, failures or wall_seconds above 0")
+    if extension.wall_seconds and budget["wall_seconds"] is None:
+        problem = Problem("/wall_seconds", "the sweep has no wall-clock limit", "leave it out")
+        raise Unprocessable("the sweep has no wall-clock limit to extend", problems=[problem])
+    most = {"trials": BUDGET["trials"][2], "failures": BUDGET["failures"][2], "wall_seconds": MAX_WALL_SECONDS}
+    extended = dict(budget)
+    for name, limit in most.items():
+        added = getattr(extension, name)
+        if not added:
+            continue
+        extended[name] = budget[name] + added
+        if extended[name] > limit:
+            problem = Problem(f"/{name}", f"the budget would be {extended[name]:,}", f"at most {limit:,} in all")
+            raise Unprocessable(f"a budget has at most {limit:,} {name}", problems=[problem])
+    return extended
+
+
+def _refuse_unless_reopenable(sweep: Sweep, extension: schemas.BudgetExtension) -> None:
+    """Raise Conflict unless the extension lifts what ended the sweep."""
+    if sweep.state == "completed" and sweep.reason == "budget_exhausted":
+        lifted, needed = extension.trials > 0, "trials"
+    elif sweep.state == "completed" and sweep.reason == "wall_seconds":
+        lifted, needed = extension.wall_seconds > 0, "wall_seconds"
+    elif sweep.state == "failed" and sweep.counts.get("failed", 0) >= sweep.budget["failures"]:
+        lifted, needed = extension.failures > 0, "failures"
+    else:
+        raise Conflict(f"the sweep is {sweep.state} ({sweep.reason}): a larger budget does not make it go on")
+    if not lifted:
+        raise Conflict(f"the sweep is {sweep.state} ({sweep.reason}): extend {needed} to make it go on")
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
+    dataset = None if sweep.dataset_id is None else session.get(Dataset, sweep.dataset_id)
+    counts: Mapping[str, int] = sweep.counts
+    trials = sum(count for state, count in counts.items() if state != "reused")
+    return {
+        "id": sweep.id,
+        "name": sweep.name,
+        "project": sweep.project,
+        "task": sweep.task,
+        "dataset": None if dataset is None else dataset.name,
+        "state": sweep.state,
+        "reason": sweep.reason,
+        "objectives": sweep.objectives,
+        "constraints": sweep.document.get("constraints", []),
+        "budget": sweep.budget,
+        "sampler": sweep.sampler,
+        "sampler_reason": sweep.sampler_reason,
+        "space": sweep.space,
+        "target": sweep.target_key,
+        "progress": schemas.Progress(
+            trials=trials, budget=sweep.budget["trials"], rejected=sweep.rejected_count, **counts
+        ),
+        "best": _best(session, sweep),
+        "version": sweep.event_counter,
+        "created_at": sweep.created_at,
+        "started_at": sweep.started_at,
+        "ended_at": sweep.ended_at,
+    }
+
+
+def _best(session: Session, sweep: Sweep) -> dict[str, schemas.BestTrial]:
+    best: dict[str, schemas.BestTrial] = {}
+    if not sweep.counts.get("complete"):
+        return best
+    for objective in sweep.objectives:
+        value = TrialMetric.value
+        row = session.execute(
+            sa.select(Trial.id, Trial.number, value)
+            .join(Trial, Trial.id == TrialMetric.trial_id)
+            .where(
+                TrialMetric.sweep_id == sweep.id,
+                TrialMetric.name == objective["metric"],
+                Trial.state == "complete",
+                Trial.feasible.is_(True),
+            )
+            .order_by(value.desc() if objective["goal"] == "maximize" else value.asc(), Trial.number)
+            .limit(1)
+        ).one_or_none()
+        if row is not None:
+            best[objective["metric"]] = schemas.BestTrial(trial=row[0], number=row[1], value=row[2])
+    return best

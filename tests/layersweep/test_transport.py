@@ -1,0 +1,170 @@
+"""Retries, addresses and errors of the client's HTTP, against a scripted service."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import httpx2
+import pytest
+
+from layersweep import (
+    Client,
+    Conflict,
+    InvalidDocument,
+    InvalidUsage,
+    LayersweepError,
+    NotAuthorized,
+    NotFound,
+    RequestRefused,
+    ServiceFailure,
+    Unreachable,
+)
+from layersweep.transport import LONGEST_DELAY_SECONDS, backoff_seconds, retry_after_seconds
+from tests.layersweep.answers import page, problem, scripted, sweep_record
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_read_is_retried_when_the_service_cannot_answer_now(status: int) -> None:
+    client, script, delays = scripted(httpx2.Response(status), httpx2.ConnectError("refused"), page([]))
+    assert client.datasets() == []
+    assert len(script.requests) == 3
+    assert len(delays) == 2
+
+
+def test_the_delay_that_the_service_asks_for_is_kept() -> None:
+    client, _, delays = scripted(problem(429, "too-many-requests", "slow down", Retry_After="7"), page([]))
+    client.datasets()
+    assert delays == [7.0]
+
+
+def test_a_delay_beyond_patience_raises_at_once() -> None:
+    client, script, delays = scripted(problem(503, "unavailable", "later", Retry_After="3600"), retry_seconds=30)
+    with pytest.raises(ServiceFailure) as raised:
+        client.datasets()
+    assert raised.value.status == 503
+    assert raised.value.retry_after_seconds == 3600
+    assert (len(script.requests), delays) == (1, [])
+
+
+def test_retrying_ends_when_patience_does() -> None:
+    client, _, delays = scripted(*[httpx2.ConnectError("refused")] * 200, retry_seconds=20)
+    with pytest.raises(Unreachable, match=r"http://service\.test.*layersweep serve"):
+        client.datasets()
+    assert 10 < sum(delays) <= 20
+
+
+def test_delays_double_with_jitter_up_to_a_limit() -> None:
+    for tries in range(1, 40):
+        whole = min(LONGEST_DELAY_SECONDS, 0.2 * 2 ** (tries - 1))
+        assert whole / 2 <= backoff_seconds(tries) <= whole
+    assert len({backoff_seconds(3) for _ in range(20)}) > 1
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422, 500])
+def test_answers_that_would_be_the_same_again_are_not_retried(status: int) -> None:
+    client, script, _ = scripted(problem(status, "some", "no"))
+    with pytest.raises(LayersweepError):
+        client.datasets()
+    assert len(script.requests) == 1
+
+
+def test_a_submission_is_retried_under_one_idempotency_key() -> None:
+    client, script, _ = scripted(
+        httpx2.ReadError("lost"), httpx2.Response(503), httpx2.Response(201, json=sweep_record())
+    )
+    client.submit({"name": "tiny"})
+    keys = {request.headers["Idempotency-Key"] for request in script.requests}
+    assert (len(script.requests), len(keys)) == (3, 1)
+    assert len(keys.pop()) >= 16
+
+
+def test_two_submissions_have_two_keys() -> None:
+    client, script, _ = scripted(*[httpx2.Response(201, json=sweep_record())] * 2)
+    client.submit({"name": "tiny"})
+    client.submit({"name": "tiny"})
+    assert len({request.headers["Idempotency-Key"] for request in script.requests}) == 2
+
+
+def test_a_post_without_a_key_is_sent_once() -> None:
+    client, script, _ = scripted(httpx2.Response(200, json=sweep_record()), httpx2.ReadError("lost"))
+    sweep = client.sweep("01J0000000000000000000000A")
+    with pytest.raises(Unreachable):
+        sweep.extend(trials=5)
+    assert [request.method for request in script.requests] == ["GET", "POST"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "error"),
+    [
+        (401, "unauthorized", NotAuthorized),
+        (403, "forbidden", NotAuthorized),
+        (404, "not-found", NotFound),
+        (409, "conflict", Conflict),
+        (413, "payload-too-large", RequestRefused),
+        (422, "invalid-document", InvalidDocument),
+        (422, "unprocessable", RequestRefused),
+        (500, "internal", ServiceFailure),
+    ],
+)
+def test_an_error_carries_the_problem_document(status: int, kind: str, error: type[LayersweepError]) -> None:
+    item = {"pointer": "/model/num_layers", "detail": "min 8 is above max 2", "remedy": "min <= max"}
+    client, _, _ = scripted(problem(status, kind, "it was not accepted", [item]))
+    with pytest.raises(error) as raised:
+        client.validate({"model": {}})
+    found = raised.value
+    assert type(found) is error
+    assert (found.status, found.type, found.detail) == (status, kind, "it was not accepted")
+    assert found.errors[0].pointer == "/model/num_layers"
+    assert found.document["title"] == "A title"
+    for part in ("it was not accepted", "/model/num_layers", "min 8 is above max 2", "min <= max"):
+        assert part in str(found)
+
+
+def test_an_error_that_is_no_problem_document_keeps_its_text() -> None:
+    client, _, _ = scripted(httpx2.Response(500, text="<html>proxy\n  trouble</html>"))
+    with pytest.raises(ServiceFailure, match="proxy trouble"):
+        client.datasets()
+
+
+def test_something_else_than_the_service_is_recognized() -> None:
+    client, _, _ = scripted(httpx2.Response(200, html="<html>hello</html>"))
+    with pytest.raises(ServiceFailure, match="is a Layersweep service there"):
+        client.datasets()
+
+
+def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
+    assert retry_after_seconds("12") == 12
+    moment = datetime.now(UTC) + timedelta(seconds=60)
+    assert 50 < (retry_after_seconds(format_datetime(moment, usegmt=True)) or 0) <= 60
+    assert retry_after_seconds("soon") is None
+    assert retry_after_seconds(None) is None
+
+
+def test_server_and_token_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAYERSWEEP_SERVER", "http://elsewhere.test:9000/")
+    monkeypatch.setenv("LAYERSWEEP_TOKEN", "secret")
+    seen: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return page([])
+
+    with Client(transport=httpx2.MockTransport(answer)) as client:
+        client.datasets()
+    assert str(seen[0].url).startswith("http://elsewhere.test:9000/v1/datasets")
+    assert seen[0].headers["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("server", ["localhost:8420", "ftp://x", "http://", "http://[::1"])
+def test_a_server_that_is_no_url_is_refused_with_an_example(server: str) -> None:
+    with pytest.raises(InvalidUsage, match="is not a URL"):
+        Client(server)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a?b", "a#b"])
+def test_a_name_cannot_reach_another_address(name: str) -> None:
+    client, script, _ = scripted()
+    with pytest.raises(InvalidUsage):
+        client.sweep(name)
+    assert script.requests == []

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from service import events
+from service.models import Sweep
+from tests.service.sweep_rows import TARGET, add_attempt, add_measurement, add_sweep, add_trial, add_worker, rank
+
+VOID = {"meta", "link", "input", "br", "path", "circle", "rect"}
+
+
+class Checker(HTMLParser):
+    """Fails on what does not close, on repeated ids, and on what the content security policy would refuse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            assert name != "style", "inline styles are refused by the policy"
+            assert not name.startswith("on"), "inline handlers are refused by the policy"
+            if name == "id":
+                assert value not in self.ids, f"two elements have the id {value}"
+                self.ids.add(value)
+            if name in ("href", "src", "action", "data-fragment", "data-events"):
+                self.links.append(value)
+        if tag == "script":
+            assert dict(attributes)["src"].startswith("/static/")
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open, f"</{tag}> closes nothing"
+            assert self.open.pop() == tag
+
+
+def page(client, path, status=200, **params):
+    answer = client.get(path, params=params)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "same-origin"
+    checker = Checker()
+    checker.feed(answer.text)
+    assert not checker.open
+    outside = [link for link in checker.links if link.startswith("http") and "//testserver" not in link]
+    assert not outside or path == "/layers", "everything but citations is the service's own: it works offline"
+    return answer.text
+
+
+@pytest.fixture
+def filled(client, services):
+    """A sweep with trials in every state."""
+
+    def fill(session):
+        worker = add_worker(session, "worker <b>one</b>")
+        sweep = add_sweep(session, name="<script>alert(1)</script>", target=TARGET, target_key=TARGET["key"])
+        trials = []
+        for number in range(6):
+            metrics = {
+                "latency_ms_p50": 1.0 + number,
+                "latency_ms_p99": 1.2 + number,
+                "validation_loss": 3.0 - number * number / 10,
+                "weights_bytes": 1e6,
+                "activation_bytes": 2e5,
+                "io_bytes": 1e4,
+                "memory_bytes": 1.21e6,
+                "generalization_gap": 0.1,
+            }
+            trials.append(
+                add_trial(session, sweep, number, metrics, parameters={"num_layers": number, "mlp.kind": "MLP"})
+            )
+        trials[5].feasible = False
+        trials[5].violations = {"latency_ms_p99 <= 4.0": 2.2}
+        rank(session, sweep, trials)
+        add_attempt(session, trials[0], worker, log="<i>log</i>")
+        add_measurement(session, trials[0], "latency_samples_ms", {"samples_ms": [1.0, 1.01, 1.02, 1.5] * 20})
+        add_measurement(session, trials[0], "environment", {"driver": "1.2", "clocks": {"sm_mhz": 1980}})
+        broken = add_trial(session, sweep, 6, {}, state="failed", feasible=None, reason="<img src=x onerror=alert(1)>")
+        steps = {"step": 10, "steps": 40}
+        running = add_trial(session, sweep, 7, state="running", phase="train", progress=steps, worker_id=worker.id)
+        add_attempt(session, running, worker, ended_at=None, outcome=None)
+        events.append(session, sweep.id, "trial.ended", trial_id=trials[0].id)
+        return {"sweep": sweep.id, "trial": trials[0].id, "failed": broken.id, "running": running.id}
+
+    return services.database.write(fill)
+
+
+def test_every_page_is_whole_and_within_the_policy(client, filled):
+    for path in (
+        "/", "/datasets", "/datasets/python-topics", "/layers", "/workers", "/docs",
+        f"/sweeps/{filled['sweep']}", f"/trials/{filled['trial']}", f"/trials/{filled['failed']}", f"/trials/{filled['running']}",
+    ):  # fmt: skip
+        text = page(client, path)
+        assert "<h1>" in text
+        assert 'lang="en"' in text
+
+
+def test_nothing_that_was_sent_in_becomes_markup(client, filled):
+    for path in (
+        "/",
+        f"/sweeps/{filled['sweep']}",
+        f"/trials/{filled['failed']}",
+        f"/trials/{filled['trial']}",
+        "/workers",
+    ):
+        text = page(client, path)
+        for injected in ("<script>alert", "<img src=x", "<i>log", "<b>one"):
+            assert injected not in text
+    assert "&lt;script&gt;alert(1)" in page(client, "/")
+
+
+def test_the_list_shows_progress_and_the_best_so_far(client, filled):
+    text = page(client, "/")
+    assert "7 of 20 trials" in text
+    assert "1 running" in text
+    assert re.search(r"best latency p50</dt><dd>1 ms", text)
+    assert re.search(r"best validation loss</dt><dd>1.4 nats", text), "of feasible trials only"
+    assert 'data-fragment="/fragment"' in text
+
+
+def test_old_sweeps_are_on_further_pages(client, services):
+    services.database.write(lambda session: [add_sweep(session, name=f"sweep {number:02}") for number in range(52)])
+    first = page(client, "/")
+    assert "sweep 51" in first
+    assert "sweep 01" not in first
+    older = re.search(r'rel="next" href="(/\?before=[^"]+)"', first).group(1)
+    assert "sweep 01" in page(client, older)
+
+
+def test_an_empty_service_says_how_to_begin(client):
+    assert "layersweep sweep submit" in page(client, "/")
+    assert "layersweep worker" in page(client, "/workers")
+
+
+def test_a_sweep_without_trials_says_what_it_waits_for(client, services):
+    sweep = services.database.write(lambda session: add_sweep(session, reason="no worker serves it").id)
+    text = page(client, f"/sweeps/{sweep}")
+    assert "no worker serves it" in text
+    assert "No trial yet" in text
+    assert "The first measured trial will appear here" in text
+
+
+def test_the_sweep_s_page_shows_front_recommendation_and_running_trials(client, filled):
+    text = page(client, f"/sweeps/{filled['sweep']}")
+    assert text.count('class="mark front"') == 4 + 1, "five of rank 1, one of them recommended; one in the key"
+    assert text.count('class="mark recommended"') == 1 + 1
+    assert text.count('class="mark infeasible"') == 1 + 1
+    assert 'class="edge"' in text
+    assert "step 10 of 40" in text
+    assert 'aria-current="step">train' in text
+    assert "nearest to the ideal point" in text
+    assert f'data-events="/v1/sweeps/{filled["sweep"]}/events?after=1"' in text
+
+
+def rows(text):
+    return [int(number) for number in re.findall(r'<th scope="row"><a href="/trials/[^"]+">(\d+)</a>', text)]
+
+
+def test_the_address_holds_sort_filters_and_axes(client, filled):
+    path = f"/sweeps/{filled['sweep']}"
+    assert rows(page(client, path)) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert rows(page(client, path, sort="validation_loss", feasible="true")) == [4, 3, 2, 1, 0]
+    assert rows(page(client, path, state="failed")) == [6]
+    assert rows(page(client, path, on_front="false", feasible="", state="", x="")) == [5, 6, 7], "as a form sends it"
+    text = page(client, path, sort="validation_loss", feasible="true", x="memory_bytes", y="number")
+    assert '<option value="memory_bytes" selected>' in text
+    assert 'aria-sort="ascending"><a href="' in text
+    assert "sort=-validation_loss&amp;feasible=true&amp;x=memory_bytes&amp;y=number" in text, "a click keeps the rest"
+    assert f'/v1/sweeps/{filled["sweep"]}/leaderboard?sort=validation_loss&amp;feasible=true&amp;format=csv"' in text
+
+
+def test_a_filter_that_keeps_nothing_says_so(client, filled):
+    assert "No trial passes these filters" in page(client, f"/sweeps/{filled['sweep']}", state="pruned")
+
+
+def test_long_leaderboards_are_paged(client, services):
+    def fill(session):
+        sweep = add_sweep(session)
+        for number in range(60):
+            add_trial(session, sweep, number)
+        return sweep.id
+
+    sweep = services.database.write(fill)
+    first = page(client, f"/sweeps/{sweep}")
+    assert rows(first) == list(range(50))
+    following = re.search(r'rel="next" href="([^"#]+)', first).group(1).replace("&amp;", "&")
+    assert rows(page(client, following)) == list(range(50, 60))
+
+
+def test_the_fragment_is_what_the_page_holds(client, filled):
+    for path in (f"/sweeps/{filled['sweep']}", f"/trials/{filled['running']}", "/"):
+        fragment = page(client, path.rstrip("/") + "/fragment")
+        assert "<html" not in fragment
+        ids = re.findall(r'id="([\w-]+)"[^>]* data-live', fragment)
+        assert ids
+        assert ids == re.findall(r'id="([\w-]+)"[^>]* data-live', page(client, path))
+
+
+def test_an_ended_sweep_is_not_watched(client, services, filled):
+    assert "data-ended" not in page(client, f"/sweeps/{filled['sweep']}/fragment")
+    services.database.write(lambda session: setattr(session.get(Sweep, filled["sweep"]), "state", "completed"))
+    assert "data-ended" in page(client, f"/sweeps/{filled['sweep']}/fragment")
+    assert "data-events" not in page(client, f"/sweeps/{filled['sweep']}")
+
+
+def test_a_trial_s_page_shows_what_was_learnt(client, filled):
+    text = page(client, f"/trials/{filled['trial']}")
+    for said in ("Where the time went", 'aria-label="Losses by step"', 'aria-label="Latency samples by value"', "weights <strong>977 KiB", "generalization gap", "clocks.sm_mhz", "Whole configuration", "&lt;i&gt;log"):  # fmt: skip
+        assert said in text
+    failed = page(client, f"/trials/{filled['failed']}")
+    assert "No losses were reported" in failed
+    running = page(client, f"/trials/{filled['running']}")
+    assert f'data-trial="{filled["running"]}"' in running
+    assert "step 10 of 40" in running
+
+
+def test_a_dataset_s_page_shows_its_baselines(client):
+    text = page(client, "/datasets/python-topics")
+    assert "trigram" in text
+    assert "Losses to beat" in text
+
+
+def test_every_parameter_is_on_the_layers_page(client):
+    from layers.model import DECLARATIONS
+
+    text = page(client, "/layers")
+    assert all(f"<code>{path}</code>" in text for path in DECLARATIONS)
+
+
+def test_the_api_is_described_without_anything_from_elsewhere(client):
+    text = page(client, "/docs")
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert f"<code>{path}</code>" in text
+    assert 'id="schema-ProblemDocument"' in text
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/sweeps/nothing", "/trials/nothing", "/datasets/nothing", "/static/app.py"]
+)
+def test_what_is_not_there_is_a_page_that_says_so(client, path):
+    text = page(client, path, status=404)
+    assert "There is no such thing" in text
+    assert 'href="/"' in text
+
+
+def test_what_cannot_be_answered_is_a_page_that_says_why(client, filled):
+    path = f"/sweeps/{filled['sweep']}"
+    assert "sort by rank" in page(client, path, status=422, sort="beauty")
+    assert "is not a metric" in page(client, path, status=422, x="beauty")
+    assert "true or false" in page(client, path, status=422, feasible="perhaps")
+    assert "before" in page(client, "/", status=422, before="x" * 40)
+
+
+def test_the_api_s_errors_stay_machine_readable(client):
+    for method, path, status in (("GET", "/v1/nothing", 404), ("POST", "/v1/layers", 405), ("PUT", "/", 405)):
+        answer = client.request(method, path, headers={"Accept": "text/html"})
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_static_files_are_cached_by_their_content_and_are_all_that_is_served(client):
+    links = re.findall(r'(?:href|src)="(/static/[^"]+)"', page(client, "/"))
+    assert len(links) == 3
+    for link in links:
+        answer = client.get(link)
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+        again = client.get(link, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+    for path in ("/static/..%2ftemplates%2fbase.html", "/static/%2e%2e/rendering.py", "/static/base.html"):
+        assert client.get(path).status_code == 404

@@ -1,0 +1,71 @@
+"""docs/sweep-document.md: its examples are valid, and it says what there is."""
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layers import document, survey
+from layers.document import BUDGET, FIELDS, MAX_OBJECTIVES, RUNTIMES, SAMPLERS
+from layers.space import MAX_CHARACTERS, Survey, read_document
+from layers.syntax import FUNCTIONS
+from service import documents
+
+PAGE = (Path(__file__).parents[1] / "docs" / "sweep-document.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+BASE: dict[str, Any] = {
+    "name": "example",
+    "task": "causal_lm",
+    "dataset": "python-topics",
+    "model": {
+        "num_layers": {"min": 1, "max": 8},
+        "hidden_size": 128,
+        "attention": {"num_attention_heads": {"values": [2, 4]}},
+    },
+    "objectives": [{"metric": "latency_ms_p50"}],
+}
+
+
+def find_dataset(name: str) -> dict[str, Any] | None:
+    known = {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256}}
+    return known if name == "python-topics" else None
+
+
+def read(text: str) -> Survey:
+    """Validate an example: a whole document, or what it changes in BASE."""
+    example = documents.read(text.encode(), "application/yaml")
+    whole = copy.deepcopy(example if "name" in example else BASE)
+    for field, value in example.items():
+        if field == "model" and "name" not in example:
+            dotted = "attention.num_attention_heads" in value
+            whole["model"] = {**whole["model"], **({"attention": {}} if dotted else {}), **value}
+        else:
+            whole[field] = value
+    return read_document(whole, find_dataset=find_dataset)[1]
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 6
+    assert PAGE.count("```") == 2 * len(EXAMPLES)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_every_example_is_valid(example: str) -> None:
+    assert read(example).feasible_share > 0
+
+
+@pytest.mark.parametrize("name", [*FIELDS, *BUDGET, *SAMPLERS, *RUNTIMES, *FUNCTIONS, "wall_seconds", "seed", "reuse"])
+def test_every_field_is_told(name: str) -> None:
+    assert re.search(rf"`(?:[^`]*\b)?{name}\b[^`]*`", PAGE), name
+
+
+def test_the_figures_on_the_page_are_those_of_the_code() -> None:
+    assert f"1 to {MAX_OBJECTIVES} metrics" in PAGE
+    assert f"{survey.SAMPLES:,} points as a random sampler" in PAGE
+    assert f"{survey.MAX_COMPLETIONS:,} different models" in PAGE
+    assert f"{int(survey.MAX_COMPLETIONS / survey.STEP_WORK):,} points" in PAGE
+    assert f"{MAX_CHARACTERS:,} together" in PAGE
+    assert f"{documents.MAX_NODES:,} values" in PAGE
+    assert [default for default, _, _ in document.BUDGET.values()] == [100, 1, 10]

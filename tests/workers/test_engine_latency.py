@@ -1,0 +1,153 @@
+"""How long is measured, over what, and what is made of the samples; with engines whose runs take what the test says."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workers.engine import latency
+from workers.engine.base import Engine, TensorSpec
+from workers.engine.protocol import RequestFailed
+
+
+class Scripted(Engine):
+    """Takes one input `tokens` int32 [3, 4]; `timed_run` answers by `durations_ms` in turn."""
+
+    runtime = "scripted"
+
+    def __init__(self, durations_ms: list[float]) -> None:
+        super().__init__()
+        self.inputs = (TensorSpec("tokens", np.dtype(np.int32), (3, 4)),)
+        self.durations_ms = durations_ms
+        self.runs: list[np.ndarray] = []
+        self.collecting: list[bool] = []
+        self._loaded = True
+
+    def timed_run(self, prepared: np.ndarray) -> float:
+        self.runs.append(prepared)
+        self.collecting.append(gc.isenabled())
+        return self.durations_ms[len(self.runs) % len(self.durations_ms)]
+
+    def _prepare(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        return inputs["tokens"]
+
+    def _unused(self, *_: Any) -> Any:
+        raise AssertionError("a measurement does not need this")
+
+    describe = _build = _footprint = _load = _run = _attach_loss = _loss = _close = _unused
+
+
+Scripted.__abstractmethods__ = frozenset()
+
+TOKENS = np.arange(12, dtype=np.int32).reshape(3, 4)
+QUICK = {"warmup_seconds": 0.0, "seconds": 0.02, "min_runs": 10}
+
+
+def test_a_calm_engine_is_measured_until_its_median_is_known() -> None:
+    engine = Scripted([2.0])
+    measured = latency.measure(engine, {"tokens": TOKENS}, {**QUICK, "seconds": 0.5})
+    assert measured["environment"]["stopped_by"] == "confidence"
+    assert measured["environment"]["measured_seconds"] < 0.5
+    assert measured["environment"]["median_half_width"] == 0.0
+    assert measured["flagged"] is False
+    assert measured["latency_ms_p50"] == measured["latency_ms_p99"] == 2.0
+    assert measured["runs_per_s"] == pytest.approx(500)
+
+
+def test_a_noisy_engine_is_measured_for_its_seconds_and_flagged() -> None:
+    engine = Scripted(list(np.linspace(1, 9, 997)))
+    measured = latency.measure(engine, {"tokens": TOKENS}, {"warmup_seconds": 0, "seconds": 0.001, "min_runs": 30})
+    assert measured["environment"]["stopped_by"] == "seconds"
+    assert measured["flagged"] is True
+
+
+def test_min_runs_are_done_however_long_they_take() -> None:
+    measured = latency.measure(Scripted([1.0]), {"tokens": TOKENS}, {**QUICK, "seconds": 0.0, "min_runs": 500})
+    assert measured["runs"] == 500
+
+
+def test_warm_up_runs_are_no_samples() -> None:
+    engine = Scripted([1.0])
+    measured = latency.measure(engine, {"tokens": TOKENS}, QUICK)
+    assert measured["environment"]["warmup_runs"] >= latency.INPUT_SETS
+    assert len(engine.runs) == measured["runs"] + measured["environment"]["warmup_runs"]
+
+
+def test_one_set_of_inputs_becomes_several_that_take_turns() -> None:
+    engine = Scripted([1.0])
+    latency.measure(engine, {"tokens": TOKENS}, QUICK)
+    turns = engine.runs[: 2 * latency.INPUT_SETS]
+    assert len({id(array) for array in turns}) == latency.INPUT_SETS
+    assert turns[0] is turns[latency.INPUT_SETS]
+    assert all(sorted(array[:, 0]) == sorted(TOKENS[:, 0]) for array in turns)
+    assert not np.array_equal(turns[0], turns[1])
+
+
+def test_given_sets_are_used_as_they_are() -> None:
+    engine = Scripted([1.0])
+    sets = np.stack([TOKENS, TOKENS + 1, TOKENS + 2, TOKENS + 3, TOKENS + 4])
+    latency.measure(engine, {"tokens": sets}, QUICK)
+    assert np.array_equal(np.stack(engine.runs[:5]), sets)
+
+
+def test_no_set_at_all_is_refused() -> None:
+    with pytest.raises(RequestFailed, match="at least one"):
+        latency.measure(Scripted([1.0]), {"tokens": np.empty((0, 3, 4), np.int32)}, QUICK)
+
+
+def test_garbage_collection_rests_and_comes_back() -> None:
+    engine = Scripted([1.0])
+    latency.measure(engine, {"tokens": TOKENS}, QUICK)
+    assert not any(engine.collecting)
+    assert gc.isenabled()
+
+
+def test_garbage_collection_comes_back_after_a_failure() -> None:
+    engine = Scripted([])
+    with pytest.raises(ZeroDivisionError):
+        latency.measure(engine, {"tokens": TOKENS}, QUICK)
+    assert gc.isenabled()
+
+
+def test_statistics_are_those_of_numpy() -> None:
+    samples = np.random.default_rng(0).gamma(3, 1, 1001)
+    summary = latency.summarize(samples)
+    assert summary["latency_ms_p50"] == pytest.approx(np.median(samples))
+    assert summary["latency_ms_p90"] == pytest.approx(np.quantile(samples, 0.9))
+    assert summary["latency_ms_p99"] == pytest.approx(np.quantile(samples, 0.99))
+    assert summary["latency_ms_mean"] == pytest.approx(samples.mean())
+    assert summary["latency_cv"] == pytest.approx(samples.std(ddof=1) / samples.mean())
+    assert latency.summarize(np.array([4.0]))["latency_cv"] == 0.0
+
+
+def test_the_interval_of_the_median_holds_it_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    true_median = float(np.log(2))
+    held = 0
+    for _ in range(400):
+        samples = random.exponential(1, 200)
+        half_width = latency.median_half_width(samples)
+        assert half_width is not None
+        held += abs(np.median(samples) - true_median) <= 1.3 * half_width * np.median(samples)
+    assert held >= 0.93 * 400
+
+
+def test_the_interval_of_the_median_narrows_and_needs_six_samples() -> None:
+    random = np.random.default_rng(0)
+    widths = [latency.median_half_width(random.normal(10, 1, count)) for count in (10, 100, 10_000)]
+    assert widths[0] > widths[1] > widths[2] > 0  # type: ignore[operator]
+    assert latency.median_half_width(np.ones(5)) is None
+
+
+def test_at_most_ten_thousand_raw_samples_spread_over_all() -> None:
+    samples = np.arange(123_456, dtype=float)
+    kept = latency.thin(samples)
+    assert len(kept) == 10_000
+    assert (kept[0], kept[-1]) == (0, 123_455)
+    assert np.all(np.diff(kept) > 0)
+    assert latency.thin(samples[:9_999]) is not None
+    assert len(latency.thin(samples[:9_999])) == 9_999

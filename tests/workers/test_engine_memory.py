@@ -1,0 +1,79 @@
+"""What counts as memory of an engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.workers.engine_parent import ROOT
+from workers.engine import memory
+from workers.engine.base import TensorSpec
+
+
+def test_private_memory_grows_with_what_is_written_and_shrinks_again() -> None:
+    size = 64 << 20
+    before = memory.process_private_bytes()
+    block = np.ones(size, np.uint8)
+    grown = memory.process_private_bytes() - before
+    del block
+    assert 0.9 * size <= grown <= 1.2 * size
+    assert memory.process_private_bytes() - before < 0.2 * size
+
+
+def test_memory_that_is_only_reserved_does_not_count() -> None:
+    before = memory.process_private_bytes()
+    block = np.zeros(256 << 20, np.uint8)
+    assert memory.process_private_bytes() - before < 16 << 20
+    del block
+
+
+def test_total_memory_is_that_of_the_machine_or_less() -> None:
+    kilobytes = int(Path("/proc/meminfo").read_text().splitlines()[0].split()[1])
+    assert 2**28 < memory.total_bytes() <= kilobytes * 1024
+
+
+def test_without_a_rollup_resident_memory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_text = Path.read_text
+
+    def without_rollup(path: Path) -> str:
+        if path.name == "smaps_rollup":
+            raise FileNotFoundError(path)
+        return read_text(path)
+
+    exact = memory.process_private_bytes()
+    monkeypatch.setattr(Path, "read_text", without_rollup)
+    assert memory.process_private_bytes() >= exact * 0.9
+
+
+PROGRAM = """
+import numpy as np
+from pathlib import Path
+from workers.engine.base import TensorSpec
+from workers.engine.memory import load_and_weigh, process_private_bytes
+
+class Heavy:
+    inputs = (TensorSpec("x", np.dtype(np.float32), (2, 3)),)
+    memory_in_use = staticmethod(process_private_bytes)
+    def load(self, path, options):
+        assert (str(path), options) == ("engine", {"threads": 1})
+        self.weights = np.ones(40 << 20, np.uint8)
+    def run(self, inputs):
+        assert inputs["x"].shape == (2, 3) and inputs["x"].dtype == np.float32
+        self.scratch = np.ones(20 << 20, np.uint8)
+
+print(load_and_weigh(Heavy(), Path("engine"), {"threads": 1}))
+"""
+
+
+def test_an_engine_weighs_its_load_and_its_first_run() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    assert 60 << 20 <= int(done.stdout) < 64 << 20
+
+
+def test_bytes_of_a_tensor() -> None:
+    assert TensorSpec("x", np.dtype(np.float16), (2, 3)).nbytes == 12
+    assert TensorSpec("x", np.dtype(np.int64), ()).nbytes == 8

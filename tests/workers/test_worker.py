@@ -1,0 +1,260 @@
+"""The worker against the real service: whole trials, a drain, a restart of the service."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from service.app import create_app
+from service.settings import Settings
+from tests.conftest import serving
+from workers.child import ROOT
+from workers.children import Children
+from workers.main import Worker, WorkerFailure
+from workers.service_client import ServiceClient
+
+SWEEP: dict[str, Any] = {
+    "name": "tiny",
+    "task": "causal_lm",
+    "dataset": "python-topics",
+    "model": {
+        "num_layers": 1,
+        "hidden_size": {"values": [16, 32]},
+        "attention": {"num_attention_heads": 2},
+    },
+    "training": {"steps": 20, "batch_size": 4, "eval_every": 10},
+    "inference": {"batch_size": 16, "sequence_length": 64},
+    "objectives": [{"metric": "validation_loss", "goal": "minimize"}, {"metric": "latency_ms_p50", "goal": "minimize"}],
+    "budget": {"trials": 2, "parallel": 1},
+    "search": {"sampler": "random", "seed": 1},
+}
+
+
+class Switch(httpx2.BaseTransport):
+    """A network on which the service can go away and come back at another address."""
+
+    def __init__(self) -> None:
+        self.url: str | None = None
+        self.refused = threading.Event()
+        self._inner = httpx2.HTTPTransport()
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self.url is None:
+            self.refused.set()
+            raise httpx2.ConnectError("connection refused")
+        here = httpx2.URL(self.url)
+        request.url = request.url.copy_with(host=here.host, port=here.port)
+        return self._inner.handle_request(request)
+
+
+class User:
+    """Somebody who posts sweeps and looks at trials."""
+
+    def __init__(self, url: str) -> None:
+        self.http = httpx2.Client(base_url=url, timeout=60)
+
+    def submit(self, **changes: Any) -> str:
+        answer = self.http.post("/v1/sweeps", json={**SWEEP, **changes})
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def get(self, path: str) -> Any:
+        answer = self.http.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def trials(self, sweep: str) -> list[dict[str, Any]]:
+        items = self.get(f"/v1/sweeps/{sweep}/trials")["items"]
+        return [self.get(f"/v1/trials/{item['id']}") for item in sorted(items, key=lambda item: item["number"])]
+
+    def wait_for_event(self, sweep: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        with self.http.stream("GET", f"/v1/sweeps/{sweep}/events") as answer:
+            for line in answer.iter_lines():
+                if line.startswith("data:"):
+                    event = json.loads(line.removeprefix("data:"))
+                    if condition(event):
+                        return event
+        raise AssertionError("the stream ended")
+
+
+def has_losses(event: dict[str, Any]) -> bool:
+    return event["kind"] == "trial.report" and "losses" in event["data"]
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """One kind of database: the worker does not see which it is."""
+    return sqlite_url
+
+
+@pytest.fixture
+def user(live_service: str) -> User:
+    return User(live_service)
+
+
+@contextmanager
+def working(worker: Worker) -> Iterator[threading.Thread]:
+    thread = threading.Thread(target=worker.work)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        worker.drain()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def make_worker(service: ServiceClient, cache_dir: Path, **options: Any) -> Worker:
+    return Worker(service, "here", children=Children(threads=1), cache_dir=cache_dir, **options)
+
+
+@pytest.fixture
+def worker_process(live_service: str, cache_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    program = f"""
+import sys
+from workers.main import run
+sys.exit(run({live_service!r}, name="process", cache_dir={str(cache_dir)!r}, threads=1))
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.wait()
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def test_a_sweep_of_two_trials_ends_with_scores_by_the_engine(user: User, live_service: str, cache_dir: Path) -> None:
+    sweep = user.submit()
+    make_worker(ServiceClient(live_service), cache_dir, max_trials=2).work()
+    trials = user.trials(sweep)
+    assert [trial["state"] for trial in trials] == ["complete", "complete"]
+    assert {trial["parameters"]["hidden_size"] for trial in trials} == {16, 32}
+    for trial in trials:
+        metrics = trial["metrics"]
+        assert trial["feasible"] is True
+        assert 2.0 < metrics["validation_loss"] < 5.5
+        assert abs(metrics["precision_gap"]) < 1e-3
+        assert metrics["parity_error"] < 1e-4
+        assert metrics["latency_ms_p50"] > 0
+        assert metrics["memory_bytes"] > metrics["weights_bytes"] > 0
+        assert [phase["phase"] for phase in trial["attempts"][0]["phases"]] == [
+            *("check", "build", "measure", "train", "rebuild", "remeasure", "evaluate", "finish")
+        ]
+        assert [point["step"] for point in trial["curve"] if point["validation_loss"] is not None] == [10, 20]
+        assert trial["measurements"]["latency_samples_ms"]["samples_ms"]
+    (worker,) = user.get("/v1/workers")["items"]
+    assert worker["device"]["kind"] == "cpu"
+    assert worker["targets"][0]["runtime"] == "onnxruntime"
+    assert worker["targets"][0]["device_model"].endswith("1 thread")
+
+
+def test_sigterm_gives_the_trial_back_uncharged(user: User, worker_process: subprocess.Popen[str]) -> None:
+    sweep = user.submit(training={"steps": 1_000_000, "batch_size": 4, "eval_every": 10})
+    user.wait_for_event(sweep, has_losses)
+    worker_process.send_signal(signal.SIGTERM)
+    assert worker_process.wait(30) == 0
+    trial = user.trials(sweep)[0]
+    assert (trial["state"], trial["attempt"]) == ("queued", 1)
+    assert trial["attempts"][0]["outcome"] == "released"
+    assert trial["attempts"][0]["reason"] == "the worker was asked to stop"
+    queued = user.wait_for_event(sweep, lambda event: event["kind"] == "trial.queued" and "charged" in event["data"])
+    assert queued["data"]["charged"] is False
+
+
+def test_sigint_stops_an_idle_worker_at_once(
+    user: User, worker_process: subprocess.Popen[str], wait_until: Callable[[Callable[[], bool]], None]
+) -> None:
+    wait_until(lambda: bool(user.get("/v1/workers")["items"]))
+    worker_process.send_signal(signal.SIGINT)
+    # A claim waits for 20 seconds; a drain does not.
+    assert worker_process.wait(15) == 0
+
+
+def test_a_service_that_restarts_in_the_middle_loses_nothing(
+    settings: Settings, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "layersweep.worker")
+    switch = Switch()
+    with ExitStack() as stack:
+        first = stack.enter_context(ExitStack())
+        url = first.enter_context(serving(create_app(settings)))
+        user, switch.url = User(url), url
+        budget = {"trials": 1, "parallel": 1}
+        sweep = user.submit(training={"seconds": 3, "batch_size": 4, "eval_every": 10}, budget=budget)
+        worker = make_worker(ServiceClient("http://service", transport=switch), cache_dir, max_trials=1)
+        thread = stack.enter_context(working(worker))
+        user.wait_for_event(sweep, has_losses)
+        switch.url = None
+        user.http.close()
+        first.close()
+        assert switch.refused.wait(30)
+        switch.url = stack.enter_context(serving(create_app(settings)))
+        user = User(switch.url)
+        thread.join(120)
+        trials = user.trials(sweep)
+    assert [(trial["state"], trial["attempt"]) for trial in trials] == [("complete", 1)]
+    curve = [point["step"] for point in trials[0]["curve"]]
+    assert curve == sorted(curve)
+    assert trials[0]["measurements"]["training"]["steps"] == curve[-1]
+    assert "does not answer" in caplog.text
+    assert "the service answers again" in caplog.text
+
+
+class Registry:
+    """A service that only registers workers and has nothing for them."""
+
+    def __init__(self, *, forgets: int = 0, status: int = 201) -> None:
+        self.registrations: list[dict[str, Any]] = []
+        self.claims: list[str] = []
+        self._forgets = forgets
+        self._status = status
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(request.content)
+        if request.url.path == "/v1/workers":
+            self.registrations.append(body)
+            answer = {"id": f"W{len(self.registrations)}", "lease_seconds": 30, "heartbeat_seconds": 10}
+            return httpx2.Response(self._status, json={**answer, "target_keys": ["here"], "detail": "who are you?"})
+        self.claims.append(body["worker"])
+        if len(self.registrations) <= self._forgets:
+            return httpx2.Response(404, json={"detail": "there is no such worker: register again"})
+        return httpx2.Response(204)
+
+
+def test_a_worker_that_the_service_has_forgotten_registers_again(cache_dir: Path) -> None:
+    registry = Registry(forgets=1)
+    service = ServiceClient("http://service", transport=httpx2.MockTransport(registry))
+    make_worker(service, cache_dir, idle_exit_seconds=0.2).work()
+    assert len(registry.registrations) == 2
+    assert registry.registrations[0] == registry.registrations[1]
+    assert registry.claims[:2] == ["W1", "W2"]
+
+
+def test_a_worker_without_the_right_token_says_what_to_give(cache_dir: Path) -> None:
+    service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry(status=401)))
+    with pytest.raises(WorkerFailure, match=r"who are you\?.*LAYERSWEEP_TOKEN"):
+        make_worker(service, cache_dir).work()
+
+
+def test_a_worker_whose_engine_interpreter_is_missing_says_so(cache_dir: Path) -> None:
+    service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry()))
+    worker = Worker(service, "here", children=Children(threads=1, engine_python="/no-such-python"), cache_dir=cache_dir)
+    with pytest.raises(WorkerFailure, match=r"/no-such-python.*LAYERSWEEP_ENGINE_PYTHON"):
+        worker.work()
+
+
+def test_the_worker_s_own_process_stays_free_of_torch_and_runtimes() -> None:
+    program = "import sys, workers.main; print(sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

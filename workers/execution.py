@@ -1,0 +1,145 @@
+"""Executing one lease: hold it, run the trial, and tell the service how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from workers.child import ChildDied, ChildFailure
+from workers.children import Children
+from workers.data import DatasetCache
+from workers.folders import attempt_folder
+from workers.interruption import Cancelled, Drained, Interrupted, Interruption, LeaseLost
+from workers.lease import Lease
+from workers.outcomes import REASON_CHARACTERS, Finish
+from workers.run_trial import Limits, Worksite, run_trial
+from workers.service_client import Refused, ServiceClient, Unreachable, persistently
+
+logger = logging.getLogger("layersweep.worker")
+
+FINISH_SECONDS = 600.0
+"""How long a result is offered to a service that does not answer."""
+
+DRAINING_SECONDS = 10.0
+"""The same, for a worker that was asked to stop."""
+
+OUTSIDE_SECONDS = 0.5
+"""After a child was killed from outside: how long to wait for the same signal to reach the worker itself."""
+
+
+class Execution:
+    """One attempt: what the lease names, executed with a worker's children."""
+
+    def __init__(
+        self,
+        lease: Mapping[str, Any],
+        *,
+        service: ServiceClient,
+        children: Children,
+        datasets: DatasetCache,
+        capabilities: Mapping[str, Mapping[str, Any]],
+        heartbeat_seconds: float,
+        interruption: Interruption,
+        limits: Limits | None = None,
+    ) -> None:
+        """`capabilities` are the worker's, by runtime; `interruption` is set to make the attempt stop."""
+        self._lease = lease
+        self._service = service
+        self._children = children
+        self._datasets = datasets
+        self._capabilities = capabilities
+        self._interruption = interruption
+        self._limits = limits or Limits()
+        self._trial: tuple[str, int] = (lease["trial"], lease["attempt"])
+        self._label = f"trial {lease['number']} ({lease['trial']}, attempt {lease['attempt']})"
+        self._holder = Lease(service, *self._trial, heartbeat_seconds=heartbeat_seconds, interruption=interruption)
+
+    def run(self) -> None:
+        """Execute the attempt and tell the service how it ended. What goes wrong is logged and told, never raised."""
+        logger.info("%s: claimed", self._label)
+        with self._holder:
+            try:
+                self._conclude(self._attempt())
+            except LeaseLost as cause:
+                logger.warning("%s: the lease is lost, the result is thrown away: %s", self._label, cause)
+            except Cancelled:
+                logger.info("%s: cancelled", self._label)
+                self._release("cancelled", charge=False)
+            except Drained as cause:
+                logger.info("%s: given back: %s", self._label, cause)
+                self._children.kill()
+                self._release(str(cause), charge=False)
+            except ChildDied as death:
+                # A signal to everything, as at a container's end, may reach a child before it reaches the worker.
+                self._interruption.wait(OUTSIDE_SECONDS)
+                reason = f"{death}, from outside"
+                logger.warning("%s: given back: %s", self._label, reason)
+                self._release(reason, charge=not isinstance(self._interruption.cause, Drained))
+            except (Unreachable, OSError) as error:
+                logger.warning("%s: given back: %s", self._label, error)
+                self._release(f"the worker could not execute it: {error}", charge=True)
+
+    def _attempt(self) -> Finish:
+        """The attempt's result; an error of the worker itself fails the trial, with the traceback in its log."""
+        with attempt_folder() as folder:
+            capabilities = self._capabilities[self._lease["runtime"]]
+            site = Worksite(self._children, self._datasets, capabilities, folder, self._limits)
+            try:
+                return run_trial(self._lease, self._holder, site)
+            except (Interrupted, ChildFailure, Unreachable, OSError):
+                raise
+            except Exception as error:
+                logger.exception("%s: an error of the worker", self._label)
+                reason = f"an error of the worker: {type(error).__name__}: {error}"
+                return Finish("failed", reason, {}, {}, traceback.format_exc())
+            finally:
+                self._children.close_engine()
+
+    def _conclude(self, finish: Finish) -> None:
+        """Offer the result until the service takes it, or says that it does not want it. Raises LeaseLost."""
+        self._holder.phase("finish")
+        self._holder.flush(5.0)
+        try:
+            self._offer(finish.body())
+        except Unreachable as error:
+            logger.error("%s: the result is lost, the service does not answer: %s", self._label, error)
+            return
+        except Refused as refusal:
+            if refusal.lease_is_lost:
+                raise LeaseLost(refusal.detail) from None
+            logger.error("%s: the service refused the result: %s", self._label, refusal)
+            reason = f"the service refused the result of the worker: {refusal}"[:REASON_CHARACTERS]
+            with contextlib.suppress(Refused, Unreachable):
+                self._offer({"outcome": "failed", "reason": reason})
+            return
+        how = f": {finish.reason}" if finish.reason else _scores(finish)
+        logger.info("%s: %s%s", self._label, finish.outcome, how)
+
+    def _offer(self, body: dict[str, Any]) -> None:
+        def send() -> None:
+            self._service.finish(*self._trial, body)
+
+        try:
+            persistently(send, seconds=FINISH_SECONDS, wait=self._interruption.wait)
+        except Unreachable:
+            if not isinstance(self._interruption.cause, Drained):
+                raise
+            persistently(send, seconds=DRAINING_SECONDS)
+
+    def _release(self, reason: str, *, charge: bool) -> None:
+        self._holder.flush(1.0)
+        try:
+            persistently(lambda: self._service.release(*self._trial, reason, charge=charge), seconds=DRAINING_SECONDS)
+        except Unreachable as error:
+            logger.warning("the service does not answer (%s): the lease will lapse", error)
+        except Refused as refusal:
+            if not refusal.lease_is_lost:
+                logger.warning("the service refused to take the trial back: %s", refusal)
+
+
+def _scores(finish: Finish) -> str:
+    shown = ("validation_loss", "latency_ms_p50", "memory_bytes")
+    return "".join(f", {name} {finish.metrics[name]:.6g}" for name in shown if name in finish.metrics)

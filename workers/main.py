@@ -1,0 +1,287 @@
+"""The worker: registers its device, claims trials over HTTP, executes them, and repeats.
+
+This process holds the lease and talks; it never imports torch or a runtime. What computes are its children, so that a
+native crash, a poisoned device or a hang ends a child and not the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from workers import device
+from workers.child import ChildFailure
+from workers.children import Children
+from workers.data import DatasetCache
+from workers.engine.__main__ import RUNTIMES
+from workers.execution import Execution
+from workers.interruption import Drained, Interrupted, Interruption
+from workers.service_client import Refused, ServiceClient, Unreachable, backoff
+
+logger = logging.getLogger("layersweep.worker")
+
+Answer = TypeVar("Answer")
+
+CLAIM_WAIT_SECONDS = 20.0
+DESCRIBE_SECONDS = 120.0
+
+
+class WorkerFailure(Exception):
+    """The worker cannot work at all; the message says what to change."""
+
+
+def run(
+    server: str,
+    token: str | None = None,
+    name: str | None = None,
+    *,
+    engine_python: str | None = None,
+    cache_dir: Path | str | None = None,
+    threads: int | None = None,
+    max_trials: int | None = None,
+    idle_exit_seconds: float | None = None,
+) -> int:
+    """Work for the service at `server` until told to stop; the exit status.
+
+    `engine_python`: interpreter of the engine child; `cache_dir`: where datasets are kept (default: the user's cache);
+    `threads`: of training and of CPU engines (default: OMP_NUM_THREADS, or all that the process may use);
+    `max_trials`, `idle_exit_seconds`: stop after so many trials, or after so long without one.
+
+    SIGTERM and SIGINT drain: the running attempt is given back uncharged, and the status is 0. A second signal ends the
+    process at once.
+    """
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
+    worker = Worker(
+        ServiceClient(server, token),
+        name or device.default_name(),
+        children=Children(threads=threads or device.default_threads(), engine_python=engine_python),
+        cache_dir=Path(cache_dir) if cache_dir else default_cache_dir(),
+        max_trials=max_trials,
+        idle_exit_seconds=idle_exit_seconds,
+    )
+    with _drained_by_signals(worker):
+        try:
+            worker.work()
+        except WorkerFailure as failure:
+            logger.error("%s", failure)
+            return 1
+    return 0
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder for Layersweep."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "layersweep"
+
+
+class Worker:
+    """One device's worker. `work` blocks; `drain` may be called from a signal handler or another thread."""
+
+    def __init__(
+        self,
+        service: ServiceClient,
+        name: str,
+        *,
+        children: Children,
+        cache_dir: Path,
+        max_trials: int | None = None,
+        idle_exit_seconds: float | None = None,
+    ) -> None:
+        self._service = service
+        self._name = name
+        self._children = children
+        self._datasets = DatasetCache(service, cache_dir)
+        self._max_trials = max_trials
+        self._idle_exit_seconds = idle_exit_seconds
+        self._draining = Interruption()
+        self._running: Interruption | None = None
+        self._registered: dict[str, Any] = {}
+        self._capabilities: dict[str, dict[str, Any]] = {}
+        self._device = device.cpu(children.threads)
+
+    def drain(self) -> None:
+        """Finish nothing more: give the running attempt back and return from `work`."""
+        cause = Drained("the worker was asked to stop")
+        self._draining.set(cause)
+        if self._running is not None:
+            self._running.set(cause)
+
+    def work(self) -> None:
+        """Register, then claim and execute until drained, idle for too long or done. Raises WorkerFailure."""
+        try:
+            self._describe_targets()
+            self._register()
+            self._claim_and_execute()
+        except Drained:
+            logger.info("stopped")
+        finally:
+            self._children.kill()
+            self._service.close()
+
+    # --- registration -----------------------------------------------------------------------------------------------
+
+    def _describe_targets(self) -> None:
+        """Ask the engine child what each runtime can do here."""
+        lacks: list[str] = []
+        for runtime in RUNTIMES:
+            try:
+                found = self._children.builder().request(
+                    "describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS, interruption=self._draining
+                )
+            except (ChildFailure, OSError) as failure:
+                lacks.append(f"{runtime}: {failure}")
+                continue
+            # The engine child knows the processor, the worker with how many threads it is used.
+            self._capabilities[runtime] = {**found, "device_model": self._device["model"]}
+        if not self._capabilities:
+            raise WorkerFailure("no runtime works here. " + "; ".join(lacks))
+        for lack in lacks:
+            logger.info("not served: %s", lack)
+
+    def _register(self) -> None:
+        body = {
+            "name": self._name,
+            "device": self._device,
+            "targets": list(self._capabilities.values()),
+            "versions": {**device.versions(), **{each: c["version"] for each, c in self._capabilities.items()}},
+        }
+        try:
+            self._registered = self._patiently(lambda: self._service.register(body))
+        except Refused as refusal:
+            remedy = ": give the service's token (LAYERSWEEP_TOKEN)" if refusal.status in (401, 403) else ""
+            raise WorkerFailure(f"{self._service.server} refused the registration: {refusal}{remedy}") from None
+        logger.info(
+            "registered with %s as %s for %s",
+            self._service.server,
+            self._name,
+            ", ".join(self._registered["target_keys"]),
+        )
+
+    # --- claiming ---------------------------------------------------------------------------------------------------
+
+    def _claim_and_execute(self) -> None:
+        done, idle_since = 0, time.monotonic()
+        while self._max_trials is None or done < self._max_trials:
+            wait_seconds = CLAIM_WAIT_SECONDS
+            if self._idle_exit_seconds is not None:
+                wait_seconds = min(wait_seconds, idle_since + self._idle_exit_seconds - time.monotonic())
+                if wait_seconds < 0:
+                    logger.info("stopping: nothing to do for %g s", self._idle_exit_seconds)
+                    return
+            lease = self._claim(wait_seconds)
+            if lease is not None:
+                self._execute(lease)
+                done += 1
+                idle_since = time.monotonic()
+                self._draining.check()
+
+    def _claim(self, wait_seconds: float) -> dict[str, Any] | None:
+        def claim() -> dict[str, Any] | None:
+            return self._abandonably(lambda: self._service.claim(self._registered["id"], wait_seconds))
+
+        try:
+            return self._patiently(claim)
+        except Refused as refusal:
+            if refusal.status != 404:
+                raise WorkerFailure(f"{self._service.server} refused a claim: {refusal}") from None
+            logger.warning("the service does not know this worker any more: registering again")
+            self._register()
+            return None
+
+    def _patiently(self, call: Callable[[], Answer]) -> Answer:
+        """Make a call until the service answers. Raises Drained."""
+        for delay in backoff(most_seconds=15.0):
+            self._draining.check()
+            try:
+                return call()
+            except Unreachable as error:
+                logger.warning(
+                    "the service at %s does not answer (%s); trying again in %.1f s", self._service.server, error, delay
+                )
+            self._draining.wait(delay)
+        raise AssertionError("backoff never ends")
+
+    def _execute(self, lease: dict[str, Any]) -> None:
+        interruption = Interruption()
+        execution = Execution(
+            lease,
+            service=self._service,
+            children=self._children,
+            datasets=self._datasets,
+            capabilities=self._capabilities,
+            heartbeat_seconds=self._registered["heartbeat_seconds"],
+            interruption=interruption,
+        )
+        self._running = interruption
+        if self._draining.cause is not None:
+            interruption.set(self._draining.cause)
+        try:
+            execution.run()
+        finally:
+            self._running = None
+            interruption.close()
+
+    def _abandonably(self, call: Callable[[], Answer]) -> Answer:
+        """Wait for a call in another thread, so that a drain does not have to wait for a long poll. Raises Drained."""
+        answers: queue.SimpleQueue[tuple[Answer | None, Exception | None]] = queue.SimpleQueue()
+        answered = Interruption()
+
+        def make() -> None:
+            try:
+                answers.put((call(), None))
+            except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
+                answers.put((None, error))
+            answered.set(Interrupted("answered"))
+
+        thread = threading.Thread(target=make, name="claim", daemon=True)
+        thread.start()
+        _wait_for_either(answered, self._draining)
+        self._draining.check()
+        thread.join()
+        answered.close()
+        answer, error = answers.get()
+        if error is not None:
+            raise error
+        return answer  # type: ignore[return-value]
+
+
+def _wait_for_either(first: Interruption, second: Interruption) -> None:
+    """Wait until one of the two is set."""
+    if first.cause is None and second.cause is None:
+        select.select([first, second], [], [])
+
+
+@contextlib.contextmanager
+def _drained_by_signals(worker: Worker) -> Generator[None]:
+    """SIGTERM and SIGINT drain the worker; the second of them ends the process at once."""
+    signals = 0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            # The kernel ends the children with us.
+            os._exit(128 + number)
+        os.write(2, b"stopping: the running trial is given back (again to stop at once)\n")
+        worker.drain()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

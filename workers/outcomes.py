@@ -1,0 +1,43 @@
+"""How an attempt can end, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Outcome = Literal["complete", "infeasible", "pruned", "failed"]
+
+REASON_CHARACTERS = 4000
+LOG_CHARACTERS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a trial ended, and all that was learnt of it. `log` is the end of what a child printed."""
+
+    outcome: Outcome
+    reason: str | None
+    metrics: Mapping[str, float]
+    measurements: Mapping[str, Mapping[str, Any]]
+    log: str = ""
+
+    def body(self) -> dict[str, Any]:
+        """As the service takes it."""
+        return {
+            "outcome": self.outcome,
+            "reason": self.reason[:REASON_CHARACTERS] if self.reason else None,
+            "metrics": dict(self.metrics),
+            "measurements": {name: dict(data) for name, data in self.measurements.items()},
+            "log": self.log[-LOG_CHARACTERS:],
+        }
+
+
+class Ended(Exception):
+    """The trial ends here, and would end so again."""
+
+    def __init__(self, outcome: Outcome, reason: str, log: str = "") -> None:
+        super().__init__(reason)
+        self.outcome: Outcome = outcome
+        self.reason = reason
+        self.log = log
