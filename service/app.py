@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -22,6 +23,15 @@ from service.settings import Settings
 
 class OldSchemaError(RuntimeError):
     """The database has another schema than this program needs."""
+
+
+class Application(FastAPI):
+    """FastAPI, with errors described in the media type that they are sent in."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            problems.keep_media_type(super().openapi())
+        return super().openapi()
 
 
 def create_app(settings: Settings | None = None, *, start_scheduler: bool = True) -> FastAPI:
@@ -44,7 +54,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
                 await to_thread.run_sync(scheduler.stop)
             await to_thread.run_sync(database.close)
 
-    app = FastAPI(
+    app = Application(
         title="Layersweep",
         summary="Hyperparameter exploration of Transformer layers, scored on engines",
         version=_version(),

@@ -186,7 +186,11 @@ def histogram(samples_ms: Sequence[float], percentiles: Mapping[str, float]) -> 
     if len(samples) < 2:
         return None
     shown = samples[samples <= np.quantile(samples, 0.995)]
-    counts, edges = np.histogram(shown, bins=max(10, min(60, round(math.sqrt(len(shown)) * 1.5))))
+    # Samples that are all but equal still need a range to be drawn in.
+    least, most = float(shown.min()), float(shown.max())
+    room = max(5e-4 * most - (most - least) / 2, 1e-9 - (most - least) / 2, 0.0)
+    bins = max(10, min(60, round(math.sqrt(len(shown)) * 1.5)))
+    counts, edges = np.histogram(shown, bins=bins, range=(least - room, most + room))
     x = Axis("latency_ms", float(edges[0]), float(edges[-1]), False, LEFT, WIDTH - RIGHT)
     frame = Frame(x, Axis.over("samples", [0.0, float(counts.max())], 240 - BOTTOM, TOP, zero=True), height=240)
     bars = [

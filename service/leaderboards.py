@@ -31,6 +31,7 @@ RULE = (
     "parameters, then to the earlier trial."
 )
 
+_VARYING = {"values", "min", "max", "derived"}
 ENDED_SWEEPS = ("completed", "cancelled", "failed")
 
 
@@ -197,7 +198,7 @@ def parameter_names(sweep: Sweep) -> list[str]:
     for section in ("model", "training", "inference"):
         prefix = "" if section == "model" else f"{section}."
         for path, value in _leaves(sweep.document.get(section) or {}):
-            if isinstance(value, dict):
+            if isinstance(value, dict) and value.keys() & _VARYING:
                 names[prefix + path] = None
     for name in sweep.space.get("open_parameters", []):
         names[name] = None
@@ -211,10 +212,10 @@ def metric_names(session: Session, sweep: Sweep) -> list[str]:
 
 
 def _leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Paths and values of a section; a value, {values}, {min, max} or {derived} is a leaf."""
+    """Paths and values of a section; a value, {values}, {min, max}, {derived} or {when} is a leaf."""
     for name, value in section.items():
         path = f"{prefix}{name}"
-        if isinstance(value, dict) and not value.keys() & {"values", "min", "max", "derived"}:
+        if isinstance(value, dict) and not value.keys() & (_VARYING | {"when", "value"}):
             yield from _leaves(value, f"{path}.")
         else:
             yield path, value

@@ -13,7 +13,7 @@ from layers.space import Start, SweepDocument, parse_document
 from service import events, reuse, sweeps, targets, trials
 from service.db import now, now_sql
 from service.leadership import Fenced
-from service.leading import Changes, Happening, History, SweepFacts
+from service.led_sweep import Changes, Happening, History, SweepFacts
 from service.models import SWEEP_STATES, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
 from service.proposals import Known
 from service.queue import cancel_open
@@ -274,6 +274,19 @@ def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolu
     if stored is not None:
         data = {"target": None if target is None else target["key"], "waits_for": resolution.waits_for}
         events.append(session, sweep_id, "sweep.target", data=data)
+
+
+def store_trouble(session: Session, sweep_id: str, trouble: str | None) -> None:
+    """Say why an active sweep does not go on; None: it does again."""
+    stored = session.scalar(
+        sa.update(Sweep)
+        .where(Sweep.id == sweep_id, Sweep.state == "active", Sweep.reason.is_distinct_from(trouble))
+        .values(reason=trouble)
+        .returning(Sweep.id)
+        .execution_options(**_UNSYNCHRONIZED)
+    )
+    if stored is not None:
+        events.append(session, sweep_id, "sweep.trouble", data={"reason": trouble})
 
 
 def skip_events(session: Session, sweep_id: str, epoch: int) -> None:

@@ -91,7 +91,9 @@ class Budget(Schema):
 class SpaceFacts(Schema):
     """What validation found out about the space."""
 
-    points: int | None = Field(description="number of distinct points; null where a parameter is continuous or the space too large to count")
+    points: int | None = Field(
+        description="number of distinct points; null where a parameter is continuous or the space too large to count"
+    )
     feasible_share: float = Field(description="share of points that break no rule and no static constraint")
     sampled: bool = Field(description="true: the share comes from samples, false: from enumeration")
     open_parameters: list[str]
@@ -137,7 +139,9 @@ class Sweep(Schema):
     target: str | None = Field(description="runtime, version and device model; null until it is resolved")
     progress: Progress
     best: dict[str, BestTrial] = Field(default={}, description="objective -> best feasible complete trial")
-    version: int = Field(description="the sequence of its newest event; changes with everything that happens in the sweep")
+    version: int = Field(
+        description="the sequence of its newest event; changes with everything that happens in the sweep"
+    )
     created_at: Timestamp
     started_at: Timestamp | None
     ended_at: Timestamp | None
@@ -168,7 +172,9 @@ class BudgetExtension(Request):
 
 class Event(Schema):
     sequence: int
-    kind: str = Field(description="sweep.created, sweep.state, trial.queued, trial.running, trial.phase, trial.report, trial.ended, ...")
+    kind: str = Field(
+        description="sweep.created, sweep.state, trial.queued, trial.running, trial.phase, trial.report, trial.ended, ..."
+    )
     trial: str | None
     data: dict[str, Any]
     created_at: Timestamp
@@ -412,7 +418,9 @@ class Lease(Schema):
     target_key: str
     configuration: dict[str, Any] = Field(description="task, model, training, inference; paths flat below each")
     dataset: LeaseDataset | None
-    constraints: list[str] = Field(description="all of the sweep's: the worker stops after measure when a hardware one is broken")
+    constraints: list[str] = Field(
+        description="all of the sweep's: the worker stops after measure when a hardware one is broken"
+    )
     lease_seconds: float
 
 
@@ -451,4 +459,6 @@ class LeaseFinish(Request):
 
 class LeaseRelease(Request):
     reason: str = Field(max_length=4000)
-    charge: bool = Field(default=False, description="true: the attempt counts (a child was killed); false: the worker drains")
+    charge: bool = Field(
+        default=False, description="true: the attempt counts (a child was killed); false: the worker drains"
+    )

@@ -27,6 +27,10 @@ TRIAL_NUMBER = "number"
 """The axis that is no metric: how a search went on."""
 
 PAGE_ROWS = 50
+_LATENCY_MEASUREMENTS = {
+    "latency_first": "latency before training",
+    "latency_samples_ms": "latency of the final engine",
+}
 PERCENTILES = ("p50", "p90", "p99")
 _COLUMNS = ("validation_loss", "latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count", "accuracy")
 
@@ -167,7 +171,7 @@ def trial(session: Session, trial_id: str) -> dict[str, Any]:
                 if name in metrics
             }
         ),
-        "facts": {name: flat(data) for name, data in detail.measurements.items()},
+        "facts": _facts(detail.measurements),
         "is_live": row.state in ("queued", "running") and sweep_row.state not in ENDED_SWEEPS,
     }
 
@@ -345,8 +349,22 @@ def _phases(attempt: schemas.Attempt | None) -> list[tuple[charts.Segment, schem
 
 
 def _latency_samples(measurements: Mapping[str, Mapping[str, Any]]) -> list[float]:
-    """The raw samples of the latencies that are reported: under `latency_samples_ms`, as a list in a field of it."""
-    for value in measurements.get("latency_samples_ms", {}).values():
-        if isinstance(value, list):
-            return [float(each) for each in value if isinstance(each, int | float)]
+    """The raw samples behind the reported latencies: of the final engine, or of the first where there is no other."""
+    for name in ("latency_samples_ms", "latency_first"):
+        samples = measurements.get(name, {}).get("samples_ms")
+        if isinstance(samples, list):
+            return [float(each) for each in samples if isinstance(each, int | float)]
     return []
+
+
+def _facts(measurements: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What is kept beside the metrics, less what the page shows elsewhere."""
+    facts: dict[str, dict[str, Any]] = {}
+    for name, data in measurements.items():
+        if name == "memory":
+            continue
+        if name in _LATENCY_MEASUREMENTS:
+            # The environment is a measurement of its own; the final figures are the metrics.
+            data = {key: value for key, value in data.items() if key != "environment"}
+        facts[_LATENCY_MEASUREMENTS.get(name, name.replace("_", " "))] = flat(data)
+    return facts

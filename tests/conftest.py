@@ -1,4 +1,4 @@
-"""Databases for the tests: an SQLite file each, and a PostgreSQL database each, cloned from one that was migrated once."""
+"""Databases for the tests: an SQLite file each, and a PostgreSQL database each, cloned from a migrated one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -95,6 +95,13 @@ def live_service(settings: Settings) -> Iterator[str]:
     """The base URL of a running service with its scheduler."""
     with serving(create_app(settings)) as url:
         yield url
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[FastAPI], str]]:
+    """A function that serves an application until the test ends, and returns its base URL."""
+    with ExitStack() as stack:
+        yield lambda app: stack.enter_context(serving(app))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from layersweep.cli.common import EXIT_REFUSED, out, part_of_product
 from layersweep.cli.results import configuration_yaml, recommended
 from layersweep.client import Client
 from layersweep.display import leaderboards, progress, units
-from layersweep.errors import InvalidUsage, LayersweepError, ResponseError, Unreachable, WaitTimeout
+from layersweep.errors import InvalidUsage, LayersweepError, ResponseError, Unreachable
 from layersweep.records import Recommendation
 from layersweep.sweep import Sweep
 
@@ -27,7 +27,6 @@ HOST = "127.0.0.1"
 USUAL_PORT = 8420
 PORTS_TRIED = 50
 READY_SECONDS = 60.0
-CHECK_SECONDS = 5.0
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "examples" / "quickstart.yaml"
 
@@ -62,7 +61,7 @@ def demo(
         try:
             _start(children, client, folder, chosen_port)
             sweep = _submit(client, document)
-            _watch(children, sweep)
+            progress.watch(sweep, out, check=children.check)
         except LayersweepError:
             out.print(Text(f"The logs of the service and of the worker lie in {folder / 'logs'}.", style="yellow"))
             raise
@@ -117,21 +116,15 @@ def _submit(client: Client, document: Path) -> Sweep:
                 out.print(Text(f"An earlier run was interrupted: going on with sweep {earlier.id}."))
                 return earlier
     sweep = client.submit(document)
-    points = sweep.record["space"]["points"]
-    space = f"{points:,} points" if points is not None else "uncountably many points"
-    out.print(Text(f"Submitted {document.name} as sweep {sweep.id}: {sweep.record['budget']['trials']} trials"))
-    out.print(Text(f"out of {space}, chosen by the sampler {sweep.record['sampler']}."))
+    record = sweep.record
+    out.print(Text(f"Submitted {shown(document)} as sweep {sweep.id}."))
+    out.print(
+        Text(
+            f"{record['budget']['trials']} trials over {len(record['space']['open_parameters'])} open parameters, chosen "
+            f"by the sampler {record['sampler']} ({record['sampler_reason']})."
+        )
+    )
     return sweep
-
-
-def _watch(children: Children, sweep: Sweep) -> None:
-    """Show progress until the sweep has ended; a child that died ends it at once."""
-    while True:
-        try:
-            progress.watch(sweep, out, timeout_seconds=CHECK_SECONDS)
-            return
-        except WaitTimeout:
-            children.check()
 
 
 def _show(sweep: Sweep) -> None:

@@ -221,7 +221,9 @@ def _print_facts(facts: dict[str, str | None]) -> None:
 
 
 def _print_space(space: SpaceFacts) -> None:
-    points = f"{space['points']:,} points" if space["points"] is not None else "more points than can be counted"
+    points = (
+        f"{space['points']:,} points" if space["points"] is not None else "continuous, or more points than are counted,"
+    )
     share = f"{space['feasible_share']:.1%} feasible" + (" (of a sample)" if space["sampled"] else "")
     out.print(Text(f"Space: {points} over {', '.join(space['open_parameters'])}; {share}."))
     for rule, rejected in sorted(space["rejections"].items(), key=lambda pair: -pair[1]):

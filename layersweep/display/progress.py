@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from layersweep.display import units
+from layersweep.errors import WaitTimeout
 from layersweep.records import ENDED_TRIAL_STATES, Progress, SweepDetailRecord, TrialRecord
 from layersweep.sweep import Sweep
 
 BAR_WIDTH = 48
 REDRAW_SECONDS = 0.3
+CHECK_SECONDS = 5.0
 STYLES = {
     "complete": "green",
     "infeasible": "yellow",
@@ -25,12 +28,21 @@ STYLES = {
 }
 
 
-def watch(sweep: Sweep, console: Console, *, timeout_seconds: float | None = None) -> Sweep:
-    """Show `sweep` until it has ended; raises WaitTimeout after `timeout_seconds`."""
+def watch(
+    sweep: Sweep,
+    console: Console,
+    *,
+    timeout_seconds: float | None = None,
+    check: Callable[[], object] | None = None,
+) -> Sweep:
+    """Show `sweep` until it has ended; raises WaitTimeout after `timeout_seconds`.
+
+    `check` is called every few seconds and may raise to give up.
+    """
     started = time.monotonic()
     if not console.is_terminal:
         lines = _Lines(console, started)
-        return sweep.wait(timeout_seconds, on_progress=lambda record: lines.show(record, sweep))
+        return _wait(sweep, lines.show, timeout_seconds, check)
 
     with Live(console=console, refresh_per_second=4, transient=True) as live:
 
@@ -39,7 +51,25 @@ def watch(sweep: Sweep, console: Console, *, timeout_seconds: float | None = Non
             # Reports come faster than anyone reads: let some gather before the sweep is asked for again.
             time.sleep(REDRAW_SECONDS)
 
+        return _wait(sweep, show, timeout_seconds, check)
+
+
+def _wait(
+    sweep: Sweep,
+    show: Callable[[SweepDetailRecord], object],
+    timeout_seconds: float | None,
+    check: Callable[[], object] | None,
+) -> Sweep:
+    if check is None:
         return sweep.wait(timeout_seconds, on_progress=show)
+    deadline = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+    while True:
+        check()
+        try:
+            return sweep.wait(min(CHECK_SECONDS, deadline - time.monotonic()), on_progress=show)
+        except WaitTimeout:
+            if time.monotonic() >= deadline:
+                raise
 
 
 def running_trials(sweep: Sweep) -> list[TrialRecord]:
@@ -122,7 +152,7 @@ class _Lines:
         self._started = started
         self._shown: tuple[object, ...] | None = None
 
-    def show(self, record: SweepDetailRecord, sweep: Sweep) -> None:
+    def show(self, record: SweepDetailRecord) -> None:
         news = (ended_count(record["progress"]), record["state"], record["reason"])
         if news == self._shown:
             return

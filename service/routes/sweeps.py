@@ -61,7 +61,7 @@ budget: {trials: 30, parallel: 2}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A sweep document. docs/sweeps.md says what stands in it.",
+        "description": "A sweep document. docs/sweep-document.md says what stands in it.",
         "content": {
             "application/json": {"schema": {"type": "object"}, "example": EXAMPLE},
             "application/yaml": {"schema": {"type": "string"}, "example": EXAMPLE_YAML},

@@ -164,3 +164,9 @@ def rows(database: Database) -> Rows:
 def served_rows(client: TestClient, services: Services) -> Rows:
     """Rows in the database behind `client`."""
     return Rows(services.database)
+
+
+@pytest.fixture
+def make_rows() -> type[Rows]:
+    """Makes `Rows` for a database."""
+    return Rows

@@ -70,7 +70,12 @@ def test_the_edge_steps_through_what_is_best_of_the_two():
 
 
 def test_what_matters_is_drawn_last():
-    points = [point(0, 1, 1, recommended=True, on_front=True), point(1, 2, 2, on_front=True), point(2, 3, 3), point(3, 4, 4, feasible=False)]  # fmt: skip
+    points = [
+        point(0, 1, 1, recommended=True, on_front=True),
+        point(1, 2, 2, on_front=True),
+        point(2, 3, 3),
+        point(3, 4, 4, feasible=False),
+    ]
     scatter = charts.scatter(points, "latency_ms_p50", "validation_loss", {})
     assert [mark.kind for mark in scatter.marks] == ["plain", "infeasible", "front", "recommended"]
 
@@ -90,7 +95,10 @@ def test_one_point_and_equal_points_can_be_drawn():
 
 
 def test_a_curve_leaves_out_what_was_not_measured_and_shows_the_baselines_in_range():
-    points = [{"step": step, "training_loss": 5 - step / 10, "validation_loss": 5.0 if step % 20 == 0 else None} for step in range(0, 41, 10)]  # fmt: skip
+    points = [
+        {"step": step, "training_loss": 5 - step / 10, "validation_loss": 5.0 if step % 20 == 0 else None}
+        for step in range(0, 41, 10)
+    ]
     curve = charts.curve(points, {"uniform": 9.0, "bigram": 2.5})
     assert [(line.name, len(line.dots)) for line in curve.lines] == [("training_loss", 5), ("validation_loss", 3)]
     assert [name for name, _ in curve.baselines] == ["bigram"]

@@ -6,10 +6,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx2
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from service.models import Dataset, Sweep
 from service.routes.leases import MAX_FINISH_BYTES
+from service.services import Services
 
 FINISH = {"outcome": "complete", "metrics": {"latency_ms_p50": 1.5}}
 
@@ -73,11 +77,22 @@ def test_a_claim_that_waits_in_vain_is_204(client: TestClient, worker: str) -> N
     assert _claim(client, worker, Prefer="wait=1").status_code == 204
 
 
+def test_a_worker_that_has_gone_while_it_waited_is_given_nothing(
+    app: FastAPI, serve: Any, services: Services, make_rows: Any
+) -> None:
+    url = serve(app)
+    rows = make_rows(services.database)
+    gone, sweep = rows.worker(), rows.sweep(0)
+    with pytest.raises(httpx2.ReadTimeout):
+        httpx2.post(f"{url}/v1/leases", json={"worker": gone}, headers={"Prefer": "wait=30"}, timeout=0.5)
+    rows.queue(sweep, 1)
+    lease = httpx2.post(f"{url}/v1/leases", json={"worker": rows.worker()}, headers={"Prefer": "wait=5"}, timeout=30)
+    assert lease.json()["attempt"] == 1
+
+
 def test_the_test_part_of_a_dataset_is_never_offered(client: TestClient, served_rows: Any, worker: str) -> None:
     dataset = client.get("/v1/datasets").json()["items"][0]
     sweep = served_rows.sweep(1)
-    from service.models import Dataset, Sweep
-
     served_rows.update(Sweep, sweep, dataset_id=dataset["id"])
     part = {"tokens": 1, "sha256": "0" * 64}
     served_rows.update(Dataset, dataset["id"], parts={"training": part, "validation": part, "test": part})

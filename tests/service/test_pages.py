@@ -47,7 +47,7 @@ class Checker(HTMLParser):
 
 
 def page(client, path, status=200, **params):
-    answer = client.get(path, params=params)
+    answer = client.get(path, params=params or None)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
@@ -102,10 +102,9 @@ def filled(client, services):
 
 
 def test_every_page_is_whole_and_within_the_policy(client, filled):
-    for path in (
-        "/", "/datasets", "/datasets/python-topics", "/layers", "/workers", "/docs",
-        f"/sweeps/{filled['sweep']}", f"/trials/{filled['trial']}", f"/trials/{filled['failed']}", f"/trials/{filled['running']}",
-    ):  # fmt: skip
+    trials = [f"/trials/{filled[name]}" for name in ("trial", "failed", "running")]
+    plain = ["/", "/datasets", "/datasets/python-topics", "/layers", "/workers", "/docs"]
+    for path in [*plain, *trials, f"/sweeps/{filled['sweep']}"]:
         text = page(client, path)
         assert "<h1>" in text
         assert 'lang="en"' in text
@@ -221,7 +220,16 @@ def test_an_ended_sweep_is_not_watched(client, services, filled):
 
 def test_a_trial_s_page_shows_what_was_learnt(client, filled):
     text = page(client, f"/trials/{filled['trial']}")
-    for said in ("Where the time went", 'aria-label="Losses by step"', 'aria-label="Latency samples by value"', "weights <strong>977 KiB", "generalization gap", "clocks.sm_mhz", "Whole configuration", "&lt;i&gt;log"):  # fmt: skip
+    for said in (
+        "Where the time went",
+        'aria-label="Losses by step"',
+        'aria-label="Latency samples by value"',
+        "weights <strong>977 KiB",
+        "generalization gap",
+        "clocks.sm_mhz",
+        "Whole configuration",
+        "&lt;i&gt;log",
+    ):
         assert said in text
     failed = page(client, f"/trials/{filled['failed']}")
     assert "No losses were reported" in failed

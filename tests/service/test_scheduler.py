@@ -16,7 +16,7 @@ from service import queue, schemas, sweeps
 from service.db import Database
 from service.models import Sweep
 from service.pareto import Ranking
-from service.scheduler import Scheduler
+from service.scheduler import OptunaStudy, Scheduler
 from service.settings import Settings
 from tests.service.sweep_driver import TWELVE_POINTS, Driver, document, formula, small
 
@@ -326,3 +326,25 @@ def test_the_thread_schedules_what_is_posted_and_what_ends(driver: Driver) -> No
     assert driver.sweep(sweep).reason == "budget_exhausted"
     query = sa.select(Sweep.leader_id).where(Sweep.id == sweep)
     assert driver.database.read(lambda session: session.scalar(query)) is None
+
+
+def test_a_sweep_that_cannot_be_scheduled_says_so_and_goes_on_when_it_can(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.worker = driver.add_worker()
+    broken, sound = driver.post(small(name="broken")), driver.post(small(name="sound"))
+    asked = OptunaStudy.ask
+    said = threading.Event()
+
+    def ask(study: OptunaStudy, chosen: Any = None) -> Any:
+        if driver.sweep(broken).reason is None and not said.is_set():
+            said.set()
+            raise RuntimeError("no idea what to try")
+        return asked(study, chosen)
+
+    monkeypatch.setattr(OptunaStudy, "ask", ask)
+    assert driver.scheduler.look_around() is False
+    assert "RuntimeError: no idea what to try" in (driver.sweep(broken).reason or "")
+    assert len(driver.trials(sound)) == 4
+    driver.step(broken)
+    assert len(driver.trials(broken)) == 4

@@ -5,7 +5,7 @@ const main = document.querySelector("main");
 const fragment = main?.dataset.fragment;
 const shown = new Map();
 const LEAST_PAUSE_MS = 1000;
-const KINDS = ["trial.queued", "trial.running", "trial.phase", "trial.report", "trial.ended", "sweep.created", "sweep.state", "sweep.target", "message"];
+const KINDS = ["trial.queued", "trial.running", "trial.phase", "trial.report", "trial.ended", "sweep.created", "sweep.state", "sweep.extended", "sweep.target", "message"];
 
 let source = null;
 let due = false;

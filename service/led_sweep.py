@@ -7,6 +7,7 @@ What is asked depends only on the order of the endings, never on when they are l
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from service.studies import FAILED, Study, Told
 
 MAX_ASKS = 1_000
 """Asks that are written in one transaction; more go into the next."""
+
+MAX_SECONDS = 1.0
+"""Endings that are left after this time are worked in later: other sweeps get their turn, leadership is renewed."""
 
 OWN_ATTRIBUTES = "layersweep:"
 POSITION = f"{OWN_ATTRIBUTES}position"
@@ -162,8 +166,9 @@ class LedSweep:
         changes = Changes(self.read_sequence)
         if going:
             self._top_up(changes, find_sources)
+        deadline = time.monotonic() + MAX_SECONDS
         for happening in happenings:
-            if changes.is_full or changes.verdict is not None:
+            if changes.is_full or changes.verdict is not None or time.monotonic() > deadline:
                 break
             self._work_in(happening, changes)
             changes.scheduled_sequence = happening.sequence

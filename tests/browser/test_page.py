@@ -1,0 +1,172 @@
+"""The page in a real browser: its policy lets it run, it refreshes itself, and it works without scripts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from service import events
+from service.app import create_app
+from service.db import Database
+from service.models import Sweep
+from service.settings import Settings
+from tests.conftest import serving
+from tests.service.sweep_rows import add_sweep, add_trial, add_worker, rank
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+if CHROMIUM is None:
+    pytest.skip("no chromium on this machine", allow_module_level=True)
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra [dev] has it)")
+
+
+@dataclass
+class Site:
+    url: str
+    database: Database
+    sweep: str
+
+    def end_trial(self, number: int, latency: float) -> None:
+        """A trial ends, and an event says so."""
+
+        def end(session):
+            sweep = session.get(Sweep, self.sweep)
+            trial = add_trial(session, sweep, number, {"latency_ms_p50": latency, "validation_loss": 1.0})
+            trial.pareto_rank = 1
+            events.append(session, self.sweep, "trial.ended", trial_id=trial.id, data={"number": number})
+
+        self.database.write(end)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    app = create_app(Settings(database_url="", data_dir=tmp_path, token=None), start_scheduler=False)
+    with serving(app) as url:
+        database = app.state.services.database
+
+        def fill(session):
+            add_worker(session)
+            sweep = add_sweep(session, name="watched", target=None)
+            trials = [
+                add_trial(session, sweep, number, {"latency_ms_p50": 1.0 + number, "validation_loss": 3.0 - number / 4})
+                for number in range(8)
+            ]
+            rank(session, sweep, trials)
+            return sweep.id
+
+        yield Site(url, database, database.write(fill))
+
+
+@pytest.fixture
+def page(browser, site) -> Iterator:
+    """A page that fails the test on any error of a script and on anything that the policy refuses."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def rows(page) -> list[str]:
+    return page.locator("#sweep-board tbody th[scope=row] a").all_inner_texts()
+
+
+def test_every_page_loads_without_a_complaint_and_fits_a_phone(page, site):
+    board = page.request.get(f"{site.url}/v1/sweeps/{site.sweep}/leaderboard").json()
+    own = [f"/sweeps/{site.sweep}", f"/trials/{board['items'][0]['trial']}"]
+    for path in ["/", "/datasets", "/datasets/python-topics", "/layers", "/workers", "/docs", *own]:
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.goto(site.url + path)
+            assert page.locator("h1").is_visible()
+            overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            assert overflow <= 0, f"{path} is wider than a screen of {width} pixels"
+
+
+def test_a_trial_that_ends_appears_without_a_reload(page, site):
+    page.goto(f"{site.url}/sweeps/{site.sweep}")
+    page.get_by_text("live", exact=True).wait_for()
+    page.evaluate("window.sameDocument = true")
+    site.end_trial(8, latency=0.5)
+    playwright.expect(page.locator("#sweep-board tbody tr")).to_have_count(9)
+    assert rows(page)[0] == "8"
+    playwright.expect(page.locator("#sweep-head [role=status]")).to_contain_text("9 of 20 trials")
+    assert page.evaluate("window.sameDocument") is True
+
+
+def test_a_refresh_keeps_scroll_focus_and_what_was_opened(page, site):
+    page.set_viewport_size({"width": 700, "height": 500})
+    page.goto(f"{site.url}/sweeps/{site.sweep}")
+    page.get_by_text("live", exact=True).wait_for()
+    page.locator("#why-recommended summary").click()
+    heading = page.locator("#sweep-board thead a", has_text="num_layers")
+    heading.focus()
+    page.evaluate("document.getElementById('board-scroll').scrollLeft = 60; window.scrollTo(0, 300)")
+    site.end_trial(8, latency=0.5)
+    playwright.expect(page.locator("#sweep-board tbody tr")).to_have_count(9)
+    assert page.evaluate("document.activeElement.textContent") == "num_layers"
+    assert page.evaluate("document.getElementById('board-scroll').scrollLeft") == 60
+    assert page.evaluate("window.scrollY") == pytest.approx(300, abs=60)
+    assert page.locator("#why-recommended").get_attribute("open") is not None
+
+
+def test_choices_are_kept_in_the_address(page, site):
+    page.goto(f"{site.url}/sweeps/{site.sweep}")
+    page.locator("#filter-state").select_option("failed")
+    page.wait_for_url(re.compile("state=failed"))
+    assert page.get_by_text("No trial passes these filters.").is_visible()
+    page.get_by_label("across").select_option("number")
+    page.wait_for_url(re.compile("state=failed.*x=number|x=number.*state=failed"))
+    page.go_back()
+    page.go_back()
+    playwright.expect(page.locator("#sweep-board tbody tr")).to_have_count(8)
+    page.locator("#sweep-board thead a", has_text="validation loss").click()
+    page.wait_for_url(re.compile("sort=validation_loss"))
+    assert rows(page)[0] == "7"
+
+
+def test_the_keyboard_reaches_the_content_and_its_links(page, site):
+    page.goto(f"{site.url}/sweeps/{site.sweep}")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('main') !== null")
+
+
+def test_without_scripts_the_page_is_whole(browser, site):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site.url}/sweeps/{site.sweep}")
+    assert len(rows(page)) == 8
+    page.locator("#filter-feasible").select_option("false")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url(re.compile("feasible=false"))
+    assert page.get_by_text("No trial passes these filters.").is_visible()
+    context.close()
+
+
+def test_the_list_follows_a_new_sweep(page, site):
+    page.goto(site.url)
+    page.evaluate("window.sameDocument = true")
+    site.database.write(lambda session: add_sweep(session, name="posted later"))
+    page.get_by_role("link", name="posted later").wait_for()
+    assert page.evaluate("window.sameDocument") is True
