@@ -31,7 +31,7 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 
 
 def storage(url: str, *, durable: bool = True) -> RDBStorage:
-    """RDBStorage in the mode that the service uses (SQLite: WAL, synchronous FULL); `durable` is off while rows are filled in."""
+    """RDBStorage in the service's mode (SQLite: WAL, synchronous FULL); not `durable` while rows are filled in."""
     arguments = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_size": 2}
     made = RDBStorage(url, engine_kwargs=arguments)
     level = "FULL" if durable else "OFF"

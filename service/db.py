@@ -1,4 +1,4 @@
-"""The database: transactions, its clock, its schema. SQLite (a file) and PostgreSQL behave the same behind `Database`."""
+"""The database: transactions, its clock, its schema. SQLite and PostgreSQL behave the same behind `Database`."""
 
 from __future__ import annotations
 

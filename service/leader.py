@@ -156,7 +156,7 @@ class Leader(ABC):
         failures = self._errors.get(sweep_id, (0, 0.0))[0] + 1
         self._errors[sweep_id] = (failures, time.monotonic() + min(60.0, 2.0**failures))
         _log.exception("sweep %s could not be scheduled, %d times in a row", sweep_id, failures, exc_info=error)
-        trouble = f"scheduling failed {failures} times in a row and is tried again: {type(error).__name__}: {error}"
+        trouble = f"{schedules.TROUBLE} {failures} times in a row and is tried again: {type(error).__name__}: {error}"
         self._database.write(lambda session: schedules.store_trouble(session, sweep_id, trouble[:1000]))
 
     # --- one sweep ----------------------------------------------------------------------------------------------------

@@ -116,16 +116,15 @@ def page(
 
 
 def rows(session: Session, sweep: Sweep, *, sort: str, filters: Filters) -> Iterator[schemas.LeaderboardRow]:
-    """The whole leaderboard, read 1,000 trials at a time."""
-    keys, query = _sorted(session, sweep, sort, filters)
-    after: list[Any] | None = None
-    while True:
-        found = _fetch(session, query, keys, after, 1000)
-        yield from (to_row(trial) for trial, _ in found)
-        if len(found) < 1000:
-            return
-        after = found[-1][1]
-        session.expunge_all()
+    """The whole leaderboard: sorted once, then read 1,000 trials at a time."""
+    _, query = _sorted(session, sweep, sort, filters)
+    ids = list(session.scalars(query.with_only_columns(Trial.id, maintain_column_froms=True)))
+    for start in range(0, len(ids), 1000):
+        some = ids[start : start + 1000]
+        trials = {trial.id: trial for trial in session.scalars(select(Trial).where(Trial.id.in_(some)))}
+        yield from (to_row(trials[trial_id]) for trial_id in some)
+        for trial in trials.values():
+            session.expunge(trial)
 
 
 def front(session: Session, sweep: Sweep) -> schemas.Front:

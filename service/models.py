@@ -72,7 +72,7 @@ class Dataset(Base):
     facts: Mapped[dict[str, Any]]
     """What a model needs to know: vocabulary_size, classes, sequence_length where it is fixed."""
     parts: Mapped[dict[str, Any]]
-    """{"training": {"tokens": n, "sha256": ...}, "validation": {...}, "test": {...}}; a part that is not there is left out."""
+    """{"training": {"tokens": n, "sha256": ...}, "validation": {...}, "test": {...}}; absent parts are left out."""
     profile: Mapped[dict[str, Any]]
     created_at: Mapped[float]
 
@@ -167,7 +167,9 @@ class Trial(Base):
     parameters: Mapped[dict[str, Any]]
     """Path -> value of the open and derived parameters: what a leaderboard shows."""
     configuration: Mapped[dict[str, Any]]
-    """{"task", "model", "training", "inference"}: complete, every default filled in, paths flat below each. What a worker executes."""
+    """{"task", "model", "training", "inference"}: complete, defaults filled in, paths flat below each.
+
+    What a worker executes."""
     point_hash: Mapped[str] = mapped_column(String(64))
     reuse_key: Mapped[str] = mapped_column(String(64))
     reused_from: Mapped[str | None] = mapped_column(String(26))
@@ -238,7 +240,7 @@ class Report(Base):
     attempt: Mapped[int] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
     values: Mapped[dict[str, Any]]
-    """{"training_loss", "validation_loss", "learning_rate", "seconds", "tokens"}; what was not measured at the step is left out."""
+    """{"training_loss", "validation_loss", "learning_rate", "seconds", "tokens"}, as far as measured."""
     created_at: Mapped[float]
 
 
@@ -255,7 +257,7 @@ class Measurement(Base):
 
 
 class Ask(Base):
-    """One suggestion of a sampler and what it was told of it: with these rows a study is rebuilt as if it had never stopped.
+    """One suggestion of a sampler and what it was told of it: from these rows a study is rebuilt.
 
     `ask` is Optuna's own trial number in the study; points that broke a rule have an ask and no trial.
     """
@@ -291,7 +293,7 @@ class StudyAttribute(Base):
 
 
 class Event(Base):
-    """What happened in a sweep, in order. `sequence` is given out inside the transaction, so that replay loses nothing."""
+    """What happened in a sweep, in order. `sequence` is given out inside the transaction: replay loses nothing."""
 
     __tablename__ = "events"
 

@@ -23,6 +23,9 @@ from service.targets import Resolution
 
 EVENTS_AT_ONCE = 500
 
+TROUBLE = "scheduling failed"
+"""How the reason of a sweep begins that cannot be scheduled for now."""
+
 _SWEEPS, _TRIALS, _ASKS = (cast("sa.Table", model.__table__) for model in (Sweep, Trial, Ask))
 
 _UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
@@ -278,9 +281,10 @@ def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolu
 
 def store_trouble(session: Session, sweep_id: str, trouble: str | None) -> None:
     """Say why an active sweep does not go on; None: it does again."""
+    changes = Sweep.reason.startswith(TROUBLE) if trouble is None else Sweep.reason.is_distinct_from(trouble)
     stored = session.scalar(
         sa.update(Sweep)
-        .where(Sweep.id == sweep_id, Sweep.state == "active", Sweep.reason.is_distinct_from(trouble))
+        .where(Sweep.id == sweep_id, Sweep.state == "active", changes)
         .values(reason=trouble)
         .returning(Sweep.id)
         .execution_options(**_UNSYNCHRONIZED)

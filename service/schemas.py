@@ -173,7 +173,7 @@ class BudgetExtension(Request):
 class Event(Schema):
     sequence: int
     kind: str = Field(
-        description="sweep.created, sweep.state, trial.queued, trial.running, trial.phase, trial.report, trial.ended, ..."
+        description="sweep.created, sweep.state, trial.queued, trial.running, trial.phase, trial.report, trial.ended"
     )
     trial: str | None
     data: dict[str, Any]

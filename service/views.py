@@ -20,7 +20,7 @@ from service.models import Attempt, Dataset, Sweep, Trial, TrialMetric, Worker
 BAR_STATES = ("complete", "infeasible", "pruned", "failed", "cancelled", "running", "queued")
 """Trials by state, in the order in which the progress bar shows them."""
 
-SCATTER_POINTS = 1500
+SCATTER_POINTS = 1000
 """More are not drawn: the front first, then the newest."""
 
 TRIAL_NUMBER = "number"

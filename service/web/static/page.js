@@ -11,6 +11,7 @@ let source = null;
 let due = false;
 let busy = false;
 let lastRefresh = 0;
+let pauseMs = LEAST_PAUSE_MS;
 
 function remember() {
   for (const part of main.querySelectorAll("[data-live]")) shown.set(part.id, part.innerHTML);
@@ -54,6 +55,7 @@ async function refresh() {
   }
   busy = true;
   due = false;
+  const began = performance.now();
   try {
     const answer = await fetch(fragment, { headers: { Accept: "text/html" } });
     if (answer.ok) apply(await answer.text());
@@ -61,6 +63,8 @@ async function refresh() {
     // The service is away for a moment: the next event or poll tries again.
   }
   lastRefresh = performance.now();
+  // A page that takes long to make is asked for less often.
+  pauseMs = Math.max(LEAST_PAUSE_MS, 4 * (lastRefresh - began));
   busy = false;
   if (due) soon();
 }
@@ -71,7 +75,7 @@ function soon() {
   timer = setTimeout(() => {
     timer = 0;
     refresh();
-  }, Math.max(50, LEAST_PAUSE_MS - (performance.now() - lastRefresh)));
+  }, Math.max(50, pauseMs - (performance.now() - lastRefresh)));
 }
 
 function listen() {

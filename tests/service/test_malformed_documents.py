@@ -164,6 +164,7 @@ CASES: dict[str, tuple[bytes, str, str, str]] = {
 }
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("case", CASES)
 def test_a_malformed_document_is_refused_with_its_place_and_the_remedy(client: Any, case: str) -> None:
     body, content_type, pointer, word = CASES[case]
@@ -181,6 +182,7 @@ def test_a_malformed_document_is_refused_with_its_place_and_the_remedy(client: A
     assert client.get("/v1/sweeps").json()["items"] == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_good_document_is_good(client: Any) -> None:
     answer = client.post(
         "/v1/sweeps?validate_only=true", content=yaml.safe_dump(GOOD), headers={"Content-Type": "application/yaml"}
