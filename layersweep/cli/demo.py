@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Annotated
@@ -95,7 +96,7 @@ def _start(children: Children, client: Client, folder: Path, port: int) -> None:
     logs = folder / "logs"
     children.start("service", ["serve", "--port", str(port)], environment, logs / "service.log")
     children.start("worker", ["worker", "--server", client.server, "--name", "demo"], environment, logs / "worker.log")
-    out.print(Text(f"Starting a service at {client.server} and a worker on this machine's CPU ..."))
+    out.print(Text(f"Starting a service at {client.server} and a worker on the CPU ..."))
     deadline = time.monotonic() + READY_SECONDS
     while True:
         children.check()
@@ -144,7 +145,8 @@ def _show(sweep: Sweep) -> None:
 def _show_recommendation(recommendation: Recommendation, dataset: str | None) -> None:
     row = recommendation["trial"]
     out.print(Rule("Recommended configuration", style="dim"))
-    out.print(Text(f"# trial {row['number']}. {recommendation['rule']}"))
+    reason = f"Trial {row['number']} of sweep {recommendation['sweep']}. {recommendation['rule']}"
+    print(textwrap.fill(reason, width=78, initial_indent="# ", subsequent_indent="# "))
     print(configuration_yaml(recommendation["configuration"], dataset), end="")
 
 

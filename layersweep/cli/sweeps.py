@@ -221,9 +221,7 @@ def _print_facts(facts: dict[str, str | None]) -> None:
 
 
 def _print_space(space: SpaceFacts) -> None:
-    points = (
-        f"{space['points']:,} points" if space["points"] is not None else "continuous, or more points than are counted,"
-    )
+    points = "continuous, or too large to count," if space["points"] is None else f"{space['points']:,} points"
     share = f"{space['feasible_share']:.1%} feasible" + (" (of a sample)" if space["sampled"] else "")
     out.print(Text(f"Space: {points} over {', '.join(space['open_parameters'])}; {share}."))
     for rule, rejected in sorted(space["rejections"].items(), key=lambda pair: -pair[1]):

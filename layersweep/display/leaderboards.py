@@ -150,7 +150,7 @@ def _width(table: Table, console: Console) -> int:
 
 
 def _legend(rows: Sequence[LeaderboardRow], recommended: str | None) -> Text:
-    legend = f"{FRONT} on the Pareto front (no other trial is better in every objective)"
+    legend = f"{FRONT} on the Pareto front"
     if any(row["trial"] == recommended for row in rows):
         legend += f"   {RECOMMENDED} recommended"
     return Text(legend, style="dim")

@@ -1,0 +1,40 @@
+"""What the documentation says about settings, dependencies and files is true."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").glob("*.md")]
+
+
+def test_every_setting_is_documented() -> None:
+    documented = set(re.findall(r"`(LAYERSWEEP_[A-Z_]+)`", (ROOT / "docs" / "settings.md").read_text()))
+    assert {f"LAYERSWEEP_{name.upper()}" for name in Settings.model_fields} <= documented
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    reasons = (ROOT / "docs" / "dependencies.md").read_text()
+    names = {re.split(r"[\[<>=]", requirement)[0] for requirement in required}
+    assert [name for name in sorted(names) if name not in reasons] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
+
+
+def test_the_readme_names_only_commands_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text())) <= targets
