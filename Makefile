@@ -38,7 +38,7 @@ worker: $(STAMP) ## Run a worker on this machine
 	@$(BIN)/layersweep worker
 
 test: $(STAMP) ## Run the tests, with a PostgreSQL that they start themselves
-	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## Run the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1800 $(PYTEST_ARGS)

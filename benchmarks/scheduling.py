@@ -85,7 +85,7 @@ class Connection:
 
 
 def work(url: str, seconds: float, pause_seconds: float, limit: int, barrier: Any, results: Any) -> None:
-    """Claim and finish until the time is up or `limit` trials are done; puts the waits and the time taken, in seconds."""
+    """Claim and finish until the time is up or `limit` trials are done; puts all waits and the time taken (seconds)."""
     connection = Connection(url)
     status, worker = connection.post("/v1/workers", REGISTRATION)
     assert status == 201, worker

@@ -1,0 +1,140 @@
+"""The client against the real service."""
+
+from __future__ import annotations
+
+import csv
+import io
+import typing
+from pathlib import Path
+
+import pydantic
+import pytest
+import yaml
+
+from layersweep import Client, Conflict, InvalidDocument, NotFound, RequestRefused, records
+from layersweep.cli.results import configuration_yaml
+from service import schemas
+from tests.layersweep.conftest import DOCUMENT, Finisher
+
+
+def test_a_sweep_from_submission_to_recommendation(client: Client, document: Path, finisher: Finisher) -> None:
+    versions: list[int] = []
+    finisher.start()
+    sweep = client.submit(document)
+    sweep.wait(60, on_progress=lambda record: versions.append(record["version"]))
+    assert sweep.state == "completed"
+    assert versions == sorted(set(versions))
+    assert sweep.record["progress"]["complete"] == 6
+
+    trials = list(sweep.trials())
+    assert [trial["number"] for trial in trials] == list(range(6))
+    board = sweep.leaderboard()
+    assert len(board) == board.total == 6
+    assert board[0]["on_front"]
+    assert [row["rank"] for row in board] == sorted(row["rank"] or 99 for row in board)
+    fastest = sweep.leaderboard(sort="latency_ms_p50", limit=1)
+    assert fastest[0]["metrics"]["latency_ms_p50"] == min(row["metrics"]["latency_ms_p50"] for row in board)
+    assert {row["trial"] for row in sweep.front()} == {row["trial"] for row in board if row["on_front"]}
+    assert len(list(csv.DictReader(io.StringIO(sweep.leaderboard_csv())))) == 6
+    assert list(sweep.dataframe()["hidden_size"])
+
+    recommendation = sweep.recommendation()
+    assert recommendation["trial"]["on_front"]
+    detail = client.trial(recommendation["trial"]["trial"])
+    assert detail["configuration"] == recommendation["configuration"]
+    assert detail["attempts"][0]["outcome"] == "complete"
+
+    kinds = [event["kind"] for event in client.events(sweep)]
+    assert kinds.count("trial.ended") == 6
+    assert [found.id for found in client.sweeps()] == [sweep.id]
+
+
+def test_a_recommended_configuration_can_be_swept_again(client: Client, document: Path, finisher: Finisher) -> None:
+    finisher.start()
+    recommendation = client.submit(document).wait(60).recommendation()
+    pasted = yaml.safe_load(configuration_yaml(recommendation["configuration"], "python-topics"))
+    pasted["model"]["hidden_size"] = {"values": [16, 32, 64]}
+    del pasted["model"]["embedding"], pasted["model"]["mlp"]["ffn_hidden_size"]
+    del pasted["model"]["attention"]["attention_head_size"]
+    preview = client.validate(
+        pasted | {"name": "again", "objectives": [{"metric": "validation_loss", "goal": "minimize"}]}
+    )
+    assert preview["space"]["open_parameters"] == ["hidden_size"]
+
+
+def test_an_answer_has_the_keys_that_the_records_name(client: Client, document: Path, finisher: Finisher) -> None:
+    pairs: list[tuple[type[pydantic.BaseModel], type]] = [
+        (schemas.Sweep, records.SweepRecord),
+        (schemas.SweepDetail, records.SweepDetailRecord),
+        (schemas.SweepPreview, records.SweepPreview),
+        (schemas.Progress, records.Progress),
+        (schemas.SpaceFacts, records.SpaceFacts),
+        (schemas.Budget, records.Budget),
+        (schemas.Event, records.EventRecord),
+        (schemas.Trial, records.TrialRecord),
+        (schemas.TrialDetail, records.TrialDetailRecord),
+        (schemas.Attempt, records.AttemptRecord),
+        (schemas.CurvePoint, records.CurvePoint),
+        (schemas.LeaderboardRow, records.LeaderboardRow),
+        (schemas.Recommendation, records.Recommendation),
+        (schemas.Dataset, records.DatasetRecord),
+        (schemas.DatasetDetail, records.DatasetDetailRecord),
+        (schemas.LayerKind, records.LayerKind),
+        (schemas.LayerParameter, records.LayerParameter),
+        (schemas.Preset, records.Preset),
+        (schemas.Target, records.Target),
+        (schemas.Worker, records.WorkerRecord),
+    ]
+    for schema, record in pairs:
+        assert set(schema.model_fields) == set(typing.get_type_hints(record)), schema.__name__
+    assert typing.get_args(records.TrialState) == typing.get_args(schemas.TrialState)
+    assert typing.get_args(records.SweepState) == typing.get_args(schemas.SweepState)
+
+
+def test_steering_a_real_sweep(client: Client) -> None:
+    sweep = client.submit(DOCUMENT)
+    assert sweep.pause().state == "paused"
+    assert sweep.resume().state == "active"
+    assert sweep.extend(trials=2).record["budget"]["trials"] == 8
+    assert sweep.cancel().state == "cancelled"
+    with pytest.raises(Conflict):
+        sweep.pause()
+    with pytest.raises(NotFound):
+        sweep.recommendation()
+
+
+def test_the_same_key_submits_once(client: Client) -> None:
+    first = client.submit(DOCUMENT, idempotency_key="monday")
+    again = client.submit(DOCUMENT, idempotency_key="monday")
+    assert first.id == again.id
+    assert len(list(client.sweeps())) == 1
+    with pytest.raises(RequestRefused):
+        client.submit(DOCUMENT.replace("small", "other"), idempotency_key="monday")
+
+
+def test_every_problem_of_a_document_comes_with_its_place_and_remedy(client: Client) -> None:
+    wrong = DOCUMENT.replace("[16, 32]", "[]").replace("sampler: random", "sampler: oracle")
+    with pytest.raises(InvalidDocument) as raised:
+        client.submit(wrong)
+    pointers = {item.pointer for item in raised.value.errors}
+    assert any(pointer.startswith("/model/hidden_size") for pointer in pointers)
+    assert any(pointer.startswith("/search/sampler") for pointer in pointers)
+    assert all(item.remedy for item in raised.value.errors)
+    assert list(client.sweeps()) == []
+
+
+def test_datasets_layers_presets_and_workers(client: Client, tmp_path: Path, finisher: Finisher) -> None:
+    text = tmp_path / "poem.txt"
+    text.write_text("to be or not to be, that is the question. " * 200)
+    added = client.add_dataset("poem", text, tokenizer="char", validation=0.2)
+    assert added["name"] == "poem"
+    assert {dataset["name"] for dataset in client.datasets()} == {"python-topics", "poem"}
+    assert "baselines_nats" in client.dataset("poem")["profile"]
+    client.delete_dataset("poem")
+    with pytest.raises(NotFound):
+        client.dataset("poem")
+    assert {section["section"] for section in client.layers()} >= {"model", "attention", "mlp", "norm"}
+    assert any(preset["name"] == "nanogpt-char-cpu" for preset in client.presets())
+    worker = finisher.register()
+    assert [found["id"] for found in client.workers()] == [worker]
+    assert [target["runtime"] for target in client.targets()] == ["onnxruntime"]
