@@ -95,6 +95,7 @@ class SweepPreview(TypedDict):
     space: SpaceFacts
     sampler: str
     sampler_reason: str
+    notes: list[str]
 
 
 class EventRecord(TypedDict):

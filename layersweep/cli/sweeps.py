@@ -69,6 +69,8 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
     out.print(Text(f"{file} is a valid sweep document.", style="green"))
     _print_space(preview["space"])
     out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
+    for note in preview["notes"]:
+        out.print(Text(f"Note: {note}", style="yellow"))
 
 
 @app.command("list")

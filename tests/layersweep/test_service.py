@@ -56,13 +56,12 @@ def test_a_recommended_configuration_can_be_swept_again(client: Client, document
     pasted["model"]["hidden_size"] = {"values": [16, 32, 64]}
     del pasted["model"]["embedding"], pasted["model"]["mlp"]["ffn_hidden_size"]
     del pasted["model"]["attention"]["attention_head_size"]
-    preview = client.validate(
-        pasted | {"name": "again", "objectives": [{"metric": "validation_loss", "goal": "minimize"}]}
-    )
+    pasted |= {"name": "again", "objectives": [{"metric": "validation_loss", "goal": "minimize"}]}
+    preview = client.validate(pasted)
     assert preview["space"]["open_parameters"] == ["hidden_size"]
 
 
-def test_an_answer_has_the_keys_that_the_records_name(client: Client, document: Path, finisher: Finisher) -> None:
+def test_an_answer_has_the_keys_that_the_records_name() -> None:
     pairs: list[tuple[type[pydantic.BaseModel], type]] = [
         (schemas.Sweep, records.SweepRecord),
         (schemas.SweepDetail, records.SweepDetailRecord),
