@@ -87,6 +87,14 @@ class SweepDetailRecord(SweepRecord):
     document: dict[str, Any]
 
 
+class ProblemNote(TypedDict):
+    """A remark on a place of a document, and what would be better."""
+
+    pointer: str
+    detail: str
+    remedy: str
+
+
 class SweepPreview(TypedDict):
     """What a valid document would become; nothing is stored."""
 
@@ -95,7 +103,7 @@ class SweepPreview(TypedDict):
     space: SpaceFacts
     sampler: str
     sampler_reason: str
-    notes: list[str]
+    notes: list[ProblemNote]
 
 
 class EventRecord(TypedDict):

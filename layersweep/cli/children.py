@@ -39,6 +39,14 @@ class Child:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait(self) -> int:
+        """Wait until the process has ended by itself; its exit code."""
+        return self._process.wait()
+
     def check(self) -> None:
         """Raise ChildDied, with the end of the log, if the process has ended."""
         code = self._process.poll()

@@ -70,7 +70,12 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
     _print_space(preview["space"])
     out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
     for note in preview["notes"]:
-        out.print(Text(f"Note: {note}", style="yellow"))
+        out.print(
+            Text(
+                f"Note on {note['pointer'] or 'the document'}: {note['detail']} {note['remedy']}".rstrip(),
+                style="yellow",
+            )
+        )
 
 
 @app.command("list")

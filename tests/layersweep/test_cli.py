@@ -1,0 +1,216 @@
+"""The command line: what scripts read from it, what people read from it, and how it says no."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from layersweep.cli import app, demo, processes
+from tests.layersweep.conftest import DOCUMENT, Finisher
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def alone() -> Run:
+    """Runs a command with no service named."""
+    return lambda *arguments: CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+@pytest.fixture
+def run(live_service: str) -> Run:
+    """Runs a command against the running service."""
+
+    def invoke(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(each) for each in arguments], env={"LAYERSWEEP_SERVER": live_service})
+
+    return invoke
+
+
+def answer(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_sweep_from_submission_to_the_leaderboard(run: Run, document: Path, finisher: Finisher) -> None:
+    finisher.start()
+    sweep = answer(run("sweep", "submit", document, "--json"))["id"]
+    watched = run("sweep", "watch", sweep, "--timeout", 60)
+    assert watched.exit_code == 0, watched.output
+    assert "6 of 6 trials ended: 6 complete" in watched.stdout
+    assert "\x1b" not in watched.stdout
+
+    listed = answer(run("sweep", "list", "--json"))
+    assert [item["id"] for item in listed["items"]] == [sweep]
+    assert listed["next_page_token"] is None
+    assert answer(run("sweep", "show", "small", "--json"))["state"] == "completed"
+    assert "completed" in run("sweep", "show", sweep).stdout
+
+    board = answer(run("leaderboard", sweep, "--json"))
+    assert len(board["items"]) == board["total"] == 6
+    assert set(board["items"][0]) >= {"trial", "rank", "on_front", "parameters", "metrics", "state"}
+    rows = list(csv.DictReader(io.StringIO(run("leaderboard", sweep, "--csv").stdout)))
+    assert len(rows) == 6
+    fastest = answer(run("leaderboard", sweep, "--sort", "latency_ms_p50", "--json"))["items"][0]
+    assert fastest["metrics"]["latency_ms_p50"] == min(each["metrics"]["latency_ms_p50"] for each in board["items"])
+
+    table = run("leaderboard", "small").stdout
+    assert "★" in table
+    assert "»" in table
+    assert "Recommended: trial" in table
+    assert max(map(len, table.splitlines())) <= 80
+
+    trial = board["items"][0]["trial"]
+    assert answer(run("trial", "show", trial, "--json"))["id"] == trial
+    assert "hidden_size:" in run("trial", "show", trial).stdout
+
+
+def test_a_wrong_document_is_a_list_of_places_and_remedies(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(DOCUMENT.replace("[16, 32]", "[]").replace("sampler: random", "sampler: oracle"))
+    for command in ("submit", "validate"):
+        refused = run("sweep", command, path)
+        assert refused.exit_code == 2
+        assert refused.stdout == ""
+        assert "/model/hidden_size" in refused.stderr
+        assert "/search/sampler" in refused.stderr
+        assert refused.stderr.count("right would be:") >= 2
+        assert "Traceback" not in refused.output
+    assert answer(run("sweep", "list", "--json"))["items"] == []
+
+
+def test_validating_tells_about_the_space(run: Run, document: Path) -> None:
+    told = run("sweep", "validate", document)
+    assert told.exit_code == 0
+    assert "8 points" in told.stdout
+    assert answer(run("sweep", "validate", document, "--json"))["space"]["points"] == 8
+
+
+def test_steering(run: Run, document: Path) -> None:
+    sweep = answer(run("sweep", "submit", document, "--json"))["id"]
+    assert answer(run("sweep", "pause", sweep, "--json"))["state"] == "paused"
+    assert answer(run("sweep", "resume", sweep, "--json"))["state"] == "active"
+    assert answer(run("sweep", "extend", sweep, "--trials", 3, "--json"))["budget"]["trials"] == 9
+    assert run("sweep", "extend", sweep).exit_code == 2
+    assert "is cancelled" in run("sweep", "cancel", sweep).stdout
+    assert run("sweep", "watch", sweep).exit_code == 1
+    refused = run("sweep", "pause", sweep)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("error: ")
+    assert "No trials yet" in run("leaderboard", sweep).stdout
+
+
+def test_the_catalogue(run: Run, tmp_path: Path) -> None:
+    text = tmp_path / "poem.txt"
+    text.write_text("to be or not to be, that is the question. " * 200)
+    added = answer(run("dataset", "add", "--name", "poem", "--file", text, "--tokenizer", "char", "--json"))
+    assert added["name"] == "poem"
+    assert {item["name"] for item in answer(run("dataset", "list", "--json"))["items"]} == {"python-topics", "poem"}
+    assert answer(run("dataset", "show", "poem", "--json"))["tokenizer"] == "char"
+    assert "baselines_nats" in run("dataset", "show", "poem").stdout
+    sections = answer(run("layers", "GatedMLP", "--json"))["items"]
+    assert [section["section"] for section in sections] == ["mlp"]
+    assert "mlp.hidden_act" in run("layers", "mlp").stdout
+    unknown = run("layers", "Telepathy")
+    assert unknown.exit_code == 2
+    assert "GatedMLP" in unknown.stderr
+    assert any(item["name"] == "gpt2-small" for item in answer(run("presets", "--json"))["items"])
+    assert "preset:gpt2-small" in run("presets").stdout
+    assert answer(run("workers", "--json")) == {"items": [], "next_page_token": None}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("sweep", "show", "nothing"), ("leaderboard", "nothing"), ("trial", "show", "0" * 26), ("dataset", "show", "x")],
+)
+def test_what_is_not_there_is_a_sentence(run: Run, command: tuple[str, ...]) -> None:
+    result = run(*command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.output
+
+
+def test_no_service_is_a_sentence_that_says_how_to_start_one(alone: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layersweep.cli.common.RETRY_SECONDS", 0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    result = alone("sweep", "list", "--server", f"http://127.0.0.1:{port}")
+    assert result.exit_code == 3
+    assert "layersweep serve" in result.stderr
+
+
+def test_a_missing_file_and_a_server_that_is_no_url(alone: Run, tmp_path: Path) -> None:
+    missing = alone("sweep", "submit", tmp_path / "missing.yaml", "--server", "http://127.0.0.1:1")
+    assert (missing.exit_code, "missing.yaml cannot be read" in missing.stderr) == (2, True)
+    assert alone("sweep", "list", "--server", "localhost").exit_code == 2
+
+
+def test_serving_on_a_port_in_use_is_told(alone: Run, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = alone("serve", "--port", port, "--data-dir", tmp_path)
+    assert result.exit_code == 2
+    assert f"port {port} on 127.0.0.1 is in use" in result.stderr
+    assert "--port" in result.stderr
+
+
+def test_serving_other_machines_needs_a_token(alone: Run, tmp_path: Path) -> None:
+    result = alone("serve", "--host", "0.0.0.0", "--data-dir", tmp_path)
+    assert result.exit_code == 2
+    assert "LAYERSWEEP_TOKEN" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("LAYERSWEEP_LEASE_SECONDS", "soon"), ("LAYERSWEEP_DATABASE_URL", "mysql://nowhere/x")]
+)
+def test_a_setting_that_is_not_usable_is_named(
+    alone: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    result = alone("serve", "--port", 0, "--data-dir", tmp_path)
+    assert result.exit_code == 2
+    assert name in result.stderr
+
+
+def test_the_database_is_upgraded_once(alone: Run, tmp_path: Path) -> None:
+    assert "up to date now" in alone("db", "upgrade", "--data-dir", tmp_path).stderr
+    assert "already" in alone("db", "upgrade", "--data-dir", tmp_path).stderr
+
+
+def test_an_older_postgresql_schema_is_refused_with_the_remedy(
+    alone: Run, monkeypatch: pytest.MonkeyPatch, postgres_url: str, tmp_path: Path
+) -> None:
+    from service.db import Database
+
+    database = Database(postgres_url)
+    database.downgrade("base")
+    database.close()
+    monkeypatch.setenv("LAYERSWEEP_DATABASE_URL", postgres_url)
+    refused = alone("serve", "--port", 0, "--data-dir", tmp_path)
+    assert refused.exit_code == 1
+    assert "layersweep db upgrade" in refused.stderr
+    assert alone("db", "upgrade").exit_code == 0
+
+
+def test_a_part_that_is_not_installed_is_told_with_the_remedy() -> None:
+    with pytest.raises(Exception, match=r"not installed.*make setup"):
+        processes.part_of_product("not_there_at_all.module", "worker")
+
+
+def test_the_demo_takes_the_next_free_port() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert port < demo.free_port(port) < port + demo.PORTS_TRIED

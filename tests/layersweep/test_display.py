@@ -1,0 +1,101 @@
+"""Tables and progress as text."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from layersweep.display import leaderboards, progress, units
+from tests.layersweep.answers import row, sweep_record
+
+OBJECTIVES = [{"metric": "latency_ms_p50", "goal": "minimize"}, {"metric": "accuracy", "goal": "maximize"}]
+
+
+def text(rows: list[dict], width: int, recommended: str | None = None) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(leaderboards.render(rows, OBJECTIVES, console, recommended=recommended))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("latency_ms_p50", 0.2143, "214 µs"),
+        ("latency_ms_p99", 12.346, "12.3 ms"),
+        ("latency_ms_p99", 999.6, "1000 ms"),
+        ("memory_bytes", 512, "512 B"),
+        ("memory_bytes", 1.5 * 2**20, "1.50 MiB"),
+        ("memory_bytes", 3 * 2**40, "3072 GiB"),
+        ("parameter_count", 1_234_567, "1.23 M"),
+        ("parameter_count", 950, "950"),
+        ("validation_loss", 1.73456, "1.735"),
+        ("accuracy", 0.987, "98.7%"),
+        ("train_seconds", 75, "1 min 15 s"),
+        ("train_seconds", 7260, "2 h 01 min"),
+        ("validation_loss", None, "–"),
+    ],
+)
+def test_metrics_are_shown_in_units_that_people_read(name: str, value: float | None, shown: str) -> None:
+    assert units.metric(name, value) == shown
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_table_has_varied_parameters_only_and_marks_the_front(width: int) -> None:
+    beaten = row(1, rank=2, on_front=False)
+    shown = text([row(0), beaten], width, recommended=row(0)["trial"])
+    first, second = (line for line in shown.splitlines() if "complete" in line)
+    assert "»★" in first
+    assert "★" not in second
+    assert "kind" not in shown
+    assert "32" in shown
+    assert "64" in shown
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_many_parameters_go_below_the_rows_where_the_terminal_is_narrow() -> None:
+    rows = [
+        row(number, parameters={f"section.parameter_{index}": number * 10 + index for index in range(12)})
+        for number in range(2)
+    ]
+    shown = text(rows, 80)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "parameter_11=21" in shown
+
+
+def test_names_are_as_short_as_they_can_be_told_apart() -> None:
+    assert leaderboards.short_names(["num_layers", "mlp.kind", "norm.kind", "mlp.hidden_act"]) == {
+        "num_layers": "num_layers",
+        "mlp.kind": "mlp.kind",
+        "norm.kind": "norm.kind",
+        "mlp.hidden_act": "hidden_act",
+    }
+
+
+def test_a_trial_that_is_not_feasible_or_not_finished_says_so() -> None:
+    rows = [
+        row(0, feasible=False, rank=None, on_front=False),
+        row(1, state="failed", metrics={}, rank=None, on_front=False),
+        row(2, reused_from="x"),
+    ]
+    shown = text(rows, 120)
+    for word in ("not feasible", "failed", "reused"):
+        assert word in shown
+
+
+def test_the_tally_counts_what_ended_and_what_goes_on() -> None:
+    counts = sweep_record()["progress"] | {"complete": 2, "infeasible": 1, "running": 1, "rejected": 5, "reused": 1}
+    assert progress.tally(counts) == (
+        "3 of 4 trials ended: 2 complete, 1 infeasible (1 reused); 1 running; 5 points rejected"
+    )
+
+
+def test_the_live_view_names_phases_and_the_best_so_far() -> None:
+    best = {"validation_loss": {"trial": "x", "number": 3, "value": 1.75}}
+    running = {"number": 4, "phase": "train", "progress": {"step": 120, "steps": 300}, "attempt": 2}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(progress.view(sweep_record(best=best), [running], 12.0))  # type: ignore[list-item]
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "trial 4: train, step 120 of 300 (attempt 2)" in shown
+    assert "val. loss 1.750 (trial 3)" in shown
