@@ -16,7 +16,8 @@ class Children:
     def __init__(self, *, threads: int, engine_python: str | None = None) -> None:
         self.threads = threads
         self._engine_python = engine_python or sys.executable
-        self._environment = {"OMP_NUM_THREADS": str(threads)}
+        # Passive: threads that spin while they wait slow each other down many times over where cores are shared.
+        self._environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         self._model: Child | None = None
         self._builder: Child | None = None
         self._engine: Child | None = None

@@ -63,6 +63,9 @@ def demo(
             _start(children, client, folder, chosen_port)
             sweep = _submit(client, document)
             progress.watch(sweep, out, check=children.check)
+        except KeyboardInterrupt:
+            out.print("Stopped. The same command goes on with this sweep.")
+            raise
         except LayersweepError:
             out.print(Text(f"The logs of the service and of the worker lie in {folder / 'logs'}.", style="yellow"))
             raise
