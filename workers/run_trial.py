@@ -296,6 +296,7 @@ class _Attempt:
         ).save(self._folder / "training.npz")
         training = self._ask_model("evaluate", {"batches": str(self._folder / "training.npz")}, limit)
         loss = sums["loss_sum"] / sums["weight_sum"]
+        self.measurements["loss_blocks"] = {"validation": _blocks(sums)}
         self.metrics |= {
             "validation_loss": loss,
             "reference_loss": reference["loss"],
@@ -392,6 +393,11 @@ class _Attempt:
     def _shape(self) -> dict[str, int]:
         inference = self._configuration["inference"]
         return {"sequence_length": inference["sequence_length"], "batch_size": inference["batch_size"]}
+
+
+def _blocks(sums: Mapping[str, Any]) -> dict[str, list[float]]:
+    """The loss along a part, from which the service says how certain its mean is."""
+    return {"loss_sums": sums["block_loss_sums"], "weight_sums": sums["block_weight_sums"]}
 
 
 def _named(configuration: Mapping[str, Any]) -> dict[str, Any]:

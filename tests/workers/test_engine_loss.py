@@ -54,7 +54,8 @@ def silent(_: dict[str, Any]) -> None: ...
 
 def test_each_batch_is_seen_once_with_its_targets_and_weights() -> None:
     engine = Scripted(lambda _: LossSums(1.0, 2.0, 1.0))
-    assert loss.evaluate(engine, GRAPH, batches(3), silent) == LossSums(3.0, 6.0, 3.0)
+    found = loss.evaluate(engine, GRAPH, batches(3), silent)
+    assert (found.loss_sum, found.weight_sum, found.correct) == (3.0, 6.0, 3.0)
     assert [list(tokens) for tokens, _, _ in engine.batches] == [[0, 1], [2, 3], [4, 5]]
     assert [list(targets) for _, targets, _ in engine.batches] == [[1, 2], [3, 4], [5, 6]]
 
@@ -62,6 +63,15 @@ def test_each_batch_is_seen_once_with_its_targets_and_weights() -> None:
 def test_small_batches_are_not_lost_beside_a_large_sum() -> None:
     engine = Scripted(lambda index: LossSums(1e8 if index == 0 else 0.25, 1.0, 0.0))
     assert loss.evaluate(engine, GRAPH, batches(1001), silent).loss_sum == 1e8 + 250
+
+
+def test_blocks_are_consecutive_batches_and_add_up() -> None:
+    engine = Scripted(lambda index: LossSums(float(index), 2.0, 0.0))
+    found = loss.evaluate(engine, GRAPH, batches(loss.BLOCKS + 1), silent)
+    assert found.block_loss_sums[:3] == [0.0 + 1.0, 2.0, 3.0]
+    assert sum(found.block_loss_sums) == found.loss_sum
+    assert len(found.block_weight_sums) == loss.BLOCKS
+    assert sum(found.block_weight_sums) == found.weight_sum
 
 
 def test_a_single_input_may_be_called_inputs() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,23 @@ from .protocol import Progress, RequestFailed, invalid
 PROGRESS_SECONDS = 1.0
 """How often progress is reported, at most."""
 
+BLOCKS = 64
+"""Consecutive batches are summed in at most so many blocks: enough to see how much the loss differs along a part, and
+long enough that neighbouring blocks are nearly independent."""
 
-def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray], progress: Progress) -> LossSums:
+
+@dataclass(frozen=True)
+class PartLoss:
+    """Sums over a part, and the same over its blocks: how far these differ says how certain the mean is."""
+
+    loss_sum: float
+    weight_sum: float
+    correct: float
+    block_loss_sums: list[float]
+    block_weight_sums: list[float]
+
+
+def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray], progress: Progress) -> PartLoss:
     """Sums over all batches, added up in float64.
 
     `batches`: `targets` and `weights` [N, ...] and the engine's inputs by name [N, ...], N batches each; an engine with
@@ -33,20 +49,30 @@ def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray]
     count = _count({"targets": targets, "weights": weights, **inputs})
     engine.attach_loss(loss_graph)
 
-    loss_sum = weight_sum = correct = 0.0
+    found: list[LossSums] = []
+    loss_sum = 0.0
     reported = time.monotonic()
     for index in range(count):
         batch = {name: array[index] for name, array in inputs.items()}
         sums = engine.loss(batch, targets[index], weights[index])
+        found.append(sums)
         loss_sum += sums.loss_sum
-        weight_sum += sums.weight_sum
-        correct += sums.correct
         if not math.isfinite(loss_sum):
             raise RequestFailed("internal", f"the loss of batch {index} is {sums.loss_sum}: check the logits")
         if time.monotonic() - reported >= PROGRESS_SECONDS:
             reported = time.monotonic()
             progress({"batch": index + 1, "batches": count})
-    return LossSums(loss_sum, weight_sum, correct)
+    return PartLoss(
+        loss_sum,
+        sum(sums.weight_sum for sums in found),
+        sum(sums.correct for sums in found),
+        _by_block([sums.loss_sum for sums in found]),
+        _by_block([sums.weight_sum for sums in found]),
+    )
+
+
+def _by_block(values: list[float]) -> list[float]:
+    return [float(block.sum()) for block in np.array_split(np.asarray(values), min(BLOCKS, len(values)))]
 
 
 def _take(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
