@@ -1,0 +1,119 @@
+"""The walk over every layer and every enumerated value: what the tests of each runtime export, build and compare.
+
+A combination is a small model that differs from its task's base in one enumerated value (and what that value needs),
+in each kind of its layer. `combinations()` are those that can be built, `refusals()` those that break a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layers.base import Parameter, ParameterError, Scalar
+from layers.model import APPLIES, DECLARATIONS, broken_rules, complete
+
+LENGTH = 12
+BATCH_SIZE = 2
+
+FACTS: dict[str, dict[str, Any]] = {"causal_lm": {"vocabulary_size": 29, "sequence_length": LENGTH}}
+"""What each task's dataset and shapes say."""
+
+BASES: dict[str, dict[str, Scalar]] = {
+    "causal_lm": {"num_layers": 1, "hidden_size": 32, "attention.num_attention_heads": 4},
+}
+"""Of each task, the least that a model needs."""
+
+HELPS: dict[tuple[str, Scalar], dict[str, Scalar]] = {
+    ("norm.kind", "GroupNorm"): {"norm.num_groups": 4},
+}
+"""What a value needs beside it in so small a model."""
+
+NOT_WALKED = ("kind", "dtype")
+"""The model's kind is the base's; number formats are the walk's own argument."""
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One model of the walk. `values` are what a document would give."""
+
+    id: str
+    task: str
+    values: Mapping[str, Scalar]
+
+    def completed(self) -> dict[str, Scalar]:
+        """The model with its defaults, dtype float32. Raises ParameterError where it is refused at completion."""
+        return complete(self.task, self.values, FACTS[self.task])
+
+
+def combinations() -> list[Combination]:
+    """Every combination that can be built, each once."""
+    return [each for each in _all() if refusal(each) is None]
+
+
+def refusals() -> list[tuple[Combination, str]]:
+    """Every combination that cannot be built, with the reason."""
+    return [(each, reason) for each in _all() if (reason := refusal(each)) is not None]
+
+
+def refusal(combination: Combination) -> str | None:
+    """Why a combination cannot be built; None where it can."""
+    try:
+        violations = broken_rules(combination.completed())
+    except ParameterError as error:
+        return str(error)
+    return violations[0].message if violations else None
+
+
+def _all() -> Iterator[Combination]:
+    seen: set[frozenset[tuple[str, Scalar]]] = set()
+    for task, base in BASES.items():
+        for changes in _changes():
+            values = {**base, **changes}
+            key = frozenset(_completed_or_given(task, values).items())
+            if key not in seen:
+                seen.add(key)
+                yield Combination(_id(task, changes), task, values)
+
+
+def _completed_or_given(task: str, values: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    """The completed model, so that two spellings of one are the same; what was given where it is refused."""
+    try:
+        return complete(task, values, FACTS[task])
+    except ParameterError:
+        return values
+
+
+def _changes() -> Iterator[dict[str, Scalar]]:
+    """One enumerated value in one kind of its layer, and what it needs."""
+    for path, parameter in DECLARATIONS.items():
+        if path in NOT_WALKED or not enumerated(parameter):
+            continue
+        section = path.rpartition(".")[0]
+        kinds = DECLARATIONS[f"{section}.kind"].choices if f"{section}.kind" in DECLARATIONS else (None,)
+        for value in enumerated(parameter):
+            for kind in kinds:
+                changes: dict[str, Scalar] = {} if kind is None else {f"{section}.kind": kind}
+                if path == f"{section}.kind" and kind != value:
+                    continue
+                yield from _with_needs({**changes, path: value})
+
+
+def enumerated(parameter: Parameter) -> tuple[Scalar, ...]:
+    """The values of a parameter that has a list of them."""
+    return (True, False) if parameter.type == "boolean" else parameter.choices
+
+
+def _with_needs(changes: dict[str, Scalar]) -> Iterator[dict[str, Scalar]]:
+    """The changes with what they apply under; nothing where that contradicts them."""
+    needed = dict(changes)
+    for path, value in changes.items():
+        needed = {**HELPS.get((path, value), {}), **needed}
+        condition = APPLIES.get(path)
+        if condition is not None and needed.setdefault(condition.path, condition.values[0]) not in condition.values:
+            return
+    yield needed
+
+
+def _id(task: str, changes: Mapping[str, Scalar]) -> str:
+    return f"{task}/" + ",".join(f"{path}={value}" for path, value in changes.items())
