@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from layersweep import __version__
-from layersweep.cli import catalog, demo, processes, results, sweeps
+from layersweep.cli import catalog, databases, demo, processes, results, sweeps
 from layersweep.cli.common import Commands
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def options(
 app.command("demo")(demo.demo)
 app.command("serve")(processes.serve)
 app.command("worker")(processes.worker)
-app.add_typer(processes.database, name="db")
+app.add_typer(databases.app, name="db")
 app.add_typer(sweeps.app, name="sweep")
 app.command("leaderboard")(results.leaderboard)
 app.add_typer(results.trials, name="trial")

@@ -1,4 +1,4 @@
-"""`layersweep serve`, `worker` and `db`: the long-running sides of the product, imported only when asked for."""
+"""`layersweep serve` and `worker`: the long-running sides of the product, imported only when asked for."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from layersweep.cli.common import SERVER_DEFAULT, Server, err, part_of_product
 from layersweep.errors import InvalidUsage, LayersweepError
 
 STOP_SECONDS = 5
-
-database = typer.Typer(help="Look after the service's database.", no_args_is_help=True)
 
 DataDir = Annotated[
     Path | None,
@@ -92,22 +90,6 @@ def worker(
     raise typer.Exit(status)
 
 
-@database.command("upgrade")
-def upgrade(data_dir: DataDir = None) -> None:
-    """Bring the database's schema up to date (LAYERSWEEP_DATABASE_URL)."""
-    settings = read_settings(data_dir=data_dir)
-    with usable_url():
-        found = part_of_product("service.db", "service").Database(settings.database_url)
-    try:
-        with answering_database():
-            current = found.schema_is_current()
-            if not current:
-                found.upgrade()
-    finally:
-        found.close()
-    err.print("The schema is up to date already." if current else "The schema is up to date now.")
-
-
 def read_settings(**given: Any) -> Any:
     """The service's settings; options of the command line win over the environment. Raises InvalidUsage."""
     pydantic = part_of_product("pydantic", "service")
@@ -146,6 +128,15 @@ def listen(host: str, port: int) -> socket.socket:
 def address_of(listener: socket.socket, host: str) -> str:
     port = listener.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def told_as_sentence(expected: type[Exception]) -> Generator[None]:
+    """An expected error of the service's side, as a sentence and an exit code."""
+    try:
+        yield
+    except expected as problem:
+        raise LayersweepError(str(problem)) from problem
 
 
 @contextmanager

@@ -1,0 +1,54 @@
+"""`layersweep db`: looks after the service's database, imported only when asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layersweep.cli.common import err, part_of_product
+from layersweep.cli.processes import DataDir, answering_database, read_settings, told_as_sentence, usable_url
+from layersweep.display.units import size
+
+app = typer.Typer(help="Look after the service's database.", no_args_is_help=True)
+
+
+@app.command("upgrade")
+def upgrade(data_dir: DataDir = None) -> None:
+    """Bring the database's schema up to date (LAYERSWEEP_DATABASE_URL)."""
+    settings = read_settings(data_dir=data_dir)
+    with usable_url():
+        found = part_of_product("service.db", "service").Database(settings.database_url)
+    try:
+        with answering_database():
+            current = found.schema_is_current()
+            if not current:
+                found.upgrade()
+    finally:
+        found.close()
+    err.print("The schema is up to date already." if current else "The schema is up to date now.")
+
+
+@app.command("backup")
+def backup(
+    archive: Annotated[Path, typer.Argument(help="The file to write, for example layersweep-2026-11-25.tar.gz.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Write the embedded database and every dataset to one archive. The service may run meanwhile."""
+    backups = part_of_product("service.backups", "service")
+    with told_as_sentence(backups.BackupError):
+        made = backups.back_up(read_settings(data_dir=data_dir), archive)
+    err.print(f"{archive}: {made.files} files, {size(made.size_bytes)} before compression, schema {made.schema}.")
+
+
+@app.command("restore")
+def restore(
+    archive: Annotated[Path, typer.Argument(help="A file that `layersweep db backup` wrote.")], data_dir: DataDir = None
+) -> None:
+    """Put a backup into an empty data folder. A backup of an older version is upgraded at the next start."""
+    backups = part_of_product("service.backups", "service")
+    settings = read_settings(data_dir=data_dir)
+    with told_as_sentence(backups.BackupError):
+        restored = backups.restore(archive, settings)
+    err.print(f"{restored.files} files are in {settings.data_dir} now; start the service with `layersweep serve`.")
