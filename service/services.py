@@ -12,6 +12,7 @@ from fastapi import Depends
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
+from service.columns import ColumnStore
 from service.db import Database
 from service.notifications import Notifications
 from service.settings import Settings
@@ -30,6 +31,7 @@ class Services:
     database: Database
     notifications: Notifications
     scheduler: Scheduler
+    columns: ColumnStore = field(default_factory=ColumnStore)
     _limiter: anyio.CapacityLimiter = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, aliased
 
 from layers.metrics import METRICS, Goal
 from service import charts, datasets, leaderboards, schemas, trials
+from service.columns import ColumnStore, metric_names
 from service.db import now
 from service.errors import NotFound, Unprocessable
 from service.leaderboards import ENDED_SWEEPS, Filters
@@ -108,14 +109,14 @@ def sweeps(session: Session, before: str | None, size: int = 50) -> dict[str, An
     }
 
 
-def sweep(session: Session, sweep_id: str, query: SweepQuery) -> dict[str, Any]:
+def sweep(session: Session, store: ColumnStore, sweep_id: str, query: SweepQuery) -> dict[str, Any]:
     """One sweep: progress, running trials, the recommended one, the scatter and the leaderboard."""
     row = leaderboards.get_sweep(session, sweep_id)
     dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None
     board = leaderboards.page(
-        session, row, sort=query.sort, filters=query.filters, size=PAGE_ROWS, token=query.page_token
+        session, store, row, sort=query.sort, filters=query.filters, size=PAGE_ROWS, token=query.page_token
     )
-    present = leaderboards.metric_names(session, row)
+    present = metric_names(session, row)
     recommended = _recommended(session, row)
     axes = [TRIAL_NUMBER, *dict.fromkeys([*(each["metric"] for each in row.objectives), *present])]
     x, y = _axes(row, query, axes)

@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from service import leaderboards, schemas
-from service.leaderboards import Filters
+from service.columns import ColumnStore
+from service.leaderboards import Condition, Filters
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
 from service.services import GivenServices
 from service.tables import leaderboard_csv
 
 router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["leaderboards"], responses=documented(404, 422))
+
+Where = Annotated[
+    list[str] | None,
+    Query(
+        max_length=20,
+        description="keep trials whose metric or parameter compares so: latency_ms_p50<=2, mlp.kind=GatedMLP",
+    ),
+]
 
 CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}}}
 
@@ -30,6 +40,7 @@ def get_leaderboard(
     state: Annotated[list[str] | None, Query(description="keep trials in one of these states")] = None,
     feasible: bool | None = None,
     on_front: bool | None = None,
+    where: Where = None,
     page_size: PageSize = 50,
     page_token: PageToken = None,
     format: Annotated[Literal["json", "csv"] | None, Query(description="over what Accept says")] = None,  # noqa: A002
@@ -38,23 +49,19 @@ def get_leaderboard(
 
     CSV (by Accept or `format`) holds all rows; JSON is paged.
     """
-    filters = Filters(tuple(state or ()), feasible, on_front)
+    filters = Filters(tuple(state or ()), feasible, on_front, tuple(map(Condition.parse, where or ())))
     if format == "csv" or (format is None and _prefers_csv(request.headers.get("accept", ""))):
-        text = services.database.read(
-            lambda session: leaderboard_csv(session, leaderboards.get_sweep(session, sweep_id), sort, filters)
-        )
+        text = services.database.read(lambda session: _csv(session, services.columns, sweep_id, sort, filters))
         disposition = f'attachment; filename="leaderboard-{sweep_id}.csv"'
         return Response(text, media_type="text/csv; charset=utf-8", headers={"Content-Disposition": disposition})
-    page = services.database.read(
-        lambda session: leaderboards.page(
-            session,
-            leaderboards.get_sweep(session, sweep_id),
-            sort=sort,
-            filters=filters,
-            size=page_size,
-            token=page_token,
+
+    def load(session: Session) -> schemas.Leaderboard:
+        sweep = leaderboards.get_sweep(session, sweep_id)
+        return leaderboards.page(
+            session, services.columns, sweep, sort=sort, filters=filters, size=page_size, token=page_token
         )
-    )
+
+    page = services.database.read(load)
     link_next(request, response, page.next_page_token)
     return page
 
@@ -73,6 +80,11 @@ def get_recommendation(sweep_id: str, services: GivenServices) -> schemas.Recomm
     return services.database.read(
         lambda session: leaderboards.recommend(session, leaderboards.get_sweep(session, sweep_id))
     )
+
+
+def _csv(session: Session, store: ColumnStore, sweep_id: str, sort: str, filters: Filters) -> str:
+    sweep = leaderboards.get_sweep(session, sweep_id)
+    return leaderboard_csv(session, store, sweep, sort, filters)
 
 
 def _prefers_csv(accept: str) -> bool:

@@ -101,7 +101,9 @@ def refresh_sweep(sweep: str, request: Request, services: GivenServices) -> Resp
 
 def _sweep_page(template: str, sweep: str, request: Request, services: GivenServices) -> Response:
     query = _query(request)
-    return render(template, **services.database.read(lambda session: views.sweep(session, sweep, query)))
+    return render(
+        template, **services.database.read(lambda session: views.sweep(session, services.columns, sweep, query))
+    )
 
 
 @router.get("/trials/{trial}")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import leaderboards
+from service.columns import ColumnStore
 from service.leaderboards import Filters
 from service.models import Sweep
 from service.tables import _cell
@@ -98,11 +99,28 @@ def test_filters_are_joined(client, sweep):
     assert client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"feasible": False}).json()["total"] == 2
 
 
+def test_conditions_on_any_metric_or_parameter_keep_trials(client, sweep):
+    assert numbers(client, sweep, where="latency_ms_p50<=1.5") == [0, 2, 5]
+    assert numbers(client, sweep, where="mlp.kind = GatedMLP") == [1, 3]
+    assert numbers(client, sweep, where="mlp.kind!=GatedMLP") == [0, 4, 2], "what has no kind is not of another kind"
+    assert numbers(client, sweep, where=["num_layers>=8", "validation_loss<6"]) == [0, 1]
+    assert numbers(client, sweep, where="mlp.kind=Nothing") == []
+    assert numbers(client, sweep, where="hidden_size=64") == [], "no trial of this sweep has it"
+    answer = client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"where": "num_layers<=2", "format": "csv"})
+    assert [row["number"] for row in read_csv(answer)] == ["4", "3", "5"]
+
+
 def test_what_cannot_be_answered_is_refused(client, sweep):
     for params, said in (
         ({"sort": "beauty"}, "num_layers"),
         ({"sort": 'x"); DROP TABLE trials; --'}, "sort by"),
         ({"state": "sleeping"}, "choose from queued"),
+        ({"where": "latency_ms_p50"}, "latency_ms_p50<=2"),
+        ({"where": "beauty>3"}, "compare by a metric"),
+        ({"where": "num_layers>=many"}, "is a number here"),
+        ({"where": "mlp.kind<MLP"}, "compare it by = or !="),
+        ({"where": "x" * 400}, "is not a condition"),
+        ({"where": ["num_layers>=1"] * 21}, "where"),
         ({"page_token": "AAAA"}, "page_token"),
         ({"page_token": "%%%"}, "page_token"),
         ({"page_size": 0}, "page_size"),
@@ -227,6 +245,8 @@ def test_rows_beyond_one_read_are_all_there(database):
 
     def read(session):
         sweep = session.get(Sweep, sweep_id)
-        return [row.number for row in leaderboards.rows(session, sweep, sort="-number", filters=Filters())]
+        return [
+            row.number for row in leaderboards.rows(session, ColumnStore(), sweep, sort="-number", filters=Filters())
+        ]
 
     assert database.read(read) == list(range(2004, -1, -1))

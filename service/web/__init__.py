@@ -1,0 +1,1 @@
+"""What the page is made of: templates, its own static files, and vendored libraries."""

@@ -1,0 +1,77 @@
+"""The page's vendored libraries: one copy each under `static/vendor`, as `vendor.json` lists them.
+
+python -m service.web.vendor           check that each file is the one that is recorded
+python -m service.web.vendor --fetch   take them from their npm packages again (needs npm), after a new version
+                                       was written into vendor.json; its hashes are written there
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent / "static" / "vendor"
+MANIFEST = FOLDER / "vendor.json"
+
+
+def packages() -> list[dict[str, Any]]:
+    """The recorded packages: `package`, `version`, `licence`, `integrity` (npm's, of the tarball), and `files`.
+
+    Each file has a `name` here, its `source` in the package and its `sha256`.
+    """
+    return json.loads(MANIFEST.read_text())
+
+
+def problems() -> list[str]:
+    """What differs between the folder and the manifest; empty where they agree."""
+    recorded = {file["name"]: file["sha256"] for package in packages() for file in package["files"]}
+    present = {path.name: _sha256(path.read_bytes()) for path in FOLDER.iterdir() if path != MANIFEST}
+    missing = [f"{name} is missing" for name in recorded if name not in present]
+    unknown = [f"{name} is not in vendor.json" for name in present if name not in recorded]
+    changed = [f"{name} was changed" for name in recorded if present.get(name, recorded[name]) != recorded[name]]
+    return missing + unknown + changed
+
+
+def fetch() -> None:
+    """Put the files of every recorded package into the folder, and their hashes into the manifest."""
+    fetched = packages()
+    for package in fetched:
+        with tempfile.TemporaryDirectory() as folder:
+            specification = f"{package['package']}@{package['version']}"
+            answer = subprocess.run(
+                ["npm", "pack", "--json", "--silent", specification], cwd=folder, check=True, capture_output=True
+            )
+            packed: dict[str, Any] = json.loads(answer.stdout)[0]
+            package["integrity"] = packed["integrity"]
+            with tarfile.open(Path(folder) / packed["filename"]) as archive:
+                for file in package["files"]:
+                    member = archive.extractfile(f"package/{file['source']}")
+                    assert member is not None
+                    content = member.read()
+                    (FOLDER / file["name"]).write_bytes(content)
+                    file["sha256"] = _sha256(content)
+    MANIFEST.write_text(json.dumps(fetched, indent=2) + "\n")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fetch", action="store_true", help="take the files from their npm packages")
+    if parser.parse_args().fetch:
+        fetch()
+    if found := problems():
+        sys.exit("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()
