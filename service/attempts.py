@@ -6,50 +6,95 @@ Written by `service.queue` only, while it holds the lock of the trial's row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import schemas
+from service.db import now_sql
 from service.models import Attempt, Report
 
 LOG_CHARACTERS = 262_144
 """The tail of an attempt's log that is kept."""
 
+Phases = list[dict[str, Any]]
 
-def begin(session: Session, trial_id: str, attempt: int, worker_id: str, time: float) -> None:
+_ATTEMPTS = cast("sa.Table", Attempt.__table__)
+_THIS = sa.and_(
+    _ATTEMPTS.c.trial_id == sa.bindparam("of_trial"),
+    _ATTEMPTS.c.attempt == sa.bindparam("attempt_number", type_=sa.Integer),
+)
+_BEGIN = sa.insert(_ATTEMPTS).values(started_at=now_sql(), phases=[], log="")
+_PHASES = sa.select(_ATTEMPTS.c.phases).where(_THIS)
+_ENTER = sa.update(_ATTEMPTS).where(_THIS).values(phases=sa.bindparam("all_phases", type_=_ATTEMPTS.c.phases.type))
+_RUNNING = sa.select(_ATTEMPTS.c.phases, now_sql()).where(_THIS, _ATTEMPTS.c.outcome.is_(None))
+_END = (
+    sa.update(_ATTEMPTS)
+    .where(_THIS)
+    .values(
+        outcome=sa.bindparam("its_outcome"),
+        reason=sa.bindparam("its_reason"),
+        ended_at=sa.bindparam("time"),
+        finish_hash=sa.bindparam("its_hash"),
+        phases=sa.bindparam("all_phases", type_=_ATTEMPTS.c.phases.type),
+    )
+)
+_LOG = sa.select(_ATTEMPTS.c.log).where(_THIS)
+_STORE_LOG = sa.update(_ATTEMPTS).where(_THIS).values(log=sa.bindparam("whole_log"))
+_FINISHED_WITH = sa.select(_ATTEMPTS.c.finish_hash).where(_THIS)
+
+
+def begin(session: Session, trial_id: str, attempt: int, worker_id: str) -> None:
     """Record that the attempt runs."""
-    session.add(Attempt(trial_id=trial_id, attempt=attempt, worker_id=worker_id, started_at=time, phases=[]))
-    session.flush()
+    parameters = {"trial_id": trial_id, "attempt": attempt, "worker_id": worker_id}
+    session.connection().execute(_BEGIN, parameters)
 
 
-def find(session: Session, trial_id: str, attempt: int) -> Attempt | None:
-    """The attempt as the database has it now."""
-    return session.get(Attempt, (trial_id, attempt), populate_existing=True)
+def finished_with(session: Session, trial_id: str, attempt: int) -> str | None:
+    """The hash of the finish that ended the attempt; None where it was not ended by one, or does not exist."""
+    return session.connection().scalar(_FINISHED_WITH, {"of_trial": trial_id, "attempt_number": attempt})
 
 
-def end(session: Session, trial_id: str, attempt: int, outcome: str, reason: str | None, time: float) -> bool:
+def end(
+    session: Session, trial_id: str, attempt: int, outcome: str, reason: str | None, finish_hash: str | None = None
+) -> bool:
     """Record how the attempt ended; False if there is none that runs."""
-    row = session.get(Attempt, (trial_id, attempt))
-    if row is None or row.outcome is not None:
+    connection = session.connection()
+    running = connection.execute(_RUNNING, {"of_trial": trial_id, "attempt_number": attempt}).one_or_none()
+    if running is None:
         return False
-    _close_phase(row, time)
-    row.outcome, row.reason, row.ended_at = outcome, reason, time
-    session.flush()
+    phases, time = running
+    ended = {
+        "of_trial": trial_id,
+        "attempt_number": attempt,
+        "its_outcome": outcome,
+        "its_reason": reason,
+        "its_hash": finish_hash,
+        "time": time,
+        "all_phases": _closed(phases, time),
+    }
+    connection.execute(_END, ended)
     return True
 
 
-def enter_phase(row: Attempt, phase: schemas.Phase, time: float) -> None:
+def enter_phase(session: Session, trial_id: str, attempt: int, phase: schemas.Phase, time: float) -> None:
     """Close the phase that runs and begin the next."""
-    _close_phase(row, time)
-    row.phases = [*row.phases, {"phase": phase, "started_at": time, "seconds": 0.0}]
+    connection = session.connection()
+    phases = connection.execute(_PHASES, {"of_trial": trial_id, "attempt_number": attempt}).scalar_one()
+    phases = [*_closed(phases, time), {"phase": phase, "started_at": time, "seconds": 0.0}]
+    connection.execute(_ENTER, {"of_trial": trial_id, "attempt_number": attempt, "all_phases": phases})
 
 
-def append_log(row: Attempt, text: str) -> None:
+def append_log(session: Session, trial_id: str, attempt: int, text: str) -> None:
     """Append to the log, of which the tail is kept."""
-    if text:
-        separator = "" if not row.log or row.log.endswith("\n") else "\n"
-        row.log = f"{row.log}{separator}{text}"[-LOG_CHARACTERS:]
+    if not text:
+        return
+    connection = session.connection()
+    log = connection.execute(_LOG, {"of_trial": trial_id, "attempt_number": attempt}).scalar_one()
+    separator = "" if not log or log.endswith("\n") else "\n"
+    whole = f"{log}{separator}{text}"[-LOG_CHARACTERS:]
+    connection.execute(_STORE_LOG, {"of_trial": trial_id, "attempt_number": attempt, "whole_log": whole})
 
 
 def store_losses(session: Session, trial_id: str, attempt: int, losses: Sequence[schemas.Losses], time: float) -> None:
@@ -69,7 +114,9 @@ def store_losses(session: Session, trial_id: str, attempt: int, losses: Sequence
     session.flush()
 
 
-def _close_phase(row: Attempt, time: float) -> None:
-    if row.phases:
-        *before, last = row.phases
-        row.phases = [*before, {**last, "seconds": max(0.0, time - last["started_at"])}]
+def _closed(phases: Phases, time: float) -> Phases:
+    """The phases, of which the last is over."""
+    if not phases:
+        return []
+    *before, last = phases
+    return [*before, {**last, "seconds": max(0.0, time - last["started_at"])}]

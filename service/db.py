@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -55,9 +56,12 @@ def _now_postgresql(element: now_sql, compiler: SQLCompiler, **options: Any) -> 
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
+_NOW = sa.select(now_sql())
+
+
 def now(session: Session) -> float:
     """Return the database's time in seconds since the epoch."""
-    return session.scalars(sa.select(now_sql())).one()
+    return session.connection().execute(_NOW).scalar_one()
 
 
 def announce(session: Session, topic: str) -> None:
@@ -73,7 +77,8 @@ class Database:
     nor rolls back. Rows that it returns stay readable. Errors that it raises undo what it did and reach the caller.
 
     On SQLite all writes of the process go through one thread that puts what is waiting into one transaction: many
-    callers share one fsync, and none meets a locked database because of another.
+    callers share one fsync, and none meets a locked database because of another. On PostgreSQL that is so for what is
+    given to `submit`: many small writes to the same sweep would wait for one another's commit.
     """
 
     def __init__(self, url: str, *, notifications: Notifications | None = None, pool_size: int = 10) -> None:
@@ -108,6 +113,13 @@ class Database:
         if self.dialect == "sqlite":
             return self._group_commit().run(fn)
         return retried(lambda: self._write_alone(fn))
+
+    def submit(self, fn: Callable[[Session], T]) -> Future[T]:
+        """The same for a small write that may share its transaction with others that wait; return at once.
+
+        Each has a savepoint: one that raises is undone alone.
+        """
+        return self._group_commit().submit(fn)
 
     def schema_is_current(self) -> bool:
         """True when the database has the newest schema that this program knows."""

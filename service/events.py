@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -14,6 +15,25 @@ from service.errors import NotFound
 from service.models import Event, Sweep
 from service.notifications import QUEUE, SCHEDULER, sweep_topic
 
+_SWEEPS, _EVENTS = (cast("sa.Table", model.__table__) for model in (Sweep, Event))
+
+_TAKE_SEQUENCES = (
+    sa.update(_SWEEPS)
+    .where(_SWEEPS.c.id == sa.bindparam("of_sweep"))
+    .values(event_counter=_SWEEPS.c.event_counter + sa.bindparam("number_of_events", type_=sa.Integer))
+    .returning(_SWEEPS.c.event_counter)
+)
+_INSERT = sa.insert(_EVENTS).values(created_at=now_sql())
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that has no sequence yet."""
+
+    kind: str
+    trial_id: str | None = None
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
+
 
 def append(
     session: Session, sweep_id: str, kind: str, *, trial_id: str | None = None, data: dict[str, Any] | None = None
@@ -23,27 +43,34 @@ def append(
     The sweep's row stays locked until the transaction ends: sequences appear in order, without gaps.
     Lock trials before; never after.
     """
-    sequence = session.scalar(
-        sa.update(Sweep)
-        .where(Sweep.id == sweep_id)
-        .values(event_counter=Sweep.event_counter + 1)
-        .returning(Sweep.event_counter)
-        .execution_options(synchronize_session=False)
-    )
-    if sequence is None:
+    return append_all(session, sweep_id, [NewEvent(kind, trial_id, data or {})])
+
+
+def append_all(session: Session, sweep_id: str, new: Sequence[NewEvent]) -> int:
+    """Append events, of which there is at least one, in this order; return the sequence of the last."""
+    parameters = {"of_sweep": sweep_id, "number_of_events": len(new)}
+    newest = session.connection().scalar(_TAKE_SEQUENCES, parameters)
+    if newest is None:
         raise NotFound(f"there is no sweep {sweep_id}")
-    session.execute(
-        sa.insert(Event).values(
-            sweep_id=sweep_id, sequence=sequence, kind=kind, trial_id=trial_id, data=data or {}, created_at=now_sql()
-        )
-    )
-    announce(session, sweep_topic(sweep_id))
-    if kind == "trial.ended" or kind.startswith("sweep."):
-        announce(session, SCHEDULER)
-    if kind in ("trial.queued", "trial.ended") or kind.startswith("sweep."):
-        # There is a trial to claim, or room for one more of the sweep.
-        announce(session, QUEUE)
-    return sequence
+    write(session, sweep_id, newest, new)
+    return newest
+
+
+def write(session: Session, sweep_id: str, newest: int, new: Sequence[NewEvent]) -> None:
+    """Write events whose sequences, up to `newest`, this transaction has taken from `Sweep.event_counter` by itself."""
+    first = newest - len(new) + 1
+    rows = [
+        {
+            "sweep_id": sweep_id,
+            "sequence": first + position,
+            "kind": event.kind,
+            "trial_id": event.trial_id,
+            "data": event.data,
+        }
+        for position, event in enumerate(new)
+    ]
+    session.connection().execute(_INSERT, rows)
+    _announce(session, sweep_id, {event.kind for event in new})
 
 
 def read(session: Session, sweep_id: str, after: int, limit: int) -> Sequence[Event]:
@@ -58,3 +85,14 @@ def to_schema(event: Event) -> schemas.Event:
     return schemas.Event(
         sequence=event.sequence, kind=event.kind, trial=event.trial_id, data=event.data, created_at=event.created_at
     )
+
+
+def _announce(session: Session, sweep_id: str, kinds: Iterable[str]) -> None:
+    announce(session, sweep_topic(sweep_id))
+    for kind in kinds:
+        is_of_sweep = kind.startswith("sweep.")
+        if is_of_sweep or kind == "trial.ended":
+            announce(session, SCHEDULER)
+        if is_of_sweep or kind in ("trial.queued", "trial.ended"):
+            # There is a trial to claim, or room for one more of the sweep.
+            announce(session, QUEUE)

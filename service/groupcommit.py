@@ -48,19 +48,23 @@ class GroupCommitWriter:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._work, name="sqlite-writer", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="database-writer", daemon=True)
         self._thread.start()
 
     def run(self, fn: Callable[[Session], T]) -> T:
         """Run `fn` in the writer thread; return its result once it is committed, or raise what it raised."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("a write inside a write would wait for itself: use the session that is at hand")
+        return self.submit(fn).result()
+
+    def submit(self, fn: Callable[[Session], T]) -> Future[T]:
+        """The same without waiting: the future has the result, or the error, once the transaction has ended."""
         job = _Job(fn)
         with self._lock:
             if self._closed:
                 raise RuntimeError("the database is closed")
             self._jobs.put(job)
-        return job.future.result()
+        return job.future
 
     def close(self) -> None:
         """Finish what is waiting, then end the thread."""
@@ -72,6 +76,8 @@ class GroupCommitWriter:
 
     def _work(self) -> None:
         while (first := self._jobs.get()) is not None:
+            if not first.future.set_running_or_notify_cancel():
+                continue
             batch = [first]
             try:
                 self._retried(lambda batch=batch: self._commit(batch))
@@ -104,7 +110,8 @@ class GroupCommitWriter:
                 if job is None:
                     self._jobs.put(None)  # closing: nothing comes after it
                     return
-                batch.append(job)
+                if job.future.set_running_or_notify_cancel():
+                    batch.append(job)
         except queue.Empty:
             return
 

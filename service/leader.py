@@ -101,8 +101,7 @@ class Leader(ABC):
         """Work once for each sweep that is due; True where one has more to do."""
         self._tick()
         again = False
-        condition = leadership.may_lead(self._leader_id)
-        for lead in self._database.read(lambda session: schedules.candidates(session, condition)):
+        for lead in self._database.read(lambda session: schedules.candidates(session, self._leader_id)):
             if self._stopping.is_set():
                 break
             if self._is_due(lead):

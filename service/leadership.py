@@ -46,7 +46,7 @@ def release(session: Session, leader_id: str) -> None:
     )
 
 
-def may_lead(leader_id: str) -> sa.ColumnElement[bool]:
+def may_lead(leader_id: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     """The condition under which `leader_id` may take a sweep."""
     return sa.or_(
         Sweep.leader_id.is_(None),

@@ -190,7 +190,7 @@ class Trial(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     pareto_rank: Mapped[int | None]
-    """1 is the front; None for trials that are not complete and feasible, or not yet ranked."""
+    """1 is the front, `pareto.LAST_RANK` all the rest; None where not complete and feasible, or not yet ranked."""
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]

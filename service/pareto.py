@@ -1,7 +1,8 @@
 """Pareto ranks, kept up to date as points arrive, and the point nearest to the ideal one.
 
 A point dominates another when it is at least as good in every objective and better in one. Rank 1 is the front: what
-nothing dominates; rank k + 1 is the front of what is left without ranks 1 to k. Equal points share a rank.
+nothing dominates; rank k + 1 is the front of what is left without ranks 1 to k. Equal points share a rank. The ranks
+end with `LAST_RANK`, which is that of all the rest: what a point moves is bounded, however many there are.
 
 Adding a point is the level update of Li, Deb, Zhang and Zhang (2017, "Efficient nondomination level update"): the new
 point enters the first level that does not dominate it, and what it dominates there moves down, level by level.
@@ -18,14 +19,18 @@ from layers.metrics import Goal
 
 Indices = NDArray[np.intp]
 
+LAST_RANK = 50
+"""With a single objective a new best point moves every other one by a rank: somewhere that has to end."""
+
 
 class Ranking:
     """The non-dominated levels of a growing set of points. Not thread-safe.
 
-    `goals` are those of the objectives, in the order of the values that `add` is given.
+    `goals` are those of the objectives, in the order of the values that `add` is given. From `last_rank` on, ranks are
+    not told apart.
     """
 
-    def __init__(self, goals: Sequence[Goal]) -> None:
+    def __init__(self, goals: Sequence[Goal], *, last_rank: int = LAST_RANK) -> None:
         if not goals:
             raise ValueError("a ranking needs at least one objective")
         self._signs = np.array([-1.0 if goal == "maximize" else 1.0 for goal in goals])
@@ -34,6 +39,8 @@ class Ranking:
         self._known: dict[str, int] = {}
         self._ranks: list[int] = []
         self._levels: list[Indices] = []
+        """Those of the ranks before the last: what is in the last one never leaves it."""
+        self._most_levels = last_rank - 1
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -74,6 +81,8 @@ class Ranking:
             for member in moving:
                 self._ranks[member] = level + 1
                 changed[self._ids[member]] = level + 1
+            if level == self._most_levels:
+                break
             if level == len(self._levels):
                 self._levels.append(moving)
                 break

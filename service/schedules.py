@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.space import Start, SweepDocument, parse_document
-from service import events, reuse, sweeps, targets, trials
+from service import counts, events, reuse, sweeps, targets
 from service.db import now, now_sql
-from service.leadership import Fenced
+from service.events import NewEvent
+from service.leadership import Fenced, may_lead
 from service.led_sweep import Changes, Happening, History, SweepFacts
 from service.models import SWEEP_STATES, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
 from service.proposals import Known
@@ -31,6 +32,14 @@ _SWEEPS, _TRIALS, _ASKS = (cast("sa.Table", model.__table__) for model in (Sweep
 _UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
 
 # Statements that run for every trial are built once: building them takes longer than running them.
+_CANDIDATES = (
+    sa.select(Sweep.id, Sweep.event_counter, Sweep.state, Sweep.started_at, Sweep.budget, now_sql())
+    .where(
+        sa.or_(Sweep.state.in_(GOING), Sweep.scheduled_sequence < Sweep.event_counter),
+        may_lead(sa.bindparam("leader", type_=sa.String)),
+    )
+    .order_by(Sweep.id)
+)
 _SWEEP_NOW = sa.select(Sweep.state, Sweep.event_counter, Sweep.started_at, Sweep.budget, now_sql()).where(
     Sweep.id == sa.bindparam("sweep_id")
 )
@@ -120,28 +129,23 @@ class Unresolved:
     offered: list[dict[str, Any]]
 
 
-def candidates(session: Session, mine: sa.ColumnElement[bool]) -> list[Lead]:
-    """The sweeps that are going, and those that ended with events that were not worked in; of these the ones that are
-    led by nobody else (`mine`)."""
-    time = now(session)
-    rows = session.execute(
-        sa.select(Sweep.id, Sweep.event_counter, Sweep.state, Sweep.started_at, Sweep.budget)
-        .where(sa.or_(Sweep.state.in_(GOING), Sweep.scheduled_sequence < Sweep.event_counter), mine)
-        .order_by(Sweep.id)
-    )
+def candidates(session: Session, leader_id: str) -> list[Lead]:
+    """The sweeps that are going, and those that ended with events that were not worked in; of these the ones that this
+    leader may lead."""
+    rows = session.connection().execute(_CANDIDATES, {"leader": leader_id})
     return [
         Lead(sweep_id, counter, _is_overdue(state, started_at, budget, time))
-        for sweep_id, counter, state, started_at, budget in rows
+        for sweep_id, counter, state, started_at, budget, time in rows
     ]
 
 
 def glance(session: Session, sweep_id: str, after: int) -> Glance | None:
     """What happened in the sweep after the event `after`; None where the sweep is gone."""
-    row = session.execute(_SWEEP_NOW, {"sweep_id": sweep_id}).one_or_none()
+    row = session.connection().execute(_SWEEP_NOW, {"sweep_id": sweep_id}).one_or_none()
     if row is None:
         return None
     state, sequence, started_at, budget, time = row
-    found = session.execute(_EVENTS_SINCE, {"sweep_id": sweep_id, "after": after, "until": sequence}).all()
+    found = session.connection().execute(_EVENTS_SINCE, {"sweep_id": sweep_id, "after": after, "until": sequence}).all()
     happenings = [_happening(*columns) for columns in found]
     if len(happenings) == EVENTS_AT_ONCE:
         sequence = happenings[-1].sequence
@@ -240,9 +244,10 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
     for name, value in changes.attributes.items():
         session.merge(StudyAttribute(sweep_id=sweep_id, name=name, value={"value": value}))
     if changes.trials:
-        trials.count(session, sweep_id, changes.counts())
-    for trial_id, row in changes.trials.items():
-        newest = _announce_trial(session, sweep_id, trial_id, row)
+        counts.add(session, sweep_id, changes.counts())
+        newest = events.append_all(
+            session, sweep_id, [_new_trial(trial_id, row) for trial_id, row in changes.trials.items()]
+        )
     if changes.verdict is not None:
         newest = sweeps.end(session, sweep_id, changes.verdict.state, changes.verdict.reason)
     return newest
@@ -323,12 +328,13 @@ def _insert_trials(session: Session, changes: Changes) -> None:
         reuse.copy_measurements(session, source_id, trial_id)
 
 
-def _announce_trial(session: Session, sweep_id: str, trial_id: str, row: dict[str, Any]) -> int:
+def _new_trial(trial_id: str, row: dict[str, Any]) -> NewEvent:
     data: dict[str, Any] = {"number": row["number"]}
     if row["state"] == "queued":
-        return events.append(session, sweep_id, "trial.queued", trial_id=trial_id, data=data)
-    data |= {"state": row["state"], "feasible": row["feasible"], "reused": True}
-    return events.append(session, sweep_id, "trial.ended", trial_id=trial_id, data=data)
+        return NewEvent("trial.queued", trial_id, data)
+    return NewEvent(
+        "trial.ended", trial_id, data | {"state": row["state"], "feasible": row["feasible"], "reused": True}
+    )
 
 
 def _happening(

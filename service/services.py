@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass
 class Services:
-    """Plain `def` routes use `database`; `async` ones use `read` and `write`, which keep the loop free."""
+    """Plain `def` routes use `database`; `async` ones use `read`, `write` and `submit`, which keep the loop free."""
 
     settings: Settings
     database: Database
@@ -44,6 +45,10 @@ class Services:
     async def write(self, fn: Callable[[Session], T]) -> T:
         """`Database.write` in a thread."""
         return await to_thread.run_sync(self.database.write, fn, limiter=self._limiter)
+
+    async def submit(self, fn: Callable[[Session], T]) -> T:
+        """`Database.submit`, which needs no thread for each caller that waits."""
+        return await asyncio.wrap_future(self.database.submit(fn))
 
 
 def get_services(connection: HTTPConnection) -> Services:

@@ -1,8 +1,9 @@
-"""Trials: how they are found, counted and shown."""
+"""Trials: how they are found and shown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -30,22 +31,6 @@ def get_by_number(session: Session, sweep_id: str, number: int) -> Trial:
     return trial
 
 
-def count(session: Session, sweep_id: str, changes: Mapping[str, int]) -> None:
-    """Add `changes` (state -> how many more; also "reused") to the sweep's counts and `running_count`.
-
-    Whoever changes a trial's state calls this in the same transaction, after its last lock of a trial: the sweep's row
-    stays locked until the end.
-    """
-    counts = session.scalars(sa.select(Sweep.counts).where(Sweep.id == sweep_id).with_for_update()).one()
-    counts = {state: counts.get(state, 0) + changes.get(state, 0) for state in {**counts, **changes}}
-    session.execute(
-        sa.update(Sweep)
-        .where(Sweep.id == sweep_id)
-        .values(counts=counts, running_count=Sweep.running_count + changes.get("running", 0))
-        .execution_options(synchronize_session=False)
-    )
-
-
 def page(
     session: Session, sweep_id: str, *, states: Sequence[str], page_size: int, page_token: str | None
 ) -> tuple[list[Trial], str | None]:
@@ -64,8 +49,8 @@ def page(
     return rows, encode_token(rows[-1].number) if more else None
 
 
-def to_schema(trial: Trial) -> schemas.Trial:
-    """The trial as it crosses HTTP."""
+def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> schemas.Trial:
+    """The trial, or all columns of its row, as it crosses HTTP."""
     return schemas.Trial(
         id=trial.id,
         sweep=trial.sweep_id,

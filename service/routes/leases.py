@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service import queue, schemas, trials
+from service import queue, schemas
 from service.problems import documented
 from service.routes.conditional import Prefer, wait_seconds
 from service.services import GivenServices
@@ -32,7 +32,7 @@ async def claim_lease(
     while True:
         since = notifications.version(queue.TOPIC)
         if worth_a_claim:
-            lease = await services.write(lambda session: queue.claim(session, body.worker, settings.lease_seconds))
+            lease = await services.submit(lambda session: queue.claim(session, body.worker, settings.lease_seconds))
             if lease is not None:
                 return Response(lease.model_dump_json(), media_type="application/json")
         left = deadline - time.monotonic()
@@ -46,30 +46,34 @@ async def claim_lease(
 
 
 @router.post("/{trial}/{attempt}:heartbeat", responses=documented(409))
-def send_heartbeat(trial: str, attempt: Attempt, services: GivenServices) -> schemas.LeaseAnswer:
+async def send_heartbeat(trial: str, attempt: Attempt, services: GivenServices) -> schemas.LeaseAnswer:
     """Renew the lease."""
     seconds = services.settings.lease_seconds
-    action: queue.Action = services.database.write(lambda session: queue.heartbeat(session, trial, attempt, seconds))
+    action: queue.Action = await services.submit(lambda session: queue.heartbeat(session, trial, attempt, seconds))
     return schemas.LeaseAnswer(action=action, lease_seconds=seconds)
 
 
 @router.post("/{trial}/{attempt}:report", responses=documented(409))
-def send_report(
+async def send_report(
     trial: str, attempt: Attempt, body: schemas.LeaseReport, services: GivenServices
 ) -> schemas.LeaseAnswer:
     """Say where the attempt is: its phase, progress, losses and log. Renews the lease."""
     seconds = services.settings.lease_seconds
-    action: queue.Action = services.database.write(lambda session: queue.report(session, trial, attempt, body, seconds))
+    action: queue.Action = await services.submit(lambda session: queue.report(session, trial, attempt, body, seconds))
     return schemas.LeaseAnswer(action=action, lease_seconds=seconds)
 
 
 @router.post("/{trial}/{attempt}:finish", responses=documented(409, 413), max_body_size=MAX_FINISH_BYTES)
-def finish_attempt(trial: str, attempt: Attempt, body: schemas.LeaseFinish, services: GivenServices) -> schemas.Trial:
+async def finish_attempt(
+    trial: str, attempt: Attempt, body: schemas.LeaseFinish, services: GivenServices
+) -> schemas.Trial:
     """End the trial with its outcome and measurements. The same finish may be sent again; a stale attempt gets 409."""
-    return services.database.write(lambda session: trials.to_schema(queue.finish(session, trial, attempt, body)))
+    return await services.submit(lambda session: queue.finish(session, trial, attempt, body))
 
 
 @router.post("/{trial}/{attempt}:release", responses=documented(409))
-def release_attempt(trial: str, attempt: Attempt, body: schemas.LeaseRelease, services: GivenServices) -> schemas.Trial:
+async def release_attempt(
+    trial: str, attempt: Attempt, body: schemas.LeaseRelease, services: GivenServices
+) -> schemas.Trial:
     """Give the trial back to the queue: the worker drains, or the attempt was killed from outside (`charge`)."""
-    return services.database.write(lambda session: trials.to_schema(queue.release(session, trial, attempt, body)))
+    return await services.submit(lambda session: queue.release(session, trial, attempt, body))

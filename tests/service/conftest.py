@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
-from service import events, schemas, trials, workers
+from service import counts, events, schemas, workers
 from service.app import create_app
 from service.db import Database, now
 from service.ids import new_id
@@ -125,7 +125,7 @@ class Rows:
                 )
                 session.add(trial)
                 session.flush()
-                trials.count(session, sweep_id, {"queued": 1})
+                counts.add(session, sweep_id, {"queued": 1})
                 events.append(session, sweep_id, "trial.queued", trial_id=trial.id, data={"number": number})
                 made.append(trial.id)
             return made

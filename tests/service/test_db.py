@@ -70,9 +70,7 @@ def test_writes_of_many_threads_fail_and_succeed_each_on_its_own(database: Datab
     assert _keys(database) == {"taken"} | {f"key-{number}" for number in range(90) if number % 3}
 
 
-def test_writes_that_wait_share_a_transaction_and_keep_their_order(sqlite_url: str) -> None:
-    database = Database(sqlite_url)
-    database.upgrade()
+def test_writes_that_wait_share_a_transaction_and_keep_their_order(database: Database) -> None:
     commits: list[object] = []
     sa.event.listen(database.engine, "commit", commits.append)
     entered, go_on = threading.Event(), threading.Event()
@@ -81,21 +79,31 @@ def test_writes_that_wait_share_a_transaction_and_keep_their_order(sqlite_url: s
         entered.set()
         go_on.wait(30)
 
-    with ThreadPoolExecutor(21) as threads:
-        first = threads.submit(database.write, slow)
-        entered.wait(30)
-        rest = [
-            threads.submit(database.write, lambda session, key=f"{number}": _insert(session, key))
-            for number in range(20)
-        ]
-        while threads._work_queue.qsize():
-            time.sleep(0)
-        go_on.set()
-        for future in [first, *rest]:
-            future.result(30)
+    first = database.submit(slow)
+    entered.wait(30)
+    rest = [database.submit(lambda session, key=f"{number}": _insert(session, key)) for number in range(20)]
+    abandoned = database.submit(lambda session: _insert(session, "abandoned"))
+    assert abandoned.cancel()
+    go_on.set()
+    for future in [first, *rest]:
+        future.result(30)
     assert len(commits) < 20
-    assert len(_keys(database)) == 20
-    database.close()
+    assert _keys(database) == {f"{number}" for number in range(20)}
+
+
+def test_a_caller_that_gives_up_while_its_write_runs_harms_nobody(database: Database) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(session: Session) -> None:
+        entered.set()
+        go_on.wait(30)
+
+    running = database.submit(slow)
+    entered.wait(30)
+    assert not running.cancel()
+    go_on.set()
+    database.submit(lambda session: _insert(session, "next")).result(30)
+    assert _keys(database) == {"next"}
 
 
 def test_a_write_inside_a_write_is_an_error_and_not_a_deadlock(sqlite_url: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import queue, schemas, trials
+from service import lease_statements, queue, schemas, trials
 from service.db import Database
 from service.errors import LeaseLost, NotFound, Unprocessable
 from service.models import Attempt, Event, Measurement, Report, Sweep, Trial, TrialMetric
@@ -43,10 +43,10 @@ class Worker:
         report = schemas.LeaseReport(**body)
         return self.database.write(lambda session: queue.report(session, lease.trial, lease.attempt, report, 30))
 
-    def finish(self, lease: schemas.Lease, body: schemas.LeaseFinish = FINISH) -> Trial:
+    def finish(self, lease: schemas.Lease, body: schemas.LeaseFinish = FINISH) -> schemas.Trial:
         return self.database.write(lambda session: queue.finish(session, lease.trial, lease.attempt, body))
 
-    def release(self, lease: schemas.Lease, *, charge: bool = False) -> Trial:
+    def release(self, lease: schemas.Lease, *, charge: bool = False) -> schemas.Trial:
         body = schemas.LeaseRelease(reason="the worker drains", charge=charge)
         return self.database.write(lambda session: queue.release(session, lease.trial, lease.attempt, body))
 
@@ -438,7 +438,8 @@ def test_a_released_trial_is_queued_again_without_a_charge(rows: Any, worker: Wo
     lease = worker.must_claim()
     worker.report(lease, phase="build")
     released = worker.release(lease)
-    assert (released.state, released.worker_id, released.phase, released.charged_attempts) == ("queued", None, None, 0)
+    assert (released.state, released.worker, released.phase) == ("queued", None, None)
+    assert rows.trial(lease.trial).charged_attempts == 0
     assert rows.kinds(sweep)[-1] == "trial.queued"
     _assert_counted(rows, sweep)
     with pytest.raises(LeaseLost):
@@ -497,9 +498,8 @@ def test_a_claim_reads_open_trials_only(database: Database, rows: Any) -> None:
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("ANALYZE"))
     explain = "EXPLAIN QUERY PLAN " if database.dialect == "sqlite" else "EXPLAIN "
-    statement = (
-        queue._claimable([key], full=()).limit(1).compile(database.engine, compile_kwargs={"literal_binds": True})
-    )
+    claimable = lease_statements.CLAIMABLE.params(target_keys=[key], full=[])
+    statement = claimable.compile(database.engine, compile_kwargs={"literal_binds": True})
     plan = database.read(
         lambda session: [
             str(row) for row in session.connection().exec_driver_sql(f"{explain}{statement}".replace("%", "%%"))

@@ -51,6 +51,19 @@ def test_every_insertion_leaves_the_ranks_of_the_definition(cloud):
         assert ranking.front == [each for each in known if told[each] == 1]
 
 
+@given(clouds(), st.integers(2, 6))
+@settings(max_examples=100, deadline=None)
+def test_the_last_rank_holds_all_the_rest(cloud, last_rank):
+    goals, points = cloud
+    whole, ranking, told = Ranking(goals, last_rank=1000), Ranking(goals, last_rank=last_rank), {}
+    for name, point in points.items():
+        whole.add(name, point)
+        changes = ranking.add(name, point)
+        assert all(told.get(moved) != rank for moved, rank in changes.items()), "only what changed is reported"
+        told |= changes
+        assert told == ranking.ranks == {each: min(rank, last_rank) for each, rank in whole.ranks.items()}
+
+
 def test_equal_points_share_a_rank():
     ranking = Ranking(["minimize", "minimize"])
     assert ranking.add("a", [1, 2]) == {"a": 1}

@@ -1,0 +1,221 @@
+"""The statements of `service.queue`, built once. Parameters: `of_trial`, `attempt_number`, `of_sweep`, ..."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from service.counts import moved
+from service.db import now_sql
+from service.models import Dataset, Measurement, Sweep, Trial, TrialMetric, Worker
+
+GOING_SWEEPS = ("active", "paused")
+
+_TRIALS, _SWEEPS, _DATASETS, _WORKERS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Dataset, Worker))
+_CANDIDATES = _TRIALS.alias("candidate")
+
+
+def _text(name: str) -> sa.BindParameter[str]:
+    return sa.bindparam(name, type_=sa.String)
+
+
+def _integer(name: str) -> sa.BindParameter[int]:
+    return sa.bindparam(name, type_=sa.Integer)
+
+
+def _seconds(name: str) -> sa.BindParameter[float]:
+    return sa.bindparam(name, type_=sa.Double)
+
+
+TARGETS = sa.select(_WORKERS.c.targets).where(_WORKERS.c.id == _text("of_worker"))
+SEE_WORKER = (
+    sa.update(_WORKERS)
+    .where(_WORKERS.c.id == _text("of_worker"))
+    .values(last_seen_at=now_sql())
+    .returning(_WORKERS.c.targets)
+)
+"""The worker lives; its targets."""
+
+# --- claiming ---------------------------------------------------------------------------------------------------------
+
+CLAIMABLE = (
+    sa.select(_CANDIDATES.c.id)
+    .join(_SWEEPS, _SWEEPS.c.id == _CANDIDATES.c.sweep_id)
+    .where(
+        # Word for word the condition of the index: finished trials cost a claim nothing.
+        sa.text("candidate.state IN ('queued', 'running')"),
+        _CANDIDATES.c.target_key.in_(sa.bindparam("target_keys", expanding=True)),
+        _SWEEPS.c.state == "active",
+        sa.or_(
+            sa.and_(
+                _CANDIDATES.c.state == "queued",
+                _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(),
+                _SWEEPS.c.id.not_in(sa.bindparam("full", expanding=True)),
+            ),
+            sa.and_(
+                _CANDIDATES.c.state == "running",
+                _CANDIDATES.c.lease_expires_at < now_sql(),
+                _CANDIDATES.c.charged_attempts + 1 < _CANDIDATES.c.max_attempts,
+            ),
+        ),
+    )
+    .order_by(_CANDIDATES.c.id)
+    .limit(1)
+)
+TAKE = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.id == CLAIMABLE.with_for_update(of=_CANDIDATES, skip_locked=True).scalar_subquery())
+    .values(
+        state="running",
+        attempt=_TRIALS.c.attempt + 1,
+        charged_attempts=_TRIALS.c.charged_attempts + sa.case((_TRIALS.c.state == "running", 1), else_=0),
+        worker_id=_text("of_worker"),
+        lease_expires_at=now_sql() + _seconds("lease_seconds"),
+        started_at=sa.func.coalesce(_TRIALS.c.started_at, now_sql()),
+        phase=None,
+        progress=sa.null(),
+    )
+    .returning(
+        _TRIALS.c.id,
+        _TRIALS.c.attempt,
+        _TRIALS.c.sweep_id,
+        _TRIALS.c.number,
+        _TRIALS.c.target_key,
+        _TRIALS.c.configuration,
+    )
+)
+_ENTER = (
+    sa.update(_SWEEPS)
+    .where(_SWEEPS.c.id == _text("of_sweep"), _SWEEPS.c.state == "active")
+    .values(event_counter=_SWEEPS.c.event_counter + 1, started_at=sa.func.coalesce(_SWEEPS.c.started_at, now_sql()))
+    .returning(
+        _SWEEPS.c.event_counter,
+        _SWEEPS.c.dataset_id,
+        _SWEEPS.c.target,
+        _SWEEPS.c.document["constraints"].label("constraints"),
+    )
+)
+ENTER_FIRST = _ENTER.where(_SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer()).values(
+    running_count=_SWEEPS.c.running_count + 1,
+    counts=moved(_SWEEPS.c.counts, sa.literal("queued"), sa.literal("running")),
+)
+"""One more trial of the sweep runs, where there is room."""
+ENTER_AGAIN = _ENTER
+"""A trial that counts as running gets another attempt."""
+
+DATASET = sa.select(
+    _DATASETS.c.id, _DATASETS.c.name, _DATASETS.c.task, _DATASETS.c.sha256, _DATASETS.c.facts, _DATASETS.c.parts
+).where(_DATASETS.c.id == _text("of_dataset"))
+
+# --- holding ----------------------------------------------------------------------------------------------------------
+
+_IS_HELD = sa.and_(
+    _TRIALS.c.id == _text("of_trial"), _TRIALS.c.attempt == _integer("attempt_number"), _TRIALS.c.state == "running"
+)
+RENEW = (
+    sa.update(_TRIALS)
+    .where(_IS_HELD)
+    .values(lease_expires_at=now_sql() + _seconds("lease_seconds"))
+    .returning(
+        _TRIALS.c.id,
+        _TRIALS.c.sweep_id,
+        _TRIALS.c.number,
+        _TRIALS.c.attempt,
+        _TRIALS.c.worker_id,
+        _TRIALS.c.phase,
+        _TRIALS.c.progress,
+    )
+)
+SWEEP_STATE = sa.select(_SWEEPS.c.state).where(_SWEEPS.c.id == _text("of_sweep"))
+REPORT = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.id == _text("of_trial"))
+    .values(
+        phase=_text("new_phase"),
+        progress=sa.bindparam("new_progress", type_=_TRIALS.c.progress.type),
+    )
+)
+
+# --- ending -----------------------------------------------------------------------------------------------------------
+
+_OPEN = sa.select(
+    _TRIALS.c.id,
+    _TRIALS.c.sweep_id,
+    _TRIALS.c.number,
+    _TRIALS.c.state,
+    _TRIALS.c.attempt,
+    _TRIALS.c.charged_attempts,
+    _TRIALS.c.max_attempts,
+    _TRIALS.c.feasible,
+    _TRIALS.c.metrics,
+    _TRIALS.c.violations,
+    _TRIALS.c.configuration,
+    _SWEEPS.c.state.label("sweep_state"),
+    _SWEEPS.c.objectives,
+    _SWEEPS.c.document["constraints"].label("constraints"),
+).join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
+HELD = _OPEN.where(_IS_HELD).with_for_update(of=_TRIALS)
+OPEN_IN_SWEEP = (
+    _OPEN.where(_TRIALS.c.sweep_id == _text("of_sweep"), _TRIALS.c.state.in_(("queued", "running")))
+    .order_by(_TRIALS.c.id)
+    .with_for_update(of=_TRIALS)
+)
+LAPSED = (
+    _OPEN.where(
+        sa.text("trials.state IN ('queued', 'running')"),  # word for word the condition of the index
+        _TRIALS.c.state == "running",
+        _TRIALS.c.lease_expires_at < now_sql(),
+        sa.or_(_TRIALS.c.charged_attempts + 1 >= _TRIALS.c.max_attempts, _SWEEPS.c.state.not_in(GOING_SWEEPS)),
+    )
+    # One order for all, so that two processes that lock several sweeps do not wait for one another.
+    .order_by(_TRIALS.c.sweep_id, _TRIALS.c.id)
+    .limit(_integer("most"))
+    .with_for_update(of=_TRIALS, skip_locked=True)
+)
+LAPSED_OF_TARGETS = LAPSED.where(_TRIALS.c.target_key.in_(sa.bindparam("target_keys", expanding=True)))
+END = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.id == _text("of_trial"))
+    .values(
+        state=_text("new_state"),
+        reason=_text("its_reason"),
+        charged_attempts=_integer("charged"),
+        metrics=sa.bindparam("all_metrics", type_=_TRIALS.c.metrics.type),
+        violations=sa.bindparam("its_violations", type_=_TRIALS.c.violations.type),
+        feasible=sa.bindparam("is_feasible", type_=sa.Boolean),
+        phase=None,
+        progress=sa.null(),
+        lease_expires_at=None,
+        ended_at=now_sql(),
+    )
+    .returning(_TRIALS)
+)
+REQUEUE = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.id == _text("of_trial"))
+    .values(
+        state="queued",
+        charged_attempts=_integer("charged"),
+        worker_id=None,
+        phase=None,
+        progress=sa.null(),
+        lease_expires_at=None,
+    )
+    .returning(_TRIALS)
+)
+LEAVE = (
+    sa.update(_SWEEPS)
+    .where(_SWEEPS.c.id == _text("of_sweep"))
+    .values(
+        event_counter=_SWEEPS.c.event_counter + 1,
+        running_count=_SWEEPS.c.running_count - _integer("ran"),
+        counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state")),
+    )
+    .returning(_SWEEPS.c.event_counter)
+)
+"""A trial of the sweep went from one state to another."""
+ADD_METRICS = sa.insert(cast("sa.Table", TrialMetric.__table__))
+ADD_MEASUREMENTS = sa.insert(cast("sa.Table", Measurement.__table__))
+
+Row = sa.Row[*tuple[Any, ...]]
