@@ -128,7 +128,12 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
     onnx.save_model(model, path, save_as_external_data=True, location=data.name)
 
 
-_LOGITS_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
+_LOGITS_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "tf32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+}
 
 
 def export_loss(path: Path | str, *, logits_shape: Sequence[int], opset: int, dtype: str = "float32") -> None:

@@ -35,7 +35,7 @@ __all__ = [
 TASKS = ("causal_lm",)
 """Tasks that models are built for; classification, seq2seq and probe come later and are refused by name."""
 
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+DTYPE_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 LOWEST_OPSET = 17
 """LayerNormalization is an operator from opset 17 on."""
 
@@ -88,7 +88,10 @@ PARAMETERS: dict[str, Parameter] = {
         type="string",
         choices=tuple(DTYPE_BYTES),
         default="float32",
-        meaning="number format of the engine's weights and products; training is in float32, norms always are",
+        meaning=(
+            "number format of the engine's weights and products; training is in float32, norms always are. tf32: "
+            "float32 whose products are rounded to 10 bits of mantissa on NVIDIA's tensor cores"
+        ),
         source="TensorRT-LLM layers",
         search={"values": ["float32", "float16"]},
     ),
@@ -263,7 +266,9 @@ def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) ->
     dtype = str(model["dtype"])
     target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
     if dtype not in capabilities["dtypes"]:
-        return f"{target} does not run {dtype} (it runs {', '.join(capabilities['dtypes'])})"
+        why = capabilities.get("lacks", {}).get(f"dtype {dtype}")
+        because = f": {why}" if why else ""
+        return f"{target} does not run {dtype} (it runs {', '.join(capabilities['dtypes'])}){because}"
     if capabilities["opset"] < LOWEST_OPSET:
         return f"{target} reads ONNX opset {capabilities['opset']}: at least {LOWEST_OPSET} is needed"
     weights_bytes = parameter_count(model) * DTYPE_BYTES[dtype]

@@ -363,6 +363,7 @@ class Capabilities(Request):
     device_memory_bytes: int = Field(ge=0)
     compute_capability: str | None = None
     build_only: bool = False
+    lacks: dict[str, str] = Field(default={}, description="what is missing here, as `dtype bfloat16`, and why")
 
 
 class WorkerRegistration(Request):

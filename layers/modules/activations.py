@@ -40,6 +40,12 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + eˣ); of bfloat16 in float32: ONNX's operator takes bfloat16 from opset 22 on alone."""
+    wide = x.float() if x.dtype == torch.bfloat16 else x
+    return functional.softplus(wide).to(x.dtype)
+
+
 def swiglu(x: Tensor) -> Tensor:
     """x₁ silu(x₂) of the two halves of the last dimension, as TensorRT-LLM orders them."""
     value, gate = x.chunk(2, dim=-1)
@@ -60,7 +66,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_fast": gelu_fast,
     "gelu_pytorch_tanh": gelu_pytorch_tanh,
     "silu": functional.silu,
-    "softplus": functional.softplus,
+    "softplus": softplus,
     "squared-relu": squared_relu,
     "sigmoid": torch.sigmoid,
     "quick_gelu": quick_gelu,

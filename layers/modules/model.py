@@ -106,4 +106,9 @@ def build(model: Mapping[str, Scalar], *, dropout: float = 0.0) -> nn.Module:
 
 def torch_dtype(name: str) -> torch.dtype:
     """The torch type of a declared `dtype`."""
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[name]
+    return {
+        "float32": torch.float32,
+        "tf32": torch.float32,
+        "float16": torch.float16,
+        "bfloat16": torch.bfloat16,
+    }[name]

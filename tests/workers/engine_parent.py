@@ -11,6 +11,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
+ENGINE_PYTHON = os.environ.get("LAYERSWEEP_ENGINE_PYTHON", sys.executable)
+"""As for a worker: a runtime's bindings may exist for another interpreter only."""
+
 
 class Refused(Exception):
     """The child answered with an error."""
@@ -26,8 +29,9 @@ class Parent:
 
     def __init__(self, *arguments: str, output: int | None = subprocess.DEVNULL) -> None:
         reading, writing = os.pipe()
+        command = [sys.executable, *arguments] if arguments else [ENGINE_PYTHON, "-m", "workers.engine"]
         self.process = subprocess.Popen(
-            [sys.executable, *(arguments or ("-m", "workers.engine")), "--answers-fd", str(writing)],
+            [*command, "--answers-fd", str(writing)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,

@@ -30,8 +30,13 @@ from .protocol import Handler, Progress, Request, RequestFailed, Result, invalid
 
 RUNTIMES: Mapping[str, tuple[str, str]] = {
     "onnxruntime": ("workers.engine.ort", "OnnxRuntimeEngine"),
+    "tensorrt": ("workers.engine.trt", "TensorRtEngine"),
+    "tensorrt_rtx": ("workers.engine.trt_rtx", "TensorRtRtxEngine"),
 }
 """Runtime -> module and class. The only place that names them: a runtime is a file here and an entry."""
+
+DEVICE_KINDS: Mapping[str, str] = {"onnxruntime": "cpu", "tensorrt": "gpu", "tensorrt_rtx": "gpu"}
+"""Runtime -> the kind of device that it runs on."""
 
 
 class Verbs:

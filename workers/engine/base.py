@@ -37,6 +37,8 @@ class Capabilities(TypedDict):
     device_memory_bytes: int
     compute_capability: str | None
     build_only: bool
+    lacks: dict[str, str]
+    """what a user might expect here and does not get (`dtype bfloat16`, `execution`) -> why, with its source"""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,17 @@ class Footprint:
     """What a built engine needs, in bytes. `activation_bytes` is the scratch memory of one execution context."""
 
     weights_bytes: int
-    activation_bytes: int
+    activation_bytes: int | None
+    """None where a runtime builds for a device that is not here"""
     io_bytes: int
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    """One run without a captured graph: the device's time, and how long the host took to enqueue it."""
+
+    device_ms: float
+    host_ms: float
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,8 @@ class Engine(ABC):
     build_options: ClassVar[Mapping[str, Option]] = {}
     load_options: ClassVar[Mapping[str, Option]] = {}
     known_harmless_errors: ClassVar[tuple[str, ...]] = ()
+    repeats_when_noisy: ClassVar[int] = 0
+    """How often a noisy measurement is made again. 0 on a CPU that other programs use: a second says no more."""
 
     def __init__(self) -> None:
         self._loaded = False
@@ -172,6 +185,10 @@ class Engine(ABC):
         Neither transfers nor allocations of inputs and outputs are in it. It is called in a tight loop: no checks.
         """
 
+    def timed_enqueue(self, prepared: Any) -> Enqueued | None:
+        """Run a prepared set without the captured graph that `timed_run` launches; None where there is none."""
+        return None
+
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs of exactly the engine's names, dtypes and shapes."""
         return self._run(self.checked_inputs(inputs))
@@ -197,6 +214,10 @@ class Engine(ABC):
     def environment(self) -> dict[str, Any]:
         """How the loaded engine runs: what belongs beside a measurement (threads, modes, device state)."""
         return {"runtime": self.runtime}
+
+    def device_state(self) -> dict[str, Any]:
+        """Clocks, temperature and the like of the device now; empty where it does not say."""
+        return {}
 
     def memory_in_use(self) -> int:
         """Bytes that the device reports in use by this process; on the CPU, the process's private memory."""

@@ -13,7 +13,8 @@ from pathlib import Path
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
-_MODEL_GRAPH = 7
+_MODEL_GRAPH, _MODEL_OPSET_IMPORT = 7, 8
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
 _NODE_ATTRIBUTE = 5
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (6, 11)
@@ -50,6 +51,20 @@ def weights(path: Path) -> Weights:
         raise OnnxFileError(f"{path} is empty")
     with path.open("rb") as stream:
         return _weights(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
+
+
+def opset(path: Path) -> int:
+    """The model's opset of ONNX's own operators. Raises OnnxFileError."""
+    if path.stat().st_size == 0:
+        raise OnnxFileError(f"{path} is empty")
+    with path.open("rb") as stream:
+        model = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    for field, imported in _messages(model):
+        if field == _MODEL_OPSET_IMPORT:
+            found = {number: value for number, _, value in _fields(imported)}
+            if bytes(_view(found.get(_OPSET_DOMAIN, memoryview(b"")))) in (b"", b"ai.onnx"):
+                return _integer(found.get(_OPSET_VERSION, 0))
+    raise OnnxFileError(f"{path} names no opset")
 
 
 def _weights(model: memoryview) -> Weights:

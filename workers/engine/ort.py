@@ -75,6 +75,11 @@ class OnnxRuntimeEngine(Engine):
             "device_memory_bytes": memory.total_bytes(),
             "compute_capability": None,
             "build_only": False,
+            "lacks": {
+                "dtype float16": "ONNX Runtime gains nothing from it on a CPU (docs/measuring.md)",
+                "dtype bfloat16": "ONNX Runtime has no bfloat16 attention on a CPU",
+                "dtype tf32": "a format of NVIDIA tensor cores",
+            },
         }
 
     def timed_run(self, prepared: onnxruntime.IOBinding) -> float:

@@ -1,0 +1,157 @@
+"""TensorRT's target where no GPU is: what it builds (TensorRT for RTX needs none), refuses and says."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workers import graphs
+from tests.workers.engine_parent import Parent, Refused
+from workers.engine import cuda, gpu_state, trt_limits
+from workers.engine.plan_file import is_plan_file, read_plan, write_plan
+from workers.engine.protocol import RequestFailed
+from workers.engine.trt_log import Complaints
+
+
+@pytest.fixture
+def rtx() -> Iterator[Parent]:
+    pytest.importorskip("tensorrt_rtx")
+    with Parent() as parent:
+        yield parent
+
+
+@pytest.fixture
+def onnx_file(tmp_path: Path) -> Path:
+    return graphs.LanguageModel.make().save(tmp_path / "model.onnx")
+
+
+def build(parent: Parent, onnx: Path, **options: int) -> dict[str, Any]:
+    engine = onnx.with_suffix(".engine")
+    return parent.ask("build", runtime="tensorrt_rtx", onnx=str(onnx), engine=str(engine), options=options)
+
+
+def test_it_builds_for_a_compute_capability_without_a_gpu(rtx: Parent, onnx_file: Path) -> None:
+    built = build(rtx, onnx_file, compute_capability=89)
+    about = json.loads(zipfile.ZipFile(onnx_file.with_suffix(".engine")).read("about.json"))
+    assert about["built_for"] == "compute capability 8.9"
+    assert about["options"] == {"optimization_level": 3, "workspace_mib": 0, "tf32": 0, "compute_capability": 89}
+    assert built["weights_bytes"] == about["weights_bytes"]
+
+
+@pytest.mark.skipif(cuda.device_count() > 0, reason="there is a GPU")
+def test_it_refuses_to_run_without_a_gpu_and_says_so(rtx: Parent, onnx_file: Path) -> None:
+    build(rtx, onnx_file)
+    described = rtx.ask("describe", runtime="tensorrt_rtx")
+    assert described["build_only"]
+    assert "no NVIDIA GPU" in described["lacks"]["execution"]
+    with pytest.raises(Refused, match="no NVIDIA GPU") as refused:
+        rtx.ask("load", runtime="tensorrt_rtx", engine=str(onnx_file.with_suffix(".engine")))
+    assert refused.value.kind == "unsupported"
+
+
+def test_a_compute_capability_that_it_does_not_know_is_refused_with_those_it_knows(
+    rtx: Parent, onnx_file: Path
+) -> None:
+    with pytest.raises(Refused, match=r"builds for compute capability .*89.*not 90") as refused:
+        build(rtx, onnx_file, compute_capability=90)
+    assert refused.value.kind == "unsupported"
+
+
+def test_an_error_that_the_library_logs_fails_the_build(rtx: Parent, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="exceeds the maximum supported element count") as refused:
+        build(rtx, graphs.beyond_memory(tmp_path / "beyond.onnx"))
+    assert refused.value.kind == "build"
+
+
+def test_tensorrt_that_is_not_installed_is_named(rtx: Parent) -> None:
+    try:
+        import tensorrt  # noqa: F401
+    except ImportError:
+        with pytest.raises(Refused, match="cannot use tensorrt: No module named 'tensorrt'") as refused:
+            rtx.ask("describe", runtime="tensorrt")
+        assert refused.value.kind == "unsupported"
+
+
+# --- the plan file --------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_comes_back_with_what_is_known_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.engine"
+    write_plan(path, memoryview(b"a plan"), {"version": "11.0"})
+    assert is_plan_file(path)
+    plan = read_plan(path)
+    assert (plan.content, plan.about) == (b"a plan", {"version": "11.0"})
+
+
+def test_every_damage_to_a_plan_is_found_before_the_library_sees_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.engine"
+    write_plan(path, memoryview(bytes(range(256)) * 16), {})
+    whole = path.read_bytes()
+    at = whole.index(bytes(range(256)))
+    damaged = [whole[:-1], whole[: len(whole) // 2], b"", whole[:at] + b"\xff" + whole[at + 1 :], b"no engine"]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(RequestFailed, match=r"model\.engine is no engine file") as failed:
+            read_plan(path)
+        assert failed.value.kind == "invalid"
+
+
+def test_a_full_disk_is_a_reason() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full")
+    with pytest.raises(RequestFailed, match=r"cannot be written: .*No space left"):
+        write_plan(full, memoryview(bytes(1 << 20)), {})
+
+
+# --- limits and messages --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("runtime", "version", "capability", "dtypes", "runs"),
+    [
+        ("tensorrt", "8.6.0", (9, 0), ("float32", "tf32", "float16"), True),
+        ("tensorrt", "10.13.2.6", (9, 0), ("float32", "tf32", "float16", "bfloat16"), True),
+        ("tensorrt", "10.13.2.6", (7, 5), ("float32", "float16"), True),
+        ("tensorrt", "11.0.0.1", (12, 0), ("float32", "tf32", "float16", "bfloat16"), True),
+        ("tensorrt", "8.5.3", (8, 6), ("float32", "tf32", "float16"), False),
+        ("tensorrt_rtx", "1.7.1", (8, 9), ("float32", "tf32", "float16", "bfloat16"), True),
+        ("tensorrt_rtx", "1.7.1", (7, 5), ("float32", "float16"), True),
+        ("tensorrt_rtx", "1.7.1", (9, 0), ("float32", "tf32", "float16", "bfloat16"), False),
+        ("tensorrt_rtx", "1.7.1", None, ("float32", "tf32", "float16", "bfloat16"), False),
+    ],
+)
+def test_limits(
+    runtime: str, version: str, capability: tuple[int, int] | None, dtypes: tuple[str, ...], runs: bool
+) -> None:
+    limits = trt_limits.limits(runtime, version, capability)
+    assert (limits.dtypes, limits.runs) == (dtypes, runs)
+    missing = {"float32", "tf32", "float16", "bfloat16"} - set(dtypes)
+    assert set(limits.lacks) == {f"dtype {name}" for name in missing} | (set() if runs else {"execution"})
+    assert all("needs" in why or not name.startswith("dtype") for name, why in limits.lacks.items())
+
+
+def test_each_version_is_given_an_opset_that_its_parser_reads() -> None:
+    assert [trt_limits.opset("tensorrt", version) for version in ("8.6.0", "10.0.1", "11.2")] == [17, 20, 20]
+
+
+def test_memory_that_was_short_is_told_apart_from_other_failures() -> None:
+    short = Complaints(["Requested amount of GPU memory (1 bytes) could not be allocated."])
+    assert short.failure("build", "m.onnx").kind == "out_of_memory"
+    other = Complaints(["Error Code 4: API Usage Error"])
+    assert other.failure("build", "m.onnx").kind == "build"
+
+
+@pytest.mark.skipif(cuda.device_count() > 0, reason="there is a GPU")
+def test_a_machine_without_a_gpu_has_none() -> None:
+    assert gpu_state.gpus() == []
+    assert gpu_state.driver_version() is None
+    assert "nvml" in gpu_state.read("GPU-0")
+    with pytest.raises(RequestFailed, match="no NVIDIA GPU") as failed:
+        cuda.Device()
+    assert failed.value.kind == "unsupported"

@@ -1,0 +1,108 @@
+"""What a version of TensorRT supports on a compute capability, where the library does not say it; with sources.
+
+Masks, position embeddings, head sizes and activations are not limited here: attention is exported as matrix products
+and a softmax, which every version takes (held by the walks over all layers in tests/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SUPPORT_MATRIX = "TensorRT support matrix, hardware and precision"
+OPERATORS = "onnx-tensorrt, docs/operators.md of the release"
+RTX_SUPPORT = "TensorRT for RTX support matrix"
+
+_PRECISIONS: Mapping[str, tuple[tuple[int, int], tuple[int, int], str]] = {
+    "float32": ((0, 0), (0, 0), SUPPORT_MATRIX),
+    "tf32": ((0, 0), (8, 0), SUPPORT_MATRIX),
+    "float16": ((0, 0), (5, 3), SUPPORT_MATRIX),
+    "bfloat16": ((9, 0), (8, 0), SUPPORT_MATRIX),
+}
+"""dtype -> the least version of `tensorrt`, the least compute capability, source."""
+
+_RTX_PRECISIONS: Mapping[str, tuple[tuple[int, int], str]] = {
+    "float32": ((7, 5), RTX_SUPPORT),
+    "tf32": ((8, 0), RTX_SUPPORT),
+    "float16": ((7, 5), RTX_SUPPORT),
+    "bfloat16": ((8, 0), RTX_SUPPORT),
+}
+
+_RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
+"""Compute capabilities that TensorRT for RTX runs on: GeForce and RTX cards; not 9.0 and 10.0 of the data center."""
+
+_OLDEST = {"tensorrt": (8, 6), "tensorrt_rtx": (1, 4)}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`lacks`: a feature that is missing -> why, with the source."""
+
+    opset: int
+    dtypes: tuple[str, ...]
+    runs: bool
+    lacks: Mapping[str, str]
+
+
+def limits(runtime: str, version: str, capability: tuple[int, int] | None) -> Limits:
+    """What this version does on a device of this compute capability; None: no device, so all that can be built."""
+    number = _number(version)
+    lacks: dict[str, str] = {}
+    runs = True
+    if number < _OLDEST[runtime]:
+        runs = False
+        lacks["execution"] = f"{runtime} {version} is older than {_dotted(_OLDEST[runtime])}, the oldest that is tested"
+    if runtime == "tensorrt_rtx":
+        if capability is None:
+            runs = False
+            lacks["execution"] = "there is no NVIDIA GPU with a working driver here"
+        elif capability not in _RTX_CAPABILITIES:
+            runs = False
+            known = ", ".join(map(_dotted, _RTX_CAPABILITIES))
+            lacks["execution"] = (
+                f"TensorRT for RTX runs on compute capability {known}, not {_dotted(capability)}: install tensorrt "
+                f"({RTX_SUPPORT})"
+            )
+    dtypes: list[str] = []
+    for dtype, why in _why_not(runtime, number, capability).items():
+        if why is None:
+            dtypes.append(dtype)
+        else:
+            lacks[f"dtype {dtype}"] = why
+    return Limits(opset(runtime, version), tuple(dtypes), runs, lacks)
+
+
+def opset(runtime: str, version: str) -> int:
+    """The highest ONNX opset that the version's parser reads. It does not refuse a newer one: it misreads it.
+
+    8.6 says 17, 10.0 and later at least 20 (onnx-tensorrt, docs/operators.md), and nothing newer is exported.
+    """
+    return 17 if runtime == "tensorrt" and _number(version) < (10, 0) else 20
+
+
+def _why_not(runtime: str, number: tuple[int, int], capability: tuple[int, int] | None) -> dict[str, str | None]:
+    """dtype -> why it is not there; None where it is."""
+    if runtime == "tensorrt_rtx":
+        return {dtype: _too_old(capability, least, source) for dtype, (least, source) in _RTX_PRECISIONS.items()}
+    found: dict[str, str | None] = {}
+    for dtype, (least_version, least_capability, source) in _PRECISIONS.items():
+        if number < least_version:
+            found[dtype] = f"needs tensorrt {_dotted(least_version)} or later ({source})"
+        else:
+            found[dtype] = _too_old(capability, least_capability, source)
+    return found
+
+
+def _too_old(capability: tuple[int, int] | None, least: tuple[int, int], source: str) -> str | None:
+    if capability is None or capability >= least:
+        return None
+    return f"needs compute capability {_dotted(least)}, this is {_dotted(capability)} ({source})"
+
+
+def _number(version: str) -> tuple[int, int]:
+    parts = [int(part) for part in version.split(".")[:2] if part.isdigit()]
+    return (parts[0], parts[1]) if len(parts) == 2 else (0, 0)
+
+
+def _dotted(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}.{pair[1]}"
