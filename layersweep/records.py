@@ -184,12 +184,37 @@ class LeaderboardRow(TypedDict):
     started_from: str | None
 
 
+class Trade(TypedDict):
+    """What another trial has of one metric; `difference` is other - recommended."""
+
+    metric: str
+    goal: str
+    value: float
+    difference: float
+    share: float | None
+
+
+class Neighbour(TypedDict):
+    trial: LeaderboardRow
+    better_in: str
+    trades: list[Trade]
+    says: str
+
+
 class Recommendation(TypedDict):
+    """The whole answer is described in the service's /docs; these fields are what most callers read."""
+
     sweep: str
     rule: str
     trial: LeaderboardRow
     configuration: dict[str, Any]
     final: bool
+    objectives: list[Objective]
+    smaller: dict[str, Any] | None
+    neighbours: list[Neighbour]
+    certainty: dict[str, Any]
+    evidence: dict[str, Any]
+    confirmation: dict[str, Any] | None
 
 
 class Part(TypedDict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from layersweep.errors import Unreachable, WaitTimeout
@@ -136,12 +136,29 @@ class Sweep:
         """The Pareto front: feasible complete trials that no other one beats in every objective."""
         return self._client.transport.json("GET", self._path("/front"))["items"]
 
-    def recommendation(self) -> Recommendation:
-        """The recommended trial with its complete configuration, and the rule it was chosen by.
+    def recommendation(
+        self,
+        *,
+        prefer: str | Sequence[str] = (),
+        within: Mapping[str, str | float] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Recommendation:
+        """The recommended trial with its complete configuration, the rule it was chosen by, and its evidence.
 
-        Raises NotFound (or Conflict) while no trial is feasible and complete.
+            sweep.recommendation(prefer="latency_ms_p50", within={"validation_loss": "1%"})["trial"]["number"]
+
+        Without arguments: the trial of the front that is nearest to the ideal point. `prefer`: the best in this metric
+        (several: the later ones decide ties). `within`: only trials at most so much worse than the front's best, a
+        share ("1%") or in the metric's unit (0.02). `weights`: what an objective counts in the distance (default 1).
+        Raises NotFound while no trial is feasible and complete, and ResponseError (422) for wishes that cannot be read
+        or that no trial meets.
         """
-        return self._client.transport.json("GET", self._path("/recommendation"))
+        params = {
+            "prefer": [prefer] if isinstance(prefer, str) else list(prefer),
+            "within": [f"{metric}:{amount}" for metric, amount in (within or {}).items()],
+            "weight": [f"{metric}:{weight:g}" for metric, weight in (weights or {}).items()],
+        }
+        return self._client.transport.json("GET", self._path("/recommendation"), params=params)
 
     def dataframe(self) -> pandas.DataFrame:
         """The whole leaderboard as a pandas DataFrame. Raises MissingDependency where pandas is not installed."""

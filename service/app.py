@@ -15,7 +15,19 @@ from service.datasets import register_builtins
 from service.db import Database
 from service.guard import Guard
 from service.notifications import Notifications
-from service.routes import catalog, datasets, events, health, leaderboards, leases, pages, sweeps, trials, workers
+from service.routes import (
+    catalog,
+    datasets,
+    events,
+    health,
+    leaderboards,
+    leases,
+    pages,
+    recommendations,
+    sweeps,
+    trials,
+    workers,
+)
 from service.scheduler import Scheduler
 from service.services import Services
 from service.settings import Settings
@@ -67,7 +79,19 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     app.state.services = services
     app.add_middleware(Guard, token=settings.token)
     problems.install(app)
-    for module in (sweeps, trials, datasets, leaderboards, catalog, leases, workers, events, health, pages):
+    for module in (
+        sweeps,
+        trials,
+        datasets,
+        leaderboards,
+        recommendations,
+        catalog,
+        leases,
+        workers,
+        events,
+        health,
+        pages,
+    ):
         app.include_router(module.router, max_body_size=settings.max_document_bytes)
     return app
 

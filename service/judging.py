@@ -20,7 +20,7 @@ def judge(
     A constraint that names something absent is left out: a parameter whose condition is false, or a metric of a phase
     that was not reached.
     """
-    values: dict[str, Scalar] = {**_parameters(configuration), **metrics}
+    values = named_values(configuration, metrics)
     violations = {text: _constraint(text).violation(values) for text in constraints}
     return {text: violation for text, violation in violations.items() if violation is not None}
 
@@ -48,11 +48,12 @@ def check_complete(
         raise Unprocessable(f"metrics that the sweep needs are missing: {', '.join(missing)}", problems=problems)
 
 
-def _parameters(configuration: Mapping[str, Any]) -> dict[str, Scalar]:
+def named_values(configuration: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Scalar]:
+    """Parameters and metrics by the names that constraints use: bare below `model`, else with their section."""
     named = dict(configuration.get("model", {}))
     for section in ("training", "inference"):
         named |= {f"{section}.{name}": value for name, value in configuration.get(section, {}).items()}
-    return {name: value for name, value in named.items() if value is not None}
+    return {**{name: value for name, value in named.items() if value is not None}, **metrics}
 
 
 @lru_cache(maxsize=1024)

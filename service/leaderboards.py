@@ -1,4 +1,4 @@
-"""Leaderboards: the trials of a sweep ranked, filtered and paged by keys; the front; the recommended trial.
+"""Leaderboards: the trials of a sweep ranked, filtered and paged by keys; the front.
 
 Ranked means: by Pareto rank among feasible complete trials, within a rank by the first objective, then by number. The
 scheduler keeps `Trial.pareto_rank`, with the `Ranking` that is offered here.
@@ -16,16 +16,11 @@ from service import schemas
 from service.columns import Columns, ColumnStore
 from service.errors import NotFound
 from service.models import Sweep, Trial, TrialMetric
-from service.pareto import Ranking, distances_to_ideal
+from service.pareto import Ranking
 from service.selection import Condition, Filters, Selection, needed, select
 
-__all__ = ["Condition", "Filters", "Ranking", "front", "get_sweep", "page", "parameter_names", "recommend", "rows"]
+__all__ = ["Condition", "Filters", "Ranking", "front", "get_sweep", "page", "parameter_names", "rows"]
 
-RULE = (
-    "Among the feasible complete trials of Pareto rank 1, the one nearest to the ideal point, which takes the best "
-    "value of each objective: Euclidean distance, each objective scaled to the front's range. Ties go to fewer "
-    "parameters, then to the earlier trial."
-)
 
 _VARYING = {"values", "min", "max", "derived"}
 ENDED_SWEEPS = ("completed", "cancelled", "failed")
@@ -88,28 +83,6 @@ def front(session: Session, sweep: Sweep) -> schemas.Front:
         sweep=sweep.id,
         objectives=[schemas.Objective(**each) for each in sweep.objectives],
         items=[to_row(trial) for trial in ordered],
-    )
-
-
-def recommend(session: Session, sweep: Sweep) -> schemas.Recommendation:
-    """The recommended trial by `RULE`; raises NotFound with the reason while there is none."""
-    trials = list(session.scalars(sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1)))
-    if not trials:
-        missing = "ended without a" if sweep.state in ENDED_SWEEPS else "does not yet have a"
-        raise NotFound(f"sweep {sweep.id} {missing} trial that is complete and feasible: there is none to recommend")
-    metrics = [objective["metric"] for objective in sweep.objectives]
-    goals = [objective["goal"] for objective in sweep.objectives]
-    distances = distances_to_ideal([[trial.metrics[metric] for metric in metrics] for trial in trials], goals)
-    _, _, _, chosen = min(
-        (distance, trial.metrics.get("parameter_count", 0), trial.number, trial)
-        for distance, trial in zip(distances, trials, strict=True)
-    )
-    return schemas.Recommendation(
-        sweep=sweep.id,
-        rule=RULE,
-        trial=to_row(chosen),
-        configuration=chosen.configuration,
-        final=sweep.state in ENDED_SWEEPS,
     )
 
 

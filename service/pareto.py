@@ -1,4 +1,4 @@
-"""Pareto ranks, kept up to date as points arrive, and the point nearest to the ideal one.
+"""Pareto ranks, kept up to date as points arrive.
 
 A point dominates another when it is at least as good in every objective and better in one. Rank 1 is the front: what
 nothing dominates; rank k + 1 is the front of what is left without ranks 1 to k. Equal points share a rank. The ranks
@@ -87,7 +87,7 @@ class Ranking:
                 self._levels.append(moving)
                 break
             members = self._levels[level]
-            pushed = _dominated(self._costs[members], self._costs[moving])
+            pushed = dominated(self._costs[members], self._costs[moving])
             self._levels[level] = np.concatenate([members[~pushed], moving])
             moving = members[pushed]
             level += 1
@@ -109,35 +109,21 @@ class Ranking:
         while low < high:
             middle = (low + high) // 2
             members = self._costs[self._levels[middle]]
-            if bool(_dominated(cost[None, :], members).any()):
+            if bool(dominated(cost[None, :], members).any()):
                 low = middle + 1
             else:
                 high = middle
         return low
 
 
-def _dominated(costs: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.bool_]:
+def dominated(costs: NDArray[np.float64], by: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which rows of `costs` some row of `by` dominates (lower is better)."""
-    dominated = np.zeros(len(costs), dtype=bool)
+    beaten = np.zeros(len(costs), dtype=bool)
     # The shorter side is looped over, so that adding one point stays one pass over a level.
     if len(by) <= len(costs):
         for row in by:
-            dominated |= (row <= costs).all(axis=1) & (row < costs).any(axis=1)
+            beaten |= (row <= costs).all(axis=1) & (row < costs).any(axis=1)
     else:
         for position, row in enumerate(costs):
-            dominated[position] = bool(((by <= row).all(axis=1) & (by < row).any(axis=1)).any())
-    return dominated
-
-
-def distances_to_ideal(points: Sequence[Sequence[float]], goals: Sequence[Goal]) -> list[float]:
-    """Euclidean distance of each point to the ideal one, every objective scaled to the range of `points`.
-
-    The ideal point takes the best value of each objective. An objective in which all points agree counts nothing.
-    """
-    signs = np.array([-1.0 if goal == "maximize" else 1.0 for goal in goals])
-    costs = np.asarray(points, dtype=float).reshape(len(points), len(goals)) * signs
-    if not len(costs):
-        return []
-    best, span = costs.min(axis=0), np.ptp(costs, axis=0)
-    scaled = (costs - best) / np.where(span > 0, span, 1.0)
-    return [float(distance) for distance in np.sqrt((scaled**2).sum(axis=1))]
+            beaten[position] = bool(((by <= row).all(axis=1) & (by < row).any(axis=1)).any())
+    return beaten

@@ -17,6 +17,7 @@ from service.db import now
 from service.errors import NotFound, Unprocessable
 from service.leaderboards import ENDED_SWEEPS, Filters
 from service.models import Attempt, Dataset, Sweep, Trial, TrialMetric, Worker
+from service.recommendation.recommend import recommend
 
 BAR_STATES = ("complete", "infeasible", "pruned", "failed", "cancelled", "running", "queued")
 """Trials by state, in the order in which the progress bar shows them."""
@@ -243,7 +244,7 @@ def _dataset_names(session: Session, ids: set[str]) -> dict[str, str]:
 
 def _recommended(session: Session, row: Sweep) -> schemas.Recommendation | None:
     try:
-        return leaderboards.recommend(session, row)
+        return recommend(session, row)
     except NotFound:
         return None
 

@@ -1,4 +1,4 @@
-"""`layersweep leaderboard` and `layersweep trial`."""
+"""`layersweep leaderboard`, `layersweep recommendation` and `layersweep trial`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, SweepName, connect, find_sweep, out, print_json
-from layersweep.display import leaderboards, units
+from layersweep.display import leaderboards, recommendations, units
 from layersweep.documents import nested
 from layersweep.errors import Conflict, InvalidUsage, NotFound
 from layersweep.records import Recommendation, TrialDetailRecord
@@ -52,6 +52,61 @@ def leaderboard(
         out.print(Text(f"Recommended: trial {recommendation['trial']['number']}. {recommendation['rule']}"))
     if len(board) < board.total:
         out.print(Text(f"{len(board)} of {board.total} trials; --all shows every one.", style="dim"))
+
+
+def recommendation(
+    sweep: SweepName,
+    prefer: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC", help="The best trial of the front in this metric.")
+    ] = None,
+    within: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METRIC:1%", help="Only trials at most so much worse than the front's best."),
+    ] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option(metavar="OBJECTIVE:2", help="How much an objective counts; the others count 1.")
+    ] = None,
+    as_yaml: Annotated[
+        bool, typer.Option("--configuration", help="Print the configuration alone, as YAML to paste.")
+    ] = False,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Say which trial to take, by which rule, how sure it is, and what speaks for it."""
+    if as_yaml and as_json:
+        raise InvalidUsage("--configuration and --json exclude each other")
+    with connect(server) as client:
+        sweep_found = find_sweep(client, sweep)
+        found = sweep_found.recommendation(
+            prefer=prefer or (), within=_pairs("within", within), weights=_weights(weight)
+        )
+        dataset = sweep_found.record["dataset"]
+    if as_json:
+        print_json(found)
+    elif as_yaml:
+        print(configuration_yaml(found["configuration"], dataset), end="")
+    else:
+        out.print(recommendations.render(found))
+
+
+def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts or []:
+        metric, separator, amount = text.partition(":")
+        if not separator:
+            raise InvalidUsage(f"--{option} {text}: write METRIC:AMOUNT, for example validation_loss:1%")
+        pairs[metric] = amount
+    return pairs
+
+
+def _weights(texts: list[str] | None) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for metric, amount in _pairs("weight", texts).items():
+        try:
+            weights[metric] = float(amount)
+        except ValueError:
+            raise InvalidUsage(f"--weight {metric}:{amount}: {amount!r} is not a number") from None
+    return weights
 
 
 def recommended(sweep: Sweep) -> Recommendation | None:

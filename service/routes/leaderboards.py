@@ -1,4 +1,4 @@
-"""/v1/sweeps/{id}/leaderboard, /front and /recommendation."""
+"""/v1/sweeps/{id}/leaderboard and /front."""
 
 from __future__ import annotations
 
@@ -71,14 +71,6 @@ def get_front(sweep_id: str, services: GivenServices) -> schemas.Front:
     """The trials that no other dominates (Pareto rank 1), by the first objective."""
     return services.database.read(
         lambda session: leaderboards.front(session, leaderboards.get_sweep(session, sweep_id))
-    )
-
-
-@router.get("/recommendation")
-def get_recommendation(sweep_id: str, services: GivenServices) -> schemas.Recommendation:
-    """The recommended trial, and the rule that chose it. 404 while no trial is complete and feasible."""
-    return services.database.read(
-        lambda session: leaderboards.recommend(session, leaderboards.get_sweep(session, sweep_id))
     )
 
 

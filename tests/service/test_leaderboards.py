@@ -173,16 +173,6 @@ def test_the_front_is_rank_one_by_the_first_objective(client, sweep):
     assert [item["number"] for item in front["items"]] == [0, 1, 4, 3]
 
 
-def test_the_recommended_trial_is_nearest_to_the_ideal_point(client, sweep):
-    # Scaled to the front's range: trial 0 is (0, 1), trials 1 and 4 are (1/3, 3/4), trial 3 is (1, 0).
-    # 1 and 4 are nearest and equal; 4 has fewer parameters.
-    recommendation = client.get(f"/v1/sweeps/{sweep}/recommendation").json()
-    assert recommendation["trial"]["number"] == 4
-    assert recommendation["configuration"]["model"]["num_layers"] == 4
-    assert recommendation["final"] is False
-    assert "nearest to the ideal point" in recommendation["rule"]
-
-
 def test_a_sweep_without_a_feasible_trial_recommends_none_and_says_why(client, services):
     def empty(session):
         return add_sweep(session).id, add_sweep(session, state="completed").id

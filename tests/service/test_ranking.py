@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.leaderboards import Ranking
-from service.pareto import distances_to_ideal
 
 GOALS = ("minimize", "maximize")
 
@@ -94,10 +93,3 @@ def test_a_point_is_ranked_once():
     ranking.add("a", [1.0])
     with pytest.raises(ValueError, match="ranked already"):
         ranking.add("a", [0.5])
-
-
-def test_distance_to_the_ideal_point_scales_every_objective_to_the_range():
-    distances = distances_to_ideal([[0.0, 1000.0], [10.0, 0.0], [1.0, 100.0]], ["minimize", "minimize"])
-    assert distances == pytest.approx([1.0, 1.0, (0.1**2 + 0.1**2) ** 0.5])
-    assert distances_to_ideal([[5.0, 1.0], [5.0, 3.0]], ["minimize", "maximize"]) == pytest.approx([1.0, 0.0])
-    assert distances_to_ideal([], ["minimize"]) == []

@@ -1,0 +1,54 @@
+"""A recommendation for people: what to take, by which rule, and what speaks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from layersweep.display import units
+from layersweep.display.leaderboards import USUAL_METRICS
+from layersweep.records import Recommendation
+
+
+def render(found: Recommendation) -> RenderableType:
+    """All of it but the configuration."""
+    row = found["trial"]
+    head = Text.assemble(("Take trial ", "bold"), (str(row["number"]), "bold green"))
+    if not found["final"]:
+        head.append(" so far", style="dim")
+    evidence = found["evidence"]
+    parts: list[RenderableType] = [head, _figures(found), Text(f"\n{found['rule']}", style="dim")]
+    if found["smaller"]:
+        parts.append(Text(f"\n{found['smaller']['says']}", style="yellow"))
+    parts += _section("Neighbours on the front", [each["says"] for each in found["neighbours"]])
+    limits: list[str] = []
+    for each in evidence["constraints"]:
+        left = f" ({each['slack_share']:.0%} of the limit)" if each["slack_share"] is not None else ""
+        limits.append(f"{each['constraint']}: {each['slack']:.4g} left{left}")
+        limits += [f"    {each['tighter']['says']}", f"    {each['looser']['says']}"]
+    parts += _section("Constraints", limits)
+    parts += _section("How sure", found["certainty"]["says"])
+    parts += _section("Size", evidence["complexity"]["says"])
+    parts += _section("Data", [each["says"] for each in evidence["data"]["implications"]])
+    parts += _section("Literature", evidence["literature"]["says"])
+    parts += _section("Targets", evidence["compatibility"]["says"])
+    return Group(*parts)
+
+
+def _figures(found: Recommendation) -> Table:
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    metrics = found["trial"]["metrics"]
+    for name in dict.fromkeys([*(each["metric"] for each in found["objectives"]), *USUAL_METRICS]):
+        if name in metrics:
+            table.add_row(name, units.metric(name, metrics[name]))
+    return table
+
+
+def _section(title: str, lines: Iterable[str]) -> list[RenderableType]:
+    lines = list(lines)
+    return [Text(f"\n{title}", style="bold"), *(Text(f"  {line}") for line in lines)] if lines else []

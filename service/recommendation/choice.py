@@ -1,0 +1,234 @@
+"""Which trial of a front is recommended: the rule, and when a smaller trial takes the chosen one's place.
+
+No database here: candidates in, a choice out. What is not a number is never recommended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from layers.metrics import METRICS, Goal
+from service.pareto import dominated
+from service.recommendation.wishes import Wishes
+
+LOSS = "validation_loss"
+
+NEAREST = (
+    "Among the feasible complete trials of Pareto rank 1, the one nearest to the ideal point, which takes the best "
+    "value of each objective: Euclidean distance, each objective scaled to the front's range{weights}."
+)
+PREFERRED = "Among the feasible complete trials of Pareto rank 1, the one with the best {metrics}."
+TIES = " Ties go to fewer parameters, then to the earlier trial."
+SMALLER = (
+    " A smaller trial takes its place where it is statistically as good: a validation_loss at most one standard error "
+    "of the difference worse (the one-standard-error rule: Breiman et al. 1984, Classification and Regression "
+    "Trees), and no other objective worse by more than the noise of its measurement."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A complete trial, as far as a choice needs it."""
+
+    id: str
+    number: int
+    metrics: Mapping[str, float]
+    feasible: bool = True
+    violations: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def value(self, metric: str) -> float:
+        """NaN where it has none."""
+        return float(self.metrics.get(metric, math.nan))
+
+    @property
+    def keeps_constraints(self) -> bool:
+        return self.feasible and all(violation <= 0 for violation in self.violations.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The trial that the wishes choose, and what it was chosen from."""
+
+    chosen: Candidate
+    front: list[Candidate]
+    kept: list[Candidate]
+    """Of the front, those within the limits."""
+    limits: dict[str, float]
+    """Metric -> the worst value that is within."""
+
+
+class NothingWithin(Exception):
+    """No trial of the front keeps every limit; `closest` is the one that misses them by least."""
+
+    def __init__(self, closest: Candidate, limits: Mapping[str, float]) -> None:
+        super().__init__(f"no trial of the front is within {', '.join(limits)}")
+        self.closest = closest
+        self.limits = dict(limits)
+
+
+def goal_of(metric: str, goals: Mapping[str, Goal]) -> Goal:
+    """The sweep's own goal for a metric that is an objective, else the metric's."""
+    return goals.get(metric) or METRICS[metric].goal
+
+
+def front_of(candidates: Sequence[Candidate], goals: Mapping[str, Goal]) -> list[Candidate]:
+    """The candidates that keep every constraint, have every objective, and that none such dominates."""
+    able = [
+        candidate
+        for candidate in candidates
+        if candidate.keeps_constraints and all(math.isfinite(candidate.value(metric)) for metric in goals)
+    ]
+    if not able:
+        return []
+    costs = np.array([[_cost(candidate, metric, goals) for metric in goals] for candidate in able])
+    beaten = dominated(costs, costs)
+    return [candidate for candidate, is_beaten in zip(able, beaten, strict=True) if not is_beaten]
+
+
+def choose(candidates: Sequence[Candidate], goals: Mapping[str, Goal], wishes: Wishes) -> Choice | None:
+    """The choice on the front of `candidates`; None where no candidate can be recommended.
+
+    `goals` are the sweep's objectives in order. Raises NothingWithin.
+    """
+    front = front_of(candidates, goals)
+    if not front:
+        return None
+    limits = _limits(front, goals, wishes)
+    kept = [candidate for candidate in front if _is_within(candidate, limits, goals)]
+    if not kept:
+        raise NothingWithin(_closest(front, limits, goals), limits)
+    distances = _distances(front, goals, wishes.weights)
+
+    def order(candidate: Candidate) -> tuple[float | int, ...]:
+        preferred = (_last_if_nan(_cost(candidate, metric, goals)) for metric in wishes.prefer)
+        size = _last_if_nan(candidate.value("parameter_count"))
+        return (*preferred, distances[candidate.id], size, candidate.number)
+
+    return Choice(min(kept, key=order), front, kept, limits)
+
+
+ErrorOfDifference = Callable[[Candidate, Candidate], float | None]
+"""Standard error in nats of the difference of two trials' validation losses; None where it is not known."""
+
+Tolerance = Callable[[Candidate, Candidate, str], float]
+"""How far two measurements of a metric may differ by noise alone, in its unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Smaller:
+    """A trial with fewer parameters that is statistically as good as the one that the rule chose."""
+
+    candidate: Candidate
+    instead_of: Candidate
+    loss_difference_nats: float
+    standard_error_nats: float
+
+
+def find_smaller(
+    choice: Choice,
+    candidates: Sequence[Candidate],
+    goals: Mapping[str, Goal],
+    error_of_difference: ErrorOfDifference,
+    tolerance: Tolerance,
+) -> Smaller | None:
+    """The trial with the fewest parameters that is statistically as good as the chosen one; None where there is none.
+
+    It keeps every constraint and every limit of the choice. Ties go to the lower loss, then to the earlier trial.
+    """
+    chosen = choice.chosen
+    found: list[Smaller] = []
+    for candidate in candidates:
+        if not candidate.keeps_constraints or not candidate.value("parameter_count") < chosen.value("parameter_count"):
+            continue
+        difference = candidate.value(LOSS) - chosen.value(LOSS)
+        if not math.isfinite(difference) or not _is_within(candidate, choice.limits, goals):
+            continue
+        others = [metric for metric in goals if metric != LOSS]
+        if any(_is_worse(candidate, chosen, metric, goals, tolerance(candidate, chosen, metric)) for metric in others):
+            continue
+        error = error_of_difference(candidate, chosen)
+        if error is not None and difference <= error:
+            found.append(Smaller(candidate, chosen, difference, error))
+    return min(
+        found,
+        key=lambda each: (each.candidate.value("parameter_count"), each.candidate.value(LOSS), each.candidate.number),
+        default=None,
+    )
+
+
+def rule_in_words(wishes: Wishes) -> str:
+    """How a trial is chosen under these wishes."""
+    if wishes.prefer:
+        rule = PREFERRED.format(metrics=", then the best ".join(wishes.prefer))
+    else:
+        listed = ", ".join(f"{name} {weight:g}" for name, weight in wishes.weights.items())
+        rule = NEAREST.format(weights=f" and weighted ({listed}; the others 1)" if listed else "")
+    if wishes.within:
+        limits = " and ".join(str(limit) for limit in wishes.within)
+        rule += f" Only trials within {limits} of the front's best are considered."
+    return rule + TIES + SMALLER
+
+
+def _limits(front: Sequence[Candidate], goals: Mapping[str, Goal], wishes: Wishes) -> dict[str, float]:
+    limits: dict[str, float] = {}
+    for within in wishes.within:
+        goal = goal_of(within.metric, goals)
+        values = [value for each in front if math.isfinite(value := each.value(within.metric))]
+        if values:
+            best = min(values) if goal == "minimize" else max(values)
+            limits[within.metric] = within.limit(best, goal)
+        else:
+            limits[within.metric] = math.nan
+    return limits
+
+
+def _is_within(candidate: Candidate, limits: Mapping[str, float], goals: Mapping[str, Goal]) -> bool:
+    """A value that is missing, or not a number, is not within anything."""
+    for metric, limit in limits.items():
+        value = candidate.value(metric)
+        kept = value <= limit if goal_of(metric, goals) == "minimize" else value >= limit
+        if not kept:
+            return False
+    return True
+
+
+def _closest(front: Sequence[Candidate], limits: Mapping[str, float], goals: Mapping[str, Goal]) -> Candidate:
+    def miss(candidate: Candidate) -> float:
+        shares = [0.0]
+        for metric, limit in limits.items():
+            excess = candidate.value(metric) - limit
+            excess = excess if goal_of(metric, goals) == "minimize" else -excess
+            shares.append(excess / (abs(limit) or 1.0))
+        return _last_if_nan(max(shares))
+
+    return min(front, key=lambda candidate: (miss(candidate), candidate.number))
+
+
+def _distances(front: Sequence[Candidate], goals: Mapping[str, Goal], weights: Mapping[str, float]) -> dict[str, float]:
+    costs = np.array([[_cost(candidate, metric, goals) for metric in goals] for candidate in front])
+    best = costs.min(axis=0)
+    # Halves first: the range of two huge values is not itself a number.
+    span = costs.max(axis=0) / 2 - best / 2
+    scaled = np.where(span > 0, (costs / 2 - best / 2) / np.where(span > 0, span, 1.0), 0.0)
+    weighted = scaled * np.array([weights.get(metric, 1.0) for metric in goals])
+    lengths = np.sqrt(np.square(weighted).sum(axis=1))
+    return {candidate.id: float(length) for candidate, length in zip(front, lengths, strict=True)}
+
+
+def _is_worse(candidate: Candidate, than: Candidate, metric: str, goals: Mapping[str, Goal], tolerance: float) -> bool:
+    excess = _cost(candidate, metric, goals) - _cost(than, metric, goals)
+    return not excess <= max(tolerance, 0.0)
+
+
+def _cost(candidate: Candidate, metric: str, goals: Mapping[str, Goal]) -> float:
+    """The value, lower is better."""
+    value = candidate.value(metric)
+    return value if goal_of(metric, goals) == "minimize" else -value
+
+
+def _last_if_nan(value: float) -> float:
+    return value if not math.isnan(value) else math.inf

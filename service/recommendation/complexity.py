@@ -1,0 +1,102 @@
+"""Size against overfitting: the generalization gap by parameter count, and tokens per parameter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from layers.training import step_count
+from service import formatting
+from service.recommendation.choice import LOSS, Candidate
+from service.recommendation.schemas import Complexity, ComplexityPoint, SmallerTrial
+
+GAP = "generalization_gap"
+
+
+def complexity(
+    chosen: Candidate,
+    configuration: Mapping[str, Any],
+    complete: Sequence[tuple[Candidate, bool]],
+    training_tokens: int | None,
+    smaller: SmallerTrial | None,
+) -> Complexity:
+    """`complete` are the sweep's complete trials, each with whether it is on the front."""
+    seen = tokens_seen(configuration.get("training", {}))
+    count = chosen.value("parameter_count")
+    parameters = count if math.isfinite(count) and count > 0 else None
+    gap = chosen.value(GAP)
+    points = [
+        ComplexityPoint(
+            trial=each.id,
+            number=each.number,
+            parameter_count=each.value("parameter_count"),
+            generalization_gap=each.value(GAP),
+            validation_loss=each.value(LOSS),
+            on_front=on_front,
+        )
+        for each, on_front in complete
+        if all(math.isfinite(each.value(name)) for name in ("parameter_count", GAP, LOSS))
+    ]
+    found = Complexity(
+        parameter_count=parameters,
+        training_tokens=training_tokens,
+        tokens_seen=seen,
+        epochs=seen / training_tokens if seen and training_tokens else None,
+        tokens_per_parameter=training_tokens / parameters if training_tokens and parameters else None,
+        generalization_gap=gap if math.isfinite(gap) else None,
+        points=sorted(points, key=lambda point: (point.parameter_count, point.number)),
+        smaller=smaller,
+        says=[],
+    )
+    return found.model_copy(update={"says": _says(found)})
+
+
+def tokens_seen(training: Mapping[str, Any]) -> int | None:
+    """Tokens that a training reads, with repetition; None where its length is a time."""
+    if not {"batch_size", "sequence_length"} <= training.keys():
+        return None
+    steps = step_count(training)
+    return None if steps is None else steps * training["batch_size"] * training["sequence_length"]
+
+
+def _says(found: Complexity) -> list[str]:
+    says: list[str] = []
+    if found.tokens_per_parameter is not None and found.parameter_count is not None:
+        says.append(
+            f"{formatting.count(found.parameter_count)} parameters for "
+            f"{formatting.count(found.training_tokens or 0)} distinct training tokens: "
+            f"{found.tokens_per_parameter:.3g} tokens a parameter (about 20 is compute-optimal: Hoffmann et al. 2022)"
+        )
+    if found.epochs is not None:
+        says.append(
+            f"training reads {formatting.count(found.tokens_seen or 0)} tokens, {found.epochs:.2g} passes over the "
+            "training part (up to 4 are nearly as good as fresh data: Muennighoff et al. 2023)"
+        )
+    if found.generalization_gap is not None:
+        loss_rises = found.generalization_gap > 0
+        says.append(
+            f"its generalization gap is {found.generalization_gap:+.4f} nats"
+            + ("" if loss_rises else ": it does not do better on what it was trained on")
+        )
+    correlation = _rank_correlation(found.points)
+    if correlation is not None:
+        grows = "grows" if correlation > 0.3 else "shrinks" if correlation < -0.3 else "does not change clearly"
+        says.append(f"over {len(found.points)} trials the gap {grows} with size (rank correlation {correlation:+.2f})")
+    if found.smaller is not None:
+        says.append(found.smaller.says)
+    else:
+        says.append("no smaller trial is statistically as good")
+    return says
+
+
+def _rank_correlation(points: Sequence[ComplexityPoint]) -> float | None:
+    """Spearman's; None for fewer than five trials, or where one of the two does not vary."""
+    sizes = [point.parameter_count for point in points]
+    gaps = [point.generalization_gap for point in points]
+    if len(points) < 5 or len(set(sizes)) < 2 or len(set(gaps)) < 2:
+        return None
+    return float(np.corrcoef(rankdata(sizes), rankdata(gaps))[0, 1])

@@ -1,0 +1,182 @@
+"""A recommendation with its evidence, as it crosses HTTP. Differences are other - recommended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from service.schemas import LeaderboardRow, Objective, Recommendation, Scalar, Schema
+
+
+class Trade(Schema):
+    """What another trial has of one metric, against the recommended one."""
+
+    metric: str
+    goal: str
+    value: float
+    difference: float
+    share: float | None = Field(description="difference over the recommended trial's value; null where that is 0")
+
+
+class Neighbour(Schema):
+    """The next trial on the front that is better in one objective."""
+
+    trial: LeaderboardRow
+    better_in: str
+    trades: list[Trade]
+    says: str
+
+
+class LimitStep(Schema):
+    """What another limit of a constraint would mean, read off the trials that there are."""
+
+    limit: float | None = Field(description="the constrained value of that trial; null where the limit is no number")
+    trial: LeaderboardRow | None
+    trades: list[Trade]
+    says: str
+
+
+class ConstraintSlack(Schema):
+    constraint: str
+    metric: str | None = Field(description="null where it names several, or parameters")
+    value: float | None
+    limit: float | None
+    slack: float = Field(description="how much is left, in the constraint's unit")
+    slack_share: float | None = Field(description="slack over the limit")
+    tighter: LimitStep
+    looser: LimitStep
+
+
+class SmallerTrial(Schema):
+    """Why a smaller trial is recommended in place of the one that the rule chose."""
+
+    instead_of: LeaderboardRow
+    parameters_saved: int
+    loss_difference_nats: float
+    standard_error_nats: float
+    says: str
+
+
+class Certainty(Schema):
+    """How sure the recommendation is."""
+
+    latency_half_width_share: float | None = Field(
+        description="half of the 95 % interval of the median latency, relative to it"
+    )
+    latency_rebuilt_share: float | None = Field(
+        description="p50 of the trained engine over p50 of the first one, less 1: another build, another process"
+    )
+    validation_standard_error_nats: float | None = Field(description="sampling error of the validation part")
+    seeds: int = Field(description="trainings of this configuration that were scored")
+    seed_spread_nats: float | None = Field(description="standard deviation over seeds; null until it is confirmed")
+    repeats_of_choice: int
+    chosen_again_share: float | None = Field(
+        description="share of repeats, with noise added as it was measured, in which the rule chooses this trial again"
+    )
+    says: list[str]
+
+
+class ComplexityPoint(Schema):
+    trial: str
+    number: int
+    parameter_count: float
+    generalization_gap: float
+    validation_loss: float
+    on_front: bool
+
+
+class Complexity(Schema):
+    """Size against overfitting."""
+
+    parameter_count: float | None
+    training_tokens: int | None = Field(description="of the training part")
+    tokens_seen: int | None = Field(description="steps x batch size x sequence length")
+    epochs: float | None
+    tokens_per_parameter: float | None = Field(description="of the training part")
+    generalization_gap: float | None
+    points: list[ComplexityPoint]
+    smaller: SmallerTrial | None
+    says: list[str]
+
+
+class ParameterDifference(Schema):
+    parameter: str
+    recommended: Scalar | None
+    preset: Scalar | None
+
+
+class StartResult(Schema):
+    """How a start of the sweep did."""
+
+    start: str
+    title: str | None
+    trial: LeaderboardRow
+    trades: list[Trade]
+    says: str
+
+
+class NearestPreset(Schema):
+    preset: str
+    title: str
+    source: str
+    url: str
+    same: int
+    differences: list[ParameterDifference]
+
+
+class Literature(Schema):
+    starts: list[StartResult]
+    nearest: NearestPreset | None
+    says: list[str]
+
+
+class TargetFit(Schema):
+    target: str
+    fits: bool
+    lacks: str | None
+    basis: str = Field(description="how it is known: measured, registered capabilities, or a published table")
+
+
+class Compatibility(Schema):
+    targets: list[TargetFit]
+    says: list[str]
+
+
+class Implication(Schema):
+    kind: str = Field(description="range, warning or note")
+    says: str
+    source: str | None = None
+
+
+class DataEvidence(Schema):
+    """What the dataset's profile implies for a model of it."""
+
+    dataset: str | None
+    parameters_low: float | None
+    parameters_high: float | None
+    implications: list[Implication]
+
+
+class Evidence(Schema):
+    data: DataEvidence
+    constraints: list[ConstraintSlack]
+    complexity: Complexity
+    literature: Literature
+    compatibility: Compatibility
+
+
+class RecommendationDetail(Recommendation):
+    """The recommended trial with the rule, and all that speaks for it."""
+
+    objectives: list[Objective]
+    prefer: list[str]
+    within: list[str]
+    weights: dict[str, float]
+    smaller: SmallerTrial | None = Field(description="set where the overfitting rule put a smaller trial in its place")
+    neighbours: list[Neighbour]
+    certainty: Certainty
+    evidence: Evidence
+    confirmation: dict[str, Any] | None = Field(
+        default=None, description="the newest confirmation of the sweep: GET /v1/sweeps/{id}/confirmations has it whole"
+    )

@@ -1,0 +1,100 @@
+"""What a caller wants of a recommendation: `prefer`, `within` and `weight`, as they stand in a query."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from layers.metrics import METRICS, Goal
+from service.errors import Problem, Unprocessable
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Keep what is at most `amount` worse in `metric` than the front's best: a share of that, or in its unit."""
+
+    metric: str
+    amount: float
+    is_share: bool
+
+    def limit(self, best: float, goal: Goal) -> float:
+        """The worst value that is kept."""
+        room = abs(best) * self.amount if self.is_share else self.amount
+        return best + room if goal == "minimize" else best - room
+
+    def __str__(self) -> str:
+        return f"{self.metric}:{self.amount * 100:g}%" if self.is_share else f"{self.metric}:{self.amount:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How to choose on the front. Empty: the trial nearest to the ideal point."""
+
+    prefer: tuple[str, ...] = ()
+    within: tuple[Within, ...] = ()
+    weights: dict[str, float] = field(default_factory=dict[str, float])
+
+    @classmethod
+    def parse(
+        cls, objectives: Sequence[str], *, prefer: Sequence[str], within: Sequence[str], weight: Sequence[str]
+    ) -> Wishes:
+        """Read a query's values. Raises Unprocessable with each that is wrong and what would be right."""
+        problems: list[Problem] = []
+        for name in prefer:
+            _check_metric(f"/prefer/{name}", name, objectives, problems)
+        limits = [found for text in within if (found := _within(text, objectives, problems)) is not None]
+        weights: dict[str, float] = {}
+        for text in weight:
+            weights |= _weight(text, objectives, problems)
+        if prefer and weight:
+            problems.append(Problem("/weight", "prefer and weight are both given", "give one of them"))
+        if len({limit.metric for limit in limits}) < len(limits):
+            problems.append(Problem("/within", "a metric has two limits", "give one limit a metric"))
+        if weights and sum(weights.values()) == 0:
+            problems.append(Problem("/weight", "all weights are 0", "give one objective a weight above 0"))
+        if problems:
+            detail = "; ".join(f"{each.pointer.strip('/')}: {each.detail}" for each in problems)
+            raise Unprocessable(f"what is wished for cannot be read: {detail}", problems=problems)
+        return cls(tuple(dict.fromkeys(prefer)), tuple(limits), weights)
+
+
+def _check_metric(pointer: str, name: str, objectives: Sequence[str], problems: list[Problem]) -> bool:
+    if name in METRICS:
+        return True
+    remedy = f"an objective ({', '.join(objectives)}) or another metric, such as parameter_count"
+    problems.append(Problem(pointer, f"{name!r} is not a metric", remedy))
+    return False
+
+
+def _within(text: str, objectives: Sequence[str], problems: list[Problem]) -> Within | None:
+    name, separator, amount = text.partition(":")
+    if not _check_metric(f"/within/{text}", name, objectives, problems):
+        return None
+    number = _number(amount.removesuffix("%"))
+    if not separator or number is None:
+        remedy = f"write {name}:1% (of the front's best) or {name}:0.02 (in its unit)"
+        problems.append(Problem(f"/within/{text}", f"{amount!r} is not an amount", remedy))
+        return None
+    is_share = amount.endswith("%")
+    return Within(name, number / 100 if is_share else number, is_share)
+
+
+def _weight(text: str, objectives: Sequence[str], problems: list[Problem]) -> dict[str, float]:
+    name, separator, amount = text.partition(":")
+    if name not in objectives:
+        problems.append(Problem(f"/weight/{text}", f"{name!r} is no objective", f"one of: {', '.join(objectives)}"))
+        return {}
+    number = _number(amount)
+    if not separator or number is None:
+        problems.append(Problem(f"/weight/{text}", f"{amount!r} is not a weight", f"write {name}:2; the others have 1"))
+        return {}
+    return {name: number}
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -1,0 +1,45 @@
+"""/v1/sweeps/{id}/recommendation: which trial to take, by which rule, and all that speaks for it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from sqlalchemy.orm import Session
+
+from service import leaderboards
+from service.problems import documented
+from service.recommendation.recommend import detailed, wishes_of
+from service.recommendation.schemas import RecommendationDetail
+from service.services import GivenServices
+
+router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["recommendations"], responses=documented(404, 422))
+
+Prefer = Annotated[
+    list[str] | None,
+    Query(description="the metric whose best trial is wanted (latency_ms_p50); given again, it decides ties"),
+]
+Within = Annotated[
+    list[str] | None,
+    Query(description="METRIC:1% or METRIC:0.02: only trials of the front at most so much worse than its best"),
+]
+Weight = Annotated[
+    list[str] | None, Query(description="OBJECTIVE:2: how much it counts in the distance; the others count 1")
+]
+
+
+@router.get("/recommendation")
+def get_recommendation(
+    sweep_id: str, services: GivenServices, prefer: Prefer = None, within: Within = None, weight: Weight = None
+) -> RecommendationDetail:
+    """The recommended trial with its configuration, the rule that chose it, its neighbours and its evidence.
+
+    404 while no trial is complete and feasible.
+    """
+
+    def read_it(session: Session) -> RecommendationDetail:
+        sweep = leaderboards.get_sweep(session, sweep_id)
+        wishes = wishes_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
+        return detailed(session, sweep, wishes)
+
+    return services.database.read(read_it)

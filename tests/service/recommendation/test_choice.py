@@ -1,0 +1,219 @@
+"""Properties of the choice over random leaderboards, ties and values that are not numbers included."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import Unprocessable
+from service.recommendation.choice import (
+    Candidate,
+    Choice,
+    NothingWithin,
+    choose,
+    find_smaller,
+    rule_in_words,
+)
+from service.recommendation.wishes import Wishes, Within
+
+GOALS = {"latency_ms_p50": "minimize", "validation_loss": "minimize", "accuracy": "maximize"}
+TWO = {"latency_ms_p50": "minimize", "validation_loss": "minimize"}
+
+# Few distinct values, so that ties are common; and what no measurement should be.
+VALUES = st.one_of(
+    st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0]),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.sampled_from([math.nan, math.inf, -math.inf]),
+)
+
+
+@st.composite
+def leaderboards(draw, names=(*GOALS, "parameter_count")):
+    count = draw(st.integers(1, 12))
+    candidates = []
+    for number in range(count):
+        metrics = {name: draw(VALUES) for name in names if draw(st.integers(0, 9)) > 0}
+        violations = {"c <= 1": draw(st.sampled_from([-1.0, -1.0, 0.0, 0.5, math.nan]))}
+        feasible = draw(st.sampled_from([True, True, True, False]))
+        candidates.append(Candidate(str(number), number, metrics, feasible, violations))
+    return candidates
+
+
+@st.composite
+def wishes(draw):
+    metrics = [*GOALS, "parameter_count"]
+    prefer = tuple(draw(st.lists(st.sampled_from(metrics), max_size=2, unique=True)))
+    within = tuple(
+        Within(metric, draw(st.sampled_from([0.0, 0.01, 0.5, 2.0])), draw(st.booleans()))
+        for metric in draw(st.lists(st.sampled_from(metrics), max_size=2, unique=True))
+    )
+    weights = {} if prefer else {metric: draw(st.sampled_from([0.0, 1.0, 5.0])) for metric in list(GOALS)[:1]}
+    return Wishes(prefer, within, weights)
+
+
+def chosen_by(candidates, goals, wish) -> Choice | None:
+    try:
+        return choose(candidates, goals, wish)
+    except NothingWithin:
+        return None
+
+
+def dominates(one: Candidate, other: Candidate, goals) -> bool:
+    signs = {name: 1 if goal == "minimize" else -1 for name, goal in goals.items()}
+    pairs = [(signs[name] * one.value(name), signs[name] * other.value(name)) for name in goals]
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def is_able(candidate: Candidate, goals) -> bool:
+    kept = all(violation <= 0 for violation in candidate.violations.values())
+    return candidate.feasible and kept and all(math.isfinite(candidate.value(name)) for name in goals)
+
+
+@given(leaderboards(), wishes())
+def test_no_constraint_is_broken_and_nothing_dominates_the_choice(candidates, wish):
+    choice = chosen_by(candidates, GOALS, wish)
+    if choice is None:
+        return
+    chosen = choice.chosen
+    assert is_able(chosen, GOALS)
+    assert not any(dominates(other, chosen, GOALS) for other in candidates if is_able(other, GOALS))
+
+
+@given(leaderboards())
+def test_there_is_a_choice_exactly_when_some_trial_is_able(candidates):
+    able = [candidate for candidate in candidates if is_able(candidate, GOALS)]
+    assert (choose(candidates, GOALS, Wishes()) is not None) == bool(able)
+
+
+@given(leaderboards(), wishes())
+def test_within_keeps_what_is_at_most_so_much_worse_than_the_fronts_best(candidates, wish):
+    choice = chosen_by(candidates, GOALS, wish)
+    if choice is None:
+        return
+    for within in wish.within:
+        goal = GOALS.get(within.metric, "minimize")
+        sign = 1 if goal == "minimize" else -1
+        best = min(sign * value for each in choice.front if math.isfinite(value := each.value(within.metric)))
+        room = abs(best) * within.amount if within.is_share else within.amount
+        assert sign * choice.chosen.value(within.metric) <= best + room
+
+
+@given(leaderboards(), wishes(), st.sampled_from([*GOALS, "parameter_count"]))
+def test_prefer_takes_the_best_of_what_is_within(candidates, wish, metric):
+    choice = chosen_by(candidates, GOALS, Wishes((metric,), wish.within))
+    if choice is None:
+        return
+    sign = 1 if GOALS.get(metric, "minimize") == "minimize" else -1
+    values = [sign * value for each in choice.kept if not math.isnan(value := each.value(metric))]
+    if values:
+        assert sign * choice.chosen.value(metric) == min(values)
+
+
+@given(leaderboards(), st.integers(0, 2))
+def test_a_looser_limit_never_costs_what_is_preferred(candidates, amount):
+    def preferred(room: float) -> float | None:
+        wish = Wishes(("latency_ms_p50",), (Within("validation_loss", room, False),))
+        choice = chosen_by(candidates, TWO, wish)
+        return None if choice is None else choice.chosen.value("latency_ms_p50")
+
+    tight, loose = preferred(amount), preferred(amount + 1.0)
+    assert (tight is None) == (loose is None)
+    if tight is not None:
+        assert loose <= tight
+
+
+@given(leaderboards())
+def test_an_objective_with_all_the_weight_decides(candidates):
+    choice = chosen_by(candidates, TWO, Wishes(weights={"latency_ms_p50": 1.0, "validation_loss": 0.0}))
+    if choice is not None:
+        assert choice.chosen.value("latency_ms_p50") == min(each.value("latency_ms_p50") for each in choice.front)
+
+
+@given(leaderboards(), wishes(), st.randoms())
+def test_the_order_of_the_rows_does_not_matter(candidates, wish, source):
+    shuffled = list(candidates)
+    source.shuffle(shuffled)
+    one, other = chosen_by(candidates, GOALS, wish), chosen_by(shuffled, GOALS, wish)
+    assert (one and one.chosen.id) == (other and other.chosen.id)
+
+
+@given(leaderboards(), wishes(), st.one_of(st.none(), st.floats(0, 2)), st.floats(0, 0.5))
+def test_a_dominated_trial_is_named_only_for_being_smaller_and_as_good(candidates, wish, error, noise):
+    choice = chosen_by(candidates, GOALS, wish)
+    if choice is None:
+        return
+    smaller = find_smaller(choice, candidates, GOALS, lambda one, other: error, lambda one, other, metric: noise)
+    if smaller is None:
+        return
+    named, before = smaller.candidate, choice.chosen
+    assert smaller.instead_of is before
+    assert named.keeps_constraints
+    assert named.value("parameter_count") < before.value("parameter_count")
+    assert named.value("validation_loss") - before.value("validation_loss") <= error
+    assert named.value("latency_ms_p50") <= before.value("latency_ms_p50") + noise
+    assert named.value("accuracy") >= before.value("accuracy") - noise
+    for within in wish.within:
+        sign = 1 if GOALS.get(within.metric, "minimize") == "minimize" else -1
+        assert sign * named.value(within.metric) <= sign * choice.limits[within.metric]
+
+
+def test_the_smallest_of_those_as_good_is_named():
+    big = Candidate("0", 0, {"latency_ms_p50": 1.0, "validation_loss": 1.0, "parameter_count": 1000})
+    middle = Candidate("1", 1, {"latency_ms_p50": 1.0, "validation_loss": 1.01, "parameter_count": 500})
+    small = Candidate("2", 2, {"latency_ms_p50": 1.0, "validation_loss": 1.04, "parameter_count": 100})
+    slow = Candidate("3", 3, {"latency_ms_p50": 1.2, "validation_loss": 1.0, "parameter_count": 50})
+    choice = choose([big, middle, small, slow], TWO, Wishes())
+    assert choice is not None
+    assert choice.chosen is big
+
+    def named(error: float | None, noise: float = 0.0) -> str | None:
+        found = find_smaller(choice, [big, middle, small, slow], TWO, lambda a, b: error, lambda a, b, metric: noise)
+        return found and found.candidate.id
+
+    assert named(0.05) == "2"
+    assert named(0.02) == "1"
+    assert named(0.001) is None
+    assert named(None) is None, "where the error is not known, nothing is as good"
+    assert named(0.05, noise=0.3) == "3"
+
+
+def test_limits_that_nothing_keeps_name_the_closest_trial():
+    fast = Candidate("0", 0, {"latency_ms_p50": 1.0, "validation_loss": 4.0})
+    good = Candidate("1", 1, {"latency_ms_p50": 4.0, "validation_loss": 1.0})
+    wish = Wishes(within=(Within("latency_ms_p50", 0.1, True), Within("validation_loss", 1.0, False)))
+    with pytest.raises(NothingWithin) as nothing:
+        choose([fast, good], TWO, wish)
+    assert nothing.value.closest is fast
+    assert nothing.value.limits == {"latency_ms_p50": pytest.approx(1.1), "validation_loss": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"prefer": ["speed"]}, "'speed' is not a metric"),
+        ({"within": ["validation_loss"]}, "is not an amount"),
+        ({"within": ["validation_loss:-1%"]}, "is not an amount"),
+        ({"within": ["validation_loss:nan"]}, "is not an amount"),
+        ({"within": ["validation_loss:1%", "validation_loss:2%"]}, "two limits"),
+        ({"weight": ["parameter_count:2"]}, "is no objective"),
+        ({"weight": ["latency_ms_p50:0"]}, "all weights are 0"),
+        ({"weight": ["latency_ms_p50:x"]}, "is not a weight"),
+        ({"prefer": ["latency_ms_p50"], "weight": ["latency_ms_p50:2"]}, "both given"),
+    ],
+)
+def test_wishes_that_cannot_be_read_are_refused_with_a_remedy(query, said):
+    given = {"prefer": [], "within": [], "weight": []} | query
+    with pytest.raises(Unprocessable, match=said) as refused:
+        Wishes.parse(list(TWO), **given)
+    assert all(problem.pointer and problem.remedy for problem in refused.value.problems)
+
+
+def test_the_rule_says_what_was_wished():
+    wish = Wishes.parse(list(TWO), prefer=["latency_ms_p50"], within=["validation_loss:1%"], weight=[])
+    assert "best latency_ms_p50" in rule_in_words(wish)
+    assert "validation_loss:1%" in rule_in_words(wish)
+    weighted = Wishes.parse(list(TWO), prefer=[], within=[], weight=["latency_ms_p50:3"])
+    assert "latency_ms_p50 3" in rule_in_words(weighted)

@@ -1,0 +1,201 @@
+"""/v1/sweeps/{id}/recommendation over rows: the choice, and the evidence that comes with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from layers import model as models
+from layers.training import complete_inference, complete_training
+from service.ids import new_id
+from service.models import Dataset, Sweep
+from tests.service.sweep_rows import TARGET, add_measurement, add_sweep, add_trial, add_worker, rank
+
+QUALITIES = ((1.0, 5.0), (2.0, 4.0), (1.5, 6.0), (4.0, 1.0), (2.0, 4.0))
+"""Latency and loss by trial number: rank 1 is 0, 1, 3, 4; rank 2 is 2."""
+
+
+def configuration(num_layers: int) -> dict:
+    inference = complete_inference({"batch_size": 8, "sequence_length": 64})
+    model = {"num_layers": num_layers, "hidden_size": 64, "attention.num_attention_heads": 4}
+    facts = {"vocabulary_size": 64, "sequence_length": 64}
+    return {
+        "task": "causal_lm",
+        "model": models.complete("causal_lm", model, facts),
+        "training": complete_training({"steps": 200}, inference),
+        "inference": inference,
+    }
+
+
+def losses(values) -> dict:
+    return {"validation": {"loss_sums": [10.0 * value for value in values], "weight_sums": [10.0] * len(values)}}
+
+
+@pytest.fixture
+def sweep(client, services) -> str:
+    def fill(session):
+        sweep = add_sweep(session, document={"constraints": ["latency_ms_p50 <= 5", "validation_loss <= 7"]})
+        trials = []
+        for number, (latency, loss) in enumerate(QUALITIES):
+            metrics = {"latency_ms_p50": latency, "validation_loss": loss, "parameter_count": 1000.0 - number}
+            metrics["generalization_gap"] = 0.1 * number
+            violations = {"latency_ms_p50 <= 5": latency - 5, "validation_loss <= 7": loss - 7}
+            trials.append(
+                add_trial(
+                    session, sweep, number, metrics, violations=violations, configuration=configuration(number + 1)
+                )
+            )
+            add_measurement(session, trials[-1], "latency_first", {"latency_ms_p50": latency * 1.02})
+            add_measurement(session, trials[-1], "loss_blocks", losses(np.linspace(loss - 0.1, loss + 0.1, 9)))
+        broken = {"latency_ms_p50 <= 5": 1.0, "validation_loss <= 7": -6.9}
+        metrics = {"latency_ms_p50": 6.0, "validation_loss": 0.1, "parameter_count": 5000.0}
+        trials.append(add_trial(session, sweep, 5, metrics, feasible=False, violations=broken))
+        add_trial(
+            session,
+            sweep,
+            6,
+            {"latency_ms_p50": 9.0},
+            state="infeasible",
+            feasible=False,
+            violations={"latency_ms_p50 <= 5": 4.0},
+        )
+        rank(session, sweep, trials)
+        return sweep.id
+
+    return services.database.write(fill)
+
+
+def recommended(client, sweep, **params):
+    answer = client.get(f"/v1/sweeps/{sweep}/recommendation", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_the_nearest_to_the_ideal_point_is_recommended(client, sweep):
+    # Scaled to the front's range: trial 0 is (0, 1), trials 1 and 4 are (1/3, 3/4), trial 3 is (1, 0).
+    # 1 and 4 are nearest and equal; 4 has fewer parameters.
+    found = recommended(client, sweep)
+    assert found["trial"]["number"] == 4
+    assert found["configuration"]["model"]["num_layers"] == 5
+    assert found["final"] is False
+    assert "nearest to the ideal point" in found["rule"]
+    assert found["smaller"] is None
+
+
+def test_prefer_and_within_change_it_as_they_say(client, sweep):
+    assert recommended(client, sweep, prefer="latency_ms_p50")["trial"]["number"] == 0
+    assert recommended(client, sweep, prefer="validation_loss")["trial"]["number"] == 3
+    within = recommended(client, sweep, prefer="latency_ms_p50", within="validation_loss:3")
+    assert within["trial"]["number"] == 4
+    assert within["within"] == ["validation_loss:3"]
+    assert recommended(client, sweep, weight="latency_ms_p50:10")["trial"]["number"] == 0
+
+
+def test_wishes_that_nothing_meets_say_what_comes_closest(client, sweep):
+    params = {"within": ["validation_loss:1%", "latency_ms_p50:1%"]}
+    answer = client.get(f"/v1/sweeps/{sweep}/recommendation", params=params)
+    assert answer.status_code == 422
+    assert {each["pointer"] for each in answer.json()["errors"]} == {
+        "/within/validation_loss",
+        "/within/latency_ms_p50",
+    }
+    assert "the closest, has" in answer.json()["errors"][0]["detail"]
+
+
+def test_slack_and_what_other_limits_would_buy(client, sweep):
+    latency, loss = recommended(client, sweep)["evidence"]["constraints"]
+    assert (latency["metric"], latency["value"], latency["limit"], latency["slack"]) == (
+        "latency_ms_p50",
+        2.0,
+        5.0,
+        3.0,
+    )
+    assert latency["slack_share"] == pytest.approx(0.6)
+    assert latency["tighter"]["trial"]["number"] == 0
+    assert latency["looser"]["trial"]["number"] == 5
+    assert latency["looser"]["limit"] == 6.0
+    assert "would join the front" in latency["looser"]["says"]
+    assert loss["tighter"]["trial"]["number"] == 3
+    assert "no measured trial is excluded" in loss["looser"]["says"]
+
+
+def test_neighbours_say_what_they_trade(client, sweep):
+    found = {each["better_in"]: each for each in recommended(client, sweep)["neighbours"]}
+    assert found["latency_ms_p50"]["trial"]["number"] == 0
+    assert found["validation_loss"]["trial"]["number"] == 3
+    trades = {each["metric"]: each["difference"] for each in found["validation_loss"]["trades"]}
+    assert trades == {"latency_ms_p50": 2.0, "validation_loss": -3.0, "parameter_count": 1.0}
+
+
+def test_certainty_states_its_noise(client, sweep):
+    found = recommended(client, sweep)["certainty"]
+    assert found["latency_rebuilt_share"] == pytest.approx(1 / 1.02 - 1)
+    assert found["validation_standard_error_nats"] > 0
+    assert found["seeds"] == 1
+    assert found["seed_spread_nats"] is None
+    assert 0 < found["chosen_again_share"] <= 1
+    assert any(":confirm" in line for line in found["says"])
+
+
+def test_complexity_shows_the_gap_by_size(client, sweep):
+    found = recommended(client, sweep)["evidence"]["complexity"]
+    assert [point["number"] for point in found["points"]] == [4, 3, 2, 1, 0]
+    assert found["generalization_gap"] == pytest.approx(0.4)
+    assert any("shrinks with size" in line for line in found["says"])
+
+
+def test_a_smaller_trial_that_is_as_good_takes_its_place_and_says_why(client, services):
+    def fill(session):
+        sweep = add_sweep(session)
+        hardness = np.random.default_rng(0).normal(2.0, 0.3, 20)
+        trials = []
+        for number, (size, extra) in enumerate(((1e6, 0.0), (1e5, 0.001), (1e4, 0.5))):
+            # The paired differences average `extra`, with a standard error of about 0.005.
+            blocks = hardness + extra + (0.02 * (-1.0) ** np.arange(20) if number else 0.0)
+            metrics = {"latency_ms_p50": 1.0, "validation_loss": float(blocks.mean()), "parameter_count": size}
+            trials.append(add_trial(session, sweep, number, metrics, configuration=configuration(2)))
+            add_measurement(session, trials[-1], "loss_blocks", losses(blocks.tolist()))
+        rank(session, sweep, trials)
+        return sweep.id
+
+    found = recommended(client, services.database.write(fill))
+    assert found["trial"]["number"] == 1
+    assert found["trial"]["on_front"] is False
+    assert found["smaller"]["instead_of"]["number"] == 0
+    assert found["smaller"]["parameters_saved"] == 900_000
+    assert "in place of trial 0" in found["smaller"]["says"]
+
+
+def test_what_the_data_implies_and_where_it_builds(client, services, sweep):
+    def fill(session):
+        add_worker(session)
+        dataset = Dataset(
+            id=new_id(),
+            name="letters",
+            task="causal_lm",
+            tokenizer="char",
+            sha256="a" * 64,
+            size_bytes=1,
+            facts={"vocabulary_size": 64},
+            parts={"training": {"tokens": 1_000_000}, "validation": {"tokens": 5_000}},
+            profile={
+                "baselines_nats": {"uniform": 4.2, "5-gram": 1.8},
+                "lines": {"validation_in_training_share": 0.2, "duplicate_share": 0.1},
+            },
+            created_at=0.0,
+        )
+        session.add(dataset)
+        session.flush()
+        row = session.get(Sweep, sweep)
+        row.dataset_id, row.target_key = dataset.id, TARGET["key"]
+
+    services.database.write(fill)
+    evidence = recommended(client, sweep)["evidence"]
+    data = evidence["data"]
+    assert data["parameters_low"] == 50_000
+    assert data["parameters_high"] == pytest.approx(1e6 * 1.8 / np.log(2) / 3.6)
+    said = " ".join(each["says"] for each in data["implications"])
+    for part in ("20.0% of the validation", "rough estimate", "--test 0.1"):
+        assert part in said
+    assert all(each["source"] for each in data["implications"] if each["kind"] == "range")
+    assert evidence["complexity"]["tokens_per_parameter"] == pytest.approx(1e6 / 996)
