@@ -16,6 +16,7 @@ from service.db import Database
 from service.guard import Guard
 from service.notifications import Notifications
 from service.routes import (
+    analyses,
     catalog,
     datasets,
     events,
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         datasets,
         leaderboards,
         recommendations,
+        analyses,
         catalog,
         leases,
         workers,

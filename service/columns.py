@@ -27,6 +27,8 @@ Indices = NDArray[np.intp]
 
 MAX_TRIALS = 400_000
 """Of all sweeps together that stay in memory; the one in use always does."""
+MAX_PARTS = 100
+"""Of what was calculated from the columns of one version of a sweep."""
 _STATE_EVENTS = ("trial.queued", "trial.running", "trial.ended")
 _FACTS = (Trial.id, Trial.number, Trial.state, Trial.pareto_rank, Trial.feasible, Trial.ended_at)
 
@@ -102,6 +104,8 @@ class Columns:
     def once(self, key: Any, calculate: Callable[[], T]) -> T:
         """What `calculate` returns, calculated once for these trials."""
         if key not in self._parts:
+            if len(self._parts) >= MAX_PARTS:
+                self._parts.clear()
             self._parts[key] = calculate()
         return self._parts[key]
 

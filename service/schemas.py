@@ -275,6 +275,68 @@ class Recommendation(Schema):
     final: bool = Field(description="false while the sweep is still going")
 
 
+class ColumnSample(Schema):
+    """Metrics and parameters of measured trials, a list each, in the order of the trials' numbers."""
+
+    sweep: str
+    total: int = Field(description="measured trials that have all these metrics; fewer may be listed")
+    trial: list[str]
+    number: list[int]
+    state: list[TrialState]
+    rank: list[int | None]
+    feasible: list[bool] = Field(description="complete, and no constraint is broken")
+    values: dict[str, list[Scalar | None]]
+
+
+class HypervolumeStep(Schema):
+    trials: int = Field(description="how many feasible trials were complete then")
+    number: int = Field(description="the trial that raised it")
+    ended_at: Timestamp
+    share: float
+
+
+class Hypervolume(Schema):
+    """The share of the box between the front's best values and `reference` that the trials so far dominate."""
+
+    sweep: str
+    objectives: list[Objective]
+    reference: dict[str, float] = Field(description="the worst value of the front, and a tenth of its range beyond")
+    trials: int
+    steps: list[HypervolumeStep]
+
+
+class Importance(Schema):
+    """PED-ANOVA: how differently a parameter's values are spread among the best tenth and among all trials."""
+
+    sweep: str
+    trials: int = Field(description="trials that it was calculated from")
+    total: int = Field(description="feasible complete trials of the sweep")
+    fewest_trials: int = Field(description="with fewer, `objectives` is empty")
+    objectives: dict[str, dict[str, float]] = Field(description="objective -> parameter -> share; they add up to 1")
+
+
+class EffectLevel(Schema):
+    """One value of the parameter, or the range from `low` to `high`."""
+
+    low: Scalar
+    high: Scalar
+    trials: int
+    best: float
+    quartile_1: float
+    median: float
+    quartile_3: float
+
+
+class Effect(Schema):
+    """A metric of the feasible complete trials by the value of one parameter."""
+
+    sweep: str
+    parameter: str
+    metric: str
+    trials: int
+    levels: list[EffectLevel]
+
+
 # --- datasets -------------------------------------------------------------------------------------------------------
 
 

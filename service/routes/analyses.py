@@ -1,0 +1,121 @@
+"""/v1/sweeps/{id}/columns, /hypervolume, /importance and /effect: what the pictures of a sweep show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, TypeVar
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from layers.metrics import METRICS
+from service import effects, hypervolume, importance, leaderboards, samples, schemas
+from service.columns import Columns
+from service.errors import Unprocessable
+from service.models import Sweep
+from service.problems import documented
+from service.routes import conditional
+from service.routes.conditional import IfNoneMatch, Prefer
+from service.services import GivenServices, Services
+
+router = APIRouter(
+    prefix="/v1/sweeps/{sweep}", tags=["analyses"], responses={**documented(404, 422), **conditional.NOT_MODIFIED}
+)
+
+Answer = TypeVar("Answer", bound=BaseModel)
+Name = Annotated[str, Query(max_length=200)]
+
+
+async def _answer(
+    request: Request,
+    services: Services,
+    sweep_id: str,
+    names: Callable[[Sweep], Iterable[str]],
+    analyse: Callable[[Columns, Sweep], Answer],
+) -> Response:
+    """What `analyse` makes of these columns of the sweep; calculated once for each version of them."""
+
+    def load(session: Session) -> BaseModel:
+        sweep = leaderboards.get_sweep(session, sweep_id)
+        columns = services.columns.of(session, sweep, names(sweep))
+        return columns.once(str(request.url.query) + request.url.path, lambda: analyse(columns, sweep))
+
+    return await conditional.of_sweep(request, services, sweep_id, load, conditional.json_response)
+
+
+@router.get("/columns", response_model=schemas.ColumnSample)
+async def get_columns(
+    sweep: str,
+    request: Request,
+    services: GivenServices,
+    name: Annotated[list[str], Query(min_length=1, max_length=40, description="metrics and parameters")],
+    limit: Annotated[int, Query(ge=1, le=5000, description="most trials: the front, the rest evenly")] = 2000,
+    if_none_match: IfNoneMatch = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Metrics and parameters of the measured trials as lists: the whole front, the rest evenly thinned."""
+
+    def names(row: Sweep) -> list[str]:
+        samples.check_names(row, name)
+        return name
+
+    return await _answer(
+        request, services, sweep, names, lambda columns, row: samples.sample(columns, row, name, limit)
+    )
+
+
+@router.get("/hypervolume", response_model=schemas.Hypervolume)
+async def get_hypervolume(
+    sweep: str,
+    request: Request,
+    services: GivenServices,
+    if_none_match: IfNoneMatch = None,
+    prefer: Prefer = None,
+) -> Response:
+    """How the front grew, trial by trial: the dominated share of the space of objectives."""
+    return await _answer(request, services, sweep, _objectives, hypervolume.history)
+
+
+@router.get("/importance", response_model=schemas.Importance)
+async def get_importance(
+    sweep: str,
+    request: Request,
+    services: GivenServices,
+    if_none_match: IfNoneMatch = None,
+    prefer: Prefer = None,
+) -> Response:
+    """How much each open parameter matters to each objective (PED-ANOVA), over at most 1,000 trials."""
+
+    def names(row: Sweep) -> list[str]:
+        return [*_objectives(row), *row.space.get("open_parameters", [])]
+
+    return await _answer(request, services, sweep, names, importance.importance)
+
+
+@router.get("/effect", response_model=schemas.Effect)
+async def get_effect(
+    sweep: str,
+    parameter: Name,
+    metric: Name,
+    request: Request,
+    services: GivenServices,
+    if_none_match: IfNoneMatch = None,
+    prefer: Prefer = None,
+) -> Response:
+    """A metric's quartiles and best value by the values of one parameter."""
+
+    def names(row: Sweep) -> list[str]:
+        if metric not in METRICS:
+            raise Unprocessable(f"metric={metric!r} is not a metric: choose from {', '.join(METRICS)}")
+        if parameter not in (known := leaderboards.parameter_names(row)):
+            raise Unprocessable(f"parameter={parameter!r} is not one of this sweep's: {', '.join(known)}")
+        return [parameter, metric]
+
+    return await _answer(
+        request, services, sweep, names, lambda columns, row: effects.effect(columns, row, parameter, metric)
+    )
+
+
+def _objectives(sweep: Sweep) -> list[str]:
+    return [objective["metric"] for objective in sweep.objectives]
