@@ -165,7 +165,7 @@ class Client:
         return list(self.pages("/v1/datasets"))
 
     def dataset(self, dataset: str) -> DatasetDetailRecord:
-        """One dataset, by id or name, with its profile: sizes, and baselines in nats that a model must beat."""
+        """One dataset, by id or name, with its profile: sizes, and baselines that a model must beat."""
         return self.transport.json("GET", f"/v1/datasets/{_segment(dataset)}")
 
     def add_dataset(
@@ -174,22 +174,28 @@ class Client:
         file: str | os.PathLike[str] | bytes,
         *,
         task: str = "causal_lm",
-        tokenizer: str = "byte",
+        tokenizer: str | None = None,
+        target_tokenizer: str | None = None,
         validation: float = 0.1,
         test: float = 0.0,
     ) -> DatasetDetailRecord:
-        """Register a text as a dataset: a path, or the bytes themselves.
+        """Register a file as a dataset: a path, or the bytes themselves.
 
-        `tokenizer` is "byte" or "char"; `validation` and `test` are the shares at the text's end that are kept apart.
-        The test part is never shown to a sweep. The same content under the same name again is no error.
+        causal_lm: a text, `tokenizer` "byte" (default) or "char". classification: CSV with a column `label` and one
+        column a token, or NPZ with `tokens` and `labels`. seq2seq: lines of a source, a tab and its target; `tokenizer`
+        (of sources) and `target_tokenizer` are "char" (default) or "whitespace".
+        `validation` and `test` are the shares that are kept apart. The test part is never shown to a sweep. The same
+        content under the same name again is no error.
         """
-        fields = {
+        given = {
             "name": name,
             "task": task,
             "tokenizer": tokenizer,
+            "target_tokenizer": target_tokenizer,
             "validation": f"{validation:g}",
             "test": f"{test:g}",
         }
+        fields = {field: value for field, value in given.items() if value is not None}
         if isinstance(file, bytes):
             return self._upload(fields, name, file)
         try:

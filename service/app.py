@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from service import idempotency, problems
-from service.datasets import register_builtins
+from service.builtins import register_builtins
 from service.db import Database
 from service.guard import Guard
 from service.notifications import Notifications

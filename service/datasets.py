@@ -1,70 +1,46 @@
 """Datasets: registered once, cut into parts that never change, kept as NPZ files named by the hash of their content.
 
-Layout below the data folder: `datasets/<sha256>/<part>.npz`. A sweep's attempt is given training and validation;
-the test part is held back.
+A sweep's attempt is given training and validation; the test part is held back.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-import shutil
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from pydoc_data.topics import topics
-from typing import IO, Any, Literal
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service import schemas
+from service.content import Content
 from service.db import Database, now
 from service.errors import Conflict, NotFound, Unprocessable
 from service.ids import new_id
 from service.models import Dataset, Sweep
-from service.profiles import text_profile
 from service.settings import Settings
-from service.texts import TOKENIZERS, Fractions, Text, Tokenizer, read_text
+from service.stored_parts import content_hash, folder, is_stored, remove, store
 
 PROJECT = "default"
-PART_NAMES = ("training", "validation", "test")
 OfferedPart = Literal["training", "validation"]
 """The parts that leave the service."""
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-TASKS = ("causal_lm",)
-"""What a text can be registered for."""
 
 
-def register_text(
-    database: Database,
-    settings: Settings,
-    path: Path,
-    *,
-    name: str,
-    task: str = "causal_lm",
-    tokenizer: str = "byte",
-    fractions: Fractions,
-    builtin: bool = False,
+def register(
+    database: Database, settings: Settings, content: Content, *, name: str, size_bytes: int, builtin: bool = False
 ) -> tuple[schemas.DatasetDetail, bool]:
-    """Register the text file at `path` under `name`; True when it is new.
+    """Register what a file held under `name`; True when it is new.
 
     The same content under the same name is the dataset that is there already. Raises Conflict when the name belongs to
-    other content, Unprocessable when the name, the task, the tokenizer, the fractions or the text will not do.
+    other content, Unprocessable when it will not do.
     """
     check_name(name)
-    if task not in TASKS:
-        raise Unprocessable(f"task={task!r}: a text file is registered for {' or '.join(TASKS)}")
-    text = read_text(path, _tokenizer(tokenizer), fractions)
-    digest = content_hash(task, text.facts, text.parts)
-    parts = _store(settings.data_dir, digest, text.parts)
-    profile = text_profile(text.parts, text.vocabulary, text.vocabulary_size)
-    size_bytes = path.stat().st_size
+    digest = content_hash(content)
+    parts = store(settings.data_dir, digest, content)
+    profile = content.profile()
 
     def insert(session: Session) -> tuple[schemas.DatasetDetail, bool]:
         known = find(session, name)
@@ -79,12 +55,12 @@ def register_text(
             id=new_id(),
             project=PROJECT,
             name=name,
-            task=task,
-            tokenizer=tokenizer,
+            task=content.task,
+            tokenizer=content.tokenizer,
             builtin=builtin,
             sha256=digest,
             size_bytes=size_bytes,
-            facts=text.facts,
+            facts=dict(content.facts),
             parts=parts,
             profile=profile,
             created_at=now(session),
@@ -98,27 +74,10 @@ def register_text(
     except IntegrityError:
         # Somebody took the name between our look and our insert: now it is found.
         answer = database.write(insert)
-    if not _is_stored(settings.data_dir, digest, parts):
+    if not is_stored(settings.data_dir, digest, parts):
         # The same content was deleted meanwhile, with its files.
-        _store(settings.data_dir, digest, text.parts)
+        store(settings.data_dir, digest, content)
     return answer
-
-
-def register_builtins(database: Database, settings: Settings) -> None:
-    """Register what every installation has: `python-topics`, the English of the running Python's own help.
-
-    Called at every start. The text differs a little between Python releases: what was registered first stays.
-    """
-    known = database.read(lambda session: _builtin_digest(session, "python-topics"))
-    if known is not None and _is_stored(settings.data_dir, *known):
-        return
-    with tempfile.NamedTemporaryFile(dir=uploads_folder(settings)) as file:
-        _write_topics(file)
-        fractions = Fractions(validation=0.1)
-        if known is None:
-            register_text(database, settings, Path(file.name), name="python-topics", fractions=fractions, builtin=True)
-            return
-        _restore(settings, known[0], read_text(Path(file.name), "byte", fractions))
 
 
 def check_name(name: str) -> None:
@@ -158,7 +117,7 @@ def page(session: Session, after: str | None, size: int) -> tuple[list[Dataset],
 def content_path(session: Session, settings: Settings, key: str, part: OfferedPart) -> tuple[Path, str]:
     """The NPZ file of a part, and its hash. Raises NotFound when there is no such dataset or its file is gone."""
     row = get(session, key)
-    path = _folder(settings.data_dir, row.sha256) / f"{part}.npz"
+    path = folder(settings.data_dir, row.sha256) / f"{part}.npz"
     if not path.is_file():
         raise NotFound(
             f"the {part} part of dataset {row.name!r} is not in the service's data folder: register its file again"
@@ -169,7 +128,7 @@ def content_path(session: Session, settings: Settings, key: str, part: OfferedPa
 def delete(database: Database, settings: Settings, key: str) -> None:
     """Delete a dataset, and its files unless another shares them. Raises Conflict when it is built in or in use."""
 
-    def remove(session: Session) -> str | None:
+    def remove_row(session: Session) -> str | None:
         row = get(session, key)
         if row.builtin:
             raise Conflict(f"{row.name!r} is built in and stays")
@@ -181,16 +140,16 @@ def delete(database: Database, settings: Settings, key: str) -> None:
         sharing = session.scalar(select(func.count()).select_from(Dataset).where(Dataset.sha256 == row.sha256))
         return None if sharing else row.sha256
 
-    orphan = database.write(remove)
+    orphan = database.write(remove_row)
     if orphan is not None:
-        shutil.rmtree(_folder(settings.data_dir, orphan), ignore_errors=True)
+        remove(settings.data_dir, orphan)
 
 
 def uploads_folder(settings: Settings) -> Path:
     """Where files are kept while they arrive: on the volume of the data, which has the room that /tmp may lack."""
-    folder = Path(settings.data_dir) / "uploads"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    uploads = Path(settings.data_dir) / "uploads"
+    uploads.mkdir(parents=True, exist_ok=True)
+    return uploads
 
 
 def to_schema(row: Dataset) -> schemas.Dataset:
@@ -199,74 +158,3 @@ def to_schema(row: Dataset) -> schemas.Dataset:
 
 def to_detail(row: Dataset) -> schemas.DatasetDetail:
     return schemas.DatasetDetail.model_validate(row)
-
-
-def content_hash(task: str, facts: Mapping[str, Any], parts: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 over the task, the facts and every part's name, type, shape and little-endian bytes."""
-    digest = hashlib.sha256(json.dumps([task, facts], sort_keys=True).encode())
-    for part in PART_NAMES:
-        if part in parts:
-            array = np.ascontiguousarray(parts[part], dtype=parts[part].dtype.newbyteorder("<"))
-            digest.update(f"\0{part} {array.dtype.str} {array.shape}\0".encode())
-            digest.update(array.data)
-    return digest.hexdigest()
-
-
-def _tokenizer(name: str) -> Tokenizer:
-    for each in TOKENIZERS:
-        if each == name:
-            return each
-    raise Unprocessable(f"tokenizer={name!r}: choose {' or '.join(TOKENIZERS)}")
-
-
-def _folder(data_dir: Path | str, digest: str) -> Path:
-    return Path(data_dir) / "datasets" / digest
-
-
-def _store(data_dir: Path | str, digest: str, parts: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Write the parts as NPZ files, all or nothing; answer each part's size and its file's hash."""
-    folder = _folder(data_dir, digest)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="incoming-") as incoming:
-        described: dict[str, Any] = {}
-        for part, tokens in parts.items():
-            path = Path(incoming) / f"{part}.npz"
-            np.savez(path, allow_pickle=False, tokens=tokens)
-            described[part] = {"tokens": len(tokens), "sha256": _file_hash(path)}
-        complete = Path(incoming) / "complete"
-        complete.mkdir()
-        for part in parts:
-            (Path(incoming) / f"{part}.npz").rename(complete / f"{part}.npz")
-        try:
-            complete.replace(folder)
-        except OSError:
-            # The folder is there: the same content, registered before or at this very moment.
-            if not _is_stored(data_dir, digest, described):
-                shutil.rmtree(folder, ignore_errors=True)
-                complete.replace(folder)
-    return described
-
-
-def _is_stored(data_dir: Path | str, digest: str, parts: Mapping[str, Any]) -> bool:
-    return all((_folder(data_dir, digest) / f"{part}.npz").is_file() for part in parts)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _builtin_digest(session: Session, name: str) -> tuple[str, dict[str, Any]] | None:
-    row = find(session, name)
-    return None if row is None else (row.sha256, row.parts)
-
-
-def _restore(settings: Settings, digest: str, text: Text) -> None:
-    """Put a built-in dataset's lost files back, where this Python still has the same text."""
-    if content_hash("causal_lm", text.facts, text.parts) == digest:
-        _store(settings.data_dir, digest, text.parts)
-
-
-def _write_topics(file: IO[bytes]) -> None:
-    file.write("\n".join(topics[topic] for topic in sorted(topics)).encode())
-    file.flush()

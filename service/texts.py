@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.content import Content
 from service.errors import Unprocessable
+from service.profiles import text_profile
+from service.splits import Fractions
 
 Tokenizer = Literal["byte", "char"]
 TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
@@ -23,55 +25,30 @@ MINIMUM_TOKENS = 64
 CHUNK_BYTES = 1 << 22
 
 
-@dataclass(frozen=True, slots=True)
-class Fractions:
-    """How a text is cut, in this order: training takes what is left, then `validation`, then `test`."""
-
-    validation: float
-    test: float = 0.0
-
-    def check(self) -> None:
-        """Raise Unprocessable unless every part can be there and training keeps at least half."""
-        if not 0 < self.validation <= 0.5:
-            raise Unprocessable(f"validation={self.validation:g}: give a fraction above 0 and at most 0.5, such as 0.1")
-        if not 0 <= self.test <= 0.5:
-            raise Unprocessable(f"test={self.test:g}: give a fraction from 0 (no test part) to 0.5")
-        if self.validation + self.test > 0.5:
-            raise Unprocessable(
-                f"validation and test take {self.validation + self.test:.0%} of the text: "
-                "leave at least half of it to train on"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A tokenized text. `vocabulary` is the characters by token, or None where a token is a byte."""
-
-    parts: dict[str, NDArray[Any]]
-    vocabulary: list[str] | None
-    vocabulary_size: int
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a model and a reader of its tokens need to know."""
-        if self.vocabulary is None:
-            return {"tokenizer": "byte", "vocabulary_size": self.vocabulary_size}
-        return {"tokenizer": "char", "vocabulary_size": self.vocabulary_size, "vocabulary": self.vocabulary}
-
-
-def read_text(path: Path, tokenizer: Tokenizer, fractions: Fractions) -> Text:
-    """Tokenize the file and cut it into parts.
+def read_text(path: Path, tokenizer: Tokenizer, fractions: Fractions) -> Content:
+    """Tokenize the file and cut it into parts, each with one array `tokens`.
 
     Characters are numbered in the order of their code points, over the whole text: a character that only validation
     has still gets a token. Raises Unprocessable for text that is too short, is not UTF-8 (with the byte's offset), or
     holds NUL characters.
     """
     fractions.check()
+    vocabulary: list[str] | None = None
     if tokenizer == "byte":
         tokens: NDArray[Any] = np.fromfile(path, dtype=np.uint8)
-        return Text(_cut(tokens, fractions), None, 256)
-    tokens, vocabulary = _character_tokens(path)
-    return Text(_cut(tokens, fractions), vocabulary, len(vocabulary))
+        facts: dict[str, Any] = {"tokenizer": "byte", "vocabulary_size": 256}
+    else:
+        tokens, vocabulary = _character_tokens(path)
+        facts = {"tokenizer": "char", "vocabulary_size": len(vocabulary), "vocabulary": vocabulary}
+    parts = _cut(tokens, fractions)
+    return Content(
+        task="causal_lm",
+        tokenizer=tokenizer,
+        facts=facts,
+        parts={part: {"tokens": piece} for part, piece in parts.items()},
+        counts={part: {"tokens": len(piece)} for part, piece in parts.items()},
+        profile=lambda: text_profile(parts, vocabulary, facts["vocabulary_size"]),
+    )
 
 
 def _character_tokens(path: Path) -> tuple[NDArray[Any], list[str]]:
@@ -86,7 +63,7 @@ def _character_tokens(path: Path) -> tuple[NDArray[Any], list[str]]:
     used = np.flatnonzero(present)
     numbers = np.zeros(len(present), dtype=np.int32)
     numbers[used] = np.arange(len(used), dtype=np.int32)
-    tokens = np.empty(count, dtype=_smallest_type(len(used)))
+    tokens = np.empty(count, dtype=smallest_type(len(used)))
     position = 0
     for chunk in _characters(path):
         tokens[position : position + len(chunk)] = numbers[chunk]
@@ -116,7 +93,8 @@ def _characters(path: Path) -> Iterator[NDArray[np.uint32]]:
             offset, left = offset + consumed, data[consumed:]
 
 
-def _smallest_type(vocabulary_size: int) -> type[np.generic]:
+def smallest_type(vocabulary_size: int) -> type[np.generic]:
+    """The narrowest type that the tokens of a vocabulary are kept in."""
     if vocabulary_size <= 1 << 8:
         return np.uint8
     return np.uint16 if vocabulary_size <= 1 << 16 else np.int32

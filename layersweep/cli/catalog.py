@@ -23,17 +23,34 @@ datasets = typer.Typer(help="Register and look at datasets.", no_args_is_help=Tr
 @datasets.command("add")
 def add(
     name: Annotated[str, typer.Option(help="What sweep documents will call it.")],
-    file: Annotated[Path, typer.Option(help="The text, in UTF-8 for the tokenizer char.")],
-    task: Annotated[str, typer.Option(help="The task it is for.")] = "causal_lm",
-    tokenizer: Annotated[str, typer.Option(help="byte or char.")] = "byte",
-    validation: Annotated[float, typer.Option(help="Share of the text kept for validation.")] = 0.1,
+    file: Annotated[Path, typer.Option(help="A text; CSV or NPZ for classification; TSV for seq2seq.")],
+    task: Annotated[str, typer.Option(help="causal_lm, classification or seq2seq.")] = "causal_lm",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="causal_lm: byte or char; seq2seq, of the sources: char or whitespace.")
+    ] = None,
+    target_tokenizer: Annotated[
+        str | None, typer.Option(help="seq2seq, of the targets: char or whitespace; default: as of the sources.")
+    ] = None,
+    validation: Annotated[float, typer.Option(help="Share of the data kept for validation.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share kept for a test that no sweep sees.")] = 0.0,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Register a text file as a dataset."""
+    """Register a file as a dataset.
+
+    causal_lm takes a text. classification takes CSV (a header, a column `label`, one column a token) or NPZ (arrays
+    tokens [N, T] and labels [N]). seq2seq takes lines of a source, a tab and its target.
+    """
     with connect(server) as client:
-        record = client.add_dataset(name, file, task=task, tokenizer=tokenizer, validation=validation, test=test)
+        record = client.add_dataset(
+            name,
+            file,
+            task=task,
+            tokenizer=tokenizer,
+            target_tokenizer=target_tokenizer,
+            validation=validation,
+            test=test,
+        )
     if as_json:
         print_json(record)
         return
@@ -57,7 +74,7 @@ def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
         table.add_row(
             Text(record["name"] + built_in),
             record["task"],
-            record["tokenizer"] or "",
+            _tokenizer(record),
             _parts(record),
             units.size(record["size_bytes"]),
         )
@@ -133,16 +150,22 @@ def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     out.print(table)
 
 
+def _tokenizer(record: DatasetRecord) -> str:
+    """The tokenizer; of sources and of targets, where the two differ."""
+    names = (record["tokenizer"], record["facts"].get("target_tokenizer"))
+    return " → ".join(dict.fromkeys(name for name in names if name))
+
+
 def _parts(record: DatasetRecord) -> str:
-    return ", ".join(
-        f"{name} {units.count(part.get('tokens') or part.get('examples') or 0)}"
-        for name, part in record["parts"].items()
-    )
+    """How large the parts are: examples, where there are any, else tokens."""
+    counted = "examples" if any(part.get("examples") for part in record["parts"].values()) else "tokens"
+    sizes = ", ".join(f"{name} {units.count(part.get(counted) or 0)}" for name, part in record["parts"].items())
+    return f"{sizes} {counted}"
 
 
 def _print_dataset(record: DatasetDetailRecord) -> None:
     out.print(Text(f"{record['name']} ({record['id']})", style="bold"))
-    tokenizer = f", tokenizer {record['tokenizer']}" if record["tokenizer"] else ""
+    tokenizer = f", tokenizer {_tokenizer(record)}" if record["tokenizer"] else ""
     out.print(Text(f"{record['task']}{tokenizer}, {units.size(record['size_bytes'])}; {_parts(record)}"))
     facts = {name: value for name, value in record["facts"].items() if not isinstance(value, list | dict)}
     profile = {name: value for name, value in record["profile"].items() if not isinstance(value, list)}

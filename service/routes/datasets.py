@@ -10,12 +10,13 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from service import datasets, schemas
+from service import datasets, files, schemas
 from service.errors import Forbidden, PayloadTooLarge, Unprocessable
 from service.paging import PageSize, PageToken, decode_token, encode_token, link_next
+from service.pairs import PAIR_TOKENIZERS
 from service.problems import documented
 from service.services import GivenServices
-from service.texts import Fractions
+from service.texts import TOKENIZERS
 from service.uploads import OVERHEAD_BYTES, MultipartReader
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -33,19 +34,34 @@ UPLOAD: dict[str, Any] = {
                     "required": ["name", "file"],
                     "properties": {
                         "name": {"type": "string", "pattern": f"^{datasets.NAME_PATTERN.pattern}$"},
-                        "task": {"type": "string", "enum": list(datasets.TASKS), "default": "causal_lm"},
-                        "tokenizer": {"type": "string", "enum": list(datasets.TOKENIZERS), "default": "byte"},
+                        "task": {"type": "string", "enum": list(files.TASKS), "default": "causal_lm"},
+                        "tokenizer": {
+                            "type": "string",
+                            "enum": list(dict.fromkeys([*TOKENIZERS, *PAIR_TOKENIZERS])),
+                            "description": "causal_lm: byte (default) or char; seq2seq, of the sources: char (default) "
+                            "or whitespace; classification has none",
+                        },
+                        "target_tokenizer": {
+                            "type": "string",
+                            "enum": list(PAIR_TOKENIZERS),
+                            "description": "seq2seq alone, of the targets; default: as of the sources",
+                        },
                         "validation": {
                             "type": "number",
                             "default": 0.1,
-                            "description": "fraction of the text, after the training part",
+                            "description": "fraction of the data; of a text, what follows the training part",
                         },
                         "test": {
                             "type": "number",
                             "default": 0.0,
-                            "description": "fraction of the text, at its end; never given to a sweep",
+                            "description": "fraction of the data, of a text its end; never given to a sweep",
                         },
-                        "file": {"type": "string", "format": "binary", "description": "the text"},
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "causal_lm: a text; classification: CSV with a column `label`, or NPZ with "
+                            "`tokens` and `labels`; seq2seq: lines of a source, a tab and its target",
+                        },
                     },
                 }
             }
@@ -64,7 +80,7 @@ UPLOAD: dict[str, Any] = {
     | {200: {"model": schemas.DatasetDetail, "description": "it is there already"}},
 )
 async def upload_dataset(request: Request, response: Response, services: GivenServices) -> schemas.DatasetDetail:
-    """Register a text file. The same content under the same name again answers 200 with what is there."""
+    """Register a file as a dataset. The same content under the same name again answers 200 with what is there."""
     limit = services.settings.max_upload_bytes
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit + OVERHEAD_BYTES:
@@ -72,20 +88,18 @@ async def upload_dataset(request: Request, response: Response, services: GivenSe
     with tempfile.NamedTemporaryFile(dir=datasets.uploads_folder(services.settings)) as file:
         reader = MultipartReader(request.headers.get("content-type", ""), file.file, limit)
         await reader.read(request.stream())
-        form = _Form(reader.fields)
-        if reader.file_bytes is None:
-            raise Unprocessable("the field `file` is missing: send the text as a file")
-        detail, created = await to_thread.run_sync(
-            lambda: datasets.register_text(
-                services.database,
-                services.settings,
-                Path(file.name),
-                name=form.required("name"),
-                task=form.text("task", "causal_lm"),
-                tokenizer=form.text("tokenizer", "byte"),
-                fractions=Fractions(form.number("validation", 0.1), form.number("test", 0.0)),
-            )
-        )
+        size_bytes = reader.file_bytes
+        if size_bytes is None:
+            raise Unprocessable("the field `file` is missing: send the data as a file")
+
+        def register() -> tuple[schemas.DatasetDetail, bool]:
+            form = files.Form(reader.fields)
+            name = form.required("name")
+            datasets.check_name(name)
+            content = files.read(Path(file.name), form, limit_bytes=limit)
+            return datasets.register(services.database, services.settings, content, name=name, size_bytes=size_bytes)
+
+        detail, created = await to_thread.run_sync(register)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"/v1/datasets/{detail.id}"
     return detail
@@ -109,7 +123,7 @@ def list_datasets(
 
 @router.get("/{dataset}", responses=documented(404))
 def get_dataset(dataset: str, services: GivenServices) -> schemas.DatasetDetail:
-    """One dataset, by name or id, with its profile: sizes, repetition across parts, n-gram losses to beat."""
+    """One dataset, by name or id, with its profile: sizes, repetition across parts, losses and accuracies to beat."""
     return services.database.read(lambda session: datasets.to_detail(datasets.get(session, dataset)))
 
 
@@ -117,7 +131,12 @@ def get_dataset(dataset: str, services: GivenServices) -> schemas.DatasetDetail:
     "/{dataset}/content",
     response_class=FileResponse,
     responses=documented(403, 404)
-    | {200: {"content": {"application/octet-stream": {}}, "description": "NPZ: the array `tokens`"}},
+    | {
+        200: {
+            "content": {"application/octet-stream": {}},
+            "description": "NPZ, its arrays by task: `tokens`; `tokens`, `labels`, ...; `source`, `target`, ...",
+        }
+    },
 )
 def get_content(
     dataset: str,
@@ -141,29 +160,3 @@ def get_content(
 def delete_dataset(dataset: str, services: GivenServices) -> None:
     """Delete a dataset that no sweep uses; built-in ones stay."""
     datasets.delete(services.database, services.settings, dataset)
-
-
-class _Form:
-    """The fields of an upload, with errors that name the field."""
-
-    def __init__(self, fields: dict[str, str]) -> None:
-        unknown = fields.keys() - {"name", "task", "tokenizer", "validation", "test"}
-        if unknown:
-            raise Unprocessable(f"the field {sorted(unknown)[0]!r} means nothing here")
-        self._fields = fields
-
-    def required(self, name: str) -> str:
-        value = self._fields.get(name, "").strip()
-        if not value:
-            raise Unprocessable(f"the field `{name}` is missing")
-        return value
-
-    def text(self, name: str, default: str) -> str:
-        return self._fields.get(name, "").strip() or default
-
-    def number(self, name: str, default: float) -> float:
-        text = self.text(name, str(default))
-        try:
-            return float(text)
-        except ValueError:
-            raise Unprocessable(f"{name}={text!r} is not a number") from None

@@ -113,7 +113,11 @@ def test_the_catalogue(run: Run, tmp_path: Path) -> None:
     text.write_text("to be or not to be, that is the question. " * 200)
     added = answer(run("dataset", "add", "--name", "poem", "--file", text, "--tokenizer", "char", "--json"))
     assert added["name"] == "poem"
-    assert {item["name"] for item in answer(run("dataset", "list", "--json"))["items"]} == {"python-topics", "poem"}
+    assert {item["name"] for item in answer(run("dataset", "list", "--json"))["items"]} == {
+        "python-topics",
+        "digits",
+        "poem",
+    }
     assert answer(run("dataset", "show", "poem", "--json"))["tokenizer"] == "char"
     assert "baselines_nats" in run("dataset", "show", "poem").stdout
     sections = answer(run("layers", "GatedMLP", "--json"))["items"]

@@ -127,7 +127,7 @@ def test_datasets_layers_presets_and_workers(client: Client, tmp_path: Path, fin
     text.write_text("to be or not to be, that is the question. " * 200)
     added = client.add_dataset("poem", text, tokenizer="char", validation=0.2)
     assert added["name"] == "poem"
-    assert {dataset["name"] for dataset in client.datasets()} == {"python-topics", "poem"}
+    assert {dataset["name"] for dataset in client.datasets()} == {"python-topics", "digits", "poem"}
     assert "baselines_nats" in client.dataset("poem")["profile"]
     client.delete_dataset("poem")
     with pytest.raises(NotFound):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from service import datasets
+from service import builtins, datasets
 from service.db import now
 from service.models import Dataset, Sweep
 
@@ -110,7 +110,8 @@ def test_a_taken_name_is_refused_and_other_names_share_the_content(client):
         (TEXT, {"validation": "0.4", "test": "0.4"}, "at least half"),
         (TEXT, {"test": "-1"}, "from 0"),
         (TEXT, {"tokenizer": "words"}, "choose byte or char"),
-        (TEXT, {"task": "probe"}, "causal_lm"),
+        (TEXT, {"task": "probe"}, "choose causal_lm or classification or seq2seq"),
+        (TEXT, {"target_tokenizer": "char"}, "does not go with causal_lm"),
         (TEXT, {"name": "../../etc/passwd"}, "cannot name a dataset"),
         (TEXT, {"name": "Upper"}, "cannot name a dataset"),
         (TEXT, {"path": "/etc/passwd"}, "means nothing here"),
@@ -173,10 +174,10 @@ def test_bodies_that_are_no_upload_are_refused(client, body, content_type, statu
 def test_lists_are_paged(client):
     for number in range(3):
         upload(client, name=f"bottles-{number}")
-    first = client.get("/v1/datasets", params={"page_size": 3}).json()
-    rest = client.get("/v1/datasets", params={"page_size": 3, "page_token": first["next_page_token"]}).json()
+    first = client.get("/v1/datasets", params={"page_size": 4}).json()
+    rest = client.get("/v1/datasets", params={"page_size": 4, "page_token": first["next_page_token"]}).json()
     names = [item["name"] for item in first["items"] + rest["items"]]
-    assert names == ["python-topics", "bottles-0", "bottles-1", "bottles-2"]
+    assert names == ["python-topics", "digits", "bottles-0", "bottles-1", "bottles-2"]
     assert rest["next_page_token"] is None
     assert "profile" not in first["items"][0]
 
@@ -193,11 +194,11 @@ def test_python_topics_is_there_from_the_start_and_stays(client, services):
 
     path = services.settings.data_dir / "datasets" / dataset["sha256"] / "training.npz"
     path.unlink()
-    datasets.register_builtins(services.database, services.settings)
+    builtins.register_builtins(services.database, services.settings)
     again, digest = tokens(client, "python-topics", "training")
     assert np.array_equal(training, again)
     assert digest == dataset["parts"]["training"]["sha256"]
-    assert client.get("/v1/datasets").json()["items"] == [{k: v for k, v in dataset.items() if k != "profile"}]
+    assert client.get("/v1/datasets").json()["items"][0] == {k: v for k, v in dataset.items() if k != "profile"}
 
 
 def test_a_dataset_that_a_sweep_uses_stays(client, services):
@@ -225,7 +226,8 @@ def test_deleting_removes_row_and_files(client, services):
     assert not folder.exists()
     assert client.get("/v1/datasets/bottles").status_code == 404
     assert client.delete("/v1/datasets/bottles").status_code == 404
-    assert services.database.read(lambda session: session.scalars(select(Dataset.name)).all()) == ["python-topics"]
+    left = services.database.read(lambda session: session.scalars(select(Dataset.name)).all())
+    assert sorted(left) == ["digits", "python-topics"]
 
 
 def test_profiles_are_plain_json(client):

@@ -1,0 +1,27 @@
+"""What a dataset holds once its file was read: arrays by part, and what models and readers need to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+PART_NAMES = ("training", "validation", "test")
+
+Arrays = Mapping[str, NDArray[Any]]
+"""The arrays of one part by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A dataset that was read and cut. `counts` says how many tokens or examples each part has."""
+
+    task: str
+    tokenizer: str | None
+    facts: Mapping[str, Any]
+    parts: Mapping[str, Arrays]
+    counts: Mapping[str, Mapping[str, int]]
+    profile: Callable[[], dict[str, Any]]
+    """Calculates the profile, as plain JSON values."""

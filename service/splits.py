@@ -1,0 +1,92 @@
+"""How data is cut into parts: by shares of a text's length, or example by example, what belongs together staying so."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import Unprocessable
+
+MINIMUM_TRAINING_EXAMPLES = 16
+MINIMUM_EXAMPLES = 4
+"""Of the validation part, and of the test part where there is one."""
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Fractions:
+    """The shares of the data that are held out; training takes what is left."""
+
+    validation: float
+    test: float = 0.0
+
+    def check(self) -> None:
+        """Raise Unprocessable unless every part can be there and training keeps at least half."""
+        if not 0 < self.validation <= 0.5:
+            raise Unprocessable(f"validation={self.validation:g}: give a fraction above 0 and at most 0.5, such as 0.1")
+        if not 0 <= self.test <= 0.5:
+            raise Unprocessable(f"test={self.test:g}: give a fraction from 0 (no test part) to 0.5")
+        if self.validation + self.test > 0.5:
+            raise Unprocessable(
+                f"validation and test take {self.validation + self.test:.0%} of the data: "
+                "leave at least half of it to train on"
+            )
+
+    def held_out(self) -> dict[str, float]:
+        """The parts beside training that there are to be, with their shares."""
+        return {"validation": self.validation} | ({"test": self.test} if self.test else {})
+
+
+def split_examples(strata: NDArray[Any], keys: Sequence[bytes], fractions: Fractions) -> dict[str, Indices]:
+    """The examples of each part, as ascending indices.
+
+    Each stratum is cut in the same shares, and examples of a stratum with the same key are never cut apart: a copy of
+    an example, or another answer to it, does not leak into the part that judges. Which part a key falls into follows
+    from its SHA-256 alone, so the same data is cut the same way in whatever order it comes.
+    Raises Unprocessable where a part would have too few examples.
+    """
+    fractions.check()
+    shares = fractions.held_out()
+    owed = dict.fromkeys(shares, 0.0)
+    taken: dict[str, list[int]] = {part: [] for part in ("training", *shares)}
+    for members in _members(strata):
+        groups = deque(_groups(members, keys))
+        for part, share in shares.items():
+            # What rounding left owing in one stratum, the next ones pay: rare classes are not all lost to training.
+            owed[part] += share * len(members)
+            while len(groups) > 1 and len(groups[0]) / 2 <= owed[part]:
+                group = groups.popleft()
+                owed[part] -= len(group)
+                taken[part] += group
+        taken["training"] += [index for group in groups for index in group]
+    _check_sizes({part: len(indices) for part, indices in taken.items()}, len(keys))
+    return {part: np.array(sorted(indices), np.int64) for part, indices in taken.items()}
+
+
+def _members(strata: NDArray[Any]) -> list[Indices]:
+    order = np.argsort(strata, kind="stable")
+    return [each for each in np.split(order, np.flatnonzero(np.diff(strata[order])) + 1) if len(each)]
+
+
+def _groups(members: Indices, keys: Sequence[bytes]) -> list[list[int]]:
+    by_key: dict[bytes, list[int]] = {}
+    for index in members.tolist():
+        by_key.setdefault(keys[index], []).append(index)
+    return [by_key[key] for key in sorted(by_key, key=lambda key: hashlib.sha256(key).digest())]
+
+
+def _check_sizes(sizes: Mapping[str, int], count: int) -> None:
+    for part, size in sizes.items():
+        minimum = MINIMUM_TRAINING_EXAMPLES if part == "training" else MINIMUM_EXAMPLES
+        if size < minimum:
+            raise Unprocessable(
+                f"the file is too small: of its {count} examples, {size} fall into the {part} part, "
+                f"which needs at least {minimum} (what has the same key stays together)"
+            )
