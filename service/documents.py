@@ -171,6 +171,8 @@ def _read_yaml(text: str) -> Any:
     try:
         return _Builder().build(text)
     except yaml.MarkedYAMLError as error:
+        if _PARSERS_DEPTH in f"{error.problem} {error.context}":
+            raise _too_deep() from None
         mark = error.problem_mark or error.context_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = error.problem or error.context or "it cannot be read"
@@ -286,8 +288,11 @@ class _Builder:
             self._root = value
 
 
+_PARSERS_DEPTH = "nesting depth"
+"""libyaml ends at a depth of its own, before an event of that depth is seen, and says so in these words."""
+
+
 def _events(text: str) -> Iterator[Any]:
-    # The C parser knows a depth of its own; its errors are YAMLErrors too.
     yield from yaml.parse(text, Loader=_Parser)
 
 
