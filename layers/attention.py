@@ -1,23 +1,30 @@
 """Attention: what may be set, and what follows from it. No torch here.
 
-Multi-head, grouped-query (`num_kv_heads` < heads) and multi-query (1) self-attention:
-softmax(Q Kᵀ / (q_scaling √head_size) + mask) V, then a projection back to `hidden_size`.
+Multi-head, grouped-query (`num_kv_heads` < heads) and multi-query (1) attention of tokens to each other, or to those of
+an encoder (cross): softmax(Q Kᵀ / (q_scaling √head_size) + bias) V, then a projection back to `hidden_size`. The bias
+is the mask, with positions where they enter there (`layers.score_bias`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from layers.base import Parameter, Scalar
+from layers.base import Parameter, ParameterError, Scalar
 from layers.linear import LinearConfig
 from layers.normalization import NormConfig
 from layers.rules import Condition, Violation
+from layers.score_bias import CAUSAL_MASKS, RelativeConfig, ScoreBiasConfig, alibi_slopes
 
-MASK_TYPES = ("causal", "bidirectional")
+OPEN_MASKS = ("padding", "bidirectional", "custom_mask")
+MASK_TYPES = (*CAUSAL_MASKS, *OPEN_MASKS)
+MASKS_OF_KIND = {"decoder": CAUSAL_MASKS, "encoder": OPEN_MASKS, "encoder_decoder": CAUSAL_MASKS}
+"""What a kind's attention may see; that of an encoder_decoder is its decoder's. A probe's may be any."""
 ROTARY_TYPES = ("rope_gpt_neox", "rope_gptj")
-POSITION_TYPES = ("learned_absolute", *ROTARY_TYPES)
+ALIBI_TYPES = ("alibi", "alibi_with_scale")
+POSITION_TYPES = ("learned_absolute", *ROTARY_TYPES, *ALIBI_TYPES, "relative")
 QK_LAYERNORM_EPS = 1e-5
 
 PARAMETERS: dict[str, Parameter] = {
@@ -53,20 +60,68 @@ PARAMETERS: dict[str, Parameter] = {
     "attention_mask_type": Parameter(
         type="string",
         choices=MASK_TYPES,
-        default="causal",
-        meaning="which tokens a token attends to: those up to itself (causal) or all (bidirectional)",
-        source="TensorRT-LLM layers",
+        default=None,
+        meaning=(
+            "which tokens a token attends to: those up to itself (causal), the last few of them "
+            "(sliding_window_causal), all but padding (padding), all (bidirectional), those that the dataset says "
+            "(custom_mask); left out: causal, in an encoder padding. An encoder_decoder's is its decoder's: its "
+            "encoder sees all of the source but padding"
+        ),
+        source="TensorRT-LLM layers; sliding windows: Beltagy et al. 2020, arXiv 2004.05150",
+        search={"values": ["causal", "sliding_window_causal"]},
+    ),
+    "max_attention_window_size": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=None,
+        meaning="tokens of a sliding window, the token itself included; left out: half of the longest sequence",
+        source="TensorRT-LLM layers; Jiang et al. 2023, arXiv 2310.06825",
+        search={"values": [16, 32, 64, 128]},
+    ),
+    "cross_attention": Parameter(
+        type="boolean",
+        default=None,
+        meaning=(
+            "tokens attend to an encoder's output; a block has it beside its self-attention, an attention layer in "
+            "place of it; left out: true in an encoder_decoder, else false"
+        ),
+        source="Vaswani et al. 2017, arXiv 1706.03762; TensorRT-LLM layers",
+        search={"values": [True, False]},
     ),
     "position_embedding_type": Parameter(
         type="string",
         choices=POSITION_TYPES,
         default="learned_absolute",
         meaning=(
-            "how a token's position enters: a learned table added to the embedding, or rotations of queries and "
-            "keys (rope_gpt_neox: halves, rope_gptj: neighbours)"
+            "how a token's position enters: a learned table added to the embedding, rotations of queries and keys "
+            "(rope_gpt_neox: halves, rope_gptj: neighbours), a slope times the distance off the scores (alibi; "
+            "alibi_with_scale: divided by the root of the head size), or a learned bias for each bucket of distances "
+            "(relative)"
         ),
-        source="TensorRT-LLM layers; Radford et al. 2019; rope: Su et al. 2021, arXiv 2104.09864",
-        search={"values": ["learned_absolute", "rope_gpt_neox"]},
+        source=(
+            "TensorRT-LLM layers; Radford et al. 2019; rope: Su et al. 2021, arXiv 2104.09864; alibi: Press et al. "
+            "2021, arXiv 2108.12409; relative: Raffel et al. 2020, arXiv 1910.10683"
+        ),
+        search={"values": ["learned_absolute", "rope_gpt_neox", "alibi", "relative"]},
+    ),
+    "num_buckets": Parameter(
+        type="integer",
+        minimum=4,
+        maximum=1024,
+        default=32,
+        meaning="buckets of relative distances: half of them exact, the rest logarithmic; both ways: halved by sign",
+        source="Raffel et al. 2020, arXiv 1910.10683: 32",
+        search={"values": [16, 32, 64]},
+    ),
+    "max_distance": Parameter(
+        type="integer",
+        minimum=2,
+        maximum=1_048_576,
+        default=128,
+        meaning="the relative distance from which on all share the last bucket",
+        source="Raffel et al. 2020, arXiv 1910.10683: 128",
+        search={"values": [64, 128, 256]},
     ),
     "max_position_embeddings": Parameter(
         type="integer",
@@ -125,13 +180,13 @@ PARAMETERS: dict[str, Parameter] = {
 APPLIES: dict[str, Condition] = {
     "rotary_embedding_base": Condition("attention.position_embedding_type", ROTARY_TYPES),
     "rotary_embedding_percentage": Condition("attention.position_embedding_type", ROTARY_TYPES),
+    "num_buckets": Condition("attention.position_embedding_type", ("relative",)),
+    "max_distance": Condition("attention.position_embedding_type", ("relative",)),
+    "max_attention_window_size": Condition("attention.attention_mask_type", ("sliding_window_causal",)),
+    "cross_attention": Condition("kind", ("encoder_decoder", "block", "attention")),
 }
 
 LATER: dict[str, str] = {
-    "cross_attention": "encoder-decoder models",
-    "relative_attention": "relative attention",
-    "num_buckets": "relative attention",
-    "max_distance": "relative attention",
     "tp_size": "tensor parallelism",
 }
 """Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
@@ -139,7 +194,7 @@ LATER: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class AttentionConfig:
-    """One self-attention layer."""
+    """One attention layer. With `cross_attention` keys and values are of the encoder's output, as wide as the model."""
 
     hidden_size: int
     num_attention_heads: int
@@ -147,7 +202,11 @@ class AttentionConfig:
     attention_head_size: int
     max_position_embeddings: int
     attention_mask_type: str = "causal"
+    max_attention_window_size: int | None = None
+    cross_attention: bool = False
     position_embedding_type: str = "learned_absolute"
+    num_buckets: int = 32
+    max_distance: int = 128
     rotary_embedding_base: float = 10_000.0
     rotary_embedding_percentage: float = 1.0
     bias: bool = True
@@ -156,14 +215,37 @@ class AttentionConfig:
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> AttentionConfig:
+        """The layer that the section `attention` describes, by itself."""
         section = {name: model[f"attention.{name}"] for name in PARAMETERS if f"attention.{name}" in model}
         return cls(hidden_size=model["hidden_size"], **section)
 
+    def to_itself(self, mask_type: str) -> AttentionConfig:
+        """The same layer as self-attention under a mask."""
+        return replace(self, cross_attention=False, attention_mask_type=mask_type)
+
+    def to_encoder(self, mask_type: str) -> AttentionConfig:
+        """The same layer attending to an encoder's output: positions of two sequences have no distance."""
+        return replace(
+            self,
+            cross_attention=True,
+            attention_mask_type=mask_type,
+            max_attention_window_size=None,
+            position_embedding_type="learned_absolute",
+        )
+
+    @property
+    def query(self) -> LinearConfig:
+        return LinearConfig(self.hidden_size, self.num_attention_heads * self.attention_head_size, self.bias)
+
+    @property
+    def key_value(self) -> LinearConfig:
+        """Keys and values in one product."""
+        return LinearConfig(self.hidden_size, 2 * self.num_kv_heads * self.attention_head_size, self.bias)
+
     @property
     def qkv(self) -> LinearConfig:
-        """Queries, keys and values in one product."""
-        heads = self.num_attention_heads + 2 * self.num_kv_heads
-        return LinearConfig(self.hidden_size, heads * self.attention_head_size, self.bias)
+        """Queries, keys and values in one product: of self-attention."""
+        return LinearConfig(self.hidden_size, self.query.out_features + self.key_value.out_features, self.bias)
 
     @property
     def dense(self) -> LinearConfig:
@@ -182,15 +264,30 @@ class AttentionConfig:
             return 0
         return int(self.attention_head_size * self.rotary_embedding_percentage)
 
-    def parameter_count(self) -> int:
-        norms = 2 * self.qk_norm.parameter_count() if self.qk_norm else 0
-        return self.qkv.parameter_count() + self.dense.parameter_count() + norms
+    @property
+    def score_bias(self) -> ScoreBiasConfig:
+        """What is added to its scores."""
+        relative, slopes = None, ()
+        if self.position_embedding_type == "relative":
+            bidirectional = self.attention_mask_type not in CAUSAL_MASKS
+            relative = RelativeConfig(self.num_attention_heads, self.num_buckets, self.max_distance, bidirectional)
+        if self.position_embedding_type in ALIBI_TYPES:
+            scaled = self.position_embedding_type == "alibi_with_scale"
+            divisor = math.sqrt(self.attention_head_size) if scaled else 1.0
+            slopes = tuple(slope / divisor for slope in alibi_slopes(self.num_attention_heads))
+        return ScoreBiasConfig(self.attention_mask_type, self.max_attention_window_size, relative, slopes)
 
-    def flops(self, batch_size: int, sequence_length: int) -> int:
-        """All products, scores of masked pairs included: the engine computes them."""
-        rows = batch_size * sequence_length
-        pairs = rows * sequence_length * self.num_attention_heads
-        return self.qkv.flops(rows) + self.dense.flops(rows) + 2 * 2 * pairs * self.attention_head_size
+    def parameter_count(self) -> int:
+        """Without those of `score_bias`, which layers share."""
+        norms = 2 * self.qk_norm.parameter_count() if self.qk_norm else 0
+        products = (self.query, self.key_value, self.dense)
+        return sum(product.parameter_count() for product in products) + norms
+
+    def flops(self, batch_size: int, queries: int, keys: int) -> int:
+        """Of all products over so many tokens a sequence, scores of masked pairs included: the engine computes them."""
+        rows, pairs = batch_size * queries, batch_size * queries * keys * self.num_attention_heads
+        products = self.query.flops(rows) + self.dense.flops(rows) + self.key_value.flops(batch_size * keys)
+        return products + 2 * 2 * pairs * self.attention_head_size
 
 
 def follow(model: dict[str, Any]) -> None:
@@ -204,7 +301,27 @@ def follow(model: dict[str, Any]) -> None:
         model.setdefault("attention.attention_head_size", model["hidden_size"] // heads)
 
 
+def follow_lengths(model: dict[str, Any], longest: int | None) -> None:
+    """Fill in what follows from the longest sequence. Raises ParameterError where that is longer than what is given."""
+    path = "attention.max_position_embeddings"
+    positions = model.setdefault(path, longest)
+    if positions is None:
+        raise ParameterError(path, "is missing", "give inference.sequence_length, or give it")
+    if longest is not None and positions < longest:
+        message = f"{positions} positions are too few for sequences of {longest}"
+        raise ParameterError(path, message, f"at least {longest}, or leave it out")
+    if APPLIES["max_attention_window_size"].holds(model):
+        model.setdefault("attention.max_attention_window_size", -(-(longest or positions) // 2))
+
+
 def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+    yield from _broken_heads(model)
+    yield from _broken_masks(model)
+    if model["attention.position_embedding_type"] == "relative":
+        yield from _broken_buckets(model)
+
+
+def _broken_heads(model: Mapping[str, Any]) -> Iterator[Violation]:
     heads, kv_heads = model["attention.num_attention_heads"], model["attention.num_kv_heads"]
     if heads % kv_heads:
         message = f"{heads} query heads cannot share {kv_heads} key and value heads equally"
@@ -223,6 +340,49 @@ def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
         message = f"{rotated} of a head would be rotated: it must be an even number, at least 2"
         paths = ("attention.attention_head_size", "attention.rotary_embedding_percentage")
         yield Violation("rotary dimension even", message, paths)
+
+
+def _broken_masks(model: Mapping[str, Any]) -> Iterator[Violation]:
+    kind, mask = model["kind"], model["attention.attention_mask_type"]
+    paths = ("kind", "attention.attention_mask_type")
+    if mask not in MASKS_OF_KIND.get(kind, MASK_TYPES):
+        if kind == "encoder":
+            message = f"an encoder sees all of its tokens: {mask} hides some; take one of {', '.join(OPEN_MASKS)}"
+            yield Violation("encoder needs an open mask", message, paths)
+        else:
+            message = (
+                f"{kind} with the mask {mask} would see the tokens that it is to predict; take one of "
+                f"{', '.join(CAUSAL_MASKS)}"
+            )
+            yield Violation(f"{kind} needs a causal mask", message, paths)
+    crosses = model.get("attention.cross_attention", False)
+    if kind == "encoder_decoder" and not crosses:
+        message = "an encoder_decoder without cross attention would never see its source"
+        yield Violation("encoder_decoder needs cross attention", message, ("kind", "attention.cross_attention"))
+    if kind == "attention" and crosses:
+        position = model["attention.position_embedding_type"]
+        if mask in CAUSAL_MASKS:
+            message = f"{mask} does not apply to cross attention; take one of {', '.join(OPEN_MASKS)}"
+            yield Violation(
+                "cross attention is not causal", message, ("attention.cross_attention", "attention.attention_mask_type")
+            )
+        if position != "learned_absolute":
+            message = f"{position} does not apply to cross attention: tokens of two sequences have no distance"
+            paths = ("attention.cross_attention", "attention.position_embedding_type")
+            yield Violation("cross attention has no distances", message, paths)
+
+
+def _broken_buckets(model: Mapping[str, Any]) -> Iterator[Violation]:
+    buckets, distance = model["attention.num_buckets"], model["attention.max_distance"]
+    both_ways = model["kind"] == "encoder_decoder" or model["attention.attention_mask_type"] not in CAUSAL_MASKS
+    one_way = model["kind"] == "encoder_decoder" or not both_ways
+    if both_ways and buckets % 2:
+        message = f"{buckets} buckets cannot be halved between earlier and later tokens"
+        yield Violation("num_buckets even", message, ("attention.num_buckets", "attention.attention_mask_type"))
+    exact, part = (buckets // 2, "num_buckets / 2") if one_way else (buckets // 4, "num_buckets / 4")
+    if distance <= exact:
+        message = f"max_distance {distance} leaves no distance for the logarithmic buckets: {exact} are exact already"
+        yield Violation(f"max_distance > {part}", message, ("attention.max_distance", "attention.num_buckets"))
 
 
 def table_rows(model: Mapping[str, Scalar]) -> int:

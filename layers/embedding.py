@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from layers.base import Parameter, Scalar
+from layers.base import Parameter, ParameterError, Scalar
 from layers.linear import LinearConfig
 from layers.rules import Condition, Violation
 
@@ -27,6 +27,14 @@ PARAMETERS: dict[str, Parameter] = {
         ),
         source="padding to a multiple of 64: Anthony et al. 2024, arXiv 2401.14489",
     ),
+    "source_num_embeddings": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=2_000_000,
+        default=None,
+        meaning="rows of an encoder_decoder's table of source tokens; left out: the size of the source's vocabulary",
+        source="padding to a multiple of 64: Anthony et al. 2024, arXiv 2401.14489",
+    ),
     "embedding_dim": Parameter(
         type="integer",
         minimum=1,
@@ -41,7 +49,7 @@ PARAMETERS: dict[str, Parameter] = {
     ),
 }
 
-APPLIES: dict[str, Condition] = {}
+APPLIES: dict[str, Condition] = {"source_num_embeddings": Condition("share_source_embedding", (False,))}
 
 LATER: dict[str, str] = {
     "tp_size": "tensor parallelism",
@@ -65,6 +73,10 @@ class EmbeddingConfig:
     def of(cls, model: Mapping[str, Any]) -> EmbeddingConfig:
         return cls(model["embedding.num_embeddings"], model["embedding.embedding_dim"], model["hidden_size"])
 
+    def of_source(self, model: Mapping[str, Any]) -> EmbeddingConfig:
+        """The same for the source's tokens of an encoder_decoder."""
+        return replace(self, num_embeddings=model["embedding.source_num_embeddings"])
+
     @property
     def projection(self) -> LinearConfig | None:
         """From the table's width to the model's, or None where they are the same."""
@@ -84,6 +96,26 @@ class EmbeddingConfig:
 def follow(model: dict[str, Scalar]) -> None:
     """Fill in the defaults that follow from other parameters."""
     model.setdefault("embedding.embedding_dim", model["hidden_size"])
+
+
+def follow_facts(model: dict[str, Any], facts: Mapping[str, Any]) -> None:
+    """Fill in what follows from the dataset's vocabularies. Raises ParameterError for what they forbid."""
+    size, source_size = facts.get("vocabulary_size"), facts.get("source_vocabulary_size")
+    _follow_vocabulary(model, "embedding.num_embeddings", size)
+    if APPLIES["source_num_embeddings"].holds(model):
+        _follow_vocabulary(model, "embedding.source_num_embeddings", source_size)
+    elif model.get("share_source_embedding") and source_size != size:
+        message = f"the source's vocabulary has {source_size} tokens and the target's {size}: they are not the same"
+        raise ParameterError("share_source_embedding", message, "set it to false")
+
+
+def _follow_vocabulary(model: dict[str, Any], path: str, size: int | None) -> None:
+    rows = model.setdefault(path, size)
+    if rows is None:
+        raise ParameterError(path, "is missing", "name a dataset, whose vocabulary gives it, or give it")
+    if size is not None and rows < size:
+        message = f"{rows} rows are too few for a vocabulary of {size}"
+        raise ParameterError(path, message, f"at least {size}, or leave it out")
 
 
 def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:

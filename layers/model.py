@@ -6,24 +6,21 @@ Paths are flat below `model`: `hidden_size`, `attention.num_attention_heads`, `m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from layers import attention, embedding, mlp, normalization
-from layers.attention import AttentionConfig
+from layers import attention, embedding, linear, mlp, normalization
 from layers.base import REQUIRED, Parameter, ParameterError, Scalar
-from layers.embedding import EmbeddingConfig
-from layers.linear import LinearConfig
-from layers.mlp import MlpConfig
-from layers.normalization import NormConfig
+from layers.kinds import KINDS, TASKS, kinds_of
 from layers.rules import Condition, Violation
+from layers.stack import Shape, config_of
 
 __all__ = [
     "APPLIES",
     "DECLARATIONS",
     "DTYPE_BYTES",
+    "KINDS",
     "TASKS",
-    "ModelConfig",
+    "DoesNotApply",
     "Violation",
     "broken_rules",
     "complete",
@@ -32,9 +29,6 @@ __all__ = [
     "unsupported",
 ]
 
-TASKS = ("causal_lm",)
-"""Tasks that models are built for; classification, seq2seq and probe come later and are refused by name."""
-
 DTYPE_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 LOWEST_OPSET = 17
 """LayerNormalization is an operator from opset 17 on."""
@@ -42,10 +36,10 @@ LOWEST_OPSET = 17
 PARAMETERS: dict[str, Parameter] = {
     "kind": Parameter(
         type="string",
-        choices=("decoder",),
-        default="decoder",
-        meaning="decoder: a stack of causal blocks that predicts the next token",
-        source="Radford et al. 2019",
+        choices=tuple(KINDS),
+        default=None,
+        meaning=f"{'; '.join(f'{name}: {kind.meaning}' for name, kind in KINDS.items())}; left out: the task's first",
+        source="Radford et al. 2019 (decoder); Devlin et al. 2018 (encoder); Vaswani et al. 2017 (encoder_decoder)",
     ),
     "num_layers": Parameter(
         type="integer",
@@ -56,6 +50,15 @@ PARAMETERS: dict[str, Parameter] = {
             "Vaswani et al. 2017, arXiv 1706.03762; deep and thin below 1 B parameters: Liu et al. 2024, arXiv "
             "2402.14905"
         ),
+        search={"min": 2, "max": 12},
+    ),
+    "num_encoder_layers": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1000,
+        default=None,
+        meaning="blocks of the encoder of an encoder_decoder; left out: num_layers",
+        source="Raffel et al. 2020, arXiv 1910.10683; deeper encoders: Kasai et al. 2021, arXiv 2006.10369",
         search={"min": 2, "max": 12},
     ),
     "hidden_size": Parameter(
@@ -84,6 +87,46 @@ PARAMETERS: dict[str, Parameter] = {
         source="Press & Wolf 2017, arXiv 1608.05859",
         search={"values": [True, False]},
     ),
+    "rescale_before_lm_head": Parameter(
+        type="boolean",
+        default=False,
+        meaning="what enters a tied head is divided by the root of hidden_size",
+        source="TensorRT-LLM's enc_dec models; Raffel et al. 2020, arXiv 1910.10683 (their code)",
+        search={"values": [True, False]},
+    ),
+    "has_embedding_layernorm": Parameter(
+        type="boolean",
+        default=False,
+        meaning="a norm over the sum of embedding and position, before the first block",
+        source="TensorRT-LLM's enc_dec models; Devlin et al. 2018, arXiv 1810.04805",
+        search={"values": [True, False]},
+    ),
+    "share_source_embedding": Parameter(
+        type="boolean",
+        default=False,
+        meaning="the encoder reads its tokens from the decoder's table: for one vocabulary of source and target",
+        source="Raffel et al. 2020, arXiv 1910.10683",
+        search={"values": [True, False]},
+    ),
+    "pooling": Parameter(
+        type="string",
+        choices=("mean", "first", "pooler"),
+        default="mean",
+        meaning=(
+            "the vector that is classified: the mean of all tokens but padding, the first token, or the first token "
+            "through a dense layer and tanh (pooler: BERT's)"
+        ),
+        source="Devlin et al. 2018, arXiv 1810.04805 (pooler); Reimers & Gurevych 2019, arXiv 1908.10084 (mean)",
+        search={"values": ["mean", "first"]},
+    ),
+    "classes": Parameter(
+        type="integer",
+        minimum=2,
+        maximum=1_000_000,
+        default=None,
+        meaning="classes that an encoder tells apart; left out: the dataset's",
+        source="the dataset",
+    ),
     "dtype": Parameter(
         type="string",
         choices=tuple(DTYPE_BYTES),
@@ -97,7 +140,13 @@ PARAMETERS: dict[str, Parameter] = {
     ),
 }
 
-_SECTIONS = {"attention": attention, "mlp": mlp, "norm": normalization, "embedding": embedding}
+_SECTIONS = {
+    "attention": attention,
+    "mlp": mlp,
+    "norm": normalization,
+    "embedding": embedding,
+    "linear": linear,
+}
 
 DECLARATIONS: dict[str, Parameter] = {
     **PARAMETERS,
@@ -106,9 +155,11 @@ DECLARATIONS: dict[str, Parameter] = {
 """Every parameter that can be set below `model`, by its path."""
 
 APPLIES: dict[str, Condition] = {
-    f"{name}.{key}": condition for name, section in _SECTIONS.items() for key, condition in section.APPLIES.items()
+    "rescale_before_lm_head": Condition("tie_embeddings", (True,)),
+    **{f"{name}.{key}": condition for name, section in _SECTIONS.items() for key, condition in section.APPLIES.items()},
 }
-"""Parameters that apply under a condition only: elsewhere a completed model lacks them, and giving one is an error."""
+"""Parameters of a kind that apply under a condition only: elsewhere a completed model lacks them, and giving one is an
+error."""
 
 LATER: dict[str, str] = {
     "per_layer": "blocks that differ",
@@ -118,100 +169,55 @@ LATER: dict[str, str] = {
 """Known parameters that are not built yet -> the feature they belong to. They are refused by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """A completed model, by layer. Raises KeyError where the rules are broken so far that a size is unknown."""
-
-    num_layers: int
-    hidden_size: int
-    norm_position: str
-    tie_embeddings: bool
-    dtype: str
-    position_rows: int
-    attention: AttentionConfig
-    mlp: MlpConfig
-    norm: NormConfig
-    embedding: EmbeddingConfig
-
-    @classmethod
-    def of(cls, model: Mapping[str, Any]) -> ModelConfig:
-        return cls(
-            num_layers=model["num_layers"],
-            hidden_size=model["hidden_size"],
-            norm_position=model["norm_position"],
-            tie_embeddings=model["tie_embeddings"],
-            dtype=model["dtype"],
-            position_rows=attention.table_rows(model),
-            attention=AttentionConfig.of(model),
-            mlp=MlpConfig.of(model),
-            norm=NormConfig.of(model),
-            embedding=EmbeddingConfig.of(model),
-        )
-
-    @property
-    def norm_count(self) -> int:
-        """Two a block; with norm_position pre, one more before the head."""
-        return 2 * self.num_layers + (1 if self.norm_position == "pre" else 0)
-
-    @property
-    def head_projection(self) -> LinearConfig | None:
-        """Before a tied head: from the model's width back to the table's, where they differ."""
-        if not self.tie_embeddings or self.embedding.projection is None:
-            return None
-        return LinearConfig(self.hidden_size, self.embedding.embedding_dim, bias=False)
-
-    @property
-    def head(self) -> LinearConfig:
-        width = self.embedding.embedding_dim if self.tie_embeddings else self.hidden_size
-        return LinearConfig(width, self.embedding.num_embeddings, bias=False)
-
-    def parameter_count(self) -> int:
-        block = self.attention.parameter_count() + self.mlp.parameter_count()
-        head = 0 if self.tie_embeddings else self.head.parameter_count()
-        return (
-            self.embedding.parameter_count()
-            + self.position_rows * self.hidden_size
-            + self.num_layers * block
-            + self.norm_count * self.norm.parameter_count()
-            + (self.head_projection.parameter_count() if self.head_projection else 0)
-            + head
-        )
-
-    def flops(self, batch_size: int, sequence_length: int) -> int:
-        rows = batch_size * sequence_length
-        block = self.attention.flops(batch_size, sequence_length) + self.mlp.flops(rows)
-        head = self.head.flops(rows) + (self.head_projection.flops(rows) if self.head_projection else 0)
-        return self.embedding.flops(rows) + self.num_layers * block + head
+class DoesNotApply(ParameterError):
+    """A parameter that is given where it has no effect."""
 
 
 def complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any]) -> dict[str, Scalar]:
     """Return `values` (flat paths below `model`) with every default filled in, in the order of the declarations.
 
-    facts: of the dataset, `vocabulary_size`; and `sequence_length`: a length, or all that are trained or measured.
-    Raises ParameterError for what is unknown, missing, out of bounds or does not apply. Completing twice changes
-    nothing. Rules between parameters are `broken_rules`' matter.
+    facts: of the dataset, `vocabulary_size`, `source_vocabulary_size`, `classes`, as its task has them; and
+    `sequence_length` and `source_length`: a length, or all that are trained or measured.
+    Raises ParameterError for what is unknown, missing, out of bounds or does not apply (DoesNotApply). Completing
+    twice changes nothing. Rules between parameters are `broken_rules`' matter.
     """
     if task not in TASKS:
         raise ParameterError("task", f"{task!r} is not something that Layersweep builds", f"one of: {', '.join(TASKS)}")
     model = {path: _declaration(path).check(path, value) for path, value in values.items()}
-    for path, parameter in DECLARATIONS.items():
+    kind = KINDS[str(model.setdefault("kind", kinds_of(task)[0]))]
+    if kind.task != task:
+        message = f"{model['kind']!r} is a kind for {kind.task}, not for {task}"
+        raise ParameterError("kind", message, f"one of: {', '.join(kinds_of(task))}; or task: {kind.task}")
+    for path in model:
+        if not kind.has(path):
+            remedy = f'leave it out, or add when: "{Condition("kind", _kinds_of_task_with(task, path))}"'
+            raise DoesNotApply(path, f"does not apply to the kind {model['kind']}", remedy)
+    declared = {path: parameter for path, parameter in DECLARATIONS.items() if kind.has(path)}
+    for path, parameter in declared.items():
         if path in APPLIES:
             continue
         if path not in model and parameter.default is REQUIRED:
             raise ParameterError(path, "is missing", f"give {parameter.meaning}")
-        if parameter.default is not None:
-            model.setdefault(path, parameter.default)
+        default = kind.defaults.get(path, parameter.default)
+        if default is not None:
+            model.setdefault(path, default)
     for path, condition in APPLIES.items():
+        if path not in declared:
+            continue
         if not condition.holds(model):
             if path in model:
                 place = f"{condition.path} is {model.get(condition.path)!r}"
-                raise ParameterError(path, f"does not apply where {place}", f'leave it out, or add when: "{condition}"')
-        elif (default := DECLARATIONS[path].default) is not None:
+                raise DoesNotApply(path, f"does not apply where {place}", f'leave it out, or add when: "{condition}"')
+        elif (default := kind.defaults.get(path, declared[path].default)) is not None:
             model.setdefault(path, default)
-    for section in _SECTIONS.values():
-        section.follow(model)
+    for name in kind.sections:
+        _SECTIONS[name].follow(model)
     _follow_facts(model, facts)
-    return {path: model[path] for path in DECLARATIONS if path in model}
+    return {path: model[path] for path in declared if path in model}
+
+
+def _kinds_of_task_with(task: str, path: str) -> tuple[str, ...]:
+    return tuple(name for name in kinds_of(task) if KINDS[name].has(path))
 
 
 def _declaration(path: str) -> Parameter:
@@ -226,39 +232,40 @@ def _declaration(path: str) -> Parameter:
 
 def _follow_facts(model: dict[str, Any], facts: Mapping[str, Any]) -> None:
     """What follows from the data and the shapes, and what they forbid."""
-    vocabulary_size = facts.get("vocabulary_size")
-    rows = model.setdefault("embedding.num_embeddings", vocabulary_size)
-    if rows is None:
-        raise ParameterError(
-            "embedding.num_embeddings", "is missing", "name a dataset, whose vocabulary gives it, or give it"
-        )
-    if vocabulary_size is not None and rows < vocabulary_size:
-        message = f"{rows} rows are too few for a vocabulary of {vocabulary_size}"
-        raise ParameterError("embedding.num_embeddings", message, f"at least {vocabulary_size}, or leave it out")
-    longest = _longest(facts.get("sequence_length"))
-    positions = model.setdefault("attention.max_position_embeddings", longest)
-    if positions is None:
-        raise ParameterError(
-            "attention.max_position_embeddings", "is missing", "give inference.sequence_length, or give it"
-        )
-    if longest is not None and positions < longest:
-        message = f"{positions} positions are too few for sequences of {longest}"
-        raise ParameterError("attention.max_position_embeddings", message, f"at least {longest}, or leave it out")
+    kind = KINDS[model["kind"]]
+    lengths = [facts.get("sequence_length")]
+    if kind.has("num_encoder_layers"):
+        model.setdefault("num_encoder_layers", model["num_layers"])
+    if "embedding" in kind.sections:
+        embedding.follow_facts(model, facts)
+    if model.get("attention.cross_attention"):
+        lengths.append(facts.get("source_length"))
+    if "attention" in kind.sections:
+        attention.follow_lengths(model, _longest(lengths))
+    if kind.has("classes"):
+        _follow_classes(model, facts.get("classes"))
 
 
-def _longest(lengths: int | Iterable[int] | None) -> int | None:
-    if lengths is None or isinstance(lengths, int):
-        return lengths
-    return max(lengths, default=None)
+def _follow_classes(model: dict[str, Any], classes: int | None) -> None:
+    if model.setdefault("classes", classes) is None:
+        raise ParameterError("classes", "is missing", "name a dataset, whose classes give it, or give it")
+    if classes is not None and model["classes"] < classes:
+        message = f"{model['classes']} are fewer than the dataset's {classes}"
+        raise ParameterError("classes", message, f"at least {classes}, or leave it out")
+
+
+def _longest(lengths: Iterable[int | Iterable[int] | None]) -> int | None:
+    """The largest of lengths and lists of them; None where there is none."""
+    found: list[int] = []
+    for length in lengths:
+        found += [] if length is None else [length] if isinstance(length, int) else list(length)
+    return max(found, default=None)
 
 
 def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
     """The rules between parameters that a completed model breaks; empty where it can be built."""
-    violations = [violation for section in _SECTIONS.values() for violation in section.broken_rules(model)]
-    if model["kind"] == "decoder" and model["attention.attention_mask_type"] == "bidirectional":
-        message = "a decoder with a bidirectional mask would see the tokens that it is to predict"
-        violations.append(Violation("decoder needs a causal mask", message, ("kind", "attention.attention_mask_type")))
-    return violations
+    sections = KINDS[str(model["kind"])].sections
+    return [violation for name in sections for violation in _SECTIONS[name].broken_rules(model)]
 
 
 def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
@@ -278,13 +285,14 @@ def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) ->
 
 
 def parameter_count(model: Mapping[str, Scalar]) -> int:
-    """Trainable parameters of a completed model; a tied table counts once."""
-    return ModelConfig.of(model).parameter_count()
+    """Trainable parameters of a completed model; a table that is tied or shared counts once."""
+    return config_of(model).parameter_count()
 
 
-def flops(model: Mapping[str, Scalar], batch_size: int, sequence_length: int) -> int:
+def flops(model: Mapping[str, Scalar], batch_size: int, sequence_length: int, source_length: int | None = None) -> int:
     """Floating-point operations of one inference: matrix products only, a multiply-add counted as two.
 
     Look-ups, norms, activations and softmax are left out, as is usual (Kaplan et al. 2020, arXiv 2001.08361).
+    `source_length` left out: sequence_length; it matters where there is cross attention.
     """
-    return ModelConfig.of(model).flops(batch_size, sequence_length)
+    return config_of(model).flops(Shape(batch_size, sequence_length, source_length or sequence_length))

@@ -8,6 +8,7 @@ from typing import Any, cast
 from layers.base import REQUIRED
 from layers.checking import check_types
 from layers.expressions import Expression, ExpressionError
+from layers.kinds import KINDS, kinds_of
 from layers.model import DECLARATIONS
 from layers.names import (
     DECLARED,
@@ -45,7 +46,7 @@ class SectionReader:
         else:
             self._section("training", "training.")
         self._section("inference", "inference.")
-        self._check_missing()
+        self._check_missing(task)
         self._check_lengths()
         opened = sum(entry.opening is not None for entry in self._entries.values())
         if opened > MAX_OPEN:
@@ -116,10 +117,21 @@ class SectionReader:
         elif value:
             self._add(POSITION_TYPE, pointer, RELATIVE)
 
-    def _check_missing(self) -> None:
+    def _check_missing(self, task: str) -> None:
+        kinds = self._kinds(task)
         for name, declared in DECLARATIONS.items():
-            if declared.default is REQUIRED and name not in self._places:
+            needed = declared.default is REQUIRED and any(KINDS[kind].has(name) for kind in kinds)
+            if needed and name not in self._places:
                 self._problems.add("/model", f"{name} is missing", f"give {name}: {declared.meaning}")
+
+    def _kinds(self, task: str) -> list[str]:
+        """The kinds that a point of the document can have, as far as that is told without looking at points."""
+        entry = self._entries.get("kind")
+        if entry is None:
+            return list(kinds_of(task)[:1]) if "kind" not in self._places else []
+        if entry.opening is not None:
+            return [str(value) for value in entry.opening.values]
+        return [] if entry.value is None else [str(entry.value)]
 
     def _check_lengths(self) -> None:
         given = [f"training.{name}" for name in LENGTHS if f"training.{name}" in self._places]

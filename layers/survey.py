@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from layers.base import ParameterError, Scalar
-from layers.model import APPLIES
+from layers.model import DoesNotApply
 from layers.placing import PointError, Rejection
 from layers.points import Completed, Space, section_of
 from layers.walking import Walked, expression_characters
@@ -114,7 +114,7 @@ class Surveyor:
 
 def _outcome(error: ParameterError, values: Mapping[str, Scalar]) -> Outcome:
     """A value that is given where it does not apply is a mistake in the document; any other misses only this point."""
-    if error.path in APPLIES and error.path in values:
+    if isinstance(error, DoesNotApply) and error.path in values:
         return PointError(error.path, error.message, error.remedy)
     return Rejection(error.path, str(error), 1.0)
 

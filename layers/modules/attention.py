@@ -1,4 +1,4 @@
-"""Self-attention with its positions.
+"""Attention with its rotations.
 
 Shapes: x_BTD, B batch, T tokens (S of keys), D width; N query heads, K key and value heads, H head size,
 R rotated channels.
@@ -55,7 +55,7 @@ class Rotary(nn.Module):
 
 
 class Attention(nn.Module):
-    """softmax(Q Kᵀ / (q_scaling √H) + mask) V, then the output product.
+    """softmax(Q Kᵀ / (q_scaling √H) + bias) V, then the output product: tokens attend to each other.
 
     Written out when exported, so that a parser of any opset from 17 on reads it; PyTorch's fused kernel otherwise.
     """
@@ -65,59 +65,76 @@ class Attention(nn.Module):
         self.config = config
         self.dropout = dropout
         self.scale = 1.0 / (config.q_scaling * math.sqrt(config.attention_head_size))
-        self.causal = config.attention_mask_type == "causal"
-        self.qkv = build_linear(config.qkv)
         self.dense = build_linear(config.dense)
         self.q_layernorm = build_norm(config.qk_norm) if config.qk_norm else None
         self.k_layernorm = build_norm(config.qk_norm) if config.qk_norm else None
         self.rotary = Rotary(config) if config.rotary_dim else None
+        self._make_products()
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        q_BNTH, k_BNSH, v_BNSH = self._heads(x_BTD)
-        if torch.compiler.is_exporting():
-            out_BNTH = self._written_out(q_BNTH, k_BNSH, v_BNSH)
-        else:
-            dropout = self.dropout if self.training else 0.0
-            out_BNTH = functional.scaled_dot_product_attention(
-                q_BNTH, k_BNSH, v_BNSH, dropout_p=dropout, is_causal=self.causal, scale=self.scale
-            )
-        return self.dense(out_BNTH.transpose(1, 2).flatten(2))
+    def _make_products(self) -> None:
+        self.qkv = build_linear(self.config.qkv)
 
-    def _heads(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, the latter two repeated to as many heads as the queries have."""
-        n, k, h = self.config.num_attention_heads, self.config.num_kv_heads, self.config.attention_head_size
-        q, key, value = self.qkv(x_BTD).split((n * h, k * h, k * h), dim=-1)
-        q_BTNH, k_BTKH, v_BTKH = q.unflatten(-1, (n, h)), key.unflatten(-1, (k, h)), value.unflatten(-1, (k, h))
+    def forward(self, x_BTD: Tensor, bias_BNTS: Tensor | None = None, encoded_BSD: Tensor | None = None) -> Tensor:
+        """Bias None: nothing is added to the scores, but a causal layer is causal all the same."""
+        q_BNTH, k_BNSH, v_BNSH = self._heads(*self._project(x_BTD, encoded_BSD))
+        return self.dense(self._attend(q_BNTH, k_BNSH, v_BNSH, bias_BNTS).transpose(1, 2).flatten(2))
+
+    def _project(self, x_BTD: Tensor, encoded_BSD: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, heads not yet apart."""
+        width, kv_width = self.config.query.out_features, self.config.key_value.out_features // 2
+        q, k, v = self.qkv(x_BTD).split((width, kv_width, kv_width), dim=-1)
+        return q, k, v
+
+    def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Head by head, normalized and rotated; keys and values repeated to as many heads as the queries have."""
+        q_BTNH, k_BSKH, v_BSKH = (x.unflatten(-1, (-1, self.config.attention_head_size)) for x in (q, k, v))
         if self.q_layernorm is not None and self.k_layernorm is not None:
-            q_BTNH, k_BTKH = self.q_layernorm(q_BTNH), self.k_layernorm(k_BTKH)
-        q_BNTH, k_BKTH, v_BKTH = q_BTNH.transpose(1, 2), k_BTKH.transpose(1, 2), v_BTKH.transpose(1, 2)
+            q_BTNH, k_BSKH = self.q_layernorm(q_BTNH), self.k_layernorm(k_BSKH)
+        q_BNTH, k_BKSH, v_BKSH = q_BTNH.transpose(1, 2), k_BSKH.transpose(1, 2), v_BSKH.transpose(1, 2)
         if self.rotary is not None:
-            q_BNTH, k_BKTH = self.rotary(q_BNTH), self.rotary(k_BKTH)
-        return q_BNTH, self._repeated(k_BKTH), self._repeated(v_BKTH)
+            q_BNTH, k_BKSH = self.rotary(q_BNTH), self.rotary(k_BKSH)
+        return q_BNTH, self._repeated(k_BKSH), self._repeated(v_BKSH)
 
-    def _repeated(self, x_BKTH: Tensor) -> Tensor:
+    def _repeated(self, x_BKSH: Tensor) -> Tensor:
         groups = self.config.num_attention_heads // self.config.num_kv_heads
         if groups == 1:
-            return x_BKTH
-        b, k, t, h = x_BKTH.shape
-        return x_BKTH.unsqueeze(2).expand(b, k, groups, t, h).reshape(b, k * groups, t, h)
+            return x_BKSH
+        b, k, s, h = x_BKSH.shape
+        return x_BKSH.unsqueeze(2).expand(b, k, groups, s, h).reshape(b, k * groups, s, h)
 
-    def _written_out(self, q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor) -> Tensor:
+    def _attend(self, q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor, bias_BNTS: Tensor | None) -> Tensor:
+        if torch.compiler.is_exporting():
+            return self._written_out(q_BNTH, k_BNSH, v_BNSH, bias_BNTS)
+        return functional.scaled_dot_product_attention(
+            q_BNTH,
+            k_BNSH,
+            v_BNSH,
+            attn_mask=bias_BNTS,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=bias_BNTS is None and self.config.attention_mask_type == "causal",
+            scale=self.scale,
+        )
+
+    def _written_out(self, q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor, bias_BNTS: Tensor | None) -> Tensor:
         # Queries are scaled before the product: in float16 the unscaled scores of a wide head may overflow.
         scores_BNTS = (q_BNTH * self.scale) @ k_BNSH.transpose(-1, -2)
-        if self.causal:
-            scores_BNTS = scores_BNTS + causal_mask(scores_BNTS.shape[-1], scores_BNTS.dtype, scores_BNTS.device)
+        if bias_BNTS is not None:
+            scores_BNTS = scores_BNTS + bias_BNTS
         return torch.softmax(scores_BNTS, dim=-1) @ v_BNSH
 
 
-def causal_mask(length: int, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
-    """[T, S] to be added to scores: 0 up to the diagonal, half the lowest finite number above it.
+class CrossAttention(Attention):
+    """The same with keys and values of an encoder's output."""
 
-    Finite, and half of it, so that no score can push a sum to infinity and make a row of NaN.
-    """
-    lowest = torch.finfo(dtype).min / 2
-    return torch.full((length, length), lowest, dtype=dtype, device=device).triu(1)
+    def _make_products(self) -> None:
+        self.query = build_linear(self.config.query)
+        self.key_value = build_linear(self.config.key_value)
+
+    def _project(self, x_BTD: Tensor, encoded_BSD: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        assert encoded_BSD is not None, "cross attention needs an encoder's output"
+        k, v = self.key_value(encoded_BSD).chunk(2, dim=-1)
+        return self.query(x_BTD), k, v
 
 
 def build_attention(config: AttentionConfig, *, dropout: float = 0.0) -> Attention:
-    return Attention(config, dropout=dropout)
+    return (CrossAttention if config.cross_attention else Attention)(config, dropout=dropout)

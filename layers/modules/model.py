@@ -1,99 +1,201 @@
-"""The model that a completed declaration describes.
+"""The model that a completed declaration describes, or the single layer of a probe.
 
-Shapes: B batch, T tokens, D width, V logits a token (rows of the embedding).
+Each module's `forward` takes the inputs of `layers.signature` in its order. Shapes: B batch, T tokens, S source tokens,
+D width, V logits a token (rows of the embedding), C classes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from layers.base import Scalar
-from layers.model import ModelConfig
+from layers.embedding import EmbeddingConfig
+from layers.linear import LinearConfig
+from layers.mlp import MlpConfig
 from layers.modules.attention import build_attention
 from layers.modules.embedding import build_embedding
 from layers.modules.linear import build_linear
 from layers.modules.mlp import build_mlp
 from layers.modules.normalization import build_norm
+from layers.modules.score_bias import ScoreBias
+from layers.modules.stack import Block, Stack, initialize
+from layers.normalization import NormConfig
+from layers.stack import (
+    AttentionProbeConfig,
+    BlockProbeConfig,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    HeadConfig,
+    LayerProbeConfig,
+    config_of,
+)
 
-INITIAL_DEVIATION = 0.02
-"""Of every matrix and table at the start (Radford et al. 2019; karpathy/nanoGPT model.py)."""
 
+class Head(nn.Module):
+    """Vectors to logits, by a matrix of its own or by the embedding's table."""
 
-class Block(nn.Module):
-    """Attention and feed-forward, each added to the residual stream; normalized before it (pre) or after (post)."""
-
-    def __init__(self, config: ModelConfig, dropout: float) -> None:
+    def __init__(self, config: HeadConfig) -> None:
         super().__init__()
-        self.pre = config.norm_position == "pre"
-        self.input_layernorm = build_norm(config.norm)
-        self.attention = build_attention(config.attention, dropout=dropout)
-        self.post_layernorm = build_norm(config.norm)
-        self.mlp = build_mlp(config.mlp)
-        self.dropout = nn.Dropout(dropout)
+        self.scale = config.scale
+        self.projection = build_linear(config.projection) if config.projection else None
+        self.linear = None if config.tied else build_linear(config.linear)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        if self.pre:
-            x_BTD = x_BTD + self.dropout(self.attention(self.input_layernorm(x_BTD)))
-            return x_BTD + self.dropout(self.mlp(self.post_layernorm(x_BTD)))
-        x_BTD = self.input_layernorm(x_BTD + self.dropout(self.attention(x_BTD)))
-        return self.post_layernorm(x_BTD + self.dropout(self.mlp(x_BTD)))
+    def forward(self, x_BTD: Tensor, table: Tensor) -> Tensor:
+        if self.linear is not None:
+            return self.linear(x_BTD)
+        if self.projection is not None:
+            x_BTD = self.projection(x_BTD)
+        return functional.linear(x_BTD if self.scale == 1.0 else x_BTD * self.scale, table)
 
 
 class Decoder(nn.Module):
     """Tokens to the logits of the token after each of them."""
 
-    def __init__(self, config: ModelConfig, *, dropout: float = 0.0) -> None:
+    def __init__(self, config: DecoderConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.config = config
         self.embedding = build_embedding(config.embedding)
-        self.position_embedding = (
-            nn.Embedding(config.position_rows, config.hidden_size) if config.position_rows else None
-        )
-        self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(Block(config, dropout) for _ in range(config.num_layers))
-        self.final_layernorm = build_norm(config.norm) if config.norm_position == "pre" else None
-        self.head_projection = build_linear(config.head_projection) if config.head_projection else None
-        self.lm_head = None if config.tie_embeddings else build_linear(config.head)
-        self._initialize()
+        self.stack = Stack(config.stack, dropout=dropout)
+        self.head = Head(config.head)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """tokens int32 [B, T], T at most max_position_embeddings -> logits [B, T, V] in the model's number format."""
-        length = tokens_BT.shape[1]
-        if length > self.config.attention.max_position_embeddings:
-            longest = self.config.attention.max_position_embeddings
-            raise ValueError(f"{length} tokens are more than max_position_embeddings = {longest}")
-        x_BTD = self.embedding(tokens_BT)
-        if self.position_embedding is not None:
-            x_BTD = x_BTD + self.position_embedding.weight[:length]
-        x_BTD = self.dropout(x_BTD)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD)
-        if self.final_layernorm is not None:
-            x_BTD = self.final_layernorm(x_BTD)
-        if self.head_projection is not None:
-            x_BTD = self.head_projection(x_BTD)
-        if self.lm_head is not None:
-            return self.lm_head(x_BTD)
-        return functional.linear(x_BTD, self.embedding.table.weight)
-
-    def _initialize(self) -> None:
-        """Normal weights, those that write to the residual stream smaller by √(2 layers), as GPT-2; biases zero."""
-        residual_deviation = INITIAL_DEVIATION / math.sqrt(2 * self.config.num_layers)
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                writes_residual = name.endswith((".attention.dense", ".mlp.proj"))
-                deviation = residual_deviation if writes_residual else INITIAL_DEVIATION
-                nn.init.normal_(module.weight, std=deviation)
-            if isinstance(module, nn.Linear) and module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-                nn.init.zeros_(module.bias)
+        return self.head(self.stack(self.embedding(tokens_BT)), self.embedding.table.weight)
 
 
-_KINDS = {"decoder": Decoder}
+class Encoder(nn.Module):
+    """Tokens to the logits of classes."""
+
+    def __init__(self, config: EncoderConfig, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pooling = config.pooling
+        self.masked = config.stack.blocks[0].attention.attention_mask_type == "padding"
+        self.embedding = build_embedding(config.embedding)
+        self.stack = Stack(config.stack, dropout=dropout)
+        self.pooler = build_linear(config.pooler) if config.pooler else None
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = build_linear(config.classifier)
+
+    def forward(self, tokens_BT: Tensor, mask: Tensor | None = None) -> Tensor:
+        """tokens int32 [B, T]; mask int32: token_mask [B, T] or attention_mask [B, T, T], as its type needs ->
+        logits [B, C]."""
+        x_BTD = self.stack(self.embedding(tokens_BT), mask)
+        return self.classifier(self.dropout(self._pooled(x_BTD, mask if self.masked else None)))
+
+    def _pooled(self, x_BTD: Tensor, token_mask_BT: Tensor | None) -> Tensor:
+        if self.pooler is not None:
+            return torch.tanh(self.pooler(x_BTD[:, 0]))
+        if self.pooling == "first":
+            return x_BTD[:, 0]
+        # In float32: a sum over many tokens loses its last digits in the smaller formats.
+        summed_BTD = x_BTD.float()
+        if token_mask_BT is None:
+            return summed_BTD.mean(dim=1).to(x_BTD.dtype)
+        counted_BT1 = token_mask_BT.float().unsqueeze(-1)
+        return ((summed_BTD * counted_BT1).sum(dim=1) / counted_BT1.sum(dim=1).clamp(min=1.0)).to(x_BTD.dtype)
+
+
+class EncoderDecoder(nn.Module):
+    """Source and target tokens to the logits of the token after each target token."""
+
+    def __init__(self, config: EncoderDecoderConfig, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.source_embedding = build_embedding(config.source_embedding) if config.source_embedding else None
+        self.embedding = build_embedding(config.embedding)
+        self.encoder = Stack(config.encoder, dropout=dropout)
+        self.decoder = Stack(config.decoder, dropout=dropout)
+        self.head = Head(config.head)
+
+    def forward(self, source_BS: Tensor, source_mask_BS: Tensor, tokens_BT: Tensor) -> Tensor:
+        """source int32 [B, S], its mask (1 a token, 0 padding), tokens int32 [B, T] -> logits [B, T, V]."""
+        embedded = (self.embedding if self.source_embedding is None else self.source_embedding)(source_BS)
+        encoded_BSD = self.encoder(embedded, source_mask_BS)
+        x_BTD = self.decoder(self.embedding(tokens_BT), None, encoded_BSD, source_mask_BS)
+        return self.head(x_BTD, self.embedding.table.weight)
+
+
+class Probe(nn.Module):
+    """A layer that is given numbers, which it takes in float32 and works with in its own number format."""
+
+    number_format: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Empty: it follows the module from format to format where a layer has no weights to tell by.
+        self.register_buffer("number_format", torch.empty(0), persistent=False)
+
+    def cast(self, x: Tensor) -> Tensor:
+        return x.to(self.number_format.dtype)
+
+
+class BlockProbe(Probe):
+    """One block by itself."""
+
+    def __init__(self, config: BlockProbeConfig) -> None:
+        super().__init__()
+        self.crosses = config.block.cross_attention is not None
+        self.score_bias = ScoreBias(config.block.attention.score_bias)
+        self.block = Block(config.block)
+
+    def forward(self, hidden_states: Tensor, *others: Tensor) -> Tensor:
+        """hidden_states float32 [B, T, D], encoder_output [B, S, D] if it has cross attention, a mask if its type has
+        one -> [B, T, D]."""
+        x_BTD = self.cast(hidden_states)
+        encoded_BSD, mask = _apart(others, crosses=self.crosses)
+        encoded_BSD = None if encoded_BSD is None else self.cast(encoded_BSD)
+        return self.block(x_BTD, self.score_bias(x_BTD, x_BTD.shape[1], mask), encoded_BSD)
+
+
+class AttentionProbe(Probe):
+    """One attention layer by itself."""
+
+    def __init__(self, config: AttentionProbeConfig) -> None:
+        super().__init__()
+        self.crosses = config.attention.cross_attention
+        self.score_bias = ScoreBias(config.attention.score_bias)
+        self.attention = build_attention(config.attention)
+
+    def forward(self, hidden_states: Tensor, *others: Tensor) -> Tensor:
+        """hidden_states float32 [B, T, D], encoder_output [B, S, D] if it is cross attention, a mask if its type has
+        one -> [B, T, D]."""
+        x_BTD = self.cast(hidden_states)
+        encoded_BSD, mask = _apart(others, crosses=self.crosses)
+        encoded_BSD = None if encoded_BSD is None else self.cast(encoded_BSD)
+        keys = x_BTD if encoded_BSD is None else encoded_BSD
+        return self.attention(x_BTD, self.score_bias(x_BTD, keys.shape[1], mask), encoded_BSD)
+
+
+class LayerProbe(Probe):
+    """One layer that knows no sequence by itself."""
+
+    def __init__(self, config: LayerProbeConfig) -> None:
+        super().__init__()
+        match config.layer:
+            case MlpConfig():
+                self.layer = build_mlp(config.layer)
+            case LinearConfig():
+                self.layer = build_linear(config.layer)
+            case NormConfig():
+                self.layer = build_norm(config.layer)
+            case EmbeddingConfig():
+                self.layer = build_embedding(config.layer)
+            case _:
+                assert_never(config.layer)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """hidden_states float32 [B, T, D], or an embedding's tokens int32 [B, T] -> [B, T, D]."""
+        return self.layer(self.cast(values) if values.is_floating_point() else values)
+
+
+def _apart(others: tuple[Tensor, ...], *, crosses: bool) -> tuple[Tensor | None, Tensor | None]:
+    """An encoder's output or None, and a mask or None."""
+    masks = others[1:] if crosses else others
+    return others[0] if crosses else None, masks[0] if masks else None
 
 
 def build(model: Mapping[str, Scalar], *, dropout: float = 0.0) -> nn.Module:
@@ -101,7 +203,25 @@ def build(model: Mapping[str, Scalar], *, dropout: float = 0.0) -> nn.Module:
 
     Its weights are drawn from torch's global generator: call `torch.manual_seed` before for the same ones again.
     """
-    return _KINDS[str(model["kind"])](ModelConfig.of(model), dropout=dropout)
+    module = _build(model, dropout)
+    initialize(module)
+    return module
+
+
+def _build(model: Mapping[str, Scalar], dropout: float) -> nn.Module:
+    match config_of(model):
+        case DecoderConfig() as config:
+            return Decoder(config, dropout=dropout)
+        case EncoderConfig() as config:
+            return Encoder(config, dropout=dropout)
+        case EncoderDecoderConfig() as config:
+            return EncoderDecoder(config, dropout=dropout)
+        case BlockProbeConfig() as config:
+            return BlockProbe(config)
+        case AttentionProbeConfig() as config:
+            return AttentionProbe(config)
+        case LayerProbeConfig() as config:
+            return LayerProbe(config)
 
 
 def torch_dtype(name: str) -> torch.dtype:

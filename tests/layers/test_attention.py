@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from layers.attention import AttentionConfig
-from layers.modules.attention import Attention, build_attention, causal_mask
+from layers.modules.attention import Attention, build_attention
+from layers.modules.score_bias import distances, hidden
 
 B, T, D = 2, 7, 24
 
@@ -98,8 +99,9 @@ def test_attention_is_its_formula_in_both_forms(changes):
     expected = formula(module, x, config)
     with torch.no_grad():
         fused = module(x).numpy()
-        q, k, v = module._heads(x)
-        written_out = module.dense(module._written_out(q, k, v).transpose(1, 2).flatten(2)).numpy()
+        q, k, v = module._heads(*module._project(x, None))
+        causal = hidden(distances(T, T) > 0, x.dtype) if config.attention_mask_type == "causal" else None
+        written_out = module.dense(module._written_out(q, k, v, causal).transpose(1, 2).flatten(2)).numpy()
     np.testing.assert_allclose(fused, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(written_out, expected, rtol=1e-4, atol=1e-5)
 
@@ -128,7 +130,7 @@ def test_rotated_scores_depend_on_the_distance_alone(kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_the_mask_is_finite_and_hides_whatever_the_scores_are(dtype):
-    mask = causal_mask(5, dtype)
+    mask = hidden(distances(5, 5) > 0, dtype)
     assert mask.dtype == dtype
     assert torch.isfinite(mask).all()
     for score in (torch.finfo(dtype).min / 2, -1000.0, 0.0, 1000.0):
@@ -143,4 +145,4 @@ def test_wide_heads_do_not_overflow_float16():
     """Unscaled, the scores here are 256 x 20 x 20 = 102,400: beyond the largest float16."""
     module = build_attention(config_of(num_attention_heads=1, num_kv_heads=1, attention_head_size=256)).half().eval()
     heads = torch.full((1, 1, 3, 256), 20.0, dtype=torch.float16)
-    assert torch.isfinite(module._written_out(heads, heads, heads)).all()
+    assert torch.isfinite(module._written_out(heads, heads, heads, None)).all()

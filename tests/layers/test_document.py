@@ -229,10 +229,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "betas twice": ({"/training": {"betas": [0.9, 0.99], "beta1": 0.8}}, "/training/beta1", "twice"),
     "steps and tokens": ({"/training": {"steps": 10, "tokens": 100}}, "/training/tokens", "how long"),
     "given twice": ({"/model/mlp.kind": "MLP", "/model/mlp": {"kind": "MLP"}}, "/model/mlp/kind", "twice"),
-    "relative attention": (
-        {"/model/attention/relative_attention": True},
+    "relative attention as a name": (
+        {"/model/attention/relative_attention": "yes"},
         "/model/attention/relative_attention",
-        "relative",
+        "true or false",
     ),
     "no objectives": ({"/objectives": LEFT_OUT}, "/objectives", "no objectives"),
     "empty objectives": ({"/objectives": []}, "/objectives", "empty"),
@@ -281,7 +281,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "training.batch_size, inference.batch_size",
     ),
     "rule below model": ({"/rules": ["model.hidden_size > 2"]}, "/rules/0", "write hidden_size"),
-    "rule on what is not built": ({"/rules": ["attention.num_buckets > 2"]}, "/rules/0", "relative attention"),
+    "rule on what is not built": ({"/rules": ["embedding.prompt_length > 2"]}, "/rules/0", "PromptTuningEmbedding"),
     "rule on another spelling": (
         {"/rules": ["relative_attention"]},
         "/rules/0",
@@ -460,11 +460,9 @@ def test_bytes_have_bits_per_byte() -> None:
 
 
 def test_relative_attention_is_another_spelling_of_a_position_embedding() -> None:
-    """It is read as `position_embedding_type: relative`, which is refused by name as long as it is not built."""
-    (problem,) = problems({"/model/attention/relative_attention": True})
-    assert "'relative' is not something that Layersweep builds" in problem.detail
-    assert "learned_absolute" in problem.remedy
-    assert "relative" not in DECLARATIONS["attention.position_embedding_type"].choices
+    sweep = parsed({"/model/attention/relative_attention": True})
+    assert sweep.normalized == parsed({"/model/attention/position_embedding_type": "relative"}).normalized
+    assert sweep.normalized["model"]["attention"]["position_embedding_type"] == "relative"
 
 
 def test_no_relative_attention_says_nothing() -> None:

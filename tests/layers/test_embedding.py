@@ -28,5 +28,5 @@ def test_a_tied_head_projects_back_to_the_table(completed):
     from layers.modules.model import build
 
     module = build(completed({"embedding.embedding_dim": 16}))
-    assert module.head_projection.weight.shape == (16, 32)
-    assert build(completed({"embedding.embedding_dim": 16, "tie_embeddings": False})).head_projection is None
+    assert module.head.projection.weight.shape == (16, 32)
+    assert build(completed({"embedding.embedding_dim": 16, "tie_embeddings": False})).head.projection is None

@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from layers.base import REQUIRED, ParameterError
-from layers.model import APPLIES, DECLARATIONS, LATER, broken_rules, complete, flops, parameter_count, unsupported
+from layers.kinds import KINDS
+from layers.model import (
+    APPLIES,
+    DECLARATIONS,
+    LATER,
+    broken_rules,
+    complete,
+    flops,
+    parameter_count,
+    unsupported,
+)
 from layers.modules.model import build
 
 CAPABILITIES = {
@@ -27,7 +37,9 @@ def rules(model):
 
 def test_completion_fills_in_every_default_that_applies(completed):
     model = completed()
-    assert set(DECLARATIONS) - set(model) == set(APPLIES) - {"norm.bias"}
+    of_a_decoder = {path for path in DECLARATIONS if KINDS["decoder"].has(path)}
+    assert of_a_decoder - set(model) == set(APPLIES) - {"norm.bias", "rescale_before_lm_head"}
+    assert set(model) <= of_a_decoder
     assert model["attention.num_kv_heads"] == 4
     assert model["attention.attention_head_size"] == 8
     assert model["attention.max_position_embeddings"] == 12
@@ -64,7 +76,13 @@ def test_positions_cover_the_longest_of_several_lengths(completed):
         ({"attention.attention_mask_type": "blocksparse"}, "attention.attention_mask_type", "causal"),
         ({"embedding.kind": "PromptTuningEmbedding"}, "embedding.kind", "Embedding"),
         ({"attention.tp_size": 2}, "attention.tp_size", "tensor parallelism"),
-        ({"attention.cross_attention": True}, "attention.cross_attention", "encoder-decoder"),
+        ({"attention.cross_attention": True}, "attention.cross_attention", "encoder_decoder"),
+        ({"attention.num_buckets": 8}, "attention.num_buckets", "attention.position_embedding_type == 'relative'"),
+        ({"attention.max_attention_window_size": 8}, "attention.max_attention_window_size", "sliding_window_causal"),
+        ({"tie_embeddings": False, "rescale_before_lm_head": True}, "rescale_before_lm_head", "tie_embeddings == true"),
+        ({"kind": "encoder"}, "kind", "task: classification"),
+        ({"classes": 10}, "classes", "kind decoder"),
+        ({"linear.in_features": 10}, "linear.in_features", "kind decoder"),
         ({"mlp.width": 5}, "mlp.width", "mlp.ffn_hidden_size"),
         ({"norm.num_groups": 2}, "norm.num_groups", "norm.kind in ['RmsNorm', 'GroupNorm']"),
         ({"norm.kind": "RmsNorm", "norm.bias": False}, "norm.bias", "RmsNorm"),
@@ -80,10 +98,9 @@ def test_what_cannot_be_built_is_refused_with_its_place_and_the_remedy(completed
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("task", ["classification", "seq2seq", "probe", "poetry"])
-def test_a_task_without_models_is_refused_by_name(task):
-    with pytest.raises(ParameterError, match=f"{task}.*causal_lm"):
-        complete(task, {}, {})
+def test_a_task_without_models_is_refused_by_name():
+    with pytest.raises(ParameterError, match=r"poetry.*causal_lm, classification, seq2seq, probe"):
+        complete("poetry", {}, {})
 
 
 def test_what_has_no_default_must_be_given():

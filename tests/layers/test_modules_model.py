@@ -51,9 +51,9 @@ def test_longer_sequences_than_positions_are_refused(completed):
 def test_a_tied_head_is_the_embedding_table(completed):
     tied, _, _ = logits_of(completed())
     untied, _, _ = logits_of(completed({"tie_embeddings": False}))
-    assert tied.lm_head is None
-    assert untied.lm_head is not None
-    assert untied.lm_head.weight is not untied.embedding.table.weight
+    assert tied.head.linear is None
+    assert untied.head.linear is not None
+    assert untied.head.linear.weight is not untied.embedding.table.weight
 
 
 def test_the_same_seed_gives_the_same_weights(completed):
@@ -68,14 +68,14 @@ def test_weights_start_as_in_gpt2(completed):
     residual = 0.02 / (2 * 8) ** 0.5
     for name, deviation in {
         "embedding.table.weight": 0.02,
-        "layers.3.attention.qkv.weight": 0.02,
-        "layers.3.mlp.fc.weight": 0.02,
-        "layers.3.attention.dense.weight": residual,
-        "layers.3.mlp.proj.weight": residual,
+        "stack.layers.3.attention.qkv.weight": 0.02,
+        "stack.layers.3.mlp.fc.weight": 0.02,
+        "stack.layers.3.attention.dense.weight": residual,
+        "stack.layers.3.mlp.proj.weight": residual,
     }.items():
         assert weights[name].std().item() == pytest.approx(deviation, rel=0.05), name
-    assert not weights["layers.0.attention.qkv.bias"].any()
-    assert torch.equal(weights["layers.0.input_layernorm.weight"], torch.ones(256))
+    assert not weights["stack.layers.0.attention.qkv.bias"].any()
+    assert torch.equal(weights["stack.layers.0.input_layernorm.weight"], torch.ones(256))
 
 
 def test_an_untrained_model_guesses_uniformly(completed):
@@ -88,11 +88,11 @@ def test_an_untrained_model_guesses_uniformly(completed):
 def test_post_norm_normalizes_what_leaves_a_block(completed):
     module, tokens, _ = logits_of(completed({"norm_position": "post"}))
     left = []
-    module.layers[-1].register_forward_hook(lambda _module, _inputs, output: left.append(output))
+    module.stack.layers[-1].register_forward_hook(lambda _module, _inputs, output: left.append(output))
     module(tokens)
     torch.testing.assert_close(left[0].mean(-1), torch.zeros(2, 12), rtol=0, atol=1e-5)
     torch.testing.assert_close(left[0].std(-1, correction=0), torch.ones(2, 12), rtol=0, atol=1e-2)
-    assert module.final_layernorm is None
+    assert module.stack.final_layernorm is None
 
 
 def test_dropout_acts_in_training_only(completed):
@@ -135,7 +135,7 @@ def test_no_parameter_is_accepted_and_ignored(completed, change):
     after, _, _ = logits_of(completed(change))
     shapes = [{name: value.shape for name, value in module.named_parameters()} for module in (before, after)]
     if shapes[0] == shapes[1]:
-        torch.nn.init.normal_(before.layers[0].attention.qkv.weight)
+        torch.nn.init.normal_(before.stack.layers[0].attention.qkv.weight)
         after.load_state_dict(before.state_dict())
         assert (before(tokens) - after(tokens)).abs().max() > 1e-4
 
@@ -153,8 +153,8 @@ def test_no_parameter_is_accepted_and_ignored(completed, change):
 def test_no_conditional_parameter_is_ignored(completed, base, change):
     before, tokens, _ = logits_of(completed(base))
     after, _, _ = logits_of(completed({**base, **change}))
-    torch.nn.init.normal_(before.layers[0].attention.qkv.weight)
+    torch.nn.init.normal_(before.stack.layers[0].attention.qkv.weight)
     torch.nn.init.normal_(before.embedding.table.weight)
-    torch.nn.init.normal_(before.layers[0].mlp.proj.weight)
+    torch.nn.init.normal_(before.stack.layers[0].mlp.proj.weight)
     after.load_state_dict(before.state_dict())
     assert (before(tokens) - after(tokens)).abs().max() > 1e-4

@@ -1,0 +1,85 @@
+"""Kinds of models: the task of each, the parameters that it has, and the defaults that it sets. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from layers.base import Scalar
+
+TASKS = ("causal_lm", "classification", "seq2seq", "probe")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of model. `parameters` are the model's own that it has, `sections` those below which it has all."""
+
+    task: str
+    meaning: str
+    sections: tuple[str, ...]
+    parameters: tuple[str, ...]
+    defaults: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
+    """Of parameters whose declared default is none because it follows from the kind."""
+
+    def has(self, path: str) -> bool:
+        """Whether a parameter (a path below `model`) is one of this kind's."""
+        section = path.rpartition(".")[0]
+        return section in self.sections if section else path in self.parameters
+
+
+_BLOCK = ("attention", "mlp", "norm")
+_STACK = ("kind", "dtype", "hidden_size", "num_layers", "norm_position", "has_embedding_layernorm")
+_HEAD = ("tie_embeddings", "rescale_before_lm_head")
+_CAUSAL: dict[str, Scalar] = {"attention.attention_mask_type": "causal"}
+
+KINDS: dict[str, Kind] = {
+    "decoder": Kind(
+        "causal_lm",
+        "a stack of causal blocks that predicts the next token",
+        (*_BLOCK, "embedding"),
+        (*_STACK, *_HEAD),
+        _CAUSAL,
+    ),
+    "encoder": Kind(
+        "classification",
+        "a stack of blocks that see both ways, pooled to one vector and classified",
+        (*_BLOCK, "embedding"),
+        (*_STACK, "pooling", "classes"),
+        {"attention.attention_mask_type": "padding"},
+    ),
+    "encoder_decoder": Kind(
+        "seq2seq",
+        "an encoder of the source, and a decoder of the target that attends to it",
+        (*_BLOCK, "embedding"),
+        (*_STACK, *_HEAD, "num_encoder_layers", "share_source_embedding"),
+        {**_CAUSAL, "attention.cross_attention": True},
+    ),
+    "block": Kind(
+        "probe",
+        "one block of attention and feed-forward",
+        _BLOCK,
+        ("kind", "dtype", "hidden_size", "norm_position"),
+        {**_CAUSAL, "attention.cross_attention": False},
+    ),
+    "attention": Kind(
+        "probe",
+        "one attention layer",
+        ("attention",),
+        ("kind", "dtype", "hidden_size"),
+        {**_CAUSAL, "attention.cross_attention": False},
+    ),
+    "mlp": Kind("probe", "one feed-forward layer", ("mlp",), ("kind", "dtype", "hidden_size")),
+    "linear": Kind("probe", "one matrix product", ("linear",), ("kind", "dtype")),
+    "norm": Kind("probe", "one normalization", ("norm",), ("kind", "dtype", "hidden_size")),
+    "embedding": Kind("probe", "one embedding", ("embedding",), ("kind", "dtype", "hidden_size")),
+}
+
+
+def kinds_of(task: str) -> tuple[str, ...]:
+    """The kinds that fit a task, its default first."""
+    return tuple(name for name, kind in KINDS.items() if kind.task == task)
+
+
+def kinds_with(path: str) -> tuple[str, ...]:
+    """The kinds that have a parameter."""
+    return tuple(name for name, kind in KINDS.items() if kind.has(path))

@@ -1,0 +1,102 @@
+"""What is added to the scores of attention: masks, relative positions and ALiBi.
+
+Shapes: bias_BNTS, B batch (or 1), N heads (or 1), T queries, S keys.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from layers.score_bias import RelativeConfig, ScoreBiasConfig
+
+
+class RelativeBias(nn.Module):
+    """T5's learned bias for each head and bucket of distances (Raffel et al. 2020, arXiv 1910.10683)."""
+
+    starts: Tensor
+
+    def __init__(self, config: RelativeConfig) -> None:
+        super().__init__()
+        self.bidirectional = config.bidirectional
+        self.table = nn.Parameter(torch.empty(config.num_heads, config.num_buckets))
+        self.register_buffer("starts", torch.tensor(config.starts), persistent=False)
+
+    def forward(self, queries: int, keys: int) -> Tensor:
+        """Numbers of tokens -> [1, N, T, S]."""
+        buckets_TS = self.buckets(distances(queries, keys, self.table.device))
+        return functional.embedding(buckets_TS, self.table.t()).permute(2, 0, 1).unsqueeze(0)
+
+    def buckets(self, distances_TS: Tensor) -> Tensor:
+        """Key's position - query's position -> index into the table."""
+        ahead = distances_TS > 0
+        distance = distances_TS.abs() if self.bidirectional else -distances_TS * ~ahead
+        buckets = (distance.unsqueeze(-1) >= self.starts).sum(-1) - 1
+        return buckets + ahead * len(self.starts) if self.bidirectional else buckets
+
+
+class ScoreBias(nn.Module):
+    """All that a layer adds to its scores; layers of a stack with the same configuration share one."""
+
+    slopes: Tensor
+
+    def __init__(self, config: ScoreBiasConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.relative = RelativeBias(config.relative) if config.relative else None
+        self.register_buffer("slopes", torch.tensor(config.alibi_slopes), persistent=False)
+
+    def forward(self, query: Tensor, keys: int, mask: Tensor | None) -> Tensor | None:
+        """The bias [B, N, T, S], B and N 1 where it is the same for all, or None where nothing is to be added.
+
+        query: [B, T, D], whose length, number format and device count; keys: how many there are. mask: of a padding
+        mask, [B, S]; of a custom one, [B, T, S]; 1 where a key may be seen, else 0.
+        A plain causal mask is left to the kernel that attends, except in a graph, which has none.
+        """
+        if self.config.only_causal and not torch.compiler.is_exporting():
+            return None
+        queries, dtype, device = query.shape[1], query.dtype, query.device
+        bias = self._mask(queries, keys, mask, dtype, device)
+        if self.relative is not None:
+            bias = _sum(bias, self.relative(queries, keys).to(dtype))
+        if self.config.alibi_slopes:
+            far_TS = distances(queries, keys, device).abs()
+            bias = _sum(bias, -self.slopes.to(dtype)[:, None, None] * far_TS.to(dtype))
+        return bias
+
+    def _mask(
+        self, queries: int, keys: int, mask: Tensor | None, dtype: torch.dtype, device: torch.device
+    ) -> Tensor | None:
+        match self.config.mask_type:
+            case "bidirectional":
+                return None
+            case "padding":
+                assert mask is not None
+                return hidden(mask[:, None, None, :] == 0, dtype)
+            case "custom_mask":
+                assert mask is not None
+                return hidden(mask[:, None, :, :] == 0, dtype)
+            case _:
+                distance_TS = distances(queries, keys, device)
+                unseen_TS = distance_TS > 0
+                if self.config.window_size is not None:
+                    unseen_TS = unseen_TS | (distance_TS <= -self.config.window_size)
+                return hidden(unseen_TS[None, None], dtype)
+
+
+def distances(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
+    """[T, S]: key's position - query's position, both counted from the first token."""
+    return torch.arange(keys, device=device) - torch.arange(queries, device=device)[:, None]
+
+
+def hidden(unseen: Tensor, dtype: torch.dtype) -> Tensor:
+    """To be added to scores: 0 where a key is seen, half the lowest finite number where it is not.
+
+    Finite, and half of it, so that no score can push a sum to infinity and make a row of NaN.
+    """
+    return unseen.to(dtype) * (torch.finfo(dtype).min / 2)
+
+
+def _sum(bias: Tensor | None, other: Tensor) -> Tensor:
+    return other if bias is None else bias + other

@@ -1,0 +1,129 @@
+"""Blocks, and stacks of them.
+
+Shapes: x_BTD, B batch, T tokens, S tokens of the encoder, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from layers.modules.attention import build_attention
+from layers.modules.mlp import build_mlp
+from layers.modules.normalization import build_norm
+from layers.modules.score_bias import ScoreBias
+from layers.score_bias import ScoreBiasConfig
+from layers.stack import BlockConfig, StackConfig
+
+INITIAL_DEVIATION = 0.02
+"""Of every matrix and table at the start (Radford et al. 2019; karpathy/nanoGPT model.py)."""
+
+RESIDUAL_WRITERS = ("attention.dense", "mlp.proj")
+"""The last products of what a block adds to the residual stream."""
+
+
+class Block(nn.Module):
+    """Attention, attention to an encoder where there is one, and feed-forward, each added to the residual stream.
+
+    Normalized before each (pre) or after it is added (post).
+    """
+
+    def __init__(self, config: BlockConfig, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pre = config.norm_position == "pre"
+        self.input_layernorm = build_norm(config.norm)
+        self.attention = build_attention(config.attention, dropout=dropout)
+        self.cross_layernorm = self.cross_attention = None
+        if config.cross_attention is not None:
+            self.cross_layernorm = build_norm(config.norm)
+            self.cross_attention = build_attention(config.cross_attention, dropout=dropout)
+        self.post_layernorm = build_norm(config.norm)
+        self.mlp = build_mlp(config.mlp)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        bias_BNTS: Tensor | None = None,
+        encoded_BSD: Tensor | None = None,
+        cross_bias_BNTS: Tensor | None = None,
+    ) -> Tensor:
+        x_BTD = self._added(x_BTD, self.input_layernorm, self.attention, bias_BNTS)
+        if self.cross_attention is not None and self.cross_layernorm is not None:
+            x_BTD = self._added(x_BTD, self.cross_layernorm, self.cross_attention, cross_bias_BNTS, encoded_BSD)
+        return self._added(x_BTD, self.post_layernorm, self.mlp)
+
+    def _added(self, x_BTD: Tensor, norm: nn.Module, layer: nn.Module, *arguments: Tensor | None) -> Tensor:
+        if self.pre:
+            return x_BTD + self.dropout(layer(norm(x_BTD), *arguments))
+        return norm(x_BTD + self.dropout(layer(x_BTD, *arguments)))
+
+
+class Stack(nn.Module):
+    """Embedded tokens to what the head reads."""
+
+    def __init__(self, config: StackConfig, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.position_embedding = (
+            nn.Embedding(config.position_rows, config.hidden_size) if config.position_rows else None
+        )
+        self.embedding_layernorm = build_norm(config.embedding_norm) if config.embedding_norm else None
+        self.dropout = nn.Dropout(dropout)
+        self.score_biases = nn.ModuleList(ScoreBias(bias) for bias in config.score_biases)
+        self.layers = nn.ModuleList(Block(block, dropout=dropout) for block in config.blocks)
+        self.final_layernorm = build_norm(config.final_norm) if config.final_norm else None
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        mask: Tensor | None = None,
+        encoded_BSD: Tensor | None = None,
+        encoded_mask: Tensor | None = None,
+    ) -> Tensor:
+        """mask: as the stack's mask type needs it, [B, T] or [B, T, T]; of an encoder's output [B, S]."""
+        length = x_BTD.shape[1]
+        if length > self.config.max_position_embeddings:
+            longest = self.config.max_position_embeddings
+            raise ValueError(f"{length} tokens are more than max_position_embeddings = {longest}")
+        if self.position_embedding is not None:
+            x_BTD = x_BTD + self.position_embedding.weight[:length]
+        if self.embedding_layernorm is not None:
+            x_BTD = self.embedding_layernorm(x_BTD)
+        x_BTD = self.dropout(x_BTD)
+        crossing = {block.cross_attention.score_bias for block in self.config.blocks if block.cross_attention}
+        biases: dict[ScoreBiasConfig, Tensor | None] = {}
+        for bias in self.score_biases:
+            assert isinstance(bias, ScoreBias)
+            if bias.config in crossing and encoded_BSD is not None:
+                biases[bias.config] = bias(x_BTD, encoded_BSD.shape[1], encoded_mask)
+            else:
+                biases[bias.config] = bias(x_BTD, length, mask)
+        for block, layer in zip(self.config.blocks, self.layers, strict=True):
+            crossed = block.cross_attention and biases[block.cross_attention.score_bias]
+            x_BTD = layer(x_BTD, biases[block.attention.score_bias], encoded_BSD, crossed)
+        return x_BTD if self.final_layernorm is None else self.final_layernorm(x_BTD)
+
+
+def initialize(module: nn.Module) -> None:
+    """Normal weights, those that write to a stack's residual stream smaller by the root of their number; biases zero.
+
+    As GPT-2 does (Radford et al. 2019).
+    """
+    writers = {id(writer): deviation for stack in module.modules() for writer, deviation in _writers(stack)}
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=writers.get(id(part), INITIAL_DEVIATION))
+        if isinstance(part, nn.Linear) and part.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            nn.init.zeros_(part.bias)
+        if isinstance(part, ScoreBias) and part.relative is not None:
+            nn.init.normal_(part.relative.table, std=INITIAL_DEVIATION)
+
+
+def _writers(stack: nn.Module) -> list[tuple[nn.Module, float]]:
+    """The products that write to the residual stream of a stack, or of a block alone, with their deviation."""
+    if not isinstance(stack, Stack):
+        return []
+    found = [part for name, part in stack.named_modules() if name.endswith(RESIDUAL_WRITERS)]
+    return [(part, INITIAL_DEVIATION / math.sqrt(len(found))) for part in found]

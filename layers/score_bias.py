@@ -1,0 +1,83 @@
+"""What is added to the scores of attention: masks, and positions where they enter there. No torch here.
+
+Relative positions are T5's (Raffel et al. 2020, arXiv 1910.10683): a learned number for each head and bucket of
+distances. ALiBi (Press et al. 2021, arXiv 2108.12409) takes off a slope times the distance.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+CAUSAL_MASKS = ("causal", "sliding_window_causal")
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeConfig:
+    """A learned table [num_heads, num_buckets]. Where it is `bidirectional`, half of the buckets are for later keys."""
+
+    num_heads: int
+    num_buckets: int
+    max_distance: int
+    bidirectional: bool
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The first distance of each bucket of one direction."""
+        buckets = self.num_buckets // 2 if self.bidirectional else self.num_buckets
+        return bucket_starts(buckets, self.max_distance)
+
+    def parameter_count(self) -> int:
+        return self.num_heads * self.num_buckets
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBiasConfig:
+    """Layers of a stack that have the same one share it, and so its learned table: as T5's layers do."""
+
+    mask_type: str
+    window_size: int | None = None
+    """Of a sliding window: keys that a query sees, its own included."""
+    relative: RelativeConfig | None = None
+    alibi_slopes: tuple[float, ...] = ()
+    """One a head; empty without ALiBi."""
+
+    @property
+    def only_causal(self) -> bool:
+        """A plain causal mask, for which there are kernels that need no bias."""
+        return self.mask_type == "causal" and self.relative is None and not self.alibi_slopes
+
+    def parameter_count(self) -> int:
+        return self.relative.parameter_count() if self.relative else 0
+
+
+def bucket_starts(num_buckets: int, max_distance: int) -> tuple[int, ...]:
+    """The first distance of each of T5's buckets of one direction, ascending; buckets that no distance reaches repeat.
+
+    The first half are exact: 0, 1, 2, ... = half - 1. Distance d ≥ half is in bucket
+    half + floor(log(d / half) / log(max_distance / half) x (num_buckets - half)), at most the last. Calculated in whole
+    numbers: d is at or beyond the start of the k-th logarithmic bucket where d^n ≥ max_distance^k x half^(n - k).
+    """
+    half = num_buckets // 2
+    logarithmic = num_buckets - half
+    starts = list(range(half))
+    for k in range(logarithmic):
+        threshold = max_distance**k * half ** (logarithmic - k)
+        start = max(half, round(half * (max_distance / half) ** (k / logarithmic)))
+        while start**logarithmic < threshold:
+            start += 1
+        while start > half and (start - 1) ** logarithmic >= threshold:
+            start -= 1
+        starts.append(start)
+    return tuple(starts)
+
+
+def alibi_slopes(num_heads: int) -> tuple[float, ...]:
+    """The slope of each head: 2^(-8 i / n) for i = 1 ... n where n is a power of two.
+
+    Else those of the next lower power of two, and then every second one of twice that, as the paper's code does.
+    """
+    if num_heads & (num_heads - 1) == 0:
+        return tuple(2.0 ** (-8.0 * head / num_heads) for head in range(1, num_heads + 1))
+    lower = 2 ** int(math.log2(num_heads))
+    return alibi_slopes(lower) + alibi_slopes(2 * lower)[0::2][: num_heads - lower]

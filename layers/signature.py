@@ -1,0 +1,88 @@
+"""The inputs and outputs of a model: names, types and shapes, in the order of its module's `forward`. No torch here.
+
+Letters: B sequences, T tokens, S source tokens, D width, V rows of the embedding, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layers.base import ParameterError
+from layers.kinds import KINDS, kinds_of
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor that crosses the boundary of a model. `dtype` by its ONNX and NumPy name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives.
+
+    Inputs, as far as a model has them: `tokens` int32 [B, T] (an encoder_decoder's: the decoder's), `source` int32
+    [B, S], `source_mask` int32 [B, S] and `token_mask` int32 [B, T] (1 a token, 0 padding), `attention_mask` int32
+    [B, T, T] (1 where a query, by row, may attend to a key), and of probes `hidden_states` float32 [B, T, D] and
+    `encoder_output` float32 [B, S, D].
+    Outputs: `logits` [B, T, V], a classifier's [B, C]; of probes `output`. They are in the model's number format.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def signature(
+    task: str, model: Mapping[str, Any], batch_size: int, sequence_length: int, source_length: int | None = None
+) -> Signature:
+    """The signature of a completed model at a shape. `source_length` left out: sequence_length."""
+    kind = str(model["kind"])
+    if KINDS[kind].task != task:
+        raise ParameterError("kind", f"{kind!r} is not a kind for {task}", f"one of: {', '.join(kinds_of(task))}")
+    batch, length, source = batch_size, sequence_length, source_length or sequence_length
+    tokens = TensorSpec("tokens", "int32", (batch, length))
+
+    def outputs(name: str, *shape: int) -> tuple[TensorSpec, ...]:
+        # tf32 is of products: what leaves a model is float32.
+        dtype = "float32" if model["dtype"] == "tf32" else str(model["dtype"])
+        return (TensorSpec(name, dtype, shape),)
+
+    if kind == "decoder":
+        return Signature((tokens,), outputs("logits", batch, length, model["embedding.num_embeddings"]))
+    if kind == "encoder":
+        masks = _masks(model, batch, length, length)
+        return Signature((tokens, *masks), outputs("logits", batch, model["classes"]))
+    if kind == "encoder_decoder":
+        sources = (TensorSpec("source", "int32", (batch, source)), TensorSpec("source_mask", "int32", (batch, source)))
+        return Signature((*sources, tokens), outputs("logits", batch, length, model["embedding.num_embeddings"]))
+    if kind == "embedding":
+        return Signature((tokens,), outputs("output", batch, length, model["hidden_size"]))
+    if kind == "linear":
+        hidden = TensorSpec("hidden_states", "float32", (batch, length, model["linear.in_features"]))
+        return Signature((hidden,), outputs("output", batch, length, model["linear.out_features"]))
+    width = model["hidden_size"]
+    hidden = TensorSpec("hidden_states", "float32", (batch, length, width))
+    encoded: tuple[TensorSpec, ...] = ()
+    masks = ()
+    if kind in ("block", "attention"):
+        crosses = model["attention.cross_attention"]
+        encoded = (TensorSpec("encoder_output", "float32", (batch, source, width)),) if crosses else ()
+        # A block's mask is of its self-attention; a cross-attending layer has no other tokens than the encoder's.
+        masks = _masks(model, batch, length, source if crosses and kind == "attention" else length)
+    return Signature((hidden, *encoded, *masks), outputs("output", batch, length, width))
+
+
+def _masks(model: Mapping[str, Any], batch: int, queries: int, keys: int) -> tuple[TensorSpec, ...]:
+    """The masks that are given with the data."""
+    match model["attention.attention_mask_type"]:
+        case "padding":
+            return (TensorSpec("token_mask", "int32", (batch, keys)),)
+        case "custom_mask":
+            return (TensorSpec("attention_mask", "int32", (batch, queries, keys)),)
+        case _:
+            return ()
