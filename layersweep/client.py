@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -25,14 +25,18 @@ from layersweep.documents import Source
 from layersweep.errors import InvalidUsage
 from layersweep.leaderboard import Leaderboard
 from layersweep.records import (
+    AuditRecord,
+    CreatedTokenRecord,
     DatasetDetailRecord,
     DatasetRecord,
     EventRecord,
     LayerKind,
     LeaderboardRow,
     Preset,
+    ProjectRecord,
     SweepPreview,
     Target,
+    TokenRecord,
     TrialDetailRecord,
     WorkerRecord,
 )
@@ -47,8 +51,9 @@ class Client:
     """Speaks to one Layersweep service.
 
     `server` is its address (default: LAYERSWEEP_SERVER, else http://127.0.0.1:8420), `token` what it asks for (default:
-    LAYERSWEEP_TOKEN). Lost connections and answers like 503 are retried for `retry_seconds`; whatever remains is raised
-    as a LayersweepError. Usable from several threads, and as a context manager.
+    LAYERSWEEP_TOKEN), `project` where to work (default: LAYERSWEEP_PROJECT, else the token's own). Lost connections and
+    answers like 503 are retried for `retry_seconds`; whatever remains is raised as a LayersweepError. Usable from
+    several threads, and as a context manager.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Client:
         server: str | None = None,
         token: str | None = None,
         *,
+        project: str | None = None,
         timeout_seconds: float = 30.0,
         retry_seconds: float = 30.0,
         transport: httpx2.BaseTransport | None = None,
@@ -63,6 +69,7 @@ class Client:
         self.transport = Transport(
             server or os.environ.get("LAYERSWEEP_SERVER") or DEFAULT_SERVER,
             token or os.environ.get("LAYERSWEEP_TOKEN"),
+            project=project or os.environ.get("LAYERSWEEP_PROJECT"),
             timeout_seconds=timeout_seconds,
             retry_seconds=retry_seconds,
             transport=transport,
@@ -227,6 +234,35 @@ class Client:
     def workers(self) -> list[WorkerRecord]:
         """The workers that have registered, and what they run now."""
         return list(self.pages("/v1/workers"))
+
+    # who may use the service: with a token of the scope admin
+
+    def tokens(self) -> Iterator[TokenRecord]:
+        """The tokens, newest first; never the secrets."""
+        yield from self.pages("/v1/tokens")
+
+    def create_token(
+        self, name: str, scopes: Sequence[str], *, project: str | None, expires_in_days: float | None = None
+    ) -> CreatedTokenRecord:
+        """Make a token of one project, or of all (None). The answer's `token` is shown this once."""
+        body = {"name": name, "scopes": list(scopes), "project": project, "expires_in_days": expires_in_days}
+        return self.transport.json("POST", "/v1/tokens", json=body)
+
+    def revoke_token(self, token: str) -> None:
+        """Let a token, named by its id, open nothing any more."""
+        self.transport.request("DELETE", f"/v1/tokens/{_segment(token)}")
+
+    def projects(self) -> list[ProjectRecord]:
+        """The projects that the caller reaches."""
+        return list(self.pages("/v1/projects"))
+
+    def create_project(self, name: str) -> ProjectRecord:
+        """Make a project."""
+        return self.transport.json("POST", "/v1/projects", json={"name": name})
+
+    def audit(self) -> Iterator[AuditRecord]:
+        """Who changed what, newest first."""
+        yield from self.pages("/v1/audit")
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
         """The items of all pages of a list, fetched as they are needed."""

@@ -279,6 +279,7 @@ class Target(TypedDict):
 
 class WorkerRecord(TypedDict):
     id: str
+    project: str | None
     name: str
     device: dict[str, Any]
     targets: list[dict[str, Any]]
@@ -287,3 +288,35 @@ class WorkerRecord(TypedDict):
     trial: str | None
     registered_at: str
     last_seen_at: str
+
+
+class ProjectRecord(TypedDict):
+    name: str
+    created_at: str
+
+
+class TokenRecord(TypedDict):
+    id: str
+    name: str
+    project: str | None
+    scopes: list[str]
+    made_by: str
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+
+
+class CreatedTokenRecord(TokenRecord):
+    token: str | None
+
+
+class AuditRecord(TypedDict):
+    id: str
+    created_at: str
+    actor: str
+    token_id: str | None
+    project: str | None
+    action: str
+    subject: str
+    request_id: str | None

@@ -37,6 +37,7 @@ class Transport:
         server: str,
         token: str | None,
         *,
+        project: str | None = None,
         timeout_seconds: float = 30.0,
         retry_seconds: float = 30.0,
         transport: httpx2.BaseTransport | None = None,
@@ -49,6 +50,8 @@ class Transport:
         headers = {"User-Agent": f"layersweep/{__version__}", "Accept": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
+        if project:
+            headers["Layersweep-Project"] = project
         self._http = httpx2.Client(
             base_url=self.server,
             headers=headers,

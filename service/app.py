@@ -11,11 +11,13 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from service import idempotency, problems
+from service.access import Access, within_project
 from service.builtins import register_builtins
 from service.db import Database
 from service.guard import Guard
 from service.notifications import Notifications
 from service.routes import (
+    administration,
     analyses,
     catalog,
     datasets,
@@ -23,6 +25,7 @@ from service.routes import (
     health,
     leaderboards,
     leases,
+    login,
     pages,
     recommendations,
     sweeps,
@@ -53,7 +56,8 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     notifications = Notifications()
     database = Database(settings.database_url, notifications=notifications, pool_size=settings.pool_size)
     scheduler = Scheduler(database, notifications, settings)
-    services = Services(settings, database, notifications, scheduler)
+    access = Access(database, settings.threads)
+    services = Services(settings, database, notifications, scheduler, access)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -75,11 +79,12 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
-        responses=problems.documented(422),
+        responses=problems.documented(401, 403, 404, 422),
     )
     app.state.services = services
-    app.add_middleware(Guard, token=settings.token)
+    app.add_middleware(Guard, access=access, settings=settings)
     problems.install(app)
+    app.include_router(health.router)
     for module in (
         sweeps,
         trials,
@@ -91,10 +96,14 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         leases,
         workers,
         events,
-        health,
+        administration,
+        login,
+        # Last: its last route takes every path that no other has.
         pages,
     ):
-        app.include_router(module.router, max_body_size=settings.max_document_bytes)
+        app.include_router(
+            module.router, max_body_size=settings.max_document_bytes, dependencies=[Depends(within_project)]
+        )
     return app
 
 

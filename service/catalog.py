@@ -14,6 +14,7 @@ from layers.presets import PRESETS
 from layers.training import INFERENCE, TRAINING
 from service import schemas
 from service.models import Worker
+from service.workers import serves
 
 SECTIONS = ("model", "attention", "mlp", "norm", "embedding", "training", "inference")
 
@@ -38,10 +39,12 @@ def presets() -> list[schemas.Preset]:
     ]
 
 
-def targets(session: Session) -> list[schemas.Target]:
-    """The targets that workers have registered, each with the ids of the workers that serve it."""
+def targets(session: Session, project: str | None = None) -> list[schemas.Target]:
+    """The targets that workers of a project (None: all workers) have registered, each with the ids of those workers."""
     found: dict[str, schemas.Target] = {}
-    for worker in session.scalars(select(Worker).order_by(Worker.last_seen_at.desc(), Worker.id)):
+    for worker in session.scalars(
+        select(Worker).where(serves(project)).order_by(Worker.last_seen_at.desc(), Worker.id)
+    ):
         for capabilities in worker.targets:
             key = capabilities["key"]
             if key not in found:

@@ -6,10 +6,11 @@ A sweep's attempt is given training and validation; the test part is held back.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -19,18 +20,34 @@ from service.db import Database, now
 from service.errors import Conflict, NotFound, Unprocessable
 from service.ids import new_id
 from service.models import Dataset, Sweep
+from service.projects import DEFAULT
 from service.settings import Settings
 from service.stored_parts import content_hash, folder, is_stored, remove, store
 
-PROJECT = "default"
 OfferedPart = Literal["training", "validation"]
 """The parts that leave the service."""
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
+Record = Callable[[Session, str], None]
+"""Called in the transaction of a change, with the dataset's id."""
+
+
+def unrecorded(session: Session, dataset_id: str) -> None:
+    """The `Record` of what no caller asked for."""
+
+
 def register(
-    database: Database, settings: Settings, content: Content, *, name: str, size_bytes: int, builtin: bool = False
+    database: Database,
+    settings: Settings,
+    content: Content,
+    *,
+    name: str,
+    size_bytes: int,
+    builtin: bool = False,
+    project: str = DEFAULT,
+    record: Record = unrecorded,
 ) -> tuple[schemas.DatasetDetail, bool]:
     """Register what a file held under `name`; True when it is new.
 
@@ -43,7 +60,7 @@ def register(
     profile = content.profile()
 
     def insert(session: Session) -> tuple[schemas.DatasetDetail, bool]:
-        known = find(session, name)
+        known = find(session, name, project)
         if known is not None:
             if known.sha256 != digest:
                 raise Conflict(
@@ -53,7 +70,7 @@ def register(
             return to_detail(known), False
         row = Dataset(
             id=new_id(),
-            project=PROJECT,
+            project=project,
             name=name,
             task=content.task,
             tokenizer=content.tokenizer,
@@ -67,6 +84,7 @@ def register(
         )
         session.add(row)
         session.flush()
+        record(session, row.id)
         return to_detail(row), True
 
     try:
@@ -89,34 +107,38 @@ def check_name(name: str) -> None:
         )
 
 
-def find(session: Session, key: str) -> Dataset | None:
-    """The dataset with this name or id: names are lower-case and ids are not, so neither is taken for the other."""
-    return session.scalar(
-        select(Dataset).where(Dataset.project == PROJECT, (Dataset.name == key) | (Dataset.id == key)).limit(1)
-    )
+def find(session: Session, name: str, project: str = DEFAULT) -> Dataset | None:
+    """The dataset of this name in the project. Built-in ones are in every project."""
+    return session.scalar(select(Dataset).where(Dataset.name == name, _offered_to(project)).limit(1))
 
 
-def get(session: Session, key: str) -> Dataset:
-    """As `find`; raises NotFound with the names that there are."""
-    row = find(session, key)
+def get(session: Session, key: str, project: str) -> Dataset:
+    """The dataset of this name in the project, or with this id in any: who may ask for it was checked before.
+
+    Names are lower-case and ids are not, so neither is taken for the other. Raises NotFound with the names that there
+    are.
+    """
+    row = find(session, key, project) or session.get(Dataset, key)
     if row is None:
-        names = session.scalars(select(Dataset.name).where(Dataset.project == PROJECT).order_by(Dataset.name).limit(20))
+        names = session.scalars(select(Dataset.name).where(_offered_to(project)).order_by(Dataset.name).limit(20))
         raise NotFound(f"there is no dataset {key!r}; there are: {', '.join(names) or 'none yet'}")
     return row
 
 
-def page(session: Session, after: str | None, size: int) -> tuple[list[Dataset], str | None]:
-    """Up to `size` datasets by id after `after`, and the id to go on from where there are more."""
-    query = select(Dataset).where(Dataset.project == PROJECT).order_by(Dataset.id).limit(size + 1)
+def page(session: Session, project: str | None, after: str | None, size: int) -> tuple[list[Dataset], str | None]:
+    """Up to `size` datasets of a project (None: of all) by id after `after`, and the id to go on from."""
+    query = select(Dataset).order_by(Dataset.id).limit(size + 1)
+    if project is not None:
+        query = query.where(_offered_to(project))
     if after is not None:
         query = query.where(Dataset.id > after)
     rows = list(session.scalars(query))
     return rows[:size], rows[size - 1].id if len(rows) > size else None
 
 
-def content_path(session: Session, settings: Settings, key: str, part: OfferedPart) -> tuple[Path, str]:
+def content_path(session: Session, settings: Settings, key: str, part: OfferedPart, project: str) -> tuple[Path, str]:
     """The NPZ file of a part, and its hash. Raises NotFound when there is no such dataset or its file is gone."""
-    row = get(session, key)
+    row = get(session, key, project)
     path = folder(settings.data_dir, row.sha256) / f"{part}.npz"
     if not path.is_file():
         raise NotFound(
@@ -125,11 +147,13 @@ def content_path(session: Session, settings: Settings, key: str, part: OfferedPa
     return path, str(row.parts[part]["sha256"])
 
 
-def delete(database: Database, settings: Settings, key: str) -> None:
+def delete(
+    database: Database, settings: Settings, key: str, project: str = DEFAULT, record: Record = unrecorded
+) -> None:
     """Delete a dataset, and its files unless another shares them. Raises Conflict when it is built in or in use."""
 
     def remove_row(session: Session) -> str | None:
-        row = get(session, key)
+        row = get(session, key, project)
         if row.builtin:
             raise Conflict(f"{row.name!r} is built in and stays")
         sweeps = list(session.scalars(select(Sweep.id).where(Sweep.dataset_id == row.id).limit(5)))
@@ -137,6 +161,7 @@ def delete(database: Database, settings: Settings, key: str) -> None:
             raise Conflict(f"{row.name!r} is the data of sweep {', '.join(sweeps)}: delete the sweeps first")
         session.delete(row)
         session.flush()
+        record(session, row.id)
         sharing = session.scalar(select(func.count()).select_from(Dataset).where(Dataset.sha256 == row.sha256))
         return None if sharing else row.sha256
 
@@ -150,6 +175,10 @@ def uploads_folder(settings: Settings) -> Path:
     uploads = Path(settings.data_dir) / "uploads"
     uploads.mkdir(parents=True, exist_ok=True)
     return uploads
+
+
+def _offered_to(project: str) -> ColumnElement[bool]:
+    return or_(Dataset.project == project, Dataset.builtin)
 
 
 def to_schema(row: Dataset) -> schemas.Dataset:

@@ -1,36 +1,57 @@
-"""What every request passes first: the token, the origin, characters that no database stores; and the access log."""
+"""What every request passes first: who calls, from which page, characters that no database stores; the access log."""
 
 from __future__ import annotations
 
-import base64
-import binascii
+import dataclasses
 import logging
+import re
 import secrets
 import time
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from pydantic import SecretStr
-from starlette.datastructures import Headers
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import Forbidden, NotFound, PayloadTooLarge, ServiceError, Unauthorized, Unprocessable
+from service import access
+from service.access import Access, Caller
+from service.errors import Forbidden, NotFound, PayloadTooLarge, ServiceError, Unauthorized, Unavailable, Unprocessable
 from service.problems import MEDIA_TYPE, respond
+from service.settings import Settings, is_loopback
+
+COOKIE = "layersweep_token"
+LOGIN_PATH = "/login"
 
 _log = logging.getLogger("service.access")
-_OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_OPEN_PATHS = frozenset({"/healthz", "/readyz", LOGIN_PATH})
+_OPEN_FOLDER = "/static/"
 _TOO_LARGE = "the body is larger than this path accepts"
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+"""Of every answer that does not say otherwise."""
 
 
 class Guard:
-    """ASGI middleware. With a token set, `/v1` wants `Authorization: Bearer <token>`.
+    """ASGI middleware. It finds the caller, who is `request.state.caller` from here on, or refuses the request.
 
-    For reading, HTTP Basic with the token as the password does as well: that is what a browser can ask its user for.
+    A token comes as `Authorization: Bearer <token>`, or in the cookie that `/login` sets. With the cookie, what changes
+    anything must come from a page of this origin.
     """
 
-    def __init__(self, app: ASGIApp, token: SecretStr | None) -> None:
+    def __init__(self, app: ASGIApp, access: Access, settings: Settings) -> None:
         self._app = app
-        self._token = None if token is None else token.get_secret_value().encode()
+        self._access = access
+        self._trusted_hosts = frozenset(settings.trusted_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,64 +59,120 @@ class Guard:
             return
         started = time.perf_counter()
         status = 500
-        too_large = False
+        is_replaced = False
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        scope.setdefault("state", {})["request_id"] = request_id
 
-        async def watched(message: Message) -> None:
-            nonlocal status, too_large
+        async def completed(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # The framework answers a body over its limit in plain text, whatever a handler says.
-                too_large = status == PayloadTooLarge.status and not _is_problem(message)
-                if too_large:
-                    await respond(PayloadTooLarge(_TOO_LARGE), scope["path"])(scope, receive, send)
-            if not too_large:
-                await send(message)
+                _complete(MutableHeaders(scope=message), request_id)
+            await send(message)
+
+        async def watched(message: Message) -> None:
+            nonlocal is_replaced
+            # The framework answers a body over its limit in plain text, whatever a handler says.
+            if message["type"] == "http.response.start" and _is_plain_too_large(message):
+                is_replaced = True
+                await respond(PayloadTooLarge(_TOO_LARGE), scope["path"])(scope, receive, completed)
+            if not is_replaced:
+                await completed(message)
 
         try:
-            refusal = self._refusal(scope)
-            if refusal is None:
-                await self._app(scope, receive, watched)
+            try:
+                scope["state"]["caller"] = await self._admit(scope, headers)
+            except ServiceError as refusal:
+                await self._refused(refusal, scope, headers)(scope, receive, watched)
             else:
-                await respond(refusal, scope["path"], _headers(refusal))(scope, receive, watched)
+                await self._app(scope, receive, watched)
         finally:
             # Without the query: it may hold what a caller would not want in a log.
             seconds = time.perf_counter() - started
             _log.info("%s %r %d %.3f s", scope["method"], scope["path"], status, seconds)
 
-    def _refusal(self, scope: Scope) -> ServiceError | None:
-        headers = Headers(scope=scope)
+    async def _admit(self, scope: Scope, headers: Headers) -> Caller:
+        """Who calls, or a ServiceError with why the request goes no further."""
         path: str = scope["path"]
-        if self._token is not None and path not in _OPEN_PATHS and not self._is_authorized(scope["method"], headers):
-            return Unauthorized("send the service's token as `Authorization: Bearer <token>`")
-        if scope["method"] not in _SAFE_METHODS and not _is_same_origin(headers):
-            return Forbidden("a page of another origin may not change anything here")
+        method: str = scope["method"]
+        try:
+            caller = await self._caller(path, method, headers)
+            named = headers.get(access.PROJECT_HEADER)
+            if named is not None:
+                access.check_named(caller, named)
+                await self._access.check_project(named)
+                caller = dataclasses.replace(caller, named=named)
+        except (OperationalError, PoolTimeoutError) as error:
+            _log.error("the database did not answer %s %r", method, path, exc_info=error)
+            raise Unavailable("the database does not answer now") from None
+        if method not in access.SAFE_METHODS and not _is_same_origin(headers):
+            raise Forbidden("a page of another origin may not change anything here")
         if "\0" in path:
-            return NotFound("no path contains a NUL character")
+            raise NotFound("no path contains a NUL character")
         if b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
-            return Unprocessable("the query contains a NUL character")
-        return None
+            raise Unprocessable("the query contains a NUL character")
+        return caller
 
-    def _is_authorized(self, method: str, headers: Headers) -> bool:
-        scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            given = credentials.strip().encode()
-        elif scheme.lower() == "basic" and method in _SAFE_METHODS:
-            given = _password(credentials)
-        else:
-            return False
-        assert self._token is not None
-        return secrets.compare_digest(given, self._token)
+    async def _caller(self, path: str, method: str, headers: Headers) -> Caller:
+        if path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
+            return access.OPEN
+        if await self._access.is_open():
+            self._check_host(headers)
+            return access.OPEN
+        bearer = _bearer(headers)
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+        secret = bearer or cookie
+        if not secret:
+            raise Unauthorized("send a token as `Authorization: Bearer <token>`; `layersweep token create` makes one")
+        caller = await self._access.caller(secret)
+        if bearer is None and method not in access.SAFE_METHODS and not _comes_from_own_page(headers):
+            raise Forbidden("with the cookie, only a page of this service may change anything: send the token instead")
+        access.check_scope(caller, method, path)
+        return caller
+
+    def _check_host(self, headers: Headers) -> None:
+        """While everybody may do everything, a page elsewhere must not get in by a name that leads to this machine."""
+        name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        if not is_loopback(name) and name not in self._trusted_hosts:
+            raise Forbidden(
+                f"without tokens this service answers on loopback addresses only, not as {name!r}: "
+                "make a token with `layersweep token create`"
+            )
+
+    def _refused(self, refusal: ServiceError, scope: Scope, headers: Headers) -> Response:
+        path: str = scope["path"]
+        wants_page = (
+            scope["method"] == "GET" and not path.startswith("/v1") and "text/html" in headers.get("accept", "")
+        )
+        if isinstance(refusal, Unauthorized) and wants_page:
+            return RedirectResponse(f"{LOGIN_PATH}?next={quote(path, safe='/')}", 303)
+        extra: dict[str, str] = {}
+        if isinstance(refusal, Unauthorized):
+            extra = {"WWW-Authenticate": 'Bearer realm="layersweep"'}
+        elif isinstance(refusal, Unavailable):
+            extra = {"Retry-After": "1"}
+        return respond(refusal, path, extra)
 
 
-def _is_problem(start: Message) -> bool:
-    return Headers(raw=start["headers"]).get("content-type") == MEDIA_TYPE
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _password(credentials: str) -> bytes:
-    try:
-        return base64.b64decode(credentials, validate=True).partition(b":")[2]
-    except (binascii.Error, ValueError):
-        return b""
+def _complete(headers: MutableHeaders, request_id: str) -> None:
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+    headers["X-Request-ID"] = request_id
+
+
+def _is_plain_too_large(start: Message) -> bool:
+    return start["status"] == PayloadTooLarge.status and Headers(raw=start["headers"]).get("content-type") != MEDIA_TYPE
+
+
+def _bearer(headers: Headers) -> str | None:
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    return credentials.strip() or None if scheme.lower() == "bearer" else None
 
 
 def _is_same_origin(headers: Headers) -> bool:
@@ -103,7 +180,7 @@ def _is_same_origin(headers: Headers) -> bool:
     return origin is None or urlsplit(origin).netloc == headers.get("host")
 
 
-def _headers(refusal: ServiceError) -> dict[str, str]:
-    if refusal.status != Unauthorized.status:
-        return {}
-    return {"WWW-Authenticate": 'Bearer realm="layersweep", Basic realm="layersweep", charset="UTF-8"'}
+def _comes_from_own_page(headers: Headers) -> bool:
+    return headers.get("sec-fetch-site") == "same-origin" or (
+        headers.get("origin") is not None and _is_same_origin(headers)
+    )

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from service.db import now_sql
 from service.errors import Conflict, Problem, Unprocessable
 from service.models import IdempotencyKey
+from service.projects import DEFAULT
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 
@@ -42,7 +43,7 @@ def request_hash(*parts: bytes | str) -> str:
 
 
 def once(
-    session: Session, key: str | None, hash_of_request: str, make: Callable[[], Answer], *, project: str = "default"
+    session: Session, key: str | None, hash_of_request: str, make: Callable[[], Answer], *, project: str = DEFAULT
 ) -> Answer:
     """Return `make()`'s answer, made at most once a key; without a key it is simply made.
 

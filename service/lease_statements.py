@@ -39,6 +39,7 @@ SEE_WORKER = (
 
 # --- claiming ---------------------------------------------------------------------------------------------------------
 
+_PROJECT = sa.select(_WORKERS.c.project).where(_WORKERS.c.id == _text("of_worker")).scalar_subquery()
 CLAIMABLE = (
     sa.select(_CANDIDATES.c.id)
     .join(_SWEEPS, _SWEEPS.c.id == _CANDIDATES.c.sweep_id)
@@ -46,6 +47,8 @@ CLAIMABLE = (
         # Word for word the condition of the index: finished trials cost a claim nothing.
         sa.text("candidate.state IN ('queued', 'running')"),
         _CANDIDATES.c.target_key.in_(sa.bindparam("target_keys", expanding=True)),
+        # A worker without a project serves all of them.
+        _CANDIDATES.c.project == sa.func.coalesce(_PROJECT, _CANDIDATES.c.project),
         _SWEEPS.c.state == "active",
         sa.or_(
             sa.and_(

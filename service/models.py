@@ -54,6 +54,92 @@ class Base(DeclarativeBase):
     type_annotation_map = {float: Double, dict[str, Any]: Document, list[Any]: Document}  # noqa: RUF012
 
 
+class Project(Base):
+    """What separates one team's sweeps and datasets from another's."""
+
+    __tablename__ = "projects"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    created_at: Mapped[float]
+
+
+class Token(Base):
+    """What lets a caller in. The token itself is stored nowhere: only its hash."""
+
+    __tablename__ = "tokens"
+    __table_args__ = (UniqueConstraint("sha256"), Index(None, "project", "id"))
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    project: Mapped[str | None] = mapped_column(String(64))
+    """The project that it is bound to; None reaches all of them."""
+    name: Mapped[str] = mapped_column(String(128))
+    scopes: Mapped[list[Any]]
+    sha256: Mapped[str] = mapped_column(String(64))
+    made_by: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    revoked_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]
+    """To the minute."""
+
+
+class AuditRecord(Base):
+    """Who changed what."""
+
+    __tablename__ = "audit_records"
+    __table_args__ = (Index(None, "project", "id"),)
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    created_at: Mapped[float]
+    actor: Mapped[str] = mapped_column(String(128))
+    """The name of the token; `anonymous` where the service has none yet."""
+    token_id: Mapped[str | None] = mapped_column(String(26))
+    project: Mapped[str | None] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(String(200))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+
+
+class Webhook(Base):
+    """Where a project wants to be told that the state of a sweep has changed."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index(None, "project", "id"),)
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64))
+    url: Mapped[str] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(String(64))
+    """Signs the deliveries: it must be known to do so, and is shown once."""
+    created_at: Mapped[float]
+
+
+class WebhookDelivery(Base):
+    """One message to a webhook: written with the change that it tells of, sent afterwards until it is taken."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index(None, "webhook_id", "id"),
+        Index(
+            "ix_webhook_deliveries_due",
+            "due_at",
+            sqlite_where=text("state = 'pending'"),
+            postgresql_where=text("state = 'pending'"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    body: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16), default="pending")
+    """pending, delivered or failed."""
+    tries: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[float]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float]
+    ended_at: Mapped[float | None]
+
+
 class Dataset(Base):
     """Registered data of one task kind. Its arrays lie as NPZ files under the data folder, named by `sha256`."""
 
@@ -83,6 +169,8 @@ class Worker(Base):
     __tablename__ = "workers"
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    project: Mapped[str | None] = mapped_column(String(64))
+    """The project whose trials it may claim; None: those of all projects."""
     name: Mapped[str] = mapped_column(String(128))
     device: Mapped[dict[str, Any]]
     device_uuid: Mapped[str] = mapped_column(String(128), index=True)

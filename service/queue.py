@@ -42,7 +42,7 @@ def has_claimable(session: Session, worker_id: str) -> bool:
     """True when a claim by this worker may succeed: a cheap look before the write."""
     connection = session.connection()
     keys = _target_keys(connection.scalar(sql.TARGETS, {"of_worker": worker_id}), worker_id)
-    return connection.scalar(sql.CLAIMABLE, {"target_keys": keys, "full": []}) is not None
+    return connection.scalar(sql.CLAIMABLE, {"target_keys": keys, "full": [], "of_worker": worker_id}) is not None
 
 
 def claim(session: Session, worker_id: str, lease_seconds: float) -> schemas.Lease | None:

@@ -260,7 +260,7 @@ def find_target(session: Session, sweep_id: str, alive_seconds: float) -> Unreso
         raise Fenced(sweep_id)
     if sweep.target_key is not None:
         return None
-    return Unresolved(sweep.state in GOING, targets.offered(session, alive_seconds))
+    return Unresolved(sweep.state in GOING, targets.offered(session, alive_seconds, sweep.project))
 
 
 def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolution) -> None:

@@ -19,6 +19,7 @@ from service.notifications import Notifications
 from service.settings import Settings
 
 if TYPE_CHECKING:
+    from service.access import Access
     from service.scheduler import Scheduler
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class Services:
     database: Database
     notifications: Notifications
     scheduler: Scheduler
+    access: Access
     columns: ColumnStore = field(default_factory=ColumnStore)
     _limiter: anyio.CapacityLimiter = field(init=False, repr=False)
 

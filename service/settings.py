@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
 
 
 class ExposureError(RuntimeError):
-    """The service would be reachable from other machines without a token."""
+    """The service would be reachable from other machines and no token guards it."""
 
 
 class Settings(BaseSettings):
@@ -27,7 +28,9 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8420, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
-    token: SecretStr | None = Field(default=None, description="what callers must send as `Authorization: Bearer`")
+    trusted_hosts: list[str] = Field(
+        default=[], description="names besides loopback that a service without tokens answers to, as a JSON list"
+    )
 
     lease_seconds: float = Field(default=30, gt=0, le=3600, description="how long a lease lasts without a heartbeat")
     heartbeat_seconds: float = Field(default=10, gt=0, description="how often workers are told to send one")
@@ -56,16 +59,17 @@ class Settings(BaseSettings):
             raise ValueError("heartbeat_seconds must be less than lease_seconds, or every lease lapses")
         return self
 
-    def check_exposure(self) -> None:
-        """Raise ExposureError where other machines could reach the service without a token."""
-        if self.token is None and not _is_loopback(self.host):
+    def check_exposure(self, has_tokens: Callable[[], bool]) -> None:
+        """Raise ExposureError where other machines could reach the service and no token was ever made."""
+        if not is_loopback(self.host) and not has_tokens():
             raise ExposureError(
                 f"listening on {self.host} would let every machine that reaches it run sweeps: "
-                "set LAYERSWEEP_TOKEN, or listen on 127.0.0.1"
+                "make a token first (`layersweep token create`), or listen on 127.0.0.1"
             )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """True for an address or a name that leads to the same machine."""
     if host == "localhost":
         return True
     try:

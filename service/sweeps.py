@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session
 
 from layers.document import BUDGET, MAX_WALL_SECONDS
 from layers.space import DocumentError, Survey, SweepDocument, read_document
-from service import documents, events, schemas
+from service import datasets, documents, events, schemas
 from service.db import Database, now, now_sql
 from service.errors import Conflict, NotFound, Problem, Unprocessable
 from service.ids import new_id
 from service.models import Dataset, Sweep, Trial, TrialMetric
 from service.paging import decode_token, encode_token
+from service.projects import DEFAULT
 from service.queue import cancel_open
 from service.sampling import Choice, choose
 from service.targets import waits_for
@@ -66,13 +67,12 @@ def described(dataset: Dataset) -> dict[str, Any]:
     return {"task": dataset.task, "tokenizer": dataset.tokenizer, "facts": dataset.facts}
 
 
-def prepare(database: Database, document: Mapping[str, Any], *, project: str = "default") -> Prepared:
+def prepare(database: Database, document: Mapping[str, Any], *, project: str = DEFAULT) -> Prepared:
     """Validate a document as a whole and survey its space: it may take seconds. Raises InvalidDocument."""
     found: dict[str, Dataset] = {}
 
     def find_dataset(name: str) -> Mapping[str, Any] | None:
-        query = sa.select(Dataset).where(Dataset.project == project, Dataset.name == name)
-        dataset = database.read(lambda session: session.scalars(query).one_or_none())
+        dataset = database.read(lambda session: datasets.find(session, name, project))
         if dataset is None:
             return None
         found[name] = dataset
@@ -91,7 +91,7 @@ def prepare(database: Database, document: Mapping[str, Any], *, project: str = "
     return Prepared(parsed, survey, choose(parsed, survey), None if dataset is None else dataset.id)
 
 
-def insert(session: Session, prepared: Prepared, *, project: str = "default") -> Sweep:
+def insert(session: Session, prepared: Prepared, *, project: str = DEFAULT) -> Sweep:
     """Store a new sweep. Raises Conflict where its dataset was deleted meanwhile."""
     document = prepared.document
     if prepared.dataset_id is not None and session.get(Dataset, prepared.dataset_id) is None:
@@ -129,10 +129,12 @@ def get(session: Session, sweep_id: str) -> Sweep:
 
 
 def page(
-    session: Session, *, states: Sequence[str], page_size: int, page_token: str | None, project: str = "default"
+    session: Session, *, states: Sequence[str], page_size: int, page_token: str | None, project: str | None = None
 ) -> tuple[list[schemas.Sweep], str | None]:
-    """Return sweeps, the newest first, and the token of the next page."""
-    statement = sa.select(Sweep).where(Sweep.project == project)
+    """Return sweeps of a project (None: of all), the newest first, and the token of the next page."""
+    statement = sa.select(Sweep)
+    if project is not None:
+        statement = statement.where(Sweep.project == project)
     if states:
         statement = statement.where(Sweep.state.in_(states))
     if page_token is not None:

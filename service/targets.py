@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from layers.base import Scalar
 from layers.space import PointError, Space
+from service import workers
 from service.db import now_sql
 from service.models import Worker
 
@@ -28,13 +29,15 @@ class Resolution:
     waits_for: str | None
 
 
-def offered(session: Session, alive_seconds: float) -> list[dict[str, Any]]:
-    """The targets of the workers that are alive, each once, those of the first worker first."""
-    workers = session.scalars(
-        sa.select(Worker.targets).where(Worker.last_seen_at >= now_sql() - alive_seconds).order_by(Worker.id)
+def offered(session: Session, alive_seconds: float, project: str) -> list[dict[str, Any]]:
+    """The targets of the workers that are alive and serve the project, each once, those of the first worker first."""
+    alive = session.scalars(
+        sa.select(Worker.targets)
+        .where(Worker.last_seen_at >= now_sql() - alive_seconds, workers.serves(project))
+        .order_by(Worker.id)
     )
     found: dict[str, dict[str, Any]] = {}
-    for targets in workers:
+    for targets in alive:
         for target in targets:
             if not target.get("build_only"):
                 found.setdefault(target["key"], target)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlencode
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, select, true
 from sqlalchemy.orm import Session, aliased
 
 from layers.metrics import METRICS, Goal
@@ -84,9 +84,11 @@ class Column:
     """How the table is sorted by it now."""
 
 
-def sweeps(session: Session, before: str | None, size: int = 50) -> dict[str, Any]:
-    """The newest sweeps, each with its best values."""
+def sweeps(session: Session, project: str | None, before: str | None, size: int = 50) -> dict[str, Any]:
+    """The newest sweeps of a project (None: of all), each with its best values."""
     query = select(Sweep).order_by(Sweep.id.desc()).limit(size + 1)
+    if project is not None:
+        query = query.where(Sweep.project == project)
     rows = list(session.scalars(query if before is None else query.where(Sweep.id < before)))
     names = _dataset_names(session, {row.dataset_id for row in rows[:size] if row.dataset_id})
     items = [
@@ -178,17 +180,19 @@ def trial(session: Session, trial_id: str) -> dict[str, Any]:
     }
 
 
-def dataset_list(session: Session) -> dict[str, Any]:
-    """The registered datasets by name."""
-    rows = list(session.scalars(select(Dataset).order_by(Dataset.name).limit(1000)))
+def dataset_list(session: Session, project: str | None) -> dict[str, Any]:
+    """The datasets of a project (None: of all) by name."""
+    rows, _ = datasets.page(session, project, None, 1000)
+    rows.sort(key=lambda row: row.name)
     return {"now": now(session), "rows": rows}
 
 
-def dataset(session: Session, key: str) -> dict[str, Any]:
-    """One dataset with its profile."""
-    row = datasets.get(session, key)
+def dataset(session: Session, key: str, project: str, listed: str | None) -> dict[str, Any]:
+    """One dataset with its profile, and the sweeps over it in the project `listed` (None: in all)."""
+    row = datasets.get(session, key, project)
+    of_project = true() if listed is None else Sweep.project == listed
     sweeps_of = list(
-        session.scalars(select(Sweep).where(Sweep.dataset_id == row.id).order_by(Sweep.id.desc()).limit(20))
+        session.scalars(select(Sweep).where(Sweep.dataset_id == row.id, of_project).order_by(Sweep.id.desc()).limit(20))
     )
     losses: Mapping[str, float] = row.profile.get("baselines_nats", {})
     highest = max(losses.values(), default=1.0)

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from service import schemas
 from service.db import announce, now
-from service.errors import Problem, Unprocessable
+from service.errors import NotFound, Problem, Unprocessable
 from service.ids import new_id
 from service.models import Trial, Worker
 from service.notifications import SCHEDULER
@@ -19,8 +19,8 @@ def target_key(capabilities: schemas.Capabilities) -> str:
     return f"{capabilities.runtime} {capabilities.version} on {capabilities.device_model}"
 
 
-def register(session: Session, registration: schemas.WorkerRegistration) -> Worker:
-    """Store a worker under a new id. A process that starts again is another worker."""
+def register(session: Session, registration: schemas.WorkerRegistration, project: str | None = None) -> Worker:
+    """Store a worker of a project (None: of all) under a new id. A process that starts again is another worker."""
     targets = [{**target.model_dump(), "key": target_key(target)} for target in registration.targets]
     keys = [target["key"] for target in targets]
     for position, key in enumerate(keys):
@@ -30,6 +30,7 @@ def register(session: Session, registration: schemas.WorkerRegistration) -> Work
     time = now(session)
     worker = Worker(
         id=new_id(),
+        project=project,
         name=registration.name,
         device=registration.device.model_dump(),
         device_uuid=registration.device.uuid,
@@ -51,11 +52,17 @@ def alive_since(session: Session, alive_seconds: float) -> float:
 
 
 def page(
-    session: Session, *, alive_seconds: float, only_alive: bool, page_size: int, page_token: str | None
+    session: Session,
+    *,
+    alive_seconds: float,
+    only_alive: bool,
+    page_size: int,
+    page_token: str | None,
+    project: str | None = None,
 ) -> tuple[list[schemas.Worker], str | None]:
-    """Return workers, the newest first, and the token of the next page."""
+    """Return the workers that serve a project (None: all), the newest first, and the token of the next page."""
     since = alive_since(session, alive_seconds)
-    statement = sa.select(Worker)
+    statement = sa.select(Worker).where(serves(project))
     if only_alive:
         statement = statement.where(Worker.last_seen_at >= since)
     if page_token is not None:
@@ -67,6 +74,20 @@ def page(
     running = _running(session, [row.id for row in rows])
     items = [_to_schema(row, running.get(row.id), row.last_seen_at >= since) for row in rows]
     return items, encode_token(rows[-1].id) if more else None
+
+
+def serves(project: str | None) -> sa.ColumnElement[bool]:
+    """Workers that claim trials of the project; None: every worker."""
+    if project is None:
+        return sa.true()
+    return sa.or_(Worker.project.is_(None), Worker.project == project)
+
+
+def check_reach(session: Session, worker_id: str, project: str | None) -> None:
+    """Raise NotFound where the worker is not one of `project` (None: of any)."""
+    worker = session.get(Worker, worker_id)
+    if worker is None or (project is not None and worker.project != project):
+        raise NotFound(f"there is no worker {worker_id}: register again")
 
 
 def _running(session: Session, worker_ids: list[str]) -> dict[str, str]:
@@ -83,6 +104,7 @@ def _running(session: Session, worker_ids: list[str]) -> dict[str, str]:
 def _to_schema(worker: Worker, trial_id: str | None, alive: bool) -> schemas.Worker:
     return schemas.Worker(
         id=worker.id,
+        project=worker.project,
         name=worker.name,
         device=worker.device,
         targets=worker.targets,

@@ -20,6 +20,9 @@ from service.app import create_app
 from service.db import Database
 from service.settings import Settings
 
+# The name by which the test client calls an application in its own process.
+os.environ.setdefault("LAYERSWEEP_TRUSTED_HOSTS", '["testserver"]')
+
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[sa.URL]:
@@ -87,7 +90,7 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
     """Settings on a fresh database of each kind; nothing is taken from the environment's database."""
-    return Settings(database_url=database_url, data_dir=tmp_path / "data", token=None)
+    return Settings(database_url=database_url, data_dir=tmp_path / "data")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from layersweep.cli.common import err, part_of_product
-from layersweep.cli.processes import DataDir, answering_database, read_settings, told_as_sentence, usable_url
+from layersweep.cli.processes import DataDir, open_database, read_settings, told_as_sentence
 from layersweep.display.units import size
 
 app = typer.Typer(help="Look after the service's database.", no_args_is_help=True)
@@ -17,16 +17,10 @@ app = typer.Typer(help="Look after the service's database.", no_args_is_help=Tru
 @app.command("upgrade")
 def upgrade(data_dir: DataDir = None) -> None:
     """Bring the database's schema up to date (LAYERSWEEP_DATABASE_URL)."""
-    settings = read_settings(data_dir=data_dir)
-    with usable_url():
-        found = part_of_product("service.db", "service").Database(settings.database_url)
-    try:
-        with answering_database():
-            current = found.schema_is_current()
-            if not current:
-                found.upgrade()
-    finally:
-        found.close()
+    with open_database(data_dir) as found:
+        current = found.schema_is_current()
+        if not current:
+            found.upgrade()
     err.print("The schema is up to date already." if current else "The schema is up to date now.")
 
 

@@ -38,10 +38,6 @@ def serve(
     if level is None:
         raise typer.BadParameter("debug, info, warning or error", param_hint="--log-level")
     settings = read_settings(host=host, port=port, data_dir=data_dir)
-    try:
-        settings.check_exposure()
-    except RuntimeError as problem:
-        raise InvalidUsage(str(problem)) from problem
     uvicorn = part_of_product("uvicorn", "service")
     application = part_of_product("service.app", "service")
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -53,6 +49,13 @@ def serve(
             app = application.create_app(settings)
         with answering_database():
             application.prepare(app.state.services.database, settings)
+            is_open = not _has_tokens(app.state.services.database)
+        try:
+            settings.check_exposure(lambda: not is_open)
+        except RuntimeError as problem:
+            raise InvalidUsage(str(problem)) from problem
+        if is_open:
+            err.print(Text("No token was made yet: whoever is on this machine may do everything, nobody else anything."))
         err.print(Text(f"The page: {address}/   The API's docs: {address}/docs   Ctrl-C stops the service."))
         config = uvicorn.Config(
             app, log_config=None, access_log=False, log_level=level, timeout_graceful_shutdown=STOP_SECONDS
@@ -61,6 +64,10 @@ def serve(
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
             err.print("stopped")
+
+
+def _has_tokens(database: Any) -> bool:
+    return bool(database.read(part_of_product("service.tokens", "service").any_exists))
 
 
 def worker(
@@ -88,6 +95,19 @@ def worker(
         idle_exit_seconds=idle_exit_seconds,
     )
     raise typer.Exit(status)
+
+
+@contextmanager
+def open_database(data_dir: Path | None) -> Generator[Any]:
+    """The service's database, on this machine or by its URL; errors of it are sentences."""
+    settings = read_settings(data_dir=data_dir)
+    with usable_url():
+        found = part_of_product("service.db", "service").Database(settings.database_url)
+    try:
+        with answering_database():
+            yield found
+    finally:
+        found.close()
 
 
 def read_settings(**given: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from service import catalog, schemas
+from service.access import GivenCaller
 from service.services import GivenServices
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
@@ -23,6 +24,6 @@ def list_presets() -> schemas.Page[schemas.Preset]:
 
 
 @router.get("/targets")
-def list_targets(services: GivenServices) -> schemas.Page[schemas.Target]:
+def list_targets(services: GivenServices, caller: GivenCaller) -> schemas.Page[schemas.Target]:
     """The runtimes and devices that workers have registered, with what they support."""
-    return schemas.Page(items=services.database.read(catalog.targets))
+    return schemas.Page(items=services.database.read(lambda session: catalog.targets(session, caller.lists)))

@@ -11,6 +11,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from service import datasets, files, schemas
+from service.access import GivenCaller
+from service.calls import GivenCall, GivenChange
 from service.errors import Forbidden, PayloadTooLarge, Unprocessable
 from service.paging import PageSize, PageToken, decode_token, encode_token, link_next
 from service.pairs import PAIR_TOKENIZERS
@@ -79,8 +81,9 @@ UPLOAD: dict[str, Any] = {
     responses=documented(409, 413, 415, 422)
     | {200: {"model": schemas.DatasetDetail, "description": "it is there already"}},
 )
-async def upload_dataset(request: Request, response: Response, services: GivenServices) -> schemas.DatasetDetail:
+async def upload_dataset(request: Request, response: Response, call: GivenCall) -> schemas.DatasetDetail:
     """Register a file as a dataset. The same content under the same name again answers 200 with what is there."""
+    services = call.services
     limit = services.settings.max_upload_bytes
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit + OVERHEAD_BYTES:
@@ -97,7 +100,15 @@ async def upload_dataset(request: Request, response: Response, services: GivenSe
             name = form.required("name")
             datasets.check_name(name)
             content = files.read(Path(file.name), form, limit_bytes=limit)
-            return datasets.register(services.database, services.settings, content, name=name, size_bytes=size_bytes)
+            return datasets.register(
+                services.database,
+                services.settings,
+                content,
+                name=name,
+                size_bytes=size_bytes,
+                project=call.project,
+                record=lambda session, dataset: call.record(session, "dataset.create", dataset),
+            )
 
         detail, created = await to_thread.run_sync(register)
     response.status_code = 201 if created else 200
@@ -110,21 +121,22 @@ def list_datasets(
     request: Request,
     response: Response,
     services: GivenServices,
+    caller: GivenCaller,
     page_size: PageSize = 100,
     page_token: PageToken = None,
 ) -> schemas.Page[schemas.Dataset]:
     """Every registered dataset, oldest first."""
     after = None if page_token is None else decode_token(page_token, str)[0]
-    rows, following = services.database.read(lambda session: datasets.page(session, after, page_size))
+    rows, following = services.database.read(lambda session: datasets.page(session, caller.lists, after, page_size))
     token = None if following is None else encode_token(following)
     link_next(request, response, token)
     return schemas.Page(items=[datasets.to_schema(row) for row in rows], next_page_token=token)
 
 
 @router.get("/{dataset}", responses=documented(404))
-def get_dataset(dataset: str, services: GivenServices) -> schemas.DatasetDetail:
+def get_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> schemas.DatasetDetail:
     """One dataset, by name or id, with its profile: sizes, repetition across parts, losses and accuracies to beat."""
-    return services.database.read(lambda session: datasets.to_detail(datasets.get(session, dataset)))
+    return services.database.read(lambda session: datasets.to_detail(datasets.get(session, dataset, caller.project)))
 
 
 @router.get(
@@ -142,13 +154,14 @@ def get_content(
     dataset: str,
     request: Request,
     services: GivenServices,
+    caller: GivenCaller,
     part: Annotated[Literal["training", "validation", "test"], Query()],
 ) -> Response:
     """The arrays of a part as an NPZ file. The test part is held back: it answers 403."""
     if part == "test":
         raise Forbidden("the test part is held back: what has chosen a configuration must not have seen it")
     path, digest = services.database.read(
-        lambda session: datasets.content_path(session, services.settings, dataset, part)
+        lambda session: datasets.content_path(session, services.settings, dataset, part, caller.project)
     )
     etag = f'"{digest}"'
     if etag in request.headers.get("if-none-match", ""):
@@ -157,6 +170,13 @@ def get_content(
 
 
 @router.delete("/{dataset}", status_code=204, responses=documented(404, 409))
-def delete_dataset(dataset: str, services: GivenServices) -> None:
+def delete_dataset(dataset: str, call: GivenChange) -> None:
     """Delete a dataset that no sweep uses; built-in ones stay."""
-    datasets.delete(services.database, services.settings, dataset)
+    services = call.services
+    datasets.delete(
+        services.database,
+        services.settings,
+        dataset,
+        call.project,
+        lambda session, deleted: call.record(session, "dataset.delete", deleted),
+    )

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service import queue, schemas
+from service import queue, schemas, workers
+from service.access import GivenCaller
 from service.problems import documented
 from service.routes.conditional import Prefer, wait_seconds
 from service.services import GivenServices
@@ -23,11 +24,13 @@ Attempt = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 @router.post("", responses={200: {"model": schemas.Lease}, 204: {"description": "nothing to claim now"}})
 async def claim_lease(
-    body: schemas.LeaseRequest, request: Request, services: GivenServices, prefer: Prefer = None
+    body: schemas.LeaseRequest, request: Request, services: GivenServices, caller: GivenCaller, prefer: Prefer = None
 ) -> Response:
     """Claim the oldest trial for one of the worker's targets. With `Prefer: wait=N`, wait up to N seconds for one."""
     settings, notifications = services.settings, services.notifications
     deadline = time.monotonic() + wait_seconds(prefer, settings.max_wait_seconds)
+    if caller.bound_to is not None:
+        await services.read(lambda session: workers.check_reach(session, body.worker, caller.bound_to))
     worth_a_claim = True
     while True:
         since = notifications.version(queue.TOPIC)

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.convertors import Convertor, register_url_convertor
 
 from service import catalog, views, workers
+from service.access import GivenCaller
 from service.apidocs import describe
 from service.errors import NotFound, ServiceError, Unprocessable
 from service.rendering import render, static_response
@@ -80,13 +81,17 @@ def _flag(name: str, text: str) -> bool | None:
 
 
 @router.get("/")
-def show_sweeps(services: GivenServices, before: Annotated[str | None, Query(max_length=26)] = None) -> Response:
-    return render("sweeps.html", **services.database.read(lambda session: views.sweeps(session, before)))
+def show_sweeps(
+    services: GivenServices, caller: GivenCaller, before: Annotated[str | None, Query(max_length=26)] = None
+) -> Response:
+    return render("sweeps.html", **services.database.read(lambda session: views.sweeps(session, caller.lists, before)))
 
 
 @router.get("/fragment")
-def refresh_sweeps(services: GivenServices, before: Annotated[str | None, Query(max_length=26)] = None) -> Response:
-    return render("_sweeps.html", **services.database.read(lambda session: views.sweeps(session, before)))
+def refresh_sweeps(
+    services: GivenServices, caller: GivenCaller, before: Annotated[str | None, Query(max_length=26)] = None
+) -> Response:
+    return render("_sweeps.html", **services.database.read(lambda session: views.sweeps(session, caller.lists, before)))
 
 
 @router.get("/sweeps/{sweep}")
@@ -117,13 +122,16 @@ def refresh_trial(trial: str, services: GivenServices) -> Response:
 
 
 @router.get("/datasets")
-def show_datasets(services: GivenServices) -> Response:
-    return render("datasets.html", **services.database.read(views.dataset_list))
+def show_datasets(services: GivenServices, caller: GivenCaller) -> Response:
+    return render("datasets.html", **services.database.read(lambda session: views.dataset_list(session, caller.lists)))
 
 
 @router.get("/datasets/{dataset}")
-def show_dataset(dataset: str, services: GivenServices) -> Response:
-    return render("dataset.html", **services.database.read(lambda session: views.dataset(session, dataset)))
+def show_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> Response:
+    return render(
+        "dataset.html",
+        **services.database.read(lambda session: views.dataset(session, dataset, caller.project, caller.lists)),
+    )
 
 
 @router.get("/layers")
@@ -132,7 +140,7 @@ def show_layers() -> Response:
 
 
 @router.get("/workers")
-def show_workers(services: GivenServices) -> Response:
+def show_workers(services: GivenServices, caller: GivenCaller) -> Response:
     items, _ = services.database.read(
         lambda session: workers.page(
             session,
@@ -140,9 +148,10 @@ def show_workers(services: GivenServices) -> Response:
             only_alive=False,
             page_size=200,
             page_token=None,
+            project=caller.lists,
         )
     )
-    targets = services.database.read(catalog.targets)
+    targets = services.database.read(lambda session: catalog.targets(session, caller.lists))
     return render("workers.html", workers=items, targets=targets, now=services.database.read(views.now))
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from service import documents, idempotency, schemas, sweeps
-from service.idempotency import Answer, IdempotencyKeyHeader
+from service import documents, schemas, sweeps
+from service.access import GivenCaller
+from service.calls import Call, GivenCall, GivenChange
 from service.models import Sweep
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
 from service.routes import conditional
 from service.routes.conditional import IfNoneMatch, Prefer
-from service.services import GivenServices, Services
+from service.services import GivenServices
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404))
 
@@ -82,18 +84,16 @@ _BODY: dict[str, Any] = {
 )
 async def create_sweep(
     request: Request,
-    services: GivenServices,
+    call: GivenCall,
     validate_only: Annotated[bool, Query(description="say what the document means, and store nothing")] = False,
-    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     """Post a sweep document, as JSON or YAML. It is validated as a whole: the answer names everything that is wrong."""
     body, content_type = await request.body(), request.headers.get("content-type")
-    document = documents.read(body, content_type, max_bytes=services.settings.max_document_bytes)
-    prepared = await to_thread.run_sync(sweeps.prepare, services.database, document)
+    document = documents.read(body, content_type, max_bytes=call.services.settings.max_document_bytes)
+    prepared = await _prepared(call, document)
     if validate_only:
         return conditional.json_response(prepared.preview())
-    digest = idempotency.request_hash("POST /v1/sweeps", content_type or "", body)
-    return await _created(services, prepared, idempotency_key, digest)
+    return await _created(call, "sweep.create", prepared)
 
 
 @router.get("", response_model=schemas.Page[schemas.Sweep])
@@ -101,13 +101,16 @@ def list_sweeps(
     request: Request,
     response: Response,
     services: GivenServices,
+    caller: GivenCaller,
     state: Annotated[list[schemas.SweepState], Query(description="only sweeps in one of these states")] = [],  # noqa: B006
     page_size: PageSize = 50,
     page_token: PageToken = None,
 ) -> schemas.Page[schemas.Sweep]:
     """List sweeps, the newest first."""
     items, token = services.database.read(
-        lambda session: sweeps.page(session, states=state, page_size=page_size, page_token=page_token)
+        lambda session: sweeps.page(
+            session, states=state, page_size=page_size, page_token=page_token, project=caller.lists
+        )
     )
     link_next(request, response, token)
     return schemas.Page[schemas.Sweep](items=items, next_page_token=token)
@@ -130,54 +133,58 @@ async def get_sweep(
 
 
 @router.delete("/{sweep}", status_code=204, responses=documented(409))
-def delete_sweep(sweep: str, services: GivenServices) -> None:
+async def delete_sweep(sweep: str, call: GivenChange) -> Response:
     """Delete a sweep that has ended, with its trials and events."""
-    services.database.write(lambda session: sweeps.delete(session, sweep))
+    return await call.done("sweep.delete", lambda session: sweeps.delete(session, sweep), subject=sweep)
 
 
-@router.post("/{sweep}:cancel", responses=documented(409))
-def cancel_sweep(sweep: str, services: GivenServices) -> schemas.SweepDetail:
+@router.post("/{sweep}:cancel", response_model=schemas.SweepDetail, responses=documented(409))
+async def cancel_sweep(sweep: str, call: GivenCall) -> Response:
     """End a sweep: queued trials are cancelled, workers stop those that run."""
-    return services.database.write(lambda session: _shown(session, sweeps.cancel(session, sweep)))
+    return await _acted(call, "sweep.cancel", sweep, sweeps.cancel)
 
 
-@router.post("/{sweep}:pause", responses=documented(409))
-def pause_sweep(sweep: str, services: GivenServices) -> schemas.SweepDetail:
+@router.post("/{sweep}:pause", response_model=schemas.SweepDetail, responses=documented(409))
+async def pause_sweep(sweep: str, call: GivenCall) -> Response:
     """Let no worker claim more trials of the sweep; those that run go on. Its clock does not stop."""
-    return services.database.write(lambda session: _shown(session, sweeps.pause(session, sweep)))
+    return await _acted(call, "sweep.pause", sweep, sweeps.pause)
 
 
-@router.post("/{sweep}:resume", responses=documented(409))
-def resume_sweep(sweep: str, services: GivenServices) -> schemas.SweepDetail:
+@router.post("/{sweep}:resume", response_model=schemas.SweepDetail, responses=documented(409))
+async def resume_sweep(sweep: str, call: GivenCall) -> Response:
     """Let a paused sweep go on."""
-    return services.database.write(lambda session: _shown(session, sweeps.resume(session, sweep)))
+    return await _acted(call, "sweep.resume", sweep, sweeps.resume)
 
 
-@router.post("/{sweep}:extend", responses=documented(409))
-def extend_sweep(sweep: str, body: schemas.BudgetExtension, services: GivenServices) -> schemas.SweepDetail:
+@router.post("/{sweep}:extend", response_model=schemas.SweepDetail, responses=documented(409))
+async def extend_sweep(sweep: str, body: schemas.BudgetExtension, call: GivenCall) -> Response:
     """Add to the budget. A sweep that ended because of its budget goes on."""
-    return services.database.write(lambda session: _shown(session, sweeps.extend(session, sweep, body)))
+    return await _acted(call, "sweep.extend", sweep, lambda session, sweep_id: sweeps.extend(session, sweep_id, body))
 
 
 @router.post("/{sweep}:clone", status_code=201, response_model=schemas.SweepDetail, responses=documented(409, 422))
-async def clone_sweep(
-    sweep: str, request: Request, services: GivenServices, idempotency_key: IdempotencyKeyHeader = None
-) -> Response:
+async def clone_sweep(sweep: str, call: GivenCall) -> Response:
     """Post the sweep's document again. What was measured before is reused, unless the document says otherwise."""
-    document = (await services.read(lambda session: sweeps.get(session, sweep))).document
-    prepared = await to_thread.run_sync(sweeps.prepare, services.database, document)
-    return await _created(services, prepared, idempotency_key, idempotency.request_hash(request.url.path))
+    document = (await call.services.read(lambda session: sweeps.get(session, sweep))).document
+    return await _created(call, "sweep.clone", await _prepared(call, document))
 
 
-async def _created(services: Services, prepared: sweeps.Prepared, key: str | None, digest: str) -> Response:
-    def create(session: Session) -> Answer:
-        def make() -> Answer:
-            return 201, _shown(session, sweeps.insert(session, prepared)).model_dump(mode="json")
+async def _prepared(call: Call, document: Mapping[str, Any]) -> sweeps.Prepared:
+    return await to_thread.run_sync(lambda: sweeps.prepare(call.services.database, document, project=call.project))
 
-        return idempotency.once(session, key, digest, make)
 
-    status, body = await services.write(create)
-    return JSONResponse(body, status, headers={"Location": f"/v1/sweeps/{body['id']}"})
+async def _created(call: Call, action: str, prepared: sweeps.Prepared) -> Response:
+    answer = await call.answer(
+        action,
+        lambda session: _shown(session, sweeps.insert(session, prepared, project=call.project)),
+        status=201,
+    )
+    answer.headers["Location"] = f"/v1/sweeps/{json.loads(bytes(answer.body))['id']}"
+    return answer
+
+
+async def _acted(call: Call, action: str, sweep: str, act: Callable[[Session, str], Sweep]) -> Response:
+    return await call.answer(action, lambda session: _shown(session, act(session, sweep)), subject=sweep)
 
 
 def _shown(session: Session, sweep: Sweep) -> schemas.SweepDetail:

@@ -5,24 +5,33 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from service import schemas, workers
+from service.access import GivenCaller
+from service.calls import GivenCall
 from service.paging import PageSize, PageToken, link_next
+from service.problems import documented
 from service.services import GivenServices
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
 
 
-@router.post("", status_code=201)
-def register_worker(body: schemas.WorkerRegistration, services: GivenServices) -> schemas.Registered:
-    """Register a worker with the capabilities of its targets."""
-    worker = services.database.write(lambda session: workers.register(session, body))
-    return schemas.Registered(
-        id=worker.id,
-        lease_seconds=services.settings.lease_seconds,
-        heartbeat_seconds=services.settings.heartbeat_seconds,
-        target_keys=[target["key"] for target in worker.targets],
-    )
+@router.post("", status_code=201, response_model=schemas.Registered, responses=documented(409))
+async def register_worker(body: schemas.WorkerRegistration, call: GivenCall) -> Response:
+    """Register a worker with the capabilities of its targets. It claims trials of what its token reaches."""
+    settings = call.services.settings
+
+    def register(session: Session) -> schemas.Registered:
+        worker = workers.register(session, body, call.caller.lists)
+        return schemas.Registered(
+            id=worker.id,
+            lease_seconds=settings.lease_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            target_keys=[target["key"] for target in worker.targets],
+        )
+
+    return await call.answer("worker.register", register, status=201)
 
 
 @router.get("")
@@ -30,6 +39,7 @@ def list_workers(
     request: Request,
     response: Response,
     services: GivenServices,
+    caller: GivenCaller,
     alive: Annotated[bool, Query(description="only those heard of lately")] = False,
     page_size: PageSize = 100,
     page_token: PageToken = None,
@@ -42,6 +52,7 @@ def list_workers(
             only_alive=alive,
             page_size=page_size,
             page_token=page_token,
+            project=caller.lists,
         )
     )
     link_next(request, response, token)

@@ -54,7 +54,7 @@ def browser():
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    app = create_app(Settings(database_url="", data_dir=tmp_path, token=None), start_scheduler=False)
+    app = create_app(Settings(database_url="", data_dir=tmp_path), start_scheduler=False)
     with serving(app) as url:
         database = app.state.services.database
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +14,7 @@ from service.app import OldSchemaError, create_app
 from service.db import Database
 from service.settings import ExposureError, Settings
 
-TOKEN = "a-token-for-tests"
-
-
-@pytest.fixture
-def guarded(settings: Settings) -> Iterator[TestClient]:
-    """A client of an application with a token."""
-    guarded = Settings(**settings.model_dump(exclude={"token"}), token=TOKEN)
-    with TestClient(create_app(guarded, start_scheduler=False)) as client:
-        yield client
-
-
-def _basic(password: str) -> str:
-    return "Basic " + base64.b64encode(f"anyone:{password}".encode()).decode()
-
-
-# --- who may call ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer wrong", f"Token {TOKEN}", "Basic !", "Bearer \u00fc"])
-def test_without_the_token_nothing_is_answered(guarded: TestClient, given: str | None) -> None:
-    headers = {} if given is None else {"Authorization": given.encode("latin-1")}
-    for path in ("/v1/workers", "/", "/openapi.json", "/v1/nothing"):
-        answer = guarded.get(path, headers=headers)
-        assert answer.status_code == 401
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert "Bearer" in answer.headers["www-authenticate"]
-
-
-def test_the_token_opens(guarded: TestClient) -> None:
-    assert guarded.get("/v1/workers", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
-
-
-def test_a_browser_may_read_with_the_token_as_a_password_but_change_nothing(guarded: TestClient) -> None:
-    assert guarded.get("/v1/workers", headers={"Authorization": _basic(TOKEN)}).status_code == 200
-    assert guarded.get("/v1/workers", headers={"Authorization": _basic("wrong")}).status_code == 401
-    assert guarded.post("/v1/workers", json={}, headers={"Authorization": _basic(TOKEN)}).status_code == 401
-
-
-def test_health_needs_no_token(guarded: TestClient) -> None:
-    assert guarded.get("/healthz").status_code == guarded.get("/readyz").status_code == 200
+# --- who may call: the rest is in test_access.py ----------------------------------------------------------------------
 
 
 def test_a_page_of_another_origin_changes_nothing(client: TestClient) -> None:
@@ -69,19 +28,14 @@ def test_a_page_of_another_origin_changes_nothing(client: TestClient) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "layersweep.example"])
 def test_a_service_that_others_reach_needs_a_token(host: str) -> None:
-    with pytest.raises(ExposureError, match="LAYERSWEEP_TOKEN"):
-        Settings(host=host, token=None).check_exposure()
-    Settings(host=host, token=TOKEN).check_exposure()
+    with pytest.raises(ExposureError, match="layersweep token create"):
+        Settings(host=host).check_exposure(lambda: False)
+    Settings(host=host).check_exposure(lambda: True)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_a_loopback_service_needs_none(host: str) -> None:
-    Settings(host=host, token=None).check_exposure()
-
-
-def test_the_token_is_in_no_representation_of_the_settings() -> None:
-    settings = Settings(token=TOKEN)
-    assert TOKEN not in f"{settings!r} {settings} {settings.model_dump_json()}"
+    Settings(host=host).check_exposure(lambda: False)
 
 
 def test_a_heartbeat_that_comes_after_the_lease_is_refused_as_a_setting() -> None:
@@ -186,7 +140,7 @@ def test_every_operation_of_the_api_documents_its_problems(client: TestClient) -
 
 
 def test_an_embedded_database_is_made_at_the_first_start(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path / "new", token=None)
+    settings = Settings(data_dir=tmp_path / "new")
     with TestClient(create_app(settings, start_scheduler=False)) as client:
         assert client.get("/readyz").json() == {"status": "ready"}
     assert (tmp_path / "new" / "layersweep.db").exists()
@@ -196,7 +150,7 @@ def test_an_old_schema_on_a_server_is_refused_with_the_command_that_helps(postgr
     database = Database(postgres_url)
     database.downgrade("base")
     database.close()
-    settings = Settings(database_url=postgres_url, data_dir=tmp_path, token=None)
+    settings = Settings(database_url=postgres_url, data_dir=tmp_path)
     with pytest.raises(OldSchemaError, match="layersweep db upgrade"), TestClient(create_app(settings)):
         pass
 

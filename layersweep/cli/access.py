@@ -1,0 +1,223 @@
+"""`layersweep token` and `layersweep project`: who may use a service.
+
+Without `--server` these work on the database itself, as whoever runs the service may: so the first token is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from layersweep.cli.common import AsJson, connect, err, out, part_of_product, print_json, print_json_list
+from layersweep.cli.processes import DataDir, open_database
+from layersweep.errors import InvalidUsage, LayersweepError
+
+ALL_PROJECTS = "*"
+MADE_BY = "the command line"
+
+tokens = typer.Typer(help="Make, list and revoke API tokens.", no_args_is_help=True)
+projects = typer.Typer(help="Make and list projects.", no_args_is_help=True)
+
+Remote = Annotated[
+    str | None,
+    typer.Option("--server", help="Ask this service, as LAYERSWEEP_TOKEN (scope admin), and not the database."),
+]
+
+
+@tokens.command("create")
+def create(
+    name: Annotated[str, typer.Option(help="For whom or what it is.")],
+    scope: Annotated[list[str], typer.Option(help="read, submit (and read), work, or admin (and both). Repeatable.")],
+    project: Annotated[str, typer.Option(help=f"The project that it reaches; {ALL_PROJECTS} for all.")] = "default",
+    expires_in_days: Annotated[float | None, typer.Option(min=0.001, max=3650, help="Left out: never.")] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    server: Remote = None,
+) -> None:
+    """Make a token. It is shown this once: only its hash is stored."""
+    bound_to = None if project == ALL_PROJECTS else project
+    if server is not None:
+        with connect(server) as client:
+            record: dict[str, Any] = dict(
+                client.create_token(name, scope, project=bound_to, expires_in_days=expires_in_days)
+            )
+    else:
+        record = _on_database(data_dir, lambda service: service.create(name, scope, bound_to, expires_in_days))
+    if as_json:
+        print_json(record)
+        return
+    err.print(Text(f"The token {record['name']} ({record['id']}), {_reach(record)}. It is not shown again:"))
+    print(record["token"])
+
+
+@tokens.command("list")
+def list_(as_json: AsJson = False, data_dir: DataDir = None, server: Remote = None) -> None:
+    """List the tokens, the newest first."""
+    if server is not None:
+        with connect(server) as client:
+            records: list[dict[str, Any]] = [dict(record) for record in client.tokens()]
+    else:
+        records = _on_database(data_dir, lambda service: service.list())
+    if as_json:
+        print_json_list(records)
+        return
+    if not records:
+        out.print("No tokens yet: the service answers everybody on its own machine, and nobody else.")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("id", "name", "project", "scopes", "state", "last used"):
+        table.add_column(name, overflow="fold", no_wrap=name == "id")
+    for record in records:
+        table.add_row(
+            record["id"],
+            Text(record["name"]),
+            record["project"] or ALL_PROJECTS,
+            ", ".join(record["scopes"]),
+            _state(record),
+            record["last_used_at"] or "never",
+        )
+    out.print(table)
+
+
+@tokens.command("revoke")
+def revoke(
+    token: Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `token list` shows it.")],
+    data_dir: DataDir = None,
+    server: Remote = None,
+) -> None:
+    """Revoke a token: it opens nothing any more."""
+    if server is not None:
+        with connect(server) as client:
+            client.revoke_token(token)
+    else:
+        _on_database(data_dir, lambda service: service.revoke(token))
+    out.print(Text(f"{token} is revoked."))
+
+
+@projects.command("create")
+def create_project(
+    name: Annotated[str, typer.Argument(help="a-z, 0-9 and '-'.")], data_dir: DataDir = None, server: Remote = None
+) -> None:
+    """Make a project: its sweeps and datasets are its own."""
+    if server is not None:
+        with connect(server) as client:
+            client.create_project(name)
+    else:
+        _on_database(data_dir, lambda service: service.create_project(name))
+    out.print(Text(f"The project {name} is there. Make it a token: layersweep token create --project {name} ..."))
+
+
+@projects.command("list")
+def list_projects(as_json: AsJson = False, data_dir: DataDir = None, server: Remote = None) -> None:
+    """List the projects."""
+    if server is not None:
+        with connect(server) as client:
+            records: list[dict[str, Any]] = [dict(record) for record in client.projects()]
+    else:
+        records = _on_database(data_dir, lambda service: service.projects())
+    if as_json:
+        print_json_list(records)
+        return
+    for record in records:
+        out.print(Text(record["name"]))
+
+
+class _Service:
+    """The service's own functions on a database, for whoever may write to it."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+        self._tokens = part_of_product("service.tokens", "service")
+        self._projects = part_of_product("service.projects", "service")
+        self._schemas = part_of_product("service.schemas", "service")
+        self._audit = part_of_product("service.audit", "service")
+
+    def create(self, name: str, scopes: list[str], project: str | None, expires_in_days: float | None) -> Any:
+        new = self._tokens.NewToken(name, scopes, project, expires_in_days)
+
+        def write(session: Any) -> dict[str, Any]:
+            row, secret = self._tokens.create(session, new, made_by=MADE_BY)
+            self._record(session, "token.create", row.id, project)
+            return self._shown(row) | {"token": secret}
+
+        return self._database.write(write)
+
+    def list(self) -> Any:
+        def read(session: Any) -> list[dict[str, Any]]:
+            rows, _ = self._tokens.page(session, project=None, page_size=1000, page_token=None)
+            return [self._shown(row) for row in rows]
+
+        return self._database.read(read)
+
+    def revoke(self, token: str) -> Any:
+        def write(session: Any) -> None:
+            row = self._tokens.revoke(session, token, None)
+            self._record(session, "token.revoke", token, row.project)
+
+        return self._database.write(write)
+
+    def create_project(self, name: str) -> Any:
+        def write(session: Any) -> None:
+            self._projects.create(session, name)
+            self._record(session, "project.create", name, name)
+
+        return self._database.write(write)
+
+    def projects(self) -> Any:
+        def read(session: Any) -> list[dict[str, Any]]:
+            rows = self._projects.every(session, None)
+            return [self._schemas.Project.model_validate(row).model_dump(mode="json") for row in rows]
+
+        return self._database.read(read)
+
+    def _shown(self, row: Any) -> dict[str, Any]:
+        return self._schemas.Token.model_validate(row).model_dump(mode="json")
+
+    def _record(self, session: Any, action: str, subject: str, project: str | None) -> None:
+        self._audit.record(
+            session,
+            actor=MADE_BY,
+            token_id=None,
+            project=project,
+            action=action,
+            subject=subject,
+            request_id=None,
+        )
+
+
+def _on_database(data_dir: Path | None, act: Callable[[_Service], Any]) -> Any:
+    errors = part_of_product("service.errors", "service")
+    with open_database(data_dir) as database:
+        if database.dialect == "sqlite":
+            database.upgrade()
+        elif not database.schema_is_current():
+            raise LayersweepError(
+                "the database's schema is not the one this version needs: run `layersweep db upgrade`"
+            )
+        try:
+            return act(_Service(database))
+        except errors.ServiceError as problem:
+            remedies = "; ".join(each.remedy for each in problem.problems if each.remedy)
+            raise InvalidUsage(f"{problem.detail}{': ' if remedies else ''}{remedies}") from problem
+
+
+def _reach(record: dict[str, Any]) -> str:
+    where = f"the project {record['project']}" if record["project"] else "all projects"
+    until = f" until {record['expires_at']}" if record["expires_at"] else ""
+    return f"with {', '.join(record['scopes'])} in {where}{until}"
+
+
+def _state(record: dict[str, Any]) -> str:
+    if record["revoked_at"]:
+        return f"revoked {record['revoked_at']}"
+    if not record["expires_at"]:
+        return "valid"
+    expired = datetime.fromisoformat(record["expires_at"]) <= datetime.now(UTC)
+    return f"{'expired' if expired else 'valid until'} {record['expires_at']}"

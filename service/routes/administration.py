@@ -1,0 +1,120 @@
+"""Tokens, projects and the audit record: for the scope `admin`."""
+
+from __future__ import annotations
+
+import json
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+
+from service import audit, projects, schemas, tokens
+from service.access import Caller, GivenCaller
+from service.calls import GivenCall, GivenChange
+from service.errors import Forbidden
+from service.paging import PageSize, PageToken, link_next
+from service.problems import documented
+from service.services import GivenServices
+
+router = APIRouter(prefix="/v1", tags=["administration"])
+
+
+@router.post("/tokens", status_code=201, response_model=schemas.CreatedToken, responses=documented(409))
+async def create_token(body: schemas.NewToken, call: GivenCall) -> Response:
+    """Make a token. The answer holds it; it is stored nowhere, and nobody can read it again."""
+    project = body.project
+    if "project" not in body.model_fields_set:
+        project = call.caller.lists
+    if call.caller.bound_to not in (None, project):
+        raise Forbidden(f"a token of the project {call.caller.bound_to!r} makes tokens of that project only")
+    new = tokens.NewToken(body.name, body.scopes, project, body.expires_in_days)
+    secrets: list[str] = []
+
+    def make(session: Session) -> schemas.CreatedToken:
+        row, secret = tokens.create(session, new, made_by=call.caller.name)
+        # Beside the answer, which is kept with an Idempotency-Key.
+        secrets[:] = [secret]
+        return schemas.CreatedToken(**schemas.Token.model_validate(row).__dict__, token=None)
+
+    answer = await call.answer("token.create", make, status=201)
+    call.services.access.forget()
+    if secrets:
+        return JSONResponse(json.loads(bytes(answer.body)) | {"token": secrets[0]}, 201)
+    return answer
+
+
+@router.get("/tokens")
+def list_tokens(
+    request: Request,
+    response: Response,
+    services: GivenServices,
+    caller: GivenCaller,
+    page_size: PageSize = 100,
+    page_token: PageToken = None,
+) -> schemas.Page[schemas.Token]:
+    """List tokens, the newest first; those that expired or were revoked, too."""
+    rows, token = services.database.read(
+        lambda session: tokens.page(session, project=caller.lists, page_size=page_size, page_token=page_token)
+    )
+    link_next(request, response, token)
+    return schemas.Page(items=[schemas.Token.model_validate(row) for row in rows], next_page_token=token)
+
+
+@router.delete("/tokens/{token}", status_code=204)
+async def revoke_token(token: str, call: GivenChange) -> Response:
+    """Revoke a token: it opens nothing any more. Other processes of the service know it within two seconds."""
+    answer = await call.done(
+        "token.revoke", lambda session: tokens.revoke(session, token, call.caller.bound_to), subject=token
+    )
+    call.services.access.forget()
+    return answer
+
+
+@router.post("/projects", status_code=201, response_model=schemas.Project, responses=documented(409))
+async def create_project(body: schemas.NewProject, call: GivenCall) -> Response:
+    """Make a project. This takes a token of all projects."""
+    _check_unbound(call.caller)
+    return await call.answer(
+        "project.create",
+        lambda session: schemas.Project.model_validate(projects.create(session, body.name)),
+        status=201,
+        subject=body.name,
+    )
+
+
+@router.get("/projects")
+def list_projects(services: GivenServices, caller: GivenCaller) -> schemas.Page[schemas.Project]:
+    """List the projects that the caller reaches."""
+    rows = services.database.read(lambda session: projects.every(session, caller.bound_to))
+    return schemas.Page(items=[schemas.Project.model_validate(row) for row in rows])
+
+
+@router.delete("/projects/{project}", status_code=204, responses=documented(409))
+async def delete_project(project: str, call: GivenChange) -> Response:
+    """Delete a project that holds no sweep, no dataset and no token. This takes a token of all projects."""
+    _check_unbound(call.caller)
+    answer = await call.done("project.delete", lambda session: projects.delete(session, project), subject=project)
+    call.services.access.forget()
+    return answer
+
+
+@router.get("/audit")
+def list_audit_records(
+    request: Request,
+    response: Response,
+    services: GivenServices,
+    caller: GivenCaller,
+    page_size: PageSize = 100,
+    page_token: PageToken = None,
+) -> schemas.Page[schemas.AuditRecord]:
+    """List who changed what, the newest first. What workers do is with the attempts of trials, not here."""
+    rows, token = services.database.read(
+        lambda session: audit.page(session, project=caller.lists, page_size=page_size, page_token=page_token)
+    )
+    link_next(request, response, token)
+    return schemas.Page(items=[schemas.AuditRecord.model_validate(row) for row in rows], next_page_token=token)
+
+
+def _check_unbound(caller: Caller) -> None:
+    if caller.bound_to is not None:
+        raise Forbidden(f"this token belongs to the project {caller.bound_to!r}: projects take one of all projects")

@@ -1,0 +1,60 @@
+"""Logging in to the page with a token, which the browser keeps in a cookie that no script can read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from service.errors import Unauthorized
+from service.guard import COOKIE, LOGIN_PATH
+from service.rendering import render
+from service.services import GivenServices
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+COOKIE_SECONDS = 12 * 3600
+
+
+@router.get(LOGIN_PATH)
+def show_login(next: str = "/") -> Response:  # noqa: A002 - the name of the query's parameter
+    return render("login.html", next=_own_path(next), error="")
+
+
+@router.post(LOGIN_PATH)
+async def log_in(
+    request: Request,
+    services: GivenServices,
+    token: Annotated[str, Form(max_length=200)] = "",
+    next: Annotated[str, Form(max_length=2000)] = "/",  # noqa: A002
+) -> Response:
+    try:
+        await services.access.caller(token.strip())
+    except Unauthorized as error:
+        return render("login.html", status=401, next=_own_path(next), error=error.detail)
+    response = RedirectResponse(_own_path(next), 303)
+    response.set_cookie(
+        COOKIE,
+        token.strip(),
+        max_age=COOKIE_SECONDS,
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
+    return response
+
+
+@router.post("/logout")
+async def log_out() -> Response:
+    response = RedirectResponse(LOGIN_PATH, 303)
+    response.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    return response
+
+
+def _own_path(path: str) -> str:
+    """The path of this service that `path` is; "/" for what leads elsewhere."""
+    parts = urlsplit(path)
+    is_own = path.startswith("/") and not path.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
+    return path if is_own and path.isprintable() else "/"
