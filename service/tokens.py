@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service import projects
 from service.db import now, now_sql
-from service.errors import NotFound, Problem, Unprocessable
+from service.errors import Conflict, NotFound, Problem, Unprocessable
 from service.ids import new_id
 from service.models import Token
 from service.paging import decode_token, encode_token
@@ -24,7 +24,7 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "lsw_"
 """What every token begins with, so that scanners for leaked secrets can know it."""
 
-MAX_EXPIRY_DAYS = 3650.0
+MIN_SECRET_CHARACTERS = 32
 _DAY_SECONDS = 86_400.0
 _SEEN_EVERY_SECONDS = 60.0
 
@@ -37,10 +37,16 @@ class NewToken:
     scopes: Sequence[Scope]
     project: str | None
     expires_in_days: float | None = None
+    secret: str | None = None
+    """The token itself, where its maker brings it along: a deployment that is described by a file."""
 
 
 def create(session: Session, new: NewToken, *, made_by: str) -> tuple[Token, str]:
-    """Store a token; return its row and the secret, which is nowhere else. Raises NotFound, Unprocessable."""
+    """Store a token; return its row and the secret, which is nowhere else.
+
+    Raises NotFound for an unknown project, Unprocessable for scopes or a secret that will not do, and Conflict where
+    that secret is a token already.
+    """
     if new.project is not None:
         projects.get(session, new.project)
     unknown = [scope for scope in new.scopes if scope not in SCOPES]
@@ -48,7 +54,13 @@ def create(session: Session, new: NewToken, *, made_by: str) -> tuple[Token, str
         remedy = f"choose from {', '.join(SCOPES)}"
         what = f"{unknown[0]!r} is not a scope" if unknown else "a token without a scope opens nothing"
         raise Unprocessable(what, problems=[Problem("/scopes", what, remedy)])
-    secret = PREFIX + secrets.token_urlsafe(32)
+    secret = new.secret or PREFIX + secrets.token_urlsafe(32)
+    if len(secret) < MIN_SECRET_CHARACTERS or not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise Unprocessable(
+            f"a token has at least {MIN_SECRET_CHARACTERS} visible ASCII characters: openssl rand -hex 24"
+        )
+    if find(session, secret) is not None:
+        raise Conflict("this token is there already")
     time = now(session)
     token = Token(
         id=new_id(),

@@ -5,6 +5,7 @@ Without `--server` these work on the database itself, as whoever runs the servic
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,12 @@ def create(
     scope: Annotated[list[str], typer.Option(help="read, submit (and read), work, or admin (and both). Repeatable.")],
     project: Annotated[str, typer.Option(help=f"The project that it reaches; {ALL_PROJECTS} for all.")] = "default",
     expires_in_days: Annotated[float | None, typer.Option(min=0.001, max=3650, help="Left out: never.")] = None,
+    secret_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VARIABLE", help="Take the token from this environment variable; fine if it is there already."
+        ),
+    ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
     server: Remote = None,
@@ -44,16 +51,23 @@ def create(
     """Make a token. It is shown this once: only its hash is stored."""
     bound_to = None if project == ALL_PROJECTS else project
     if server is not None:
+        if secret_from is not None:
+            raise InvalidUsage("--secret-from works on the database: leave --server out")
         with connect(server) as client:
             record: dict[str, Any] = dict(
                 client.create_token(name, scope, project=bound_to, expires_in_days=expires_in_days)
             )
     else:
-        record = _on_database(data_dir, lambda service: service.create(name, scope, bound_to, expires_in_days))
+        secret = None if secret_from is None else _secret(secret_from)
+        record = _on_database(data_dir, lambda service: service.create(name, scope, bound_to, expires_in_days, secret))
     if as_json:
         print_json(record)
         return
-    err.print(Text(f"The token {record['name']} ({record['id']}), {_reach(record)}. It is not shown again:"))
+    told = f"The token {record['name']} ({record['id']}), {_reach(record)}"
+    if secret_from is not None:
+        err.print(Text(f"{told} is what {secret_from} holds."))
+        return
+    err.print(Text(f"{told}. It is not shown again:"))
     print(record["token"])
 
 
@@ -139,13 +153,18 @@ class _Service:
         self._schemas = part_of_product("service.schemas", "service")
         self._audit = part_of_product("service.audit", "service")
 
-    def create(self, name: str, scopes: list[str], project: str | None, expires_in_days: float | None) -> Any:
-        new = self._tokens.NewToken(name, scopes, project, expires_in_days)
+    def create(
+        self, name: str, scopes: list[str], project: str | None, expires_in_days: float | None, secret: str | None
+    ) -> Any:
+        new = self._tokens.NewToken(name, scopes, project, expires_in_days, secret)
 
         def write(session: Any) -> dict[str, Any]:
-            row, secret = self._tokens.create(session, new, made_by=MADE_BY)
+            known = None if new.secret is None else self._tokens.find(session, new.secret)
+            if known is not None:
+                return self._shown(known) | {"token": None}
+            row, made = self._tokens.create(session, new, made_by=MADE_BY)
             self._record(session, "token.create", row.id, project)
-            return self._shown(row) | {"token": secret}
+            return self._shown(row) | {"token": made}
 
         return self._database.write(write)
 
@@ -190,6 +209,13 @@ class _Service:
             subject=subject,
             request_id=None,
         )
+
+
+def _secret(variable: str) -> str:
+    secret = os.environ.get(variable, "")
+    if not secret:
+        raise InvalidUsage(f"the environment variable {variable} is empty")
+    return secret
 
 
 def _on_database(data_dir: Path | None, act: Callable[[_Service], Any]) -> Any:

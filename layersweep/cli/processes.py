@@ -55,7 +55,7 @@ def serve(
         except RuntimeError as problem:
             raise InvalidUsage(str(problem)) from problem
         if is_open:
-            err.print(Text("No token was made yet: whoever is on this machine may do everything, nobody else anything."))
+            err.print(Text("No token was made yet: whoever is on this machine may do everything, others nothing."))
         err.print(Text(f"The page: {address}/   The API's docs: {address}/docs   Ctrl-C stops the service."))
         config = uvicorn.Config(
             app, log_config=None, access_log=False, log_level=level, timeout_graceful_shutdown=STOP_SECONDS

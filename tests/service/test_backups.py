@@ -20,7 +20,7 @@ from tests.service.sweep_rows import add_sweep
 @pytest.fixture
 def installation(tmp_path: Path) -> Settings:
     """An installation with its built-in datasets and one sweep."""
-    settings = Settings(database_url="", data_dir=tmp_path / "data", token=None)
+    settings = Settings(database_url="", data_dir=tmp_path / "data")
     database = Database(settings.database_url)
     prepare(database, settings)
     database.write(lambda session: add_sweep(session).id)
@@ -29,7 +29,7 @@ def installation(tmp_path: Path) -> Settings:
 
 
 def elsewhere(tmp_path: Path) -> Settings:
-    return Settings(database_url="", data_dir=tmp_path / "elsewhere", token=None)
+    return Settings(database_url="", data_dir=tmp_path / "elsewhere")
 
 
 def rewritten(archive: Path, change: dict[str, bytes | None]) -> Path:
@@ -127,6 +127,6 @@ def test_a_missing_dataset_file_is_noticed_when_the_backup_is_made(installation:
 
 
 def test_postgresql_is_told_where_to_look(tmp_path: Path) -> None:
-    settings = Settings(database_url="postgresql://nowhere/x", data_dir=tmp_path, token=None)
+    settings = Settings(database_url="postgresql://nowhere/x", data_dir=tmp_path)
     with pytest.raises(backups.BackupError, match="pg_dump"):
         backups.back_up(settings, tmp_path / "backup.tar.gz")
