@@ -195,7 +195,9 @@ class Space:
                 completed = self.complete(values)
             except ParameterError as error:
                 return Rejection(error.path, str(error), 1.0)
-            outcome = self.judge_completed(values, completed) or _judge_target(completed.model, capabilities)
+            outcome = self.judge_completed(values, completed) or _judge_target(
+                completed.model, completed.inference, capabilities
+            )
         return outcome.rejection() if isinstance(outcome, PointError) else outcome
 
     def judge_rules(self, rules: tuple[Rule, ...], environment: Mapping[str, Scalar]) -> Rejection | PointError | None:
@@ -290,8 +292,10 @@ def _static_metrics(completed: Completed) -> dict[str, float]:
     }
 
 
-def _judge_target(model: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None) -> Rejection | None:
+def _judge_target(
+    model: Mapping[str, Scalar], inference: Mapping[str, Any], capabilities: Mapping[str, Any] | None
+) -> Rejection | None:
     if capabilities is None:
         return None
-    lacking = models.unsupported(model, capabilities)
+    lacking = models.unsupported(model, capabilities) or trainings.lacking_option(inference, capabilities)
     return None if lacking is None else Rejection("target", lacking, 1.0)

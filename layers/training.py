@@ -157,7 +157,40 @@ INFERENCE: dict[str, Parameter] = {
         meaning="tokens of a measured sequence",
         search={"values": [64, 128, 256]},
     ),
+    "optimization_level": Parameter(
+        type="integer",
+        minimum=0,
+        maximum=5,
+        default=None,
+        meaning="how long TensorRT's builder searches for the fastest kernels; left out: the library's 3",
+        source="TensorRT, IBuilderConfig.builder_optimization_level",
+        search={"values": [1, 3, 5]},
+    ),
+    "workspace_mib": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1 << 20,
+        default=None,
+        meaning="scratch memory that TensorRT's kernels may use; left out: all of the device's",
+        source="TensorRT, MemoryPoolType.WORKSPACE",
+    ),
 }
+
+BUILD_OPTIONS = ("optimization_level", "workspace_mib")
+"""Parameters of `inference` that say how an engine is built, where the runtime's builder takes them."""
+
+
+def build_options(inference: Mapping[str, Any]) -> dict[str, int]:
+    """Those of a completed section that were given."""
+    return {name: inference[name] for name in BUILD_OPTIONS if name in inference}
+
+
+def lacking_option(inference: Mapping[str, Any], capabilities: Mapping[str, Any]) -> str | None:
+    """What the target's builder does not take, in words; None where it takes all that is given."""
+    for name in build_options(inference):
+        if name not in capabilities.get("build_options", ()):
+            return f"{capabilities['runtime']} {capabilities['version']} has no build option {name}: leave it out"
+    return None
 
 
 def complete_inference(values: Mapping[str, Scalar]) -> dict[str, Any]:

@@ -425,6 +425,7 @@ class Capabilities(Request):
     device_memory_bytes: int = Field(ge=0)
     compute_capability: str | None = None
     build_only: bool = False
+    build_options: list[str] = Field(default=[], description="parameters of `inference` that its builder takes")
     lacks: dict[str, str] = Field(default={}, description="what is missing here, as `dtype bfloat16`, and why")
 
 

@@ -11,13 +11,17 @@ class Children:
     """Starts children as they are needed. One that has died, or was killed, is started anew when it is asked for again.
 
     `engine_python` is the interpreter of the engine children (a runtime's bindings may exist for one version only).
+    `gpu_uuid` is the only GPU that they see; None: they see none, and compute on the CPU.
     """
 
-    def __init__(self, *, threads: int, engine_python: str | None = None) -> None:
+    def __init__(self, *, threads: int, engine_python: str | None = None, gpu_uuid: str | None = None) -> None:
         self.threads = threads
         self._engine_python = engine_python or sys.executable
         # Passive: threads that spin while they wait slow each other down many times over where cores are shared.
         self._environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        self._environment["CUDA_VISIBLE_DEVICES"] = gpu_uuid or ""
+        # Kernels are loaded when they are first used: an engine's memory is not that of a whole library.
+        self._environment["CUDA_MODULE_LOADING"] = "LAZY"
         self._model: Child | None = None
         self._builder: Child | None = None
         self._engine: Child | None = None
@@ -52,6 +56,10 @@ class Children:
     def discard_model(self) -> None:
         """End the torch child: after an error its device's state is not to be trusted."""
         self._model = _killed(self._model)
+
+    def discard_builder(self) -> None:
+        """End the building child: after an error its device's state is not to be trusted."""
+        self._builder = _killed(self._builder)
 
     def kill(self) -> None:
         """End all children at once."""

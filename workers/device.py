@@ -10,6 +10,8 @@ import platform
 import socket
 from pathlib import Path
 
+from workers.engine.gpu_state import Gpu, driver_version, gpus
+
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
@@ -29,6 +31,29 @@ def cpu(threads: int) -> dict[str, str | int]:
         "model": f"{_cpu_model()[:180]}, {threads} thread{'s' if threads != 1 else ''}",
         "memory_bytes": memory_bytes(),
     }
+
+
+def gpu(found: Gpu) -> dict[str, str | int]:
+    """A GPU as a device of the HTTP contract."""
+    return {"kind": "gpu", "uuid": found.uuid, "model": found.model[:200], "memory_bytes": found.memory_bytes}
+
+
+def chosen(name: str | None) -> Gpu | None:
+    """The GPU that `name` means: its UUID, the beginning of it, or its number; None: the CPU.
+
+    Without a name the first GPU, or the CPU where there is none. Raises ValueError with what there is.
+    """
+    if name == "cpu":
+        return None
+    found = gpus()
+    if name is None:
+        return found[0] if found else None
+    wanted = name if name.startswith("GPU-") or name.isdigit() else f"GPU-{name}"
+    matching = [gpu for number, gpu in enumerate(found) if gpu.uuid.startswith(wanted) or str(number) == name]
+    if len(matching) != 1:
+        there = "; ".join(f"{number}: {gpu.uuid} ({gpu.model})" for number, gpu in enumerate(found)) or "no GPU"
+        raise ValueError(f"{name} names {len(matching)} devices; there is: cpu; {there}")
+    return matching[0]
 
 
 def default_threads() -> int:
@@ -63,6 +88,8 @@ def versions() -> dict[str, str]:
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
+    if driver := driver_version():
+        found["driver"] = driver
     return found
 
 

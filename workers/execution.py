@@ -11,6 +11,7 @@ from typing import Any
 from workers.child import ChildDied, ChildFailure
 from workers.children import Children
 from workers.data import DatasetCache
+from workers.engine_cache import EngineCache
 from workers.folders import attempt_folder
 from workers.interruption import Cancelled, Drained, Interrupted, Interruption, LeaseLost
 from workers.lease import Lease
@@ -40,6 +41,8 @@ class Execution:
         service: ServiceClient,
         children: Children,
         datasets: DatasetCache,
+        engines: EngineCache,
+        device_uuid: str,
         capabilities: Mapping[str, Mapping[str, Any]],
         heartbeat_seconds: float,
         interruption: Interruption,
@@ -50,6 +53,8 @@ class Execution:
         self._service = service
         self._children = children
         self._datasets = datasets
+        self._engines = engines
+        self._device_uuid = device_uuid
         self._capabilities = capabilities
         self._interruption = interruption
         self._limits = limits or Limits()
@@ -86,7 +91,15 @@ class Execution:
         """The attempt's result; an error of the worker itself fails the trial, with the traceback in its log."""
         with attempt_folder() as folder:
             capabilities = self._capabilities[self._lease["runtime"]]
-            site = Worksite(self._children, self._datasets, capabilities, folder, self._limits)
+            site = Worksite(
+                self._children,
+                self._datasets,
+                capabilities,
+                folder,
+                self._engines,
+                self._device_uuid,
+                self._limits,
+            )
             try:
                 return run_trial(self._lease, self._holder, site)
             except (Interrupted, ChildFailure, Unreachable, OSError):

@@ -14,7 +14,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -23,7 +23,8 @@ from workers import device
 from workers.child import ChildFailure
 from workers.children import Children
 from workers.data import DatasetCache
-from workers.engine.__main__ import RUNTIMES
+from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
+from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Drained, Interrupted, Interruption
 from workers.service_client import Refused, ServiceClient, Unreachable, backoff
@@ -45,6 +46,7 @@ def run(
     token: str | None = None,
     name: str | None = None,
     *,
+    device_name: str | None = None,
     engine_python: str | None = None,
     cache_dir: Path | str | None = None,
     threads: int | None = None,
@@ -53,6 +55,7 @@ def run(
 ) -> int:
     """Work for the service at `server` until told to stop; the exit status.
 
+    `device_name`: "cpu", or a GPU's UUID, its beginning, or its number (default: the first GPU, else the CPU);
     `engine_python`: interpreter of the engine child; `cache_dir`: where datasets are kept (default: the user's cache);
     `threads`: of training and of CPU engines (default: OMP_NUM_THREADS, or all that the process may use);
     `max_trials`, `idle_exit_seconds`: stop after so many trials, or after so long without one.
@@ -63,10 +66,17 @@ def run(
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("httpx2").setLevel(logging.WARNING)
+    try:
+        gpu = device.chosen(device_name)
+    except ValueError as problem:
+        logger.error("%s", problem)
+        return 1
+    threads = threads or device.default_threads()
     worker = Worker(
         ServiceClient(server, token),
         name or device.default_name(),
-        children=Children(threads=threads or device.default_threads(), engine_python=engine_python),
+        children=Children(threads=threads, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None),
+        worked_on=device.gpu(gpu) if gpu else device.cpu(threads),
         cache_dir=Path(cache_dir) if cache_dir else default_cache_dir(),
         max_trials=max_trials,
         idle_exit_seconds=idle_exit_seconds,
@@ -95,20 +105,23 @@ class Worker:
         *,
         children: Children,
         cache_dir: Path,
+        worked_on: Mapping[str, str | int] | None = None,
         max_trials: int | None = None,
         idle_exit_seconds: float | None = None,
     ) -> None:
+        """`worked_on`: the device, as it is registered (default: the CPU)."""
         self._service = service
         self._name = name
         self._children = children
         self._datasets = DatasetCache(service, cache_dir)
+        self._engines = EngineCache(cache_dir / "engines")
         self._max_trials = max_trials
         self._idle_exit_seconds = idle_exit_seconds
         self._draining = Interruption()
         self._running: Interruption | None = None
         self._registered: dict[str, Any] = {}
         self._capabilities: dict[str, dict[str, Any]] = {}
-        self._device = device.cpu(children.threads)
+        self._device = worked_on or device.cpu(children.threads)
 
     def drain(self) -> None:
         """Finish nothing more: give the running attempt back and return from `work`."""
@@ -134,7 +147,7 @@ class Worker:
     def _describe_targets(self) -> None:
         """Ask the engine child what each runtime can do here."""
         lacks: list[str] = []
-        for runtime in RUNTIMES:
+        for runtime in (each for each in RUNTIMES if DEVICE_KINDS[each] == self._device["kind"]):
             try:
                 found = self._children.builder().request(
                     "describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS, interruption=self._draining
@@ -142,10 +155,14 @@ class Worker:
             except (ChildFailure, OSError) as failure:
                 lacks.append(f"{runtime}: {failure}")
                 continue
+            if found["build_only"]:
+                lacks.append(f"{runtime}: {found['lacks'].get('execution', 'it builds here and does not run')}")
+                continue
             # The engine child knows the processor, the worker with how many threads it is used.
             self._capabilities[runtime] = {**found, "device_model": self._device["model"]}
         if not self._capabilities:
-            raise WorkerFailure("no runtime works here. " + "; ".join(lacks))
+            remedy = "`layersweep worker --doctor` says what to install"
+            raise WorkerFailure(f"no runtime works on {self._device['model']}. {'; '.join(lacks)}. {remedy}")
         for lack in lacks:
             logger.info("not served: %s", lack)
 
@@ -219,6 +236,8 @@ class Worker:
             service=self._service,
             children=self._children,
             datasets=self._datasets,
+            engines=self._engines,
+            device_uuid=str(self._device["uuid"]),
             capabilities=self._capabilities,
             heartbeat_seconds=self._registered["heartbeat_seconds"],
             interruption=interruption,

@@ -18,12 +18,14 @@ import numpy as np
 
 from layers import metrics as declared
 from layers import model as models
+from layers import training
 from layers.constraints import parse_constraint
 from workers import parity
 from workers.batches import Batches, DataError, evaluation_batches, load_tokens
 from workers.child import Child, ChildDied, ChildError, ChildTimeout
 from workers.children import Children
 from workers.data import DatasetCache, check_lengths
+from workers.engine_cache import EngineCache
 from workers.interruption import Pruned
 from workers.lease import Lease
 from workers.outcomes import Ended, Finish
@@ -81,6 +83,8 @@ class Worksite:
     """Of the target that the lease names."""
     folder: Path
     """Of this attempt alone, and removed after it."""
+    engines: EngineCache
+    device_uuid: str
     limits: Limits = field(default_factory=Limits)
 
 
@@ -115,6 +119,7 @@ def run_trial(lease: Mapping[str, Any], holder: Lease, site: Worksite) -> Finish
         except ChildError as error:
             if error.kind in ("internal", "out_of_memory"):
                 site.children.discard_model()
+                site.children.discard_builder()
             ended = Ended("failed", f"{_KINDS.get(error.kind, error.kind)}: {error.message}", error.tail)
         except DataError as error:
             ended = Ended("failed", str(error))
@@ -212,18 +217,38 @@ class _Attempt:
         arguments = {"path": str(onnx), "loss_path": str(self._loss_path), "opset": self._site.capabilities["opset"]}
         exported = self._ask_model("export", arguments, limits.export_seconds)
         self._seconds[f"export_{name}"] = exported["seconds"]
-        built = self._ask(
-            self._site.children.builder(),
-            "build",
-            {
-                "runtime": self._lease["runtime"],
-                "onnx": str(onnx),
-                "engine": str(self._engine_path(name)),
-                "options": {},
-            },
-            timeout_seconds=limits.build_seconds,
+        self._take_metrics(self._build_engine(name, onnx, self._build_options))
+        self._build_engine("loss", self._loss_path, {})
+
+    def _build_engine(self, name: str, onnx: Path, options: Mapping[str, int]) -> dict[str, Any]:
+        """Build `onnx`, or take the engine of an earlier build of the same; answers what the build said."""
+        site, runtime = self._site, self._lease["runtime"]
+        started_at = time.monotonic()
+        key = site.engines.key(
+            onnx, runtime=runtime, version=site.capabilities["version"], device=site.device_uuid, options=dict(options)
         )
-        self._take_metrics(built)
+        built = site.engines.take(key, self._engine_path(name))
+        self._seconds[f"{name}_engine_from_cache"] = float(built is not None)
+        if built is None:
+            built = self._ask(
+                site.children.builder(),
+                "build",
+                {
+                    "runtime": runtime,
+                    "onnx": str(onnx),
+                    "engine": str(self._engine_path(name)),
+                    "options": options,
+                },
+                timeout_seconds=site.limits.build_seconds,
+            )
+            site.engines.keep(key, self._engine_path(name), built)
+        self._seconds[f"build_{name}"] = time.monotonic() - started_at
+        return built
+
+    @property
+    def _build_options(self) -> dict[str, int]:
+        options = training.build_options(self._configuration["inference"])
+        return {**options, "tf32": 1} if self._configuration["model"]["dtype"] == "tf32" else options
 
     def _measure(self, engine: Child, options: Mapping[str, float]) -> dict[str, Any]:
         """Latency of the loaded engine; answers all that was measured."""
@@ -284,7 +309,7 @@ class _Attempt:
         sums = self._ask(
             engine,
             "loss",
-            {"loss_graph": str(self._loss_path), "batches": validation},
+            {"loss_graph": str(self._engine_path("loss")), "batches": validation},
             timeout_seconds=None,
             silence_seconds=self._site.limits.silence_seconds,
             on_progress=lambda progress: self._holder.progress(**progress),
@@ -294,15 +319,15 @@ class _Attempt:
         evaluation_batches(
             load_tokens(parts["training"]), **self._shape, windows_at_most=int((batches.weights[..., 0] > 0).sum())
         ).save(self._folder / "training.npz")
-        training = self._ask_model("evaluate", {"batches": str(self._folder / "training.npz")}, limit)
+        fitted = self._ask_model("evaluate", {"batches": str(self._folder / "training.npz")}, limit)
         loss = sums["loss_sum"] / sums["weight_sum"]
         self.measurements["loss_blocks"] = {"validation": _blocks(sums)}
         self.metrics |= {
             "validation_loss": loss,
             "reference_loss": reference["loss"],
             "precision_gap": loss - reference["loss"],
-            "training_loss": training["loss"],
-            "generalization_gap": reference["loss"] - training["loss"],
+            "training_loss": fitted["loss"],
+            "generalization_gap": reference["loss"] - fitted["loss"],
             "accuracy": sums["correct"] / sums["weight_sum"],
         }
         if self._lease["dataset"]["facts"].get("tokenizer") == "byte":

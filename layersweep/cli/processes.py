@@ -73,6 +73,13 @@ def _has_tokens(database: Any) -> bool:
 def worker(
     server: Server = SERVER_DEFAULT,
     name: Annotated[str | None, typer.Option(help="What it is called in lists; default: host and process.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            envvar="LAYERSWEEP_DEVICE",
+            help="cpu, or a GPU by UUID or number; default: the first GPU, or the CPU where there is none.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of training and of an engine; default: all there are.")
     ] = None,
@@ -89,6 +96,7 @@ def worker(
         server,
         os.environ.get("LAYERSWEEP_TOKEN"),
         name,
+        device_name=device,
         engine_python=engine_python,
         threads=threads,
         max_trials=max_trials,

@@ -100,6 +100,7 @@ def test_describe_says_what_a_worker_registers(child: Parent, builds: str) -> No
         "device_memory_bytes",
         "compute_capability",
         "build_only",
+        "build_options",
         "lacks",
     }
     assert capabilities["runtime"] == builds

@@ -21,6 +21,7 @@ from workers import parity
 from workers.child import Child
 from workers.children import Children
 from workers.data import DatasetCache
+from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Drained, Interruption
 from workers.run_trial import Limits
@@ -52,6 +53,8 @@ class Bench:
             service=client,
             children=self.children,
             datasets=DatasetCache(client, self._cache_dir),
+            engines=EngineCache(self._cache_dir / "engines"),
+            device_uuid="cpu-here",
             capabilities=self.capabilities,
             heartbeat_seconds=30,
             interruption=self.interruption,

@@ -37,6 +37,8 @@ class Capabilities(TypedDict):
     device_memory_bytes: int
     compute_capability: str | None
     build_only: bool
+    build_options: list[str]
+    """those of the runtime's that a sweep may set"""
     lacks: dict[str, str]
     """what a user might expect here and does not get (`dtype bfloat16`, `execution`) -> why, with its source"""
 

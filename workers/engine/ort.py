@@ -75,6 +75,7 @@ class OnnxRuntimeEngine(Engine):
             "device_memory_bytes": memory.total_bytes(),
             "compute_capability": None,
             "build_only": False,
+            "build_options": [],
             "lacks": {
                 "dtype float16": "ONNX Runtime gains nothing from it on a CPU (docs/measuring.md)",
                 "dtype bfloat16": "ONNX Runtime has no bfloat16 attention on a CPU",

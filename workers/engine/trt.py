@@ -111,6 +111,7 @@ class TensorRtEngine(Engine):
             "device_memory_bytes": device.memory_bytes,
             "compute_capability": ".".join(map(str, capability)),
             "build_only": not limits.runs,
+            "build_options": ["optimization_level", "workspace_mib"],
             "lacks": dict(limits.lacks),
         }
 

@@ -38,6 +38,7 @@ class TensorRtRtxEngine(TensorRtEngine):
             "device_memory_bytes": 0,
             "compute_capability": None,
             "build_only": True,
+            "build_options": ["optimization_level", "workspace_mib"],
             "lacks": dict(limits.lacks),
         }
 

@@ -1,0 +1,142 @@
+"""Can a latency be trusted? One engine in fresh processes, against an independent loop, and a ranking repeated.
+
+    python -m benchmarks.repeatability --runtime tensorrt [--out benchmarks/results/repeatability.json]
+
+1. spread: one float16 engine (2 layers, width 256, 8×128) measured in 10 fresh processes; max/min of the medians, under
+   the CUDA graph and by plain enqueue.
+2. independent: benchmarks/trtexec_loop.py on the same engine, three times, in turns with ours.
+3. ranking: 8 engines whose latencies lie within 20 %, measured five times over: is their order the same?
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.engines import ask, build_engine, engine_child, export_decoder, measure_fresh
+from benchmarks.processes import ROOT, machine
+
+BASE = {"num_layers": 2, "hidden_size": 256, "attention.num_attention_heads": 4, "dtype": "float16"}
+SHAPE = {"vocabulary": 256, "batch": 8, "length": 128}
+WIDTHS = range(1024, 4096, 384)
+"""Of the feed-forward layer: what the ranked engines differ in."""
+
+KEPT = (
+    "latency_ms_p50",
+    "latency_ms_p99",
+    "latency_cv",
+    "latency_ms_enqueue_p50",
+    "enqueue_host_ms_p50",
+    "runs",
+    "flagged",
+)
+
+
+def brief(measured: dict[str, Any]) -> dict[str, Any]:
+    environment = measured["environment"]
+    kept = {name: measured[name] for name in KEPT if name in measured}
+    return {
+        **kept,
+        **{name: environment.get(name) for name in ("stopped_by", "measurements", "device_before", "device_after")},
+    }
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--runtime", default="tensorrt")
+    arguments.add_argument("--processes", type=int, default=10)
+    arguments.add_argument("--repetitions", type=int, default=5)
+    arguments.add_argument("--out", type=Path)
+    options = arguments.parse_args()
+    runtime = options.runtime
+    base = {**BASE, "dtype": "float32"} if runtime == "onnxruntime" else BASE
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        builder = engine_child()
+        target = ask(builder, "describe", runtime=runtime)
+
+        def made(label: str, model: dict[str, Any]) -> tuple[Path, Path]:
+            onnx, engine = folder / f"{label}.onnx", folder / f"{label}.engine"
+            tokens = export_decoder(onnx, model, opset=target["opset"], **SHAPE)
+            build_engine(builder, runtime, onnx, engine)
+            np.savez(folder / f"{label}.npz", tokens=tokens)
+            return engine, folder / f"{label}.npz"
+
+        engine, inputs = made("base", base)
+        ranked = {width: made(f"w{width}", {**base, "mlp.ffn_hidden_size": width}) for width in WIDTHS}
+        builder.close()
+
+        fresh: list[dict[str, Any]] = []
+        independent: list[dict[str, Any]] = []
+        for turn in range(options.processes):
+            fresh.append(brief(measure_fresh(runtime, engine, inputs)))
+            if turn < 3 and runtime == "tensorrt":
+                independent += [loop(engine, inputs), loop(engine, inputs, "--plain")]
+            print(json.dumps({"process": turn, **{k: fresh[-1].get(k) for k in KEPT}}), flush=True)
+
+        orders: list[list[int]] = []
+        medians: list[dict[int, float]] = []
+        for _ in range(options.repetitions):
+            found = {w: measure_fresh(runtime, *pair)["latency_ms_p50"] for w, pair in ranked.items()}
+            medians.append(found)
+            orders.append(sorted(found, key=lambda width: found[width]))
+            print(json.dumps(found), flush=True)
+
+    summary: dict[str, Any] = {"spread_graph": spread([each["latency_ms_p50"] for each in fresh])}
+    if all("latency_ms_enqueue_p50" in each for each in fresh):
+        summary["spread_enqueue"] = spread([each["latency_ms_enqueue_p50"] for each in fresh])
+    if independent:
+        theirs = float(np.median([each["median_ms"] for each in independent if each["graph"]]))
+        ours = float(np.median([each["latency_ms_p50"] for each in fresh[:3]]))
+        summary |= {"ours_ms": ours, "independent_ms": theirs, "off": ours / theirs - 1}
+    first = medians[0]
+    summary |= {
+        "ranked_within": max(first.values()) / min(first.values()) - 1,
+        "same_order": sum(order == orders[0] for order in orders),
+        "repetitions": len(orders),
+    }
+    report = {
+        "benchmark": "repeatability",
+        "command": "python -m benchmarks.repeatability " + " ".join(sys.argv[1:]),
+        "machine": machine(),
+        "target": target,
+        "model": base,
+        "shape": SHAPE,
+        "summary": summary,
+        "fresh": fresh,
+        "independent": independent,
+        "ranking_ms": medians,
+    }
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(summary))
+    return 0
+
+
+def loop(engine: Path, inputs: Path, *options: str) -> dict[str, Any]:
+    python = os.environ.get("LAYERSWEEP_ENGINE_PYTHON", sys.executable)
+    done = subprocess.run(
+        [python, str(ROOT / "benchmarks" / "trtexec_loop.py"), str(engine), str(inputs), *options],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def spread(values: list[float]) -> float:
+    return max(values) / min(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

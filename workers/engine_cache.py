@@ -1,0 +1,80 @@
+"""Engines that were built before: the same graph, options, runtime, version and device give the same engine again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LIMIT_BYTES = 4 << 30
+"""What the cache may hold; the engines that were used longest ago go first."""
+
+
+class EngineCache:
+    """A folder of engines, each with what its build said. Several workers may share it.
+
+    Sweeps over training parameters build the same untrained engine again and again: the same seed gives the same graph.
+    """
+
+    def __init__(self, folder: Path, *, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+
+    def key(self, onnx: Path, **circumstances: Any) -> str:
+        """What makes engines the same: the graph with its weights, and the circumstances (options, version, device)."""
+        digest = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode())
+        for path in (onnx, onnx.with_name(f"{onnx.name}.data")):
+            if path.is_file():
+                with path.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+
+    def take(self, key: str, engine: Path) -> dict[str, Any] | None:
+        """Put the engine of that key at `engine` and return what its build said; None where there is none."""
+        kept, said = self._paths(key)
+        try:
+            built = json.loads(said.read_text())
+            shutil.copyfile(kept, engine)
+            if engine.stat().st_size != built["engine_bytes"]:
+                raise ValueError(f"{kept} is cut off")
+            os.utime(said)
+        except (OSError, ValueError, KeyError):
+            engine.unlink(missing_ok=True)
+            return None
+        return built
+
+    def keep(self, key: str, engine: Path, built: Mapping[str, Any]) -> None:
+        """Keep an engine. A cache that cannot be written keeps nothing: a build is never lost by it."""
+        kept, said = self._paths(key)
+        with contextlib.suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path, write in ((kept, lambda part: shutil.copyfile(engine, part)), (said, _writer(built))):
+                part = path.with_name(f".{path.name}.{os.getpid()}.part")
+                try:
+                    write(part)
+                    part.replace(path)
+                finally:
+                    part.unlink(missing_ok=True)
+            self._forget_the_oldest()
+
+    def _paths(self, key: str) -> tuple[Path, Path]:
+        return self._folder / f"{key}.engine", self._folder / f"{key}.json"
+
+    def _forget_the_oldest(self) -> None:
+        entries = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        held = 0
+        for said in entries:
+            kept = said.with_suffix(".engine")
+            held += kept.stat().st_size if kept.is_file() else 0
+            if held > self._limit_bytes:
+                said.unlink(missing_ok=True)
+                kept.unlink(missing_ok=True)
+
+
+def _writer(built: Mapping[str, Any]) -> Any:
+    return lambda part: part.write_text(json.dumps(dict(built)))
