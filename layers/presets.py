@@ -1,8 +1,8 @@
 """Published configurations, each with its source. No torch here.
 
 A preset gives values by flat names, as a start does: model parameters bare (`hidden_size`, `mlp.kind`), others with
-their section (`training.steps`, `inference.sequence_length`). The vocabulary's size always comes from the dataset.
-Presets of encoders (BERT) and of encoder-decoders (T5) come with those models.
+their section (`training.steps`, `inference.sequence_length`). Sizes of vocabularies and the number of classes always
+come from the dataset.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layers.base import Scalar
+from layers.kinds import KINDS
 
 _SECTIONS = ("training", "inference")
 
@@ -26,8 +27,13 @@ class Preset:
     url: str
     values: Mapping[str, Scalar]
 
+    @property
+    def task(self) -> str:
+        """The task that its kind of model is for."""
+        return KINDS[str(self.values["kind"])].task
+
     def document(self) -> dict[str, Any]:
-        """The parts of a sweep document that it sets: {"model": …, "training": …, "inference": …}, nested."""
+        """The parts of a sweep document that it sets: {"task", "model", "training", "inference"}, nested."""
         document: dict[str, Any] = {"model": {}, "training": {}, "inference": {}}
         for path, value in self.values.items():
             names = path.split(".")
@@ -35,10 +41,12 @@ class Preset:
             for name in names[:-1]:
                 place = place.setdefault(name, {})
             place[names[-1]] = value
-        return {section: values for section, values in document.items() if values}
+        return {"task": self.task, **{section: values for section, values in document.items() if values}}
 
 
 _NANOGPT_MODEL: dict[str, Scalar] = {
+    "kind": "decoder",
+    "norm_position": "pre",
     "tie_embeddings": True,
     "attention.position_embedding_type": "learned_absolute",
     "attention.bias": False,
@@ -62,6 +70,8 @@ _NANOGPT_TRAINING: dict[str, Scalar] = {
 }
 
 _LLAMA_MODEL: dict[str, Scalar] = {
+    "kind": "decoder",
+    "norm_position": "pre",
     "attention.position_embedding_type": "rope_gpt_neox",
     "attention.bias": False,
     "mlp.kind": "GatedMLP",
@@ -69,6 +79,41 @@ _LLAMA_MODEL: dict[str, Scalar] = {
     "mlp.bias": False,
     "norm.kind": "RmsNorm",
 }
+
+_BERT_MODEL: dict[str, Scalar] = {
+    "kind": "encoder",
+    "norm_position": "post",
+    "has_embedding_layernorm": True,
+    "pooling": "pooler",
+    "attention.attention_mask_type": "padding",
+    "attention.position_embedding_type": "learned_absolute",
+    "attention.max_position_embeddings": 512,
+    "attention.bias": True,
+    "mlp.kind": "MLP",
+    "mlp.hidden_act": "gelu",
+    "mlp.bias": True,
+    "norm.kind": "LayerNorm",
+    "norm.eps": 1e-12,
+}
+"""All tokens are of one type: the vector that BERT adds for it is part of the positions' table."""
+
+
+def _bert(size: str, num_layers: int, num_attention_heads: int, hidden_size: int) -> Preset:
+    url = f"https://huggingface.co/google/bert_uncased_L-{num_layers}_H-{hidden_size}_A-{num_attention_heads}"
+    return Preset(
+        name=f"bert-{size}",
+        title=f"BERT {size} (with a vocabulary of 30,522 word pieces there)",
+        source="Turc et al. 2019, arXiv 1908.08962; Devlin et al. 2018, arXiv 1810.04805",
+        url=url,
+        values={
+            "num_layers": num_layers,
+            "hidden_size": hidden_size,
+            "attention.num_attention_heads": num_attention_heads,
+            "mlp.ffn_hidden_size": 4 * hidden_size,
+            **_BERT_MODEL,
+        },
+    )
+
 
 _ALL = (
     Preset(
@@ -115,8 +160,10 @@ _ALL = (
         source="Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
         url="https://huggingface.co/openai-community/gpt2",
         values={
+            "kind": "decoder",
             "num_layers": 12,
             "hidden_size": 768,
+            "norm_position": "pre",
             "tie_embeddings": True,
             "attention.num_attention_heads": 12,
             "attention.position_embedding_type": "learned_absolute",
@@ -130,6 +177,40 @@ _ALL = (
             "norm.eps": 1e-5,
         },
     ),
+    Preset(
+        name="t5-small",
+        title="T5 small (60.5 M parameters with its vocabulary of 32,128 for source and target)",
+        source="Raffel et al. 2020, arXiv 1910.10683",
+        url="https://huggingface.co/google-t5/t5-small",
+        values={
+            "kind": "encoder_decoder",
+            "num_layers": 6,
+            "num_encoder_layers": 6,
+            "hidden_size": 512,
+            "norm_position": "pre",
+            "tie_embeddings": True,
+            "rescale_before_lm_head": True,
+            "share_source_embedding": True,
+            "attention.num_attention_heads": 8,
+            "attention.attention_head_size": 64,
+            "attention.position_embedding_type": "relative",
+            "attention.num_buckets": 32,
+            "attention.max_distance": 128,
+            # T5 does not divide scores by the root of the head size, 8.
+            "attention.q_scaling": 0.125,
+            "attention.bias": False,
+            "mlp.kind": "MLP",
+            "mlp.ffn_hidden_size": 2048,
+            "mlp.hidden_act": "relu",
+            "mlp.bias": False,
+            "norm.kind": "RmsNorm",
+            "norm.eps": 1e-6,
+        },
+    ),
+    _bert("tiny", 2, 2, 128),
+    _bert("mini", 4, 4, 256),
+    _bert("small", 4, 8, 512),
+    _bert("medium", 8, 8, 512),
     Preset(
         name="llama-ratio",
         title="Llama's ratios (heads of 128, feed-forward 8/3 of the width rounded up to 256) at 8 layers of width 512",

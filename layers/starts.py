@@ -159,16 +159,25 @@ def _lacks(entry: Entry, environment: Mapping[str, Scalar]) -> bool:
 
 
 def _filled(space: Space, values: Mapping[str, Scalar]) -> dict[str, Any]:
-    """A preset's values with the defaults that they imply."""
+    """A preset's values with the defaults that they imply.
+
+    What cannot be in this sweep's models (the kind of another task, say) implies nothing; where such a parameter is
+    open, its value still counts, and is refused for not lying in the space.
+    """
     sections: dict[str, dict[str, Scalar]] = {"model": {}, "training": {}, "inference": {}}
     for name, value in values.items():
         section, below_section = section_of(name)
         sections[section][below_section] = value
-    try:
-        inference = complete_inference(sections["inference"])
-        training = complete_training(sections["training"], inference)
-        longest = max(inference["sequence_length"], training["sequence_length"])
-        model = models.complete(space.task, sections["model"], {**space.facts, "sequence_length": longest})
-    except ParameterError:
-        return dict(values)
-    return flatten({"model": model, "training": training, "inference": inference})
+    inference = complete_inference(sections["inference"])
+    training = complete_training(sections["training"], inference)
+    longest = max(inference["sequence_length"], training["sequence_length"])
+    model = sections["model"]
+    while True:
+        try:
+            completed = models.complete(space.task, model, {**space.facts, "sequence_length": longest})
+        except ParameterError as error:
+            if error.path not in model:
+                return dict(values)
+            del model[error.path]
+            continue
+        return {**flatten({"model": completed, "training": training, "inference": inference}), **values}

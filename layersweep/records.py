@@ -262,6 +262,7 @@ class LayerKind(TypedDict):
 
 class Preset(TypedDict):
     name: str
+    task: str
     title: str
     source: str
     url: str

@@ -33,7 +33,12 @@ def presets() -> list[schemas.Preset]:
     """The published configurations, with where they come from."""
     return [
         schemas.Preset(
-            name=preset.name, title=preset.title, source=preset.source, url=preset.url, document=preset.document()
+            name=preset.name,
+            task=preset.task,
+            title=preset.title,
+            source=preset.source,
+            url=preset.url,
+            document=preset.document(),
         )
         for preset in PRESETS.values()
     ]

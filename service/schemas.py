@@ -388,6 +388,7 @@ class LayerKind(Schema):
 
 class Preset(Schema):
     name: str
+    task: str
     title: str
     source: str
     url: str

@@ -15,7 +15,7 @@ from rich.text import Text
 from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, connect, out, print_json, print_json_list
 from layersweep.display import units
 from layersweep.errors import InvalidUsage
-from layersweep.records import DatasetDetailRecord, DatasetRecord, LayerKind, LayerParameter
+from layersweep.records import DatasetDetailRecord, DatasetRecord, LayerKind, LayerParameter, Preset
 
 datasets = typer.Typer(help="Register and look at datasets.", no_args_is_help=True)
 
@@ -119,18 +119,58 @@ def layers(
         _print_section(section)
 
 
-def presets(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+def presets(
+    preset: Annotated[str | None, typer.Argument(metavar="[PRESET]", help="One of them, with all its values.")] = None,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
     """Published configurations that a sweep can start from."""
     with connect(server) as client:
         records = client.presets()
+    if preset is not None:
+        known = records
+        records = [record for record in known if record["name"] == preset.removeprefix("preset:")]
+        if not records:
+            names = ", ".join(record["name"] for record in known)
+            raise InvalidUsage(f"there is no preset {preset!r}; there are: {names}")
     if as_json:
         print_json_list(records)
-        return
+    elif preset is not None:
+        _print_preset(records[0])
+    else:
+        _print_presets(records)
+
+
+def _print_preset(record: Preset) -> None:
+    out.print(Text.assemble((f"preset:{record['name']}", "bold"), f"  {record['title']}"))
+    out.print(Text(f"  {record['source']} {record['url']}".rstrip(), style="dim"), soft_wrap=True)
+    text = yaml.safe_dump(record["document"], sort_keys=False, default_flow_style=None, width=76)
+    print("".join(f"  {line}\n" for line in text.splitlines()), end="")
+
+
+def _print_presets(records: list[Preset]) -> None:
+    """One row each, of the shape that makes it what it is; and below, where each is from."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("preset", "task", "layers/heads(kv)/width", "feed-forward", "norm"):
+        table.add_column(name, no_wrap=name in ("preset", "task"), overflow="fold")
     for record in records:
-        out.print(Text.assemble((f"preset:{record['name']}", "bold"), f"  {record['title']}"))
-        out.print(Text(f"  {record['source']} {record['url']}".rstrip(), style="dim"), soft_wrap=True)
-        text = yaml.safe_dump(record["document"], sort_keys=False, default_flow_style=None, width=76)
-        print("".join(f"  {line}\n" for line in text.splitlines()))
+        model = record["document"]["model"]
+        attention, mlp, norm = (model.get(section, {}) for section in ("attention", "mlp", "norm"))
+        heads = str(attention["num_attention_heads"])
+        if "num_kv_heads" in attention:
+            heads += f"({attention['num_kv_heads']})"
+        table.add_row(
+            Text(record["name"], style="bold"),
+            record["task"],
+            f"{model['num_layers']}/{heads}/{model['hidden_size']}",
+            f"{mlp['ffn_hidden_size']} {mlp['hidden_act']}" + ("" if mlp["kind"] == "MLP" else ", gated"),
+            f"{norm['kind']} {norm['eps']:.0e}".replace("e-0", "e-"),
+        )
+    out.print(table)
+    names = max(len(record["name"]) for record in records)
+    for record in records:
+        out.print(Text(f"{record['name']:{names}}  {record['source']}", style="dim"), soft_wrap=True)
+    out.print(Text('\n`layersweep presets NAME` shows all values; start_from: ["preset:NAME"] begins a sweep there.'))
 
 
 def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:

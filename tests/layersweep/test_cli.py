@@ -127,7 +127,12 @@ def test_the_catalogue(run: Run, tmp_path: Path) -> None:
     assert unknown.exit_code == 2
     assert "GatedMLP" in unknown.stderr
     assert any(item["name"] == "gpt2-small" for item in answer(run("presets", "--json"))["items"])
-    assert "preset:gpt2-small" in run("presets").stdout
+    table = run("presets").stdout
+    assert all(word in table for word in ("t5-small", "seq2seq", "30/9(3)/576", "arXiv 1910.10683"))
+    assert "attention_mask_type: padding" in run("presets", "bert-tiny").stdout
+    unknown = run("presets", "bert-huge")
+    assert unknown.exit_code == 2
+    assert "there are: nanogpt-char" in unknown.stderr
     assert answer(run("workers", "--json")) == {"items": [], "next_page_token": None}
 
 
