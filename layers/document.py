@@ -286,6 +286,8 @@ def _is_number(value: object, low: float, high: float, *, above: bool) -> bool:
 
 def lacking_metric(metric: str, task: str, dataset: Mapping[str, Any], runtime: str | None) -> str | None:
     """Why a sweep cannot have `metric`, in words; None where it can. `dataset` is empty where it is not known."""
+    if metric == "test_loss":
+        return "no sweep sees the test part: choose by validation_loss, and confirm the choice when the sweep has ended"
     if task == "probe" and METRICS[metric].stage == "quality" and metric != "device_seconds":
         return f"a probe has no {metric}: it is not trained"
     if metric == "accuracy" and task == "causal_lm":

@@ -56,6 +56,9 @@ METRICS: dict[str, Metric] = {
     "generalization_gap": Metric("nats", "minimize", "quality", "reference_loss - training_loss"),
     "accuracy": Metric("", "maximize", "quality", "share of right answers (of tokens, for seq2seq)"),
     "bits_per_byte": Metric("bit", "minimize", "quality", "validation_loss / ln 2, where a token is a byte"),
+    "test_loss": Metric(
+        "nats", "minimize", "quality", "as validation_loss, of the test part; confirmations alone have it"
+    ),
     "parity_error": Metric("", "minimize", "quality", "norm(engine - reference) / norm(reference), all tokens"),
     "parity_error_worst": Metric("", "minimize", "quality", "the same of the worst token"),
     "build_seconds": Metric("s", "minimize", "hardware", "time to build the engine"),

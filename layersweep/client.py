@@ -11,6 +11,7 @@ for row in sweep.front():
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +23,10 @@ import httpx2
 
 from layersweep import documents
 from layersweep.documents import Source
-from layersweep.errors import InvalidUsage
+from layersweep.errors import InvalidUsage, NotFound, ServiceFailure
 from layersweep.leaderboard import Leaderboard
 from layersweep.records import (
+    ArtifactRecord,
     AuditRecord,
     CreatedTokenRecord,
     DatasetDetailRecord,
@@ -128,6 +130,33 @@ class Client:
     def trial(self, trial: str) -> TrialDetailRecord:
         """One trial with its configuration, attempts, losses and measurements. Raises NotFound."""
         return self.transport.json("GET", f"/v1/trials/{_segment(trial)}")
+
+    def artifacts(self, trial: str) -> list[ArtifactRecord]:
+        """What a trial on the front left to be deployed: files with sizes and hashes; empty where none were kept."""
+        return list(self.pages(f"/v1/trials/{_segment(trial)}/artifacts"))
+
+    def download_artifacts(self, trial: str, folder: str | os.PathLike[str]) -> list[Path]:
+        """Download all artifacts of a trial into a folder (made if it is not there); the files.
+
+        `python FOLDER/run.py FOLDER` runs the engine and says its latency and validation loss. Raises NotFound where
+        there are none, ServiceFailure where a file does not arrive with the hash that it is listed with.
+        """
+        listed = self.artifacts(trial)
+        if not listed:
+            detail = f"trial {trial} has no artifacts: they are kept of complete trials on the front"
+            raise NotFound(404, {"type": "not-found", "detail": detail})
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return [self._download(trial, each, Path(folder) / _segment(each["name"])) for each in listed]
+
+    def _download(self, trial: str, artifact: ArtifactRecord, path: Path) -> Path:
+        address = f"/v1/trials/{_segment(trial)}/artifacts/{_segment(artifact['name'])}"
+        content = self.transport.request("GET", address, timeout_seconds=600.0).content
+        found = hashlib.sha256(content).hexdigest()
+        if found != artifact["sha256"]:
+            detail = f"{artifact['name']} came with the SHA-256 {found}; it is listed with {artifact['sha256']}"
+            raise ServiceFailure(502, {"type": "corrupt", "detail": detail})
+        path.write_bytes(content)
+        return path
 
     def events(self, sweep: Sweep | str, *, after: int = 0) -> Iterator[EventRecord]:
         """What happens in a sweep, in order and without gaps, until it has ended.

@@ -214,7 +214,55 @@ class Recommendation(TypedDict):
     neighbours: list[Neighbour]
     certainty: dict[str, Any]
     evidence: dict[str, Any]
-    confirmation: dict[str, Any] | None
+    confirmation: Confirmation | None
+
+
+class Estimate(TypedDict):
+    """A mean over seeds in nats. Intervals are {"low", "high"} at 95 %."""
+
+    mean: float
+    spread: float | None
+    sampling_error: float | None
+    expected: dict[str, float] | None
+    one_more: dict[str, float] | None
+
+
+class ConfirmedTrial(TypedDict):
+    trial: LeaderboardRow
+    recommended: bool
+    runs: list[dict[str, Any]]
+    validation: Estimate | None
+    test: Estimate | None
+    optimism_nats: float | None
+    test_gap_nats: float | None
+    kept_constraints: bool | None
+    says: list[str]
+
+
+class Confirmation(TypedDict):
+    """`id` is also a sweep's: wait for it, pause and cancel it as one."""
+
+    id: str
+    sweep: str
+    state: SweepState
+    reason: str | None
+    seeds: list[int]
+    progress: Progress
+    candidates: list[ConfirmedTrial]
+    best: int | None
+    optimism_nats: float | None
+    seed_spread_nats: float | None
+    says: list[str]
+    method: str
+    created_at: str
+    ended_at: str | None
+
+
+class ArtifactRecord(TypedDict):
+    name: str
+    size_bytes: int
+    sha256: str
+    created_at: str
 
 
 class Part(TypedDict):

@@ -19,7 +19,9 @@ from service.notifications import Notifications
 from service.routes import (
     administration,
     analyses,
+    artifacts,
     catalog,
+    confirmations,
     datasets,
     events,
     health,
@@ -92,6 +94,8 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         leaderboards,
         recommendations,
         analyses,
+        confirmations,
+        artifacts,
         catalog,
         leases,
         workers,

@@ -139,12 +139,17 @@ def page(session: Session, project: str | None, after: str | None, size: int) ->
 def content_path(session: Session, settings: Settings, key: str, part: OfferedPart, project: str) -> tuple[Path, str]:
     """The NPZ file of a part, and its hash. Raises NotFound when there is no such dataset or its file is gone."""
     row = get(session, key, project)
+    return part_path(settings, row, part), str(row.parts[part]["sha256"])
+
+
+def part_path(settings: Settings, row: Dataset, part: str) -> Path:
+    """The NPZ file of a part, whichever. Raises NotFound when it is gone."""
     path = folder(settings.data_dir, row.sha256) / f"{part}.npz"
     if not path.is_file():
         raise NotFound(
             f"the {part} part of dataset {row.name!r} is not in the service's data folder: register its file again"
         )
-    return path, str(row.parts[part]["sha256"])
+    return path
 
 
 def delete(

@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from service import idempotency, leadership, queue, reuse, schedules, sweeps, targets
+from service import artifacts, idempotency, leadership, queue, reuse, schedules, sweeps, targets
+from service.confirmation import confirmations
 from service.db import Database
 from service.ids import new_id
 from service.leadership import Fenced
@@ -117,9 +118,11 @@ class Leader(ABC):
         if clock - self._ticked_at >= self._settings.scheduler_idle_seconds:
             self._ticked_at = clock
             self._database.write(queue.expire)
+            self._database.write(confirmations.settle)
         if clock - self._tidied_at >= TIDY_SECONDS:
             self._tidied_at = clock
             self._database.write(idempotency.forget_old)
+            artifacts.tidy(self._database, self._settings)
 
     def _renew(self) -> None:
         with self._lock:

@@ -96,6 +96,7 @@ _ENTER = (
         _SWEEPS.c.event_counter,
         _SWEEPS.c.dataset_id,
         _SWEEPS.c.target,
+        _SWEEPS.c.sampler,
         _SWEEPS.c.document["constraints"].label("constraints"),
     )
 )

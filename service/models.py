@@ -43,6 +43,8 @@ SWEEP_STATES = ("active", "paused", "completed", "cancelled", "failed")
 TRIAL_STATES = ("queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled")
 ENDED_TRIAL_STATES = ("complete", "infeasible", "pruned", "failed", "cancelled")
 ASK_STATES = ("asked", "told")
+CONFIRMATION = "confirmation"
+"""`Sweep.sampler` of a confirmation: its trials are all there from the beginning, and nothing is scheduled."""
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -390,6 +392,34 @@ class Event(Base):
     kind: Mapped[str] = mapped_column(String(32))
     trial_id: Mapped[str | None] = mapped_column(String(26))
     data: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class Confirmation(Base):
+    """Further trainings of a sweep's best trials: a sweep of its own kind, whose attempts are given the test part."""
+
+    __tablename__ = "confirmations"
+    __table_args__ = (Index(None, "confirms"),)
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    confirms: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"))
+    """The sweep whose trials are trained again."""
+    seeds: Mapped[list[Any]]
+    candidates: Mapped[list[Any]]
+    """The trials, by id: the recommended one first."""
+
+
+class Artifact(Base):
+    """One file that an attempt left: weights, graph, engine, ... Its bytes lie in the store of artifacts."""
+
+    __tablename__ = "artifacts"
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    attempt: Mapped[int]
+    """It counts only where this is the trial's newest attempt, and the trial is complete."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[float]
 
 

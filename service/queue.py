@@ -26,6 +26,7 @@ from service.db import now
 from service.errors import LeaseLost, NotFound, Problem, Unprocessable
 from service.events import NewEvent
 from service.judging import check_complete, check_metrics, judge
+from service.models import CONFIRMATION
 from service.notifications import QUEUE
 
 Action = Literal["continue", "cancel", "prune"]
@@ -186,15 +187,16 @@ def _lease(session: Session, trial: sql.Row, sweep: sql.Row, lease_seconds: floa
         runtime=sweep.target["runtime"],
         target_key=trial.target_key,
         configuration=trial.configuration,
-        dataset=None if sweep.dataset_id is None else _lease_dataset(session, sweep.dataset_id),
+        dataset=None if sweep.dataset_id is None else _lease_dataset(session, sweep),
         constraints=sweep.constraints or [],
         lease_seconds=lease_seconds,
     )
 
 
-def _lease_dataset(session: Session, dataset_id: str) -> schemas.LeaseDataset:
-    dataset = session.connection().execute(sql.DATASET, {"of_dataset": dataset_id}).one()
-    parts = {name: part for name, part in dataset.parts.items() if name != "test"}
+def _lease_dataset(session: Session, sweep: sql.Row) -> schemas.LeaseDataset:
+    dataset = session.connection().execute(sql.DATASET, {"of_dataset": sweep.dataset_id}).one()
+    offered = {name: part for name, part in dataset.parts.items() if name != "test"}
+    parts = dataset.parts if sweep.sampler == CONFIRMATION else offered
     return schemas.LeaseDataset(
         id=dataset.id, name=dataset.name, task=dataset.task, sha256=dataset.sha256, facts=dataset.facts, parts=parts
     )

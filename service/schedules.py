@@ -15,7 +15,7 @@ from service.db import now, now_sql
 from service.events import NewEvent
 from service.leadership import Fenced, may_lead
 from service.led_sweep import Changes, Happening, History, SweepFacts
-from service.models import SWEEP_STATES, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
+from service.models import CONFIRMATION, SWEEP_STATES, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
 from service.proposals import Known
 from service.queue import cancel_open
 from service.studies import PastAsk, Told
@@ -36,6 +36,7 @@ _CANDIDATES = (
     sa.select(Sweep.id, Sweep.event_counter, Sweep.state, Sweep.started_at, Sweep.budget, now_sql())
     .where(
         sa.or_(Sweep.state.in_(GOING), Sweep.scheduled_sequence < Sweep.event_counter),
+        Sweep.sampler != CONFIRMATION,
         may_lead(sa.bindparam("leader", type_=sa.String)),
     )
     .order_by(Sweep.id)

@@ -173,7 +173,8 @@ class BudgetExtension(Request):
 class Event(Schema):
     sequence: int
     kind: str = Field(
-        description="sweep.created, sweep.state, trial.queued, trial.running, trial.phase, trial.report, trial.ended"
+        description="sweep.created, sweep.state, sweep.confirmation, "
+        "trial.queued, trial.running, trial.phase, trial.report, trial.ended"
     )
     trial: str | None
     data: dict[str, Any]
@@ -470,7 +471,7 @@ class LeaseDataset(Schema):
     sha256: str
     facts: dict[str, Any]
     parts: dict[str, Part]
-    """training and validation: the test part is never offered to a sweep's attempt"""
+    """training and validation; test for the attempts of a confirmation alone"""
 
 
 class Lease(Schema):
@@ -521,6 +522,23 @@ class LeaseFinish(Request):
     metrics: dict[str, float] = Field(default={}, description="names of layers.metrics.METRICS")
     measurements: dict[str, dict[str, Any]] = Field(default={}, description="raw samples, environment, parity, ...")
     log: str = Field(default="", max_length=65_536)
+
+
+class ArtifactOffer(Request):
+    """What an attempt is about to finish with: whether its files are kept depends on it."""
+
+    metrics: dict[str, float]
+
+
+class ArtifactAnswer(Schema):
+    wanted: list[str] = Field(description="names of the files to upload; empty: none")
+
+
+class Artifact(Schema):
+    name: str
+    size_bytes: int
+    sha256: str
+    created_at: Timestamp
 
 
 class LeaseRelease(Request):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -39,6 +39,15 @@ class Settings(BaseSettings):
 
     max_document_bytes: int = Field(default=MIB, gt=0, description="largest JSON or YAML body")
     max_upload_bytes: int = Field(default=1024 * MIB, gt=0, description="largest upload of a dataset")
+    artifacts: Literal["front", "none"] = Field(
+        default="front", description="whose weights, graph and engine are kept: those of trials on a front, or nobody's"
+    )
+    artifacts_url: str = Field(
+        default="",
+        description="where they are kept (s3://bucket/folder, or another that fsspec knows); empty: data_dir",
+    )
+    artifact_days: float = Field(default=0, ge=0, description="days after which they are deleted; 0: never by age")
+
     max_wait_seconds: float = Field(default=60, ge=0, description="longest `Prefer: wait` that is honoured")
     recheck_seconds: float = Field(
         default=1, gt=0, description="how often a waiting call looks at the database for changes by other processes"
@@ -55,6 +64,8 @@ class Settings(BaseSettings):
     def _fill_in(self) -> Self:
         if not self.database_url:
             self.database_url = f"sqlite:///{(self.data_dir / 'layersweep.db').absolute()}"
+        if not self.artifacts_url:
+            self.artifacts_url = str((self.data_dir / "artifacts").absolute())
         if self.heartbeat_seconds >= self.lease_seconds:
             raise ValueError("heartbeat_seconds must be less than lease_seconds, or every lease lapses")
         return self

@@ -15,7 +15,7 @@ from service import datasets, documents, events, schemas
 from service.db import Database, now, now_sql
 from service.errors import Conflict, NotFound, Problem, Unprocessable
 from service.ids import new_id
-from service.models import Dataset, Sweep, Trial, TrialMetric
+from service.models import CONFIRMATION, Dataset, Sweep, Trial, TrialMetric
 from service.paging import decode_token, encode_token
 from service.projects import DEFAULT
 from service.queue import cancel_open
@@ -131,8 +131,11 @@ def get(session: Session, sweep_id: str) -> Sweep:
 def page(
     session: Session, *, states: Sequence[str], page_size: int, page_token: str | None, project: str | None = None
 ) -> tuple[list[schemas.Sweep], str | None]:
-    """Return sweeps of a project (None: of all), the newest first, and the token of the next page."""
-    statement = sa.select(Sweep)
+    """Return sweeps of a project (None: of all), the newest first, and the token of the next page.
+
+    Confirmations are listed with the sweep that they confirm.
+    """
+    statement = sa.select(Sweep).where(Sweep.sampler != CONFIRMATION)
     if project is not None:
         statement = statement.where(Sweep.project == project)
     if states:
@@ -291,10 +294,15 @@ def _refuse_unless_reopenable(sweep: Sweep, extension: schemas.BudgetExtension) 
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
-    dataset = None if sweep.dataset_id is None else session.get(Dataset, sweep.dataset_id)
+def progress_of(sweep: Sweep) -> schemas.Progress:
+    """Trials by state."""
     counts: Mapping[str, int] = sweep.counts
     trials = sum(count for state, count in counts.items() if state != "reused")
+    return schemas.Progress(trials=trials, budget=sweep.budget["trials"], rejected=sweep.rejected_count, **counts)
+
+
+def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
+    dataset = None if sweep.dataset_id is None else session.get(Dataset, sweep.dataset_id)
     return {
         "id": sweep.id,
         "name": sweep.name,
@@ -310,9 +318,7 @@ def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
         "sampler_reason": sweep.sampler_reason,
         "space": sweep.space,
         "target": sweep.target_key,
-        "progress": schemas.Progress(
-            trials=trials, budget=sweep.budget["trials"], rejected=sweep.rejected_count, **counts
-        ),
+        "progress": progress_of(sweep),
         "best": _best(session, sweep),
         "version": sweep.event_counter,
         "created_at": sweep.created_at,

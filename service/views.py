@@ -16,7 +16,7 @@ from service.columns import ColumnStore, metric_names
 from service.db import now
 from service.errors import NotFound, Unprocessable
 from service.leaderboards import ENDED_SWEEPS, Filters
-from service.models import Attempt, Dataset, Sweep, Trial, TrialMetric, Worker
+from service.models import CONFIRMATION, Attempt, Dataset, Sweep, Trial, TrialMetric, Worker
 from service.recommendation.recommend import recommend
 
 BAR_STATES = ("complete", "infeasible", "pruned", "failed", "cancelled", "running", "queued")
@@ -86,7 +86,7 @@ class Column:
 
 def sweeps(session: Session, project: str | None, before: str | None, size: int = 50) -> dict[str, Any]:
     """The newest sweeps of a project (None: of all), each with its best values."""
-    query = select(Sweep).order_by(Sweep.id.desc()).limit(size + 1)
+    query = select(Sweep).where(Sweep.sampler != CONFIRMATION).order_by(Sweep.id.desc()).limit(size + 1)
     if project is not None:
         query = query.where(Sweep.project == project)
     rows = list(session.scalars(query if before is None else query.where(Sweep.id < before)))

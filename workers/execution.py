@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from workers.artifacts import ArtifactStore
 from workers.child import ChildDied, ChildFailure
 from workers.children import Children
 from workers.data import DatasetCache
@@ -99,6 +100,7 @@ class Execution:
                 self._engines,
                 self._device_uuid,
                 self._limits,
+                ArtifactStore(self._service, *self._trial, self._interruption),
             )
             try:
                 return run_trial(self._lease, self._holder, site)

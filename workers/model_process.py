@@ -9,6 +9,7 @@ It is kept between trials, with one module in memory. Verbs:
     train     {training: npz, validation: npz}                   -> how it ended; progress: points of the curve,
                                                                     and {step, fraction} alone between them
     evaluate  {batches: npz}                                     -> loss, accuracy, tokens
+    save      {path}                                             -> {}; the module's weights as safetensors
     stop      {}                                                 -> {}; at once: a training ends after its step
     release   {}                                                 -> {}; forgets the module
 """
@@ -30,6 +31,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from layers.export import cast_copy, export, export_loss
@@ -58,7 +60,16 @@ class ModelProcess:
         self._stop = threading.Event()
 
     def handlers(self) -> dict[str, Callable[[Request, Progress], Result]]:
-        verbs = (self.describe, self.prepare, self.export, self.reference, self.train, self.evaluate, self.release)
+        verbs = (
+            self.describe,
+            self.prepare,
+            self.export,
+            self.reference,
+            self.train,
+            self.evaluate,
+            self.save,
+            self.release,
+        )
         return {verb.__name__: _with_memory_errors(verb) for verb in verbs}
 
     def describe(self, request: Request, progress: Progress) -> Result:
@@ -137,6 +148,12 @@ class ModelProcess:
         return dataclasses.asdict(
             reference.score(self._made(), batches, self._device, vocabulary_size=self._vocabulary_size)
         )
+
+    def save(self, request: Request, progress: Progress) -> Result:
+        # A tied table is stored under both names: the format has no aliases.
+        state = {name: value.detach().cpu().clone().contiguous() for name, value in self._made().state_dict().items()}
+        save_file(state, request["path"])
+        return {}
 
     def release(self, request: Request, progress: Progress) -> Result:
         self._module = None

@@ -21,6 +21,7 @@ from layers import model as models
 from layers import training
 from layers.constraints import parse_constraint
 from workers import parity
+from workers.artifacts import ArtifactStore, collect
 from workers.batches import Batches, DataError, evaluation_batches, load_tokens
 from workers.child import Child, ChildDied, ChildError, ChildTimeout
 from workers.children import Children
@@ -86,6 +87,8 @@ class Worksite:
     engines: EngineCache
     device_uuid: str
     limits: Limits = field(default_factory=Limits)
+    artifacts: ArtifactStore | None = None
+    """Where the files of a trial on the front go; None keeps none."""
 
 
 def run_trial(lease: Mapping[str, Any], holder: Lease, site: Worksite) -> Finish:
@@ -171,6 +174,7 @@ class _Attempt:
 
         self._timed("evaluate", lambda: self._evaluate(engine, parts, batches))
         self._site.children.close_engine()
+        self._keep_artifacts()
 
     def finish(self, ended: Ended | None) -> Finish:
         """The result so far, with the outcome that ended it."""
@@ -306,14 +310,7 @@ class _Attempt:
         """Parity of the trained engine, then its loss, the reference's, and that on as many training windows."""
         self._check_parity(engine, "final")
         validation = str(self._folder / "validation.npz")
-        sums = self._ask(
-            engine,
-            "loss",
-            {"loss_graph": str(self._engine_path("loss")), "batches": validation},
-            timeout_seconds=None,
-            silence_seconds=self._site.limits.silence_seconds,
-            on_progress=lambda progress: self._holder.progress(**progress),
-        )
+        sums = self._engine_loss(engine, validation)
         limit = self._site.limits.evaluate_seconds
         reference = self._ask_model("evaluate", {"batches": validation}, limit)
         evaluation_batches(
@@ -332,6 +329,57 @@ class _Attempt:
         }
         if self._lease["dataset"]["facts"].get("tokenizer") == "byte":
             self.metrics["bits_per_byte"] = loss / math.log(2)
+        if "test" in self._lease["dataset"]["parts"]:
+            self._score_test_part(engine)
+
+    def _score_test_part(self, engine: Child) -> None:
+        """The loss on the part that no sweep has seen: the lease names it for the attempts of a confirmation alone."""
+        path, store = self._folder / "test-part.npz", self._site.artifacts
+        if store is None or store.test_part(path) != self._lease["dataset"]["parts"]["test"]["sha256"]:
+            raise Ended("failed", "the test part did not come as the lease names it")
+        batches = self._folder / "test.npz"
+        evaluation_batches(load_tokens(path), **self._shape).save(batches)
+        sums = self._engine_loss(engine, str(batches))
+        self.metrics["test_loss"] = sums["loss_sum"] / sums["weight_sum"]
+        self.measurements["loss_blocks"] = {**self.measurements["loss_blocks"], "test": _blocks(sums)}
+
+    def _engine_loss(self, engine: Child, batches: str) -> dict[str, Any]:
+        return self._ask(
+            engine,
+            "loss",
+            {"loss_graph": str(self._engine_path("loss")), "batches": batches},
+            timeout_seconds=None,
+            silence_seconds=self._site.limits.silence_seconds,
+            on_progress=lambda progress: self._holder.progress(**progress),
+        )
+
+    def _keep_artifacts(self) -> None:
+        """Upload the trial's files where the service wants them: where it is on the front now, or a confirmation's."""
+        store = self._site.artifacts
+        wanted = [] if store is None else store.wants(self.metrics)
+        if store is None or not wanted:
+            return
+        weights = self._folder / "weights.safetensors"
+        self._ask_model("save", {"path": str(weights)}, self._site.limits.export_seconds)
+        description = {
+            "trial": self._lease["trial"],
+            "runtime": self._lease["runtime"],
+            "target": self._lease["target_key"],
+            "configuration": self._configuration,
+            "dataset": {name: self._lease["dataset"][name] for name in ("name", "sha256", "facts")},
+            "metrics": self.metrics,
+            "environment": self.measurements["environment"],
+        }
+        files = {
+            "weights.safetensors": weights,
+            "model.onnx": self._folder / "final.onnx",
+            "model.engine": self._engine_path("final"),
+            "loss.engine": self._engine_path("loss"),
+        }
+        found = collect(self._folder / "artifacts", description, files, self._folder / "validation.npz")
+        for name in wanted:
+            if name in found:
+                store.upload(name, found[name])
 
     # --- steps ------------------------------------------------------------------------------------------------------
 

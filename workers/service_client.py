@@ -23,6 +23,7 @@ Answer = TypeVar("Answer")
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
+UPLOAD_SECONDS = 600.0
 RETRYABLE = frozenset({429, 500, 502, 503, 504})
 
 
@@ -119,6 +120,28 @@ class ServiceClient:
 
         `check` is called between chunks and may raise to give up.
         """
+        return self._download(f"/v1/datasets/{dataset}/content", {"part": part}, path, check)
+
+    def download_test(self, trial: str, attempt: int, path: Path, *, check: Callable[[], None] = lambda: None) -> str:
+        """As `download`, the test part: for an attempt of a confirmation alone."""
+        return self._download(f"/v1/leases/{trial}/{attempt}/test", {}, path, check)
+
+    def offer(self, trial: str, attempt: int, metrics: dict[str, float]) -> list[str]:
+        """The names of the artifacts that the service wants of an attempt that will finish with these metrics."""
+        return self._post(f"/v1/leases/{trial}/{attempt}:offer", {"metrics": metrics}).json()["wanted"]
+
+    def upload(self, trial: str, attempt: int, name: str, path: Path, digest: str) -> None:
+        """Upload an artifact; `digest` is its Content-Digest."""
+        with path.open("rb") as file, _failures():
+            response = self._http.put(
+                f"/v1/leases/{trial}/{attempt}/artifacts/{name}",
+                content=file,
+                headers={"Content-Digest": digest, "Content-Length": str(path.stat().st_size)},
+                timeout=httpx2.Timeout(UPLOAD_SECONDS, connect=CONNECT_SECONDS),
+            )
+        _raise_for(response)
+
+    def _download(self, url: str, params: dict[str, str], path: Path, check: Callable[[], None]) -> str:
         digest = hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -126,7 +149,7 @@ class ServiceClient:
             with (
                 os.fdopen(descriptor, "wb") as file,
                 _failures(),
-                self._http.stream("GET", f"/v1/datasets/{dataset}/content", params={"part": part}) as response,
+                self._http.stream("GET", url, params=params) as response,
             ):
                 if response.status_code >= 400:
                     response.read()

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from layersweep import __version__
-from layersweep.cli import access, catalog, databases, demo, processes, results, sweeps
+from layersweep.cli import access, catalog, databases, demo, export, processes, results, sweeps
 from layersweep.cli.common import Commands
 
 app = typer.Typer(
@@ -48,6 +48,8 @@ app.add_typer(access.projects, name="project")
 app.add_typer(sweeps.app, name="sweep")
 app.command("leaderboard")(results.leaderboard)
 app.command("recommendation")(results.recommendation)
+app.command("confirm")(results.confirm)
+app.command("export")(export.export)
 app.add_typer(results.trials, name="trial")
 app.add_typer(catalog.datasets, name="dataset")
 app.command("layers")(catalog.layers)

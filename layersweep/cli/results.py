@@ -1,7 +1,8 @@
-"""`layersweep leaderboard`, `layersweep recommendation` and `layersweep trial`."""
+"""`layersweep leaderboard`, `layersweep recommendation`, `layersweep confirm`, `layersweep trial`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,8 +10,18 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, SweepName, connect, find_sweep, out, print_json
-from layersweep.display import leaderboards, recommendations, units
+from layersweep.cli.common import (
+    SERVER_DEFAULT,
+    AsJson,
+    Server,
+    SweepName,
+    connect,
+    err,
+    find_sweep,
+    out,
+    print_json,
+)
+from layersweep.display import leaderboards, progress, recommendations, units
 from layersweep.documents import nested
 from layersweep.errors import Conflict, InvalidUsage, NotFound
 from layersweep.records import Recommendation, TrialDetailRecord
@@ -87,6 +98,46 @@ def recommendation(
         print(configuration_yaml(found["configuration"], dataset), end="")
     else:
         out.print(recommendations.render(found))
+
+
+def confirm(
+    sweep: SweepName,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Further trainings of each candidate.")] = 3,
+    candidates: Annotated[
+        int, typer.Option(min=1, max=20, help="How many trials: the recommended one, then the next by the rule.")
+    ] = 3,
+    trial: Annotated[list[int] | None, typer.Option(metavar="NUMBER", help="These trials instead.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended.")] = False,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Train the best trials again with further seeds, and score them on the test part that no sweep has seen."""
+    with connect(server) as client:
+        found = find_sweep(client, sweep)
+        confirmation = found.confirm(seeds=seeds, candidates=candidates, trials=trial or ())
+        if wait:
+            progress.watch(client.sweep(confirmation["id"]), err if as_json else out)
+            confirmation = next(each for each in found.confirmations() if each["id"] == confirmation["id"])
+    if as_json:
+        print_json(confirmation)
+        return
+    out.print(recommendations.render_confirmation(confirmation))
+    if not wait:
+        out.print(Text(f"Watch it: layersweep sweep watch {confirmation['id']}", style="dim"))
+
+
+@trials.command("download")
+def download(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Id of a trial.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put the files.")],
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Download what a trial on the front left: weights, ONNX graph, engine, configuration, and a loader."""
+    with connect(server) as client:
+        files = client.download_artifacts(trial, folder)
+    for file in files:
+        out.print(Text(f"{file}  {units.size(file.stat().st_size)}"))
+    out.print(Text(f"Run it: python {folder / 'run.py'} {folder}", style="dim"))
 
 
 def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:

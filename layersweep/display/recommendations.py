@@ -10,7 +10,7 @@ from rich.text import Text
 
 from layersweep.display import units
 from layersweep.display.leaderboards import USUAL_METRICS
-from layersweep.records import Recommendation
+from layersweep.records import Confirmation, Recommendation
 
 
 def render(found: Recommendation) -> RenderableType:
@@ -31,10 +31,24 @@ def render(found: Recommendation) -> RenderableType:
         limits += [f"    {each['tighter']['says']}", f"    {each['looser']['says']}"]
     parts += _section("Constraints", limits)
     parts += _section("How sure", found["certainty"]["says"])
+    if found["confirmation"]:
+        parts.append(render_confirmation(found["confirmation"]))
     parts += _section("Size", evidence["complexity"]["says"])
     parts += _section("Data", [each["says"] for each in evidence["data"]["implications"]])
     parts += _section("Literature", evidence["literature"]["says"])
     parts += _section("Targets", evidence["compatibility"]["says"])
+    return Group(*parts)
+
+
+def render_confirmation(found: Confirmation) -> RenderableType:
+    """What a confirmation found so far."""
+    reason = f" ({found['reason']})" if found["reason"] else ""
+    seeds = ", ".join(map(str, found["seeds"]))
+    parts: list[RenderableType] = [Text(f"Confirmation {found['id']}: {found['state']}{reason}; seeds {seeds}")]
+    for each in found["candidates"]:
+        title = f"Trial {each['trial']['number']}" + (" (recommended)" if each["recommended"] else "")
+        parts += _section(title, each["says"])
+    parts += _section("All together", found["says"])
     return Group(*parts)
 
 

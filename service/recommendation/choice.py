@@ -56,7 +56,7 @@ class Choice:
     chosen: Candidate
     front: list[Candidate]
     kept: list[Candidate]
-    """Of the front, those within the limits."""
+    """Of the front, those within the limits: the chosen one first, then as the rule orders them."""
     limits: dict[str, float]
     """Metric -> the worst value that is within."""
 
@@ -108,7 +108,8 @@ def choose(candidates: Sequence[Candidate], goals: Mapping[str, Goal], wishes: W
         size = _last_if_nan(candidate.value("parameter_count"))
         return (*preferred, distances[candidate.id], size, candidate.number)
 
-    return Choice(min(kept, key=order), front, kept, limits)
+    kept.sort(key=order)
+    return Choice(kept[0], front, kept, limits)
 
 
 ErrorOfDifference = Callable[[Candidate, Candidate], float | None]

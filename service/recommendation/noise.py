@@ -17,6 +17,9 @@ import numpy as np
 
 CONFIDENCE = 0.95
 
+BLOCKS_MEASUREMENT = "loss_blocks"
+"""The measurement of a trial that holds, for each part, the sums by block."""
+
 
 @dataclass(frozen=True, slots=True)
 class Blocks:

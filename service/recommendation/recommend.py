@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, aliased
 
 from layers.metrics import Goal
 from service import catalog, formatting, leaderboards, schemas
+from service.confirmation.runs import seed_spread
 from service.errors import NotFound, Problem, Unprocessable
 from service.judging import named_values
 from service.models import Dataset, Measurement, Sweep, Trial, TrialMetric
@@ -30,7 +31,7 @@ from service.recommendation.choice import (
 from service.recommendation.compatibility import compatibility
 from service.recommendation.literature import literature
 from service.recommendation.neighbours import neighbours
-from service.recommendation.noise import Blocks, difference_error, sampling_error
+from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, difference_error, sampling_error
 from service.recommendation.schemas import Evidence, RecommendationDetail, SmallerTrial
 from service.recommendation.slack import Setting, slacks
 from service.recommendation.wishes import Wishes
@@ -44,7 +45,6 @@ MAX_BROKEN = 500
 MAX_POINTS = 1000
 """Trials in the picture of size against overfitting, the newest first."""
 
-BLOCKS_MEASUREMENT = "loss_blocks"
 PART = "validation"
 
 
@@ -116,6 +116,13 @@ def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Re
     )
 
 
+def ranked(session: Session, sweep: Sweep, count: int) -> list[Trial]:
+    """The recommended trial, the one that the rule alone would choose, and then those that the rule puts next."""
+    found = _choose(session, sweep, Wishes())
+    order = dict.fromkeys([found.candidate.id, *(candidate.id for candidate in found.choice.kept)])
+    return [found.trials[trial_id] for trial_id in list(order)[:count]]
+
+
 def goals_of(sweep: Sweep) -> dict[str, Goal]:
     """Objective -> goal, in the sweep's order."""
     return {each["metric"]: each["goal"] for each in sweep.objectives}
@@ -143,7 +150,7 @@ def _choose(session: Session, sweep: Sweep, wishes: Wishes) -> Recommended:
     if choice is None:
         missing = "ended without a" if sweep.state in leaderboards.ENDED_SWEEPS else "does not yet have a"
         raise NotFound(f"sweep {sweep.id} {missing} trial that is complete and feasible: there is none to recommend")
-    noise = _noise(session, choice, trials)
+    noise = _noise(session, sweep.id, choice, trials)
     smaller = _find_smaller(session, sweep, choice, goals, noise, trials)
     return Recommended(sweep, wishes, goals, choice, smaller, noise, trials)
 
@@ -175,7 +182,7 @@ def _nothing_within(nothing: NothingWithin) -> Unprocessable:
 # --- noise ------------------------------------------------------------------------------------------------------------
 
 
-def _noise(session: Session, choice: Choice, trials: Mapping[str, Trial]) -> Noise:
+def _noise(session: Session, sweep_id: str, choice: Choice, trials: Mapping[str, Trial]) -> Noise:
     chosen = choice.chosen
     first = dict(
         session.execute(
@@ -195,7 +202,10 @@ def _noise(session: Session, choice: Choice, trials: Mapping[str, Trial]) -> Noi
         )
     )
     blocks = _blocks(session, [chosen.id])
+    spread, seeds = seed_spread(session, sweep_id)
     return Noise(
+        seed_spread_nats=spread,
+        seeds=seeds,
         latency_half_width_share=half_width,
         latency_rebuilt_share=rebuilt.get(chosen.id),
         front_rebuilt_shares=tuple(rebuilt.values()),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
+from service.confirmation.schemas import Confirmation
 from service.schemas import LeaderboardRow, Objective, Recommendation, Scalar, Schema
 
 
@@ -177,6 +176,4 @@ class RecommendationDetail(Recommendation):
     neighbours: list[Neighbour]
     certainty: Certainty
     evidence: Evidence
-    confirmation: dict[str, Any] | None = Field(
-        default=None, description="the newest confirmation of the sweep: GET /v1/sweeps/{id}/confirmations has it whole"
-    )
+    confirmation: Confirmation | None = Field(default=None, description="the newest confirmation of the sweep")

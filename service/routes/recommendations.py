@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
 from service import leaderboards
+from service.confirmation import results, runs
 from service.problems import documented
 from service.recommendation.recommend import detailed, wishes_of
 from service.recommendation.schemas import RecommendationDetail
@@ -40,6 +41,8 @@ def get_recommendation(
     def read_it(session: Session) -> RecommendationDetail:
         sweep = leaderboards.get_sweep(session, sweep_id)
         wishes = wishes_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
-        return detailed(session, sweep, wishes)
+        row = runs.newest(session, sweep.id)
+        confirmation = None if row is None else results.to_schema(session, row)
+        return detailed(session, sweep, wishes).model_copy(update={"confirmation": confirmation})
 
     return services.database.read(read_it)

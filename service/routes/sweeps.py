@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from service import documents, schemas, sweeps
 from service.access import GivenCaller
 from service.calls import Call, GivenCall, GivenChange
+from service.confirmation import confirmations
 from service.models import Sweep
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
@@ -134,8 +135,13 @@ async def get_sweep(
 
 @router.delete("/{sweep}", status_code=204, responses=documented(409))
 async def delete_sweep(sweep: str, call: GivenChange) -> Response:
-    """Delete a sweep that has ended, with its trials and events."""
-    return await call.done("sweep.delete", lambda session: sweeps.delete(session, sweep), subject=sweep)
+    """Delete a sweep that has ended, with its trials, events and confirmations."""
+
+    def delete(session: Session) -> None:
+        confirmations.delete_of_sweep(session, sweep)
+        sweeps.delete(session, sweep)
+
+    return await call.done("sweep.delete", delete, subject=sweep)
 
 
 @router.post("/{sweep}:cancel", response_model=schemas.SweepDetail, responses=documented(409))

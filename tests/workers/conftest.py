@@ -49,12 +49,22 @@ class ScriptedService:
     def __init__(self) -> None:
         self.parts = {"training": _npz(TEXT[:40_000]), "validation": _npz(TEXT[400_000:403_000])}
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.wanted: list[str] = []
+        self.uploaded: dict[str, bytes] = {}
         self.script: Callable[[str, dict[str, Any]], httpx2.Response | None] = lambda verb, body: None
         self._changed = threading.Condition()
 
     def handle(self, request: httpx2.Request) -> httpx2.Response:
+        path = request.url.path
+        if request.method == "PUT":
+            self.uploaded[path.rpartition("/")[2]] = request.read()
+            return httpx2.Response(204)
         body = json.loads(request.content) if request.content else {}
-        if request.url.path.endswith("/content"):
+        if path.endswith("/test"):
+            verb, usual = "download", httpx2.Response(200, content=self.parts["test"])
+        elif path.endswith(":offer"):
+            verb, usual = "offer", httpx2.Response(200, json={"wanted": self.wanted})
+        elif path.endswith("/content"):
             verb, usual = "download", httpx2.Response(200, content=self.parts[request.url.params["part"]])
         else:
             verb = request.url.path.rpartition(":")[2]

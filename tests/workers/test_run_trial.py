@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -14,10 +15,11 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from layers.metrics import METRICS
 from tests.workers.conftest import ScriptedService
-from workers import parity
+from workers import loader, parity
 from workers.child import Child
 from workers.children import Children
 from workers.data import DatasetCache
@@ -99,7 +101,7 @@ def test_a_trial_is_worked_through_all_phases(bench: Bench) -> None:
 
     metrics, measurements = finish["metrics"], finish["measurements"]
     not_on_this_device = {"latency_ms_enqueue_p50", "latency_ms_enqueue_p99"}
-    assert set(metrics) == set(METRICS) - not_on_this_device
+    assert set(metrics) == set(METRICS) - not_on_this_device - {"test_loss"}
     assert abs(metrics["precision_gap"]) < 1e-3
     assert metrics["parity_error"] < 1e-4
     assert metrics["validation_loss"] == pytest.approx(metrics["reference_loss"] + metrics["precision_gap"])
@@ -124,6 +126,34 @@ def test_a_trial_is_worked_through_all_phases(bench: Bench) -> None:
     assert min(evaluated.values()) == pytest.approx(measurements["training"]["best_validation_loss"])
     # The scripted validation part is small: the sample that chooses the checkpoint is all of it.
     assert metrics["reference_loss"] == pytest.approx(min(evaluated.values()))
+
+
+def test_a_trial_on_the_front_leaves_what_runs_without_a_service(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an attempt of a confirmation, whose lease names the test part, scores that."""
+    scripted = bench.scripted
+    scripted.parts["test"] = scripted.parts["training"]
+    scripted.wanted = ["weights.safetensors", "model.onnx", "model.engine", "loss.engine", "validation.npz"]
+    scripted.wanted += ["configuration.json", "run.py", "what this worker does not know"]
+    finish = bench.execute(scripted.lease())
+    assert finish is not None
+    metrics = finish["metrics"]
+    assert 0 < metrics["test_loss"] != metrics["validation_loss"]
+    blocks = finish["measurements"]["loss_blocks"]
+    assert sum(blocks["test"]["loss_sums"]) / sum(blocks["test"]["weight_sums"]) == pytest.approx(metrics["test_loss"])
+
+    assert set(scripted.uploaded) == set(scripted.wanted[:-1])
+    for name, content in scripted.uploaded.items():
+        (tmp_path / name).write_bytes(content)
+    assert load_file(tmp_path / "weights.safetensors")
+    described = json.loads((tmp_path / "configuration.json").read_text())
+    monkeypatch.setattr(loader, "MEASURE_SECONDS", 0.05)
+    with np.load(tmp_path / "validation.npz") as arrays:
+        found = loader.run_onnxruntime(tmp_path, described, dict(arrays))
+        by_checkout = loader.run_by_checkout(tmp_path, described, dict(arrays))
+    assert found["validation_loss"] == pytest.approx(metrics["validation_loss"], rel=1e-6)
+    assert by_checkout["validation_loss"] == pytest.approx(metrics["validation_loss"], rel=1e-6)
 
 
 def test_the_same_trial_scores_the_same_in_a_new_process(bench: Bench) -> None:

@@ -1,0 +1,212 @@
+"""Confirmations: the front's candidates trained again with further seeds, and scored on the part no sweep has seen.
+
+A confirmation is a sweep of its own kind: its trials are all there from the beginning, no sampler is asked, and its
+attempts alone are given the test part. Claims, leases, attempts, events, `:pause` and `:cancel` are those of any sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service import counts, datasets, events, sweeps
+from service.confirmation.runs import TEST_LOSS
+from service.db import now
+from service.errors import Conflict, Forbidden, LeaseLost, Problem, Unprocessable
+from service.events import NewEvent
+from service.ids import new_id
+from service.models import CONFIRMATION, Confirmation, Dataset, Sweep, Trial
+from service.proposals import canonical_hash
+from service.recommendation.recommend import ranked
+from service.settings import Settings
+
+TASKS_WITH_A_TEST_PART = ("causal_lm", "classification", "seq2seq")
+FIRST_SEED = 1_001
+"""Further seeds are counted from here, past those that a sweep usually names; those that it used are left out."""
+
+
+def create(
+    session: Session, sweep_id: str, *, seeds: int, candidates: int, numbers: Sequence[int], max_attempts: int
+) -> Confirmation:
+    """Queue the further trainings. Raises NotFound, Conflict where the sweep still goes on, Unprocessable."""
+    sweep = sweeps.get(session, sweep_id)
+    _refuse_unless_confirmable(session, sweep)
+    chosen = _chosen(session, sweep, numbers) if numbers else ranked(session, sweep, candidates)
+    further = _further_seeds(session, sweep, seeds)
+    child = _child(session, sweep, len(chosen) * len(further))
+    confirmation = Confirmation(
+        sweep_id=child.id, confirms=sweep.id, seeds=further, candidates=[trial.id for trial in chosen]
+    )
+    session.add(confirmation)
+    session.flush()
+    events.append(session, child.id, "sweep.created", data={"name": child.name, "confirms": sweep.id})
+    rows = [
+        _row(child, trial, seed, number, max_attempts, now(session))
+        for number, (seed, trial) in enumerate((seed, trial) for seed in further for trial in chosen)
+    ]
+    session.add_all(rows)
+    session.flush()
+    counts.add(session, child.id, {"queued": len(rows)})
+    events.append_all(session, child.id, [NewEvent("trial.queued", row.id, {"number": row.number}) for row in rows])
+    events.append(session, sweep.id, "sweep.confirmation", data={"confirmation": child.id, "state": "active"})
+    return confirmation
+
+
+def of_sweep(session: Session, sweep_id: str) -> list[Confirmation]:
+    """A sweep's confirmations, the newest first."""
+    query = sa.select(Confirmation).where(Confirmation.confirms == sweep_id)
+    return list(session.scalars(query.order_by(Confirmation.sweep_id.desc())))
+
+
+def test_part(session: Session, settings: Settings, trial_id: str, attempt: int) -> Path:
+    """The file of the test part, for a running attempt of a confirmation. Raises Forbidden, LeaseLost, NotFound."""
+    trial = session.get(Trial, trial_id)
+    if trial is None or trial.attempt != attempt or trial.state != "running":
+        raise LeaseLost(f"attempt {attempt} of trial {trial_id} does not run")
+    sweep = session.get_one(Sweep, trial.sweep_id)
+    if sweep.sampler != CONFIRMATION or sweep.dataset_id is None:
+        raise Forbidden("the test part is held back: what chooses a configuration must not see it")
+    return datasets.part_path(settings, session.get_one(Dataset, sweep.dataset_id), "test")
+
+
+def settle(session: Session) -> int:
+    """End the confirmations of which every trial has ended; return how many. Safe to call from several processes."""
+    open_states = ("queued", "running")
+    waiting = sa.select(Trial.id).where(Trial.sweep_id == Sweep.id, Trial.state.in_(open_states)).exists()
+    due = session.execute(
+        sa.select(Sweep.id, Confirmation.confirms)
+        .join(Confirmation, Confirmation.sweep_id == Sweep.id)
+        .where(Sweep.state.in_(sweeps.GOING), ~waiting)
+        .order_by(Sweep.id)
+    ).all()
+    for child_id, parent_id in due:
+        ended = _verdict(session.scalars(sa.select(Sweep.counts).where(Sweep.id == child_id)).one())
+        try:
+            sweeps.end(session, child_id, *ended)
+        except Conflict:
+            # Another process was first.
+            continue
+        events.append(session, parent_id, "sweep.confirmation", data={"confirmation": child_id, "state": ended[0]})
+    return len(due)
+
+
+def delete_of_sweep(session: Session, sweep_id: str) -> None:
+    """Delete a sweep's confirmations, before the sweep itself. Raises Conflict while one goes on."""
+    children = sa.select(Confirmation.sweep_id).where(Confirmation.confirms == sweep_id)
+    going = session.scalar(sa.select(Sweep.id).where(Sweep.id.in_(children), Sweep.state.in_(sweeps.GOING)).limit(1))
+    if going is not None:
+        raise Conflict(f"its confirmation {going} goes on: cancel that first (POST /v1/sweeps/{going}:cancel)")
+    session.execute(sa.delete(Sweep).where(Sweep.id.in_(children)).execution_options(synchronize_session=False))
+
+
+def _verdict(counts: Mapping[str, int]) -> tuple[Any, str]:
+    if counts.get("complete"):
+        lost = sum(int(counts.get(state, 0)) for state in ("failed", "infeasible", "pruned"))
+        return "completed", "confirmed" if not lost else f"confirmed; {lost} further trainings gave no loss"
+    return "failed", "no further training came to its end"
+
+
+def _refuse_unless_confirmable(session: Session, sweep: Sweep) -> None:
+    if session.get(Confirmation, sweep.id) is not None:
+        raise Conflict(f"{sweep.id} is a confirmation itself: confirm the sweep that it confirms")
+    if sweep.state not in sweeps.ENDED:
+        raise Conflict(
+            f"the sweep is {sweep.state}: its front may still change. Confirm it when it has ended, or :cancel it first"
+        )
+    if sweep.task not in TASKS_WITH_A_TEST_PART or sweep.dataset_id is None:
+        raise Conflict(f"a sweep for {sweep.task} has no dataset, and so no test part to be confirmed on")
+    dataset = session.get_one(Dataset, sweep.dataset_id)
+    if "test" not in dataset.parts:
+        remedy = (
+            "register the data again under another name with a test part (`layersweep dataset add --test 0.1`), and "
+            "sweep that: what was trained on may be in any part cut now"
+        )
+        problem = Problem("/dataset", f"{dataset.name} has no test part", remedy)
+        raise Conflict(f"the dataset {dataset.name!r} has no test part: {remedy}", problems=[problem])
+
+
+def _chosen(session: Session, sweep: Sweep, numbers: Sequence[int]) -> list[Trial]:
+    found = {
+        trial.number: trial
+        for trial in session.scalars(
+            sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.number.in_(list(numbers)))
+        )
+    }
+    problems = [
+        Problem(f"/trials/{index}", _lack(found.get(number), number), "a complete trial that keeps every constraint")
+        for index, number in enumerate(numbers)
+        if number not in found or found[number].state != "complete" or not found[number].feasible
+    ]
+    if problems:
+        raise Unprocessable("; ".join(problem.detail for problem in problems), problems=problems)
+    return [found[number] for number in dict.fromkeys(numbers)]
+
+
+def _lack(trial: Trial | None, number: int) -> str:
+    if trial is None:
+        return f"there is no trial {number} in the sweep"
+    return f"trial {number} is {trial.state}" + (" but not feasible" if trial.state == "complete" else "")
+
+
+def _further_seeds(session: Session, sweep: Sweep, count: int) -> list[int]:
+    """Seeds that no trial of the sweep was trained with."""
+    seed = Trial.configuration[("training", "seed")].as_integer()
+    used = set(session.scalars(sa.select(seed).where(Trial.sweep_id == sweep.id).distinct()))
+    found: list[int] = []
+    candidate = FIRST_SEED
+    while len(found) < count:
+        if candidate not in used:
+            found.append(candidate)
+        candidate += 1
+    return found
+
+
+def _child(session: Session, sweep: Sweep, count: int) -> Sweep:
+    child = Sweep(
+        id=new_id(),
+        project=sweep.project,
+        name=f"confirmation of {sweep.name}"[:200],
+        task=sweep.task,
+        dataset_id=sweep.dataset_id,
+        # Nothing stops a further training early: whether it keeps the constraints is a result.
+        document={**sweep.document, "constraints": []},
+        objectives=[{"metric": TEST_LOSS, "goal": "minimize"}],
+        budget={"trials": count, "parallel": sweep.budget["parallel"], "failures": count, "wall_seconds": None},
+        sampler=CONFIRMATION,
+        sampler_reason="every further training is known beforehand",
+        space={"points": count, "feasible_share": 1.0, "sampled": False, "open_parameters": ["training.seed"]},
+        target_runtime=sweep.target_runtime,
+        target=sweep.target,
+        target_key=sweep.target_key,
+        state="active",
+        counts={},
+        created_at=now(session),
+    )
+    session.add(child)
+    session.flush()
+    return child
+
+
+def _row(child: Sweep, trial: Trial, seed: int, number: int, max_attempts: int, time: float) -> Trial:
+    configuration = {**trial.configuration, "training": {**trial.configuration["training"], "seed": seed}}
+    return Trial(
+        id=new_id(),
+        sweep_id=child.id,
+        project=child.project,
+        number=number,
+        state="queued",
+        parameters={**trial.parameters, "training.seed": seed},
+        configuration=configuration,
+        point_hash=canonical_hash(configuration),
+        # No sweep may reuse it: its scores are of the test part.
+        reuse_key="",
+        started_from=f"trial:{trial.id}",
+        target_key=trial.target_key,
+        max_attempts=max_attempts,
+        metrics={name: trial.metrics[name] for name in ("parameter_count", "flops") if name in trial.metrics},
+        created_at=time,
+    )

@@ -1,0 +1,179 @@
+"""What a confirmation found so far: each candidate's further trainings, their intervals, and the choice's optimism."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service import leaderboards, sweeps
+from service.confirmation import statistics
+from service.confirmation.runs import TEST_LOSS, Child, children, scored
+from service.confirmation.schemas import Confirmation, ConfirmationRun, ConfirmedTrial, Estimate, Interval
+from service.confirmation.statistics import Run, estimate, pooled_spread
+from service.errors import NotFound
+from service.judging import judge
+from service.models import Confirmation as Row
+from service.models import Sweep, Trial
+from service.recommendation.choice import LOSS
+from service.recommendation.recommend import recommend
+
+METHOD = (
+    "Every candidate is trained again from its configuration with seeds that no trial of the sweep had, and scored by "
+    "its engine on the whole test part, which no sweep has seen. Expected loss: the mean over seeds, with an interval "
+    "that joins the t interval over seeds and 1.96 standard errors of the part (by blocks) as independent. One further "
+    "training: mean ± t·s·sqrt(1 + 1/S). Optimism: mean validation loss of the further seeds less the figure that the "
+    "sweep chose by; both are of the same validation part, so the difference is the luck that selection keeps."
+)
+
+
+def to_schema(session: Session, row: Row) -> Confirmation:
+    child, parent = session.get_one(Sweep, row.sweep_id), session.get_one(Sweep, row.confirms)
+    originals = {trial.id: trial for trial in session.scalars(sa.select(Trial).where(Trial.id.in_(row.candidates)))}
+    found = children(session, row)
+    recommended = _recommended(session, parent)
+    runs = {trial_id: scored(found.get(trial_id, [])) for trial_id in row.candidates}
+    candidates = [
+        _candidate(parent, originals[trial_id], found.get(trial_id, []), runs[trial_id], trial_id == recommended)
+        for trial_id in row.candidates
+        if trial_id in originals
+    ]
+    candidates.sort(key=lambda each: not each.recommended)
+    tested = [each for each in candidates if each.test is not None]
+    best = min(tested, key=lambda each: (each.test.mean if each.test else math.inf, each.trial.number), default=None)
+    optimisms = [each.optimism_nats for each in candidates if each.optimism_nats is not None]
+    optimism = sum(optimisms) / len(optimisms) if optimisms else None
+    spread = pooled_spread([[run.validation_loss for run in each] for each in runs.values()])
+    return Confirmation(
+        id=child.id,
+        sweep=parent.id,
+        state=child.state,  # pyright: ignore[reportArgumentType] - the table's check constraint says the same
+        reason=child.reason,
+        seeds=row.seeds,
+        progress=sweeps.progress_of(child),
+        candidates=candidates,
+        best=None if best is None else best.trial.number,
+        optimism_nats=optimism,
+        seed_spread_nats=spread,
+        says=_says(candidates, best, optimism, runs),
+        method=METHOD,
+        created_at=child.created_at,
+        ended_at=child.ended_at,
+    )
+
+
+def _recommended(session: Session, parent: Sweep) -> str | None:
+    try:
+        return recommend(session, parent).trial.trial
+    except NotFound:
+        return None
+
+
+def _candidate(
+    parent: Sweep, original: Trial, trainings: Sequence[Child], runs: Sequence[Run], recommended: bool
+) -> ConfirmedTrial:
+    chosen_by = original.metrics.get(LOSS)
+    validation = estimate([run.validation_loss for run in runs]) if runs else None
+    test = estimate([run.test_loss for run in runs], [run.test_blocks for run in runs]) if runs else None
+    optimism = None if validation is None or chosen_by is None else validation.mean - chosen_by
+    found = ConfirmedTrial(
+        trial=leaderboards.to_row(original),
+        recommended=recommended,
+        runs=[_run(child.trial) for child in trainings],
+        validation=_estimate(validation),
+        test=_estimate(test),
+        optimism_nats=optimism,
+        test_gap_nats=None if validation is None or test is None else test.mean - validation.mean,
+        kept_constraints=_kept(parent, trainings),
+        says=[],
+    )
+    return found.model_copy(update={"says": _says_of(found, chosen_by, len(runs))})
+
+
+def _run(trial: Trial) -> ConfirmationRun:
+    return ConfirmationRun(
+        trial=trial.id,
+        seed=trial.configuration["training"]["seed"],
+        state=trial.state,
+        reason=trial.reason,
+        validation_loss=trial.metrics.get(LOSS),
+        test_loss=trial.metrics.get(TEST_LOSS),
+        latency_ms_p50=trial.metrics.get("latency_ms_p50"),
+    )
+
+
+def _kept(parent: Sweep, trainings: Sequence[Child]) -> bool | None:
+    constraints: list[str] = parent.document.get("constraints", [])
+    ended = [child.trial for child in trainings if child.trial.state == "complete"]
+    if not ended or not constraints:
+        return None
+    broken = (judge(constraints, trial.configuration, trial.metrics) for trial in ended)
+    return all(violation <= 0 for violations in broken for violation in violations.values())
+
+
+def _estimate(found: statistics.Estimate | None) -> Estimate | None:
+    if found is None:
+        return None
+    return Estimate(
+        mean=found.mean,
+        spread=found.spread,
+        sampling_error=found.sampling_error,
+        expected=_interval(found.expected),
+        one_more=_interval(found.one_more),
+    )
+
+
+def _interval(found: statistics.Interval | None) -> Interval | None:
+    return None if found is None else Interval(low=found.low, high=found.high)
+
+
+def _says_of(found: ConfirmedTrial, chosen_by: float | None, runs: int) -> list[str]:
+    if found.test is None:
+        return ["no further training has been scored yet"]
+    test = found.test
+    says = [f"test loss {test.mean:.4f} nats, the mean of {runs} further seed{'s' if runs > 1 else ''}"]
+    if test.expected is not None:
+        says[0] += f"; expected within {test.expected.low:.4f} to {test.expected.high:.4f} (95 %)"
+    if test.spread is None:
+        says.append("one seed: the interval holds the sampling error of the part alone")
+    if test.one_more is not None:
+        says.append(f"one further training lands within {test.one_more.low:.4f} to {test.one_more.high:.4f} (95 %)")
+    if found.optimism_nats is not None and chosen_by is not None and found.validation is not None:
+        says.append(
+            f"the sweep chose it by a validation loss of {chosen_by:.4f}; further seeds have "
+            f"{found.validation.mean:.4f} there: the figure was {abs(found.optimism_nats):.4f} nats too "
+            + ("good" if found.optimism_nats >= 0 else "bad")
+        )
+    if found.kept_constraints is False:
+        says.append("a further training broke a constraint of the sweep: its limit is closer than its noise")
+    return says
+
+
+def _says(
+    candidates: Sequence[ConfirmedTrial],
+    best: ConfirmedTrial | None,
+    optimism: float | None,
+    runs: Mapping[str, Sequence[Run]],
+) -> list[str]:
+    says: list[str] = []
+    first = candidates[0] if candidates else None
+    if optimism is not None:
+        says.append(
+            f"selection flattered the candidates' validation losses by {optimism:+.4f} nats on average over "
+            f"{len(candidates)}"
+        )
+    if first is None or best is None or first.test is None:
+        return says
+    if best.trial.trial == first.trial.trial:
+        says.append(f"trial {first.trial.number} has the lowest mean test loss of the candidates")
+        return says
+    between = statistics.difference(runs[first.trial.trial], runs[best.trial.trial])
+    error = "" if between.standard_error is None else f" ± {2 * between.standard_error:.4f}"
+    clear = "clearly better" if between.is_clear else "not clearly better"
+    says.append(
+        f"trial {best.trial.number} has the lowest mean test loss: {clear} than trial {first.trial.number} by "
+        f"{between.nats:.4f}{error} nats"
+    )
+    return says

@@ -1,0 +1,72 @@
+"""The further trainings of a confirmation, read from its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.confirmation.statistics import Run, pooled_spread
+from service.models import Confirmation, Measurement, Sweep, Trial
+from service.recommendation.choice import LOSS
+from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks
+
+TEST_LOSS = "test_loss"
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One further training, and the blocks of its losses by part."""
+
+    trial: Trial
+    blocks: Mapping[str, Any]
+
+
+def newest(session: Session, sweep_id: str, *, completed: bool = False) -> Confirmation | None:
+    """The newest confirmation of a sweep (that came to its end); None where there is none."""
+    query = sa.select(Confirmation).where(Confirmation.confirms == sweep_id)
+    if completed:
+        query = query.join(Sweep, Sweep.id == Confirmation.sweep_id).where(Sweep.state == "completed")
+    return session.scalar(query.order_by(Confirmation.sweep_id.desc()).limit(1))
+
+
+def children(session: Session, row: Confirmation) -> dict[str, list[Child]]:
+    """Original trial -> its further trainings, by number."""
+    is_blocks = sa.and_(Measurement.trial_id == Trial.id, Measurement.name == BLOCKS_MEASUREMENT)
+    rows = session.execute(
+        sa.select(Trial, Measurement.data)
+        .join(Measurement, is_blocks, isouter=True)
+        .where(Trial.sweep_id == row.sweep_id)
+        .order_by(Trial.number)
+    )
+    found: dict[str, list[Child]] = {}
+    for trial, blocks in rows:
+        original = (trial.started_from or "").removeprefix("trial:")
+        found.setdefault(original, []).append(Child(trial, blocks or {}))
+    return found
+
+
+def scored(trainings: Sequence[Child]) -> list[Run]:
+    """Those that have both losses."""
+    return [
+        Run(
+            seed=child.trial.configuration["training"]["seed"],
+            validation_loss=child.trial.metrics[LOSS],
+            test_loss=child.trial.metrics[TEST_LOSS],
+            test_blocks=Blocks.read(child.blocks.get("test")),
+        )
+        for child in trainings
+        if child.trial.state == "complete" and {LOSS, TEST_LOSS} <= child.trial.metrics.keys()
+    ]
+
+
+def seed_spread(session: Session, sweep_id: str) -> tuple[float | None, int]:
+    """The spread of validation losses over seeds by the newest completed confirmation, and of how many seeds."""
+    row = newest(session, sweep_id, completed=True)
+    if row is None:
+        return None, 1
+    runs = [scored(found) for found in children(session, row).values()]
+    return pooled_spread([[run.validation_loss for run in each] for each in runs]), 1 + len(row.seeds)

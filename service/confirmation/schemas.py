@@ -1,0 +1,89 @@
+"""A confirmation as it crosses HTTP. Losses are in nats; intervals are at 95 %."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from service.schemas import LeaderboardRow, Progress, Request, Schema, SweepState, Timestamp
+
+
+class ConfirmationRequest(Request):
+    """`:confirm`: what to retrain, and how often."""
+
+    seeds: int = Field(default=3, ge=1, le=20, description="further trainings of each candidate")
+    candidates: int = Field(
+        default=3,
+        ge=1,
+        le=20,
+        description="how many trials: the recommended one, then those nearest to the ideal point",
+    )
+    trials: list[int] = Field(
+        default=[], max_length=20, description="numbers of the trials to retrain, in place of `candidates`"
+    )
+
+
+class Interval(Schema):
+    low: float
+    high: float
+
+
+class Estimate(Schema):
+    """A mean over seeds."""
+
+    mean: float
+    spread: float | None = Field(description="standard deviation over seeds; null for one seed")
+    sampling_error: float | None = Field(description="standard error by blocks of the part")
+    expected: Interval | None = Field(description="where the expected loss on text like the part lies")
+    one_more: Interval | None = Field(description="where one further training lands on the same part")
+
+
+class ConfirmationRun(Schema):
+    """One further training."""
+
+    trial: str
+    seed: int
+    state: str
+    reason: str | None
+    validation_loss: float | None
+    test_loss: float | None
+    latency_ms_p50: float | None
+
+
+class ConfirmedTrial(Schema):
+    """One candidate with its further trainings."""
+
+    trial: LeaderboardRow
+    recommended: bool
+    runs: list[ConfirmationRun]
+    validation: Estimate | None = Field(description="of the further seeds, on the part that chose the trial")
+    test: Estimate | None = Field(description="of the further seeds, on the part that no sweep has seen")
+    optimism_nats: float | None = Field(
+        description="validation: mean of the further seeds less the figure that the sweep chose by"
+    )
+    test_gap_nats: float | None = Field(description="test less validation, both of the further seeds")
+    kept_constraints: bool | None = Field(description="whether every further training kept the sweep's constraints")
+    says: list[str]
+
+
+class Confirmation(Schema):
+    id: str = Field(description="also a sweep's id: its trials, events, :cancel and :pause are at /v1/sweeps/{id}")
+    sweep: str = Field(description="the sweep that is confirmed")
+    state: SweepState
+    reason: str | None
+    seeds: list[int]
+    progress: Progress
+    candidates: list[ConfirmedTrial] = Field(description="the recommended trial first")
+    best: int | None = Field(description="number of the candidate with the lowest mean test loss")
+    optimism_nats: float | None = Field(
+        description="mean over the candidates of how much too good the sweep's figure was"
+    )
+    seed_spread_nats: float | None = Field(description="of validation losses over seeds, pooled over the candidates")
+    says: list[str]
+    method: str
+    created_at: Timestamp
+    ended_at: Timestamp | None
+
+
+class Confirmations(Schema):
+    sweep: str
+    items: list[Confirmation] = Field(description="the newest first")

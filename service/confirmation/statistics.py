@@ -1,0 +1,130 @@
+"""What further seeds and an unseen part say of a configuration: means, spreads, intervals and the choice's optimism.
+
+Two things make a measured loss uncertain: the seed of the training, and the text that happens to be in the part.
+
+- *Expected loss* of a configuration on text like the part: the mean over S seeds. Its interval joins the t interval
+  over the seeds (half width t(S-1) s / sqrt(S)) and the sampling error of the part (z times the standard error by
+  blocks of the seeds' mean loss) by the root of the sum of their squares: the two are independent.
+- *One further training* on the same part: mean ± t(S-1) s sqrt(1 + 1/S), the prediction interval of a normal sample.
+
+With one seed the spread is unknown, and only the sampling error is in the interval: it then says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from service.recommendation.noise import CONFIDENCE, Blocks, difference_error, sampling_error
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, middle: float, half_width: float) -> Interval:
+        return cls(middle - half_width, middle + half_width)
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One further training of a configuration: its losses in nats, and the blocks of the test part's."""
+
+    seed: int
+    validation_loss: float
+    test_loss: float
+    test_blocks: Blocks | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over seeds with what is known of its uncertainty."""
+
+    mean: float
+    spread: float | None
+    """Standard deviation over seeds; None for one seed."""
+    sampling_error: float | None
+    expected: Interval | None
+    """Where the expected loss on text like the part lies, at `CONFIDENCE`."""
+    one_more: Interval | None
+    """Where one further training lands on the same part, at `CONFIDENCE`."""
+
+
+def estimate(losses: Sequence[float], blocks: Sequence[Blocks | None] = ()) -> Estimate:
+    """Of at least one loss of one configuration; `blocks` are the same runs' sums along the part."""
+    count, mean = len(losses), float(np.mean(losses))
+    text = sampling_error(mean_blocks(blocks))
+    spread = float(np.std(losses, ddof=1)) if count > 1 else None
+    t = quantile(count - 1) if count > 1 else 0.0
+    over_seeds = None if spread is None else t * spread / math.sqrt(count)
+    parts = [part for part in (over_seeds, None if text is None else quantile(None) * text) if part is not None]
+    return Estimate(
+        mean=mean,
+        spread=spread,
+        sampling_error=text,
+        expected=Interval.around(mean, math.hypot(*parts)) if parts else None,
+        one_more=None if spread is None else Interval.around(mean, t * spread * math.sqrt(1 + 1 / count)),
+    )
+
+
+def pooled_spread(groups: Sequence[Sequence[float]]) -> float | None:
+    """Standard deviation over seeds, pooled over configurations; None where none has two."""
+    able = [group for group in groups if len(group) > 1]
+    if not able:
+        return None
+    squares = sum(float(np.var(group, ddof=1)) * (len(group) - 1) for group in able)
+    return math.sqrt(squares / sum(len(group) - 1 for group in able))
+
+
+def mean_blocks(blocks: Sequence[Blocks | None]) -> Blocks | None:
+    """The mean over seeds of the losses along a part; None where one is missing or was cut otherwise."""
+    known = [each for each in blocks if each is not None]
+    if not known or len(known) < len(blocks):
+        return None
+    weights = known[0].weight_sums
+    if any(not np.allclose(each.weight_sums, weights) for each in known if len(each.weight_sums) == len(weights)):
+        return None
+    if any(len(each.weight_sums) != len(weights) for each in known):
+        return None
+    losses = np.mean([each.loss_sums for each in known], axis=0)
+    return Blocks(tuple(losses.tolist()), weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean test loss of one configuration less another's, with its standard error (seeds, and text by blocks)."""
+
+    nats: float
+    standard_error: float | None
+
+    @property
+    def is_clear(self) -> bool:
+        return self.standard_error is not None and abs(self.nats) > 2 * self.standard_error
+
+
+def difference(one: Sequence[Run], other: Sequence[Run]) -> Difference:
+    nats = float(np.mean([run.test_loss for run in one]) - np.mean([run.test_loss for run in other]))
+    text = difference_error(
+        mean_blocks([run.test_blocks for run in one]), mean_blocks([run.test_blocks for run in other])
+    )
+    variances = [
+        float(np.var([run.test_loss for run in runs], ddof=1)) / len(runs) for runs in (one, other) if len(runs) > 1
+    ]
+    if text is None and not variances:
+        return Difference(nats, None)
+    return Difference(nats, math.sqrt(sum(variances) + (text or 0.0) ** 2))
+
+
+def quantile(degrees: int | None) -> float:
+    """The two-sided quantile at `CONFIDENCE`: of Student's t, or of the normal distribution for None."""
+    level = 0.5 + CONFIDENCE / 2
+    return float(stats.norm.ppf(level) if degrees is None else stats.t.ppf(level, degrees))

@@ -1,0 +1,102 @@
+"""Artifacts: offered and uploaded by the attempt that made them, listed and downloaded by anybody."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import FileResponse, StreamingResponse
+
+from service import artifacts, datasets, schemas
+from service.confirmation import confirmations
+from service.errors import PayloadTooLarge, Unprocessable
+from service.problems import documented
+from service.routes.datasets import UNLIMITED
+from service.routes.leases import Attempt
+from service.services import GivenServices
+
+router = APIRouter(prefix="/v1", tags=["artifacts"], responses=documented(404))
+
+ContentDigest = Annotated[
+    str, Header(alias="Content-Digest", max_length=200, description="sha-256=:BASE64: of the body (RFC 9530)")
+]
+BINARY: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
+
+
+@router.post("/leases/{trial}/{attempt}:offer", responses=documented(409))
+def offer_artifacts(
+    trial: str, attempt: Attempt, body: schemas.ArtifactOffer, services: GivenServices
+) -> schemas.ArtifactAnswer:
+    """Ask whether the attempt's artifacts are wanted, given the metrics that it is about to finish with."""
+    wanted = services.database.read(
+        lambda session: artifacts.is_wanted(session, services.settings, trial, attempt, body.metrics)
+    )
+    return schemas.ArtifactAnswer(wanted=list(artifacts.NAMES) if wanted else [])
+
+
+@router.put(
+    "/leases/{trial}/{attempt}/artifacts/{name}",
+    status_code=204,
+    max_body_size=UNLIMITED,
+    responses=documented(409, 413, 422),
+)
+async def upload_artifact(
+    trial: str, attempt: Attempt, name: str, request: Request, services: GivenServices, content_digest: ContentDigest
+) -> None:
+    """Upload one file of a running attempt. The same again replaces it."""
+    artifacts.check_name(name)
+    await services.read(lambda session: artifacts.check_held(session, trial, attempt))
+    limit, received, digest = services.settings.max_upload_bytes, 0, hashlib.sha256()
+    with tempfile.NamedTemporaryFile(dir=datasets.uploads_folder(services.settings)) as file:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > limit:
+                raise PayloadTooLarge(f"{name} is larger than the {limit:,} bytes that are accepted here")
+            digest.update(chunk)
+            file.write(chunk)
+        file.flush()
+        if content_digest != f"sha-256=:{base64.b64encode(digest.digest()).decode()}:":
+            raise Unprocessable(f"{name} did not arrive as it was sent: its SHA-256 is {digest.hexdigest()}")
+        await to_thread.run_sync(
+            artifacts.store,
+            services.database,
+            services.settings,
+            trial,
+            attempt,
+            name,
+            Path(file.name),
+            digest.hexdigest(),
+        )
+
+
+@router.get("/leases/{trial}/{attempt}/test", response_class=FileResponse, responses=documented(403, 409) | BINARY)
+def get_test_part(trial: str, attempt: Attempt, services: GivenServices) -> FileResponse:
+    """The test part of the dataset, for a running attempt of a confirmation and for nobody else."""
+    path = services.database.read(lambda session: confirmations.test_part(session, services.settings, trial, attempt))
+    return FileResponse(path, media_type="application/octet-stream")
+
+
+@router.get("/trials/{trial}/artifacts")
+def list_artifacts(trial: str, services: GivenServices) -> schemas.Page[schemas.Artifact]:
+    """What a trial on the front left to be deployed: files with their sizes and hashes. Empty: none was kept."""
+    rows = services.database.read(lambda session: artifacts.of_trial(session, trial))
+    return schemas.Page(items=[artifacts.to_schema(row) for row in rows])
+
+
+@router.get("/trials/{trial}/artifacts/{name}", response_class=StreamingResponse, responses=BINARY)
+def get_artifact(trial: str, name: str, services: GivenServices) -> StreamingResponse:
+    """One file. Its `ETag` is its SHA-256."""
+    row = services.database.read(lambda session: artifacts.find(session, trial, name))
+    headers = {
+        "ETag": f'"{row.sha256}"',
+        "Content-Length": str(row.size_bytes),
+        "Content-Disposition": f'attachment; filename="{row.name}"',
+    }
+    return StreamingResponse(
+        artifacts.read(services.settings, row), media_type="application/octet-stream", headers=headers
+    )

@@ -1,0 +1,53 @@
+"""/v1/sweeps/{id}:confirm and /confirmations: further seeds for the front's candidates, scored on the test part."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from sqlalchemy.orm import Session
+
+from service import sweeps
+from service.calls import GivenCall
+from service.confirmation import confirmations, results
+from service.confirmation.schemas import Confirmation, ConfirmationRequest, Confirmations
+from service.problems import documented
+from service.services import GivenServices
+
+router = APIRouter(prefix="/v1/sweeps", tags=["confirmations"], responses=documented(404))
+
+
+@router.post("/{sweep}:confirm", status_code=201, response_model=Confirmation, responses=documented(409, 422))
+async def confirm_sweep(sweep: str, call: GivenCall, body: ConfirmationRequest | None = None) -> Response:
+    """Train the front's candidates again with further seeds, and score them on the test part that no sweep has seen.
+
+    Workers execute it like a sweep: follow it at /v1/sweeps/{id of the confirmation}. 409 while the sweep goes on, and
+    where its dataset was registered without a test part.
+    """
+    wanted = body or ConfirmationRequest()
+    max_attempts = call.services.settings.max_attempts
+
+    def make(session: Session) -> Confirmation:
+        row = confirmations.create(
+            session,
+            sweep,
+            seeds=wanted.seeds,
+            candidates=wanted.candidates,
+            numbers=wanted.trials,
+            max_attempts=max_attempts,
+        )
+        return results.to_schema(session, row)
+
+    response = await call.answer("sweep.confirm", make, status=201, subject=sweep)
+    response.headers["Location"] = f"/v1/sweeps/{sweep}/confirmations"
+    return response
+
+
+@router.get("/{sweep}/confirmations")
+def list_confirmations(sweep: str, services: GivenServices) -> Confirmations:
+    """A sweep's confirmations with what they found so far, the newest first."""
+
+    def read(session: Session) -> Confirmations:
+        row = sweeps.get(session, sweep)
+        items = [results.to_schema(session, each) for each in confirmations.of_sweep(session, row.id)]
+        return Confirmations(sweep=row.id, items=items)
+
+    return services.database.read(read)

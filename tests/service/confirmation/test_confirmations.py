@@ -1,0 +1,247 @@
+"""Confirmations as workers, users and the scheduler see them. Nothing is trained: finishes carry made-up losses."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+
+import numpy as np
+import pytest
+
+from service import artifacts, counts, events
+from service.confirmation import confirmations
+from service.models import Sweep, Trial
+from tests.service.sweep_rows import TARGET, add_measurement, add_sweep, add_trial, rank
+
+LOSSES = ((1.0, 3.0), (2.0, 2.0), (3.0, 1.5), (2.5, 2.5))
+CONFIGURATION = {
+    "task": "causal_lm",
+    "model": {"num_layers": 1},
+    "training": {"steps": 5, "seed": 0, "batch_size": 4, "sequence_length": 16},
+    "inference": {"batch_size": 1, "sequence_length": 16},
+}
+
+
+@pytest.fixture
+def register(client):
+    def register(name: str, test: str) -> str:
+        text = "".join(f"line {number} of the text\n" for number in range(400)).encode()
+        answer = client.post("/v1/datasets", data={"name": name, "test": test}, files={"file": ("t.txt", text)})
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    return register
+
+
+@pytest.fixture
+def make_sweep(services, register):
+    def make(name: str = "letters", test: str = "0.2", state: str = "completed", **changes) -> str:
+        dataset = register(name, test)
+
+        def fill(session):
+            document = {"constraints": ["latency_ms_p50 <= 2.9"], "task": "causal_lm"}
+            row = {"dataset_id": dataset, "target": TARGET, "target_key": TARGET["key"]} | changes
+            sweep = add_sweep(session, document=document, state=state, **row)
+            trials = []
+            for number, (latency, loss) in enumerate(LOSSES):
+                metrics = {"latency_ms_p50": latency, "validation_loss": loss, "parameter_count": 100.0 - number}
+                configuration = {**CONFIGURATION, "model": {"num_layers": number + 1}}
+                feasible = latency <= 2.9
+                trial = add_trial(session, sweep, number, metrics, configuration=configuration, feasible=feasible)
+                trials.append(trial)
+                along = {"loss_sums": [loss * 9, loss * 11], "weight_sums": [10, 10]}
+                add_measurement(session, trial, "loss_blocks", {"validation": along})
+            rank(session, sweep, trials)
+            return sweep.id
+
+        return services.database.write(fill)
+
+    return make
+
+
+@pytest.fixture
+def worker(client) -> str:
+    body = {
+        "name": "w",
+        "device": {"kind": "cpu", "uuid": "cpu", "model": "TestCPU", "memory_bytes": 2**33},
+        "targets": [
+            {
+                "runtime": "onnxruntime",
+                "version": "1.32.0",
+                "device_model": "TestCPU",
+                "opset": 23,
+                "dtypes": ["float32"],
+                "device_memory_bytes": 2**33,
+            }
+        ],
+    }
+    return client.post("/v1/workers", json=body).json()["id"]
+
+
+def claim(client, services, worker) -> dict:
+    """A lease; the targets of rows and worker are made to agree, which no user can."""
+    key = "onnxruntime 1.32.0 on TestCPU"
+    services.database.write(lambda session: session.query(Trial).update({Trial.target_key: key}))
+    answer = client.post("/v1/leases", json={"worker": worker})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def finish(client, lease, **metrics) -> None:
+    seed = lease["configuration"]["training"]["seed"]
+    test = 2.1 + (seed - 1002) * 0.02
+    blocks = {"loss_sums": [9 * test, 11 * test, 10 * test], "weight_sums": [10, 10, 10]}
+    body = {
+        "outcome": "complete",
+        "metrics": {"latency_ms_p50": 2.0, "validation_loss": test - 0.05, "test_loss": test} | metrics,
+        "measurements": {"loss_blocks": {"validation": blocks, "test": blocks}},
+    }
+    answer = client.post(f"/v1/leases/{lease['trial']}/{lease['attempt']}:finish", json=body)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_confirmation_from_the_request_to_its_intervals(client, services, make_sweep, worker):
+    sweep = make_sweep()
+    headers = {"Idempotency-Key": "k"}
+    body = {"seeds": 3, "candidates": 2}
+    made = client.post(f"/v1/sweeps/{sweep}:confirm", json=body, headers=headers)
+    assert made.status_code == 201, made.text
+    again = client.post(f"/v1/sweeps/{sweep}:confirm", json=body, headers=headers)
+    assert again.json()["id"] == made.json()["id"]
+    confirmation = made.json()
+    assert confirmation["seeds"] == [1001, 1002, 1003]
+    assert [each["trial"]["number"] for each in confirmation["candidates"]] == [1, 0]
+    assert confirmation["candidates"][0]["recommended"]
+    assert confirmation["progress"]["queued"] == 6
+    assert [each["id"] for each in client.get("/v1/sweeps").json()["items"]] == [sweep], "it is listed with its sweep"
+
+    lease = claim(client, services, worker)
+    assert lease["sweep"] == confirmation["id"]
+    assert lease["constraints"] == []
+    assert set(lease["dataset"]["parts"]) == {"training", "validation", "test"}
+    path = f"/v1/leases/{lease['trial']}/{lease['attempt']}"
+    part = client.get(f"{path}/test")
+    assert hashlib.sha256(part.content).hexdigest() == lease["dataset"]["parts"]["test"]["sha256"]
+    assert len(np.load(io.BytesIO(part.content))["tokens"]) == lease["dataset"]["parts"]["test"]["tokens"]
+    finish(client, lease)
+    assert client.get(f"{path}/test").status_code == 409, "the attempt has ended"
+    services.scheduler.look_around()
+    for _ in range(5):
+        finish(client, claim(client, services, worker))
+    services.database.write(confirmations.settle)
+    assert services.database.write(confirmations.settle) == 0
+
+    (found,) = client.get(f"/v1/sweeps/{sweep}/confirmations").json()["items"]
+    assert (found["state"], found["reason"]) == ("completed", "confirmed")
+    first = found["candidates"][0]
+    assert [run["seed"] for run in first["runs"]] == found["seeds"]
+    assert first["test"]["mean"] == pytest.approx(2.1)
+    assert first["test"]["expected"]["low"] < 2.1 < first["test"]["expected"]["high"]
+    assert first["optimism_nats"] == pytest.approx(2.05 - 2.0)
+    assert first["kept_constraints"] is True
+    assert any("too good" in line for line in first["says"])
+    assert found["seed_spread_nats"] == pytest.approx(0.02)
+    kinds = [event["kind"] for event in _events(services, sweep)]
+    assert kinds == ["sweep.confirmation", "sweep.confirmation"]
+
+    assert client.delete(f"/v1/sweeps/{sweep}").status_code == 204
+    assert client.get(f"/v1/sweeps/{confirmation['id']}").status_code == 404
+
+
+def _events(services, sweep_id):
+
+    rows = services.database.read(lambda session: events.read(session, sweep_id, 0, 100))
+    return [{"kind": row.kind, "data": row.data} for row in rows]
+
+
+def test_what_cannot_be_confirmed_says_what_to_do(client, services, make_sweep):
+    without_test = make_sweep("untested", test="0")
+    answer = client.post(f"/v1/sweeps/{without_test}:confirm", json={})
+    assert answer.status_code == 409
+    assert "--test 0.1" in answer.json()["detail"]
+    going = make_sweep("going", state="active")
+    assert "has ended" in client.post(f"/v1/sweeps/{going}:confirm").json()["detail"]
+    sweep = make_sweep("good")
+    for body, said in (
+        ({"trials": [0, 7]}, "there is no trial 7"),
+        ({"trials": [2]}, "not feasible"),
+        ({"seeds": 0}, "seeds"),
+        ({"other": 1}, "other"),
+    ):
+        answer = client.post(f"/v1/sweeps/{sweep}:confirm", json=body)
+        assert answer.status_code == 422, body
+        assert said in answer.text
+    assert client.post("/v1/sweeps/nothing:confirm").status_code == 404
+    assert client.get(f"/v1/sweeps/{sweep}/confirmations").json()["items"] == []
+    made = client.post(f"/v1/sweeps/{sweep}:confirm", json={"trials": [0]}).json()
+    assert client.post(f"/v1/sweeps/{made['id']}:confirm").status_code == 409
+    assert client.delete(f"/v1/sweeps/{sweep}").status_code == 409, "it goes on"
+    assert client.post(f"/v1/sweeps/{made['id']}:cancel").status_code == 200
+    assert client.delete(f"/v1/sweeps/{sweep}").status_code == 204
+
+
+def put(client, path, name, content, digest=None):
+    sha = base64.b64encode(hashlib.sha256(content).digest()).decode()
+    headers = {"Content-Digest": digest or f"sha-256=:{sha}:"}
+    return client.put(f"{path}/artifacts/{name}", content=content, headers=headers)
+
+
+def test_artifacts_are_kept_of_the_front_and_fenced_by_the_attempt(client, services, make_sweep, worker):
+    sweep = make_sweep(state="active")
+
+    def queue(session):
+
+        row = session.get(Sweep, sweep)
+        trials = [add_trial(session, row, number, configuration=CONFIGURATION) for number in (10, 11)]
+        counts.add(session, sweep, {})
+        return [trial.id for trial in trials]
+
+    services.database.write(queue)
+    lease = claim(client, services, worker)
+    path = f"/v1/leases/{lease['trial']}/{lease['attempt']}"
+    assert client.get(f"{path}/test").status_code == 403, "no sweep sees the test part"
+    dominated = {"metrics": {"latency_ms_p50": 2.5, "validation_loss": 2.5}}
+    assert client.post(f"{path}:offer", json=dominated).json() == {"wanted": []}
+    broken = {"metrics": {"latency_ms_p50": 2.95, "validation_loss": 0.1}}
+    assert client.post(f"{path}:offer", json=broken).json() == {"wanted": []}
+    good = {"metrics": {"latency_ms_p50": 1.5, "validation_loss": 1.0}}
+    assert client.post(f"{path}:offer", json=good).json()["wanted"] == list(artifacts.NAMES)
+
+    assert put(client, path, "model.onnx", b"graph").status_code == 204
+    assert put(client, path, "model.onnx", b"graph", digest="sha-256=:AAAA:").status_code == 422
+    assert put(client, path, "passwords.txt", b"x").status_code == 422
+    stale = f"/v1/leases/{lease['trial']}/{lease['attempt'] + 1}"
+    assert put(client, stale, "model.onnx", b"stale").status_code == 409
+    assert client.post(f"{stale}:offer", json=good).status_code == 409
+    trial = f"/v1/trials/{lease['trial']}"
+    assert client.get(f"{trial}/artifacts").json()["items"] == [], "not before it is complete"
+    finish(client, lease, latency_ms_p50=1.5, validation_loss=1.0)
+
+    (listed,) = client.get(f"{trial}/artifacts").json()["items"]
+    assert (listed["name"], listed["size_bytes"]) == ("model.onnx", 5)
+    assert listed["sha256"] == hashlib.sha256(b"graph").hexdigest()
+    got = client.get(f"{trial}/artifacts/model.onnx")
+    assert (got.content, got.headers["etag"]) == (b"graph", f'"{listed["sha256"]}"')
+    missing = client.get(f"{trial}/artifacts/model.engine")
+    assert missing.status_code == 404
+    assert "it has: model.onnx" in missing.json()["detail"]
+
+    def set_rank(value):
+        services.database.write(
+            lambda session: session.query(Trial).filter(Trial.id == lease["trial"]).update({Trial.pareto_rank: value})
+        )
+
+    set_rank(1)
+    assert artifacts.tidy(services.database, services.settings) == 0
+    set_rank(2)
+    assert artifacts.tidy(services.database, services.settings) > 0
+    assert client.get(f"{trial}/artifacts").json()["items"] == []
+    assert not list((services.settings.data_dir / "artifacts").rglob("*.onnx"))
+
+
+def test_no_sweep_may_choose_by_the_test_part(client):
+    body = {"name": "x", "task": "causal_lm", "dataset": "python-topics", "objectives": [{"metric": "test_loss"}]}
+    answer = client.post("/v1/sweeps", json=body)
+    assert answer.status_code == 422
+    assert "no sweep sees the test part" in answer.text
