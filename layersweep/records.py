@@ -210,6 +210,9 @@ class Recommendation(TypedDict):
     configuration: dict[str, Any]
     final: bool
     objectives: list[Objective]
+    prefer: list[str]
+    within: list[str]
+    weights: dict[str, float]
     smaller: dict[str, Any] | None
     neighbours: list[Neighbour]
     certainty: dict[str, Any]

@@ -14,6 +14,8 @@ import yaml
 from layersweep import Client, Conflict, InvalidDocument, NotFound, RequestRefused, records
 from layersweep.cli.results import configuration_yaml
 from service import schemas
+from service.confirmation.schemas import Confirmation, ConfirmedTrial, Estimate
+from service.recommendation.schemas import Neighbour, RecommendationDetail, Trade
 from tests.layersweep.conftest import DOCUMENT, Finisher
 
 
@@ -75,7 +77,13 @@ def test_an_answer_has_the_keys_that_the_records_name() -> None:
         (schemas.Attempt, records.AttemptRecord),
         (schemas.CurvePoint, records.CurvePoint),
         (schemas.LeaderboardRow, records.LeaderboardRow),
-        (schemas.Recommendation, records.Recommendation),
+        (RecommendationDetail, records.Recommendation),
+        (Trade, records.Trade),
+        (Neighbour, records.Neighbour),
+        (Confirmation, records.Confirmation),
+        (ConfirmedTrial, records.ConfirmedTrial),
+        (Estimate, records.Estimate),
+        (schemas.Artifact, records.ArtifactRecord),
         (schemas.Dataset, records.DatasetRecord),
         (schemas.DatasetDetail, records.DatasetDetailRecord),
         (schemas.LayerKind, records.LayerKind),
