@@ -34,6 +34,9 @@ RUNTIMES = ("tensorrt", "tensorrt_rtx", "onnxruntime")
 GPU_METRICS = ("latency_ms_enqueue_p50", "latency_ms_enqueue_p99")
 """A CPU has no queue of launches to time."""
 
+PROBE_QUALITY = ("device_seconds", "parity_error", "parity_error_worst")
+"""What is known at a trial's end, and needs no training."""
+
 BUDGET: dict[str, tuple[int, int, int]] = {
     "trials": (100, 1, 1_000_000),
     "parallel": (1, 1, 1_024),
@@ -288,8 +291,8 @@ def lacking_metric(metric: str, task: str, dataset: Mapping[str, Any], runtime: 
     """Why a sweep cannot have `metric`, in words; None where it can. `dataset` is empty where it is not known."""
     if metric == "test_loss":
         return "no sweep sees the test part: choose by validation_loss, and confirm the choice when the sweep has ended"
-    if task == "probe" and METRICS[metric].stage == "quality" and metric != "device_seconds":
-        return f"a probe has no {metric}: it is not trained"
+    if task == "probe" and METRICS[metric].stage == "quality" and metric not in PROBE_QUALITY:
+        return f"a probe has no {metric}: it has no data and is not trained"
     if metric == "accuracy" and task == "causal_lm":
         return "accuracy is of classification and seq2seq; a causal_lm has validation_loss"
     if metric == "bits_per_byte" and task and task != "causal_lm":

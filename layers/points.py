@@ -16,6 +16,7 @@ from layers import training as trainings
 from layers.base import ParameterError, Scalar
 from layers.constraints import Constraint
 from layers.expressions import EvaluationError, Expression
+from layers.facts import check_model
 from layers.openings import Entry, OpenParameter
 from layers.placing import PointError, Rejection, chosen_value, condition_of, is_active, place, seen_at
 from layers.problems import did_you_mean
@@ -166,18 +167,28 @@ class Space:
 
     def complete_inference(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The section `inference`. Raises ParameterError."""
-        return trainings.complete_inference(_below("inference", values))
+        return trainings.complete_inference(_below("inference", values), self.task, self.facts)
 
     def complete_training(self, values: Mapping[str, Scalar], inference: Mapping[str, Any]) -> dict[str, Scalar]:
         """The section `training`; a probe has none. Raises ParameterError."""
-        return {} if self.task == "probe" else trainings.complete_training(_below("training", values), inference)
+        if self.task == "probe":
+            return {}
+        return trainings.complete_training(_below("training", values), inference, self.task, self.facts)
 
     def complete_model(
         self, values: Mapping[str, Scalar], inference: Mapping[str, Any], training: Mapping[str, Any]
     ) -> dict[str, Scalar]:
         """The section `model`, for the dataset and the longest sequence elsewhere. Raises ParameterError."""
-        lengths = [section["sequence_length"] for section in (inference, training) if "sequence_length" in section]
-        return models.complete(self.task, _below("model", values), {**self.facts, "sequence_length": max(lengths)})
+        lengths = {
+            name: max(section[name] for section in (inference, training) if name in section)
+            for name in ("sequence_length", "source_length")
+            if name in inference
+        }
+        if self.task == "probe":
+            lengths.setdefault("source_length", lengths["sequence_length"])
+        model = models.complete(self.task, _below("model", values), {**self.facts, **lengths})
+        check_model(self.task, model, inference, self.facts)
+        return model
 
     def static_metrics(self, values: Mapping[str, Scalar]) -> dict[str, float]:
         """`parameter_count` and `flops`, which need no device. Raises ParameterError as `configuration`."""
@@ -288,7 +299,9 @@ def _static_metrics(completed: Completed) -> dict[str, float]:
     inference = completed.inference
     return {
         "parameter_count": models.parameter_count(completed.model),
-        "flops": models.flops(completed.model, inference["batch_size"], inference["sequence_length"]),
+        "flops": models.flops(
+            completed.model, inference["batch_size"], inference["sequence_length"], inference.get("source_length")
+        ),
     }
 
 

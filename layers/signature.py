@@ -86,3 +86,15 @@ def _masks(model: Mapping[str, Any], batch: int, queries: int, keys: int) -> tup
             return (TensorSpec("attention_mask", "int32", (batch, queries, keys)),)
         case _:
             return ()
+
+
+def signature_of(configuration: Mapping[str, Any]) -> Signature:
+    """The signature of a trial's model at the shape that is measured, by its configuration."""
+    inference = configuration["inference"]
+    return signature(
+        configuration["task"],
+        configuration["model"],
+        inference["batch_size"],
+        inference["sequence_length"],
+        inference.get("source_length"),
+    )

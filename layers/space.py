@@ -14,6 +14,7 @@ from layers.checking import check_types
 from layers.constraints import Constraint, parse_constraint
 from layers.document import FieldReader, FindDataset, FindStart, lacking_metric
 from layers.expressions import Expression, ExpressionError, parse
+from layers.facts import fixed_lengths
 from layers.metrics import METRICS
 from layers.names import UnknownName, complete_names, default_of
 from layers.openings import Entry, OpenParameter
@@ -181,7 +182,7 @@ class _Reading:
             task=task,
             facts=about.get("facts", {}),
             entries=entries,
-            defaults=_defaults(entries, rules),
+            defaults=_defaults(entries, rules, fixed_lengths(task, about.get("facts", {}))),
             rules=rules,
             constraints=tuple(constraint for constraint in constraints if constraint.stage == "static"),
         )
@@ -269,11 +270,14 @@ class _Reading:
                 self._problems.add(entry.pointer, detail, "give it a step or values, or choose another sampler")
 
 
-def _defaults(entries: tuple[Entry, ...], rules: tuple[Rule, ...]) -> dict[str, Scalar]:
+def _defaults(
+    entries: tuple[Entry, ...], rules: tuple[Rule, ...], fixed_lengths: Mapping[str, int]
+) -> dict[str, Scalar]:
     """What expressions name of the declarations and the document does not give, where it is one value."""
     given = {entry.name for entry in entries}
     expressions = [rule.expression for rule in rules]
     expressions += [each for entry in entries for each in (entry.when, entry.derived) if each is not None]
     named = {name for expression in expressions for name in expression.names} - given
-    found = {name: default_of(name) for name in sorted(named)}
+    of_data: dict[str, Scalar] = {f"inference.{name}": length for name, length in fixed_lengths.items()}
+    found = {name: of_data.get(name, default_of(name)) for name in sorted(named)}
     return {name: value for name, value in found.items() if value is not None}

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from layers import model as models
 from layers.base import ParameterError, Scalar
 from layers.document import FindStart
+from layers.facts import fixed_lengths
 from layers.names import DECLARED
 from layers.openings import Entry
 from layers.placing import PointError, is_active, place
 from layers.points import Space, flatten, section_of
 from layers.presets import PRESETS
 from layers.problems import Problems, below, did_you_mean, shown
-from layers.training import complete_inference, complete_training
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,25 +158,21 @@ def _lacks(entry: Entry, environment: Mapping[str, Scalar]) -> bool:
 
 
 def _filled(space: Space, values: Mapping[str, Scalar]) -> dict[str, Any]:
-    """A preset's values with the defaults that they imply.
+    """A preset's values with the defaults that they imply; lengths that the data fixes are the data's.
 
     What cannot be in this sweep's models (the kind of another task, say) implies nothing; where such a parameter is
     open, its value still counts, and is refused for not lying in the space.
     """
-    sections: dict[str, dict[str, Scalar]] = {"model": {}, "training": {}, "inference": {}}
-    for name, value in values.items():
-        section, below_section = section_of(name)
-        sections[section][below_section] = value
-    inference = complete_inference(sections["inference"])
-    training = complete_training(sections["training"], inference)
-    longest = max(inference["sequence_length"], training["sequence_length"])
-    model = sections["model"]
+    fixed = fixed_lengths(space.task, space.facts)
+    ours = {name: value for name, value in values.items() if section_of(name)[1] not in fixed}
+    inference = space.complete_inference(ours)
+    training = space.complete_training(ours, inference)
     while True:
         try:
-            completed = models.complete(space.task, model, {**space.facts, "sequence_length": longest})
+            model = space.complete_model(ours, inference, training)
         except ParameterError as error:
-            if error.path not in model:
+            if error.path not in ours:
                 return dict(values)
-            del model[error.path]
+            del ours[error.path]
             continue
-        return {**flatten({"model": completed, "training": training, "inference": inference}), **values}
+        return {**flatten({"model": model, "training": training, "inference": inference}), **values}

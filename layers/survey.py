@@ -81,7 +81,8 @@ class Surveyor:
         training = self._complete_training(values, inference)
         if isinstance(training, ParameterError):
             return _outcome(training, values)
-        key = (training.get("sequence_length"), *(environment.get(name) for name in self.model_names))
+        lengths = (training.get("sequence_length"), training.get("source_length"))
+        key = (*lengths, *(environment.get(name) for name in self.model_names))
         if key not in self._models:
             if len(self._models) > MAX_COMPLETIONS:
                 self._models.clear()
@@ -92,7 +93,8 @@ class Surveyor:
     def _complete_training(
         self, values: Mapping[str, Scalar], inference: Mapping[str, Scalar]
     ) -> dict[str, Scalar] | ParameterError:
-        key = (inference["sequence_length"], *(values.get(name) for name in self._training_names))
+        lengths = (inference["sequence_length"], inference.get("source_length"))
+        key = (*lengths, *(values.get(name) for name in self._training_names))
         if key not in self._training:
             if len(self._training) > MAX_COMPLETIONS:
                 self._training.clear()

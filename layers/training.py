@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layers.base import REQUIRED, Parameter, ParameterError, Scalar
+from layers.facts import check_lengths, fixed_lengths
 
 LENGTHS = ("steps", "tokens", "seconds")
 """How long to train: exactly one of these."""
@@ -53,6 +54,13 @@ TRAINING: dict[str, Parameter] = {
         maximum=1_048_576,
         default=None,
         meaning="tokens of a training sequence; left out: inference.sequence_length",
+    ),
+    "source_length": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=None,
+        meaning="tokens of a training source (seq2seq); left out: inference.source_length",
     ),
     "learning_rate": Parameter(
         type="number",
@@ -154,7 +162,7 @@ INFERENCE: dict[str, Parameter] = {
         minimum=1,
         maximum=1_048_576,
         default=128,
-        meaning="tokens of a measured sequence",
+        meaning="tokens of a measured sequence, of a seq2seq's target; data of rows or pairs gives its own default",
         search={"values": [64, 128, 256]},
     ),
     "optimization_level": Parameter(
@@ -173,6 +181,16 @@ INFERENCE: dict[str, Parameter] = {
         default=None,
         meaning="scratch memory that TensorRT's kernels may use; left out: all of the device's",
         source="TensorRT, MemoryPoolType.WORKSPACE",
+    ),
+    "source_length": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=None,
+        meaning=(
+            "tokens of a measured source (seq2seq, and probes with cross attention); left out: the dataset's longest, "
+            "else sequence_length"
+        ),
     ),
 }
 
@@ -193,15 +211,27 @@ def lacking_option(inference: Mapping[str, Any], capabilities: Mapping[str, Any]
     return None
 
 
-def complete_inference(values: Mapping[str, Scalar]) -> dict[str, Any]:
-    """Return the section `inference` with its defaults, or raise ParameterError."""
-    return _complete("inference", INFERENCE, values)
+def complete_inference(
+    values: Mapping[str, Scalar], task: str = "causal_lm", facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the section `inference` with its defaults, or raise ParameterError. `facts` are the dataset's."""
+    known = facts or {}
+    inference = _complete("inference", INFERENCE, {**fixed_lengths(task, known), **values})
+    if task == "seq2seq":
+        inference.setdefault("source_length", inference["sequence_length"])
+    check_lengths("inference", inference, task, known)
+    return inference
 
 
-def complete_training(values: Mapping[str, Scalar], inference: Mapping[str, Any]) -> dict[str, Any]:
+def complete_training(
+    values: Mapping[str, Scalar],
+    inference: Mapping[str, Any],
+    task: str = "causal_lm",
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the section `training` with its defaults; of steps, tokens and seconds only the one that rules.
 
-    `inference` is the completed section.
+    `inference` is the completed section, `facts` are the dataset's.
     Raises ParameterError. Completing twice changes nothing.
     """
     lengths = [name for name in LENGTHS if name in values]
@@ -211,7 +241,10 @@ def complete_training(values: Mapping[str, Scalar], inference: Mapping[str, Any]
     training = _complete("training", TRAINING, values)
     if not lengths:
         training["steps"] = DEFAULT_STEPS
-    training.setdefault("sequence_length", inference["sequence_length"])
+    for name in ("sequence_length", "source_length"):
+        if name in inference:
+            training.setdefault(name, inference[name])
+    check_lengths("training", training, task, facts or {})
     training.setdefault("min_learning_rate", training["learning_rate"] / 10)
     if training["min_learning_rate"] > training["learning_rate"]:
         message = f"{training['min_learning_rate']:g} is above learning_rate {training['learning_rate']:g}"

@@ -5,10 +5,10 @@ It is kept between trials, with one module in memory. Verbs:
     describe  {}                                                 -> device, versions
     prepare   {configuration}                                    -> parameter_count
     export    {path, opset, loss_path?}                          -> seconds
-    reference {inputs: npz of tokens, outputs: npz of logits}    -> {}
-    train     {training: npz, validation: npz}                   -> how it ended; progress: points of the curve,
+    reference {inputs: npz by name, outputs: npz by name}        -> {}
+    train     {training: npz, validation: npz, specials}         -> how it ended; progress: points of the curve,
                                                                     and {step, fraction} alone between them
-    evaluate  {batches: npz}                                     -> loss, accuracy, tokens
+    evaluate  {batches: npz}                                     -> loss, accuracy, targets
     save      {path}                                             -> {}; the module's weights as safetensors
     stop      {}                                                 -> {}; at once: a training ends after its step
     release   {}                                                 -> {}; forgets the module
@@ -36,13 +36,12 @@ from torch import nn
 
 from layers.export import cast_copy, export, export_loss
 from layers.modules.model import build
+from layers.signature import Signature, signature_of
 from workers import reference
-from workers.batches import Batches, DataError, evaluation_batches, load_tokens
+from workers.batches import Batches, DataError
 from workers.engine.protocol import Progress, Request, RequestFailed, Result, serve
+from workers.parts import Form, load_part
 from workers.train import Point, Training, derived_seed
-
-INPUT_NAME = "tokens"
-OUTPUT_NAME = "logits"
 
 ALIVE_SECONDS = 5.0
 
@@ -83,7 +82,8 @@ class ModelProcess:
     def prepare(self, request: Request, progress: Progress) -> Result:
         self.release(request, progress)
         configuration = request["configuration"]
-        training = configuration["training"]
+        # A probe has no training: its weights are as good as any others.
+        training: Mapping[str, Any] = configuration["training"] or {"seed": 0, "dropout": 0.0}
         torch.manual_seed(derived_seed(training["seed"], "weights"))
         module = build(configuration["model"], dropout=training["dropout"])
         self._configuration = configuration
@@ -91,23 +91,22 @@ class ModelProcess:
         return {"parameter_count": sum(parameter.numel() for parameter in module.parameters())}
 
     def export(self, request: Request, progress: Progress) -> Result:
-        module, model, inference = self._made(), self._configuration["model"], self._configuration["inference"]
+        module, model, signature = self._made(), self._configuration["model"], self._signature
         started_at = time.monotonic()
         opset = request["opset"]
-        tokens_BT = torch.zeros(inference["batch_size"], inference["sequence_length"], dtype=torch.int32)
         deployed = cast_copy(module, model["dtype"]).to("cpu")
+        (output,) = signature.outputs
         try:
             export(
                 deployed,
-                (tokens_BT,),
+                tuple(torch.zeros(given.shape, dtype=getattr(torch, given.dtype)) for given in signature.inputs),
                 Path(request["path"]),
                 opset=opset,
-                input_names=(INPUT_NAME,),
-                output_names=(OUTPUT_NAME,),
+                input_names=self._input_names,
+                output_names=(output.name,),
             )
             if request.get("loss_path"):
-                shape = (*tokens_BT.shape, self._vocabulary_size)
-                export_loss(Path(request["loss_path"]), logits_shape=shape, opset=opset, dtype=model["dtype"])
+                export_loss(Path(request["loss_path"]), logits_shape=output.shape, opset=opset, dtype=model["dtype"])
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
@@ -116,37 +115,38 @@ class ModelProcess:
 
     def reference(self, request: Request, progress: Progress) -> Result:
         with np.load(request["inputs"], allow_pickle=False) as arrays:
-            inputs_BT = arrays[INPUT_NAME]
-        logits_BTV = reference.logits(self._made(), inputs_BT, self._device)
-        np.savez(request["outputs"], allow_pickle=False, **{OUTPUT_NAME: logits_BTV})
+            found = reference.outputs(self._made(), arrays, self._input_names, self._device)
+        (output,) = self._signature.outputs
+        np.savez(request["outputs"], allow_pickle=False, **{output.name: found})
         return {}
 
     def train(self, request: Request, progress: Progress) -> Result:
         self._stop.clear()
-        module, section = self._made(), self._configuration["training"]
-        length = section["sequence_length"]
+        module, section, task = self._made(), self._configuration["training"], self._configuration["task"]
+        form = Form.of(self._input_names, section, request["specials"])
         try:
-            tokens = load_tokens(Path(request["training"]))
-            validation = evaluation_batches(
-                load_tokens(Path(request["validation"])),
-                sequence_length=length,
-                batch_size=1,
-                windows_at_most=max(1, VALIDATION_TOKENS // length),
-            )
             training = Training(
-                module, tokens, validation, section, vocabulary_size=self._vocabulary_size, device=self._device
+                module,
+                load_part(Path(request["training"]), task, form),
+                load_part(Path(request["validation"]), task, form).evaluation(
+                    1, at_most=max(1, VALIDATION_TOKENS // form.sequence_length)
+                ),
+                section,
+                names=self._input_names,
+                choices=self._choices,
+                device=self._device,
+            )
+            trained = training.run(
+                lambda point: progress(_as_progress(point)), alive=_SignsOfLife(progress).step, stop=self._stop
             )
         except DataError as error:
             raise RequestFailed("invalid", str(error)) from None
-        trained = training.run(
-            lambda point: progress(_as_progress(point)), alive=_SignsOfLife(progress).step, stop=self._stop
-        )
         return {**dataclasses.asdict(trained), **self.describe(request, progress)}
 
     def evaluate(self, request: Request, progress: Progress) -> Result:
         batches = Batches.load(Path(request["batches"]))
         return dataclasses.asdict(
-            reference.score(self._made(), batches, self._device, vocabulary_size=self._vocabulary_size)
+            reference.score(self._made(), batches, self._input_names, self._device, choices=self._choices)
         )
 
     def save(self, request: Request, progress: Progress) -> Result:
@@ -167,9 +167,18 @@ class ModelProcess:
         return {}
 
     @property
-    def _vocabulary_size(self) -> int:
-        """Rows of the embedding, and so logits of a token: the dataset's vocabulary, or more if the model says so."""
-        return self._configuration["model"]["embedding.num_embeddings"]
+    def _signature(self) -> Signature:
+        """Of the module at the shape that is measured."""
+        return signature_of(self._configuration)
+
+    @property
+    def _input_names(self) -> tuple[str, ...]:
+        return tuple(given.name for given in self._signature.inputs)
+
+    @property
+    def _choices(self) -> int:
+        """Logits of one target: the dataset's vocabulary or its classes, or more if the model says so."""
+        return self._signature.outputs[0].shape[-1]
 
     def _made(self) -> nn.Module:
         if self._module is None:

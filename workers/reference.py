@@ -1,13 +1,14 @@
-"""What PyTorch says in float32: logits and losses that an engine's are held against.
+"""What PyTorch says in float32: outputs and losses that an engine's are held against.
 
-Legend: N batches, B sequences, T tokens, V vocabulary.
+Legend: R targets of several examples, V logits of a target.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from workers.batches import Batches
 LOGITS_AT_ONCE = 1 << 24
 """Elements of logits computed at once when losses are summed (64 MiB in float32)."""
 
+INPUTS_AT_ONCE = 1 << 18
+"""The same of inputs (tokens, mostly): what lies between them and the logits grows with these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -27,38 +31,45 @@ class Score:
 
     loss: float
     accuracy: float
-    tokens: float
+    targets: float
 
 
 @torch.inference_mode()
-def logits(module: nn.Module, inputs_BT: NDArray[np.int32], device: torch.device) -> NDArray[np.float32]:
-    """The module's logits [B, T, V] in float32, dropout off."""
+def outputs(
+    module: nn.Module, inputs: Mapping[str, NDArray[Any]], names: Sequence[str], device: torch.device
+) -> NDArray[np.float32]:
+    """The module's output in float32, dropout off. `names` are its inputs in the order of its `forward`."""
     with _evaluating(module):
-        return module(torch.from_numpy(inputs_BT).to(device)).float().cpu().numpy()
+        return module(*(torch.from_numpy(inputs[name]).to(device) for name in names)).float().cpu().numpy()
 
 
 @torch.inference_mode()
-def score(module: nn.Module, batches: Batches, device: torch.device, *, vocabulary_size: int) -> Score:
+def score(module: nn.Module, batches: Batches, names: Sequence[str], device: torch.device, *, choices: int) -> Score:
     """The mean loss of a module over batches, weighted; sums are in float64.
 
-    It does not depend on how the windows are grouped into batches.
+    `names` are its inputs in the order of its `forward`, `choices` the logits of one target. The loss does not depend
+    on how the examples are grouped into batches.
     """
-    length = batches.inputs.shape[-1]
-    rows = max(1, LOGITS_AT_ONCE // (length * vocabulary_size))
-    inputs = torch.from_numpy(batches.inputs.reshape(-1, length))
-    targets = torch.from_numpy(batches.targets.reshape(-1, length))
-    weights = torch.from_numpy(batches.weights.reshape(-1, length))
+    examples = batches.in_one()
+    given = [torch.from_numpy(examples.inputs[name]) for name in names]
+    targets, weights = torch.from_numpy(examples.targets), torch.from_numpy(examples.weights)
+    rows = max(
+        1,
+        min(
+            LOGITS_AT_ONCE // (targets[0].numel() * choices),
+            INPUTS_AT_ONCE // sum(tensor[0].numel() for tensor in given),
+        ),
+    )
     loss = right = total = 0.0
     with _evaluating(module):
-        for group in zip(inputs.split(rows), targets.split(rows), weights.split(rows), strict=True):
-            inputs_BT, targets_BT, weights_BT = (tensor.to(device) for tensor in group)
-            logits_BTV = module(inputs_BT).float()
-            losses = functional.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten().long(), reduction="none")
-            counted = weights_BT.flatten()
-            loss += (losses.double() * counted).sum().item()
-            hits = logits_BTV.argmax(-1).flatten() == targets_BT.flatten()
-            right += (hits.double() * counted).sum().item()
-            total += counted.double().sum().item()
+        for group in zip(*(tensor.split(rows) for tensor in (*given, targets, weights)), strict=True):
+            *of_model, wanted, counted = (tensor.to(device) for tensor in group)
+            logits_RV = module(*of_model).float().flatten(0, -2)
+            wanted_R, counted_R = wanted.flatten().long(), counted.flatten().double()
+            losses_R = functional.cross_entropy(logits_RV, wanted_R, reduction="none").double()
+            loss += (losses_R * counted_R).sum().item()
+            right += ((logits_RV.argmax(-1) == wanted_R).double() * counted_R).sum().item()
+            total += counted_R.sum().item()
     return Score(loss / total, right / total, total)
 
 

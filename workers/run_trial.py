@@ -1,4 +1,5 @@
-"""The order of work in one attempt: check → build → measure → train → rebuild → remeasure → evaluate.
+"""The order of work in one attempt: check → build → measure → train → rebuild → remeasure → evaluate; of a probe, which
+has no data and learns nothing, the first three.
 
 What would happen again ends the trial here, as a `Finish` with its reason. What would not is raised: the causes of an
 interruption, a child killed from outside (ChildDied), a service that is away for too long (Unreachable).
@@ -14,40 +15,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from layers import metrics as declared
 from layers import model as models
 from layers import training
 from layers.constraints import parse_constraint
+from layers.signature import Signature, signature_of
 from workers import parity
 from workers.artifacts import ArtifactStore, collect
-from workers.batches import Batches, DataError, evaluation_batches, load_tokens
+from workers.batches import DataError
 from workers.child import Child, ChildDied, ChildError, ChildTimeout
 from workers.children import Children
 from workers.data import DatasetCache, check_lengths
 from workers.engine_cache import EngineCache
+from workers.inputs import data_inputs, probe_inputs, save_inputs
 from workers.interruption import Pruned
 from workers.lease import Lease
 from workers.outcomes import Ended, Finish
+from workers.parts import Form, TrialData, load_part, specials_of
 from workers.service_client import Refused
 
 logger = logging.getLogger("layersweep.worker")
-
-TASKS = ("causal_lm",)
-"""What this worker executes; the other tasks come later and are refused by name."""
-
-INPUT_NAME = "tokens"
-OUTPUT_NAME = "logits"
 
 MEASURE = {"warmup_seconds": 0.2, "seconds": 1.5, "min_runs": 50}
 """Of the untrained model: enough to judge constraints by."""
 
 REMEASURE = {"warmup_seconds": 0.2, "seconds": 3.0, "min_runs": 100}
-"""Of the trained model, the figures that are reported. It ends earlier once the median is certain."""
-
-INPUT_SETS = 4
-"""Batches of the validation part that a measurement rotates over, where there are so many."""
+"""Of the trained model, or of a probe: the figures that are reported. It ends earlier once the median is certain."""
 
 SAMPLE_DIGITS = 5
 """Decimals of the raw samples that are kept: hundredths of a microsecond."""
@@ -156,23 +149,37 @@ class _Attempt:
 
     def run(self) -> None:
         """All phases in order. Raises Ended where the trial ends before the last."""
-        parts = self._timed("check", self._check)
-        batches = evaluation_batches(load_tokens(parts["validation"]), **self._shape)
+        if self._configuration["task"] == "probe":
+            self._run_probe()
+            self._site.children.close_engine()
+        else:
+            self._run_model()
+
+    def _run_probe(self) -> None:
+        self._timed("check", self._check_model)
+        save_inputs(self._folder, probe_inputs(self._signature, self._configuration["model"]))
+        engine = self._timed("build", lambda: self._build("final"))
+        self.measurements["latency_samples_ms"] = self._timed("measure", lambda: self._measure(engine, REMEASURE))
+        self._judge_hardware()
+
+    def _run_model(self) -> None:
+        data = self._timed("check", self._check)
+        batches = data.validation().evaluation(self._configuration["inference"]["batch_size"])
         batches.save(self._folder / "validation.npz")
-        self._save_inputs(batches)
+        save_inputs(self._folder, data_inputs(batches))
 
         engine = self._timed("build", lambda: self._build("first"))
         first = self._timed("measure", lambda: self._measure(engine, MEASURE))
         self.measurements["latency_first"] = first
         self._judge_hardware()
 
-        self._timed("train", lambda: self._train(parts))
+        self._timed("train", lambda: self._train(data))
 
         self._timed("rebuild", lambda: self._export_and_build("final"))
         engine, final = self._timed("remeasure", self._remeasure)
         self.measurements["latency_samples_ms"] = final
 
-        self._timed("evaluate", lambda: self._evaluate(engine, parts, batches))
+        self._timed("evaluate", lambda: self._evaluate(engine, data))
         self._site.children.close_engine()
         self._keep_artifacts()
 
@@ -187,21 +194,27 @@ class _Attempt:
 
     # --- phases -----------------------------------------------------------------------------------------------------
 
-    def _check(self) -> dict[str, Path]:
-        """Can this be done here at all? Answers the files of the dataset's parts."""
-        task, model, dataset = self._configuration["task"], self._configuration["model"], self._lease["dataset"]
-        if task not in TASKS:
-            raise Ended("infeasible", f"this worker executes {', '.join(TASKS)}, not {task}")
+    def _check_model(self) -> None:
+        """Can this be built here at all?"""
+        model = self._configuration["model"]
         if broken := models.broken_rules(model):
             raise Ended("failed", f"the model breaks a rule: {broken[0].message}")
         if lack := models.unsupported(model, self._site.capabilities):
             raise Ended("infeasible", lack)
+
+    def _check(self) -> TrialData:
+        """The same, and is its data here?"""
+        self._check_model()
+        task, dataset = self._configuration["task"], self._lease["dataset"]
         if dataset is None or dataset["task"] != task:
             raise Ended("failed", f"{task} needs a dataset of its kind; the lease names {dataset and dataset['name']}")
         for section in ("training", "inference"):
             check_lengths(dataset, self._configuration[section]["sequence_length"])
         interruption = self._holder.interruption
-        return {name: self._site.datasets.part(dataset, name, interruption) for name in ("training", "validation")}
+        paths = {name: self._site.datasets.part(dataset, name, interruption) for name in ("training", "validation")}
+        names = [given.name for given in self._signature.inputs]
+        specials = specials_of(dataset["facts"])
+        return TrialData(task, paths, Form.of(names, self._configuration["inference"], specials))
 
     def _build(self, name: str) -> Child:
         """Random weights → ONNX → engine; answers the process that has it loaded, once it was seen to be the model."""
@@ -209,7 +222,7 @@ class _Attempt:
         self.metrics["parameter_count"] = prepared["parameter_count"]
         shape = self._configuration["inference"]
         self.metrics["flops"] = models.flops(
-            self._configuration["model"], shape["batch_size"], shape["sequence_length"]
+            self._configuration["model"], shape["batch_size"], shape["sequence_length"], shape.get("source_length")
         )
         self._export_and_build(name)
         engine = self._load(name)
@@ -218,11 +231,14 @@ class _Attempt:
 
     def _export_and_build(self, name: str) -> None:
         onnx, limits = self._folder / f"{name}.onnx", self._site.limits
-        arguments = {"path": str(onnx), "loss_path": str(self._loss_path), "opset": self._site.capabilities["opset"]}
+        arguments: dict[str, Any] = {"path": str(onnx), "opset": self._site.capabilities["opset"]}
+        if self._configuration["task"] != "probe":
+            arguments["loss_path"] = str(self._loss_path)
         exported = self._ask_model("export", arguments, limits.export_seconds)
         self._seconds[f"export_{name}"] = exported["seconds"]
         self._take_metrics(self._build_engine(name, onnx, self._build_options))
-        self._build_engine("loss", self._loss_path, {})
+        if "loss_path" in arguments:
+            self._build_engine("loss", self._loss_path, {})
 
     def _build_engine(self, name: str, onnx: Path, options: Mapping[str, int]) -> dict[str, Any]:
         """Build `onnx`, or take the engine of an earlier build of the same; answers what the build said."""
@@ -283,12 +299,12 @@ class _Attempt:
                 found = ", ".join(f"{name} = {values[name]:.6g}" for name in constraint.metrics)
                 raise Ended("infeasible", f"{text} is broken by {violation:.4g}: {found}")
 
-    def _train(self, parts: Mapping[str, Path]) -> None:
+    def _train(self, data: TrialData) -> None:
         self._site.children.close_engine()
         trained = self._ask(
             self._site.children.model(),
             "train",
-            {name: str(path) for name, path in parts.items()},
+            {**{name: str(path) for name, path in data.paths.items()}, "specials": dict(data.form.specials)},
             timeout_seconds=None,
             silence_seconds=self._site.limits.silence_seconds,
             on_progress=self._on_training,
@@ -306,16 +322,16 @@ class _Attempt:
         engine = self._load("final")
         return engine, self._measure(engine, REMEASURE)
 
-    def _evaluate(self, engine: Child, parts: Mapping[str, Path], batches: Batches) -> None:
-        """Parity of the trained engine, then its loss, the reference's, and that on as many training windows."""
+    def _evaluate(self, engine: Child, data: TrialData) -> None:
+        """Parity of the trained engine, then its loss, the reference's, and that on as many training examples."""
         self._check_parity(engine, "final")
         validation = str(self._folder / "validation.npz")
         sums = self._engine_loss(engine, validation)
         limit = self._site.limits.evaluate_seconds
         reference = self._ask_model("evaluate", {"batches": validation}, limit)
-        evaluation_batches(
-            load_tokens(parts["training"]), **self._shape, windows_at_most=int((batches.weights[..., 0] > 0).sum())
-        ).save(self._folder / "training.npz")
+        batch_size = self._configuration["inference"]["batch_size"]
+        sample = data.training().evaluation(batch_size, at_most=len(data.validation()))
+        sample.save(self._folder / "training.npz")
         fitted = self._ask_model("evaluate", {"batches": str(self._folder / "training.npz")}, limit)
         loss = sums["loss_sum"] / sums["weight_sum"]
         self.measurements["loss_blocks"] = {"validation": _blocks(sums)}
@@ -327,18 +343,19 @@ class _Attempt:
             "generalization_gap": reference["loss"] - fitted["loss"],
             "accuracy": sums["correct"] / sums["weight_sum"],
         }
-        if self._lease["dataset"]["facts"].get("tokenizer") == "byte":
+        if self._configuration["task"] == "causal_lm" and self._lease["dataset"]["facts"].get("tokenizer") == "byte":
             self.metrics["bits_per_byte"] = loss / math.log(2)
         if "test" in self._lease["dataset"]["parts"]:
-            self._score_test_part(engine)
+            self._score_test_part(engine, data)
 
-    def _score_test_part(self, engine: Child) -> None:
+    def _score_test_part(self, engine: Child, data: TrialData) -> None:
         """The loss on the part that no sweep has seen: the lease names it for the attempts of a confirmation alone."""
         path, store = self._folder / "test-part.npz", self._site.artifacts
         if store is None or store.test_part(path) != self._lease["dataset"]["parts"]["test"]["sha256"]:
             raise Ended("failed", "the test part did not come as the lease names it")
         batches = self._folder / "test.npz"
-        evaluation_batches(load_tokens(path), **self._shape).save(batches)
+        part = load_part(path, data.task, data.form)
+        part.evaluation(self._configuration["inference"]["batch_size"]).save(batches)
         sums = self._engine_loss(engine, str(batches))
         self.metrics["test_loss"] = sums["loss_sum"] / sums["weight_sum"]
         self.measurements["loss_blocks"] = {**self.measurements["loss_blocks"], "test": _blocks(sums)}
@@ -415,7 +432,7 @@ class _Attempt:
         arguments = {"inputs": str(inputs), "outputs": str(ours)}
         self._ask(engine, "run", arguments, timeout_seconds=limits.run_seconds)
         self._ask_model("reference", {"inputs": str(inputs), "outputs": str(theirs)}, limits.run_seconds)
-        found = parity.compare_files(ours, theirs, OUTPUT_NAME)
+        found = parity.compare_files(ours, theirs, self._signature.outputs[0].name)
         self.metrics |= {"parity_error": found.error, "parity_error_worst": found.worst}
         tolerance = parity.TOLERANCES[dtype]
         measured = {"error": found.error, "worst": found.worst} if math.isfinite(found.error + found.worst) else {}
@@ -432,11 +449,6 @@ class _Attempt:
                 f"parity: the engine's logits are off by {found.error:.3g} ({found.worst:.3g} at the worst token), "
                 f"{dtype} allows {allowed}: it computes another function",
             )
-
-    def _save_inputs(self, batches: Batches) -> None:
-        """The batch that parity is judged on, and those that a measurement rotates over."""
-        np.savez(self._folder / "parity.npz", allow_pickle=False, **{INPUT_NAME: batches.inputs[0]})
-        np.savez(self._folder / "measure.npz", allow_pickle=False, **{INPUT_NAME: batches.inputs[:INPUT_SETS]})
 
     def _on_training(self, progress: dict[str, Any]) -> None:
         """Pass on a point of the curve, or only how far it is."""
@@ -463,9 +475,9 @@ class _Attempt:
         return self._folder / "loss.onnx"
 
     @property
-    def _shape(self) -> dict[str, int]:
-        inference = self._configuration["inference"]
-        return {"sequence_length": inference["sequence_length"], "batch_size": inference["batch_size"]}
+    def _signature(self) -> Signature:
+        """Of the model at the shape that is measured."""
+        return signature_of(self._configuration)
 
 
 def _blocks(sums: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -3,7 +3,7 @@
 Everything random comes from `training.seed`: the same configuration gives the same losses, bit for bit, on the same
 machine with the same number of threads (but not with a budget in seconds, whose steps depend on the machine).
 
-Legend: B sequences of a step, T tokens, V vocabulary.
+Legend: R targets of a step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +24,8 @@ from torch import nn
 from torch.nn import functional
 
 from layers.training import step_count
-from workers.batches import Batches, DataError
+from workers.batches import Batch, Batches
+from workers.parts import Part
 from workers.reference import score
 
 Stopped = Literal["budget", "patience", "diverged", "non_finite", "asked"]
@@ -46,7 +47,7 @@ STEPS_A_CUDA_READ = 10
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of the curve. Losses in nats a token; `seconds` since training began; `fraction` of the budget."""
+    """One point of the curve. Losses in nats a target; `seconds` since training began; `fraction` of the budget."""
 
     step: int
     tokens: int
@@ -74,32 +75,33 @@ class Trained:
 class Training:
     """One training of one module, in place.
 
-    `training` is the completed section of a configuration. `tokens` is the training part, `validation` the fixed sample
-    of the validation part by which the best checkpoint is chosen. On a GPU products are computed in bfloat16 (float16
-    with loss scaling where the GPU has no bfloat16); weights and their update stay float32.
+    `training` is the completed section of a configuration. `part` is the training part, `validation` the fixed sample
+    of the validation part by which the best checkpoint is chosen. `names` are the module's inputs in the order of its
+    `forward`, `choices` the logits of one target. What the module has frozen stays as it is. On a GPU products are
+    computed in bfloat16 (float16 with loss scaling where the GPU has no bfloat16); weights and their update stay
+    float32.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        tokens: NDArray[Any],
+        part: Part,
         validation: Batches,
         training: Mapping[str, Any],
         *,
-        vocabulary_size: int,
+        names: Sequence[str],
+        choices: int,
         device: torch.device,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._module = module
-        self._tokens = tokens
+        self._part = part
         self._validation = validation
         self._training = training
-        self._vocabulary_size = vocabulary_size
+        self._names = names
+        self._choices = choices
         self._device = device
         self._clock = clock
-        self._batch: tuple[int, int] = (training["batch_size"], training["sequence_length"])
-        if len(tokens) <= self._batch[1]:
-            raise DataError(f"{len(tokens)} training tokens are too few for sequences of {self._batch[1]}")
         self._steps = step_count(training)
         self._optimizer = _optimizer(module, training, fused=device.type in ("cpu", "cuda"))
         self._parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
@@ -107,7 +109,7 @@ class Training:
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._half == torch.float16)
         self._unread: list[torch.Tensor] = []
         self._since_report: list[float] = []
-        self._watch = _Watch(vocabulary_size)
+        self._watch = _Watch(choices)
 
     def run(
         self,
@@ -124,7 +126,8 @@ class Training:
         training, device = self._training, self._device
         # Of the global generator, from which dropout draws; batches have a generator of their own.
         torch.manual_seed(derived_seed(training["seed"], "dropout"))
-        windows = np.random.default_rng(derived_seed(training["seed"], "batches"))
+        generator = np.random.default_rng(derived_seed(training["seed"], "batches"))
+        batches = self._part.training(generator, training["batch_size"])
         best = _Best(training["patience"])
         started_at = self._clock()
         step, learning_rate, warmed_up_at, reported = 0, 0.0, 0.0, 0
@@ -132,7 +135,7 @@ class Training:
 
         def point(**losses: float) -> Point:
             seconds = self._clock() - started_at
-            tokens = step * self._batch[0] * self._batch[1]
+            tokens = step * training["batch_size"] * training["sequence_length"]
             return Point(step, tokens, seconds, self._fraction(step, seconds), learning_rate, **losses)
 
         def ended(stopped: Stopped, reason: str) -> Trained:
@@ -145,7 +148,7 @@ class Training:
             if warmth < 1:
                 warmed_up_at = fraction
             learning_rate = self._learning_rate(warmth, fraction, warmed_up_at)
-            self._step(self._window_batch(windows), learning_rate)
+            self._step(next(batches), learning_rate)
             step += 1
             fraction = self._fraction(step, self._clock() - started_at)
             alive(step, fraction)
@@ -156,7 +159,7 @@ class Training:
             if reading and (trouble := self._read(step, warm=warmth >= 1)) is not None:
                 return ended(*trouble)
             if evaluating:
-                loss = score(self._module, self._validation, device, vocabulary_size=self._vocabulary_size).loss
+                loss = score(self._module, self._validation, self._names, device, choices=self._choices).loss
                 if not math.isfinite(loss):
                     return ended("non_finite", f"the validation loss is not finite at step {step}")
                 best.take(step, loss, self._module, last=last)
@@ -172,15 +175,17 @@ class Training:
                     return ended("budget", "")
                 return ended("patience", f"no new best validation loss in {training['patience']} evaluations")
 
-    def _step(self, batch: tuple[torch.Tensor, torch.Tensor], learning_rate: float) -> None:
-        """One step of the optimizer on inputs and targets [B, T]."""
+    def _step(self, batch: Batch, learning_rate: float) -> None:
+        """One step of the optimizer."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        inputs_BT, targets_BT = batch
+        inputs = [self._on_device(batch.inputs[name]) for name in self._names]
+        targets_R, weights_R = self._on_device(batch.targets).flatten().long(), self._on_device(batch.weights).flatten()
         autocast = torch.autocast(self._device.type, self._half) if self._half else contextlib.nullcontext()
         with autocast:
-            logits_BTV = self._module(inputs_BT)
-        loss = functional.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.flatten())
+            logits = self._module(*inputs)
+        losses_R = functional.cross_entropy(logits.float().flatten(0, -2), targets_R, reduction="none")
+        loss = (losses_R * weights_R).sum() / weights_R.sum()
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         if self._training["gradient_clip"] > 0:
@@ -190,13 +195,8 @@ class Training:
         self._scaler.update()
         self._unread.append(loss.detach())
 
-    def _window_batch(self, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random windows of the training part: inputs int32 and next-token targets int64, [B, T]."""
-        size, length = self._batch
-        starts = generator.integers(0, len(self._tokens) - length, size)
-        windows = torch.from_numpy(self._tokens[starts[:, None] + np.arange(length + 1)].astype(np.int64))
-        inputs_BT, targets_BT = windows[:, :-1].int().contiguous(), windows[:, 1:].contiguous()
-        return inputs_BT.to(self._device), targets_BT.to(self._device)
+    def _on_device(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
 
     def _read(self, step: int, *, warm: bool) -> tuple[Stopped, str] | None:
         """Read the losses of the steps up to `step`; what is wrong with them, if something is."""
@@ -236,8 +236,8 @@ class Training:
 class _Watch:
     """Looks at every training loss: is it finite, and does it run away?"""
 
-    def __init__(self, vocabulary_size: int) -> None:
-        self._guessing = math.log(vocabulary_size)
+    def __init__(self, choices: int) -> None:
+        self._guessing = math.log(choices)
         self._initial: float | None = None
         self._mean = 0.0
         self._count = 0

@@ -24,20 +24,94 @@ from workers.service_client import ServiceClient
 TEXT = np.frombuffer("\n".join(topics[name] for name in sorted(topics)).encode(), np.uint8)
 
 
+def _labelled(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Rows of up to 12 tokens of 9 and padding; the class is the parity of a row's first two tokens."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(4, 13, count)
+    tokens = np.where(np.arange(12) < lengths[:, None], generator.integers(0, 9, (count, 12)), 9)
+    mask = np.broadcast_to(np.tri(12, dtype=np.uint8), (count, 12, 12))
+    return {
+        "tokens": tokens.astype(np.uint8),
+        "labels": (tokens[:, 0] + tokens[:, 1]) % 2,
+        "lengths": lengths.astype(np.int32),
+        "attention_mask": np.ascontiguousarray(mask),
+    }
+
+
+def _pairs(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Sources of 2 to 7 symbols, and as targets the same ones backwards, two numbers on."""
+    generator = np.random.default_rng(seed)
+    sources = [generator.integers(1, 9, length) for length in generator.integers(2, 8, count)]
+    lengths = np.array([len(source) for source in sources], np.int32)
+    return {
+        "source": np.concatenate(sources).astype(np.uint8),
+        "source_lengths": lengths,
+        "target": np.concatenate([source[::-1] + 2 for source in sources]).astype(np.uint8),
+        "target_lengths": lengths,
+    }
+
+
+PARTS: dict[str, dict[str, dict[str, np.ndarray]]] = {
+    "causal_lm": {"training": {"tokens": TEXT[:40_000]}, "validation": {"tokens": TEXT[400_000:403_000]}},
+    "classification": {"training": _labelled(400, 1), "validation": _labelled(90, 2)},
+    "seq2seq": {"training": _pairs(500, 1), "validation": _pairs(70, 2)},
+    "probe": {},
+}
+
+FACTS: dict[str, dict[str, Any]] = {
+    "causal_lm": {"tokenizer": "byte", "vocabulary_size": 256},
+    "classification": {
+        "vocabulary_size": 10,
+        "classes": 2,
+        "sequence_length": 12,
+        "pad_id": 9,
+        "attention_mask": True,
+        "labels": ["even", "odd"],
+    },
+    "seq2seq": {
+        "tokenizer": "char",
+        "source_vocabulary_size": 9,
+        "vocabulary_size": 11,
+        "source_length": 7,
+        "target_length": 8,
+        "pad_id": 0,
+        "start_id": 1,
+        "end_id": 2,
+    },
+    "probe": {},
+}
+
+_SMALL: dict[str, Any] = {"num_layers": 1, "hidden_size": 16, "attention.num_attention_heads": 2}
+_SMALL_BY_TASK = {"probe": {name: value for name, value in _SMALL.items() if name != "num_layers"}}
+
+
 def configuration(
     model: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     inference: Mapping[str, Any] | None = None,
+    task: str = "causal_lm",
 ) -> dict[str, Any]:
     """A completed configuration of a model so small that a trial takes seconds. None takes a default back."""
-    of_inference = complete_inference({"batch_size": 4, "sequence_length": 32, **(inference or {})})
-    given = {"steps": 20, "batch_size": 4, "learning_rate": 3e-3, **(training or {})}
-    of_training = complete_training({name: v for name, v in given.items() if v is not None}, of_inference)
-    lengths = [of_inference["sequence_length"], of_training["sequence_length"]]
-    small = {"num_layers": 1, "hidden_size": 16, "attention.num_attention_heads": 2, **(model or {})}
+    lengths = {"sequence_length": 32} if task in ("causal_lm", "probe") else {}
+    facts = FACTS[task]
+    of_inference = complete_inference({"batch_size": 4, **lengths, **(inference or {})}, task, facts)
+    of_training: dict[str, Any] = {}
+    if task != "probe":
+        given = {"steps": 20, "batch_size": 4, "learning_rate": 3e-3, **(training or {})}
+        values = {name: value for name, value in given.items() if value is not None}
+        of_training = complete_training(values, of_inference, task, facts)
+    longest = {
+        name: [section[name] for section in (of_inference, of_training) if name in section]
+        for name in ("sequence_length", "source_length")
+    }
+    if task == "probe" and not longest["source_length"]:
+        longest["source_length"] = longest["sequence_length"]
+    chosen = {**_SMALL_BY_TASK.get(task, _SMALL), **(model or {})}
     return {
-        "task": "causal_lm",
-        "model": complete("causal_lm", small, {"vocabulary_size": 256, "sequence_length": lengths}),
+        "task": task,
+        "model": complete(
+            task, {name: value for name, value in chosen.items() if value is not None}, {**facts, **longest}
+        ),
         "training": of_training,
         "inference": of_inference,
     }
@@ -46,8 +120,9 @@ def configuration(
 class ScriptedService:
     """Answers a worker's calls about one attempt, and remembers them. `script` may answer in place of it."""
 
-    def __init__(self) -> None:
-        self.parts = {"training": _npz(TEXT[:40_000]), "validation": _npz(TEXT[400_000:403_000])}
+    def __init__(self, task: str = "causal_lm") -> None:
+        self.task = task
+        self.parts = {name: _npz(arrays) for name, arrays in PARTS[task].items()}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.wanted: list[str] = []
         self.uploaded: dict[str, bytes] = {}
@@ -78,12 +153,15 @@ class ScriptedService:
         return ServiceClient("http://service", transport=httpx2.MockTransport(self.handle))
 
     def lease(self, *, constraints: tuple[str, ...] = (), **sections: Mapping[str, Any]) -> dict[str, Any]:
-        """A lease on a trial of the scripted service's text."""
-        parts = {
-            name: {"tokens": len(_tokens(content)), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in self.parts.items()
+        """A lease on a trial of the scripted service's data."""
+        parts: dict[str, dict[str, Any]] = {
+            name: {"sha256": hashlib.sha256(content).hexdigest()} for name, content in self.parts.items()
         }
-        facts = {"tokenizer": "byte", "vocabulary_size": 256}
+        if self.task == "causal_lm":
+            for name, content in self.parts.items():
+                parts[name]["tokens"] = len(_tokens(content))
+        facts = FACTS[self.task]
+        dataset = {"id": "D0", "name": "text", "task": self.task, "sha256": "", "facts": facts, "parts": parts}
         return {
             "trial": "T0",
             "attempt": 1,
@@ -91,8 +169,8 @@ class ScriptedService:
             "number": 0,
             "runtime": "onnxruntime",
             "target_key": "onnxruntime here",
-            "configuration": configuration(**sections),
-            "dataset": {"id": "D0", "name": "text", "task": "causal_lm", "sha256": "", "facts": facts, "parts": parts},
+            "configuration": configuration(**sections, task=self.task),
+            "dataset": dataset if self.parts else None,
             "constraints": list(constraints),
             "lease_seconds": 30,
         }
@@ -137,9 +215,9 @@ def cache_dir(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def _npz(tokens: np.ndarray) -> bytes:
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, tokens=tokens)
+    np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
 
 

@@ -188,12 +188,85 @@ def test_what_the_target_lacks_is_infeasible_before_anything_is_made(bench: Benc
     assert bench.children.started == 0
 
 
-def test_a_task_that_is_not_executed_yet_is_refused_by_name(bench: Bench) -> None:
+LEARNT = ("validation_loss", "reference_loss", "precision_gap", "training_loss", "generalization_gap", "accuracy")
+
+
+@pytest.mark.parametrize("task", ["classification", "seq2seq"])
+def test_every_task_with_data_is_worked_through_all_phases(bench: Bench, task: str) -> None:
+    bench.scripted = ScriptedService(task)
+    training = {"steps": 60, "batch_size": 16, "learning_rate": 1e-2, "eval_every": 20}
+    finish = bench.execute(bench.scripted.lease(training=training, constraints=("accuracy >= 0.1",)))
+    assert finish is not None
+    assert (finish["outcome"], finish["reason"]) == ("complete", None)
+    assert bench.scripted.phases() == ALL_PHASES
+    metrics = finish["metrics"]
+    assert set(LEARNT) <= set(metrics)
+    assert "bits_per_byte" not in metrics
+    assert abs(metrics["precision_gap"]) < 1e-3
+    assert metrics["parity_error"] < 1e-4
+    choices = {"classification": 2, "seq2seq": 9}[task]
+    assert metrics["validation_loss"] < np.log(choices), "it is better than guessing"
+    assert metrics["accuracy"] > 1 / choices
+    assert metrics["validation_loss"] == pytest.approx(metrics["reference_loss"] + metrics["precision_gap"])
+    best = finish["measurements"]["training"]["best_validation_loss"]
+    assert metrics["reference_loss"] == pytest.approx(best), "the small validation part is judged as a whole"
+
+
+def test_a_custom_mask_comes_from_the_data(bench: Bench) -> None:
+    bench.scripted = ScriptedService("classification")
+    finish = bench.execute(bench.scripted.lease(model={"attention.attention_mask_type": "custom_mask"}))
+    assert finish is not None
+    assert (finish["outcome"], finish["reason"]) == ("complete", None)
+
+
+PROBES = {
+    "block": {},
+    "attention": {"attention.cross_attention": True, "attention.attention_mask_type": "padding"},
+    "mlp": {"attention.num_attention_heads": None, "mlp.kind": "FusedGatedMLP"},
+    "linear": {
+        "hidden_size": None,
+        "attention.num_attention_heads": None,
+        "linear.in_features": 24,
+        "linear.out_features": 40,
+    },
+    "norm": {"attention.num_attention_heads": None, "norm.kind": "RmsNorm"},
+    "embedding": {"attention.num_attention_heads": None, "embedding.num_embeddings": 100},
+}
+
+
+@pytest.mark.parametrize("kind", PROBES)
+def test_a_probe_is_built_and_measured_and_that_is_all(bench: Bench, kind: str) -> None:
+    bench.scripted = ScriptedService("probe")
+    finish = bench.execute(bench.scripted.lease(model={"kind": kind, **PROBES[kind]}))
+    assert finish is not None
+    assert (finish["outcome"], finish["reason"]) == ("complete", None)
+    assert bench.scripted.phases() == ["check", "build", "measure", "finish"]
+    assert bench.scripted.sent("download") == []
+    metrics, measurements = finish["metrics"], finish["measurements"]
+    assert not set(LEARNT) & set(metrics)
+    assert "train_seconds" not in metrics
+    assert metrics["latency_ms_p50"] == measurements["latency_samples_ms"]["latency_ms_p50"]
+    assert metrics["parity_error"] < 1e-4
+    assert metrics["memory_bytes"] > 0
+    # A norm and a look-up are no matrix products.
+    assert (metrics["flops"] > 0) is (kind not in ("norm", "embedding"))
+    assert metrics["parameter_count"] > 0
+
+
+def test_a_probe_that_breaks_a_hardware_constraint_is_infeasible(bench: Bench) -> None:
+    bench.scripted = ScriptedService("probe")
+    finish = bench.execute(bench.scripted.lease(constraints=("latency_ms_p50 <= 1e-9",)))
+    assert finish is not None
+    assert finish["outcome"] == "infeasible"
+
+
+def test_data_that_does_not_fit_the_model_fails_the_trial_with_why(bench: Bench) -> None:
+    bench.scripted = ScriptedService("classification")
     lease = bench.scripted.lease()
-    lease["configuration"]["task"] = "probe"
+    lease["configuration"]["inference"]["sequence_length"] = 16
     finish = bench.execute(lease)
     assert finish is not None
-    assert (finish["outcome"], finish["reason"]) == ("infeasible", "this worker executes causal_lm, not probe")
+    assert (finish["outcome"], finish["reason"]) == ("failed", "the rows have 12 tokens, the model takes 16")
 
 
 def test_a_text_shorter_than_a_window_fails_the_trial(bench: Bench) -> None:

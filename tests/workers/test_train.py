@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tests.workers.conftest import TEXT, configuration
-from workers.batches import Batches, DataError, evaluation_batches
+from layers.signature import signature_of
+from layers.training import step_count
+from tests.workers.conftest import FACTS, PARTS, TEXT, configuration
+from workers.batches import DataError
+from workers.parts import Form, LabelledPart, PairsPart, TextPart, specials_of
 from workers.reference import score
 from workers.train import Point, Trained, Training, derived_seed
 
 CPU = torch.device("cpu")
-VALIDATION = evaluation_batches(TEXT[400_000:402_000], sequence_length=32, batch_size=1)
+VALIDATION = TextPart(TEXT[400_000:402_000], 32).evaluation(1)
+NAMES = ("tokens",)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +49,9 @@ def make(training: dict[str, Any], **options: Any) -> tuple[nn.Module, Training]
     torch.manual_seed(derived_seed(whole["training"]["seed"], "weights"))
     module = build(whole["model"], dropout=whole["training"]["dropout"])
     tokens = options.pop("tokens", TEXT[:40_000])
-    return module, Training(module, tokens, VALIDATION, whole["training"], vocabulary_size=256, device=CPU, **options)
+    part = TextPart(tokens, whole["training"]["sequence_length"])
+    training = whole["training"]
+    return module, Training(module, part, VALIDATION, training, names=NAMES, choices=256, device=CPU, **options)
 
 
 def train(training: dict[str, Any], **options: Any) -> tuple[nn.Module, list[Point], Trained]:
@@ -63,7 +68,7 @@ def test_the_loss_falls_below_guessing() -> None:
     assert trained.tokens == 150 * 16 * 32
     assert trained.best_validation_loss is not None
     assert trained.best_validation_loss < 3.5 < math.log(256)
-    assert score(module, VALIDATION, CPU, vocabulary_size=256).loss == trained.best_validation_loss
+    assert score(module, VALIDATION, NAMES, CPU, choices=256).loss == trained.best_validation_loss
 
 
 def test_the_same_configuration_gives_the_same_losses_bit_for_bit() -> None:
@@ -85,7 +90,7 @@ def test_the_best_checkpoint_is_what_the_module_holds_afterwards() -> None:
     measured = {point.step: point.validation_loss for point in points if point.validation_loss is not None}
     best_step = min(measured, key=lambda step: measured[step] or math.inf)
     assert trained.best_step == best_step < 60
-    assert score(module, VALIDATION, CPU, vocabulary_size=256).loss == measured[best_step]
+    assert score(module, VALIDATION, NAMES, CPU, choices=256).loss == measured[best_step]
 
 
 def test_patience_ends_the_training_and_keeps_the_best() -> None:
@@ -179,20 +184,67 @@ def test_weights_decay_in_matrices_only() -> None:
 
 def test_too_short_a_text_is_an_error() -> None:
     with pytest.raises(DataError, match="too few for sequences of 32"):
-        make({"steps": 1}, tokens=TEXT[:32])
+        train({"steps": 1}, tokens=TEXT[:32])
 
 
-@pytest.mark.parametrize("regroup", [lambda a: a, lambda a: a.reshape(1, -1, a.shape[-1])])
-def test_a_score_does_not_depend_on_the_grouping_and_leaves_padding_out(
-    regroup: Callable[[np.ndarray], np.ndarray],
-) -> None:
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_a_score_does_not_depend_on_the_grouping_and_leaves_padding_out(batch_size: int) -> None:
     module, _ = make({"steps": 1})
-    tokens = TEXT[:1000]
-    whole = evaluation_batches(tokens, sequence_length=32, batch_size=8)
-    batches = Batches(regroup(whole.inputs), regroup(whole.targets), regroup(whole.weights))
-    found = score(module, batches, CPU, vocabulary_size=256)
-    assert found.tokens == 999
+    batches = TextPart(TEXT[:1000], 32).evaluation(batch_size)
+    found = score(module, batches, NAMES, CPU, choices=256)
+    assert found.targets == 999
+    examples = batches.in_one()
     with torch.inference_mode():
-        logits = module.eval()(torch.from_numpy(whole.inputs.reshape(-1, 32))).double()
-    of_targets = torch.log_softmax(logits, -1).flatten(0, 1)[torch.arange(32 * 32), whole.targets.flatten().astype(int)]
+        logits = module.eval()(torch.from_numpy(examples.inputs["tokens"])).double()
+    wanted = examples.targets.flatten().astype(int)
+    of_targets = torch.log_softmax(logits, -1).flatten(0, 1)[torch.arange(len(wanted)), wanted]
     assert found.loss == pytest.approx(-of_targets[:999].mean().item(), rel=1e-6)
+
+
+def test_what_is_frozen_stays_and_the_rest_learns() -> None:
+    module, _ = make({"steps": 1})
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    table = next(module.parameters())
+    table.requires_grad_(True)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    training = configuration(training={"steps": 3})["training"]
+    part = TextPart(TEXT[:40_000], 32)
+    Training(module, part, VALIDATION, training, names=NAMES, choices=256, device=CPU).run(lambda point: None)
+    changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(module.state_dict()[name].data_ptr() == table.data_ptr() for name in changed)
+
+
+@pytest.mark.parametrize("task", ["classification", "seq2seq"])
+@pytest.mark.parametrize("budget", [{"steps": 6}, {"steps": None, "tokens": 250}, {"steps": None, "seconds": 5}])
+def test_every_task_keeps_every_budget(task: str, budget: dict[str, Any]) -> None:
+    from layers.modules.model import build
+
+    whole = configuration(task=task, training={**budget, "eval_every": 2, "patience": 50})
+    names = [given.name for given in signature_of(whole).inputs]
+    form = Form.of(names, whole["training"], specials_of(FACTS[task]))
+    parts = {"classification": LabelledPart, "seq2seq": PairsPart}
+    training, validation = (parts[task](PARTS[task][name], form) for name in ("training", "validation"))
+    clock = Clock()
+    it = Training(
+        build(whole["model"]),
+        training,
+        validation.evaluation(1),
+        whole["training"],
+        names=names,
+        choices=signature_of(whole).outputs[0].shape[-1],
+        device=CPU,
+        clock=clock,
+    )
+    points: list[Point] = []
+
+    def alive(step: int, fraction: float) -> None:
+        clock.seconds = step
+
+    trained = it.run(points.append, alive=alive)
+    # The clock moves after the step has asked it: five seconds are seen in the sixth step.
+    steps = step_count(whole["training"]) or 6
+    assert (trained.stopped, trained.steps) == ("budget", steps)
+    assert trained.tokens == trained.steps * 4 * form.sequence_length
+    assert [point.step for point in points if point.validation_loss is not None][:2] == [2, 4]

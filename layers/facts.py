@@ -1,0 +1,55 @@
+"""What a dataset's facts fix of a sweep's shapes, and what they ask of its model. No torch here.
+
+Facts by task: causal_lm {vocabulary_size}; classification {vocabulary_size, classes, sequence_length, and, where the
+data has them, pad_id, attention_mask}; seq2seq {source_vocabulary_size, vocabulary_size, source_length, target_length}.
+Empty facts (the dataset is not known) fix nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from layers.base import ParameterError
+
+TASKS_WITH_SOURCES = ("seq2seq", "probe")
+
+_FIXED = {
+    "classification": {"sequence_length": "sequence_length"},
+    "seq2seq": {"sequence_length": "target_length", "source_length": "source_length"},
+}
+
+
+def fixed_lengths(task: str, facts: Mapping[str, Any]) -> dict[str, int]:
+    """The lengths that hold where a document gives none: the rows' of a classification, the longest of a seq2seq."""
+    return {name: facts[fact] for name, fact in _FIXED.get(task, {}).items() if fact in facts}
+
+
+def check_lengths(section: str, values: Mapping[str, Any], task: str, facts: Mapping[str, Any]) -> None:
+    """Raise ParameterError where a completed section's lengths do not fit the data, or the task has no such length."""
+    if "source_length" in values and task not in TASKS_WITH_SOURCES:
+        raise ParameterError(f"{section}.source_length", f"does not apply: a {task} has no source", "leave it out")
+    for name, length in fixed_lengths(task, facts).items():
+        if task == "classification" and values[name] != length:
+            message = f"{values[name]} is not the length of the dataset's rows"
+            raise ParameterError(f"{section}.{name}", message, f"leave it out: it is {length}")
+        if values[name] < length:
+            message = f"{values[name]} is too short for the dataset, whose longest has {length}"
+            raise ParameterError(f"{section}.{name}", message, f"at least {length}, or leave it out")
+
+
+def check_model(task: str, model: Mapping[str, Any], inference: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Raise ParameterError where a completed model needs what neither the data nor the shape has."""
+    mask_type = model.get("attention.attention_mask_type")
+    if task == "classification" and facts and mask_type == "custom_mask" and not facts.get("attention_mask"):
+        raise ParameterError(
+            "attention.attention_mask_type",
+            "custom_mask needs a mask with every example, and the dataset has none",
+            "upload the data as NPZ with the array attention_mask, or choose another mask",
+        )
+    if task == "probe" and "source_length" in inference and not model.get("attention.cross_attention"):
+        raise ParameterError(
+            "inference.source_length",
+            "does not apply: without cross attention there is no source",
+            'leave it out, or add when: "attention.cross_attention"',
+        )
