@@ -1,7 +1,7 @@
 """Is nothing lost when any process is killed at any time? `make chaos` asks, on SQLite and on PostgreSQL.
 
-A sweep of short probes runs on two API processes and eight workers, while every second or so a random one of {worker,
-engine child, API process, database server} is killed with SIGKILL; what died is started again, as a supervisor would.
+A sweep of short probes runs on two API processes and eight workers, while every second or so a random worker, engine
+child, API process or database server is killed with SIGKILL; what died is started again, as a supervisor would.
 At the end the tables, a watcher's record and a study rebuilt from the rows are held against one another. The last line
 is JSON; the exit status is 1 where anything was lost, counted twice or told wrongly.
 """
@@ -39,7 +39,9 @@ from service.schedules import load
 from service.settings import Settings
 
 API_PROCESSES = 2
-KINDS = ("worker", "engine", "api", "database")
+KINDS = {"worker": 3, "engine": 3, "api": 2, "database": 1}
+"""What is killed, and how often in proportion: there are more workers and engines than API processes and servers."""
+
 ENDED_SWEEP = ("completed", "cancelled", "failed")
 COMPLETE_AT_LEAST = 0.95
 
@@ -248,12 +250,12 @@ def run(kind: str, *, trials: int, workers: int, kills_at_least: int, seconds: f
         watcher = Watcher(cluster.urls, sweep)
         watching = threading.Thread(target=watcher.follow, daemon=True)
         watching.start()
-        kinds = [each for each in KINDS if each != "database" or cluster.postgres is not None]
+        kinds = {each: share for each, share in KINDS.items() if each != "database" or cluster.postgres is not None}
         told_at = 0.0
         while not _has_ended(cluster.urls, sweep):
             cluster.keep_running()
-            if cluster.kill(which := chance.choice(kinds), chance):
-                killed[which] += 1
+            (which,) = chance.choices(list(kinds), weights=list(kinds.values()))
+            killed[which] += cluster.kill(which, chance)
             time.sleep(seconds * chance.uniform(0.5, 1.5))
             if time.monotonic() - told_at > 20:
                 told_at = time.monotonic()

@@ -11,7 +11,6 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from service import schemas
 from service.columns import Columns, Floats
@@ -66,6 +65,9 @@ def history(columns: Columns, sweep: Sweep) -> schemas.Hypervolume:
 
 @cache
 def _points(dimensions: int) -> Floats:
+    # Imported when it is asked for: SciPy's statistics would add a second to every start.
+    from scipy.stats import qmc
+
     return qmc.Sobol(dimensions, scramble=False).random_base2(POINTS_LOG2)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 
 from service import schemas
@@ -84,6 +83,9 @@ def _encoded(column: Column, some: Indices) -> tuple[BaseDistribution, list[Any]
 
 
 def _importances(study: optuna.Study, position: int) -> dict[str, float]:
+    # Imported when it is asked for: its forests, which are not used here, would add a second to every start.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     with warnings.catch_warnings():
         # It warns that low values are taken as good ones, which they are here.
         warnings.simplefilter("ignore")

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from service.recommendation.noise import CONFIDENCE, Blocks, difference_error, sampling_error
 
@@ -127,4 +126,7 @@ def difference(one: Sequence[Run], other: Sequence[Run]) -> Difference:
 def quantile(degrees: int | None) -> float:
     """The two-sided quantile at `CONFIDENCE`: of Student's t, or of the normal distribution for None."""
     level = 0.5 + CONFIDENCE / 2
+    # Imported when it is asked for: SciPy's statistics would add a second to every start.
+    from scipy import stats
+
     return float(stats.norm.ppf(level) if degrees is None else stats.t.ppf(level, degrees))

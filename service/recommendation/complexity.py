@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from layers.training import step_count
 from service import formatting
@@ -99,4 +98,7 @@ def _rank_correlation(points: Sequence[ComplexityPoint]) -> float | None:
     gaps = [point.generalization_gap for point in points]
     if len(points) < 5 or len(set(sizes)) < 2 or len(set(gaps)) < 2:
         return None
+    # Imported when it is asked for: SciPy's statistics would add a second to every start.
+    from scipy.stats import rankdata
+
     return float(np.corrcoef(rankdata(sizes), rankdata(gaps))[0, 1])
