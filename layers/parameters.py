@@ -41,7 +41,7 @@ class SectionReader:
     def read(self, task: str) -> tuple[Entry, ...]:
         """The entries, each after those that it depends on; what is wrong is noted."""
         self._section("model", "")
-        if task == "probe" and "training" in self._document:
+        if task == "probe" and self._document.get("training", {}) != {}:
             self._problems.add("/training", "a probe is not trained", "leave training out")
         else:
             self._section("training", "training.")

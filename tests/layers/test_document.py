@@ -96,7 +96,16 @@ def test_defaults_of_the_documents_own_fields_are_filled_in() -> None:
     assert sweep.objectives[0]["goal"] == "minimize"
 
 
-@pytest.mark.parametrize("document", [GOOD, FULL], ids=["good", "full"])
+PROBE: dict[str, Any] = {
+    "name": "linear",
+    "task": "probe",
+    "model": {"kind": "linear", "linear": {"in_features": {"min": 8, "max": 64, "step": 8}, "out_features": 64}},
+    "inference": {"batch_size": 1, "sequence_length": 8},
+    "objectives": [{"metric": "latency_ms_p50"}],
+}
+
+
+@pytest.mark.parametrize("document", [GOOD, FULL, PROBE], ids=["good", "full", "probe"])
 def test_reading_what_was_understood_changes_nothing(document: dict[str, Any]) -> None:
     sweep = read(document)
     stored = json.loads(json.dumps(sweep.normalized, sort_keys=True))
