@@ -183,7 +183,6 @@ APPLIES: dict[str, Condition] = {
     "num_buckets": Condition("attention.position_embedding_type", ("relative",)),
     "max_distance": Condition("attention.position_embedding_type", ("relative",)),
     "max_attention_window_size": Condition("attention.attention_mask_type", ("sliding_window_causal",)),
-    "cross_attention": Condition("kind", ("encoder_decoder", "block", "attention")),
 }
 
 LATER: dict[str, str] = {

@@ -12,7 +12,7 @@ TASKS = ("causal_lm", "classification", "seq2seq", "probe")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of model. `parameters` are the model's own that it has, `sections` those below which it has all."""
+    """One kind of model. `parameters` are the model's own that it has; below `sections` it has all but `without`."""
 
     task: str
     meaning: str
@@ -20,16 +20,18 @@ class Kind:
     parameters: tuple[str, ...]
     defaults: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
     """Of parameters whose declared default is none because it follows from the kind."""
+    without: tuple[str, ...] = ()
 
     def has(self, path: str) -> bool:
         """Whether a parameter (a path below `model`) is one of this kind's."""
         section = path.rpartition(".")[0]
-        return section in self.sections if section else path in self.parameters
+        return section in self.sections and path not in self.without if section else path in self.parameters
 
 
 _BLOCK = ("attention", "mlp", "norm")
 _STACK = ("kind", "dtype", "hidden_size", "num_layers", "norm_position", "has_embedding_layernorm")
 _HEAD = ("tie_embeddings", "rescale_before_lm_head")
+_OF_TWO_SEQUENCES = ("attention.cross_attention", "embedding.source_num_embeddings")
 _CAUSAL: dict[str, Scalar] = {"attention.attention_mask_type": "causal"}
 
 KINDS: dict[str, Kind] = {
@@ -39,6 +41,7 @@ KINDS: dict[str, Kind] = {
         (*_BLOCK, "embedding"),
         (*_STACK, *_HEAD),
         _CAUSAL,
+        _OF_TWO_SEQUENCES,
     ),
     "encoder": Kind(
         "classification",
@@ -46,6 +49,7 @@ KINDS: dict[str, Kind] = {
         (*_BLOCK, "embedding"),
         (*_STACK, "pooling", "classes"),
         {"attention.attention_mask_type": "padding"},
+        (*_OF_TWO_SEQUENCES, "attention.max_attention_window_size"),
     ),
     "encoder_decoder": Kind(
         "seq2seq",
@@ -71,7 +75,9 @@ KINDS: dict[str, Kind] = {
     "mlp": Kind("probe", "one feed-forward layer", ("mlp",), ("kind", "dtype", "hidden_size")),
     "linear": Kind("probe", "one matrix product", ("linear",), ("kind", "dtype")),
     "norm": Kind("probe", "one normalization", ("norm",), ("kind", "dtype", "hidden_size")),
-    "embedding": Kind("probe", "one embedding", ("embedding",), ("kind", "dtype", "hidden_size")),
+    "embedding": Kind(
+        "probe", "one embedding", ("embedding",), ("kind", "dtype", "hidden_size"), without=_OF_TWO_SEQUENCES
+    ),
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from layers import attention, embedding, linear, mlp, normalization
 from layers.base import REQUIRED, Parameter, ParameterError, Scalar
-from layers.kinds import KINDS, TASKS, kinds_of
+from layers.kinds import KINDS, TASKS, kinds_of, kinds_with
 from layers.rules import Condition, Violation
 from layers.stack import Shape, config_of
 
@@ -190,8 +190,7 @@ def complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any]) 
         raise ParameterError("kind", message, f"one of: {', '.join(kinds_of(task))}; or task: {kind.task}")
     for path in model:
         if not kind.has(path):
-            remedy = f'leave it out, or add when: "{Condition("kind", _kinds_of_task_with(task, path))}"'
-            raise DoesNotApply(path, f"does not apply to the kind {model['kind']}", remedy)
+            raise DoesNotApply(path, f"does not apply to the kind {model['kind']}", _kinds_remedy(task, path))
     declared = {path: parameter for path, parameter in DECLARATIONS.items() if kind.has(path)}
     for path, parameter in declared.items():
         if path in APPLIES:
@@ -216,8 +215,12 @@ def complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any]) 
     return {path: model[path] for path in declared if path in model}
 
 
-def _kinds_of_task_with(task: str, path: str) -> tuple[str, ...]:
-    return tuple(name for name in kinds_of(task) if KINDS[name].has(path))
+def _kinds_remedy(task: str, path: str) -> str:
+    """What to do about a parameter that a kind lacks."""
+    of_task = tuple(name for name in kinds_with(path) if KINDS[name].task == task)
+    if of_task:
+        return f'leave it out, or add when: "{Condition("kind", of_task)}"'
+    return f"leave it out: it is a parameter of {', '.join(kinds_with(path))}"
 
 
 def _declaration(path: str) -> Parameter:

@@ -23,7 +23,7 @@ from layers.modules.linear import build_linear
 from layers.modules.mlp import build_mlp
 from layers.modules.normalization import build_norm
 from layers.modules.score_bias import ScoreBias
-from layers.modules.stack import Block, Stack, initialize
+from layers.modules.stack import Block, Stack, check_length, initialize
 from layers.normalization import NormConfig
 from layers.stack import (
     AttentionProbeConfig,
@@ -139,12 +139,14 @@ class BlockProbe(Probe):
     def __init__(self, config: BlockProbeConfig) -> None:
         super().__init__()
         self.crosses = config.block.cross_attention is not None
+        self.longest = config.block.attention.max_position_embeddings
         self.score_bias = ScoreBias(config.block.attention.score_bias)
         self.block = Block(config.block)
 
     def forward(self, hidden_states: Tensor, *others: Tensor) -> Tensor:
         """hidden_states float32 [B, T, D], encoder_output [B, S, D] if it has cross attention, a mask if its type has
         one -> [B, T, D]."""
+        check_length(hidden_states.shape[1], self.longest)
         x_BTD = self.cast(hidden_states)
         encoded_BSD, mask = _apart(others, crosses=self.crosses)
         encoded_BSD = None if encoded_BSD is None else self.cast(encoded_BSD)
@@ -157,12 +159,14 @@ class AttentionProbe(Probe):
     def __init__(self, config: AttentionProbeConfig) -> None:
         super().__init__()
         self.crosses = config.attention.cross_attention
+        self.longest = config.attention.max_position_embeddings
         self.score_bias = ScoreBias(config.attention.score_bias)
         self.attention = build_attention(config.attention)
 
     def forward(self, hidden_states: Tensor, *others: Tensor) -> Tensor:
         """hidden_states float32 [B, T, D], encoder_output [B, S, D] if it is cross attention, a mask if its type has
         one -> [B, T, D]."""
+        check_length(hidden_states.shape[1], self.longest)
         x_BTD = self.cast(hidden_states)
         encoded_BSD, mask = _apart(others, crosses=self.crosses)
         encoded_BSD = None if encoded_BSD is None else self.cast(encoded_BSD)

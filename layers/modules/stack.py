@@ -84,9 +84,7 @@ class Stack(nn.Module):
     ) -> Tensor:
         """mask: as the stack's mask type needs it, [B, T] or [B, T, T]; of an encoder's output [B, S]."""
         length = x_BTD.shape[1]
-        if length > self.config.max_position_embeddings:
-            longest = self.config.max_position_embeddings
-            raise ValueError(f"{length} tokens are more than max_position_embeddings = {longest}")
+        check_length(length, self.config.max_position_embeddings)
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding.weight[:length]
         if self.embedding_layernorm is not None:
@@ -104,6 +102,12 @@ class Stack(nn.Module):
             crossed = block.cross_attention and biases[block.cross_attention.score_bias]
             x_BTD = layer(x_BTD, biases[block.attention.score_bias], encoded_BSD, crossed)
         return x_BTD if self.final_layernorm is None else self.final_layernorm(x_BTD)
+
+
+def check_length(tokens: int, longest: int) -> None:
+    """Raise ValueError for a sequence that a model does not take."""
+    if tokens > longest:
+        raise ValueError(f"{tokens} tokens are more than max_position_embeddings = {longest}")
 
 
 def initialize(module: nn.Module) -> None:

@@ -537,7 +537,9 @@ def test_every_preset_can_start_a_sweep_that_holds_it(name: str) -> None:
     for path, value in preset.values.items():
         section = "" if path.startswith(("training.", "inference.")) else "model."
         opened["/" + f"{section}{path}".replace(".", "/")] = {"values": [value]}
-    (start,) = parsed(opened | {"/start_from": [f"preset:{name}"]}).starts
+    dataset = {"causal_lm": "bytes", "classification": "digits", "seq2seq": "words"}[preset.task]
+    opened |= {"/task": preset.task, "/dataset": dataset, "/start_from": [f"preset:{name}"]}
+    (start,) = parsed(opened).starts
     assert start.chosen == dict(preset.values)
 
 

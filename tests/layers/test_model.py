@@ -38,7 +38,7 @@ def rules(model):
 def test_completion_fills_in_every_default_that_applies(completed):
     model = completed()
     of_a_decoder = {path for path in DECLARATIONS if KINDS["decoder"].has(path)}
-    assert of_a_decoder - set(model) == set(APPLIES) - {"norm.bias", "rescale_before_lm_head"}
+    assert of_a_decoder - set(model) == set(APPLIES) & of_a_decoder - {"norm.bias", "rescale_before_lm_head"}
     assert set(model) <= of_a_decoder
     assert model["attention.num_kv_heads"] == 4
     assert model["attention.attention_head_size"] == 8
@@ -76,7 +76,7 @@ def test_positions_cover_the_longest_of_several_lengths(completed):
         ({"attention.attention_mask_type": "blocksparse"}, "attention.attention_mask_type", "causal"),
         ({"embedding.kind": "PromptTuningEmbedding"}, "embedding.kind", "Embedding"),
         ({"attention.tp_size": 2}, "attention.tp_size", "tensor parallelism"),
-        ({"attention.cross_attention": True}, "attention.cross_attention", "encoder_decoder"),
+        ({"attention.cross_attention": True}, "attention.cross_attention", "encoder_decoder, block, attention"),
         ({"attention.num_buckets": 8}, "attention.num_buckets", "attention.position_embedding_type == 'relative'"),
         ({"attention.max_attention_window_size": 8}, "attention.max_attention_window_size", "sliding_window_causal"),
         ({"tie_embeddings": False, "rescale_before_lm_head": True}, "rescale_before_lm_head", "tie_embeddings == true"),
