@@ -24,6 +24,16 @@ DATASETS: dict[str, dict[str, Any]] = {
     "bytes": {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256}},
     "characters": {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 65}},
     "digits": {"task": "classification", "tokenizer": None, "facts": {"vocabulary_size": 17, "classes": 10}},
+    "words": {
+        "task": "seq2seq",
+        "tokenizer": "char",
+        "facts": {
+            "vocabulary_size": 29,
+            "source_vocabulary_size": 29,
+            "source_length": 20,
+            "target_length": 20,
+        },
+    },
 }
 
 LEFT_OUT = object()
