@@ -11,21 +11,57 @@ from dataclasses import dataclass
 from typing import Any
 
 from layers.base import Parameter, ParameterError, Scalar
+from layers.kinds import KINDS
 from layers.model import APPLIES, DECLARATIONS, broken_rules, complete
+from layers.signature import Signature, signature
 
 LENGTH = 12
+SOURCE_LENGTH = 9
 BATCH_SIZE = 2
 
-FACTS: dict[str, dict[str, Any]] = {"causal_lm": {"vocabulary_size": 29, "sequence_length": LENGTH}}
+_LENGTHS = {"sequence_length": LENGTH, "source_length": SOURCE_LENGTH}
+
+FACTS: dict[str, dict[str, Any]] = {
+    "causal_lm": {"vocabulary_size": 29, **_LENGTHS},
+    "classification": {"vocabulary_size": 29, "classes": 5, **_LENGTHS},
+    "seq2seq": {"vocabulary_size": 29, "source_vocabulary_size": 29, **_LENGTHS},
+    "probe": {"vocabulary_size": 29, **_LENGTHS},
+}
 """What each task's dataset and shapes say."""
 
+_WIDTH: dict[str, Scalar] = {"hidden_size": 32}
+_BLOCK: dict[str, Scalar] = {**_WIDTH, "attention.num_attention_heads": 4}
+_STACK: dict[str, Scalar] = {**_BLOCK, "num_layers": 1}
+
 BASES: dict[str, dict[str, Scalar]] = {
-    "causal_lm": {"num_layers": 1, "hidden_size": 32, "attention.num_attention_heads": 4},
+    "decoder": _STACK,
+    "encoder": _STACK,
+    "encoder_decoder": _STACK,
+    "block": _BLOCK,
+    "attention": _BLOCK,
+    "mlp": _WIDTH,
+    "linear": {"linear.in_features": 32, "linear.out_features": 48},
+    "norm": _WIDTH,
+    "embedding": _WIDTH,
 }
-"""Of each task, the least that a model needs."""
+"""Of each kind of model, the least that it needs."""
+
+WALKED: dict[str, tuple[str, ...]] = {
+    "decoder": ("", "attention", "mlp", "norm", "embedding"),
+    "encoder": ("", "attention"),
+    "encoder_decoder": ("", "attention", "embedding"),
+    "block": ("", "attention"),
+    "attention": ("attention",),
+    "mlp": ("mlp",),
+    "linear": ("linear",),
+    "norm": ("norm",),
+    "embedding": ("embedding",),
+}
+"""The sections whose values are walked in a kind: every layer alone and in a decoder, attention wherever it differs."""
 
 HELPS: dict[tuple[str, Scalar], dict[str, Scalar]] = {
     ("norm.kind", "GroupNorm"): {"norm.num_groups": 4},
+    ("attention.cross_attention", True): {"attention.attention_mask_type": "bidirectional"},
 }
 """What a value needs beside it in so small a model."""
 
@@ -44,6 +80,10 @@ class Combination:
     def completed(self) -> dict[str, Scalar]:
         """The model with its defaults, dtype float32. Raises ParameterError where it is refused at completion."""
         return complete(self.task, self.values, FACTS[self.task])
+
+    def signature(self) -> Signature:
+        """What the completed model takes and gives at the walk's shape."""
+        return signature(self.task, self.completed(), BATCH_SIZE, LENGTH, SOURCE_LENGTH)
 
 
 def combinations() -> list[Combination]:
@@ -67,13 +107,14 @@ def refusal(combination: Combination) -> str | None:
 
 def _all() -> Iterator[Combination]:
     seen: set[frozenset[tuple[str, Scalar]]] = set()
-    for task, base in BASES.items():
-        for changes in _changes():
-            values = {**base, **changes}
+    for kind, base in BASES.items():
+        task = KINDS[kind].task
+        for changes in ({}, *_changes(kind)):
+            values = {**base, "kind": kind, **changes}
             key = frozenset(_completed_or_given(task, values).items())
             if key not in seen:
                 seen.add(key)
-                yield Combination(_id(task, changes), task, values)
+                yield Combination(_id(kind, changes), task, values)
 
 
 def _completed_or_given(task: str, values: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
@@ -84,19 +125,20 @@ def _completed_or_given(task: str, values: Mapping[str, Scalar]) -> Mapping[str,
         return values
 
 
-def _changes() -> Iterator[dict[str, Scalar]]:
+def _changes(model_kind: str) -> Iterator[dict[str, Scalar]]:
     """One enumerated value in one kind of its layer, and what it needs."""
     for path, parameter in DECLARATIONS.items():
-        if path in NOT_WALKED or not enumerated(parameter):
-            continue
         section = path.rpartition(".")[0]
+        walked = section in WALKED[model_kind] and KINDS[model_kind].has(path)
+        if not walked or path in NOT_WALKED or path.endswith(".dtype"):
+            continue
         kinds = DECLARATIONS[f"{section}.kind"].choices if f"{section}.kind" in DECLARATIONS else (None,)
         for value in enumerated(parameter):
             for kind in kinds:
                 changes: dict[str, Scalar] = {} if kind is None else {f"{section}.kind": kind}
                 if path == f"{section}.kind" and kind != value:
                     continue
-                yield from _with_needs({**changes, path: value})
+                yield from _with_needs({**changes, path: value}, {"kind": model_kind})
 
 
 def enumerated(parameter: Parameter) -> tuple[Scalar, ...]:
@@ -104,16 +146,18 @@ def enumerated(parameter: Parameter) -> tuple[Scalar, ...]:
     return (True, False) if parameter.type == "boolean" else parameter.choices
 
 
-def _with_needs(changes: dict[str, Scalar]) -> Iterator[dict[str, Scalar]]:
-    """The changes with what they apply under; nothing where that contradicts them."""
+def _with_needs(changes: dict[str, Scalar], given: Mapping[str, Scalar]) -> Iterator[dict[str, Scalar]]:
+    """The changes with what they apply under; nothing where that contradicts them or what is given."""
     needed = dict(changes)
     for path, value in changes.items():
         needed = {**HELPS.get((path, value), {}), **needed}
         condition = APPLIES.get(path)
-        if condition is not None and needed.setdefault(condition.path, condition.values[0]) not in condition.values:
-            return
+        if condition is not None and {**needed, **given}.get(condition.path) not in condition.values:
+            if condition.path in {**changes, **given}:
+                return
+            needed[condition.path] = condition.values[0]
     yield needed
 
 
-def _id(task: str, changes: Mapping[str, Scalar]) -> str:
-    return f"{task}/" + ",".join(f"{path}={value}" for path, value in changes.items())
+def _id(kind: str, changes: Mapping[str, Scalar]) -> str:
+    return f"{kind}/" + (",".join(f"{path}={value}" for path, value in changes.items()) or "base")
