@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.processes import machine
 from layers import model as models
 from layers.opset import OpsetError
-from tests.layers.combinations import BATCH_SIZE, FACTS, LENGTH, Combination, combinations
+from tests.layers.combinations import Combination, combinations, drawn, lively
 from workers import parity
 from workers.child import Child, ChildError
 
@@ -56,7 +56,7 @@ class Walker:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             try:
-                tokens, expected = _exported(model, folder / "model.onnx", capabilities["opset"])
+                inputs, expected = _exported(combination, model, folder / "model.onnx", capabilities["opset"])
                 built = self._ask(
                     "build",
                     onnx=str(folder / "model.onnx"),
@@ -67,7 +67,7 @@ class Walker:
                 if self.capabilities["build_only"]:
                     return {**result, "outcome": "built"}
                 self._ask("load", engine=str(folder / "model.engine"))
-                np.savez(folder / "in.npz", tokens=tokens)
+                np.savez(folder / "in.npz", **inputs)
                 self._ask("run", inputs=str(folder / "in.npz"), outputs=str(folder / "out.npz"))
                 self._ask("close")
             except OpsetError as error:
@@ -76,7 +76,7 @@ class Walker:
                 self._child.request("close", timeout_seconds=60)
                 return {**result, "outcome": "failed", "reason": f"{error.kind}: {error.message}"}
             with np.load(folder / "out.npz") as outputs:
-                found = parity.compare(outputs["logits"], expected)
+                found = parity.compare(outputs[combination.signature().outputs[0].name], expected)
         right = found.error <= TOLERANCES[precision]
         return {**result, "outcome": "right" if right else "wrong", "error": found.error, "worst": found.worst}
 
@@ -84,25 +84,23 @@ class Walker:
         return self._child.request(verb, {"runtime": self._runtime, **arguments}, timeout_seconds=BUILD_SECONDS)
 
 
-def _exported(model: dict[str, Any], path: Path, opset: int) -> tuple[np.ndarray, np.ndarray]:
-    """Write the graph of a lively module; the tokens to run it on and PyTorch's logits in float32."""
+def _exported(
+    combination: Combination, model: dict[str, Any], path: Path, opset: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Write the graph of a lively module; the inputs to run it on and PyTorch's output in float32."""
     import torch
 
     from layers.export import cast_copy, export
-    from layers.modules.model import build
 
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    module = build(model).eval()
+    module, signature = lively(model), combination.signature()
+    inputs = tuple(drawn(spec) for spec in signature.inputs)
     with torch.no_grad():
-        for parameter in module.parameters():
-            # Large enough that attention and every activation matter.
-            parameter.normal_(std=0.15).add_(1.0 if parameter.dim() == 1 else 0.0)
-        vocabulary = FACTS["causal_lm"]["vocabulary_size"]
-        tokens = torch.randint(0, vocabulary, (BATCH_SIZE, LENGTH), dtype=torch.int32)
-        expected = module(tokens).float().numpy()
-    export(cast_copy(module, model["dtype"]), (tokens,), path, opset=opset, input_names=("tokens",))
-    return tokens.numpy(), expected
+        expected = module(*inputs).float().numpy()
+    names = [spec.name for spec in signature.inputs]
+    outputs = [spec.name for spec in signature.outputs]
+    export(cast_copy(module, model["dtype"]), inputs, path, opset=opset, input_names=names, output_names=outputs)
+    return {name: value.numpy() for name, value in zip(names, inputs, strict=True)}, expected
 
 
 _walker: Walker | None = None

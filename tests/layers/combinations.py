@@ -10,10 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from layers.base import Parameter, ParameterError, Scalar
 from layers.kinds import KINDS
 from layers.model import APPLIES, DECLARATIONS, broken_rules, complete
-from layers.signature import Signature, signature
+from layers.modules.model import build
+from layers.signature import Signature, TensorSpec, signature
 
 LENGTH = 12
 SOURCE_LENGTH = 9
@@ -161,3 +165,26 @@ def _with_needs(changes: dict[str, Scalar], given: Mapping[str, Scalar]) -> Iter
 
 def _id(kind: str, changes: Mapping[str, Scalar]) -> str:
     return f"{kind}/" + (",".join(f"{path}={value}" for path, value in changes.items()) or "base")
+
+
+def lively(model: Mapping[str, Scalar]) -> nn.Module:
+    """A module whose weights are so large that every part of it matters."""
+    torch.manual_seed(0)
+    module = build(model).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.15).add_(1.0 if parameter.dim() == 1 else 0.0)
+    return module
+
+
+def drawn(spec: TensorSpec) -> Tensor:
+    """An input that a signature asks for: tokens of the vocabulary, masks that hide some, ordinary numbers."""
+    generator = torch.Generator().manual_seed(1)
+    if spec.dtype == "float32":
+        return torch.randn(spec.shape, generator=generator)
+    if spec.name in ("token_mask", "source_mask"):
+        return (torch.arange(spec.shape[-1]) < spec.shape[-1] - 3).int().expand(spec.shape).contiguous()
+    if spec.name == "attention_mask":
+        seen = torch.randint(0, 2, spec.shape, generator=generator, dtype=torch.int32)
+        return seen | torch.eye(spec.shape[-2], spec.shape[-1], dtype=torch.int32)
+    return torch.randint(0, 29, spec.shape, generator=generator, dtype=torch.int32)

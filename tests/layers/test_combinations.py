@@ -15,13 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from layers.base import ParameterError, Scalar
+from layers.base import ParameterError
 from layers.export import export
 from layers.kinds import KINDS
 from layers.model import DECLARATIONS, complete
-from layers.modules.model import build
 from layers.signature import TensorSpec
-from tests.layers.combinations import FACTS, Combination, combinations, enumerated, refusals
+from tests.layers.combinations import FACTS, Combination, combinations, drawn, enumerated, lively, refusals
 
 ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 
@@ -49,29 +48,6 @@ class Several(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         return tuple(module(*inputs) for module in self.several)
-
-
-def lively(model: dict[str, Scalar]) -> nn.Module:
-    """A module whose weights are so large that every part of it matters."""
-    torch.manual_seed(0)
-    module = build(model).eval()
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(std=0.15).add_(1.0 if parameter.dim() == 1 else 0.0)
-    return module
-
-
-def drawn(spec: TensorSpec) -> Tensor:
-    """An input that a signature asks for: tokens of the vocabulary, masks that hide some, ordinary numbers."""
-    generator = torch.Generator().manual_seed(1)
-    if spec.dtype == "float32":
-        return torch.randn(spec.shape, generator=generator)
-    if spec.name in ("token_mask", "source_mask"):
-        return (torch.arange(spec.shape[-1]) < spec.shape[-1] - 3).int().expand(spec.shape).contiguous()
-    if spec.name == "attention_mask":
-        seen = torch.randint(0, 2, spec.shape, generator=generator, dtype=torch.int32)
-        return seen | torch.eye(spec.shape[-2], spec.shape[-1], dtype=torch.int32)
-    return torch.randint(0, 29, spec.shape, generator=generator, dtype=torch.int32)
 
 
 def parity_errors(group: Sequence[Combination], folder: Path) -> dict[str, float]:
@@ -120,6 +96,7 @@ def test_every_layer_alone_is_the_same_function_in_onnx_runtime(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_combination_is_the_same_function_in_onnx_runtime(tmp_path):
     """Each in a graph of its own, as a trial exports it."""
     walked = combinations()
@@ -144,7 +121,7 @@ def test_every_kind_of_model_is_walked():
 
 
 def test_what_is_not_built_is_refused_with_a_reason():
-    reasons = dict((each.id, reason) for each, reason in refusals())
+    reasons = {each.id: reason for each, reason in refusals()}
     assert reasons
     assert all(len(reason) > 20 for reason in reasons.values())
 
