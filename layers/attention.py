@@ -133,6 +133,7 @@ PARAMETERS: dict[str, Parameter] = {
             "longest that is trained or measured"
         ),
         source="TensorRT-LLM layers",
+        search={"values": [512, 1024, 2048, 4096]},
     ),
     "rotary_embedding_base": Parameter(
         type="number",

@@ -14,7 +14,12 @@ KINDS = ("Embedding",)
 
 PARAMETERS: dict[str, Parameter] = {
     "kind": Parameter(
-        type="string", choices=KINDS, default="Embedding", meaning="which embedding", source="TensorRT-LLM layers"
+        type="string",
+        choices=KINDS,
+        default="Embedding",
+        meaning="which embedding",
+        source="TensorRT-LLM layers",
+        search={"values": list(KINDS)},
     ),
     "num_embeddings": Parameter(
         type="integer",
@@ -26,6 +31,7 @@ PARAMETERS: dict[str, Parameter] = {
             "size. More (a multiple of 64, say) pads it"
         ),
         source="padding to a multiple of 64: Anthony et al. 2024, arXiv 2401.14489",
+        search={"values": [512, 1024, 8192, 32_768, 65_536]},
     ),
     "source_num_embeddings": Parameter(
         type="integer",
@@ -34,6 +40,7 @@ PARAMETERS: dict[str, Parameter] = {
         default=None,
         meaning="rows of an encoder_decoder's table of source tokens; left out: the size of the source's vocabulary",
         source="padding to a multiple of 64: Anthony et al. 2024, arXiv 2401.14489",
+        search={"values": [512, 1024, 8192, 32_768, 65_536]},
     ),
     "embedding_dim": Parameter(
         type="integer",

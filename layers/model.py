@@ -126,6 +126,7 @@ PARAMETERS: dict[str, Parameter] = {
         default=None,
         meaning="classes that an encoder tells apart; left out: the dataset's",
         source="the dataset",
+        search={"values": [2, 10, 100, 1000]},
     ),
     "dtype": Parameter(
         type="string",

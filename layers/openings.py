@@ -1,4 +1,7 @@
-"""One parameter of a sweep document: a value, {values}, {min, max, step?, log?} or {derived}, perhaps with `when`."""
+"""One parameter of a sweep document: a value, {values}, {min, max, step?, log?} or {derived}, perhaps with `when`.
+
+`default_space` stands for the range that the declaration recommends.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from layers.expressions import Expression, ExpressionError, Kind, parse
 from layers.problems import Problem, Problems, below, did_you_mean, shown
 
 FIELDS = ("value", "values", "min", "max", "step", "log", "derived", "when")
+DEFAULT_SPACE = "default_space"
+"""In place of a parameter or of its values: search what the declaration recommends."""
 MAX_VALUES = 10_000
 MAX_GRID = 10**9
 """Points of one stepped range: finer than that, it is continuous."""
@@ -135,6 +140,8 @@ class Entry:
     when: Expression | None = None
     written: Any = None
     """As the normalized document writes it, expressions apart."""
+    default_space: bool = False
+    """Its range is the declaration's: it is absent where it does not apply."""
 
     def with_expressions(self, when: Expression | None, derived: Expression | None) -> Entry:
         """The same entry with these expressions."""
@@ -166,6 +173,8 @@ class ParameterReader:
 
     def read(self, name: str, pointer: str, declared: Parameter, written: Any) -> Entry | None:
         """The entry that `written` means, or None with the problems noted."""
+        if written == DEFAULT_SPACE and DEFAULT_SPACE not in declared.choices:
+            return self._read_fields(name, pointer, declared, {"values": DEFAULT_SPACE})
         if isinstance(written, Mapping):
             return self._read_fields(name, pointer, declared, written)
         if isinstance(written, list):
@@ -200,6 +209,12 @@ class ParameterReader:
 
     def _read_fields(self, name: str, pointer: str, declared: Parameter, written: Mapping[Any, Any]) -> Entry | None:
         before = len(self._problems)
+        default_space = written.get("values") == DEFAULT_SPACE
+        if default_space:
+            if declared.search is None:
+                self._problems.add(pointer, f"{name} has no {DEFAULT_SPACE}", "list the values to search")
+                return None
+            written = {key: value for key, value in written.items() if key != "values"} | dict(declared.search)
         for key in written:
             if key not in FIELDS:
                 self._problems.add(
@@ -220,7 +235,9 @@ class ParameterReader:
             "min and max": self._read_range,
         }
         entry = read[given[0]](name, pointer, declared, written, when)
-        return entry if len(self._problems) == before else None
+        if entry is None or len(self._problems) > before:
+            return None
+        return replace(entry, default_space=default_space)
 
     def _read_value(
         self, name: str, pointer: str, declared: Parameter, written: Mapping[Any, Any], when: Expression | None

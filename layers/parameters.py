@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from layers.base import REQUIRED
 from layers.checking import check_types
-from layers.expressions import Expression, ExpressionError
+from layers.expressions import Expression, ExpressionError, parse
 from layers.kinds import KINDS, kinds_of
-from layers.model import DECLARATIONS
+from layers.model import APPLIES, DECLARATIONS
 from layers.names import (
     DECLARED,
     POSITION_TYPE,
@@ -144,11 +144,24 @@ class SectionReader:
         completed: dict[str, Entry] = {}
         # In the order of the declarations, not of the document: databases do not keep the order of keys.
         for name in filter(self._entries.__contains__, DECLARED):
-            entry = self._entries[name]
+            entry = self._where_it_applies(self._entries[name])
             when = self._expression(entry, "when", entry.when)
             derived = self._expression(entry, "derived", entry.derived)
             completed[name] = entry.with_expressions(when, derived)
         return completed
+
+    def _where_it_applies(self, entry: Entry) -> Entry:
+        """A default space is absent at the points where its parameter does not apply."""
+        condition = APPLIES.get(entry.name)
+        if not entry.default_space or condition is None:
+            return entry
+        other = self._entries.get(condition.path)
+        fixed = other is None or (other.value is not None and other.when is None)
+        text = str(condition)
+        if fixed or (entry.when is not None and entry.when.text.startswith(text)):
+            return entry
+        joined = text if entry.when is None else f"{text} and ({entry.when.text})"
+        return entry.with_expressions(parse(joined, kind="when"), entry.derived)
 
     def _expression(self, entry: Entry, field: str, expression: Expression | None) -> Expression | None:
         if expression is None:

@@ -31,6 +31,7 @@ TRAINING: dict[str, Parameter] = {
         default=None,
         meaning="tokens to train on, in place of steps; rounded up to whole steps",
         source="about 20 a parameter: Hoffmann et al. 2022, arXiv 2203.15556",
+        search={"min": 100_000, "max": 10_000_000, "log": True},
     ),
     "seconds": Parameter(
         type="number",
@@ -38,6 +39,7 @@ TRAINING: dict[str, Parameter] = {
         maximum=31_536_000,
         default=None,
         meaning="time to train, in place of steps; the result then depends on the machine",
+        search={"values": [10, 30, 60]},
     ),
     "batch_size": Parameter(
         type="integer",
@@ -54,6 +56,7 @@ TRAINING: dict[str, Parameter] = {
         maximum=1_048_576,
         default=None,
         meaning="tokens of a training sequence; left out: inference.sequence_length",
+        search={"values": [64, 128, 256]},
     ),
     "source_length": Parameter(
         type="integer",
@@ -61,6 +64,7 @@ TRAINING: dict[str, Parameter] = {
         maximum=1_048_576,
         default=None,
         meaning="tokens of a training source (seq2seq); left out: inference.source_length",
+        search={"values": [16, 32, 64]},
     ),
     "learning_rate": Parameter(
         type="number",
@@ -78,6 +82,7 @@ TRAINING: dict[str, Parameter] = {
         default=None,
         meaning="learning rate at the end of the cosine; left out: a tenth of learning_rate",
         source="Hoffmann et al. 2022, arXiv 2203.15556; " + NANOGPT,
+        search={"min": 1e-6, "max": 1e-4, "log": True},
     ),
     "warmup_steps": Parameter(
         type="integer",
@@ -131,9 +136,15 @@ TRAINING: dict[str, Parameter] = {
         default=1.0,
         meaning="highest norm of the gradient; 0: not clipped",
         source=NANOGPT,
+        search={"values": [0.0, 0.5, 1.0]},
     ),
     "eval_every": Parameter(
-        type="integer", minimum=1, maximum=10_000_000, default=100, meaning="steps between validation losses"
+        type="integer",
+        minimum=1,
+        maximum=10_000_000,
+        default=100,
+        meaning="steps between validation losses",
+        search={"values": [50, 100, 200]},
     ),
     "patience": Parameter(
         type="integer",
@@ -142,9 +153,15 @@ TRAINING: dict[str, Parameter] = {
         default=0,
         meaning="validation losses without a new best after which training stops early; 0: never",
         source="Prechelt 1998, Early Stopping",
+        search={"values": [0, 3, 5]},
     ),
     "seed": Parameter(
-        type="integer", minimum=0, maximum=2**31 - 1, default=0, meaning="of initial weights, batches and dropout"
+        type="integer",
+        minimum=0,
+        maximum=2**31 - 1,
+        default=0,
+        meaning="of initial weights, batches and dropout",
+        search={"values": [0, 1, 2]},
     ),
 }
 
@@ -181,6 +198,7 @@ INFERENCE: dict[str, Parameter] = {
         default=None,
         meaning="scratch memory that TensorRT's kernels may use; left out: all of the device's",
         source="TensorRT, MemoryPoolType.WORKSPACE",
+        search={"values": [256, 1024, 4096]},
     ),
     "source_length": Parameter(
         type="integer",
@@ -191,6 +209,7 @@ INFERENCE: dict[str, Parameter] = {
             "tokens of a measured source (seq2seq, and probes with cross attention); left out: the dataset's longest, "
             "else sequence_length"
         ),
+        search={"values": [16, 32, 64]},
     ),
 }
 

@@ -13,7 +13,7 @@ from layers.model import DECLARATIONS
 from layers.names import DECLARED
 from layers.presets import PRESETS
 from layers.space import DocumentError, Problem, flatten, parse_document, read_document
-from tests.layers.sweep_documents import DATASETS, GOOD, LEFT_OUT, changed, parsed, problems
+from tests.layers.sweep_documents import DATASETS, GOOD, LEFT_OUT, changed, parsed, problems, surveyed
 
 FULL: dict[str, Any] = {
     "name": "shakespeare-small",
@@ -138,16 +138,39 @@ def test_dotted_and_nested_names_are_the_same() -> None:
     assert parsed({"/model": dotted}).normalized["model"]["attention"] == {"num_attention_heads": {"values": [2, 4]}}
 
 
-@pytest.mark.parametrize("name", DECLARED)
-def test_every_declared_parameter_can_be_searched(name: str) -> None:
-    """The declarations' own search defaults are valid in a document."""
-    search = DECLARED[name].search
-    if search is None:
-        return
+@pytest.mark.parametrize("name", [name for name in DECLARED if name != "kind"])
+def test_every_declared_parameter_has_a_search_default_that_can_be_used_as_it_is(name: str) -> None:
+    """`kind` alone has none: which there are depends on the task."""
     pointer = name if name.startswith(("training.", "inference.")) else f"model.{name}"
-    document = changed({f"/{pointer.replace('.', '/')}": dict(search)})
-    opening = next(parameter for parameter in read(document).space.open if parameter.name == name)
-    assert opening.size is None or opening.size > 1
+    sweep = read(changed({f"/{pointer.replace('.', '/')}": "default_space"}))
+    opening = next(parameter for parameter in sweep.space.open if parameter.name == name)
+    choices = DECLARED[name].choices
+    assert opening.size is None or opening.size > 1 or len(choices) == 1
+    assert read(sweep.normalized).normalized == sweep.normalized
+
+
+def test_a_default_space_is_absent_where_its_parameter_does_not_apply() -> None:
+    changes = {"/model/norm/kind": "default_space", "/model/norm/num_groups": "default_space"}
+    sweep, survey = surveyed(changes)
+    assert sweep.normalized["model"]["norm"]["num_groups"]["when"] == "norm.kind in ['RmsNorm', 'GroupNorm']"
+    assert survey.feasible_share > 0
+    chosen = [point for point in sweep.space.enumerate() if point["norm.kind"] == "LayerNorm"]
+    assert chosen
+    assert all("norm.num_groups" not in point for point in chosen)
+
+
+def test_a_default_space_takes_a_condition() -> None:
+    space = {"values": "default_space", "when": "num_layers > 2"}
+    sweep = parsed({"/model/mlp/hidden_act": space})
+    assert sweep.normalized["model"]["mlp"]["hidden_act"] == {
+        "values": ["gelu", "silu", "relu"],
+        "when": "num_layers > 2",
+    }
+
+
+def test_a_parameter_without_a_default_space_says_so() -> None:
+    (problem,) = problems({"/model/kind": "default_space"})
+    assert (problem.pointer, "no default_space" in problem.detail) == ("/model/kind", True)
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
