@@ -162,6 +162,11 @@ class Sweep:
         }
         return self._client.transport.json("GET", self._path("/recommendation"), params=params)
 
+    def report(self, format: str = "html") -> str:  # noqa: A002 - the API's own word
+        """The whole story as a text: "html" that stands alone, "markdown", or "json"."""
+        params = {"format": format}
+        return self._client.transport.request("GET", self._path("/report"), params=params).text
+
     def confirm(self, *, seeds: int = 3, candidates: int = 3, trials: Sequence[int] = ()) -> Confirmation:
         """Train the best trials again with further seeds, and score them on the test part that no sweep has seen.
 

@@ -75,24 +75,25 @@ def static_response(name: str, if_none_match: str) -> Response | None:
 def render(template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
     """A page or a fragment of one. Everything that is put in is escaped."""
     return HTMLResponse(
-        _environment().get_template(template).render(**context), status_code=status, headers=dict(HEADERS)
+        environment().get_template(template).render(**context), status_code=status, headers=dict(HEADERS)
     )
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates, with what all of them may use."""
+    made = Environment(
         loader=FileSystemLoader(WEB / "templates"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names: dict[str, Any] = environment.globals
+    names: dict[str, Any] = made.globals
     names |= {"static": _static_url, "version": __version__, "fmt": formatting}
-    filters: dict[str, Any] = environment.filters
+    filters: dict[str, Any] = made.filters
     filters["prose"] = _prose
-    return environment
+    return made
 
 
 def _prose(text: str) -> Markup:

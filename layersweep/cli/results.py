@@ -126,6 +126,30 @@ def confirm(
         out.print(Text(f"Watch it: layersweep sweep watch {confirmation['id']}", style="dim"))
 
 
+def report(
+    sweep: SweepName,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write it here: *.html, *.md or *.json say the format.")
+    ] = None,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """The whole story of a sweep for somebody who was not there: what to take, why, how sure, and how to redo it."""
+    formats = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json"}
+    chosen = "markdown" if out_file is None else formats.get(out_file.suffix.lower())
+    if chosen is None:
+        raise InvalidUsage(f"{out_file}: end its name in .html, .md or .json")
+    with connect(server) as client:
+        text = find_sweep(client, sweep).report(chosen)
+    if out_file is None:
+        print(text, end="")
+        return
+    try:
+        out_file.write_text(text)
+    except OSError as problem:
+        raise InvalidUsage(f"{out_file} cannot be written: {problem.strerror}") from problem
+    out.print(Text(f"Wrote {out_file}."))
+
+
 @trials.command("download")
 def download(
     trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Id of a trial.")],

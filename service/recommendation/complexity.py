@@ -20,6 +20,7 @@ def complexity(
     chosen: Candidate,
     configuration: Mapping[str, Any],
     complete: Sequence[tuple[Candidate, bool]],
+    objectives: Sequence[str],
     training_tokens: int | None,
     smaller: SmallerTrial | None,
 ) -> Complexity:
@@ -35,6 +36,8 @@ def complexity(
             parameter_count=each.value("parameter_count"),
             generalization_gap=each.value(GAP),
             validation_loss=each.value(LOSS),
+            objectives={name: value for name in objectives if math.isfinite(value := each.value(name))},
+            feasible=each.keeps_constraints,
             on_front=on_front,
         )
         for each, on_front in complete

@@ -108,7 +108,7 @@ def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Re
             ),
             constraints=slacks(list(sweep.document.get("constraints", [])), setting, found.row),
             complexity=complexity.complexity(
-                chosen, trial.configuration, complete, data.training_tokens(dataset), smaller
+                chosen, trial.configuration, complete, list(goals), data.training_tokens(dataset), smaller
             ),
             literature=literature(chosen, trial.configuration, starts, goals, found.row),
             compatibility=compatibility(trial.configuration, sweep.target_key, _registered(session)),

@@ -82,7 +82,9 @@ class ComplexityPoint(Schema):
     parameter_count: float
     generalization_gap: float
     validation_loss: float
+    objectives: dict[str, float]
     on_front: bool
+    feasible: bool
 
 
 class Complexity(Schema):

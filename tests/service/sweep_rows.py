@@ -6,6 +6,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from layers import model as models
+from layers.training import complete_inference, complete_training
 from service.db import now
 from service.ids import new_id
 from service.models import Attempt, Measurement, Report, Sweep, Trial, TrialMetric, Worker
@@ -161,3 +163,16 @@ def add_attempt(session: Session, trial: Trial, worker: Worker, **changes: Any) 
 def add_measurement(session: Session, trial: Trial, name: str, data: dict[str, Any]) -> None:
     session.add(Measurement(trial_id=trial.id, name=name, attempt=1, data=data))
     session.flush()
+
+
+def complete_configuration(num_layers: int) -> dict[str, Any]:
+    """What a worker executes, with every default filled in."""
+    inference = complete_inference({"batch_size": 8, "sequence_length": 64})
+    model = {"num_layers": num_layers, "hidden_size": 64, "attention.num_attention_heads": 4}
+    facts = {"vocabulary_size": 64, "sequence_length": 64}
+    return {
+        "task": "causal_lm",
+        "model": models.complete("causal_lm", model, facts),
+        "training": complete_training({"steps": 200}, inference),
+        "inference": inference,
+    }

@@ -5,26 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layers import model as models
-from layers.training import complete_inference, complete_training
 from service.ids import new_id
 from service.models import Dataset, Sweep
-from tests.service.sweep_rows import TARGET, add_measurement, add_sweep, add_trial, add_worker, rank
+from tests.service.sweep_rows import (
+    TARGET,
+    add_measurement,
+    add_sweep,
+    add_trial,
+    add_worker,
+    complete_configuration,
+    rank,
+)
 
 QUALITIES = ((1.0, 5.0), (2.0, 4.0), (1.5, 6.0), (4.0, 1.0), (2.0, 4.0))
 """Latency and loss by trial number: rank 1 is 0, 1, 3, 4; rank 2 is 2."""
-
-
-def configuration(num_layers: int) -> dict:
-    inference = complete_inference({"batch_size": 8, "sequence_length": 64})
-    model = {"num_layers": num_layers, "hidden_size": 64, "attention.num_attention_heads": 4}
-    facts = {"vocabulary_size": 64, "sequence_length": 64}
-    return {
-        "task": "causal_lm",
-        "model": models.complete("causal_lm", model, facts),
-        "training": complete_training({"steps": 200}, inference),
-        "inference": inference,
-    }
 
 
 def losses(values) -> dict:
@@ -40,11 +34,8 @@ def sweep(client, services) -> str:
             metrics = {"latency_ms_p50": latency, "validation_loss": loss, "parameter_count": 1000.0 - number}
             metrics["generalization_gap"] = 0.1 * number
             violations = {"latency_ms_p50 <= 5": latency - 5, "validation_loss <= 7": loss - 7}
-            trials.append(
-                add_trial(
-                    session, sweep, number, metrics, violations=violations, configuration=configuration(number + 1)
-                )
-            )
+            known = {"violations": violations, "configuration": complete_configuration(number + 1)}
+            trials.append(add_trial(session, sweep, number, metrics, **known))
             add_measurement(session, trials[-1], "latency_first", {"latency_ms_p50": latency * 1.02})
             add_measurement(session, trials[-1], "loss_blocks", losses(np.linspace(loss - 0.1, loss + 0.1, 9)))
         broken = {"latency_ms_p50 <= 5": 1.0, "validation_loss <= 7": -6.9}
@@ -153,7 +144,7 @@ def test_a_smaller_trial_that_is_as_good_takes_its_place_and_says_why(client, se
             # The paired differences average `extra`, with a standard error of about 0.005.
             blocks = hardness + extra + (0.02 * (-1.0) ** np.arange(20) if number else 0.0)
             metrics = {"latency_ms_p50": 1.0, "validation_loss": float(blocks.mean()), "parameter_count": size}
-            trials.append(add_trial(session, sweep, number, metrics, configuration=configuration(2)))
+            trials.append(add_trial(session, sweep, number, metrics, configuration=complete_configuration(2)))
             add_measurement(session, trials[-1], "loss_blocks", losses(blocks.tolist()))
         rank(session, sweep, trials)
         return sweep.id

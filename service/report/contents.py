@@ -1,0 +1,98 @@
+"""The whole story of a sweep, gathered in one read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from layersweep import __version__
+from service import leaderboards, sweeps
+from service.confirmation import results, runs
+from service.db import now
+from service.errors import NotFound
+from service.models import Attempt, Dataset, Measurement, Sweep, Trial, Worker
+from service.recommendation.recommend import detailed
+from service.recommendation.schemas import RecommendationDetail
+from service.recommendation.wishes import Wishes
+from service.report.schemas import Report, ReportedDataset, Reproduction
+
+MAX_FRONT = 50
+"""Rows of the front that a report lists."""
+
+
+def gather(session: Session, sweep_id: str, wishes: Wishes) -> Report:
+    """Raises NotFound, and Unprocessable where no trial is within the wishes."""
+    row = sweeps.get(session, sweep_id)
+    dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None
+    confirmation = runs.newest(session, row.id)
+    confirmed = None if confirmation is None else results.to_schema(session, confirmation)
+    try:
+        recommendation = detailed(session, row, wishes)
+    except NotFound:
+        recommendation = None
+    front = session.scalars(
+        sa.select(Trial).where(Trial.sweep_id == row.id, Trial.pareto_rank == 1).order_by(Trial.number)
+    ).all()
+    return Report(
+        title=row.name,
+        made_at=now(session),
+        sweep=sweeps.detail(session, row),
+        dataset=None if dataset is None else ReportedDataset.model_validate(dataset),
+        states={state: int(count) for state, count in row.counts.items() if count},
+        front=_by_first_objective(front, row)[:MAX_FRONT],
+        recommendation=recommendation,
+        confirmation=confirmed,
+        reproduction=_reproduction(
+            session, row, dataset, recommendation, [] if confirmation is None else confirmation.seeds
+        ),
+    )
+
+
+def _by_first_objective(front: Sequence[Trial], sweep: Sweep) -> list[leaderboards.schemas.LeaderboardRow]:
+    first = sweep.objectives[0]
+    sign = 1 if first["goal"] == "minimize" else -1
+    ordered = sorted(front, key=lambda trial: (sign * trial.metrics.get(first["metric"], 0.0), trial.number))
+    return [leaderboards.to_row(trial) for trial in ordered]
+
+
+def _reproduction(
+    session: Session,
+    sweep: Sweep,
+    dataset: Dataset | None,
+    recommendation: RecommendationDetail | None,
+    confirmation_seeds: list[int],
+) -> Reproduction:
+    environment: dict[str, object] = {}
+    versions: dict[str, object] = {}
+    if recommendation is not None:
+        trial = session.get_one(Trial, recommendation.trial.trial)
+        environment = (
+            session.scalar(
+                sa.select(Measurement.data).where(Measurement.trial_id == trial.id, Measurement.name == "environment")
+            )
+            or {}
+        )
+        source = trial.reused_from or trial.id
+        worker = session.scalar(
+            sa.select(Worker)
+            .join(Attempt, Attempt.worker_id == Worker.id)
+            .where(Attempt.trial_id == source)
+            .order_by(Attempt.attempt.desc())
+            .limit(1)
+        )
+        versions = {} if worker is None else dict(worker.versions)
+    seed = Trial.configuration[("training", "seed")].as_integer()
+    seeds = session.scalars(sa.select(seed).where(Trial.sweep_id == sweep.id).distinct()).all()
+    return Reproduction(
+        layersweep=__version__,
+        target=sweep.target_key,
+        environment=environment,
+        worker_versions=versions,
+        search_seed=int(sweep.document.get("search", {}).get("seed", 0)),
+        training_seeds=sorted(each for each in seeds if each is not None),
+        confirmation_seeds=confirmation_seeds,
+        dataset_sha256=None if dataset is None else dataset.sha256,
+        document=sweep.document,
+    )

@@ -1,0 +1,149 @@
+"""The report's drawings, as positions: the template writes them down as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from layers.metrics import Goal
+from service import charts
+from service.axes import Axis
+from service.charts import Scatter
+from service.report.schemas import Report
+
+WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 760, 150, 24, 34, 12, 46
+
+
+@dataclass(frozen=True, slots=True)
+class Whisker:
+    """One candidate: its interval, its mean, its runs, and what the sweep had promised; positions across."""
+
+    label: str
+    y: float
+    low: float
+    high: float
+    mean: float
+    runs: list[float]
+    chosen_by: float | None
+    recommended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Whiskers:
+    """The candidates' test losses, one below the other."""
+
+    frame: charts.Frame
+    rows: list[Whisker]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A loss against others, of 1,000 units."""
+
+    name: str
+    loss: float
+    width: float
+    own: bool
+
+
+def trade_off(report: Report) -> Scatter | None:
+    """The front by the first two objectives; against the parameter count where there is one objective."""
+    metrics = [objective.metric for objective in report.sweep.objectives]
+    x, y = (metrics[0], metrics[1]) if len(metrics) > 1 else ("parameter_count", metrics[0])
+    recommended = None if report.recommendation is None else report.recommendation.trial.trial
+    goals: dict[str, Goal] = {objective.metric: objective.goal for objective in report.sweep.objectives}
+    points = [
+        charts.Point(row.trial, row.number, row.metrics[x], row.metrics[y], True, True, row.trial == recommended)
+        for row in report.front
+        if x in row.metrics and y in row.metrics
+    ]
+    rest = _off_the_front(report, x, y, {point.trial for point in points})
+    return charts.scatter([*rest, *points], x, y, goals)
+
+
+def gap_by_size(report: Report) -> Scatter | None:
+    """The generalization gap of every complete trial by its parameter count."""
+    if report.recommendation is None:
+        return None
+    recommended = report.recommendation.trial.trial
+    points = [
+        charts.Point(
+            point.trial,
+            point.number,
+            point.parameter_count,
+            point.generalization_gap,
+            point.on_front,
+            True,
+            point.trial == recommended,
+        )
+        for point in report.recommendation.evidence.complexity.points
+    ]
+    return charts.scatter(points, "parameter_count", "generalization_gap", {})
+
+
+def whiskers(report: Report) -> Whiskers | None:
+    """What the confirmation says of each candidate's test loss; None without one."""
+    if report.confirmation is None:
+        return None
+    shown = [each for each in report.confirmation.candidates if each.test is not None and each.test.expected]
+    if not shown:
+        return None
+    values: list[float] = []
+    for each in shown:
+        assert each.test is not None
+        assert each.test.expected is not None
+        values += [each.test.expected.low, each.test.expected.high, *_tests(each.runs)]
+        values += [each.trial.metrics["validation_loss"]] if "validation_loss" in each.trial.metrics else []
+    height = TOP + ROW * len(shown) + BOTTOM
+    axis = Axis.over("loss", values, LEFT, WIDTH - RIGHT, log=False)
+    frame = charts.Frame(axis, Axis("candidates", 0, 1, False, height - BOTTOM, TOP), WIDTH, height)
+    rows: list[Whisker] = []
+    for index, each in enumerate(shown):
+        assert each.test is not None
+        assert each.test.expected is not None
+        chosen_by = each.trial.metrics.get("validation_loss")
+        rows.append(
+            Whisker(
+                label=f"trial {each.trial.number}",
+                y=TOP + ROW * (index + 0.5),
+                low=axis.at(each.test.expected.low),
+                high=axis.at(each.test.expected.high),
+                mean=axis.at(each.test.mean),
+                runs=[axis.at(loss) for loss in _tests(each.runs)],
+                chosen_by=None if chosen_by is None else axis.at(chosen_by),
+                recommended=each.recommended,
+            )
+        )
+    return Whiskers(frame, rows)
+
+
+def baselines(report: Report) -> list[Bar]:
+    """The simple models' validation losses, and the recommended trial's."""
+    if report.dataset is None:
+        return []
+    losses: Mapping[str, float] = report.dataset.profile.get("baselines_nats") or {}
+    bars = [(name, float(loss), False) for name, loss in losses.items()]
+    own = None if report.recommendation is None else report.recommendation.trial.metrics.get("validation_loss")
+    if own is not None:
+        bars.append(("recommended trial", own, True))
+    highest = max((loss for _, loss, _ in bars), default=1.0) or 1.0
+    return [Bar(name, loss, round(1000 * loss / highest, 1), is_own) for name, loss, is_own in bars]
+
+
+def _off_the_front(report: Report, x: str, y: str, front: set[str]) -> list[charts.Point]:
+    """Complete trials whose values of both metrics the evidence has: size, gap and validation loss."""
+    if report.recommendation is None:
+        return []
+    points: list[charts.Point] = []
+    for point in report.recommendation.evidence.complexity.points:
+        if point.trial not in front and point.objectives.keys() >= {x, y}:
+            points.append(
+                charts.Point(
+                    point.trial, point.number, point.objectives[x], point.objectives[y], False, point.feasible, False
+                )
+            )
+    return points
+
+
+def _tests(runs: Sequence[object]) -> list[float]:
+    return [loss for run in runs if (loss := getattr(run, "test_loss", None)) is not None]

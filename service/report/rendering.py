@@ -1,0 +1,116 @@
+"""A report as HTML that stands alone (one file, no script, nothing fetched), and as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from layersweep.documents import nested
+from service import formatting, rendering
+from service.recommendation.schemas import RecommendationDetail
+from service.report import pictures
+from service.report.schemas import Report
+
+_ENVIRONMENT_SHOWN = (
+    "device",
+    "cpu_model",
+    "gpu_name",
+    "driver_version",
+    "runtime_version",
+    "intra_op_threads",
+    "kernel",
+)
+_USUAL = ("latency_ms_p50", "memory_bytes", "validation_loss", "parameter_count")
+
+
+def html(report: Report) -> str:
+    """The whole document."""
+    context = _context(report) | {
+        "style": Markup(_style()),
+        "trade_off": pictures.trade_off(report),
+        "gap": pictures.gap_by_size(report),
+        "whiskers": pictures.whiskers(report),
+    }
+    return rendering.environment().get_template("report.html").render(**context)
+
+
+def markdown(report: Report) -> str:
+    """The same story, in tables and lists."""
+    return _plain().get_template("report.md").render(**_context(report))
+
+
+def headers() -> Mapping[str, str]:
+    """Under which the HTML is sent: nothing may be loaded or run, and only its own style applies."""
+    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors 'none'"
+    return {**rendering.HEADERS, "Content-Security-Policy": policy}
+
+
+def _context(report: Report) -> dict[str, Any]:
+    found = report.recommendation
+    objectives = [objective.metric for objective in report.sweep.objectives]
+    known = {name for row in report.front for name in row.metrics}
+    names = dict.fromkeys(name for row in report.front for name in row.parameters)
+    environment = report.reproduction.environment
+    return {
+        "report": report,
+        "sweep": report.sweep,
+        "found": found,
+        "confirmed": _confirmed(report, found),
+        "bars": pictures.baselines(report),
+        "columns": [name for name in dict.fromkeys([*objectives, *_USUAL]) if name in known],
+        "parameters": [name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1],
+        "environment": {name: environment[name] for name in _ENVIRONMENT_SHOWN if environment.get(name) is not None},
+        "configuration": "" if found is None else _configuration(found.configuration, report.sweep.dataset),
+        "document": _yaml(report.reproduction.document),
+    }
+
+
+def _confirmed(report: Report, found: RecommendationDetail | None) -> Any:
+    """The recommended trial among the confirmation's candidates."""
+    if report.confirmation is None or found is None:
+        return None
+    return next((each for each in report.confirmation.candidates if each.trial.trial == found.trial.trial), None)
+
+
+def _configuration(configuration: Mapping[str, Any], dataset: str | None) -> str:
+    document: dict[str, Any] = {"task": configuration["task"]}
+    if dataset is not None:
+        document["dataset"] = dataset
+    document |= {
+        section: nested(configuration[section])
+        for section in ("model", "training", "inference")
+        if configuration.get(section)
+    }
+    return _yaml(document)
+
+
+def _yaml(document: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
+
+
+@cache
+def _style() -> str:
+    return (rendering.WEB / "report.css").read_text()
+
+
+@cache
+def _plain() -> Environment:
+    """Markdown escapes nothing: a report's words are the service's own, names and reasons are shown as they are."""
+    environment = Environment(
+        loader=FileSystemLoader(rendering.WEB / "templates"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names: dict[str, Any] = environment.globals
+    names["fmt"] = formatting
+    return environment

@@ -1,0 +1,47 @@
+"""A sweep's report as JSON: everything that its HTML and its Markdown are written from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from service.confirmation.schemas import Confirmation
+from service.recommendation.schemas import RecommendationDetail
+from service.schemas import LeaderboardRow, Schema, SweepDetail, Timestamp
+
+
+class ReportedDataset(Schema):
+    name: str
+    task: str
+    tokenizer: str | None
+    sha256: str
+    size_bytes: int
+    parts: dict[str, Any]
+    profile: dict[str, Any]
+
+
+class Reproduction(Schema):
+    """What somebody needs to do it again."""
+
+    layersweep: str
+    target: str | None
+    environment: dict[str, Any] = Field(description="as it stands beside the recommended trial's measurement")
+    worker_versions: dict[str, Any]
+    search_seed: int
+    training_seeds: list[int]
+    confirmation_seeds: list[int]
+    dataset_sha256: str | None
+    document: dict[str, Any]
+
+
+class Report(Schema):
+    title: str
+    made_at: Timestamp
+    sweep: SweepDetail
+    dataset: ReportedDataset | None
+    states: dict[str, int] = Field(description="trials by state")
+    front: list[LeaderboardRow]
+    recommendation: RecommendationDetail | None = Field(description="null while no trial is complete and feasible")
+    confirmation: Confirmation | None
+    reproduction: Reproduction

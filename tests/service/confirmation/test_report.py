@@ -1,0 +1,75 @@
+"""The report: one story in three formats, complete and harmless whatever the names in it are."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from service.report import rendering
+from tests.service.sweep_rows import add_sweep
+
+SIX = ("Task and data", "Experimentation", "Resource constraints", "Complexity", "Literature", "Compatibility")
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict]] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_html_stands_alone_and_tells_all_six_parts(client, confirmed_sweep):
+    answer = client.get(f"/v1/sweeps/{confirmed_sweep}/report", headers={"Accept": "text/html,*/*"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    text = answer.text
+    for part in (*SIX, "Take trial 1", "How sure", "To do it again", "test loss"):
+        assert part in text
+    tags = Tags()
+    tags.feed(text)
+    names = {tag for tag, _ in tags.seen}
+    assert not names & {"script", "link", "iframe", "img", "object"}
+    assert not [attributes for _, attributes in tags.seen if {"src", "href", "style", "onload"} & attributes.keys()]
+    assert sum(tag == "svg" and "role" in attributes for tag, attributes in tags.seen) == 3, "three pictures"
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_markdown_and_json_tell_the_same(client, confirmed_sweep):
+    path = f"/v1/sweeps/{confirmed_sweep}/report"
+    text = client.get(path, params={"format": "markdown"}).text
+    assert text.startswith("# a sweep\n")
+    for number, part in enumerate(SIX, 1):
+        assert re.search(rf"^## {number}\. .*{part}", text, re.MULTILINE)
+    found = client.get(path).json()
+    recommendation = client.get(f"/v1/sweeps/{confirmed_sweep}/recommendation").json()
+    assert found["recommendation"]["trial"] == recommendation["trial"]
+    assert found["recommendation"]["evidence"] == recommendation["evidence"]
+    assert found["confirmation"]["state"] == "completed"
+    assert found["reproduction"]["confirmation_seeds"] == [1001, 1002, 1003]
+    assert found["reproduction"]["document"] == found["sweep"]["document"]
+    preferred = client.get(path, params={"prefer": "latency_ms_p50", "format": "markdown"}).text
+    assert "## Take trial 0" in preferred
+
+
+def test_a_name_is_text_and_a_sweep_without_results_has_a_report(client, services):
+    name = "<script>alert(1)</script>"
+    sweep = services.database.write(lambda session: add_sweep(session, name=name).id)
+    text = client.get(f"/v1/sweeps/{sweep}/report", params={"format": "html"}).text
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "No recommendation" in text
+    assert "No recommendation" in client.get(f"/v1/sweeps/{sweep}/report", params={"format": "markdown"}).text
+    assert client.get(f"/v1/sweeps/{sweep}/report").json()["recommendation"] is None
+    assert client.get("/v1/sweeps/nothing/report").status_code == 404
+    assert client.get(f"/v1/sweeps/{sweep}/report", params={"format": "pdf"}).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.md"])
+def test_templates_are_readable_without_a_service(name):
+    assert rendering.rendering.environment().get_template(name)
