@@ -153,9 +153,11 @@ def _lack(trial: Trial | None, number: int) -> str:
 
 
 def _further_seeds(session: Session, sweep: Sweep, count: int) -> list[int]:
-    """Seeds that no trial of the sweep was trained with."""
+    """Seeds that neither a trial of the sweep nor an earlier confirmation was trained with."""
     seed = Trial.configuration[("training", "seed")].as_integer()
     used = set(session.scalars(sa.select(seed).where(Trial.sweep_id == sweep.id).distinct()))
+    for earlier in of_sweep(session, sweep.id):
+        used.update(earlier.seeds)
     found: list[int] = []
     candidate = FIRST_SEED
     while len(found) < count:
