@@ -30,6 +30,7 @@ from workers.engine_cache import EngineCache
 from workers.inputs import data_inputs, probe_inputs, save_inputs
 from workers.interruption import Pruned
 from workers.lease import Lease
+from workers.other_targets import try_builds
 from workers.outcomes import Ended, Finish
 from workers.parts import Form, TrialData, load_part, specials_of
 from workers.service_client import Refused
@@ -347,6 +348,7 @@ class _Attempt:
             self.metrics["bits_per_byte"] = loss / math.log(2)
         if "test" in self._lease["dataset"]["parts"]:
             self._score_test_part(engine, data)
+            self._try_other_targets()
 
     def _score_test_part(self, engine: Child, data: TrialData) -> None:
         """The loss on the part that no sweep has seen: the lease names it for the attempts of a confirmation alone."""
@@ -359,6 +361,16 @@ class _Attempt:
         sums = self._engine_loss(engine, str(batches))
         self.metrics["test_loss"] = sums["loss_sum"] / sums["weight_sum"]
         self.measurements["loss_blocks"] = {**self.measurements["loss_blocks"], "test": _blocks(sums)}
+
+    def _try_other_targets(self) -> None:
+        """What a confirmation says about compatibility: whether the trained model builds elsewhere."""
+
+        def export(path: Path, opset: int) -> None:
+            self._ask_model("export", {"path": str(path), "opset": opset}, self._site.limits.export_seconds)
+
+        builds = try_builds(self._site.children, self._folder, export, self._holder.interruption)
+        if builds:
+            self.measurements["builds"] = builds
 
     def _engine_loss(self, engine: Child, batches: str) -> dict[str, Any]:
         return self._ask(

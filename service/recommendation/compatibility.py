@@ -1,4 +1,4 @@
-"""On which targets the recommended configuration can be built: those that workers registered, and known others."""
+"""On which targets the recommended configuration can be built: tried, registered by workers, or known otherwise."""
 
 from __future__ import annotations
 
@@ -8,44 +8,74 @@ from typing import Any
 from layers import model as models
 from service.recommendation.schemas import Compatibility, TargetFit
 
-MATRIX = "NVIDIA TensorRT support matrix"
+MATRIX = "not tried: docs/targets.md"
+
+_RUNTIMES = (
+    ("tensorrt", "8.6", 17, ("7.5", "8.0", "8.9", "9.0")),
+    ("tensorrt", "10 and 11", 20, ("7.5", "8.0", "8.9", "9.0", "10.0")),
+    ("tensorrt_rtx", "1.4 and later", 20, ("7.5", "8.6", "8.9", "12.0")),
+)
+"""Runtime, its versions, the opset that their parser reads, and the compute capabilities that they run on."""
+
+_MEMORY_GIB = {"7.5": 16, "8.0": 40, "8.6": 24, "8.9": 24, "9.0": 80, "10.0": 180, "12.0": 32}
+"""Of a usual card: T4, A100, RTX 3090, L4, H100, B200, RTX 5090."""
+
+
+def _dtypes(runtime: str, version: str, capability: str) -> list[str]:
+    """As docs/targets.md has them, with the sources there."""
+    ampere = float(capability) >= 8.0
+    found = ["float32", "float16"] + (["tf32"] if ampere else [])
+    return found + (["bfloat16"] if ampere and (runtime == "tensorrt_rtx" or version != "8.6") else [])
+
 
 KNOWN: tuple[dict[str, Any], ...] = tuple(
     {
         "runtime": runtime,
         "version": version,
-        "device_model": f"compute capability {capability} ({name})",
+        "device_model": f"compute capability {capability}",
         "opset": opset,
-        "dtypes": ["float32", "float16", *(["bfloat16"] if float(capability) >= 8.0 else [])],
-        "device_memory_bytes": memory_gib * 2**30,
+        "dtypes": _dtypes(runtime, version, capability),
+        "device_memory_bytes": _MEMORY_GIB[capability] * 2**30,
         "compute_capability": capability,
+        "devices": 1,
     }
-    for runtime, version, opset in (("tensorrt", "8.6", 17), ("tensorrt", "10 and later", 20))
-    for capability, name, memory_gib in (("7.5", "T4", 16), ("8.0", "A100", 40), ("8.9", "L4", 24), ("9.0", "H100", 80))
+    for runtime, version, opset, capabilities in _RUNTIMES
+    for capability in capabilities
 )
-"""Targets that no worker here needs to have: number formats by compute capability (bfloat16 from 8.0 on), the opset
-that the version's parser reads, and the memory of a usual card."""
+"""Targets that no worker here needs to have."""
 
 
 def compatibility(
-    configuration: Mapping[str, Any], measured_on: str | None, registered: Sequence[Mapping[str, Any]]
+    configuration: Mapping[str, Any],
+    measured_on: str | None,
+    registered: Sequence[Mapping[str, Any]],
+    builds: Mapping[str, Mapping[str, Any]],
 ) -> Compatibility:
-    """`registered` are capabilities as workers sent them, each with its `key`."""
+    """`registered` are capabilities as workers sent them, each with its `key`; `builds` are builds by target."""
     model = configuration.get("model", {})
-    fits: list[TargetFit] = []
+    fits = [
+        TargetFit(
+            target=target, fits=bool(found["built"]), lacks=found.get("reason"), basis="built with the real builder"
+        )
+        for target, found in builds.items()
+    ]
     for capabilities in registered:
         lacks = models.unsupported(model, capabilities)
         key = str(capabilities["key"])
         basis = "measured there" if key == measured_on else "capabilities that a worker registered"
         fits.append(TargetFit(target=key, fits=lacks is None, lacks=lacks, basis=basis))
+    tried = {(target.partition(" ")[0], target.rpartition(" ")[2]) for target in builds}
     runtimes = {(each["runtime"], str(each.get("compute_capability"))) for each in registered}
     for capabilities in KNOWN:
-        if (capabilities["runtime"], capabilities["compute_capability"]) in runtimes:
+        if (capabilities["runtime"], capabilities["compute_capability"]) in runtimes | tried:
             continue
         lacks = models.unsupported(model, capabilities)
         target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
-        fits.append(TargetFit(target=target, fits=lacks is None, lacks=lacks, basis=f"not tried; {MATRIX}"))
+        fits.append(TargetFit(target=target, fits=lacks is None, lacks=lacks, basis=MATRIX))
     able = sum(fit.fits for fit in fits)
-    says = [f"{able} of {len(fits)} targets can run it; only {measured_on or 'none'} was measured"]
+    says = [
+        f"{able} of {len(fits)} targets can run it; {len(builds)} were built with the real builder, and only "
+        f"{measured_on or 'none'} was measured"
+    ]
     says += [f"{fit.target}: {fit.lacks}" for fit in fits if fit.lacks]
     return Compatibility(targets=fits, says=says)

@@ -15,7 +15,7 @@ from service import catalog, formatting, leaderboards, schemas
 from service.confirmation.runs import seed_spread
 from service.errors import NotFound, Problem, Unprocessable
 from service.judging import named_values
-from service.models import Dataset, Measurement, Sweep, Trial, TrialMetric
+from service.models import Confirmation, Dataset, Measurement, Sweep, Trial, TrialMetric
 from service.recommendation import complexity, data
 from service.recommendation.certainty import Noise, certainty
 from service.recommendation.choice import (
@@ -111,7 +111,9 @@ def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Re
                 chosen, trial.configuration, complete, list(goals), data.training_tokens(dataset), smaller
             ),
             literature=literature(chosen, trial.configuration, starts, goals, found.row),
-            compatibility=compatibility(trial.configuration, sweep.target_key, _registered(session)),
+            compatibility=compatibility(
+                trial.configuration, sweep.target_key, _registered(session), _builds(session, sweep, trial)
+            ),
         ),
     )
 
@@ -321,6 +323,18 @@ def _others(
         [candidate_of(row) for row in broken],
         [(row.started_from or "", candidate_of(row)) for row in reversed(starts)],
     )
+
+
+def _builds(session: Session, sweep: Sweep, trial: Trial) -> dict[str, dict[str, Any]]:
+    """What workers found when they built the trial's further trainings for other targets."""
+    children = sa.select(Confirmation.sweep_id).where(Confirmation.confirms == sweep.id)
+    rows = session.scalars(
+        sa.select(Measurement.data)
+        .join(Trial, Trial.id == Measurement.trial_id)
+        .where(Measurement.name == "builds", Trial.sweep_id.in_(children), Trial.started_from == f"trial:{trial.id}")
+        .order_by(Trial.id)
+    )
+    return {target: found for builds in rows for target, found in builds.items()}
 
 
 def _registered(session: Session) -> list[dict[str, Any]]:
