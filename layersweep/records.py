@@ -289,7 +289,10 @@ class DatasetRecord(TypedDict):
 
 
 class DatasetDetailRecord(DatasetRecord):
+    """`implications`: what the profile means for a model of it, each {"kind", "says", "source"}."""
+
     profile: dict[str, Any]
+    implications: list[dict[str, Any]]
 
 
 class LayerParameter(TypedDict):

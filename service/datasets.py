@@ -21,6 +21,7 @@ from service.errors import Conflict, NotFound, Unprocessable
 from service.ids import new_id
 from service.models import Dataset, Sweep
 from service.projects import DEFAULT
+from service.recommendation import data
 from service.settings import Settings
 from service.stored_parts import content_hash, folder, is_stored, remove, store
 
@@ -191,4 +192,5 @@ def to_schema(row: Dataset) -> schemas.Dataset:
 
 
 def to_detail(row: Dataset) -> schemas.DatasetDetail:
-    return schemas.DatasetDetail.model_validate(row)
+    found = schemas.DatasetDetail.model_validate(row)
+    return found.model_copy(update={"implications": data.implications(row).implications})

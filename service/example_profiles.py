@@ -106,7 +106,8 @@ def _lengths(lengths: NDArray[Any] | None, longest: int) -> dict[str, float]:
     """Of the training part; `longest` is of all parts."""
     if lengths is None:
         return {"minimum": longest, "mean": float(longest), "longest": longest}
-    return {"minimum": int(lengths.min()), "mean": round(float(lengths.mean()), 4), "longest": longest}
+    percentiles = dict(zip(("p50", "p90", "p99"), np.percentile(lengths, (50, 90, 99)).tolist(), strict=True))
+    return {"minimum": int(lengths.min()), "mean": round(float(lengths.mean()), 4), **percentiles, "longest": longest}
 
 
 def _contradicting(rows: Sequence[bytes], labels: NDArray[Any]) -> int:

@@ -361,8 +361,17 @@ class Dataset(Schema):
     created_at: Timestamp
 
 
+class Implication(Schema):
+    """What a dataset's profile means for a model of it."""
+
+    kind: str = Field(description="range, warning or note")
+    says: str
+    source: str | None = None
+
+
 class DatasetDetail(Dataset):
     profile: dict[str, Any]
+    implications: list[Implication] = Field(default=[], description="what the profile means for a model of it")
 
 
 # --- what can be swept ----------------------------------------------------------------------------------------------

@@ -213,6 +213,11 @@ def _print_dataset(record: DatasetDetailRecord) -> None:
         if values:
             out.print(f"\n{title}", style="bold")
             print(yaml.safe_dump(_shortened(values), sort_keys=False, allow_unicode=True), end="")
+    if record["implications"]:
+        out.print("\nWhat it implies", style="bold")
+    for each in record["implications"]:
+        source = f" ({each['source']})" if each["source"] else ""
+        out.print(Text(f"{each['kind']}: {each['says']}{source}", style="yellow" if each["kind"] == "warning" else ""))
 
 
 def _shortened(value: Any) -> Any:

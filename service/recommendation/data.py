@@ -8,7 +8,8 @@ from typing import Any
 
 from service import formatting
 from service.models import Dataset
-from service.recommendation.schemas import DataEvidence, Implication
+from service.recommendation.schemas import DataEvidence
+from service.schemas import Implication
 
 HOFFMANN = "Hoffmann et al. 2022, Training Compute-Optimal Large Language Models, arXiv 2203.15556"
 MORRIS = "Morris et al. 2025, How much do language models memorize?, arXiv 2505.24832"
@@ -18,6 +19,7 @@ BITS_PER_PARAMETER = 3.6
 
 LEAK_SHARE = 0.05
 TRUNCATED_SHARE = 0.05
+PADDED_SHARE = 0.5
 SMALL_PART = 10_000
 LOSSES_SHOWN = 3
 
@@ -31,6 +33,7 @@ def implications(dataset: Dataset | None, configuration: Mapping[str, Any] | Non
         return DataEvidence(dataset=None, parameters_low=None, parameters_high=None, implications=[])
     low, high, found = _range(dataset)
     found += _leaks(dataset)
+    found += _padding(dataset)
     found += _parts(dataset)
     if configuration is not None:
         found += _against(dataset, configuration, high)
@@ -82,15 +85,30 @@ def _range(dataset: Dataset) -> tuple[float | None, float | None, list[Implicati
 
 
 def _leaks(dataset: Dataset) -> list[Implication]:
-    lines: Mapping[str, Any] = dataset.profile.get("lines") or {}
-    share = float(lines.get("validation_in_training_share", 0.0))
-    if share < LEAK_SHARE:
-        return []
-    says = (
-        f"{share:.1%} of the validation part's longer lines are in the training part, too: the validation loss "
-        "flatters models that learn by heart"
-    )
-    return [Implication(kind="warning", says=says)]
+    found: list[Implication] = []
+    for field, what in (("lines", "longer lines"), ("duplicates", "examples")):
+        facts: Mapping[str, Any] = dataset.profile.get(field) or {}
+        share = float(facts.get("validation_in_training_share", 0.0))
+        if share >= LEAK_SHARE:
+            says = (
+                f"{share:.1%} of the validation part's {what} are in the training part, too: the validation loss "
+                "flatters models that learn by heart"
+            )
+            found.append(Implication(kind="warning", says=says))
+    return found
+
+
+def _padding(dataset: Dataset) -> list[Implication]:
+    found: list[Implication] = []
+    for field, lengths in _profiled_lengths(dataset).items():
+        mean, longest = float(lengths.get("mean", 0.0)), float(lengths.get("longest", 0.0))
+        if longest and mean / longest < PADDED_SHARE:
+            says = (
+                f"an example has {mean:.3g} tokens on average and {longest:.0f} at most: {1 - mean / longest:.0%} of a "
+                f"batch at that {field.replace('_', ' ')} is padding"
+            )
+            found.append(Implication(kind="note", says=says))
+    return found
 
 
 def _parts(dataset: Dataset) -> list[Implication]:
@@ -114,12 +132,20 @@ def _against(dataset: Dataset, configuration: Mapping[str, Any], memorizes_from:
         says = f"{formatting.count(count)} parameters could hold the training part by heart: watch the gap"
         found.append(Implication(kind="warning", says=says, source=MORRIS))
     inference = configuration.get("inference", {})
-    for field, profiled in (("sequence_length", "lengths"), ("source_length", "source_lengths")):
-        share = truncated_share(dataset.profile.get(profiled), inference.get(field))
+    for field, lengths in _profiled_lengths(dataset).items():
+        share = truncated_share(lengths, inference.get(field))
         if share is not None and share >= TRUNCATED_SHARE:
             says = f"a {field.replace('_', ' ')} of {inference[field]} truncates {share:.0%} of the examples"
             found.append(Implication(kind="warning", says=says))
     return found
+
+
+def _profiled_lengths(dataset: Dataset) -> dict[str, Mapping[str, Any]]:
+    """What is known of the examples' lengths, by the parameter of `inference` that cuts them."""
+    lengths: Mapping[str, Any] = dataset.profile.get("lengths") or {}
+    if "source" in lengths:
+        return {"source_length": lengths["source"], "sequence_length": lengths["target"]}
+    return {"sequence_length": lengths} if lengths else {}
 
 
 def truncated_share(lengths: Any, limit: int | None) -> float | None:
@@ -134,8 +160,8 @@ def truncated_share(lengths: Any, limit: int | None) -> float | None:
         for name, value in lengths.items()
         if isinstance(name, str) and name.startswith("p") and name[1:].isdigit() and isinstance(value, int | float)
     )
-    if "maximum" in lengths:
-        known.append((float(lengths["maximum"]), 1.0))
+    if "longest" in lengths:
+        known.append((float(lengths["longest"]), 1.0))
     if len(known) < 2:
         return None
     if limit >= known[-1][0]:

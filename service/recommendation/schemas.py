@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from service.confirmation.schemas import Confirmation
-from service.schemas import LeaderboardRow, Objective, Recommendation, Scalar, Schema
+from service.schemas import Implication, LeaderboardRow, Objective, Recommendation, Scalar, Schema
 
 
 class Trade(Schema):
@@ -142,12 +142,6 @@ class TargetFit(Schema):
 class Compatibility(Schema):
     targets: list[TargetFit]
     says: list[str]
-
-
-class Implication(Schema):
-    kind: str = Field(description="range, warning or note")
-    says: str
-    source: str | None = None
 
 
 class DataEvidence(Schema):

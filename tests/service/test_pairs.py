@@ -76,7 +76,8 @@ def test_a_profile_has_the_scores_to_beat(client):
     assert profile["baselines_nats"]["unigram"] == pytest.approx(-(shares * np.log(shares)).sum(), abs=0.01)
     assert profile["baselines_nats"]["uniform"] == pytest.approx(math.log(3)), "neither padding nor start is said"
     assert profile["frequent_tokens"][0] == {"token": "A", "share": 0.6}
-    assert profile["lengths"]["target"] == {"minimum": 4, "mean": 4.0, "longest": 4}
+    of_target = {"minimum": 4, "mean": 4.0, "p50": 4.0, "p90": 4.0, "p99": 4.0, "longest": 4}
+    assert profile["lengths"]["target"] == of_target
 
 
 @pytest.mark.parametrize(
