@@ -111,7 +111,10 @@ def _says(noise: Noise, share: float | None, repeats: int, front: int) -> list[s
     if noise.seed_spread_nats is None:
         says.append("one seed: how far another training of the same configuration lands is unknown until :confirm")
     else:
-        says.append(f"over {noise.seeds} seeds its loss spreads by {noise.seed_spread_nats:.4f} nats")
+        says.append(
+            f"over the further seeds of its confirmation, losses spread by {noise.seed_spread_nats:.4f} nats "
+            "(standard deviation, pooled over the candidates)"
+        )
     if share is not None:
         says.append(
             f"with noise of that size added to the {front} trials of the front, the rule chooses the same trial in "

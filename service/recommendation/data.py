@@ -27,7 +27,7 @@ LOSSES_SHOWN = 3
 def implications(dataset: Dataset | None, configuration: Mapping[str, Any] | None = None) -> DataEvidence:
     """What to know before a model of the dataset is chosen; with a configuration, also what speaks against that one.
 
-    `configuration` may hold `parameter_count` beside its sections.
+    `configuration` may hold the metrics `parameter_count` and `validation_loss` beside its sections.
     """
     if dataset is None:
         return DataEvidence(dataset=None, parameters_low=None, parameters_high=None, implications=[])
@@ -131,6 +131,13 @@ def _against(dataset: Dataset, configuration: Mapping[str, Any], memorizes_from:
     if count and memorizes_from and count >= memorizes_from:
         says = f"{formatting.count(count)} parameters could hold the training part by heart: watch the gap"
         found.append(Implication(kind="warning", says=says, source=MORRIS))
+    loss, baseline = configuration.get("validation_loss"), best_baseline(dataset)
+    if loss is not None and baseline is not None and loss > baseline[1]:
+        says = (
+            f"the {baseline[0]} model, which only counts, has a lower validation loss ({baseline[1]:.3f} nats) than "
+            f"this one ({loss:.3f}): it has not learnt what is there; train longer or larger before deploying it"
+        )
+        found.append(Implication(kind="warning", says=says))
     inference = configuration.get("inference", {})
     for field, lengths in _profiled_lengths(dataset).items():
         share = truncated_share(lengths, inference.get(field))

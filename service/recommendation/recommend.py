@@ -104,7 +104,8 @@ def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Re
         certainty=certainty(found.choice.chosen, found.choice.front, goals, found.wishes, found.noise),
         evidence=Evidence(
             data=data.implications(
-                dataset, {**trial.configuration, "parameter_count": trial.metrics.get("parameter_count")}
+                dataset,
+                {**trial.configuration, **{name: trial.metrics.get(name) for name in ("parameter_count", LOSS)}},
             ),
             constraints=slacks(list(sweep.document.get("constraints", [])), setting, found.row),
             complexity=complexity.complexity(

@@ -32,6 +32,13 @@ def test_a_model_that_can_memorize_the_corpus_is_warned_of():
         assert any("by heart: watch the gap" in says for kind, says in said(found) if kind == "warning") == warned
 
 
+def test_a_model_that_counting_betters_is_warned_of():
+    text = dataset(baselines_nats={"bigram": 2.0})
+    for loss, warned in ((1.9, False), (2.1, True)):
+        found = implications(text, {"validation_loss": loss})
+        assert any("only counts" in says for kind, says in said(found) if kind == "warning") == warned
+
+
 def test_leaks_small_parts_and_a_missing_test_part_are_told():
     parts = {"training": {"examples": 500}, "validation": {"examples": 50}}
     found = said(implications(dataset("classification", parts, duplicates={"validation_in_training_share": 0.3})))
