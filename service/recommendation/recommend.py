@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from layers.metrics import Goal
 from service import catalog, formatting, leaderboards, schemas
@@ -244,8 +244,9 @@ def _find_smaller(
     if not math.isfinite(size) or not math.isfinite(loss) or error is None:
         return None
     # Paired errors are below the sum of both; another trial's own error is about as large.
-    most = loss + 4 * error + 3 * (noise.seed_spread_nats or 0.0)
-    smaller_ones = session.scalars(_complete_with(sweep, "parameter_count", LOSS, size, most)).all()
+    # What is better by more than that is no smaller twin: the rule itself has weighed it against the chosen one.
+    reach = 2 * error + 1.5 * (noise.seed_spread_nats or 0.0)
+    smaller_ones = session.scalars(_smaller_alike(sweep, size, loss - reach, loss + reach)).all()
     blocks = _blocks(session, [trial.id for trial in smaller_ones])
     seeds = math.sqrt(2) * (noise.seed_spread_nats or 0.0)
 
@@ -262,21 +263,22 @@ def _find_smaller(
     return found
 
 
-def _complete_with(sweep: Sweep, smaller: str, loss: str, size: float, most: float) -> sa.Select[Trial]:
-    """Feasible complete trials with less than `size` of one metric and at most `most` of the other, the least first."""
-    one, other = aliased(TrialMetric), aliased(TrialMetric)
+def _smaller_alike(sweep: Sweep, size: float, least: float, most: float) -> sa.Select[Trial]:
+    """Feasible complete trials below a size whose loss lies between two values, the smallest first."""
+    # One after the other: the few losses by their index, then the sizes of those, then the rows.
+    alike = sa.select(TrialMetric.trial_id).where(
+        TrialMetric.sweep_id == sweep.id, TrialMetric.name == LOSS, TrialMetric.value.between(least, most)
+    )
+    sizes = (
+        sa.select(TrialMetric.trial_id, TrialMetric.value)
+        .where(TrialMetric.trial_id.in_(alike), TrialMetric.name == "parameter_count", TrialMetric.value < size)
+        .cte("sizes")
+    )
     return (
         sa.select(Trial)
-        .join(one, sa.and_(one.trial_id == Trial.id, one.name == smaller))
-        .join(other, sa.and_(other.trial_id == Trial.id, other.name == loss))
-        .where(
-            Trial.sweep_id == sweep.id,
-            Trial.state == "complete",
-            Trial.feasible.is_(True),
-            one.value < size,
-            other.value <= most,
-        )
-        .order_by(one.value, Trial.number)
+        .join(sizes, sizes.c.trial_id == Trial.id)
+        .where(Trial.state == "complete", Trial.feasible.is_(True))
+        .order_by(sizes.c.value, Trial.number)
         .limit(MAX_SMALLER)
     )
 
