@@ -1,0 +1,42 @@
+"""The commands of a decision, against a running service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from typer.testing import CliRunner
+
+from layersweep import Client
+from layersweep.cli import app
+from tests.layersweep.conftest import Finisher
+
+
+def test_from_a_recommendation_to_its_report(
+    client: Client, document: Path, finisher: Finisher, tmp_path: Path
+) -> None:
+    finisher.start()
+    sweep = client.submit(document).wait(60)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, [*arguments, "--server", client.server])
+        return result.exit_code, result.output
+
+    code, text = run("recommendation", sweep.id, "--prefer", "latency_ms_p50", "--within", "validation_loss:50%")
+    assert code == 0, text
+    for part in ("Take trial", "best latency_ms_p50", "How sure", "Targets"):
+        assert part in " ".join(text.split())
+    code, text = run("recommendation", sweep.id, "--configuration")
+    assert yaml.safe_load(text)["task"] == "causal_lm"
+    code, text = run("recommendation", sweep.id, "--prefer", "speed")
+    assert (code, "is not a metric" in text) == (2, True)
+    code, text = run("confirm", sweep.id)
+    assert (code, "--test 0.1" in text) == (1, True)
+    code, text = run("report", sweep.id, "--out", str(tmp_path / "report.html"))
+    assert code == 0, text
+    assert "<h2>1. Task and data</h2>" in (tmp_path / "report.html").read_text()
+    assert "## 6. Compatibility" in run("report", sweep.id)[1]
+    assert run("report", sweep.id, "--out", "report.pdf")[0] == 2
+    trial = sweep.recommendation()["trial"]["trial"]
+    code, text = run("trial", "download", trial, str(tmp_path / "files"))
+    assert (code, "has no artifacts" in text) == (1, True)
