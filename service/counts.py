@@ -19,7 +19,8 @@ from service.models import Document, Sweep
 
 _SWEEPS = cast("sa.Table", Sweep.__table__)
 
-_COUNTS = sa.select(_SWEEPS.c.counts).where(_SWEEPS.c.id == sa.bindparam("of_sweep")).with_for_update()
+# Not for an update of the key: that would wait for every transaction that inserts a row with the sweep's id.
+_COUNTS = sa.select(_SWEEPS.c.counts).where(_SWEEPS.c.id == sa.bindparam("of_sweep")).with_for_update(key_share=True)
 _STORE = (
     sa.update(_SWEEPS)
     .where(_SWEEPS.c.id == sa.bindparam("of_sweep"))

@@ -68,7 +68,9 @@ CLAIMABLE = (
 )
 TAKE = (
     sa.update(_TRIALS)
-    .where(_TRIALS.c.id == CLAIMABLE.with_for_update(of=_CANDIDATES, skip_locked=True).scalar_subquery())
+    .where(
+        _TRIALS.c.id == CLAIMABLE.with_for_update(of=_CANDIDATES, skip_locked=True, key_share=True).scalar_subquery()
+    )
     .values(
         state="running",
         attempt=_TRIALS.c.attempt + 1,
@@ -159,11 +161,11 @@ _OPEN = sa.select(
     _SWEEPS.c.objectives,
     _SWEEPS.c.document["constraints"].label("constraints"),
 ).join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
-HELD = _OPEN.where(_IS_HELD).with_for_update(of=_TRIALS)
+HELD = _OPEN.where(_IS_HELD).with_for_update(of=_TRIALS, key_share=True)
 OPEN_IN_SWEEP = (
     _OPEN.where(_TRIALS.c.sweep_id == _text("of_sweep"), _TRIALS.c.state.in_(("queued", "running")))
     .order_by(_TRIALS.c.id)
-    .with_for_update(of=_TRIALS)
+    .with_for_update(of=_TRIALS, key_share=True)
 )
 LAPSED = (
     _OPEN.where(
@@ -175,7 +177,7 @@ LAPSED = (
     # One order for all, so that two processes that lock several sweeps do not wait for one another.
     .order_by(_TRIALS.c.sweep_id, _TRIALS.c.id)
     .limit(_integer("most"))
-    .with_for_update(of=_TRIALS, skip_locked=True)
+    .with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
 )
 LAPSED_OF_TARGETS = LAPSED.where(_TRIALS.c.target_key.in_(sa.bindparam("target_keys", expanding=True)))
 END = (

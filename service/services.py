@@ -53,7 +53,7 @@ class Services:
         return await asyncio.wrap_future(self.database.submit(fn))
 
 
-def get_services(connection: HTTPConnection) -> Services:
+async def get_services(connection: HTTPConnection) -> Services:
     """The services of the application that answers."""
     return connection.app.state.services
 

@@ -184,7 +184,7 @@ def resume(session: Session, sweep_id: str) -> Sweep:
 
 def extend(session: Session, sweep_id: str, extension: schemas.BudgetExtension) -> Sweep:
     """Add to the budget; a sweep that ended because of it goes on. Raises NotFound, Conflict, Unprocessable."""
-    sweep = session.get(Sweep, sweep_id, with_for_update=True, populate_existing=True)
+    sweep = session.get(Sweep, sweep_id, with_for_update={"key_share": True}, populate_existing=True)
     if sweep is None:
         raise NotFound(f"there is no sweep {sweep_id}")
     budget = _extended(sweep.budget, extension)

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import lease_statements, queue, schemas, trials
+from service import counts, lease_statements, queue, schemas, trials
 from service.db import Database
 from service.errors import LeaseLost, NotFound, Unprocessable
 from service.models import Attempt, Event, Measurement, Report, Sweep, Trial, TrialMetric
@@ -507,3 +507,22 @@ def test_a_claim_reads_open_trials_only(database: Database, rows: Any) -> None:
     )
     assert any("ix_trials_claimable" in line for line in plan), plan
     assert database.write(lambda session: queue.claim(session, worker, 30)) is not None
+
+
+def test_a_sweep_is_counted_while_another_transaction_refers_to_it(postgres_url: str, make_rows: Any) -> None:
+    # Locked for an update of its key, the sweep's row and that transaction's next event would wait for one another.
+    database = Database(postgres_url)
+    rows = make_rows(database)
+    sweep_id = rows.sweep(1)
+    (trial,) = database.read(lambda session: session.scalars(sa.select(Trial.id)).all())
+
+    def count(session: Session) -> None:
+        session.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+        counts.add(session, sweep_id, {"queued": 1})
+
+    with database.engine.begin() as other:
+        metric = {"trial_id": trial, "name": "latency_ms_p50", "sweep_id": sweep_id, "value": 1.0}
+        other.execute(sa.insert(TrialMetric).values(metric))
+        database.write(count)
+    assert rows.find_sweep(sweep_id).counts["queued"] == 2
+    database.close()
