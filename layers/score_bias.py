@@ -7,7 +7,9 @@ distances. ALiBi (Press et al. 2021, arXiv 2108.12409) takes off a slope times t
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cache
 
 CAUSAL_MASKS = ("causal", "sliding_window_causal")
 
@@ -21,11 +23,12 @@ class RelativeConfig:
     max_distance: int
     bidirectional: bool
 
-    @property
-    def starts(self) -> tuple[int, ...]:
-        """The first distance of each bucket of one direction."""
+    def bucket(self, distance: int) -> int:
+        """The column of the table for a key's position - a query's position."""
         buckets = self.num_buckets // 2 if self.bidirectional else self.num_buckets
-        return bucket_starts(buckets, self.max_distance)
+        away = abs(distance) if self.bidirectional else max(0, -distance)
+        ahead = buckets if self.bidirectional and distance > 0 else 0
+        return ahead + bisect_right(bucket_starts(buckets, self.max_distance), away) - 1
 
     def parameter_count(self) -> int:
         return self.num_heads * self.num_buckets
@@ -51,6 +54,7 @@ class ScoreBiasConfig:
         return self.relative.parameter_count() if self.relative else 0
 
 
+@cache
 def bucket_starts(num_buckets: int, max_distance: int) -> tuple[int, ...]:
     """The first distance of each of T5's buckets of one direction, ascending; buckets that no distance reaches repeat.
 

@@ -15,25 +15,18 @@ from layers.score_bias import RelativeConfig, ScoreBiasConfig
 class RelativeBias(nn.Module):
     """T5's learned bias for each head and bucket of distances (Raffel et al. 2020, arXiv 1910.10683)."""
 
-    starts: Tensor
-
     def __init__(self, config: RelativeConfig) -> None:
         super().__init__()
-        self.bidirectional = config.bidirectional
+        self.config = config
         self.table = nn.Parameter(torch.empty(config.num_heads, config.num_buckets))
-        self.register_buffer("starts", torch.tensor(config.starts), persistent=False)
 
     def forward(self, queries: int, keys: int) -> Tensor:
         """Numbers of tokens -> [1, N, T, S]."""
-        buckets_TS = self.buckets(distances(queries, keys, self.table.device))
-        return functional.embedding(buckets_TS, self.table.t()).permute(2, 0, 1).unsqueeze(0)
-
-    def buckets(self, distances_TS: Tensor) -> Tensor:
-        """Key's position - query's position -> index into the table."""
-        ahead = distances_TS > 0
-        distance = distances_TS.abs() if self.bidirectional else -distances_TS * ~ahead
-        buckets = (distance.unsqueeze(-1) >= self.starts).sum(-1) - 1
-        return buckets + ahead * len(self.starts) if self.bidirectional else buckets
+        # By distance first: there are T + S - 1 of them, and T x S pairs. In a graph the buckets are a constant.
+        buckets = [self.config.bucket(distance) for distance in range(1 - queries, keys)]
+        values_LN = functional.embedding(torch.tensor(buckets, device=self.table.device), self.table.t())
+        pairs_TS = distances(queries, keys, self.table.device) + (queries - 1)
+        return functional.embedding(pairs_TS, values_LN).permute(2, 0, 1).unsqueeze(0)
 
 
 class ScoreBias(nn.Module):
