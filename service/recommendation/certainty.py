@@ -66,7 +66,7 @@ def certainty(
         seed_spread_nats=noise.seed_spread_nats,
         repeats_of_choice=repeats if share is not None else 0,
         chosen_again_share=share,
-        says=_says(noise, share, repeats, len(front)),
+        says=_says(noise, share, repeats, len(front), chosen.number),
     )
 
 
@@ -98,7 +98,7 @@ def _drawn(candidate: Candidate, goals: Mapping[str, Goal], noise: Noise, source
     return Candidate(candidate.id, candidate.number, metrics)
 
 
-def _says(noise: Noise, share: float | None, repeats: int, front: int) -> list[str]:
+def _says(noise: Noise, share: float | None, repeats: int, front: int, chosen: int) -> list[str]:
     says: list[str] = []
     if noise.latency_half_width_share is not None:
         says.append(f"the median latency is known to ±{noise.latency_half_width_share:.1%} (95 %, within one process)")
@@ -117,8 +117,8 @@ def _says(noise: Noise, share: float | None, repeats: int, front: int) -> list[s
         )
     if share is not None:
         says.append(
-            f"with noise of that size added to the {front} trials of the front, the rule chooses the same trial in "
-            f"{share:.0%} of {repeats} repeats"
+            f"with noise of that size added to the {front} trials of the front, the rule alone chooses trial {chosen} "
+            f"in {share:.0%} of {repeats} repeats"
         )
     elif front == 1:
         says.append("the front has one trial: there is nothing to choose between")

@@ -155,6 +155,24 @@ def test_artifacts_are_kept_of_the_front_and_fenced_by_the_attempt(client, servi
     assert not list((services.settings.data_dir / "artifacts").rglob("*.onnx"))
 
 
+def test_artifacts_lie_wherever_fsspec_reaches(client, services, make_sweep, worker, monkeypatch):
+    """As an S3-compatible store does: no folder of this machine is involved."""
+    monkeypatch.setattr(services.settings, "artifacts_url", "memory://artifacts-of-a-test")
+    sweep = make_sweep()
+    made = client.post(f"/v1/sweeps/{sweep}:confirm", json={"seeds": 1, "candidates": 1}).json()
+    lease = claim(client, services, worker)
+    path = f"/v1/leases/{lease['trial']}/{lease['attempt']}"
+    assert client.post(f"{path}:offer", json={"metrics": {}}).json()["wanted"], "a confirmation's are always kept"
+    assert put(client, path, "model.engine", b"engine").status_code == 204
+    finish(client, lease)
+    assert client.get(f"/v1/trials/{lease['trial']}/artifacts/model.engine").content == b"engine"
+    assert not (services.settings.data_dir / "artifacts").exists()
+    services.database.write(confirmations.settle)
+    assert client.get(f"/v1/sweeps/{made['id']}").json()["state"] == "completed"
+    assert client.delete(f"/v1/sweeps/{sweep}").status_code == 204
+    assert artifacts.tidy(services.database, services.settings) == 1, "what a deleted sweep left is cleared away"
+
+
 def test_no_sweep_may_choose_by_the_test_part(client):
     body = {"name": "x", "task": "causal_lm", "dataset": "python-topics", "objectives": [{"metric": "test_loss"}]}
     answer = client.post("/v1/sweeps", json=body)
