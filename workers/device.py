@@ -48,8 +48,9 @@ def chosen(name: str | None) -> Gpu | None:
     found = gpus()
     if name is None:
         return found[0] if found else None
-    wanted = name if name.startswith("GPU-") or name.isdigit() else f"GPU-{name}"
-    matching = [gpu for number, gpu in enumerate(found) if gpu.uuid.startswith(wanted) or str(number) == name]
+    wanted = name if name.startswith("GPU-") else f"GPU-{name}"
+    numbered = [gpu for number, gpu in enumerate(found) if str(number) == name]
+    matching = numbered or [gpu for gpu in found if gpu.uuid.startswith(wanted)]
     if len(matching) != 1:
         there = "; ".join(f"{number}: {gpu.uuid} ({gpu.model})" for number, gpu in enumerate(found)) or "no GPU"
         raise ValueError(f"{name} names {len(matching)} devices; there is: cpu; {there}")

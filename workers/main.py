@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from workers import device
 from workers.child import ChildFailure
 from workers.children import Children
 from workers.data import DatasetCache
+from workers.device_lock import DeviceBusy, lock_device
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
@@ -71,6 +72,13 @@ def run(
     except ValueError as problem:
         logger.error("%s", problem)
         return 1
+    held: IO[str] | None = None
+    if gpu is not None:
+        try:
+            held = lock_device(gpu.uuid)
+        except (DeviceBusy, OSError) as problem:
+            logger.error("%s", problem)
+            return 1
     threads = threads or device.default_threads()
     worker = Worker(
         ServiceClient(server, token),
@@ -87,6 +95,9 @@ def run(
         except WorkerFailure as failure:
             logger.error("%s", failure)
             return 1
+        finally:
+            if held is not None:
+                held.close()
     return 0
 
 

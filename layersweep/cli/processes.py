@@ -87,10 +87,18 @@ def worker(
         str | None,
         typer.Option(envvar="LAYERSWEEP_ENGINE_PYTHON", help="Interpreter of the engine child; default: this one."),
     ] = None,
+    doctor: Annotated[
+        bool, typer.Option("--doctor", help="Say what works on this machine and what to install, and stop.")
+    ] = False,
     max_trials: Annotated[int | None, typer.Option(min=1, help="Stop after so many trials.")] = None,
     idle_exit_seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long without a trial.")] = None,
 ) -> None:
     """Run a worker on this machine's device: it claims trials and executes them. Ctrl-C gives the running one back."""
+    if doctor:
+        lines, works = part_of_product("workers.doctor", "worker").report(engine_python)
+        for line in lines:
+            print(line)
+        raise typer.Exit(0 if works else 1)
     main = part_of_product("workers.main", "worker")
     status = main.run(
         server,

@@ -143,7 +143,8 @@ def test_the_same_graph_needs_the_same_memory_each_time(
         child.ask("build", runtime=runtime, onnx=str(onnx_file), engine=str(tmp_path / f"{turn}.engine"))
         for turn in range(3)
     ]
-    sizes = [{name: value for name, value in one.items() if name != "build_seconds"} for one in built]
+    # Not the file's size: TensorRT's builder may choose other kernels, and a plan carries them.
+    sizes = [(one["weights_bytes"], one["activation_bytes"], one["io_bytes"]) for one in built]
     assert sizes[0] == sizes[1] == sizes[2]
 
 

@@ -151,9 +151,14 @@ class Stream:
         call("cuStreamSynchronize", self.handle)
 
     def timed(self, launch: Callable[[], None]) -> float:
-        """Milliseconds on the device's clock between an event before and an event after what `launch` enqueues."""
+        """Milliseconds on the device's clock between an event before and an event after what `launch` enqueues.
+
+        A launch ahead of it keeps the device busy while the host enqueues the timed one: what the host takes between
+        the events is not in it.
+        """
         record, synchronize, elapsed = self._timing
         before, after = self._events
+        launch()
         record(before, self.handle)
         launch()
         record(after, self.handle)

@@ -1,0 +1,47 @@
+"""What a worker says of a machine, and that it has its GPU for itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workers import device, doctor
+from workers.device_lock import DeviceBusy, lock_device
+from workers.engine.gpu_state import Gpu
+
+HOPPER = Gpu("GPU-11111111-aa", "NVIDIA H200", 1 << 37, (9, 0))
+ADA = Gpu("GPU-22222222-bb", "NVIDIA RTX 4090", 1 << 34, (8, 9))
+
+
+def test_the_doctor_names_the_runtimes_of_this_machine() -> None:
+    lines, works = doctor.report()
+    assert works
+    assert any(line.strip().startswith("onnxruntime") and "works, with float32" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("capability", "said"),
+    [((9, 0), "TensorRT for RTX does not run"), ((8, 9), "tensorrt-rtx-cu13"), ((6, 1), "TensorRT 8.6 is the newest")],
+)
+def test_each_generation_has_its_advice(capability: tuple[int, int], said: str) -> None:
+    assert said in doctor.advice(capability)
+
+
+def test_a_device_is_named_by_uuid_number_or_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "gpus", lambda: [HOPPER, ADA])
+    assert device.chosen(None) == HOPPER
+    assert device.chosen("cpu") is None
+    assert device.chosen("1") == ADA
+    assert device.chosen("GPU-2222") == device.chosen("22222222") == ADA
+    with pytest.raises(ValueError, match=r"GPU-3 names 0 devices; there is: cpu; 0: GPU-11111111-aa"):
+        device.chosen("GPU-3")
+
+
+def test_a_second_worker_on_a_gpu_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    first = lock_device("GPU-1", tmp_path)
+    with pytest.raises(DeviceBusy, match="in use by another worker"):
+        lock_device("GPU-1", tmp_path)
+    lock_device("GPU-2", tmp_path).close()
+    first.close()
+    lock_device("GPU-1", tmp_path).close()
