@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from layers.space import Start, SweepDocument, parse_document
 from service import counts, events, reuse, sweeps, targets
-from service.db import now, now_sql
+from service.db import announce, now, now_sql
 from service.events import NewEvent
 from service.leadership import Fenced, may_lead
 from service.led_sweep import Changes, Happening, History, SweepFacts
 from service.models import CONFIRMATION, SWEEP_STATES, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
+from service.notifications import sweep_topic
 from service.proposals import Known
 from service.queue import cancel_open
 from service.studies import PastAsk, Told
@@ -224,6 +225,8 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
         connection.execute(
             _RANK, [{"trial": trial_id, "rank": rank} for trial_id, rank in sorted(changes.ranks.items())]
         )
+        # What waits for the leaderboard learns it, though no event says so.
+        announce(session, sweep_topic(sweep_id))
     if changes.verdict is not None:
         cancel_open(session, sweep_id, f"the sweep is {changes.verdict.state}")
     fenced = {

@@ -63,18 +63,21 @@ async def of_sweep(
     render: Callable[[T], Response],
     *,
     variant: str = "",
+    read_version: Callable[[Session, str], int] | None = None,
 ) -> Response:
     """Answer a GET whose content changes only with the events of a sweep.
 
-    `load` reads what is shown and `render` makes the response of it. The ETag is the sweep's version, with `variant`
-    where one URL has several forms (a media type). 304 without a body where the caller has that version. With
-    `Prefer: wait=N` the answer is held until the version is another one, at most N seconds. Raises NotFound.
+    `load` reads what is shown and `render` makes the response of it. The ETag is the sweep's version, or what
+    `read_version` says, with `variant` where one URL has several forms (a media type). 304 without a body where the
+    caller has that version. With `Prefer: wait=N` the answer is held until the version is another one, at most N
+    seconds. Raises NotFound.
     """
+    version_of = read_version or sweep_version
     condition = Condition(request.headers.get("if-none-match"), request.headers.get("prefer"))
     deadline = time.monotonic() + wait_seconds(condition.prefer, services.settings.max_wait_seconds)
     while True:
         since = services.notifications.version(sweep_topic(sweep_id))
-        version = await services.read(lambda session: sweep_version(session, sweep_id))
+        version = await services.read(lambda session: version_of(session, sweep_id))
         if not condition.is_current(_etag(version, variant)):
             break
         left = deadline - time.monotonic()
@@ -82,7 +85,7 @@ async def of_sweep(
             return _marked(Response(status_code=304), version, variant)
         pause = min(left, services.settings.recheck_seconds)
         await services.notifications.wait(sweep_topic(sweep_id), pause, since=since)
-    version, content = await services.read(lambda session: (sweep_version(session, sweep_id), load(session)))
+    version, content = await services.read(lambda session: (version_of(session, sweep_id), load(session)))
     return _marked(render(content), version, variant)
 
 
@@ -97,6 +100,14 @@ def sweep_version(session: Session, sweep_id: str) -> int:
     if version is None:
         raise NotFound(f"there is no sweep {sweep_id}")
     return version
+
+
+def ranked_version(session: Session, sweep_id: str) -> int:
+    """A number that grows with each event and each time that the scheduler ranked what ended. Raises NotFound."""
+    ranked = session.scalar(sa.select(Sweep.event_counter + Sweep.scheduled_sequence).where(Sweep.id == sweep_id))
+    if ranked is None:
+        raise NotFound(f"there is no sweep {sweep_id}")
+    return ranked
 
 
 def _etag(version: int, variant: str) -> str:

@@ -12,6 +12,8 @@ from service.columns import ColumnStore
 from service.leaderboards import Condition, Filters
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
+from service.routes import conditional
+from service.routes.conditional import IfNoneMatch, Prefer
 from service.services import GivenServices
 from service.tables import leaderboard_csv
 
@@ -28,11 +30,10 @@ Where = Annotated[
 CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}}}
 
 
-@router.get("/leaderboard", responses=CSV, response_model=schemas.Leaderboard)
-def get_leaderboard(
+@router.get("/leaderboard", responses=CSV | conditional.NOT_MODIFIED, response_model=schemas.Leaderboard)
+async def get_leaderboard(
     sweep_id: str,
     request: Request,
-    response: Response,
     services: GivenServices,
     sort: Annotated[str, Query(max_length=200, description="rank, number, a metric or a parameter; '-' turns it")] = (
         "rank"
@@ -44,26 +45,39 @@ def get_leaderboard(
     page_size: PageSize = 50,
     page_token: PageToken = None,
     format: Annotated[Literal["json", "csv"] | None, Query(description="over what Accept says")] = None,  # noqa: A002
-) -> schemas.Leaderboard | Response:
+    if_none_match: IfNoneMatch = None,
+    prefer: Prefer = None,
+) -> Response:
     """The trials of a sweep, ranked: by Pareto rank, then the first objective, then number; or as `sort` says.
 
-    CSV (by Accept or `format`) holds all rows; JSON is paged.
+    CSV (by Accept or `format`) holds all rows; JSON is paged. With `If-None-Match` and `Prefer: wait=N` the answer is
+    held until the ranking is another one, at most N seconds.
     """
     filters = Filters(tuple(state or ()), feasible, on_front, tuple(map(Condition.parse, where or ())))
-    if format == "csv" or (format is None and _prefers_csv(request.headers.get("accept", ""))):
-        text = services.database.read(lambda session: _csv(session, services.columns, sweep_id, sort, filters))
+    store = services.columns
+
+    def load_csv(session: Session) -> str:
+        return _csv(session, store, sweep_id, sort, filters)
+
+    def render_csv(text: str) -> Response:
         disposition = f'attachment; filename="leaderboard-{sweep_id}.csv"'
         return Response(text, media_type="text/csv; charset=utf-8", headers={"Content-Disposition": disposition})
 
     def load(session: Session) -> schemas.Leaderboard:
         sweep = leaderboards.get_sweep(session, sweep_id)
-        return leaderboards.page(
-            session, services.columns, sweep, sort=sort, filters=filters, size=page_size, token=page_token
-        )
+        return leaderboards.page(session, store, sweep, sort=sort, filters=filters, size=page_size, token=page_token)
 
-    page = services.database.read(load)
-    link_next(request, response, page.next_page_token)
-    return page
+    def render(page: schemas.Leaderboard) -> Response:
+        response = conditional.json_response(page)
+        link_next(request, response, page.next_page_token)
+        return response
+
+    version = conditional.ranked_version
+    if format == "csv" or (format is None and _prefers_csv(request.headers.get("accept", ""))):
+        return await conditional.of_sweep(
+            request, services, sweep_id, load_csv, render_csv, variant="csv", read_version=version
+        )
+    return await conditional.of_sweep(request, services, sweep_id, load, render, read_version=version)
 
 
 @router.get("/front")

@@ -5,6 +5,7 @@ import io
 import itertools
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -166,6 +167,16 @@ def test_no_text_in_a_cell_begins_a_formula(text):
 def test_numbers_stay_numbers_in_csv():
     assert _cell(-0.5) == -0.5
     assert _cell(False) == "false"
+
+
+def test_a_caller_that_has_the_ranking_is_told_so_until_it_changes(client, services, sweep):
+    path = f"/v1/sweeps/{sweep}/leaderboard"
+    headers = {"If-None-Match": client.get(path).headers["ETag"]}
+    assert client.get(path, headers=headers).status_code == 304
+    assert client.get(path, params={"format": "csv"}, headers=headers).status_code == 200, "another form"
+    ranked = sa.update(Sweep).where(Sweep.id == sweep).values(scheduled_sequence=Sweep.scheduled_sequence + 1)
+    services.database.write(lambda session: session.execute(ranked).rowcount)
+    assert client.get(path, headers=headers).status_code == 200, "ranks may change without an event"
 
 
 def test_the_front_is_rank_one_by_the_first_objective(client, sweep):
