@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from layers import tensor_parallel
 from layers.base import Parameter, ParameterError, Scalar
 from layers.linear import LinearConfig
 from layers.normalization import NormConfig
@@ -176,6 +177,7 @@ PARAMETERS: dict[str, Parameter] = {
         source="Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv 2302.05442",
         search={"values": [True, False]},
     ),
+    "tp_size": tensor_parallel.of_layer("by heads"),
 }
 
 APPLIES: dict[str, Condition] = {
@@ -184,11 +186,10 @@ APPLIES: dict[str, Condition] = {
     "num_buckets": Condition("attention.position_embedding_type", ("relative",)),
     "max_distance": Condition("attention.position_embedding_type", ("relative",)),
     "max_attention_window_size": Condition("attention.attention_mask_type", ("sliding_window_causal",)),
+    "tp_size": tensor_parallel.SHARED,
 }
 
-LATER: dict[str, str] = {
-    "tp_size": "tensor parallelism",
-}
+LATER: dict[str, str] = {}
 """Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
 
 
@@ -212,6 +213,7 @@ class AttentionConfig:
     bias: bool = True
     q_scaling: float = 1.0
     qk_layernorm: bool = False
+    tp_size: int = 1
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> AttentionConfig:
@@ -296,6 +298,7 @@ def follow(model: dict[str, Any]) -> None:
     `attention_head_size` stays absent where the heads do not divide the width: that is a broken rule, not a default.
     """
     heads = model["attention.num_attention_heads"]
+    tensor_parallel.follow(model, "attention")
     model.setdefault("attention.num_kv_heads", heads)
     if model["hidden_size"] % heads == 0:
         model.setdefault("attention.attention_head_size", model["hidden_size"] // heads)
@@ -316,6 +319,7 @@ def follow_lengths(model: dict[str, Any], longest: int | None) -> None:
 
 def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
     yield from _broken_heads(model)
+    yield from _broken_shares(model)
     yield from _broken_masks(model)
     if model["attention.position_embedding_type"] == "relative":
         yield from _broken_buckets(model)
@@ -340,6 +344,15 @@ def _broken_heads(model: Mapping[str, Any]) -> Iterator[Violation]:
         message = f"{rotated} of a head would be rotated: it must be an even number, at least 2"
         paths = ("attention.attention_head_size", "attention.rotary_embedding_percentage")
         yield Violation("rotary dimension even", message, paths)
+
+
+def _broken_shares(model: Mapping[str, Any]) -> Iterator[Violation]:
+    heads = {"attention.num_attention_heads": model["attention.num_attention_heads"]}
+    yield from tensor_parallel.broken_rules(model, "attention", heads)
+    size, kv_heads = model.get("attention.tp_size", 1), model["attention.num_kv_heads"]
+    if size % kv_heads and kv_heads % size:
+        message = f"{size} devices can neither share {kv_heads} key and value heads evenly, nor share one evenly"
+        yield Violation("num_kv_heads and tp_size", message, ("attention.num_kv_heads", "attention.tp_size"))
 
 
 def _broken_masks(model: Mapping[str, Any]) -> Iterator[Violation]:

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from layers import tensor_parallel
 from layers.base import Parameter, ParameterError, Scalar
 from layers.linear import LinearConfig
 from layers.rules import Condition, Violation
 
 KINDS = ("Embedding",)
+SHARDING_DIM = "embedding.sharding_dim"
 
 PARAMETERS: dict[str, Parameter] = {
     "kind": Parameter(
@@ -54,13 +56,25 @@ PARAMETERS: dict[str, Parameter] = {
         source="Lan et al. 2019, arXiv 1909.11942; Zhang et al. 2022, arXiv 2205.01068",
         search={"values": [64, 128, 256]},
     ),
+    "tp_size": tensor_parallel.of_layer("its table"),
+    "sharding_dim": Parameter(
+        type="integer",
+        minimum=0,
+        maximum=1,
+        default=0,
+        meaning="how devices split the table: by rows, which are the vocabulary (0), or by columns (1)",
+        source="TensorRT-LLM layers",
+        search={"values": [0, 1]},
+    ),
 }
 
-APPLIES: dict[str, Condition] = {"source_num_embeddings": Condition("share_source_embedding", (False,))}
+APPLIES: dict[str, Condition] = {
+    "source_num_embeddings": Condition("share_source_embedding", (False,)),
+    "tp_size": tensor_parallel.SHARED,
+    "sharding_dim": tensor_parallel.SHARED,
+}
 
 LATER: dict[str, str] = {
-    "tp_size": "tensor parallelism",
-    "sharding_dim": "tensor parallelism",
     "vocab_size": "PromptTuningEmbedding",
     "prompt_length": "PromptTuningEmbedding",
     "num_tasks": "PromptTuningEmbedding",
@@ -102,6 +116,7 @@ class EmbeddingConfig:
 
 def follow(model: dict[str, Scalar]) -> None:
     """Fill in the defaults that follow from other parameters."""
+    tensor_parallel.follow(model, "embedding")
     model.setdefault("embedding.embedding_dim", model["hidden_size"])
 
 
@@ -126,6 +141,8 @@ def _follow_vocabulary(model: dict[str, Any], path: str, size: int | None) -> No
 
 
 def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+    columns = {"embedding.embedding_dim": model["embedding.embedding_dim"]} if model.get(SHARDING_DIM) == 1 else {}
+    yield from tensor_parallel.broken_rules(model, "embedding", columns)
     if model["embedding.embedding_dim"] > model["hidden_size"]:
         width, hidden_size = model["embedding.embedding_dim"], model["hidden_size"]
         message = f"embedding.embedding_dim {width} is wider than hidden_size {hidden_size}"

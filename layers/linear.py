@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layers.base import Parameter, Scalar
+from layers import tensor_parallel
+from layers.base import Parameter
 from layers.rules import Condition, Violation
 
 KINDS = ("Linear", "ColumnLinear", "RowLinear")
@@ -51,11 +52,19 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM layers",
         search={"values": [True, False]},
     ),
+    "tp_size": tensor_parallel.of_layer("by what comes out, RowLinear by what goes in"),
+    "gather_output": Parameter(
+        type="boolean",
+        default=True,
+        meaning="every device gets all that comes out, not its part alone; RowLinear's is whole always",
+        source="TensorRT-LLM layers",
+        search={"values": [True, False]},
+    ),
 }
 
-APPLIES: dict[str, Condition] = {}
+APPLIES: dict[str, Condition] = {"tp_size": tensor_parallel.SHARED, "gather_output": tensor_parallel.SHARED}
 
-LATER: dict[str, str] = {"tp_size": "tensor parallelism", "gather_output": "tensor parallelism"}
+LATER: dict[str, str] = {}
 """Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
 
 
@@ -81,9 +90,14 @@ class LinearConfig:
 
 
 def follow(model: dict[str, Any]) -> None:
-    """Fill in the defaults that follow from other parameters: there are none."""
+    """Fill in the defaults that follow from other parameters."""
+    tensor_parallel.follow(model, "linear")
 
 
-def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
-    """A single product has no rule of its own."""
-    return iter(())
+def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+    row = model["linear.kind"] == "RowLinear"
+    shared = "linear.in_features" if row else "linear.out_features"
+    yield from tensor_parallel.broken_rules(model, "linear", {shared: model[shared]})
+    if row and model.get("linear.gather_output") is False:
+        message = "what leaves a RowLinear is a sum over its devices, and so whole on each"
+        yield Violation("linear.gather_output of RowLinear", message, ("linear.kind", "linear.gather_output"))

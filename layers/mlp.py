@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layers.base import Parameter, Scalar
+from layers import tensor_parallel
+from layers.base import Parameter
 from layers.linear import LinearConfig
 from layers.rules import Condition, Violation, round_up
 
@@ -66,11 +67,12 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM layers",
         search={"values": [True, False]},
     ),
+    "tp_size": tensor_parallel.of_layer("by its inner width"),
 }
 
-APPLIES: dict[str, Condition] = {}
+APPLIES: dict[str, Condition] = {"tp_size": tensor_parallel.SHARED}
 
-LATER: dict[str, str] = {"tp_size": "tensor parallelism"}
+LATER: dict[str, str] = {}
 """Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
 
 
@@ -115,6 +117,7 @@ class MlpConfig:
 
 def follow(model: dict[str, Any]) -> None:
     """Fill in the defaults that follow from other parameters."""
+    tensor_parallel.follow(model, "mlp")
     width: int = model["hidden_size"]
     gated = model["mlp.kind"] != "MLP"
     model.setdefault("mlp.hidden_act", "silu" if gated else "gelu")
@@ -122,7 +125,8 @@ def follow(model: dict[str, Any]) -> None:
     model.setdefault("mlp.ffn_hidden_size", round_up(8 * width / 3, 64) if gated else 4 * width)
 
 
-def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+    yield from tensor_parallel.broken_rules(model, "mlp", {"mlp.ffn_hidden_size": model["mlp.ffn_hidden_size"]})
     kind, activation = model["mlp.kind"], model["mlp.hidden_act"]
     paths = ("mlp.kind", "mlp.hidden_act")
     if kind == "GatedMLP" and activation in GATED_ACTIVATIONS:

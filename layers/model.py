@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from layers import attention, embedding, linear, mlp, normalization
+from layers import attention, embedding, linear, mlp, normalization, tensor_parallel
 from layers.base import REQUIRED, Parameter, ParameterError, Scalar
 from layers.kinds import KINDS, TASKS, kinds_of, kinds_with
 from layers.rules import Condition, Violation
@@ -139,6 +139,7 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM layers",
         search={"values": ["float32", "float16"]},
     ),
+    "tp_size": tensor_parallel.TP_SIZE,
 }
 
 _SECTIONS = {
@@ -164,7 +165,6 @@ error."""
 
 LATER: dict[str, str] = {
     "per_layer": "blocks that differ",
-    "tp_size": "tensor parallelism",
     **{f"{name}.{key}": feature for name, section in _SECTIONS.items() for key, feature in section.LATER.items()},
 }
 """Known parameters that are not built yet -> the feature they belong to. They are refused by name."""
@@ -282,6 +282,8 @@ def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) ->
         return f"{target} does not run {dtype} (it runs {', '.join(capabilities['dtypes'])}){because}"
     if capabilities["opset"] < LOWEST_OPSET:
         return f"{target} reads ONNX opset {capabilities['opset']}: at least {LOWEST_OPSET} is needed"
+    if lacking := tensor_parallel.lacking_devices(model, capabilities):
+        return f"{target} {lacking}"
     weights_bytes = parameter_count(model) * DTYPE_BYTES[dtype]
     if weights_bytes > capabilities["device_memory_bytes"]:
         return f"the weights alone take {weights_bytes:,} bytes: {target} has {capabilities['device_memory_bytes']:,}"

@@ -14,6 +14,7 @@ class Mlp(nn.Module):
 
     def __init__(self, config: MlpConfig) -> None:
         super().__init__()
+        self.config = config
         first, last = config.linears
         self.fc = build_linear(first)
         self.proj = build_linear(last)
@@ -28,6 +29,7 @@ class GatedMlp(nn.Module):
 
     def __init__(self, config: MlpConfig) -> None:
         super().__init__()
+        self.config = config
         gate, up, last = config.linears
         self.gate = build_linear(gate)
         self.up = build_linear(up)
@@ -43,6 +45,7 @@ class FusedGatedMlp(nn.Module):
 
     def __init__(self, config: MlpConfig) -> None:
         super().__init__()
+        self.config = config
         fused, last = config.linears
         self.fused_fc = build_linear(fused)
         self.proj = build_linear(last)

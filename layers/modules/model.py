@@ -49,9 +49,13 @@ class Head(nn.Module):
     def forward(self, x_BTD: Tensor, table: Tensor) -> Tensor:
         if self.linear is not None:
             return self.linear(x_BTD)
+        return functional.linear(self.entering(x_BTD), table)
+
+    def entering(self, x_BTD: Tensor) -> Tensor:
+        """What a tied head multiplies by the table."""
         if self.projection is not None:
             x_BTD = self.projection(x_BTD)
-        return functional.linear(x_BTD if self.scale == 1.0 else x_BTD * self.scale, table)
+        return x_BTD if self.scale == 1.0 else x_BTD * self.scale
 
 
 class Decoder(nn.Module):

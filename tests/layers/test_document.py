@@ -196,7 +196,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "training's parameter in model": ({"/model/learning_rate": 4}, "/model/learning_rate", "not a parameter"),
     "unknown training parameter": ({"/training/learning_rte": 1e-3}, "/training/learning_rte", "learning_rate"),
     "section for a parameter": ({"/model/mlp": "GatedMLP"}, "/model/mlp", "section"),
-    "parallelism": ({"/model/tp_size": 2}, "/model/tp_size", "tensor parallelism"),
+    "share of a model that is not shared": ({"/model/mlp/tp_size": 2}, "/model/mlp/tp_size", "does not apply"),
     "blocks that differ": ({"/model/per_layer": True}, "/model/per_layer", "per_layer"),
     "wrong type": ({"/model/num_layers": "many"}, "/model/num_layers", "integer"),
     "boolean for a number": ({"/model/num_layers": True}, "/model/num_layers", "integer"),

@@ -20,6 +20,7 @@ from layers.kinds import KINDS
 from layers.model import APPLIES, DECLARATIONS, broken_rules, complete
 from layers.modules.model import build
 from layers.signature import Signature, signature
+from layers.tensor_parallel import SHARED
 
 FACTS = {"vocabulary_size": 29, "source_vocabulary_size": 29, "classes": 10, "sequence_length": 12, "source_length": 9}
 WIDTH = {"hidden_size": 64}
@@ -85,6 +86,8 @@ def _cases() -> list[tuple[str, str, Scalar]]:
             if path == "kind" or not KINDS[kind].has(path):
                 continue
             condition = APPLIES.get(path)
+            if path == "tp_size" or condition == SHARED:
+                continue  # what processes share of a module: test_tensor_parallel.py
             if condition is not None and condition.path == "kind" and kind not in condition.values:
                 continue
             values = {"boolean": (True, False), "string": parameter.choices}.get(parameter.type, (NUMBERS.get(path),))
