@@ -10,7 +10,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve worker test test-slow test-gpu chaos lint format clean
+.PHONY: help setup demo serve worker test test-slow test-gpu chaos lint format docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ lint: $(STAMP) ## Check style, types and the import rules
 format: $(STAMP) ## Put the source into its format
 	@$(BIN)/ruff check --fix-only
 	@$(BIN)/ruff format
+
+docs: $(STAMP) ## Make docs/layers.md from the declarations
+	@$(BIN)/python -m layers.reference > docs/layers.md
 
 clean: ## Remove .venv and caches; data/ stays
 	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,93 @@
+"""The page docs/layers.md, made of the declarations: `python -m layers.reference` prints it. No torch here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from layers.base import REQUIRED, Parameter
+from layers.kinds import KINDS, kinds_with
+from layers.model import APPLIES, DECLARATIONS
+from layers.problems import shown
+from layers.training import INFERENCE, TRAINING
+
+HEADER = """# Layers and their parameters
+
+Made of the declarations in `layers/` by `make docs`; a running service says the same at `GET /v1/layers`, and
+`layersweep layers attention` prints a section. Every parameter can be given a value, or searched as
+[the sweep document](sweep-document.md) says; `default_space` stands for the search default in the last column.
+
+## Kinds of models
+
+| kind | task | what it is |
+|---|---|---|
+"""
+
+COLUMNS = """
+| parameter | takes | default | meaning | applies | source | search default |
+|---|---|---|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """The whole page, as it lies in docs/layers.md."""
+    kinds = "".join(f"| `{name}` | {kind.task} | {kind.meaning} |\n" for name, kind in KINDS.items())
+    sections: dict[str, dict[str, Parameter]] = {}
+    for path, parameter in DECLARATIONS.items():
+        sections.setdefault(path.rpartition(".")[0] or "model", {})[path] = parameter
+    for name, declared in (("training", TRAINING), ("inference", INFERENCE)):
+        sections[name] = {f"{name}.{key}": parameter for key, parameter in declared.items()}
+    return HEADER + kinds + "".join(_section(name, parameters) for name, parameters in sections.items())
+
+
+def _section(name: str, parameters: Mapping[str, Parameter]) -> str:
+    return f"\n## {name}\n{COLUMNS}" + "".join(_row(path, parameter) for path, parameter in parameters.items())
+
+
+def _row(path: str, parameter: Parameter) -> str:
+    cells = (
+        f"`{path}`",
+        _takes(parameter),
+        _default(parameter),
+        parameter.meaning,
+        _applies(path),
+        parameter.source,
+        _search(parameter.search),
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _takes(parameter: Parameter) -> str:
+    if parameter.choices:
+        return ", ".join(f"`{choice}`" for choice in parameter.choices)
+    if parameter.type in ("integer", "number"):
+        return f"{parameter.type} from {parameter.minimum:g} to {parameter.maximum:g}"
+    return "true or false" if parameter.type == "boolean" else parameter.type
+
+
+def _default(parameter: Parameter) -> str:
+    if parameter.default is REQUIRED:
+        return "required"
+    return "follows" if parameter.default is None else f"`{shown(parameter.default).strip(chr(39))}`"
+
+
+def _applies(path: str) -> str:
+    """To which kinds of models, and under which condition."""
+    if path not in DECLARATIONS:
+        return ""
+    kinds = kinds_with(path)
+    where = [] if len(kinds) == len(KINDS) else [", ".join(kinds)]
+    return "; ".join([*where, *([f"`{APPLIES[path]}`"] if path in APPLIES else [])])
+
+
+def _search(search: Mapping[str, Any] | None) -> str:
+    if search is None:
+        return ""
+    if "values" in search:
+        return ", ".join(shown(value).strip("'") for value in search["values"])
+    return f"{search['min']:g} to {search['max']:g}" + (", logarithmic" if search.get("log") else "")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
