@@ -1,0 +1,136 @@
+"""The queue under any order of calls by two workers, each in a session of its own: its invariants always hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from sqlalchemy.orm import Session
+
+from service import queue, schemas
+from service.db import Database
+from service.errors import LeaseLost
+from service.models import ENDED_TRIAL_STATES, Attempt, Event, Sweep, Trial
+
+PARALLEL = 2
+WORKERS = st.sampled_from([0, 1])
+OUTCOMES = st.sampled_from(["complete", "infeasible", "pruned", "failed"])
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Each worker remembers every lease that it was given, and uses old ones as readily as new ones."""
+
+    def __init__(self, database: Database, rows: Any) -> None:
+        super().__init__()
+        self.database = database
+        self.rows = rows
+        self.sweep: str = rows.sweep(3, parallel=PARALLEL)
+        self.workers: list[str] = [rows.worker(), rows.worker()]
+        self.leases: list[schemas.Lease] = []
+        self.ended: dict[str, str] = {}
+
+    def teardown(self) -> None:
+        """Leave nothing that the next example's workers could claim."""
+        self.database.write(lambda session: queue.cancel_open(session, self.sweep, "the example is over"))
+        self.rows.update(Sweep, self.sweep, state="completed")
+
+    def holds(self, lease: schemas.Lease) -> bool:
+        trial = self.rows.trial(lease.trial)
+        return trial.state == "running" and trial.attempt == lease.attempt
+
+    def call(self, index: int, what: Callable[[Session, schemas.Lease], Any]) -> None:
+        """Use a lease: it works if and only if it is the trial's current one, or tells of a cancelled attempt."""
+        if not self.leases:
+            return
+        lease = self.leases[index % len(self.leases)]
+        held = self.holds(lease)
+        try:
+            answer = self.database.submit(lambda session: what(session, lease)).result(30)
+        except LeaseLost:
+            assert not held
+        else:
+            assert held or answer == "cancel" or getattr(answer, "state", None) in ENDED_TRIAL_STATES
+
+    @rule(worker=WORKERS)
+    def claim(self, worker: int) -> None:
+        lease = self.database.submit(lambda session: queue.claim(session, self.workers[worker], 30)).result(30)
+        if lease is not None:
+            assert all((lease.trial, lease.attempt) != (old.trial, old.attempt) for old in self.leases)
+            assert self.holds(lease)
+            self.leases.append(lease)
+
+    @rule(index=st.integers(0, 20))
+    def heartbeat(self, index: int) -> None:
+        self.call(index, lambda session, lease: queue.heartbeat(session, lease.trial, lease.attempt, 30))
+
+    @rule(index=st.integers(0, 20), step=st.integers(0, 3))
+    def report(self, index: int, step: int) -> None:
+        body = schemas.LeaseReport(phase="train", losses=[schemas.Losses(step=step, training_loss=1.0)])
+        self.call(index, lambda session, lease: queue.report(session, lease.trial, lease.attempt, body, 30))
+
+    @rule(index=st.integers(0, 20), outcome=OUTCOMES)
+    def finish(self, index: int, outcome: Any) -> None:
+        body = schemas.LeaseFinish(outcome=outcome, metrics={"latency_ms_p50": 1.0})
+        self.call(index, lambda session, lease: queue.finish(session, lease.trial, lease.attempt, body))
+
+    @rule(index=st.integers(0, 20), charge=st.booleans())
+    def release(self, index: int, charge: bool) -> None:
+        body = schemas.LeaseRelease(reason="the worker drains", charge=charge)
+        self.call(index, lambda session, lease: queue.release(session, lease.trial, lease.attempt, body))
+
+    @rule(index=st.integers(0, 20))
+    def lapse(self, index: int) -> None:
+        if self.leases and self.holds(lease := self.leases[index % len(self.leases)]):
+            self.rows.lapse(lease.trial)
+
+    @rule()
+    def expire(self) -> None:
+        self.database.write(queue.expire)
+
+    @rule()
+    def add(self) -> None:
+        self.rows.queue(self.sweep, 1)
+
+    @rule()
+    def cancel(self) -> None:
+        self.database.write(lambda session: queue.cancel_open(session, self.sweep, "cancelled"))
+
+    @invariant()
+    def rows_agree(self) -> None:
+        self.database.read(self._check)
+
+    def _check(self, session: Session) -> None:
+        sweep = session.get_one(Sweep, self.sweep)
+        trials = session.scalars(sa.select(Trial).where(Trial.sweep_id == self.sweep)).all()
+        counted = Counter(trial.state for trial in trials)
+        assert {state: number for state, number in sweep.counts.items() if number} == dict(counted)
+        assert sweep.running_count == counted["running"] <= PARALLEL
+        events = session.scalars(sa.select(Event).where(Event.sweep_id == self.sweep).order_by(Event.sequence)).all()
+        assert [event.sequence for event in events] == list(range(1, sweep.event_counter + 1))
+        endings = Counter(event.trial_id for event in events if event.kind == "trial.ended")
+        going = {trial.id for trial in trials if trial.state == "running"}
+        open_attempts = session.scalars(sa.select(Attempt.trial_id).where(Attempt.outcome.is_(None))).all()
+        assert sorted(open_attempts) == sorted(going), "what runs has one open attempt, all else none"
+        for trial in trials:
+            ended = trial.state in ENDED_TRIAL_STATES
+            assert endings[trial.id] == ended
+            assert self.ended.get(trial.id, trial.state) == trial.state, "an ending is for good"
+            if ended:
+                self.ended[trial.id] = trial.state
+
+
+def test_no_order_of_calls_breaks_the_queue(database: Database, make_rows: Any) -> None:
+    run_state_machine_as_test(
+        lambda: QueueMachine(database, make_rows(database)),
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
