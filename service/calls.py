@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
@@ -53,9 +53,19 @@ class Call:
 
             return idempotency.once(session, self._key, digest, once, project=self.project)
 
-        made, body = await self.services.write(write)
-        headers = {"Location": f"{self._request.url.path}/{body['id']}"} if made == 201 and "id" in body else {}
-        return JSONResponse(body, made, headers)
+        return self._response(*await self.services.write(write))
+
+    async def answered(self) -> JSONResponse | None:
+        """The answer that was given to this key before; None where there is none.
+
+        To be asked before what costs much or may come out differently now: what was accepted once stays accepted.
+        """
+        key = self._key
+        if key is None:
+            return None
+        digest = await self._digest(None)
+        kept = await self.services.read(lambda session: idempotency.kept(session, key, digest, project=self.project))
+        return None if kept is None else self._response(*kept)
 
     async def done(self, action: str, change: Callable[[Session], object], *, subject: str) -> Response:
         """Change something and answer 204. What is deleted twice is not there the second time: no key is needed."""
@@ -78,6 +88,10 @@ class Call:
             subject=subject,
             request_id=self._request.state.request_id,
         )
+
+    def _response(self, status: int, body: dict[str, Any]) -> JSONResponse:
+        headers = {"Location": f"{self._request.url.path}/{body['id']}"} if status == 201 and "id" in body else {}
+        return JSONResponse(body, status, headers)
 
     async def _digest(self, parts: tuple[bytes | str, ...] | None) -> str:
         url = self._request.url

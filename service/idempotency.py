@@ -72,6 +72,13 @@ def once(
     return status, body
 
 
+def kept(session: Session, key: str, hash_of_request: str, *, project: str = "default") -> Answer | None:
+    """The answer that the key was given before; None where it is new. Raises as `once` does."""
+    if session.get(IdempotencyKey, (project, key)) is None:
+        return None
+    return _kept(session, project, key, hash_of_request)
+
+
 def forget_old(session: Session) -> None:
     """Delete the keys that are no longer kept."""
     session.execute(

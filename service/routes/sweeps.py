@@ -89,6 +89,8 @@ async def create_sweep(
     validate_only: Annotated[bool, Query(description="say what the document means, and store nothing")] = False,
 ) -> Response:
     """Post a sweep document, as JSON or YAML. It is validated as a whole: the answer names everything that is wrong."""
+    if not validate_only and (answered := await call.answered()) is not None:
+        return answered
     body, content_type = await request.body(), request.headers.get("content-type")
     document = documents.read(body, content_type, max_bytes=call.services.settings.max_document_bytes)
     prepared = await _prepared(call, document)

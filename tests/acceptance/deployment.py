@@ -98,7 +98,7 @@ class Deployment:
 
     def finish_sweep(self, sweep: str) -> dict[str, Any]:
         """Wait, by long polling, until the sweep has ended."""
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 900
         tag = ""
         while True:
             assert time.monotonic() < deadline, self.log("service") + self.log("worker")

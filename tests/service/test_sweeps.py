@@ -13,6 +13,7 @@ import yaml
 from fastapi.testclient import TestClient
 
 from layers.space import read_document
+from service import sweeps
 from service.routes.sweeps import EXAMPLE, EXAMPLE_YAML
 from service.services import Services
 from tests.service.sweep_driver import TWELVE_POINTS, Driver, small
@@ -117,6 +118,20 @@ def test_the_same_post_with_the_same_key_makes_one_sweep(client: TestClient, dri
     )
     assert client.post("/v1/sweeps", json=POST | {"name": "other"}, headers=headers).status_code == 422
     assert len(client.get("/v1/sweeps").json()["items"]) == 1
+
+
+def test_a_post_sent_again_is_answered_before_it_is_validated_again(
+    client: TestClient, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"Idempotency-Key": "once"}
+    first = client.post("/v1/sweeps", json=POST, headers=headers)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("validated again")
+
+    monkeypatch.setattr(sweeps, "prepare", refuse)
+    again = client.post("/v1/sweeps", json=POST, headers=headers)
+    assert (again.status_code, again.json()) == (201, first.json())
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
