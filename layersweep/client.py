@@ -118,6 +118,15 @@ class Client:
             "POST", "/v1/sweeps", params={"validate_only": "true"}, content=body, headers=headers
         )
 
+    def clone(self, sweep: str) -> Sweep:
+        """Post the document of the sweep with this id again, as a new sweep."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        return Sweep(self, self.transport.json("POST", f"/v1/sweeps/{_segment(sweep)}:clone", headers=headers))
+
+    def delete_sweep(self, sweep: str) -> None:
+        """Delete a sweep that has ended, with its trials and events."""
+        self.transport.request("DELETE", f"/v1/sweeps/{_segment(sweep)}")
+
     def sweep(self, sweep: str) -> Sweep:
         """The sweep with this id. Raises NotFound."""
         return Sweep(self, self.transport.json("GET", f"/v1/sweeps/{_segment(sweep)}"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from layersweep.errors import Unreachable, WaitTimeout
@@ -126,6 +128,15 @@ class Sweep:
             self.id, sort=sort, state=state, feasible=feasible, on_front=on_front, limit=limit
         )
 
+    def export(self, file: str | os.PathLike[str], *, sort: str | None = None) -> None:
+        """Write the whole leaderboard to a file as it arrives: CSV, or JSON Lines where its name ends in .jsonl."""
+        kind = "jsonl" if os.fspath(file).endswith(".jsonl") else "csv"
+        with Path(file).open("wb") as out:
+            for chunk in self._client.transport.stream(
+                self._path("/leaderboard"), params={"sort": sort, "format": kind}
+            ):
+                out.write(chunk)
+
     def leaderboard_csv(self, *, sort: str | None = None) -> str:
         """The leaderboard as CSV text: a column for each parameter and metric."""
         params = {"sort": sort, "format": "csv"}
@@ -194,6 +205,10 @@ class Sweep:
         """What happens in the sweep, from the event after `after` on, until the sweep has ended."""
         return self._client.events(self, after=after)
 
+    def clone(self) -> Sweep:
+        """Post the same document again, as a new sweep."""
+        return self._client.clone(self.id)
+
     def cancel(self) -> Sweep:
         """End the sweep now; running trials are told to stop at their next heartbeat."""
         return self._act("cancel")
@@ -215,6 +230,8 @@ class Sweep:
 
     def _act(self, action: str, body: dict[str, Any] | None = None) -> Sweep:
         arguments: dict[str, Any] = {} if body is None else {"json": body}
+        # With a key it may be sent again where its answer was lost: a budget is not extended twice.
+        arguments["headers"] = {"Idempotency-Key": uuid.uuid4().hex}
         self.record = self._client.transport.json("POST", self._path(f":{action}"), **arguments)
         self._etag = None
         return self

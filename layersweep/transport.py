@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -97,7 +97,7 @@ class Transport:
             else:
                 if error is None:
                     return response
-            retryable = isinstance(error, Unreachable) or error.status in RETRIED_STATUSES
+            retryable = isinstance(error, Unreachable) or error.status in RETRIED_STATUSES or is_in_flight(error)
             waited_seconds += time.monotonic() - started
             delay_seconds = backoff_seconds(tries)
             if isinstance(error, ResponseError) and error.retry_after_seconds is not None:
@@ -112,6 +112,17 @@ class Transport:
         """The decoded body of an answer; None where it has none."""
         response = self.request(method, path, **arguments)
         return decode(response) if response.content else None
+
+    def stream(self, path: str, *, params: Mapping[str, Any]) -> Iterator[bytes]:
+        """The body of an answer, piece by piece. Not retried."""
+        try:
+            with self._http.stream("GET", path, params=_without_none(params), headers={"Accept": "*/*"}) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise cast("ResponseError", error_of(response))
+                yield from response.iter_bytes()
+        except httpx2.TransportError as problem:
+            raise self._unreachable(problem) from problem
 
     @contextmanager
     def events(self, path: str, *, headers: Mapping[str, str]) -> Generator[httpx2.EventSource]:
@@ -135,6 +146,11 @@ class Transport:
                 "or name another with --server or LAYERSWEEP_SERVER"
             )
         return Unreachable(f"the connection to {self.server} was lost: {reason}")
+
+
+def is_in_flight(error: ResponseError) -> bool:
+    """True where the service works on this very request already: it was sent before, and its answer was lost."""
+    return error.status == 409 and error.type == "in-flight"
 
 
 def backoff_seconds(tries: int) -> float:

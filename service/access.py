@@ -127,6 +127,10 @@ class Access:
             raise Unauthorized("this token has expired: make a new one with `layersweep token create`")
         return known.caller
 
+    def knows(self, secret: str) -> bool:
+        """True where this token was found to be good lately: it is no guess."""
+        return tokens.hash_of(secret) in self._known
+
     async def check_project(self, name: str) -> None:
         """Raise NotFound unless there is such a project."""
         if name in self._projects:
@@ -169,7 +173,12 @@ def get_caller(request: Request) -> Caller:
     return request.state.caller
 
 
-GivenCaller = Annotated[Caller, Depends(get_caller)]
+async def _given(request: Request) -> Caller:
+    # Asynchronous, as what is not is sent to a thread.
+    return get_caller(request)
+
+
+GivenCaller = Annotated[Caller, Depends(_given)]
 """The type of a route's parameter that takes the caller."""
 
 _OWNED: Mapping[str, tuple[str, Any]] = {

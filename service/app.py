@@ -10,7 +10,7 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
-from service import idempotency, problems
+from service import description, idempotency, problems
 from service.access import Access, within_project
 from service.builtins import register_builtins
 from service.db import Database
@@ -45,11 +45,11 @@ class OldSchemaError(RuntimeError):
 
 
 class Application(FastAPI):
-    """FastAPI, with errors described in the media type that they are sent in."""
+    """FastAPI, with a description of who may call and of every error."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            problems.keep_media_type(super().openapi())
+            description.complete(super().openapi())
         return super().openapi()
 
 
@@ -82,11 +82,12 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
-        responses=problems.documented(401, 403, 404, 422),
+        responses=problems.documented(401, 403, 404, 422, 429, 503),
     )
     app.state.services = services
     app.add_middleware(Guard, access=access, settings=settings)
     problems.install(app)
+    # Health answers everybody.
     app.include_router(health.router)
     for module in (
         sweeps,

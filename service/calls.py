@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from service import audit, idempotency
 from service.access import Caller, get_caller
+from service.errors import InFlight
 from service.idempotency import Answer, IdempotencyKeyHeader
 from service.services import GivenServices, Services
 
@@ -22,8 +23,8 @@ class Call:
     def __init__(self, request: Request, services: Services, caller: Caller, key: str | None) -> None:
         self.caller = caller
         self.services = services
+        self.key = key
         self._request = request
-        self._key = key
 
     @property
     def project(self) -> str:
@@ -36,14 +37,12 @@ class Call:
         *,
         status: int = 200,
         subject: str | None = None,
-        parts: tuple[bytes | str, ...] | None = None,
     ) -> JSONResponse:
         """Answer with what `make` returns, made in one transaction with its record and its idempotency key.
 
-        `subject` is what is changed (left out: the `id` of what was made); `parts` is what makes the request the same
-        where its body was not read as a whole.
+        `subject` is what is changed (left out: the `id` of what was made).
         """
-        digest = "" if self._key is None else await self._digest(parts)
+        digest = await self._digest()
 
         def write(session: Session) -> Answer:
             def once() -> Answer:
@@ -51,7 +50,7 @@ class Call:
                 self.record(session, action, subject if subject is not None else str(body["id"]))
                 return status, body
 
-            return idempotency.once(session, self._key, digest, once, project=self.project)
+            return idempotency.once(session, self.key, digest, once, project=self.project)
 
         return self._response(*await self.services.write(write))
 
@@ -60,12 +59,38 @@ class Call:
 
         To be asked before what costs much or may come out differently now: what was accepted once stays accepted.
         """
-        key = self._key
+        kept = await self.kept()
+        return None if kept is None else self._response(*kept)
+
+    async def small_answer(self, make: Callable[[Session], BaseModel]) -> Response:
+        """The same for what workers send often: a small write, recorded with the trial's attempt and not here."""
+        if self.key is None:
+            made = await self.services.submit(make)
+            return Response(made.model_dump_json(), media_type="application/json")
+        digest = await self._digest()
+
+        def write(session: Session) -> Answer:
+            return idempotency.once(
+                session, self.key, digest, lambda: (200, make(session).model_dump(mode="json")), project=self.project
+            )
+
+        _, body = await self.services.submit(write)
+        return JSONResponse(body)
+
+    async def kept(self, *parts: bytes | str) -> Answer | None:
+        """The answer that this request was given before. `parts` is what makes it the same, left out: its body."""
+        key = self.key
         if key is None:
             return None
-        digest = await self._digest(None)
-        kept = await self.services.read(lambda session: idempotency.kept(session, key, digest, project=self.project))
-        return None if kept is None else self._response(*kept)
+        digest = await self._digest(*parts)
+        return await self.services.read(lambda session: idempotency.kept(session, self.project, key, digest))
+
+    async def keep(self, answer: Answer, *parts: bytes | str) -> None:
+        """Keep the answer for `kept`, where it could not be kept in the transaction that made it."""
+        key = self.key
+        if key is not None:
+            digest = await self._digest(*parts)
+            await self.services.write(lambda session: idempotency.keep(session, self.project, key, digest, answer))
 
     async def done(self, action: str, change: Callable[[Session], object], *, subject: str) -> Response:
         """Change something and answer 204. What is deleted twice is not there the second time: no key is needed."""
@@ -93,22 +118,38 @@ class Call:
         headers = {"Location": f"{self._request.url.path}/{body['id']}"} if status == 201 and "id" in body else {}
         return JSONResponse(body, status, headers)
 
-    async def _digest(self, parts: tuple[bytes | str, ...] | None) -> str:
+    async def _digest(self, *parts: bytes | str) -> str:
+        if self.key is None:
+            return ""
         url = self._request.url
-        content = parts if parts is not None else (await self._request.body(),)
         kind = self._request.headers.get("content-type", "")
-        return idempotency.request_hash(self._request.method, url.path, url.query, kind, *content)
+        # The boundary of a form differs each time it is sent.
+        content = parts or (kind, await self._request.body())
+        return idempotency.request_hash(self._request.method, url.path, url.query, *content)
 
 
-def _given(request: Request, services: GivenServices, idempotency_key: IdempotencyKeyHeader = None) -> Call:
-    return Call(request, services, get_caller(request), idempotency_key)
+async def _given(
+    request: Request, services: GivenServices, idempotency_key: IdempotencyKeyHeader = None
+) -> AsyncGenerator[Call]:
+    call = Call(request, services, get_caller(request), idempotency_key)
+    if idempotency_key is None:
+        yield call
+        return
+    mark = (call.project, idempotency_key)
+    if mark in services.in_flight:
+        raise InFlight("the request with this Idempotency-Key is being worked on: send it again")
+    services.in_flight.add(mark)
+    try:
+        yield call
+    finally:
+        services.in_flight.discard(mark)
 
 
-def _given_without_key(request: Request, services: GivenServices) -> Call:
+async def _given_without_key(request: Request, services: GivenServices) -> Call:
     return Call(request, services, get_caller(request), None)
 
 
-GivenCall = Annotated[Call, Depends(_given)]
+GivenCall = Annotated[Call, Depends(_given, scope="function")]
 """The type of a POST's parameter that takes the call, with its Idempotency-Key."""
 
 GivenChange = Annotated[Call, Depends(_given_without_key)]

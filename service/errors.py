@@ -5,11 +5,14 @@
     ├── Forbidden                403
     ├── NotFound                 404
     ├── Conflict                 409
+    │   ├── InFlight             409  the same request is being worked on: send it again a little later
     │   └── LeaseLost            409  the attempt is stale: throw its result away
     ├── InvalidDocument          422  a list of problems, each with a pointer and a remedy
     ├── Unprocessable            422
     ├── PayloadTooLarge          413
     ├── UnsupportedMediaType     415
+    ├── TooSlow                  408
+    ├── TooManyRequests          429
     └── Unavailable              503
 
 Errors of `layers.space` (`DocumentError`) are turned into `InvalidDocument` where a document enters.
@@ -38,6 +41,8 @@ class ServiceError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "internal"
     title: ClassVar[str] = "Something went wrong inside the service"
+    retry_after_seconds: int | None = None
+    """After how long the same request may do better; None: never, as it stands."""
 
     def __init__(self, detail: str, *, problems: Sequence[Problem] = (), **extra: Any) -> None:
         super().__init__(detail)
@@ -86,6 +91,12 @@ class Conflict(ServiceError):
     title = "The state of the resource does not allow this"
 
 
+class InFlight(Conflict):
+    type = "in-flight"
+    title = "The same request is being worked on"
+    retry_after_seconds = 1
+
+
 class LeaseLost(Conflict):
     type = "lease-lost"
     title = "This attempt no longer holds the lease"
@@ -109,6 +120,22 @@ class PayloadTooLarge(ServiceError):
     title = "The body is too large"
 
 
+class TooSlow(ServiceError):
+    status = 408
+    type = "too-slow"
+    title = "The body did not arrive in time"
+
+
+class TooManyRequests(ServiceError):
+    status = 429
+    type = "too-many-requests"
+    title = "Too many requests"
+
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class UnsupportedMediaType(ServiceError):
     status = 415
     type = "unsupported-media-type"
@@ -119,3 +146,4 @@ class Unavailable(ServiceError):
     status = 503
     type = "unavailable"
     title = "The service cannot answer now"
+    retry_after_seconds = 1

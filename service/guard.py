@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from contextlib import ExitStack
 from urllib.parse import quote, urlsplit
 
 from sqlalchemy.exc import OperationalError
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service import access
 from service.access import Access, Caller
 from service.errors import Forbidden, NotFound, PayloadTooLarge, ServiceError, Unauthorized, Unavailable, Unprocessable
+from service.limits import Limits
 from service.problems import MEDIA_TYPE, respond
 from service.settings import Settings, is_loopback
 
@@ -51,6 +53,7 @@ class Guard:
     def __init__(self, app: ASGIApp, access: Access, settings: Settings) -> None:
         self._app = app
         self._access = access
+        self._limits = Limits(settings)
         self._trusted_hosts = frozenset(settings.trusted_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,12 +84,14 @@ class Guard:
                 await completed(message)
 
         try:
-            try:
-                scope["state"]["caller"] = await self._admit(scope, headers)
-            except ServiceError as refusal:
-                await self._refused(refusal, scope, headers)(scope, receive, watched)
-            else:
-                await self._app(scope, receive, watched)
+            with ExitStack() as counted:
+                try:
+                    scope["state"]["caller"] = caller = await self._admit(scope, headers)
+                    counted.enter_context(self._limits.request(caller.token_id or caller.name))
+                except ServiceError as refusal:
+                    await self._refused(refusal, scope, headers)(scope, receive, watched)
+                else:
+                    await self._app(scope, self._limits.body(receive), watched)
         finally:
             # Without the query: it may hold what a caller would not want in a log.
             seconds = time.perf_counter() - started
@@ -97,7 +102,7 @@ class Guard:
         path: str = scope["path"]
         method: str = scope["method"]
         try:
-            caller = await self._caller(path, method, headers)
+            caller = await self._caller(scope, path, method, headers)
             named = headers.get(access.PROJECT_HEADER)
             if named is not None:
                 access.check_named(caller, named)
@@ -114,7 +119,7 @@ class Guard:
             raise Unprocessable("the query contains a NUL character")
         return caller
 
-    async def _caller(self, path: str, method: str, headers: Headers) -> Caller:
+    async def _caller(self, scope: Scope, path: str, method: str, headers: Headers) -> Caller:
         if path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
             return access.OPEN
         if await self._access.is_open():
@@ -125,7 +130,13 @@ class Guard:
         secret = bearer or cookie
         if not secret:
             raise Unauthorized("send a token as `Authorization: Bearer <token>`; `layersweep token create` makes one")
-        caller = await self._access.caller(secret)
+        if not self._access.knows(secret):
+            self._limits.check_address(_address(scope))
+        try:
+            caller = await self._access.caller(secret)
+        except Unauthorized:
+            self._limits.wrong_token(_address(scope))
+            raise
         if bearer is None and method not in access.SAFE_METHODS and not _comes_from_own_page(headers):
             raise Forbidden("with the cookie, only a page of this service may change anything: send the token instead")
         access.check_scope(caller, method, path)
@@ -147,12 +158,13 @@ class Guard:
         )
         if isinstance(refusal, Unauthorized) and wants_page:
             return RedirectResponse(f"{LOGIN_PATH}?next={quote(path, safe='/')}", 303)
-        extra: dict[str, str] = {}
-        if isinstance(refusal, Unauthorized):
-            extra = {"WWW-Authenticate": 'Bearer realm="layersweep"'}
-        elif isinstance(refusal, Unavailable):
-            extra = {"Retry-After": "1"}
-        return respond(refusal, path, extra)
+        is_unknown = isinstance(refusal, Unauthorized)
+        return respond(refusal, path, {"WWW-Authenticate": 'Bearer realm="layersweep"'} if is_unknown else None)
+
+
+def _address(scope: Scope) -> str:
+    client: tuple[str, int] | None = scope.get("client")
+    return client[0] if client else ""
 
 
 def _request_id(headers: Headers) -> str:

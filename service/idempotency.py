@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.db import now_sql
-from service.errors import Conflict, Problem, Unprocessable
+from service.errors import InFlight, Problem, Unprocessable
 from service.models import IdempotencyKey
 from service.projects import DEFAULT
 
@@ -48,35 +48,50 @@ def once(
     """Return `make()`'s answer, made at most once a key; without a key it is simply made.
 
     Works inside the transaction that `make` writes in: the answer is kept if and only if its effects are. Errors are
-    not kept, as they undo the transaction. Raises Unprocessable where the key was used for another request.
+    not kept, as they undo the transaction. Raises Unprocessable where the key was used for another request, InFlight
+    where another process works on the same one.
     """
     if key is None:
         return make()
+    answer = kept(session, project, key, hash_of_request)
+    if answer is None:
+        answer = make()
+        keep(session, project, key, hash_of_request, answer)
+    return answer
+
+
+def kept(session: Session, project: str, key: str, hash_of_request: str) -> Answer | None:
+    """The answer that a request with this key was given, if there was one. Raises Unprocessable, InFlight."""
+    row = session.get(IdempotencyKey, (project, key), populate_existing=True)
+    if row is None:
+        return None
+    if row.request_hash != hash_of_request:
+        problem = Problem("", "the Idempotency-Key was used for another request", "take a new key for a new request")
+        raise Unprocessable("this Idempotency-Key was used for another request", problems=[problem])
+    if row.status is None or row.body is None:
+        raise _in_flight()
+    return row.status, row.body
+
+
+def keep(session: Session, project: str, key: str, hash_of_request: str, answer: Answer) -> None:
+    """Keep an answer for whoever sends the same request again. Raises InFlight where somebody else answers it now."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     # On PostgreSQL this waits for the end of a transaction that has inserted the same key.
     created = session.scalar(
         insert(IdempotencyKey)
-        .values(project=project, key=key, request_hash=hash_of_request, created_at=now_sql())
+        .values(
+            project=project,
+            key=key,
+            request_hash=hash_of_request,
+            status=answer[0],
+            body=answer[1],
+            created_at=now_sql(),
+        )
         .on_conflict_do_nothing()
         .returning(IdempotencyKey.key)
     )
     if created is None:
-        return _kept(session, project, key, hash_of_request)
-    status, body = make()
-    session.execute(
-        sa.update(IdempotencyKey)
-        .where(IdempotencyKey.project == project, IdempotencyKey.key == key)
-        .values(status=status, body=body)
-        .execution_options(synchronize_session=False)
-    )
-    return status, body
-
-
-def kept(session: Session, key: str, hash_of_request: str, *, project: str = "default") -> Answer | None:
-    """The answer that the key was given before; None where it is new. Raises as `once` does."""
-    if session.get(IdempotencyKey, (project, key)) is None:
-        return None
-    return _kept(session, project, key, hash_of_request)
+        raise _in_flight()
 
 
 def forget_old(session: Session) -> None:
@@ -87,11 +102,5 @@ def forget_old(session: Session) -> None:
     )
 
 
-def _kept(session: Session, project: str, key: str, hash_of_request: str) -> Answer:
-    row = session.get(IdempotencyKey, (project, key), populate_existing=True)
-    if row is None or row.status is None or row.body is None:
-        raise Conflict("the request with this Idempotency-Key is still being worked on: send it again")
-    if row.request_hash != hash_of_request:
-        problem = Problem("", "the Idempotency-Key was used for another request", "take a new key for a new request")
-        raise Unprocessable("this Idempotency-Key was used for another request", problems=[problem])
-    return row.status, row.body
+def _in_flight() -> InFlight:
+    return InFlight("the request with this Idempotency-Key is being worked on: send it again")

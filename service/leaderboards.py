@@ -19,7 +19,7 @@ from service.models import Sweep, Trial, TrialMetric
 from service.pareto import Ranking
 from service.selection import Condition, Filters, Selection, needed, select
 
-__all__ = ["Condition", "Filters", "Ranking", "front", "get_sweep", "page", "parameter_names", "rows"]
+__all__ = ["Condition", "Filters", "Ranking", "front", "get_sweep", "ordered_ids", "page", "parameter_names", "rows_of"]
 
 
 _VARYING = {"values", "min", "max", "derived"}
@@ -60,17 +60,15 @@ def page(
     )
 
 
-def rows(
-    session: Session, store: ColumnStore, sweep: Sweep, *, sort: str, filters: Filters
-) -> Iterator[schemas.LeaderboardRow]:
-    """The whole leaderboard: sorted once, then read 1,000 trials at a time."""
+def ordered_ids(session: Session, store: ColumnStore, sweep: Sweep, sort: str, filters: Filters) -> list[str]:
+    """The ids of the whole leaderboard's trials, in order. Raises Unprocessable as `page` does."""
     columns, selection = _selected(session, store, sweep, sort, filters)
-    order = selection.order
-    for start in range(0, len(order), 1000):
-        trials = _read(session, [columns.ids[index] for index in order[start : start + 1000]])
-        yield from map(to_row, trials)
-        for trial in trials:
-            session.expunge(trial)
+    return [columns.ids[index] for index in selection.order]
+
+
+def rows_of(session: Session, trial_ids: Sequence[str]) -> list[schemas.LeaderboardRow]:
+    """The rows of these trials, in this order."""
+    return [to_row(trial) for trial in _read(session, trial_ids)]
 
 
 def front(session: Session, sweep: Sweep) -> schemas.Front:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Query, Request, Response
 
 from service.errors import Problem, Unprocessable
+from service.storable import UnstorableError, check_storable
 
 PageSize = Annotated[int, Query(ge=1, le=1000, description="most items of a page")]
 PageToken = Annotated[str | None, Query(max_length=2000, description="`next_page_token` of the page before")]
@@ -44,5 +45,8 @@ def link_next(request: Request, response: Response, token: str | None) -> None:
 
 def _storable(value: Any) -> bool:
     if isinstance(value, str):
-        return "\0" not in value and value.isprintable()
+        try:
+            check_storable(value)
+        except UnstorableError:
+            return False
     return not isinstance(value, int) or -(2**31) <= value < 2**31

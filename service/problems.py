@@ -65,7 +65,10 @@ def keep_media_type(description: dict[str, Any]) -> None:
 
 def respond(error: ServiceError, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The response that `error` is."""
-    return JSONResponse(error.body(path), status_code=error.status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
+    extra = {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
+    return JSONResponse(
+        error.body(path), status_code=error.status, media_type=MEDIA_TYPE, headers=extra | dict(headers or {})
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -73,8 +76,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def service_error(request: Request, error: ServiceError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        headers = {"Retry-After": "1"} if error.status == Unavailable.status else {}
-        return respond(error, request.url.path, headers)
+        return respond(error, request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
@@ -90,7 +92,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(OperationalError)
     async def database_unavailable(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         _log.error("the database did not answer %s %s", request.method, request.url.path, exc_info=error)
-        return respond(Unavailable("the database does not answer now"), request.url.path, {"Retry-After": "1"})
+        return respond(Unavailable("the database does not answer now"), request.url.path)
 
     @app.exception_handler(DataError)
     async def unstorable(request: Request, error: DataError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]

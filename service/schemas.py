@@ -165,7 +165,7 @@ class SweepPreview(Schema):
 class BudgetExtension(Request):
     """`:extend`: what to add to the budget."""
 
-    trials: int = Field(default=0, ge=0, le=1_000_000)
+    trials: int = Field(default=0, ge=0, le=1_000_000, examples=[20])
     wall_seconds: float = Field(default=0, ge=0)
     failures: int = Field(default=0, ge=0)
 
@@ -419,9 +419,9 @@ class Target(Schema):
 
 class Device(Request):
     kind: Literal["cpu", "gpu"]
-    uuid: str = Field(max_length=128, description="the GPU's UUID, or cpu-<machine id>")
-    model: str = Field(max_length=200)
-    memory_bytes: int = Field(ge=0)
+    uuid: str = Field(max_length=128, description="the GPU's UUID, or cpu-<machine id>", examples=["cpu-4f1c"])
+    model: str = Field(max_length=200, examples=["Intel Xeon"])
+    memory_bytes: int = Field(ge=0, examples=[8_589_934_592])
 
 
 class Capabilities(Request):
@@ -441,7 +441,7 @@ class Capabilities(Request):
 
 
 class WorkerRegistration(Request):
-    name: str = Field(min_length=1, max_length=128)
+    name: str = Field(min_length=1, max_length=128, examples=["gpu-7"])
     device: Device
     targets: list[Capabilities] = Field(min_length=1, max_length=8)
     versions: dict[str, str] = Field(default={}, description="layersweep, python, torch, onnxruntime, driver, ...")
@@ -470,7 +470,7 @@ class Registered(Schema):
 
 
 class LeaseRequest(Request):
-    worker: str = Field(max_length=26)
+    worker: str = Field(max_length=26, examples=["01M891VDZHPG894V15G3RXXVWP"])
 
 
 class LeaseDataset(Schema):
@@ -522,13 +522,15 @@ class LeaseReport(Request):
     phase: Phase | None = None
     progress: dict[str, Any] | None = Field(default=None, description="for example {step, steps}")
     losses: list[Losses] = Field(default=[], max_length=1000)
-    log: str = Field(default="", max_length=65_536)
+    log: str = Field(default="", max_length=65_536, examples=["step 100: training loss 2.31\n"])
 
 
 class LeaseFinish(Request):
     outcome: Outcome
     reason: str | None = Field(default=None, max_length=4000)
-    metrics: dict[str, float] = Field(default={}, description="names of layers.metrics.METRICS")
+    metrics: dict[str, float] = Field(
+        default={}, description="names of layers.metrics.METRICS", examples=[{"latency_ms_p50": 0.41}]
+    )
     measurements: dict[str, dict[str, Any]] = Field(default={}, description="raw samples, environment, parity, ...")
     log: str = Field(default="", max_length=65_536)
 
@@ -551,7 +553,7 @@ class Artifact(Schema):
 
 
 class LeaseRelease(Request):
-    reason: str = Field(max_length=4000)
+    reason: str = Field(max_length=4000, examples=["the worker drains"])
     charge: bool = Field(
         default=False, description="true: the attempt counts (a child was killed); false: the worker drains"
     )

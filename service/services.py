@@ -35,6 +35,8 @@ class Services:
     scheduler: Scheduler
     access: Access
     columns: ColumnStore = field(default_factory=ColumnStore)
+    in_flight: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """Projects and Idempotency-Keys of the requests that this process works on."""
     _limiter: anyio.CapacityLimiter = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     )
     artifact_days: float = Field(default=0, ge=0, description="days after which they are deleted; 0: never by age")
 
+    body_idle_seconds: float = Field(default=20, gt=0, description="longest wait for the next piece of a body")
+    requests_per_second: float = Field(default=500, gt=0, description="of one token, or of all while there is none")
+    concurrent_requests: int = Field(default=2500, gt=0, description="of one token, or of all while there is none")
+    wrong_tokens_per_minute: float = Field(default=30, ge=1, description="from one address")
     max_wait_seconds: float = Field(default=60, ge=0, description="longest `Prefer: wait` that is honoured")
     recheck_seconds: float = Field(
         default=1, gt=0, description="how often a waiting call looks at the database for changes by other processes"

@@ -25,6 +25,8 @@ from service.targets import waits_for
 GOING = ("active", "paused")
 ENDED = ("completed", "cancelled", "failed")
 
+Sort = Literal["created_at", "-created_at", "name", "-name"]
+
 _UNSYNCHRONIZED: Mapping[str, Any] = {"synchronize_session": False}
 
 
@@ -60,6 +62,27 @@ class Prepared:
                 for note in self.document.notes
             ],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sweeps a list holds, and in which order; None and () leave a filter out."""
+
+    project: str | None = None
+    states: tuple[str, ...] = ()
+    task: str | None = None
+    name: str | None = None
+    """Part of the name, in upper or lower case."""
+    sort: Sort = "-created_at"
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        given: list[tuple[object, sa.ColumnElement[bool]]] = [
+            (self.project, Sweep.project == self.project),
+            (self.states, Sweep.state.in_(self.states)),
+            (self.task, Sweep.task == self.task),
+            (self.name, Sweep.name.icontains(self.name or "", autoescape=True)),
+        ]
+        return [condition for value, condition in given if value]
 
 
 def described(dataset: Dataset) -> dict[str, Any]:
@@ -129,24 +152,28 @@ def get(session: Session, sweep_id: str) -> Sweep:
 
 
 def page(
-    session: Session, *, states: Sequence[str], page_size: int, page_token: str | None, project: str | None = None
+    session: Session, wanted: Wanted, *, page_size: int, page_token: str | None
 ) -> tuple[list[schemas.Sweep], str | None]:
-    """Return sweeps of a project (None: of all), the newest first, and the token of the next page.
+    """Return a page of sweeps, and the token of the next. Raises Unprocessable for another list's token.
 
     Confirmations are listed with the sweep that they confirm.
     """
-    statement = sa.select(Sweep).where(Sweep.sampler != CONFIRMATION)
-    if project is not None:
-        statement = statement.where(Sweep.project == project)
-    if states:
-        statement = statement.where(Sweep.state.in_(states))
+    name, descending = wanted.sort.removeprefix("-"), wanted.sort.startswith("-")
+    # Ids sort by the time at which they were made.
+    key: list[Any] = [Sweep.id] if name == "created_at" else [Sweep.name, Sweep.id]
+    statement = sa.select(Sweep).where(Sweep.sampler != CONFIRMATION, *wanted.conditions())
     if page_token is not None:
-        (before,) = decode_token(page_token, str)
-        statement = statement.where(Sweep.id < before)
-    rows = list(session.scalars(statement.order_by(Sweep.id.desc()).limit(page_size + 1)))
+        sort, *after = decode_token(page_token, str, *(str for _ in key))
+        if sort != wanted.sort:
+            raise Unprocessable("page_token belongs to another sort: begin again without it")
+        ours, theirs = sa.tuple_(*key), sa.tuple_(*after)
+        statement = statement.where(ours < theirs if descending else ours > theirs)
+    order = [column.desc() if descending else column.asc() for column in key]
+    rows = list(session.scalars(statement.order_by(*order).limit(page_size + 1)))
     more = len(rows) > page_size
     rows = rows[:page_size]
-    return [schemas.Sweep(**_facts(session, row)) for row in rows], encode_token(rows[-1].id) if more else None
+    token = encode_token(wanted.sort, *(getattr(rows[-1], column.key) for column in key)) if more else None
+    return [schemas.Sweep(**_facts(session, row)) for row in rows], token
 
 
 def detail(session: Session, sweep: Sweep) -> schemas.SweepDetail:

@@ -1,34 +1,80 @@
-"""Leaderboards as CSV that a spreadsheet opens safely."""
+"""Leaderboards as CSV that a spreadsheet opens safely, and as JSON Lines: any number of trials, as a stream."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service import leaderboards
+from service import leaderboards, schemas
 from service.columns import ColumnStore, metric_names
-from service.models import Sweep
+from service.services import Services
 
 FACTS = ("number", "trial", "state", "rank", "on_front", "feasible")
 ORIGINS = ("reason", "reused_from", "started_from")
+BATCH = 500
 
 
-def leaderboard_csv(
-    session: Session, store: ColumnStore, sweep: Sweep, sort: str, filters: leaderboards.Filters
-) -> str:
-    """The whole leaderboard: a column a metric and a column a parameter, by their names; what is absent is empty."""
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Which trials are sent, in which order, as what text."""
+
+    trial_ids: Sequence[str]
+    head: str
+    lines: Callable[[Iterable[schemas.LeaderboardRow]], str]
+
+
+def csv_export(session: Session, store: ColumnStore, sweep_id: str, sort: str, filters: leaderboards.Filters) -> Export:
+    """A column a metric and a column a parameter, by their names; what is absent is empty.
+
+    Raises NotFound, Unprocessable.
+    """
+    sweep = leaderboards.get_sweep(session, sweep_id)
     metrics = metric_names(session, sweep)
     parameters = leaderboards.parameter_names(sweep)
+
+    def lines(rows: Iterable[schemas.LeaderboardRow]) -> str:
+        return _csv(
+            [
+                *(getattr(row, name) for name in FACTS),
+                *(row.metrics.get(name) for name in metrics),
+                *(row.parameters.get(name) for name in parameters),
+                *(getattr(row, name) for name in ORIGINS),
+            ]
+            for row in rows
+        )
+
+    head = _csv([[*FACTS, *metrics, *parameters, *ORIGINS]])
+    return Export(leaderboards.ordered_ids(session, store, sweep, sort, filters), head, lines)
+
+
+def jsonl_export(
+    session: Session, store: ColumnStore, sweep_id: str, sort: str, filters: leaderboards.Filters
+) -> Export:
+    """A line a trial, each a `LeaderboardRow`. Raises NotFound, Unprocessable."""
+    sweep = leaderboards.get_sweep(session, sweep_id)
+    return Export(
+        leaderboards.ordered_ids(session, store, sweep, sort, filters),
+        "",
+        lambda rows: "".join(f"{row.model_dump_json()}\n" for row in rows),
+    )
+
+
+async def sent(services: Services, export: Export) -> AsyncIterator[str]:
+    """The text of an export, a batch of trials at a time: no connection is held while a slow reader reads."""
+    yield export.head
+    for start in range(0, len(export.trial_ids), BATCH):
+        some = export.trial_ids[start : start + BATCH]
+        yield await services.read(lambda session, some=some: export.lines(leaderboards.rows_of(session, some)))
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow([*FACTS, *metrics, *parameters, *ORIGINS])
-    for row in leaderboards.rows(session, store, sweep, sort=sort, filters=filters):
-        facts, origins = ([getattr(row, name) for name in names] for names in (FACTS, ORIGINS))
-        values = [row.metrics.get(name) for name in metrics] + [row.parameters.get(name) for name in parameters]
-        writer.writerow([_cell(value) for value in [*facts, *values, *origins]])
+    csv.writer(out).writerows([_cell(value) for value in row] for row in rows)
     return out.getvalue()
 
 

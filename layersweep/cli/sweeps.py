@@ -179,6 +179,39 @@ def resume(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DE
 
 
 @app.command()
+def clone(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """Submit a sweep's document again; what was measured before is reused."""
+    with connect(server) as client:
+        made = find_sweep(client, sweep).clone()
+    if as_json:
+        print_json(made.record)
+    else:
+        out.print(Text(f"Accepted as {made.id} ({made.name})."))
+
+
+@app.command()
+def delete(sweep: SweepName, server: Server = SERVER_DEFAULT) -> None:
+    """Delete a sweep that has ended, with its trials and events."""
+    with connect(server) as client:
+        found = find_sweep(client, sweep)
+        client.delete_sweep(found.id)
+    out.print(Text(f"{found.name} ({found.id}) is deleted."))
+
+
+@app.command()
+def export(
+    sweep: SweepName,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="*.csv or *.jsonl.")],
+    sort: Annotated[str | None, typer.Option(help="As for `leaderboard`.", metavar="NAME")] = None,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Write every trial to a file: parameters, metrics, state, rank."""
+    with connect(server) as client:
+        find_sweep(client, sweep).export(file, sort=sort)
+    out.print(Text(f"Wrote {file}."))
+
+
+@app.command()
 def extend(
     sweep: SweepName,
     trials: Annotated[int, typer.Option(min=0, help="Trials to add to the budget.")] = 0,

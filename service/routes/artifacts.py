@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
+from sqlalchemy.orm import Session
 
 from service import artifacts, datasets, schemas
+from service.calls import GivenCall
 from service.confirmation import confirmations
 from service.errors import PayloadTooLarge, Unprocessable
 from service.problems import documented
@@ -28,15 +30,15 @@ ContentDigest = Annotated[
 BINARY: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
 
 
-@router.post("/leases/{trial}/{attempt}:offer", responses=documented(409))
-def offer_artifacts(
-    trial: str, attempt: Attempt, body: schemas.ArtifactOffer, services: GivenServices
-) -> schemas.ArtifactAnswer:
+@router.post("/leases/{trial}/{attempt}:offer", response_model=schemas.ArtifactAnswer, responses=documented(409))
+async def offer_artifacts(trial: str, attempt: Attempt, body: schemas.ArtifactOffer, call: GivenCall) -> Response:
     """Ask whether the attempt's artifacts are wanted, given the metrics that it is about to finish with."""
-    wanted = services.database.read(
-        lambda session: artifacts.is_wanted(session, services.settings, trial, attempt, body.metrics)
-    )
-    return schemas.ArtifactAnswer(wanted=list(artifacts.NAMES) if wanted else [])
+
+    def answer(session: Session) -> schemas.ArtifactAnswer:
+        wanted = artifacts.is_wanted(session, call.services.settings, trial, attempt, body.metrics)
+        return schemas.ArtifactAnswer(wanted=list(artifacts.NAMES) if wanted else [])
+
+    return await call.small_answer(answer)
 
 
 @router.put(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Response
 from sqlalchemy.orm import Session
 
 from service import sweeps
@@ -12,11 +14,16 @@ from service.confirmation.schemas import Confirmation, ConfirmationRequest, Conf
 from service.problems import documented
 from service.services import GivenServices
 
+GivenRequest = Annotated[
+    ConfirmationRequest | None,
+    Body(openapi_examples={"three seeds": {"value": {"seeds": 3, "candidates": 3}}}),
+]
+
 router = APIRouter(prefix="/v1/sweeps", tags=["confirmations"], responses=documented(404))
 
 
 @router.post("/{sweep}:confirm", status_code=201, response_model=Confirmation, responses=documented(409, 422))
-async def confirm_sweep(sweep: str, call: GivenCall, body: ConfirmationRequest | None = None) -> Response:
+async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) -> Response:
     """Train the front's candidates again with further seeds, and score them on the test part that no sweep has seen.
 
     Workers execute it like a sweep: follow it at /v1/sweeps/{id of the confirmation}. 409 while the sweep goes on, and

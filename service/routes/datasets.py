@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, JSONResponse
 
 from service import datasets, files, schemas
 from service.access import GivenCaller
@@ -81,7 +83,7 @@ UPLOAD: dict[str, Any] = {
     responses=documented(409, 413, 415, 422)
     | {200: {"model": schemas.DatasetDetail, "description": "it is there already"}},
 )
-async def upload_dataset(request: Request, response: Response, call: GivenCall) -> schemas.DatasetDetail:
+async def upload_dataset(request: Request, call: GivenCall) -> Response:
     """Register a file as a dataset. The same content under the same name again answers 200 with what is there."""
     services = call.services
     limit = services.settings.max_upload_bytes
@@ -94,6 +96,15 @@ async def upload_dataset(request: Request, response: Response, call: GivenCall) 
         size_bytes = reader.file_bytes
         if size_bytes is None:
             raise Unprocessable("the field `file` is missing: send the data as a file")
+
+        def digest() -> str:
+            with Path(file.name).open("rb") as read:
+                return hashlib.file_digest(read, "sha256").hexdigest()
+
+        parts = (json.dumps(sorted(reader.fields.items())), await to_thread.run_sync(digest))
+        given = await call.kept(*parts)
+        if given is not None:
+            return _registered(*given)
 
         def register() -> tuple[schemas.DatasetDetail, bool]:
             form = files.Form(reader.fields)
@@ -111,9 +122,13 @@ async def upload_dataset(request: Request, response: Response, call: GivenCall) 
             )
 
         detail, created = await to_thread.run_sync(register)
-    response.status_code = 201 if created else 200
-    response.headers["Location"] = f"/v1/datasets/{detail.id}"
-    return detail
+        answer = (201 if created else 200, detail.model_dump(mode="json"))
+        await call.keep(answer, *parts)
+    return _registered(*answer)
+
+
+def _registered(status: int, body: dict[str, Any]) -> Response:
+    return JSONResponse(body, status, {"Location": f"/v1/datasets/{body['id']}"})
 
 
 @router.get("")

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from service import leaderboards, schemas
-from service.columns import ColumnStore
 from service.leaderboards import Condition, Filters
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
 from service.routes import conditional
 from service.routes.conditional import IfNoneMatch, Prefer
 from service.services import GivenServices
-from service.tables import leaderboard_csv
+from service.tables import Export, csv_export, jsonl_export, sent
 
 router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["leaderboards"], responses=documented(404, 422))
 
@@ -27,10 +28,21 @@ Where = Annotated[
     ),
 ]
 
-CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}}}
+EXPORTS: dict[str, tuple[str, Callable[..., Export]]] = {
+    "csv": ("text/csv; charset=utf-8", csv_export),
+    "jsonl": ("application/jsonl", jsonl_export),
+}
+ALL_ROWS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/csv": {"schema": {"type": "string"}},
+            "application/jsonl": {"schema": {"type": "string", "description": "a LeaderboardRow a line"}},
+        }
+    }
+}
 
 
-@router.get("/leaderboard", responses=CSV | conditional.NOT_MODIFIED, response_model=schemas.Leaderboard)
+@router.get("/leaderboard", responses=ALL_ROWS | conditional.NOT_MODIFIED, response_model=schemas.Leaderboard)
 async def get_leaderboard(
     sweep_id: str,
     request: Request,
@@ -44,24 +56,24 @@ async def get_leaderboard(
     where: Where = None,
     page_size: PageSize = 50,
     page_token: PageToken = None,
-    format: Annotated[Literal["json", "csv"] | None, Query(description="over what Accept says")] = None,  # noqa: A002
+    format: Annotated[Literal["json", "csv", "jsonl"] | None, Query(description="over what Accept says")] = None,  # noqa: A002
     if_none_match: IfNoneMatch = None,
     prefer: Prefer = None,
 ) -> Response:
     """The trials of a sweep, ranked: by Pareto rank, then the first objective, then number; or as `sort` says.
 
-    CSV (by Accept or `format`) holds all rows; JSON is paged. With `If-None-Match` and `Prefer: wait=N` the answer is
-    held until the ranking is another one, at most N seconds.
+    JSON is paged; with `If-None-Match` and `Prefer: wait=N` it is held until the ranking is another one, at most N
+    seconds. CSV and JSON Lines (by Accept or `format`) are a stream of all rows.
     """
     filters = Filters(tuple(state or ()), feasible, on_front, tuple(map(Condition.parse, where or ())))
     store = services.columns
-
-    def load_csv(session: Session) -> str:
-        return _csv(session, store, sweep_id, sort, filters)
-
-    def render_csv(text: str) -> Response:
-        disposition = f'attachment; filename="leaderboard-{sweep_id}.csv"'
-        return Response(text, media_type="text/csv; charset=utf-8", headers={"Content-Disposition": disposition})
+    wanted = format or _preferred(request.headers.get("accept", ""))
+    if wanted in EXPORTS:
+        media_type, make = EXPORTS[wanted]
+        export = await services.read(lambda session: make(session, store, sweep_id, sort, filters))
+        disposition = f'attachment; filename="leaderboard-{sweep_id}.{wanted}"'
+        headers = {"Content-Disposition": disposition}
+        return StreamingResponse(sent(services, export), media_type=media_type, headers=headers)
 
     def load(session: Session) -> schemas.Leaderboard:
         sweep = leaderboards.get_sweep(session, sweep_id)
@@ -73,10 +85,6 @@ async def get_leaderboard(
         return response
 
     version = conditional.ranked_version
-    if format == "csv" or (format is None and _prefers_csv(request.headers.get("accept", ""))):
-        return await conditional.of_sweep(
-            request, services, sweep_id, load_csv, render_csv, variant="csv", read_version=version
-        )
     return await conditional.of_sweep(request, services, sweep_id, load, render, read_version=version)
 
 
@@ -88,11 +96,8 @@ def get_front(sweep_id: str, services: GivenServices) -> schemas.Front:
     )
 
 
-def _csv(session: Session, store: ColumnStore, sweep_id: str, sort: str, filters: Filters) -> str:
-    sweep = leaderboards.get_sweep(session, sweep_id)
-    return leaderboard_csv(session, store, sweep, sort, filters)
-
-
-def _prefers_csv(accept: str) -> bool:
-    names = [part.split(";")[0].strip() for part in accept.split(",")]
-    return "text/csv" in names and "application/json" not in names
+def _preferred(accept: str) -> str:
+    """The first format that the caller names, without weights; JSON where it names none of ours."""
+    kinds = {"application/json": "json", "text/csv": "csv", "application/jsonl": "jsonl"}
+    named = [kinds.get(part.split(";")[0].strip()) for part in accept.split(",")]
+    return "json" if "json" in named else next((kind for kind in named if kind), "json")

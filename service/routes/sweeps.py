@@ -106,13 +106,19 @@ def list_sweeps(
     services: GivenServices,
     caller: GivenCaller,
     state: Annotated[list[schemas.SweepState], Query(description="only sweeps in one of these states")] = [],  # noqa: B006
+    task: Annotated[str | None, Query(max_length=32, description="only sweeps of this task")] = None,
+    name: Annotated[str | None, Query(max_length=200, description="only sweeps whose name holds this")] = None,
+    sort: Annotated[sweeps.Sort, Query(description="'-' turns it")] = "-created_at",
     page_size: PageSize = 50,
     page_token: PageToken = None,
 ) -> schemas.Page[schemas.Sweep]:
-    """List sweeps, the newest first."""
+    """List sweeps, the newest first or as `sort` says. Sweeps that are posted meanwhile move no other off its page."""
     items, token = services.database.read(
         lambda session: sweeps.page(
-            session, states=state, page_size=page_size, page_token=page_token, project=caller.lists
+            session,
+            sweeps.Wanted(caller.lists, tuple(state), task, name, sort),
+            page_size=page_size,
+            page_token=page_token,
         )
     )
     link_next(request, response, token)

@@ -177,7 +177,7 @@ def test_serving_on_a_port_in_use_is_told(alone: Run, tmp_path: Path) -> None:
 def test_serving_other_machines_needs_a_token(alone: Run, tmp_path: Path) -> None:
     result = alone("serve", "--host", "0.0.0.0", "--data-dir", tmp_path)
     assert result.exit_code == 2
-    assert "LAYERSWEEP_TOKEN" in result.stderr
+    assert "layersweep token create" in result.stderr
 
 
 @pytest.mark.parametrize(

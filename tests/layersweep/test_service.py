@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import typing
 from pathlib import Path
 
@@ -145,3 +146,22 @@ def test_datasets_layers_presets_and_workers(client: Client, tmp_path: Path, fin
     worker = finisher.register()
     assert [found["id"] for found in client.workers()] == [worker]
     assert [target["runtime"] for target in client.targets()] == ["onnxruntime"]
+
+
+def test_a_sweep_is_cloned_exported_and_deleted(
+    client: Client, document: Path, finisher: Finisher, tmp_path: Path
+) -> None:
+    sweep = client.submit(document)
+    finisher.start()
+    sweep.wait(60)
+    sweep.export(tmp_path / "all.jsonl", sort="number")
+    lines = (tmp_path / "all.jsonl").read_text().splitlines()
+    assert [json.loads(line)["number"] for line in lines] == list(range(6))
+    sweep.export(tmp_path / "all.csv")
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 7
+    clone = sweep.clone().wait(60)
+    assert clone.id != sweep.id
+    assert clone.record["progress"]["reused"] > 0
+    client.delete_sweep(sweep.id)
+    with pytest.raises(NotFound):
+        client.sweep(sweep.id)

@@ -87,11 +87,20 @@ def test_two_submissions_have_two_keys() -> None:
 
 
 def test_a_post_without_a_key_is_sent_once() -> None:
-    client, script, _ = scripted(httpx2.Response(200, json=sweep_record()), httpx2.ReadError("lost"))
-    sweep = client.sweep("01J0000000000000000000000A")
+    client, script, _ = scripted(httpx2.ReadError("lost"))
     with pytest.raises(Unreachable):
-        sweep.extend(trials=5)
-    assert [request.method for request in script.requests] == ["GET", "POST"]
+        client.create_token("ci", ["read"], project=None)
+    assert [request.method for request in script.requests] == ["POST"]
+
+
+def test_a_budget_is_extended_once_though_its_answer_was_lost_and_the_service_still_works_on_it() -> None:
+    busy = httpx2.Response(409, json={"type": "urn:layersweep:problem:in-flight", "detail": "being worked on"})
+    record = httpx2.Response(200, json=sweep_record())
+    client, script, _ = scripted(record, httpx2.ReadError("lost"), busy, record)
+    client.sweep("01J0000000000000000000000A").extend(trials=5)
+    keys = [request.headers["Idempotency-Key"] for request in script.requests[1:]]
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 
 import pytest
 import sqlalchemy as sa
@@ -10,9 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import leaderboards
-from service.columns import ColumnStore
-from service.leaderboards import Filters
-from service.models import Sweep
 from service.tables import _cell
 from tests.service.sweep_rows import add_sweep, add_trial, rank
 
@@ -235,19 +233,16 @@ def test_large_integers_page(client, services):
     assert [item["number"] for item in first["items"] + second["items"]] == [3, 2, 1, 0]
 
 
-def test_rows_beyond_one_read_are_all_there(database):
+def test_an_export_is_a_stream_of_every_row(client, services):
     def fill(session):
         sweep = add_sweep(session)
-        for number in range(2005):
+        for number in range(1205):
             add_trial(session, sweep, number)
         return sweep.id
 
-    sweep_id = database.write(fill)
-
-    def read(session):
-        sweep = session.get(Sweep, sweep_id)
-        return [
-            row.number for row in leaderboards.rows(session, ColumnStore(), sweep, sort="-number", filters=Filters())
-        ]
-
-    assert database.read(read) == list(range(2004, -1, -1))
+    path = f"/v1/sweeps/{services.database.write(fill)}/leaderboard"
+    lines = client.get(path, params={"format": "jsonl", "sort": "-number"})
+    assert lines.headers["content-type"].startswith("application/jsonl")
+    assert [json.loads(line)["number"] for line in lines.text.splitlines()] == list(range(1204, -1, -1))
+    table = client.get(path, headers={"Accept": "text/csv"}, params={"sort": "number"})
+    assert [int(row["number"]) for row in csv.DictReader(io.StringIO(table.text))] == list(range(1205))

@@ -1,0 +1,117 @@
+"""How much one caller may ask for: requests in a second, requests at a time, wrong tokens, and time for a body."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from starlette.types import Message, Receive
+
+from service.errors import TooManyRequests, TooSlow
+from service.settings import Settings
+
+BURST_SECONDS = 4.0
+"""A caller that was quiet may ask for this many seconds' worth of requests at once."""
+
+MIN_BODY_BYTES_PER_SECOND = 1024
+_KEPT = 10_000
+
+
+@dataclass
+class _Bucket:
+    """Fills with time, up to its size; each request takes one."""
+
+    left: float
+    at: float
+
+    def take(self, rate: float, size: float, now: float) -> float:
+        """Take one; return 0, or how many seconds are missing to the next."""
+        self.left = min(size, self.left + (now - self.at) * rate)
+        self.at = now
+        if self.left < 1:
+            return (1 - self.left) / rate
+        self.left -= 1
+        return 0.0
+
+
+@dataclass
+class Limits:
+    """The limits of one process. Everything happens on its event loop: there is no lock."""
+
+    settings: Settings
+    clock: Callable[[], float] = time.monotonic
+    _requests: dict[str, _Bucket] = field(default_factory=dict[str, _Bucket], init=False)
+    _wrong_tokens: dict[str, _Bucket] = field(default_factory=dict[str, _Bucket], init=False)
+    _running: dict[str, int] = field(default_factory=dict[str, int], init=False)
+
+    @contextmanager
+    def request(self, who: str) -> Generator[None]:
+        """Count a request of a caller while it runs. Raises TooManyRequests."""
+        rate = self.settings.requests_per_second
+        missing = _take(self._requests, who, rate, rate * BURST_SECONDS, self.clock())
+        if missing:
+            raise TooManyRequests(
+                f"more than {rate:g} requests a second of one caller", retry_after_seconds=math.ceil(missing)
+            )
+        running = self._running.get(who, 0)
+        if running >= self.settings.concurrent_requests:
+            detail = f"{running} requests of one caller are being worked on: wait for some of them"
+            raise TooManyRequests(detail, retry_after_seconds=1)
+        self._running[who] = running + 1
+        try:
+            yield
+        finally:
+            self._running[who] -= 1
+            if not self._running[who]:
+                del self._running[who]
+
+    def check_address(self, address: str) -> None:
+        """Raise TooManyRequests where too many wrong tokens came from an address: one more is not even looked at."""
+        bucket = self._wrong_tokens.get(address)
+        a_second = self.settings.wrong_tokens_per_minute / 60
+        missing = 0.0 if bucket is None else (1 - bucket.left) / a_second - (self.clock() - bucket.at)
+        if missing > 0:
+            raise TooManyRequests("too many wrong tokens came from here", retry_after_seconds=math.ceil(missing))
+
+    def wrong_token(self, address: str) -> None:
+        """Count a wrong token from an address."""
+        a_minute = self.settings.wrong_tokens_per_minute
+        _take(self._wrong_tokens, address, a_minute / 60, a_minute, self.clock())
+
+    def body(self, receive: Receive) -> Receive:
+        """`receive` that raises TooSlow where the body stops coming, or comes at less than a trickle."""
+        started = self.clock()
+        idle_seconds = self.settings.body_idle_seconds
+        received = 0
+        complete = False
+
+        async def timed() -> Message:
+            nonlocal received, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout(idle_seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise TooSlow(f"nothing of the body came for {idle_seconds:g} s") from None
+            received += len(message.get("body", b""))
+            complete = message["type"] != "http.request" or not message.get("more_body", False)
+            late = self.clock() - started - idle_seconds
+            if not complete and late > 0 and received < late * MIN_BODY_BYTES_PER_SECOND:
+                raise TooSlow(f"the body comes at less than {MIN_BODY_BYTES_PER_SECOND} bytes a second")
+            return message
+
+        return timed
+
+
+def _take(buckets: dict[str, _Bucket], who: str, rate: float, size: float, now: float) -> float:
+    if who not in buckets:
+        if len(buckets) >= _KEPT:
+            # The one that has been quiet for longest is as good as full.
+            del buckets[min(buckets, key=lambda name: buckets[name].at)]
+        buckets[who] = _Bucket(size, now)
+    return buckets[who].take(rate, size, now)
