@@ -538,7 +538,7 @@ class LeaseFinish(Request):
 class ArtifactOffer(Request):
     """What an attempt is about to finish with: whether its files are kept depends on it."""
 
-    metrics: dict[str, float]
+    metrics: dict[str, float] = Field(examples=[{"latency_ms_p50": 0.41}])
 
 
 class ArtifactAnswer(Schema):

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service import leaderboards
+from service.models import Sweep
 from service.tables import _cell
 from tests.service.sweep_rows import add_sweep, add_trial, rank
 
