@@ -34,7 +34,7 @@ _LATENCY_MEASUREMENTS = {
     "latency_samples_ms": "latency of the final engine",
 }
 PERCENTILES = ("p50", "p90", "p99")
-_COLUMNS = ("validation_loss", "latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count", "accuracy")
+_COLUMNS = ("validation_loss", "accuracy", "latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from layers.space import MAX_CHARACTERS, Survey, read_document
 from layers.syntax import FUNCTIONS
 from service import documents
 
-PAGE = (Path(__file__).parents[1] / "docs" / "sweep-document.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "sweep-document.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 BASE: dict[str, Any] = {
     "name": "example",
@@ -29,8 +30,20 @@ BASE: dict[str, Any] = {
 
 
 def find_dataset(name: str) -> dict[str, Any] | None:
-    known = {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256}}
-    return known if name == "python-topics" else None
+    known: dict[str, dict[str, Any]] = {
+        "python-topics": {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256}},
+        "digits": {
+            "task": "classification",
+            "tokenizer": None,
+            "facts": {"vocabulary_size": 17, "classes": 10, "sequence_length": 64},
+        },
+        "pronunciation": {
+            "task": "seq2seq",
+            "tokenizer": "char",
+            "facts": {"source_vocabulary_size": 27, "vocabulary_size": 42, "source_length": 18, "target_length": 17},
+        },
+    }
+    return known.get(name)
 
 
 def read(text: str) -> Survey:
@@ -44,6 +57,11 @@ def read(text: str) -> Survey:
         else:
             whole[field] = value
     return read_document(whole, find_dataset=find_dataset)[1]
+
+
+@pytest.mark.parametrize("name", ["quickstart", "digits", "pronunciation", "probe"])
+def test_the_example_sweeps_are_valid(name: str) -> None:
+    assert read((ROOT / "examples" / f"{name}.yaml").read_text()).feasible_share > 0
 
 
 def test_there_are_examples() -> None:

@@ -342,9 +342,10 @@ class _Attempt:
             "precision_gap": loss - reference["loss"],
             "training_loss": fitted["loss"],
             "generalization_gap": reference["loss"] - fitted["loss"],
-            "accuracy": sums["correct"] / sums["weight_sum"],
         }
-        if self._configuration["task"] == "causal_lm" and self._lease["dataset"]["facts"].get("tokenizer") == "byte":
+        if data.task != "causal_lm":
+            self.metrics["accuracy"] = sums["correct"] / sums["weight_sum"]
+        elif self._lease["dataset"]["facts"].get("tokenizer") == "byte":
             self.metrics["bits_per_byte"] = loss / math.log(2)
         if "test" in self._lease["dataset"]["parts"]:
             self._score_test_part(engine, data)

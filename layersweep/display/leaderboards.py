@@ -13,7 +13,7 @@ from rich.text import Text
 from layersweep.display import units
 from layersweep.records import LeaderboardRow, Objective, Scalar
 
-USUAL_METRICS = ("latency_ms_p50", "memory_bytes", "validation_loss", "parameter_count")
+USUAL_METRICS = ("latency_ms_p50", "memory_bytes", "validation_loss", "accuracy", "parameter_count")
 FRONT = "★"
 RECOMMENDED = "»"
 INDENT = 8

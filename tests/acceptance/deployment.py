@@ -96,9 +96,9 @@ class Deployment:
                         break
         return seen
 
-    def finish_sweep(self, sweep: str) -> dict[str, Any]:
+    def finish_sweep(self, sweep: str, *, seconds: float = 900) -> dict[str, Any]:
         """Wait, by long polling, until the sweep has ended."""
-        deadline = time.monotonic() + 900
+        deadline = time.monotonic() + seconds
         tag = ""
         while True:
             assert time.monotonic() < deadline, self.log("service") + self.log("worker")

@@ -1,0 +1,81 @@
+"""The example sweeps, run as a user runs them: a service, a worker, HTTP between them, and scores that make sense."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import documents
+from tests.acceptance.deployment import ROOT, Deployment
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),
+    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
+]
+
+CMUDICT = os.environ.get("LAYERSWEEP_TEST_CMUDICT", "")
+"""A file of the CMU Pronouncing Dictionary: it is not in the repository."""
+
+LOSSES = {"validation_loss", "reference_loss", "training_loss", "accuracy", "train_seconds"}
+
+
+def example(name: str) -> dict[str, Any]:
+    return documents.read((ROOT / "examples" / name).read_bytes(), "application/yaml")
+
+
+def run(deployment: Deployment, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The leaderboard of a sweep that completes."""
+    sweep = deployment.submit(document)
+    deployment.start_worker()
+    ended = deployment.finish_sweep(sweep, seconds=2300)
+    assert ended["state"] == "completed", ended["reason"]
+    assert ended["progress"]["failed"] == 0, deployment.log("worker")
+    rows = deployment.get(f"/v1/sweeps/{sweep}/leaderboard?page_size=100")["items"]
+    for row in rows[:20]:
+        sys.stdout.write(f"{row['rank']} {row['parameters']} {row['metrics']}\n")
+    return rows
+
+
+def test_digits_are_read(deployment: Deployment) -> None:
+    document = example("digits.yaml")
+    assert document["budget"]["trials"] <= 20
+    deployment.start_service()
+    rows = run(deployment, document)
+    assert max(row["metrics"].get("accuracy", 0) for row in rows) >= 0.95
+    assert all(abs(row["metrics"]["precision_gap"]) < 1e-3 for row in rows if row["state"] == "complete")
+
+
+@pytest.mark.skipif(not Path(CMUDICT).is_file(), reason="LAYERSWEEP_TEST_CMUDICT names no file of cmudict")
+def test_spelling_is_pronounced_far_better_than_by_the_most_frequent_phoneme(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    words = tmp_path / "pronunciation.tsv"
+    subprocess.run([sys.executable, "examples/cmudict.py", CMUDICT, words, "--words", "5000"], cwd=ROOT, check=True)
+    deployment.start_service()
+    fields = {"name": "pronunciation", "task": "seq2seq", "tokenizer": "char", "target_tokenizer": "whitespace"}
+    added = deployment.http.post("/v1/datasets", data=fields, files={"file": words.read_bytes()})
+    assert added.status_code == 201, added.text
+    profile = added.json()["profile"]
+    rows = run(deployment, example("pronunciation.yaml"))
+    best = min(rows, key=lambda row: row["metrics"].get("validation_loss", 99.0))["metrics"]
+    assert best["accuracy"] > 3 * profile["baselines_accuracy"]["majority"]
+    assert best["validation_loss"] < 0.5 * profile["baselines_nats"]["unigram"]
+    assert abs(best["precision_gap"]) < 1e-3
+
+
+def test_layers_are_probed_without_data_or_training(deployment: Deployment) -> None:
+    deployment.start_service()
+    rows = run(deployment, example("probe.yaml"))
+    assert len(rows) == 12
+    assert {row["state"] for row in rows} == {"complete"}
+    assert not any(LOSSES & set(row["metrics"]) for row in rows)
+    assert {row["parameters"]["kind"] for row in rows} == {"linear", "mlp"}
+    front = [row for row in rows if row["on_front"]]
+    assert max(row["metrics"]["parameter_count"] for row in rows) in [
+        row["metrics"]["parameter_count"] for row in front
+    ]
+    assert min(row["metrics"]["latency_ms_p50"] for row in rows) in [row["metrics"]["latency_ms_p50"] for row in front]
