@@ -192,7 +192,7 @@ def test_a_service_that_restarts_in_the_middle_loses_nothing(
         user, switch.url = User(url), url
         budget = {"trials": 1, "parallel": 1}
         sweep = user.submit(training={"seconds": 3, "batch_size": 4, "eval_every": 10}, budget=budget)
-        worker = make_worker(ServiceClient("http://service", transport=switch), cache_dir, max_trials=1)
+        worker = make_worker(ServiceClient("http://localhost", transport=switch), cache_dir, max_trials=1)
         thread = stack.enter_context(working(worker))
         user.wait_for_event(sweep, has_losses)
         switch.url = None
