@@ -177,8 +177,8 @@ class Cluster:
         settings = {
             "LAYERSWEEP_DATABASE_URL": self.database_url,
             "LAYERSWEEP_DATA_DIR": str(folder / "data"),
-            "LAYERSWEEP_LEASE_SECONDS": "6",
-            "LAYERSWEEP_HEARTBEAT_SECONDS": "1",
+            "LAYERSWEEP_LEASE_SECONDS": "12",
+            "LAYERSWEEP_HEARTBEAT_SECONDS": "2",
             "LAYERSWEEP_LEADER_SECONDS": "3",
             "OMP_NUM_THREADS": "1",
         }
@@ -328,7 +328,7 @@ def _findings(session: Session, url: str, folder: Path, sweep_id: str, watcher: 
     expect(sequences == list(range(1, len(events) + 1)), "the events' sequence has gaps")
     expect(watcher.seen == sequences, f"the watcher saw {len(watcher.seen)} events of {len(sequences)}, or some twice")
 
-    settings = Settings(database_url=url, data_dir=folder / "data", token=None)
+    settings = Settings(database_url=url, data_dir=folder / "data")
     loaded = load(session, sweep_id, max_attempts=settings.max_attempts, lookahead=settings.scheduler_lookahead)
     study = Scheduler(Database(url), Notifications(), settings).make_study(loaded)
     by_id = {trial.id: trial for trial in trials}
