@@ -25,6 +25,7 @@ from service.routes import (
     leases,
     pages,
     recommendations,
+    sweep_pages,
     sweeps,
     trials,
     workers,
@@ -92,6 +93,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         workers,
         events,
         health,
+        sweep_pages,
         pages,
     ):
         app.include_router(module.router, max_body_size=settings.max_document_bytes)

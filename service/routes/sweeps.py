@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from service import documents, idempotency, schemas, sweeps
+from service import documents, estimates, idempotency, schemas, sweeps
 from service.idempotency import Answer, IdempotencyKeyHeader
 from service.models import Sweep
 from service.paging import PageSize, PageToken, link_next
@@ -91,7 +91,8 @@ async def create_sweep(
     document = documents.read(body, content_type, max_bytes=services.settings.max_document_bytes)
     prepared = await to_thread.run_sync(sweeps.prepare, services.database, document)
     if validate_only:
-        return conditional.json_response(prepared.preview())
+        cost = await services.read(lambda session: estimates.estimate(session, prepared))
+        return conditional.json_response(prepared.preview().model_copy(update={"estimate": cost}))
     digest = idempotency.request_hash("POST /v1/sweeps", content_type or "", body)
     return await _created(services, prepared, idempotency_key, digest)
 
