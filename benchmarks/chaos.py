@@ -333,7 +333,7 @@ def _findings(session: Session, url: str, folder: Path, sweep_id: str, watcher: 
     study = Scheduler(Database(url), Notifications(), settings).make_study(loaded)
     by_id = {trial.id: trial for trial in trials}
     metrics = [objective["metric"] for objective in sweep.objectives]
-    for ask, seen in zip(asks, study.optuna_trials, strict=True):
+    for ask, seen in zip(asks, study.optuna_trials(), strict=True):
         if ask.trial_id is None:
             continue
         trial = by_id[ask.trial_id]
