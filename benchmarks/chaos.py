@@ -171,7 +171,9 @@ class Cluster:
             if self.postgres is None
             else self.postgres.url.render_as_string(hide_password=False)
         )
-        Database(self.database_url).upgrade()
+        database = Database(self.database_url)
+        database.upgrade()
+        database.close()
         ports = _free_ports(API_PROCESSES)
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
         settings = {
@@ -281,12 +283,12 @@ def _inspect(url: str, folder: Path, sweep_id: str, watcher: Watcher) -> dict[st
     """Hold the tables, the watcher's record and a rebuilt study against one another."""
     database = Database(url)
     try:
-        return database.read(lambda session: _findings(session, url, folder, sweep_id, watcher))
+        return database.read(lambda session: _findings(session, database, folder, sweep_id, watcher))
     finally:
         database.close()
 
 
-def _findings(session: Session, url: str, folder: Path, sweep_id: str, watcher: Watcher) -> dict[str, Any]:
+def _findings(session: Session, database: Database, folder: Path, sweep_id: str, watcher: Watcher) -> dict[str, Any]:
     wrong: list[str] = []
 
     def expect(holds: bool, sentence: str) -> None:
@@ -328,9 +330,9 @@ def _findings(session: Session, url: str, folder: Path, sweep_id: str, watcher: 
     expect(sequences == list(range(1, len(events) + 1)), "the events' sequence has gaps")
     expect(watcher.seen == sequences, f"the watcher saw {len(watcher.seen)} events of {len(sequences)}, or some twice")
 
-    settings = Settings(database_url=url, data_dir=folder / "data")
+    settings = Settings(data_dir=folder / "data")
     loaded = load(session, sweep_id, max_attempts=settings.max_attempts, lookahead=settings.scheduler_lookahead)
-    study = Scheduler(Database(url), Notifications(), settings).make_study(loaded)
+    study = Scheduler(database, Notifications(), settings).make_study(loaded)
     by_id = {trial.id: trial for trial in trials}
     metrics = [objective["metric"] for objective in sweep.objectives]
     for ask, seen in zip(asks, study.optuna_trials(), strict=True):

@@ -7,10 +7,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from layers.base import Scalar
 from layers.metrics import METRICS
 from layers.model import TASKS
-from layers.presets import PRESETS
 from layers.problems import Problems, below, did_you_mean, shown
 
 FIELDS = (
@@ -302,8 +300,3 @@ def lacking_metric(metric: str, task: str, dataset: Mapping[str, Any], runtime: 
     if metric in GPU_METRICS and runtime == "onnxruntime":
         return f"{metric} is measured on GPUs; onnxruntime runs on the CPU"
     return None
-
-
-def preset_values(name: str) -> Mapping[str, Scalar] | None:
-    """The values of a preset by flat names, or None where there is none of this name."""
-    return PRESETS[name].values if name in PRESETS else None

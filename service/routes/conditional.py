@@ -62,15 +62,13 @@ async def of_sweep(
     load: Callable[[Session], T],
     render: Callable[[T], Response],
     *,
-    variant: str = "",
     read_version: Callable[[Session, str], int] | None = None,
 ) -> Response:
     """Answer a GET whose content changes only with the events of a sweep.
 
     `load` reads what is shown and `render` makes the response of it. The ETag is the sweep's version, or what
-    `read_version` says, with `variant` where one URL has several forms (a media type). 304 without a body where the
-    caller has that version. With `Prefer: wait=N` the answer is held until the version is another one, at most N
-    seconds. Raises NotFound.
+    `read_version` says. 304 without a body where the caller has that version. With `Prefer: wait=N` the answer is held
+    until the version is another one, at most N seconds. Raises NotFound.
     """
     version_of = read_version or sweep_version
     condition = Condition(request.headers.get("if-none-match"), request.headers.get("prefer"))
@@ -78,15 +76,15 @@ async def of_sweep(
     while True:
         since = services.notifications.version(sweep_topic(sweep_id))
         version = await services.read(lambda session: version_of(session, sweep_id))
-        if not condition.is_current(_etag(version, variant)):
+        if not condition.is_current(_etag(version)):
             break
         left = deadline - time.monotonic()
         if left <= 0 or await request.is_disconnected():
-            return _marked(Response(status_code=304), version, variant)
+            return _marked(Response(status_code=304), version)
         pause = min(left, services.settings.recheck_seconds)
         await services.notifications.wait(sweep_topic(sweep_id), pause, since=since)
     version, content = await services.read(lambda session: (version_of(session, sweep_id), load(session)))
-    return _marked(render(content), version, variant)
+    return _marked(render(content), version)
 
 
 def json_response(model: BaseModel) -> Response:
@@ -110,11 +108,11 @@ def ranked_version(session: Session, sweep_id: str) -> int:
     return ranked
 
 
-def _etag(version: int, variant: str) -> str:
-    return f'"{version}-{variant}"' if variant else f'"{version}"'
+def _etag(version: int) -> str:
+    return f'"{version}"'
 
 
-def _marked(response: Response, version: int, variant: str) -> Response:
-    response.headers["ETag"] = _etag(version, variant)
+def _marked(response: Response, version: int) -> Response:
+    response.headers["ETag"] = _etag(version)
     response.headers["Cache-Control"] = "private, no-cache"
     return response
