@@ -15,10 +15,16 @@ import pytest
 import sqlalchemy as sa
 import uvicorn
 from fastapi import FastAPI
+from hypothesis import settings
 
 from service.app import create_app
 from service.db import Database
 from service.settings import Settings
+
+# The same examples in every run: a change is judged by what it changed. `make explore` draws new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile(os.environ.get("LAYERSWEEP_TEST_EXAMPLES", "repeatable"))
 
 # The name by which the test client calls an application in its own process.
 os.environ.setdefault("LAYERSWEEP_TRUSTED_HOSTS", '["testserver"]')

@@ -6,6 +6,7 @@ import random
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -126,7 +127,11 @@ def test_a_sampled_point_runs_or_is_refused_for_a_true_reason(document: dict[str
     if rejection.rule in SEEN_BY_BUILDING:
         model = space.complete(values).model
         assert rejection.rule in [violation.rule for violation in models.broken_rules(model)]
-        with pytest.raises((RuntimeError, ValueError, KeyError, TypeError, AssertionError, ZeroDivisionError)):
+        # As it is exported: PyTorch's fused kernel takes heads that do not match, and answers nonsense.
+        with (
+            mock.patch("torch.compiler.is_exporting", return_value=True),
+            pytest.raises((RuntimeError, ValueError, KeyError, TypeError, AssertionError, ZeroDivisionError)),
+        ):
             run(document["task"], model)
 
 
