@@ -187,16 +187,28 @@ _OWNED: Mapping[str, tuple[str, Any]] = {
     "trial": ("trial", Trial),
     "dataset": ("dataset", Dataset),
 }
+"""Parameter of a path -> what it is the id of, and the table that says whose that is."""
+
+_NOT_OWNED = frozenset({"attempt", "number", "name", "path", "project", "token"})
+"""Parts of what another parameter names, names of what everybody may see, and what its routes hold apart themselves."""
 
 
 async def within_project(request: Request, services: GivenServices, named_project: _NamedProject = None) -> None:
-    """A dependency of every router: what a path names must be in the caller's project, or it answers 404."""
-    bound_to = get_caller(request).bound_to
+    """A dependency of every router: what a path names must be in the caller's project, or it answers 404.
+
+    A parameter of which nobody has said whose it is answers 404 to every token of one project.
+    """
+    caller = get_caller(request)
+    if caller.named is not None:
+        await services.access.check_project(caller.named)
+    bound_to = caller.bound_to
     if bound_to is None:
         return
     for parameter, value in request.path_params.items():
-        if parameter not in _OWNED:
+        if parameter in _NOT_OWNED:
             continue
+        if parameter not in _OWNED:
+            raise NotFound(f"{parameter} {value} belongs to no project that this token reaches")
         noun, table = _OWNED[parameter]
         query = sa.select(table.project).where(table.id == value)
         owner = await services.read(lambda session, query=query: session.scalar(query))

@@ -106,7 +106,6 @@ class Guard:
             named = headers.get(access.PROJECT_HEADER)
             if named is not None:
                 access.check_named(caller, named)
-                await self._access.check_project(named)
                 caller = dataclasses.replace(caller, named=named)
         except (OperationalError, PoolTimeoutError) as error:
             _log.error("the database did not answer %s %r", method, path, exc_info=error)

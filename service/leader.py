@@ -235,10 +235,9 @@ class Leader(ABC):
             return False
         document = self._database.read(lambda session: schedules.parse_stored(session, sweeps.get(session, sweep_id)))
         resolution = targets.resolve(document.space, document.target_runtime, found.offered)
-        self._database.write(lambda session: schedules.store_target(session, sweep_id, epoch, resolution))
         if resolution.target is None:
             self._unresolved[sweep_id] = found.offered
-        return resolution.target is not None
+        return self._database.write(lambda session: schedules.store_target(session, sweep_id, epoch, resolution))
 
     def _finder(self, led: LedSweep) -> FindSources:
         project, sweep_id = led.facts.project, led.facts.id

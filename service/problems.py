@@ -106,6 +106,9 @@ def install(app: FastAPI) -> None:
 
 
 def _from_http(error: HTTPException) -> ServiceError:
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        # The framework says it of bodies alone, and of those that are no text differently from those that are no JSON.
+        return Unprocessable("the body cannot be read as what its Content-Type says it is")
     known = _BY_STATUS.get(error.status_code)
     if known is not None:
         return known(str(error.detail))

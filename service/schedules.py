@@ -267,8 +267,8 @@ def find_target(session: Session, sweep_id: str, alive_seconds: float) -> Unreso
     return Unresolved(sweep.state in GOING, targets.offered(session, alive_seconds, sweep.project))
 
 
-def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolution) -> None:
-    """Give the sweep its target, or say what it waits for."""
+def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolution) -> bool:
+    """Give the sweep its target, or say what it waits for. False where it has none now: it may have ended meanwhile."""
     target = resolution.target
     # A paused sweep keeps its reason.
     reason = sa.case((Sweep.state == "active", sa.literal(resolution.waits_for, sa.Text)), else_=Sweep.reason)
@@ -286,6 +286,7 @@ def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolu
     if stored is not None:
         data = {"target": None if target is None else target["key"], "waits_for": resolution.waits_for}
         events.append(session, sweep_id, "sweep.target", data=data)
+    return stored is not None and target is not None
 
 
 def store_trouble(session: Session, sweep_id: str, trouble: str | None) -> None:

@@ -45,6 +45,7 @@ async def offer_artifacts(trial: str, attempt: Attempt, body: schemas.ArtifactOf
     "/leases/{trial}/{attempt}/artifacts/{name}",
     status_code=204,
     max_body_size=UNLIMITED,
+    openapi_extra={"requestBody": {"required": True, "content": BINARY[200]["content"]}},
     responses=documented(409, 413, 422),
 )
 async def upload_artifact(

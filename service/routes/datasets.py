@@ -19,6 +19,7 @@ from service.errors import Forbidden, PayloadTooLarge, Unprocessable
 from service.paging import PageSize, PageToken, decode_token, encode_token, link_next
 from service.pairs import PAIR_TOKENIZERS
 from service.problems import documented
+from service.routes import conditional
 from service.services import GivenServices
 from service.texts import TOKENIZERS
 from service.uploads import OVERHEAD_BYTES, MultipartReader
@@ -163,7 +164,8 @@ def get_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> s
             "content": {"application/octet-stream": {}},
             "description": "NPZ, its arrays by task: `tokens`; `tokens`, `labels`, ...; `source`, `target`, ...",
         }
-    },
+    }
+    | conditional.NOT_MODIFIED,
 )
 def get_content(
     dataset: str,

@@ -74,6 +74,13 @@ def test_every_error_is_a_problem_document(client: TestClient, method: str, path
     assert problem["detail"]
 
 
+@pytest.mark.parametrize("body", [b"{", b"\xff:\x00", b'{"worker": "\xed\xa0\x80"}', b"[" * 100_000])
+def test_a_body_that_is_no_json_is_refused(client: TestClient, body: bytes) -> None:
+    answer = client.post("/v1/leases", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
 def test_a_body_of_another_type_is_refused(client: TestClient) -> None:
     answer = client.post("/v1/leases", content="worker=x", headers={"Content-Type": "text/plain"})
     assert answer.status_code == 422

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service import queue, schemas, sweeps
+from service import queue, schemas, sweeps, targets
 from service.db import Database
 from service.models import Sweep
 from service.pareto import Ranking
@@ -251,6 +251,25 @@ def test_a_sweep_that_is_cancelled_while_it_waits_needs_nothing_more(driver: Dri
 
 
 # --- leadership -------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_that_is_cancelled_while_its_target_is_looked_for_needs_nothing_more(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep_id = driver.post(small())
+    driver.add_worker()
+    resolve = targets.resolve
+
+    def cancelled_meanwhile(*given: Any) -> Any:
+        driver.database.write(lambda session: sweeps.cancel(session, sweep_id).id)
+        return resolve(*given)
+
+    monkeypatch.setattr(targets, "resolve", cancelled_meanwhile)
+    assert not driver.step(sweep_id)
+    assert not driver.step(sweep_id)
+    sweep = driver.sweep(sweep_id)
+    assert (sweep.state, sweep.target_key) == ("cancelled", None)
+    assert sweep.scheduled_sequence == sweep.event_counter, "no leader need look at it again"
 
 
 def test_a_sweep_has_one_leader(driver: Driver) -> None:
