@@ -64,6 +64,11 @@ def broken_rules(model: Mapping[str, Any], section: str, widths: Mapping[str, in
 def lacking_devices(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
     """Why a target cannot spread this model, in words without the target's name; None where it can."""
     size, devices = int(model.get("tp_size", 1)), int(capabilities.get("devices", 1))
-    if size <= devices:
+    if size == 1:
         return None
-    return f"spreads an engine over {devices} device{'s' if devices > 1 else ''}: tp_size {size} needs {size}"
+    if size > devices:
+        return f"spreads an engine over {devices} device{'s' if devices > 1 else ''}: tp_size {size} needs {size}"
+    # Devices are not enough: each would have to run its part of one engine, with the sums between them.
+    return (
+        f"has {devices} devices and runs an engine on one of them: no runtime runs the parts of tp_size {size} together"
+    )

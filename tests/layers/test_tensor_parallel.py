@@ -158,6 +158,23 @@ def test_a_target_with_fewer_devices_says_so():
     assert unsupported(completed("mlp", {}), target) is None
 
 
+def test_devices_alone_do_not_run_a_shared_engine():
+    """A worker may say that it has several devices; no runtime runs an engine over them all the same."""
+    target = {
+        "runtime": "tensorrt",
+        "version": "10.0",
+        "device_model": "eight GPUs",
+        "opset": 20,
+        "dtypes": ["float32"],
+        "device_memory_bytes": 10**9,
+        "devices": 8,
+    }
+    assert "has 8 devices and runs an engine on one of them" in (
+        unsupported(completed("mlp", {"tp_size": 4}), target) or ""
+    )
+    assert unsupported(completed("mlp", {}), target) is None
+
+
 def test_a_group_of_another_size_is_refused():
     model = completed("mlp", {"tp_size": 2})
     with pytest.raises(ValueError, match=r"mlp\.tp_size is 2: the group has 4"):
