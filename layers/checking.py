@@ -8,7 +8,7 @@ from layers import syntax
 from layers.base import Parameter
 from layers.expressions import Expression, ExpressionError
 from layers.metrics import METRICS
-from layers.names import DECLARED
+from layers.names import declaration
 from layers.problems import did_you_mean
 from layers.syntax import Node
 
@@ -32,12 +32,18 @@ def _declared_type(declared: Parameter) -> ValueType:
     return "number" if declared.type == "integer" else declared.type
 
 
+def _declaration(path: str) -> Parameter:
+    found = declaration(path)
+    assert found is not None, f"{path} is not a full name"
+    return found
+
+
 def _type_of(node: Node) -> ValueType:
     match node:
         case syntax.Literal(value=value):
             return "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
         case syntax.Name(path=path):
-            return "number" if path in METRICS else _declared_type(DECLARED[path])
+            return "number" if path in METRICS else _declared_type(_declaration(path))
         case syntax.Negative():
             return _need(node.operand, "number")
         case syntax.Arithmetic():
@@ -88,8 +94,8 @@ def _comparable(left: Node, right: Node) -> None:
         message = f"{_shown(left)} is {WORDS[one]}, {_shown(right)} is {WORDS[other]}: they are never equal"
         raise ExpressionError(message, "put quotes around names, and none around numbers, true and false")
     for name, literal in ((left, right), (right, left)):
-        if isinstance(name, syntax.Name) and isinstance(literal, syntax.Literal) and name.path in DECLARED:
-            _check_choice(literal.value, DECLARED[name.path], f"a value of {name.path}")
+        if isinstance(name, syntax.Name) and isinstance(literal, syntax.Literal) and name.path not in METRICS:
+            _check_choice(literal.value, _declaration(name.path), f"a value of {name.path}")
 
 
 def _check_choice(value: object, declared: Parameter, what: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layers.base import ParameterError
+from layers.per_layer import mask_types
 
 TASKS_WITH_SOURCES = ("seq2seq", "probe")
 
@@ -40,8 +41,8 @@ def check_lengths(section: str, values: Mapping[str, Any], task: str, facts: Map
 
 def check_model(task: str, model: Mapping[str, Any], inference: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Raise ParameterError where a completed model needs what neither the data nor the shape has."""
-    mask_type = model.get("attention.attention_mask_type")
-    if task == "classification" and facts and mask_type == "custom_mask" and not facts.get("attention_mask"):
+    needs_mask = "custom_mask" in mask_types(model)
+    if task == "classification" and facts and needs_mask and not facts.get("attention_mask"):
         raise ParameterError(
             "attention.attention_mask_type",
             "custom_mask needs a mask with every example, and the dataset has none",

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from layers import attention, embedding, linear, mlp, normalization, tensor_parallel
+from layers import attention, embedding, linear, mlp, normalization, per_layer, tensor_parallel
 from layers.base import REQUIRED, Parameter, ParameterError, Scalar
-from layers.kinds import KINDS, TASKS, kinds_of, kinds_with
+from layers.kinds import KINDS, TASKS, Kind, kinds_of, kinds_with
+from layers.per_layer import LayerName, layer_name
 from layers.rules import Condition, Violation
 from layers.stack import Shape, config_of
 
@@ -150,6 +151,8 @@ _SECTIONS = {
     "linear": linear,
 }
 
+_OF_BLOCKS = ("attention", "mlp", "norm")
+
 DECLARATIONS: dict[str, Parameter] = {
     **PARAMETERS,
     **{f"{name}.{key}": value for name, section in _SECTIONS.items() for key, value in section.PARAMETERS.items()},
@@ -164,7 +167,6 @@ APPLIES: dict[str, Condition] = {
 error."""
 
 LATER: dict[str, str] = {
-    "per_layer": "blocks that differ",
     **{f"{name}.{key}": feature for name, section in _SECTIONS.items() for key, feature in section.LATER.items()},
 }
 """Known parameters that are not built yet -> the feature they belong to. They are refused by name."""
@@ -179,16 +181,91 @@ def complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any]) 
 
     facts: of the dataset, `vocabulary_size`, `source_vocabulary_size`, `classes`, as its task has them; and
     `sequence_length` and `source_length`: a length, or all that are trained or measured.
+    Parameters of single layers (`layers.3.mlp.kind`) come last, for every layer: see `layers.per_layer`.
     Raises ParameterError for what is unknown, missing, out of bounds or does not apply (DoesNotApply). Completing
     twice changes nothing. Rules between parameters are `broken_rules`' matter.
     """
     if task not in TASKS:
         raise ParameterError("task", f"{task!r} is not something that Layersweep builds", f"one of: {', '.join(TASKS)}")
+    own = {str(name): (name, value) for path, value in values.items() if (name := layer_name(path)) is not None}
+    if not own:
+        return _complete(task, values, facts)
+    return _complete_layers(task, {path: values[path] for path in values if path not in own}, own, facts)
+
+
+def _complete_layers(
+    task: str, shared: dict[str, Scalar], own: Mapping[str, tuple[LayerName, Scalar]], facts: Mapping[str, Any]
+) -> dict[str, Scalar]:
+    """`complete` for a model of layers that differ: each is completed as a model of layers like itself."""
+    _, kind = _kind(task, dict(shared))
+    counts = {stack: int(_count(stack, shared)) for stack, path in per_layer.STACKS.items() if kind.has(path)}
+    if not counts:
+        first = next(iter(own))
+        raise DoesNotApply(first, f"does not apply: a {task} has one block", f"give {per_layer.base_path(first)}")
+    for path, (name, _) in own.items():
+        _check_layer(path, name, counts)
+    completed: dict[tuple[tuple[str, Scalar], ...], dict[str, Scalar]] = {}
+    layers: dict[tuple[str, int], dict[str, Scalar]] = {}
+    for stack, count in counts.items():
+        for index in range(count):
+            changes = {name.path: value for name, value in own.values() if name[:2] == (stack, index)}
+            key = tuple(sorted(changes.items()))
+            if key not in completed:
+                completed[key] = _complete_layer(task, shared, LayerName(stack, index, ""), changes, facts)
+            layers[stack, index] = completed[key]
+    return per_layer.joined(layers, (name.path for name, _ in own.values()), DECLARATIONS)
+
+
+def _count(stack: str, shared: Mapping[str, Scalar]) -> Scalar:
+    """How many layers a stack has."""
+    path = per_layer.STACKS[stack]
+    given = shared.get(path, shared.get("num_layers"))
+    if given is None:
+        raise ParameterError("num_layers", "is missing", f"give {DECLARATIONS['num_layers'].meaning}")
+    return DECLARATIONS[path].check(path, given)
+
+
+def _check_layer(path: str, name: LayerName, counts: Mapping[str, int]) -> None:
+    if name.path not in per_layer.BLOCK_PATHS:
+        if name.path in DECLARATIONS:
+            raise ParameterError(path, f"{name.path} is the same in all layers", f"give {name.path}")
+        raise ParameterError(path, f"{name.path} is not a parameter", f"one of: {', '.join(per_layer.BLOCK_PATHS)}")
+    if name.stack not in counts:
+        raise DoesNotApply(path, "does not apply: there is no encoder beside the layers", f"give layers.N.{name.path}")
+    if name.stack == "encoder_layers" and name.path in per_layer.DECODER_ONLY:
+        raise DoesNotApply(path, "does not apply: an encoder sees all of the source but padding", "leave it out")
+    if name.number >= counts[name.stack]:
+        count = counts[name.stack]
+        message = f"there is no {name.layer}: {per_layer.STACKS[name.stack]} is {count}, and the first layer is 0"
+        raise DoesNotApply(path, message, f'add when: "{per_layer.STACKS[name.stack]} > {name.number}"')
+
+
+def _complete_layer(
+    task: str, shared: Mapping[str, Scalar], layer: LayerName, changes: Mapping[str, Scalar], facts: Mapping[str, Any]
+) -> dict[str, Scalar]:
+    """One layer's view of the model; what is wrong with it is said of that layer."""
+    try:
+        return _complete(task, {**shared, **changes}, facts)
+    except ParameterError as error:
+        if error.path not in per_layer.BLOCK_PATHS:
+            raise
+        path = str(layer._replace(path=error.path)) if error.path in changes else error.path
+        raise type(error)(path, f"{error.message} in {layer.layer}", error.remedy) from None
+
+
+def _kind(task: str, model: dict[str, Scalar]) -> tuple[str, Kind]:
+    """The kind of a model, filled in where it is not given. Raises ParameterError where it does not fit the task."""
+    name = str(DECLARATIONS["kind"].check("kind", model.setdefault("kind", kinds_of(task)[0])))
+    if KINDS[name].task != task:
+        message = f"{name!r} is a kind for {KINDS[name].task}, not for {task}"
+        raise ParameterError("kind", message, f"one of: {', '.join(kinds_of(task))}; or task: {KINDS[name].task}")
+    return name, KINDS[name]
+
+
+def _complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any]) -> dict[str, Scalar]:
+    """`complete` for a model whose layers are alike."""
     model = {path: _declaration(path).check(path, value) for path, value in values.items()}
-    kind = KINDS[str(model.setdefault("kind", kinds_of(task)[0]))]
-    if kind.task != task:
-        message = f"{model['kind']!r} is a kind for {kind.task}, not for {task}"
-        raise ParameterError("kind", message, f"one of: {', '.join(kinds_of(task))}; or task: {kind.task}")
+    _, kind = _kind(task, model)
     for path in model:
         if not kind.has(path):
             raise DoesNotApply(path, f"does not apply to the kind {model['kind']}", _kinds_remedy(task, path))
@@ -242,7 +319,7 @@ def _follow_facts(model: dict[str, Any], facts: Mapping[str, Any]) -> None:
         model.setdefault("num_encoder_layers", model["num_layers"])
     if "embedding" in kind.sections:
         embedding.follow_facts(model, facts)
-    if model.get("attention.cross_attention"):
+    if model.get("attention.cross_attention") or kind.has("num_encoder_layers"):
         lengths.append(facts.get("source_length"))
     if "attention" in kind.sections:
         attention.follow_lengths(model, _longest(lengths))
@@ -269,7 +346,16 @@ def _longest(lengths: Iterable[int | Iterable[int] | None]) -> int | None:
 def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
     """The rules between parameters that a completed model breaks; empty where it can be built."""
     sections = KINDS[str(model["kind"])].sections
-    return [violation for name in sections for violation in _SECTIONS[name].broken_rules(model)]
+    if not per_layer.has_own(model):
+        return [violation for name in sections for violation in _SECTIONS[name].broken_rules(model)]
+    blocks = [name for name in sections if name in _OF_BLOCKS]
+    found = [v for name in sections if name not in blocks for v in _SECTIONS[name].broken_rules(model)]
+    for layer, view in per_layer.distinct_views(model):
+        for violation in (v for name in blocks for v in _SECTIONS[name].broken_rules(view)):
+            own = {path: str(layer._replace(path=path)) for path in violation.paths}
+            paths = tuple(name if name in model else path for path, name in own.items())
+            found.append(Violation(violation.rule, f"{layer.layer}: {violation.message}", paths))
+    return [*found, *per_layer.broken_rules(model)]
 
 
 def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:

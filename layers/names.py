@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from layers.base import REQUIRED, Parameter, Scalar
 from layers.expressions import Expression
 from layers.model import APPLIES, DECLARATIONS, LATER
+from layers.per_layer import BLOCK_PATHS, LayerName, base_path, is_section, layer_name
 from layers.problems import did_you_mean
 from layers.training import INFERENCE, TRAINING
 
@@ -16,6 +17,20 @@ DECLARED: dict[str, Parameter] = {
     **{f"inference.{name}": parameter for name, parameter in INFERENCE.items()},
 }
 """Every parameter by its full name."""
+
+
+def declaration(name: str) -> Parameter | None:
+    """The declaration of a parameter by its full name, which may be one layer's own; None where there is none."""
+    found = layer_name(name)
+    if found is None:
+        return DECLARED.get(name)
+    return DECLARED[found.path] if found.path in BLOCK_PATHS else None
+
+
+def has_below(name: str) -> bool:
+    """Whether parameters lie below a name: it is a section."""
+    return is_section(name) or any(known.startswith(f"{name}.") for known in DECLARED)
+
 
 RELATIVE_ATTENTION = "attention.relative_attention"
 POSITION_TYPE = "attention.position_embedding_type"
@@ -37,8 +52,10 @@ def full_name(name: str, others: Iterable[str] = ()) -> str:
 
     `others` are further names (metrics) that stand for themselves. Raises UnknownName.
     """
-    if name in DECLARED or name in others:
+    if declaration(name) is not None or name in others:
         return name
+    if (layer := layer_name(name)) is not None:
+        return _full_name_of_layer(layer)
     if name in (RELATIVE_ATTENTION, "relative_attention"):
         raise UnknownName(f"{name} is another spelling", f"write {POSITION_TYPE} == '{RELATIVE}'")
     if name in LATER:
@@ -53,6 +70,13 @@ def full_name(name: str, others: Iterable[str] = ()) -> str:
     raise UnknownName(f"{name} is not a parameter", did_you_mean(name, [*DECLARED, *others]))
 
 
+def _full_name_of_layer(name: LayerName) -> str:
+    path = full_name(name.path)
+    if path not in BLOCK_PATHS:
+        raise UnknownName(f"{name}: {path} is the same in all layers", f"write {path}")
+    return str(name._replace(path=path))
+
+
 def complete_names(expression: Expression, others: Iterable[str] = ()) -> Expression:
     """`expression` with every name in full. Raises UnknownName."""
     known = tuple(others)
@@ -61,14 +85,19 @@ def complete_names(expression: Expression, others: Iterable[str] = ()) -> Expres
 
 def default_of(name: str) -> Scalar | None:
     """The default of a parameter where that is one value, whatever the other parameters are; else None."""
-    declared = DECLARED[name]
-    return None if name in APPLIES or declared.default is REQUIRED else declared.default
+    path = base_path(name)
+    declared = DECLARED[path]
+    return None if path in APPLIES or declared.default is REQUIRED else declared.default
 
 
 def unknown_parameter(path: str, section: str) -> tuple[str, str]:
     """What is wrong with `path` in a document's `section`, and the remedy."""
     if path in LATER:
         return f"{path}: {LATER[path]} is not something that Layersweep builds yet", "leave it out"
+    if (layer := layer_name(path)) is not None:
+        if layer.path in DECLARED:
+            return f"{layer.path} is the same in all layers", f"give {layer.path}"
+        return f"{path} is not a parameter", did_you_mean(layer.path, BLOCK_PATHS)
     names = _below(DECLARED, section)
     local = path.removeprefix(f"{section}.")
     near = did_you_mean(local, names)

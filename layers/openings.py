@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from layers.base import Parameter, ParameterError, Scalar
 from layers.expressions import Expression, ExpressionError, Kind, parse
+from layers.per_layer import BLOCK_PATHS, layer_name
 from layers.problems import Problem, Problems, below, did_you_mean, shown
 
-FIELDS = ("value", "values", "min", "max", "step", "log", "derived", "when")
+FIELDS = ("value", "values", "min", "max", "step", "log", "derived", "when", "per_layer")
 DEFAULT_SPACE = "default_space"
 """In place of a parameter or of its values: search what the declaration recommends."""
 MAX_VALUES = 10_000
@@ -142,6 +143,8 @@ class Entry:
     """As the normalized document writes it, expressions apart."""
     default_space: bool = False
     """Its range is the declaration's: it is absent where it does not apply."""
+    per_layer: bool = False
+    """It stands for a parameter of its own in each layer."""
 
     def with_expressions(self, when: Expression | None, derived: Expression | None) -> Entry:
         """The same entry with these expressions."""
@@ -155,6 +158,8 @@ class Entry:
             fields["derived"] = self.derived.text
         if self.when is not None:
             fields["when"] = self.when.text
+        if self.per_layer:
+            fields["per_layer"] = True
         return self.value if list(fields) == ["value"] else fields
 
 
@@ -221,6 +226,7 @@ class ParameterReader:
                     below(pointer, key), f"{shown(key)} is not a field of a parameter", did_you_mean(str(key), FIELDS)
                 )
         when = self.expression(below(pointer, "when"), written["when"], "when") if "when" in written else None
+        per_layer = self._read_per_layer(name, pointer, written)
         given = [key for key in ("value", "values", "derived") if key in written]
         if any(key in written for key in ("min", "max", "step", "log")):
             given.append("min and max")
@@ -237,7 +243,19 @@ class ParameterReader:
         entry = read[given[0]](name, pointer, declared, written, when)
         if entry is None or len(self._problems) > before:
             return None
-        return replace(entry, default_space=default_space)
+        return replace(entry, default_space=default_space, per_layer=per_layer)
+
+    def _read_per_layer(self, name: str, pointer: str, written: Mapping[Any, Any]) -> bool:
+        per_layer, place = written.get("per_layer", False), below(pointer, "per_layer")
+        if not isinstance(per_layer, bool):
+            self._problems.add(place, f"{name}: per_layer is {shown(per_layer)}", "write true or false")
+            return False
+        if per_layer and layer_name(name) is not None:
+            self._problems.add(place, f"{name} is one layer's already", "leave per_layer out")
+        elif per_layer and name not in BLOCK_PATHS:
+            remedy = "per_layer is for the parameters of a block: those of attention, mlp and norm, and norm_position"
+            self._problems.add(place, f"{name} is not a block's: it is the same in all layers", remedy)
+        return per_layer
 
     def _read_value(
         self, name: str, pointer: str, declared: Parameter, written: Mapping[Any, Any], when: Expression | None

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from layers.base import REQUIRED
 from layers.checking import check_types
+from layers.expansion import Expansion
 from layers.expressions import Expression, ExpressionError, parse
 from layers.kinds import KINDS, kinds_of
 from layers.model import APPLIES, DECLARATIONS
@@ -17,10 +18,13 @@ from layers.names import (
     RELATIVE_ATTENTION,
     UnknownName,
     complete_names,
+    declaration,
     default_of,
+    has_below,
     unknown_parameter,
 )
 from layers.openings import Entry, ParameterReader
+from layers.per_layer import base_path, layer_name, place_of
 from layers.problems import Problem, Problems, below, shown
 from layers.training import LENGTHS
 
@@ -37,9 +41,12 @@ class SectionReader:
         self._entries: dict[str, Entry] = {}
         self._places: dict[str, str] = {}
         """Name -> where it was given, wrong entries included."""
+        self.written: tuple[Entry, ...] = ()
+        """The entries as the document writes them, in the order of the declarations."""
+        self.expansion: Expansion
 
     def read(self, task: str) -> tuple[Entry, ...]:
-        """The entries, each after those that it depends on; what is wrong is noted."""
+        """The entries, each after those that it depends on, those of single layers apart; what is wrong is noted."""
         self._section("model", "")
         if task == "probe" and self._document.get("training", {}) != {}:
             self._problems.add("/training", "a probe is not trained", "leave training out")
@@ -48,10 +55,14 @@ class SectionReader:
         self._section("inference", "inference.")
         self._check_missing(task)
         self._check_lengths()
-        opened = sum(entry.opening is not None for entry in self._entries.values())
+        written = self._complete()
+        self.written = tuple(written.values())
+        self.expansion = Expansion(written, task, self._problems)
+        entries = self.expansion.entries
+        opened = sum(entry.opening is not None for entry in entries.values())
         if opened > MAX_OPEN:
             self._problems.add("/model", f"{opened} parameters are open", f"open at most {MAX_OPEN}")
-        return self._ordered(self._complete())
+        return self._ordered(entries)
 
     def _section(self, section: str, prefix: str) -> None:
         written = self._document.get(section)
@@ -68,17 +79,18 @@ class SectionReader:
         """Read everything below `pointer`; yields where `relative_attention` is given, for when all else is known."""
         for key, value in written.items():
             name, place = f"{prefix}{key}", below(pointer, key)
-            if name in DECLARED:
+            if declaration(name) is not None:
                 self._add(name, place, value)
             elif name == RELATIVE_ATTENTION:
                 yield place, value
             elif name == "training.betas":
                 self._betas(place, value)
-            elif any(known.startswith(f"{name}.") for known in DECLARED):
+            elif has_below(name):
                 if isinstance(value, Mapping):
                     yield from self._walk(section, f"{name}.", place, cast("Mapping[Any, Any]", value))
                 else:
-                    example = next(known for known in DECLARED if known.startswith(f"{name}."))
+                    below_it = (known for known in DECLARED if known.startswith(f"{name}."))
+                    example = next(below_it, "layers.0.mlp.ffn_hidden_size")
                     detail = f"{name} is a section, not a parameter"
                     self._problems.add(place, detail, f"give parameters below it, such as {example}")
             else:
@@ -89,7 +101,9 @@ class SectionReader:
             self._problems.add(pointer, f"{name} is given twice: also at {self._places[name]}", "leave one of them out")
             return
         self._places[name] = pointer
-        entry = self._reader.read(name, pointer, DECLARED[name], value)
+        declared = declaration(name)
+        assert declared is not None
+        entry = self._reader.read(name, pointer, declared, value)
         if entry is not None:
             self._entries[name] = entry
 
@@ -121,7 +135,7 @@ class SectionReader:
         kinds = self._kinds(task)
         for name, declared in DECLARATIONS.items():
             needed = declared.default is REQUIRED and any(KINDS[kind].has(name) for kind in kinds)
-            if needed and name not in self._places:
+            if needed and not any(base_path(given) == name for given in self._places):
                 self._problems.add("/model", f"{name} is missing", f"give {name}: {declared.meaning}")
 
     def _kinds(self, task: str) -> list[str]:
@@ -143,7 +157,7 @@ class SectionReader:
         """The entries with every name in their expressions in full, known and of the right type."""
         completed: dict[str, Entry] = {}
         # In the order of the declarations, not of the document: databases do not keep the order of keys.
-        for name in filter(self._entries.__contains__, DECLARED):
+        for name in sorted(self._entries, key=_declared_place):
             entry = self._where_it_applies(self._entries[name])
             when = self._expression(entry, "when", entry.when)
             derived = self._expression(entry, "derived", entry.derived)
@@ -174,10 +188,15 @@ class SectionReader:
             self._problems.add(pointer, f"{shown(expression.text)}: {error.message}", error.remedy)
             return None
         for name in completed.names:
-            if name not in self._places and default_of(name) is None:
+            if name not in self._places and default_of(name) is None and not self._is_layers(name):
                 remedy = f"give {name} in the document, or leave it out of the expression"
                 self._problems.add(pointer, f"{name} is not given: its value follows from other parameters", remedy)
         return completed
+
+    def _is_layers(self, name: str) -> bool:
+        """Whether a name is one layer's of a parameter that the document gives for each."""
+        entry = self._entries.get(base_path(name))
+        return layer_name(name) is not None and entry is not None and entry.per_layer
 
     def _ordered(self, entries: dict[str, Entry]) -> tuple[Entry, ...]:
         """Every entry after those that it names, as near to the declarations' order as that allows."""
@@ -205,6 +224,15 @@ class SectionReader:
         pointer = entries[names[0]].pointer
         remedy = "give one of them a value of its own"
         self._problems.add(pointer, f"a cycle: {' needs '.join(names)}; a cyclic definition has no value", remedy)
+
+
+_PLACES = {name: place for place, name in enumerate(DECLARED)}
+
+
+def _declared_place(name: str) -> tuple[int, tuple[int, int, int]]:
+    """Where a name stands in the order of the declarations: a layer's own after that of all layers."""
+    found = layer_name(name)
+    return (_PLACES[name], (-1, 0, 0)) if found is None else (_PLACES[found.path], place_of(found))
 
 
 def _can_be(entry: Entry | None, value: str) -> bool:

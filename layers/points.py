@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layers import model as models
+from layers import per_layer
 from layers import training as trainings
 from layers.base import ParameterError, Scalar
 from layers.constraints import Constraint
 from layers.expressions import EvaluationError, Expression
 from layers.facts import check_model
 from layers.openings import Entry, OpenParameter
+from layers.per_layer import layer_name
 from layers.placing import PointError, Rejection, chosen_value, condition_of, is_active, place, seen_at
 from layers.problems import did_you_mean
 from layers.walking import Walked, Walker, count_points, draw, with_needs
@@ -86,6 +88,8 @@ class Space:
         known = self._given | frozenset(defaults)
         self.early_rules = tuple(rule for rule in rules if known.issuperset(rule.expression.names))
         self.late_rules = tuple(rule for rule in rules if rule not in self.early_rules)
+        late = [rule.expression for rule in self.late_rules]
+        self._names_layers = any(layer_name(name) is not None for expression in late for name in expression.names)
 
     # --- one point ------------------------------------------------------------------------------------------------
 
@@ -250,6 +254,8 @@ class Space:
     def _late_environment(self, values: Mapping[str, Scalar], completed: Completed) -> dict[str, Scalar]:
         """By name what the completed point has; what the document gives but is absent here stays absent."""
         every = flatten({"model": completed.model, "training": completed.training, "inference": completed.inference})
+        if self._names_layers:
+            every = {**per_layer.spelt_out(completed.model), **every}
         return {name: value for name, value in every.items() if name not in self._given or name in values}
 
     # --- all points -----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 from layers.base import ParameterError
 from layers.kinds import KINDS, kinds_of
+from layers.per_layer import mask_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,13 @@ def signature(
 
 
 def _masks(model: Mapping[str, Any], batch: int, queries: int, keys: int) -> tuple[TensorSpec, ...]:
-    """The masks that are given with the data."""
-    match model["attention.attention_mask_type"]:
-        case "padding":
-            return (TensorSpec("token_mask", "int32", (batch, keys)),)
-        case "custom_mask":
-            return (TensorSpec("attention_mask", "int32", (batch, queries, keys)),)
-        case _:
-            return ()
+    """The masks that are given with the data: one for all layers."""
+    masks = mask_types(model)
+    if "padding" in masks:
+        return (TensorSpec("token_mask", "int32", (batch, keys)),)
+    if "custom_mask" in masks:
+        return (TensorSpec("attention_mask", "int32", (batch, queries, keys)),)
+    return ()
 
 
 def signature_of(configuration: Mapping[str, Any]) -> Signature:

@@ -169,9 +169,17 @@ class _Reading:
         runtime = fields.target_runtime()
         objectives = fields.objectives(lambda metric: lacking_metric(metric, task, about, runtime))
         budget, search, allow_sparse = fields.budget(), fields.search(), fields.allow_sparse()
-        entries = SectionReader(self._document, self._problems, self._notes).read(task)
-        rules = self._rules()
+        reader = SectionReader(self._document, self._problems, self._notes)
+        entries = reader.read(task)
+        written_rules = self._rules()
+        rules = tuple(
+            Rule(expression.text, rule.pointer, expression)
+            for rule in written_rules
+            for expression in reader.expansion.rules(rule.pointer, rule.expression)
+        )
         constraints = self._constraints(task, about, runtime)
+        for index, constraint in enumerate(constraints):
+            reader.expansion.check_constraint(f"/constraints/{index}", constraint.expression)
         self._check_length(entries, rules)
         starts = fields.starts()
         if search["sampler"] == "grid":
@@ -192,7 +200,7 @@ class _Reading:
             dataset=dataset,
             objectives=objectives,
             constraints=constraints,
-            rules=tuple(rule.text for rule in rules),
+            rules=tuple(rule.text for rule in written_rules),
             budget=budget,
             search=search,
             starts=StartReader(space, find_start, self._problems).read(starts),
@@ -203,10 +211,10 @@ class _Reading:
                 "name": name,
                 "task": task,
                 **({} if dataset is None else {"dataset": dataset}),
-                **{section: nested(entries, section) for section in ("model", "training", "inference")},
+                **{section: nested(reader.written, section) for section in ("model", "training", "inference")},
                 "objectives": [dict(objective) for objective in objectives],
                 "constraints": [constraint.text for constraint in constraints],
-                "rules": [rule.text for rule in rules],
+                "rules": [rule.text for rule in written_rules],
                 "budget": dict(budget),
                 "search": dict(search),
                 "start_from": starts,

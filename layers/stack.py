@@ -5,7 +5,7 @@ Every configuration here has `parameter_count()` and `flops(shape)`. No torch he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from layers.embedding import EmbeddingConfig
 from layers.linear import LinearConfig
 from layers.mlp import MlpConfig
 from layers.normalization import NormConfig
+from layers.per_layer import views
 from layers.score_bias import ScoreBiasConfig
 
 
@@ -46,7 +47,7 @@ class BlockConfig:
 
     @classmethod
     def of(cls, model: Mapping[str, Any], *, mask_type: str, cross_mask_type: str | None = None) -> BlockConfig:
-        """The block of a completed model's values. `cross_mask_type`: of its attention to an encoder, if it has one."""
+        """The block of a model whose layers are alike. `cross_mask_type`: of its attention to an encoder, if any."""
         declared = AttentionConfig.of(model)
         return cls(
             attention=declared.to_itself(mask_type),
@@ -75,7 +76,10 @@ class BlockConfig:
 
 @dataclass(frozen=True, slots=True)
 class StackConfig:
-    """Blocks between embeddings and head. `final_norm` is there where blocks normalize what they read."""
+    """Blocks between embeddings and head. `final_norm` is there where the last block normalizes what it reads.
+
+    Of layers that differ, the embedding's norm is as the first one's, the final norm as the last one's.
+    """
 
     hidden_size: int
     max_position_embeddings: int
@@ -85,16 +89,24 @@ class StackConfig:
     final_norm: NormConfig | None
 
     @classmethod
-    def of(cls, model: Mapping[str, Any], blocks: tuple[BlockConfig, ...]) -> StackConfig:
-        norm = NormConfig.of(model)
+    def of(cls, layers: Sequence[Mapping[str, Any]], blocks: tuple[BlockConfig, ...]) -> StackConfig:
+        """`layers`: the model as each of its layers sees it, `blocks` what they are."""
+        first, last = layers[0], layers[-1]
         return cls(
-            hidden_size=model["hidden_size"],
-            max_position_embeddings=model["attention.max_position_embeddings"],
-            position_rows=attention.table_rows(model),
-            embedding_norm=norm if model["has_embedding_layernorm"] else None,
+            hidden_size=first["hidden_size"],
+            max_position_embeddings=first["attention.max_position_embeddings"],
+            position_rows=max(attention.table_rows(layer) for layer in layers),
+            embedding_norm=NormConfig.of(first) if first["has_embedding_layernorm"] else None,
             blocks=blocks,
-            final_norm=norm if model["norm_position"] == "pre" else None,
+            final_norm=NormConfig.of(last) if last["norm_position"] == "pre" else None,
         )
+
+    @classmethod
+    def over_itself(cls, model: Mapping[str, Any]) -> StackConfig:
+        """A stack whose blocks attend to its own tokens alone, under the masks that the model names."""
+        layers = views(model)
+        blocks = tuple(BlockConfig.of(layer, mask_type=layer["attention.attention_mask_type"]) for layer in layers)
+        return cls.of(layers, blocks)
 
     @property
     def score_biases(self) -> tuple[ScoreBiasConfig, ...]:
@@ -150,9 +162,7 @@ class DecoderConfig:
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> DecoderConfig:
-        mask_type = model["attention.attention_mask_type"]
-        blocks = tuple(BlockConfig.of(model, mask_type=mask_type) for _ in range(model["num_layers"]))
-        return cls(EmbeddingConfig.of(model), StackConfig.of(model, blocks), HeadConfig.of(model))
+        return cls(EmbeddingConfig.of(model), StackConfig.over_itself(model), HeadConfig.of(model))
 
     def parameter_count(self) -> int:
         return sum(part.parameter_count() for part in (self.embedding, self.stack, self.head))
@@ -173,11 +183,10 @@ class EncoderConfig:
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> EncoderConfig:
-        mask_type, width = model["attention.attention_mask_type"], model["hidden_size"]
-        blocks = tuple(BlockConfig.of(model, mask_type=mask_type) for _ in range(model["num_layers"]))
+        width = model["hidden_size"]
         return cls(
             embedding=EmbeddingConfig.of(model),
-            stack=StackConfig.of(model, blocks),
+            stack=StackConfig.over_itself(model),
             pooling=model["pooling"],
             pooler=LinearConfig(width, width) if model["pooling"] == "pooler" else None,
             classifier=LinearConfig(width, model["classes"]),
@@ -208,16 +217,18 @@ class EncoderDecoderConfig:
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> EncoderDecoderConfig:
-        embedding, mask_type = EmbeddingConfig.of(model), model["attention.attention_mask_type"]
-        encoder = tuple(BlockConfig.of(model, mask_type="padding") for _ in range(model["num_encoder_layers"]))
+        embedding = EmbeddingConfig.of(model)
+        reading, writing = views(model, "encoder_layers"), views(model)
+        encoder = tuple(BlockConfig.of(layer, mask_type="padding") for layer in reading)
         decoder = tuple(
-            BlockConfig.of(model, mask_type=mask_type, cross_mask_type="padding") for _ in range(model["num_layers"])
+            BlockConfig.of(layer, mask_type=layer["attention.attention_mask_type"], cross_mask_type="padding")
+            for layer in writing
         )
         return cls(
             source_embedding=None if model["share_source_embedding"] else embedding.of_source(model),
             embedding=embedding,
-            encoder=StackConfig.of(model, encoder),
-            decoder=StackConfig.of(model, decoder),
+            encoder=StackConfig.of(reading, encoder),
+            decoder=StackConfig.of(writing, decoder),
             head=HeadConfig.of(model),
         )
 

@@ -9,8 +9,9 @@ from typing import Any, cast
 from layers.base import ParameterError, Scalar
 from layers.document import FindStart
 from layers.facts import fixed_lengths
-from layers.names import DECLARED
+from layers.names import declaration, has_below
 from layers.openings import Entry
+from layers.per_layer import base_path
 from layers.placing import PointError, is_active, place
 from layers.points import Space, flatten, section_of
 from layers.presets import PRESETS
@@ -79,11 +80,11 @@ class StartReader:
         wrong = False
         for key, value in item.items():
             name, place_of = f"{prefix}{key}", below(pointer, key)
-            if name in DECLARED:
+            if declaration(name) is not None:
                 if name in given:
                     self._problems.add(place_of, f"{name} is given twice", "leave one of them out")
                 given[name] = (place_of, value)
-            elif isinstance(value, Mapping) and any(known.startswith(f"{name}.") for known in DECLARED):
+            elif isinstance(value, Mapping) and has_below(name):
                 nested = self._inline(place_of, cast("Mapping[Any, Any]", value), f"{name}.")
                 wrong = wrong or nested is None
                 for twin in given.keys() & (nested or {}).keys():
@@ -102,7 +103,11 @@ class StartReader:
         before = len(self._problems)
         environment = self._space.environment()
         for entry in self._space.entries:
-            where, value = spelt.get(entry.name, (pointer, offered.get(entry.name)))
+            # What is said of all layers is said of each.
+            shared = base_path(entry.name)
+            where, value = spelt.get(entry.name) or spelt.get(
+                shared, (pointer, offered.get(entry.name, offered.get(shared)))
+            )
             try:
                 active = is_active(entry, environment)
             except PointError as error:
@@ -124,7 +129,7 @@ class StartReader:
                     detail = f"{entry.name} is {shown(environment[entry.name])} here, not {shown(value)}"
                     self._problems.add(where, detail, "leave it out: only open parameters are chosen")
         for spelt_name, (where, _) in spelt.items():
-            if all(spelt_name != entry.name for entry in self._space.entries):
+            if all(spelt_name not in (entry.name, base_path(entry.name)) for entry in self._space.entries):
                 self._problems.add(where, f"{spelt_name} is not open in this sweep", "leave it out, or open it")
         if len(self._problems) > before:
             return None

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.expansion import own_names
 from service import schemas
 from service.columns import Columns, ColumnStore
 from service.errors import NotFound
@@ -125,10 +126,20 @@ def parameter_names(sweep: Sweep) -> list[str]:
         prefix = "" if section == "model" else f"{section}."
         for path, value in _leaves(sweep.document.get(section) or {}):
             if isinstance(value, dict) and value.keys() & _VARYING:
-                names[prefix + path] = None
+                own = own_names(path, _layer_counts(sweep)) if value.get("per_layer") else [prefix + path]
+                names |= dict.fromkeys(own)
     for name in sweep.space.get("open_parameters", []):
         names[name] = None
     return list(names)
+
+
+def _layer_counts(sweep: Sweep) -> dict[str, Any]:
+    """How many layers a sweep's models may have, as its document writes it."""
+    model: dict[str, Any] = sweep.document["model"]
+    counts = {"num_layers": model["num_layers"]}
+    if sweep.task == "seq2seq":
+        counts["num_encoder_layers"] = model.get("num_encoder_layers", model["num_layers"])
+    return counts
 
 
 def _leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -78,7 +78,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.pooling = config.pooling
-        self.masked = config.stack.blocks[0].attention.attention_mask_type == "padding"
+        self.masked = any(block.attention.attention_mask_type == "padding" for block in config.stack.blocks)
         self.embedding = build_embedding(config.embedding)
         self.stack = Stack(config.stack, dropout=dropout)
         self.pooler = build_linear(config.pooler) if config.pooler else None

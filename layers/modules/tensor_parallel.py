@@ -10,6 +10,7 @@ Shapes: x_BTD, B batch, T tokens, D width; I features in, O features out, E the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,7 @@ from layers.modules.attention import Attention, CrossAttention
 from layers.modules.embedding import Embedding
 from layers.modules.mlp import FusedGatedMlp, GatedMlp, Mlp
 from layers.modules.model import Head
+from layers.per_layer import views
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +200,9 @@ def split(module: nn.Module, model: Mapping[str, Scalar], group: Group) -> nn.Mo
     heads: list[tuple[str, Head]] = []
     for name, part in list(module.named_modules()):
         match part:
-            case Mlp() | GatedMlp() | FusedGatedMlp() if _is_split(model, "mlp", group):
+            case Mlp() | GatedMlp() | FusedGatedMlp() if _is_split(_layer_of(model, name), "mlp", group):
                 split_mlp(part, group)
-            case Attention() if _is_split(model, "attention", group):
+            case Attention() if _is_split(_layer_of(model, name), "attention", group):
                 module.set_submodule(name, SplitAttention(part, group))
             case Embedding() if _is_split(model, "embedding", group):
                 part.set_submodule("table", SplitTable(part.table, group, sharding_dim=int(model[SHARDING_DIM])))
@@ -223,6 +225,14 @@ def split_linear(whole: nn.Linear, model: Mapping[str, Scalar], group: Group) ->
         return RowLinear(whole, group)
     rows = _rows(whole.out_features, group)
     return ColumnLinear(whole, rows, group, gather_output=bool(model["linear.gather_output"]))
+
+
+def _layer_of(model: Mapping[str, Scalar], name: str) -> Mapping[str, Scalar]:
+    """The model as the layer sees it in which the module `name` lies."""
+    found = re.search(r"(\w+)\.layers\.(\d+)\.", name)
+    if found is None:
+        return model
+    return views(model, "encoder_layers" if found[1] == "encoder" else "layers")[int(found[2])]
 
 
 def _is_split(model: Mapping[str, Scalar], section: str, group: Group) -> bool:

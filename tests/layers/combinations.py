@@ -17,6 +17,7 @@ from layers.base import Parameter, ParameterError, Scalar
 from layers.kinds import KINDS
 from layers.model import APPLIES, DECLARATIONS, broken_rules, complete
 from layers.modules.model import build
+from layers.per_layer import BLOCK_PATHS
 from layers.signature import Signature, TensorSpec, signature
 
 LENGTH = 12
@@ -62,6 +63,11 @@ WALKED: dict[str, tuple[str, ...]] = {
     "embedding": ("embedding",),
 }
 """The sections whose values are walked in a kind: every layer alone and in a decoder, attention wherever it differs."""
+
+_APART = ("attention.num_attention_heads", "attention.attention_mask_type", "attention.position_embedding_type")
+
+LAYERS_APART: dict[str, tuple[str, ...]] = {"decoder": BLOCK_PATHS, "encoder": _APART, "encoder_decoder": _APART}
+"""Parameters in which the layers of a kind differ, one after the other."""
 
 HELPS: dict[tuple[str, Scalar], dict[str, Scalar]] = {
     ("norm.kind", "GroupNorm"): {"norm.num_groups": 4},
@@ -130,8 +136,42 @@ def _completed_or_given(task: str, values: Mapping[str, Scalar]) -> Mapping[str,
         return values
 
 
+DIFFERENT: dict[str, Scalar] = {
+    "attention.num_attention_heads": 2,
+    "attention.num_kv_heads": 2,
+    "attention.attention_head_size": 12,
+    "attention.max_attention_window_size": 3,
+    "attention.num_buckets": 8,
+    "attention.max_distance": 20,
+    "attention.rotary_embedding_base": 100.0,
+    "attention.rotary_embedding_percentage": 0.5,
+    "attention.q_scaling": 0.5,
+    "mlp.ffn_hidden_size": 48,
+    "norm.eps": 1e-3,
+    "norm.num_groups": 2,
+}
+"""What the second layer has of the numbers that may differ from layer to layer."""
+
+
+def _layers_apart(model_kind: str) -> Iterator[dict[str, Scalar]]:
+    """Two layers, the second of which differs in one parameter: in an enumerated value or a number of DIFFERENT."""
+    for path in LAYERS_APART.get(model_kind, ()):
+        if path.endswith((".tp_size", ".dtype")):
+            continue
+        parameter, condition = DECLARATIONS[path], APPLIES.get(path)
+        value = (
+            DIFFERENT[path] if path in DIFFERENT else next(v for v in enumerated(parameter) if v != parameter.default)
+        )
+        if path == "attention.attention_mask_type":
+            value = {"encoder": "bidirectional"}.get(model_kind, "sliding_window_causal")
+        needed = {} if condition is None else {condition.path: condition.values[0]}
+        helps = {f"layers.1.{name}": help for name, help in HELPS.get((path, value), {}).items()}
+        yield {"num_layers": 2, **needed, **helps, f"layers.1.{path}": value}
+
+
 def _changes(model_kind: str) -> Iterator[dict[str, Scalar]]:
     """One enumerated value in one kind of its layer, and what it needs."""
+    yield from _layers_apart(model_kind)
     for path, parameter in DECLARATIONS.items():
         section = path.rpartition(".")[0]
         walked = section in WALKED[model_kind] and KINDS[model_kind].has(path)

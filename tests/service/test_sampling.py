@@ -147,3 +147,24 @@ def test_study_attributes_are_reported_once(parsed: SweepDocument) -> None:
         study.tell(study.ask().ask, Told("complete", (1.0, 1.0)))
     assert len(study.take_changed_attributes()) == 1
     assert study.take_changed_attributes() == {}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "qmc", "gp", "grid"])
+def test_a_parameter_of_each_layer_is_suggested_for_the_layers_that_a_point_has(sampler: str) -> None:
+    widths = {"values": [32, 64, 128], "per_layer": True}
+    model = {**TWELVE_POINTS, "mlp": {"ffn_hidden_size": widths, "bias": {"values": [True, False], "per_layer": True}}}
+    space = _read(document(model=model, constraints=[]))[0].space
+    study = OptunaStudy(space, ["minimize", "minimize"], sampler=sampler, seed=0, population=8)
+    seen: set[int] = set()
+    for number in range(12):
+        suggestion = study.ask()
+        values = space.resolve(suggestion.chosen)
+        assert space.judge(values) is None
+        layers = int(values["num_layers"])
+        seen.add(layers)
+        assert [f"layers.{index}.mlp.ffn_hidden_size" in suggestion.chosen for index in range(3)] == [
+            index < layers for index in range(3)
+        ]
+        assert suggestion.distributions["layers.0.mlp.ffn_hidden_size"]["name"] == "IntDistribution"
+        study.tell(suggestion.ask, Told("complete", (float(number % 7), float(number % 5)), -1.0))
+    assert len(seen) > 1
