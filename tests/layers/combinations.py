@@ -165,7 +165,7 @@ def _layers_apart(model_kind: str) -> Iterator[dict[str, Scalar]]:
         if path == "attention.attention_mask_type":
             value = {"encoder": "bidirectional"}.get(model_kind, "sliding_window_causal")
         needed = {} if condition is None else {condition.path: condition.values[0]}
-        helps = {f"layers.1.{name}": help for name, help in HELPS.get((path, value), {}).items()}
+        helps = {f"layers.1.{name}": given for name, given in HELPS.get((path, value), {}).items()}
         yield {"num_layers": 2, **needed, **helps, f"layers.1.{path}": value}
 
 
