@@ -149,8 +149,9 @@ DIFFERENT: dict[str, Scalar] = {
     "mlp.ffn_hidden_size": 48,
     "norm.eps": 1e-3,
     "norm.num_groups": 2,
+    "norm.bias": False,
 }
-"""What the second layer has of the numbers that may differ from layer to layer."""
+"""What the second layer has of what may differ from layer to layer, where it is no enumerated value but the default."""
 
 
 def _layers_apart(model_kind: str) -> Iterator[dict[str, Scalar]]:
