@@ -29,6 +29,7 @@ from layersweep.records import (
     ArtifactRecord,
     AuditRecord,
     CreatedTokenRecord,
+    CreatedWebhookRecord,
     DatasetDetailRecord,
     DatasetRecord,
     EventRecord,
@@ -40,6 +41,8 @@ from layersweep.records import (
     Target,
     TokenRecord,
     TrialDetailRecord,
+    WebhookDeliveryRecord,
+    WebhookRecord,
     WorkerRecord,
 )
 from layersweep.sweep import Sweep, follow
@@ -301,6 +304,54 @@ class Client:
     def audit(self) -> Iterator[AuditRecord]:
         """Who changed what, newest first."""
         yield from self.pages("/v1/audit")
+
+    # who is told of its sweeps: with a token of the scope admin
+
+    def webhooks(self) -> Iterator[WebhookRecord]:
+        """The webhooks, newest first; never their secrets."""
+        yield from self.pages("/v1/webhooks")
+
+    def create_webhook(self, url: str, events: Sequence[str] | None = None) -> CreatedWebhookRecord:
+        """Tell a URL of the project's sweeps: of those that have ended, or of `events` ("sweep.paused", ...).
+
+        The answer's `secret` is shown this once: it verifies what arrives (docs/webhooks.md).
+        """
+        body: dict[str, Any] = {"url": url} if events is None else {"url": url, "events": list(events)}
+        return self.transport.json("POST", "/v1/webhooks", json=body)
+
+    def change_webhook(
+        self,
+        webhook: str,
+        *,
+        url: str | None = None,
+        events: Sequence[str] | None = None,
+        enabled: bool | None = None,
+    ) -> WebhookRecord:
+        """Change what is given; the rest stays as it is."""
+        given = {"url": url, "events": None if events is None else list(events), "enabled": enabled}
+        body = {name: value for name, value in given.items() if value is not None}
+        return self.transport.json("PATCH", f"/v1/webhooks/{_segment(webhook)}", json=body)
+
+    def rotate_webhook(self, webhook: str) -> CreatedWebhookRecord:
+        """Give a webhook another secret: what is sent from now on is signed with it."""
+        return self.transport.json("POST", f"/v1/webhooks/{_segment(webhook)}:rotate")
+
+    def ping_webhook(self, webhook: str) -> WebhookDeliveryRecord:
+        """Queue a message that only tries the webhook out."""
+        return self.transport.json("POST", f"/v1/webhooks/{_segment(webhook)}:ping")
+
+    def delete_webhook(self, webhook: str) -> None:
+        """Delete a webhook with its deliveries."""
+        self.transport.request("DELETE", f"/v1/webhooks/{_segment(webhook)}")
+
+    def webhook_deliveries(self, webhook: str) -> Iterator[WebhookDeliveryRecord]:
+        """What a webhook was and will be told, newest first, with how it answered."""
+        yield from self.pages(f"/v1/webhooks/{_segment(webhook)}/deliveries")
+
+    def resend_webhook_delivery(self, webhook: str, delivery: str) -> WebhookDeliveryRecord:
+        """Send a delivery that has ended once more."""
+        path = f"/v1/webhooks/{_segment(webhook)}/deliveries/{_segment(delivery)}:resend"
+        return self.transport.json("POST", path)
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
         """The items of all pages of a list, fetched as they are needed."""

@@ -375,3 +375,31 @@ class AuditRecord(TypedDict):
     action: str
     subject: str
     request_id: str | None
+
+
+class WebhookRecord(TypedDict):
+    id: str
+    project: str
+    url: str
+    events: list[str]
+    enabled: bool
+    made_by: str
+    created_at: str
+
+
+class CreatedWebhookRecord(WebhookRecord):
+    secret: str | None
+
+
+class WebhookDeliveryRecord(TypedDict):
+    """`state` is pending, delivered or failed; `id` is what the receiver sees as `webhook-id`."""
+
+    id: str
+    state: Literal["pending", "delivered", "failed"]
+    body: dict[str, Any]
+    tries: int
+    status: int | None
+    last_error: str | None
+    due_at: str
+    created_at: str
+    ended_at: str | None

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from service import projects, tokens
 from service.db import Database
 from service.errors import Forbidden, NotFound, Unauthorized
-from service.models import Dataset, Sweep, Token, Trial
+from service.models import Dataset, Sweep, Token, Trial, Webhook
 from service.services import GivenServices
 from service.tokens import Scope
 
@@ -186,6 +186,7 @@ _OWNED: Mapping[str, tuple[str, Any]] = {
     "sweep_id": ("sweep", Sweep),
     "trial": ("trial", Trial),
     "dataset": ("dataset", Dataset),
+    "webhook": ("webhook", Webhook),
 }
 """Parameter of a path -> what it is the id of, and the table that says whose that is."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -33,11 +34,13 @@ from service.routes import (
     reports,
     sweeps,
     trials,
+    webhooks,
     workers,
 )
 from service.scheduler import Scheduler
 from service.services import Services
 from service.settings import Settings
+from service.webhook_sender import WebhookSender
 
 
 class OldSchemaError(RuntimeError):
@@ -59,18 +62,23 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     notifications = Notifications()
     database = Database(settings.database_url, notifications=notifications, pool_size=settings.pool_size)
     scheduler = Scheduler(database, notifications, settings)
+    sender = WebhookSender(database, notifications, settings)
     access = Access(database, settings.threads)
     services = Services(settings, database, notifications, scheduler, access)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         await to_thread.run_sync(prepare, database, settings)
+        sending: asyncio.Task[None] | None = None
         if start_scheduler:
             scheduler.start()
+            sending = asyncio.create_task(sender.run(), name="webhooks")
         try:
             yield
         finally:
-            if start_scheduler:
+            if sending is not None:
+                sender.stop()
+                await sending
                 await to_thread.run_sync(scheduler.stop)
             await to_thread.run_sync(database.close)
 
@@ -104,6 +112,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         workers,
         events,
         administration,
+        webhooks,
         login,
         # Last: its last route takes every path that no other has.
         pages,

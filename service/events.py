@@ -9,7 +9,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import schemas
+from service import schemas, webhooks
 from service.db import announce, now_sql
 from service.errors import NotFound
 from service.models import Event, Sweep
@@ -70,6 +70,9 @@ def write(session: Session, sweep_id: str, newest: int, new: Sequence[NewEvent])
         for position, event in enumerate(new)
     ]
     session.connection().execute(_INSERT, rows)
+    for position, event in enumerate(new):
+        if event.kind in webhooks.TOLD_OF:
+            webhooks.enqueue(session, sweep_id, first + position, event.kind, event.data)
     _announce(session, sweep_id, {event.kind for event in new})
 
 

@@ -111,8 +111,13 @@ class Webhook(Base):
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
     project: Mapped[str] = mapped_column(String(64))
     url: Mapped[str] = mapped_column(Text)
-    secret: Mapped[str] = mapped_column(String(64))
-    """Signs the deliveries: it must be known to do so, and is shown once."""
+    salt: Mapped[str] = mapped_column(String(64))
+    """The secret that signs is made from this and the server's key (`webhooks.secret_of`): it is stored nowhere."""
+    events: Mapped[list[Any]]
+    """Of what it is told: names in `webhooks.EVENTS`."""
+    enabled: Mapped[bool] = mapped_column(Boolean)
+    """While it is not, nothing is queued or sent."""
+    made_by: Mapped[str] = mapped_column(String(128))
     created_at: Mapped[float]
 
 
@@ -137,6 +142,9 @@ class WebhookDelivery(Base):
     """pending, delivered or failed."""
     tries: Mapped[int] = mapped_column(default=0)
     due_at: Mapped[float]
+    """When it is to be tried; while a process tries it, when it may be taken from that one."""
+    status: Mapped[int | None]
+    """The HTTP status of the last answer; None where there was none."""
     last_error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[float]
     ended_at: Mapped[float | None]

@@ -1,6 +1,7 @@
 """Wake-ups inside one process: who waits for a topic learns at once that something was committed.
 
-Topics are `queue` (a trial may be claimable), `sweep:<id>` (an event was appended) and `scheduler` (it has work).
+Topics are `queue` (a trial may be claimable), `sweep:<id>` (an event was appended), `scheduler` (it has work) and
+`webhooks` (there is a delivery to send).
 A notification carries nothing: whoever wakes looks at the database. Other processes are not told; waits are therefore
 short and repeated (`Settings.recheck_seconds`).
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 QUEUE = "queue"
 SCHEDULER = "scheduler"
+WEBHOOKS = "webhooks"
 
 _KEPT_TOPICS = 10_000
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.db import now
 from service.errors import Conflict, NotFound, Problem, Unprocessable
-from service.models import Dataset, Project, Sweep, Token
+from service.models import Dataset, Project, Sweep, Token, Webhook
 
 DEFAULT = "default"
 """The project of callers who name none. It is always there."""
@@ -55,7 +55,7 @@ def delete(session: Session, name: str) -> None:
     project = get(session, name)
     if name == DEFAULT:
         raise Conflict(f"the project {DEFAULT!r} stays: it is that of callers who name none")
-    for table, what in ((Sweep, "sweeps"), (Dataset, "datasets"), (Token, "tokens")):
+    for table, what in ((Sweep, "sweeps"), (Dataset, "datasets"), (Token, "tokens"), (Webhook, "webhooks")):
         if session.scalar(sa.select(table.id).where(table.project == name).limit(1)) is not None:
             raise Conflict(f"the project {name!r} has {what}: delete or revoke what is in it first")
     session.delete(project)

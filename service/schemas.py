@@ -614,3 +614,57 @@ class AuditRecord(Schema):
     action: str = Field(description="<noun>.<verb>, for example sweep.cancel")
     subject: str = Field(description="the id or name of what was changed")
     request_id: str | None
+
+
+# --- webhooks ---------------------------------------------------------------------------------------------------------
+
+WebhookEvent = Literal[
+    "sweep.created", "sweep.active", "sweep.paused", "sweep.completed", "sweep.cancelled", "sweep.failed"
+]
+_URL = Field(max_length=2000, description="https://... or http://..., at a public address")
+_EVENTS = Field(min_length=1, max_length=6, description="what it is told of", examples=[["sweep.completed"]])
+Url = Annotated[str, _URL]
+Events = Annotated[list[WebhookEvent], _EVENTS]
+
+
+class NewWebhook(Request):
+    url: Url = Field(examples=["https://example.com/layersweep"])
+    events: Events = ["sweep.completed", "sweep.cancelled", "sweep.failed"]
+
+
+class WebhookChange(Request):
+    """What is left out stays as it is."""
+
+    url: Url | None = None
+    events: Events | None = None
+    enabled: bool | None = Field(default=None, description="false: nothing is queued or sent", examples=[False])
+
+
+class Webhook(Schema):
+    id: str
+    project: str
+    url: str
+    events: list[str]
+    enabled: bool
+    made_by: str
+    created_at: Timestamp
+
+
+class CreatedWebhook(Webhook):
+    secret: str | None = Field(
+        description="what its deliveries are signed with, shown this once; null in a repeated answer to the same key"
+    )
+
+
+class WebhookDelivery(Schema):
+    """One message: at least once it was, or will be, sent."""
+
+    id: str = Field(description="its `webhook-id`, the same at every try")
+    state: Literal["pending", "delivered", "failed"]
+    body: dict[str, Any]
+    tries: int
+    status: int | None = Field(description="the last answer's HTTP status; null: there was no answer")
+    last_error: str | None
+    due_at: Timestamp = Field(description="when it is tried next, while it is pending")
+    created_at: Timestamp
+    ended_at: Timestamp | None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024 * 1024
+MIN_SECRET_CHARACTERS = 32
 
 
 class ExposureError(RuntimeError):
@@ -57,6 +59,16 @@ class Settings(BaseSettings):
         default=1, gt=0, description="how often a waiting call looks at the database for changes by other processes"
     )
 
+    secret_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="what the webhooks' secrets are made from, 32 characters or more; empty: a file in data_dir",
+    )
+    webhook_allowed_networks: list[IPv4Network | IPv6Network] = Field(
+        default=[], description="networks besides public addresses that webhooks may lead to, as a JSON list"
+    )
+    webhook_seconds: float = Field(default=10, gt=0, le=60, description="longest time for one try of a delivery")
+    webhook_tries: int = Field(default=12, ge=1, le=100, description="tries after which a delivery has failed")
+
     pool_size: int = Field(default=10, ge=1, description="most connections to PostgreSQL of one process")
     threads: int = Field(default=32, ge=1, description="most database calls of waiting requests at one time")
 
@@ -70,6 +82,8 @@ class Settings(BaseSettings):
             self.database_url = f"sqlite:///{(self.data_dir / 'layersweep.db').absolute()}"
         if not self.artifacts_url:
             self.artifacts_url = str((self.data_dir / "artifacts").absolute())
+        if 0 < len(self.secret_key.get_secret_value()) < MIN_SECRET_CHARACTERS:
+            raise ValueError(f"secret_key has fewer than {MIN_SECRET_CHARACTERS} characters: openssl rand -hex 32")
         if self.heartbeat_seconds >= self.lease_seconds:
             raise ValueError("heartbeat_seconds must be less than lease_seconds, or every lease lapses")
         return self

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from layersweep import __version__
-from layersweep.cli import access, catalog, databases, demo, export, processes, results, sweeps
+from layersweep.cli import access, catalog, databases, demo, export, processes, results, sweeps, webhooks
 from layersweep.cli.common import Commands
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command("worker")(processes.worker)
 app.add_typer(databases.app, name="db")
 app.add_typer(access.tokens, name="token")
 app.add_typer(access.projects, name="project")
+app.add_typer(webhooks.app, name="webhook")
 app.add_typer(sweeps.app, name="sweep")
 app.command("leaderboard")(results.leaderboard)
 app.command("recommendation")(results.recommendation)

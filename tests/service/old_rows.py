@@ -185,5 +185,119 @@ _0001: dict[str, list[dict[str, Any]]] = {
     ],
 }
 
-RELEASED: dict[str, dict[str, list[dict[str, Any]]]] = {"0001": _0001}
+_0003: dict[str, list[dict[str, Any]]] = {
+    **_0001,
+    "workers": [worker | {"project": "vision"} for worker in _0001["workers"]],
+    "sweeps": [
+        *_0001["sweeps"],
+        _0001["sweeps"][0]
+        | {
+            "id": "01SWEEP0000000000000000002",
+            "name": "confirmation of an old sweep",
+            "sampler": "confirmation",
+            "state": "completed",
+            "reason": "confirmed",
+            "ended_at": 1_763_900_200.0,
+        },
+    ],
+    "projects": [{"name": "vision", "created_at": 1_763_899_000.5}],
+    "tokens": [
+        {
+            "id": f"01TOKEN000000000000000000{number}",
+            "project": project,
+            "name": "größe",
+            "scopes": scopes,
+            "sha256": f"{number}" * 64,
+            "made_by": "the command line",
+            "created_at": 1_763_899_001.0,
+            "expires_at": expires_at,
+            "revoked_at": None if number else 1_763_899_900.0,
+            "last_used_at": 1_763_899_800.0,
+        }
+        for number, (project, scopes, expires_at) in enumerate(
+            ((None, ["admin", "work"], None), ("vision", ["read"], 1_795_000_000.0))
+        )
+    ],
+    "audit_records": [
+        {
+            "id": "01AUDIT0000000000000000001",
+            "created_at": 1_763_899_002.0,
+            "actor": "ana",
+            "token_id": "01TOKEN0000000000000000001",
+            "project": "vision",
+            "action": "sweep.pause",
+            "subject": "01SWEEP0000000000000000001",
+            "request_id": "from-a-proxy",
+        }
+    ],
+    "webhooks": [
+        {
+            "id": "01WEBHK0000000000000000001",
+            "project": "vision",
+            "url": "https://example.com/hook",
+            "secret": "e" * 64,
+            "created_at": 1_763_899_003.0,
+        }
+    ],
+    "webhook_deliveries": [
+        {
+            "id": f"01DELIV000000000000000000{number}",
+            "webhook_id": "01WEBHK0000000000000000001",
+            "body": {"type": "sweep.paused", "data": {"sequence": number}},
+            "state": state,
+            "tries": number + 1,
+            "due_at": 1_763_899_004.25,
+            "last_error": error,
+            "created_at": 1_763_899_004.0,
+            "ended_at": ended_at,
+        }
+        for number, (state, error, ended_at) in enumerate(
+            (("pending", "it refused", None), ("delivered", None, 1_763_899_005.0))
+        )
+    ],
+    "confirmations": [
+        {
+            "sweep_id": "01SWEEP0000000000000000002",
+            "confirms": "01SWEEP0000000000000000001",
+            "seeds": [1001, 1002],
+            "candidates": ["01TRIAL0000000000000000000"],
+        }
+    ],
+    "artifacts": [
+        {
+            "trial_id": "01TRIAL0000000000000000000",
+            "name": "weights.safetensors",
+            "attempt": 1,
+            "size_bytes": 6_000_000_000,
+            "sha256": "f" * 64,
+            "created_at": 1_763_900_006.0,
+        }
+    ],
+}
+_0002: dict[str, list[dict[str, Any]]] = {
+    name: values for name, values in _0003.items() if name not in ("confirmations", "artifacts")
+}
+_0004: dict[str, list[dict[str, Any]]] = {
+    **_0003,
+    "webhooks": [
+        {
+            "id": "01WEBHK0000000000000000001",
+            "project": "vision",
+            "url": "https://example.com/hook",
+            "salt": "e" * 64,
+            "events": ["sweep.failed"],
+            "enabled": False,
+            "made_by": "ana",
+            "created_at": 1_763_899_003.0,
+        }
+    ],
+    "webhook_deliveries": [
+        delivery | {"status": status} for delivery, status in zip(_0003["webhook_deliveries"], (None, 204), strict=True)
+    ],
+}
+
+RELEASED: dict[str, dict[str, list[dict[str, Any]]]] = {"0001": _0001, "0002": _0002, "0003": _0003, "0004": _0004}
 """Revision -> table -> rows, in an order that foreign keys allow."""
+
+RENAMED: dict[tuple[str, str], str] = {("webhooks", "secret"): "salt"}
+"""Columns that a later revision gave another name: table and name then -> name now."""

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.db import Database
-from tests.service.old_rows import RELEASED
+from tests.service.old_rows import RELEASED, RENAMED
 
 
 def written(database: Database, rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
@@ -32,9 +32,14 @@ def stored(database: Database, rows: dict[str, list[dict[str, Any]]]) -> dict[st
         metadata.reflect(connection)
         for name, values in rows.items():
             table = metadata.tables[name]
-            columns = [table.columns[column] for column in values[0]]
+            columns = [
+                table.columns[column if column in table.columns else RENAMED[name, column]].label(column)
+                for column in values[0]
+            ]
             order = [column for column in table.primary_key.columns if column.name in values[0]]
-            found[name] = [dict(row._mapping) for row in connection.execute(sa.select(*columns).order_by(*order))]
+            known = [sa.and_(*(column == row[column.name] for column in order)) for row in values]
+            query = sa.select(*columns).where(sa.or_(*known)).order_by(*order)
+            found[name] = [dict(row._mapping) for row in connection.execute(query)]
     return found
 
 

@@ -1,0 +1,174 @@
+"""`layersweep webhook`: who is told of a project's sweeps. Works over HTTP, as a token with the scope admin."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, connect, err, out, print_json, print_json_list
+from layersweep.errors import InvalidUsage
+from layersweep.records import CreatedWebhookRecord, WebhookDeliveryRecord
+
+app = typer.Typer(help="Have a URL told of a project's sweeps (docs/webhooks.md).", no_args_is_help=True)
+
+SHOWN_DELIVERIES = 20
+
+WebhookId = Annotated[str, typer.Argument(metavar="ID", help="The webhook's id, as `webhook list` shows it.")]
+Event = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--event",
+        metavar="EVENT",
+        help="sweep.created, .active, .paused, .completed, .cancelled or .failed. Repeatable; default: the ends.",
+    ),
+]
+
+
+@app.command("create")
+def create(
+    url: Annotated[str, typer.Argument(help="https://... or http://..., at a public address.")],
+    event: Event = None,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Have a URL told of the project's sweeps. The secret is shown this once."""
+    with connect(server) as client:
+        _print_secret(client.create_webhook(url, event), as_json)
+
+
+@app.command("list")
+def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """List the webhooks, the newest first."""
+    with connect(server) as client:
+        records = list(client.webhooks())
+    if as_json:
+        print_json_list(records)
+        return
+    table = _table("id", "project", "url", "events", "enabled")
+    for record in records:
+        events = ", ".join(event.removeprefix("sweep.") for event in record["events"])
+        enabled = "yes" if record["enabled"] else "no"
+        table.add_row(record["id"], record["project"], Text(record["url"]), events, enabled)
+    out.print(table if records else "No webhooks yet.")
+
+
+@app.command("change")
+def change(
+    webhook: WebhookId,
+    url: Annotated[str | None, typer.Option(help="Where it leads from now on.")] = None,
+    event: Event = None,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Change where a webhook leads, or what it is told of."""
+    if url is None and event is None:
+        raise InvalidUsage("say what to change: --url or --event")
+    with connect(server) as client:
+        record = client.change_webhook(webhook, url=url, events=event)
+    out.print(Text(f"{webhook}: {record['url']} is told of {', '.join(record['events'])}."))
+
+
+@app.command("enable")
+def enable(webhook: WebhookId, server: Server = SERVER_DEFAULT) -> None:
+    """Tell a webhook again; what was pending is sent."""
+    with connect(server) as client:
+        client.change_webhook(webhook, enabled=True)
+    out.print(Text(f"{webhook} is told again."))
+
+
+@app.command("disable")
+def disable(webhook: WebhookId, server: Server = SERVER_DEFAULT) -> None:
+    """Tell a webhook nothing until it is enabled again."""
+    with connect(server) as client:
+        client.change_webhook(webhook, enabled=False)
+    out.print(Text(f"{webhook} is told nothing now."))
+
+
+@app.command("rotate")
+def rotate(webhook: WebhookId, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """Give a webhook another secret, shown this once."""
+    with connect(server) as client:
+        _print_secret(client.rotate_webhook(webhook), as_json)
+
+
+@app.command("ping")
+def ping(webhook: WebhookId, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """Queue a message that only tries the webhook out."""
+    with connect(server) as client:
+        delivery = client.ping_webhook(webhook)
+    if as_json:
+        print_json(delivery)
+        return
+    out.print(Text(f"Queued as {delivery['id']}. How it went: layersweep webhook deliveries {webhook}"))
+
+
+@app.command("deliveries")
+def deliveries(webhook: WebhookId, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """Show what a webhook was and will be told, the newest first, and how it answered. --json prints all."""
+    with connect(server) as client:
+        found: list[Any] = []
+        for record in client.webhook_deliveries(webhook):
+            found.append(record)
+            if not as_json and len(found) == SHOWN_DELIVERIES:
+                break
+    if as_json:
+        print_json_list(found)
+        return
+    table = _table("id", "told", "sweep", "state", "tries", "answer")
+    for record in found:
+        table.add_row(
+            record["id"],
+            record["body"]["type"],
+            Text(str(record["body"]["data"].get("name", ""))),
+            _state(record),
+            str(record["tries"]),
+            Text(" ".join(str(each) for each in (record["status"], record["last_error"]) if each)),
+        )
+    out.print(table if found else "Nothing was sent yet.")
+
+
+@app.command("resend")
+def resend(
+    webhook: WebhookId,
+    delivery: Annotated[str, typer.Argument(metavar="DELIVERY", help="Its id, as `webhook deliveries` shows it.")],
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Send a delivery that has ended once more."""
+    with connect(server) as client:
+        client.resend_webhook_delivery(webhook, delivery)
+    out.print(Text(f"{delivery} is sent again."))
+
+
+@app.command("delete")
+def delete(webhook: WebhookId, server: Server = SERVER_DEFAULT) -> None:
+    """Delete a webhook with its deliveries."""
+    with connect(server) as client:
+        client.delete_webhook(webhook)
+    out.print(Text(f"{webhook} is deleted."))
+
+
+def _print_secret(record: CreatedWebhookRecord, as_json: bool) -> None:
+    if as_json:
+        print_json(record)
+        return
+    err.print(
+        Text(
+            f"The webhook {record['id']} tells {record['url']} of {', '.join(record['events'])} in the project "
+            f"{record['project']}. Its secret is not shown again:"
+        )
+    )
+    print(record["secret"])
+
+
+def _state(record: WebhookDeliveryRecord) -> str:
+    return f"due {record['due_at']}" if record["state"] == "pending" else record["state"]
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=name == "id")
+    return table

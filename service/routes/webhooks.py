@@ -1,0 +1,150 @@
+"""Webhooks and their deliveries: for the scope `admin`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+
+from service import schemas, server_key, webhooks
+from service.access import GivenCaller
+from service.calls import Call, GivenCall, GivenChange
+from service.models import Webhook
+from service.paging import PageSize, PageToken, link_next
+from service.problems import documented
+from service.services import GivenServices
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+
+
+@router.post("", status_code=201, response_model=schemas.CreatedWebhook, responses=documented(409))
+async def create_webhook(body: schemas.NewWebhook, call: GivenCall) -> Response:
+    """Tell a URL of the states of a project's sweeps. The answer holds the secret, which is shown this once."""
+    allowed = call.services.settings.webhook_allowed_networks
+
+    def make(session: Session) -> Webhook:
+        return webhooks.create(
+            session,
+            project=call.project,
+            url=body.url,
+            events=body.events,
+            made_by=call.caller.name,
+            allowed=allowed,
+        )
+
+    return await _with_secret(call, "webhook.create", make, status=201, subject=None)
+
+
+@router.get("")
+def list_webhooks(
+    request: Request,
+    response: Response,
+    services: GivenServices,
+    caller: GivenCaller,
+    page_size: PageSize = 100,
+    page_token: PageToken = None,
+) -> schemas.Page[schemas.Webhook]:
+    """List webhooks, the newest first."""
+    rows, token = services.database.read(
+        lambda session: webhooks.page(session, project=caller.lists, page_size=page_size, page_token=page_token)
+    )
+    link_next(request, response, token)
+    return schemas.Page(items=[schemas.Webhook.model_validate(row) for row in rows], next_page_token=token)
+
+
+@router.get("/{webhook}")
+def get_webhook(webhook: str, services: GivenServices) -> schemas.Webhook:
+    """One webhook."""
+    return schemas.Webhook.model_validate(services.database.read(lambda session: webhooks.get(session, webhook)))
+
+
+@router.patch("/{webhook}", response_model=schemas.Webhook)
+async def change_webhook(webhook: str, body: schemas.WebhookChange, call: GivenChange) -> Response:
+    """Change a webhook's URL, what it is told of, or whether it is told."""
+    allowed = call.services.settings.webhook_allowed_networks
+
+    def make(session: Session) -> schemas.Webhook:
+        row = webhooks.change(session, webhook, url=body.url, events=body.events, enabled=body.enabled, allowed=allowed)
+        return schemas.Webhook.model_validate(row)
+
+    return await call.answer("webhook.change", make, subject=webhook)
+
+
+@router.delete("/{webhook}", status_code=204)
+async def delete_webhook(webhook: str, call: GivenChange) -> Response:
+    """Delete a webhook with its deliveries; nothing more is sent to it."""
+    return await call.done("webhook.delete", lambda session: webhooks.delete(session, webhook), subject=webhook)
+
+
+@router.post("/{webhook}:rotate", response_model=schemas.CreatedWebhook)
+async def rotate_webhook(webhook: str, call: GivenCall) -> Response:
+    """Give a webhook another secret, shown this once. Whatever is sent from now on is signed with it."""
+    return await _with_secret(
+        call, "webhook.rotate", lambda session: webhooks.rotate(session, webhook), status=200, subject=webhook
+    )
+
+
+@router.post("/{webhook}:ping", response_model=schemas.WebhookDelivery, responses=documented(409))
+async def ping_webhook(webhook: str, call: GivenCall) -> Response:
+    """Send a message of the type `webhook.ping`, to try a webhook out. Its deliveries say how it went."""
+    return await call.answer(
+        "webhook.ping",
+        lambda session: schemas.WebhookDelivery.model_validate(webhooks.ping(session, webhook)),
+        subject=webhook,
+    )
+
+
+@router.get("/{webhook}/deliveries")
+def list_webhook_deliveries(
+    webhook: str,
+    request: Request,
+    response: Response,
+    services: GivenServices,
+    page_size: PageSize = 100,
+    page_token: PageToken = None,
+) -> schemas.Page[schemas.WebhookDelivery]:
+    """List what a webhook was and will be told, the newest first, with how it answered."""
+
+    def read(session: Session) -> tuple[list[schemas.WebhookDelivery], str | None]:
+        webhooks.get(session, webhook)
+        rows, token = webhooks.deliveries(session, webhook, page_size=page_size, page_token=page_token)
+        return [schemas.WebhookDelivery.model_validate(row) for row in rows], token
+
+    items, token = services.database.read(read)
+    link_next(request, response, token)
+    return schemas.Page(items=items, next_page_token=token)
+
+
+@router.post(
+    "/{webhook}/deliveries/{delivery}:resend", response_model=schemas.WebhookDelivery, responses=documented(409)
+)
+async def resend_webhook_delivery(webhook: str, delivery: str, call: GivenCall) -> Response:
+    """Send a delivery that has ended once more, with the same id: a receiver that has seen it knows it."""
+    return await call.answer(
+        "webhook.resend",
+        lambda session: schemas.WebhookDelivery.model_validate(webhooks.resend(session, webhook, delivery)),
+        subject=delivery,
+    )
+
+
+async def _with_secret(
+    call: Call, action: str, make: Callable[[Session], Webhook], *, status: int, subject: str | None
+) -> Response:
+    """Answer with a webhook and its secret, which stays out of what is kept for a repetition."""
+    key = await to_thread.run_sync(server_key.read, call.services.settings)
+    secrets: list[str] = []
+
+    def made(session: Session) -> schemas.CreatedWebhook:
+        row = make(session)
+        secrets[:] = [webhooks.secret_of(key, row.id, row.salt)]
+        return schemas.CreatedWebhook(**schemas.Webhook.model_validate(row).__dict__, secret=None)
+
+    answer = await call.answer(action, made, status=status, subject=subject)
+    if not secrets:
+        return answer
+    headers = {"Location": answer.headers["Location"]} if "Location" in answer.headers else {}
+    return JSONResponse(json.loads(bytes(answer.body)) | {"secret": secrets[0]}, status, headers)
