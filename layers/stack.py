@@ -5,8 +5,9 @@ Every configuration here has `parameter_count()` and `flops(shape)`. No torch he
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from layers import attention
@@ -78,7 +79,8 @@ class BlockConfig:
 class StackConfig:
     """Blocks between embeddings and head. `final_norm` is there where the last block normalizes what it reads.
 
-    Of layers that differ, the embedding's norm is as the first one's, the final norm as the last one's.
+    Of layers that differ, the embedding's norm is as the first one's, the final norm as the last one's. Blocks that are
+    alike are one object, so that a deep model costs no more to count than a shallow one.
     """
 
     hidden_size: int
@@ -105,22 +107,36 @@ class StackConfig:
     def over_itself(cls, model: Mapping[str, Any]) -> StackConfig:
         """A stack whose blocks attend to its own tokens alone, under the masks that the model names."""
         layers = views(model)
-        blocks = tuple(BlockConfig.of(layer, mask_type=layer["attention.attention_mask_type"]) for layer in layers)
+        blocks = _blocks(layers, lambda layer: BlockConfig.of(layer, mask_type=layer["attention.attention_mask_type"]))
         return cls.of(layers, blocks)
 
     @property
     def score_biases(self) -> tuple[ScoreBiasConfig, ...]:
         """Each that a block has, once."""
-        layers = [layer for block in self.blocks for layer in (block.attention, block.cross_attention)]
+        layers = [layer for block, _ in self._runs() for layer in (block.attention, block.cross_attention)]
         return tuple(dict.fromkeys(layer.score_bias for layer in layers if layer is not None))
 
     def parameter_count(self) -> int:
         norms = [norm for norm in (self.embedding_norm, self.final_norm) if norm is not None]
-        parts = (*self.blocks, *self.score_biases, *norms)
-        return self.position_rows * self.hidden_size + sum(part.parameter_count() for part in parts)
+        blocks = sum(count * block.parameter_count() for block, count in self._runs())
+        others = sum(part.parameter_count() for part in (*self.score_biases, *norms))
+        return self.position_rows * self.hidden_size + blocks + others
 
     def flops(self, shape: Shape) -> int:
-        return sum(block.flops(shape) for block in self.blocks)
+        return sum(count * block.flops(shape) for block, count in self._runs())
+
+    def _runs(self) -> list[tuple[BlockConfig, int]]:
+        """The blocks, each with how often it follows itself."""
+        runs = (list(run) for _, run in groupby(self.blocks, id))
+        return [(run[0], len(run)) for run in runs]
+
+
+def _blocks(
+    layers: Sequence[Mapping[str, Any]], make: Callable[[Mapping[str, Any]], BlockConfig]
+) -> tuple[BlockConfig, ...]:
+    """A block for each layer; layers that are one object get one block."""
+    made = {id(layer): make(layer) for layer in {id(layer): layer for layer in layers}.values()}
+    return tuple(made[id(layer)] for layer in layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +235,12 @@ class EncoderDecoderConfig:
     def of(cls, model: Mapping[str, Any]) -> EncoderDecoderConfig:
         embedding = EmbeddingConfig.of(model)
         reading, writing = views(model, "encoder_layers"), views(model)
-        encoder = tuple(BlockConfig.of(layer, mask_type="padding") for layer in reading)
-        decoder = tuple(
-            BlockConfig.of(layer, mask_type=layer["attention.attention_mask_type"], cross_mask_type="padding")
-            for layer in writing
+        encoder = _blocks(reading, lambda layer: BlockConfig.of(layer, mask_type="padding"))
+        decoder = _blocks(
+            writing,
+            lambda layer: BlockConfig.of(
+                layer, mask_type=layer["attention.attention_mask_type"], cross_mask_type="padding"
+            ),
         )
         return cls(
             source_embedding=None if model["share_source_embedding"] else embedding.of_source(model),

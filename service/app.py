@@ -98,6 +98,8 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     # Health answers everybody.
     app.include_router(health.router)
     for module in (
+        # First: routes are tried one after the other, and workers ask most.
+        leases,
         sweeps,
         trials,
         datasets,
@@ -108,7 +110,6 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         confirmations,
         artifacts,
         catalog,
-        leases,
         workers,
         events,
         administration,

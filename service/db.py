@@ -117,7 +117,7 @@ class Database:
     def submit(self, fn: Callable[[Session], T]) -> Future[T]:
         """The same for a small write that may share its transaction with others that wait; return at once.
 
-        Each has a savepoint: one that raises is undone alone.
+        One that raises is undone alone; those that shared its transaction are run again.
         """
         return self._group_commit().submit(fn)
 

@@ -29,11 +29,16 @@ class _Job:
     topics: set[str] = field(default_factory=lambda: set[str]())
 
 
-class GroupCommitWriter:
-    """Runs functions of a session, each in a SAVEPOINT of a transaction that they share.
+class _SpoiltError(Exception):
+    """A job of a shared transaction raised."""
 
-    A function that raises is undone alone. A transaction that cannot be committed fails all of its functions. Results
-    and topics are handed on only after the commit.
+
+class GroupCommitWriter:
+    """Runs functions of a session in a transaction that they share.
+
+    Where one raises, nothing of that transaction stays: all are run again, each in a SAVEPOINT of its own, so that the
+    one is undone alone. (A savepoint for each from the start would cost as much as what most of them do.) A transaction
+    that cannot be committed fails all of its functions. Results and topics are handed on only after the commit.
     """
 
     def __init__(
@@ -93,15 +98,29 @@ class GroupCommitWriter:
                     job.future.set_exception(job.error)
 
     def _commit(self, batch: list[_Job]) -> None:
-        # A retry runs the whole batch again; it grows while it runs, so that a lone job never waits for company.
-        with self._engine.begin() as connection:
-            deadline = time.monotonic() + BATCH_SECONDS
-            position = 0
-            while position < len(batch):
-                _run(batch[position], connection)
-                position += 1
-                if position == len(batch) < BATCH_JOBS and time.monotonic() < deadline:
-                    self._take_waiting(batch)
+        # A retry runs the whole batch again.
+        try:
+            with self._engine.begin() as connection:
+                self._run_together(batch, connection)
+        except _SpoiltError:
+            with self._engine.begin() as connection:
+                for job in batch:
+                    _run_apart(job, connection)
+
+    def _run_together(self, batch: list[_Job], connection: sa.Connection) -> None:
+        # The batch grows while it runs, so that a lone job never waits for company.
+        deadline = time.monotonic() + BATCH_SECONDS
+        position = 0
+        while position < len(batch):
+            job = batch[position]
+            job.result, job.error = None, None
+            try:
+                _run(job, connection)
+            except Exception as error:
+                raise _SpoiltError from error
+            position += 1
+            if position == len(batch) < BATCH_JOBS and time.monotonic() < deadline:
+                self._take_waiting(batch)
 
     def _take_waiting(self, batch: list[_Job]) -> None:
         try:
@@ -117,13 +136,17 @@ class GroupCommitWriter:
 
 
 def _run(job: _Job, connection: sa.Connection) -> None:
+    with Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session:
+        job.result = job.fn(session)
+        session.flush()
+        job.topics = session.info.get("topics", set())
+
+
+def _run_apart(job: _Job, connection: sa.Connection) -> None:
     job.result, job.error = None, None
     savepoint = connection.begin_nested()
     try:
-        with Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session:
-            job.result = job.fn(session)
-            session.flush()
-            job.topics = session.info.get("topics", set())
+        _run(job, connection)
     except Exception as error:  # noqa: BLE001 - belongs to this job's caller; its neighbours go on
         if savepoint.is_active:  # a failed flush has undone it already
             savepoint.rollback()

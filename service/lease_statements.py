@@ -13,7 +13,6 @@ from service.models import Dataset, Measurement, Sweep, Trial, TrialMetric, Work
 GOING_SWEEPS = ("active", "paused")
 
 _TRIALS, _SWEEPS, _DATASETS, _WORKERS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Dataset, Worker))
-_CANDIDATES = _TRIALS.alias("candidate")
 
 
 def _text(name: str) -> sa.BindParameter[str]:
@@ -39,68 +38,83 @@ SEE_WORKER = (
 
 # --- claiming ---------------------------------------------------------------------------------------------------------
 
+_IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
 _PROJECT = sa.select(_WORKERS.c.project).where(_WORKERS.c.id == _text("of_worker")).scalar_subquery()
-CLAIMABLE = (
-    sa.select(_CANDIDATES.c.id)
-    .join(_SWEEPS, _SWEEPS.c.id == _CANDIDATES.c.sweep_id)
-    .where(
-        # Word for word the condition of the index: finished trials cost a claim nothing.
-        sa.text("candidate.state IN ('queued', 'running')"),
-        _CANDIDATES.c.target_key.in_(sa.bindparam("target_keys", expanding=True)),
-        # A worker without a project serves all of them.
-        _CANDIDATES.c.project == sa.func.coalesce(_PROJECT, _CANDIDATES.c.project),
-        _SWEEPS.c.state == "active",
-        sa.or_(
-            sa.and_(
-                _CANDIDATES.c.state == "queued",
-                _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(),
-                _SWEEPS.c.id.not_in(sa.bindparam("full", expanding=True)),
+
+
+def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """The oldest claimable trial."""
+    return (
+        sa.select(*columns)
+        .join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
+        .where(
+            # Word for word the condition of the index: finished trials cost a claim nothing.
+            _IS_OPEN,
+            _TRIALS.c.target_key.in_(sa.bindparam("target_keys", expanding=True)),
+            # A worker without a project serves all of them.
+            _TRIALS.c.project == sa.func.coalesce(_PROJECT, _TRIALS.c.project),
+            _SWEEPS.c.state == "active",
+            sa.or_(
+                sa.and_(
+                    _TRIALS.c.state == "queued",
+                    _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(),
+                    _SWEEPS.c.id.not_in(sa.bindparam("full", expanding=True)),
+                ),
+                sa.and_(
+                    _TRIALS.c.state == "running",
+                    _TRIALS.c.lease_expires_at < now_sql(),
+                    _TRIALS.c.charged_attempts + 1 < _TRIALS.c.max_attempts,
+                ),
             ),
-            sa.and_(
-                _CANDIDATES.c.state == "running",
-                _CANDIDATES.c.lease_expires_at < now_sql(),
-                _CANDIDATES.c.charged_attempts + 1 < _CANDIDATES.c.max_attempts,
-            ),
-        ),
+        )
+        .order_by(_TRIALS.c.id)
+        .limit(1)
     )
-    .order_by(_CANDIDATES.c.id)
-    .limit(1)
+
+
+CLAIMABLE = _claimable(_TRIALS.c.id)
+FIND = (
+    _claimable(
+        _TRIALS.c.id,
+        _TRIALS.c.state,
+        _TRIALS.c.attempt,
+        _TRIALS.c.sweep_id,
+        _TRIALS.c.number,
+        _TRIALS.c.target_key,
+        _TRIALS.c.configuration,
+        _SWEEPS.c.target,
+        _SWEEPS.c.sampler,
+        _SWEEPS.c.document["constraints"].label("constraints"),
+        _DATASETS.c.id.label("dataset_id"),
+        _DATASETS.c.name.label("dataset_name"),
+        _DATASETS.c.task.label("dataset_task"),
+        _DATASETS.c.sha256.label("dataset_sha256"),
+        _DATASETS.c.facts.label("dataset_facts"),
+        _DATASETS.c.parts.label("dataset_parts"),
+    )
+    .join(_DATASETS, _DATASETS.c.id == _SWEEPS.c.dataset_id, isouter=True)
+    .with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
 )
+"""Locks a claimable trial, with all that a lease says."""
 TAKE = (
     sa.update(_TRIALS)
-    .where(
-        _TRIALS.c.id == CLAIMABLE.with_for_update(of=_CANDIDATES, skip_locked=True, key_share=True).scalar_subquery()
-    )
+    .where(_TRIALS.c.id == _text("of_trial"))
     .values(
         state="running",
-        attempt=_TRIALS.c.attempt + 1,
-        charged_attempts=_TRIALS.c.charged_attempts + sa.case((_TRIALS.c.state == "running", 1), else_=0),
+        attempt=_integer("attempt_number"),
+        charged_attempts=_TRIALS.c.charged_attempts + _integer("charge"),
         worker_id=_text("of_worker"),
         lease_expires_at=now_sql() + _seconds("lease_seconds"),
         started_at=sa.func.coalesce(_TRIALS.c.started_at, now_sql()),
         phase=None,
         progress=sa.null(),
     )
-    .returning(
-        _TRIALS.c.id,
-        _TRIALS.c.attempt,
-        _TRIALS.c.sweep_id,
-        _TRIALS.c.number,
-        _TRIALS.c.target_key,
-        _TRIALS.c.configuration,
-    )
 )
 _ENTER = (
     sa.update(_SWEEPS)
     .where(_SWEEPS.c.id == _text("of_sweep"), _SWEEPS.c.state == "active")
     .values(event_counter=_SWEEPS.c.event_counter + 1, started_at=sa.func.coalesce(_SWEEPS.c.started_at, now_sql()))
-    .returning(
-        _SWEEPS.c.event_counter,
-        _SWEEPS.c.dataset_id,
-        _SWEEPS.c.target,
-        _SWEEPS.c.sampler,
-        _SWEEPS.c.document["constraints"].label("constraints"),
-    )
+    .returning(_SWEEPS.c.event_counter)
 )
 ENTER_FIRST = _ENTER.where(_SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer()).values(
     running_count=_SWEEPS.c.running_count + 1,
@@ -109,10 +123,6 @@ ENTER_FIRST = _ENTER.where(_SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"
 """One more trial of the sweep runs, where there is room."""
 ENTER_AGAIN = _ENTER
 """A trial that counts as running gets another attempt."""
-
-DATASET = sa.select(
-    _DATASETS.c.id, _DATASETS.c.name, _DATASETS.c.task, _DATASETS.c.sha256, _DATASETS.c.facts, _DATASETS.c.parts
-).where(_DATASETS.c.id == _text("of_dataset"))
 
 # --- holding ----------------------------------------------------------------------------------------------------------
 
@@ -169,7 +179,7 @@ OPEN_IN_SWEEP = (
 )
 LAPSED = (
     _OPEN.where(
-        sa.text("trials.state IN ('queued', 'running')"),  # word for word the condition of the index
+        _IS_OPEN,
         _TRIALS.c.state == "running",
         _TRIALS.c.lease_expires_at < now_sql(),
         sa.or_(_TRIALS.c.charged_attempts + 1 >= _TRIALS.c.max_attempts, _SWEEPS.c.state.not_in(GOING_SWEEPS)),

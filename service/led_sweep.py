@@ -369,5 +369,5 @@ def _static_metrics(configuration: Mapping[str, Any]) -> dict[str, float]:
     model, inference = configuration["model"], configuration["inference"]
     return {
         "parameter_count": parameter_count(model),
-        "flops": flops(model, inference["batch_size"], inference["sequence_length"]),
+        "flops": flops(model, inference["batch_size"], inference["sequence_length"], inference.get("source_length")),
     }

@@ -55,20 +55,15 @@ def claim(session: Session, worker_id: str, lease_seconds: float) -> schemas.Lea
     keys = _target_keys(connection.scalar(sql.SEE_WORKER, {"of_worker": worker_id}), worker_id)
     full: list[str] = []
     while True:
-        savepoint = connection.begin_nested()
-        wanted = {"target_keys": keys, "full": full, "of_worker": worker_id, "lease_seconds": lease_seconds}
-        trial = connection.execute(sql.TAKE, wanted).one_or_none()
+        wanted = {"target_keys": keys, "full": full, "of_worker": worker_id}
+        trial = connection.execute(sql.FIND, wanted).one_or_none()
         if trial is None:
-            savepoint.rollback()
             expire(session, target_keys=keys)
             return None
-        sweep = _begin_attempt(session, trial, worker_id)
-        if sweep is not None:
-            savepoint.commit()
-            return _lease(session, trial, sweep, lease_seconds)
+        if _begin_attempt(session, trial, worker_id, lease_seconds):
+            return _lease(trial, lease_seconds)
         # Another claim filled the sweep between our look at it and our lock of it.
         full.append(trial.sweep_id)
-        savepoint.rollback()
 
 
 def heartbeat(session: Session, trial_id: str, attempt: int, lease_seconds: float) -> Action:
@@ -164,41 +159,58 @@ def cancel_open(session: Session, sweep_id: str, reason: str) -> int:
 # --- claiming --------------------------------------------------------------------------------------------------------
 
 
-def _begin_attempt(session: Session, trial: sql.Row, worker_id: str) -> sql.Row | None:
-    """Write what belongs to a claim; None when the sweep may not run one more trial."""
-    lapsed = trial.attempt > 1 and attempts.end(session, trial.id, trial.attempt - 1, "lost", _LAPSED)
-    enter = sql.ENTER_AGAIN if lapsed else sql.ENTER_FIRST
-    sweep = session.connection().execute(enter, {"of_sweep": trial.sweep_id}).one_or_none()
-    if sweep is None:
-        return None
-    attempts.begin(session, trial.id, trial.attempt, worker_id)
-    data = {"number": trial.number, "attempt": trial.attempt, "worker": worker_id}
-    events.write(session, trial.sweep_id, sweep.event_counter, [NewEvent("trial.running", trial.id, data)])
-    return sweep
+def _begin_attempt(session: Session, trial: sql.Row, worker_id: str, lease_seconds: float) -> bool:
+    """Write what belongs to a claim; False, and nothing is written, when the sweep may not run one more trial."""
+    connection = session.connection()
+    is_lapsed = trial.state == "running"
+    enter = sql.ENTER_AGAIN if is_lapsed else sql.ENTER_FIRST
+    newest = connection.scalar(enter, {"of_sweep": trial.sweep_id})
+    if newest is None:
+        return False
+    if is_lapsed:
+        attempts.end(session, trial.id, trial.attempt, "lost", _LAPSED)
+    attempt = trial.attempt + 1
+    taken = {
+        "of_trial": trial.id,
+        "of_worker": worker_id,
+        "attempt_number": attempt,
+        "charge": int(is_lapsed),
+        "lease_seconds": lease_seconds,
+    }
+    connection.execute(sql.TAKE, taken)
+    attempts.begin(session, trial.id, attempt, worker_id)
+    data = {"number": trial.number, "attempt": attempt, "worker": worker_id}
+    events.write(session, trial.sweep_id, newest, [NewEvent("trial.running", trial.id, data)])
+    return True
 
 
-def _lease(session: Session, trial: sql.Row, sweep: sql.Row, lease_seconds: float) -> schemas.Lease:
-    assert sweep.target is not None, "a sweep with trials has a target"
+def _lease(trial: sql.Row, lease_seconds: float) -> schemas.Lease:
+    assert trial.target is not None, "a sweep with trials has a target"
     return schemas.Lease(
         trial=trial.id,
-        attempt=trial.attempt,
+        attempt=trial.attempt + 1,
         sweep=trial.sweep_id,
         number=trial.number,
-        runtime=sweep.target["runtime"],
+        runtime=trial.target["runtime"],
         target_key=trial.target_key,
         configuration=trial.configuration,
-        dataset=None if sweep.dataset_id is None else _lease_dataset(session, sweep),
-        constraints=sweep.constraints or [],
+        dataset=None if trial.dataset_id is None else _lease_dataset(trial),
+        constraints=trial.constraints or [],
         lease_seconds=lease_seconds,
     )
 
 
-def _lease_dataset(session: Session, sweep: sql.Row) -> schemas.LeaseDataset:
-    dataset = session.connection().execute(sql.DATASET, {"of_dataset": sweep.dataset_id}).one()
-    offered = {name: part for name, part in dataset.parts.items() if name != "test"}
-    parts = dataset.parts if sweep.sampler == CONFIRMATION else offered
+def _lease_dataset(trial: sql.Row) -> schemas.LeaseDataset:
+    parts = trial.dataset_parts
+    if trial.sampler != CONFIRMATION:
+        parts = {name: part for name, part in parts.items() if name != "test"}
     return schemas.LeaseDataset(
-        id=dataset.id, name=dataset.name, task=dataset.task, sha256=dataset.sha256, facts=dataset.facts, parts=parts
+        id=trial.dataset_id,
+        name=trial.dataset_name,
+        task=trial.dataset_task,
+        sha256=trial.dataset_sha256,
+        facts=trial.dataset_facts,
+        parts=parts,
     )
 
 
