@@ -375,6 +375,7 @@ class AuditRecord(TypedDict):
     action: str
     subject: str
     request_id: str | None
+    address: str | None
 
 
 class WebhookRecord(TypedDict):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from anyio import to_thread
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service import description, idempotency, problems
 from service.access import Access, within_project
@@ -94,6 +95,10 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     )
     app.state.services = services
     app.add_middleware(Guard, access=access, settings=settings)
+    if settings.trusted_proxies:
+        app.add_middleware(
+            cast("Any", ProxyHeadersMiddleware), trusted_hosts=[str(network) for network in settings.trusted_proxies]
+        )
     problems.install(app)
     # Health answers everybody.
     app.include_router(health.router)

@@ -20,6 +20,7 @@ def record(
     action: str,
     subject: str,
     request_id: str | None,
+    address: str | None = None,
 ) -> None:
     """Note a change. `action` is `<noun>.<verb>`, `subject` the id or name of what was changed."""
     session.add(
@@ -32,6 +33,7 @@ def record(
             action=action,
             subject=subject,
             request_id=request_id,
+            address=address,
         )
     )
 

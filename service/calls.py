@@ -25,6 +25,7 @@ class Call:
         self.services = services
         self.key = key
         self._request = request
+        self._address = None if request.client is None else request.client.host[:64]
 
     @property
     def project(self) -> str:
@@ -112,6 +113,7 @@ class Call:
             action=action,
             subject=subject,
             request_id=self._request.state.request_id,
+            address=self._address,
         )
 
     def _response(self, status: int, body: dict[str, Any]) -> JSONResponse:

@@ -95,7 +95,13 @@ class Database:
             self._readers = _sqlite_engine(self.url, begin="BEGIN", query_only=True, pool_size=pool_size)
         else:
             self.engine = sa.create_engine(
-                self.url, pool_size=pool_size, max_overflow=0, pool_timeout=15, pool_pre_ping=True
+                self.url,
+                pool_size=pool_size,
+                max_overflow=0,
+                pool_timeout=15,
+                pool_pre_ping=True,
+                # What a caller sent must not reach the log by way of an error.
+                hide_parameters=True,
             )
             # A snapshot for all statements of a read, as SQLite gives it.
             self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -198,7 +204,7 @@ def _parse(url: str) -> sa.URL:
 
 
 def _sqlite_engine(url: sa.URL, *, begin: str, query_only: bool, pool_size: int) -> sa.Engine:
-    engine = sa.create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=15)
+    engine = sa.create_engine(url, pool_size=pool_size, max_overflow=pool_size, pool_timeout=15, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def connected(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:  # pyright: ignore[reportUnusedFunction]

@@ -17,6 +17,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from layersweep import logs
 from service import access
 from service.access import Access, Caller
 from service.errors import Forbidden, NotFound, PayloadTooLarge, ServiceError, Unauthorized, Unavailable, Unprocessable
@@ -84,7 +85,7 @@ class Guard:
                 await completed(message)
 
         try:
-            with ExitStack() as counted:
+            with logs.about(request_id=request_id), ExitStack() as counted:
                 try:
                     scope["state"]["caller"] = caller = await self._admit(scope, headers)
                     counted.enter_context(self._limits.request(caller.token_id or caller.name))
@@ -93,9 +94,7 @@ class Guard:
                 else:
                     await self._app(scope, self._limits.body(receive), watched)
         finally:
-            # Without the query: it may hold what a caller would not want in a log.
-            seconds = time.perf_counter() - started
-            _log.info("%s %r %d %.3f s", scope["method"], scope["path"], status, seconds)
+            _log_request(scope, status, time.perf_counter() - started)
 
     async def _admit(self, scope: Scope, headers: Headers) -> Caller:
         """Who calls, or a ServiceError with why the request goes no further."""
@@ -130,11 +129,11 @@ class Guard:
         if not secret:
             raise Unauthorized("send a token as `Authorization: Bearer <token>`; `layersweep token create` makes one")
         if not self._access.knows(secret):
-            self._limits.check_address(_address(scope))
+            self._limits.check_address(address_of(scope))
         try:
             caller = await self._access.caller(secret)
         except Unauthorized:
-            self._limits.wrong_token(_address(scope))
+            self._limits.wrong_token(address_of(scope))
             raise
         if bearer is None and method not in access.SAFE_METHODS and not _comes_from_own_page(headers):
             raise Forbidden("with the cookie, only a page of this service may change anything: send the token instead")
@@ -161,7 +160,25 @@ class Guard:
         return respond(refusal, path, {"WWW-Authenticate": 'Bearer realm="layersweep"'} if is_unknown else None)
 
 
-def _address(scope: Scope) -> str:
+def _log_request(scope: Scope, status: int, seconds: float) -> None:
+    """Without the query, headers and bodies: they may hold what a caller would not want in a log."""
+    state, parameters = scope["state"], scope.get("path_params") or {}
+    caller: Caller | None = state.get("caller")
+    facts = {
+        "request_id": state["request_id"],
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "seconds": round(seconds, 4),
+        "address": address_of(scope),
+        "token_id": None if caller is None else caller.token_id,
+        **{name: parameters[name] for name in ("sweep", "trial", "attempt") if name in parameters},
+    }
+    _log.info("%s %r %d %.3f s", scope["method"], scope["path"], status, seconds, extra={logs.FACTS: facts})
+
+
+def address_of(scope: Scope) -> str:
+    """Where a request comes from: the address of the connection, or what a trusted proxy says of its own."""
     client: tuple[str, int] | None = scope.get("client")
     return client[0] if client else ""
 

@@ -100,6 +100,8 @@ class AuditRecord(Base):
     action: Mapped[str] = mapped_column(String(64))
     subject: Mapped[str] = mapped_column(String(200))
     request_id: Mapped[str | None] = mapped_column(String(64))
+    address: Mapped[str | None] = mapped_column(String(64))
+    """Where the request came from; None for what was done on the machine itself, by the command line."""
 
 
 class Webhook(Base):

@@ -614,6 +614,7 @@ class AuditRecord(Schema):
     action: str = Field(description="<noun>.<verb>, for example sweep.cancel")
     subject: str = Field(description="the id or name of what was changed")
     request_id: str | None
+    address: str | None = Field(description="where the request came from; null: the command line on the machine itself")
 
 
 # --- webhooks ---------------------------------------------------------------------------------------------------------

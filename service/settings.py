@@ -11,6 +11,8 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from layersweep.logs import Form
+
 MIB = 1024 * 1024
 MIN_SECRET_CHARACTERS = 32
 
@@ -33,6 +35,12 @@ class Settings(BaseSettings):
     trusted_hosts: list[str] = Field(
         default=[], description="names besides loopback that a service without tokens answers to, as a JSON list"
     )
+
+    trusted_proxies: list[IPv4Network | IPv6Network] = Field(
+        default=[],
+        description="networks of the proxies before it, as a JSON list: whose X-Forwarded-For and -Proto are believed",
+    )
+    log_format: Form = Field(default="text", description="`text` for people, or `json`: one object a line")
 
     lease_seconds: float = Field(default=30, gt=0, le=3600, description="how long a lease lasts without a heartbeat")
     heartbeat_seconds: float = Field(default=10, gt=0, description="how often workers are told to send one")

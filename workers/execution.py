@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from layersweep import logs
 from workers.artifacts import ArtifactStore
 from workers.child import ChildDied, ChildFailure
 from workers.children import Children
@@ -65,6 +66,11 @@ class Execution:
 
     def run(self) -> None:
         """Execute the attempt and tell the service how it ended. What goes wrong is logged and told, never raised."""
+        sweep, (trial, attempt) = self._lease["sweep"], self._trial
+        with logs.about(sweep=sweep, trial=trial, attempt=attempt):
+            self._run()
+
+    def _run(self) -> None:
         logger.info("%s: claimed", self._label)
         with self._holder:
             try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, TypeVar
 
+from layersweep import logs
 from workers import device
 from workers.child import ChildFailure
 from workers.children import Children
@@ -65,8 +66,7 @@ def run(
     process at once.
     """
     if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        logging.getLogger("httpx2").setLevel(logging.WARNING)
+        logs.configure(logging.INFO, "text")
     try:
         gpu = device.chosen(device_name)
     except ValueError as problem:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from layersweep import logs
 from layersweep.cli.common import SERVER_DEFAULT, Server, err, part_of_product
 from layersweep.errors import InvalidUsage, LayersweepError
 
@@ -40,8 +41,7 @@ def serve(
     settings = read_settings(host=host, port=port, data_dir=data_dir)
     uvicorn = part_of_product("uvicorn", "service")
     application = part_of_product("service.app", "service")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic.runtime.migration").setLevel(max(level, logging.WARNING))
+    logs.configure(level, settings.log_format)
     listener = listen(settings.host, settings.port)
     with listener:
         address = address_of(listener, settings.host)
@@ -55,15 +55,29 @@ def serve(
         except RuntimeError as problem:
             raise InvalidUsage(str(problem)) from problem
         if is_open:
-            err.print(Text("No token was made yet: whoever is on this machine may do everything, others nothing."))
-        err.print(Text(f"The page: {address}/   The API's docs: {address}/docs   Ctrl-C stops the service."))
+            _say(settings, "No token was made yet: whoever is on this machine may do everything, others nothing.")
+        _say(settings, f"The page: {address}/   The API's docs: {address}/docs   Ctrl-C stops the service.")
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, log_level=level, timeout_graceful_shutdown=STOP_SECONDS
+            app,
+            log_config=None,
+            # The application logs requests itself, and judges by itself who may say from where they come.
+            access_log=False,
+            proxy_headers=False,
+            log_level=level,
+            timeout_graceful_shutdown=STOP_SECONDS,
         )
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
             err.print("stopped")
+
+
+def _say(settings: Any, words: str) -> None:
+    """Words for whoever started it; a line of the log where machines read that."""
+    if settings.log_format == "json":
+        logging.getLogger("service").info(words)
+    else:
+        err.print(Text(words))
 
 
 def _has_tokens(database: Any) -> bool:
@@ -99,6 +113,10 @@ def worker(
         for line in lines:
             print(line)
         raise typer.Exit(0 if works else 1)
+    form = os.environ.get(logs.VARIABLE) or "text"
+    if form not in logs.FORMS:
+        raise InvalidUsage(f"{logs.VARIABLE} is {form!r}: use {' or '.join(logs.FORMS)}")
+    logs.configure(logging.INFO, form)
     main = part_of_product("workers.main", "worker")
     status = main.run(
         server,

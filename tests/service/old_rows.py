@@ -295,8 +295,18 @@ _0004: dict[str, list[dict[str, Any]]] = {
         delivery | {"status": status} for delivery, status in zip(_0003["webhook_deliveries"], (None, 204), strict=True)
     ],
 }
+_0005: dict[str, list[dict[str, Any]]] = {
+    **_0004,
+    "audit_records": [record | {"address": "2001:db8::1"} for record in _0004["audit_records"]],
+}
 
-RELEASED: dict[str, dict[str, list[dict[str, Any]]]] = {"0001": _0001, "0002": _0002, "0003": _0003, "0004": _0004}
+RELEASED: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "0001": _0001,
+    "0002": _0002,
+    "0003": _0003,
+    "0004": _0004,
+    "0005": _0005,
+}
 """Revision -> table -> rows, in an order that foreign keys allow."""
 
 RENAMED: dict[tuple[str, str], str] = {("webhooks", "secret"): "salt"}
