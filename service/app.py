@@ -33,6 +33,7 @@ from service.routes import (
     pages,
     recommendations,
     reports,
+    sweep_pages,
     sweeps,
     trials,
     webhooks,
@@ -120,6 +121,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         administration,
         webhooks,
         login,
+        sweep_pages,
         # Last: its last route takes every path that no other has.
         pages,
     ):

@@ -115,6 +115,21 @@ def duration(seconds: float) -> str:
     raise AssertionError("unreachable")
 
 
+def pace(per_second: float) -> str:
+    """How often something happens: 3.2 a minute."""
+    for size, name in ((1.0, "second"), (60.0, "minute"), (3600.0, "hour"), (86_400.0, "day")):
+        if per_second * size >= 1:
+            return f"{per_second * size:.3g} a {name}"
+    return f"one in {duration(1 / per_second)}"
+
+
+def change(given: float, reference: float) -> str:
+    """How much more or less than a reference, in per cent."""
+    share_of = (given - reference) / abs(reference)
+    digits = 0 if abs(share_of) >= 0.1 else 1 if abs(share_of) >= 0.001 else 2
+    return f"{100 * share_of:+.{digits}f} %" if abs(share_of) < 100 else f"×{given / reference:.3g}"
+
+
 def ago(then: float, now: float) -> str:
     """How long ago, coarsely."""
     seconds = max(0.0, now - then)

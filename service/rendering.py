@@ -46,12 +46,12 @@ class StaticFile:
 
 @cache
 def static_files() -> dict[str, StaticFile]:
-    """The page's own files by name. Nothing else can be asked for, whatever a path says."""
+    """The page's own files by their path below `static`. Nothing else can be asked for, whatever a path says."""
     return {
-        path.name: StaticFile(
+        path.relative_to(WEB / "static").as_posix(): StaticFile(
             content := path.read_bytes(), _MEDIA_TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:16]
         )
-        for path in sorted((WEB / "static").iterdir())
+        for path in sorted((WEB / "static").rglob("*"))
         if path.suffix in _MEDIA_TYPES
     }
 

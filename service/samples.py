@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from layers.constraints import parse_constraint
 from layers.metrics import METRICS, Goal
 from service import leaderboards, schemas
 from service.columns import Columns, Indices
 from service.errors import Unprocessable
 from service.models import TRIAL_STATES, Sweep
+
+TRIAL_NUMBER = "number"
+"""The axis that is no metric: how a search went on."""
 
 
 def check_names(sweep: Sweep, names: Sequence[str]) -> None:
@@ -59,6 +63,28 @@ def sample(columns: Columns, sweep: Sweep, names: Sequence[str], most: int) -> s
     )
 
 
+def tradeoff(columns: Columns, sweep: Sweep, x: str, y: str, most: int) -> schemas.Tradeoff:
+    """Two axes of a sweep: the trials to draw, the best trade-offs between the two, and the constraints on either."""
+    names = list(dict.fromkeys([x, y]))
+    goals: dict[str, Goal] = {name: _goal(sweep, name) for name in names if name != TRIAL_NUMBER}
+    metrics = [name for name in names if name != TRIAL_NUMBER]
+    best = edge(columns, goals) if len(goals) == 2 else np.zeros(0, dtype=np.intp)
+    return schemas.Tradeoff(
+        x=x,
+        y=y,
+        sample=sample(columns, sweep, metrics, most),
+        edge=[{name: float(columns.named(name).values[index]) for name in metrics} for index in best],
+        limits=_limits(sweep, metrics),
+    )
+
+
+def check_axes(*names: str) -> None:
+    """Raise Unprocessable for an axis that is neither a metric nor the trials' numbers."""
+    for name in names:
+        if name not in METRICS and name != TRIAL_NUMBER:
+            raise Unprocessable(f"{name!r} is not a metric: choose from {TRIAL_NUMBER}, {', '.join(METRICS)}")
+
+
 def edge(columns: Columns, goals: Mapping[str, Goal]) -> Indices:
     """The competing trials that no other betters in two metrics, in the order of the first: the best trade-offs."""
     (x, x_goal), (y, y_goal) = goals.items()
@@ -70,3 +96,21 @@ def edge(columns: Columns, goals: Mapping[str, Goal]) -> Indices:
     best = np.minimum.accumulate(costs_y[order])
     improves = np.concatenate([[True], best[1:] < best[:-1]]) if len(best) else np.zeros(0, dtype=bool)
     return some[order[improves]]
+
+
+def _goal(sweep: Sweep, name: str) -> Goal:
+    goals: dict[str, Goal] = {objective["metric"]: objective["goal"] for objective in sweep.objectives}
+    return goals.get(name, METRICS[name].goal)
+
+
+def _limits(sweep: Sweep, metrics: Sequence[str]) -> list[schemas.Limit]:
+    """Where a constraint on one of these metrics alone lies, if it is linear in it."""
+    limits: list[schemas.Limit] = []
+    for text in sweep.document.get("constraints", []):
+        constraint = parse_constraint(text)
+        if len(constraint.expression.names) == 1 and (name := constraint.metrics[0]) in metrics:
+            at_0, at_1, at_2 = (constraint.violation({name: value}) or 0.0 for value in (0.0, 1.0, 2.0))
+            slope = at_1 - at_0
+            if slope and np.isclose(at_2 - at_1, slope):
+                limits.append(schemas.Limit(constraint=text, metric=name, value=-at_0 / slope))
+    return limits

@@ -151,6 +151,17 @@ class SweepDetail(Sweep):
     document: dict[str, Any]
 
 
+class CostEstimate(Schema):
+    """What a sweep will cost if its trials cost what earlier ones did."""
+
+    trial_seconds: float
+    device_seconds: float = Field(description="of the whole budget of trials")
+    wall_seconds: float = Field(description="the same, with as many workers as `budget.parallel`")
+    from_trials: int
+    target: str
+    median_error_share: float = Field(description="of the fit to those trials")
+
+
 class SweepPreview(Schema):
     """The answer to `validate_only=true`: everything but a stored sweep."""
 
@@ -160,6 +171,9 @@ class SweepPreview(Schema):
     sampler: str
     sampler_reason: str
     notes: list[ProblemItem] = Field(default=[], description="remarks that refuse nothing")
+    estimate: CostEstimate | None = Field(
+        default=None, description="from earlier trials of the task; null where fewer than 3 ran"
+    )
 
 
 class BudgetExtension(Request):
@@ -287,6 +301,24 @@ class ColumnSample(Schema):
     rank: list[int | None]
     feasible: list[bool] = Field(description="complete, and no constraint is broken")
     values: dict[str, list[Scalar | None]]
+
+
+class Limit(Schema):
+    """Where a constraint on one metric lies."""
+
+    constraint: str
+    metric: str
+    value: float
+
+
+class Tradeoff(Schema):
+    """Two axes of a sweep. `edge`: the feasible trials that no other betters in these two, in the order of `x`."""
+
+    x: str
+    y: str
+    sample: ColumnSample
+    edge: list[dict[str, float]]
+    limits: list[Limit]
 
 
 class HypervolumeStep(Schema):

@@ -62,6 +62,15 @@ def of_sweep(session: Session, sweep_id: str) -> list[Confirmation]:
     return list(session.scalars(query.order_by(Confirmation.sweep_id.desc())))
 
 
+def is_confirmable(session: Session, sweep: Sweep) -> bool:
+    """Whether `create` would accept the sweep."""
+    try:
+        _refuse_unless_confirmable(session, sweep)
+    except Conflict:
+        return False
+    return True
+
+
 def test_part(session: Session, settings: Settings, trial_id: str, attempt: int) -> Path:
     """The file of the test part, for a running attempt of a confirmation. Raises Forbidden, LeaseLost, NotFound."""
     trial = session.get(Trial, trial_id)

@@ -1,4 +1,4 @@
-"""/v1/sweeps/{id}/columns, /hypervolume, /importance and /effect: what the pictures of a sweep show."""
+"""/v1/sweeps/{id}/columns, /tradeoff, /hypervolume, /importance and /effect: what the pictures of a sweep show."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ router = APIRouter(
 )
 
 Answer = TypeVar("Answer", bound=BaseModel)
+Limit = Annotated[int, Query(ge=1, le=5000, description="most trials: the front, the rest evenly")]
 Name = Annotated[str, Query(max_length=200)]
 
 
@@ -50,7 +51,7 @@ async def get_columns(
     request: Request,
     services: GivenServices,
     name: Annotated[list[str], Query(min_length=1, max_length=40, description="metrics and parameters")],
-    limit: Annotated[int, Query(ge=1, le=5000, description="most trials: the front, the rest evenly")] = 2000,
+    limit: Limit = 2000,
     if_none_match: IfNoneMatch = None,
     prefer: Prefer = None,
 ) -> Response:
@@ -62,6 +63,25 @@ async def get_columns(
 
     return await _answer(
         request, services, sweep, names, lambda columns, row: samples.sample(columns, row, name, limit)
+    )
+
+
+@router.get("/tradeoff", response_model=schemas.Tradeoff)
+async def get_tradeoff(
+    sweep: str,
+    request: Request,
+    services: GivenServices,
+    x: Annotated[str, Query(max_length=64, description="a metric, or number")],
+    y: Annotated[str, Query(max_length=64, description="a metric, or number")],
+    limit: Limit = 2000,
+    if_none_match: IfNoneMatch = None,
+    prefer: Prefer = None,
+) -> Response:
+    """The measured trials by two metrics, the best trade-offs between the two, and the constraints on either."""
+    samples.check_axes(x, y)
+    names = [name for name in (x, y) if name != samples.TRIAL_NUMBER]
+    return await _answer(
+        request, services, sweep, lambda _: names, lambda columns, row: samples.tradeoff(columns, row, x, y, limit)
     )
 
 

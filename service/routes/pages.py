@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
-from fastapi.routing import APIRoute
+from fastapi import Query, Request, Response
 from starlette.convertors import Convertor, register_url_convertor
 
-from service import catalog, views, workers
+from service import catalog
 from service.access import GivenCaller
 from service.apidocs import describe
-from service.errors import NotFound, ServiceError, Unprocessable
+from service.errors import NotFound
 from service.rendering import render, static_response
+from service.routes.page_route import page_router, wanted_part
 from service.services import GivenServices
-from service.views import SweepQuery
-
-
-class PageRoute(APIRoute):
-    """A route whose errors are pages, too."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handle_with_pages(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except ServiceError as error:
-                return problem_page(error)
-            except RequestValidationError as error:
-                places = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
-                return problem_page(Unprocessable(places))
-
-        return handle_with_pages
+from service.views import datasets, sweeps, workers
 
 
 class _PathOfNoApi(Convertor[str]):
@@ -52,85 +31,35 @@ class _PathOfNoApi(Convertor[str]):
 
 register_url_convertor("page", _PathOfNoApi())
 
-router = APIRouter(route_class=PageRoute, include_in_schema=False, default_response_class=HTMLResponse)
-
-
-def problem_page(error: ServiceError) -> HTMLResponse:
-    """The page that an error is."""
-    return render("problem.html", status=error.status, error=error)
-
-
-def _query(request: Request) -> SweepQuery:
-    """What the address says; forms send empty fields for what is not chosen."""
-    given = request.query_params
-    return SweepQuery(
-        sort=given.get("sort") or "rank",
-        states=tuple(each for each in given.getlist("state") if each),
-        feasible=_flag("feasible", given.get("feasible", "")),
-        on_front=_flag("on_front", given.get("on_front", "")),
-        x=given.get("x") or None,
-        y=given.get("y") or None,
-        page_token=given.get("page_token") or None,
-    )
-
-
-def _flag(name: str, text: str) -> bool | None:
-    if text not in ("", "true", "false"):
-        raise Unprocessable(f"{name}={text!r}: give true or false")
-    return None if not text else text == "true"
+router = page_router()
 
 
 @router.get("/")
 def show_sweeps(
-    services: GivenServices, caller: GivenCaller, before: Annotated[str | None, Query(max_length=26)] = None
+    request: Request,
+    services: GivenServices,
+    caller: GivenCaller,
+    before: Annotated[str | None, Query(max_length=26)] = None,
+    state: Annotated[str | None, Query(max_length=16)] = None,
+    name: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
-    return render("sweeps.html", **services.database.read(lambda session: views.sweeps(session, caller.lists, before)))
-
-
-@router.get("/fragment")
-def refresh_sweeps(
-    services: GivenServices, caller: GivenCaller, before: Annotated[str | None, Query(max_length=26)] = None
-) -> Response:
-    return render("_sweeps.html", **services.database.read(lambda session: views.sweeps(session, caller.lists, before)))
-
-
-@router.get("/sweeps/{sweep}")
-def show_sweep(sweep: str, request: Request, services: GivenServices) -> Response:
-    return _sweep_page("sweep.html", sweep, request, services)
-
-
-@router.get("/sweeps/{sweep}/fragment")
-def refresh_sweep(sweep: str, request: Request, services: GivenServices) -> Response:
-    return _sweep_page("_sweep.html", sweep, request, services)
-
-
-def _sweep_page(template: str, sweep: str, request: Request, services: GivenServices) -> Response:
-    query = _query(request)
-    return render(
-        template, **services.database.read(lambda session: views.sweep(session, services.columns, sweep, query))
-    )
-
-
-@router.get("/trials/{trial}")
-def show_trial(trial: str, services: GivenServices) -> Response:
-    return render("trial.html", **services.database.read(lambda session: views.trial(session, trial)))
-
-
-@router.get("/trials/{trial}/fragment")
-def refresh_trial(trial: str, services: GivenServices) -> Response:
-    return render("_trial.html", **services.database.read(lambda session: views.trial(session, trial)))
+    template = "_sweeps.html" if wanted_part(request) == "sweeps" else "sweeps.html"
+    wanted = sweeps.Wanted(caller.lists, before, state or None, name or None)
+    return render(template, **services.database.read(lambda session: sweeps.sweeps(session, wanted)))
 
 
 @router.get("/datasets")
 def show_datasets(services: GivenServices, caller: GivenCaller) -> Response:
-    return render("datasets.html", **services.database.read(lambda session: views.dataset_list(session, caller.lists)))
+    return render(
+        "datasets.html", **services.database.read(lambda session: datasets.dataset_list(session, caller.lists))
+    )
 
 
 @router.get("/datasets/{dataset}")
 def show_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> Response:
     return render(
         "dataset.html",
-        **services.database.read(lambda session: views.dataset(session, dataset, caller.project, caller.lists)),
+        **services.database.read(lambda session: datasets.dataset(session, dataset, caller.project, caller.lists)),
     )
 
 
@@ -140,19 +69,12 @@ def show_layers() -> Response:
 
 
 @router.get("/workers")
-def show_workers(services: GivenServices, caller: GivenCaller) -> Response:
-    items, _ = services.database.read(
-        lambda session: workers.page(
-            session,
-            alive_seconds=services.settings.worker_alive_seconds,
-            only_alive=False,
-            page_size=200,
-            page_token=None,
-            project=caller.lists,
-        )
+def show_workers(request: Request, services: GivenServices, caller: GivenCaller) -> Response:
+    template = "_workers.html" if wanted_part(request) == "workers" else "workers.html"
+    alive_seconds = services.settings.worker_alive_seconds
+    return render(
+        template, **services.database.read(lambda session: workers.workers_page(session, caller.lists, alive_seconds))
     )
-    targets = services.database.read(lambda session: catalog.targets(session, caller.lists))
-    return render("workers.html", workers=items, targets=targets, now=services.database.read(views.now))
 
 
 @router.get("/docs")
@@ -160,7 +82,7 @@ def show_docs(request: Request) -> Response:
     return render("docs.html", api=describe(request.app.openapi()))
 
 
-@router.get("/static/{name}")
+@router.get("/static/{name:path}")
 def get_static(name: str, request: Request) -> Response:
     found = static_response(name, request.headers.get("if-none-match", ""))
     if found is None:

@@ -10,7 +10,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from service import documents, schemas, sweeps
+from service import documents, estimates, schemas, sweeps
 from service.access import GivenCaller
 from service.calls import Call, GivenCall, GivenChange
 from service.confirmation import confirmations
@@ -95,7 +95,9 @@ async def create_sweep(
     document = documents.read(body, content_type, max_bytes=call.services.settings.max_document_bytes)
     prepared = await _prepared(call, document)
     if validate_only:
-        return conditional.json_response(prepared.preview())
+        project = call.caller.project
+        cost = await call.services.read(lambda session: estimates.estimate(session, prepared, project=project))
+        return conditional.json_response(prepared.preview().model_copy(update={"estimate": cost}))
     return await _created(call, "sweep.create", prepared)
 
 

@@ -89,10 +89,20 @@ def rows(page) -> list[str]:
     return page.locator("#sweep-board tbody th[scope=row] a").all_inner_texts()
 
 
+def back(page) -> None:
+    """One step back in the history; the page that was there is loaded again."""
+    with page.expect_event("load"):
+        page.evaluate("setTimeout(() => history.back())")
+
+
 def test_every_page_loads_without_a_complaint_and_fits_a_phone(page, site):
     board = page.request.get(f"{site.url}/v1/sweeps/{site.sweep}/leaderboard").json()
-    own = [f"/sweeps/{site.sweep}", f"/trials/{board['items'][0]['trial']}"]
-    for path in ["/", "/datasets", "/datasets/python-topics", "/layers", "/workers", "/docs", *own]:
+    own = [
+        f"/sweeps/{site.sweep}",
+        f"/sweeps/{site.sweep}/compare?trial=0&trial=1&trial=2",
+        f"/trials/{board['items'][0]['trial']}",
+    ]
+    for path in ["/", "/new", "/datasets", "/datasets/python-topics", "/layers", "/workers", "/docs", *own]:
         for width in (1280, 360):
             page.set_viewport_size({"width": width, "height": 800})
             page.goto(site.url + path)
@@ -135,8 +145,8 @@ def test_choices_are_kept_in_the_address(page, site):
     assert page.get_by_text("No trial passes these filters.").is_visible()
     page.get_by_label("across").select_option("number")
     page.wait_for_url(re.compile("state=failed.*x=number|x=number.*state=failed"))
-    page.go_back()
-    page.go_back()
+    back(page)
+    back(page)
     playwright.expect(page.locator("#sweep-board tbody tr")).to_have_count(8)
     page.locator("#sweep-board thead a", has_text="validation loss").click()
     page.wait_for_url(re.compile("sort=validation_loss"))

@@ -10,6 +10,7 @@ from service.models import Sweep
 from tests.service.sweep_rows import TARGET, add_attempt, add_measurement, add_sweep, add_trial, add_worker, rank
 
 VOID = {"meta", "link", "input", "br", "path", "circle", "rect"}
+LINKS = {"href", "src", "action", "hx-get", "hx-post", "hx-sse:connect", "data-api", "data-script", "data-echarts"}
 
 
 class Checker(HTMLParser):
@@ -30,7 +31,7 @@ class Checker(HTMLParser):
             if name == "id":
                 assert value not in self.ids, f"two elements have the id {value}"
                 self.ids.add(value)
-            if name in ("href", "src", "action", "data-fragment", "data-events"):
+            if name in LINKS:
                 self.links.append(value)
         if tag == "script":
             assert dict(attributes)["src"].startswith("/static/")
@@ -46,8 +47,10 @@ class Checker(HTMLParser):
             assert self.open.pop() == tag
 
 
-def page(client, path, status=200, **params):
-    answer = client.get(path, params=params or None)
+def page(client, path, status=200, part=None, **params):
+    """The text of a page, or of the part of it that htmx asks for, after the checks that hold for all of them."""
+    headers = {} if part is None else {"HX-Request": "true", "HX-Target": f"div#{part}"}
+    answer = client.get(path, params=params or None, headers=headers)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
@@ -130,7 +133,15 @@ def test_the_list_shows_progress_and_the_best_so_far(client, filled):
     assert "1 running" in text
     assert re.search(r"best latency p50</dt><dd>1 ms", text)
     assert re.search(r"best validation loss</dt><dd>1.4 nats", text), "of feasible trials only"
-    assert 'data-fragment="/fragment"' in text
+    assert 'data-poll="progress"' in text, "while one goes on"
+
+
+def test_the_list_is_filtered_by_state_and_name(client, services, filled):
+    services.database.write(lambda session: add_sweep(session, name="Encoder width", state="completed"))
+    assert "Encoder width" in page(client, "/", state="completed")
+    assert "Encoder width" in page(client, "/", name="encoder")
+    assert "Encoder width" not in page(client, "/", state="active")
+    assert "No sweep passes these filters" in page(client, "/", name="decoder")
 
 
 def test_old_sweeps_are_on_further_pages(client, services):
@@ -152,19 +163,19 @@ def test_a_sweep_without_trials_says_what_it_waits_for(client, services):
     text = page(client, f"/sweeps/{sweep}")
     assert "no worker serves it" in text
     assert "No trial yet" in text
-    assert "The first measured trial will appear here" in text
+    assert "a worker that can serve the sweep has yet to come" in text
+    assert "The first trial that is complete and keeps every constraint will be shown here" in text
 
 
 def test_the_sweep_s_page_shows_front_recommendation_and_running_trials(client, filled):
     text = page(client, f"/sweeps/{filled['sweep']}")
-    assert text.count('class="mark front"') == 4 + 1, "five of rank 1, one of them recommended; one in the key"
-    assert text.count('class="mark recommended"') == 1 + 1
-    assert text.count('class="mark infeasible"') == 1 + 1
-    assert 'class="edge"' in text
+    assert text.count('class="rank first"') == 5
+    assert text.count('aria-label="recommended"') == 1
     assert "step 10 of 40" in text
     assert 'aria-current="step">train' in text
     assert "nearest to the ideal point" in text
-    assert f'data-events="/v1/sweeps/{filled["sweep"]}/events?after=1"' in text
+    assert f'hx-sse:connect="/v1/sweeps/{filled["sweep"]}/events?after=1"' in text
+    assert f'href="/v1/sweeps/{filled["sweep"]}/report?format=html"' in text
 
 
 def rows(text):
@@ -182,6 +193,33 @@ def test_the_address_holds_sort_filters_and_axes(client, filled):
     assert 'aria-sort="ascending"><a href="' in text
     assert "sort=-validation_loss&amp;feasible=true&amp;x=memory_bytes&amp;y=number" in text, "a click keeps the rest"
     assert f'/v1/sweeps/{filled["sweep"]}/leaderboard?sort=validation_loss&amp;feasible=true&amp;format=csv"' in text
+
+
+def test_any_metric_or_parameter_filters_the_leaderboard(client, filled):
+    path = f"/sweeps/{filled['sweep']}"
+    text = page(client, path, where=["latency_ms_p50<=3", "num_layers>=1"])
+    assert rows(text) == [1, 2]
+    assert 'aria-label="Remove the filter num_layers&gt;=1"' in text
+    added = page(client, path, where="latency_ms_p50<=3", where_name="num_layers", where_operator="=", where_value="2")
+    assert rows(added) == [2], "as the form sends it"
+    assert "where=latency_ms_p50%3C%3D3&amp;where=num_layers%3D2" in added, "the next click keeps both"
+    assert "beauty" in page(client, path, status=422, where="beauty=1")
+
+
+def heads(text):
+    board = text[text.index('id="board-scroll"') :]
+    return re.findall(r'<th scope="col" class="(?:metric|parameter)[^"]*"[^>]*><a href="[^"]*" title="([^"]+)"', board)
+
+
+def test_columns_are_chosen_and_those_without_a_difference_left_out(client, filled):
+    path = f"/sweeps/{filled['sweep']}"
+    usual = heads(page(client, path))
+    assert usual[:2] == ["latency_ms_p50", "validation_loss"], "objectives first"
+    assert {"num_layers", "mlp.kind"} <= set(usual)
+    assert heads(page(client, path, column=["memory_bytes", "mlp.kind"])) == ["memory_bytes", "mlp.kind"]
+    complete = page(client, path, state="complete", differing="true")
+    assert "mlp.kind" not in heads(complete)
+    assert "num_layers" in heads(complete)
 
 
 def test_a_filter_that_keeps_nothing_says_so(client, filled):
@@ -202,20 +240,43 @@ def test_long_leaderboards_are_paged(client, services):
     assert rows(page(client, following)) == list(range(50, 60))
 
 
-def test_the_fragment_is_what_the_page_holds(client, filled):
-    for path in (f"/sweeps/{filled['sweep']}", f"/trials/{filled['running']}", "/"):
-        fragment = page(client, path.rstrip("/") + "/fragment")
-        assert "<html" not in fragment
-        ids = re.findall(r'id="([\w-]+)"[^>]* data-live', fragment)
-        assert ids
-        assert ids == re.findall(r'id="([\w-]+)"[^>]* data-live', page(client, path))
+def test_each_live_part_is_what_the_page_holds(client, filled):
+    parts = [
+        (f"/sweeps/{filled['sweep']}", ("sweep-live", "sweep-results", "sweep-board")),
+        (f"/trials/{filled['running']}", ("trial",)),
+        ("/", ("sweeps",)),
+        ("/workers", ("workers",)),
+    ]
+    for path, names in parts:
+        whole = page(client, path)
+        for name in names:
+            part = page(client, path, part=name)
+            assert part.startswith(("<div", "<section"))
+            assert f'id="{name}"' in part[:200]
+            ids = re.findall(r' id="([\w-]+)"', part)
+            assert ids == [each for each in re.findall(r' id="([\w-]+)"', whole) if each in ids]
 
 
 def test_an_ended_sweep_is_not_watched(client, services, filled):
-    assert "data-ended" not in page(client, f"/sweeps/{filled['sweep']}/fragment")
+    path = f"/sweeps/{filled['sweep']}"
+    assert "data-ended" not in page(client, path, part="sweep-live")
     services.database.write(lambda session: setattr(session.get(Sweep, filled["sweep"]), "state", "completed"))
-    assert "data-ended" in page(client, f"/sweeps/{filled['sweep']}/fragment")
-    assert "data-events" not in page(client, f"/sweeps/{filled['sweep']}")
+    assert "data-ended" in page(client, path, part="sweep-live")
+    assert "hx-sse:connect" not in page(client, path)
+
+
+def test_a_sweep_is_steered_as_its_state_allows(client, services, filled):
+    path = f"/sweeps/{filled['sweep']}"
+
+    def actions():
+        return re.findall(rf'data-api="/v1{path}:(\w+)"', page(client, path))
+
+    assert actions() == ["pause", "extend", "cancel"]
+    assert client.post(f"/v1{path}:pause").status_code == 200
+    assert actions() == ["resume", "extend", "cancel"]
+    assert client.post(f"/v1{path}:cancel").status_code == 200
+    assert actions() == [], "what was cancelled does not go on"
+    assert f'href="/new?from=sweep:{filled["sweep"]}"' in page(client, path)
 
 
 def test_a_trial_s_page_shows_what_was_learnt(client, filled):
@@ -235,6 +296,7 @@ def test_a_trial_s_page_shows_what_was_learnt(client, filled):
     assert "No losses were reported" in failed
     running = page(client, f"/trials/{filled['running']}")
     assert f'data-trial="{filled["running"]}"' in running
+    assert "hx-sse:connect" not in failed
     assert "step 10 of 40" in running
 
 
@@ -273,6 +335,9 @@ def test_what_cannot_be_answered_is_a_page_that_says_why(client, filled):
     assert "is not a metric" in page(client, path, status=422, x="beauty")
     assert "true or false" in page(client, path, status=422, feasible="perhaps")
     assert "before" in page(client, "/", status=422, before="x" * 40)
+    assert "choose from active" in page(client, "/", status=422, state="perhaps")
+    assert "choose from importance" in page(client, path, status=422, picture="beauty")
+    assert "not the number of a trial" in page(client, path, status=422, trial="first")
 
 
 def test_the_api_s_errors_stay_machine_readable(client):
@@ -282,14 +347,22 @@ def test_the_api_s_errors_stay_machine_readable(client):
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_static_files_are_cached_by_their_content_and_are_all_that_is_served(client):
+def test_static_files_are_cached_by_their_content_and_are_all_that_is_served(client, filled):
     links = re.findall(r'(?:href|src)="(/static/[^"]+)"', page(client, "/"))
-    assert len(links) == 3
+    assert len(links) == 5
+    links += re.findall(r'data-(?:script|echarts)="(/static/[^"]+)"', page(client, f"/sweeps/{filled['sweep']}"))
+    assert len(links) == 7
     for link in links:
         answer = client.get(link)
         assert answer.status_code == 200
         assert "immutable" in answer.headers["cache-control"]
         again = client.get(link, headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
-    for path in ("/static/..%2ftemplates%2fbase.html", "/static/%2e%2e/rendering.py", "/static/base.html"):
+    for path in (
+        "/static/..%2ftemplates%2fbase.html",
+        "/static/%2e%2e/rendering.py",
+        "/static/base.html",
+        "/static/vendor/vendor.json",
+        "/static/vendor",
+    ):
         assert client.get(path).status_code == 404

@@ -1,97 +1,48 @@
-// Keeps a page fresh: fetches its fragment when the sweep says that something happened, and puts in what changed.
-// Without it the page is the same, as of when it was loaded.
+// Without this file the page is whole, as of when it was loaded. With it: live parts (htmx asks for them again when the
+// sweep says that something happened), forms that call the API, the state of the pictures in the address, the editor.
 
 const main = document.querySelector("main");
-const fragment = main?.dataset.fragment;
-const shown = new Map();
 const LEAST_PAUSE_MS = 1000;
-const KINDS = ["trial.queued", "trial.running", "trial.phase", "trial.report", "trial.ended", "sweep.created", "sweep.state", "sweep.extended", "sweep.target", "message"];
+const POLL_MS = 4000;
+const PROGRESS = ["trial.queued", "trial.running", "trial.phase", "trial.report", "message"];
+const RESULTS = ["trial.ended", "sweep.created", "sweep.state", "sweep.extended", "sweep.target"];
+/** Parts of the address that the leaderboard's own requests do not know better. */
+const KEPT = ["x", "y", "picture", "metric", "over", "hide", "trial"];
 
-let source = null;
-let due = false;
-let busy = false;
-let lastRefresh = 0;
+// --- live parts -------------------------------------------------------------------------------------------------------
+
+let due = null;
+let timer = 0;
+let asked = 0;
+let open = 0;
 let pauseMs = LEAST_PAUSE_MS;
 
-function remember() {
-  for (const part of main.querySelectorAll("[data-live]")) shown.set(part.id, part.innerHTML);
-}
-
-/** Replace the live parts that differ; keep scroll positions, open details and the focused element. */
-function apply(text) {
-  const fresh = new DOMParser().parseFromString(text, "text/html");
-  for (const part of fresh.querySelectorAll("[data-live]")) {
-    const here = document.getElementById(part.id);
-    if (!here || shown.get(part.id) === part.innerHTML) continue;
-    if (here.contains(document.activeElement) && document.activeElement.matches("select, input, textarea")) continue;
-    shown.set(part.id, part.innerHTML);
-    const focus = here.contains(document.activeElement) ? address(document.activeElement) : null;
-    const scrolled = [...here.querySelectorAll("[id].scroll")].map((each) => [each.id, each.scrollLeft, each.scrollTop]);
-    const open = new Set([...here.querySelectorAll("details[id]")].filter((each) => each.open).map((each) => each.id));
-    here.replaceChildren(...part.childNodes);
-    for (const [id, left, top] of scrolled) document.getElementById(id)?.scrollTo(left, top);
-    for (const each of here.querySelectorAll("details[id]")) if (open.has(each.id)) each.open = true;
-    if (focus) here.querySelector(focus)?.focus({ preventScroll: true });
-  }
-  mark(isLive);
-  // A part that came or went (the first losses, the first attempt) changes the layout: then take the page as it is.
-  const ids = [...fresh.querySelectorAll("[data-live]")].map((each) => each.id).join();
-  const had = [...main.querySelectorAll("[data-live]")].map((each) => each.id).join();
-  if (ids !== had) location.reload();
-  if (fresh.querySelector("[data-ended]")) stop();
-}
-
-/** A selector that finds the element again after its part was replaced. */
-function address(element) {
-  if (element.id) return `#${CSS.escape(element.id)}`;
-  const link = element.getAttribute("href");
-  return link ? `${element.localName}[href="${CSS.escape(link)}"]` : null;
-}
-
-async function refresh() {
-  if (busy || document.hidden) {
-    due = true;
-    return;
-  }
-  busy = true;
-  due = false;
-  const began = performance.now();
-  try {
-    const answer = await fetch(fragment, { headers: { Accept: "text/html" } });
-    if (answer.ok) apply(await answer.text());
-  } catch {
-    // The service is away for a moment: the next event or poll tries again.
-  }
-  lastRefresh = performance.now();
-  // A page that takes long to make is asked for less often.
-  pauseMs = Math.max(LEAST_PAUSE_MS, 4 * (lastRefresh - began));
-  busy = false;
-  if (due) soon();
-}
-
-let timer = 0;
-function soon() {
-  if (timer) return;
+/** Ask for the live parts again: soon, not too often, and less often where answers take long. */
+function soon(what) {
+  due = due === "results" ? due : what;
+  if (timer || document.hidden || open) return;
   timer = setTimeout(() => {
     timer = 0;
-    refresh();
-  }, Math.max(50, pauseMs - (performance.now() - lastRefresh)));
+    const event = due;
+    due = null;
+    asked = performance.now();
+    htmx.trigger(document.body, event);
+  }, Math.max(50, pauseMs - (performance.now() - asked)));
 }
 
-function listen() {
-  source = new EventSource(main.dataset.events);
-  const trial = main.dataset.trial;
-  for (const kind of KINDS) {
-    source.addEventListener(kind, (event) => {
-      if (trial && kind.startsWith("trial.") && !event.data.includes(trial)) return;
-      soon();
-    });
+const watch = document.getElementById("watch");
+if (watch) {
+  for (const [kinds, what] of [[PROGRESS, "progress"], [RESULTS, "results"]]) {
+    for (const kind of kinds) {
+      watch.addEventListener(kind, (event) => {
+        const trial = watch.dataset.trial;
+        if (trial && kind.startsWith("trial.") && !String(event.detail?.data).includes(trial)) return;
+        soon(trial ? "progress" : what);
+      });
+    }
   }
-  source.addEventListener("open", () => mark(true));
-  source.addEventListener("error", () => {
-    mark(false);
-    soon();
-  });
+  watch.addEventListener("htmx:sse:after:connection", () => mark(true));
+  for (const lost of ["htmx:sse:error", "htmx:sse:close"]) watch.addEventListener(lost, () => mark(false));
 }
 
 let isLive = false;
@@ -100,16 +51,174 @@ function mark(live) {
   for (const each of document.querySelectorAll("[data-live-mark]")) each.hidden = !live;
 }
 
-function stop() {
-  source?.close();
-  mark(false);
+const isPart = (element) => element?.matches?.("[hx-trigger*='from:body']");
+document.addEventListener("htmx:before:request", (event) => {
+  if (isPart(event.detail.ctx.sourceElement)) open += 1;
+});
+document.addEventListener("htmx:finally:request", (event) => {
+  if (!isPart(event.detail.ctx.sourceElement)) return;
+  open = Math.max(0, open - 1);
+  pauseMs = Math.max(LEAST_PAUSE_MS, 4 * (performance.now() - asked));
+  if (due && !open) soon(due);
+});
+document.addEventListener("htmx:after:swap", () => {
+  mark(isLive);
+  fitComparison();
+  if (document.querySelector("[data-ended]")) document.getElementById("watch")?.remove();
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && due) soon(due);
+});
+setInterval(() => {
+  const polling = document.querySelector("[data-poll]");
+  if (polling) soon(polling.dataset.poll);
+}, POLL_MS);
+
+// --- the state in the address -----------------------------------------------------------------------------------------
+
+document.addEventListener("htmx:config:request", (event) => {
+  const { ctx } = event.detail;
+  if (ctx.target?.id !== "sweep-board") return;
+  const now = new URLSearchParams(location.search);
+  const [path, query] = ctx.request.action.split("?");
+  const asked = new URLSearchParams(query);
+  for (const name of KEPT) {
+    asked.delete(name);
+    ctx.request.body?.delete?.(name);
+    for (const value of now.getAll(name)) asked.append(name, value);
+  }
+  ctx.request.action = `${path}?${asked}`;
+});
+
+/** Change the address without loading anything. */
+function remember(change, how = "replaceState") {
+  const url = new URL(location.href);
+  change(url.searchParams);
+  history[how](history.state, "", url);
 }
 
-for (const form of document.querySelectorAll("form[data-auto]")) form.classList.add("auto");
 document.addEventListener("change", (event) => {
+  if (event.target.form?.id === "compare") {
+    const chosen = event.target;
+    remember((query) => {
+      const others = query.getAll("trial").filter((number) => number !== chosen.value);
+      query.delete("trial");
+      for (const number of chosen.checked ? [...others, chosen.value] : others) query.append("trial", number);
+    });
+    fitComparison();
+    return;
+  }
   const form = event.target.closest?.("form[data-auto]");
   if (form) form.requestSubmit();
 });
+
+/** Say how many trials are chosen; let only what can be compared be sent. */
+function fitComparison() {
+  const form = document.getElementById("compare");
+  if (!form) return;
+  const chosen = new URLSearchParams(location.search).getAll("trial");
+  for (const box of document.querySelectorAll("input[form=compare]")) box.checked = chosen.includes(box.value);
+  const shown = new Set([...document.querySelectorAll("input[form=compare]")].map((box) => box.value));
+  for (const hidden of form.querySelectorAll("input[type=hidden]")) hidden.remove();
+  for (const number of chosen.filter((each) => !shown.has(each))) {
+    form.append(Object.assign(document.createElement("input"), { type: "hidden", name: "trial", value: number }));
+  }
+  document.getElementById("compare-button").disabled = chosen.length < 2 || chosen.length > 10;
+  document.getElementById("compare-says").textContent = chosen.length
+    ? `${chosen.length} chosen: ${[...chosen].sort((a, b) => a - b).join(", ")}${chosen.length > 10 ? "; at most 10" : ""}`
+    : "Choose 2 to 10 trials in the table.";
+}
+fitComparison();
+for (const form of document.querySelectorAll("form[data-auto]")) form.classList.add("auto");
+document.addEventListener("htmx:after:swap", () => {
+  for (const form of document.querySelectorAll("form[data-auto]")) form.classList.add("auto");
+});
+
+// --- forms that call the API ------------------------------------------------------------------------------------------
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target.closest("form[data-api]");
+  if (!form) return;
+  event.preventDefault();
+  if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
+  const says = form.querySelector(".refused") ?? document.getElementById("refused");
+  says.hidden = true;
+  const buttons = form.querySelectorAll("button");
+  for (const button of buttons) button.disabled = true;
+  try {
+    const answer = await fetch(form.dataset.api, request(form));
+    const text = await answer.text();
+    if (!answer.ok) throw new Error(refusal(answer, text));
+    if (form.dataset.then) {
+      location.href = form.dataset.then + encodeURIComponent(JSON.parse(text).id);
+      return;
+    }
+    // A sweep that goes on again is watched again.
+    if (document.getElementById("watch") || "stay" in form.dataset) soon("results");
+    else location.reload();
+    form.closest("details")?.removeAttribute("open");
+  } catch (error) {
+    says.textContent = error.message;
+    says.hidden = false;
+  } finally {
+    for (const button of buttons) button.disabled = false;
+  }
+});
+
+function request(form) {
+  const fields = new FormData(form);
+  if (form.dataset.yaml) {
+    return { method: "POST", headers: { "Content-Type": "application/yaml" }, body: fields.get(form.dataset.yaml) };
+  }
+  if ("json" in form.dataset) {
+    const body = Object.fromEntries([...fields].map(([name, value]) => [name, Number(value)]));
+    return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  }
+  return { method: "POST" };
+}
+
+function refusal(answer, text) {
+  try {
+    return JSON.parse(text).detail;
+  } catch {
+    return `The service answered ${answer.status}.`;
+  }
+}
+
+// --- the editor -------------------------------------------------------------------------------------------------------
+
+const editor = document.getElementById("document");
+if (editor) {
+  const lines = document.querySelector(".code .lines");
+  const number = () => {
+    const wanted = editor.value.split("\n").length;
+    while (lines.children.length < wanted) lines.append(document.createElement("li"));
+    while (lines.children.length > wanted) lines.lastChild.remove();
+  };
+  const follow = () => {
+    lines.scrollTop = editor.scrollTop;
+  };
+  number();
+  editor.addEventListener("input", number);
+  editor.addEventListener("scroll", follow);
+  document.addEventListener("htmx:after:swap", () => {
+    const wrong = new Set([...document.querySelectorAll("#findings [data-line]")].map((each) => Number(each.dataset.line)));
+    for (const [index, line] of [...lines.children].entries()) line.classList.toggle("wrong", wrong.has(index + 1));
+    editor.setAttribute("aria-invalid", String(Boolean(document.querySelector("#findings .problems:not(.notes)"))));
+  });
+  document.addEventListener("click", (event) => {
+    const wanted = Number(event.target.closest?.("[data-go]")?.dataset.go);
+    if (!wanted) return;
+    event.preventDefault();
+    const before = editor.value.split("\n").slice(0, wanted - 1).join("\n").length + (wanted > 1 ? 1 : 0);
+    const end = editor.value.indexOf("\n", before);
+    editor.focus();
+    editor.setSelectionRange(before, end < 0 ? editor.value.length : end);
+    editor.scrollTop = (wanted - 8) * (editor.scrollHeight / lines.children.length);
+  });
+}
+
+// --- the rest ---------------------------------------------------------------------------------------------------------
 
 /** A link to something folded opens it. */
 function unfold() {
@@ -119,11 +228,16 @@ function unfold() {
 unfold();
 window.addEventListener("hashchange", unfold);
 
-if (fragment) {
-  remember();
-  if (main.dataset.events) listen();
-  if (main.dataset.pollSeconds) setInterval(refresh, 1000 * Number(main.dataset.pollSeconds));
-  document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && due) soon();
-  });
-}
+/** A menu closes when something else is clicked, or by Escape. */
+document.addEventListener("click", (event) => {
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+});
+document.addEventListener("keydown", (event) => {
+  const menu = event.key === "Escape" && event.target.closest?.("details.menu[open]");
+  if (!menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
+});
+
+const pictures = document.getElementById("pictures");
+if (pictures) import(pictures.dataset.script).then((module) => module.draw(pictures, remember));

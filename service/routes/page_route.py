@@ -1,0 +1,49 @@
+"""What the routes of all pages share: errors that are pages, and fragments of pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
+
+from service.errors import ServiceError, Unprocessable
+from service.rendering import render
+
+
+class PageRoute(APIRoute):
+    """A route whose errors are pages, too."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_with_pages(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except ServiceError as error:
+                return problem_page(error)
+            except RequestValidationError as error:
+                places = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
+                return problem_page(Unprocessable(places))
+
+        return handle_with_pages
+
+
+def problem_page(error: ServiceError) -> HTMLResponse:
+    """The page that an error is."""
+    return render("problem.html", status=error.status, error=error)
+
+
+def page_router() -> APIRouter:
+    """A router of pages: they are not in the API's description."""
+    return APIRouter(route_class=PageRoute, include_in_schema=False, default_response_class=HTMLResponse)
+
+
+def wanted_part(request: Request) -> str | None:
+    """The id of the part of the page that htmx will put the answer into; None where the whole page is wanted."""
+    if request.headers.get("hx-request") != "true" or request.headers.get("hx-history-restore-request") == "true":
+        return None
+    return request.headers.get("hx-target", "").partition("#")[2] or None

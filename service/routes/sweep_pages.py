@@ -1,0 +1,80 @@
+"""The pages of a sweep, of its trials, and of their comparison; and the editor in which a sweep is written."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Form, Query, Request, Response
+from sqlalchemy.orm import Session
+
+from service import leaderboards
+from service.access import GivenCaller
+from service.rendering import render
+from service.routes.page_route import page_router, wanted_part
+from service.services import GivenServices, Services
+from service.views import compare, editor, sweep, trials
+from service.views.query import SweepQuery
+
+router = page_router()
+
+_PARTS = {"sweep-live": "_sweep_live.html", "sweep-results": "_sweep_results.html", "sweep-board": "_sweep_board.html"}
+"""Parts of a sweep's page that are sent alone, by their id."""
+
+
+@router.get("/new")
+def show_editor(
+    services: GivenServices,
+    caller: GivenCaller,
+    source: Annotated[str, Query(alias="from", max_length=200)] = "",
+) -> Response:
+    offered, text = services.database.read(
+        lambda session: (
+            editor.beginnings(session, caller.lists),
+            editor.beginning(session, source or None, caller.bound_to),
+        )
+    )
+    return render("new.html", **offered, text=text, source=source)
+
+
+@router.post("/new/check")
+def check_document(services: GivenServices, caller: GivenCaller, document: Annotated[str, Form()] = "") -> Response:
+    """What is said beside the editor; nothing is stored."""
+    text = document.replace("\r\n", "\n")
+    found = editor.check(services.database, text, services.settings.max_document_bytes, caller.project)
+    return render("_findings.html", **found)
+
+
+@router.get("/sweeps/{sweep_id}")
+def show_sweep(sweep_id: str, request: Request, services: GivenServices) -> Response:
+    query = SweepQuery.of(request.query_params)
+    part = wanted_part(request)
+    if part not in _PARTS:
+        shown = services.database.read(lambda session: sweep.whole(session, services.columns, sweep_id, query))
+        return render("sweep.html", **shown)
+    shown = services.database.read(lambda session: _part(session, services, sweep_id, query, part))
+    response = render(_PARTS[part], **shown)
+    if request.headers.get("hx-boosted") == "true":
+        # As the address is written here: without the empty fields that a form sends.
+        response.headers["HX-Push-Url"] = query.url(f"/sweeps/{sweep_id}", page_token=query.page_token)
+    return response
+
+
+def _part(session: Session, services: Services, sweep_id: str, query: SweepQuery, part: str) -> dict[str, Any]:
+    row = leaderboards.get_sweep(session, sweep_id)
+    if part == "sweep-live":
+        return sweep.live(session, row) | {"query": query}
+    if part == "sweep-results":
+        return sweep.results(session, row) | {"query": query}
+    return sweep.board(session, services.columns, row, query)
+
+
+@router.get("/sweeps/{sweep_id}/compare")
+def show_comparison(sweep_id: str, request: Request, services: GivenServices) -> Response:
+    query = SweepQuery.of(request.query_params)
+    return render("compare.html", **services.database.read(lambda session: compare.compare(session, sweep_id, query)))
+
+
+@router.get("/trials/{trial}")
+def show_trial(trial: str, request: Request, services: GivenServices) -> Response:
+    template = "_trial.html" if wanted_part(request) == "trial" else "trial.html"
+    return render(template, **services.database.read(lambda session: trials.trial(session, trial)))
