@@ -10,7 +10,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve worker test test-slow test-gpu explore chaos lint format docs clean
+.PHONY: help setup demo serve worker test test-slow test-gpu explore chaos fuzz lint format docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ explore: $(STAMP) ## Draw new examples for the property tests, which `make test`
 
 chaos: $(STAMP) ## Kill random processes under a running sweep, on both databases, and see what was lost
 	@$(BIN)/python -m benchmarks.chaos
+
+fuzz: $(STAMP) ## Send a running service 20,000 requests drawn from its own description, on both databases
+	@$(BIN)/python -m benchmarks.fuzz
 
 lint: $(STAMP) ## Check style, types and the import rules
 	@$(BIN)/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -86,7 +87,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        return respond(_from_http(error), request.url.path, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers |= _allow(app.openapi()["paths"], request.url.path)
+        return respond(_from_http(error), request.url.path, headers)
 
     @app.exception_handler(PoolTimeoutError)
     @app.exception_handler(OperationalError)
@@ -103,6 +107,17 @@ def install(app: FastAPI) -> None:
     async def unexpected(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         # The server logs the exception itself: it is raised again after this answer.
         return respond(ServiceError("the service's log has the details"), request.url.path)
+
+
+def _allow(paths: Mapping[str, Any], path: str) -> dict[str, str]:
+    """The `Allow` header of a path: every method of the description's nearest path, not those of one route alone."""
+    matching = [
+        template for template in paths if re.fullmatch(re.sub(r"\\{.*?\\}", "[^/]+", re.escape(template)), path)
+    ]
+    if not matching:
+        return {}
+    nearest = max(matching, key=lambda template: len(re.sub(r"\{.*?\}", "", template)))
+    return {"Allow": ", ".join(sorted(method.upper() for method in paths[nearest]))}
 
 
 def _from_http(error: HTTPException) -> ServiceError:

@@ -74,6 +74,23 @@ def test_every_error_is_a_problem_document(client: TestClient, method: str, path
     assert problem["detail"]
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/sweeps", "GET, POST"),
+        ("/v1/datasets/x", "DELETE, GET"),
+        ("/v1/sweeps/x:cancel", "POST"),
+        ("/v1/leases/x/1:finish", "POST"),
+        ("/v1/trials/x/artifacts/y", "GET"),
+    ],
+)
+def test_a_method_that_a_path_lacks_is_answered_with_those_that_it_has(
+    client: TestClient, path: str, allowed: str
+) -> None:
+    answer = client.patch(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
 @pytest.mark.parametrize("body", [b"{", b"\xff:\x00", b'{"worker": "\xed\xa0\x80"}', b"[" * 100_000])
 def test_a_body_that_is_no_json_is_refused(client: TestClient, body: bytes) -> None:
     answer = client.post("/v1/leases", content=body, headers={"Content-Type": "application/json"})

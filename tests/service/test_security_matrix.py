@@ -1,0 +1,233 @@
+"""Every operation of the description and every page × {no token, expired, revoked, wrong scope, other project}.
+
+The operations are read from `/openapi.json`, so that none can be forgotten: a new one is held to the same rules, and a
+parameter that this module does not know fails here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from service import projects, tokens, webhooks
+from service.access import within_project
+from service.models import Token
+from service.routes import pages
+from service.routes.sweeps import EXAMPLE as DOCUMENT
+from service.services import Services
+from service.tokens import SCOPES
+
+OPEN_PATHS = {"/healthz", "/readyz"}
+IMPLIED = {"read": {"read"}, "submit": {"submit", "read"}, "work": {"work"}, "admin": {"admin", "submit", "read"}}
+
+OWNED = {"sweep", "sweep_id", "trial", "dataset", "token", "webhook", "delivery"}
+"""Parameters that are ids of what belongs to a project."""
+
+PARTS = {"attempt": "1", "number": "0", "name": "model.onnx", "part": "training", "kind": "decoder"}
+"""Parameters that are parts of what another one names, or name what belongs to nobody."""
+
+
+@pytest.fixture
+def database_url(sqlite_url: str) -> str:
+    """One kind of database is enough here: what is asked of it is asked on both elsewhere."""
+    return sqlite_url
+
+
+@dataclass(frozen=True)
+class Operation:
+    method: str
+    template: str
+    path: str
+    scopes: frozenset[str]
+    documented: frozenset[int]
+    is_owned: bool
+    is_page: bool = False
+
+
+@dataclass(frozen=True)
+class World:
+    """What belongs to the project `ours`, the operations on it, and tokens of all kinds."""
+
+    client: TestClient
+    services: Services
+    ids: dict[str, str]
+    operations: list[Operation]
+
+    def token(self, *scopes: str, project: str | None = None, days: float | None = None) -> str:
+        new = tokens.NewToken("-".join(scopes), scopes, project, days)  # type: ignore[arg-type]
+        secret = self.services.database.write(lambda session: tokens.create(session, new, made_by="a test")[1])
+        self.services.access.forget()
+        return secret
+
+    def update_token(self, secret: str, **values: Any) -> None:
+        statement = sa.update(Token).where(Token.sha256 == tokens.hash_of(secret)).values(**values)
+        self.services.database.write(lambda session: session.execute(statement).rowcount)  # type: ignore[attr-defined]
+        self.services.access.forget()
+
+    def ask(self, operation: Operation, secret: str | None, **headers: str) -> Response:
+        bearer = {} if secret is None else {"Authorization": f"Bearer {secret}"}
+        return self.client.request(operation.method, operation.path, headers=bearer | headers)
+
+    def unexpected(self, secret: str | None, expected: Callable[[Operation], set[int] | None], **headers: str) -> list:
+        """The operations that answer with another status than those expected, or with one that is not documented."""
+        wrong = []
+        for operation in self.operations:
+            wanted = expected(operation)
+            if wanted is None:
+                continue
+            status = self.ask(operation, secret, **headers).status_code
+            if status not in wanted or status not in operation.documented:
+                wrong.append((operation.method, operation.template, status))
+        return wrong
+
+
+@pytest.fixture
+def world(client: TestClient, services: Services, served_rows: Any) -> World:
+    database = services.database
+    database.write(lambda session: [projects.create(session, name).name for name in ("ours", "theirs")])
+    sweep = served_rows.sweep(queued=1)
+    for table in ("sweeps", "trials"):
+        statement = sa.text(f"UPDATE {table} SET project = 'ours'")
+        database.write(lambda session, statement=statement: session.execute(statement).rowcount)
+    owner = tokens.NewToken("owner", ("admin",), "ours")
+    token, secret = database.write(
+        lambda session: (lambda row, secret: (row.id, secret))(*tokens.create(session, owner, made_by="a test"))
+    )
+    services.access.forget()
+    ours = {"Authorization": f"Bearer {secret}"}
+    (trial,) = client.get(f"/v1/sweeps/{sweep}/trials", headers=ours).json()["items"]
+    upload = {"data": {"name": "letters"}, "files": {"file": ("t.txt", b"abc " * 400)}}
+    dataset = client.post("/v1/datasets", headers=ours, **upload).json()["id"]
+    ids = {"sweep": sweep, "sweep_id": sweep, "trial": trial["id"], "dataset": dataset, "token": token}
+    somewhere = [ipaddress.ip_network("192.0.2.0/24")]
+    webhook = database.write(
+        lambda session: (
+            webhooks.create(
+                session,
+                project="ours",
+                url="https://192.0.2.1/",
+                events=["sweep.failed"],
+                made_by="",
+                allowed=somewhere,
+            ).id
+        )
+    )
+    ids |= {"project": "ours", "webhook": webhook, "delivery": "0" * 26}
+    description = client.get("/openapi.json", headers=ours).json()
+    return World(client, services, ids, list(_operations(description, ids)))
+
+
+def _operations(description: dict[str, Any], ids: dict[str, str]) -> Iterator[Operation]:
+    for template, operations in description["paths"].items():
+        if template in OPEN_PATHS:
+            continue
+        for method, operation in operations.items():
+            named = {each["name"] for each in operation.get("parameters", []) if each["in"] == "path"}
+            assert named <= OWNED | PARTS.keys() | {"project"}, f"say here whose {template} is"
+            documented = frozenset(map(int, operation["responses"]))
+            path = template.format(**PARTS | ids)
+            scopes = frozenset(operation["x-scopes"])
+            yield Operation(method.upper(), template, path, scopes, documented, bool(named & OWNED))
+    for route in pages.router.routes:
+        template = route.path
+        if template.startswith("/static") or "{path" in template:
+            continue
+        named = set(route.param_convertors)
+        assert named <= OWNED | PARTS.keys(), f"say here whose {template} is"
+        for method in route.methods - {"HEAD"}:
+            scopes = frozenset({"read"} if method == "GET" else {"submit"})
+            path = template.format(**PARTS | ids)
+            yield Operation(
+                method, template, path, scopes, frozenset({200, 401, 403, 404, 422}), bool(named & OWNED), is_page=True
+            )
+
+
+def test_without_a_token_that_is_good_nothing_opens(world: World) -> None:
+    assert len(world.operations) > 50
+    expired, revoked = world.token(*SCOPES, project="ours", days=1), world.token(*SCOPES, project="ours")
+    assert world.client.get(
+        f"/v1/sweeps/{world.ids['sweep']}", headers={"Authorization": f"Bearer {expired}"}
+    ).is_success
+    world.update_token(expired, expires_at=1.0)
+    world.update_token(revoked, revoked_at=1.0)
+    # As many wrong tokens as this from one address are refused before they are looked at.
+    world.services.settings.wrong_tokens_per_minute = 1e6
+    for secret in (None, "lsw_unknown", expired, revoked):
+        assert world.unexpected(secret, lambda _: {401}) == []
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_scope_opens_what_is_documented_and_nothing_else(world: World, scope: str) -> None:
+    secret = world.token(scope, project="ours")
+    assert world.unexpected(secret, lambda each: None if IMPLIED[scope] & each.scopes else {403}) == []
+
+
+def test_a_scope_is_never_what_a_scope_that_opens_it_lacks(world: World) -> None:
+    """What its scopes open is refused for another reason, if at all: administration of all projects, the test part."""
+    everything = world.token(*SCOPES, project="ours")
+    allowed = ("/v1/projects", "/v1/projects/{project}")
+    refused = [
+        each.template
+        for each in world.operations
+        if each.method != "DELETE" and each.template not in allowed and world.ask(each, everything).status_code == 403
+    ]
+    assert refused == []
+
+
+def test_of_another_project_nothing_is_there(world: World) -> None:
+    stranger = world.token(*SCOPES, project="theirs")
+    assert world.unexpected(stranger, lambda each: {404} if each.is_owned else None) == []
+    assert world.unexpected(stranger, lambda each: {403}, **{"Layersweep-Project": "ours"}) == []
+    assert world.client.get("/v1/sweeps", headers={"Authorization": f"Bearer {stranger}"}).json()["items"] == []
+
+
+def test_what_nobody_has_placed_is_closed_to_tokens_of_one_project(app: FastAPI) -> None:
+    """A route that names something by a parameter that `service.access` does not know."""
+    router = APIRouter(prefix="/v1", dependencies=[Depends(within_project)])
+    router.add_api_route("/gadgets/{gadget}", lambda gadget: {"gadget": gadget})
+    app.include_router(router)
+    with TestClient(app) as client:
+        for project, status in ((None, 200), ("default", 404)):
+            new = tokens.NewToken("x", ("read",), project)
+            secret = app.state.services.database.write(
+                lambda session, new=new: tokens.create(session, new, made_by="")[1]
+            )
+            app.state.services.access.forget()
+            assert client.get("/v1/gadgets/x", headers={"Authorization": f"Bearer {secret}"}).status_code == status
+
+
+def test_no_list_and_no_page_shows_what_is_of_another_project(world: World) -> None:
+    stranger, owner = world.token(*SCOPES, project="theirs"), world.token(*SCOPES, project="ours")
+    ours = {world.ids[name] for name in ("sweep", "trial", "dataset", "token", "webhook")}
+    shown_to_owner = ""
+    for operation in world.operations:
+        if operation.method == "GET" and not operation.is_owned and "project" not in operation.template:
+            text = world.ask(operation, stranger).text
+            assert not [each for each in ours if each in text], operation.template
+            shown_to_owner += world.ask(operation, owner).text
+    assert world.ids["sweep"] in shown_to_owner, "the owner is shown it, so that this test could fail"
+
+
+def test_no_body_reaches_into_another_project(world: World, served_rows: Any) -> None:
+    stranger = {"Authorization": f"Bearer {world.token(*SCOPES, project='theirs')}"}
+    worker = served_rows.worker()
+    owned = sa.text("UPDATE workers SET project = 'ours'")
+    world.services.database.write(lambda session: session.execute(owned).rowcount)
+    post = world.client.post
+    assert post("/v1/leases", json={"worker": worker}, headers=stranger).status_code == 404
+    for dataset in ("letters", world.ids["dataset"]):
+        answer = post("/v1/sweeps", json=DOCUMENT | {"dataset": dataset}, headers=stranger)
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/dataset")
+    started = DOCUMENT | {"start_from": [f"trial:{world.ids['trial']}"]}
+    answer = post("/v1/sweeps", json=started, headers=stranger)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/start_from/0")
+    made = post("/v1/tokens", json={"name": "x", "scopes": ["admin"], "project": "ours"}, headers=stranger)
+    assert made.status_code == 403
