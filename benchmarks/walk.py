@@ -49,7 +49,7 @@ class Walker:
     def walk(self, combination: Combination, precision: str) -> dict[str, Any]:
         """How one combination went: `outcome` is refused, failed, wrong, built or right."""
         result: dict[str, Any] = {"id": combination.id, "precision": precision}
-        model = {**combination.completed(), "dtype": precision}
+        model = combination.completed(precision)
         capabilities = {**self.capabilities, "device_memory_bytes": self.capabilities["device_memory_bytes"] or 1 << 40}
         if lack := models.unsupported(model, capabilities):
             return {**result, "outcome": "refused", "reason": lack}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layers import tensor_parallel
+from layers import number_format, tensor_parallel
 from layers.base import Parameter, ParameterError, Scalar
 from layers.linear import LinearConfig
 from layers.normalization import NormConfig
@@ -177,6 +177,7 @@ PARAMETERS: dict[str, Parameter] = {
         source="Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv 2302.05442",
         search={"values": [True, False]},
     ),
+    "dtype": number_format.of_layer("the products and scores of attention"),
     "tp_size": tensor_parallel.of_layer("by heads"),
 }
 
@@ -213,6 +214,8 @@ class AttentionConfig:
     bias: bool = True
     q_scaling: float = 1.0
     qk_layernorm: bool = False
+    dtype: str | None = None
+    """None: the model's."""
     tp_size: int = 1
 
     @classmethod
@@ -299,6 +302,7 @@ def follow(model: dict[str, Any]) -> None:
     """
     heads = model["attention.num_attention_heads"]
     tensor_parallel.follow(model, "attention")
+    number_format.follow(model, "attention")
     model.setdefault("attention.num_kv_heads", heads)
     if model["hidden_size"] % heads == 0:
         model.setdefault("attention.attention_head_size", model["hidden_size"] // heads)
@@ -320,6 +324,7 @@ def follow_lengths(model: dict[str, Any], longest: int | None) -> None:
 def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
     yield from _broken_heads(model)
     yield from _broken_shares(model)
+    yield from number_format.broken_rules(model, "attention")
     yield from _broken_masks(model)
     if model["attention.position_embedding_type"] == "relative":
         yield from _broken_buckets(model)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layers import tensor_parallel
+from layers import number_format, tensor_parallel
 from layers.base import Parameter, ParameterError, Scalar
 from layers.linear import LinearConfig
 from layers.rules import Condition, Violation
@@ -56,6 +56,7 @@ PARAMETERS: dict[str, Parameter] = {
         source="Lan et al. 2019, arXiv 1909.11942; Zhang et al. 2022, arXiv 2205.01068",
         search={"values": [64, 128, 256]},
     ),
+    "dtype": number_format.of_layer("the table"),
     "tp_size": tensor_parallel.of_layer("its table"),
     "sharding_dim": Parameter(
         type="integer",
@@ -89,10 +90,17 @@ class EmbeddingConfig:
     num_embeddings: int
     embedding_dim: int
     hidden_size: int
+    dtype: str | None = None
+    """Of the table; None: the model's."""
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> EmbeddingConfig:
-        return cls(model["embedding.num_embeddings"], model["embedding.embedding_dim"], model["hidden_size"])
+        return cls(
+            num_embeddings=model["embedding.num_embeddings"],
+            embedding_dim=model["embedding.embedding_dim"],
+            hidden_size=model["hidden_size"],
+            dtype=model.get("embedding.dtype"),
+        )
 
     def of_source(self, model: Mapping[str, Any]) -> EmbeddingConfig:
         """The same for the source's tokens of an encoder_decoder."""
@@ -117,6 +125,7 @@ class EmbeddingConfig:
 def follow(model: dict[str, Scalar]) -> None:
     """Fill in the defaults that follow from other parameters."""
     tensor_parallel.follow(model, "embedding")
+    number_format.follow(model, "embedding")
     model.setdefault("embedding.embedding_dim", model["hidden_size"])
 
 
@@ -143,6 +152,7 @@ def _follow_vocabulary(model: dict[str, Any], path: str, size: int | None) -> No
 def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
     columns = {"embedding.embedding_dim": model["embedding.embedding_dim"]} if model.get(SHARDING_DIM) == 1 else {}
     yield from tensor_parallel.broken_rules(model, "embedding", columns)
+    yield from number_format.broken_rules(model, "embedding")
     if model["embedding.embedding_dim"] > model["hidden_size"]:
         width, hidden_size = model["embedding.embedding_dim"], model["hidden_size"]
         message = f"embedding.embedding_dim {width} is wider than hidden_size {hidden_size}"

@@ -17,7 +17,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from layers.modules.model import torch_dtype
+from layers.modules.number_format import set_formats
 from layers.opset import LOWEST_OPSET, OpsetError, check_opset, lower
 
 __all__ = [
@@ -49,8 +49,11 @@ def graph_opset(opset: int) -> int:
 
 
 def cast_copy(module: nn.Module, dtype: str) -> nn.Module:
-    """A copy of `module` in evaluation mode with its parameters in `dtype`; the given one is left as it is."""
-    return copy.deepcopy(module).eval().to(torch_dtype(dtype))
+    """A copy of a model's `module` for an engine, in evaluation mode; the given one is left as it is.
+
+    Its parameters are in `dtype`, but for those of layers whose configurations name a format of their own.
+    """
+    return set_formats(copy.deepcopy(module).eval(), dtype)
 
 
 def export(

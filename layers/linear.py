@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layers import tensor_parallel
+from layers import number_format, tensor_parallel
 from layers.base import Parameter
 from layers.rules import Condition, Violation
 
@@ -52,6 +52,7 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM layers",
         search={"values": [True, False]},
     ),
+    "dtype": number_format.of_layer("the product"),
     "tp_size": tensor_parallel.of_layer("by what comes out, RowLinear by what goes in"),
     "gather_output": Parameter(
         type="boolean",
@@ -75,11 +76,14 @@ class LinearConfig:
     in_features: int
     out_features: int
     bias: bool = True
+    dtype: str | None = None
+    """None: the model's, or that of the layer that it is a part of."""
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> LinearConfig:
         """The layer of the section `linear`."""
-        return cls(model["linear.in_features"], model["linear.out_features"], model["linear.bias"])
+        sizes = model["linear.in_features"], model["linear.out_features"]
+        return cls(*sizes, bias=model["linear.bias"], dtype=model.get("linear.dtype"))
 
     def parameter_count(self) -> int:
         return self.in_features * self.out_features + (self.out_features if self.bias else 0)
@@ -92,12 +96,14 @@ class LinearConfig:
 def follow(model: dict[str, Any]) -> None:
     """Fill in the defaults that follow from other parameters."""
     tensor_parallel.follow(model, "linear")
+    number_format.follow(model, "linear")
 
 
 def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
     row = model["linear.kind"] == "RowLinear"
     shared = "linear.in_features" if row else "linear.out_features"
     yield from tensor_parallel.broken_rules(model, "linear", {shared: model[shared]})
+    yield from number_format.broken_rules(model, "linear")
     if row and model.get("linear.gather_output") is False:
         message = "what leaves a RowLinear is a sum over its devices, and so whole on each"
         yield Violation("linear.gather_output of RowLinear", message, ("linear.kind", "linear.gather_output"))

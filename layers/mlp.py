@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layers import tensor_parallel
+from layers import number_format, tensor_parallel
 from layers.base import Parameter
 from layers.linear import LinearConfig
 from layers.rules import Condition, Violation, round_up
@@ -67,6 +67,7 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM layers",
         search={"values": [True, False]},
     ),
+    "dtype": number_format.of_layer("the feed-forward products"),
     "tp_size": tensor_parallel.of_layer("by its inner width"),
 }
 
@@ -85,6 +86,8 @@ class MlpConfig:
     ffn_hidden_size: int
     hidden_act: str
     bias: bool = True
+    dtype: str | None = None
+    """None: the model's."""
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> MlpConfig:
@@ -94,6 +97,7 @@ class MlpConfig:
             ffn_hidden_size=model["mlp.ffn_hidden_size"],
             hidden_act=model["mlp.hidden_act"],
             bias=model["mlp.bias"],
+            dtype=model.get("mlp.dtype"),
         )
 
     @property
@@ -118,6 +122,7 @@ class MlpConfig:
 def follow(model: dict[str, Any]) -> None:
     """Fill in the defaults that follow from other parameters."""
     tensor_parallel.follow(model, "mlp")
+    number_format.follow(model, "mlp")
     width: int = model["hidden_size"]
     gated = model["mlp.kind"] != "MLP"
     model.setdefault("mlp.hidden_act", "silu" if gated else "gelu")
@@ -127,6 +132,7 @@ def follow(model: dict[str, Any]) -> None:
 
 def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
     yield from tensor_parallel.broken_rules(model, "mlp", {"mlp.ffn_hidden_size": model["mlp.ffn_hidden_size"]})
+    yield from number_format.broken_rules(model, "mlp")
     kind, activation = model["mlp.kind"], model["mlp.hidden_act"]
     paths = ("mlp.kind", "mlp.hidden_act")
     if kind == "GatedMLP" and activation in GATED_ACTIVATIONS:

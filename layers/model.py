@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from layers import attention, embedding, linear, mlp, normalization, per_layer, tensor_parallel
+from layers import attention, embedding, linear, mlp, normalization, number_format, per_layer, tensor_parallel
 from layers.base import REQUIRED, Parameter, ParameterError, Scalar
 from layers.kinds import KINDS, TASKS, Kind, kinds_of, kinds_with
 from layers.per_layer import LayerName, layer_name
@@ -18,7 +18,6 @@ from layers.stack import Shape, config_of
 __all__ = [
     "APPLIES",
     "DECLARATIONS",
-    "DTYPE_BYTES",
     "KINDS",
     "TASKS",
     "DoesNotApply",
@@ -30,7 +29,6 @@ __all__ = [
     "unsupported",
 ]
 
-DTYPE_BYTES = {"float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
 LOWEST_OPSET = 17
 """LayerNormalization is an operator from opset 17 on."""
 
@@ -131,11 +129,12 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "dtype": Parameter(
         type="string",
-        choices=tuple(DTYPE_BYTES),
+        choices=tuple(number_format.BYTES),
         default="float32",
         meaning=(
-            "number format of the engine's weights and products; training is in float32, norms always are. tf32: "
-            "float32 whose products are rounded to 10 bits of mantissa on NVIDIA's tensor cores"
+            "number format of the engine's weights and products, but for those layers that have one of their own; "
+            "training is in float32. tf32: float32 whose products are rounded to 10 bits of mantissa on NVIDIA's "
+            "tensor cores"
         ),
         source="TensorRT-LLM layers",
         search={"values": ["float32", "float16"]},
@@ -360,20 +359,44 @@ def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
 
 def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
     """What the target lacks for this model, in words; None where it lacks nothing."""
-    dtype = str(model["dtype"])
     target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
-    if dtype not in capabilities["dtypes"]:
-        why = capabilities.get("lacks", {}).get(f"dtype {dtype}")
-        because = f": {why}" if why else ""
-        return f"{target} does not run {dtype} (it runs {', '.join(capabilities['dtypes'])}){because}"
+    if lacking := _lacking_format(model, capabilities):
+        return f"{target} {lacking}"
     if capabilities["opset"] < LOWEST_OPSET:
         return f"{target} reads ONNX opset {capabilities['opset']}: at least {LOWEST_OPSET} is needed"
     if lacking := tensor_parallel.lacking_devices(model, capabilities):
         return f"{target} {lacking}"
-    weights_bytes = parameter_count(model) * DTYPE_BYTES[dtype]
-    if weights_bytes > capabilities["device_memory_bytes"]:
-        return f"the weights alone take {weights_bytes:,} bytes: {target} has {capabilities['device_memory_bytes']:,}"
+    needed = weights_bytes(model)
+    if needed > capabilities["device_memory_bytes"]:
+        return f"the weights alone take {needed:,} bytes: {target} has {capabilities['device_memory_bytes']:,}"
     return None
+
+
+def _lacking_format(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
+    """Which number format, or mixture of them, a target does not run, in words without its name."""
+    lacks: Mapping[str, str] = capabilities.get("lacks", {})
+    formats = number_format.formats(model)
+    for path, dtype in formats.items():
+        if dtype not in capabilities["dtypes"]:
+            what = dtype if path == "dtype" or dtype == model["dtype"] else f"{path} {dtype}"
+            because = f": {lacks[f'dtype {dtype}']}" if f"dtype {dtype}" in lacks else ""
+            return f"does not run {what} (it runs {', '.join(capabilities['dtypes'])}){because}"
+    if len(set(formats.values())) > 1 and number_format.MIXED in lacks:
+        differing = next(path for path, dtype in formats.items() if dtype != model["dtype"])
+        why = lacks[number_format.MIXED]
+        return f"does not run {differing} {formats[differing]} in an engine of dtype {model['dtype']}: {why}"
+    return None
+
+
+def weights_bytes(model: Mapping[str, Scalar]) -> int:
+    """What the weights of a completed model take in the number formats that its layers have."""
+    config, whole = config_of(model), number_format.BYTES[str(model["dtype"])]
+    own = sum(
+        layer.parameter_count() * (number_format.BYTES[str(layer.dtype)] - whole)
+        for layer in config.formatted()
+        if layer.dtype not in (None, model["dtype"])
+    )
+    return config.parameter_count() * whole + own
 
 
 def parameter_count(model: Mapping[str, Scalar]) -> int:

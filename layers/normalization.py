@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from layers import number_format
 from layers.base import Parameter, Scalar
 from layers.rules import Condition, Violation
 
@@ -61,6 +62,7 @@ PARAMETERS: dict[str, Parameter] = {
         source="Wu & He 2018, arXiv 1803.08494: 32 groups, or 16 channels a group",
         search={"values": [1, 8, 16, 32]},
     ),
+    "dtype": number_format.NORM,
 }
 
 APPLIES: dict[str, Condition] = {
@@ -82,6 +84,8 @@ class NormConfig:
     elementwise_affine: bool = True
     bias: bool = False
     num_groups: int = 1
+    dtype: str = "float32"
+    """In which it computes, whatever format it is given and answers in."""
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> NormConfig:
@@ -92,6 +96,7 @@ class NormConfig:
             elementwise_affine=model["norm.elementwise_affine"],
             bias=model.get("norm.bias", False),
             num_groups=model.get("norm.num_groups", 1),
+            dtype=model.get("norm.dtype", "float32"),
         )
 
     def parameter_count(self) -> int:

@@ -5,7 +5,7 @@ Every configuration here has `parameter_count()` and `flops(shape)`. No torch he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -18,6 +18,9 @@ from layers.mlp import MlpConfig
 from layers.normalization import NormConfig
 from layers.per_layer import views
 from layers.score_bias import ScoreBiasConfig
+
+Formatted = AttentionConfig | MlpConfig | EmbeddingConfig | LinearConfig
+"""Layers whose weights may have a number format of their own."""
 
 
 class Shape(NamedTuple):
@@ -62,6 +65,13 @@ class BlockConfig:
     def norm_count(self) -> int:
         """One for each of its layers."""
         return 2 if self.cross_attention is None else 3
+
+    def formatted(self) -> Iterator[Formatted]:
+        """Its layers that may have a number format of their own."""
+        yield self.attention
+        if self.cross_attention is not None:
+            yield self.cross_attention
+        yield self.mlp
 
     def parameter_count(self) -> int:
         """Without those of the score bias, which blocks of a stack share."""
@@ -115,6 +125,10 @@ class StackConfig:
         """Each that a block has, once."""
         layers = [layer for block, _ in self._runs() for layer in (block.attention, block.cross_attention)]
         return tuple(dict.fromkeys(layer.score_bias for layer in layers if layer is not None))
+
+    def formatted(self) -> Iterator[Formatted]:
+        for block in self.blocks:
+            yield from block.formatted()
 
     def parameter_count(self) -> int:
         norms = [norm for norm in (self.embedding_norm, self.final_norm) if norm is not None]
@@ -180,6 +194,10 @@ class DecoderConfig:
     def of(cls, model: Mapping[str, Any]) -> DecoderConfig:
         return cls(EmbeddingConfig.of(model), StackConfig.over_itself(model), HeadConfig.of(model))
 
+    def formatted(self) -> Iterator[Formatted]:
+        yield self.embedding
+        yield from self.stack.formatted()
+
     def parameter_count(self) -> int:
         return sum(part.parameter_count() for part in (self.embedding, self.stack, self.head))
 
@@ -207,6 +225,10 @@ class EncoderConfig:
             pooler=LinearConfig(width, width) if model["pooling"] == "pooler" else None,
             classifier=LinearConfig(width, model["classes"]),
         )
+
+    def formatted(self) -> Iterator[Formatted]:
+        yield self.embedding
+        yield from self.stack.formatted()
 
     def parameter_count(self) -> int:
         pooled = self.pooler.parameter_count() if self.pooler else 0
@@ -250,6 +272,13 @@ class EncoderDecoderConfig:
             head=HeadConfig.of(model),
         )
 
+    def formatted(self) -> Iterator[Formatted]:
+        if self.source_embedding is not None:
+            yield self.source_embedding
+        yield self.embedding
+        yield from self.encoder.formatted()
+        yield from self.decoder.formatted()
+
     def parameter_count(self) -> int:
         source = self.source_embedding.parameter_count() if self.source_embedding else 0
         return source + sum(part.parameter_count() for part in (self.embedding, self.encoder, self.decoder, self.head))
@@ -272,6 +301,9 @@ class BlockProbeConfig:
         cross_mask_type = "bidirectional" if model["attention.cross_attention"] else None
         return cls(BlockConfig.of(model, mask_type=mask_type, cross_mask_type=cross_mask_type))
 
+    def formatted(self) -> Iterator[Formatted]:
+        return self.block.formatted()
+
     def parameter_count(self) -> int:
         return self.block.parameter_count() + self.block.attention.score_bias.parameter_count()
 
@@ -288,6 +320,9 @@ class AttentionProbeConfig:
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> AttentionProbeConfig:
         return cls(AttentionConfig.of(model))
+
+    def formatted(self) -> Iterator[Formatted]:
+        yield self.attention
 
     def parameter_count(self) -> int:
         return self.attention.parameter_count() + self.attention.score_bias.parameter_count()
@@ -306,6 +341,10 @@ class LayerProbeConfig:
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> LayerProbeConfig:
         return cls(_LAYERS[model["kind"]].of(model))
+
+    def formatted(self) -> Iterator[Formatted]:
+        if not isinstance(self.layer, NormConfig):
+            yield self.layer
 
     def parameter_count(self) -> int:
         return self.layer.parameter_count()

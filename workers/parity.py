@@ -6,6 +6,7 @@ Legend: B sequences, T tokens, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ A wrong one (a mask left out, a mean over wrong axes) is at 1e-2 and above."""
 
 WORST_TOKEN_FACTOR = 10
 """How far above the tolerance a single token may be: rounding alone is relatively large where logits are small."""
+
+
+def coarsest(formats: Iterable[str]) -> str:
+    """The one of a model's number formats that rounds most: what its engine is allowed."""
+    return max(formats, key=TOLERANCES.__getitem__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from layers import metrics as declared
 from layers import model as models
-from layers import training
+from layers import number_format, training
 from layers.constraints import parse_constraint
 from layers.signature import Signature, signature_of
 from workers import parity
@@ -269,7 +269,12 @@ class _Attempt:
     @property
     def _build_options(self) -> dict[str, int]:
         options = training.build_options(self._configuration["inference"])
-        return {**options, "tf32": 1} if self._configuration["model"]["dtype"] == "tf32" else options
+        return {**options, "tf32": 1} if "tf32" in self._formats else options
+
+    @property
+    def _formats(self) -> set[str]:
+        """The number formats of the model and its layers."""
+        return set(number_format.formats(self._configuration["model"]).values())
 
     def _measure(self, engine: Child, options: Mapping[str, float]) -> dict[str, Any]:
         """Latency of the loaded engine; answers all that was measured."""
@@ -441,7 +446,7 @@ class _Attempt:
     def _check_parity(self, engine: Child, name: str) -> None:
         """Hold the engine's logits against PyTorch's on a batch of validation inputs."""
         inputs, ours, theirs = (self._folder / f"{each}.npz" for each in ("parity", "engine", "reference"))
-        limits, dtype = self._site.limits, self._configuration["model"]["dtype"]
+        limits, dtype = self._site.limits, parity.coarsest(self._formats)
         arguments = {"inputs": str(inputs), "outputs": str(ours)}
         self._ask(engine, "run", arguments, timeout_seconds=limits.run_seconds)
         self._ask_model("reference", {"inputs": str(inputs), "outputs": str(theirs)}, limits.run_seconds)

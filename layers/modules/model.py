@@ -49,7 +49,7 @@ class Head(nn.Module):
     def forward(self, x_BTD: Tensor, table: Tensor) -> Tensor:
         if self.linear is not None:
             return self.linear(x_BTD)
-        return functional.linear(self.entering(x_BTD), table)
+        return functional.linear(self.entering(x_BTD), table.to(x_BTD.dtype))
 
     def entering(self, x_BTD: Tensor) -> Tensor:
         """What a tied head multiplies by the table."""
@@ -183,6 +183,7 @@ class LayerProbe(Probe):
 
     def __init__(self, config: LayerProbeConfig) -> None:
         super().__init__()
+        self.config = config.layer
         match config.layer:
             case MlpConfig():
                 self.layer = build_mlp(config.layer)

@@ -1,6 +1,7 @@
 """LayerNorm, RmsNorm and GroupNorm over the channels of each token.
 
-They compute in float32 whatever the model's number format is, and answer in the format that they were given.
+They compute in the format that they declare, float32 by default, whatever the model's number format is, and answer in
+the format that they were given.
 Shapes: x_BTD, B batch, T tokens, D channels (or any number of leading dimensions); G groups, C channels of a group.
 """
 
@@ -18,6 +19,9 @@ class Norm(nn.Module):
 
     def __init__(self, config: NormConfig) -> None:
         super().__init__()
+        self.config = config
+        self.format = torch.float32
+        """In which it computes; in an engine that of its configuration."""
         self.width = config.width
         self.eps = config.eps
         self.num_groups = config.num_groups
@@ -26,9 +30,9 @@ class Norm(nn.Module):
 
     def _affine(self, x_BTD: Tensor) -> Tensor:
         if self.weight is not None:
-            x_BTD = x_BTD * self.weight.float()
+            x_BTD = x_BTD * self.weight.to(self.format)
         if self.bias is not None:
-            x_BTD = x_BTD + self.bias.float()
+            x_BTD = x_BTD + self.bias.to(self.format)
         return x_BTD
 
 
@@ -36,16 +40,16 @@ class LayerNorm(Norm):
     """(x - mean) / √(variance + eps) (Ba et al. 2016, arXiv 1607.06450)."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        weight = None if self.weight is None else self.weight.float()
-        bias = None if self.bias is None else self.bias.float()
-        return functional.layer_norm(x_BTD.float(), (self.width,), weight, bias, self.eps).to(x_BTD.dtype)
+        weight = None if self.weight is None else self.weight.to(self.format)
+        bias = None if self.bias is None else self.bias.to(self.format)
+        return functional.layer_norm(x_BTD.to(self.format), (self.width,), weight, bias, self.eps).to(x_BTD.dtype)
 
 
 class RmsNorm(Norm):
     """x / √(mean of squares + eps), the mean taken over each group (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTGC = x_BTD.float()
+        x_BTGC = x_BTD.to(self.format)
         if self.num_groups > 1:
             x_BTGC = x_BTGC.unflatten(-1, (self.num_groups, self.width // self.num_groups))
         x_BTGC = x_BTGC * torch.rsqrt((x_BTGC * x_BTGC).mean(dim=-1, keepdim=True) + self.eps)
@@ -57,7 +61,7 @@ class GroupNorm(Norm):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         size = self.width // self.num_groups
-        x_BTGC = x_BTD.float().unflatten(-1, (self.num_groups, size))
+        x_BTGC = x_BTD.to(self.format).unflatten(-1, (self.num_groups, size))
         x_BTGC = functional.layer_norm(x_BTGC, (size,), None, None, self.eps)
         return self._affine(x_BTGC.reshape(x_BTD.shape)).to(x_BTD.dtype)
 

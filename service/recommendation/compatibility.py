@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layers import model as models
+from layers.number_format import MIXED
 from service.recommendation.schemas import Compatibility, TargetFit
 
 MATRIX = "not tried: docs/targets.md"
@@ -38,6 +39,7 @@ KNOWN: tuple[dict[str, Any], ...] = tuple(
         "device_memory_bytes": _MEMORY_GIB[capability] * 2**30,
         "compute_capability": capability,
         "devices": 1,
+        "lacks": {MIXED: "needs tensorrt 10 or later"} if version == "8.6" else {},
     }
     for runtime, version, opset, capabilities in _RUNTIMES
     for capability in capabilities

@@ -6,6 +6,7 @@ in each kind of its layer. `combinations()` are those that can be built, `refusa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -88,13 +89,29 @@ class Combination:
     task: str
     values: Mapping[str, Scalar]
 
-    def completed(self) -> dict[str, Scalar]:
-        """The model with its defaults, dtype float32. Raises ParameterError where it is refused at completion."""
-        return complete(self.task, self.values, FACTS[self.task])
+    def completed(self, dtype: str = "float32") -> dict[str, Scalar]:
+        """The model with its defaults, in a number format. Raises ParameterError where it is refused at completion."""
+        return complete(self.task, {"dtype": dtype, **self.values}, FACTS[self.task])
 
     def signature(self) -> Signature:
         """What the completed model takes and gives at the walk's shape."""
         return signature(self.task, self.completed(), BATCH_SIZE, LENGTH, SOURCE_LENGTH)
+
+
+def mixtures() -> list[Combination]:
+    """Every kind of layer in each number format in a model of another: for runtimes that mix them.
+
+    The values name the model's own format, whatever a walk asks for.
+    """
+    found: list[Combination] = []
+    for kind in ("decoder", "encoder_decoder", "mlp", "linear", "norm", "embedding"):
+        for path in (each for each in DECLARATIONS if each.endswith(".dtype") and KINDS[kind].has(each)):
+            for whole, own in itertools.permutations(("float32", "float16", "bfloat16"), 2):
+                changes: dict[str, Scalar] = {"dtype": whole, path: own}
+                found.append(
+                    Combination(_id(kind, changes), KINDS[kind].task, {**BASES[kind], "kind": kind, **changes})
+                )
+    return found
 
 
 def combinations() -> list[Combination]:

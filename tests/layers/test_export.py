@@ -107,7 +107,7 @@ def test_the_engine_of_a_graph_gives_the_modules_logits(completed, tmp_path, ops
 
 
 def test_float16_logits_are_float16_and_near(completed, tmp_path):
-    module, tokens = lively(completed({"norm.kind": "RmsNorm"})), tokens_of()
+    module, tokens = lively(completed({"norm.kind": "RmsNorm", "dtype": "float16"})), tokens_of()
     path = tmp_path / "model.onnx"
     export(cast_copy(module, "float16"), (tokens,), path, opset=17, input_names=("tokens",))
     logits = run(path, tokens=tokens.numpy())
@@ -118,7 +118,8 @@ def test_float16_logits_are_float16_and_near(completed, tmp_path):
 
 def test_bfloat16_is_written_as_bfloat16(completed, tmp_path):
     path = tmp_path / "model.onnx"
-    export(cast_copy(build(completed()), "bfloat16"), (tokens_of(),), path, opset=18, input_names=("tokens",))
+    module = build(completed({"dtype": "bfloat16"}))
+    export(cast_copy(module, "bfloat16"), (tokens_of(),), path, opset=18, input_names=("tokens",))
     graph = onnx.load(path).graph
     assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16
     tables = [tensor for tensor in graph.initializer if list(tensor.dims) == [29, 32]]
@@ -127,7 +128,7 @@ def test_bfloat16_is_written_as_bfloat16(completed, tmp_path):
 
 
 def test_the_copy_is_cast_and_the_module_left_as_it_is(completed):
-    module = build(completed())
+    module = build(completed({"dtype": "float16"}))
     copy = cast_copy(module, "float16")
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
     assert {parameter.dtype for parameter in copy.parameters()} == {torch.float16}

@@ -132,7 +132,9 @@ def test_limits(
     limits = trt_limits.limits(runtime, version, capability)
     assert (limits.dtypes, limits.runs) == (dtypes, runs)
     missing = {"float32", "tf32", "float16", "bfloat16"} - set(dtypes)
-    assert set(limits.lacks) == {f"dtype {name}" for name in missing} | (set() if runs else {"execution"})
+    mixes = runtime == "tensorrt_rtx" or not version.startswith("8.")
+    others = (set() if runs else {"execution"}) | (set() if mixes else {"mixed precision"})
+    assert set(limits.lacks) == {f"dtype {name}" for name in missing} | others
     assert all("needs" in why or not name.startswith("dtype") for name, why in limits.lacks.items())
 
 

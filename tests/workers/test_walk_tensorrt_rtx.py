@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.walk import Walker, walk
 from layers.model import unsupported
-from tests.layers.combinations import combinations
+from tests.layers.combinations import combinations, mixtures
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -30,10 +30,22 @@ def test_a_few_of_each_precision_build(walker: Walker, precision: str) -> None:
 def test_a_precision_that_the_device_lacks_never_reaches_the_builder(walker: Walker) -> None:
     """Turing has no bfloat16: the check says so, with its source."""
     old = {**walker.capabilities, "dtypes": ["float32", "float16"], "lacks": {"dtype bfloat16": "needs 8.0 (a table)"}}
-    model = {**combinations()[0].completed(), "dtype": "bfloat16"}
+    model = combinations()[0].completed("bfloat16")
     assert (unsupported(model, old) or "").endswith(
         "does not run bfloat16 (it runs float32, float16): needs 8.0 (a table)"
     )
+
+
+def test_a_few_mixtures_of_precisions_build(walker: Walker) -> None:
+    for combination in mixtures()[2::24]:
+        result = walker.walk(combination, "float32")
+        assert result["outcome"] in ("built", "right"), result
+
+
+@pytest.mark.slow
+def test_every_mixture_of_precisions_builds() -> None:
+    results = walk("tensorrt_rtx", [(each, "float32") for each in mixtures()], OPTIONS, processes=2)
+    assert [result for result in results if result["outcome"] not in ("built", "right")] == []
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 SUPPORT_MATRIX = "TensorRT support matrix, hardware and precision"
 OPERATORS = "onnx-tensorrt, docs/operators.md of the release"
+STRONG_TYPING = "TensorRT, NetworkDefinitionCreationFlag.STRONGLY_TYPED"
 RTX_SUPPORT = "TensorRT for RTX support matrix"
 
 _PRECISIONS: Mapping[str, tuple[tuple[int, int], tuple[int, int], str]] = {
@@ -30,6 +31,8 @@ _RTX_PRECISIONS: Mapping[str, tuple[tuple[int, int], str]] = {
 
 _RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 """Compute capabilities that TensorRT for RTX runs on: GeForce and RTX cards; not 9.0 and 10.0 of the data center."""
+
+_STRONGLY_TYPED = (10, 0)
 
 _OLDEST = {"tensorrt": (8, 6), "tensorrt_rtx": (1, 4)}
 
@@ -63,6 +66,11 @@ def limits(runtime: str, version: str, capability: tuple[int, int] | None) -> Li
                 f"TensorRT for RTX runs on compute capability {known}, not {_dotted(capability)}: install tensorrt "
                 f"({RTX_SUPPORT})"
             )
+    if runtime == "tensorrt" and number < _STRONGLY_TYPED:
+        lacks["mixed precision"] = (
+            f"needs tensorrt {_dotted(_STRONGLY_TYPED)} or later, whose networks are strongly typed: this one runs "
+            f"a float32 layer in float16 where that is faster ({STRONG_TYPING})"
+        )
     dtypes: list[str] = []
     for dtype, why in _why_not(runtime, number, capability).items():
         if why is None:
