@@ -110,8 +110,8 @@ def test_every_combination_is_the_same_function_in_onnx_runtime(tmp_path):
 def test_every_enumerated_value_is_walked():
     walked = [each.completed() for each in combinations()]
     for path, parameter in DECLARATIONS.items():
-        if path in NOT_WALKED and path != "kind":
-            continue
+        if (path in NOT_WALKED and path != "kind") or path.endswith(".dtype"):
+            continue  # formats of layers are in `mixtures`, which no CPU runs
         for value in enumerated(parameter):
             assert any(model.get(path) == value for model in walked), f"{path}={value}"
 

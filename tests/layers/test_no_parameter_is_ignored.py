@@ -130,7 +130,7 @@ def assert_differs(before: Mapping[str, Scalar], after: Mapping[str, Scalar]) ->
         return
     with torch.no_grad():
         outputs = [module(*inputs_of(old[1])).float() for module, _ in (old, new)]
-    if (outputs[0] - outputs[1]).norm() > 1e-4 * outputs[0].norm():
+    if (outputs[0] - outputs[1]).norm() > 1e-6 * outputs[0].norm():
         return
     longest = int(before["attention.max_position_embeddings"]) + 1
     longer = inputs_of(signature(KINDS[str(before["kind"])].task, before, 2, longest, 9))
