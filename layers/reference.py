@@ -10,13 +10,17 @@ from layers.base import REQUIRED, Parameter
 from layers.kinds import KINDS, kinds_with
 from layers.model import APPLIES, DECLARATIONS
 from layers.problems import shown
+from layers.targets import in_words
 from layers.training import INFERENCE, TRAINING
 
 HEADER = """# Layers and their parameters
 
 Made of the declarations in `layers/` by `make docs`; a running service says the same at `GET /v1/layers`, and
 `layersweep layers attention` prints a section. Every parameter can be given a value, or searched as
-[the sweep document](sweep-document.md) says; `default_space` stands for the search default in the last column.
+[the sweep document](sweep-document.md) says; `default_space` stands for the search default in the last column. Those of
+a block (`attention`, `mlp`, `norm`, `norm_position`) can be independent in each layer, by `per_layer: true`; not
+`attention.cross_attention` and `attention.max_position_embeddings`, which a stack's layers share. `targets` says which
+[runtimes](targets.md) support a parameter, or a value of it.
 
 ## Kinds of models
 
@@ -25,8 +29,8 @@ Made of the declarations in `layers/` by `make docs`; a running service says the
 """
 
 COLUMNS = """
-| parameter | takes | default | meaning | applies | source | search default |
-|---|---|---|---|---|---|---|
+| parameter | takes | default | meaning | applies | targets | source | search default |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -52,6 +56,7 @@ def _row(path: str, parameter: Parameter) -> str:
         _default(parameter),
         parameter.meaning,
         _applies(path),
+        in_words(path),
         parameter.source,
         _search(parameter.search),
     )

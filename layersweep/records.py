@@ -295,6 +295,12 @@ class DatasetDetailRecord(DatasetRecord):
     implications: list[dict[str, Any]]
 
 
+class ParameterSupport(TypedDict):
+    supported: bool
+    note: str
+    values: dict[str, str]
+
+
 class LayerParameter(TypedDict):
     path: str
     type: Literal["boolean", "integer", "number", "string"]
@@ -306,6 +312,8 @@ class LayerParameter(TypedDict):
     meaning: str
     source: str
     search: dict[str, Any] | None
+    per_layer: bool
+    targets: dict[str, ParameterSupport]
 
 
 class LayerKind(TypedDict):

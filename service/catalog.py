@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from layers.base import REQUIRED, Parameter
 from layers.model import DECLARATIONS
+from layers.per_layer import BLOCK_PATHS
 from layers.presets import PRESETS
+from layers.targets import support
 from layers.training import INFERENCE, TRAINING
 from service import schemas
 from service.models import Worker
@@ -89,4 +91,9 @@ def _parameter(path: str, parameter: Parameter) -> schemas.LayerParameter:
         meaning=parameter.meaning,
         source=parameter.source,
         search=dict(parameter.search) if parameter.search is not None else None,
+        per_layer=path in BLOCK_PATHS,
+        targets={
+            runtime: schemas.ParameterSupport(supported=each.supported, note=each.note, values=dict(each.values))
+            for runtime, each in support(path).items()
+        },
     )

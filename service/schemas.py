@@ -409,6 +409,12 @@ class DatasetDetail(Dataset):
 # --- what can be swept ----------------------------------------------------------------------------------------------
 
 
+class ParameterSupport(Schema):
+    supported: bool
+    note: str = Field(description="under which condition, or why not; empty where it is simply supported")
+    values: dict[str, str] = Field(description="single values that need something, or that the runtime has not: why")
+
+
 class LayerParameter(Schema):
     path: str
     type: Literal["boolean", "integer", "number", "string"]
@@ -420,6 +426,8 @@ class LayerParameter(Schema):
     meaning: str
     source: str
     search: dict[str, Any] | None = Field(description="a search default that can be pasted into a sweep document")
+    per_layer: bool = Field(description="whether it can be independent in each layer")
+    targets: dict[str, ParameterSupport] = Field(description="what each runtime supports of it")
 
 
 class LayerKind(Schema):

@@ -240,7 +240,21 @@ def _print_section(section: LayerKind) -> None:
         out.print(Padding(Text(parameter["meaning"]), (0, 0, 0, 6)))
         if parameter["source"]:
             out.print(Padding(Text(parameter["source"], style="dim"), (0, 0, 0, 6)))
+        for line in _support(parameter):
+            out.print(Padding(Text(line, style="dim"), (0, 0, 0, 6)))
     out.print()
+
+
+def _support(parameter: LayerParameter) -> list[str]:
+    """What a reader has to know of runtimes and layers; nothing where every runtime supports all of it."""
+    lines = ["may differ from layer to layer: per_layer: true"] if parameter["per_layer"] else []
+    for runtime, support in parameter["targets"].items():
+        said = ["" if support["supported"] else "no", support["note"]]
+        values = [f"{value} {why}" for value, why in support["values"].items()]
+        text = "; ".join([": ".join(filter(None, said)), *values]).strip("; ")
+        if text:
+            lines.append(f"{runtime}: {text}")
+    return lines
 
 
 def _range(parameter: LayerParameter) -> str:

@@ -123,6 +123,9 @@ def test_the_catalogue(run: Run, tmp_path: Path) -> None:
     sections = answer(run("layers", "GatedMLP", "--json"))["items"]
     assert [section["section"] for section in sections] == ["mlp"]
     assert "mlp.hidden_act" in run("layers", "mlp").stdout
+    printed = " ".join(run("layers", "mlp").stdout.split())
+    assert "onnxruntime: another than dtype no: it runs float32 alone; tf32 no: a format" in printed
+    assert "may differ from layer to layer" in printed
     unknown = run("layers", "Telepathy")
     assert unknown.exit_code == 2
     assert "GatedMLP" in unknown.stderr

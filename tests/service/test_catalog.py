@@ -25,6 +25,22 @@ def test_a_parameter_says_what_it_takes_and_where_that_comes_from(client):
     assert (width["required"], width["default"]) == (True, None)
 
 
+def test_a_parameter_says_which_targets_support_it_and_whether_layers_may_differ(client):
+    sections = client.get("/v1/layers").json()["items"]
+    found = {each["path"]: each for section in sections for each in section["parameters"]}
+    everywhere = {"supported": True, "note": "", "values": {}}
+    for each in found.values():
+        assert set(each["targets"]) == {"onnxruntime", "tensorrt", "tensorrt_rtx"}
+    assert found["mlp.hidden_act"]["targets"] == dict.fromkeys(found["mlp.hidden_act"]["targets"], everywhere)
+    dtype = found["dtype"]["targets"]
+    assert dtype["onnxruntime"]["values"]["float16"] == "no: a CPU gains nothing from it"
+    assert dtype["tensorrt"]["values"]["bfloat16"] == "needs version 9.0 and compute capability 8.0"
+    assert found["attention.dtype"]["targets"]["tensorrt"]["note"] == "another than dtype needs version 10.0"
+    assert found["inference.optimization_level"]["targets"]["onnxruntime"]["supported"] is False
+    assert found["mlp.tp_size"]["targets"]["tensorrt"]["supported"] is False
+    assert (found["mlp.kind"]["per_layer"], found["hidden_size"]["per_layer"]) == (True, False)
+
+
 def test_presets_come_with_their_source_and_what_they_set(client):
     presets = client.get("/v1/presets").json()["items"]
     assert [preset["name"] for preset in presets] == list(PRESETS)

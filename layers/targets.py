@@ -1,0 +1,113 @@
+"""Which runtimes support a parameter, and its values where they differ. No torch here.
+
+Layers are exported as operators that every runtime takes, so that number formats, builder's options and devices alone
+differ. tests/workers/test_supported_parameters.py holds this against what the runtimes say of themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from layers.model import APPLIES
+from layers.tensor_parallel import SHARED
+from layers.training import BUILD_OPTIONS
+
+RUNTIMES = ("onnxruntime", "tensorrt", "tensorrt_rtx")
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a runtime supports only from a version, or on devices from a compute capability, on."""
+
+    version: tuple[int, int] = (0, 0)
+    capability: tuple[int, int] = (0, 0)
+
+    def met(self, version: tuple[int, int], capability: tuple[int, int] | None) -> bool:
+        """Whether a version on a device has it; None: whatever can be built for."""
+        return version >= self.version and (capability is None or capability >= self.capability)
+
+    def __str__(self) -> str:
+        parts = [("version", self.version), ("compute capability", self.capability)]
+        said = [f"{what} {number[0]}.{number[1]}" for what, number in parts if number > (0, 0)]
+        return f"needs {' and '.join(said)}" if said else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Of one parameter by one runtime. `note`: under which condition, or why not. `values`: the same of single ones."""
+
+    supported: bool = True
+    note: str = ""
+    values: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __str__(self) -> str:
+        """In words; "yes" where there is no more to say."""
+        said = [f"no: {self.note}"] if not self.supported else [self.note] if self.note else []
+        said += [f"{value} {why}" for value, why in self.values.items()]
+        return "; ".join(said) or "yes"
+
+
+FORMATS: dict[str, dict[str, Needs | str]] = {
+    "onnxruntime": {
+        "float32": Needs(),
+        "tf32": "no: a format of NVIDIA's tensor cores",
+        "float16": "no: a CPU gains nothing from it",
+        "bfloat16": "no: it has no bfloat16 attention on a CPU",
+    },
+    "tensorrt": {
+        "float32": Needs(),
+        "tf32": Needs(capability=(8, 0)),
+        "float16": Needs(capability=(5, 3)),
+        "bfloat16": Needs(version=(9, 0), capability=(8, 0)),
+    },
+    "tensorrt_rtx": {
+        "float32": Needs(capability=(7, 5)),
+        "tf32": Needs(capability=(8, 0)),
+        "float16": Needs(capability=(7, 5)),
+        "bfloat16": Needs(capability=(8, 0)),
+    },
+}
+"""A number format, or why there is none."""
+
+MIXED: dict[str, Needs | str] = {
+    "onnxruntime": "no: it runs float32 alone",
+    "tensorrt": Needs(version=(10, 0)),
+    "tensorrt_rtx": Needs(),
+}
+"""Number formats of single kinds of layers beside the model's."""
+
+WITH_BUILD_OPTIONS = ("tensorrt", "tensorrt_rtx")
+
+UNSHARED = "no runtime of this release runs an engine that devices share"
+
+
+def support(path: str) -> dict[str, Support]:
+    """What each runtime supports of a parameter, by its full name."""
+    if path == "tp_size":
+        return dict.fromkeys(RUNTIMES, Support(note=f"1 alone: {UNSHARED}"))
+    if APPLIES.get(path) == SHARED:
+        return dict.fromkeys(RUNTIMES, Support(supported=False, note=UNSHARED))
+    section, _, name = path.rpartition(".")
+    if name == "dtype":
+        return {runtime: _of_formats(runtime, mixes=bool(section)) for runtime in RUNTIMES}
+    if section == "inference" and name in BUILD_OPTIONS:
+        lacking = Support(supported=False, note="its builder has no such option")
+        return {runtime: Support() if runtime in WITH_BUILD_OPTIONS else lacking for runtime in RUNTIMES}
+    return dict.fromkeys(RUNTIMES, Support())
+
+
+def _of_formats(runtime: str, *, mixes: bool) -> Support:
+    values = {name: str(needs) for name, needs in FORMATS[runtime].items() if str(needs)}
+    mixed = str(MIXED[runtime]) if mixes else ""
+    return Support(note=f"another than dtype {mixed}" if mixed else "", values=values)
+
+
+def in_words(path: str) -> str:
+    """Support by every runtime in one text: "all", or what each says."""
+    found = {runtime: str(each) for runtime, each in support(path).items()}
+    if set(found.values()) == {"yes"}:
+        return "all"
+    if len(set(found.values())) == 1:
+        return f"all: {next(iter(found.values()))}" if support(path)[RUNTIMES[0]].supported else f"none: {UNSHARED}"
+    return ". ".join(f"{runtime}: {says}" for runtime, says in found.items())
