@@ -15,6 +15,8 @@ from service.pareto import Ranking
 
 WIDTH, HEIGHT = 760, 400
 LEFT, RIGHT, TOP, BOTTOM = 84, 20, 16, 52
+SLOW_RATIO = 4.0
+"""A latency histogram ends at so many medians: on a busy machine its tail would hide the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +180,21 @@ class Histogram:
     frame: Frame
     bars: list[Bar]
     lines: list[tuple[str, float]]
+    beyond: int
+    """Samples that are slower than what is shown."""
+    slowest_shown_ms: float
 
 
 def histogram(samples_ms: Sequence[float], percentiles: Mapping[str, float]) -> Histogram | None:
-    """The histogram of latency samples. The slowest 0.5 % may lie outside: the picture is of the rest."""
+    """The histogram of latency samples. The slowest 0.5 % may lie outside: the picture is of the rest.
+
+    Where the slowest are many times slower than the median, all beyond SLOW_RATIO medians lie outside and are counted.
+    """
     samples = np.asarray([sample for sample in samples_ms if _is_finite(sample)], dtype=float)
     if len(samples) < 2:
         return None
-    shown = samples[samples <= np.quantile(samples, 0.995)]
+    slowest = min(float(np.quantile(samples, 0.995)), SLOW_RATIO * float(np.median(samples)))
+    shown = samples[samples <= slowest]
     # Samples that are all but equal still need a range to be drawn in.
     least, most = float(shown.min()), float(shown.max())
     room = max(5e-4 * most - (most - least) / 2, 1e-9 - (most - least) / 2, 0.0)
@@ -205,7 +214,7 @@ def histogram(samples_ms: Sequence[float], percentiles: Mapping[str, float]) -> 
         if count
     ]
     lines = [(name, x.at(value)) for name, value in percentiles.items() if x.low <= value <= x.high]
-    return Histogram(frame, bars, lines)
+    return Histogram(frame, bars, lines, len(samples) - len(shown), slowest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -348,7 +348,7 @@ class LedSweep:
             metrics=source.metrics,
             violations=reused.violations,
             feasible=reused.feasible,
-            reason=source.reason,
+            reason=reused.reason,
         )
         ask, point_hash = self._history.outstanding.pop(trial_id)
         told = self._told_of(source.state, source.metrics, reused.violations)

@@ -51,6 +51,13 @@ class Reused:
     violations: dict[str, float]
     feasible: bool
 
+    @property
+    def reason(self) -> str | None:
+        """Why it ended as it did: of an infeasible one, the constraints that it breaks here."""
+        if self.source.state != "infeasible":
+            return self.source.reason
+        return "; ".join(f"{text} is broken by {by:.4g}" for text, by in self.violations.items() if by > 0)
+
 
 def find(session: Session, project: str, keys: Collection[str], *, other_than: str) -> list[Source]:
     """The ended trials with one of `keys` in the project's other sweeps, the oldest first."""

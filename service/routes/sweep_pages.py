@@ -25,12 +25,12 @@ _PARTS = {"sweep-live": "_sweep_live.html", "sweep-results": "_sweep_results.htm
 def show_editor(
     services: GivenServices,
     caller: GivenCaller,
-    source: Annotated[str, Query(alias="from", max_length=200)] = "",
+    source: Annotated[str, Query(alias="from", max_length=200)] = editor.USUAL,
 ) -> Response:
     offered, text = services.database.read(
         lambda session: (
             editor.beginnings(session, caller.lists),
-            editor.beginning(session, source or None, caller.bound_to),
+            editor.beginning(session, source, caller.bound_to),
         )
     )
     return render("new.html", **offered, text=text, source=source)

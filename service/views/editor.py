@@ -15,6 +15,8 @@ from service.db import Database
 from service.errors import NotFound, ServiceError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+USUAL = "example:quickstart"
+"""What the editor holds where nothing else is asked for."""
 YAML = "application/yaml"
 
 
@@ -28,12 +30,12 @@ def beginnings(session: Session, project: str | None) -> dict[str, Any]:
     }
 
 
-def beginning(session: Session, source: str | None, project: str | None) -> str:
+def beginning(session: Session, source: str, project: str | None) -> str:
     """The text to begin with: `example:NAME`, `preset:NAME` or `sweep:ID`. Raises NotFound.
 
     A sweep of another project (None: there is none) is as if it were not.
     """
-    kind, _, name = (source or "example:quickstart").partition(":")
+    kind, _, name = source.partition(":")
     if kind == "example":
         for path in _examples():
             if path.stem == name:

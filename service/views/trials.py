@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from layers.metrics import METRICS
 from layers.names import DECLARED
-from service import charts, leaderboards, schemas, trials
+from service import artifacts, charts, leaderboards, schemas, trials
 from service.db import now
 from service.leaderboards import ENDED_SWEEPS
 from service.models import Sweep, Worker
@@ -52,6 +52,7 @@ def trial(session: Session, trial_id: str) -> dict[str, Any]:
             }
         ),
         "parameters": _parameters(sweep_row, detail),
+        "artifacts": artifacts.of_trial(session, trial_id),
         "facts": _facts(detail.measurements),
         "is_live": row.state in ("queued", "running") and sweep_row.state not in ENDED_SWEEPS,
     }

@@ -127,3 +127,20 @@ def test_an_unchanged_sweep_is_not_sent_again(client, many):
     first = client.get(f"/v1/sweeps/{many}/importance")
     again = client.get(f"/v1/sweeps/{many}/importance", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_a_tradeoff_has_the_edge_of_two_metrics_and_where_the_constraints_lie(client, services):
+    points = [(1.0, 0.5, {}), (2.0, 0.7, {}), (3.0, 0.6, {}), (4.0, 0.9, {})]
+    document = {"constraints": ["latency_ms_p50 <= 5", "2 * accuracy >= 1", "latency_ms_p50 * accuracy <= 9"]}
+    sweep = fill(services, points, document=document)
+    found = get(client, sweep, "tradeoff", x="latency_ms_p50", y="accuracy")
+    assert found["sample"]["values"] == {"latency_ms_p50": [1, 2, 3, 4], "accuracy": [0.5, 0.7, 0.6, 0.9]}
+    assert [point["latency_ms_p50"] for point in found["edge"]] == [1, 2, 4]
+    assert [(limit["metric"], limit["value"]) for limit in found["limits"]] == [
+        ("latency_ms_p50", pytest.approx(5)),
+        ("accuracy", pytest.approx(0.5)),
+    ]
+    by_number = get(client, sweep, "tradeoff", x="number", y="accuracy")
+    assert by_number["sample"]["number"] == [0, 1, 2, 3]
+    assert by_number["edge"] == []
+    assert "is not a metric" in get(client, sweep, "tradeoff", status=422, x="beauty", y="accuracy")["detail"]
