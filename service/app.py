@@ -30,6 +30,7 @@ from service.routes import (
     leaderboards,
     leases,
     login,
+    metrics,
     pages,
     recommendations,
     reports,
@@ -120,6 +121,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         events,
         administration,
         webhooks,
+        metrics,
         login,
         sweep_pages,
         # Last: its last route takes every path that no other has.

@@ -127,6 +127,11 @@ class Database:
         """
         return self._group_commit().submit(fn)
 
+    @property
+    def waiting(self) -> int:
+        """How many writes wait for the thread that writes for others."""
+        return 0 if self._writer is None else self._writer.waiting
+
     def schema_is_current(self) -> bool:
         """True when the database has the newest schema that this program knows."""
         with self.engine.connect() as connection:

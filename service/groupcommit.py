@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.metrics import COMMIT_SECONDS, COMMITTED_WRITES
+
 T = TypeVar("T")
 
 BATCH_JOBS = 256
@@ -71,6 +73,11 @@ class GroupCommitWriter:
             self._jobs.put(job)
         return job.future
 
+    @property
+    def waiting(self) -> int:
+        """How many functions wait for their transaction."""
+        return self._jobs.qsize()
+
     def close(self) -> None:
         """Finish what is waiting, then end the thread."""
         with self._lock:
@@ -85,7 +92,9 @@ class GroupCommitWriter:
                 continue
             batch = [first]
             try:
-                self._retried(lambda batch=batch: self._commit(batch))
+                with COMMIT_SECONDS.time():
+                    self._retried(lambda batch=batch: self._commit(batch))
+                COMMITTED_WRITES.inc(len(batch))
             except Exception as error:  # noqa: BLE001 - handed to the callers, who raise it
                 for job in batch:
                     job.error = error

@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layersweep import logs
-from service import access
+from service import access, metrics
 from service.access import Access, Caller
 from service.errors import Forbidden, NotFound, PayloadTooLarge, ServiceError, Unauthorized, Unavailable, Unprocessable
 from service.limits import Limits
@@ -85,7 +85,7 @@ class Guard:
                 await completed(message)
 
         try:
-            with logs.about(request_id=request_id), ExitStack() as counted:
+            with metrics.HTTP_RUNNING.track_inprogress(), logs.about(request_id=request_id), ExitStack() as counted:
                 try:
                     scope["state"]["caller"] = caller = await self._admit(scope, headers)
                     counted.enter_context(self._limits.request(caller.token_id or caller.name))
@@ -94,7 +94,9 @@ class Guard:
                 else:
                     await self._app(scope, self._limits.body(receive), watched)
         finally:
-            _log_request(scope, status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            _log_request(scope, status, seconds)
+            metrics.count_request(scope, status, seconds)
 
     async def _admit(self, scope: Scope, headers: Headers) -> Caller:
         """Who calls, or a ServiceError with why the request goes no further."""

@@ -30,6 +30,7 @@ from layers.metrics import Goal
 from layers.space import OpenParameter, Space
 from service.leader import Leader
 from service.led_sweep import OWN_ATTRIBUTES
+from service.metrics import ASK_SECONDS, TELL_SECONDS
 from service.sampling import population_size
 from service.schedules import Loaded
 from service.studies import Attributes, PastAsk, Suggestion, Told
@@ -148,6 +149,7 @@ class OptunaStudy:
         for ask in past:
             self._restore(ask)
 
+    @ASK_SECONDS.time()
     def ask(self, chosen: Mapping[str, Scalar] | None = None) -> Suggestion:
         number = self.asked
         self._study.sampler = self._sampler_for(number)
@@ -173,6 +175,7 @@ class OptunaStudy:
             system_attrs=dict(self._storage.get_trial_system_attrs(trial._trial_id)),
         )
 
+    @TELL_SECONDS.time()
     def tell(self, ask: int, told: Told) -> None:
         state, values = self._as_optuna(told)
         if told.state != "failed":

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 from anyio import to_thread
 
-from service import addresses, server_key, webhooks
+from service import addresses, metrics, server_key, webhooks
 from service.addresses import Address, AddressError
 from service.db import Database
 from service.notifications import WEBHOOKS, Notifications
@@ -107,6 +107,7 @@ class WebhookSender:
         except Exception:  # noqa: BLE001 - logged: it is sent again when its time is over
             _log.exception("how delivery %s went could not be written", taken.id)
             return
+        metrics.WEBHOOK_TRIES.labels({"pending": "retried"}.get(state or "", state or "lost")).inc()
         if error is None:
             _log.info("delivery %s of webhook %s: delivered, try %d", taken.id, taken.webhook_id, taken.tries)
         else:

@@ -1,0 +1,26 @@
+"""What Prometheus scrapes."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from service import metrics
+from service.access import GivenCaller
+from service.errors import Forbidden
+from service.gauges import Gauges
+from service.services import GivenServices
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def get_metrics(services: GivenServices, caller: GivenCaller) -> Response:
+    """The figures of this process and of the database in Prometheus' text format. Takes a token of all projects."""
+    if caller.bound_to is not None:
+        raise Forbidden(f"the metrics are of all projects, and this token is of {caller.bound_to!r} alone")
+    of_database = CollectorRegistry(auto_describe=False)
+    of_database.register(Gauges(services.database, services.settings.worker_alive_seconds))
+    content = generate_latest(of_database) + generate_latest(metrics.REGISTRY)
+    return Response(content, media_type=CONTENT_TYPE_LATEST)
