@@ -94,12 +94,10 @@ def keep(session: Session, project: str, key: str, hash_of_request: str, answer:
         raise _in_flight()
 
 
-def forget_old(session: Session) -> None:
-    """Delete the keys that are no longer kept."""
-    session.execute(
-        sa.delete(IdempotencyKey).where(IdempotencyKey.created_at < now_sql() - KEPT_SECONDS),
-        execution_options={"synchronize_session": False},
-    )
+def forget_old(session: Session) -> int:
+    """Delete the keys that are no longer kept; return how many."""
+    old = sa.delete(IdempotencyKey).where(IdempotencyKey.created_at < now_sql() - KEPT_SECONDS)
+    return session.connection().execute(old).rowcount
 
 
 def _in_flight() -> InFlight:

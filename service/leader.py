@@ -10,10 +10,10 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from service import artifacts, idempotency, leadership, queue, reuse, schedules, sweeps, targets
+from service import artifacts, idempotency, leadership, queue, retention, reuse, schedules, sweeps, targets
 from service.confirmation import confirmations
 from service.db import Database
 from service.ids import new_id
@@ -26,7 +26,10 @@ from service.settings import Settings
 from service.studies import Study
 
 TIDY_SECONDS = 600.0
-"""How often what is no longer kept is deleted."""
+"""How often artifacts that are no longer wanted and old keys of requests are deleted."""
+
+PRUNE_SECONDS = 86_400.0
+"""How often what is too old is looked for; the first time when the process begins."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ class Leader(ABC):
         self._renewed_at = -math.inf
         self._ticked_at = -math.inf
         self._tidied_at = -math.inf
+        self._pruned_at = -math.inf
+        self._pruning: Iterator[object] = iter(())
 
     def start(self) -> None:
         """Begin to schedule in a thread."""
@@ -123,6 +128,11 @@ class Leader(ABC):
             self._tidied_at = clock
             self._database.write(idempotency.forget_old)
             artifacts.tidy(self._database, self._settings)
+        if clock - self._pruned_at >= PRUNE_SECONDS:
+            self._pruned_at = clock
+            self._pruning = retention.steps(self._database, self._settings)
+        # A step a round: sweeps do not wait until all that is old is gone.
+        next(self._pruning, None)
 
     def _renew(self) -> None:
         with self._lock:

@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     )
     artifact_days: float = Field(default=0, ge=0, description="days after which they are deleted; 0: never by age")
 
+    log_days: float = Field(default=0, ge=0, description="days after which attempts' logs are deleted; 0: never")
+    sample_days: float = Field(default=0, ge=0, description="days after which raw latency samples are; 0: never")
+    event_days: float = Field(default=0, ge=0, description="days after a sweep's end when its trials' events are")
+    delivery_days: float = Field(default=30, ge=0, description="days after which webhooks' deliveries are; 0: never")
+    audit_days: float = Field(default=0, ge=0, description="days after which audit records are; 0: never")
+
     body_idle_seconds: float = Field(default=20, gt=0, description="longest wait for the next piece of a body")
     requests_per_second: float = Field(default=500, gt=0, description="of one token, or of all while there is none")
     concurrent_requests: int = Field(default=2500, gt=0, description="of one token, or of all while there is none")

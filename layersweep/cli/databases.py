@@ -10,6 +10,7 @@ import typer
 from layersweep.cli.common import err, part_of_product
 from layersweep.cli.processes import DataDir, open_database, read_settings, told_as_sentence
 from layersweep.display.units import size
+from layersweep.errors import LayersweepError
 
 app = typer.Typer(help="Look after the service's database.", no_args_is_help=True)
 
@@ -46,3 +47,23 @@ def restore(
     with told_as_sentence(backups.BackupError):
         restored = backups.restore(archive, settings)
     err.print(f"{restored.files} files are in {settings.data_dir} now; start the service with `layersweep serve`.")
+
+
+@app.command("prune")
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much would go, and delete nothing.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete what the settings say is too old (LAYERSWEEP_LOG_DAYS, ...). The service does it once a day by itself."""
+    retention = part_of_product("service.retention", "service")
+    settings = read_settings(data_dir=data_dir)
+    with open_database(data_dir) as found:
+        if not found.schema_is_current():
+            raise LayersweepError(
+                "the database's schema is not the one this version needs: run `layersweep db upgrade`"
+            )
+        counts = (retention.look if dry_run else retention.prune)(found, settings)
+    for name, count in counts.items():
+        print(f"{count:>9,}  {name}")
+    if not any(counts.values()):
+        err.print("Nothing is too old.")
