@@ -41,8 +41,8 @@ def about(**ids: Any) -> Generator[None]:
 
 
 def configure(level: int, form: Form) -> None:
-    """Send what is logged to the standard error, in this form. Replaces what was configured before."""
-    logging.basicConfig(level=level, handlers=[handler(form)], force=True)
+    """Send what is logged to the standard error, in this form; where logging is configured already, that stays."""
+    logging.basicConfig(level=level, handlers=[handler(form)])
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
