@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from service import description, idempotency, problems
+from service import description, idempotency, problems, tracing
 from service.access import Access, within_project
 from service.builtins import register_builtins
 from service.db import Database
@@ -63,6 +63,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     """Return the application. Its services are in `app.state.services`; the database is prepared when it starts."""
     settings = settings or Settings()
     notifications = Notifications()
+    tracer_provider = tracing.start(settings)
     database = Database(settings.database_url, notifications=notifications, pool_size=settings.pool_size)
     scheduler = Scheduler(database, notifications, settings)
     sender = WebhookSender(database, notifications, settings)
@@ -84,6 +85,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
                 await sending
                 await to_thread.run_sync(scheduler.stop)
             await to_thread.run_sync(database.close)
+            await to_thread.run_sync(tracing.stop, tracer_provider)
 
     app = Application(
         title="Layersweep",
@@ -93,6 +95,15 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
+        # Its metrics and logs would be a second set beside ours, and hold what callers sent.
+        telemetry={
+            "auto_configure": False,
+            "tracing": tracer_provider is not None,
+            "tracer_provider": tracer_provider,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+        },
         responses=problems.documented(401, 403, 404, 422, 429, 503),
     )
     app.state.services = services

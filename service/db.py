@@ -24,6 +24,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from service import tracing
 from service.groupcommit import GroupCommitWriter
 from service.notifications import Notifications
 
@@ -108,7 +109,7 @@ class Database:
 
     def read(self, fn: Callable[[Session], T]) -> T:
         """Run `fn` on one snapshot of the database; writing is an error."""
-        with Session(self._readers, expire_on_commit=False) as session:
+        with tracing.span("database.read"), Session(self._readers, expire_on_commit=False) as session:
             return fn(session)
 
     def write(self, fn: Callable[[Session], T]) -> T:
@@ -116,9 +117,10 @@ class Database:
 
         Deadlocks, serialization failures and locked databases are tried again, `WRITE_ATTEMPTS` times in all.
         """
-        if self.dialect == "sqlite":
-            return self._group_commit().run(fn)
-        return retried(lambda: self._write_alone(fn))
+        with tracing.span("database.write"):
+            if self.dialect == "sqlite":
+                return self._group_commit().run(fn)
+            return retried(lambda: self._write_alone(fn))
 
     def submit(self, fn: Callable[[Session], T]) -> Future[T]:
         """The same for a small write that may share its transaction with others that wait; return at once.

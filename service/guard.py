@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layersweep import logs
-from service import access, metrics
+from service import access, metrics, tracing
 from service.access import Access, Caller
 from service.errors import Forbidden, NotFound, PayloadTooLarge, ServiceError, Unauthorized, Unavailable, Unprocessable
 from service.limits import Limits
@@ -67,6 +67,7 @@ class Guard:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
+        tracing.annotate("layersweep.request_id", request_id)
 
         async def completed(message: Message) -> None:
             nonlocal status

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from service import artifacts, idempotency, leadership, queue, retention, reuse, schedules, sweeps, targets
+from service import artifacts, idempotency, leadership, queue, retention, reuse, schedules, sweeps, targets, tracing
 from service.confirmation import confirmations
 from service.db import Database
 from service.ids import new_id
@@ -176,8 +176,9 @@ class Leader(ABC):
     def _advance(self, sweep_id: str) -> tuple[bool, bool]:
         """One transaction's work for a sweep. Returns whether something was written, and whether to look again."""
         try:
-            led = self._lead(sweep_id)
-            return (False, False) if led is None else self._work(sweep_id, led)
+            with tracing.span("sweep.advance", **{"layersweep.sweep": sweep_id}):
+                led = self._lead(sweep_id)
+                return (False, False) if led is None else self._work(sweep_id, led)
         except Fenced:
             self._forget(sweep_id)
             return False, False

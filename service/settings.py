@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     )
     log_format: Form = Field(default="text", description="`text` for people, or `json`: one object a line")
 
+    traces: bool = Field(
+        default=False, description="OpenTelemetry traces, sent where OTEL_EXPORTER_OTLP_ENDPOINT says; extra `otel`"
+    )
+
     lease_seconds: float = Field(default=30, gt=0, le=3600, description="how long a lease lasts without a heartbeat")
     heartbeat_seconds: float = Field(default=10, gt=0, description="how often workers are told to send one")
     max_attempts: int = Field(default=3, ge=1, le=100, description="charged attempts after which a trial fails")

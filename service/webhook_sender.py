@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 from anyio import to_thread
 
-from service import addresses, metrics, server_key, webhooks
+from service import addresses, metrics, server_key, tracing, webhooks
 from service.addresses import Address, AddressError
 from service.db import Database
 from service.notifications import WEBHOOKS, Notifications
@@ -97,7 +97,8 @@ class WebhookSender:
         self._notifications.publish(WEBHOOKS)
 
     async def _deliver(self, taken: Taken) -> None:
-        status, error = await self._try(taken)
+        with tracing.span("webhook.deliver", **{"layersweep.webhook": taken.webhook_id}):
+            status, error = await self._try(taken)
         most = self._settings.webhook_tries
         try:
             state = await to_thread.run_sync(

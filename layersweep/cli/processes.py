@@ -45,7 +45,7 @@ def serve(
     listener = listen(settings.host, settings.port)
     with listener:
         address = address_of(listener, settings.host)
-        with usable_url():
+        with usable_url(), told_as_sentence(part_of_product("service.tracing", "service").TracesError):
             app = application.create_app(settings)
         with answering_database():
             application.prepare(app.state.services.database, settings)
