@@ -154,7 +154,10 @@ class Space:
 
         Raises ParameterError where `judge` rejects the point for its values.
         """
-        completed = self.complete(values)
+        return self.configured(self.complete(values))
+
+    def configured(self, completed: Completed) -> dict[str, Any]:
+        """The same of what `settle` returned."""
         return {
             "task": self.task,
             "model": completed.model,
@@ -202,17 +205,28 @@ class Space:
     # --- whether it becomes a trial -------------------------------------------------------------------------------
 
     def judge(self, values: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None = None) -> Rejection | None:
-        """Why the point becomes no trial, or None: the user's rules, the declarations' bounds and rules, the static
-        constraints, and where they are given the target's `capabilities`, in this order. The first one counts."""
+        """Why the point becomes no trial, or None: as `settle` finds."""
+        found = self.settle(values, capabilities)
+        return found if isinstance(found, Rejection) else None
+
+    def settle(
+        self, values: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None = None
+    ) -> Completed | Rejection:
+        """The completed point, or why it becomes no trial: the user's rules, the declarations' bounds and rules, the
+        static constraints, and where they are given the target's `capabilities`, in this order. The first one counts.
+        """
         outcome = self.judge_rules(self.early_rules, {**self._defaults, **values})
+        if outcome is not None:
+            return outcome.rejection() if isinstance(outcome, PointError) else outcome
+        try:
+            completed = self.complete(values)
+        except ParameterError as error:
+            return Rejection(error.path, str(error), 1.0)
+        outcome = self.judge_completed(values, completed) or _judge_target(
+            completed.model, completed.inference, capabilities
+        )
         if outcome is None:
-            try:
-                completed = self.complete(values)
-            except ParameterError as error:
-                return Rejection(error.path, str(error), 1.0)
-            outcome = self.judge_completed(values, completed) or _judge_target(
-                completed.model, completed.inference, capabilities
-            )
+            return completed
         return outcome.rejection() if isinstance(outcome, PointError) else outcome
 
     def judge_rules(self, rules: tuple[Rule, ...], environment: Mapping[str, Scalar]) -> Rejection | PointError | None:

@@ -31,6 +31,9 @@ TIDY_SECONDS = 600.0
 PRUNE_SECONDS = 86_400.0
 """How often what is too old is looked for; the first time when the process begins."""
 
+GATHER_SECONDS = 0.015
+"""How long a busy sweep's endings are gathered before they are worked in together."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +58,8 @@ class Leader(ABC):
         """Sweep without a target -> the targets that were offered when it was last tried."""
         self._errors: dict[str, tuple[int, float]] = {}
         """Sweep -> how often in a row its step failed, and when to try again (monotonic clock)."""
+        self._gathering: dict[str, float] = {}
+        """Busy sweep -> when its next step is due (monotonic clock)."""
         self._renewed_at = -math.inf
         self._ticked_at = -math.inf
         self._tidied_at = -math.inf
@@ -101,13 +106,18 @@ class Leader(ABC):
                 _log.exception("the scheduler could not look around")
             if again or self._stopping.is_set():
                 continue
+            if self._gathering:
+                self._stopping.wait(GATHER_SECONDS)
+                continue
             self._notifications.wait_blocking(SCHEDULER, self._settings.scheduler_idle_seconds, since=since)
 
     def look_around(self) -> bool:
         """Work once for each sweep that is due; True where one has more to do."""
         self._tick()
         again = False
-        for lead in self._database.read(lambda session: schedules.candidates(session, self._leader_id)):
+        leads = self._database.read(lambda session: schedules.candidates(session, self._leader_id))
+        self._gathering = {lead.id: self._gathering[lead.id] for lead in leads if lead.id in self._gathering}
+        for lead in leads:
             if self._stopping.is_set():
                 break
             if self._is_due(lead):
@@ -146,10 +156,14 @@ class Leader(ABC):
 
     def _is_due(self, lead: Lead) -> bool:
         _, not_before = self._errors.get(lead.id, (0, -math.inf))
-        if time.monotonic() < not_before:
+        clock = time.monotonic()
+        if clock < not_before:
             return False
         led = self._led.get(lead.id)
-        return led is None or lead.overdue or lead.event_counter > led.read_sequence
+        if led is None or lead.overdue or lead.event_counter > led.read_sequence:
+            return clock >= self._gathering.get(lead.id, -math.inf)
+        self._gathering.pop(lead.id, None)
+        return False
 
     def _try_advance(self, sweep_id: str) -> bool:
         try:
@@ -203,6 +217,10 @@ class Leader(ABC):
         epoch, stored = self._epochs[sweep_id], led.stored_sequence
         newest = self._database.write(lambda session: schedules.store(session, sweep_id, epoch, stored, changes))
         led.stored_sequence = changes.scheduled_sequence
+        if led.is_busy:
+            self._gathering[sweep_id] = time.monotonic() + GATHER_SECONDS
+        else:
+            self._gathering.pop(sweep_id, None)
         if ended and not changes.unfinished and newest == changes.scheduled_sequence:
             # Nothing more will happen in it, unless it is extended: its study need not stay in memory.
             self._forget(sweep_id)
@@ -262,6 +280,7 @@ class Leader(ABC):
         self._led.pop(sweep_id, None)
         self._epochs.pop(sweep_id, None)
         self._unresolved.pop(sweep_id, None)
+        self._gathering.pop(sweep_id, None)
 
     def _build(self, loaded: Loaded) -> LedSweep:
         """The led sweep that its rows describe."""

@@ -1,6 +1,7 @@
 """A sweep in the memory of its leader: endings are worked in one after the other, and each is followed by new asks.
 
-What is asked depends only on the order of the endings, never on when they are looked at. Nothing is written here:
+What is asked depends only on the order of the endings, never on when they are looked at; a sampler that learns nothing
+from them is asked further ahead where they come quickly. Nothing is written here:
 `Changes` says what is to be.
 """
 
@@ -20,6 +21,7 @@ from service.ids import new_id
 from service.pareto import Ranking
 from service.proposals import Asked, Known, Point, Proposals, total_violation
 from service.reuse import Reused, Source, judge_source, reuse_key
+from service.sampling import LEARNS_NOTHING
 from service.studies import FAILED, Study, Told
 
 MAX_ASKS = 1_000
@@ -27,6 +29,12 @@ MAX_ASKS = 1_000
 
 MAX_SECONDS = 1.0
 """Endings that are left after this time are worked in later: other sweeps get their turn, leadership is renewed."""
+
+MAX_LOOKAHEAD = 64
+"""Trials ahead of need in a quick sweep whose sampler learns nothing from those that end meanwhile."""
+
+BUSY_ENDINGS = 4
+"""Endings in one step from which on such a sweep is quick."""
 
 OWN_ATTRIBUTES = "layersweep:"
 POSITION = f"{OWN_ATTRIBUTES}position"
@@ -152,6 +160,9 @@ class LedSweep:
             position=int(attributes.get(POSITION, 0)),
             exhausted=bool(attributes.get(EXHAUSTED, False)),
         )
+        self._lookahead = facts.lookahead
+        self.is_busy = False
+        """Its next step may wait a moment for company: enough trials are asked for to last that long."""
         self._stored_position = self._proposals.position
         self._stored_exhausted = self._proposals.exhausted
 
@@ -164,6 +175,7 @@ class LedSweep:
     ) -> Changes:
         """Work in what happened up to the event `sequence`. `going`: the sweep is active or paused, so ask for more."""
         changes = Changes(self.read_sequence)
+        self._look_ahead(happenings)
         if going:
             self._top_up(changes, find_sources)
         deadline = time.monotonic() + MAX_SECONDS
@@ -255,9 +267,15 @@ class LedSweep:
             if self.facts.document.search["reuse"]:
                 self._reuse(asked, changes, find_sources)
 
+    def _look_ahead(self, happenings: Sequence[Happening]) -> None:
+        """As far as trials end quickly, where that changes no suggestion: workers then wait for no step."""
+        if self.facts.sampler in LEARNS_NOTHING:
+            self._lookahead = max(self.facts.lookahead, min(2 * len(happenings), MAX_LOOKAHEAD))
+            self.is_busy = len(happenings) >= BUSY_ENDINGS
+
     def _missing(self) -> int:
         history = self._history
-        ahead = history.budget["parallel"] + self.facts.lookahead - len(history.outstanding)
+        ahead = history.budget["parallel"] + self._lookahead - len(history.outstanding)
         return min(ahead, history.budget["trials"] - history.trials)
 
     def _propose(self, changes: Changes) -> str | None:

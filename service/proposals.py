@@ -144,10 +144,10 @@ class Proposals:
             values = self._space.resolve(chosen)
         except PointError as error:
             return Rejection("derived", str(error), 1.0)
-        rejection = self._space.judge(values, self._capabilities)
-        if rejection is not None:
-            return rejection
-        configuration = self._space.configuration(values)
+        settled = self._space.settle(values, self._capabilities)
+        if isinstance(settled, Rejection):
+            return settled
+        configuration = self._space.configured(settled)
         return Point(dict(chosen), self._space.shown(values), configuration, canonical_hash(configuration))
 
     def _draw(self) -> dict[str, Scalar] | None:

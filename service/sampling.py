@@ -11,6 +11,9 @@ from service.errors import InvalidDocument, Problem
 SLOW_TPE_TRIALS = 2_000
 """From here on a TPE suggestion for several objectives takes about a quarter of a second and more, and grows."""
 
+LEARNS_NOTHING = frozenset({"random", "qmc", "grid"})
+"""Samplers that suggest the same whatever became of the trials before."""
+
 _TITLES = {
     "tpe": "the tree-structured Parzen estimator",
     "nsga2": "NSGA-II",

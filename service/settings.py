@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     audit_days: float = Field(default=0, ge=0, description="days after which audit records are; 0: never")
 
     body_idle_seconds: float = Field(default=20, gt=0, description="longest wait for the next piece of a body")
-    requests_per_second: float = Field(default=500, gt=0, description="of one token, or of all while there is none")
+    requests_per_second: float = Field(default=2000, gt=0, description="of one token, or of all while there is none")
     concurrent_requests: int = Field(default=2500, gt=0, description="of one token, or of all while there is none")
     wrong_tokens_per_minute: float = Field(default=30, ge=1, description="from one address")
     max_wait_seconds: float = Field(default=60, ge=0, description="longest `Prefer: wait` that is honoured")

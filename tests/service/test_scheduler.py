@@ -47,6 +47,30 @@ def test_it_asks_ahead_by_the_parallel_trials_and_the_lookahead(driver: Driver) 
     assert not driver.step(sweep), "there is nothing more to do"
 
 
+def test_a_quick_sweep_asks_further_ahead_for_the_same_points(driver: Driver) -> None:
+    driver.add_worker()
+    quick, slow = (driver.post(document(budget={"parallel": 5, "trials": 40})) for _ in range(2))
+    driver.run(slow, 20)
+    driver.cancel(slow)
+    driver.step(quick)
+    for lease in [lease for _ in range(5) if (lease := driver.claim()) is not None]:
+        driver.finish(lease)
+    driver.step(quick)
+    assert driver.sweep(quick).counts["queued"] == 5 + 2 * 5, "twice as many as ended since it looked last"
+    shared = min(len(driver.sequence(quick)), len(driver.sequence(slow)))
+    assert driver.sequence(quick)[:shared] == driver.sequence(slow)[:shared]
+
+
+def test_a_sampler_that_learns_is_never_asked_further_ahead(driver: Driver) -> None:
+    driver.add_worker()
+    sweep = driver.post(document(search={"sampler": "tpe"}, budget={"parallel": 5, "trials": 40}))
+    driver.step(sweep)
+    for lease in [lease for _ in range(5) if (lease := driver.claim()) is not None]:
+        driver.finish(lease)
+    driver.step(sweep)
+    assert driver.sweep(sweep).counts["queued"] == 5 + driver.settings.scheduler_lookahead
+
+
 def test_a_trial_has_what_a_worker_and_a_leaderboard_need(driver: Driver) -> None:
     driver.add_worker()
     sweep = driver.post(document())
