@@ -2,10 +2,13 @@
 
 Same database (SQLite in WAL with synchronous FULL, or PostgreSQL), same five parameters, same samplers, same run. The
 workers here return at once with a number computed from the parameters (`instant`), or sleep twice as long as an ask
-takes (`paced`): no model is built. The state of N trials told is reached by the service itself with the random sampler;
-for TPE the stored sweep's sampler is then changed while the service is stopped, which rebuilds its study from the rows.
+takes (`paced`): no model is built. `bare_route` is what a FastAPI route that does nothing answers on the same machine.
+The state of N trials told is reached by the service itself with the random sampler; for TPE the stored sweep's sampler
+is then changed while the service is stopped, which rebuilds its study from the rows.
 
     python -m benchmarks.scheduling [--told 100 1000] [--seconds 10] [--databases sqlite postgresql] [--out FILE.json]
+
+Rows that FILE.json has of other databases and numbers of trials told stay there: the whole takes long.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 
-from benchmarks import rdbstorage
+from benchmarks import bare_route, rdbstorage
 from benchmarks.processes import machine, running_service
 from layersweep import Client
 from service.db import Database
@@ -113,7 +116,10 @@ def work(url: str, seconds: float, pause_seconds: float, limit: int, barrier: An
 
 
 def drive(url: str, workers: int, seconds: float, pause_seconds: float = 0.0, limit: int = 10**9) -> dict[str, Any]:
-    """Run `workers` processes against the service; rates and the quantiles of what a worker waits for."""
+    """Run `workers` processes against the service; rates and the quantiles of what a worker waits for.
+
+    `added_ms_p50` is the median of what a trial waits in all, for its claim and for its finish.
+    """
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(workers), context.Queue()
     arguments = (url, seconds, pause_seconds, limit, barrier, results)
@@ -125,12 +131,14 @@ def drive(url: str, workers: int, seconds: float, pause_seconds: float = 0.0, li
         process.join()
     claims = sorted(wait for each, _, _ in collected for wait in each)
     finishes = [wait for _, each, _ in collected for wait in each]
+    added = [claim + finish for some, others, _ in collected for claim, finish in zip(some, others, strict=True)]
     return {
         "trials_per_s": round(len(claims) / max(taken for _, _, taken in collected), 1),
         "trials": len(claims),
         "claim_ms_p50": round(1000 * statistics.median(claims), 2),
         "claim_ms_p99": round(1000 * claims[min(len(claims) - 1, int(0.99 * len(claims)))], 2),
         "finish_ms_p50": round(1000 * statistics.median(finishes), 2),
+        "added_ms_p50": round(1000 * statistics.median(added), 2),
     }
 
 
@@ -229,8 +237,16 @@ def main() -> int:
         "benchmark": "scheduling",
         "command": "python -m benchmarks.scheduling " + " ".join(sys.argv[1:]),
         "machine": machine(),
+        "bare_route": {
+            f"{clients} clients, requests_per_s": round(bare_route.requests_per_second(clients, options.seconds), 1)
+            for clients in (1, 8)
+        },
         "rows": rows,
     }
+    if options.out and options.out.exists():
+        known = json.loads(options.out.read_text())
+        new = {(row["database"], row["told"]) for row in rows}
+        result["rows"] = [row for row in known["rows"] if (row["database"], row["told"]) not in new] + rows
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=2) + "\n")
