@@ -43,6 +43,7 @@ from service.routes import (
 from service.scheduler import Scheduler
 from service.services import Services
 from service.settings import Settings
+from service.watching import Watch
 from service.webhook_sender import WebhookSender
 
 
@@ -77,9 +78,12 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         if start_scheduler:
             scheduler.start()
             sending = asyncio.create_task(sender.run(), name="webhooks")
+        watching = asyncio.create_task(Watch(services).run(), name="watch")
         try:
             yield
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             if sending is not None:
                 sender.stop()
                 await sending

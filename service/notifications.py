@@ -2,8 +2,8 @@
 
 Topics are `queue` (a trial may be claimable), `sweep:<id>` (an event was appended), `scheduler` (it has work) and
 `webhooks` (there is a delivery to send).
-A notification carries nothing: whoever wakes looks at the database. Other processes are not told; waits are therefore
-short and repeated (`Settings.recheck_seconds`).
+A notification carries nothing: whoever wakes looks at the database. Other processes are not told: who waits for a sweep
+learns of their changes by `service.watching`, and a claim looks again by itself (`Settings.recheck_seconds`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ QUEUE = "queue"
 SCHEDULER = "scheduler"
 WEBHOOKS = "webhooks"
 
+SWEEP_PREFIX = "sweep:"
+
 _KEPT_TOPICS = 10_000
 
 
 def sweep_topic(sweep_id: str) -> str:
     """The topic of one sweep's events."""
-    return f"sweep:{sweep_id}"
+    return SWEEP_PREFIX + sweep_id
 
 
 class Notifications:
@@ -58,6 +60,11 @@ class Notifications:
             self._forget()
         for wake in wakers:
             wake()
+
+    def waited(self) -> set[str]:
+        """The topics that somebody waits for now."""
+        with self._lock:
+            return set(self._wakers)
 
     async def wait(self, topics: str | Iterable[str], timeout_seconds: float, *, since: int | None = None) -> bool:
         """Wait until one of `topics` is published after version `since` (left out: now). False: the time ran out."""

@@ -17,6 +17,7 @@ from service.errors import NotFound
 from service.models import Sweep
 from service.notifications import sweep_topic
 from service.services import Services
+from service.watching import WAIT_SECONDS
 
 T = TypeVar("T")
 
@@ -81,8 +82,7 @@ async def of_sweep(
         left = deadline - time.monotonic()
         if left <= 0 or await request.is_disconnected():
             return _marked(Response(status_code=304), version)
-        pause = min(left, services.settings.recheck_seconds)
-        await services.notifications.wait(sweep_topic(sweep_id), pause, since=since)
+        await services.notifications.wait(sweep_topic(sweep_id), min(left, WAIT_SECONDS), since=since)
     version, content = await services.read(lambda session: (version_of(session, sweep_id), load(session)))
     return _marked(render(content), version)
 

@@ -16,6 +16,7 @@ from service.models import Sweep
 from service.notifications import sweep_topic
 from service.problems import documented
 from service.services import GivenServices
+from service.watching import WAIT_SECONDS
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404))
 
@@ -54,7 +55,7 @@ async def watch_sweep(
             continue
         if ended:
             return
-        await services.notifications.wait(topic, services.settings.recheck_seconds, since=since)
+        await services.notifications.wait(topic, WAIT_SECONDS, since=since)
 
 
 def _news(session: Session, sweep_id: str, after: int) -> tuple[list[schemas.Event], bool]:
