@@ -11,7 +11,8 @@ from layers.base import Parameter, ParameterError, Scalar
 from layers.linear import LinearConfig
 from layers.rules import Condition, Violation
 
-KINDS = ("Embedding",)
+PROMPT_TUNING = "PromptTuningEmbedding"
+KINDS = ("Embedding", PROMPT_TUNING)
 SHARDING_DIM = "embedding.sharding_dim"
 
 PARAMETERS: dict[str, Parameter] = {
@@ -19,8 +20,11 @@ PARAMETERS: dict[str, Parameter] = {
         type="string",
         choices=KINDS,
         default="Embedding",
-        meaning="which embedding",
-        source="TensorRT-LLM layers",
+        meaning=(
+            "which embedding; PromptTuningEmbedding reads ids from vocab_size on from a learned table of prompts, and "
+            "puts one prompt before the tokens of a model (an encoder_decoder's: of its source)"
+        ),
+        source="TensorRT-LLM layers; prompts: Lester et al. 2021, arXiv 2104.08691",
         search={"values": list(KINDS)},
     ),
     "num_embeddings": Parameter(
@@ -56,6 +60,33 @@ PARAMETERS: dict[str, Parameter] = {
         source="Lan et al. 2019, arXiv 1909.11942; Zhang et al. 2022, arXiv 2205.01068",
         search={"values": [64, 128, 256]},
     ),
+    "prompt_length": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=65_536,
+        default=20,
+        meaning="vectors of one prompt (TensorRT-LLM's task_vocab_size)",
+        source="Lester et al. 2021, arXiv 2104.08691: 20 to 100",
+        search={"values": [5, 20, 100]},
+    ),
+    "num_tasks": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=65_536,
+        default=1,
+        meaning="prompts in the table, one a task; a dataset is one task, so that a probe alone has more",
+        source="TensorRT-LLM layers",
+        search={"values": [1, 8, 64]},
+    ),
+    "vocab_size": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=2_000_000,
+        default=None,
+        meaning="ids from here on are those of the prompt; left out: num_embeddings",
+        source="TensorRT-LLM layers",
+        search={"values": [512, 8192, 32_768]},
+    ),
     "dtype": number_format.of_layer("the table"),
     "tp_size": tensor_parallel.of_layer("its table"),
     "sharding_dim": Parameter(
@@ -71,15 +102,14 @@ PARAMETERS: dict[str, Parameter] = {
 
 APPLIES: dict[str, Condition] = {
     "source_num_embeddings": Condition("share_source_embedding", (False,)),
+    "prompt_length": Condition("embedding.kind", (PROMPT_TUNING,)),
+    "num_tasks": Condition("embedding.kind", (PROMPT_TUNING,)),
+    "vocab_size": Condition("embedding.kind", (PROMPT_TUNING,)),
     "tp_size": tensor_parallel.SHARED,
     "sharding_dim": tensor_parallel.SHARED,
 }
 
-LATER: dict[str, str] = {
-    "vocab_size": "PromptTuningEmbedding",
-    "prompt_length": "PromptTuningEmbedding",
-    "num_tasks": "PromptTuningEmbedding",
-}
+LATER: dict[str, str] = {}
 """Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
 
 
@@ -92,6 +122,11 @@ class EmbeddingConfig:
     hidden_size: int
     dtype: str | None = None
     """Of the table; None: the model's."""
+    prompt_length: int = 0
+    """Rows of one task's prompt; 0 without prompts."""
+    num_tasks: int = 1
+    vocab_size: int = 0
+    """With prompts: the first of their ids."""
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> EmbeddingConfig:
@@ -100,11 +135,19 @@ class EmbeddingConfig:
             embedding_dim=model["embedding.embedding_dim"],
             hidden_size=model["hidden_size"],
             dtype=model.get("embedding.dtype"),
+            prompt_length=model.get("embedding.prompt_length", 0),
+            num_tasks=model.get("embedding.num_tasks", 1),
+            vocab_size=model.get("embedding.vocab_size", model["embedding.num_embeddings"]),
         )
 
     def of_source(self, model: Mapping[str, Any]) -> EmbeddingConfig:
         """The same for the source's tokens of an encoder_decoder."""
-        return replace(self, num_embeddings=model["embedding.source_num_embeddings"])
+        rows = model["embedding.source_num_embeddings"]
+        return replace(self, num_embeddings=rows, vocab_size=rows)
+
+    def without_prompt(self) -> EmbeddingConfig:
+        """The same without prompts."""
+        return replace(self, prompt_length=0)
 
     @property
     def projection(self) -> LinearConfig | None:
@@ -115,7 +158,8 @@ class EmbeddingConfig:
 
     def parameter_count(self) -> int:
         projected = self.projection.parameter_count() if self.projection else 0
-        return self.num_embeddings * self.embedding_dim + projected
+        rows = self.num_embeddings + self.num_tasks * self.prompt_length
+        return rows * self.embedding_dim + projected
 
     def flops(self, rows: int) -> int:
         """A look-up computes nothing; the projection does."""
@@ -133,6 +177,8 @@ def follow_facts(model: dict[str, Any], facts: Mapping[str, Any]) -> None:
     """Fill in what follows from the dataset's vocabularies. Raises ParameterError for what they forbid."""
     size, source_size = facts.get("vocabulary_size"), facts.get("source_vocabulary_size")
     _follow_vocabulary(model, "embedding.num_embeddings", size)
+    if model["kind"] == "embedding" and APPLIES["vocab_size"].holds(model):
+        model.setdefault("embedding.vocab_size", model["embedding.num_embeddings"])
     if APPLIES["source_num_embeddings"].holds(model):
         _follow_vocabulary(model, "embedding.source_num_embeddings", source_size)
     elif model.get("share_source_embedding") and source_size != size:
@@ -153,6 +199,11 @@ def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
     columns = {"embedding.embedding_dim": model["embedding.embedding_dim"]} if model.get(SHARDING_DIM) == 1 else {}
     yield from tensor_parallel.broken_rules(model, "embedding", columns)
     yield from number_format.broken_rules(model, "embedding")
+    if model.get("embedding.vocab_size", 0) > model["embedding.num_embeddings"]:
+        vocabulary, rows = model["embedding.vocab_size"], model["embedding.num_embeddings"]
+        message = f"ids up to embedding.vocab_size {vocabulary} are read from a table of {rows} rows"
+        paths = ("embedding.vocab_size", "embedding.num_embeddings")
+        yield Violation("embedding.vocab_size <= num_embeddings", message, paths)
     if model["embedding.embedding_dim"] > model["hidden_size"]:
         width, hidden_size = model["embedding.embedding_dim"], model["hidden_size"]
         message = f"embedding.embedding_dim {width} is wider than hidden_size {hidden_size}"

@@ -39,8 +39,20 @@ def check_lengths(section: str, values: Mapping[str, Any], task: str, facts: Map
             raise ParameterError(f"{section}.{name}", message, f"at least {length}, or leave it out")
 
 
-def check_model(task: str, model: Mapping[str, Any], inference: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Raise ParameterError where a completed model needs what neither the data nor the shape has."""
+def check_model(
+    task: str,
+    model: Mapping[str, Any],
+    inference: Mapping[str, Any],
+    training: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> None:
+    """Raise ParameterError where a completed model lacks what is trained, or needs what data and shape have not."""
+    if training.get("trainable") == "prompt" and "embedding.prompt_length" not in model:
+        raise ParameterError(
+            "training.trainable",
+            f"a model with embedding.kind {model['embedding.kind']} has no prompt to train",
+            "choose all, or PromptTuningEmbedding",
+        )
     needs_mask = "custom_mask" in mask_types(model)
     if task == "classification" and facts and needs_mask and not facts.get("attention_mask"):
         raise ParameterError(

@@ -32,6 +32,8 @@ _BLOCK = ("attention", "mlp", "norm")
 _STACK = ("kind", "dtype", "tp_size", "hidden_size", "num_layers", "norm_position", "has_embedding_layernorm")
 _HEAD = ("tie_embeddings", "rescale_before_lm_head")
 _OF_TWO_SEQUENCES = ("attention.cross_attention", "embedding.source_num_embeddings")
+_OF_PROMPTS = ("embedding.num_tasks", "embedding.vocab_size")
+"""Of an embedding by itself: in a model there is one task, that of its data, and no id beyond the vocabulary."""
 _CAUSAL: dict[str, Scalar] = {"attention.attention_mask_type": "causal"}
 
 KINDS: dict[str, Kind] = {
@@ -41,7 +43,7 @@ KINDS: dict[str, Kind] = {
         (*_BLOCK, "embedding"),
         (*_STACK, *_HEAD),
         _CAUSAL,
-        _OF_TWO_SEQUENCES,
+        (*_OF_TWO_SEQUENCES, *_OF_PROMPTS),
     ),
     "encoder": Kind(
         "classification",
@@ -49,7 +51,7 @@ KINDS: dict[str, Kind] = {
         (*_BLOCK, "embedding"),
         (*_STACK, "pooling", "classes"),
         {"attention.attention_mask_type": "padding"},
-        (*_OF_TWO_SEQUENCES, "attention.max_attention_window_size"),
+        (*_OF_TWO_SEQUENCES, *_OF_PROMPTS, "attention.max_attention_window_size"),
     ),
     "encoder_decoder": Kind(
         "seq2seq",
@@ -57,6 +59,7 @@ KINDS: dict[str, Kind] = {
         (*_BLOCK, "embedding"),
         (*_STACK, *_HEAD, "num_encoder_layers", "share_source_embedding"),
         {**_CAUSAL, "attention.cross_attention": True},
+        _OF_PROMPTS,
     ),
     "block": Kind(
         "probe",

@@ -313,15 +313,20 @@ def _declaration(path: str) -> Parameter:
 def _follow_facts(model: dict[str, Any], facts: Mapping[str, Any]) -> None:
     """What follows from the data and the shapes, and what they forbid."""
     kind = KINDS[model["kind"]]
-    lengths = [facts.get("sequence_length")]
+    sources: list[int | Iterable[int] | None] = []
+    prompt = int(model.get("embedding.prompt_length", 0))
+    own = [facts.get("sequence_length")]
     if kind.has("num_encoder_layers"):
         model.setdefault("num_encoder_layers", model["num_layers"])
     if "embedding" in kind.sections:
         embedding.follow_facts(model, facts)
     if model.get("attention.cross_attention") or kind.has("num_encoder_layers"):
-        lengths.append(facts.get("source_length"))
+        sources.append(facts.get("source_length"))
     if "attention" in kind.sections:
-        attention.follow_lengths(model, _longest(lengths))
+        # A prompt stands before the tokens, an encoder_decoder's before those of its source.
+        prompted, others = (sources, own) if kind.has("num_encoder_layers") else (own, sources)
+        longest = _longest(prompted)
+        attention.follow_lengths(model, _longest([None if longest is None else longest + prompt, *others]))
     if kind.has("classes"):
         _follow_classes(model, facts.get("classes"))
 

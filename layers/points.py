@@ -194,7 +194,7 @@ class Space:
         if self.task == "probe":
             lengths.setdefault("source_length", lengths["sequence_length"])
         model = models.complete(self.task, _below("model", values), {**self.facts, **lengths})
-        check_model(self.task, model, inference, self.facts)
+        check_model(self.task, model, inference, training, self.facts)
         return model
 
     def static_metrics(self, values: Mapping[str, Scalar]) -> dict[str, float]:

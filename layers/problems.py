@@ -78,7 +78,10 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     wanted = word[:200].rpartition(".")[2]
     near = difflib.get_close_matches(word[:200], words, n=2, cutoff=0.6)
     close = difflib.get_close_matches(wanted, list(last.values()), n=2, cutoff=0.6)
-    near += [known for known in words if last[known] in close and known not in near]
+    # `num_heads` has all of its words in `num_attention_heads`.
+    parts = set(wanted.split("_"))
+    longer = [known for known in words if len(parts) > 1 and parts < set(last[known].split("_"))]
+    near = list(dict.fromkeys([*near[:1], *longer, *near[1:], *(known for known in words if last[known] in close)]))
     if near:
         return f"did you mean {' or '.join(near[:3])}?"
     listed = ", ".join(words[:20])

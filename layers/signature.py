@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layers.base import ParameterError
+from layers.embedding import PROMPT_TUNING
 from layers.kinds import KINDS, kinds_of
 from layers.per_layer import mask_types
 
@@ -30,7 +31,7 @@ class Signature:
     Inputs, as far as a model has them: `tokens` int32 [B, T] (an encoder_decoder's: the decoder's), `source` int32
     [B, S], `source_mask` int32 [B, S] and `token_mask` int32 [B, T] (1 a token, 0 padding), `attention_mask` int32
     [B, T, T] (1 where a query, by row, may attend to a key), and of probes `hidden_states` float32 [B, T, D] and
-    `encoder_output` float32 [B, S, D].
+    `encoder_output` float32 [B, S, D]; `tasks` int32 [B], whose prompt each sequence reads.
     Outputs: `logits` [B, T, V], a classifier's [B, C]; of probes `output`. They are in the model's number format.
     """
 
@@ -62,7 +63,8 @@ def signature(
         sources = (TensorSpec("source", "int32", (batch, source)), TensorSpec("source_mask", "int32", (batch, source)))
         return Signature((*sources, tokens), outputs("logits", batch, length, model["embedding.num_embeddings"]))
     if kind == "embedding":
-        return Signature((tokens,), outputs("output", batch, length, model["hidden_size"]))
+        tasks = (TensorSpec("tasks", "int32", (batch,)),) if model["embedding.kind"] == PROMPT_TUNING else ()
+        return Signature((tokens, *tasks), outputs("output", batch, length, model["hidden_size"]))
     if kind == "linear":
         hidden = TensorSpec("hidden_states", "float32", (batch, length, model["linear.in_features"]))
         return Signature((hidden,), outputs("output", batch, length, model["linear.out_features"]))

@@ -34,6 +34,10 @@ class Shape(NamedTuple):
     def rows(self) -> int:
         return self.batch_size * self.sequence_length
 
+    def prompted(self, prompt_length: int) -> Shape:
+        """With a prompt before the tokens of each sequence."""
+        return self._replace(sequence_length=self.sequence_length + prompt_length)
+
     def of_source(self) -> Shape:
         """The encoder's shape."""
         return Shape(self.batch_size, self.source_length, self.source_length)
@@ -202,7 +206,8 @@ class DecoderConfig:
         return sum(part.parameter_count() for part in (self.embedding, self.stack, self.head))
 
     def flops(self, shape: Shape) -> int:
-        return self.embedding.flops(shape.rows) + self.stack.flops(shape) + self.head.flops(shape.rows)
+        read = shape.prompted(self.embedding.prompt_length)
+        return self.embedding.flops(read.rows) + self.stack.flops(read) + self.head.flops(shape.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +242,8 @@ class EncoderConfig:
     def flops(self, shape: Shape) -> int:
         pooled = self.pooler.flops(shape.batch_size) if self.pooler else 0
         classified = self.classifier.flops(shape.batch_size)
-        return self.embedding.flops(shape.rows) + self.stack.flops(shape) + pooled + classified
+        read = shape.prompted(self.embedding.prompt_length)
+        return self.embedding.flops(read.rows) + self.stack.flops(read) + pooled + classified
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +272,7 @@ class EncoderDecoderConfig:
         )
         return cls(
             source_embedding=None if model["share_source_embedding"] else embedding.of_source(model),
-            embedding=embedding,
+            embedding=embedding if model["share_source_embedding"] else embedding.without_prompt(),
             encoder=StackConfig.of(reading, encoder),
             decoder=StackConfig.of(writing, decoder),
             head=HeadConfig.of(model),
@@ -284,7 +290,8 @@ class EncoderDecoderConfig:
         return source + sum(part.parameter_count() for part in (self.embedding, self.encoder, self.decoder, self.head))
 
     def flops(self, shape: Shape) -> int:
-        source = shape.of_source()
+        source = shape.of_source().prompted((self.source_embedding or self.embedding).prompt_length)
+        shape = shape._replace(source_length=source.sequence_length)
         looked_up = (self.source_embedding or self.embedding).flops(source.rows) + self.embedding.flops(shape.rows)
         return looked_up + self.encoder.flops(source) + self.decoder.flops(shape) + self.head.flops(shape.rows)
 

@@ -155,6 +155,14 @@ TRAINING: dict[str, Parameter] = {
         source="Prechelt 1998, Early Stopping",
         search={"values": [0, 3, 5]},
     ),
+    "trainable": Parameter(
+        type="string",
+        choices=("all", "prompt"),
+        default="all",
+        meaning="what is trained: all weights, or the prompt of a PromptTuningEmbedding alone, the rest frozen",
+        source="Lester et al. 2021, arXiv 2104.08691",
+        search={"values": ["all", "prompt"]},
+    ),
     "seed": Parameter(
         type="integer",
         minimum=0,

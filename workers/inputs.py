@@ -35,7 +35,12 @@ def probe_inputs(signature: Signature, model: Mapping[str, Any]) -> Inputs:
         shape = (INPUT_SETS, *given.shape)
         match given.name:
             case "tokens":
-                array = generator.integers(0, model["embedding.num_embeddings"], shape)
+                # With prompts, ids beyond the vocabulary are those of the prompt.
+                prompts = model.get("embedding.prompt_length", 0)
+                first = model.get("embedding.vocab_size", model["embedding.num_embeddings"])
+                array = generator.integers(0, first + prompts, shape)
+            case "tasks":
+                array = generator.integers(0, model["embedding.num_tasks"], shape)
             case "token_mask":
                 lengths = generator.integers(-(-shape[-1] // 2), shape[-1] + 1, shape[:-1])
                 array = np.arange(shape[-1]) < lengths[..., None]

@@ -35,7 +35,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from layers.export import cast_copy, export, export_loss
-from layers.modules.model import build
+from layers.modules.model import build, set_trainable
 from layers.signature import Signature, signature_of
 from workers import reference
 from workers.batches import Batches, DataError
@@ -124,6 +124,7 @@ class ModelProcess:
         self._stop.clear()
         module, section, task = self._made(), self._configuration["training"], self._configuration["task"]
         form = Form.of(self._input_names, section, request["specials"])
+        set_trainable(module, section.get("trainable", "all"))
         try:
             training = Training(
                 module,

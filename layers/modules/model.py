@@ -7,7 +7,7 @@ D width, V logits a token (rows of the embedding), C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never
+from typing import assert_never, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,8 @@ class Decoder(nn.Module):
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """tokens int32 [B, T], T at most max_position_embeddings -> logits [B, T, V] in the model's number format."""
-        return self.head(self.stack(self.embedding(tokens_BT)), self.embedding.table.weight)
+        x_BTD = self.stack(self.embedding.prompted(tokens_BT))[:, self.embedding.config.prompt_length :]
+        return self.head(x_BTD, self.embedding.table.weight)
 
 
 class Encoder(nn.Module):
@@ -88,7 +89,8 @@ class Encoder(nn.Module):
     def forward(self, tokens_BT: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens int32 [B, T]; mask int32: token_mask [B, T] or attention_mask [B, T, T], as its type needs ->
         logits [B, C]."""
-        x_BTD = self.stack(self.embedding(tokens_BT), mask)
+        prompt_length = self.embedding.config.prompt_length
+        x_BTD = self.stack(self.embedding.prompted(tokens_BT), _with_prompt(mask, prompt_length))[:, prompt_length:]
         return self.classifier(self.dropout(self._pooled(x_BTD, mask if self.masked else None)))
 
     def _pooled(self, x_BTD: Tensor, token_mask_BT: Tensor | None) -> Tensor:
@@ -117,7 +119,9 @@ class EncoderDecoder(nn.Module):
 
     def forward(self, source_BS: Tensor, source_mask_BS: Tensor, tokens_BT: Tensor) -> Tensor:
         """source int32 [B, S], its mask (1 a token, 0 padding), tokens int32 [B, T] -> logits [B, T, V]."""
-        embedded = (self.embedding if self.source_embedding is None else self.source_embedding)(source_BS)
+        reader = self.embedding if self.source_embedding is None else self.source_embedding
+        embedded = reader.prompted(source_BS)
+        source_mask_BS = cast("Tensor", _with_prompt(source_mask_BS, reader.config.prompt_length))
         encoded_BSD = self.encoder(embedded, source_mask_BS)
         x_BTD = self.decoder(self.embedding(tokens_BT), None, encoded_BSD, source_mask_BS)
         return self.head(x_BTD, self.embedding.table.weight)
@@ -196,9 +200,23 @@ class LayerProbe(Probe):
             case _:
                 assert_never(config.layer)
 
-    def forward(self, values: Tensor) -> Tensor:
-        """hidden_states float32 [B, T, D], or an embedding's tokens int32 [B, T] -> [B, T, D]."""
-        return self.layer(self.cast(values) if values.is_floating_point() else values)
+    def forward(self, values: Tensor, *tasks: Tensor) -> Tensor:
+        """hidden_states float32 [B, T, D], or an embedding's tokens int32 [B, T], with tasks [B] where it has prompts
+        -> [B, T, D]."""
+        return self.layer(self.cast(values) if values.is_floating_point() else values, *tasks)
+
+
+def _with_prompt(mask: Tensor | None, prompt_length: int) -> Tensor | None:
+    """A mask [B, T] or [B, T, T] for sequences with a prompt before them, which all may see."""
+    if mask is None or prompt_length == 0:
+        return mask
+    return functional.pad(mask, (prompt_length, 0) * (mask.dim() - 1), value=1)
+
+
+def set_trainable(module: nn.Module, which: str) -> None:
+    """Freeze all but what `training.trainable` names: "all", or the table of the prompt alone."""
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(which == "all" or name.endswith("prompts.weight"))
 
 
 def _apart(others: tuple[Tensor, ...], *, crosses: bool) -> tuple[Tensor | None, Tensor | None]:

@@ -48,7 +48,8 @@ def set_formats(module: nn.Module, dtype: str) -> nn.Module:
             case Norm():
                 part.format = torch_dtype(part.config.dtype)
             case Embedding() if part.config.dtype is not None:
-                part.table.to(torch_dtype(part.config.dtype))
+                for table in (each for each in part.children() if isinstance(each, nn.Embedding)):
+                    table.to(torch_dtype(part.config.dtype))
                 part.format = whole
             case Attention() if _differs(part.config.dtype, whole):
                 module.set_submodule(name, AttentionInFormat(part, torch_dtype(str(part.config.dtype))))

@@ -54,7 +54,7 @@ BASES: dict[str, dict[str, Scalar]] = {
 
 WALKED: dict[str, tuple[str, ...]] = {
     "decoder": ("", "attention", "mlp", "norm", "embedding"),
-    "encoder": ("", "attention"),
+    "encoder": ("", "attention", "embedding"),
     "encoder_decoder": ("", "attention", "embedding"),
     "block": ("", "attention"),
     "attention": ("attention",),
@@ -72,6 +72,7 @@ LAYERS_APART: dict[str, tuple[str, ...]] = {"decoder": BLOCK_PATHS, "encoder": _
 
 HELPS: dict[tuple[str, Scalar], dict[str, Scalar]] = {
     ("norm.kind", "GroupNorm"): {"norm.num_groups": 4},
+    ("embedding.kind", "PromptTuningEmbedding"): {"embedding.prompt_length": 9},
     ("attention.cross_attention", True): {"attention.attention_mask_type": "bidirectional"},
 }
 """What a value needs beside it in so small a model."""
@@ -139,6 +140,8 @@ def _all() -> Iterator[Combination]:
         task = KINDS[kind].task
         for changes in ({}, *_changes(kind)):
             values = {**base, "kind": kind, **changes}
+            if kind == "embedding" and "embedding.prompt_length" in changes:
+                values |= {"embedding.num_tasks": 2, "embedding.vocab_size": 20}
             key = frozenset(_completed_or_given(task, values).items())
             if key not in seen:
                 seen.add(key)
@@ -246,4 +249,5 @@ def drawn(spec: TensorSpec) -> Tensor:
     if spec.name == "attention_mask":
         seen = torch.randint(0, 2, spec.shape, generator=generator, dtype=torch.int32)
         return seen | torch.eye(spec.shape[-2], spec.shape[-1], dtype=torch.int32)
-    return torch.randint(0, 29, spec.shape, generator=generator, dtype=torch.int32)
+    highest = 2 if spec.name == "tasks" else 29
+    return torch.randint(0, highest, spec.shape, generator=generator, dtype=torch.int32)

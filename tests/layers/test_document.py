@@ -313,7 +313,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "training.batch_size, inference.batch_size",
     ),
     "rule below model": ({"/rules": ["model.hidden_size > 2"]}, "/rules/0", "write hidden_size"),
-    "rule on what is not built": ({"/rules": ["embedding.prompt_length > 2"]}, "/rules/0", "PromptTuningEmbedding"),
+    "rule on what is not built": ({"/rules": ["embedding.prompt_width > 2"]}, "/rules/0", "prompt_length"),
     "rule on another spelling": (
         {"/rules": ["relative_attention"]},
         "/rules/0",

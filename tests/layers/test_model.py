@@ -74,7 +74,7 @@ def test_positions_cover_the_longest_of_several_lengths(completed):
         ({"mlp.hidden_act": "mish"}, "mlp.hidden_act", "squared-relu"),
         ({"attention.position_embedding_type": "yarn"}, "attention.position_embedding_type", "rope_gpt_neox"),
         ({"attention.attention_mask_type": "blocksparse"}, "attention.attention_mask_type", "causal"),
-        ({"embedding.kind": "PromptTuningEmbedding"}, "embedding.kind", "Embedding"),
+        ({"embedding.kind": "LookupEmbedding"}, "embedding.kind", "PromptTuningEmbedding"),
         ({"attention.tp_size": 2}, "attention.tp_size", "tp_size in [2, 3, 4"),
         ({"attention.cross_attention": True}, "attention.cross_attention", "encoder_decoder, block, attention"),
         ({"attention.num_buckets": 8}, "attention.num_buckets", "attention.position_embedding_type == 'relative'"),

@@ -60,6 +60,9 @@ NUMBERS: dict[str, Scalar] = {
     "embedding.num_embeddings": 31,
     "embedding.source_num_embeddings": 31,
     "embedding.embedding_dim": 16,
+    "embedding.prompt_length": 9,
+    "embedding.num_tasks": 3,
+    "embedding.vocab_size": 20,
     "linear.in_features": 7,
     "linear.out_features": 9,
 }
