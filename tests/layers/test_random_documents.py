@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layers import model as models
+from layers.export import cast_copy
 from layers.kinds import KINDS
 from layers.model import APPLIES, DECLARATIONS
-from layers.modules.model import build
+from layers.modules.model import build, set_trainable
+from layers.modules.tensor_parallel import Group, split
 from layers.signature import signature
 from layers.space import DocumentError, parse_document
 from tests.layers.combinations import BASES, BATCH_SIZE, Combination, drawn, enumerated
@@ -52,16 +54,39 @@ NUMBERS: dict[str, list[Any]] = {
     "norm.num_groups": [1, 4, 5, 32],
     "embedding.embedding_dim": [16, 48],
     "embedding.num_embeddings": [29, 64],
+    "embedding.prompt_length": [1, 5],
+    "embedding.num_tasks": [1, 3],
+    "tp_size": [1, 2, 4],
+    "attention.tp_size": [1, 2],
+    "mlp.tp_size": [1, 4],
+    "embedding.tp_size": [1, 2],
+    "embedding.sharding_dim": [0, 1],
+    "linear.tp_size": [1, 4],
     "linear.in_features": [8, 9],
     "linear.out_features": [8, 9],
+}
+
+TRAINING: dict[str, list[Any]] = {
+    "steps": [4, 20],
+    "warmup_steps": [0, 10],
+    "learning_rate": [1e-4, 1e-2],
+    "min_learning_rate": [1e-5, 1e-3],
+    "dropout": [0.0, 0.5],
+    "trainable": ["all", "prompt"],
 }
 
 SEEN_BY_BUILDING = {
     "hidden_size % num_attention_heads",
     "num_attention_heads % num_kv_heads",
     "hidden_size % norm.num_groups",
+    "mlp.hidden_act not gated in GatedMLP",
 }
-"""Rules without which no module can be made or run; the others keep a model from being another one than it says."""
+"""Rules without which no module can be made or run, whatever else it is. test_rules_are_true.py has every rule."""
+
+SEEN_BY_SPLITTING = ("% tp_size", "of the group", "num_kv_heads and tp_size")
+"""Ends of rules without which devices cannot share a module."""
+
+FAILURES = (RuntimeError, ValueError, KeyError, TypeError, AssertionError, ZeroDivisionError)
 
 
 @st.composite
@@ -72,7 +97,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     paths = [
         path
         for path, parameter in DECLARATIONS.items()
-        if KINDS[kind].has(path) and path not in ("kind", "dtype") and (path in NUMBERS or enumerated(parameter))
+        if KINDS[kind].has(path) and path != "kind" and (path in NUMBERS or enumerated(parameter))
     ]
     for path in draw(st.lists(st.sampled_from(paths), unique=True, max_size=5)):
         values = NUMBERS.get(path) or list(enumerated(DECLARATIONS[path]))
@@ -83,6 +108,10 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             opened["when"] = str(condition)
         model[path] = opened
     task = KINDS[kind].task
+    training: dict[str, Any] = {}
+    if task != "probe":
+        for name in draw(st.lists(st.sampled_from(sorted(TRAINING)), unique=True, max_size=2)):
+            training[name] = {"values": draw(st.lists(st.sampled_from(TRAINING[name]), unique=True, min_size=1))}
     known = {"dataset": task} if task in DATASETS else {}
     # A probe of an embedding has no dataset whose vocabulary it could follow.
     if kind == "embedding":
@@ -92,6 +121,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "task": task,
         **known,
         "model": model,
+        "training": training,
         "inference": {"batch_size": BATCH_SIZE, "sequence_length": 12},
         "objectives": [{"metric": "latency_ms_p50"}],
     }
@@ -107,9 +137,23 @@ def run(task: str, model: dict[str, Any]) -> None:
     """Build a completed model and run it; its outputs have the signature's shapes, and no NaN."""
     found = signature(task, model, BATCH_SIZE, 12, 9)
     with torch.no_grad():
-        output = build(model).eval()(*(drawn(spec) for spec in found.inputs))
+        output = cast_copy(build(model), str(model["dtype"]))(*(drawn(spec) for spec in found.inputs))
     assert tuple(output.shape) == found.outputs[0].shape
     assert torch.isfinite(output).all()
+
+
+def refused_training(space: Any, values: dict[str, Any], rule: str) -> None:
+    """What a training is refused for is so: a warm-up that never ends, rates that rise, nothing to train."""
+    if rule == "training.trainable":
+        model = space.complete_model(values, space.complete_inference(values), {})
+        module = build(model)
+        set_trainable(module, "prompt")
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+    elif rule == "training.warmup_steps":
+        assert values["training.warmup_steps"] > values.get("training.steps", 500)
+    else:
+        assert rule == "training.min_learning_rate"
+        assert values["training.min_learning_rate"] > values.get("training.learning_rate", 1e-3)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -124,13 +168,20 @@ def test_a_sampled_point_runs_or_is_refused_for_a_true_reason(document: dict[str
         run(document["task"], space.complete(values).model)
         return
     assert rejection.message
-    if rejection.rule in SEEN_BY_BUILDING:
+    if rejection.rule.startswith("training."):
+        refused_training(space, values, rejection.rule)
+    elif rejection.rule.endswith(SEEN_BY_SPLITTING):
+        model = space.complete(values).model
+        if not SEEN_BY_BUILDING & {violation.rule for violation in models.broken_rules(model)}:
+            with pytest.raises(ValueError):
+                split(build(model), model, Group(0, model["tp_size"]))
+    elif rejection.rule in SEEN_BY_BUILDING:
         model = space.complete(values).model
         assert rejection.rule in [violation.rule for violation in models.broken_rules(model)]
         # As it is exported: PyTorch's fused kernel takes heads that do not match, and answers nonsense.
         with (
             mock.patch("torch.compiler.is_exporting", return_value=True),
-            pytest.raises((RuntimeError, ValueError, KeyError, TypeError, AssertionError, ZeroDivisionError)),
+            pytest.raises(FAILURES),
         ):
             run(document["task"], model)
 
