@@ -15,7 +15,7 @@ COPY layers ./layers
 FROM base AS service
 COPY service ./service
 COPY migrations ./migrations
-RUN pip install --editable '.[service]'
+RUN pip install --editable '.[service,otel]'
 USER layersweep
 ENV LAYERSWEEP_HOST=0.0.0.0 LAYERSWEEP_PORT=8420 LAYERSWEEP_DATA_DIR=/data
 VOLUME /data

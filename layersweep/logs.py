@@ -55,6 +55,15 @@ def handler(form: Form, stream: TextIO | None = None) -> logging.Handler:
     return made
 
 
+def line(message: str) -> str:
+    """A line in the form that the root logger writes: for where nothing may be logged, as in a handler of signals."""
+    formatters = [handler.formatter for handler in logging.getLogger().handlers]
+    if not any(isinstance(formatter, JsonFormatter) for formatter in formatters):
+        return message
+    record = logging.LogRecord("layersweep.worker", logging.INFO, "", 0, message, None, None)
+    return JsonFormatter().format(record)
+
+
 class TextFormatter(logging.Formatter):
     """A line for people, without secrets."""
 

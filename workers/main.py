@@ -296,6 +296,8 @@ def _wait_for_either(first: Interruption, second: Interruption) -> None:
 def _drained_by_signals(worker: Worker) -> Generator[None]:
     """SIGTERM and SIGINT drain the worker; the second of them ends the process at once."""
     signals = 0
+    # Made beforehand: a handler may interrupt a logger that holds its lock.
+    notice = logs.line("stopping: the running trial is given back (again to stop at once)").encode() + b"\n"
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal signals
@@ -303,7 +305,7 @@ def _drained_by_signals(worker: Worker) -> Generator[None]:
         if signals > 1:
             # The kernel ends the children with us.
             os._exit(128 + number)
-        os.write(2, b"stopping: the running trial is given back (again to stop at once)\n")
+        os.write(2, notice)
         worker.drain()
 
     if threading.current_thread() is not threading.main_thread():

@@ -121,11 +121,11 @@ def deliveries(webhook: WebhookId, as_json: AsJson = False, server: Server = SER
     for record in found:
         table.add_row(
             record["id"],
-            record["body"]["type"],
+            record["body"]["type"].rpartition(".")[2],
             Text(str(record["body"]["data"].get("name", ""))),
-            _state(record),
+            record["state"],
             str(record["tries"]),
-            Text(" ".join(str(each) for each in (record["status"], record["last_error"]) if each)),
+            Text(_answer(record)),
         )
     out.print(table if found else "Nothing was sent yet.")
 
@@ -163,12 +163,15 @@ def _print_secret(record: CreatedWebhookRecord, as_json: bool) -> None:
     print(record["secret"])
 
 
-def _state(record: WebhookDeliveryRecord) -> str:
-    return f"due {record['due_at']}" if record["state"] == "pending" else record["state"]
+def _answer(record: WebhookDeliveryRecord) -> str:
+    words = [str(each) for each in (record["status"], record["last_error"]) if each]
+    if record["state"] == "pending":
+        words.append(f"(next try {record['due_at']})")
+    return " ".join(words)
 
 
 def _table(*names: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
-        table.add_column(name, overflow="fold", no_wrap=name == "id")
+        table.add_column(name, overflow="fold", no_wrap=name in ("id", "told", "state"))
     return table

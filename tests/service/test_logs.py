@@ -132,6 +132,13 @@ def test_the_work_inside_is_about_all_that_is_around_it(written: Callable[[], li
     assert "trial" not in elsewhere
 
 
+def test_what_a_signal_handler_writes_has_the_form_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logs.handler("text")])
+    assert logs.line("stopping") == "stopping"
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logs.handler("json")])
+    assert json.loads(logs.line("stopping"))["message"] == "stopping"
+
+
 # --- from where a request comes ---------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +20,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from httpx2 import ConnectError
 
 from service import addresses, projects, schemas, server_key, tokens, webhooks
 from service.addresses import AddressError
@@ -25,7 +29,7 @@ from service.errors import Unprocessable
 from service.models import SWEEP_STATES, Webhook, WebhookDelivery
 from service.services import Services
 from service.settings import Settings
-from service.webhook_sender import WebhookSender
+from service.webhook_sender import WebhookSender, call
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 
@@ -356,6 +360,43 @@ def test_a_delivery_to_a_private_address_is_not_sent(settings: Settings, receive
     assert delivery.state == "failed"
     assert "LAYERSWEEP_WEBHOOK_ALLOWED_NETWORKS" in str(delivery.last_error)
     assert receiver.received == []
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_the_certificate_must_be_of_the_name_although_the_address_is_called(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=hook.example"]
+    files = ["-addext", "subjectAltName=DNS:hook.example", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*make, *files], check=True, capture_output=True)
+    hosts: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            hosts.append(self.headers["Host"])
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    loopback = ipaddress.ip_address("127.0.0.1")
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    with ThreadingHTTPServer((str(loopback), 0), Handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def post(host: str) -> int:
+            url = f"https://{host}:{server.server_port}/hook"
+            return asyncio.run(call(url, host, [loopback], {}, b"{}", tls=trusting))
+
+        assert post("hook.example") == 204
+        with pytest.raises(ConnectError, match="Hostname mismatch"):
+            post("other.example")
+        server.shutdown()
+    assert hosts == [f"hook.example:{server.server_port}"]
 
 
 # --- what is accepted -------------------------------------------------------------------------------------------------
