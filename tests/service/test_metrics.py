@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,6 +13,15 @@ from service import gauges, projects, queue, schemas, tokens
 from service.db import Database
 from service.models import Sweep
 from service.services import Services
+
+BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, sqlite_url: str) -> str:
+    """An SQLite file; for what is marked with `BOTH`, PostgreSQL too."""
+    kind = getattr(request, "param", "sqlite")
+    return request.getfixturevalue("postgres_url") if kind == "postgresql" else sqlite_url
 
 
 def scraped(client: TestClient, **headers: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -89,6 +99,7 @@ def test_metrics_take_a_token_that_reads_all_projects(client: TestClient, servic
     assert scraped(client, Authorization=reader)["layersweep_queue_depth", ()] == 0
 
 
+@BOTH
 def test_a_look_at_the_database_reads_no_finished_trial(database: Database, rows: Any) -> None:
     sweep = rows.sweep(queued=1)
     worker = rows.worker()

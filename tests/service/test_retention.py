@@ -1,4 +1,4 @@
-"""What goes by age, and what never does; on both databases."""
+"""What goes by age, and what never does; what goes is deleted alike on both databases."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ from service.services import Services
 from service.settings import Settings
 
 ALL = {"log_days": 10, "sample_days": 10, "event_days": 10, "delivery_days": 10, "audit_days": 10}
+
+
+BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, sqlite_url: str) -> str:
+    """An SQLite file; for what is marked with `BOTH`, PostgreSQL too."""
+    kind = getattr(request, "param", "sqlite")
+    return request.getfixturevalue("postgres_url") if kind == "postgresql" else sqlite_url
 
 
 @pytest.fixture
@@ -73,6 +83,7 @@ def _grow_old(database: Database, days: float) -> None:
     database.write(write)
 
 
+@BOTH
 def test_what_is_old_goes_and_results_stay(database: Database, settings: Settings, rows: Any) -> None:
     trial = _used(database, rows)
     keeping = Settings(**settings.model_dump() | ALL)
@@ -111,6 +122,7 @@ def test_by_default_only_deliveries_go(database: Database, settings: Settings, r
     assert +retention.prune(database, settings) == {"webhook deliveries": 1}
 
 
+@BOTH
 def test_what_goes_on_is_not_touched(database: Database, settings: Settings, rows: Any) -> None:
     sweep = rows.sweep(queued=1)
     worker = rows.worker()
@@ -167,6 +179,7 @@ def test_a_broken_off_upload_is_cleared_away(database: Database, settings: Setti
 # --- what somebody deletes --------------------------------------------------------------------------------------------
 
 
+@BOTH
 def test_a_sweep_that_has_ended_is_deleted_with_all_that_is_its_own(
     client: TestClient, services: Services, served_rows: Any
 ) -> None:
