@@ -145,6 +145,9 @@ class _Attempt:
         self._configuration: Mapping[str, Any] = lease["configuration"]
         self._folder = site.folder
         self._seconds: dict[str, float] = {}
+        self._unproven: dict[str, tuple[str, dict[str, Any]]] = {}
+        """Engines built and not yet held against the model: their key in the cache, and what the build said."""
+        self._from_cache: list[str] = []
         self.metrics: dict[str, float] = {}
         self.measurements: dict[str, dict[str, Any]] = {}
 
@@ -186,7 +189,8 @@ class _Attempt:
 
     def finish(self, ended: Ended | None) -> Finish:
         """The result so far, with the outcome that ended it."""
-        cost = {f"{phase}_seconds": seconds for phase, seconds in self._seconds.items()}
+        cost: dict[str, Any] = {f"{phase}_seconds": seconds for phase, seconds in self._seconds.items()}
+        cost["engines_from_cache"] = self._from_cache
         metrics = {name: value for name, value in self.metrics.items() if math.isfinite(value)}
         measurements = {**self.measurements, "cost": cost}
         if ended is None:
@@ -249,8 +253,9 @@ class _Attempt:
             onnx, runtime=runtime, version=site.capabilities["version"], device=site.device_uuid, options=dict(options)
         )
         built = site.engines.take(key, self._engine_path(name))
-        self._seconds[f"{name}_engine_from_cache"] = float(built is not None)
-        if built is None:
+        if built is not None:
+            self._from_cache.append(name)
+        else:
             built = self._ask(
                 site.children.builder(),
                 "build",
@@ -262,9 +267,15 @@ class _Attempt:
                 },
                 timeout_seconds=site.limits.build_seconds,
             )
-            site.engines.keep(key, self._engine_path(name), built)
+            self._unproven[name] = key, built
         self._seconds[f"build_{name}"] = time.monotonic() - started_at
         return built
+
+    def _keep_engine(self, name: str) -> None:
+        """Keep an engine for later trials, now that it was seen to be the model's: a wrong one would fail them too."""
+        if name in self._unproven:
+            key, built = self._unproven.pop(name)
+            self._site.engines.keep(key, self._engine_path(name), built)
 
     @property
     def _build_options(self) -> dict[str, int]:
@@ -348,6 +359,7 @@ class _Attempt:
             "training_loss": fitted["loss"],
             "generalization_gap": reference["loss"] - fitted["loss"],
         }
+        self._keep_engine("loss")
         if data.task != "causal_lm":
             self.metrics["accuracy"] = sums["correct"] / sums["weight_sum"]
         elif self._lease["dataset"]["facts"].get("tokenizer") == "byte":
@@ -467,6 +479,7 @@ class _Attempt:
                 f"parity: the engine's logits are off by {found.error:.3g} ({found.worst:.3g} at the worst token), "
                 f"{dtype} allows {allowed}: it computes another function",
             )
+        self._keep_engine(name)
 
     def _on_training(self, progress: dict[str, Any]) -> None:
         """Pass on a point of the curve, or only how far it is."""

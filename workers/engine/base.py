@@ -8,8 +8,10 @@ public methods only and never ask which runtime it is.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -162,6 +164,14 @@ class Engine(ABC):
             footprint = self._footprint(part)
             size = part.stat().st_size
             part.replace(engine)
+        except (RequestFailed, OSError) as failure:
+            # A runtime that writes the file itself does not say why it could not.
+            left = shutil.disk_usage(engine.parent).free
+            if left > onnx.stat().st_size and getattr(failure, "errno", None) != errno.ENOSPC:
+                raise
+            raise RequestFailed(
+                "build", f"the disk is full: {left:,} bytes are left in {engine.parent}: {failure}"
+            ) from failure
         finally:
             part.unlink(missing_ok=True)
         return {"engine_bytes": size, **vars(footprint), "build_seconds": seconds}
