@@ -129,6 +129,17 @@ TRAINING: dict[str, Parameter] = {
         source="Srivastava et al. 2014; 0.2 in " + NANOGPT,
         search={"values": [0.0, 0.1, 0.2]},
     ),
+    "initialization": Parameter(
+        type="string",
+        choices=("gpt2", "fan_in"),
+        default="gpt2",
+        meaning=(
+            "deviation of the initial matrices: gpt2: 0.02; fan_in: the root of 1 / inputs, better where hidden_size "
+            "is far below GPT-2's 768"
+        ),
+        source="Radford et al. 2019; LeCun et al. 1998, Efficient BackProp",
+        search={"values": ["gpt2", "fan_in"]},
+    ),
     "gradient_clip": Parameter(
         type="number",
         minimum=0.0,

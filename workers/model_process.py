@@ -85,7 +85,9 @@ class ModelProcess:
         # A probe has no training: its weights are as good as any others.
         training: Mapping[str, Any] = configuration["training"] or {"seed": 0, "dropout": 0.0}
         torch.manual_seed(derived_seed(training["seed"], "weights"))
-        module = build(configuration["model"], dropout=training["dropout"])
+        module = build(
+            configuration["model"], dropout=training["dropout"], initialization=training.get("initialization", "gpt2")
+        )
         self._configuration = configuration
         self._module = module.to(self._device)
         return {"parameter_count": sum(parameter.numel() for parameter in module.parameters())}

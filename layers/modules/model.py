@@ -225,13 +225,14 @@ def _apart(others: tuple[Tensor, ...], *, crosses: bool) -> tuple[Tensor | None,
     return others[0] if crosses else None, masks[0] if masks else None
 
 
-def build(model: Mapping[str, Scalar], *, dropout: float = 0.0) -> nn.Module:
+def build(model: Mapping[str, Scalar], *, dropout: float = 0.0, initialization: str = "gpt2") -> nn.Module:
     """The module of a completed model (layers.model.complete) that breaks no rule, in float32 and in training mode.
 
+    `dropout` and `initialization` are what the section `training` says of them.
     Its weights are drawn from torch's global generator: call `torch.manual_seed` before for the same ones again.
     """
     module = _build(model, dropout)
-    initialize(module)
+    initialize(module, initialization)
     return module
 
 

@@ -17,7 +17,7 @@ from layers.score_bias import ScoreBiasConfig
 from layers.stack import BlockConfig, StackConfig
 
 INITIAL_DEVIATION = 0.02
-"""Of every matrix and table at the start (Radford et al. 2019; karpathy/nanoGPT model.py)."""
+"""Of matrices and tables at the start (Radford et al. 2019; karpathy/nanoGPT model.py)."""
 
 RESIDUAL_WRITERS = ("attention.dense", "mlp.proj")
 """The last products of what a block adds to the residual stream."""
@@ -110,24 +110,29 @@ def check_length(tokens: int, longest: int) -> None:
         raise ValueError(f"{tokens} tokens are more than max_position_embeddings = {longest}")
 
 
-def initialize(module: nn.Module) -> None:
-    """Normal weights, those that write to a stack's residual stream smaller by the root of their number; biases zero.
+def initialize(module: nn.Module, initialization: str = "gpt2") -> None:
+    """Normal matrices, those that write to a stack's residual stream smaller by the root of their number; biases zero.
 
-    As GPT-2 does (Radford et al. 2019).
+    The deviation of a matrix is INITIAL_DEVIATION ("gpt2": Radford et al. 2019), or the root of 1 / its inputs
+    ("fan_in": LeCun et al. 1998, Efficient BackProp), which does not shrink what a narrow layer passes on. That of a
+    table is INITIAL_DEVIATION.
     """
-    writers = {id(writer): deviation for stack in module.modules() for writer, deviation in _writers(stack)}
+    writers = {id(writer): share for stack in module.modules() for writer, share in _writers(stack)}
     for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
-            nn.init.normal_(part.weight, std=writers.get(id(part), INITIAL_DEVIATION))
-        if isinstance(part, nn.Linear) and part.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
-            nn.init.zeros_(part.bias)
+        if isinstance(part, nn.Linear):
+            deviation = 1 / math.sqrt(part.in_features) if initialization == "fan_in" else INITIAL_DEVIATION
+            nn.init.normal_(part.weight, std=deviation * writers.get(id(part), 1.0))
+            if part.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                nn.init.zeros_(part.bias)
+        if isinstance(part, nn.Embedding):
+            nn.init.normal_(part.weight, std=INITIAL_DEVIATION)
         if isinstance(part, ScoreBias) and part.relative is not None:
             nn.init.normal_(part.relative.table, std=INITIAL_DEVIATION)
 
 
 def _writers(stack: nn.Module) -> list[tuple[nn.Module, float]]:
-    """The products that write to the residual stream of a stack, or of a block alone, with their deviation."""
+    """The products that write to the residual stream of a stack, and the share of the usual deviation they start at."""
     if not isinstance(stack, Stack):
         return []
     found = [part for name, part in stack.named_modules() if name.endswith(RESIDUAL_WRITERS)]
-    return [(part, INITIAL_DEVIATION / math.sqrt(len(found))) for part in found]
+    return [(part, 1 / math.sqrt(len(found))) for part in found]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -93,6 +94,17 @@ def test_post_norm_normalizes_what_leaves_a_block(completed):
     torch.testing.assert_close(left[0].mean(-1), torch.zeros(2, 12), rtol=0, atol=1e-5)
     torch.testing.assert_close(left[0].std(-1, correction=0), torch.ones(2, 12), rtol=0, atol=1e-2)
     assert module.stack.final_layernorm is None
+
+
+@pytest.mark.parametrize(("initialization", "deviation"), [("gpt2", 0.02), ("fan_in", 1 / math.sqrt(64))])
+def test_matrices_start_as_asked_and_what_writes_to_the_residual_stream_smaller(completed, initialization, deviation):
+    torch.manual_seed(0)
+    module = build(completed({"hidden_size": 64, "num_layers": 2}), initialization=initialization)
+    block = module.stack.layers[0]
+    assert block.attention.qkv.weight.std().item() == pytest.approx(deviation, rel=0.05)
+    # Two layers, each with two writers.
+    assert block.attention.dense.weight.std().item() == pytest.approx(deviation / 2, rel=0.05)
+    assert module.embedding.table.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
 def test_dropout_acts_in_training_only(completed):
