@@ -45,6 +45,7 @@ TRAINING_CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "beta2": (SHORT, {"beta2": 0.5}),
     "weight_decay": (SHORT, {"weight_decay": 1.0}),
     "dropout": (SHORT, {"dropout": 0.5}),
+    "initialization": (SHORT, {"initialization": "fan_in"}),
     "gradient_clip": (SHORT, {"gradient_clip": 1e-3}),
     "eval_every": (SHORT, {"eval_every": 3}),
     "patience": ({**SHORT, **WILD}, {"patience": 1}),
@@ -82,7 +83,7 @@ def trained(changes: dict[str, Any]) -> tuple[Any, ...]:
     whole = configuration(model=prompt, training=changes)
     training = whole["training"]
     torch.manual_seed(derived_seed(training["seed"], "weights"))
-    module: nn.Module = build(whole["model"], dropout=training["dropout"])
+    module: nn.Module = build(whole["model"], dropout=training["dropout"], initialization=training["initialization"])
     set_trainable(module, training["trainable"])
     part = TextPart(TEXT[:20_000], training["sequence_length"])
     points: list[Point] = []

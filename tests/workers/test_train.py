@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from layers.signature import signature_of
-from layers.training import TRAINING, step_count
+from layers.training import step_count
 from tests.workers.conftest import FACTS, PARTS, TEXT, configuration
 from workers.batches import DataError
 from workers.parts import Form, LabelledPart, PairsPart, TextPart, specials_of
@@ -81,36 +81,6 @@ def test_the_same_configuration_gives_the_same_losses_bit_for_bit() -> None:
 
     assert losses(first) == losses(again)
     assert losses(first) != losses(other)
-
-
-OTHERS: dict[str, Any] = {
-    "steps": 5,
-    "batch_size": 5,
-    "sequence_length": 16,
-    "learning_rate": 2e-3,
-    "min_learning_rate": 5e-4,
-    "warmup_steps": 2,
-    "beta1": 0.8,
-    "beta2": 0.9,
-    "weight_decay": 1.0,
-    "dropout": 0.1,
-    "initialization": "fan_in",
-    "gradient_clip": 0.1,
-    "eval_every": 3,
-    "seed": 1,
-}
-"""Another value of each parameter that a short training of a text shows; the rest have tests of their own here."""
-
-
-def test_no_training_parameter_is_ignored() -> None:
-    assert set(OTHERS) <= set(TRAINING)
-
-    def curve(**changed: Any) -> list[tuple[int, float | None, float | None]]:
-        points = train({"steps": 4, "eval_every": 2, "learning_rate": 1e-3, **changed})[1]
-        return [(point.step, point.training_loss, point.validation_loss) for point in points]
-
-    usual = curve()
-    assert [name for name, value in OTHERS.items() if curve(**{name: value}) == usual] == []
 
 
 def test_the_best_checkpoint_is_what_the_module_holds_afterwards() -> None:
