@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from layers.base import Scalar
 from layers.constraints import parse_constraint
 from layers.points import Space
-from service import sweeps
+from service import events, sweeps
 from service.db import Database, now
 from service.ids import new_id
 from service.models import Attempt, Event, Measurement, Report, Sweep, Trial, TrialMetric, Worker
@@ -106,6 +106,36 @@ def generate(database: Database, trials: int, *, seed: int = 0, running: int = 0
         row |= {"feasible": None, "violations": None, "pareto_rank": None, "ended_at": None}
         database.write(lambda session, row=row: _start(session, row, worker_id))
     return sweep_id
+
+
+def end_one_more(database: Database, sweep_id: str) -> None:
+    """One more trial ends and is ranked: a copy of the newest, a little better."""
+    database.write(lambda session: _end_one_more(session, sweep_id))
+
+
+def _end_one_more(session: Session, sweep_id: str) -> None:
+    sweep = session.get_one(Sweep, sweep_id)
+    newest = session.scalars(
+        sa.select(Trial)
+        .where(Trial.sweep_id == sweep_id, Trial.state == "complete")
+        .order_by(Trial.number.desc())
+        .limit(1)
+    ).one()
+    copied = {column.key: getattr(newest, column.key) for column in Trial.__table__.columns}
+    number = session.scalars(sa.select(sa.func.max(Trial.number)).where(Trial.sweep_id == sweep_id)).one() + 1
+    metrics = newest.metrics | {"validation_loss": newest.metrics["validation_loss"] * (1 - 1e-6)}
+    trial = Trial(**copied | {"id": new_id(), "number": number, "metrics": metrics, "point_hash": f"{number:064d}"})
+    session.add(trial)
+    session.flush()
+    session.add_all(
+        TrialMetric(trial_id=trial.id, sweep_id=sweep_id, name=name, value=float(value))
+        for name, value in metrics.items()
+    )
+    sweep.counts = sweep.counts | {"complete": sweep.counts["complete"] + 1}
+    events.append(session, sweep_id, "trial.ended", trial_id=trial.id, data={"number": number, "state": "complete"})
+    session.flush()
+    session.refresh(sweep)
+    sweep.scheduled_sequence = sweep.event_counter
 
 
 def _points(space: Space, source: random.Random) -> Iterator[dict[str, Scalar]]:

@@ -3,86 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from service import events
-from service.app import create_app
-from service.db import Database
-from service.models import Sweep
-from service.settings import Settings
-from tests.conftest import serving
-from tests.service.sweep_rows import add_sweep, add_trial, add_worker, rank
+from tests.browser.chromium import CHROMIUM
+from tests.service.sweep_rows import add_sweep
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
 if CHROMIUM is None:
     pytest.skip("no chromium on this machine", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra [dev] has it)")
-
-
-@dataclass
-class Site:
-    url: str
-    database: Database
-    sweep: str
-
-    def end_trial(self, number: int, latency: float) -> None:
-        """A trial ends, and an event says so."""
-
-        def end(session):
-            sweep = session.get(Sweep, self.sweep)
-            trial = add_trial(session, sweep, number, {"latency_ms_p50": latency, "validation_loss": 1.0})
-            trial.pareto_rank = 1
-            events.append(session, self.sweep, "trial.ended", trial_id=trial.id, data={"number": number})
-
-        self.database.write(end)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    app = create_app(Settings(database_url="", data_dir=tmp_path), start_scheduler=False)
-    with serving(app) as url:
-        database = app.state.services.database
-
-        def fill(session):
-            add_worker(session)
-            sweep = add_sweep(session, name="watched", target=None)
-            trials = [
-                add_trial(session, sweep, number, {"latency_ms_p50": 1.0 + number, "validation_loss": 3.0 - number / 4})
-                for number in range(8)
-            ]
-            rank(session, sweep, trials)
-            return sweep.id
-
-        yield Site(url, database, database.write(fill))
-
-
-@pytest.fixture
-def page(browser, site) -> Iterator:
-    """A page that fails the test on any error of a script and on anything that the policy refuses."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    yield page
-    context.close()
-    assert complaints == []
 
 
 def rows(page) -> list[str]:
@@ -120,6 +49,16 @@ def test_a_trial_that_ends_appears_without_a_reload(page, site):
     assert rows(page)[0] == "8"
     playwright.expect(page.locator("#sweep-head [role=status]")).to_contain_text("9 of 20 trials")
     assert page.evaluate("window.sameDocument") is True
+
+
+def test_the_page_is_live_whichever_script_comes_last(page, site):
+    held = []
+    page.route("**/htmx-sse.min.js*", lambda route: held.append(route))
+    with page.expect_response("**/page.js*"), page.expect_response("**/htmx.min.js*"):
+        page.goto(f"{site.url}/sweeps/{site.sweep}", wait_until="commit")
+    page.locator("footer").wait_for()
+    held[0].continue_()
+    page.get_by_text("live", exact=True).wait_for()
 
 
 def test_a_refresh_keeps_scroll_focus_and_what_was_opened(page, site):
