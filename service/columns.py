@@ -84,6 +84,7 @@ class Columns:
     values: dict[str, Column]
     """The metrics and parameters that were asked for, by name."""
     _parts: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False, compare=False)
+    _lasting: dict[Any, Any] = field(default_factory=dict[Any, Any], repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -103,11 +104,19 @@ class Columns:
 
     def once(self, key: Any, calculate: Callable[[], T]) -> T:
         """What `calculate` returns, calculated once for these trials."""
-        if key not in self._parts:
-            if len(self._parts) >= MAX_PARTS:
-                self._parts.clear()
-            self._parts[key] = calculate()
-        return self._parts[key]
+        return _once(self._parts, key, calculate)
+
+    def lastingly_once(self, key: Any, calculate: Callable[[], T]) -> T:
+        """As `once`, kept for later versions, too: for what rests on ended trials alone, which `key` must name."""
+        return _once(self._lasting, key, calculate)
+
+
+def _once(kept: dict[Any, Any], key: Any, calculate: Callable[[], T]) -> T:
+    if key not in kept:
+        if len(kept) >= MAX_PARTS:
+            kept.clear()
+        kept[key] = calculate()
+    return kept[key]
 
 
 class ColumnStore:
@@ -160,8 +169,9 @@ def metric_names(session: Session, sweep: Sweep) -> list[str]:
 
 
 def _read_facts(session: Session, *conditions: sa.ColumnElement[bool]) -> list[tuple[Any, ...]]:
+    # By the connection: the session's own loading costs as much again, for rows that are no objects.
     query = sa.select(*_FACTS).where(*conditions).order_by(Trial.number)
-    return [tuple(row) for row in session.execute(query)]
+    return [tuple(row) for row in session.connection().execute(query)]
 
 
 def _read_values(session: Session, sweep: Sweep, columns: Columns, names: Sequence[str]) -> dict[str, Column]:
@@ -182,9 +192,12 @@ def _read_metric(
     )
     positions = columns.once("positions", lambda: {trial_id: at for at, trial_id in enumerate(columns.ids)})
     values = np.full(len(columns), np.nan)
-    for trial_id, value in session.execute(query):
-        if trial_id in positions:
-            values[positions[trial_id]] = value
+    found = [
+        (positions[trial_id], value) for trial_id, value in session.connection().execute(query) if trial_id in positions
+    ]
+    if found:
+        at, those = zip(*found, strict=True)
+        values[list(at)] = those
     return Column(values)
 
 
@@ -276,6 +289,7 @@ def _merged(known: Columns, fresh: Columns) -> Columns:
         join(known.feasible, fresh.feasible),
         join(known.ended_at, fresh.ended_at),
         {name: _joined(known.values[name], fresh.values[name], stays, order) for name in known.values},
+        _lasting=known._lasting,
     )
 
 

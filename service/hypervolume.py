@@ -79,12 +79,7 @@ def _dominated_since(costs: Floats) -> NDArray[np.intp]:
     front = np.empty((0, costs.shape[1]))
     inside = np.flatnonzero((costs < 1).all(axis=1))
     for start in range(0, len(inside), _CHUNK):
-        some = inside[start : start + _CHUNK]
-        # What an earlier trial betters dominates nothing new.
-        behind = np.zeros(len(some), dtype=bool)
-        for row in front:
-            behind |= (row <= costs[some]).all(axis=1)
-        for position in some[~behind]:
+        for position in _not_behind(inside[start : start + _CHUNK], costs, front):
             row = costs[position]
             if (front <= row).all(axis=1).any():
                 continue
@@ -93,6 +88,16 @@ def _dominated_since(costs: Floats) -> NDArray[np.intp]:
             since[left[hit]] = position
             left = left[~hit]
     return since
+
+
+def _not_behind(some: NDArray[np.intp], costs: Floats, front: Floats) -> NDArray[np.intp]:
+    """Those of `some` that nothing in `front` betters: what an earlier trial betters dominates nothing new."""
+    block = costs[some]
+    # Those that dominate most come first: few are left for the others.
+    for row in front[np.argsort(-np.prod(1 - front, axis=1))]:
+        ahead = ~(row <= block).all(axis=1)
+        some, block = some[ahead], block[ahead]
+    return some
 
 
 def _thinned(shares: Floats) -> NDArray[np.intp]:

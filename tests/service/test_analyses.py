@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from service.importance import sampled_from
 from tests.service.sweep_rows import add_sweep, add_trial, rank
 
 OBJECTIVES = [{"metric": "latency_ms_p50", "goal": "minimize"}, {"metric": "accuracy", "goal": "maximize"}]
@@ -80,6 +81,11 @@ def test_importance_finds_what_matters_to_each_objective(client, many):
         shares = found["objectives"][objective]
         assert max(shares, key=shares.get) == parameter
         assert sum(shares.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("trials", "sampled"), [(999, 999), (1000, 1000), (1099, 1000), (91_934, 91_000)])
+def test_one_more_trial_among_thousands_costs_no_new_importance(trials, sampled):
+    assert sampled_from(trials) == sampled
 
 
 def test_an_effect_is_the_spread_of_a_metric_at_each_value(client, many):
