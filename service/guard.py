@@ -20,8 +20,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from layersweep import logs
 from service import access, metrics, tracing
 from service.access import Access, Caller
-from service.errors import Forbidden, NotFound, PayloadTooLarge, ServiceError, Unauthorized, Unavailable, Unprocessable
-from service.limits import Limits
+from service.errors import (
+    Forbidden,
+    NotFound,
+    PayloadTooLarge,
+    ServiceError,
+    TooSlow,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+)
+from service.limits import Limits, TimedBody
 from service.problems import MEDIA_TYPE, respond
 from service.settings import Settings, is_loopback
 
@@ -68,6 +77,7 @@ class Guard:
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         tracing.annotate("layersweep.request_id", request_id)
+        body = self._limits.body(receive)
 
         async def completed(message: Message) -> None:
             nonlocal status
@@ -78,10 +88,9 @@ class Guard:
 
         async def watched(message: Message) -> None:
             nonlocal is_replaced
-            # The framework answers a body over its limit in plain text, whatever a handler says.
-            if message["type"] == "http.response.start" and _is_plain_too_large(message):
+            if message["type"] == "http.response.start" and (refusal := _refused_body(message, body)) is not None:
                 is_replaced = True
-                await respond(PayloadTooLarge(_TOO_LARGE), scope["path"])(scope, receive, completed)
+                await respond(refusal, scope["path"])(scope, receive, completed)
             if not is_replaced:
                 await completed(message)
 
@@ -93,7 +102,7 @@ class Guard:
                 except ServiceError as refusal:
                     await self._refused(refusal, scope, headers)(scope, receive, watched)
                 else:
-                    await self._app(scope, self._limits.body(receive), watched)
+                    await self._app(scope, body, watched)
         finally:
             seconds = time.perf_counter() - started
             _log_request(scope, status, seconds)
@@ -197,8 +206,11 @@ def _complete(headers: MutableHeaders, request_id: str) -> None:
     headers["X-Request-ID"] = request_id
 
 
-def _is_plain_too_large(start: Message) -> bool:
-    return start["status"] == PayloadTooLarge.status and Headers(raw=start["headers"]).get("content-type") != MEDIA_TYPE
+def _refused_body(start: Message, body: TimedBody) -> ServiceError | None:
+    """Why the body was refused, where the framework says it in words of its own, whatever a handler says."""
+    if start["status"] == PayloadTooLarge.status and Headers(raw=start["headers"]).get("content-type") != MEDIA_TYPE:
+        return PayloadTooLarge(_TOO_LARGE)
+    return body.refusal if start["status"] != TooSlow.status else None
 
 
 def _bearer(headers: Headers) -> str | None:

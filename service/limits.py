@@ -82,30 +82,41 @@ class Limits:
         a_minute = self.settings.wrong_tokens_per_minute
         _take(self._wrong_tokens, address, a_minute / 60, a_minute, self.clock())
 
-    def body(self, receive: Receive) -> Receive:
+    def body(self, receive: Receive) -> TimedBody:
         """`receive` that raises TooSlow where the body stops coming, or comes at less than a trickle."""
-        started = self.clock()
-        idle_seconds = self.settings.body_idle_seconds
-        received = 0
-        complete = False
+        return TimedBody(receive, self.settings.body_idle_seconds, self.clock)
 
-        async def timed() -> Message:
-            nonlocal received, complete
-            if complete:
-                return await receive()
-            try:
-                async with asyncio.timeout(idle_seconds):
-                    message = await receive()
-            except TimeoutError:
-                raise TooSlow(f"nothing of the body came for {idle_seconds:g} s") from None
-            received += len(message.get("body", b""))
-            complete = message["type"] != "http.request" or not message.get("more_body", False)
-            late = self.clock() - started - idle_seconds
-            if not complete and late > 0 and received < late * MIN_BODY_BYTES_PER_SECOND:
-                raise TooSlow(f"the body comes at less than {MIN_BODY_BYTES_PER_SECOND} bytes a second")
-            return message
 
-        return timed
+class TimedBody:
+    """A `receive` with a limit of time. `refusal` is what it raised: the framework takes it for a body of no sense."""
+
+    def __init__(self, receive: Receive, idle_seconds: float, clock: Callable[[], float]) -> None:
+        self.refusal: TooSlow | None = None
+        self._receive = receive
+        self._idle_seconds = idle_seconds
+        self._clock = clock
+        self._started = clock()
+        self._received = 0
+        self._complete = False
+
+    async def __call__(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(self._idle_seconds):
+                message = await self._receive()
+        except TimeoutError:
+            raise self._refused(f"nothing of the body came for {self._idle_seconds:g} s") from None
+        self._received += len(message.get("body", b""))
+        self._complete = message["type"] != "http.request" or not message.get("more_body", False)
+        late = self._clock() - self._started - self._idle_seconds
+        if not self._complete and late > 0 and self._received < late * MIN_BODY_BYTES_PER_SECOND:
+            raise self._refused(f"the body comes at less than {MIN_BODY_BYTES_PER_SECOND} bytes a second")
+        return message
+
+    def _refused(self, why: str) -> TooSlow:
+        self.refusal = TooSlow(why)
+        return self.refusal
 
 
 def _take(buckets: dict[str, _Bucket], who: str, rate: float, size: float, now: float) -> float:

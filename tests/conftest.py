@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from hypothesis import settings
 
 from service.app import create_app
+from service.connections import protocol
 from service.db import Database
 from service.settings import Settings
 
@@ -116,7 +117,10 @@ def serve() -> Iterator[Callable[[FastAPI], str]]:
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
     """Serve `app` on a free port of this machine; yields its base URL."""
-    server = _Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=2))
+    http = protocol(app.state.services.settings.body_idle_seconds)
+    server = _Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, http=http, log_level="warning", timeout_graceful_shutdown=2)
+    )
     thread = threading.Thread(target=server.run, name="live-service")
     thread.start()
     try:

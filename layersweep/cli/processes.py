@@ -59,6 +59,7 @@ def serve(
         _say(settings, f"The page: {address}/   The API's docs: {address}/docs   Ctrl-C stops the service.")
         config = uvicorn.Config(
             app,
+            http=part_of_product("service.connections", "service").protocol(settings.body_idle_seconds),
             log_config=None,
             # The application logs requests itself, and judges by itself who may say from where they come.
             access_log=False,
