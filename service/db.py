@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 WRITE_ATTEMPTS = 3
+IDLE_TRANSACTION_MS = 30_000
+"""How long a transaction on PostgreSQL may be left open with nothing asked of it."""
+
 _BUSY_TIMEOUT_MS = 10_000
 _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock not available
 _SQLITE_BUSY_CODES = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
@@ -103,6 +106,7 @@ class Database:
                 pool_pre_ping=True,
                 # What a caller sent must not reach the log by way of an error.
                 hide_parameters=True,
+                connect_args=_session_settings(self.url),
             )
             # A snapshot for all statements of a read, as SQLite gives it.
             self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -196,6 +200,13 @@ def _is_retryable(error: DBAPIError) -> bool:
         return True
     code = getattr(error.orig, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in _SQLITE_BUSY_CODES
+
+
+def _session_settings(url: sa.URL) -> dict[str, Any]:
+    """A process that is stopped amid a transaction, and does not die, keeps no other from what it has locked."""
+    given = url.query.get("options", "")
+    own = f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MS}"
+    return {"options": f"{own} {given if isinstance(given, str) else ' '.join(given)}".strip()}
 
 
 def _parse(url: str) -> sa.URL:

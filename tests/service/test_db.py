@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
+from service import db
 from service.db import Database, announce, now, now_sql
 from service.models import IdempotencyKey
 
@@ -169,3 +170,30 @@ def test_a_conflict_with_another_transaction_is_tried_again(postgres_url: str) -
 def test_a_database_that_cannot_work_is_refused_with_what_would(url: str) -> None:
     with pytest.raises(ValueError, match="sqlite:///"):
         Database(url)
+
+
+def test_a_process_that_stops_amid_a_transaction_keeps_no_other_from_its_rows(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "IDLE_TRANSACTION_MS", 300)
+    stopped, going = Database(postgres_url), Database(postgres_url)
+    going.write(lambda session: _insert(session, "a"))
+    take = sa.update(IdempotencyKey).values(request_hash=sa.bindparam("hash"))
+    locked, goes_on = threading.Event(), threading.Event()
+
+    def stop_amid(session: Session) -> None:
+        session.execute(take, {"hash": "stopped"})
+        locked.set()
+        goes_on.wait(60)
+        session.execute(take, {"hash": "stopped"})
+
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(stopped.write, stop_amid)
+        assert locked.wait(60)
+        going.write(lambda session: session.execute(take, {"hash": "going"}).rowcount)
+        goes_on.set()
+        assert isinstance(late.exception(60), DBAPIError)
+    stored = going.read(lambda session: session.scalars(sa.select(IdempotencyKey.request_hash)).all())
+    assert stored == ["going"]
+    for database in (stopped, going):
+        database.close()

@@ -1,9 +1,15 @@
-"""The queue under any order of calls by two workers, each in a session of its own: its invariants always hold."""
+"""The queue under any order of calls by two workers, also at the same time: its invariants always hold.
+
+Calls overlap as they would in two API processes: each has a database of its own, the second call begins while the
+first one's transaction is open, and that one ends (or is undone) when the second is done or waits for it. Which of them
+it is depends on the database alone, not on the speed of threads: a failure comes again.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,14 +26,18 @@ from service.models import ENDED_TRIAL_STATES, Attempt, Event, Sweep, Trial
 PARALLEL = 2
 WORKERS = st.sampled_from([0, 1])
 OUTCOMES = st.sampled_from(["complete", "infeasible", "pruned", "failed"])
+WAITS = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+
+Write = Callable[[Session], Any]
 
 
 class QueueMachine(RuleBasedStateMachine):
     """Each worker remembers every lease that it was given, and uses old ones as readily as new ones."""
 
-    def __init__(self, database: Database, rows: Any) -> None:
+    def __init__(self, database: Database, other: Database, rows: Any) -> None:
         super().__init__()
         self.database = database
+        self.other = other
         self.rows = rows
         self.sweep: str = rows.sweep(3, parallel=PARALLEL)
         self.workers: list[str] = [rows.worker(), rows.worker()]
@@ -100,6 +110,53 @@ class QueueMachine(RuleBasedStateMachine):
     def cancel(self) -> None:
         self.database.write(lambda session: queue.cancel_open(session, self.sweep, "cancelled"))
 
+    @rule(first=st.integers(0, 199), second=st.integers(0, 199), is_undone=st.booleans())
+    def overlap(self, first: int, second: int, is_undone: bool) -> None:
+        """Two calls at once, each with whichever lease there is: none fails but for a lease that was lost."""
+        begin, end = self.some_call(first), self.some_call(second)
+        with ThreadPoolExecutor(1) as pool, Session(self.database.engine, expire_on_commit=False) as session:
+            made = _unless_lost(lambda: begin(session))
+            overlapping = pool.submit(_unless_lost, lambda: self.other.write(end))
+            self.await_wait_of(overlapping)
+            if is_undone or made is LOST:
+                session.rollback()
+                made = None
+            else:
+                session.commit()
+            self.leases += [each for each in (made, overlapping.result(60)) if isinstance(each, schemas.Lease)]
+        assert len({(lease.trial, lease.attempt) for lease in self.leases}) == len(self.leases)
+
+    def some_call(self, drawn: int) -> Write:
+        """One of the calls that a worker, a scheduler or a user makes."""
+        kind, which = drawn % 8, drawn // 8
+        if kind in (0, 1) or not self.leases:
+            return lambda session: queue.claim(session, self.workers[kind % 2], 30)
+        if kind == 2:
+            return lambda session: queue.cancel_open(session, self.sweep, "cancelled")
+        if kind == 3:
+            return queue.expire
+        lease = self.leases[-1 - which % min(4, len(self.leases))]
+        trial, attempt = lease.trial, lease.attempt
+        report = schemas.LeaseReport(phase="train", losses=[schemas.Losses(step=which, training_loss=1.0)])
+        finish = schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1.0})
+        release = schemas.LeaseRelease(reason="the worker drains", charge=which % 2 == 0)
+        calls: list[Write] = [
+            lambda session: queue.heartbeat(session, trial, attempt, 30),
+            lambda session: queue.report(session, trial, attempt, report, 30),
+            lambda session: queue.finish(session, trial, attempt, finish),
+            lambda session: queue.release(session, trial, attempt, release),
+        ]
+        return calls[kind - 4]
+
+    def await_wait_of(self, overlapping: Future[Any]) -> None:
+        """Until the second call is done, or can only go on when the first one's transaction has ended."""
+        if self.database.dialect == "sqlite":
+            # Its transactions that write begin one after the other: there is nothing to wait for.
+            return
+        with self.database.engine.connect() as connection:
+            while not overlapping.done() and not connection.scalar(WAITS):
+                connection.rollback()
+
     @invariant()
     def rows_agree(self) -> None:
         self.database.read(self._check)
@@ -124,13 +181,25 @@ class QueueMachine(RuleBasedStateMachine):
                 self.ended[trial.id] = trial.state
 
 
-def test_no_order_of_calls_breaks_the_queue(database: Database, make_rows: Any) -> None:
+LOST = object()
+
+
+def _unless_lost(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except LeaseLost:
+        return LOST
+
+
+def test_no_order_of_calls_breaks_the_queue(database: Database, database_url: str, make_rows: Any) -> None:
+    other = Database(database_url)
     run_state_machine_as_test(
-        lambda: QueueMachine(database, make_rows(database)),
+        lambda: QueueMachine(database, other, make_rows(database)),
         settings=settings(
-            max_examples=25,
+            max_examples=20,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
+    other.close()
