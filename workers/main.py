@@ -29,6 +29,7 @@ from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Drained, Interrupted, Interruption
+from workers.run_trial import Limits
 from workers.service_client import Refused, ServiceClient, Unreachable, backoff
 
 logger = logging.getLogger("layersweep.worker")
@@ -52,6 +53,7 @@ def run(
     engine_python: str | None = None,
     cache_dir: Path | str | None = None,
     threads: int | None = None,
+    build_seconds: float | None = None,
     max_trials: int | None = None,
     idle_exit_seconds: float | None = None,
 ) -> int:
@@ -60,6 +62,7 @@ def run(
     `device_name`: "cpu", or a GPU's UUID, its beginning, or its number (default: the first GPU, else the CPU);
     `engine_python`: interpreter of the engine child; `cache_dir`: where datasets are kept (default: the user's cache);
     `threads`: of training and of CPU engines (default: OMP_NUM_THREADS, or all that the process may use);
+    `build_seconds`: how long an engine may be built before the builder counts as hung (default: ten minutes);
     `max_trials`, `idle_exit_seconds`: stop after so many trials, or after so long without one.
 
     SIGTERM and SIGINT drain: the running attempt is given back uncharged, and the status is 0. A second signal ends the
@@ -86,6 +89,7 @@ def run(
         children=Children(threads=threads, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None),
         worked_on=device.gpu(gpu) if gpu else device.cpu(threads),
         cache_dir=Path(cache_dir) if cache_dir else default_cache_dir(),
+        limits=Limits(build_seconds=build_seconds) if build_seconds else Limits(),
         max_trials=max_trials,
         idle_exit_seconds=idle_exit_seconds,
     )
@@ -117,6 +121,7 @@ class Worker:
         children: Children,
         cache_dir: Path,
         worked_on: Mapping[str, str | int] | None = None,
+        limits: Limits | None = None,
         max_trials: int | None = None,
         idle_exit_seconds: float | None = None,
     ) -> None:
@@ -126,6 +131,7 @@ class Worker:
         self._children = children
         self._datasets = DatasetCache(service, cache_dir)
         self._engines = EngineCache(cache_dir / "engines")
+        self._limits = limits or Limits()
         self._max_trials = max_trials
         self._idle_exit_seconds = idle_exit_seconds
         self._draining = Interruption()
@@ -252,6 +258,7 @@ class Worker:
             capabilities=self._capabilities,
             heartbeat_seconds=self._registered["heartbeat_seconds"],
             interruption=interruption,
+            limits=self._limits,
         )
         self._running = interruption
         if self._draining.cause is not None:

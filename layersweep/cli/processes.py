@@ -6,7 +6,8 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,6 +96,9 @@ def worker(
             help="cpu, or a GPU by UUID or number; default: the first GPU, or the CPU where there is none.",
         ),
     ] = None,
+    all_devices: Annotated[
+        bool, typer.Option("--all-devices", help="A worker for each GPU of this machine; they end together.")
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of training and of an engine; default: all there are.")
     ] = None,
@@ -105,6 +109,12 @@ def worker(
     doctor: Annotated[
         bool, typer.Option("--doctor", help="Say what works on this machine and what to install, and stop.")
     ] = False,
+    build_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=1, envvar="LAYERSWEEP_BUILD_SECONDS", help="How long an engine may be built before it counts as hung."
+        ),
+    ] = None,
     max_trials: Annotated[int | None, typer.Option(min=1, help="Stop after so many trials.")] = None,
     idle_exit_seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long without a trial.")] = None,
 ) -> None:
@@ -118,6 +128,19 @@ def worker(
     if form not in logs.FORMS:
         raise InvalidUsage(f"{logs.VARIABLE} is {form!r}: use {' or '.join(logs.FORMS)}")
     logs.configure(logging.INFO, form)
+    if all_devices:
+        if device is not None:
+            raise InvalidUsage("--all-devices and --device (LAYERSWEEP_DEVICE) are both given: leave one out")
+        options = {
+            "--server": server,
+            "--name": name,
+            "--threads": threads,
+            "--engine-python": engine_python,
+            "--build-seconds": build_seconds,
+            "--max-trials": max_trials,
+            "--idle-exit-seconds": idle_exit_seconds,
+        }
+        raise typer.Exit(_run_all_devices(options))
     main = part_of_product("workers.main", "worker")
     status = main.run(
         server,
@@ -126,10 +149,26 @@ def worker(
         device_name=device,
         engine_python=engine_python,
         threads=threads,
+        build_seconds=build_seconds,
         max_trials=max_trials,
         idle_exit_seconds=idle_exit_seconds,
     )
     raise typer.Exit(status)
+
+
+def _run_all_devices(options: Mapping[str, Any]) -> int:
+    every_device = part_of_product("workers.every_device", "worker")
+    found = every_device.names()
+    given = {"--threads": every_device.threads_each(len(found))}
+    given |= {option: value for option, value in options.items() if value is not None}
+    commands: dict[str, list[str]] = {}
+    for number, device in enumerate(found):
+        own = {**given, "--device": device}
+        if "--name" in own:
+            own["--name"] = f"{own['--name']}-{number}"
+        flags = [str(part) for option in own.items() for part in option]
+        commands[device] = [sys.executable, "-m", "layersweep", "worker", *flags]
+    return every_device.run(commands)
 
 
 @contextmanager
