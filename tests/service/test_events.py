@@ -20,7 +20,7 @@ from service.settings import Settings
 
 
 def _append(database: Database, sweep: str, kind: str = "trial.report") -> int:
-    return database.write(lambda session: events.append(session, sweep, kind, data={"x": 1}))
+    return database.write(lambda session: events.append(session, sweep, kind, data={"state": "active"}))
 
 
 def _end(database: Database, sweep: str) -> None:
