@@ -149,9 +149,10 @@ def measure_reads(kind: str, sizes: Sequence[int], reads: int = 100) -> list[dic
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, database_urls(kind, Path(folder)) as (ours, _):
         database = _prepare(ours, close=False)
+        # Before a service runs: its scheduler would ask for trials of a sweep that is being filled.
+        generated = {trials: generated_sweep.generate(database, trials) for trials in sizes}
         with running_service(Path(folder), {"LAYERSWEEP_DATABASE_URL": ours}) as url:
-            for trials in sizes:
-                sweep_id = generated_sweep.generate(database, trials)
+            for trials, sweep_id in generated.items():
                 row: dict[str, Any] = {"database": kind, "trials": trials}
                 for name, path in {
                     "leaderboard": f"/v1/sweeps/{sweep_id}/leaderboard",
@@ -160,7 +161,7 @@ def measure_reads(kind: str, sizes: Sequence[int], reads: int = 100) -> list[dic
                 }.items():
                     row[f"{name}_ms"] = quantiles(_read(_port(url), path, reads))
                 going = Client(url).submit(DOCUMENT | {"budget": {"trials": 1_000_000, "parallel": 1}})
-                row["claim_ms"] = drive(url, 1, 2)["claim_ms"]
+                row["claim_ms"] = drive(url, 1, 10)["claim_ms"]
                 going.cancel()
                 rows.append(row)
                 print(json.dumps(row), flush=True)
@@ -224,9 +225,8 @@ def measure_waiting(kind: str, seconds: float) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, database_urls(kind, Path(folder)) as (ours, _):
         database = _prepare(ours, close=False)
-        environment = {"LAYERSWEEP_DATABASE_URL": ours}
-        with running_service(Path(folder), environment) as url:
-            idle = generated_sweep.generate(database, 100)
+        idle = generated_sweep.generate(database, 100)
+        with running_service(Path(folder), {"LAYERSWEEP_DATABASE_URL": ours}) as url:
             for workers in (0, 200):
                 before = _usage(url)
                 began = time.monotonic()
