@@ -3,7 +3,8 @@
 The sweep is generated through the ordinary tables (benchmarks/generated_sweep.py), the service is the real one, the
 browser is headless Chromium. Each kind of request is sent many times with other parameters each time, so that few
 answers come from what was calculated before: once as of an ended sweep, once with a trial that ends before every tenth
-request, as while a sweep runs.
+request, as while a sweep runs. Beside the time of each request stands the processor time that the service took for it:
+on a machine that does nothing else the two are about the same, on a busy one only the second says much.
 
     python -m benchmarks.page [--trials 100000] [--requests 200] [--folder DATA] [--out FILE.json]
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import random
 import shlex
 import statistics
@@ -139,25 +141,54 @@ KINDS: dict[str, Kind] = {
 }
 
 
+def percentiles(values: list[float]) -> dict[str, float]:
+    """The middle of these, and what one in a hundred is above."""
+    ordered = sorted(values)
+    return {
+        "p50": round(statistics.median(ordered), 1),
+        "p99": round(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], 1),
+    }
+
+
+def service_process() -> int:
+    """The process of the service, which is a child of this one."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == os.getpid() and b"serve" in words:
+            return int(folder.name)
+    raise RuntimeError("the service does not run")
+
+
+def processor_ms(process: int) -> float:
+    """Milliseconds that all threads of a process have run so far."""
+    tasks = Path(f"/proc/{process}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
+
+
 def measure_requests(sweep: Sweep, count: int, before: Callable[[int], None]) -> dict[str, dict[str, float]]:
     """Milliseconds of `count` requests of each kind, the first apart; `before` is called with each one's number."""
     found: dict[str, dict[str, float]] = {}
-    numbers = itertools.count()
+    numbers, service = itertools.count(), service_process()
     with httpx2.Client(base_url=sweep.url, timeout=60) as client:
         for kind, make in KINDS.items():
             times: list[float] = []
+            processor: list[float] = []
             for path, headers in itertools.islice(make(sweep), count + 1):
                 before(next(numbers))
-                began = time.perf_counter()
+                used, began = processor_ms(service), time.perf_counter()
                 answer = client.get(path, headers=headers)
                 times.append(1000 * (time.perf_counter() - began))
+                processor.append(processor_ms(service) - used)
                 if answer.status_code != 200:
                     raise RuntimeError(f"{path} answered {answer.status_code}: {answer.text[:500]}")
-            first, rest = times[0], sorted(times[1:])
             found[kind] = {
-                "first_ms": round(first, 1),
-                "p50_ms": round(statistics.median(rest), 1),
-                "p99_ms": round(rest[min(len(rest) - 1, int(0.99 * len(rest)))], 1),
+                "first_ms": round(times[0], 1),
+                **{f"{name}_ms": value for name, value in percentiles(times[1:]).items()},
+                **{f"{name}_processor_ms": value for name, value in percentiles(processor[1:]).items()},
                 "bytes": len(answer.content),
             }
             print(f"{kind:32s} {found[kind]}", file=sys.stderr)
@@ -229,11 +260,7 @@ def use(page: Page, sweep: Sweep, rounds: int) -> dict[str, dict[str, float]]:
             page.go_back()
             page.wait_for_load_state("networkidle")
     return {
-        kind: {
-            "requests": len(each),
-            "p50_ms": round(statistics.median(each), 1),
-            "p99_ms": round(sorted(each)[min(len(each) - 1, int(0.99 * len(each)))], 1),
-        }
+        kind: {"requests": len(each), **{f"{name}_ms": value for name, value in percentiles(each).items()}}
         for kind, each in sorted(times.items())
     }
 
@@ -304,9 +331,10 @@ def main() -> None:
         database = Database(Settings(data_dir=folder / "data", database_url="").database_url)
         # Of a token there may be 500 requests a second; here one client sends as fast as it can.
         with running_service(folder, {"LAYERSWEEP_REQUESTS_PER_SECOND": "100000"}) as url:
-            began = time.perf_counter()
+            used, began = processor_ms(service_process()), time.perf_counter()
             httpx2.get(f"{url}/sweeps/{sweep_id}", timeout=60).raise_for_status()
             after_start = 1000 * (time.perf_counter() - began)
+            after_start_processor = processor_ms(service_process()) - used
             sweep = Sweep(url, sweep_id)
             browsed = in_browser(sweep, given.rounds)
             ended = measure_requests(sweep, given.requests, lambda number: None)
@@ -324,6 +352,7 @@ def main() -> None:
         "requests_of_each_kind": given.requests,
         "goals": GOALS,
         "page_after_service_start_ms": round(after_start, 1),
+        "page_after_service_start_processor_ms": round(after_start_processor, 1),
         "browser": browsed,
         "requests_of_an_ended_sweep": ended,
         "requests_while_trials_end": live,
