@@ -25,6 +25,7 @@ INTEGRITY = "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r7
 
 REGISTRY = "https://registry.npmjs.org"
 NAME = f"axe-core-{VERSION}.tgz"
+PATIENCE_SECONDS = 40
 SERIOUS = ("serious", "critical")
 
 
@@ -38,7 +39,7 @@ def script(cache: Path) -> str:
     if not kept.exists():
         content = _packed_by_npm() or _downloaded()
         if (found := integrity(content)) != INTEGRITY:
-            raise ValueError(f"{NAME} is not what was published: its hash is {found}, not {INTEGRITY}")
+            raise NoAxe(f"{NAME} from the npm registry is not what was published: its hash is {found}, not {INTEGRITY}")
         # Put there in one step: other processes of this run may look at the same time.
         with tempfile.NamedTemporaryFile(dir=cache, delete=False) as new:
             new.write(content)
@@ -63,18 +64,20 @@ def _packed_by_npm() -> bytes | None:
     if npm is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", f"axe-core@{VERSION}", "--pack-destination", folder, "--silent"]
-        packed = subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=False)
-        file = Path(folder) / NAME
-        return file.read_bytes() if packed.returncode == 0 and file.exists() else None
+        command = [npm, "pack", f"axe-core@{VERSION}", "--pack-destination", folder, "--silent", "--fetch-retries", "0"]
+        try:
+            subprocess.run(command, cwd=folder, capture_output=True, timeout=PATIENCE_SECONDS, check=True)
+            return (Path(folder) / NAME).read_bytes()
+        except (OSError, subprocess.SubprocessError):
+            return None
 
 
 def _downloaded() -> bytes:
     registry = os.environ.get("npm_config_registry", REGISTRY).rstrip("/")  # noqa: SIM112  (npm reads it so)
     try:
-        answer = httpx2.get(f"{registry}/axe-core/-/{NAME}", follow_redirects=True, timeout=60)
+        answer = httpx2.get(f"{registry}/axe-core/-/{NAME}", follow_redirects=True, timeout=PATIENCE_SECONDS)
         answer.raise_for_status()
-    except httpx2.HTTPError as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise NoAxe(f"axe-core cannot be fetched from the npm registry: {error!r}") from error
     return answer.content
 

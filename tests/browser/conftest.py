@@ -84,10 +84,12 @@ def page(browser, site) -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def axe_script(pytestconfig: pytest.Config) -> str:
+def axe_script(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The source of axe-core; skips where it can neither be found nor fetched."""
+    # A run without pytest's cache fetches it each time.
+    cache = getattr(pytestconfig, "cache", None)
     try:
-        return axe.script(pytestconfig.cache.mkdir("axe-core"))
+        return axe.script(tmp_path_factory.mktemp("axe-core") if cache is None else cache.mkdir("axe-core"))
     except axe.NoAxe as error:
         pytest.skip(str(error))
 
