@@ -132,13 +132,19 @@ def main() -> int:
     arguments.add_argument("--level", type=int, default=3)
     arguments.add_argument("--processes", type=int, default=2)
     arguments.add_argument("--compute-capability")
-    arguments.add_argument("--every", type=int, default=1, help="walk every n-th combination alone")
+    arguments.add_argument(
+        "--every", type=int, default=1, help="walk every n-th combination, each precision from the next"
+    )
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
     build = {"optimization_level": options.level}
     if options.compute_capability:
         build["compute_capability"] = round(10 * float(options.compute_capability))
-    jobs = [(each, precision) for precision in options.precisions for each in combinations()[:: options.every]]
+    jobs = [
+        (each, precision)
+        for index, precision in enumerate(options.precisions)
+        for each in combinations()[index % options.every :: options.every]
+    ]
     started = time.monotonic()
     results = walk(options.runtime, jobs, build, options.processes)
     seconds = time.monotonic() - started
