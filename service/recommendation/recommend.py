@@ -78,6 +78,12 @@ def recommend(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> s
     return _answer(_choose(session, sweep, wishes or Wishes()))
 
 
+def recommend_with_smaller(session: Session, sweep: Sweep) -> tuple[schemas.Recommendation, SmallerTrial | None]:
+    """As `recommend`, with why a smaller trial is recommended in place of the one that the rule chose, where one is."""
+    found = _choose(session, sweep, Wishes())
+    return _answer(found), _smaller_in_words(found)
+
+
 def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> RecommendationDetail:
     """As `recommend`, with the evidence."""
     found = _choose(session, sweep, wishes or Wishes())

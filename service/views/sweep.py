@@ -19,7 +19,8 @@ from service.errors import NotFound
 from service.leaderboards import ENDED_SWEEPS
 from service.models import TRIAL_STATES, Attempt, Sweep, Trial, Worker
 from service.pace import pace
-from service.recommendation.recommend import recommend
+from service.recommendation.recommend import recommend_with_smaller
+from service.recommendation.schemas import SmallerTrial
 from service.samples import TRIAL_NUMBER, check_axes
 from service.views.common import dataset_of, ended_trials, progress_bar, target_words
 from service.views.query import BoardColumn, SweepQuery
@@ -53,7 +54,7 @@ def live(session: Session, row: Sweep) -> dict[str, Any]:
 
 def results(session: Session, row: Sweep) -> dict[str, Any]:
     """What the sweep looks for, the best of each so far, and the recommended trial."""
-    recommended = _recommended(session, row)
+    recommended, smaller = _recommended(session, row) or (None, None)
     newest = next(iter(confirmations.of_sweep(session, row.id)), None)
     return {
         "sweep": row,
@@ -61,6 +62,7 @@ def results(session: Session, row: Sweep) -> dict[str, Any]:
         "constraints": list(row.document.get("constraints", [])),
         "best": leaderboards.best(session, row),
         "recommended": recommended,
+        "smaller": smaller,
         "artifacts": [] if recommended is None else artifacts.of_trial(session, recommended.trial.trial),
         "confirmation": None if newest is None else confirmation_results.to_schema(session, newest),
         "confirmable": confirmations.is_confirmable(session, row),
@@ -130,16 +132,16 @@ def _extends(row: Sweep) -> list[str]:
     return {"budget_exhausted": ["trials"], "wall_seconds": ["wall_seconds"]}.get(row.reason or "", [])
 
 
-def _recommended(session: Session, row: Sweep) -> schemas.Recommendation | None:
+def _recommended(session: Session, row: Sweep) -> tuple[schemas.Recommendation, SmallerTrial | None] | None:
     try:
-        return recommend(session, row)
+        return recommend_with_smaller(session, row)
     except NotFound:
         return None
 
 
 def _recommended_trial(session: Session, row: Sweep) -> str | None:
     found = _recommended(session, row)
-    return None if found is None else found.trial.trial
+    return None if found is None else found[0].trial.trial
 
 
 def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], parameters: Sequence[str]) -> list[str]:

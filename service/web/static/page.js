@@ -66,6 +66,14 @@ document.addEventListener("htmx:after:swap", () => {
   fitComparison();
   if (document.querySelector("[data-ended]")) document.getElementById("watch")?.remove();
 });
+let recommended = document.getElementById("sweep-results")?.dataset.recommended;
+document.addEventListener("htmx:after:swap", () => {
+  const now = document.getElementById("sweep-results")?.dataset.recommended;
+  if (now === recommended) return;
+  // A confirmation may lead to another recommendation: the leaderboard and the pictures mark it, too.
+  recommended = now;
+  soon("results");
+});
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && due) soon(due);
 });
