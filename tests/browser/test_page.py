@@ -119,3 +119,18 @@ def test_the_list_follows_a_new_sweep(page, site):
     site.database.write(lambda session: add_sweep(session, name="posted later"))
     page.get_by_role("link", name="posted later").wait_for()
     assert page.evaluate("window.sameDocument") is True
+
+
+def test_what_is_refused_says_why_on_a_page_of_its_own_and_replaces_nothing(browser, site):
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    page.goto(f"{site.url}/sweeps/{site.sweep}")
+    page.locator("#where-name").select_option("num_layers")
+    page.locator("#where-value").fill("many")
+    page.get_by_role("button", name="Add").click()
+    page.get_by_text("num_layers is a number here").wait_for()
+    page.get_by_role("heading", name="The request cannot be carried out as it stands").wait_for()
+    page.go_back()
+    page.locator("#sweep-board tbody tr").first.wait_for()
+    context.close()

@@ -66,6 +66,14 @@ document.addEventListener("htmx:after:swap", () => {
   fitComparison();
   if (document.querySelector("[data-ended]")) document.getElementById("watch")?.remove();
 });
+/** What was refused replaces nothing: a choice's own page says why; a live part is asked for again later. */
+document.addEventListener("htmx:response:error", (event) => {
+  const { ctx } = event.detail;
+  const findings = ctx.target?.id === "findings" ? ctx.target : null;
+  if (ctx.response.status === 401) location.reload();
+  else if (findings) findings.replaceChildren(Object.assign(document.createElement("p"), { className: "bad", textContent: refusal(ctx.response, ctx.text) }));
+  else if (!isPart(ctx.sourceElement)) location.replace(ctx.request.action);
+});
 let recommended = document.getElementById("sweep-results")?.dataset.recommended;
 document.addEventListener("htmx:after:swap", () => {
   const now = document.getElementById("sweep-results")?.dataset.recommended;
