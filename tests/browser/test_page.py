@@ -81,7 +81,7 @@ def test_choices_are_kept_in_the_address(page, site):
     page.goto(f"{site.url}/sweeps/{site.sweep}")
     page.locator("#filter-state").select_option("failed")
     page.wait_for_url(re.compile("state=failed"))
-    assert page.get_by_text("No trial passes these filters.").is_visible()
+    page.get_by_text("No trial passes these filters.").wait_for()
     page.get_by_label("across").select_option("number")
     page.wait_for_url(re.compile("state=failed.*x=number|x=number.*state=failed"))
     back(page)
@@ -89,7 +89,7 @@ def test_choices_are_kept_in_the_address(page, site):
     playwright.expect(page.locator("#sweep-board tbody tr")).to_have_count(8)
     page.locator("#sweep-board thead a", has_text="validation loss").click()
     page.wait_for_url(re.compile("sort=validation_loss"))
-    assert rows(page)[0] == "7"
+    playwright.expect(page.locator("#sweep-board tbody th[scope=row] a").first).to_have_text("7")
 
 
 def test_the_keyboard_reaches_the_content_and_its_links(page, site):

@@ -124,7 +124,8 @@ document.addEventListener("change", (event) => {
     fitComparison();
     return;
   }
-  const form = event.target.closest?.("form[data-auto]");
+  // A choice of a picture that is made before its script has come loads the page with it.
+  const form = event.target.closest?.("form[data-auto], form[data-picture-form]:not(.auto, [data-inverted])");
   if (form) form.requestSubmit();
 });
 
