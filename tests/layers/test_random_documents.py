@@ -55,7 +55,7 @@ NUMBERS: dict[str, list[Any]] = {
     "embedding.embedding_dim": [16, 48],
     "embedding.num_embeddings": [29, 64],
     "embedding.prompt_length": [1, 5],
-    "embedding.num_tasks": [1, 3],
+    "embedding.num_tasks": [2, 3],
     "tp_size": [1, 2, 4],
     "attention.tp_size": [1, 2],
     "mlp.tp_size": [1, 4],
@@ -116,6 +116,10 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     # A probe of an embedding has no dataset whose vocabulary it could follow.
     if kind == "embedding":
         model.setdefault("embedding.num_embeddings", 29)
+        # The inputs that are drawn name two tasks.
+        if "embedding.kind" in model:
+            two = {"value": 2, "when": "embedding.kind == 'PromptTuningEmbedding'"}
+            model.setdefault("embedding.num_tasks", two)
     return {
         "name": "drawn",
         "task": task,
