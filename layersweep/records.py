@@ -95,6 +95,17 @@ class ProblemNote(TypedDict):
     remedy: str
 
 
+class CostEstimate(TypedDict):
+    """What a sweep will cost if its trials cost what earlier ones did."""
+
+    trial_seconds: float
+    device_seconds: float
+    wall_seconds: float
+    from_trials: int
+    target: str
+    median_error_share: float
+
+
 class SweepPreview(TypedDict):
     """What a valid document would become; nothing is stored."""
 
@@ -104,6 +115,7 @@ class SweepPreview(TypedDict):
     sampler: str
     sampler_reason: str
     notes: list[ProblemNote]
+    estimate: CostEstimate | None
 
 
 class EventRecord(TypedDict):

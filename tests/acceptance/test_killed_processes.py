@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.acceptance.deployment import Deployment
 
 
@@ -9,6 +11,8 @@ def _ended(event: dict[str, Any]) -> bool:
     return event["kind"] == "trial.ended"
 
 
+# In `make test` each on one database, in `make test-slow` on the other.
+@pytest.mark.parametrize("database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 def test_a_killed_worker_s_trial_is_finished_by_another_as_attempt_2(
     deployment: Deployment, small_sweep: dict[str, Any]
 ) -> None:
@@ -36,6 +40,7 @@ def test_a_killed_worker_s_trial_is_finished_by_another_as_attempt_2(
     assert deployment.get(f"/v1/trials/{trial}")["metrics"] == detail["metrics"]
 
 
+@pytest.mark.parametrize("database_url", [pytest.param("sqlite", marks=pytest.mark.slow), "postgresql"], indirect=True)
 def test_a_killed_service_goes_on_after_its_restart(deployment: Deployment, small_sweep: dict[str, Any]) -> None:
     service = deployment.start_service()
     sweep = deployment.submit(small_sweep)

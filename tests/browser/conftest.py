@@ -37,7 +37,8 @@ class Site:
         self.database.write(end)
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while Playwright runs, no other test of its process can have an event loop.
+@pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")

@@ -7,7 +7,7 @@ import pytest
 from tests.browser import axe
 from tests.browser.conftest import settled
 
-SCHEMES = ["light", "dark"]
+SCHEMES = ["light", pytest.param("dark", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

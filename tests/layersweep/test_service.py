@@ -69,6 +69,7 @@ def test_an_answer_has_the_keys_that_the_records_name() -> None:
         (schemas.Sweep, records.SweepRecord),
         (schemas.SweepDetail, records.SweepDetailRecord),
         (schemas.SweepPreview, records.SweepPreview),
+        (schemas.CostEstimate, records.CostEstimate),
         (schemas.Progress, records.Progress),
         (schemas.SpaceFacts, records.SpaceFacts),
         (schemas.Budget, records.Budget),

@@ -46,6 +46,8 @@ def test_a_rebuilt_study_goes_on_as_if_it_had_never_stopped(driver: Driver, samp
     assert rebuilt == uninterrupted
 
 
+# Whether a study is the same after it was read back is asked of both databases above.
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "qmc", "grid"])
 def test_the_seed_decides(driver: Driver, sampler: str) -> None:
     first, again, other = (_run(driver, _document(sampler, seed), 12) for seed in (7, 7, 8))
