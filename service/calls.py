@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Callable
 from typing import Annotated, Any
 
@@ -54,6 +55,29 @@ class Call:
             return idempotency.once(session, self.key, digest, once, project=self.project)
 
         return self._response(*await self.services.write(write))
+
+    async def answer_with_secret(
+        self,
+        action: str,
+        make: Callable[[Session], tuple[BaseModel, str]],
+        *,
+        field: str,
+        status: int,
+        subject: str | None = None,
+    ) -> JSONResponse:
+        """The same with a secret, as `field` of the answer. It stays out of what is kept for a repetition."""
+        secrets: list[str] = []
+
+        def made(session: Session) -> BaseModel:
+            body, secret = make(session)
+            # A transaction that is run again makes another one.
+            secrets[:] = [secret]
+            return body
+
+        answer = await self.answer(action, made, status=status, subject=subject)
+        if not secrets:
+            return answer
+        return self._response(status, json.loads(bytes(answer.body)) | {field: secrets[0]})
 
     async def answered(self) -> JSONResponse | None:
         """The answer that was given to this key before; None where there is none.

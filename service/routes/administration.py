@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
 from service import audit, projects, schemas, tokens
@@ -28,18 +25,13 @@ async def create_token(body: schemas.NewToken, call: GivenCall) -> Response:
     if call.caller.bound_to not in (None, project):
         raise Forbidden(f"a token of the project {call.caller.bound_to!r} makes tokens of that project only")
     new = tokens.NewToken(body.name, body.scopes, project, body.expires_in_days)
-    secrets: list[str] = []
 
-    def make(session: Session) -> schemas.CreatedToken:
+    def make(session: Session) -> tuple[schemas.CreatedToken, str]:
         row, secret = tokens.create(session, new, made_by=call.caller.name)
-        # Beside the answer, which is kept with an Idempotency-Key.
-        secrets[:] = [secret]
-        return schemas.CreatedToken(**schemas.Token.model_validate(row).__dict__, token=None)
+        return schemas.CreatedToken(**schemas.Token.model_validate(row).__dict__, token=None), secret
 
-    answer = await call.answer("token.create", make, status=201)
+    answer = await call.answer_with_secret("token.create", make, field="token", status=201)
     call.services.access.forget()
-    if secrets:
-        return JSONResponse(json.loads(bytes(answer.body)) | {"token": secrets[0]}, 201)
     return answer
 
 

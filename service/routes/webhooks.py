@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
 from service import schemas, server_key, webhooks
@@ -134,17 +132,12 @@ async def resend_webhook_delivery(webhook: str, delivery: str, call: GivenCall) 
 async def _with_secret(
     call: Call, action: str, make: Callable[[Session], Webhook], *, status: int, subject: str | None
 ) -> Response:
-    """Answer with a webhook and its secret, which stays out of what is kept for a repetition."""
+    """Answer with a webhook and its secret."""
     key = await to_thread.run_sync(server_key.read, call.services.settings)
-    secrets: list[str] = []
 
-    def made(session: Session) -> schemas.CreatedWebhook:
+    def made(session: Session) -> tuple[schemas.CreatedWebhook, str]:
         row = make(session)
-        secrets[:] = [webhooks.secret_of(key, row.id, row.salt)]
-        return schemas.CreatedWebhook(**schemas.Webhook.model_validate(row).__dict__, secret=None)
+        created = schemas.CreatedWebhook(**schemas.Webhook.model_validate(row).__dict__, secret=None)
+        return created, webhooks.secret_of(key, row.id, row.salt)
 
-    answer = await call.answer(action, made, status=status, subject=subject)
-    if not secrets:
-        return answer
-    headers = {"Location": answer.headers["Location"]} if "Location" in answer.headers else {}
-    return JSONResponse(json.loads(bytes(answer.body)) | {"secret": secrets[0]}, status, headers)
+    return await call.answer_with_secret(action, made, field="secret", status=status, subject=subject)
