@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,9 +55,12 @@ def running_service(folder: Path, environment: Mapping[str, str] | None = None) 
 
 
 @contextmanager
-def running_worker(url: str, folder: Path, name: str = "worker") -> Iterator[subprocess.Popen[bytes]]:
-    """`layersweep worker` for the service at `url`; drained at the end."""
-    with _process(folder / f"{name}.log", ["worker", "--server", url, "--name", name], {}) as process:
+def running_worker(
+    url: str, folder: Path, name: str = "worker", options: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`layersweep worker` for the service at `url`, with caches of its own in `folder`; drained at the end."""
+    arguments = ["worker", "--server", url, "--name", name, *options]
+    with _process(folder / f"{name}.log", arguments, {"XDG_CACHE_HOME": str(folder / "cache")}) as process:
         yield process
 
 

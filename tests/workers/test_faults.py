@@ -1,19 +1,24 @@
 """Hostile conditions, by injected faults: each ends its trial with the reason, and the worker's next trial succeeds.
 
 The children are the real ones with some functions replaced, which fail while a file says so: the builder hangs, dies,
-lacks memory or disk, logs an error, writes half an engine, or an engine of another function.
+lacks memory or disk, logs an error, writes half an engine, or an engine of another function. On a machine with a GPU
+and TensorRT they fail in the same way there, and the GPU's memory is taken by another process in truth.
 """
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.workers.conftest import ScriptedService
+from tests.workers.engine_parent import ENGINE_PYTHON
 from workers import run_trial
 from workers.child import Child
 from workers.children import Children
@@ -23,13 +28,18 @@ from workers.execution import Execution
 from workers.interruption import Interruption
 from workers.run_trial import Limits
 
+ROOT = Path(__file__).parents[2]
+
+ENGINES = {"onnxruntime": ("ort", "OnnxRuntimeEngine"), "tensorrt": ("trt", "TensorRtEngine")}
+
 ENGINE = """
 import os, shutil, signal, sys, time
 from pathlib import Path
+sys.path.insert(0, {root!r})
 from types import SimpleNamespace
-import onnx as graphs
 from workers.engine import __main__ as child
-from workers.engine.ort import OnnxRuntimeEngine as Real
+from workers.engine import trt_limits
+from workers.engine.{module} import {engine} as Real
 from workers.engine.protocol import RequestFailed
 
 fault = Path({fault!r})
@@ -48,14 +58,17 @@ def faulty_build(self, onnx, engine, options, log):
     if armed == "disk at build":
         os.symlink("/dev/full", engine)
         shutil.disk_usage = lambda folder: SimpleNamespace(free=0)
-    if armed == "every axis":
+    if armed == "every axis" and Real.runtime == "onnxruntime":
         onnx = reduced_over_every_axis(onnx)
+    if armed == "every axis" and Real.runtime == "tensorrt":
+        trt_limits.opset = lambda runtime, version: 18
     build(self, onnx, engine, options, log)
     if armed == "logged error":
         log.error("Error Code 4: a mask and a causal kind were both set")
 
-# As a parser does that reads axes as an attribute, where newer opsets have them as an input.
+# As TensorRT 8.6 does, whose parser reads axes as an attribute, where newer opsets have them as an input.
 def reduced_over_every_axis(onnx):
+    import onnx as graphs
     model = graphs.load(onnx)
     for node in model.graph.node:
         if node.op_type == "ReduceMean":
@@ -112,16 +125,21 @@ model_process.main()
 class FaultyChildren(Children):
     """Children that fail while `arm` says how."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, runtime: str) -> None:
         super().__init__(threads=1)
         self._fault = folder / "fault"
         self.arm("none")
         self._programs = {"engine": folder / "engine.py", "model": folder / "model.py"}
-        self._programs["engine"].write_text(ENGINE.format(fault=str(self._fault)))
+        module, engine = ENGINES[runtime]
+        program = ENGINE.format(fault=str(self._fault), root=str(ROOT), module=module, engine=engine)
+        self._programs["engine"].write_text(program)
         self._programs["model"].write_text(MODEL.format(fault=str(self._fault)))
 
     def arm(self, fault: str) -> None:
         self._fault.write_text(fault)
+
+    def armed(self) -> str:
+        return self._fault.read_text()
 
     def model(self) -> Child:
         if self._model is None or not self._model.alive():
@@ -133,15 +151,26 @@ class FaultyChildren(Children):
         return self._start("engine", name)
 
     def _start(self, program: str, name: str, *arguments: str) -> Child:
-        env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-        return Child([sys.executable, str(self._programs[program]), *arguments], name=name, env=env)
+        python = ENGINE_PYTHON if program == "engine" else sys.executable
+        env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_MODULE_LOADING": "LAZY"}
+        return Child([python, str(self._programs[program]), *arguments], name=name, env=env)
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", pytest.param("tensorrt", marks=pytest.mark.gpu)])
+def runtime(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyChildren]:
-    children = FaultyChildren(tmp_path_factory.mktemp("faulty"))
+def faulty(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyChildren]:
+    children = FaultyChildren(tmp_path_factory.mktemp("faulty"), runtime)
     yield children
     children.kill()
+
+
+@pytest.fixture(scope="module")
+def capabilities(faulty: FaultyChildren, runtime: str) -> dict[str, Any]:
+    return faulty.builder().request("describe", {"runtime": runtime}, timeout_seconds=120)
 
 
 @pytest.fixture(autouse=True)
@@ -159,20 +188,20 @@ PROBE = {"kind": "norm", "norm.kind": "RmsNorm", "attention.num_attention_heads"
     ("fault", "reason"),
     [
         ("hang", "was not done within 1 s: it hung and was ended"),
-        ("logged error", "the engine cannot be built: onnxruntime logged errors while it built: Error Code 4"),
-        ("truncated", "final.engine is no engine that ONNX Runtime reads (cut off? build it again)"),
-        ("disk at build", "the engine cannot be built: the disk is full: "),
+        ("logged error", r"the engine cannot be built: \w+ logged errors while it built: .*Error Code 4"),
+        ("truncated", r"final\.engine is (no engine that ONNX Runtime reads \(|).*cut off"),
+        ("disk at build", r"the engine cannot be built: .*(the disk is full|No space left)"),
         ("every axis", "parity: the engine's logits are off by "),
         pytest.param("disk at export", "No space left on device", marks=pytest.mark.slow),
         pytest.param("crash", "the build process was ended by SIGSEGV, 2 times", marks=pytest.mark.slow),
         pytest.param("memory at build", "out of memory: the builder asked for 80 GiB", marks=pytest.mark.slow),
-        pytest.param("memory at load", "out of memory: final.engine: there is no memory", marks=pytest.mark.slow),
+        pytest.param("memory at load", r"out of memory: final\.engine: there is no memory", marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_in_building_fails_its_trial_and_not_the_next(fault: str, reason: str, worksite: Worksite) -> None:
     failed, next_one = worksite.two_trials(fault, ScriptedService("probe"), model=PROBE)
     assert failed["outcome"] == "failed"
-    assert reason in failed["reason"]
+    assert re.search(reason, failed["reason"]), failed["reason"]
     assert (next_one["outcome"], next_one["reason"]) == ("complete", None)
 
 
@@ -203,10 +232,51 @@ def test_what_was_built_before_is_not_built_again(worksite: Worksite) -> None:
     assert again["measurements"]["cost"]["engines_from_cache"] == ["final"]
 
 
+HOG = """
+import sys
+import torch
+free, _ = torch.cuda.mem_get_info()
+held = torch.empty(free - int(sys.argv[1]), dtype=torch.uint8, device="cuda")
+torch.cuda.synchronize()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def _held_by_another(all_but_bytes: int) -> Iterator[None]:
+    """Meanwhile another process holds the GPU's memory, all but so many bytes."""
+    command = [sys.executable, "-c", HOG, str(all_but_bytes)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog:
+        assert hog.stdin is not None
+        assert hog.stdout is not None
+        assert hog.stdout.readline() == b"held\n"
+        yield
+        hog.stdin.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("runtime", ["tensorrt"], indirect=True)
+def test_memory_that_another_process_holds_fails_what_needs_it_and_not_the_next(worksite: Worksite) -> None:
+    probe, text = ScriptedService("probe"), ScriptedService()
+    assert worksite.trial(probe, {"model": PROBE})["outcome"] == "complete"
+    with _held_by_another(64 << 20):
+        at_context = worksite.trial(probe, {"model": PROBE})
+        at_build = worksite.trial(probe, {"model": {**PROBE, "hidden_size": 4096}, "inference": {"batch_size": 512}})
+    assert at_context["measurements"]["cost"]["engines_from_cache"] == ["final"]
+    with _held_by_another(4 << 30):
+        at_training = worksite.trial(text, {"training": {"batch_size": 1 << 17, "steps": 2}})
+    for failed in (at_context, at_build, at_training):
+        assert failed["outcome"] == "failed"
+        assert "out of memory" in failed["reason"], failed["reason"]
+    assert at_training["metrics"]["latency_ms_p50"] > 0
+    assert worksite.trial(text, {})["outcome"] == "complete"
+
+
 class Worksite:
     """A worker's children and caches, over several trials."""
 
-    def __init__(self, children: FaultyChildren, capabilities: dict[str, dict[str, Any]], cache_dir: Path) -> None:
+    def __init__(self, children: FaultyChildren, capabilities: dict[str, Any], cache_dir: Path) -> None:
         self._children = children
         self._capabilities = capabilities
         self._cache_dir = cache_dir
@@ -216,27 +286,30 @@ class Worksite:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """How a trial ends while the children have the fault, and how the same one ends with another after that."""
         self._children.arm(fault)
-        first = self._execute(service, sections, Limits(build_seconds=1) if fault == "hang" else Limits())
+        first = self.trial(service, sections, Limits(build_seconds=1) if fault == "hang" else Limits())
         self._children.arm(then)
-        return first, self._execute(service, sections, Limits())
+        return first, self.trial(service, sections)
 
-    def _execute(self, service: ScriptedService, sections: dict[str, Any], limits: Limits) -> dict[str, Any]:
-        client = service.client()
+    def trial(self, service: ScriptedService, sections: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
+        """How a trial ends."""
+        client, runtime = service.client(), self._capabilities["runtime"]
+        misread = self._children.armed() == "every axis" and runtime == "tensorrt"
+        capabilities = {**self._capabilities, "device_model": "here"} | ({"opset": 18} if misread else {})
         Execution(
-            service.lease(**sections),
+            service.lease(**sections) | {"runtime": runtime, "target_key": f"{runtime} here"},
             service=client,
             children=self._children,
             datasets=DatasetCache(client, self._cache_dir),
             engines=EngineCache(self._cache_dir / "engines"),
-            device_uuid="cpu-here",
-            capabilities=self._capabilities,
+            device_uuid="device-here",
+            capabilities={runtime: capabilities},
             heartbeat_seconds=30,
             interruption=Interruption(),
-            limits=limits,
+            limits=limits or Limits(),
         ).run()
         return service.sent("finish")[-1]
 
 
 @pytest.fixture
-def worksite(faulty: FaultyChildren, capabilities: dict[str, dict[str, Any]], cache_dir: Path) -> Worksite:
+def worksite(faulty: FaultyChildren, capabilities: dict[str, Any], cache_dir: Path) -> Worksite:
     return Worksite(faulty, capabilities, cache_dir)

@@ -150,15 +150,15 @@ class Stream:
     def wait(self) -> None:
         call("cuStreamSynchronize", self.handle)
 
-    def timed(self, launch: Callable[[], None]) -> float:
+    def timed(self, launch: Callable[[], None], ahead: Callable[[], None] | None = None) -> float:
         """Milliseconds on the device's clock between an event before and an event after what `launch` enqueues.
 
-        A launch ahead of it keeps the device busy while the host enqueues the timed one: what the host takes between
-        the events is not in it.
+        What `ahead` enqueues, or another `launch`, keeps the device busy while the host enqueues the timed one: what
+        the host takes between the events is not in it, as long as the work ahead lasts.
         """
         record, synchronize, elapsed = self._timing
         before, after = self._events
-        launch()
+        (ahead or launch)()
         record(before, self.handle)
         launch()
         record(after, self.handle)
@@ -170,8 +170,10 @@ class Stream:
             raise CudaError("cuEventElapsedTime", getattr(status, "name", str(status)))
         return float(milliseconds)
 
-    def timed_with_host(self, launch: Callable[[], None]) -> tuple[float, float]:
-        """The same, and the milliseconds that the host spent in `launch`."""
+    def timed_with_host(
+        self, launch: Callable[[], None], ahead: Callable[[], None] | None = None
+    ) -> tuple[float, float]:
+        """The same, and the milliseconds that the host spent in the timed `launch`."""
         host_ns = 0
 
         def clocked() -> None:
@@ -180,7 +182,7 @@ class Stream:
             launch()
             host_ns = time.perf_counter_ns() - started
 
-        return self.timed(clocked), host_ns / 1e6
+        return self.timed(clocked, ahead), host_ns / 1e6
 
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         """What `enqueue` puts on this stream, as a graph. Raises CudaError where it cannot be captured."""
