@@ -116,7 +116,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 pass_fds=[childs_end],
                 cwd=cwd,
-                env=_environment(env or {}),
+                env=_environment(argv[0], env or {}),
                 start_new_session=True,
                 preexec_fn=_die_with_parent(os.getpid()),
             )
@@ -303,9 +303,13 @@ class _Tail:
                         self._size_bytes -= len(self._chunks.popleft())
 
 
-def _environment(added: Mapping[str, str]) -> dict[str, str]:
+def _environment(python: str, added: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **added}
+    path = [str(ROOT)]
+    # Packages for this interpreter are of no use to another version, and would hide its own.
+    if python == sys.executable and kept.get("PYTHONPATH"):
+        path.append(kept["PYTHONPATH"])
+    return {**kept, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", **added}
 
 
 def _die_with_parent(parent: int) -> Callable[[], None] | None:

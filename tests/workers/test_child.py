@@ -93,6 +93,18 @@ def test_it_is_not_told_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment["OMP_NUM_THREADS"] == "3"
 
 
+@pytest.mark.parametrize(("command", "found"), [([sys.executable], True), (["/usr/bin/env", sys.executable], False)])
+def test_a_child_of_this_interpreter_finds_the_packages_that_its_parent_was_pointed_at(
+    command: list[str], found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another interpreter, which `env` stands for here, has other packages."""
+    monkeypatch.setenv("PYTHONPATH", "/some/packages")
+    child = Child([*command, *ARGV[1:]], name="test")
+    path = ask(child, "echo", text="")["environment"]["PYTHONPATH"].split(os.pathsep)
+    child.kill()
+    assert ("/some/packages" in path) is found
+
+
 def test_an_error_is_answered_and_the_child_goes_on(child: Child) -> None:
     with pytest.raises(ChildError, match="this cannot be built") as caught:
         ask(child, "refuse")

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import onnx
 import pytest
 
 from tests.workers import graphs
-from tests.workers.engine_parent import ROOT, Parent, Refused
+from tests.workers.engine_parent import ENGINE_PYTHON, ROOT, Parent, Refused
 from workers.engine.__main__ import RUNTIMES
 
 MEASURE = {"warmup_seconds": 0.01, "seconds": 0.05, "min_runs": 20}
@@ -462,7 +461,7 @@ def test_it_needs_neither_torch_nor_the_rest_of_the_project(builds: str) -> None
         f"importlib.import_module(RUNTIMES[{builds!r}][0])\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    done = subprocess.run([ENGINE_PYTHON, "-c", program], cwd=ROOT, capture_output=True, check=True, timeout=60)
     modules = json.loads(done.stdout)
     assert not [name for name in modules if name.split(".")[0] in ("torch", "onnx", "layers", "service", "layersweep")]
     assert {name for name in modules if name.startswith("workers")} - {"workers"} == {
