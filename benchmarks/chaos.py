@@ -33,8 +33,7 @@ from sqlalchemy.orm import Session
 from benchmarks.processes import ROOT, machine
 from service.db import Database
 from service.models import Ask, Attempt, Event, Measurement, Sweep, Trial
-from service.notifications import Notifications
-from service.scheduler import Scheduler
+from service.scheduler import optuna_study
 from service.schedules import load
 from service.settings import Settings
 
@@ -332,7 +331,7 @@ def _findings(session: Session, database: Database, folder: Path, sweep_id: str,
 
     settings = Settings(data_dir=folder / "data")
     loaded = load(session, sweep_id, max_attempts=settings.max_attempts, lookahead=settings.scheduler_lookahead)
-    study = Scheduler(database, Notifications(), settings).make_study(loaded)
+    study = optuna_study(loaded)
     by_id = {trial.id: trial for trial in trials}
     metrics = [objective["metric"] for objective in sweep.objectives]
     for ask, seen in zip(asks, study.optuna_trials(), strict=True):

@@ -15,7 +15,7 @@ Scalar = bool | int | float | str
 
 Type = Literal["boolean", "integer", "number", "string"]
 
-REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED"})()
+REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED", "__reduce__": lambda self: "REQUIRED"})()
 """The default of a parameter that has none."""
 
 

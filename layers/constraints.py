@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from layers import syntax
@@ -25,6 +25,10 @@ class Constraint:
     _strict: bool = field(compare=False, repr=False)
     _smaller: Evaluate = field(compare=False, repr=False)
     _larger: Evaluate = field(compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Callable[[str], Constraint], tuple[str]]:
+        # What it was compiled to stays in its process; the text says the same to another.
+        return parse_constraint, (self.text,)
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -55,6 +55,10 @@ class Expression:
     _evaluate: Evaluate = field(compare=False, repr=False)
     _shortfall: Callable[[Values], float] | None = field(compare=False, repr=False)
 
+    def __reduce__(self) -> tuple[Callable[[str, Kind], Expression], tuple[str, Kind]]:
+        # What it was compiled to stays in its process; the text says the same to another.
+        return _parsed_again, (self.text, self.kind)
+
     def evaluate(self, values: Values) -> Scalar:
         """The value at a point. Raises MissingName, EvaluationError. What is not needed is not looked at."""
         return self._evaluate(values)
@@ -89,6 +93,10 @@ def parse(text: str, *, kind: Kind) -> Expression:
     names = tuple(dict.fromkeys(name.path for name in syntax.names(tree)))
     shortfall = None if kind == "derived" else _compile_shortfall(tree)
     return Expression(text, kind, names, tree, compile_tree(tree), shortfall)
+
+
+def _parsed_again(text: str, kind: Kind) -> Expression:
+    return parse(text, kind=kind)
 
 
 def _may_be_condition(node: Node) -> bool:

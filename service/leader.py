@@ -225,6 +225,10 @@ class Leader(ABC):
             # Nothing more will happen in it, unless it is extended: its study need not stay in memory.
             self._forget(sweep_id)
             return True, False
+        if self.has_outgrown(led):
+            # What is not yet worked in is found again by what was stored.
+            self._led.pop(sweep_id)
+            return True, True
         if changes.unfinished or changes.verdict is not None or newest != glance.sequence + len(changes.trials):
             return True, True
         # All that came after the glance are the events of these changes: no need to look again.
@@ -288,6 +292,15 @@ class Leader(ABC):
         for trial_id, values in loaded.ranked:
             ranking.add(trial_id, values)
         return LedSweep(loaded.facts, loaded.history, self.make_study(loaded), ranking, loaded.attributes)
+
+    @property
+    def is_running(self) -> bool:
+        """True while the thread schedules."""
+        return self._thread is not None
+
+    def has_outgrown(self, led: LedSweep) -> bool:
+        """Whether the sweep's study is to be made anew from its rows, because it belongs elsewhere by now."""
+        return False
 
     @abstractmethod
     def make_study(self, loaded: Loaded) -> Study:

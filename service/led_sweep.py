@@ -18,6 +18,7 @@ from layers.metrics import Goal
 from layers.model import flops, parameter_count
 from layers.space import SweepDocument
 from service.ids import new_id
+from service.metrics import TELL_SECONDS
 from service.pareto import Ranking
 from service.proposals import Asked, Known, Point, Proposals, total_violation
 from service.reuse import Reused, Source, judge_source, reuse_key
@@ -167,6 +168,10 @@ class LedSweep:
         self._stored_exhausted = self._proposals.exhausted
 
     @property
+    def study(self) -> Study:
+        return self._study
+
+    @property
     def budget(self) -> Mapping[str, Any]:
         return self._history.budget
 
@@ -225,7 +230,8 @@ class LedSweep:
         return Told("pruned", None, violation) if state == "pruned" else FAILED
 
     def _tell(self, ask: int, point_hash: str, told: Told, changes: Changes) -> None:
-        self._study.tell(ask, told)
+        with TELL_SECONDS.time():
+            self._study.tell(ask, told)
         self._history.known[point_hash].told = told
         self._record_told(ask, told, changes)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from layers.base import Scalar
 from layers.space import PointError, Rejection, Space, Start
+from service.metrics import ASK_SECONDS, TELL_SECONDS
 from service.orders import Order
 from service.studies import FAILED, NO_CONSTRAINT_VIOLATION, Study, Suggestion, Told
 
@@ -126,7 +127,8 @@ class Proposals:
             yield self._ask(chosen)
 
     def _ask(self, chosen: Mapping[str, Scalar] | None = None, started_from: str | None = None) -> Asked:
-        suggestion = self._study.ask(chosen)
+        with ASK_SECONDS.time():
+            suggestion = self._study.ask(chosen)
         found = self._judge(suggestion.chosen)
         if isinstance(found, Rejection):
             told = Told("infeasible", None, total_violation([found.violation]))
@@ -136,7 +138,8 @@ class Proposals:
             asked = Asked(suggestion, told=told, rejection=f"repeats trial {known.number}", is_repetition=True)
         else:
             return Asked(suggestion, found, started_from)
-        self._study.tell(suggestion.ask, told)
+        with TELL_SECONDS.time():
+            self._study.tell(suggestion.ask, told)
         return replace(asked, started_from=started_from)
 
     def _judge(self, chosen: Mapping[str, Scalar]) -> Point | Rejection:

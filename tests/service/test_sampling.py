@@ -10,8 +10,8 @@ import pytest
 
 from layers.space import SweepDocument, read_document
 from service.errors import InvalidDocument
+from service.optuna_study import OptunaStudy
 from service.sampling import choose, population_size
-from service.scheduler import OptunaStudy
 from service.studies import FAILED, Told
 from tests.service.sweep_driver import TWELVE_POINTS, document, small
 

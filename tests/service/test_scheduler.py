@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from service import queue, schemas, sweeps, targets
 from service.db import Database
 from service.models import Sweep
+from service.optuna_study import OptunaStudy
 from service.pareto import Ranking
-from service.scheduler import OptunaStudy, Scheduler
+from service.scheduler import Scheduler
 from service.settings import Settings
 from tests.service.sweep_driver import TWELVE_POINTS, Driver, document, formula, small
 

@@ -1,0 +1,73 @@
+"""Samplers that compute in a process of their own: as if they had stayed, also after that process was killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from layers.space import read_document
+from service import scheduler
+from service.db import Database
+from service.sampler_process import RemoteStudy, SamplerProcess, SamplerProcessError
+from service.scheduler import Scheduler
+from service.settings import Settings
+from service.studies import Told
+from tests.service.sweep_driver import Driver, document, small
+
+DATASET = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Generator[Driver]:
+    # One database: what differs between the two is not looked at here.
+    database = Database(f"sqlite:///{tmp_path}/layersweep.db")
+    database.upgrade()
+    driver = Driver(database, Settings(database_url=str(database.url), data_dir=tmp_path / "data"))
+    driver.add_dataset()
+    yield driver
+    database.close()
+
+
+def test_a_sampler_that_learns_moves_and_suggests_the_same(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "OWN_PROCESS_ASKS", 12)
+    search = {"sampler": "tpe", "seed": 3, "reuse": False}
+    stays, moves = (driver.post(document(name=name, search=search, budget={"trials": 40})) for name in ("a", "b"))
+    driver.run(stays, 30)
+    driver.cancel(stays)
+    monkeypatch.setattr(Scheduler, "is_running", True)
+    driver.scheduler = driver.new_scheduler()
+    try:
+        driver.run(moves, 20)
+        study = driver.scheduler._led[moves].study
+        assert isinstance(study, RemoteStudy)
+        for process in multiprocessing.active_children():
+            if process.name == "samplers":
+                process.kill()
+                process.join()
+        driver.finish(driver.claim() or pytest.fail("nothing to claim"))
+        with pytest.raises(SamplerProcessError, match="built again"):
+            driver.step(moves)
+        driver.run(moves, 9)
+        assert driver.scheduler._led[moves].study is not study
+    finally:
+        driver.scheduler.stop()
+    assert driver.sequence(moves) == driver.sequence(stays)
+
+
+def test_what_a_sampler_raises_in_its_process_is_raised_here() -> None:
+    space = read_document(small(), find_dataset=lambda name: DATASET)[0].space
+    process = SamplerProcess()
+    try:
+        study = process.study(space=space, goals=["minimize"], sampler="tpe", seed=0, population=8)
+        assert study.ask().ask == 0
+        study.tell(0, Told("complete", (1.0,)))
+        with pytest.raises(SamplerProcessError, match="ValueError"):
+            study.tell(0, Told("complete", (1.0,)))
+        assert study.ask().ask == 1
+    finally:
+        process.close()
+    with pytest.raises(SamplerProcessError, match="has ended"):
+        study.ask()
