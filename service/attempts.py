@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import schemas
-from service.db import now_sql
+from service.db import defer, now_sql, settle
 from service.metrics import PHASE_SECONDS
 from service.models import Attempt, Report
 
@@ -41,6 +41,16 @@ _END = (
         phases=sa.bindparam("all_phases", type_=_ATTEMPTS.c.phases.type),
     )
 )
+_END_WITHOUT_PHASES = (
+    sa.update(_ATTEMPTS)
+    .where(_THIS, _ATTEMPTS.c.outcome.is_(None))
+    .values(
+        outcome=sa.bindparam("its_outcome"),
+        reason=sa.bindparam("its_reason"),
+        ended_at=now_sql(),
+        finish_hash=sa.bindparam("its_hash"),
+    )
+)
 _LOG = sa.select(_ATTEMPTS.c.log).where(_THIS)
 _STORE_LOG = sa.update(_ATTEMPTS).where(_THIS).values(log=sa.bindparam("whole_log"))
 _FINISHED_WITH = sa.select(_ATTEMPTS.c.finish_hash).where(_THIS)
@@ -48,12 +58,12 @@ _FINISHED_WITH = sa.select(_ATTEMPTS.c.finish_hash).where(_THIS)
 
 def begin(session: Session, trial_id: str, attempt: int, worker_id: str) -> None:
     """Record that the attempt runs."""
-    parameters = {"trial_id": trial_id, "attempt": attempt, "worker_id": worker_id}
-    session.connection().execute(_BEGIN, parameters)
+    defer(session, _BEGIN, {"trial_id": trial_id, "attempt": attempt, "worker_id": worker_id})
 
 
 def finished_with(session: Session, trial_id: str, attempt: int) -> str | None:
     """The hash of the finish that ended the attempt; None where it was not ended by one, or does not exist."""
+    settle(session)
     return session.connection().scalar(_FINISHED_WITH, {"of_trial": trial_id, "attempt_number": attempt})
 
 
@@ -61,6 +71,7 @@ def end(
     session: Session, trial_id: str, attempt: int, outcome: str, reason: str | None, finish_hash: str | None = None
 ) -> bool:
     """Record how the attempt ended; False if there is none that runs."""
+    settle(session)
     connection = session.connection()
     running = connection.execute(_RUNNING, {"of_trial": trial_id, "attempt_number": attempt}).one_or_none()
     if running is None:
@@ -79,8 +90,23 @@ def end(
     return True
 
 
+def end_without_phases(
+    session: Session, trial_id: str, attempt: int, outcome: str, reason: str | None, finish_hash: str | None
+) -> None:
+    """The same for an attempt that entered no phase: there is nothing to be read first."""
+    ended = {
+        "of_trial": trial_id,
+        "attempt_number": attempt,
+        "its_outcome": outcome,
+        "its_reason": reason,
+        "its_hash": finish_hash,
+    }
+    defer(session, _END_WITHOUT_PHASES, ended)
+
+
 def enter_phase(session: Session, trial_id: str, attempt: int, phase: schemas.Phase, time: float) -> None:
     """Close the phase that runs and begin the next."""
+    settle(session)
     connection = session.connection()
     phases = connection.execute(_PHASES, {"of_trial": trial_id, "attempt_number": attempt}).scalar_one()
     phases = [*_closed(phases, time), {"phase": phase, "started_at": time, "seconds": 0.0}]
@@ -91,6 +117,7 @@ def append_log(session: Session, trial_id: str, attempt: int, text: str) -> None
     """Append to the log, of which the tail is kept."""
     if not text:
         return
+    settle(session)
     connection = session.connection()
     log = connection.execute(_LOG, {"of_trial": trial_id, "attempt_number": attempt}).scalar_one()
     separator = "" if not log or log.endswith("\n") else "\n"
@@ -100,6 +127,7 @@ def append_log(session: Session, trial_id: str, attempt: int, text: str) -> None
 
 def store_losses(session: Session, trial_id: str, attempt: int, losses: Sequence[schemas.Losses], time: float) -> None:
     """Store losses by step; what a step was already reported with stays where it is not reported anew."""
+    settle(session)
     steps = {loss.step for loss in losses}
     statement = sa.select(Report).where(Report.trial_id == trial_id, Report.attempt == attempt, Report.step.in_(steps))
     of_step = {row.step: row for row in session.scalars(statement)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -25,7 +25,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from service import tracing
-from service.groupcommit import GroupCommitWriter
+from service.groupcommit import DEFERRED, Deferred, GroupCommitWriter
 from service.notifications import Notifications
 
 T = TypeVar("T")
@@ -71,6 +71,25 @@ def now(session: Session) -> float:
 def announce(session: Session, topic: str) -> None:
     """Publish `topic` once the transaction of `session` is committed; never if it is not."""
     session.info.setdefault("topics", set()).add(topic)
+
+
+def defer(session: Session, statement: sa.Executable, row: Mapping[str, Any]) -> None:
+    """Execute the statement for this row before the transaction ends, together with others' rows.
+
+    For what nobody reads in it before `settle`. Outside of a shared transaction it is executed at once.
+    """
+    deferred: Deferred | None = session.info.get(DEFERRED)
+    if deferred is None:
+        session.connection().execute(statement, row)
+    else:
+        deferred.add(statement, row)
+
+
+def settle(session: Session) -> None:
+    """Execute what was deferred in the transaction of `session`."""
+    deferred: Deferred | None = session.info.get(DEFERRED)
+    if deferred is not None:
+        deferred.execute(session.connection())
 
 
 class Database:
@@ -131,7 +150,7 @@ class Database:
 
         One that raises is undone alone; those that shared its transaction are run again.
         """
-        return self._group_commit().submit(fn)
+        return self._group_commit().submit(fn, defers=True)
 
     @property
     def waiting(self) -> int:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import schemas, webhooks
-from service.db import announce, now_sql
+from service.db import announce, defer, now_sql, settle
 from service.errors import NotFound
 from service.models import Event, Sweep
 from service.notifications import QUEUE, SCHEDULER, sweep_topic
@@ -69,9 +69,14 @@ def write(session: Session, sweep_id: str, newest: int, new: Sequence[NewEvent])
         }
         for position, event in enumerate(new)
     ]
-    session.connection().execute(_INSERT, rows)
+    if len(rows) == 1:
+        defer(session, _INSERT, rows[0])
+    else:
+        settle(session)
+        session.connection().execute(_INSERT, rows)
     for position, event in enumerate(new):
         if event.kind in webhooks.TOLD_OF:
+            settle(session)
             webhooks.enqueue(session, sweep_id, first + position, event.kind, event.data)
     _announce(session, sweep_id, {event.kind for event in new})
 

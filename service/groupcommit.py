@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -22,9 +22,30 @@ BATCH_SECONDS = 0.05
 """A transaction takes no further job after this time: the first one waits for all."""
 
 
+DEFERRED = "deferred"
+"""Where a session's `info` has the transaction's `Deferred`, if it has one."""
+
+
+class Deferred:
+    """Rows of statements that are executed together: one call of the database for the rows of many functions."""
+
+    def __init__(self) -> None:
+        self._rows: dict[sa.Executable, list[Mapping[str, Any]]] = {}
+
+    def add(self, statement: sa.Executable, row: Mapping[str, Any]) -> None:
+        self._rows.setdefault(statement, []).append(row)
+
+    def execute(self, connection: sa.Connection) -> None:
+        """Execute what was added, statements in the order in which they were first added, and forget it."""
+        rows, self._rows = self._rows, {}
+        for statement, of_statement in rows.items():
+            connection.execute(statement, of_statement if len(of_statement) > 1 else of_statement[0])
+
+
 @dataclass
 class _Job:
     fn: Callable[[Session], Any]
+    defers: bool = False
     future: Future[Any] = field(default_factory=lambda: Future[Any]())
     result: Any = None
     error: BaseException | None = None
@@ -64,9 +85,12 @@ class GroupCommitWriter:
             raise RuntimeError("a write inside a write would wait for itself: use the session that is at hand")
         return self.submit(fn).result()
 
-    def submit(self, fn: Callable[[Session], T]) -> Future[T]:
-        """The same without waiting: the future has the result, or the error, once the transaction has ended."""
-        job = _Job(fn)
+    def submit(self, fn: Callable[[Session], T], *, defers: bool = False) -> Future[T]:
+        """The same without waiting: the future has the result, or the error, once the transaction has ended.
+
+        `defers`: it reads nothing that functions before it may have deferred, without settling that.
+        """
+        job = _Job(fn, defers)
         with self._lock:
             if self._closed:
                 raise RuntimeError("the database is closed")
@@ -119,17 +143,24 @@ class GroupCommitWriter:
     def _run_together(self, batch: list[_Job], connection: sa.Connection) -> None:
         # The batch grows while it runs, so that a lone job never waits for company.
         deadline = time.monotonic() + BATCH_SECONDS
+        deferred = Deferred()
         position = 0
         while position < len(batch):
             job = batch[position]
             job.result, job.error = None, None
             try:
-                _run(job, connection)
+                if not job.defers:
+                    deferred.execute(connection)
+                _run(job, connection, {DEFERRED: deferred} if job.defers else {})
             except Exception as error:
                 raise _SpoiltError from error
             position += 1
             if position == len(batch) < BATCH_JOBS and time.monotonic() < deadline:
                 self._take_waiting(batch)
+        try:
+            deferred.execute(connection)
+        except Exception as error:
+            raise _SpoiltError from error
 
     def _take_waiting(self, batch: list[_Job]) -> None:
         try:
@@ -144,8 +175,8 @@ class GroupCommitWriter:
             return
 
 
-def _run(job: _Job, connection: sa.Connection) -> None:
-    with Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only") as session:
+def _run(job: _Job, connection: sa.Connection, info: dict[Any, Any]) -> None:
+    with Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only", info=info) as session:
         job.result = job.fn(session)
         session.flush()
         job.topics = session.info.get("topics", set())
@@ -155,7 +186,7 @@ def _run_apart(job: _Job, connection: sa.Connection) -> None:
     job.result, job.error = None, None
     savepoint = connection.begin_nested()
     try:
-        _run(job, connection)
+        _run(job, connection, {})
     except Exception as error:  # noqa: BLE001 - belongs to this job's caller; its neighbours go on
         if savepoint.is_active:  # a failed flush has undone it already
             savepoint.rollback()

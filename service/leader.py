@@ -31,7 +31,7 @@ TIDY_SECONDS = 600.0
 PRUNE_SECONDS = 86_400.0
 """How often what is too old is looked for; the first time when the process begins."""
 
-GATHER_SECONDS = 0.015
+GATHER_SECONDS = 0.03
 """How long a busy sweep's endings are gathered before they are worked in together."""
 
 _log = logging.getLogger(__name__)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from service.counts import moved
 from service.db import now_sql
@@ -25,6 +29,58 @@ def _integer(name: str) -> sa.BindParameter[int]:
 
 def _seconds(name: str) -> sa.BindParameter[float]:
     return sa.bindparam(name, type_=sa.Double)
+
+
+class _Texts(sa.TypeDecorator[list[str]]):
+    """Any number of texts as one parameter: JSON."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: list[str] | None, dialect: sa.Dialect) -> str:
+        return json.dumps(value)
+
+    process_literal_param = process_bind_param
+
+
+class _one_of(FunctionElement[bool]):  # noqa: N801 - used like a function of SQL
+    inherit_cache = True
+    name = "one_of"
+
+
+@compiles(_one_of, "sqlite")
+def _one_of_sqlite(element: _one_of, compiler: SQLCompiler, **options: Any) -> str:
+    column, texts = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({column} IN (SELECT value FROM json_each({texts})))"
+
+
+@compiles(_one_of, "postgresql")
+def _one_of_postgresql(element: _one_of, compiler: SQLCompiler, **options: Any) -> str:
+    column, texts = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({column} = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST({texts} AS JSONB)))))"
+
+
+class _past_index(FunctionElement[Any]):  # noqa: N801 - used like a function of SQL
+    """A column that SQLite's planner is not to begin with."""
+
+    inherit_cache = True
+    name = "past_index"
+
+
+@compiles(_past_index, "sqlite")
+def _past_index_sqlite(element: _past_index, compiler: SQLCompiler, **options: Any) -> str:
+    return f"+{compiler.process(next(iter(element.clauses)), **options)}"
+
+
+@compiles(_past_index, "postgresql")
+def _past_index_postgresql(element: _past_index, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(next(iter(element.clauses)), **options)
+
+
+def _is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
+    """Whether the column is one of the texts of a parameter. One statement for any number of them: `IN` with its
+    expanding parameter is written anew each time it runs."""
+    return _one_of(column, sa.bindparam(name, type_=_Texts))
 
 
 TARGETS = sa.select(_WORKERS.c.targets).where(_WORKERS.c.id == _text("of_worker"))
@@ -50,15 +106,15 @@ def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
         .where(
             # Word for word the condition of the index: finished trials cost a claim nothing.
             _IS_OPEN,
-            _TRIALS.c.target_key.in_(sa.bindparam("target_keys", expanding=True)),
+            _is_one_of(_TRIALS.c.target_key, "target_keys"),
             # A worker without a project serves all of them.
             _TRIALS.c.project == sa.func.coalesce(_PROJECT, _TRIALS.c.project),
-            _SWEEPS.c.state == "active",
+            _past_index(_SWEEPS.c.state) == "active",
             sa.or_(
                 sa.and_(
                     _TRIALS.c.state == "queued",
                     _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(),
-                    _SWEEPS.c.id.not_in(sa.bindparam("full", expanding=True)),
+                    sa.not_(_is_one_of(_SWEEPS.c.id, "full")),
                 ),
                 sa.and_(
                     _TRIALS.c.state == "running",
@@ -161,6 +217,7 @@ _OPEN = sa.select(
     _TRIALS.c.number,
     _TRIALS.c.state,
     _TRIALS.c.attempt,
+    _TRIALS.c.phase,
     _TRIALS.c.charged_attempts,
     _TRIALS.c.max_attempts,
     _TRIALS.c.feasible,
@@ -189,7 +246,7 @@ LAPSED = (
     .limit(_integer("most"))
     .with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
 )
-LAPSED_OF_TARGETS = LAPSED.where(_TRIALS.c.target_key.in_(sa.bindparam("target_keys", expanding=True)))
+LAPSED_OF_TARGETS = LAPSED.where(_is_one_of(_TRIALS.c.target_key, "target_keys"))
 END = (
     sa.update(_TRIALS)
     .where(_TRIALS.c.id == _text("of_trial"))

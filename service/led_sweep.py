@@ -34,7 +34,7 @@ MAX_SECONDS = 1.0
 MAX_LOOKAHEAD = 64
 """Trials ahead of need in a quick sweep whose sampler learns nothing from those that end meanwhile."""
 
-BUSY_ENDINGS = 4
+BUSY_ENDINGS = 2
 """Endings in one step from which on such a sweep is quick."""
 
 OWN_ATTRIBUTES = "layersweep:"

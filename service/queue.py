@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from service import attempts, events, schemas, trials
 from service import lease_statements as sql
-from service.db import now
+from service.db import defer, now
 from service.errors import LeaseLost, NotFound, Problem, Unprocessable
 from service.events import NewEvent
 from service.judging import check_complete, check_metrics, judge
@@ -286,15 +286,14 @@ def _store_report(session: Session, trial: sql.Row, body: schemas.LeaseReport) -
 def _store_results(
     session: Session, trial: sql.Row, metrics: Mapping[str, float], measurements: Mapping[str, Any]
 ) -> None:
-    connection = session.connection()
     if metrics:
         identity = {"trial_id": trial.id, "sweep_id": trial.sweep_id}
-        rows = [identity | {"name": name, "value": float(value)} for name, value in metrics.items()]
-        connection.execute(sql.ADD_METRICS, rows)
+        for name, value in metrics.items():
+            defer(session, sql.ADD_METRICS, identity | {"name": name, "value": float(value)})
     if measurements:
         identity = {"trial_id": trial.id, "attempt": trial.attempt}
         rows = [identity | {"name": name, "data": data} for name, data in measurements.items()]
-        connection.execute(sql.ADD_MEASUREMENTS, rows)
+        session.connection().execute(sql.ADD_MEASUREMENTS, rows)
 
 
 def _end(
@@ -309,7 +308,8 @@ def _end(
 ) -> schemas.Trial:
     """End an open trial. `findings`: metrics, violations and feasible; left out, they stay as they are."""
     if trial.attempt:
-        attempts.end(session, trial.id, trial.attempt, state, reason, finish_hash)
+        end_attempt = attempts.end_without_phases if trial.phase is None else attempts.end
+        end_attempt(session, trial.id, trial.attempt, state, reason, finish_hash)
     known = findings or {"metrics": trial.metrics, "violations": trial.violations, "feasible": trial.feasible}
     ended = {
         "of_trial": trial.id,

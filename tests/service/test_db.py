@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from service import db
-from service.db import Database, announce, now, now_sql
+from service.db import Database, announce, defer, now, now_sql, settle
 from service.models import IdempotencyKey
 
 
@@ -90,6 +90,39 @@ def test_writes_that_wait_share_a_transaction_and_keep_their_order(database: Dat
         future.result(30)
     assert len(commits) < 20
     assert _keys(database) == {f"{number}" for number in range(20)}
+
+
+def test_what_is_deferred_is_there_for_whoever_settles_and_a_row_that_breaks_a_rule_fails_its_write_alone(
+    database: Database,
+) -> None:
+    insert = sa.insert(IdempotencyKey).values(project="default", request_hash="0", created_at=0.0)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(session: Session) -> None:
+        entered.set()
+        go_on.wait(30)
+
+    def later(session: Session, key: str) -> None:
+        defer(session, insert, {"key": key})
+
+    def seen(session: Session) -> list[str]:
+        settle(session)
+        return list(session.scalars(sa.select(IdempotencyKey.key)))
+
+    database.write(lambda session: _insert(session, "taken"))
+    writes = [database.submit(slow)]
+    entered.wait(30)
+    writes += [database.submit(lambda session, key=key: later(session, key)) for key in ("a", "b")]
+    looked = database.submit(seen)
+    writes += [database.submit(lambda session, key=key: later(session, key)) for key in ("c", "taken", "d")]
+    go_on.set()
+    errors = [write.exception(30) for write in writes]
+    assert [type(error) for error in errors if error] == [IntegrityError]
+    assert errors[4] is not None
+    assert set(looked.result(30)) == {"taken", "a", "b"}
+    assert _keys(database) == {"taken", "a", "b", "c", "d"}
+    database.write(lambda session: later(session, "alone"))
+    assert "alone" in _keys(database)
 
 
 def test_a_caller_that_gives_up_while_its_write_runs_harms_nobody(database: Database) -> None:
