@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar, cast
 
@@ -171,6 +172,12 @@ _NamedProject = Annotated[
 def get_caller(request: Request) -> Caller:
     """Who makes this request."""
     return request.state.caller
+
+
+def at_end(request: Request, do: Callable[..., object], *arguments: Any) -> None:
+    """Call this once the request is answered, or has failed."""
+    stack: ExitStack = request.state.at_end
+    stack.callback(do, *arguments)
 
 
 async def _given(request: Request) -> Caller:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service import audit, idempotency
-from service.access import Caller, get_caller
+from service.access import Caller, at_end, get_caller
 from service.errors import InFlight
 from service.idempotency import Answer, IdempotencyKeyHeader
 from service.services import GivenServices, Services
@@ -154,28 +154,23 @@ class Call:
         return idempotency.request_hash(self._request.method, url.path, url.query, *content)
 
 
-async def _given(
-    request: Request, services: GivenServices, idempotency_key: IdempotencyKeyHeader = None
-) -> AsyncGenerator[Call]:
+async def _given(request: Request, services: GivenServices, idempotency_key: IdempotencyKeyHeader = None) -> Call:
     call = Call(request, services, get_caller(request), idempotency_key)
-    if idempotency_key is None:
-        yield call
-        return
-    mark = (call.project, idempotency_key)
-    if mark in services.in_flight:
-        raise InFlight("the request with this Idempotency-Key is being worked on: send it again")
-    services.in_flight.add(mark)
-    try:
-        yield call
-    finally:
-        services.in_flight.discard(mark)
+    if idempotency_key is not None:
+        mark = (call.project, idempotency_key)
+        if mark in services.in_flight:
+            raise InFlight("the request with this Idempotency-Key is being worked on: send it again")
+        services.in_flight.add(mark)
+        # Not by a generator: the framework's way of ending one costs every request as much as its own work.
+        at_end(request, services.in_flight.discard, mark)
+    return call
 
 
 async def _given_without_key(request: Request, services: GivenServices) -> Call:
     return Call(request, services, get_caller(request), None)
 
 
-GivenCall = Annotated[Call, Depends(_given, scope="function")]
+GivenCall = Annotated[Call, Depends(_given)]
 """The type of a POST's parameter that takes the call, with its Idempotency-Key."""
 
 GivenChange = Annotated[Call, Depends(_given_without_key)]

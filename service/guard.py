@@ -95,10 +95,11 @@ class Guard:
                 await completed(message)
 
         try:
-            with metrics.HTTP_RUNNING.track_inprogress(), logs.about(request_id=request_id), ExitStack() as counted:
+            with metrics.HTTP_RUNNING.track_inprogress(), logs.about(request_id=request_id), ExitStack() as at_end:
                 try:
                     scope["state"]["caller"] = caller = await self._admit(scope, headers)
-                    counted.enter_context(self._limits.request(caller.token_id or caller.name))
+                    scope["state"]["at_end"] = at_end
+                    at_end.enter_context(self._limits.request(caller.token_id or caller.name))
                 except ServiceError as refusal:
                     await self._refused(refusal, scope, headers)(scope, receive, watched)
                 else:
