@@ -43,6 +43,7 @@ from service.routes import (
 from service.scheduler import Scheduler
 from service.services import Services
 from service.settings import Settings
+from service.warming import warm
 from service.watching import Watch
 from service.webhook_sender import WebhookSender
 
@@ -78,12 +79,16 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         if start_scheduler:
             scheduler.start()
             sending = asyncio.create_task(sender.run(), name="webhooks")
-        watching = asyncio.create_task(Watch(services).run(), name="watch")
+        background = [
+            asyncio.create_task(Watch(services).run(), name="watch"),
+            asyncio.create_task(warm(services), name="warm"),
+        ]
         try:
             yield
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             if sending is not None:
                 sender.stop()
                 await sending

@@ -6,6 +6,7 @@ With 100,000 trials a sort or a picture takes milliseconds, whichever metric or 
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 from layers.base import Scalar
 from layers.metrics import METRICS
 from service.models import TRIAL_STATES, Event, Sweep, Trial, TrialMetric
+from service.pareto import LAST_RANK
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]
@@ -27,6 +29,8 @@ Indices = NDArray[np.intp]
 
 MAX_TRIALS = 400_000
 """Of all sweeps together that stay in memory; the one in use always does."""
+MANY = 1000
+"""Trials that a query names one by one at most."""
 MAX_PARTS = 100
 """Of what was calculated from the columns of one version of a sweep."""
 _STATE_EVENTS = ("trial.queued", "trial.running", "trial.ended")
@@ -46,16 +50,24 @@ class Column:
     @classmethod
     def of(cls, values: Sequence[Any]) -> Column:
         """The column of these values, None where there is none. Numbers stay numbers if all of them are."""
-        if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
-            return cls(np.array([np.nan if value is None else value for value in values], dtype=np.float64))
+        if set(map(type, values)) <= {int, float, type(None)}:
+            # NumPy makes NaN of None here.
+            return cls(np.array(values, dtype=np.float64))
         words = [None if value is None else _word(value) for value in values]
         labels = sorted({word for word in words if word is not None})
-        codes = {label: float(code) for code, label in enumerate(labels)}
-        return cls(np.array([np.nan if word is None else codes[word] for word in words]), tuple(labels))
+        codes: dict[str | None, float] = {label: float(code) for code, label in enumerate(labels)} | {None: np.nan}
+        return cls(np.array([codes[word] for word in words]), tuple(labels))
 
     @classmethod
     def empty(cls, length: int) -> Column:
         return cls(np.full(length, np.nan))
+
+    def labelled(self, labels: tuple[str, ...]) -> Column:
+        """The same words by the positions in other labels, which hold all of them."""
+        if self.labels is None or self.labels == labels:
+            return self
+        codes = np.array([*(labels.index(label) for label in self.labels), np.nan])
+        return Column(codes[np.where(np.isnan(self.values), -1, self.values).astype(np.intp)], labels)
 
     def at(self, index: int) -> Scalar | None:
         """The value of one trial."""
@@ -168,10 +180,14 @@ def metric_names(session: Session, sweep: Sweep) -> list[str]:
     return [name for name, exists in session.execute(query).one()._mapping.items() if exists]
 
 
-def _read_facts(session: Session, *conditions: sa.ColumnElement[bool]) -> list[tuple[Any, ...]]:
-    # By the connection: the session's own loading costs as much again, for rows that are no objects.
-    query = sa.select(*_FACTS).where(*conditions).order_by(Trial.number)
-    return [tuple(row) for row in session.connection().execute(query)]
+def _rows(session: Session, query: sa.Executable) -> Sequence[tuple[Any, ...]]:
+    """All rows as the driver gives them: made into SQLAlchemy's own, 100,000 of them cost more than to read them."""
+    cursor = session.connection().execute(query).cursor
+    return [] if cursor is None else cursor.fetchall()
+
+
+def _read_facts(session: Session, *conditions: sa.ColumnElement[bool]) -> Sequence[tuple[Any, ...]]:
+    return _rows(session, sa.select(*_FACTS).where(*conditions).order_by(Trial.number))
 
 
 def _read_values(session: Session, sweep: Sweep, columns: Columns, names: Sequence[str]) -> dict[str, Column]:
@@ -192,20 +208,19 @@ def _read_metric(
     )
     positions = columns.once("positions", lambda: {trial_id: at for at, trial_id in enumerate(columns.ids)})
     values = np.full(len(columns), np.nan)
-    found = [
-        (positions[trial_id], value) for trial_id, value in session.connection().execute(query) if trial_id in positions
-    ]
-    if found:
-        at, those = zip(*found, strict=True)
-        values[list(at)] = those
+    if found := _rows(session, query):
+        ids, those = zip(*found, strict=True)
+        at = np.array([positions.get(trial_id, -1) for trial_id in ids], dtype=np.intp)
+        values[at[at >= 0]] = np.array(those, dtype=np.float64)[at >= 0]
     return Column(values)
 
 
 def _read_parameters(
     session: Session, columns: Columns, *conditions: sa.ColumnElement[bool]
 ) -> list[dict[str, Any] | None]:
-    query = sa.select(Trial.number, Trial.parameters).where(*conditions)
-    found: dict[int, dict[str, Any]] = dict(session.execute(query).all())
+    rows = _rows(session, sa.select(Trial.number, Trial.parameters).where(*conditions))
+    # PostgreSQL's driver reads JSON itself, SQLite's leaves the text.
+    found: dict[int, dict[str, Any]] = {n: json.loads(each) if isinstance(each, str) else each for n, each in rows}
     return [found.get(number) for number in columns.number.tolist()]
 
 
@@ -221,33 +236,54 @@ def _parameters(rows: Sequence[dict[str, Any] | None], names: Iterable[str]) -> 
 
 
 def _renewed(session: Session, sweep: Sweep, known: Columns, version: tuple[int, int]) -> Columns:
-    """The columns with what changed since: the trials that events name, and every rank where the scheduler ranked."""
-    changed = Trial.id.in_(
-        sa.select(Event.trial_id).where(
-            Event.sweep_id == sweep.id, Event.sequence > known.version[0], Event.kind.in_(_STATE_EVENTS)
-        )
+    """The columns with what changed since: trials that events name, and ranks that may have moved.
+
+    Where much changed, all are read afresh, and their values when they are asked for.
+    """
+    happened = (
+        sa.select(Event.trial_id)
+        .distinct()
+        .where(Event.sweep_id == sweep.id, Event.sequence > known.version[0], Event.kind.in_(_STATE_EVENTS))
     )
-    facts = _read_facts(session, Trial.sweep_id == sweep.id, changed)
+    changed = [trial_id for (trial_id,) in _rows(session, happened.limit(MANY + 1))]
+    if len(changed) > MANY:
+        return _made(version, _read_facts(session, Trial.sweep_id == sweep.id), {})
     columns = known
-    if facts:
-        fresh = _made(version, facts, {})
-        among = TrialMetric.trial_id.in_(fresh.ids)
-        values = {name: _read_metric(session, sweep, fresh, name, among) for name in known.values if name in METRICS}
+    if changed:
+        among = Trial.id.in_(changed)
+        fresh = _made(version, _read_facts(session, among), {})
+        of_these = TrialMetric.trial_id.in_(changed)
+        values = {name: _read_metric(session, sweep, fresh, name, of_these) for name in known.values if name in METRICS}
         wanted = [name for name in known.values if name not in METRICS]
         if wanted:
-            values |= _parameters(_read_parameters(session, fresh, Trial.sweep_id == sweep.id, changed), wanted)
+            values |= _parameters(_read_parameters(session, fresh, among), wanted)
         columns = _merged(known, replace(fresh, values=values))
-    rank = columns.rank if version[1] == known.version[1] else _ranks(session, sweep, columns.number)
+    rank = columns.rank if version[1] == known.version[1] else _ranks(session, sweep, columns)
     return replace(columns, version=version, rank=rank, _parts={})
 
 
-def _ranks(session: Session, sweep: Sweep, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
-    query = sa.select(Trial.number, Trial.pareto_rank).where(Trial.sweep_id == sweep.id, Trial.pareto_rank.is_not(None))
-    found = np.array([tuple(row) for row in session.execute(query)], dtype=np.int64).reshape(-1, 2)
-    rank = np.zeros(len(numbers), dtype=np.int32)
-    known = np.isin(found[:, 0], numbers)
-    rank[np.searchsorted(numbers, found[known, 0])] = found[known, 1]
+def _ranks(session: Session, sweep: Sweep, columns: Columns) -> NDArray[np.int32]:
+    """Every trial's rank. What is in the last one never leaves it, so that most of a large sweep is not read again."""
+    unranked = columns.number[columns.judged & (columns.rank == 0)].tolist()
+    rank = np.where(columns.rank > 0, np.int32(LAST_RANK), np.int32(0))
+    found = sa.select(Trial.number, Trial.pareto_rank).where(Trial.sweep_id == sweep.id)
+    queries = [found.where(Trial.pareto_rank < LAST_RANK)]
+    if unranked:
+        new = Trial.number.in_(unranked) if len(unranked) <= MANY else Trial.pareto_rank == LAST_RANK
+        queries.append(found.where(Trial.pareto_rank.is_not(None), new))
+    for query in queries:
+        rows = np.array(_rows(session, query), dtype=np.int64).reshape(-1, 2)
+        at = _positions(columns.number, rows[:, 0])
+        rank[at[at >= 0]] = rows[at >= 0, 1]
     return rank
+
+
+def _positions(ordered: NDArray[np.int64], wanted: NDArray[np.int64]) -> Indices:
+    """Where each wanted number lies among the ordered ones; -1 where it does not."""
+    at = np.searchsorted(ordered, wanted)
+    there = at < len(ordered)
+    there[there] = ordered[at[there]] == wanted[there]
+    return np.where(there, at, -1)
 
 
 def _made(version: tuple[int, int], rows: Sequence[tuple[Any, ...]], values: dict[str, Column]) -> Columns:
@@ -272,29 +308,41 @@ def _word(value: Any) -> str:
 
 def _merged(known: Columns, fresh: Columns) -> Columns:
     """`known` with the trials of `fresh` in place of theirs, and with those that are new."""
-    stays = ~np.isin(known.number, fresh.number)
-    numbers = np.concatenate([known.number[stays], fresh.number])
-    order = np.argsort(numbers, kind="stable")
-    ids = [*(known.ids[index] for index in np.flatnonzero(stays)), *fresh.ids]
+    at = _positions(known.number, fresh.number)
+    old, new = at >= 0, np.flatnonzero(at < 0)
+    # Numbers are given in order: what is new nearly always comes last.
+    places = np.searchsorted(known.number, fresh.number[new])
+    ids = list(known.ids)
+    for place, position in zip(at[old], np.flatnonzero(old), strict=True):
+        ids[place] = fresh.ids[position]
+    for place, position in zip(places[::-1], new[::-1], strict=True):
+        ids.insert(place, fresh.ids[position])
 
-    def join(old: NDArray[Any], new: NDArray[Any]) -> Any:
-        return np.concatenate([old[stays], new])[order]
+    def join(before: NDArray[Any], after: NDArray[Any]) -> Any:
+        changed = before.copy()
+        changed[at[old]] = after[old]
+        return np.insert(changed, places, after[new]) if len(new) else changed
 
     return Columns(
         fresh.version,
-        [ids[index] for index in order],
-        numbers[order],
+        ids,
+        join(known.number, fresh.number),
         join(known.state, fresh.state),
         join(known.rank, fresh.rank),
         join(known.feasible, fresh.feasible),
         join(known.ended_at, fresh.ended_at),
-        {name: _joined(known.values[name], fresh.values[name], stays, order) for name in known.values},
+        {name: _joined(known.values[name], fresh.values[name], join) for name in known.values},
         _lasting=known._lasting,
     )
 
 
-def _joined(old: Column, new: Column, stays: NDArray[np.bool_], order: Indices) -> Column:
-    if old.labels == new.labels:
-        return Column(np.concatenate([old.values[stays], new.values])[order], old.labels)
-    values = [*(old.at(int(index)) for index in np.flatnonzero(stays)), *map(new.at, range(len(new.values)))]
-    return Column.of([values[int(index)] for index in order])
+def _joined(old: Column, new: Column, join: Callable[[Floats, Floats], Floats]) -> Column:
+    nothing = np.isnan(new.values).all()
+    if nothing or (old.labels is None and new.labels is None):
+        return Column(join(old.values, new.values), old.labels)
+    if old.labels is not None and new.labels is not None:
+        labels = tuple(sorted({*old.labels, *new.labels}))
+        return Column(join(old.labelled(labels).values, new.labelled(labels).values), labels)
+    # Numbers became words, or the other way round: what is written of each is looked at again.
+    words = np.array([*map(old.at, range(len(old.values))), *map(new.at, range(len(new.values)))], dtype=object)
+    return Column.of(join(words[: len(old.values)], words[len(old.values) :]).tolist())

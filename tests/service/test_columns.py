@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from service import columns as module
 from service import events
 from service.columns import ColumnStore, metric_names
 from service.models import Sweep, Trial
+from service.pareto import LAST_RANK
 from service.selection import Filters, needed, select
 from tests.service.sweep_rows import add_sweep, add_trial, rank
 
@@ -84,14 +86,48 @@ def test_kept_columns_follow_what_happens(database, sweep_id):
         trial.state, trial.feasible = "failed", None
         events.append(session, sweep_id, "trial.ended", trial_id=trial.id)
 
-    def ranked(session):
-        for trial in session.query(Trial).filter_by(sweep_id=sweep_id):
-            trial.pareto_rank = None if trial.pareto_rank is None else trial.pareto_rank + 1
+    def a_number_where_words_were(session):
+        trial = end(session, session.get(Sweep, sweep_id), 9)
+        trial.parameters = trial.parameters | {"mlp.kind": 7}
+
+    def words_nobody_had(session):
+        for number in (8, 10):
+            end(session, session.get(Sweep, sweep_id), number).parameters = {"mlp.kind": f"Kind{number}"}
+
+    def ranked_last(session):
+        rank(session, session.get(Sweep, sweep_id), session.query(Trial).filter_by(sweep_id=sweep_id, feasible=True))
+        session.query(Trial).filter_by(sweep_id=sweep_id, number=8).one().pareto_rank = LAST_RANK
         session.get(Sweep, sweep_id).scheduled_sequence += 1
 
-    for change in (new_trial, queued_before_it, ended_now, ranked):
+    def ranked(session):
+        for trial in session.query(Trial).filter_by(sweep_id=sweep_id):
+            trial.pareto_rank = None if trial.pareto_rank is None else min(trial.pareto_rank + 1, LAST_RANK)
+        session.get(Sweep, sweep_id).scheduled_sequence += 1
+
+    for change in (
+        new_trial,
+        queued_before_it,
+        ended_now,
+        words_nobody_had,
+        ranked_last,
+        a_number_where_words_were,
+        ranked,
+    ):
         database.write(change)
         assert same(columns(database, sweep_id, store), columns(database, sweep_id, ColumnStore())), change.__name__
+
+
+def test_where_much_changed_all_is_read_afresh(database, sweep_id, monkeypatch):
+    monkeypatch.setattr(module, "MANY", 1)
+    store = ColumnStore()
+    columns(database, sweep_id, store)
+
+    def several(session):
+        for number in (6, 7, 8):
+            end(session, session.get(Sweep, sweep_id), number)
+
+    database.write(several)
+    assert same(columns(database, sweep_id, store), columns(database, sweep_id, ColumnStore()))
 
 
 def test_nothing_is_read_again_while_nothing_happened(database, sweep_id):
