@@ -17,6 +17,7 @@ from service.columns import ColumnStore
 from service.db import Database
 from service.notifications import Notifications
 from service.settings import Settings
+from service.shared_reads import SharedReads
 
 if TYPE_CHECKING:
     from service.access import Access
@@ -35,6 +36,7 @@ class Services:
     scheduler: Scheduler
     access: Access
     columns: ColumnStore = field(default_factory=ColumnStore)
+    shared_reads: SharedReads = field(default_factory=SharedReads)
     in_flight: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     """Projects and Idempotency-Keys of the requests that this process works on."""
     _limiter: anyio.CapacityLimiter = field(init=False, repr=False)

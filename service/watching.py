@@ -18,11 +18,14 @@ from service.services import Services
 WAIT_SECONDS = 10.0
 """How long a caller that waits for a sweep is left alone: then it is seen whether it is still there."""
 
+LOOK_SECONDS = 0.1
+"""How often the sweeps that somebody waits for are looked at, all of them by one query."""
+
 _log = logging.getLogger(__name__)
 
 
 class Watch:
-    """Publishes the topics of the sweeps that changed, `Settings.recheck_seconds` after they did at the latest.
+    """Publishes the topics of the sweeps that changed, `LOOK_SECONDS` after they did at the latest.
 
     A thousand callers that wait cost one query a look. A sweep that is watched anew is published at once: it may have
     changed between its caller's read and the first look.
@@ -35,7 +38,7 @@ class Watch:
     async def run(self) -> None:
         """Look until cancelled. While the database is away, nobody learns anything, and the next look tries again."""
         while True:
-            await asyncio.sleep(self._services.settings.recheck_seconds)
+            await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self.look()
             except (DBAPIError, PoolTimeoutError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -20,6 +20,7 @@ from service.services import Services
 from service.watching import WAIT_SECONDS
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 IfNoneMatch = Annotated[
     str | None, Header(alias="If-None-Match", max_length=2000, description="ETags that the caller has: 304 if current")
@@ -74,16 +75,25 @@ async def of_sweep(
     version_of = read_version or sweep_version
     condition = Condition(request.headers.get("if-none-match"), request.headers.get("prefer"))
     deadline = time.monotonic() + wait_seconds(condition.prefer, services.settings.max_wait_seconds)
+    woken = False
+
+    async def read(what: Hashable, since: int, fn: Callable[[Session], V]) -> V:
+        if not woken:
+            return await services.read(fn)
+        # A thousand callers may have been woken by the same event.
+        return await services.shared_reads.read((sweep_id, what, since), lambda: services.read(fn))
+
     while True:
         since = services.notifications.version(sweep_topic(sweep_id))
-        version = await services.read(lambda session: version_of(session, sweep_id))
+        version = await read(version_of, since, lambda session: version_of(session, sweep_id))
         if not condition.is_current(_etag(version)):
             break
         left = deadline - time.monotonic()
         if left <= 0 or await request.is_disconnected():
             return _marked(Response(status_code=304), version)
-        await services.notifications.wait(sweep_topic(sweep_id), min(left, WAIT_SECONDS), since=since)
-    version, content = await services.read(lambda session: (version_of(session, sweep_id), load(session)))
+        woken = await services.notifications.wait(sweep_topic(sweep_id), min(left, WAIT_SECONDS), since=since)
+    shown = (request.url.path, request.url.query, request.headers.get("accept"))
+    version, content = await read(shown, since, lambda session: (version_of(session, sweep_id), load(session)))
     return _marked(render(content), version)
 
 
