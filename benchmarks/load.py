@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy as sa
 
 from benchmarks import generated_sweep, rdbstorage
 from benchmarks.processes import machine, running_service
@@ -150,7 +151,7 @@ def measure_reads(kind: str, sizes: Sequence[int], reads: int = 100) -> list[dic
     with tempfile.TemporaryDirectory() as folder, database_urls(kind, Path(folder)) as (ours, _):
         database = _prepare(ours, close=False)
         # Before a service runs: its scheduler would ask for trials of a sweep that is being filled.
-        generated = {trials: generated_sweep.generate(database, trials) for trials in sizes}
+        generated = {trials: _generate(database, trials) for trials in sizes}
         with running_service(Path(folder), {"LAYERSWEEP_DATABASE_URL": ours}) as url:
             for trials, sweep_id in generated.items():
                 row: dict[str, Any] = {"database": kind, "trials": trials}
@@ -167,6 +168,15 @@ def measure_reads(kind: str, sizes: Sequence[int], reads: int = 100) -> list[dic
                 print(json.dumps(row), flush=True)
         database.close()
     return rows
+
+
+def _generate(database: Database, trials: int) -> str:
+    """A generated sweep whose worker has gone: another sweep would be bound to its target, which nobody serves here."""
+    from service.models import Worker
+
+    sweep_id = generated_sweep.generate(database, trials)
+    database.write(lambda session: session.execute(sa.update(Worker).values(last_seen_at=0.0)).close())
+    return sweep_id
 
 
 def _read(port: int, path: str, reads: int) -> list[float]:
@@ -225,7 +235,7 @@ def measure_waiting(kind: str, seconds: float) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, database_urls(kind, Path(folder)) as (ours, _):
         database = _prepare(ours, close=False)
-        idle = generated_sweep.generate(database, 100)
+        idle = _generate(database, 100)
         with running_service(Path(folder), {"LAYERSWEEP_DATABASE_URL": ours}) as url:
             for workers in (0, 200):
                 before = _usage(url)
