@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from service import projects, tokens
 from service.db import Database
 from service.errors import Forbidden, NotFound, Unauthorized
-from service.models import Dataset, Sweep, Token, Trial, Webhook
+from service.models import Dataset, Sweep, Token, Trial, Webhook, Worker
 from service.services import GivenServices
 from service.tokens import Scope
 
@@ -75,7 +75,7 @@ def needed_scopes(method: str, path: str) -> frozenset[Scope]:
         return frozenset({"read"})
     if path.startswith(_ADMINISTRATION):
         return frozenset({"admin"})
-    if path.startswith("/v1/leases") or (path == "/v1/workers" and method not in SAFE_METHODS):
+    if path.startswith("/v1/leases") or (path.startswith("/v1/workers") and method not in SAFE_METHODS):
         return frozenset({"work"})
     if path.startswith("/v1/datasets/") and path.endswith("/content"):
         return frozenset({"read", "work"})
@@ -194,6 +194,7 @@ _OWNED: Mapping[str, tuple[str, Any]] = {
     "trial": ("trial", Trial),
     "dataset": ("dataset", Dataset),
     "webhook": ("webhook", Webhook),
+    "worker": ("worker", Worker),
 }
 """Parameter of a path -> what it is the id of, and the table that says whose that is."""
 

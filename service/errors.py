@@ -6,6 +6,7 @@
     ├── NotFound                 404
     ├── Conflict                 409
     │   ├── InFlight             409  the same request is being worked on: send it again a little later
+    │   ├── DeviceInUse          409  a living worker has this GPU
     │   └── LeaseLost            409  the attempt is stale: throw its result away
     ├── InvalidDocument          422  a list of problems, each with a pointer and a remedy
     ├── Unprocessable            422
@@ -95,6 +96,15 @@ class InFlight(Conflict):
     type = "in-flight"
     title = "The same request is being worked on"
     retry_after_seconds = 1
+
+
+class DeviceInUse(Conflict):
+    type = "device-in-use"
+    title = "A living worker has this GPU"
+
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class LeaseLost(Conflict):

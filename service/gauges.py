@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.db import Database, now_sql
 from service.models import SWEEP_STATES, TRIAL_STATES, Sweep, Trial, WebhookDelivery, Worker
+from service.workers import is_alive
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ def look(session: Session, alive_seconds: float) -> Figures:
     )
     found.workers = _count(
         session,
-        sa.select(sa.func.count()).select_from(Worker).where(Worker.last_seen_at > now_sql() - alive_seconds),
+        sa.select(sa.func.count()).select_from(Worker).where(is_alive(alive_seconds)),
     )
     found.deliveries = _count(
         session,

@@ -191,6 +191,8 @@ class Worker(Base):
     versions: Mapped[dict[str, Any]]
     registered_at: Mapped[float]
     last_seen_at: Mapped[float]
+    signed_off_at: Mapped[float | None]
+    """When it stopped in good order; None for one that works, or was killed."""
 
 
 class Sweep(Base):

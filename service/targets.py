@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from layers.base import Scalar
 from layers.space import PointError, Space
 from service import workers
-from service.db import now_sql
 from service.models import Worker
 
 MAX_PROBED_POINTS = 1_000
@@ -32,9 +31,7 @@ class Resolution:
 def offered(session: Session, alive_seconds: float, project: str) -> list[dict[str, Any]]:
     """The targets of the workers that are alive and serve the project, each once, those of the first worker first."""
     alive = session.scalars(
-        sa.select(Worker.targets)
-        .where(Worker.last_seen_at >= now_sql() - alive_seconds, workers.serves(project))
-        .order_by(Worker.id)
+        sa.select(Worker.targets).where(workers.is_alive(alive_seconds), workers.serves(project)).order_by(Worker.id)
     )
     found: dict[str, dict[str, Any]] = {}
     for targets in alive:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import schemas
-from service.db import announce, now
-from service.errors import NotFound, Problem, Unprocessable
+from service.db import announce, now, now_sql
+from service.errors import DeviceInUse, NotFound, Problem, Unprocessable
 from service.ids import new_id
 from service.models import Trial, Worker
 from service.notifications import SCHEDULER
@@ -19,8 +21,20 @@ def target_key(capabilities: schemas.Capabilities) -> str:
     return f"{capabilities.runtime} {capabilities.version} on {capabilities.device_model}"
 
 
-def register(session: Session, registration: schemas.WorkerRegistration, project: str | None = None) -> Worker:
-    """Store a worker of a project (None: of all) under a new id. A process that starts again is another worker."""
+def is_alive(alive_seconds: float) -> sa.ColumnElement[bool]:
+    """Workers that were heard of lately and have not signed off."""
+    return sa.and_(Worker.last_seen_at >= now_sql() - alive_seconds, Worker.signed_off_at.is_(None))
+
+
+def register(
+    session: Session, registration: schemas.WorkerRegistration, project: str | None = None, *, alive_seconds: float
+) -> Worker:
+    """Store a worker of a project (None: of all) under a new id. A process that starts again is another worker.
+
+    Raises DeviceInUse where a living worker has the same GPU: two would disturb each other's measurements.
+    """
+    if registration.device.kind == "gpu":
+        _check_free(session, registration.device.uuid, alive_seconds)
     targets = [{**target.model_dump(), "key": target_key(target)} for target in registration.targets]
     keys = [target["key"] for target in targets]
     for position, key in enumerate(keys):
@@ -46,9 +60,26 @@ def register(session: Session, registration: schemas.WorkerRegistration, project
     return worker
 
 
-def alive_since(session: Session, alive_seconds: float) -> float:
-    """The time at which a worker must have been heard of to be alive."""
-    return now(session) - alive_seconds
+def sign_off(session: Session, worker_id: str, project: str | None) -> None:
+    """A worker stops and gives its device up. Raises NotFound as `check_reach` does."""
+    check_reach(session, worker_id, project)
+    session.execute(sa.update(Worker).where(Worker.id == worker_id).values(signed_off_at=now_sql()))
+
+
+def _check_free(session: Session, uuid: str, alive_seconds: float) -> None:
+    if session.get_bind().dialect.name == "postgresql":
+        # Of two that register at once, the second sees the first. SQLite has one writer anyway.
+        session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(uuid, 0))))
+    holds = sa.select(sa.func.max(Worker.last_seen_at)).where(Worker.device_uuid == uuid, is_alive(alive_seconds))
+    seen_at = session.scalar(holds)
+    if seen_at is not None:
+        # Not which worker: it may be another project's.
+        lapses = math.ceil(seen_at + alive_seconds - now(session)) + 1
+        raise DeviceInUse(
+            f"{uuid} has a living worker already, and two on one GPU disturb each other's measurements: stop that one, "
+            f"or use another device. One that was killed is forgotten {lapses} s from now",
+            retry_after_seconds=lapses,
+        )
 
 
 def page(
@@ -61,19 +92,18 @@ def page(
     project: str | None = None,
 ) -> tuple[list[schemas.Worker], str | None]:
     """Return the workers that serve a project (None: all), the newest first, and the token of the next page."""
-    since = alive_since(session, alive_seconds)
-    statement = sa.select(Worker).where(serves(project))
+    statement = sa.select(Worker, is_alive(alive_seconds)).where(serves(project))
     if only_alive:
-        statement = statement.where(Worker.last_seen_at >= since)
+        statement = statement.where(is_alive(alive_seconds))
     if page_token is not None:
         (before,) = decode_token(page_token, str)
         statement = statement.where(Worker.id < before)
-    rows = list(session.scalars(statement.order_by(Worker.id.desc()).limit(page_size + 1)))
+    rows = session.execute(statement.order_by(Worker.id.desc()).limit(page_size + 1)).all()
     more = len(rows) > page_size
     rows = rows[:page_size]
-    running = _running(session, [row.id for row in rows])
-    items = [_to_schema(row, running.get(row.id), row.last_seen_at >= since) for row in rows]
-    return items, encode_token(rows[-1].id) if more else None
+    running = _running(session, [row.id for row, _ in rows])
+    items = [_to_schema(row, running.get(row.id), alive) for row, alive in rows]
+    return items, encode_token(rows[-1][0].id) if more else None
 
 
 def serves(project: str | None) -> sa.ColumnElement[bool]:

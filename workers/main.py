@@ -14,6 +14,7 @@ import select
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -30,7 +31,7 @@ from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Drained, Interrupted, Interruption
 from workers.run_trial import Limits
-from workers.service_client import Refused, ServiceClient, Unreachable, backoff
+from workers.service_client import Refused, ServiceClient, ServiceFailure, Unreachable, backoff
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -42,6 +43,15 @@ DESCRIBE_SECONDS = 120.0
 
 class WorkerFailure(Exception):
     """The worker cannot work at all; the message says what to change."""
+
+    status = 1
+    """Of the process."""
+
+
+class DeviceTaken(WorkerFailure):
+    """Another worker has the GPU."""
+
+    status = 3
 
 
 def run(
@@ -79,7 +89,10 @@ def run(
     if gpu is not None:
         try:
             held = lock_device(gpu.uuid)
-        except (DeviceBusy, OSError) as problem:
+        except DeviceBusy as problem:
+            logger.error("%s", problem)
+            return DeviceTaken.status
+        except OSError as problem:
             logger.error("%s", problem)
             return 1
     threads = threads or device.default_threads()
@@ -98,7 +111,7 @@ def run(
             worker.work()
         except WorkerFailure as failure:
             logger.error("%s", failure)
-            return 1
+            return failure.status
         finally:
             if held is not None:
                 held.close()
@@ -137,6 +150,7 @@ class Worker:
         self._draining = Interruption()
         self._running: Interruption | None = None
         self._registered: dict[str, Any] = {}
+        self._waited_for_device = False
         self._capabilities: dict[str, dict[str, Any]] = {}
         self._device = worked_on or device.cpu(children.threads)
 
@@ -157,6 +171,7 @@ class Worker:
             logger.info("stopped")
         finally:
             self._children.kill()
+            self._sign_off()
             self._service.close()
 
     # --- registration -----------------------------------------------------------------------------------------------
@@ -190,17 +205,47 @@ class Worker:
             "targets": list(self._capabilities.values()),
             "versions": {**device.versions(), **{each: c["version"] for each, c in self._capabilities.items()}},
         }
-        try:
-            self._registered = self._patiently(lambda: self._service.register(body))
-        except Refused as refusal:
-            remedy = ": give the service's token (LAYERSWEEP_TOKEN)" if refusal.status in (401, 403) else ""
-            raise WorkerFailure(f"{self._service.server} refused the registration: {refusal}{remedy}") from None
+        key = uuid.uuid4().hex
+        while True:
+            try:
+                self._registered = self._patiently(lambda key=key: self._service.register(body, key))
+                break
+            except Refused as refusal:
+                if refusal.kind == "in-flight":
+                    self._draining.wait(refusal.retry_after_seconds or 1.0)
+                    continue
+                if refusal.kind == "device-in-use" and self._waits_for_device(refusal.retry_after_seconds):
+                    key = uuid.uuid4().hex
+                    continue
+                remedy = ": give the service's token (LAYERSWEEP_TOKEN)" if refusal.status in (401, 403) else ""
+                failure = DeviceTaken if refusal.kind == "device-in-use" else WorkerFailure
+                raise failure(f"{self._service.server} refused the registration: {refusal}{remedy}") from None
         logger.info(
             "registered with %s as %s for %s",
             self._service.server,
             self._name,
             ", ".join(self._registered["target_keys"]),
         )
+
+    def _waits_for_device(self, seconds: float | None) -> bool:
+        """Wait, once, until a worker that was killed would be forgotten; whether to register again. Raises Drained."""
+        if seconds is None or self._waited_for_device:
+            return False
+        self._waited_for_device = True
+        logger.warning(
+            "a worker has %s already: trying again in %.0f s, when it is forgotten if it was killed",
+            self._device["uuid"],
+            seconds,
+        )
+        self._draining.wait(seconds)
+        self._draining.check()
+        return True
+
+    def _sign_off(self) -> None:
+        """Give the device up, so that the next worker need not wait. Where nobody hears it, silence does the same."""
+        if self._registered:
+            with contextlib.suppress(ServiceFailure):
+                self._service.sign_off(self._registered["id"])
 
     # --- claiming ---------------------------------------------------------------------------------------------------
 

@@ -38,10 +38,13 @@ class Unreachable(ServiceFailure):
 class Refused(ServiceFailure):
     """The service's answer is no."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, kind: str = "", retry_after_seconds: float | None = None) -> None:
+        """`kind`: the last part of the problem's type."""
         super().__init__(f"{detail} (HTTP {status})")
         self.status = status
         self.detail = detail
+        self.kind = kind
+        self.retry_after_seconds = retry_after_seconds
 
     @property
     def lease_is_lost(self) -> bool:
@@ -89,9 +92,18 @@ class ServiceClient:
     def close(self) -> None:
         self._http.close()
 
-    def register(self, registration: dict[str, Any]) -> dict[str, Any]:
-        """Register the worker; its id, the lease's and the heartbeat's seconds, and its targets' keys."""
-        return self._post("/v1/workers", registration).json()
+    def register(self, registration: dict[str, Any], key: str) -> dict[str, Any]:
+        """Register the worker; its id, the lease's and the heartbeat's seconds, and its targets' keys.
+
+        A registration whose answer was lost is the same one when it is sent again with the same `key`.
+        """
+        return self._post("/v1/workers", registration, headers={"Idempotency-Key": key}).json()
+
+    def sign_off(self, worker: str) -> None:
+        """Say that the worker stops."""
+        with _failures():
+            response = self._http.delete(f"/v1/workers/{worker}", timeout=CONNECT_SECONDS)
+        _raise_for(response)
 
     def claim(self, worker: str, wait_seconds: float) -> dict[str, Any] | None:
         """The next lease, or None if there is none within `wait_seconds`."""
@@ -192,4 +204,9 @@ def _raise_for(response: httpx2.Response) -> None:
         detail += f"; {item.get('pointer', '')}: {item.get('detail', '')}"
     if status in RETRYABLE:
         raise Unreachable(f"{detail} (HTTP {status})")
-    raise Refused(status, detail)
+    raise Refused(status, detail, str(problem.get("type", "")).rpartition("/")[2], _retry_after_seconds(response))
+
+
+def _retry_after_seconds(response: httpx2.Response) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else None

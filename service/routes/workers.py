@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service import schemas, workers
 from service.access import GivenCaller
-from service.calls import GivenCall
+from service.calls import GivenCall, GivenChange
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
 from service.services import GivenServices
@@ -19,11 +19,15 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"])
 
 @router.post("", status_code=201, response_model=schemas.Registered, responses=documented(409))
 async def register_worker(body: schemas.WorkerRegistration, call: GivenCall) -> Response:
-    """Register a worker with the capabilities of its targets. It claims trials of what its token reaches."""
+    """Register a worker with the capabilities of its targets. It claims trials of what its token reaches.
+
+    409 (`device-in-use`) where a living worker has the same GPU; `Retry-After` says when that one is forgotten if it
+    was killed. A worker that stops in good order signs off, and its GPU is free at once.
+    """
     settings = call.services.settings
 
     def register(session: Session) -> schemas.Registered:
-        worker = workers.register(session, body, call.caller.lists)
+        worker = workers.register(session, body, call.caller.lists, alive_seconds=settings.worker_alive_seconds)
         return schemas.Registered(
             id=worker.id,
             lease_seconds=settings.lease_seconds,
@@ -32,6 +36,14 @@ async def register_worker(body: schemas.WorkerRegistration, call: GivenCall) -> 
         )
 
     return await call.answer("worker.register", register, status=201)
+
+
+@router.delete("/{worker}", status_code=204)
+async def sign_off_worker(worker: str, call: GivenChange) -> Response:
+    """Sign a worker off that stops: it is not alive any more, and its GPU is free. What it did stays."""
+    return await call.done(
+        "worker.sign_off", lambda session: workers.sign_off(session, worker, call.caller.lists), subject=worker
+    )
 
 
 @router.get("")

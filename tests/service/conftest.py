@@ -69,7 +69,7 @@ class Rows:
             device=schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
             targets=[schemas.Capabilities(**CAPABILITIES | changes)],
         )
-        return self.database.write(lambda session: workers.register(session, registration)).id
+        return self.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
 
     def sweep(
         self, queued: int = 0, *, parallel: int = 100, constraints: tuple[str, ...] = (), state: str = "active"

@@ -142,7 +142,7 @@ class Driver:
             device=schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
             targets=[schemas.Capabilities(**CAPABILITIES | changes)],
         )
-        return self.database.write(lambda session: workers.register(session, registration)).id
+        return self.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
 
     def post(self, written: dict[str, Any]) -> str:
         """Store a sweep as the route does; the same document is surveyed once. Returns its id."""

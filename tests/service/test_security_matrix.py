@@ -28,7 +28,7 @@ from service.tokens import SCOPES
 OPEN_PATHS = {"/healthz", "/readyz"}
 IMPLIED = {"read": {"read"}, "submit": {"submit", "read"}, "work": {"work"}, "admin": {"admin", "submit", "read"}}
 
-OWNED = {"sweep", "sweep_id", "trial", "dataset", "token", "webhook", "delivery"}
+OWNED = {"sweep", "sweep_id", "trial", "dataset", "token", "webhook", "delivery", "worker"}
 """Parameters that are ids of what belongs to a project."""
 
 PARTS = {"attempt": "1", "number": "0", "name": "model.onnx", "part": "training", "kind": "decoder"}
@@ -94,7 +94,8 @@ def world(client: TestClient, services: Services, served_rows: Any) -> World:
     database = services.database
     database.write(lambda session: [projects.create(session, name).name for name in ("ours", "theirs")])
     sweep = served_rows.sweep(queued=1)
-    for table in ("sweeps", "trials"):
+    worker = served_rows.worker()
+    for table in ("sweeps", "trials", "workers"):
         statement = sa.text(f"UPDATE {table} SET project = 'ours'")
         database.write(lambda session, statement=statement: session.execute(statement).rowcount)
     owner = tokens.NewToken("owner", ("admin",), "ours")
@@ -120,7 +121,7 @@ def world(client: TestClient, services: Services, served_rows: Any) -> World:
             ).id
         )
     )
-    ids |= {"project": "ours", "webhook": webhook, "delivery": "0" * 26}
+    ids |= {"project": "ours", "webhook": webhook, "delivery": "0" * 26, "worker": worker}
     description = client.get("/openapi.json", headers=ours).json()
     return World(client, services, ids, list(_operations(description, ids)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -94,3 +95,55 @@ def test_a_registration_that_makes_no_sense_is_refused(client: TestClient, chang
     answer = client.post("/v1/workers", json=REGISTRATION | changes)
     assert answer.status_code == 422
     assert place in [error["pointer"] for error in answer.json()["errors"]]
+
+
+GPU_REGISTRATION = {
+    **REGISTRATION,
+    "device": {"kind": "gpu", "uuid": "GPU-5", "model": "NVIDIA H200", "memory_bytes": 2**37},
+    "targets": [REGISTRATION["targets"][0] | {"runtime": "tensorrt", "device_model": "NVIDIA H200"}],
+}
+
+
+def test_a_gpu_has_one_living_worker(client: TestClient) -> None:
+    first = client.post("/v1/workers", json=GPU_REGISTRATION)
+    second = client.post("/v1/workers", json={**GPU_REGISTRATION, "name": "bench-2"})
+    other = {**GPU_REGISTRATION, "device": {**GPU_REGISTRATION["device"], "uuid": "GPU-6"}}
+    assert (first.status_code, second.status_code) == (201, 409)
+    problem = second.json()
+    assert problem["type"].endswith("device-in-use")
+    assert "GPU-5 has a living worker already" in problem["detail"]
+    assert "bench-1" not in second.text, "whose it is may be another project's secret"
+    assert 80 < int(second.headers["Retry-After"]) <= 92
+    assert client.post("/v1/workers", json=other).status_code == 201
+
+
+def test_a_worker_that_signs_off_frees_its_gpu_at_once(client: TestClient) -> None:
+    worker = client.post("/v1/workers", json=GPU_REGISTRATION).json()["id"]
+    assert client.delete(f"/v1/workers/{worker}").status_code == 204
+    assert client.delete(f"/v1/workers/{worker}").status_code == 204
+    assert client.get("/v1/workers?alive=true").json()["items"] == []
+    assert [each["alive"] for each in client.get("/v1/workers").json()["items"]] == [False]
+    assert client.post("/v1/workers", json=GPU_REGISTRATION).status_code == 201
+
+
+def test_a_worker_that_was_killed_is_forgotten_with_its_heartbeat(client: TestClient, served_rows: Any) -> None:
+    worker = client.post("/v1/workers", json=GPU_REGISTRATION).json()["id"]
+    served_rows.update(Worker, worker, last_seen_at=1.0)
+    assert client.post("/v1/workers", json=GPU_REGISTRATION).status_code == 201
+
+
+def test_a_registration_whose_answer_was_lost_is_the_same_one(client: TestClient) -> None:
+    key = {"Idempotency-Key": "the-first-try"}
+    answers = [client.post("/v1/workers", json=GPU_REGISTRATION, headers=key) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].json() == answers[1].json()
+
+
+def test_of_workers_that_register_at_once_for_a_gpu_one_is_taken(client: TestClient) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: client.post("/v1/workers", json=GPU_REGISTRATION).status_code, range(8)))
+    assert sorted(answers) == [201, *[409] * 7]
+
+
+def test_nobody_signs_off_a_worker_that_is_not_there(client: TestClient) -> None:
+    assert client.delete("/v1/workers/nobody").status_code == 404

@@ -21,7 +21,7 @@ from service.settings import Settings
 from tests.conftest import serving
 from workers.child import ROOT
 from workers.children import Children
-from workers.main import Worker, WorkerFailure
+from workers.main import DeviceTaken, Worker, WorkerFailure
 from workers.service_client import ServiceClient
 
 SWEEP: dict[str, Any] = {
@@ -179,6 +179,7 @@ def test_sigint_stops_an_idle_worker_at_once(
     worker_process.send_signal(signal.SIGINT)
     # A claim waits for 20 seconds; a drain does not.
     assert worker_process.wait(15) == 0
+    assert [worker["alive"] for worker in user.get("/v1/workers")["items"]] == [False]
 
 
 def test_a_service_that_restarts_in_the_middle_loses_nothing(
@@ -214,16 +215,25 @@ def test_a_service_that_restarts_in_the_middle_loses_nothing(
 class Registry:
     """A service that only registers workers and has nothing for them."""
 
-    def __init__(self, *, forgets: int = 0, status: int = 201) -> None:
+    def __init__(self, *, forgets: int = 0, status: int = 201, in_use: int = 0) -> None:
+        """`in_use`: how many registrations find the device in use."""
         self.registrations: list[dict[str, Any]] = []
         self.claims: list[str] = []
+        self.signed_off: list[str] = []
+        self._in_use = in_use
         self._forgets = forgets
         self._status = status
 
     def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        if request.method == "DELETE":
+            self.signed_off.append(request.url.path.rpartition("/")[2])
+            return httpx2.Response(204)
         body = json.loads(request.content)
         if request.url.path == "/v1/workers":
             self.registrations.append(body)
+            if len(self.registrations) <= self._in_use:
+                problem = {"type": "/problems/device-in-use", "detail": "GPU-1 has a living worker already"}
+                return httpx2.Response(409, json=problem, headers={"Retry-After": "0"})
             answer = {"id": f"W{len(self.registrations)}", "lease_seconds": 30, "heartbeat_seconds": 10}
             return httpx2.Response(self._status, json={**answer, "target_keys": ["here"], "detail": "who are you?"})
         self.claims.append(body["worker"])
@@ -239,6 +249,24 @@ def test_a_worker_that_the_service_has_forgotten_registers_again(cache_dir: Path
     assert len(registry.registrations) == 2
     assert registry.registrations[0] == registry.registrations[1]
     assert registry.claims[:2] == ["W1", "W2"]
+    assert registry.signed_off == ["W2"]
+
+
+def test_a_worker_waits_once_for_a_device_whose_worker_may_have_been_killed(cache_dir: Path) -> None:
+    registry = Registry(in_use=1)
+    service = ServiceClient("http://service", transport=httpx2.MockTransport(registry))
+    make_worker(service, cache_dir, idle_exit_seconds=0.2).work()
+    assert registry.claims[0] == "W2"
+
+
+def test_a_worker_whose_device_another_one_has_says_so_and_ends_with_a_status_of_its_own(cache_dir: Path) -> None:
+    registry = Registry(in_use=9)
+    service = ServiceClient("http://service", transport=httpx2.MockTransport(registry))
+    with pytest.raises(DeviceTaken, match="GPU-1 has a living worker already") as taken:
+        make_worker(service, cache_dir).work()
+    assert taken.value.status == 3
+    assert len(registry.registrations) == 2
+    assert registry.signed_off == []
 
 
 def test_a_worker_without_the_right_token_says_what_to_give(cache_dir: Path) -> None:
