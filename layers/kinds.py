@@ -29,7 +29,16 @@ class Kind:
 
 
 _BLOCK = ("attention", "mlp", "norm")
-_STACK = ("kind", "dtype", "tp_size", "hidden_size", "num_layers", "norm_position", "has_embedding_layernorm")
+_STACK = (
+    "kind",
+    "dtype",
+    "quantization",
+    "tp_size",
+    "hidden_size",
+    "num_layers",
+    "norm_position",
+    "has_embedding_layernorm",
+)
 _HEAD = ("tie_embeddings", "rescale_before_lm_head")
 _OF_TWO_SEQUENCES = ("attention.cross_attention", "embedding.source_num_embeddings")
 _OF_PROMPTS = ("embedding.num_tasks", "embedding.vocab_size")
@@ -65,18 +74,20 @@ KINDS: dict[str, Kind] = {
         "probe",
         "one block of attention and feed-forward",
         _BLOCK,
-        ("kind", "dtype", "tp_size", "hidden_size", "norm_position"),
+        ("kind", "dtype", "quantization", "tp_size", "hidden_size", "norm_position"),
         {**_CAUSAL, "attention.cross_attention": False},
     ),
     "attention": Kind(
         "probe",
         "one attention layer",
         ("attention",),
-        ("kind", "dtype", "tp_size", "hidden_size"),
+        ("kind", "dtype", "quantization", "tp_size", "hidden_size"),
         {**_CAUSAL, "attention.cross_attention": False},
     ),
-    "mlp": Kind("probe", "one feed-forward layer", ("mlp",), ("kind", "dtype", "tp_size", "hidden_size")),
-    "linear": Kind("probe", "one matrix product", ("linear",), ("kind", "dtype", "tp_size")),
+    "mlp": Kind(
+        "probe", "one feed-forward layer", ("mlp",), ("kind", "dtype", "quantization", "tp_size", "hidden_size")
+    ),
+    "linear": Kind("probe", "one matrix product", ("linear",), ("kind", "dtype", "quantization", "tp_size")),
     "norm": Kind("probe", "one normalization", ("norm",), ("kind", "dtype", "hidden_size")),
     "embedding": Kind(
         "probe", "one embedding", ("embedding",), ("kind", "dtype", "tp_size", "hidden_size"), without=_OF_TWO_SEQUENCES

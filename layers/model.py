@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from layers import attention, embedding, linear, mlp, normalization, number_format, per_layer, tensor_parallel
+from layers import (
+    attention,
+    embedding,
+    linear,
+    mlp,
+    normalization,
+    number_format,
+    per_layer,
+    quantization,
+    tensor_parallel,
+)
 from layers.base import REQUIRED, Parameter, ParameterError, Scalar
 from layers.kinds import KINDS, TASKS, Kind, kinds_of, kinds_with
 from layers.per_layer import LayerName, layer_name
@@ -139,6 +149,7 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM layers",
         search={"values": ["float32", "float16"]},
     ),
+    "quantization": quantization.PARAMETER,
     "tp_size": tensor_parallel.TP_SIZE,
 }
 
@@ -351,7 +362,8 @@ def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
     """The rules between parameters that a completed model breaks; empty where it can be built."""
     sections = KINDS[str(model["kind"])].sections
     if not per_layer.has_own(model):
-        return [violation for name in sections for violation in _SECTIONS[name].broken_rules(model)]
+        of_sections = [violation for name in sections for violation in _SECTIONS[name].broken_rules(model)]
+        return [*of_sections, *quantization.broken_rules(model)]
     blocks = [name for name in sections if name in _OF_BLOCKS]
     found = [v for name in sections if name not in blocks for v in _SECTIONS[name].broken_rules(model)]
     for layer, view in per_layer.distinct_views(model):
@@ -359,13 +371,13 @@ def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
             own = {path: str(layer._replace(path=path)) for path in violation.paths}
             paths = tuple(name if name in model else path for path, name in own.items())
             found.append(Violation(violation.rule, f"{layer.layer}: {violation.message}", paths))
-    return [*found, *per_layer.broken_rules(model)]
+    return [*found, *per_layer.broken_rules(model), *quantization.broken_rules(model)]
 
 
 def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
     """What the target lacks for this model, in words; None where it lacks nothing."""
     target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
-    if lacking := _lacking_format(model, capabilities):
+    if lacking := _lacking_format(model, capabilities) or quantization.lacking(model, capabilities):
         return f"{target} {lacking}"
     if capabilities["opset"] < LOWEST_OPSET:
         return f"{target} reads ONNX opset {capabilities['opset']}: at least {LOWEST_OPSET} is needed"

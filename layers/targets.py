@@ -77,6 +77,20 @@ MIXED: dict[str, Needs | str] = {
 }
 """Number formats of single kinds of layers beside the model's."""
 
+QUANTIZATIONS: dict[str, dict[str, Needs | str]] = {
+    "onnxruntime": {"int8": Needs(), "fp8": "no: a CPU has no fp8 products"},
+    "tensorrt": {"int8": Needs(capability=(6, 1)), "fp8": Needs(version=(10, 0), capability=(8, 9))},
+    "tensorrt_rtx": {"int8": Needs(capability=(7, 5)), "fp8": Needs(capability=(8, 9))},
+}
+"""A quantization of the model's products, or why there is none."""
+
+QUANTIZED_HALF: dict[str, Needs | str] = {
+    "onnxruntime": "no: it runs float32 alone",
+    "tensorrt": Needs(version=(10, 0)),
+    "tensorrt_rtx": Needs(),
+}
+"""Quantization of a float16 model."""
+
 WITH_BUILD_OPTIONS = ("tensorrt", "tensorrt_rtx")
 
 UNSHARED = "no runtime of this release runs an engine that devices share"
@@ -88,6 +102,8 @@ def support(path: str) -> dict[str, Support]:
         return dict.fromkeys(RUNTIMES, Support(note=f"1 alone: {UNSHARED}"))
     if APPLIES.get(path) == SHARED:
         return dict.fromkeys(RUNTIMES, Support(supported=False, note=UNSHARED))
+    if path == "quantization":
+        return {runtime: _of_quantizations(runtime) for runtime in RUNTIMES}
     section, _, name = path.rpartition(".")
     if name == "dtype":
         return {runtime: _of_formats(runtime, mixes=bool(section)) for runtime in RUNTIMES}
@@ -101,6 +117,12 @@ def _of_formats(runtime: str, *, mixes: bool) -> Support:
     values = {name: str(needs) for name, needs in FORMATS[runtime].items() if str(needs)}
     mixed = str(MIXED[runtime]) if mixes else ""
     return Support(note=f"another than dtype {mixed}" if mixed else "", values=values)
+
+
+def _of_quantizations(runtime: str) -> Support:
+    values = {name: str(needs) for name, needs in QUANTIZATIONS[runtime].items() if str(needs)}
+    half = QUANTIZED_HALF[runtime]
+    return Support(values={**values, "another than none with float16": str(half)} if str(half) else values)
 
 
 def in_words(path: str) -> str:

@@ -472,6 +472,7 @@ class Capabilities(Request):
     device_model: str = Field(max_length=200)
     opset: int = Field(ge=7, le=64, description="the highest ONNX opset that the runtime's parser reads")
     dtypes: list[str]
+    quantizations: list[str] = Field(default=[], description="of `model.quantization`, beside none")
     devices: int = Field(default=1, ge=1)
     device_memory_bytes: int = Field(ge=0)
     compute_capability: str | None = None

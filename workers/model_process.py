@@ -4,8 +4,10 @@ It is kept between trials, with one module in memory. Verbs:
 
     describe  {}                                                 -> device, versions
     prepare   {configuration}                                    -> parameter_count
-    export    {path, opset, loss_path?}                          -> seconds
-    reference {inputs: npz by name, outputs: npz by name}        -> {}
+    export    {path, opset, loss_path?, calibration?: npz}       -> seconds, quantized_products; quantized where the
+                                                                    model says so, calibrated on inputs [batches, ...]
+    reference {inputs: npz by name, outputs: npz by name,        -> {}; with `graph`, what that ONNX file computes
+               graph?}
     train     {training: npz, validation: npz, specials}         -> how it ended; progress: points of the curve,
                                                                     and {step, fraction} alone between them
     evaluate  {batches: npz}                                     -> loss, accuracy, targets
@@ -34,6 +36,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from layers import quantization
 from layers.export import cast_copy, export, export_loss
 from layers.modules.model import build, set_trainable
 from layers.signature import Signature, signature_of
@@ -107,17 +110,32 @@ class ModelProcess:
                 input_names=self._input_names,
                 output_names=(output.name,),
             )
+            quantized = 0
+            if quantization.of_model(model) != quantization.NONE:
+                quantized = self._quantize(Path(request["path"]), Path(request["calibration"]))
             if request.get("loss_path"):
                 export_loss(Path(request["loss_path"]), logits_shape=output.shape, opset=opset, dtype=model["dtype"])
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise RequestFailed("build", f"the model cannot be exported: {error}") from error
-        return {"seconds": time.monotonic() - started_at}
+        return {"seconds": time.monotonic() - started_at, "quantized_products": quantized}
+
+    def _quantize(self, path: Path, calibration: Path) -> int:
+        """Quantize the products of a float graph in place; answers how many."""
+        # Imported here: most trials quantize nothing, and it brings ONNX Runtime into the process.
+        from layers.quantize import quantize
+
+        with np.load(calibration, allow_pickle=False) as arrays:
+            inputs = {name: arrays[name] for name in self._input_names}
+        return quantize(path, quantization.of_model(self._configuration["model"]), inputs)
 
     def reference(self, request: Request, progress: Progress) -> Result:
         with np.load(request["inputs"], allow_pickle=False) as arrays:
-            found = reference.outputs(self._made(), arrays, self._input_names, self._device)
+            if request.get("graph"):
+                found = reference.graph_outputs(Path(request["graph"]), arrays, self._input_names)
+            else:
+                found = reference.outputs(self._made(), arrays, self._input_names, self._device)
         (output,) = self._signature.outputs
         np.savez(request["outputs"], allow_pickle=False, **{output.name: found})
         return {}

@@ -19,7 +19,7 @@ BUILDERS: Mapping[str, Mapping[str, int]] = {
 DESCRIBE_SECONDS = 60.0
 BUILD_SECONDS = 300.0
 
-Export = Callable[[Path, int], None]
+Export = Callable[[Path, int], object]
 """Write the model's graph to a file, in an opset."""
 
 

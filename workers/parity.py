@@ -21,6 +21,10 @@ Measured on right engines: 3e-7 in float32 and 9e-4 in float16 (small models; it
 eight times coarser than float16, tf32 as float16 does.
 A wrong one (a mask left out, a mean over wrong axes) is at 1e-2 and above."""
 
+QUANTIZED_TOLERANCES = {"none": 0.0, "int8": 3e-2, "fp8": 1e-1}
+"""The same where an engine is held against its quantized graph: both round, and what lies between two of so few numbers
+may be rounded to either. About what the rounding itself is off by (int8 2e-2, fp8 5e-2 on small models)."""
+
 WORST_TOKEN_FACTOR = 10
 """How far above the tolerance a single token may be: rounding alone is relatively large where logits are small."""
 
@@ -30,6 +34,11 @@ def coarsest(formats: Iterable[str]) -> str:
     return max(formats, key=TOLERANCES.__getitem__)
 
 
+def tolerance(dtype: str, quantization: str) -> float:
+    """What an engine of a number format is allowed, and of a quantization against its quantized graph."""
+    return max(TOLERANCES[dtype], QUANTIZED_TOLERANCES[quantization])
+
+
 @dataclass(frozen=True, slots=True)
 class Parity:
     """‖engine − reference‖ / ‖reference‖ of all tokens, and of the token where it is largest."""
@@ -37,9 +46,8 @@ class Parity:
     error: float
     worst: float
 
-    def kept(self, dtype: str) -> bool:
+    def kept(self, tolerance: float) -> bool:
         """Whether the engine is the model, as far as its number format allows. A NaN never is."""
-        tolerance = TOLERANCES[dtype]
         return self.error <= tolerance and self.worst <= WORST_TOKEN_FACTOR * tolerance
 
 

@@ -1,4 +1,4 @@
-"""What PyTorch says in float32: outputs and losses that an engine's are held against.
+"""What PyTorch says in float32, or a quantized graph: outputs and losses that an engine's are held against.
 
 Legend: R targets of several examples, V logits of a target.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,15 @@ def outputs(
     """The module's output in float32, dropout off. `names` are its inputs in the order of its `forward`."""
     with _evaluating(module):
         return module(*(torch.from_numpy(inputs[name]).to(device) for name in names)).float().cpu().numpy()
+
+
+def graph_outputs(graph: Path, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> NDArray[np.float32]:
+    """What a graph computes operator by operator, in float32: ONNX Runtime on the CPU, with nothing fused."""
+    from workers.engine.ort_session import open_session, session_options
+
+    session = open_session(graph, session_options(torch.get_num_threads(), optimize=False))
+    (found,) = session.run(None, {name: inputs[name] for name in names})
+    return np.asarray(found, np.float32)
 
 
 @torch.inference_mode()

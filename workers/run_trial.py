@@ -1,5 +1,5 @@
-"""The order of work in one attempt: check → build → measure → train → rebuild → remeasure → evaluate; of a probe, which
-has no data and learns nothing, the first three.
+"""The order of work in one attempt: check → build → measure → train → (quantize →) rebuild → remeasure → evaluate; of a
+probe, which has no data and learns nothing, the first three.
 
 What would happen again ends the trial here, as a `Finish` with its reason. What would not is raised: the causes of an
 interruption, a child killed from outside (ChildDied), a service that is away for too long (Unreachable).
@@ -17,7 +17,7 @@ from typing import Any
 
 from layers import metrics as declared
 from layers import model as models
-from layers import number_format, training
+from layers import number_format, quantization, training
 from layers.constraints import parse_constraint
 from layers.signature import Signature, signature_of
 from workers import parity
@@ -45,6 +45,9 @@ REMEASURE = {"warmup_seconds": 0.2, "seconds": 3.0, "min_runs": 100}
 
 SAMPLE_DIGITS = 5
 """Decimals of the raw samples that are kept: hundredths of a microsecond."""
+
+CALIBRATION_EXAMPLES = 128
+"""Of the training part, spread evenly over it: the ranges of 8-bit products are found on these."""
 
 CRASHES_AT_MOST = 2
 """A child that crashes by itself so often in one attempt would do so again."""
@@ -171,6 +174,9 @@ class _Attempt:
         batches = data.validation().evaluation(self._configuration["inference"]["batch_size"])
         batches.save(self._folder / "validation.npz")
         save_inputs(self._folder, data_inputs(batches))
+        if self._quantization != quantization.NONE:
+            sample = data.training().evaluation(batches.targets.shape[1], at_most=CALIBRATION_EXAMPLES)
+            sample.save(self._calibration_path)
 
         engine = self._timed("build", lambda: self._build("first"))
         first = self._timed("measure", lambda: self._measure(engine, MEASURE))
@@ -179,7 +185,11 @@ class _Attempt:
 
         self._timed("train", lambda: self._train(data))
 
-        self._timed("rebuild", lambda: self._export_and_build("final"))
+        if self._quantization == quantization.NONE:
+            self._timed("rebuild", lambda: self._export_and_build("final"))
+        else:
+            self._timed("quantize", lambda: self._export("final"))
+            self._timed("rebuild", lambda: self._build_exported("final"))
         engine, final = self._timed("remeasure", self._remeasure)
         self.measurements["latency_samples_ms"] = final
 
@@ -235,14 +245,24 @@ class _Attempt:
         return engine
 
     def _export_and_build(self, name: str) -> None:
-        onnx, limits = self._folder / f"{name}.onnx", self._site.limits
-        arguments: dict[str, Any] = {"path": str(onnx), "opset": self._site.capabilities["opset"]}
-        if self._configuration["task"] != "probe":
-            arguments["loss_path"] = str(self._loss_path)
-        exported = self._ask_model("export", arguments, limits.export_seconds)
+        self._export(name)
+        self._build_exported(name)
+
+    def _export(self, name: str) -> None:
+        """The model's graph, quantized where it is to be, and that of its loss."""
+        losses = {"loss_path": str(self._loss_path)} if self._has_loss else {}
+        exported = self._write_graph(self._onnx_path(name), self._site.capabilities["opset"], **losses)
         self._seconds[f"export_{name}"] = exported["seconds"]
-        self._take_metrics(self._build_engine(name, onnx, self._build_options))
-        if "loss_path" in arguments:
+        if self._quantization != quantization.NONE:
+            self.measurements["quantization"] = {"products": exported["quantized_products"]}
+
+    def _write_graph(self, path: Path, opset: int, **more: str) -> dict[str, Any]:
+        arguments = {"path": str(path), "opset": opset, "calibration": str(self._calibration_path), **more}
+        return self._ask_model("export", arguments, self._site.limits.export_seconds)
+
+    def _build_exported(self, name: str) -> None:
+        self._take_metrics(self._build_engine(name, self._onnx_path(name), self._build_options))
+        if self._has_loss:
             self._build_engine("loss", self._loss_path, {})
 
     def _build_engine(self, name: str, onnx: Path, options: Mapping[str, int]) -> dict[str, Any]:
@@ -383,10 +403,7 @@ class _Attempt:
     def _try_other_targets(self) -> None:
         """What a confirmation says about compatibility: whether the trained model builds elsewhere."""
 
-        def export(path: Path, opset: int) -> None:
-            self._ask_model("export", {"path": str(path), "opset": opset}, self._site.limits.export_seconds)
-
-        builds = try_builds(self._site.children, self._folder, export, self._holder.interruption)
+        builds = try_builds(self._site.children, self._folder, self._write_graph, self._holder.interruption)
         if builds:
             self.measurements["builds"] = builds
 
@@ -456,15 +473,20 @@ class _Attempt:
         return engine
 
     def _check_parity(self, engine: Child, name: str) -> None:
-        """Hold the engine's logits against PyTorch's on a batch of validation inputs."""
+        """Hold the engine's logits against PyTorch's on a batch of validation inputs; a quantized engine's against its
+        quantized graph's, so that what is off is the engine and not the rounding that was asked for."""
         inputs, ours, theirs = (self._folder / f"{each}.npz" for each in ("parity", "engine", "reference"))
         limits, dtype = self._site.limits, parity.coarsest(self._formats)
         arguments = {"inputs": str(inputs), "outputs": str(ours)}
         self._ask(engine, "run", arguments, timeout_seconds=limits.run_seconds)
-        self._ask_model("reference", {"inputs": str(inputs), "outputs": str(theirs)}, limits.run_seconds)
+        arguments["outputs"] = str(theirs)
+        if self._quantization != quantization.NONE:
+            dtype = f"{dtype} quantized to {self._quantization}"
+            arguments["graph"] = str(self._onnx_path(name))
+        self._ask_model("reference", arguments, limits.run_seconds)
         found = parity.compare_files(ours, theirs, self._signature.outputs[0].name)
         self.metrics |= {"parity_error": found.error, "parity_error_worst": found.worst}
-        tolerance = parity.TOLERANCES[dtype]
+        tolerance = parity.tolerance(parity.coarsest(self._formats), self._quantization)
         measured = {"error": found.error, "worst": found.worst} if math.isfinite(found.error + found.worst) else {}
         self.measurements["parity"] = {
             **self.measurements.get("parity", {}),
@@ -472,7 +494,7 @@ class _Attempt:
             "tolerance": tolerance,
             "tolerance_worst": tolerance * parity.WORST_TOKEN_FACTOR,
         }
-        if not found.kept(dtype):
+        if not found.kept(tolerance):
             allowed = f"{tolerance:g} ({tolerance * parity.WORST_TOKEN_FACTOR:g})"
             raise Ended(
                 "failed",
@@ -497,6 +519,22 @@ class _Attempt:
     def _take_metrics(self, result: Mapping[str, Any]) -> None:
         known = {name: value for name, value in result.items() if name in declared.METRICS}
         self.metrics |= {name: value for name, value in known.items() if value is not None}
+
+    @property
+    def _quantization(self) -> str:
+        return quantization.of_model(self._configuration["model"])
+
+    @property
+    def _has_loss(self) -> bool:
+        return self._configuration["task"] != "probe"
+
+    @property
+    def _calibration_path(self) -> Path:
+        """Inputs that the ranges of 8-bit products are found on: of the training part, or a probe's own."""
+        return self._folder / ("calibration.npz" if self._has_loss else "measure.npz")
+
+    def _onnx_path(self, name: str) -> Path:
+        return self._folder / f"{name}.onnx"
 
     def _engine_path(self, name: str) -> Path:
         return self._folder / f"{name}.engine"

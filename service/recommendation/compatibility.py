@@ -7,6 +7,7 @@ from typing import Any
 
 from layers import model as models
 from layers.number_format import MIXED
+from layers.quantization import IN_HALF
 from service.recommendation.schemas import Compatibility, TargetFit
 
 MATRIX = "not tried: docs/targets.md"
@@ -29,6 +30,19 @@ def _dtypes(runtime: str, version: str, capability: str) -> list[str]:
     return found + (["bfloat16"] if ampere and (runtime == "tensorrt_rtx" or version != "8.6") else [])
 
 
+def _quantizations(version: str, capability: str) -> list[str]:
+    """The same of quantizations."""
+    return ["int8", "fp8"] if version != "8.6" and float(capability) >= 8.9 else ["int8"]
+
+
+def _lacks(version: str) -> dict[str, str]:
+    new = "needs tensorrt 10 or later"
+    return {
+        "quantization fp8": f"{new} and compute capability 8.9" if version == "8.6" else "needs compute capability 8.9",
+        **(dict.fromkeys((MIXED, IN_HALF), new) if version == "8.6" else {}),
+    }
+
+
 KNOWN: tuple[dict[str, Any], ...] = tuple(
     {
         "runtime": runtime,
@@ -36,10 +50,11 @@ KNOWN: tuple[dict[str, Any], ...] = tuple(
         "device_model": f"compute capability {capability}",
         "opset": opset,
         "dtypes": _dtypes(runtime, version, capability),
+        "quantizations": _quantizations(version, capability),
         "device_memory_bytes": _MEMORY_GIB[capability] * 2**30,
         "compute_capability": capability,
         "devices": 1,
-        "lacks": {MIXED: "needs tensorrt 10 or later"} if version == "8.6" else {},
+        "lacks": _lacks(version),
     }
     for runtime, version, opset, capabilities in _RUNTIMES
     for capability in capabilities

@@ -77,9 +77,9 @@ HELPS: dict[tuple[str, Scalar], dict[str, Scalar]] = {
 }
 """What a value needs beside it in so small a model."""
 
-NOT_WALKED = ("kind", "dtype", "linear.gather_output")
-"""The model's kind is the base's; number formats are the walk's own argument; what concerns several devices alone is
-walked by test_tensor_parallel.py."""
+NOT_WALKED = ("kind", "dtype", "quantization", "linear.gather_output")
+"""The model's kind is the base's; number formats are the walk's own argument; quantization is of the exported graph, by
+test_quantize.py; what concerns several devices alone is walked by test_tensor_parallel.py."""
 
 
 @dataclass(frozen=True, slots=True)

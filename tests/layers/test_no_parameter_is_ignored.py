@@ -77,6 +77,8 @@ HELPS: dict[str, dict[str, Scalar]] = {
 
 ELSEWHERE = {
     ("dtype", "tf32"): "a flag of the builder: tests/workers/test_engine_trt.py",
+    ("quantization", "int8"): "of the engine's graph: test_quantize.py",
+    ("quantization", "fp8"): "of the engine's graph: test_quantize.py",
     ("linear.kind", "ColumnLinear"): "the three differ where devices share the work",
     ("linear.kind", "RowLinear"): "the three differ where devices share the work",
 }

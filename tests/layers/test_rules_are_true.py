@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from unittest import mock
 
 import pytest
 import torch
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import Tensor, nn
 
 from layers.base import Scalar
-from layers.export import cast_copy
+from layers.export import cast_copy, export
 from layers.kinds import KINDS
 from layers.model import broken_rules, complete
 from layers.modules.tensor_parallel import Group, RowLinear, split
+from layers.quantize import quantize
 from layers.signature import signature
 from tests.layers.combinations import BASES, FACTS, drawn, lively
 
@@ -49,6 +52,16 @@ def last_is_seen(module: nn.Module, inputs: Inputs, which: int = 0) -> bool:
 def buckets(model: dict[str, Scalar], module: nn.Module) -> set[int]:
     bias = next(part for name, part in module.named_modules() if name.endswith("relative"))
     return {bias.config.bucket(distance) for distance in range(-300, 300)}
+
+
+def cannot_be_calibrated(module: nn.Module, inputs: Inputs) -> bool:
+    """Whether the module as it is deployed has no products that ONNX Runtime finds ranges of."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export(module, inputs, path, opset=20, input_names=["hidden_states"], output_names=["output"])
+        with pytest.raises(ort_errors.NotImplemented):
+            quantize(path, "int8", {"hidden_states": inputs[0].numpy()[None]})
+    return True
 
 
 def is_out_of_range(module: nn.Module, *inputs: Tensor) -> bool:
@@ -198,6 +211,12 @@ ANOTHER: list[tuple[str, str, dict[str, Any], Check]] = [
         "mlp",
         {"mlp.dtype": "tf32"},
         lambda model, module, inputs: torch.equal(cast_copy(module, "float32")(*inputs), module(*inputs)),
+    ),
+    (
+        "quantization of bfloat16",
+        "mlp",
+        {"quantization": "int8", "dtype": "bfloat16"},
+        lambda model, module, inputs: cannot_be_calibrated(cast_copy(module, "bfloat16"), inputs),
     ),
     (
         "linear.gather_output of RowLinear",

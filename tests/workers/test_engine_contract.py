@@ -95,6 +95,7 @@ def test_describe_says_what_a_worker_registers(child: Parent, builds: str) -> No
         "device_model",
         "opset",
         "dtypes",
+        "quantizations",
         "devices",
         "device_memory_bytes",
         "compute_capability",

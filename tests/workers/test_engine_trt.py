@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from layers.export import cast_copy, export
+from layers.model import complete
+from layers.modules.model import build as build_module
+from layers.quantize import quantize
 from tests.workers import graphs
 from tests.workers.engine_parent import Parent, Refused
 from workers.engine import cuda, gpu_state, trt_limits
@@ -33,6 +38,15 @@ def onnx_file(tmp_path: Path) -> Path:
 def build(parent: Parent, onnx: Path, **options: int) -> dict[str, Any]:
     engine = onnx.with_suffix(".engine")
     return parent.ask("build", runtime="tensorrt_rtx", onnx=str(onnx), engine=str(engine), options=options)
+
+
+def quantized(path: Path, scheme: str, dtype: str) -> Path:
+    """A feed-forward layer in 8 bits."""
+    hidden_BTD = torch.randn(1, 4, 32, generator=torch.Generator().manual_seed(0))
+    module = cast_copy(build_module(complete("probe", {"kind": "mlp", "hidden_size": 32}, {})), dtype)
+    export(module, (hidden_BTD,), path, opset=20, input_names=["hidden_states"], output_names=["output"])
+    quantize(path, scheme, {"hidden_states": hidden_BTD.numpy()[None]})
+    return path
 
 
 def test_it_builds_for_a_compute_capability_without_a_gpu(rtx: Parent, onnx_file: Path) -> None:
@@ -134,8 +148,29 @@ def test_limits(
     missing = {"float32", "tf32", "float16", "bfloat16"} - set(dtypes)
     mixes = runtime == "tensorrt_rtx" or not version.startswith("8.")
     others = (set() if runs else {"execution"}) | (set() if mixes else {"mixed precision"})
-    assert set(limits.lacks) == {f"dtype {name}" for name in missing} | others
+    of_dtypes = {name for name in limits.lacks if "quantization" not in name}
+    assert of_dtypes == {f"dtype {name}" for name in missing} | others
     assert all("needs" in why or not name.startswith("dtype") for name, why in limits.lacks.items())
+
+
+@pytest.mark.parametrize(
+    ("runtime", "version", "capability", "quantizations", "half"),
+    [
+        ("tensorrt", "8.6.0", (9, 0), ("int8",), False),
+        ("tensorrt", "10.13.2.6", (9, 0), ("int8", "fp8"), True),
+        ("tensorrt", "10.13.2.6", (8, 0), ("int8",), True),
+        ("tensorrt_rtx", "1.7.1", (8, 9), ("int8", "fp8"), True),
+        ("tensorrt_rtx", "1.7.1", (8, 6), ("int8",), True),
+        ("tensorrt_rtx", "1.7.1", None, ("int8", "fp8"), True),
+    ],
+)
+def test_limits_of_quantization(
+    runtime: str, version: str, capability: tuple[int, int] | None, quantizations: tuple[str, ...], half: bool
+) -> None:
+    limits = trt_limits.limits(runtime, version, capability)
+    assert limits.quantizations == quantizations
+    assert ("quantization of float16" not in limits.lacks) is half
+    assert ("fp8" in quantizations) or "needs" in limits.lacks["quantization fp8"]
 
 
 def test_each_version_is_given_an_opset_that_its_parser_reads() -> None:
@@ -157,3 +192,16 @@ def test_a_machine_without_a_gpu_has_none() -> None:
     with pytest.raises(RequestFailed, match="no NVIDIA GPU") as failed:
         cuda.Device()
     assert failed.value.kind == "unsupported"
+
+
+@pytest.mark.parametrize("scheme", ["int8", "fp8"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_quantized_graphs_build(rtx: Parent, tmp_path: Path, scheme: str, dtype: str) -> None:
+    path = quantized(tmp_path / "model.onnx", scheme, dtype)
+    assert build(rtx, path, compute_capability=89, optimization_level=0)["engine_bytes"] > 0
+
+
+def test_fp8_for_a_device_without_it_is_refused(rtx: Parent, tmp_path: Path) -> None:
+    """By the builder too, should a table say otherwise."""
+    with pytest.raises(Refused, match="fp8"):
+        build(rtx, quantized(tmp_path / "model.onnx", "fp8", "float32"), compute_capability=75)

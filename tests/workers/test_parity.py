@@ -34,15 +34,15 @@ def test_one_wrong_token_shows_in_the_worst() -> None:
 def test_logits_that_are_not_numbers_are_never_kept(bad: float) -> None:
     wrong = REFERENCE_BTV.copy()
     wrong[0, 0, 0] = bad
-    assert not compare(wrong, REFERENCE_BTV).kept("bfloat16")
+    assert not compare(wrong, REFERENCE_BTV).kept(TOLERANCES["bfloat16"])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_the_tolerance_is_of_the_number_format(dtype: str) -> None:
     tolerance = TOLERANCES[dtype]
-    assert Parity(tolerance, tolerance).kept(dtype)
-    assert not Parity(2 * tolerance, tolerance).kept(dtype)
-    assert not Parity(tolerance, 2 * WORST_TOKEN_FACTOR * tolerance).kept(dtype)
+    assert Parity(tolerance, tolerance).kept(tolerance)
+    assert not Parity(2 * tolerance, tolerance).kept(tolerance)
+    assert not Parity(tolerance, 2 * WORST_TOKEN_FACTOR * tolerance).kept(tolerance)
 
 
 def test_logits_of_different_shapes_are_an_error() -> None:

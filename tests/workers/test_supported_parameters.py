@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from layers import number_format, targets
+from layers import number_format, quantization, targets
 from layers.document import RUNTIMES
 from layers.model import APPLIES, DECLARATIONS, unsupported
 from layers.tensor_parallel import SHARED
@@ -33,6 +33,11 @@ def test_number_formats_of_tensorrt(runtime: str, version: str, capability: tupl
     limits = trt_limits.limits(runtime, version, capability)
     declared = targets.FORMATS[runtime]
     assert set(limits.dtypes) == {name for name, needs in declared.items() if holds(needs, version, capability)}
+    quantizations = targets.QUANTIZATIONS[runtime]
+    able = {name for name, needs in quantizations.items() if holds(needs, version, capability)}
+    assert set(limits.quantizations) == able
+    assert {f"quantization {name}" for name in set(quantizations) - able} <= limits.lacks.keys()
+    assert (quantization.IN_HALF not in limits.lacks) is holds(targets.QUANTIZED_HALF[runtime], version, capability)
     mixes = holds(targets.MIXED[runtime], version, capability)
     assert (number_format.MIXED not in limits.lacks) is mixes
 
@@ -44,6 +49,9 @@ def test_onnxruntime() -> None:
     assert {name for name in described["lacks"] if name.startswith("dtype ")} == {
         f"dtype {name}" for name, needs in declared.items() if isinstance(needs, str)
     }
+    quantizations = targets.QUANTIZATIONS["onnxruntime"]
+    assert described["quantizations"] == [name for name, needs in quantizations.items() if not isinstance(needs, str)]
+    assert "quantization fp8" in described["lacks"]
     assert described["build_options"] == []
     assert "onnxruntime" not in targets.WITH_BUILD_OPTIONS
     # Every combination of the walk runs there in float32 (tests/layers/test_combinations.py): none is refused.
@@ -64,6 +72,9 @@ def test_build_options() -> None:
 
 def test_every_runtime_and_every_parameter_is_declared() -> None:
     assert set(targets.RUNTIMES) == set(RUNTIMES) == set(targets.FORMATS) == set(targets.MIXED)
+    assert set(targets.RUNTIMES) == set(targets.QUANTIZATIONS) == set(targets.QUANTIZED_HALF)
+    declared = {quantization.NONE, *targets.QUANTIZATIONS["tensorrt"]}
+    assert declared == set(DECLARATIONS["quantization"].choices)
     assert all(list(formats) == list(number_format.BYTES) for formats in targets.FORMATS.values())
     for path in DECLARATIONS:
         assert list(targets.support(path)) == list(targets.RUNTIMES)

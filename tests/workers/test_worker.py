@@ -159,6 +159,31 @@ def test_a_sweep_of_two_trials_ends_with_scores_by_the_engine(user: User, live_s
     assert worker["targets"][0]["device_model"].endswith("1 thread")
 
 
+def test_a_quantized_trial_is_scored_through_its_quantized_engine(
+    user: User, live_service: str, cache_dir: Path
+) -> None:
+    model = {**SWEEP["model"], "hidden_size": 32, "quantization": {"values": ["int8"]}}
+    sweep = user.submit(model=model, budget={"trials": 1})
+    make_worker(ServiceClient(live_service), cache_dir, max_trials=1).work()
+    (trial,) = user.trials(sweep)
+    assert (trial["state"], trial["parameters"]) == ("complete", {"quantization": "int8"})
+    assert [phase["phase"] for phase in trial["attempts"][0]["phases"]] == [
+        *("check", "build", "measure", "train", "quantize", "rebuild", "remeasure", "evaluate", "finish")
+    ]
+    metrics = trial["metrics"]
+    assert 0 < abs(metrics["precision_gap"]) < 0.1
+    # An engine holds a tied table twice, and a mask; the block's products take a byte for each of their 12 * 32 * 32
+    # weights.
+    in_floats = 4 * (metrics["parameter_count"] + 256 * 32 + 64 * 64)
+    assert metrics["weights_bytes"] < in_floats - 2.5 * 12 * 32 * 32
+    # Against the graph that was asked for, not against what it rounds.
+    assert metrics["parity_error"] < 3e-2
+    assert trial["measurements"]["quantization"] == {"products": 4}
+    (target,) = user.get("/v1/targets")["items"]
+    assert target["capabilities"]["quantizations"] == ["int8"]
+    assert "fp8" in target["capabilities"]["lacks"]["quantization fp8"]
+
+
 def test_sigterm_gives_the_trial_back_uncharged(user: User, worker_process: subprocess.Popen[str]) -> None:
     sweep = user.submit(training={"steps": 1_000_000, "batch_size": 4, "eval_every": 10})
     user.wait_for_event(sweep, has_losses)

@@ -35,6 +35,8 @@ class Capabilities(TypedDict):
     """the highest ONNX opset that the runtime reads"""
     dtypes: list[str]
     """of model.dtype, those that are worth scoring here"""
+    quantizations: list[str]
+    """of model.quantization, those that run here beside none"""
     devices: int
     device_memory_bytes: int
     compute_capability: str | None

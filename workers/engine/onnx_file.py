@@ -16,10 +16,10 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_OPSET_IMPORT = 7, 8
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE_INITIALIZER = 1, 5, 15
-_NODE_ATTRIBUTE = 5
+_NODE_INPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 4, 5
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (6, 11)
 _SPARSE_TENSORS = (1, 2)
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_LOCATION = 1, 2, 14
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_LOCATION = 1, 2, 8, 14
 
 _BITS = {
     **dict.fromkeys((1, 6, 12), 32),  # float, int32, uint32
@@ -46,20 +46,19 @@ class Weights:
 
 
 def weights(path: Path) -> Weights:
-    """What the model's constant tensors take, by their types and shapes. Raises OnnxFileError."""
-    if path.stat().st_size == 0:
-        raise OnnxFileError(f"{path} is empty")
-    with path.open("rb") as stream:
-        return _weights(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
+    """What the model's constant tensors take, by their types and shapes: those that a QuantizeLinear rounds, a byte an
+    element. Raises OnnxFileError."""
+    return _weights(_opened(path))
+
+
+def operators(path: Path) -> set[str]:
+    """The operators of the model's graph, but not of graphs in it. Raises OnnxFileError."""
+    return {_operator(node) for node in _nodes(_opened(path))}
 
 
 def opset(path: Path) -> int:
     """The model's opset of ONNX's own operators. Raises OnnxFileError."""
-    if path.stat().st_size == 0:
-        raise OnnxFileError(f"{path} is empty")
-    with path.open("rb") as stream:
-        model = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    for field, imported in _messages(model):
+    for field, imported in _messages(_opened(path)):
         if field == _MODEL_OPSET_IMPORT:
             found = {number: value for number, _, value in _fields(imported)}
             if bytes(_view(found.get(_OPSET_DOMAIN, memoryview(b"")))) in (b"", b"ai.onnx"):
@@ -67,12 +66,36 @@ def opset(path: Path) -> int:
     raise OnnxFileError(f"{path} names no opset")
 
 
+def _opened(path: Path) -> memoryview:
+    if path.stat().st_size == 0:
+        raise OnnxFileError(f"{path} is empty")
+    with path.open("rb") as stream:
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _nodes(model: memoryview) -> Iterator[memoryview]:
+    for field, graph in _messages(model):
+        if field == _MODEL_GRAPH:
+            yield from (message for number, message in _messages(graph) if number == _GRAPH_NODE)
+
+
+def _operator(node: memoryview) -> str:
+    return next((bytes(name).decode() for field, name in _messages(node) if field == _NODE_OPERATOR), "")
+
+
+def _rounded(model: memoryview) -> set[bytes]:
+    """Names of the tensors that a QuantizeLinear takes."""
+    quantizing = (node for node in _nodes(model) if _operator(node) == "QuantizeLinear")
+    return {next(bytes(name) for field, name in _messages(node) if field == _NODE_INPUT) for node in quantizing}
+
+
 def _weights(model: memoryview) -> Weights:
     total, external = 0, False
+    rounded = _rounded(model)
     for field, graph in _messages(model):
         if field == _MODEL_GRAPH:
             for tensor in _graph_tensors(graph):
-                size, elsewhere = _tensor(tensor)
+                size, elsewhere = _tensor(tensor, rounded)
                 total, external = total + size, external or elsewhere
     return Weights(total, external)
 
@@ -97,9 +120,9 @@ def _attribute_tensors(attribute: memoryview) -> Iterator[memoryview]:
             yield from _graph_tensors(message)
 
 
-def _tensor(tensor: memoryview) -> tuple[int, bool]:
-    """Bytes of the tensor's elements, and whether they lie in another file."""
-    elements, bits, external = 1, 0, False
+def _tensor(tensor: memoryview, rounded: set[bytes]) -> tuple[int, bool]:
+    """Bytes of the tensor's elements, one each where it is rounded, and whether they lie in another file."""
+    elements, bits, external, is_rounded = 1, 0, False, False
     for field, wire, value in _fields(tensor):
         if field == _TENSOR_DIMS and wire == _VARINT:
             elements *= _integer(value)
@@ -109,7 +132,9 @@ def _tensor(tensor: memoryview) -> tuple[int, bool]:
             bits = _BITS.get(_integer(value), 0)
         elif field == _TENSOR_LOCATION:
             external = _integer(value) == 1
-    return math.ceil(elements * bits / 8), external
+        elif field == _TENSOR_NAME and rounded:
+            is_rounded = bytes(_view(value)) in rounded
+    return math.ceil(elements * (8 if is_rounded else bits) / 8), external
 
 
 def _messages(view: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -35,6 +35,11 @@ from .protocol import RequestFailed, invalid
 _OPSETS = range(7, 65)
 """Those tried by `describe`."""
 
+QUANTIZED_OPERATOR = "DequantizeLinear"
+
+SPLITS_QUANTIZED = ("MatMulAddFusion",)
+"""An optimization that joins a quantized product with its bias to one of floats, before it is seen to be quantized."""
+
 _LOSS_OUTPUTS = ["loss_sum", "weight_sum", "correct"]
 
 
@@ -71,6 +76,7 @@ class OnnxRuntimeEngine(Engine):
             "device_model": machine.cpu_model(),
             "opset": _highest_opset(),
             "dtypes": ["float32"],
+            "quantizations": ["int8"],
             "devices": 1,
             "device_memory_bytes": memory.total_bytes(),
             "compute_capability": None,
@@ -80,6 +86,7 @@ class OnnxRuntimeEngine(Engine):
                 "dtype float16": "ONNX Runtime gains nothing from it on a CPU (docs/measuring.md)",
                 "dtype bfloat16": "ONNX Runtime has no bfloat16 attention on a CPU",
                 "dtype tf32": "a format of NVIDIA tensor cores",
+                "quantization fp8": "a CPU has no fp8 products: ONNX Runtime would compute them in float32",
             },
         }
 
@@ -110,7 +117,8 @@ class OnnxRuntimeEngine(Engine):
         settings.optimized_model_filepath = str(engine)
         settings.add_session_config_entry("session.save_model_format", "ONNX")
         with listening(note), explained("build", f"ONNX Runtime cannot build {onnx.name}"):
-            session = open_session(onnx, settings)
+            without = SPLITS_QUANTIZED if QUANTIZED_OPERATOR in onnx_file.operators(onnx) else ()
+            session = open_session(onnx, settings, without=without)
         specs_of(session.get_inputs(), "build")
         specs_of(session.get_outputs(), "build")
         if onnx_file.weights(engine).external:

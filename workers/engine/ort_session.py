@@ -53,10 +53,14 @@ def session_options(threads: int, *, optimize: bool) -> onnxruntime.SessionOptio
     return options
 
 
-def open_session(model: Path | bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """A session on the CPU."""
+def open_session(
+    model: Path | bytes, options: onnxruntime.SessionOptions, *, without: Sequence[str] = ()
+) -> onnxruntime.InferenceSession:
+    """A session on the CPU; `without` names optimizations that are left out."""
     source = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        source, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
+    )
 
 
 def tensor_specs(nodes: Sequence[Any], kind: ErrorKind) -> tuple[TensorSpec, ...]:

@@ -111,6 +111,7 @@ class TensorRtEngine(Engine):
             "device_model": device.name,
             "opset": limits.opset,
             "dtypes": list(limits.dtypes),
+            "quantizations": list(limits.quantizations),
             "devices": 1,
             "device_memory_bytes": device.memory_bytes,
             "compute_capability": ".".join(map(str, capability)),

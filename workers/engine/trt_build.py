@@ -48,6 +48,8 @@ def configured(trt: Any, builder: Any, network: Any, options: Mapping[str, int])
     (config.set_flag if options["tf32"] else config.clear_flag)(trt.BuilderFlag.TF32)
     if not _strongly_typed(trt) and _holds(network, trt.DataType.HALF):
         config.set_flag(trt.BuilderFlag.FP16)
+    if not _strongly_typed(trt) and _holds(network, trt.DataType.INT8):
+        config.set_flag(trt.BuilderFlag.INT8)
     sources = trt.TacticSource.__members__
     config.set_tactic_sources(sum(1 << int(sources[name]) for name in _TACTIC_SOURCES if name in sources))
     return config

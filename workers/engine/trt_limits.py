@@ -20,7 +20,7 @@ _PRECISIONS: Mapping[str, tuple[tuple[int, int], tuple[int, int], str]] = {
     "float16": ((0, 0), (5, 3), SUPPORT_MATRIX),
     "bfloat16": ((9, 0), (8, 0), SUPPORT_MATRIX),
 }
-"""dtype -> the least version of `tensorrt`, the least compute capability, source."""
+"""Name -> the least version of `tensorrt`, the least compute capability, source."""
 
 _RTX_PRECISIONS: Mapping[str, tuple[tuple[int, int], str]] = {
     "float32": ((7, 5), RTX_SUPPORT),
@@ -28,6 +28,19 @@ _RTX_PRECISIONS: Mapping[str, tuple[tuple[int, int], str]] = {
     "float16": ((7, 5), RTX_SUPPORT),
     "bfloat16": ((8, 0), RTX_SUPPORT),
 }
+
+_QUANTIZATIONS: Mapping[str, tuple[tuple[int, int], tuple[int, int], str]] = {
+    "int8": ((0, 0), (6, 1), SUPPORT_MATRIX),
+    "fp8": ((10, 0), (8, 9), SUPPORT_MATRIX),
+}
+
+_RTX_QUANTIZATIONS: Mapping[str, tuple[tuple[int, int], str]] = {
+    "int8": ((7, 5), RTX_SUPPORT),
+    "fp8": ((8, 9), RTX_SUPPORT),
+}
+
+_SHORT_FLOAT_OPSET = 19
+"""From this opset on QuantizeLinear takes float16."""
 
 _RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 """Compute capabilities that TensorRT for RTX runs on: GeForce and RTX cards; not 9.0 and 10.0 of the data center."""
@@ -43,6 +56,7 @@ class Limits:
 
     opset: int
     dtypes: tuple[str, ...]
+    quantizations: tuple[str, ...]
     runs: bool
     lacks: Mapping[str, str]
 
@@ -71,13 +85,26 @@ def limits(runtime: str, version: str, capability: tuple[int, int] | None) -> Li
             f"needs tensorrt {_dotted(_STRONGLY_TYPED)} or later, whose networks are strongly typed: this one runs "
             f"a float32 layer in float16 where that is faster ({STRONG_TYPING})"
         )
-    dtypes: list[str] = []
-    for dtype, why in _why_not(runtime, number, capability).items():
-        if why is None:
-            dtypes.append(dtype)
-        else:
-            lacks[f"dtype {dtype}"] = why
-    return Limits(opset(runtime, version), tuple(dtypes), runs, lacks)
+    read = opset(runtime, version)
+    if read < _SHORT_FLOAT_OPSET:
+        lacks["quantization of float16"] = (
+            f"needs tensorrt 10.0 or later: the parser of this one reads opset {read}, which quantizes float32 alone "
+            f"({OPERATORS})"
+        )
+    dtypes, quantizations = (
+        _there(lacks, what, _why_not(runtime, number, capability, of_tensorrt, of_rtx))
+        for what, of_tensorrt, of_rtx in (
+            ("dtype", _PRECISIONS, _RTX_PRECISIONS),
+            ("quantization", _QUANTIZATIONS, _RTX_QUANTIZATIONS),
+        )
+    )
+    return Limits(read, dtypes, quantizations, runs, lacks)
+
+
+def _there(lacks: dict[str, str], what: str, found: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Those that are there; why the others are not is added to `lacks`."""
+    lacks |= {f"{what} {name}": why for name, why in found.items() if why is not None}
+    return tuple(name for name, why in found.items() if why is None)
 
 
 def opset(runtime: str, version: str) -> int:
@@ -88,16 +115,22 @@ def opset(runtime: str, version: str) -> int:
     return 17 if runtime == "tensorrt" and _number(version) < (10, 0) else 20
 
 
-def _why_not(runtime: str, number: tuple[int, int], capability: tuple[int, int] | None) -> dict[str, str | None]:
-    """dtype -> why it is not there; None where it is."""
+def _why_not(
+    runtime: str,
+    number: tuple[int, int],
+    capability: tuple[int, int] | None,
+    of_tensorrt: Mapping[str, tuple[tuple[int, int], tuple[int, int], str]],
+    of_rtx: Mapping[str, tuple[tuple[int, int], str]],
+) -> dict[str, str | None]:
+    """Name -> why it is not there; None where it is."""
     if runtime == "tensorrt_rtx":
-        return {dtype: _too_old(capability, least, source) for dtype, (least, source) in _RTX_PRECISIONS.items()}
+        return {name: _too_old(capability, least, source) for name, (least, source) in of_rtx.items()}
     found: dict[str, str | None] = {}
-    for dtype, (least_version, least_capability, source) in _PRECISIONS.items():
+    for name, (least_version, least_capability, source) in of_tensorrt.items():
         if number < least_version:
-            found[dtype] = f"needs tensorrt {_dotted(least_version)} or later ({source})"
+            found[name] = f"needs tensorrt {_dotted(least_version)} or later ({source})"
         else:
-            found[dtype] = _too_old(capability, least_capability, source)
+            found[name] = _too_old(capability, least_capability, source)
     return found
 
 

@@ -34,6 +34,7 @@ class TensorRtRtxEngine(TensorRtEngine):
             "device_model": "no GPU: it builds and does not run",
             "opset": limits.opset,
             "dtypes": list(limits.dtypes),
+            "quantizations": list(limits.quantizations),
             "devices": 1,
             "device_memory_bytes": 0,
             "compute_capability": None,
