@@ -62,7 +62,7 @@ FORMATS: dict[str, dict[str, Needs | str]] = {
         "bfloat16": Needs(version=(9, 0), capability=(8, 0)),
     },
     "tensorrt_rtx": {
-        "float32": Needs(capability=(7, 5)),
+        "float32": Needs(capability=(8, 0)),
         "tf32": Needs(capability=(8, 0)),
         "float16": Needs(capability=(7, 5)),
         "bfloat16": Needs(capability=(8, 0)),
@@ -80,7 +80,7 @@ MIXED: dict[str, Needs | str] = {
 QUANTIZATIONS: dict[str, dict[str, Needs | str]] = {
     "onnxruntime": {"int8": Needs(), "fp8": "no: a CPU has no fp8 products"},
     "tensorrt": {"int8": Needs(capability=(6, 1)), "fp8": Needs(version=(10, 0), capability=(8, 9))},
-    "tensorrt_rtx": {"int8": Needs(capability=(7, 5)), "fp8": Needs(capability=(8, 9))},
+    "tensorrt_rtx": {"int8": Needs(capability=(8, 0)), "fp8": Needs(capability=(8, 9))},
 }
 """A quantization of the model's products, or why there is none."""
 

@@ -135,7 +135,7 @@ def test_a_full_disk_is_a_reason() -> None:
         ("tensorrt", "11.0.0.1", (12, 0), ("float32", "tf32", "float16", "bfloat16"), True),
         ("tensorrt", "8.5.3", (8, 6), ("float32", "tf32", "float16"), False),
         ("tensorrt_rtx", "1.7.1", (8, 9), ("float32", "tf32", "float16", "bfloat16"), True),
-        ("tensorrt_rtx", "1.7.1", (7, 5), ("float32", "float16"), True),
+        ("tensorrt_rtx", "1.7.1", (7, 5), ("float16",), True),
         ("tensorrt_rtx", "1.7.1", (9, 0), ("float32", "tf32", "float16", "bfloat16"), False),
         ("tensorrt_rtx", "1.7.1", None, ("float32", "tf32", "float16", "bfloat16"), False),
     ],

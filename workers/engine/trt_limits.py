@@ -13,6 +13,7 @@ SUPPORT_MATRIX = "TensorRT support matrix, hardware and precision"
 OPERATORS = "onnx-tensorrt, docs/operators.md of the release"
 STRONG_TYPING = "TensorRT, NetworkDefinitionCreationFlag.STRONGLY_TYPED"
 RTX_SUPPORT = "TensorRT for RTX support matrix"
+RTX_BUILDER = "tried: for 7.5 the builder of TensorRT for RTX 1.7.1 says that FP32 GEMM is not supported"
 
 _PRECISIONS: Mapping[str, tuple[tuple[int, int], tuple[int, int], str]] = {
     "float32": ((0, 0), (0, 0), SUPPORT_MATRIX),
@@ -23,7 +24,7 @@ _PRECISIONS: Mapping[str, tuple[tuple[int, int], tuple[int, int], str]] = {
 """Name -> the least version of `tensorrt`, the least compute capability, source."""
 
 _RTX_PRECISIONS: Mapping[str, tuple[tuple[int, int], str]] = {
-    "float32": ((7, 5), RTX_SUPPORT),
+    "float32": ((8, 0), RTX_BUILDER),
     "tf32": ((8, 0), RTX_SUPPORT),
     "float16": ((7, 5), RTX_SUPPORT),
     "bfloat16": ((8, 0), RTX_SUPPORT),
@@ -35,7 +36,7 @@ _QUANTIZATIONS: Mapping[str, tuple[tuple[int, int], tuple[int, int], str]] = {
 }
 
 _RTX_QUANTIZATIONS: Mapping[str, tuple[tuple[int, int], str]] = {
-    "int8": ((7, 5), RTX_SUPPORT),
+    "int8": ((8, 0), RTX_BUILDER),
     "fp8": ((8, 9), RTX_SUPPORT),
 }
 
