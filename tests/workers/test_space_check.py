@@ -1,0 +1,80 @@
+"""What of a space builds is found by the real builder, which needs no GPU, and told in words where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from layers.space import Space
+from workers.space_check import NoBuilder, SpaceCheck, read_space, report, sample
+
+DOCUMENT: dict[str, Any] = {
+    "name": "products",
+    "task": "probe",
+    "model": {
+        "kind": "linear",
+        "linear": {"in_features": {"values": [16, 32]}, "out_features": 16},
+        "dtype": {"values": ["float32", "float16"]},
+        "quantization": "int8",
+    },
+    "inference": {"batch_size": 2, "sequence_length": 8},
+    "rules": ["not (linear.in_features == 32 and dtype == 'float32')"],
+    "objectives": [{"metric": "latency_ms_p50", "goal": "minimize"}],
+    "budget": {"trials": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def space() -> Space:
+    return read_space(DOCUMENT, None)
+
+
+@pytest.fixture(scope="module")
+def check() -> Iterator[SpaceCheck]:
+    pytest.importorskip("tensorrt_rtx")
+    checking = SpaceCheck("tensorrt_rtx", compute_capability=8.9)
+    yield checking
+    checking.close()
+
+
+def test_a_small_space_is_tried_whole_without_what_breaks_a_rule(space: Space) -> None:
+    found = sample(space, 20, seed=0)
+    assert (len(found.points), found.broken, found.whole) == (3, 1, True)
+
+
+def test_of_a_larger_one_as_many_different_points_as_are_asked_for(space: Space) -> None:
+    found = sample(space, 2, seed=0)
+    assert len({repr(point) for point in found.points}) == 2
+    assert not found.whole
+    assert sample(space, 2, seed=0) == found
+
+
+def test_points_are_built_for_real(check: SpaceCheck, space: Space) -> None:
+    points = sample(space, 20, seed=0)
+    found = report(points, list(check.findings(space, points.points)), check.capabilities)
+    assert (found["points"], found["outcomes"], found["reasons"]) == (3, {"builds": 3}, {})
+    assert found["target"]["device_model"] == "compute capability 8.9"
+    assert 0 < found["engine_bytes"][0] <= found["engine_bytes"][1]
+
+
+def test_what_the_target_lacks_is_told_before_the_builder_is_asked(space: Space) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    checking = SpaceCheck("tensorrt_rtx", compute_capability=7.5)
+    try:
+        (finding,) = checking.findings(space, sample(space, 1, seed=0).points)
+    finally:
+        checking.close()
+    assert finding.outcome == "infeasible"
+    assert "needs compute capability 8.0" in (finding.reason or "")
+
+
+def test_a_machine_without_the_builder_is_told() -> None:
+    with pytest.raises(NoBuilder, match="/no-such-python"):
+        SpaceCheck("tensorrt", engine_python="/no-such-python")
+
+
+def test_a_builder_that_takes_no_other_card_says_so() -> None:
+    with pytest.raises(NoBuilder, match="only tensorrt_rtx takes another's"):
+        SpaceCheck("onnxruntime", compute_capability=8.9)

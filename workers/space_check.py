@@ -1,0 +1,196 @@
+"""How much of a sweep's space builds, before any time on a GPU is spent: points are exported and built for real.
+
+Nothing is trained and nothing runs, so that a builder which needs no GPU (`tensorrt_rtx`) tells it on any machine.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from layers import number_format
+from layers.base import Scalar
+from layers.points import Space
+from layers.signature import signature_of
+from layers.space import parse_document
+from layers.training import build_options
+from workers import device
+from workers.child import ChildError, ChildFailure
+from workers.children import Children
+from workers.engine import trt_limits
+from workers.inputs import probe_inputs, save_inputs
+from workers.run_trial import Limits
+
+DESCRIBE_SECONDS = 120.0
+MOST_DRAWS = 10_000
+"""Points that are drawn at most in search of those that keep the rules."""
+ANY_MEMORY_BYTES = 1 << 50
+"""A builder without a GPU has no device whose memory could be too small."""
+
+Outcome = Literal["builds", "infeasible", "fails"]
+
+
+class NoBuilder(Exception):
+    """The runtime cannot build here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What became of one point. `infeasible`: the target lacks something for it, so that no builder was asked."""
+
+    outcome: Outcome
+    reason: str | None
+    parameters: dict[str, Scalar]
+    build_seconds: float | None = None
+    engine_bytes: int | None = None
+    weights_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The points to try, and how many were drawn that break a rule, which no trial will have."""
+
+    points: list[dict[str, Scalar]]
+    broken: int
+    whole: bool
+    """Whether they are all that there are."""
+
+
+def read_space(document: Mapping[str, Any], dataset: Mapping[str, Any] | None) -> Space:
+    """The space of a document as the service normalized it. Raises DocumentError.
+
+    dataset: the record of the one that it names. Starts are left out: they are points like any others.
+    """
+    about = dataset and {name: dataset[name] for name in ("task", "tokenizer", "facts")}
+    return parse_document({**document, "start_from": []}, find_dataset=lambda name: about).space
+
+
+def sample(space: Space, count: int, seed: int) -> Sample:
+    """Points that keep the rules: all of a space that has no more than `count`, else so many at random, none twice."""
+    if (size := space.points()) is not None and size <= count:
+        every = [space.resolve(chosen) for chosen in space.enumerate()]
+        kept = [values for values in every if space.judge(values) is None]
+        return Sample(kept, len(every) - len(kept), whole=True)
+    source = random.Random(seed)
+    found: dict[str, dict[str, Scalar]] = {}
+    broken = 0
+    for _ in range(MOST_DRAWS):
+        values = space.resolve(space.sample(source))
+        if space.judge(values) is not None:
+            broken += 1
+        else:
+            found.setdefault(repr(sorted(values.items())), values)
+        if len(found) == count:
+            break
+    return Sample(list(found.values()), broken, whole=False)
+
+
+class SpaceCheck:
+    """Builds points by one runtime, in children that are kept between them. Close it at the end."""
+
+    def __init__(
+        self, runtime: str, *, compute_capability: float | None = None, engine_python: str | None = None
+    ) -> None:
+        """`compute_capability`: what is built for, where the builder can choose (default: this machine's GPU).
+
+        Raises NoBuilder.
+        """
+        self._runtime = runtime
+        self._options = {} if compute_capability is None else {"compute_capability": round(10 * compute_capability)}
+        gpu = device.chosen(None)
+        self._children = Children(threads=1, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None)
+        try:
+            found = self._children.builder().request("describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS)
+        except (ChildFailure, OSError) as failure:
+            self.close()
+            raise NoBuilder(str(failure)) from failure
+        if compute_capability is not None:
+            if runtime != "tensorrt_rtx":
+                self.close()
+                raise NoBuilder(f"{runtime} builds for the device that it is on: only tensorrt_rtx takes another's")
+            limits = trt_limits.limits(runtime, found["version"], divmod(self._options["compute_capability"], 10))
+            found |= {
+                "dtypes": list(limits.dtypes),
+                "quantizations": list(limits.quantizations),
+                "lacks": dict(limits.lacks),
+                "device_model": f"compute capability {compute_capability}",
+            }
+        self.capabilities: dict[str, Any] = found | {
+            "device_memory_bytes": found["device_memory_bytes"] or ANY_MEMORY_BYTES
+        }
+
+    def close(self) -> None:
+        self._children.kill()
+
+    def findings(self, space: Space, points: list[dict[str, Scalar]]) -> Iterator[Finding]:
+        """What becomes of each point, one after the other."""
+        for values in points:
+            yield self._finding(space, values)
+
+    def _finding(self, space: Space, values: dict[str, Scalar]) -> Finding:
+        parameters = space.shown(values)
+        if lack := space.judge(values, self.capabilities):
+            return Finding("infeasible", lack.message, parameters)
+        started = time.monotonic()
+        try:
+            with tempfile.TemporaryDirectory(prefix="layersweep-check-") as folder:
+                built = self._build(space.configuration(values), Path(folder))
+        except ChildFailure as failure:
+            self._children.discard_builder()
+            if not isinstance(failure, ChildError):
+                self._children.discard_model()
+            return Finding("fails", str(failure)[:1000], parameters, time.monotonic() - started)
+        return Finding(
+            "builds", None, parameters, built["build_seconds"], built["engine_bytes"], built["weights_bytes"]
+        )
+
+    def _build(self, configuration: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        limits, model, inference = Limits(), configuration["model"], configuration["inference"]
+        self._children.model().request(
+            "prepare", {"configuration": configuration}, timeout_seconds=limits.prepare_seconds
+        )
+        # A quantized graph has ranges; which ones does not decide whether it builds.
+        save_inputs(folder, probe_inputs(signature_of(configuration), model))
+        export = {"path": str(folder / "model.onnx"), "opset": self.capabilities["opset"]}
+        self._children.model().request(
+            "export", {**export, "calibration": str(folder / "measure.npz")}, timeout_seconds=limits.export_seconds
+        )
+        tf32 = {"tf32": 1} if "tf32" in number_format.formats(model).values() else {}
+        return self._children.builder().request(
+            "build",
+            {
+                "runtime": self._runtime,
+                "onnx": export["path"],
+                "engine": str(folder / "model.engine"),
+                "options": {**build_options(inference), **tf32, **self._options},
+            },
+            timeout_seconds=limits.build_seconds,
+        )
+
+
+def report(checked: Sample, findings: list[Finding], capabilities: Mapping[str, Any]) -> dict[str, Any]:
+    """All that there is to say, as JSON."""
+    built = [finding for finding in findings if finding.outcome == "builds"]
+    return {
+        "target": {name: capabilities[name] for name in ("runtime", "version", "device_model")},
+        "whole_space": checked.whole,
+        "points": len(findings),
+        "break_a_rule": checked.broken,
+        "outcomes": dict(Counter(finding.outcome for finding in findings)),
+        "reasons": dict(Counter(finding.reason for finding in findings if finding.reason).most_common()),
+        "build_seconds": _range([finding.build_seconds for finding in built]),
+        "engine_bytes": _range([finding.engine_bytes for finding in built]),
+        "weights_bytes": _range([finding.weights_bytes for finding in built]),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _range(values: list[Any]) -> list[Any] | None:
+    known = [value for value in values if value is not None]
+    return [min(known), max(known)] if known else None
