@@ -207,6 +207,7 @@ def test_sigint_stops_an_idle_worker_at_once(
     assert [worker["alive"] for worker in user.get("/v1/workers")["items"]] == [False]
 
 
+@pytest.mark.slow
 def test_a_service_that_restarts_in_the_middle_loses_nothing(
     settings: Settings, cache_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
