@@ -191,7 +191,8 @@ def _read_facts(session: Session, *conditions: sa.ColumnElement[bool]) -> Sequen
 
 
 def _read_values(session: Session, sweep: Sweep, columns: Columns, names: Sequence[str]) -> dict[str, Column]:
-    found = {name: _read_metric(session, sweep, columns, name) for name in names if name in METRICS}
+    of_sweep = TrialMetric.sweep_id == sweep.id
+    found = {name: _read_metric(session, columns, name, of_sweep) for name in names if name in METRICS}
     wanted = [name for name in names if name not in METRICS]
     if wanted:
         # All parameters lie in one value of each row: reading one costs as much as reading all.
@@ -200,12 +201,8 @@ def _read_values(session: Session, sweep: Sweep, columns: Columns, names: Sequen
     return found
 
 
-def _read_metric(
-    session: Session, sweep: Sweep, columns: Columns, name: str, *conditions: sa.ColumnElement[bool]
-) -> Column:
-    query = sa.select(TrialMetric.trial_id, TrialMetric.value).where(
-        TrialMetric.sweep_id == sweep.id, TrialMetric.name == name, *conditions
-    )
+def _read_metric(session: Session, columns: Columns, name: str, among: sa.ColumnElement[bool]) -> Column:
+    query = sa.select(TrialMetric.trial_id, TrialMetric.value).where(among, TrialMetric.name == name)
     positions = columns.once("positions", lambda: {trial_id: at for at, trial_id in enumerate(columns.ids)})
     values = np.full(len(columns), np.nan)
     if found := _rows(session, query):
@@ -252,8 +249,9 @@ def _renewed(session: Session, sweep: Sweep, known: Columns, version: tuple[int,
     if changed:
         among = Trial.id.in_(changed)
         fresh = _made(version, _read_facts(session, among), {})
+        # By their ids alone: with the sweep's beside it SQLite goes through all of the sweep's values instead.
         of_these = TrialMetric.trial_id.in_(changed)
-        values = {name: _read_metric(session, sweep, fresh, name, of_these) for name in known.values if name in METRICS}
+        values = {name: _read_metric(session, fresh, name, of_these) for name in known.values if name in METRICS}
         wanted = [name for name in known.values if name not in METRICS]
         if wanted:
             values |= _parameters(_read_parameters(session, fresh, among), wanted)
