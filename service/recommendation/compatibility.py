@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layers import model as models
+from layers import targets
 from layers.number_format import MIXED
 from layers.quantization import IN_HALF
 from service.recommendation.schemas import Compatibility, TargetFit
@@ -13,50 +14,51 @@ from service.recommendation.schemas import Compatibility, TargetFit
 MATRIX = "not tried: docs/targets.md"
 
 _RUNTIMES = (
-    ("tensorrt", "8.6", 17, ("7.5", "8.0", "8.9", "9.0")),
-    ("tensorrt", "10 and 11", 20, ("7.5", "8.0", "8.9", "9.0", "10.0")),
-    ("tensorrt_rtx", "1.4 and later", 20, ("7.5", "8.6", "8.9", "12.0")),
+    ("tensorrt", "8.6", (8, 6), 17, ("7.5", "8.0", "8.9", "9.0")),
+    ("tensorrt", "10 and 11", (10, 0), 20, ("7.5", "8.0", "8.9", "9.0", "10.0")),
+    ("tensorrt_rtx", "1.4 and later", (1, 4), 20, ("7.5", "8.6", "8.9", "12.0")),
 )
-"""Runtime, its versions, the opset that their parser reads, and the compute capabilities that they run on."""
+"""Runtime, its versions in words and the first of them, the opset that their parser reads, and the compute capabilities
+that they run on."""
 
 _MEMORY_GIB = {"7.5": 16, "8.0": 40, "8.6": 24, "8.9": 24, "9.0": 80, "10.0": 180, "12.0": 32}
 """Of a usual card: T4, A100, RTX 3090, L4, H100, B200, RTX 5090."""
 
 
-def _dtypes(runtime: str, version: str, capability: str) -> list[str]:
-    """As docs/targets.md has them, with the sources there."""
-    ampere = float(capability) >= 8.0
-    found = ["float32", "float16"] + (["tf32"] if ampere else [])
-    return found + (["bfloat16"] if ampere and (runtime == "tensorrt_rtx" or version != "8.6") else [])
+def _known(runtime: str, in_words: str, version: tuple[int, int], opset: int, capability: str) -> dict[str, Any]:
+    """Capabilities as a worker sends them, by what `layers.targets` says of the runtime."""
+    major, minor = map(int, capability.split("."))
+    lacks: dict[str, str] = {}
 
+    def there(what: str, needs: Mapping[str, targets.Needs | str]) -> list[str]:
+        missing = {
+            name: str(each)
+            for name, each in needs.items()
+            if isinstance(each, str) or not each.met(version, (major, minor))
+        }
+        lacks.update({f"{what} {name}".strip(): why for name, why in missing.items()})
+        return [name for name in needs if name not in missing]
 
-def _quantizations(version: str, capability: str) -> list[str]:
-    """The same of quantizations."""
-    return ["int8", "fp8"] if version != "8.6" and float(capability) >= 8.9 else ["int8"]
-
-
-def _lacks(version: str) -> dict[str, str]:
-    new = "needs tensorrt 10 or later"
+    dtypes = there("dtype", targets.FORMATS[runtime])
+    quantizations = there("quantization", targets.QUANTIZATIONS[runtime])
+    there("", {MIXED: targets.MIXED[runtime], IN_HALF: targets.QUANTIZED_HALF[runtime]})
     return {
-        "quantization fp8": f"{new} and compute capability 8.9" if version == "8.6" else "needs compute capability 8.9",
-        **(dict.fromkeys((MIXED, IN_HALF), new) if version == "8.6" else {}),
+        "runtime": runtime,
+        "version": in_words,
+        "device_model": f"compute capability {capability}",
+        "opset": opset,
+        "dtypes": dtypes,
+        "quantizations": quantizations,
+        "device_memory_bytes": _MEMORY_GIB[capability] * 2**30,
+        "compute_capability": capability,
+        "devices": 1,
+        "lacks": lacks,
     }
 
 
 KNOWN: tuple[dict[str, Any], ...] = tuple(
-    {
-        "runtime": runtime,
-        "version": version,
-        "device_model": f"compute capability {capability}",
-        "opset": opset,
-        "dtypes": _dtypes(runtime, version, capability),
-        "quantizations": _quantizations(version, capability),
-        "device_memory_bytes": _MEMORY_GIB[capability] * 2**30,
-        "compute_capability": capability,
-        "devices": 1,
-        "lacks": _lacks(version),
-    }
-    for runtime, version, opset, capabilities in _RUNTIMES
+    _known(runtime, in_words, version, opset, capability)
+    for runtime, in_words, version, opset, capabilities in _RUNTIMES
     for capability in capabilities
 )
 """Targets that no worker here needs to have."""
