@@ -30,26 +30,22 @@ _BEGIN = sa.insert(_ATTEMPTS).values(started_at=now_sql(), phases=[], log="")
 _PHASES = sa.select(_ATTEMPTS.c.phases).where(_THIS)
 _ENTER = sa.update(_ATTEMPTS).where(_THIS).values(phases=sa.bindparam("all_phases", type_=_ATTEMPTS.c.phases.type))
 _RUNNING = sa.select(_ATTEMPTS.c.phases, now_sql()).where(_THIS, _ATTEMPTS.c.outcome.is_(None))
+_ENDED = {
+    "outcome": sa.bindparam("its_outcome"),
+    "reason": sa.bindparam("its_reason"),
+    "finish_hash": sa.bindparam("its_hash"),
+}
 _END = (
     sa.update(_ATTEMPTS)
     .where(_THIS)
     .values(
-        outcome=sa.bindparam("its_outcome"),
-        reason=sa.bindparam("its_reason"),
+        **_ENDED,
         ended_at=sa.bindparam("time"),
-        finish_hash=sa.bindparam("its_hash"),
         phases=sa.bindparam("all_phases", type_=_ATTEMPTS.c.phases.type),
     )
 )
 _END_WITHOUT_PHASES = (
-    sa.update(_ATTEMPTS)
-    .where(_THIS, _ATTEMPTS.c.outcome.is_(None))
-    .values(
-        outcome=sa.bindparam("its_outcome"),
-        reason=sa.bindparam("its_reason"),
-        ended_at=now_sql(),
-        finish_hash=sa.bindparam("its_hash"),
-    )
+    sa.update(_ATTEMPTS).where(_THIS, _ATTEMPTS.c.outcome.is_(None)).values(**_ENDED, ended_at=now_sql())
 )
 _LOG = sa.select(_ATTEMPTS.c.log).where(_THIS)
 _STORE_LOG = sa.update(_ATTEMPTS).where(_THIS).values(log=sa.bindparam("whole_log"))
@@ -77,16 +73,8 @@ def end(
     if running is None:
         return False
     phases, time = running
-    ended = {
-        "of_trial": trial_id,
-        "attempt_number": attempt,
-        "its_outcome": outcome,
-        "its_reason": reason,
-        "its_hash": finish_hash,
-        "time": time,
-        "all_phases": _closed(phases, time),
-    }
-    connection.execute(_END, ended)
+    ended = _ended(trial_id, attempt, outcome, reason, finish_hash)
+    connection.execute(_END, ended | {"time": time, "all_phases": _closed(phases, time)})
     return True
 
 
@@ -94,14 +82,19 @@ def end_without_phases(
     session: Session, trial_id: str, attempt: int, outcome: str, reason: str | None, finish_hash: str | None
 ) -> None:
     """The same for an attempt that entered no phase: there is nothing to be read first."""
-    ended = {
+    defer(session, _END_WITHOUT_PHASES, _ended(trial_id, attempt, outcome, reason, finish_hash))
+
+
+def _ended(
+    trial_id: str, attempt: int, outcome: str, reason: str | None, finish_hash: str | None
+) -> dict[str, str | int | None]:
+    return {
         "of_trial": trial_id,
         "attempt_number": attempt,
         "its_outcome": outcome,
         "its_reason": reason,
         "its_hash": finish_hash,
     }
-    defer(session, _END_WITHOUT_PHASES, ended)
 
 
 def enter_phase(session: Session, trial_id: str, attempt: int, phase: schemas.Phase, time: float) -> None:
