@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.engines import ask, build_engine, engine_child, export_decoder
 from benchmarks.processes import machine
+from benchmarks.report import write
 from workers.engine_cache import EngineCache
 
 MODEL = {"num_layers": 4, "hidden_size": 384, "attention.num_attention_heads": 6}
@@ -56,9 +57,7 @@ def main() -> int:
         "shape": SHAPE,
         "seconds": seconds,
     }
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, options.out)
     print(json.dumps(seconds))
     return 0
 

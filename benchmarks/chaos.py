@@ -31,6 +31,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from benchmarks.processes import ROOT, machine
+from benchmarks.report import write
 from service.db import Database
 from service.models import Ask, Attempt, Event, Measurement, Sweep, Trial
 from service.scheduler import optuna_study
@@ -430,8 +431,7 @@ def main() -> None:
         for kind in given.databases
     ]
     report = {"machine": machine(), "command": " ".join(["python -m benchmarks.chaos", *sys.argv[1:]]), "runs": reports}
-    if given.out:
-        given.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, given.out)
     print(json.dumps(report))
     raise SystemExit(any(each["wrong"] for each in reports))
 

@@ -28,6 +28,7 @@ from benchmarks.chaos import DOCUMENT as PROBE
 from benchmarks.chaos import Postgres
 from benchmarks.generated_sweep import generate
 from benchmarks.processes import machine, running_service
+from benchmarks.report import write
 from service import tokens
 from service.app import prepare
 from service.db import Database
@@ -280,8 +281,7 @@ def main() -> None:
         "cases": total,
         "runs": runs,
     }
-    if given.out:
-        given.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, given.out)
     print(json.dumps(report))
     if total < given.at_least:
         print(f"only {total} cases: more --cases are needed for {given.at_least}", file=sys.stderr)

@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from benchmarks.processes import machine, running_service, running_worker
+from benchmarks.report import write
 from layers.presets import PRESETS
 from layersweep import Client
 
@@ -123,8 +124,7 @@ def main() -> int:
     command = "python -m benchmarks.h200 " + " ".join(sys.argv[1:]).replace(str(options.text), "TEXT")
     report = {"benchmark": "h200", "command": command, **report}
     label = options.name or options.preset or document["name"]
-    options.folder.mkdir(parents=True, exist_ok=True)
-    (options.folder / f"{label}.json").write_text(json.dumps(report, indent=1) + "\n")
+    write(report, options.folder / f"{label}.json")
     (options.folder / f"{label}.log").write_bytes(log)
     for trial in report["trials"]:
         metrics = trial["metrics"]

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from benchmarks.h200 import executed, on_runtime
+from benchmarks.report import write
 
 
 def by_state(report: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -68,8 +69,7 @@ def main() -> int:
         "summary": figures,
         "runs": {"without": without, "with": constrained},
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, options.out)
     print(json.dumps(figures))
     return 0
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks.engines import ask, build_engine, engine_child, export_decoder, load_options, measure_fresh
 from benchmarks.processes import ROOT, machine
+from benchmarks.report import write
 
 BASE = {"num_layers": 2, "hidden_size": 256, "attention.num_attention_heads": 4, "dtype": "float16"}
 LEVEL = {"optimization_level": 1}
@@ -124,9 +125,7 @@ def main() -> int:
         "candidates_ms": candidates,
         "ranking_ms": medians,
     }
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, options.out)
     print(json.dumps(summary))
     return 0
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.processes import machine
+from benchmarks.report import write
 from layers import model as models
 from layers.opset import OpsetError
 from tests.layers.combinations import Combination, combinations, drawn, lively
@@ -170,9 +171,7 @@ def main() -> int:
         "summary": summary,
         "results": results,
     }
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, options.out)
     print(json.dumps({"combinations": len(jobs), "seconds": round(seconds, 1), **summary}))
     return int(any(each["outcome"] in ("failed", "wrong") for each in results))
 
