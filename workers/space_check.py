@@ -30,6 +30,7 @@ from workers.run_trial import Limits
 DESCRIBE_SECONDS = 120.0
 MOST_DRAWS = 10_000
 """Points that are drawn at most in search of those that keep the rules."""
+MOST_CAPABILITY = 100
 ANY_MEMORY_BYTES = 1 << 50
 """A builder without a GPU has no device whose memory could be too small."""
 
@@ -102,6 +103,8 @@ class SpaceCheck:
         Raises NoBuilder.
         """
         self._runtime = runtime
+        if compute_capability is not None and not 1 <= compute_capability < MOST_CAPABILITY:
+            raise NoBuilder(f"compute capability {compute_capability} is none: write it as 8.9")
         self._options = {} if compute_capability is None else {"compute_capability": round(10 * compute_capability)}
         gpu = device.chosen(None)
         self._children = Children(threads=1, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None)

@@ -75,6 +75,12 @@ def test_a_machine_without_the_builder_is_told() -> None:
         SpaceCheck("tensorrt", engine_python="/no-such-python")
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0, 0.0, 89.0e9])
+def test_what_is_no_compute_capability_is_refused(number: float) -> None:
+    with pytest.raises(NoBuilder, match=r"is none: write it as 8\.9"):
+        SpaceCheck("tensorrt_rtx", compute_capability=number)
+
+
 def test_a_builder_that_takes_no_other_card_says_so() -> None:
     with pytest.raises(NoBuilder, match="only tensorrt_rtx takes another's"):
         SpaceCheck("onnxruntime", compute_capability=8.9)
