@@ -83,13 +83,10 @@ def _is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[boo
     return _one_of(column, sa.bindparam(name, type_=_Texts))
 
 
-TARGETS = sa.select(_WORKERS.c.targets).where(_WORKERS.c.id == _text("of_worker"))
-SEE_WORKER = (
-    sa.update(_WORKERS)
-    .where(_WORKERS.c.id == _text("of_worker"))
-    .values(last_seen_at=now_sql())
-    .returning(_WORKERS.c.targets)
-)
+_WORKS = sa.and_(_WORKERS.c.id == _text("of_worker"), _WORKERS.c.signed_off_at.is_(None))
+"""One that has signed off is unknown: it registers again if it still works."""
+TARGETS = sa.select(_WORKERS.c.targets).where(_WORKS)
+SEE_WORKER = sa.update(_WORKERS).where(_WORKS).values(last_seen_at=now_sql()).returning(_WORKERS.c.targets)
 """The worker lives; its targets."""
 
 # --- claiming ---------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def register(
     Raises DeviceInUse where a living worker has the same GPU: two would disturb each other's measurements.
     """
     if registration.device.kind == "gpu":
-        _check_free(session, registration.device.uuid, alive_seconds)
+        _take_device(session, registration.device.uuid, alive_seconds)
     targets = [{**target.model_dump(), "key": target_key(target)} for target in registration.targets]
     keys = [target["key"] for target in targets]
     for position, key in enumerate(keys):
@@ -66,7 +66,9 @@ def sign_off(session: Session, worker_id: str, project: str | None) -> None:
     session.execute(sa.update(Worker).where(Worker.id == worker_id).values(signed_off_at=now_sql()))
 
 
-def _check_free(session: Session, uuid: str, alive_seconds: float) -> None:
+def _take_device(session: Session, uuid: str, alive_seconds: float) -> None:
+    """Raise DeviceInUse while a worker lives on the GPU; those that were forgotten are signed off, and come back as new
+    ones or not at all."""
     if session.get_bind().dialect.name == "postgresql":
         # Of two that register at once, the second sees the first. SQLite has one writer anyway.
         session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(uuid, 0))))
@@ -80,6 +82,8 @@ def _check_free(session: Session, uuid: str, alive_seconds: float) -> None:
             f"or use another device. One that was killed is forgotten {lapses} s from now",
             retry_after_seconds=lapses,
         )
+    forgotten = sa.update(Worker).where(Worker.device_uuid == uuid, Worker.signed_off_at.is_(None))
+    session.execute(forgotten.values(signed_off_at=now_sql()))
 
 
 def page(

@@ -132,6 +132,23 @@ def test_a_worker_that_was_killed_is_forgotten_with_its_heartbeat(client: TestCl
     assert client.post("/v1/workers", json=GPU_REGISTRATION).status_code == 201
 
 
+def test_one_that_was_forgotten_does_not_come_back_beside_the_next(client: TestClient, served_rows: Any) -> None:
+    """A machine that was suspended, say: it registers again, and is refused as long as the other one lives."""
+    forgotten = client.post("/v1/workers", json=GPU_REGISTRATION).json()["id"]
+    served_rows.update(Worker, forgotten, last_seen_at=1.0)
+    assert client.post("/v1/workers", json=GPU_REGISTRATION).status_code == 201
+    assert client.post("/v1/leases", json={"worker": forgotten}).status_code == 404
+    assert len(client.get("/v1/workers?alive=true").json()["items"]) == 1
+
+
+def test_a_worker_that_has_signed_off_is_given_nothing(client: TestClient, served_rows: Any) -> None:
+    worker = served_rows.worker()
+    served_rows.sweep(1)
+    client.delete(f"/v1/workers/{worker}")
+    answer = client.post("/v1/leases", json={"worker": worker})
+    assert (answer.status_code, "register" in answer.json()["detail"]) == (404, True)
+
+
 def test_a_registration_whose_answer_was_lost_is_the_same_one(client: TestClient) -> None:
     key = {"Idempotency-Key": "the-first-try"}
     answers = [client.post("/v1/workers", json=GPU_REGISTRATION, headers=key) for _ in range(2)]
