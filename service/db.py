@@ -17,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -35,6 +35,10 @@ WRITE_ATTEMPTS = 3
 IDLE_TRANSACTION_MS = 30_000
 """How long a transaction on PostgreSQL may be left open with nothing asked of it."""
 
+PING_AFTER_SECONDS = 1.0
+"""A connection to PostgreSQL that nobody used for so long is tried before it is used: the server may have restarted."""
+
+_USED_AT = "used_at"
 _BUSY_TIMEOUT_MS = 10_000
 _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock not available
 _SQLITE_BUSY_CODES = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
@@ -117,23 +121,17 @@ class Database:
             self.engine = _sqlite_engine(self.url, begin="BEGIN IMMEDIATE", query_only=False, pool_size=2)
             self._readers = _sqlite_engine(self.url, begin="BEGIN", query_only=True, pool_size=pool_size)
         else:
-            self.engine = sa.create_engine(
-                self.url,
-                pool_size=pool_size,
-                max_overflow=0,
-                pool_timeout=15,
-                pool_pre_ping=True,
-                # What a caller sent must not reach the log by way of an error.
-                hide_parameters=True,
-                connect_args=_session_settings(self.url),
-            )
+            self.engine = _postgres_engine(self.url, pool_size=pool_size)
             # A snapshot for all statements of a read, as SQLite gives it.
             self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     def read(self, fn: Callable[[Session], T]) -> T:
         """Run `fn` on one snapshot of the database; writing is an error."""
         with tracing.span("database.read"), Session(self._readers, expire_on_commit=False) as session:
-            return fn(session)
+            result = fn(session)
+            # Not rolled back: the driver would then forget every statement that the connection has prepared.
+            session.commit()
+        return result
 
     def write(self, fn: Callable[[Session], T]) -> T:
         """Run `fn` in one transaction, commit it, publish what it announced, and return its result.
@@ -238,6 +236,35 @@ def _parse(url: str) -> sa.URL:
     if not parsed.database or ":memory:" in parsed.database:
         raise ValueError("SQLite needs a file: several threads share it (sqlite:///path/to/layersweep.db)")
     return parsed
+
+
+def _postgres_engine(url: sa.URL, *, pool_size: int) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=15,
+        # The same few connections again, which have prepared the statements that come.
+        pool_use_lifo=True,
+        # What a caller sent must not reach the log by way of an error.
+        hide_parameters=True,
+        connect_args=_session_settings(url),
+    )
+
+    @event.listens_for(engine, "checkin")
+    def checked_in(connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:  # pyright: ignore[reportUnusedFunction]
+        record.info[_USED_AT] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def checked_out(connection: DBAPIConnection, record: ConnectionPoolEntry, fairy: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        if time.monotonic() - record.info.get(_USED_AT, time.monotonic()) < PING_AFTER_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
+
+    return engine
 
 
 def _sqlite_engine(url: sa.URL, *, begin: str, query_only: bool, pool_size: int) -> sa.Engine:

@@ -7,13 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.metrics import COMMIT_SECONDS, COMMITTED_WRITES
+
+if TYPE_CHECKING:
+    import psycopg
 
 T = TypeVar("T")
 
@@ -37,9 +41,19 @@ class Deferred:
 
     def execute(self, connection: sa.Connection) -> None:
         """Execute what was added, statements in the order in which they were first added, and forget it."""
+        if not self._rows:
+            return
         rows, self._rows = self._rows, {}
-        for statement, of_statement in rows.items():
-            connection.execute(statement, of_statement if len(of_statement) > 1 else of_statement[0])
+        with _sent_together(connection):
+            for statement, of_statement in rows.items():
+                connection.execute(statement, of_statement if len(of_statement) > 1 else of_statement[0])
+
+
+def _sent_together(connection: sa.Connection) -> AbstractContextManager[object]:
+    """Statements whose answers nobody reads: PostgreSQL gets them in one round trip, and its error ends the block."""
+    if connection.dialect.name != "postgresql":
+        return nullcontext()
+    return cast("psycopg.Connection", connection.connection.driver_connection).pipeline()
 
 
 @dataclass

@@ -32,7 +32,7 @@ PRUNE_SECONDS = 86_400.0
 """How often what is too old is looked for; the first time when the process begins."""
 
 GATHER_SECONDS = 0.03
-"""How long a busy sweep's endings are gathered before they are worked in together."""
+"""How far apart a sweep's steps are where they may be: what ends meanwhile is worked in together."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Leader(ABC):
         self._errors: dict[str, tuple[int, float]] = {}
         """Sweep -> how often in a row its step failed, and when to try again (monotonic clock)."""
         self._gathering: dict[str, float] = {}
-        """Busy sweep -> when its next step is due (monotonic clock)."""
+        """Sweep that was worked for lately -> when its next step is due (monotonic clock)."""
         self._renewed_at = -math.inf
         self._ticked_at = -math.inf
         self._tidied_at = -math.inf
@@ -217,7 +217,7 @@ class Leader(ABC):
         epoch, stored = self._epochs[sweep_id], led.stored_sequence
         newest = self._database.write(lambda session: schedules.store(session, sweep_id, epoch, stored, changes))
         led.stored_sequence = changes.scheduled_sequence
-        if led.is_busy:
+        if led.gathers:
             self._gathering[sweep_id] = time.monotonic() + GATHER_SECONDS
         else:
             self._gathering.pop(sweep_id, None)

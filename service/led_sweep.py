@@ -34,9 +34,6 @@ MAX_SECONDS = 1.0
 MAX_LOOKAHEAD = 64
 """Trials ahead of need in a quick sweep whose sampler learns nothing from those that end meanwhile."""
 
-BUSY_ENDINGS = 2
-"""Endings in one step from which on such a sweep is quick."""
-
 OWN_ATTRIBUTES = "layersweep:"
 POSITION = f"{OWN_ATTRIBUTES}position"
 EXHAUSTED = f"{OWN_ATTRIBUTES}exhausted"
@@ -162,8 +159,6 @@ class LedSweep:
             exhausted=bool(attributes.get(EXHAUSTED, False)),
         )
         self._lookahead = facts.lookahead
-        self.is_busy = False
-        """Its next step may wait a moment for company: enough trials are asked for to last that long."""
         self._stored_position = self._proposals.position
         self._stored_exhausted = self._proposals.exhausted
 
@@ -174,6 +169,11 @@ class LedSweep:
     @property
     def budget(self) -> Mapping[str, Any]:
         return self._history.budget
+
+    @property
+    def gathers(self) -> bool:
+        """Whether steps may be a moment apart: what ends meanwhile changes no suggestion."""
+        return self.facts.sampler in LEARNS_NOTHING
 
     def advance(
         self, happenings: Sequence[Happening], sequence: int, *, going: bool, find_sources: FindSources
@@ -275,9 +275,8 @@ class LedSweep:
 
     def _look_ahead(self, happenings: Sequence[Happening]) -> None:
         """As far as trials end quickly, where that changes no suggestion: workers then wait for no step."""
-        if self.facts.sampler in LEARNS_NOTHING:
+        if self.gathers:
             self._lookahead = max(self.facts.lookahead, min(2 * len(happenings), MAX_LOOKAHEAD))
-            self.is_busy = len(happenings) >= BUSY_ENDINGS
 
     def _missing(self) -> int:
         history = self._history

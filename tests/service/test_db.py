@@ -199,6 +199,36 @@ def test_a_conflict_with_another_transaction_is_tried_again(postgres_url: str) -
     database.close()
 
 
+def test_reads_and_writes_keep_what_a_connection_has_prepared(postgres_url: str) -> None:
+    """The server plans again whatever the driver forgets, and the driver forgets all of it with a ROLLBACK."""
+    database = Database(postgres_url, pool_size=1)
+    for key in map(str, range(10)):
+        database.write(lambda session, key=key: _insert(session, key))
+        _keys(database)
+    names = database.read(
+        lambda session: session.scalars(sa.text("SELECT statement FROM pg_prepared_statements")).all()
+    )
+    assert any(name.startswith("INSERT INTO idempotency_keys") for name in names)
+    assert any(name.startswith("SELECT idempotency_keys.key") for name in names)
+    database.close()
+
+
+def test_a_server_that_restarted_is_found_again_by_a_connection_that_nobody_used(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, administrator = Database(postgres_url), Database(postgres_url)
+    database.write(lambda session: _insert(session, "before"))
+    end = sa.text(
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    assert administrator.write(lambda session: session.scalars(end).all()) == [True]
+    monkeypatch.setattr(db, "PING_AFTER_SECONDS", 0.0)
+    assert _keys(database) == {"before"}
+    for each in (database, administrator):
+        each.close()
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://localhost/x"])
 def test_a_database_that_cannot_work_is_refused_with_what_would(url: str) -> None:
     with pytest.raises(ValueError, match="sqlite:///"):

@@ -498,7 +498,7 @@ def test_a_claim_reads_open_trials_only(database: Database, rows: Any) -> None:
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("ANALYZE"))
     explain = "EXPLAIN QUERY PLAN " if database.dialect == "sqlite" else "EXPLAIN "
-    claimable = lease_statements.CLAIMABLE.params(target_keys=[key], full=[])
+    claimable = lease_statements.CLAIMABLE.params(target_keys=[key], full=[], of_worker=worker)
     statement = claimable.compile(database.engine, compile_kwargs={"literal_binds": True})
     plan = database.read(
         lambda session: [
