@@ -1,12 +1,14 @@
 """Can a latency be trusted? One engine in fresh processes, against an independent loop, and a ranking repeated.
 
     python -m benchmarks.repeatability --runtime tensorrt [--out benchmarks/results/repeatability.json]
+        [--layers 6 --hidden-size 384 --heads 6 --length 256 --repetitions 0]
 
-1. spread: one float16 engine (2 layers, width 256, 8×128) measured in 10 fresh processes; max/min of the medians, under
+1. spread: one float16 engine (2 layers, width 256, 8×128, or what is given) measured in 10 fresh processes; max/min of the medians, under
    the CUDA graph and by plain enqueue.
 2. independent: benchmarks/trtexec_loop.py on the same engine, three times, in turns with ours.
 3. ranking: 8 engines whose latencies lie within 20 %, measured five times over: is their order the same? They are
    those of 16 that a measurement before found furthest apart: what no measurement can tell apart has no order.
+   `--repetitions 0` leaves it out.
 """
 
 from __future__ import annotations
@@ -30,7 +32,6 @@ from benchmarks.engines import ask, build_engine, engine_child, export_decoder, 
 from benchmarks.processes import ROOT, machine
 from benchmarks.report import write
 
-BASE = {"num_layers": 2, "hidden_size": 256, "attention.num_attention_heads": 4, "dtype": "float16"}
 LEVEL = {"optimization_level": 1}
 SHAPE = {"vocabulary": 256, "batch": 8, "length": 128}
 WIDTHS = range(1024, 3712, 168)
@@ -64,17 +65,28 @@ def main() -> int:
     arguments.add_argument("--processes", type=int, default=10)
     arguments.add_argument("--repetitions", type=int, default=5)
     arguments.add_argument("--builders", type=int, default=2)
+    arguments.add_argument("--layers", type=int, default=2)
+    arguments.add_argument("--hidden-size", type=int, default=256)
+    arguments.add_argument("--heads", type=int, default=4)
+    arguments.add_argument("--length", type=int, default=128)
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
     runtime = options.runtime
-    base = {**BASE, "dtype": "float32"} if runtime == "onnxruntime" else BASE
+    base = {
+        "num_layers": options.layers,
+        "hidden_size": options.hidden_size,
+        "attention.num_attention_heads": options.heads,
+        "dtype": "float32" if runtime == "onnxruntime" else "float16",
+    }
+    shape = SHAPE | {"length": options.length}
+    widths = WIDTHS if options.repetitions else ()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         builder = engine_child()
         target = ask(builder, "describe", runtime=runtime)
         builder.close()
-        models = {"base": base, **{f"w{width}": {**base, "mlp.ffn_hidden_size": width} for width in WIDTHS}}
-        jobs = [(runtime, folder, label, model, target["opset"]) for label, model in models.items()]
+        models = {"base": base, **{f"w{width}": {**base, "mlp.ffn_hidden_size": width} for width in widths}}
+        jobs = [(runtime, folder, label, model, shape, target["opset"]) for label, model in models.items()]
         with multiprocessing.get_context("spawn").Pool(options.builders) as pool:
             pool.starmap(made, jobs, chunksize=1)
         engine, inputs = folder / "base.engine", folder / "base.npz"
@@ -87,8 +99,8 @@ def main() -> int:
                 independent += [loop(engine, inputs), loop(engine, inputs, "--plain")]
             print(json.dumps({"process": turn, **{k: fresh[-1].get(k) for k in KEPT}}), flush=True)
 
-        candidates = ranking_ms(runtime, folder, WIDTHS)
-        ranked = furthest_apart(candidates)
+        candidates = ranking_ms(runtime, folder, widths) if widths else {}
+        ranked = furthest_apart(candidates) if widths else []
         orders: list[list[int]] = []
         medians: list[dict[int, float]] = []
         for _ in range(options.repetitions):
@@ -104,21 +116,22 @@ def main() -> int:
         theirs = float(np.median([each["median_ms"] for each in independent if each["graph"]]))
         ours = float(np.median([each["latency_ms_p50"] for each in fresh[:3]]))
         summary |= {"ours_ms": ours, "independent_ms": theirs, "off": ours / theirs - 1}
-    first = medians[0]
-    summary |= {
-        "ranked": len(ranked),
-        "ranked_within": max(first.values()) / min(first.values()) - 1,
-        "least_step": least_step(list(first.values())),
-        "same_order": sum(order == orders[0] for order in orders),
-        "repetitions": len(orders),
-    }
+    if medians:
+        first = medians[0]
+        summary |= {
+            "ranked": len(ranked),
+            "ranked_within": max(first.values()) / min(first.values()) - 1,
+            "least_step": least_step(list(first.values())),
+            "same_order": sum(order == orders[0] for order in orders),
+            "repetitions": len(orders),
+        }
     report = {
         "benchmark": "repeatability",
         "command": "python -m benchmarks.repeatability " + " ".join(sys.argv[1:]),
         "machine": machine(),
         "target": target,
         "model": base,
-        "shape": SHAPE,
+        "shape": shape,
         "summary": summary,
         "fresh": fresh,
         "independent": independent,
@@ -130,9 +143,9 @@ def main() -> int:
     return 0
 
 
-def made(runtime: str, folder: Path, label: str, model: dict[str, Any], opset: int) -> None:
+def made(runtime: str, folder: Path, label: str, model: dict[str, Any], shape: dict[str, int], opset: int) -> None:
     """Export and build one engine, in a process of its own."""
-    tokens = export_decoder(folder / f"{label}.onnx", model, opset=opset, **SHAPE)
+    tokens = export_decoder(folder / f"{label}.onnx", model, opset=opset, **shape)
     np.savez(folder / f"{label}.npz", tokens=tokens)
     child = engine_child()
     options = LEVEL if runtime == "tensorrt" else {}
