@@ -21,7 +21,9 @@ class EngineCache:
     Sweeps over training parameters build the same untrained engine again and again: the same seed gives the same graph.
     """
 
-    def __init__(self, folder: Path, *, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, folder: Path, *, limit_bytes: int = LIMIT_BYTES, keeps_timings: bool = True) -> None:
+        """`keeps_timings`: whether builders keep their timings of kernels beside the engines."""
+        self.timings = folder / "timings" if keeps_timings else None
         self._folder = folder
         self._limit_bytes = limit_bytes
 

@@ -64,6 +64,7 @@ def run(
     cache_dir: Path | str | None = None,
     threads: int | None = None,
     build_seconds: float | None = None,
+    timing_cache: bool = True,
     max_trials: int | None = None,
     idle_exit_seconds: float | None = None,
 ) -> int:
@@ -73,6 +74,7 @@ def run(
     `engine_python`: interpreter of the engine child; `cache_dir`: where datasets are kept (default: the user's cache);
     `threads`: of training and of CPU engines (default: OMP_NUM_THREADS, or all that the process may use);
     `build_seconds`: how long an engine may be built before the builder counts as hung (default: ten minutes);
+    `timing_cache`: whether builders keep their timings of kernels for the builds to come, where the runtime can;
     `max_trials`, `idle_exit_seconds`: stop after so many trials, or after so long without one.
 
     SIGTERM and SIGINT drain: the running attempt is given back uncharged, and the status is 0. A second signal ends the
@@ -103,6 +105,7 @@ def run(
         worked_on=device.gpu(gpu) if gpu else device.cpu(threads),
         cache_dir=Path(cache_dir) if cache_dir else default_cache_dir(),
         limits=Limits(build_seconds=build_seconds) if build_seconds else Limits(),
+        timing_cache=timing_cache,
         max_trials=max_trials,
         idle_exit_seconds=idle_exit_seconds,
     )
@@ -135,6 +138,7 @@ class Worker:
         cache_dir: Path,
         worked_on: Mapping[str, str | int] | None = None,
         limits: Limits | None = None,
+        timing_cache: bool = True,
         max_trials: int | None = None,
         idle_exit_seconds: float | None = None,
     ) -> None:
@@ -143,7 +147,7 @@ class Worker:
         self._name = name
         self._children = children
         self._datasets = DatasetCache(service, cache_dir)
-        self._engines = EngineCache(cache_dir / "engines")
+        self._engines = EngineCache(cache_dir / "engines", keeps_timings=timing_cache)
         self._limits = limits or Limits()
         self._max_trials = max_trials
         self._idle_exit_seconds = idle_exit_seconds

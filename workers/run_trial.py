@@ -284,6 +284,7 @@ class _Attempt:
                     "onnx": str(onnx),
                     "engine": str(self._engine_path(name)),
                     "options": options,
+                    "timings": site.engines.timings and str(site.engines.timings),
                 },
                 timeout_seconds=site.limits.build_seconds,
             )

@@ -126,6 +126,13 @@ def worker(
             min=1, envvar="LAYERSWEEP_BUILD_SECONDS", help="How long an engine may be built before it counts as hung."
         ),
     ] = None,
+    timing_cache: Annotated[
+        bool,
+        typer.Option(
+            envvar="LAYERSWEEP_TIMING_CACHE",
+            help="Keep what builders find out about their kernels, for the builds to come (TensorRT 10 and later).",
+        ),
+    ] = True,
     max_trials: Annotated[int | None, typer.Option(min=1, help="Stop after so many trials.")] = None,
     idle_exit_seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long without a trial.")] = None,
 ) -> None:
@@ -151,7 +158,7 @@ def worker(
             "--max-trials": max_trials,
             "--idle-exit-seconds": idle_exit_seconds,
         }
-        raise typer.Exit(_run_all_devices(options))
+        raise typer.Exit(_run_all_devices(options, [] if timing_cache else ["--no-timing-cache"]))
     main = part_of_product("workers.main", "worker")
     status = main.run(
         server,
@@ -161,13 +168,14 @@ def worker(
         engine_python=engine_python,
         threads=threads,
         build_seconds=build_seconds,
+        timing_cache=timing_cache,
         max_trials=max_trials,
         idle_exit_seconds=idle_exit_seconds,
     )
     raise typer.Exit(status)
 
 
-def _run_all_devices(options: Mapping[str, Any]) -> int:
+def _run_all_devices(options: Mapping[str, Any], switches: list[str]) -> int:
     every_device = part_of_product("workers.every_device", "worker")
     found = every_device.names()
     given = {"--threads": every_device.threads_each(len(found))}
@@ -178,7 +186,7 @@ def _run_all_devices(options: Mapping[str, Any]) -> int:
         if "--name" in own:
             own["--name"] = f"{own['--name']}-{number}"
         flags = [str(part) for option in own.items() for part in option]
-        commands[device] = [sys.executable, "-m", "layersweep", "worker", *flags]
+        commands[device] = [sys.executable, "-m", "layersweep", "worker", *flags, *switches]
     return every_device.run(commands)
 
 

@@ -1,7 +1,8 @@
 """The engine child: `python -m workers.engine --answers-fd N`. Verbs by JSON lines, see protocol.py.
 
     describe {runtime}                                  what the runtime can do on this machine
-    build {runtime, onnx, engine, options}              ONNX file -> engine file, with its sizes
+    build {runtime, onnx, engine, options, timings}     ONNX file -> engine file, with its sizes; timings: a folder or
+                                                        null, where what is found out for later builds is kept
     load {runtime, engine, options}                     engine file -> ready to run, with the memory that it took
     measure {inputs, options}                           latency (latency.py)
     run {inputs, outputs}                               outputs for inputs, by .npz
@@ -61,7 +62,10 @@ class Verbs:
         return {**self._engine(request).describe()}
 
     def build(self, request: Request, progress: Progress) -> Result:
-        return self._engine(request).build(_path(request, "onnx"), _path(request, "engine"), _options(request))
+        engine = self._engine(request)
+        if request.get("timings") is not None:
+            engine.keep_timings(_path(request, "timings"))
+        return engine.build(_path(request, "onnx"), _path(request, "engine"), _options(request))
 
     def load(self, request: Request, progress: Progress) -> Result:
         engine = self._engine(request)

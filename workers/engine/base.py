@@ -142,6 +142,9 @@ class Engine(ABC):
     def describe(self) -> Capabilities:
         """What this runtime can do on this machine. Works in any state."""
 
+    def keep_timings(self, folder: Path) -> None:  # noqa: B027 - most runtimes time nothing while they build
+        """Keep in `folder` what a runtime finds out about its own kernels while it builds, for the builds to come."""
+
     def build(self, onnx: Path, engine: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         """Build the engine file from an ONNX file; return engine_bytes, the Footprint's fields and build_seconds.
 

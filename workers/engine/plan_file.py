@@ -2,7 +2,7 @@
 
 The file is a plain zip archive, stored and not compressed: `plan`, as the library serialized it, and `about.json`. The
 library may crash on a damaged plan: the archive's checksum finds damage before, and `unzip` gives the plan to other
-tools.
+tools. A timing cache (trt_timings.py) is kept in the same form.
 """
 
 from __future__ import annotations

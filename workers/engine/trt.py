@@ -34,6 +34,7 @@ from .protocol import ErrorKind, RequestFailed, invalid
 from .trt_build import BUILD_OPTIONS, configured, parsed
 from .trt_log import Complaints, listening, log_of
 from .trt_tensors import Binding, Buffers, bindings_of, bindings_of_network
+from .trt_timings import TimingFile
 
 MOST_LAUNCHES_AHEAD = 32
 
@@ -98,6 +99,7 @@ class TensorRtEngine(Engine):
         self._loss_state: _Loss | None = None
         self._graph_refused: str | None = None
         self._launches_ahead = 1
+        self._timings_folder: Path | None = None
 
     # --- what measuring, memory, loss and the verbs call ------------------------------------------------------------
 
@@ -119,6 +121,9 @@ class TensorRtEngine(Engine):
             "build_options": ["optimization_level", "workspace_mib"],
             "lacks": dict(limits.lacks),
         }
+
+    def keep_timings(self, folder: Path) -> None:
+        self._timings_folder = folder
 
     @property
     def version(self) -> str:
@@ -275,7 +280,10 @@ class TensorRtEngine(Engine):
         with self._complaints() as complaints:
             builder = self._builder()
             network, parser = parsed(self._trt, self._log, builder, onnx, complaints)
-            plan = builder.build_serialized_network(network, self._config(builder, network, options))
+            config = self._config(builder, network, options)
+            timings = self._timings()
+            cache = timings and timings.attach(config, complaints)
+            plan = builder.build_serialized_network(network, config)
             if plan is None:
                 raise complaints.failure("build", f"{self.runtime} {self.version} cannot build {onnx.name}")
             about = {
@@ -291,6 +299,15 @@ class TensorRtEngine(Engine):
             write_plan(engine, memoryview(plan), about)
         for message in complaints.errors:
             log.error(message)
+        if timings is not None and not log.errors:
+            timings.keep(cache)
+
+    def _timings(self) -> TimingFile | None:
+        """Where this version's timings on this device are kept; None where none are."""
+        if self._timings_folder is None or trt_limits.no_timing_cache(self.runtime, self.version):
+            return None
+        origin = {"runtime": self.runtime, "version": self.version, "device": self._device.uuid}
+        return TimingFile(self._timings_folder, origin)
 
     def _readable_graph(self, onnx: Path) -> onnx_file.Weights:
         """The graph's weights. Raises RequestFailed where it is no ONNX file, or in an opset that is not read here."""

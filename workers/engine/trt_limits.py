@@ -13,6 +13,8 @@ SUPPORT_MATRIX = "TensorRT support matrix, hardware and precision"
 OPERATORS = "onnx-tensorrt, docs/operators.md of the release"
 STRONG_TYPING = "TensorRT, NetworkDefinitionCreationFlag.STRONGLY_TYPED"
 RTX_SUPPORT = "TensorRT for RTX support matrix"
+RTX_TIMINGS = "its bindings since 1.2: timing cache operations are no-ops"
+OLD_TIMINGS = "tried: 8.6.0 does not read back the entries that it has just written for a Transformer's graph"
 RTX_BUILDER = "tried: for 7.5 the builder of TensorRT for RTX 1.7.1 says that FP32 GEMM is not supported"
 
 _PRECISIONS: Mapping[str, tuple[tuple[int, int], tuple[int, int], str]] = {
@@ -47,6 +49,8 @@ _RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 """Compute capabilities that TensorRT for RTX runs on: GeForce and RTX cards; not 9.0 and 10.0 of the data center."""
 
 _STRONGLY_TYPED = (10, 0)
+
+_TIMINGS_READ_BACK = (10, 0)
 
 _OLDEST = {"tensorrt": (8, 6), "tensorrt_rtx": (1, 4)}
 
@@ -86,6 +90,8 @@ def limits(runtime: str, version: str, capability: tuple[int, int] | None) -> Li
             f"needs tensorrt {_dotted(_STRONGLY_TYPED)} or later, whose networks are strongly typed: this one runs "
             f"a float32 layer in float16 where that is faster ({STRONG_TYPING})"
         )
+    if (why := no_timing_cache(runtime, version)) is not None:
+        lacks["timing cache"] = why
     read = opset(runtime, version)
     if read < _SHORT_FLOAT_OPSET:
         lacks["quantization of float16"] = (
@@ -114,6 +120,15 @@ def opset(runtime: str, version: str) -> int:
     8.6 says 17, 10.0 and later at least 20 (onnx-tensorrt, docs/operators.md), and nothing newer is exported.
     """
     return 17 if runtime == "tensorrt" and _number(version) < (10, 0) else 20
+
+
+def no_timing_cache(runtime: str, version: str) -> str | None:
+    """Why timings of kernels are not kept between builds; None where they are."""
+    if runtime == "tensorrt_rtx":
+        return f"TensorRT for RTX times no kernels while it builds ({RTX_TIMINGS})"
+    if _number(version) < _TIMINGS_READ_BACK:
+        return f"needs tensorrt {_dotted(_TIMINGS_READ_BACK)} or later ({OLD_TIMINGS})"
+    return None
 
 
 def _why_not(
