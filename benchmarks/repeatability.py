@@ -3,8 +3,8 @@
     python -m benchmarks.repeatability --runtime tensorrt [--out benchmarks/results/repeatability.json]
         [--layers 6 --hidden-size 384 --heads 6 --length 256 --repetitions 0]
 
-1. spread: one float16 engine (2 layers, width 256, 8×128, or what is given) measured in 10 fresh processes; max/min of the medians, under
-   the CUDA graph and by plain enqueue.
+1. spread: one float16 engine (2 layers, width 256, 8×128, or what is given) measured in 10 fresh processes; max/min of
+   the medians, under the CUDA graph and by plain enqueue.
 2. independent: benchmarks/trtexec_loop.py on the same engine, three times, in turns with ours.
 3. ranking: 8 engines whose latencies lie within 20 %, measured five times over: is their order the same? They are
    those of 16 that a measurement before found furthest apart: what no measurement can tell apart has no order.
