@@ -13,6 +13,16 @@ from typing import Any
 from layers.base import ParameterError
 from layers.per_layer import mask_types
 
+BUILT_IN: Mapping[str, Mapping[str, Any]] = {
+    "python-topics": {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256}},
+    "digits": {
+        "task": "classification",
+        "tokenizer": None,
+        "facts": {"vocabulary_size": 17, "classes": 10, "sequence_length": 64},
+    },
+}
+"""What a sweep's document rests on of the datasets that every installation has (service/builtins.py makes them)."""
+
 TASKS_WITH_SOURCES = ("seq2seq", "probe")
 
 _FIXED = {

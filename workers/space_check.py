@@ -18,7 +18,7 @@ from layers import number_format
 from layers.base import Scalar
 from layers.points import Space
 from layers.signature import signature_of
-from layers.space import parse_document
+from layers.space import read_document
 from layers.training import build_options
 from workers import device
 from workers.child import ChildError, ChildFailure
@@ -64,12 +64,13 @@ class Sample:
 
 
 def read_space(document: Mapping[str, Any], dataset: Mapping[str, Any] | None) -> Space:
-    """The space of a document as the service normalized it. Raises DocumentError.
+    """The space of a document. Raises DocumentError, also where none of its points can become a trial.
 
     dataset: the record of the one that it names. Starts are left out: they are points like any others.
     """
     about = dataset and {name: dataset[name] for name in ("task", "tokenizer", "facts")}
-    return parse_document({**document, "start_from": []}, find_dataset=lambda name: about).space
+    sweep, _ = read_document({**document, "start_from": []}, find_dataset=lambda name: about)
+    return sweep.space
 
 
 def sample(space: Space, count: int, seed: int) -> Sample:
@@ -186,11 +187,39 @@ def report(checked: Sample, findings: list[Finding], capabilities: Mapping[str, 
         "points": len(findings),
         "break_a_rule": checked.broken,
         "outcomes": dict(Counter(finding.outcome for finding in findings)),
-        "reasons": dict(Counter(finding.reason for finding in findings if finding.reason).most_common()),
+        "reasons": _reasons(findings),
         "build_seconds": _range([finding.build_seconds for finding in built]),
         "engine_bytes": _range([finding.engine_bytes for finding in built]),
         "weights_bytes": _range([finding.weights_bytes for finding in built]),
         "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _reasons(findings: list[Finding]) -> list[dict[str, Any]]:
+    """Why points do not build, what most have first. `shared`: values that its points have and others lack."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        if finding.reason is not None:
+            groups.setdefault((finding.outcome, finding.reason), []).append(finding)
+    everywhere = _shared(findings) if groups else {}
+    return [
+        {
+            "outcome": outcome,
+            "reason": reason,
+            "points": len(group),
+            "shared": {name: value for name, value in _shared(group).items() if name not in everywhere},
+        }
+        for (outcome, reason), group in sorted(groups.items(), key=lambda each: -len(each[1]))
+    ]
+
+
+def _shared(findings: list[Finding]) -> dict[str, Scalar]:
+    """The parameters that have one value in all of them."""
+    first, *others = findings
+    return {
+        name: value
+        for name, value in first.parameters.items()
+        if all(name in other.parameters and other.parameters[name] == value for other in others)
     }
 
 

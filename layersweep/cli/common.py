@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ Server = Annotated[
     typer.Option("--server", envvar="LAYERSWEEP_SERVER", help="Address of the service (token: LAYERSWEEP_TOKEN)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The sweep document: YAML, or JSON (*.json).")]
 SweepName = Annotated[
     str, typer.Argument(metavar="SWEEP", help="Id of a sweep, or its name (the newest of that name).")
 ]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
 from rich import box
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -18,24 +16,22 @@ from layersweep.cli.common import (
     EXIT_REFUSED,
     SERVER_DEFAULT,
     AsJson,
+    File,
     Server,
     SweepName,
     connect,
     err,
     find_sweep,
     out,
-    part_of_product,
     print_json,
     print_json_list,
 )
+from layersweep.cli.sweep_check import check
 from layersweep.display import progress, units
-from layersweep.errors import InvalidUsage
 from layersweep.records import SpaceFacts, SweepPreview, SweepRecord
 from layersweep.sweep import Sweep
 
 app = typer.Typer(help="Submit, watch and steer sweeps.", no_args_is_help=True)
-
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The sweep document: YAML, or JSON (*.json).")]
 
 
 @app.command()
@@ -82,64 +78,7 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
         )
 
 
-@app.command()
-def check(
-    file: File,
-    target: Annotated[str, typer.Option(help="The runtime whose builder is tried.")] = "tensorrt_rtx",
-    compute_capability: Annotated[
-        float | None, typer.Option(help="Of the GPU to build for, as 8.9; tensorrt_rtx needs none here for it.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, max=10_000, help="Points to try; all of a space with fewer.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
-    engine_python: Annotated[
-        str | None,
-        typer.Option(envvar="LAYERSWEEP_ENGINE_PYTHON", help="Interpreter of the engine child; default: this one."),
-    ] = None,
-    as_json: AsJson = False,
-    server: Server = SERVER_DEFAULT,
-) -> None:
-    """Build points of a sweep's space here, before any GPU time is spent; exit 1 where none builds."""
-    tool = part_of_product("workers.space_check", "worker")
-    with connect(server) as client:
-        document = client.validate(file)["document"]
-        name = document.get("dataset")
-        dataset = None if name is None else client.dataset(name)
-    space = tool.read_space(document, dataset)
-    try:
-        checking = tool.SpaceCheck(target, compute_capability=compute_capability, engine_python=engine_python)
-    except tool.NoBuilder as problem:
-        raise InvalidUsage(f"{problem}. `layersweep worker --doctor` says what to install") from None
-    with contextlib.closing(checking):
-        sample = tool.sample(space, samples, seed)
-        steps = checking.findings(space, sample.points)
-        # On the error stream: the standard output is for the answer.
-        findings = list(track(steps, "building", len(sample.points), console=err, transient=True))
-    found = tool.report(sample, findings, checking.capabilities)
-    if as_json:
-        print_json(found)
-    else:
-        _print_check(found)
-    raise typer.Exit(0 if found["outcomes"].get("builds") else EXIT_REFUSED)
-
-
-def _print_check(found: Mapping[str, Any]) -> None:
-    about, outcomes, points = found["target"], found["outcomes"], found["points"]
-    of = "all" if found["whole_space"] else "sampled"
-    share = f"{outcomes.get('builds', 0)} of {points} {of} points build"
-    out.print(Text(f"{share} with {about['runtime']} {about['version']} for {about['device_model']}."))
-    if found["break_a_rule"]:
-        out.print(Text(f"{found['break_a_rule']} more break a rule: no trial will have them.", style="dim"))
-    if found["build_seconds"]:
-        (fast, slow), (small, large) = found["build_seconds"], found["engine_bytes"]
-        sizes = f"{units.size(small)} to {units.size(large)}"
-        out.print(Text(f"A build took {fast:.1f} to {slow:.1f} s; engines of {sizes}."))
-    if found["reasons"]:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("points", justify="right")
-        table.add_column("why not", overflow="fold")
-        for reason, count in found["reasons"].items():
-            table.add_row(str(count), Text(reason))
-        out.print(table)
+app.command()(check)
 
 
 @app.command("list")

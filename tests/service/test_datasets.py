@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
+from layers.facts import BUILT_IN
 from service import builtins, datasets
 from service.db import now
 from service.models import Dataset, Sweep
@@ -201,6 +202,15 @@ def test_python_topics_is_there_from_the_start_and_stays(client, services):
     assert client.get("/v1/datasets").json()["items"][0] == {
         name: value for name, value in dataset.items() if name not in ("profile", "implications")
     }
+
+
+def test_what_a_space_rests_on_of_a_built_in_dataset_is_known_without_a_service(client):
+    assert set(BUILT_IN) == set(builtins.BUILTINS)
+    for name, known in BUILT_IN.items():
+        dataset = client.get(f"/v1/datasets/{name}").json()
+        assert (known["task"], known["tokenizer"]) == (dataset["task"], dataset["tokenizer"])
+        descriptive = {"tokenizer": dataset["tokenizer"], "labels": dataset["facts"].get("labels")}
+        assert {name: fact for name, fact in dataset["facts"].items() if name not in descriptive} == known["facts"]
 
 
 def test_a_dataset_that_a_sweep_uses_stays(client, services):
