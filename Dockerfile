@@ -4,8 +4,8 @@
 FROM python:3.12.12-slim-bookworm AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PATH=/opt/layersweep/bin:$PATH
-# The data folder is made here so that a volume mounted on it belongs to the user too.
-RUN useradd --uid 10001 --create-home layersweep && install -d -o layersweep /app /data
+# Folders of data and locks are made here so that a volume mounted on one belongs to the user too.
+RUN useradd --uid 10001 --create-home layersweep && install -d -o layersweep /app /data /locks
 WORKDIR /app
 RUN python -m venv /opt/layersweep
 COPY pyproject.toml README.md LICENSE ./

@@ -31,6 +31,14 @@ settings.load_profile(os.environ.get("LAYERSWEEP_TEST_EXAMPLES", "repeatable"))
 os.environ.setdefault("LAYERSWEEP_TRUSTED_HOSTS", '["testserver"]')
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _devices_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests take turns on this machine's devices with nobody but one another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERSWEEP_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[sa.URL]:
     """The URL of a PostgreSQL server on which databases may be created."""

@@ -15,7 +15,8 @@ from workers.engine.gpu_state import Gpu, driver_version, gpus
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
-MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"), Path("/proc/sys/kernel/random/boot_id"))
+"""The last one until the machine starts anew: containers, which seldom have the others, have it in common."""
 
 PACKAGES = ("layersweep", "torch", "onnx", "onnxscript", "numpy")
 

@@ -1,4 +1,7 @@
-"""One worker a GPU: a lock in a folder that processes, and containers that mount it, share."""
+"""Who has a device: one worker a GPU, and turns for measurements and trainings.
+
+By locks in a folder that processes, and containers that mount it, share.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import os
 import tempfile
 from pathlib import Path
 from typing import IO
+
+from workers.engine import turns
 
 
 class DeviceBusy(Exception):
@@ -21,10 +26,8 @@ def lock_folder() -> Path:
 
 def lock_device(uuid: str, folder: Path | None = None) -> IO[str]:
     """Hold the device until the file that is returned is closed, or the process ends. Raises DeviceBusy, OSError."""
-    folder = folder or lock_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{uuid}.lock"
-    stream = path.open("a+")
+    path = _made(folder or lock_folder()) / f"{uuid}.lock"
+    stream = open(path, "a+", opener=turns.open_for_all)  # noqa: SIM115 - held beyond this function
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -39,3 +42,20 @@ def lock_device(uuid: str, folder: Path | None = None) -> IO[str]:
     stream.write(str(os.getpid()))
     stream.flush()
     return stream
+
+
+def turns_of(uuid: str, folder: Path | None = None) -> Path:
+    """The device, as workers/engine/turns.py takes it, with its files made. Raises OSError."""
+    device = _made(folder or lock_folder()) / uuid
+    turns.make_files(device)
+    return device
+
+
+def _made(folder: Path) -> Path:
+    """The folder, made for all users of the machine as the temporary one is: they share its devices."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return folder
+    folder.chmod(0o1777)
+    return folder

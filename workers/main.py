@@ -25,7 +25,7 @@ from workers import device
 from workers.child import ChildFailure
 from workers.children import Children
 from workers.data import DatasetCache
-from workers.device_lock import DeviceBusy, lock_device
+from workers.device_lock import DeviceBusy, lock_device, lock_folder, turns_of
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
@@ -88,21 +88,23 @@ def run(
         logger.error("%s", problem)
         return 1
     held: IO[str] | None = None
-    if gpu is not None:
-        try:
-            held = lock_device(gpu.uuid)
-        except DeviceBusy as problem:
-            logger.error("%s", problem)
-            return DeviceTaken.status
-        except OSError as problem:
-            logger.error("%s", problem)
-            return 1
     threads = threads or device.default_threads()
+    worked_on = device.gpu(gpu) if gpu else device.cpu(threads)
+    try:
+        if gpu is not None:
+            held = lock_device(gpu.uuid)
+        turns_of(str(worked_on["uuid"]))
+    except DeviceBusy as problem:
+        logger.error("%s", problem)
+        return DeviceTaken.status
+    except OSError as problem:
+        logger.error("no lock can be taken in %s: %s. LAYERSWEEP_LOCK_DIR names another folder", lock_folder(), problem)
+        return 1
     worker = Worker(
         ServiceClient(server, token),
         name or device.default_name(),
         children=Children(threads=threads, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None),
-        worked_on=device.gpu(gpu) if gpu else device.cpu(threads),
+        worked_on=worked_on,
         cache_dir=Path(cache_dir) if cache_dir else default_cache_dir(),
         limits=Limits(build_seconds=build_seconds) if build_seconds else Limits(),
         timing_cache=timing_cache,

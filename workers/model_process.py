@@ -8,8 +8,10 @@ It is kept between trials, with one module in memory. Verbs:
                                                                     model says so, calibrated on inputs [batches, ...]
     reference {inputs: npz by name, outputs: npz by name,        -> {}; with `graph`, what that ONNX file computes
                graph?}
-    train     {training: npz, validation: npz, specials}         -> how it ended; progress: points of the curve,
-                                                                    and {step, fraction} alone between them
+    train     {training: npz, validation: npz, specials, turns}  -> how it ended; progress: points of the curve,
+                                                                    {step, fraction} alone between them, and with
+                                                                    `waiting` while a measurement has the device
+                                                                    whose `turns` these are (engine/turns.py)
     evaluate  {batches: npz}                                     -> loss, accuracy, targets
     save      {path}                                             -> {}; the module's weights as safetensors
     stop      {}                                                 -> {}; at once: a training ends after its step
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import gc
+import math
 import os
 import threading
 import time
@@ -43,6 +46,7 @@ from layers.signature import Signature, signature_of
 from workers import reference
 from workers.batches import Batches, DataError
 from workers.engine.protocol import Progress, Request, RequestFailed, Result, serve
+from workers.engine.turns import Steps
 from workers.parts import Form, load_part
 from workers.train import Point, Training, derived_seed
 
@@ -157,9 +161,14 @@ class ModelProcess:
                 choices=self._choices,
                 device=self._device,
             )
-            trained = training.run(
-                lambda point: progress(_as_progress(point)), alive=_SignsOfLife(progress).step, stop=self._stop
-            )
+            signs = _SignsOfLife(progress)
+            with Steps(Path(request["turns"]), signs.waiting, self._settle) as steps:
+                trained = training.run(
+                    lambda point: progress(_as_progress(point)),
+                    alive=signs.step,
+                    pause=steps.give_way,
+                    stop=self._stop,
+                )
         except DataError as error:
             raise RequestFailed("invalid", str(error)) from None
         return {**dataclasses.asdict(trained), **self.describe(request, progress)}
@@ -182,6 +191,10 @@ class ModelProcess:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         return {}
+
+    def _settle(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
     def stop(self, request: Request) -> Result:
         self._stop.set()
@@ -212,12 +225,19 @@ class _SignsOfLife:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._at = {"step": 0, "fraction": 0.0}
         self._said_at = time.monotonic()
 
     def step(self, step: int, fraction: float) -> None:
+        self._at = {"step": step, "fraction": fraction}
         if time.monotonic() - self._said_at >= ALIVE_SECONDS:
             self._said_at = time.monotonic()
-            self._progress({"step": step, "fraction": fraction})
+            self._progress(self._at)
+
+    def waiting(self) -> None:
+        """It does not move because a measurement has the device. The next step says that it does again."""
+        self._said_at = -math.inf
+        self._progress({**self._at, "waiting": True})
 
 
 def _as_progress(point: Point) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from workers.batches import DataError
 from workers.child import Child, ChildDied, ChildError, ChildTimeout
 from workers.children import Children
 from workers.data import DatasetCache, check_lengths
+from workers.device_lock import turns_of
 from workers.engine_cache import EngineCache
 from workers.inputs import data_inputs, probe_inputs, save_inputs
 from workers.interruption import Pruned
@@ -66,6 +67,7 @@ class Limits:
     load_seconds: float = 120
     run_seconds: float = 120
     measure_seconds: float = 120
+    """From when it is its turn on the device."""
     evaluate_seconds: float = 3600
     silence_seconds: float = 300
     """Of a training or an evaluation by the engine, which have no end that is known before."""
@@ -313,8 +315,10 @@ class _Attempt:
         measured = self._ask(
             engine,
             "measure",
-            {"inputs": str(self._folder / "measure.npz"), "options": options},
-            timeout_seconds=self._site.limits.measure_seconds,
+            {"inputs": str(self._folder / "measure.npz"), "options": options, "turns": self._turns},
+            timeout_seconds=None,
+            silence_seconds=self._site.limits.measure_seconds,
+            on_progress=self._on_measuring,
         )
         self._take_metrics(measured)
         self.metrics["throughput_per_s"] = measured["runs_per_s"] * self._configuration["inference"]["batch_size"]
@@ -342,7 +346,11 @@ class _Attempt:
         trained = self._ask(
             self._site.children.model(),
             "train",
-            {**{name: str(path) for name, path in data.paths.items()}, "specials": dict(data.form.specials)},
+            {
+                **{name: str(path) for name, path in data.paths.items()},
+                "specials": dict(data.form.specials),
+                "turns": self._turns,
+            },
             timeout_seconds=None,
             silence_seconds=self._site.limits.silence_seconds,
             on_progress=self._on_training,
@@ -507,9 +515,22 @@ class _Attempt:
     def _on_training(self, progress: dict[str, Any]) -> None:
         """Pass on a point of the curve, or only how far it is."""
         fraction = min(1.0, progress.pop("fraction"))
+        waits = {"waiting_for": "a measurement on this device"} if progress.pop("waiting", False) else {}
         self._holder.progress(
-            progress if "learning_rate" in progress else None, step=progress["step"], fraction=round(fraction, 4)
+            progress if "learning_rate" in progress else None,
+            step=progress["step"],
+            fraction=round(fraction, 4),
+            **waits,
         )
+
+    def _on_measuring(self, progress: dict[str, Any]) -> None:
+        """Pass on that a measurement waits, or that it did."""
+        waits = {"waiting_for": "its turn on this device"} if progress.pop("waiting", False) else {}
+        self._holder.progress(**waits, **progress)
+
+    @property
+    def _turns(self) -> str:
+        return str(turns_of(self._site.device_uuid))
 
     def _ask_model(self, verb: str, arguments: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
         return self._ask(self._site.children.model(), verb, arguments, timeout_seconds=timeout_seconds)

@@ -47,7 +47,7 @@ STEPS_A_CUDA_READ = 10
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of the curve. Losses in nats a target; `seconds` since training began; `fraction` of the budget."""
+    """One point of the curve. Losses in nats a target; `seconds` of training; `fraction` of the budget."""
 
     step: int
     tokens: int
@@ -68,6 +68,8 @@ class Trained:
     steps: int
     tokens: int
     seconds: float
+    paused_seconds: float
+    """Before steps that had to wait. They are in no other figure and in no budget."""
     best_step: int
     best_validation_loss: float | None
 
@@ -107,6 +109,7 @@ class Training:
         self._parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         self._half = _half_precision(device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._half == torch.float16)
+        self._started_at = self._paused_seconds = 0.0
         self._unread: list[torch.Tensor] = []
         self._since_report: list[float] = []
         self._watch = _Watch(choices)
@@ -116,11 +119,13 @@ class Training:
         report: Callable[[Point], None],
         *,
         alive: Callable[[int, float], None] = lambda step, fraction: None,
+        pause: Callable[[], float] = lambda: 0.0,
         stop: threading.Event | None = None,
     ) -> Trained:
         """Train to the end of the budget, or until something ends it before.
 
         `report` is told each point of the curve, `alive` each step with the fraction of the budget that is used.
+        `pause` is called before each step, and answers for how many seconds it kept the training waiting.
         `stop` can be set by another thread; training then ends after the step that it is in.
         """
         training, device = self._training, self._device
@@ -129,28 +134,29 @@ class Training:
         generator = np.random.default_rng(derived_seed(training["seed"], "batches"))
         batches = self._part.training(generator, training["batch_size"])
         best = _Best(training["patience"])
-        started_at = self._clock()
+        self._started_at, self._paused_seconds = self._clock(), 0.0
         step, learning_rate, warmed_up_at, reported = 0, 0.0, 0.0, 0
         self._module.train()
 
         def point(**losses: float) -> Point:
-            seconds = self._clock() - started_at
+            seconds = self._trained_seconds()
             tokens = step * training["batch_size"] * training["sequence_length"]
             return Point(step, tokens, seconds, self._fraction(step, seconds), learning_rate, **losses)
 
         def ended(stopped: Stopped, reason: str) -> Trained:
             now = point()
-            return Trained(stopped, reason, step, now.tokens, now.seconds, best.step, best.loss)
+            return Trained(stopped, reason, step, now.tokens, now.seconds, self._paused_seconds, best.step, best.loss)
 
         while True:
-            fraction = self._fraction(step, self._clock() - started_at)
+            self._paused_seconds += pause()
+            fraction = self._fraction(step, self._trained_seconds())
             warmth = self._warmth(step, fraction)
             if warmth < 1:
                 warmed_up_at = fraction
             learning_rate = self._learning_rate(warmth, fraction, warmed_up_at)
             self._step(next(batches), learning_rate)
             step += 1
-            fraction = self._fraction(step, self._clock() - started_at)
+            fraction = self._fraction(step, self._trained_seconds())
             alive(step, fraction)
             last = fraction >= 1
             evaluating = last or step % training["eval_every"] == 0
@@ -212,6 +218,9 @@ class Training:
         mean = sum(self._since_report) / len(self._since_report)
         self._since_report.clear()
         return mean
+
+    def _trained_seconds(self) -> float:
+        return self._clock() - self._started_at - self._paused_seconds
 
     def _fraction(self, step: int, seconds: float) -> float:
         """How much of the budget is used."""

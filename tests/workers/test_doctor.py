@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
 
-from workers import device, doctor
-from workers.device_lock import DeviceBusy, lock_device
+from workers import device, doctor, main
+from workers.device_lock import DeviceBusy, lock_device, turns_of
 from workers.engine.gpu_state import Gpu
 
 HOPPER = Gpu("GPU-11111111-aa", "NVIDIA H200", 1 << 37, (9, 0))
@@ -45,3 +46,20 @@ def test_a_second_worker_on_a_gpu_is_refused_until_the_first_has_ended(tmp_path:
     lock_device("GPU-2", tmp_path).close()
     first.close()
     lock_device("GPU-1", tmp_path).close()
+
+
+def test_a_worker_that_cannot_lock_says_where_and_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LAYERSWEEP_LOCK_DIR", str(tmp_path / "file" / "locks"))
+    assert main.run("http://service", device_name="cpu", threads=1) == 1
+    assert f"no lock can be taken in {tmp_path}/file/locks: " in caplog.text
+    assert "LAYERSWEEP_LOCK_DIR names another folder" in caplog.text
+
+
+def test_what_is_made_for_locks_is_for_every_user_of_the_machine(tmp_path: Path) -> None:
+    turns_of("cpu-1", tmp_path / "locks")
+    lock_device("GPU-1", tmp_path / "locks").close()
+    assert stat.S_IMODE((tmp_path / "locks").stat().st_mode) == 0o1777
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "locks").iterdir()} == {0o666}

@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,16 @@ from workers import loader, parity
 from workers.child import Child
 from workers.children import Children
 from workers.data import DatasetCache
+from workers.device_lock import turns_of
+from workers.engine.turns import measuring
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Drained, Interruption
-from workers.run_trial import Limits
+from workers.parts import TrialData
+from workers.run_trial import Limits, _Attempt
 
 ALL_PHASES = ["check", "build", "measure", "train", "rebuild", "remeasure", "evaluate", "finish"]
+DEVICE = "cpu-here"
 
 
 class Bench:
@@ -56,7 +62,7 @@ class Bench:
             children=self.children,
             datasets=DatasetCache(client, self._cache_dir),
             engines=EngineCache(self._cache_dir / "engines"),
-            device_uuid="cpu-here",
+            device_uuid=DEVICE,
             capabilities=self.capabilities,
             heartbeat_seconds=30,
             interruption=self.interruption,
@@ -161,15 +167,49 @@ def test_a_trial_on_the_front_leaves_what_runs_without_a_service(
     assert by_checkout["validation_loss"] == pytest.approx(metrics["validation_loss"], rel=1e-6)
 
 
-def test_the_same_trial_scores_the_same_in_a_new_process(bench: Bench) -> None:
+def waits(verb: str, body: dict[str, Any]) -> bool:
+    return "waiting_for" in body.get("progress", {})
+
+
+def measured_beside(
+    monkeypatch: pytest.MonkeyPatch, ends: Callable[[ExitStack], None] = lambda neighbour: None
+) -> None:
+    """A neighbour measures from when the training begins; `ends` runs beside the training, and may end that."""
+    train = _Attempt._train
+
+    def train_beside_it(attempt: _Attempt, data: TrialData) -> None:
+        with ThreadPoolExecutor(1) as thread, ExitStack() as neighbour:
+            neighbour.enter_context(measuring(turns_of(DEVICE), lambda: None))
+            ended = thread.submit(ends, neighbour)
+            train(attempt, data)
+            ended.result()
+
+    monkeypatch.setattr(_Attempt, "_train", train_beside_it)
+
+
+def test_the_same_trial_scores_the_same_in_a_new_process_that_gives_way_to_a_measurement(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lease = bench.scripted.lease(training={"steps": 10, "dropout": 0.1})
     first = bench.execute(lease)
+    assert not any(waits(*call) for call in bench.scripted.calls)
     bench.children.discard_model()
+
+    def once_the_training_waits(neighbour: ExitStack) -> None:
+        with neighbour:
+            bench.scripted.wait_for(waits)
+
+    measured_beside(monkeypatch, once_the_training_waits)
     again = bench.execute(lease)
     assert first is not None
     assert again is not None
     same = ("validation_loss", "reference_loss", "training_loss", "parameter_count", "weights_bytes")
     assert [first["metrics"][name] for name in same] == [again["metrics"][name] for name in same]
+    said = [body["progress"] for verb, body in bench.scripted.calls if waits(verb, body)]
+    assert said[0] == {"step": 0, "fraction": 0.0, "waiting_for": "a measurement on this device"}
+    assert first["measurements"]["training"]["paused_seconds"] == 0
+    assert again["measurements"]["training"]["paused_seconds"] > 0
+    assert first["measurements"]["environment"]["waited_seconds"] == 0
 
 
 def test_a_broken_hardware_constraint_trains_nothing(bench: Bench) -> None:
@@ -414,3 +454,24 @@ def test_a_result_that_the_service_refuses_ends_the_trial_with_why(bench: Bench)
     assert finish is not None
     assert finish["outcome"] == "failed"
     assert "unknown metrics" in finish["reason"]
+
+
+def test_a_measurement_that_waits_for_its_turn_can_be_cancelled(bench: Bench) -> None:
+    bench.scripted = ScriptedService("probe")
+    cancel = httpx2.Response(200, json={"action": "cancel"})
+    bench.scripted.script = lambda verb, body: cancel if waits(verb, body) else None
+    with measuring(turns_of(DEVICE), lambda: None):
+        assert bench.execute(bench.scripted.lease(model={"kind": "norm", **PROBES["norm"]})) is None
+    assert bench.scripted.sent("release") == [{"reason": "cancelled", "charge": False}]
+
+
+def test_a_training_that_waits_is_given_back_by_a_drain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(verb: str, body: dict[str, Any]) -> httpx2.Response | None:
+        if waits(verb, body):
+            bench.interruption.set(Drained("the worker was asked to stop"))
+        return None
+
+    bench.scripted.script = script
+    measured_beside(monkeypatch)
+    assert bench.execute(bench.scripted.lease()) is None
+    assert bench.scripted.sent("release") == [{"reason": "the worker was asked to stop", "charge": False}]

@@ -153,6 +153,27 @@ def test_a_budget_in_seconds_ends_with_the_clock() -> None:
     assert rates[-1] == pytest.approx(3e-4, rel=0.1)
 
 
+def test_what_a_training_waits_for_others_is_in_no_budget_and_changes_no_loss() -> None:
+    seen: dict[str, tuple[list[Point], Trained]] = {}
+    for kind, waits in (("alone", 0.0), ("shared", 7.0)):
+        clock = Clock()
+        _, it = make({"steps": None, "seconds": 20, "dropout": 0.1}, clock=clock)
+        points: list[Point] = []
+
+        def alive(step: int, fraction: float, clock: Clock = clock) -> None:
+            clock.seconds += 1
+
+        def pause(clock: Clock = clock, waits: float = waits) -> float:
+            clock.seconds += waits
+            return waits
+
+        seen[kind] = points, it.run(points.append, alive=alive, pause=pause)
+    (alone, without), (shared, paused) = seen["alone"], seen["shared"]
+    assert shared == alone
+    assert (paused.steps, paused.seconds) == (without.steps, without.seconds)
+    assert (without.paused_seconds, paused.paused_seconds) == (0.0, 7.0 * paused.steps)
+
+
 def test_the_learning_rate_warms_up_and_decays_to_its_least() -> None:
     _, points, _ = train(
         {"steps": 100, "learning_rate": 1e-3, "min_learning_rate": 1e-4, "warmup_steps": 10, "eval_every": 100}

@@ -4,7 +4,8 @@
     build {runtime, onnx, engine, options, timings}     ONNX file -> engine file, with its sizes; timings: a folder or
                                                         null, where what is found out for later builds is kept
     load {runtime, engine, options}                     engine file -> ready to run, with the memory that it took
-    measure {inputs, options}                           latency (latency.py)
+    measure {inputs, options, turns?}                   latency (latency.py). With `turns`, a device's files (turns.py),
+                                                        when it is its turn: progress {waiting} until then
     run {inputs, outputs}                               outputs for inputs, by .npz
     loss {loss_graph, batches}                          sums of the loss from the engine's outputs (loss.py)
     close {}                                            give the engine back
@@ -28,6 +29,7 @@ from .latency import measure
 from .loss import evaluate
 from .memory import load_and_weigh
 from .protocol import Handler, Progress, Request, RequestFailed, Result, invalid, serve
+from .turns import measuring
 
 RUNTIMES: Mapping[str, tuple[str, str]] = {
     "onnxruntime": ("workers.engine.ort", "OnnxRuntimeEngine"),
@@ -81,7 +83,15 @@ class Verbs:
         return {"device_memory_bytes": grown}
 
     def measure(self, request: Request, progress: Progress) -> Result:
-        return measure(self._loaded(), read_arrays(_path(request, "inputs")), _options(request))
+        engine, inputs, options = self._loaded(), read_arrays(_path(request, "inputs")), _options(request)
+        if "turns" not in request:
+            return measure(engine, inputs, options)
+        with measuring(_path(request, "turns"), lambda: progress({"waiting": True})) as waited_seconds:
+            if waited_seconds:
+                progress({"waited_seconds": waited_seconds})
+            measured = measure(engine, inputs, options)
+        measured["environment"]["waited_seconds"] = waited_seconds
+        return measured
 
     def run(self, request: Request, progress: Progress) -> Result:
         engine, outputs = self._loaded(), _path(request, "outputs")
