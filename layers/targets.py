@@ -93,6 +93,9 @@ QUANTIZED_HALF: dict[str, Needs | str] = {
 
 WITH_BUILD_OPTIONS = ("tensorrt", "tensorrt_rtx")
 
+BUILD_OPTION_NEEDS: dict[str, dict[str, Needs]] = {"weights_mib": {"tensorrt": Needs(version=(10, 0))}}
+"""What a build option needs of a runtime that has build options, where not every version has it."""
+
 UNSHARED = "no runtime of this release runs an engine that devices share"
 
 
@@ -109,7 +112,9 @@ def support(path: str) -> dict[str, Support]:
         return {runtime: _of_formats(runtime, mixes=bool(section)) for runtime in RUNTIMES}
     if section == "inference" and name in BUILD_OPTIONS:
         lacking = Support(supported=False, note="its builder has no such option")
-        return {runtime: Support() if runtime in WITH_BUILD_OPTIONS else lacking for runtime in RUNTIMES}
+        needs = BUILD_OPTION_NEEDS.get(name, {})
+        able = {runtime: Support(note=str(needs.get(runtime, Needs()))) for runtime in WITH_BUILD_OPTIONS}
+        return {runtime: able.get(runtime, lacking) for runtime in RUNTIMES}
     return dict.fromkeys(RUNTIMES, Support())
 
 

@@ -219,6 +219,15 @@ INFERENCE: dict[str, Parameter] = {
         source="TensorRT, MemoryPoolType.WORKSPACE",
         search={"values": [256, 1024, 4096]},
     ),
+    "weights_mib": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1 << 20,
+        default=None,
+        meaning="weights that stay on the device; the others come from the host at each run; left out: all stay",
+        source="TensorRT, ICudaEngine.weight_streaming_budget_v2",
+        search={"values": [16, 64, 256]},
+    ),
     "source_length": Parameter(
         type="integer",
         minimum=1,
@@ -232,7 +241,7 @@ INFERENCE: dict[str, Parameter] = {
     ),
 }
 
-BUILD_OPTIONS = ("optimization_level", "workspace_mib")
+BUILD_OPTIONS = ("optimization_level", "workspace_mib", "weights_mib")
 """Parameters of `inference` that say how an engine is built, where the runtime's builder takes them."""
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +20,10 @@ from layers.quantize import quantize
 from tests.workers import graphs
 from tests.workers.engine_parent import Parent, Refused
 from workers.engine import cuda, gpu_state, trt_limits
-from workers.engine.plan_file import is_plan_file, read_plan, write_plan
+from workers.engine.plan_file import PlanFile, is_plan_file, read_plan, write_plan
 from workers.engine.protocol import RequestFailed
 from workers.engine.trt_log import Complaints
+from workers.engine.trt_streaming import stream_weights
 
 
 @pytest.fixture
@@ -53,8 +56,51 @@ def test_it_builds_for_a_compute_capability_without_a_gpu(rtx: Parent, onnx_file
     built = build(rtx, onnx_file, compute_capability=89)
     about = json.loads(zipfile.ZipFile(onnx_file.with_suffix(".engine")).read("about.json"))
     assert about["built_for"] == "compute capability 8.9"
-    assert about["options"] == {"optimization_level": 3, "workspace_mib": 0, "tf32": 0, "compute_capability": 89}
+    defaults = {"optimization_level": 3, "workspace_mib": 0, "weights_mib": 0, "tf32": 0}
+    assert about["options"] == {**defaults, "compute_capability": 89}
     assert built["weights_bytes"] == about["weights_bytes"]
+
+
+def test_it_builds_an_engine_whose_weights_are_streamed(rtx: Parent, onnx_file: Path) -> None:
+    assert build(rtx, onnx_file, compute_capability=89, weights_mib=1)["engine_bytes"] > 0
+    assert read_plan(onnx_file.with_suffix(".engine")).about["options"]["weights_mib"] == 1
+
+
+@dataclass
+class FakeEngine:
+    """As much of an engine of TensorRT 10 as says which of its weights stay on the device."""
+
+    streamable_weights_size: int = 5 << 20
+    most: int = 1 << 30
+    budget: int = -1
+
+    @property
+    def weight_streaming_budget_v2(self) -> int:
+        return self.budget
+
+    @weight_streaming_budget_v2.setter
+    def weight_streaming_budget_v2(self, wanted: int) -> None:
+        self.budget = min(wanted, self.most)
+
+
+@pytest.mark.parametrize(
+    ("options", "budget"), [({"weights_mib": 2}, 2 << 20), ({"weights_mib": 9}, 5 << 20), ({}, -1)]
+)
+def test_as_many_weights_stay_on_the_device_as_the_plan_says(options: dict[str, int], budget: int) -> None:
+    """The runtime is faked: no engine that streams its weights can be loaded without a GPU."""
+    pytest.importorskip("tensorrt_rtx")
+    from workers.engine.trt_rtx import TensorRtRtxEngine
+
+    loaded, runtime = FakeEngine(), TensorRtRtxEngine()
+    reader = SimpleNamespace(deserialize_cuda_engine=lambda content: loaded)
+    runtime._trt = SimpleNamespace(Runtime=lambda log: reader)
+    runtime._deserialize(PlanFile(b"", {"options": options}))
+    assert loaded.budget == budget
+
+
+def test_a_library_that_keeps_other_weights_on_the_device_is_told() -> None:
+    with pytest.raises(RequestFailed, match=r"2,097,152 bytes .* were to stay .*; the library keeps 1,048,576 there"):
+        stream_weights(FakeEngine(most=1 << 20), {"weights_mib": 2})
 
 
 @pytest.mark.skipif(cuda.device_count() > 0, reason="there is a GPU")
@@ -149,6 +195,7 @@ def test_limits(
     mixes = runtime == "tensorrt_rtx" or not version.startswith("8.")
     others = (set() if runs else {"execution"}) | (set() if mixes else {"mixed precision"})
     others |= set() if runtime == "tensorrt" and not version.startswith("8.") else {"timing cache"}
+    others |= set() if mixes else {"weight streaming"}
     of_dtypes = {name for name in limits.lacks if "quantization" not in name}
     assert of_dtypes == {f"dtype {name}" for name in missing} | others
     assert all("needs" in why or not name.startswith("dtype") for name, why in limits.lacks.items())

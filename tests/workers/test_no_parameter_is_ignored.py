@@ -122,19 +122,24 @@ def test_a_parameter_of_the_shape_changes_what_is_measured(name: str) -> None:
     assert signatures[0] != signatures[1]
 
 
-@pytest.mark.parametrize(("name", "value"), [("optimization_level", 1), ("workspace_mib", 256)])
+BUILDER_CASES = {"optimization_level": 1, "workspace_mib": 256, "weights_mib": 64}
+
+
+@pytest.mark.parametrize(("name", "value"), BUILDER_CASES.items())
 def test_a_build_option_is_the_builders(name: str, value: int) -> None:
     trt = pytest.importorskip("tensorrt_rtx")
-    from workers.engine.trt_build import BUILD_OPTIONS, configured
+    from workers.engine.trt_rtx import TensorRtRtxEngine
 
+    engine = TensorRtRtxEngine()
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-    defaults = {option: BUILD_OPTIONS[option].default for option in BUILD_OPTIONS}
+    defaults = {option: declared.default for option, declared in engine.build_options.items()}
     found = [
-        configured(trt, builder, None, {**defaults, **build_options(inference)}) for inference in ({}, {name: value})
+        engine._config(builder, None, {**defaults, **build_options(inference)}) for inference in ({}, {name: value})
     ]
     read = {
         "optimization_level": lambda config: config.builder_optimization_level,
         "workspace_mib": lambda config: config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE),
+        "weights_mib": lambda config: config.get_flag(trt.BuilderFlag.WEIGHT_STREAMING),
     }[name]
     assert read(found[0]) != read(found[1])
 
@@ -173,4 +178,4 @@ def test_no_parameter_is_left_out() -> None:
     walked = {path for _, path, _ in of_models._cases()}
     assert set(DECLARATIONS) - walked - shared == {"kind"}
     assert set(TRAINING) == {*TRAINING_CASES, "source_length"}
-    assert set(INFERENCE) == {"batch_size", "sequence_length", "source_length", "optimization_level", "workspace_mib"}
+    assert set(INFERENCE) == {"batch_size", "sequence_length", "source_length", *BUILDER_CASES}

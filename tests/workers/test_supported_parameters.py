@@ -38,6 +38,8 @@ def test_number_formats_of_tensorrt(runtime: str, version: str, capability: tupl
     assert set(limits.quantizations) == able
     assert {f"quantization {name}" for name in set(quantizations) - able} <= limits.lacks.keys()
     assert (quantization.IN_HALF not in limits.lacks) is holds(targets.QUANTIZED_HALF[runtime], version, capability)
+    needs = {name: targets.BUILD_OPTION_NEEDS.get(name, {}).get(runtime, targets.Needs()) for name in BUILD_OPTIONS}
+    assert set(limits.build_options) == {name for name in needs if holds(needs[name], version, capability)}
     mixes = holds(targets.MIXED[runtime], version, capability)
     assert (number_format.MIXED not in limits.lacks) is mixes
 

@@ -25,6 +25,7 @@ from .base import (
     Enqueued,
     Footprint,
     LossSums,
+    Option,
     TensorSpec,
     checked_array,
     describe_specs,
@@ -33,6 +34,7 @@ from .plan_file import PlanFile, is_plan_file, read_plan, write_plan
 from .protocol import ErrorKind, RequestFailed, invalid
 from .trt_build import BUILD_OPTIONS, configured, parsed
 from .trt_log import Complaints, listening, log_of
+from .trt_streaming import STREAMING_OPTIONS, allow_streaming, stream_weights
 from .trt_tensors import Binding, Buffers, bindings_of, bindings_of_network
 from .trt_timings import TimingFile
 
@@ -78,7 +80,7 @@ class TensorRtEngine(Engine):
 
     runtime = "tensorrt"
     library: ClassVar[str] = "tensorrt"
-    build_options = BUILD_OPTIONS
+    build_options: ClassVar[Mapping[str, Option]] = {**BUILD_OPTIONS, **STREAMING_OPTIONS}
     repeats_when_noisy = 1
     known_harmless_errors = (
         # 8.6 cannot read back the timing entries of a fused subgraph that it has just written; the engine is good.
@@ -118,7 +120,7 @@ class TensorRtEngine(Engine):
             "device_memory_bytes": device.memory_bytes,
             "compute_capability": ".".join(map(str, capability)),
             "build_only": not limits.runs,
-            "build_options": ["optimization_level", "workspace_mib"],
+            "build_options": list(limits.build_options),
             "lacks": dict(limits.lacks),
         }
 
@@ -329,7 +331,9 @@ class TensorRtEngine(Engine):
         return self._trt.Builder(self._log)
 
     def _config(self, builder: Any, network: Any, options: Mapping[str, int]) -> Any:
-        return configured(self._trt, builder, network, options)
+        config = configured(self._trt, builder, network, options)
+        allow_streaming(self._trt, config, options)
+        return config
 
     def _built_for(self, options: Mapping[str, int]) -> str:
         """Where the plan runs: on this very GPU."""
@@ -359,7 +363,10 @@ class TensorRtEngine(Engine):
         return _Program(engine, context, bindings_of(self._trt, engine))
 
     def _deserialize(self, plan: PlanFile) -> Any:
-        return self._trt.Runtime(self._log).deserialize_cuda_engine(plan.content)
+        engine = self._trt.Runtime(self._log).deserialize_cuda_engine(plan.content)
+        if engine is not None:
+            stream_weights(engine, plan.about["options"])
+        return engine
 
     def _weigh(self, plan: PlanFile) -> tuple[int | None, int | None]:
         """Scratch memory of one context and, where the library says it, what the weights take; in bytes."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 SUPPORT_MATRIX = "TensorRT support matrix, hardware and precision"
 OPERATORS = "onnx-tensorrt, docs/operators.md of the release"
+STREAMING = "TensorRT, BuilderFlag.WEIGHT_STREAMING, for strongly typed networks"
 STRONG_TYPING = "TensorRT, NetworkDefinitionCreationFlag.STRONGLY_TYPED"
 RTX_SUPPORT = "TensorRT for RTX support matrix"
 RTX_TIMINGS = "its bindings since 1.2: timing cache operations are no-ops"
@@ -52,6 +53,8 @@ _STRONGLY_TYPED = (10, 0)
 
 _TIMINGS_READ_BACK = (10, 0)
 
+_STREAMS_WEIGHTS = (10, 0)
+
 _OLDEST = {"tensorrt": (8, 6), "tensorrt_rtx": (1, 4)}
 
 
@@ -63,6 +66,8 @@ class Limits:
     dtypes: tuple[str, ...]
     quantizations: tuple[str, ...]
     runs: bool
+    build_options: tuple[str, ...]
+    """those that a sweep may set"""
     lacks: Mapping[str, str]
 
 
@@ -90,6 +95,11 @@ def limits(runtime: str, version: str, capability: tuple[int, int] | None) -> Li
             f"needs tensorrt {_dotted(_STRONGLY_TYPED)} or later, whose networks are strongly typed: this one runs "
             f"a float32 layer in float16 where that is faster ({STRONG_TYPING})"
         )
+    build_options = ("optimization_level", "workspace_mib")
+    if runtime == "tensorrt" and number < _STREAMS_WEIGHTS:
+        lacks["weight streaming"] = f"needs tensorrt {_dotted(_STREAMS_WEIGHTS)} or later ({STREAMING})"
+    else:
+        build_options += ("weights_mib",)
     if (why := no_timing_cache(runtime, version)) is not None:
         lacks["timing cache"] = why
     read = opset(runtime, version)
@@ -105,7 +115,7 @@ def limits(runtime: str, version: str, capability: tuple[int, int] | None) -> Li
             ("quantization", _QUANTIZATIONS, _RTX_QUANTIZATIONS),
         )
     )
-    return Limits(read, dtypes, quantizations, runs, lacks)
+    return Limits(read, dtypes, quantizations, runs, build_options, lacks)
 
 
 def _there(lacks: dict[str, str], what: str, found: Mapping[str, str | None]) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from .base import Capabilities, Option
 from .plan_file import PlanFile
 from .protocol import RequestFailed
 from .trt import TensorRtEngine
-from .trt_build import BUILD_OPTIONS
 
 
 class TensorRtRtxEngine(TensorRtEngine):
@@ -19,7 +18,7 @@ class TensorRtRtxEngine(TensorRtEngine):
     runtime = "tensorrt_rtx"
     library = "tensorrt_rtx"
     build_options: ClassVar[Mapping[str, Option]] = {
-        **BUILD_OPTIONS,
+        **TensorRtEngine.build_options,
         "compute_capability": Option(default=0, minimum=0, maximum=999),
     }
     """compute_capability: ten times the number, 89 for 8.9. 0: the device's; without a device all that it knows."""
@@ -39,7 +38,7 @@ class TensorRtRtxEngine(TensorRtEngine):
             "device_memory_bytes": 0,
             "compute_capability": None,
             "build_only": True,
-            "build_options": ["optimization_level", "workspace_mib"],
+            "build_options": list(limits.build_options),
             "lacks": dict(limits.lacks),
         }
 
