@@ -64,12 +64,16 @@ class LanguageModel:
         nodes = [helper.make_node("Gather", ["embedding", "tokens"], ["hidden_0"])]
         for index in range(len(self.blocks)):
             nodes += [
-                helper.make_node("MatMul", [f"hidden_{index}", f"up_{index}"], [f"wide_{index}"]),
+                helper.make_node(
+                    "MatMul", [f"hidden_{index}", f"up_{index}"], [f"wide_{index}"], f"up_product_{index}"
+                ),
                 helper.make_node("Erf", [f"wide_{index}"], [f"active_{index}"]),
-                helper.make_node("MatMul", [f"active_{index}", f"down_{index}"], [f"narrow_{index}"]),
+                helper.make_node(
+                    "MatMul", [f"active_{index}", f"down_{index}"], [f"narrow_{index}"], f"down_product_{index}"
+                ),
                 helper.make_node("Add", [f"hidden_{index}", f"narrow_{index}"], [f"hidden_{index + 1}"]),
             ]
-        nodes.append(helper.make_node("MatMul", [f"hidden_{len(self.blocks)}", "output"], ["logits"]))
+        nodes.append(helper.make_node("MatMul", [f"hidden_{len(self.blocks)}", "output"], ["logits"], "head"))
         shape = [batch or self.batch, self.tokens]
         graph = helper.make_graph(
             nodes,

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 
+from layers.quantize import quantize
 from tests.workers import graphs
 from tests.workers.engine_parent import ENGINE_PYTHON, ROOT, Parent, Refused
 from workers.engine.__main__ import RUNTIMES
@@ -196,6 +197,24 @@ def test_run_equals_numpy(loaded: Parent, model: graphs.LanguageModel, tmp_path:
             expected = model.logits(tokens)
             error = np.linalg.norm(outputs["logits"] - expected) / np.linalg.norm(expected)
             assert error < 1e-5
+
+
+def test_a_quantized_graph_is_built_and_its_products_are_rounded(
+    child: Parent, capabilities: dict[str, Any], model: graphs.LanguageModel, tmp_path: Path
+) -> None:
+    assert "int8" in capabilities["quantizations"]
+    runtime, onnx_file, engine = capabilities["runtime"], model.save(tmp_path / "int8.onnx"), tmp_path / "int8.engine"
+    tokens = model.inputs()
+    assert quantize(onnx_file, "int8", {"tokens": tokens[None]}) == 2 * len(model.blocks)
+    child.ask("build", runtime=runtime, onnx=str(onnx_file), engine=str(engine))
+    if capabilities["build_only"]:
+        return
+    child.ask("load", runtime=runtime, engine=str(engine))
+    child.ask("run", inputs=save(tmp_path / "in.npz", tokens=tokens), outputs=str(tmp_path / "out.npz"))
+    with np.load(tmp_path / "out.npz") as outputs:
+        expected = model.logits(tokens)
+        error = np.linalg.norm(outputs["logits"] - expected) / np.linalg.norm(expected)
+    assert 1e-4 < error < 3e-2
 
 
 def test_load_says_how_much_memory_it_took(child: Parent, runtime: str, tmp_path: Path) -> None:

@@ -265,7 +265,8 @@ def test_memory_that_another_process_holds_fails_what_needs_it_and_not_the_next(
         at_build = worksite.trial(probe, {"model": {**PROBE, "hidden_size": 4096}, "inference": {"batch_size": 512}})
     assert at_context["measurements"]["cost"]["engines_from_cache"] == ["final"]
     with _held_by_another(4 << 30):
-        at_training = worksite.trial(text, {"training": {"batch_size": 1 << 16, "steps": 2}})
+        wide = {"model": {"hidden_size": 256}, "training": {"batch_size": 1 << 14, "steps": 2}}
+        at_training = worksite.trial(text, wide)
     for failed in (at_context, at_build, at_training):
         assert failed["outcome"] == "failed"
         assert "out of memory" in failed["reason"], failed["reason"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def configured(trt: Any, builder: Any, network: Any, options: Mapping[str, int])
     (config.set_flag if options["tf32"] else config.clear_flag)(trt.BuilderFlag.TF32)
     if not _strongly_typed(trt) and _holds(network, trt.DataType.HALF):
         config.set_flag(trt.BuilderFlag.FP16)
-    if not _strongly_typed(trt) and _holds(network, trt.DataType.INT8):
+    if not _strongly_typed(trt) and _quantizes(trt, network):
         config.set_flag(trt.BuilderFlag.INT8)
     sources = trt.TacticSource.__members__
     config.set_tactic_sources(sum(1 << int(sources[name]) for name in _TACTIC_SOURCES if name in sources))
@@ -60,5 +60,15 @@ def _strongly_typed(trt: Any) -> bool:
 
 
 def _holds(network: Any, dtype: Any) -> bool:
-    layers = (network.get_layer(index) for index in range(network.num_layers))
-    return any(layer.get_output(index).dtype == dtype for layer in layers for index in range(layer.num_outputs))
+    return any(
+        layer.get_output(index).dtype == dtype for layer in _layers(network) for index in range(layer.num_outputs)
+    )
+
+
+def _quantizes(trt: Any, network: Any) -> bool:
+    # By the layers' kind: the parser of 8.6 leaves what they put out a float until the network is built.
+    return any(layer.type in (trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE) for layer in _layers(network))
+
+
+def _layers(network: Any) -> Iterator[Any]:
+    return (network.get_layer(index) for index in range(network.num_layers))
