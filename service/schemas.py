@@ -561,7 +561,7 @@ class LeaseReport(Request):
     """Where an attempt is. `phase` when a new one begins, `losses` as they come, `log` lines to keep."""
 
     phase: Phase | None = None
-    progress: dict[str, Any] | None = Field(default=None, description="for example {step, steps}")
+    progress: dict[str, Any] | None = Field(default=None, description="{step, ...} of a training, {waiting_for}")
     losses: list[Losses] = Field(default=[], max_length=1000)
     log: str = Field(default="", max_length=65_536, examples=["step 100: training loss 2.31\n"])
 

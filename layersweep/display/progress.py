@@ -114,11 +114,13 @@ def tally(progress: Progress) -> str:
 
 
 def describe(trial: TrialRecord) -> str:
-    """`trial 3: train, step 120 of 300`."""
+    """`trial 3: train, step 120 of 300, waiting for a measurement on this device`."""
     line = f"trial {trial['number']}: {trial['phase'] or 'starting'}"
     progress = trial["progress"] or {}
     if "step" in progress:
         line += f", step {progress['step']}" + (f" of {progress['steps']}" if progress.get("steps") else "")
+    if "waiting_for" in progress:
+        line += f", waiting for {progress['waiting_for']}"
     if trial["attempt"] > 1:
         line += f" (attempt {trial['attempt']})"
     return line

@@ -94,8 +94,10 @@ def test_the_tally_counts_what_ended_and_what_goes_on() -> None:
 def test_the_live_view_names_phases_and_the_best_so_far() -> None:
     best = {"validation_loss": {"trial": "x", "number": 3, "value": 1.75}}
     running = {"number": 4, "phase": "train", "progress": {"step": 120, "steps": 300}, "attempt": 2}
+    waiting = {"number": 5, "phase": "measure", "progress": {"waiting_for": "its turn on this device"}, "attempt": 1}
     console = Console(file=io.StringIO(), width=80)
-    console.print(progress.view(sweep_record(best=best), [running], 12.0))  # type: ignore[list-item]
+    console.print(progress.view(sweep_record(best=best), [running, waiting], 12.0))  # type: ignore[list-item]
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "trial 4: train, step 120 of 300 (attempt 2)" in shown
+    assert "trial 5: measure, waiting for its turn on this device\n" in shown
     assert "val. loss 1.750 (trial 3)" in shown

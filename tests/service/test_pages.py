@@ -39,7 +39,7 @@ def filled(client, services):
         add_measurement(session, trials[0], "latency_samples_ms", {"samples_ms": [1.0, 1.01, 1.02, 1.5] * 20})
         add_measurement(session, trials[0], "environment", {"driver": "1.2", "clocks": {"sm_mhz": 1980}})
         broken = add_trial(session, sweep, 6, {}, state="failed", feasible=None, reason="<img src=x onerror=alert(1)>")
-        steps = {"step": 10, "steps": 40}
+        steps = {"step": 10, "steps": 40, "waiting_for": "<b>one that measures"}
         running = add_trial(session, sweep, 7, state="running", phase="train", progress=steps, worker_id=worker.id)
         add_attempt(session, running, worker, ended_at=None, outcome=None)
         events.append(session, sweep.id, "trial.ended", trial_id=trials[0].id)
@@ -63,6 +63,7 @@ def test_nothing_that_was_sent_in_becomes_markup(client, filled):
         f"/sweeps/{filled['sweep']}",
         f"/trials/{filled['failed']}",
         f"/trials/{filled['trial']}",
+        f"/trials/{filled['running']}",
         "/workers",
     ):
         text = page(client, path)
@@ -242,6 +243,7 @@ def test_a_trial_s_page_shows_what_was_learnt(client, filled):
     assert f'data-trial="{filled["running"]}"' in running
     assert "hx-sse:connect" not in failed
     assert "step 10 of 40" in running
+    assert "waiting for &lt;b&gt;one that measures" in running
 
 
 def test_a_dataset_s_page_shows_its_baselines(client):

@@ -178,13 +178,13 @@ def test_the_page_of_workers_says_what_each_does_now(client, services):
             3,
             state="running",
             phase="train",
-            progress={"step": 10, "steps": 40},
+            progress={"step": 10, "steps": 40, "waiting_for": "a measurement on this device"},
             worker_id=worker.id,
         )
 
     services.database.write(fill)
     text = page(client, "/workers")
-    assert re.search(r'trial 3</a> of <a href="/sweeps/[^"]+">the work</a> <span [^>]+>train, step 10 of 40', text)
+    assert re.search(r'trial 3</a> of <a href="/sweeps/[^"]+">the work</a> <span [^>]+>train, step 10 of 40, waiting for', text)
     assert "waits for a trial" in text
 
 
