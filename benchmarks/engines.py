@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from layers.model import complete
+from workers import device
 from workers.child import Child
+from workers.device_lock import turns_of
+from workers.engine.__main__ import DEVICE_KINDS
 
 SECONDS = 600.0
 
@@ -61,11 +64,20 @@ def load_options(runtime: str) -> dict[str, int]:
     return {"threads": 1} if runtime == "onnxruntime" else {}
 
 
-def measure_fresh(runtime: str, engine: Path, inputs: Path, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Load and measure in a process of its own."""
+def device_turns(runtime: str) -> str:
+    """The files by which what measures and trains on the runtime's device takes turns: workers there give way."""
+    gpu = device.chosen(None if DEVICE_KINDS[runtime] == "gpu" else "cpu")
+    return str(turns_of(str((device.gpu(gpu) if gpu else device.cpu(1))["uuid"])))
+
+
+def measure_fresh(
+    runtime: str, engine: Path, inputs: Path, options: Mapping[str, Any] | None = None, turns: str | None = None
+) -> dict[str, Any]:
+    """Load and measure in a process of its own, when it is its turn. `turns`: of another device than the runtime's."""
     child = engine_child()
     try:
         loaded = ask(child, "load", runtime=runtime, engine=str(engine), options=load_options(runtime))
-        return {**loaded, **ask(child, "measure", inputs=str(inputs), options=dict(options or {}))}
+        arguments = {"inputs": str(inputs), "options": dict(options or {}), "turns": turns or device_turns(runtime)}
+        return {**loaded, **ask(child, "measure", **arguments)}
     finally:
         child.close()

@@ -28,7 +28,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.engines import ask, build_engine, engine_child, export_decoder, load_options, measure_fresh
+from benchmarks.engines import (
+    ask,
+    build_engine,
+    device_turns,
+    engine_child,
+    export_decoder,
+    load_options,
+    measure_fresh,
+)
 from benchmarks.processes import ROOT, machine
 from benchmarks.report import write
 
@@ -179,7 +187,7 @@ def ranking_ms(runtime: str, folder: Path, widths: Sequence[int]) -> dict[int, f
             threads.submit(ask, child, "load", runtime=runtime, engine=engine, options=load_options(runtime))
     found: dict[int, float] = {}
     for width, child in children.items():
-        measured = ask(child, "measure", inputs=str(folder / f"w{width}.npz"), options={})
+        measured = ask(child, "measure", inputs=str(folder / f"w{width}.npz"), options={}, turns=device_turns(runtime))
         found[width] = measured["latency_ms_p50"]
         child.close()
     return found

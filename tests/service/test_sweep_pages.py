@@ -184,7 +184,9 @@ def test_the_page_of_workers_says_what_each_does_now(client, services):
 
     services.database.write(fill)
     text = page(client, "/workers")
-    assert re.search(r'trial 3</a> of <a href="/sweeps/[^"]+">the work</a> <span [^>]+>train, step 10 of 40, waiting for', text)
+    assert re.search(
+        r'trial 3</a> of <a href="/sweeps/[^"]+">the work</a> <span [^>]+>train, step 10 of 40, waiting for', text
+    )
     assert "waits for a trial" in text
 
 
