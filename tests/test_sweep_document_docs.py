@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from layers import document, survey
 from layers.document import BUDGET, FIELDS, MAX_OBJECTIVES, RUNTIMES, SAMPLERS
+from layers.facts import BUILT_IN
 from layers.space import MAX_CHARACTERS, Survey, read_document
 from layers.syntax import FUNCTIONS
 from service import documents
@@ -29,14 +31,9 @@ BASE: dict[str, Any] = {
 }
 
 
-def find_dataset(name: str) -> dict[str, Any] | None:
-    known: dict[str, dict[str, Any]] = {
-        "python-topics": {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256}},
-        "digits": {
-            "task": "classification",
-            "tokenizer": None,
-            "facts": {"vocabulary_size": 17, "classes": 10, "sequence_length": 64},
-        },
+def find_dataset(name: str) -> Mapping[str, Any] | None:
+    known: dict[str, Mapping[str, Any]] = {
+        **BUILT_IN,
         "pronunciation": {
             "task": "seq2seq",
             "tokenizer": "char",

@@ -31,6 +31,8 @@ DESCRIBE_SECONDS = 120.0
 MOST_DRAWS = 10_000
 """Points that are drawn at most in search of those that keep the rules."""
 MOST_CAPABILITY = 100
+MOST_REASON = 1000
+"""Characters of what a builder says that are told."""
 ANY_MEMORY_BYTES = 1 << 50
 """A builder without a GPU has no device whose memory could be too small."""
 
@@ -142,14 +144,16 @@ class SpaceCheck:
         if lack := space.judge(values, self.capabilities):
             return Finding("infeasible", lack.message, parameters)
         started = time.monotonic()
-        try:
-            with tempfile.TemporaryDirectory(prefix="layersweep-check-") as folder:
+        with tempfile.TemporaryDirectory(prefix="layersweep-check-") as folder:
+            try:
                 built = self._build(space.configuration(values), Path(folder))
-        except ChildFailure as failure:
-            self._children.discard_builder()
-            if not isinstance(failure, ChildError):
-                self._children.discard_model()
-            return Finding("fails", str(failure)[:1000], parameters, time.monotonic() - started)
+            except ChildFailure as failure:
+                self._children.discard_builder()
+                if not isinstance(failure, ChildError):
+                    self._children.discard_model()
+                # Each point has a folder of its own; without it, points that fail for one reason are told together.
+                reason = str(failure).replace(f"{folder}/", "")[:MOST_REASON]
+                return Finding("fails", reason, parameters, time.monotonic() - started)
         return Finding(
             "builds", None, parameters, built["build_seconds"], built["engine_bytes"], built["weights_bytes"]
         )

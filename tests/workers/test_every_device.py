@@ -58,12 +58,14 @@ def test_each_device_gets_its_worker_with_the_options_and_its_share_of_threads(m
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     monkeypatch.delenv("LAYERSWEEP_DEVICE", raising=False)
     arguments = ["worker", "--all-devices", "--server", "http://here", "--name", "lab", "--build-seconds", "90"]
+    arguments.append("--no-timing-cache")
     answer = CliRunner().invoke(app, arguments)
     assert answer.exit_code == 0, answer.output
     assert list(started) == ["GPU-a", "GPU-b"]
     for number, (device, command) in enumerate(started.items()):
         assert command[:4] == [sys.executable, "-m", "layersweep", "worker"]
-        flags = dict(zip(command[4::2], command[5::2], strict=True))
+        assert command[-1] == "--no-timing-cache"
+        flags = dict(zip(command[4:-1:2], command[5:-1:2], strict=True))
         assert flags == {
             "--threads": "4",
             "--server": "http://here",

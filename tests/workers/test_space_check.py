@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from layers.space import Space
+from workers.child import ChildError
 from workers.space_check import NoBuilder, SpaceCheck, read_space, report, sample
 
 DOCUMENT: dict[str, Any] = {
@@ -68,6 +70,25 @@ def test_what_the_target_lacks_is_told_before_the_builder_is_asked(space: Space)
         checking.close()
     assert finding.outcome == "infeasible"
     assert "needs compute capability 8.0" in (finding.reason or "")
+
+
+def test_points_that_fail_for_one_reason_are_told_together(
+    check: SpaceCheck, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure is planted: there is no model of this size that the real builder fails on."""
+
+    def build(configuration: dict[str, Any], folder: Path) -> dict[str, Any]:
+        if configuration["model"]["dtype"] == "float16":
+            raise ChildError("build", f"no kernel for {folder}/model.onnx", "")
+        return {"build_seconds": 1.0, "engine_bytes": 1, "weights_bytes": 1}
+
+    monkeypatch.setattr(check, "_build", build)
+    points = sample(space, 20, seed=0)
+    found = report(points, list(check.findings(space, points.points)), check.capabilities)
+    assert found["outcomes"] == {"builds": 1, "fails": 2}
+    assert found["reasons"] == [
+        {"outcome": "fails", "reason": "no kernel for model.onnx", "points": 2, "shared": {"dtype": "float16"}}
+    ]
 
 
 def test_a_machine_without_the_builder_is_told() -> None:
