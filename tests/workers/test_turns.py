@@ -133,7 +133,9 @@ def test_nobody_waits_for_the_dead(start: Callable[[str], Actor], killed: str) -
         training.hear("steps after a wait")
 
 
-def test_however_many_measurements_queue_a_training_makes_a_step_between_two(start: Callable[[str], Actor]) -> None:
+def test_a_training_that_waits_makes_a_step_before_any_measurement_that_comes_later(
+    start: Callable[[str], Actor],
+) -> None:
     first = start(MEASUREMENT)
     first.hear("measures")
     trainings = [start(TRAINING), start(TRAINING)]

@@ -3,13 +3,13 @@
 Three files of a device, in the folder that processes and containers share. Each is locked by `flock`: a lock ends with
 its holder, however that ends.
 
-    .waiting     trainings share it from when they wait until they have made a step. A measurement passes it before it
-                 asks for its turn: between two measurements every training that waited makes a step
+    .waiting     trainings share it from when they wait until they have made a step. A measurement asks for it alone
+                 before it queues, and lets go of it at once: so none that comes later goes before a training that waits
     .measuring   a measurement's alone. A training looks between its steps whether it is taken
     .stepping    trainings share it while they make steps. A measurement begins when it has it alone
 
-Everybody takes them in this order, and a training that waits has let go of `.stepping`: nobody waits for somebody who
-waits for him. A measurement waits for the step that a training is in, a training for two measurements at most.
+Who waits for `.measuring` holds `.waiting` at most, and who waits for `.stepping` nothing that a step needs: nobody
+waits for somebody who waits for him.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def measuring(device: Path, on_wait: Callable[[], None]) -> Generator[float]:
     """
     with _Locks(device, on_wait) as locks:
         locks.take(WAITING, fcntl.LOCK_EX)
-        locks.take(MEASURING, fcntl.LOCK_EX)
         locks.leave(WAITING)
+        locks.take(MEASURING, fcntl.LOCK_EX)
         locks.take(STEPPING, fcntl.LOCK_EX)
         yield locks.waited_seconds
 
@@ -65,12 +65,13 @@ class Steps:
         """Before each step: wait until no measurement has the device or waits for it; the seconds that this took."""
         if self._stepping and not self._wanted():
             return 0.0
+        before = self._locks.waited_seconds
+        self._locks.take(WAITING, fcntl.LOCK_SH)
         if self._stepping:
             self._settle()
             self._locks.leave(STEPPING)
-        before = self._locks.waited_seconds
-        for name in (WAITING, MEASURING, STEPPING):
-            self._locks.take(name, fcntl.LOCK_SH)
+        self._locks.take(MEASURING, fcntl.LOCK_SH)
+        self._locks.take(STEPPING, fcntl.LOCK_SH)
         self._locks.leave(MEASURING)
         self._stepping = True
         waited_seconds = self._locks.waited_seconds - before
