@@ -182,6 +182,8 @@ class Cluster:
             "LAYERSWEEP_LEASE_SECONDS": "12",
             "LAYERSWEEP_HEARTBEAT_SECONDS": "2",
             "LAYERSWEEP_LEADER_SECONDS": "3",
+            # At a kill a second a slow machine sees two of them a trial: three attempts are then too few for 95 %.
+            "LAYERSWEEP_MAX_ATTEMPTS": "5",
             "OMP_NUM_THREADS": "1",
         }
         self.apis = [
