@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO, get_args
 
+from layersweep.printable import one_record, printable_json
+
 Form = Literal["text", "json"]
 FORMS: tuple[Form, ...] = get_args(Form)
 VARIABLE = "LAYERSWEEP_LOG_FORMAT"
@@ -65,7 +67,13 @@ def line(message: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people, without secrets."""
+    """A line for people, without secrets; what others wrote can neither end it nor command a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        return one_record(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        return one_record(super().formatException(ei))
 
     def format(self, record: logging.LogRecord) -> str:
         return without_secrets(super().format(record))
@@ -85,7 +93,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return without_secrets(json.dumps(line, ensure_ascii=False, default=str))
+        return without_secrets(printable_json(json.dumps(line, ensure_ascii=False, default=str)))
 
 
 def without_secrets(text: str) -> str:

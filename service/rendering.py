@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup, escape
 
 from layersweep import __version__
+from layersweep.printable import is_printable, printable
 from service import formatting
 
 WEB = Path(__file__).resolve().parent / "web"
@@ -86,6 +87,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(WEB / "templates"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
+        finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -94,6 +96,14 @@ def environment() -> Environment:
     filters: dict[str, Any] = made.filters
     filters["prose"] = _prose
     return made
+
+
+def shown(value: Any) -> Any:
+    """What a template puts in: of text, no character that turns the direction of what follows or is not seen."""
+    if not isinstance(value, str) or is_printable(value):
+        return value
+    safe = printable(value)
+    return Markup(safe) if isinstance(value, Markup) else safe
 
 
 def _prose(text: str) -> Markup:

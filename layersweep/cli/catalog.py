@@ -14,6 +14,7 @@ from rich.text import Text
 
 from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, connect, out, print_json, print_json_list
 from layersweep.display import units
+from layersweep.display.terminal import show_text, show_yaml
 from layersweep.errors import InvalidUsage
 from layersweep.records import DatasetDetailRecord, DatasetRecord, LayerKind, LayerParameter, Preset
 
@@ -145,7 +146,7 @@ def _print_preset(record: Preset) -> None:
     out.print(Text.assemble((f"preset:{record['name']}", "bold"), f"  {record['title']}"))
     out.print(Text(f"  {record['source']} {record['url']}".rstrip(), style="dim"), soft_wrap=True)
     text = yaml.safe_dump(record["document"], sort_keys=False, default_flow_style=None, width=76)
-    print("".join(f"  {line}\n" for line in text.splitlines()), end="")
+    show_text("".join(f"  {line}\n" for line in text.splitlines()))
 
 
 def _print_presets(records: list[Preset]) -> None:
@@ -212,7 +213,7 @@ def _print_dataset(record: DatasetDetailRecord) -> None:
     for title, values in (("Facts", facts), ("Profile (all of it: --json)", profile)):
         if values:
             out.print(f"\n{title}", style="bold")
-            print(yaml.safe_dump(_shortened(values), sort_keys=False, allow_unicode=True), end="")
+            show_yaml(_shortened(values))
     if record["implications"]:
         out.print("\nWhat it implies", style="bold")
     for each in record["implications"]:

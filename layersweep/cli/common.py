@@ -12,11 +12,11 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
 from layersweep.client import DEFAULT_SERVER, Client
+from layersweep.display.terminal import Terminal, show_json
 from layersweep.errors import InvalidUsage, LayersweepError, NotFound, ResponseError, Unreachable
 from layersweep.sweep import Sweep
 
@@ -40,8 +40,8 @@ SweepName = Annotated[
 
 SERVER_DEFAULT = DEFAULT_SERVER
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Terminal()
+err = Terminal(stderr=True)
 
 _ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 
@@ -103,7 +103,7 @@ def find_sweep(client: Client, name: str) -> Sweep:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    show_json(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_json_list(items: Iterable[Any]) -> None:

@@ -20,6 +20,7 @@ from layersweep.cli.common import EXIT_REFUSED, out, part_of_product
 from layersweep.cli.results import configuration_yaml, recommended
 from layersweep.client import Client
 from layersweep.display import leaderboards, progress, units
+from layersweep.display.terminal import show_text
 from layersweep.errors import InvalidUsage, LayersweepError, ResponseError, Unreachable
 from layersweep.records import Recommendation
 from layersweep.sweep import Sweep
@@ -149,8 +150,8 @@ def _show_recommendation(recommendation: Recommendation, dataset: str | None) ->
     row = recommendation["trial"]
     out.print(Rule("Recommended configuration", style="dim"))
     reason = f"Trial {row['number']} of sweep {recommendation['sweep']}. {recommendation['rule']}"
-    print(textwrap.fill(reason, width=78, initial_indent="# ", subsequent_indent="# "))
-    print(configuration_yaml(recommendation["configuration"], dataset), end="")
+    show_text(textwrap.fill(reason, width=78, initial_indent="# ", subsequent_indent="# ") + "\n")
+    show_text(configuration_yaml(recommendation["configuration"], dataset))
 
 
 def _explain(server: str, folder: Path, document: Path, sweep: Sweep, elapsed_seconds: float) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,7 @@ from layersweep.cli.common import (
     print_json,
 )
 from layersweep.display import leaderboards, progress, recommendations, units
+from layersweep.display.terminal import as_yaml, show_data, show_text
 from layersweep.documents import nested
 from layersweep.errors import Conflict, InvalidUsage, NotFound
 from layersweep.records import Recommendation, TrialDetailRecord
@@ -49,7 +49,7 @@ def leaderboard(
     with connect(server) as client:
         found = find_sweep(client, sweep)
         if csv:
-            print(found.leaderboard_csv(sort=sort), end="")
+            show_data(found.leaderboard_csv(sort=sort))
             return
         board = found.leaderboard(sort=sort, limit=None if all_rows or as_json else SHOWN_ROWS)
         if as_json:
@@ -95,7 +95,7 @@ def recommendation(
     if as_json:
         print_json(found)
     elif as_yaml:
-        print(configuration_yaml(found["configuration"], dataset), end="")
+        show_text(configuration_yaml(found["configuration"], dataset))
     else:
         out.print(recommendations.render(found))
 
@@ -141,7 +141,7 @@ def report(
     with connect(server) as client:
         text = find_sweep(client, sweep).report(chosen)
     if out_file is None:
-        print(text, end="")
+        show_text(text)
         return
     try:
         out_file.write_text(text)
@@ -205,7 +205,7 @@ def show(
     if as_json:
         print_json(record)
     elif log:
-        print(record["attempts"][-1]["log"] if record["attempts"] else "", end="")
+        show_text(record["attempts"][-1]["log"] if record["attempts"] else "")
     else:
         _print_trial(record)
 
@@ -218,7 +218,7 @@ def configuration_yaml(configuration: dict[str, dict[str, object]], dataset: str
     for section in ("model", "training", "inference"):
         if configuration.get(section):
             document[section] = nested(configuration[section])
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return as_yaml(document)
 
 
 def _print_trial(record: TrialDetailRecord) -> None:
@@ -247,4 +247,4 @@ def _print_trial(record: TrialDetailRecord) -> None:
         out.print(Text(f"\nAttempt {attempt['attempt']} {ended}{reason}", style="bold"))
         out.print(Text(phases))
     out.print("\nConfiguration", style="bold")
-    print(configuration_yaml(record["configuration"]), end="")
+    show_text(configuration_yaml(record["configuration"]))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +27,7 @@ from layersweep.cli.common import (
 )
 from layersweep.cli.sweep_check import check
 from layersweep.display import progress, units
+from layersweep.display.terminal import show_yaml
 from layersweep.records import SpaceFacts, SweepPreview, SweepRecord
 from layersweep.sweep import Sweep
 
@@ -130,7 +130,7 @@ def show(
         print_json(record)
         return
     if document:
-        print(yaml.safe_dump(record["document"], sort_keys=False, allow_unicode=True), end="")
+        show_yaml(record["document"])
         return
     facts: dict[str, str | None] = {
         "sweep": f"{record['name']} ({record['id']})",

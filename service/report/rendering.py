@@ -108,6 +108,7 @@ def _plain() -> Environment:
         loader=FileSystemLoader(rendering.WEB / "templates"),
         autoescape=False,
         undefined=StrictUndefined,
+        finalize=rendering.shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
