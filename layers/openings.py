@@ -57,14 +57,15 @@ class OpenParameter:
 
     def choices(self) -> Iterator[Scalar]:
         """Every value that it can take, in order. Raises ValueError for a continuous one."""
-        if self.kind == "values":
-            yield from self.values
-            return
         size = self.size
         if size is None:
             raise ValueError(f"{self.name} is continuous")
         for index in range(size):
-            yield self._at(index)
+            yield self.choice(index)
+
+    def choice(self, index: int) -> Scalar:
+        """The value that `choices` gives after `index` others."""
+        return self.values[index] if self.kind == "values" else self._at(index)
 
     def _at(self, index: int) -> int | float:
         assert self.low is not None

@@ -18,11 +18,12 @@ from layers.base import ParameterError, Scalar
 from layers.constraints import Constraint
 from layers.expressions import EvaluationError, Expression
 from layers.facts import check_model
+from layers.indexing import PointIndex, indexed
 from layers.openings import Entry, OpenParameter
 from layers.per_layer import layer_name
 from layers.placing import PointError, Rejection, chosen_value, condition_of, is_active, place, seen_at
 from layers.problems import did_you_mean
-from layers.walking import Walked, Walker, count_points, draw, with_needs
+from layers.walking import Walked, Walker, draw, with_needs
 
 if TYPE_CHECKING:
     from layers.survey import Survey
@@ -82,7 +83,7 @@ class Space:
         self.constraints = constraints
         self.open: tuple[OpenParameter, ...] = tuple(entry.opening for entry in entries if entry.opening is not None)
         self._defaults = dict(defaults)
-        self._points: tuple[int | None] | None = None
+        self._index: tuple[PointIndex | None] | None = None
         self._entry = {entry.name: entry for entry in entries}
         self._given = frozenset(self._entry)
         known = self._given | frozenset(defaults)
@@ -295,13 +296,26 @@ class Space:
 
     def points(self) -> int | None:
         """How many distinct points there are; None where one is continuous or they are more than 10 ** 6."""
-        if self._points is None:
-            self._points = (count_points(self.entries, self._defaults),)
-        return self._points[0]
+        found = self._indexed()
+        return None if found is None else found.points
+
+    def at(self, index: int) -> dict[str, Scalar]:
+        """The point that `enumerate` yields after `index` others, without a walk. Raises IndexError, and ValueError for
+        a space whose points are not counted."""
+        found = self._indexed()
+        if found is None:
+            raise ValueError("a parameter is continuous, or the points are too many")
+        return found.at(index)
+
+    def _indexed(self) -> PointIndex | None:
+        if self._index is None:
+            self._index = (indexed(self.entries, self._defaults),)
+        return self._index[0]
 
     def points_in(self, names: Iterable[str]) -> int | None:
         """How many points differ in `names` alone, or in what those depend on; None as `points`."""
-        return count_points(with_needs(self.entries, names), self._defaults)
+        found = indexed(with_needs(self.entries, names), self._defaults)
+        return None if found is None else found.points
 
     def survey(self) -> Survey:
         """How many points there are, which share can become trials, and what rejects the rest."""

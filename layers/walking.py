@@ -1,4 +1,4 @@
-"""Every point of a list of entries, one at a time; one at random; and how many there are."""
+"""Every point of a list of entries, one at a time; and one at random."""
 
 from __future__ import annotations
 
@@ -83,35 +83,6 @@ def draw(entries: Entries, defaults: Mapping[str, Scalar], source: random.Random
             if error is not None:
                 errors[entry.name] = error
     return environment, errors
-
-
-def count_points(entries: Entries, defaults: Mapping[str, Scalar]) -> int | None:
-    """How many distinct points there are; None where one is continuous or they are more than MAX_POINTS.
-
-    Only what conditions depend on is walked: the other parameters multiply.
-    """
-    openings = [entry.opening for entry in entries if entry.opening is not None]
-    if any(opening.size is None for opening in openings):
-        return None
-    # Yields are weighed by what their conditions take to calculate.
-    weight = 1 + expression_characters(entries) / 200
-    walked_weight = 0.0
-    controlling = {name for entry in entries if entry.when is not None for name in entry.when.names}
-    steps = with_needs(entries, controlling)
-    walked = {entry.name for entry in steps}
-    leaves = [entry for entry in entries if entry.opening is not None and entry.name not in walked]
-    total = 0
-    for environment, _ in Walker(steps, defaults).walk():
-        product = 1
-        for leaf in leaves:
-            if is_present(leaf, environment, {}):
-                assert leaf.opening is not None
-                product *= leaf.opening.size or 1
-        total += product
-        walked_weight += weight
-        if total > MAX_POINTS or walked_weight > 3 * MAX_POINTS:
-            return None
-    return total
 
 
 def expression_characters(entries: Entries) -> int:
