@@ -38,7 +38,6 @@ PROJECT_HEADER = "Layersweep-Project"
 ANONYMOUS = "anonymous"
 
 _HOLDS: Mapping[str, tuple[Scope, ...]] = {"submit": ("read",), "admin": ("read", "submit")}
-_ADMINISTRATION = ("/v1/tokens", "/v1/projects", "/v1/webhooks", "/v1/audit")
 _CACHED_TOKENS = 10_000
 
 
@@ -68,18 +67,8 @@ class Caller:
 OPEN = Caller(ANONYMOUS, None, frozenset(tokens.SCOPES), None)
 """Everybody, while the service has no token."""
 
-
-def needed_scopes(method: str, path: str) -> frozenset[Scope]:
-    """The scopes of which one is needed. What no rule names is read with `read` and changed with `submit`."""
-    if path == "/v1/projects" and method in SAFE_METHODS:
-        return frozenset({"read"})
-    if path.startswith(_ADMINISTRATION):
-        return frozenset({"admin"})
-    if path.startswith("/v1/leases") or (path.startswith("/v1/workers") and method not in SAFE_METHODS):
-        return frozenset({"work"})
-    if path.startswith("/v1/datasets/") and path.endswith("/content"):
-        return frozenset({"read", "work"})
-    return frozenset({"read"}) if method in SAFE_METHODS else frozenset({"submit"})
+NOBODY = Caller(ANONYMOUS, None, frozenset(), None)
+"""Who asks without a token for what needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,12 +221,13 @@ async def _is_shared(services: GivenServices, table: Any, row_id: str) -> bool:
     return bool(await services.read(lambda session: session.scalar(query)))
 
 
-def check_scope(caller: Caller, method: str, path: str) -> None:
-    """Raise Forbidden unless the caller's scopes open this."""
-    needed = needed_scopes(method, path)
+def check_scopes(caller: Caller, needed: frozenset[Scope]) -> None:
+    """Raise Forbidden unless the caller has one of the scopes."""
     if not needed & caller.scopes:
         words = " or ".join(sorted(needed))
-        raise Forbidden(f"this needs a token with the scope {words}; this one has {', '.join(sorted(caller.scopes))}")
+        raise Forbidden(
+            f"this needs a token with the scope {words}; this one has {', '.join(sorted(caller.scopes)) or 'none'}"
+        )
 
 
 def check_named(caller: Caller, named: str) -> None:

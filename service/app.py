@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from service import description, idempotency, problems, tracing
+from service import description, idempotency, problems, scopes, tracing
 from service.access import Access, within_project
 from service.builtins import register_builtins
 from service.db import Database
@@ -31,6 +31,7 @@ from service.routes import (
     leases,
     login,
     metrics,
+    openapi,
     pages,
     recommendations,
     reports,
@@ -57,7 +58,7 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            description.complete(super().openapi())
+            description.complete(super().openapi(), scopes.declarations(self))
         return super().openapi()
 
 
@@ -74,6 +75,8 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        # A route that does not say who may call it is never served.
+        list(scopes.declarations(app))
         await to_thread.run_sync(prepare, database, settings)
         sending: asyncio.Task[None] | None = None
         if start_scheduler:
@@ -101,6 +104,8 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         summary="Hyperparameter exploration of Transformer layers, scored on engines",
         version=_version(),
         lifespan=lifespan,
+        # It is a route of its own, which says like all others who may call it.
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
@@ -116,11 +121,6 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         responses=problems.documented(401, 403, 404, 422, 429, 503),
     )
     app.state.services = services
-    app.add_middleware(Guard, access=access, settings=settings)
-    if settings.trusted_proxies:
-        app.add_middleware(
-            cast("Any", ProxyHeadersMiddleware), trusted_hosts=[str(network) for network in settings.trusted_proxies]
-        )
     problems.install(app)
     # Health answers everybody.
     app.include_router(health.router)
@@ -142,6 +142,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         administration,
         webhooks,
         metrics,
+        openapi,
         login,
         sweep_pages,
         # Last: its last route takes every path that no other has.
@@ -149,6 +150,12 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     ):
         app.include_router(
             module.router, max_body_size=settings.max_document_bytes, dependencies=[Depends(within_project)]
+        )
+    open_paths = [each.pattern for each in scopes.declarations(app) if not each.opened_by]
+    app.add_middleware(Guard, access=access, settings=settings, open_paths=open_paths)
+    if settings.trusted_proxies:
+        app.add_middleware(
+            cast("Any", ProxyHeadersMiddleware), trusted_hosts=[str(network) for network in settings.trusted_proxies]
         )
     return app
 

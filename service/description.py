@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from service import problems
-from service.access import needed_scopes
+from service.scopes import Declaration
 
-OPEN_PATHS = ("/healthz", "/readyz")
 _SCHEMES: dict[str, Any] = {
     "token": {
         "type": "http",
@@ -18,15 +18,16 @@ _SCHEMES: dict[str, Any] = {
 _NEEDED_WITH_BODY = (408, 413)
 
 
-def complete(document: dict[str, Any]) -> None:
+def complete(document: dict[str, Any], declarations: Iterable[Declaration]) -> None:
     """Add security, and the statuses that anything may have before a route sees it."""
+    opened_by = {(each.path, method.lower()): each.opened_by for each in declarations for method in each.methods}
     problems.keep_media_type(document)
     document.setdefault("components", {})["securitySchemes"] = _SCHEMES
     for path, operations in document.get("paths", {}).items():
         for method, operation in operations.items():
-            if path in OPEN_PATHS:
+            scopes = sorted(opened_by[path, method])
+            if not scopes:
                 continue
-            scopes = sorted(needed_scopes(method.upper(), path))
             operation["security"] = [{"token": []}]
             operation["x-scopes"] = scopes
             if "requestBody" in operation:

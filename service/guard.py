@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from urllib.parse import quote, urlsplit
 
@@ -38,8 +39,6 @@ COOKIE = "layersweep_token"
 LOGIN_PATH = "/login"
 
 _log = logging.getLogger("service.access")
-_OPEN_PATHS = frozenset({"/healthz", "/readyz", LOGIN_PATH})
-_OPEN_FOLDER = "/static/"
 _TOO_LARGE = "the body is larger than this path accepts"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {
@@ -57,14 +56,17 @@ class Guard:
     """ASGI middleware. It finds the caller, who is `request.state.caller` from here on, or refuses the request.
 
     A token comes as `Authorization: Bearer <token>`, or in the cookie that `/login` sets. With the cookie, what changes
-    anything must come from a page of this origin.
+    anything must come from a page of this origin. `open_paths` need no token: their routes say so.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, settings: Settings) -> None:
+    def __init__(
+        self, app: ASGIApp, access: Access, settings: Settings, open_paths: Sequence[re.Pattern[str]] = ()
+    ) -> None:
         self._app = app
         self._access = access
         self._limits = Limits(settings)
         self._trusted_hosts = frozenset(settings.trusted_hosts)
+        self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -131,8 +133,8 @@ class Guard:
         return caller
 
     async def _caller(self, scope: Scope, path: str, method: str, headers: Headers) -> Caller:
-        if path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
-            return access.OPEN
+        if any(each.match(path) for each in self._open_paths):
+            return access.NOBODY
         if await self._access.is_open():
             self._check_host(headers)
             return access.OPEN
@@ -150,7 +152,6 @@ class Guard:
             raise
         if bearer is None and method not in access.SAFE_METHODS and not _comes_from_own_page(headers):
             raise Forbidden("with the cookie, only a page of this service may change anything: send the token instead")
-        access.check_scope(caller, method, path)
         return caller
 
     def _check_host(self, headers: Headers) -> None:

@@ -11,12 +11,14 @@ from service.calls import GivenCall, GivenChange
 from service.errors import Forbidden
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
-router = APIRouter(prefix="/v1", tags=["administration"])
+router = APIRouter(prefix="/v1", tags=["administration"], route_class=ScopedRoute)
 
 
 @router.post("/tokens", status_code=201, response_model=schemas.CreatedToken, responses=documented(409))
+@needs_scope("admin")
 async def create_token(body: schemas.NewToken, call: GivenCall) -> Response:
     """Make a token. The answer holds it; it is stored nowhere, and nobody can read it again."""
     project = body.project
@@ -36,6 +38,7 @@ async def create_token(body: schemas.NewToken, call: GivenCall) -> Response:
 
 
 @router.get("/tokens")
+@needs_scope("admin")
 def list_tokens(
     request: Request,
     response: Response,
@@ -53,6 +56,7 @@ def list_tokens(
 
 
 @router.delete("/tokens/{token}", status_code=204)
+@needs_scope("admin")
 async def revoke_token(token: str, call: GivenChange) -> Response:
     """Revoke a token: it opens nothing any more. Other processes of the service know it within two seconds."""
     answer = await call.done(
@@ -63,6 +67,7 @@ async def revoke_token(token: str, call: GivenChange) -> Response:
 
 
 @router.post("/projects", status_code=201, response_model=schemas.Project, responses=documented(409))
+@needs_scope("admin")
 async def create_project(body: schemas.NewProject, call: GivenCall) -> Response:
     """Make a project. This takes a token of all projects."""
     _check_unbound(call.caller)
@@ -75,6 +80,7 @@ async def create_project(body: schemas.NewProject, call: GivenCall) -> Response:
 
 
 @router.get("/projects")
+@needs_scope("read")
 def list_projects(services: GivenServices, caller: GivenCaller) -> schemas.Page[schemas.Project]:
     """List the projects that the caller reaches."""
     rows = services.database.read(lambda session: projects.every(session, caller.bound_to))
@@ -82,6 +88,7 @@ def list_projects(services: GivenServices, caller: GivenCaller) -> schemas.Page[
 
 
 @router.delete("/projects/{project}", status_code=204, responses=documented(409))
+@needs_scope("admin")
 async def delete_project(project: str, call: GivenChange) -> Response:
     """Delete a project that holds no sweep, no dataset and no token. This takes a token of all projects."""
     _check_unbound(call.caller)
@@ -91,6 +98,7 @@ async def delete_project(project: str, call: GivenChange) -> Response:
 
 
 @router.get("/audit")
+@needs_scope("admin")
 def list_audit_records(
     request: Request,
     response: Response,

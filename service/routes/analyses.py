@@ -17,10 +17,14 @@ from service.models import Sweep
 from service.problems import documented
 from service.routes import conditional
 from service.routes.conditional import IfNoneMatch, Prefer
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices, Services
 
 router = APIRouter(
-    prefix="/v1/sweeps/{sweep}", tags=["analyses"], responses={**documented(404, 422), **conditional.NOT_MODIFIED}
+    prefix="/v1/sweeps/{sweep}",
+    tags=["analyses"],
+    responses={**documented(404, 422), **conditional.NOT_MODIFIED},
+    route_class=ScopedRoute,
 )
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -46,6 +50,7 @@ async def _answer(
 
 
 @router.get("/columns", response_model=schemas.ColumnSample)
+@needs_scope("read")
 async def get_columns(
     sweep: str,
     request: Request,
@@ -67,6 +72,7 @@ async def get_columns(
 
 
 @router.get("/tradeoff", response_model=schemas.Tradeoff)
+@needs_scope("read")
 async def get_tradeoff(
     sweep: str,
     request: Request,
@@ -86,6 +92,7 @@ async def get_tradeoff(
 
 
 @router.get("/hypervolume", response_model=schemas.Hypervolume)
+@needs_scope("read")
 async def get_hypervolume(
     sweep: str,
     request: Request,
@@ -98,6 +105,7 @@ async def get_hypervolume(
 
 
 @router.get("/importance", response_model=schemas.Importance)
+@needs_scope("read")
 async def get_importance(
     sweep: str,
     request: Request,
@@ -114,6 +122,7 @@ async def get_importance(
 
 
 @router.get("/effect", response_model=schemas.Effect)
+@needs_scope("read")
 async def get_effect(
     sweep: str,
     parameter: Name,

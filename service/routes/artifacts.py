@@ -20,9 +20,10 @@ from service.errors import PayloadTooLarge, Unprocessable
 from service.problems import documented
 from service.routes.datasets import UNLIMITED
 from service.routes.leases import Attempt
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
-router = APIRouter(prefix="/v1", tags=["artifacts"], responses=documented(404))
+router = APIRouter(prefix="/v1", tags=["artifacts"], responses=documented(404), route_class=ScopedRoute)
 
 ContentDigest = Annotated[
     str, Header(alias="Content-Digest", max_length=200, description="sha-256=:BASE64: of the body (RFC 9530)")
@@ -31,6 +32,7 @@ BINARY: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-
 
 
 @router.post("/leases/{trial}/{attempt}:offer", response_model=schemas.ArtifactAnswer, responses=documented(409))
+@needs_scope("work")
 async def offer_artifacts(trial: str, attempt: Attempt, body: schemas.ArtifactOffer, call: GivenCall) -> Response:
     """Ask whether the attempt's artifacts are wanted, given the metrics that it is about to finish with."""
 
@@ -48,6 +50,7 @@ async def offer_artifacts(trial: str, attempt: Attempt, body: schemas.ArtifactOf
     openapi_extra={"requestBody": {"required": True, "content": BINARY[200]["content"]}},
     responses=documented(409, 413, 422),
 )
+@needs_scope("work")
 async def upload_artifact(
     trial: str, attempt: Attempt, name: str, request: Request, services: GivenServices, content_digest: ContentDigest
 ) -> None:
@@ -78,6 +81,7 @@ async def upload_artifact(
 
 
 @router.get("/leases/{trial}/{attempt}/test", response_class=FileResponse, responses=documented(403, 409) | BINARY)
+@needs_scope("work")
 def get_test_part(trial: str, attempt: Attempt, services: GivenServices) -> FileResponse:
     """The test part of the dataset, for a running attempt of a confirmation and for nobody else."""
     path = services.database.read(lambda session: confirmations.test_part(session, services.settings, trial, attempt))
@@ -85,6 +89,7 @@ def get_test_part(trial: str, attempt: Attempt, services: GivenServices) -> File
 
 
 @router.get("/trials/{trial}/artifacts")
+@needs_scope("read")
 def list_artifacts(trial: str, services: GivenServices) -> schemas.Page[schemas.Artifact]:
     """What a trial on the front left to be deployed: files with their sizes and hashes. Empty: none was kept."""
     rows = services.database.read(lambda session: artifacts.of_trial(session, trial))
@@ -92,6 +97,7 @@ def list_artifacts(trial: str, services: GivenServices) -> schemas.Page[schemas.
 
 
 @router.get("/trials/{trial}/artifacts/{name}", response_class=StreamingResponse, responses=BINARY)
+@needs_scope("read")
 def get_artifact(trial: str, name: str, services: GivenServices) -> StreamingResponse:
     """One file. Its `ETag` is its SHA-256."""
     row = services.database.read(lambda session: artifacts.find(session, trial, name))

@@ -12,6 +12,7 @@ from service.calls import GivenCall
 from service.confirmation import confirmations, results
 from service.confirmation.schemas import Confirmation, ConfirmationRequest, Confirmations
 from service.problems import documented
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
 GivenRequest = Annotated[
@@ -19,10 +20,11 @@ GivenRequest = Annotated[
     Body(openapi_examples={"three seeds": {"value": {"seeds": 3, "candidates": 3}}}),
 ]
 
-router = APIRouter(prefix="/v1/sweeps", tags=["confirmations"], responses=documented(404))
+router = APIRouter(prefix="/v1/sweeps", tags=["confirmations"], responses=documented(404), route_class=ScopedRoute)
 
 
 @router.post("/{sweep}:confirm", status_code=201, response_model=Confirmation, responses=documented(409, 422))
+@needs_scope("submit")
 async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) -> Response:
     """Train the front's candidates again with further seeds, and score them on the test part that no sweep has seen.
 
@@ -49,6 +51,7 @@ async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) 
 
 
 @router.get("/{sweep}/confirmations")
+@needs_scope("read")
 def list_confirmations(sweep: str, services: GivenServices) -> Confirmations:
     """A sweep's confirmations with what they found so far, the newest first."""
 

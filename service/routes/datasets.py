@@ -20,11 +20,12 @@ from service.paging import PageSize, PageToken, decode_token, encode_token, link
 from service.pairs import PAIR_TOKENIZERS
 from service.problems import documented
 from service.routes import conditional
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 from service.texts import TOKENIZERS
 from service.uploads import OVERHEAD_BYTES, MultipartReader
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=ScopedRoute)
 
 UNLIMITED = 1 << 62
 """`MultipartReader` holds the body to the setting, and says so; the application's limit is that of documents."""
@@ -84,6 +85,7 @@ UPLOAD: dict[str, Any] = {
     responses=documented(409, 413, 415, 422)
     | {200: {"model": schemas.DatasetDetail, "description": "it is there already"}},
 )
+@needs_scope("submit")
 async def upload_dataset(request: Request, call: GivenCall) -> Response:
     """Register a file as a dataset. The same content under the same name again answers 200 with what is there."""
     services = call.services
@@ -133,6 +135,7 @@ def _registered(status: int, body: dict[str, Any]) -> Response:
 
 
 @router.get("")
+@needs_scope("read")
 def list_datasets(
     request: Request,
     response: Response,
@@ -150,6 +153,7 @@ def list_datasets(
 
 
 @router.get("/{dataset}", responses=documented(404))
+@needs_scope("read")
 def get_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> schemas.DatasetDetail:
     """One dataset, by name or id, with its profile: sizes, repetition across parts, losses and accuracies to beat."""
     return services.database.read(lambda session: datasets.to_detail(datasets.get(session, dataset, caller.project)))
@@ -167,6 +171,7 @@ def get_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> s
     }
     | conditional.NOT_MODIFIED,
 )
+@needs_scope("read", "work")
 def get_content(
     dataset: str,
     request: Request,
@@ -187,6 +192,7 @@ def get_content(
 
 
 @router.delete("/{dataset}", status_code=204, responses=documented(404, 409))
+@needs_scope("submit")
 def delete_dataset(dataset: str, call: GivenChange) -> None:
     """Delete a dataset that no sweep uses; built-in ones stay."""
     services = call.services

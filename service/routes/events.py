@@ -15,10 +15,11 @@ from service.errors import NotFound
 from service.models import Sweep
 from service.notifications import sweep_topic
 from service.problems import documented
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 from service.watching import WAIT_SECONDS
 
-router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404))
+router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404), route_class=ScopedRoute)
 
 BATCH = 500
 _ENDED = ("completed", "cancelled", "failed")
@@ -36,6 +37,7 @@ def _existing_sweep(sweep: str, services: GivenServices) -> str:
 
 
 @router.get("/{sweep}/events", response_class=EventSourceResponse)
+@needs_scope("read")
 async def watch_sweep(
     sweep: Annotated[str, Depends(_existing_sweep)],
     services: GivenServices,

@@ -8,9 +8,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.errors import Unavailable
 from service.problems import documented
+from service.scopes import ScopedRoute, needs_no_token
 from service.services import GivenServices
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
 
 class Health(BaseModel):
@@ -18,12 +19,14 @@ class Health(BaseModel):
 
 
 @router.get("/healthz")
+@needs_no_token
 async def is_alive() -> Health:
     """The process answers."""
     return Health(status="ok")
 
 
 @router.get("/readyz", responses=documented(503))
+@needs_no_token
 def is_ready(services: GivenServices) -> Health:
     """The database answers and has the schema that this program needs."""
     try:

@@ -15,10 +15,13 @@ from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
 from service.routes import conditional
 from service.routes.conditional import IfNoneMatch, Prefer
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 from service.tables import Export, csv_export, jsonl_export, sent
 
-router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["leaderboards"], responses=documented(404, 422))
+router = APIRouter(
+    prefix="/v1/sweeps/{sweep_id}", tags=["leaderboards"], responses=documented(404, 422), route_class=ScopedRoute
+)
 
 Where = Annotated[
     list[str] | None,
@@ -43,6 +46,7 @@ ALL_ROWS: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/leaderboard", responses=ALL_ROWS | conditional.NOT_MODIFIED, response_model=schemas.Leaderboard)
+@needs_scope("read")
 async def get_leaderboard(
     sweep_id: str,
     request: Request,
@@ -89,6 +93,7 @@ async def get_leaderboard(
 
 
 @router.get("/front")
+@needs_scope("read")
 def get_front(sweep_id: str, services: GivenServices) -> schemas.Front:
     """The trials that no other dominates (Pareto rank 1), by the first objective."""
     return services.database.read(

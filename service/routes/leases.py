@@ -12,9 +12,10 @@ from service import queue, schemas, workers
 from service.calls import GivenCall
 from service.problems import documented
 from service.routes.conditional import Prefer, wait_seconds
+from service.scopes import ScopedRoute, needs_scope
 from service.settings import MIB
 
-router = APIRouter(prefix="/v1/leases", tags=["leases"], responses=documented(404))
+router = APIRouter(prefix="/v1/leases", tags=["leases"], responses=documented(404), route_class=ScopedRoute)
 
 MAX_FINISH_BYTES = 4 * MIB
 """A finish carries raw latency samples."""
@@ -25,6 +26,7 @@ Attempt = Annotated[int, Path(ge=1, le=2**31 - 1)]
 @router.post(
     "", responses={200: {"model": schemas.Lease}, 204: {"description": "nothing to claim now"}} | documented(409)
 )
+@needs_scope("work")
 async def claim_lease(body: schemas.LeaseRequest, request: Request, call: GivenCall, prefer: Prefer = None) -> Response:
     """Claim the oldest trial for one of the worker's targets. With `Prefer: wait=N`, wait up to N seconds for one.
 
@@ -57,6 +59,7 @@ async def claim_lease(body: schemas.LeaseRequest, request: Request, call: GivenC
 
 
 @router.post("/{trial}/{attempt}:heartbeat", response_model=schemas.LeaseAnswer, responses=documented(409))
+@needs_scope("work")
 async def send_heartbeat(trial: str, attempt: Attempt, call: GivenCall) -> Response:
     """Renew the lease."""
     seconds = call.services.settings.lease_seconds
@@ -68,6 +71,7 @@ async def send_heartbeat(trial: str, attempt: Attempt, call: GivenCall) -> Respo
 
 
 @router.post("/{trial}/{attempt}:report", response_model=schemas.LeaseAnswer, responses=documented(409))
+@needs_scope("work")
 async def send_report(trial: str, attempt: Attempt, body: schemas.LeaseReport, call: GivenCall) -> Response:
     """Say where the attempt is: its phase, progress, losses and log. Renews the lease."""
     seconds = call.services.settings.lease_seconds
@@ -84,12 +88,14 @@ async def send_report(trial: str, attempt: Attempt, body: schemas.LeaseReport, c
     responses=documented(409, 413),
     max_body_size=MAX_FINISH_BYTES,
 )
+@needs_scope("work")
 async def finish_attempt(trial: str, attempt: Attempt, body: schemas.LeaseFinish, call: GivenCall) -> Response:
     """End the trial with its outcome and measurements. The same finish may be sent again; a stale attempt gets 409."""
     return await call.small_answer(lambda session: queue.finish(session, trial, attempt, body))
 
 
 @router.post("/{trial}/{attempt}:release", response_model=schemas.Trial, responses=documented(409))
+@needs_scope("work")
 async def release_attempt(trial: str, attempt: Attempt, body: schemas.LeaseRelease, call: GivenCall) -> Response:
     """Give the trial back to the queue: the worker drains, or the attempt was killed from outside (`charge`)."""
     return await call.small_answer(lambda session: queue.release(session, trial, attempt, body))

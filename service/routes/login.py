@@ -11,19 +11,22 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from service.errors import Unauthorized
 from service.guard import COOKIE, LOGIN_PATH
 from service.rendering import render
+from service.scopes import ScopedRoute, needs_no_token
 from service.services import GivenServices
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=ScopedRoute)
 
 COOKIE_SECONDS = 12 * 3600
 
 
 @router.get(LOGIN_PATH)
+@needs_no_token
 def show_login(next: str = "/") -> Response:  # noqa: A002 - the name of the query's parameter
     return render("login.html", next=_own_path(next), error="")
 
 
 @router.post(LOGIN_PATH)
+@needs_no_token
 async def log_in(
     request: Request,
     services: GivenServices,
@@ -47,6 +50,7 @@ async def log_in(
 
 
 @router.post("/logout")
+@needs_no_token
 async def log_out() -> Response:
     response = RedirectResponse(LOGIN_PATH, 303)
     response.delete_cookie(COOKIE, httponly=True, samesite="lax")

@@ -10,12 +10,14 @@ from service import metrics
 from service.access import GivenCaller
 from service.errors import Forbidden
 from service.gauges import Gauges
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
+@needs_scope("read")
 def get_metrics(services: GivenServices, caller: GivenCaller) -> Response:
     """The figures of this process and of the database in Prometheus' text format. Takes a token of all projects."""
     if caller.bound_to is not None:

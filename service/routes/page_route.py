@@ -8,13 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
-from fastapi.routing import APIRoute
 
 from service.errors import ServiceError, Unprocessable
 from service.rendering import render
+from service.scopes import ScopedRoute
 
 
-class PageRoute(APIRoute):
+class PageRoute(ScopedRoute):
     """A route whose errors are pages, too."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

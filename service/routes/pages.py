@@ -13,6 +13,7 @@ from service.apidocs import describe
 from service.errors import NotFound
 from service.rendering import render, static_response
 from service.routes.page_route import page_router, wanted_part
+from service.scopes import needs_no_token, needs_scope
 from service.services import GivenServices
 from service.views import datasets, sweeps, workers
 
@@ -35,6 +36,7 @@ router = page_router()
 
 
 @router.get("/")
+@needs_scope("read")
 def show_sweeps(
     request: Request,
     services: GivenServices,
@@ -49,6 +51,7 @@ def show_sweeps(
 
 
 @router.get("/datasets")
+@needs_scope("read")
 def show_datasets(services: GivenServices, caller: GivenCaller) -> Response:
     return render(
         "datasets.html", **services.database.read(lambda session: datasets.dataset_list(session, caller.lists))
@@ -56,6 +59,7 @@ def show_datasets(services: GivenServices, caller: GivenCaller) -> Response:
 
 
 @router.get("/datasets/{dataset}")
+@needs_scope("read")
 def show_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> Response:
     return render(
         "dataset.html",
@@ -64,11 +68,13 @@ def show_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> 
 
 
 @router.get("/layers")
+@needs_scope("read")
 def show_layers() -> Response:
     return render("layers.html", sections=catalog.layers(), presets=catalog.presets())
 
 
 @router.get("/workers")
+@needs_scope("read")
 def show_workers(request: Request, services: GivenServices, caller: GivenCaller) -> Response:
     template = "_workers.html" if wanted_part(request) == "workers" else "workers.html"
     alive_seconds = services.settings.worker_alive_seconds
@@ -78,11 +84,13 @@ def show_workers(request: Request, services: GivenServices, caller: GivenCaller)
 
 
 @router.get("/docs")
+@needs_scope("read")
 def show_docs(request: Request) -> Response:
     return render("docs.html", api=describe(request.app.openapi()))
 
 
 @router.get("/static/{name:path}")
+@needs_no_token
 def get_static(name: str, request: Request) -> Response:
     found = static_response(name, request.headers.get("if-none-match", ""))
     if found is None:
@@ -91,5 +99,6 @@ def get_static(name: str, request: Request) -> Response:
 
 
 @router.get("/{path:page}")
+@needs_scope("read")
 def show_nothing(path: str) -> Response:
     raise NotFound(f"there is no page /{path}")

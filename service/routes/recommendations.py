@@ -12,9 +12,12 @@ from service.confirmation import results, runs
 from service.problems import documented
 from service.recommendation.recommend import detailed, wishes_of
 from service.recommendation.schemas import RecommendationDetail
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
-router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["recommendations"], responses=documented(404, 422))
+router = APIRouter(
+    prefix="/v1/sweeps/{sweep_id}", tags=["recommendations"], responses=documented(404, 422), route_class=ScopedRoute
+)
 
 Prefer = Annotated[
     list[str] | None,
@@ -30,6 +33,7 @@ Weight = Annotated[
 
 
 @router.get("/recommendation")
+@needs_scope("read")
 def get_recommendation(
     sweep_id: str, services: GivenServices, prefer: Prefer = None, within: Within = None, weight: Weight = None
 ) -> RecommendationDetail:

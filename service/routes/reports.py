@@ -14,9 +14,12 @@ from service.report import rendering
 from service.report.contents import gather
 from service.report.schemas import Report
 from service.routes.recommendations import Prefer, Weight, Within
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
-router = APIRouter(prefix="/v1/sweeps/{sweep_id}", tags=["recommendations"], responses=documented(404, 422))
+router = APIRouter(
+    prefix="/v1/sweeps/{sweep_id}", tags=["recommendations"], responses=documented(404, 422), route_class=ScopedRoute
+)
 
 Format = Literal["html", "markdown", "json"]
 FORMATS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {}, "text/markdown": {}}}}
@@ -24,6 +27,7 @@ _OF_MEDIA_TYPE: dict[str, Format] = {"text/html": "html", "text/markdown": "mark
 
 
 @router.get("/report", response_model=Report, responses=FORMATS)
+@needs_scope("read")
 def get_report(
     sweep_id: str,
     request: Request,

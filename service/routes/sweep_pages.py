@@ -11,6 +11,7 @@ from service import leaderboards
 from service.access import GivenCaller
 from service.rendering import render
 from service.routes.page_route import page_router, wanted_part
+from service.scopes import needs_scope
 from service.services import GivenServices, Services
 from service.views import compare, editor, sweep, trials
 from service.views.query import SweepQuery
@@ -22,6 +23,7 @@ _PARTS = {"sweep-live": "_sweep_live.html", "sweep-results": "_sweep_results.htm
 
 
 @router.get("/new")
+@needs_scope("read")
 def show_editor(
     services: GivenServices,
     caller: GivenCaller,
@@ -37,6 +39,7 @@ def show_editor(
 
 
 @router.post("/new/check")
+@needs_scope("submit")
 def check_document(services: GivenServices, caller: GivenCaller, document: Annotated[str, Form()] = "") -> Response:
     """What is said beside the editor; nothing is stored."""
     text = document.replace("\r\n", "\n")
@@ -45,6 +48,7 @@ def check_document(services: GivenServices, caller: GivenCaller, document: Annot
 
 
 @router.get("/sweeps/{sweep_id}")
+@needs_scope("read")
 def show_sweep(sweep_id: str, request: Request, services: GivenServices) -> Response:
     query = SweepQuery.of(request.query_params)
     part = wanted_part(request)
@@ -69,12 +73,14 @@ def _part(session: Session, services: Services, sweep_id: str, query: SweepQuery
 
 
 @router.get("/sweeps/{sweep_id}/compare")
+@needs_scope("read")
 def show_comparison(sweep_id: str, request: Request, services: GivenServices) -> Response:
     query = SweepQuery.of(request.query_params)
     return render("compare.html", **services.database.read(lambda session: compare.compare(session, sweep_id, query)))
 
 
 @router.get("/trials/{trial}")
+@needs_scope("read")
 def show_trial(trial: str, request: Request, services: GivenServices) -> Response:
     template = "_trial.html" if wanted_part(request) == "trial" else "trial.html"
     return render(template, **services.database.read(lambda session: trials.trial(session, trial)))

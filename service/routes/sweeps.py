@@ -19,9 +19,10 @@ from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
 from service.routes import conditional
 from service.routes.conditional import IfNoneMatch, Prefer
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
-router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404))
+router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404), route_class=ScopedRoute)
 
 EXAMPLE: dict[str, Any] = {
     "name": "small-decoder",
@@ -83,6 +84,7 @@ _BODY: dict[str, Any] = {
         **documented(409, 413, 415, 422),
     },
 )
+@needs_scope("submit")
 async def create_sweep(
     request: Request,
     call: GivenCall,
@@ -102,6 +104,7 @@ async def create_sweep(
 
 
 @router.get("", response_model=schemas.Page[schemas.Sweep])
+@needs_scope("read")
 def list_sweeps(
     request: Request,
     response: Response,
@@ -128,6 +131,7 @@ def list_sweeps(
 
 
 @router.get("/{sweep}", response_model=schemas.SweepDetail, responses=conditional.NOT_MODIFIED)
+@needs_scope("read")
 async def get_sweep(
     sweep: str,
     request: Request,
@@ -144,6 +148,7 @@ async def get_sweep(
 
 
 @router.delete("/{sweep}", status_code=204, responses=documented(409))
+@needs_scope("submit")
 async def delete_sweep(sweep: str, call: GivenChange) -> Response:
     """Delete a sweep that has ended, with its trials, events and confirmations."""
 
@@ -155,30 +160,35 @@ async def delete_sweep(sweep: str, call: GivenChange) -> Response:
 
 
 @router.post("/{sweep}:cancel", response_model=schemas.SweepDetail, responses=documented(409))
+@needs_scope("submit")
 async def cancel_sweep(sweep: str, call: GivenCall) -> Response:
     """End a sweep: queued trials are cancelled, workers stop those that run."""
     return await _acted(call, "sweep.cancel", sweep, sweeps.cancel)
 
 
 @router.post("/{sweep}:pause", response_model=schemas.SweepDetail, responses=documented(409))
+@needs_scope("submit")
 async def pause_sweep(sweep: str, call: GivenCall) -> Response:
     """Let no worker claim more trials of the sweep; those that run go on. Its clock does not stop."""
     return await _acted(call, "sweep.pause", sweep, sweeps.pause)
 
 
 @router.post("/{sweep}:resume", response_model=schemas.SweepDetail, responses=documented(409))
+@needs_scope("submit")
 async def resume_sweep(sweep: str, call: GivenCall) -> Response:
     """Let a paused sweep go on."""
     return await _acted(call, "sweep.resume", sweep, sweeps.resume)
 
 
 @router.post("/{sweep}:extend", response_model=schemas.SweepDetail, responses=documented(409))
+@needs_scope("submit")
 async def extend_sweep(sweep: str, body: schemas.BudgetExtension, call: GivenCall) -> Response:
     """Add to the budget. A sweep that ended because of its budget goes on."""
     return await _acted(call, "sweep.extend", sweep, lambda session, sweep_id: sweeps.extend(session, sweep_id, body))
 
 
 @router.post("/{sweep}:clone", status_code=201, response_model=schemas.SweepDetail, responses=documented(409, 422))
+@needs_scope("submit")
 async def clone_sweep(sweep: str, call: GivenCall) -> Response:
     """Post the sweep's document again. What was measured before is reused, unless the document says otherwise."""
     document = (await call.services.read(lambda session: sweeps.get(session, sweep))).document

@@ -13,12 +13,14 @@ from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
 from service.routes import conditional
 from service.routes.conditional import IfNoneMatch, Prefer
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
-router = APIRouter(prefix="/v1", tags=["trials"], responses=documented(404))
+router = APIRouter(prefix="/v1", tags=["trials"], responses=documented(404), route_class=ScopedRoute)
 
 
 @router.get("/sweeps/{sweep}/trials", response_model=schemas.Page[schemas.Trial], responses=conditional.NOT_MODIFIED)
+@needs_scope("read")
 async def list_trials(
     sweep: str,
     request: Request,
@@ -44,6 +46,7 @@ async def list_trials(
 
 
 @router.get("/sweeps/{sweep}/trials/{number}", response_model=schemas.TrialDetail, responses=conditional.NOT_MODIFIED)
+@needs_scope("read")
 async def get_trial_by_number(
     sweep: str,
     number: Annotated[int, Path(ge=0, le=2**31 - 1)],
@@ -61,6 +64,7 @@ async def get_trial_by_number(
 
 
 @router.get("/trials/{trial}", response_model=schemas.TrialDetail, responses=conditional.NOT_MODIFIED)
+@needs_scope("read")
 async def get_trial(
     trial: str,
     request: Request,

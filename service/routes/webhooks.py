@@ -14,12 +14,14 @@ from service.calls import Call, GivenCall, GivenChange
 from service.models import Webhook
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=ScopedRoute)
 
 
 @router.post("", status_code=201, response_model=schemas.CreatedWebhook, responses=documented(409))
+@needs_scope("admin")
 async def create_webhook(body: schemas.NewWebhook, call: GivenCall) -> Response:
     """Tell a URL of the states of a project's sweeps. The answer holds the secret, which is shown this once."""
     allowed = call.services.settings.webhook_allowed_networks
@@ -38,6 +40,7 @@ async def create_webhook(body: schemas.NewWebhook, call: GivenCall) -> Response:
 
 
 @router.get("")
+@needs_scope("admin")
 def list_webhooks(
     request: Request,
     response: Response,
@@ -55,12 +58,14 @@ def list_webhooks(
 
 
 @router.get("/{webhook}")
+@needs_scope("admin")
 def get_webhook(webhook: str, services: GivenServices) -> schemas.Webhook:
     """One webhook."""
     return schemas.Webhook.model_validate(services.database.read(lambda session: webhooks.get(session, webhook)))
 
 
 @router.patch("/{webhook}", response_model=schemas.Webhook)
+@needs_scope("admin")
 async def change_webhook(webhook: str, body: schemas.WebhookChange, call: GivenChange) -> Response:
     """Change a webhook's URL, what it is told of, or whether it is told."""
     allowed = call.services.settings.webhook_allowed_networks
@@ -73,12 +78,14 @@ async def change_webhook(webhook: str, body: schemas.WebhookChange, call: GivenC
 
 
 @router.delete("/{webhook}", status_code=204)
+@needs_scope("admin")
 async def delete_webhook(webhook: str, call: GivenChange) -> Response:
     """Delete a webhook with its deliveries; nothing more is sent to it."""
     return await call.done("webhook.delete", lambda session: webhooks.delete(session, webhook), subject=webhook)
 
 
 @router.post("/{webhook}:rotate", response_model=schemas.CreatedWebhook)
+@needs_scope("admin")
 async def rotate_webhook(webhook: str, call: GivenCall) -> Response:
     """Give a webhook another secret, shown this once. Whatever is sent from now on is signed with it."""
     return await _with_secret(
@@ -87,6 +94,7 @@ async def rotate_webhook(webhook: str, call: GivenCall) -> Response:
 
 
 @router.post("/{webhook}:ping", response_model=schemas.WebhookDelivery, responses=documented(409))
+@needs_scope("admin")
 async def ping_webhook(webhook: str, call: GivenCall) -> Response:
     """Send a message of the type `webhook.ping`, to try a webhook out. Its deliveries say how it went."""
     return await call.answer(
@@ -97,6 +105,7 @@ async def ping_webhook(webhook: str, call: GivenCall) -> Response:
 
 
 @router.get("/{webhook}/deliveries")
+@needs_scope("admin")
 def list_webhook_deliveries(
     webhook: str,
     request: Request,
@@ -120,6 +129,7 @@ def list_webhook_deliveries(
 @router.post(
     "/{webhook}/deliveries/{delivery}:resend", response_model=schemas.WebhookDelivery, responses=documented(409)
 )
+@needs_scope("admin")
 async def resend_webhook_delivery(webhook: str, delivery: str, call: GivenCall) -> Response:
     """Send a delivery that has ended once more, with the same id: a receiver that has seen it knows it."""
     return await call.answer(

@@ -12,12 +12,14 @@ from service.access import GivenCaller
 from service.calls import GivenCall, GivenChange
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
+from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
-router = APIRouter(prefix="/v1/workers", tags=["workers"])
+router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=ScopedRoute)
 
 
 @router.post("", status_code=201, response_model=schemas.Registered, responses=documented(409))
+@needs_scope("work")
 async def register_worker(body: schemas.WorkerRegistration, call: GivenCall) -> Response:
     """Register a worker with the capabilities of its targets. It claims trials of what its token reaches.
 
@@ -39,6 +41,7 @@ async def register_worker(body: schemas.WorkerRegistration, call: GivenCall) -> 
 
 
 @router.delete("/{worker}", status_code=204)
+@needs_scope("work")
 async def sign_off_worker(worker: str, call: GivenChange) -> Response:
     """Sign a worker off that stops: it is not alive any more, and its GPU is free. What it did stays."""
     return await call.done(
@@ -47,6 +50,7 @@ async def sign_off_worker(worker: str, call: GivenChange) -> Response:
 
 
 @router.get("")
+@needs_scope("read")
 def list_workers(
     request: Request,
     response: Response,

@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service import projects, tokens
-from service.access import needed_scopes
 from service.guard import COOKIE
 from service.models import AuditRecord, Sweep, Token, Worker
 from service.services import Services
@@ -172,10 +171,14 @@ def test_a_scope_opens_what_it_says(
     assert answer.status_code == status, answer.text
 
 
-def test_what_no_rule_names_is_read_with_read_and_changed_with_submit() -> None:
-    assert needed_scopes("GET", "/v1/something-new") == {"read"}
-    assert needed_scopes("POST", "/v1/something-new") == {"submit"}
-    assert needed_scopes("DELETE", "/v1/something-new/x") == {"submit"}
+def test_a_scope_is_asked_for_before_the_body_is_read(client: TestClient, make_token: MakeToken) -> None:
+    headers = bearer(make_token("read")) | {"Content-Type": "application/json"}
+    assert client.post("/v1/sweeps", content=b"{" * 4000, headers=headers).status_code == 403
+
+
+def test_whoever_logged_in_can_log_out(client: TestClient, make_token: MakeToken) -> None:
+    client.cookies.set(COOKIE, make_token("read"))
+    assert client.post("/logout", headers={"Sec-Fetch-Site": "same-origin"}, follow_redirects=False).status_code == 303
 
 
 # --- projects ---------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Every operation of the description and every page × {no token, expired, revoked, wrong scope, other project}.
+"""Every route × {no token, expired, revoked, wrong scope, other project}.
 
-The operations are read from `/openapi.json`, so that none can be forgotten: a new one is held to the same rules, and a
-parameter that this module does not know fails here.
+The routes are those of the application, with the scopes that they declare, so that none can be forgotten: a new one is
+held to the same rules, and a parameter that this module does not know fails here.
 """
 
 from __future__ import annotations
@@ -17,21 +17,28 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from service import projects, tokens, webhooks
+from service import projects, scopes, tokens, webhooks
 from service.access import within_project
 from service.models import Token
-from service.routes import pages
 from service.routes.sweeps import EXAMPLE as DOCUMENT
+from service.scopes import ScopedRoute, needs_no_token, needs_scope
 from service.services import Services
 from service.tokens import SCOPES
 
-OPEN_PATHS = {"/healthz", "/readyz"}
+OPEN_TO_ALL = {
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/static/{name}"),
+    ("GET", "/login"),
+    ("POST", "/login"),
+    ("POST", "/logout"),
+}
 IMPLIED = {"read": {"read"}, "submit": {"submit", "read"}, "work": {"work"}, "admin": {"admin", "submit", "read"}}
 
 OWNED = {"sweep", "sweep_id", "trial", "dataset", "token", "webhook", "delivery", "worker"}
 """Parameters that are ids of what belongs to a project."""
 
-PARTS = {"attempt": "1", "number": "0", "name": "model.onnx", "part": "training", "kind": "decoder"}
+PARTS = {"attempt": "1", "number": "0", "name": "model.onnx", "part": "training", "kind": "decoder", "path": "nothing"}
 """Parameters that are parts of what another one names, or name what belongs to nobody."""
 
 
@@ -39,6 +46,9 @@ PARTS = {"attempt": "1", "number": "0", "name": "model.onnx", "part": "training"
 def database_url(sqlite_url: str) -> str:
     """One kind of database is enough here: what is asked of it is asked on both elsewhere."""
     return sqlite_url
+
+
+PAGE_STATUSES = frozenset({200, 401, 403, 404, 422})
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,6 @@ class Operation:
     scopes: frozenset[str]
     documented: frozenset[int]
     is_owned: bool
-    is_page: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,32 +132,59 @@ def world(client: TestClient, services: Services, served_rows: Any) -> World:
     )
     ids |= {"project": "ours", "webhook": webhook, "delivery": "0" * 26, "worker": worker}
     description = client.get("/openapi.json", headers=ours).json()
-    return World(client, services, ids, list(_operations(description, ids)))
+    return World(client, services, ids, list(_operations(client.app, description, ids)))  # type: ignore[arg-type]
 
 
-def _operations(description: dict[str, Any], ids: dict[str, str]) -> Iterator[Operation]:
-    for template, operations in description["paths"].items():
-        if template in OPEN_PATHS:
-            continue
-        for method, operation in operations.items():
-            named = {each["name"] for each in operation.get("parameters", []) if each["in"] == "path"}
-            assert named <= OWNED | PARTS.keys() | {"project"}, f"say here whose {template} is"
-            documented = frozenset(map(int, operation["responses"]))
-            path = template.format(**PARTS | ids)
-            scopes = frozenset(operation["x-scopes"])
-            yield Operation(method.upper(), template, path, scopes, documented, bool(named & OWNED))
-    for route in pages.router.routes:
-        template = route.path
-        if template.startswith("/static") or "{path" in template:
-            continue
-        named = set(route.param_convertors)
-        assert named <= OWNED | PARTS.keys(), f"say here whose {template} is"
-        for method in route.methods - {"HEAD"}:
-            scopes = frozenset({"read"} if method == "GET" else {"submit"})
-            path = template.format(**PARTS | ids)
-            yield Operation(
-                method, template, path, scopes, frozenset({200, 401, 403, 404, 422}), bool(named & OWNED), is_page=True
-            )
+def _operations(app: FastAPI, description: dict[str, Any], ids: dict[str, str]) -> Iterator[Operation]:
+    for route in scopes.declarations(app):
+        named = set(route.pattern.groupindex)
+        assert named <= OWNED | PARTS.keys() | {"project"}, f"say here whose {route.path} is"
+        for method in route.methods:
+            if (method, route.path) in OPEN_TO_ALL:
+                continue
+            described = description["paths"].get(route.path, {}).get(method.lower())
+            documented = PAGE_STATUSES if described is None else frozenset(map(int, described["responses"]))
+            path = route.path.format(**PARTS | ids)
+            yield Operation(method, route.path, path, route.opened_by, documented, bool(named & OWNED))
+
+
+def test_what_needs_no_token_is_listed_here_and_changes_nothing_without(app: FastAPI) -> None:
+    found = {(method, each.path) for each in scopes.declarations(app) if not each.opened_by for method in each.methods}
+    assert found == OPEN_TO_ALL
+
+
+def test_what_changes_something_is_never_opened_by_a_token_that_reads(world: World) -> None:
+    reading = [
+        (each.method, each.template) for each in world.operations if each.method != "GET" and "read" in each.scopes
+    ]
+    assert reading == []
+
+
+def test_the_description_says_which_scopes_open_an_operation(world: World) -> None:
+    paths = world.client.get("/openapi.json", headers={"Authorization": f"Bearer {world.token('read')}"}).json()[
+        "paths"
+    ]
+    described = {
+        (method.upper(), path): frozenset(operation.get("x-scopes", ()))
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if (method.upper(), path) not in OPEN_TO_ALL
+    }
+    declared = {(each.method, each.template): each.scopes for each in world.operations}
+    assert described.items() <= declared.items()
+
+
+def test_no_name_of_a_dataset_opens_its_deletion(world: World) -> None:
+    """A scope that was guessed from the path let whoever reads or works delete a dataset named `content`."""
+    owner = {"Authorization": f"Bearer {world.token('submit', project='ours')}"}
+    others = {scope: {"Authorization": f"Bearer {world.token(scope, project='ours')}"} for scope in ("read", "work")}
+    for name in ("content", "leases", "static", "healthz"):
+        form = {"data": {"name": name}, "files": {"file": ("t.txt", b"abc " * 400)}}
+        made = world.client.post("/v1/datasets", headers=owner, **form)
+        for scope, headers in others.items():
+            answer = world.client.delete(f"/v1/datasets/{name}", headers=headers)
+            assert answer.status_code == 403, (name, scope)
+        assert world.client.delete(f"/v1/datasets/{made.json()['id']}", headers=owner).status_code == 204
 
 
 def test_without_a_token_that_is_good_nothing_opens(world: World) -> None:
@@ -192,8 +228,8 @@ def test_of_another_project_nothing_is_there(world: World) -> None:
 
 def test_what_nobody_has_placed_is_closed_to_tokens_of_one_project(app: FastAPI) -> None:
     """A route that names something by a parameter that `service.access` does not know."""
-    router = APIRouter(prefix="/v1", dependencies=[Depends(within_project)])
-    router.add_api_route("/gadgets/{gadget}", lambda gadget: {"gadget": gadget})
+    router = APIRouter(prefix="/v1", dependencies=[Depends(within_project)], route_class=ScopedRoute)
+    router.add_api_route("/gadgets/{gadget}", needs_scope("read")(lambda gadget: {"gadget": gadget}))
     app.include_router(router)
     with TestClient(app) as client:
         for project, status in ((None, 200), ("default", 404)):
@@ -203,6 +239,18 @@ def test_what_nobody_has_placed_is_closed_to_tokens_of_one_project(app: FastAPI)
             )
             app.state.services.access.forget()
             assert client.get("/v1/gadgets/x", headers={"Authorization": f"Bearer {secret}"}).status_code == status
+
+
+def test_a_route_that_does_not_say_who_may_call_it_is_never_served(app: FastAPI) -> None:
+    with pytest.raises(scopes.UndeclaredScopeError, match="/gadgets"):
+        APIRouter(route_class=ScopedRoute).add_api_route("/gadgets", dict)
+
+    def make_gadget() -> None:
+        """A route of the framework's own class, which reads no declaration."""
+
+    app.add_api_route("/gadgets", needs_no_token(make_gadget))
+    with pytest.raises(scopes.UndeclaredScopeError, match="/gadgets"), TestClient(app):
+        pass
 
 
 def test_no_list_and_no_page_shows_what_is_of_another_project(world: World) -> None:
