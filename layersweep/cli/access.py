@@ -1,14 +1,15 @@
 """`layersweep token` and `layersweep project`: who may use a service.
 
-Without `--server` these work on the database itself, as whoever runs the service may: so the first token is made.
+They ask the service that is named; where none is, they act on its database, as whoever runs it may: so the first token
+is made. `layersweep.cli.places` has the rule.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,8 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from layersweep.cli.common import AsJson, connect, err, out, part_of_product, print_json, print_json_list
-from layersweep.cli.processes import DataDir, open_database
-from layersweep.errors import InvalidUsage, LayersweepError
+from layersweep.cli.installation import existing_database, writable_database
+from layersweep.cli.places import OwnDatabase, OwnDataDir, Place, RemoteServer
+from layersweep.client import Client
+from layersweep.errors import InvalidUsage
 
 ALL_PROJECTS = "*"
 MADE_BY = "the command line"
@@ -26,17 +29,14 @@ MADE_BY = "the command line"
 tokens = typer.Typer(help="Make, list and revoke API tokens.", no_args_is_help=True)
 projects = typer.Typer(help="Make and list projects.", no_args_is_help=True)
 
-Remote = Annotated[
-    str | None,
-    typer.Option("--server", help="Ask this service, as LAYERSWEEP_TOKEN (scope admin), and not the database."),
-]
-
 
 @tokens.command("create")
 def create(
     name: Annotated[str, typer.Option(help="For whom or what it is.")],
     scope: Annotated[list[str], typer.Option(help="read, submit (and read), work, or admin (and both). Repeatable.")],
-    project: Annotated[str, typer.Option(help=f"The project that it reaches; {ALL_PROJECTS} for all.")] = "default",
+    project: Annotated[
+        str, typer.Option(envvar="LAYERSWEEP_PROJECT", help=f"The project that it reaches; {ALL_PROJECTS} for all.")
+    ] = "default",
     expires_in_days: Annotated[float | None, typer.Option(min=0.001, max=3650, help="Left out: never.")] = None,
     secret_from: Annotated[
         str | None,
@@ -45,40 +45,50 @@ def create(
         ),
     ] = None,
     as_json: AsJson = False,
-    data_dir: DataDir = None,
-    server: Remote = None,
+    data_dir: OwnDataDir = None,
+    database: OwnDatabase = False,
+    server: RemoteServer = None,
 ) -> None:
     """Make a token. It is shown this once: only its hash is stored."""
     bound_to = None if project == ALL_PROJECTS else project
-    if server is not None:
+    place = Place.of(server, data_dir, database)
+    if place.server is not None:
         if secret_from is not None:
-            raise InvalidUsage("--secret-from works on the database: leave --server out")
-        with connect(server) as client:
+            raise InvalidUsage("--secret-from works on the database: add --database")
+        with _service(place.server) as client:
             record: dict[str, Any] = dict(
                 client.create_token(name, scope, project=bound_to, expires_in_days=expires_in_days)
             )
     else:
         secret = None if secret_from is None else _secret(secret_from)
-        record = _on_database(data_dir, lambda service: service.create(name, scope, bound_to, expires_in_days, secret))
+        with _written(place) as service:
+            record = service.create(name, scope, bound_to, expires_in_days, secret)
     if as_json:
         print_json(record)
         return
     told = f"The token {record['name']} ({record['id']}), {_reach(record)}"
     if secret_from is not None:
-        err.print(Text(f"{told} is what {secret_from} holds."))
+        err.print(Text(f"{told} is what {secret_from} holds."), soft_wrap=True)
         return
-    err.print(Text(f"{told}. It is not shown again:"))
+    err.print(Text(f"{told}. It is not shown again:"), soft_wrap=True)
     print(record["token"])
 
 
 @tokens.command("list")
-def list_(as_json: AsJson = False, data_dir: DataDir = None, server: Remote = None) -> None:
+def list_(
+    as_json: AsJson = False,
+    data_dir: OwnDataDir = None,
+    database: OwnDatabase = False,
+    server: RemoteServer = None,
+) -> None:
     """List the tokens, the newest first."""
-    if server is not None:
-        with connect(server) as client:
+    place = Place.of(server, data_dir, database)
+    if place.server is not None:
+        with _service(place.server) as client:
             records: list[dict[str, Any]] = [dict(record) for record in client.tokens()]
     else:
-        records = _on_database(data_dir, lambda service: service.list())
+        with _read(place) as service:
+            records = service.list()
     if as_json:
         print_json_list(records)
         return
@@ -103,39 +113,57 @@ def list_(as_json: AsJson = False, data_dir: DataDir = None, server: Remote = No
 @tokens.command("revoke")
 def revoke(
     token: Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `token list` shows it.")],
-    data_dir: DataDir = None,
-    server: Remote = None,
+    data_dir: OwnDataDir = None,
+    database: OwnDatabase = False,
+    server: RemoteServer = None,
 ) -> None:
     """Revoke a token: it opens nothing any more."""
-    if server is not None:
-        with connect(server) as client:
+    place = Place.of(server, data_dir, database)
+    if place.server is not None:
+        with _service(place.server) as client:
             client.revoke_token(token)
     else:
-        _on_database(data_dir, lambda service: service.revoke(token))
+        with _read(place) as service:
+            service.revoke(token)
     out.print(Text(f"{token} is revoked."))
 
 
 @projects.command("create")
 def create_project(
-    name: Annotated[str, typer.Argument(help="a-z, 0-9 and '-'.")], data_dir: DataDir = None, server: Remote = None
+    name: Annotated[str, typer.Argument(help="a-z, 0-9 and '-'.")],
+    data_dir: OwnDataDir = None,
+    database: OwnDatabase = False,
+    server: RemoteServer = None,
 ) -> None:
     """Make a project: its sweeps and datasets are its own."""
-    if server is not None:
-        with connect(server) as client:
+    place = Place.of(server, data_dir, database)
+    if place.server is not None:
+        with _service(place.server) as client:
             client.create_project(name)
     else:
-        _on_database(data_dir, lambda service: service.create_project(name))
-    out.print(Text(f"The project {name} is there. Make it a token: layersweep token create --project {name} ..."))
+        with _written(place) as service:
+            service.create_project(name)
+    out.print(
+        Text(f"The project {name} is there. Make it a token: layersweep token create --project {name} ..."),
+        soft_wrap=True,
+    )
 
 
 @projects.command("list")
-def list_projects(as_json: AsJson = False, data_dir: DataDir = None, server: Remote = None) -> None:
+def list_projects(
+    as_json: AsJson = False,
+    data_dir: OwnDataDir = None,
+    database: OwnDatabase = False,
+    server: RemoteServer = None,
+) -> None:
     """List the projects."""
-    if server is not None:
-        with connect(server) as client:
+    place = Place.of(server, data_dir, database)
+    if place.server is not None:
+        with _service(place.server) as client:
             records: list[dict[str, Any]] = [dict(record) for record in client.projects()]
     else:
-        records = _on_database(data_dir, lambda service: service.projects())
+        with _read(place) as service:
+            records = service.projects()
     if as_json:
         print_json_list(records)
         return
@@ -170,8 +198,13 @@ class _Service:
 
     def list(self) -> Any:
         def read(session: Any) -> list[dict[str, Any]]:
-            rows, _ = self._tokens.page(session, project=None, page_size=1000, page_token=None)
-            return [self._shown(row) for row in rows]
+            found: list[dict[str, Any]] = []
+            following: str | None = None
+            while True:
+                rows, following = self._tokens.page(session, project=None, page_size=1000, page_token=following)
+                found += [self._shown(row) for row in rows]
+                if following is None:
+                    return found
 
         return self._database.read(read)
 
@@ -218,20 +251,34 @@ def _secret(variable: str) -> str:
     return secret
 
 
-def _on_database(data_dir: Path | None, act: Callable[[_Service], Any]) -> Any:
+def _service(server: str) -> Client:
+    """The service that is asked, after saying which it is."""
+    err.print(Text(f"On the service at {server}.", style="dim"), soft_wrap=True)
+    return connect(server)
+
+
+@contextmanager
+def _read(place: Place) -> Generator[_Service]:
+    """The service's functions on the database that is there: nothing is made in order to read, or to revoke."""
+    with _told(), existing_database(place.data_dir) as database:
+        yield _Service(database)
+
+
+@contextmanager
+def _written(place: Place) -> Generator[_Service]:
+    """The service's functions on the database, which is made where there is none."""
+    with _told(), writable_database(place.data_dir) as database:
+        yield _Service(database)
+
+
+@contextmanager
+def _told() -> Generator[None]:
     errors = part_of_product("service.errors", "service")
-    with open_database(data_dir) as database:
-        if database.dialect == "sqlite":
-            database.upgrade()
-        elif not database.schema_is_current():
-            raise LayersweepError(
-                "the database's schema is not the one this version needs: run `layersweep db upgrade`"
-            )
-        try:
-            return act(_Service(database))
-        except errors.ServiceError as problem:
-            remedies = "; ".join(each.remedy for each in problem.problems if each.remedy)
-            raise InvalidUsage(f"{problem.detail}{': ' if remedies else ''}{remedies}") from problem
+    try:
+        yield
+    except errors.ServiceError as problem:
+        remedies = "; ".join(each.remedy for each in problem.problems if each.remedy)
+        raise InvalidUsage(f"{problem.detail}{': ' if remedies else ''}{remedies}") from problem
 
 
 def _reach(record: dict[str, Any]) -> str:

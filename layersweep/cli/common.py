@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -28,9 +30,11 @@ EXIT_WRONG_CALL = 2
 EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
 
+SERVER_VARIABLE = "LAYERSWEEP_SERVER"
+
 Server = Annotated[
     str,
-    typer.Option("--server", envvar="LAYERSWEEP_SERVER", help="Address of the service (token: LAYERSWEEP_TOKEN)."),
+    typer.Option("--server", envvar=SERVER_VARIABLE, help="Address of the service (token: LAYERSWEEP_TOKEN)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The sweep document: YAML, or JSON (*.json).")]
@@ -84,6 +88,18 @@ def exit_code(error: LayersweepError) -> int:
     if isinstance(error, InvalidUsage) or (isinstance(error, ResponseError) and error.status in {400, 413, 415, 422}):
         return EXIT_WRONG_CALL
     return EXIT_REFUSED
+
+
+def ready(server: str, *words: object) -> str:
+    """A command to type as it stands: it acts on the service that this one acted on."""
+    usual = os.environ.get(SERVER_VARIABLE) or DEFAULT_SERVER
+    named = [] if server == usual else ["--server", server]
+    return shlex.join(["layersweep", *map(str, words), *named])
+
+
+def hint(words: str) -> None:
+    """What to do next: in one line, so that a command in it can be copied."""
+    out.print(Text(words, style="dim"), soft_wrap=True)
 
 
 def connect(server: str) -> Client:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from layersweep.cli.common import err, part_of_product
-from layersweep.cli.processes import DataDir, open_database, read_settings, told_as_sentence
+from layersweep.cli.installation import (
+    DataDir,
+    any_database,
+    existing_database,
+    read_settings,
+    told_as_sentence,
+)
 from layersweep.display.units import size
-from layersweep.errors import LayersweepError
 
-app = typer.Typer(help="Look after the service's database.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look after the service's database on this machine (LAYERSWEEP_DATABASE_URL, LAYERSWEEP_DATA_DIR).",
+    no_args_is_help=True,
+)
 
 
 @app.command("upgrade")
 def upgrade(data_dir: DataDir = None) -> None:
     """Bring the database's schema up to date (LAYERSWEEP_DATABASE_URL)."""
-    with open_database(data_dir) as found:
+    with any_database(data_dir) as found:
         current = found.schema_is_current()
         if not current:
             found.upgrade()
@@ -34,7 +43,10 @@ def backup(
     backups = part_of_product("service.backups", "service")
     with told_as_sentence(backups.BackupError):
         made = backups.back_up(read_settings(data_dir=data_dir), archive)
-    err.print(f"{archive}: {made.files} files, {size(made.size_bytes)} before compression, schema {made.schema}.")
+    err.print(
+        f"{archive}: {made.files} files, {size(made.size_bytes)} before compression, schema {made.schema}.",
+        soft_wrap=True,
+    )
 
 
 @app.command("restore")
@@ -46,7 +58,11 @@ def restore(
     settings = read_settings(data_dir=data_dir)
     with told_as_sentence(backups.BackupError):
         restored = backups.restore(archive, settings)
-    err.print(f"{restored.files} files are in {settings.data_dir} now; start the service with `layersweep serve`.")
+    named = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
+    err.print(
+        f"{restored.files} files are in {settings.data_dir} now; start the service with `layersweep serve{named}`.",
+        soft_wrap=True,
+    )
 
 
 @app.command("prune")
@@ -57,11 +73,7 @@ def prune(
     """Delete what the settings say is too old (LAYERSWEEP_LOG_DAYS, ...). The service does it once a day by itself."""
     retention = part_of_product("service.retention", "service")
     settings = read_settings(data_dir=data_dir)
-    with open_database(data_dir) as found:
-        if not found.schema_is_current():
-            raise LayersweepError(
-                "the database's schema is not the one this version needs: run `layersweep db upgrade`"
-            )
+    with existing_database(data_dir) as found:
         counts = (retention.look if dry_run else retention.prune)(found, settings)
     for name, count in counts.items():
         print(f"{count:>9,}  {name}")

@@ -16,7 +16,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from layersweep.cli.children import Children
-from layersweep.cli.common import EXIT_REFUSED, out, part_of_product
+from layersweep.cli.common import EXIT_REFUSED, out, part_of_product, ready
 from layersweep.cli.results import configuration_yaml, recommended
 from layersweep.client import Client
 from layersweep.display import leaderboards, progress, units
@@ -167,12 +167,14 @@ def _explain(server: str, folder: Path, document: Path, sweep: Sweep, elapsed_se
             )
         )
     command = own_command()
+    # On this service, whatever else the environment or the usual port names.
+    own_sweep = ready(server, "sweep", "submit").replace("layersweep", command, 1)
     facts = {
         "page": f"{server}/sweeps/{sweep.id}",
         "API docs": f"{server}/docs",
         "data and logs": str(folder),
         "look again": f"{command} serve --data-dir {shown(folder)}",
-        "your own sweep": f"{command} sweep submit FILE    (start from {shown(document)})",
+        "your own sweep": f"{own_sweep} FILE    (start from {shown(document)})",
     }
     width = max(map(len, facts))
     for name, value in facts.items():

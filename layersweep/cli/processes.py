@@ -8,9 +8,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -18,16 +16,19 @@ from rich.text import Text
 
 from layersweep import logs
 from layersweep.cli.common import SERVER_DEFAULT, Server, err, part_of_product
-from layersweep.errors import InvalidUsage, LayersweepError
+from layersweep.cli.installation import (
+    DataDir,
+    answering_database,
+    read_settings,
+    shown,
+    told_as_sentence,
+    usable_url,
+)
+from layersweep.errors import InvalidUsage
 
 STOP_SECONDS = 5
 COLLECTED_FROM = 50_000
 """New objects after which the youngest generation is looked through."""
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Folder of the embedded database and the datasets (LAYERSWEEP_DATA_DIR)."),
-]
 
 
 def serve(
@@ -60,6 +61,7 @@ def serve(
             raise InvalidUsage(str(problem)) from problem
         if is_open:
             _say(settings, "No token was made yet: whoever is on this machine may do everything, others nothing.")
+        _say(settings, f"The database: {shown(settings)}")
         _say(settings, f"The page: {address}/   The API's docs: {address}/docs   Ctrl-C stops the service.")
         config = uvicorn.Config(
             app,
@@ -90,7 +92,7 @@ def _say(settings: Any, words: str) -> None:
     if settings.log_format == "json":
         logging.getLogger("service").info(words)
     else:
-        err.print(Text(words))
+        err.print(Text(words), soft_wrap=True)
 
 
 def _has_tokens(database: Any) -> bool:
@@ -190,33 +192,6 @@ def _run_all_devices(options: Mapping[str, Any], switches: list[str]) -> int:
     return every_device.run(commands)
 
 
-@contextmanager
-def open_database(data_dir: Path | None) -> Generator[Any]:
-    """The service's database, on this machine or by its URL; errors of it are sentences."""
-    settings = read_settings(data_dir=data_dir)
-    with usable_url():
-        found = part_of_product("service.db", "service").Database(settings.database_url)
-    try:
-        with answering_database():
-            yield found
-    finally:
-        found.close()
-
-
-def read_settings(**given: Any) -> Any:
-    """The service's settings; options of the command line win over the environment. Raises InvalidUsage."""
-    pydantic = part_of_product("pydantic", "service")
-    module = part_of_product("service.settings", "service")
-    try:
-        return module.Settings(**{name: value for name, value in given.items() if value is not None})
-    except pydantic.ValidationError as problem:
-        reasons = [
-            f"{'LAYERSWEEP_' + str(error['loc'][0]).upper() if error['loc'] else 'settings'}: {error['msg']}"
-            for error in problem.errors()
-        ]
-        raise InvalidUsage("the settings are not usable: " + "; ".join(reasons)) from problem
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises InvalidUsage where the port is in use or the address is not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -241,35 +216,3 @@ def listen(host: str, port: int) -> socket.socket:
 def address_of(listener: socket.socket, host: str) -> str:
     port = listener.getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-@contextmanager
-def told_as_sentence(expected: type[Exception]) -> Generator[None]:
-    """An expected error of the service's side, as a sentence and an exit code."""
-    try:
-        yield
-    except expected as problem:
-        raise LayersweepError(str(problem)) from problem
-
-
-@contextmanager
-def usable_url() -> Generator[None]:
-    """A database URL that cannot be used, as a sentence."""
-    errors = part_of_product("sqlalchemy.exc", "service")
-    try:
-        yield
-    except (errors.ArgumentError, ValueError) as problem:
-        raise InvalidUsage(f"LAYERSWEEP_DATABASE_URL is not usable: {problem}") from problem
-
-
-@contextmanager
-def answering_database() -> Generator[None]:
-    """A database that does not answer, or has an older schema, as a sentence and an exit code."""
-    errors = part_of_product("sqlalchemy.exc", "service")
-    application = part_of_product("service.app", "service")
-    try:
-        yield
-    except application.OldSchemaError as problem:
-        raise LayersweepError(str(problem)) from problem
-    except errors.OperationalError as problem:
-        raise LayersweepError(f"the database does not answer: {problem.orig}") from problem

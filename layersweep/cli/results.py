@@ -17,8 +17,10 @@ from layersweep.cli.common import (
     connect,
     err,
     find_sweep,
+    hint,
     out,
     print_json,
+    ready,
 )
 from layersweep.display import leaderboards, progress, recommendations, units
 from layersweep.display.terminal import as_yaml, show_data, show_text
@@ -123,7 +125,7 @@ def confirm(
         return
     out.print(recommendations.render_confirmation(confirmation))
     if not wait:
-        out.print(Text(f"Watch it: layersweep sweep watch {confirmation['id']}", style="dim"))
+        hint(f"Watch it: {ready(server, 'sweep', 'watch', confirmation['id'])}")
 
 
 def report(

@@ -21,9 +21,11 @@ from layersweep.cli.common import (
     connect,
     err,
     find_sweep,
+    hint,
     out,
     print_json,
     print_json_list,
+    ready,
 )
 from layersweep.cli.sweep_check import check
 from layersweep.display import progress, units
@@ -49,13 +51,13 @@ def submit(
             _print_space(sweep.record["space"])
             out.print(Text(f"Sampler: {sweep.record['sampler']} ({sweep.record['sampler_reason']})"))
             if not wait:
-                out.print(Text(f"Watch it: layersweep sweep watch {sweep.id}", style="dim"))
+                hint(f"Watch it: {ready(server, 'sweep', 'watch', sweep.id)}")
         if wait:
             progress.watch(sweep, err if as_json else out)
         if as_json:
             print_json(sweep.record)
         if wait:
-            _finish(sweep, quiet=as_json)
+            _finish(server, sweep, quiet=as_json)
 
 
 @app.command()
@@ -98,7 +100,7 @@ def list_(
         print_json_list(records)
         return
     if not records:
-        out.print("No sweeps yet. Submit one: layersweep sweep submit examples/quickstart.yaml")
+        out.print(f"No sweeps yet. Submit one: {ready(server, 'sweep', 'submit', 'examples/quickstart.yaml')}")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("id", "name", "state", "ended", "best"):
@@ -160,7 +162,7 @@ def watch(
     with connect(server) as client:
         found = find_sweep(client, sweep)
         progress.watch(found, out, timeout_seconds=timeout)
-        _finish(found, quiet=False)
+        _finish(server, found, quiet=False)
 
 
 @app.command()
@@ -243,12 +245,12 @@ def _act(server: str, name: str, as_json: bool, action: Callable[[Sweep], Sweep]
         out.print(Text(f"{sweep.name} ({sweep.id}) is {sweep.state}."))
 
 
-def _finish(sweep: Sweep, *, quiet: bool) -> None:
+def _finish(server: str, sweep: Sweep, *, quiet: bool) -> None:
     """Tell how a watched sweep ended, by a line and the exit code."""
     if not quiet:
         reason = f" ({sweep.record['reason']})" if sweep.record["reason"] else ""
         out.print(Text(f"{sweep.name} is {sweep.state}{reason}: {progress.tally(sweep.record['progress'])}."))
-        out.print(Text(f"See its leaderboard: layersweep leaderboard {sweep.id}", style="dim"))
+        hint(f"See its leaderboard: {ready(server, 'leaderboard', sweep.id)}")
     if sweep.state != "completed":
         raise typer.Exit(EXIT_REFUSED)
 

@@ -9,7 +9,18 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, connect, err, out, print_json, print_json_list
+from layersweep.cli.common import (
+    SERVER_DEFAULT,
+    AsJson,
+    Server,
+    connect,
+    err,
+    hint,
+    out,
+    print_json,
+    print_json_list,
+    ready,
+)
 from layersweep.errors import InvalidUsage
 from layersweep.records import CreatedWebhookRecord, WebhookDeliveryRecord
 
@@ -102,7 +113,8 @@ def ping(webhook: WebhookId, as_json: AsJson = False, server: Server = SERVER_DE
     if as_json:
         print_json(delivery)
         return
-    out.print(Text(f"Queued as {delivery['id']}. How it went: layersweep webhook deliveries {webhook}"))
+    out.print(Text(f"Queued as {delivery['id']}."))
+    hint(f"How it went: {ready(server, 'webhook', 'deliveries', webhook)}")
 
 
 @app.command("deliveries")

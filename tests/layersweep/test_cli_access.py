@@ -75,3 +75,88 @@ def test_projects_are_made_and_listed(run: Callable[..., Result]) -> None:
     assert run("project", "list").stdout.split() == ["default", "vision"]
     assert run("token", "create", "--name", "x", "--scope", "read", "--project", "vision").exit_code == 0
     assert "vision" in run("token", "list").stdout
+
+
+COMMANDS = [
+    ["token", "list"],
+    ["token", "revoke", "0" * 26],
+    ["token", "create", "--name", "x", "--scope", "read"],
+    ["project", "list"],
+    ["project", "create", "vision"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_service_that_is_set_is_asked_and_no_database_is_made(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAYERSWEEP_SERVER", "http://127.0.0.1:9")
+    monkeypatch.setattr("layersweep.cli.common.RETRY_SECONDS", 0)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 3, result.output
+    assert "On the service at http://127.0.0.1:9." in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [*COMMANDS[:2], COMMANDS[3], ["db", "prune"]], ids=" ".join)
+def test_nothing_is_made_in_order_to_read_or_to_revoke(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2, result.output
+    assert f"there is no database {tmp_path}/data/layersweep.db" in result.stderr
+    assert "LAYERSWEEP_SERVER" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_database_is_named_and_so_is_that_it_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "data" / "layersweep.db"
+    made = CliRunner().invoke(app, COMMANDS[2])
+    assert f"On the database {file}, which is new." in made.stderr
+    assert f"On the database {file}." in CliRunner().invoke(app, COMMANDS[0]).stderr
+
+
+def test_a_call_that_names_the_database_means_it(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAYERSWEEP_SERVER", "http://127.0.0.1:9")
+    assert run("project", "create", "vision", "--database").exit_code == 0
+    assert run("project", "list", "--data-dir", str(tmp_path)).stdout.split() == ["default", "vision"]
+    both = run("project", "list", "--database", "--server", "http://127.0.0.1:10")
+    assert (both.exit_code, "leave one of them out" in both.stderr) == (2, True)
+    monkeypatch.setenv("GIVEN", SECRET)
+    refused = run("token", "create", "--name", "x", "--scope", "read", "--secret-from", "GIVEN")
+    assert (refused.exit_code, "--database" in refused.stderr) == (2, True)
+
+
+def test_a_token_is_made_in_the_project_that_is_set(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("project", "create", "vision").exit_code == 0
+    monkeypatch.setenv("LAYERSWEEP_PROJECT", "vision")
+    made = run("token", "create", "--name", "x", "--scope", "read")
+    assert "in the project vision" in made.stderr
+
+
+@pytest.mark.parametrize("command", [COMMANDS[0], COMMANDS[2], ["serve", "--port", "0"], ["db", "upgrade"]])
+def test_what_is_no_database_and_what_is_no_folder_is_a_sentence(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "layersweep.db").write_text("no database")
+    for data_dir in (tmp_path, tmp_path / "layersweep.db" / "data"):
+        refused = CliRunner().invoke(app, [*command, "--data-dir", str(data_dir)])
+        assert isinstance(refused.exception, SystemExit), refused.exception
+        assert refused.exit_code in (1, 2)
+        assert "error: " in refused.stderr
+
+
+def test_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAYERSWEEP_DATABASE_URL", "postgresql://layersweep:hidden@127.0.0.1:9/layersweep")
+    result = CliRunner().invoke(app, ["token", "list"])
+    assert result.exit_code == 1
+    assert "127.0.0.1:9/layersweep" in result.stderr
+    assert "hidden" not in result.output
