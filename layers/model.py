@@ -6,6 +6,7 @@ Paths are flat below `model`: `hidden_size`, `attention.num_attention_heads`, `m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 from layers import (
@@ -21,7 +22,7 @@ from layers import (
 )
 from layers.base import REQUIRED, Parameter, ParameterError, Scalar
 from layers.kinds import KINDS, TASKS, Kind, kinds_of, kinds_with
-from layers.per_layer import LayerName, layer_name
+from layers.per_layer import LayerName, LayerView, layer_name
 from layers.rules import Condition, Violation
 from layers.stack import Shape, config_of
 
@@ -38,6 +39,9 @@ __all__ = [
     "parameter_count",
     "unsupported",
 ]
+
+MOST_KEPT_LAYERS = 1_000
+"""Layers that are kept completed beside the same values: most points of a space have layers that others have."""
 
 LOWEST_OPSET = 17
 """LayerNormalization is an operator from opset 17 on."""
@@ -197,33 +201,62 @@ def complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any]) 
     """
     if task not in TASKS:
         raise ParameterError("task", f"{task!r} is not something that Layersweep builds", f"one of: {', '.join(TASKS)}")
-    own = {str(name): (name, value) for path, value in values.items() if (name := layer_name(path)) is not None}
+    own = {path: name for path in values if (name := layer_name(path)) is not None}
     if not own:
         return _complete(task, values, facts)
-    return _complete_layers(task, {path: values[path] for path in values if path not in own}, own, facts)
+    return _complete_layers(task, values, own, facts)
 
 
 def _complete_layers(
-    task: str, shared: dict[str, Scalar], own: Mapping[str, tuple[LayerName, Scalar]], facts: Mapping[str, Any]
+    task: str, values: Mapping[str, Scalar], own: Mapping[str, LayerName], facts: Mapping[str, Any]
 ) -> dict[str, Scalar]:
     """`complete` for a model of layers that differ: each is completed as a model of layers like itself."""
+    shared = {path: value for path, value in values.items() if path not in own}
     _, kind = _kind(task, dict(shared))
     counts = {stack: int(_count(stack, shared)) for stack, path in per_layer.STACKS.items() if kind.has(path)}
     if not counts:
         first = next(iter(own))
         raise DoesNotApply(first, f"does not apply: a {task} has one block", f"give {per_layer.base_path(first)}")
-    for path, (name, _) in own.items():
+    changes: dict[tuple[str, int], dict[str, Scalar]] = {}
+    for path, name in own.items():
         _check_layer(path, name, counts)
-    completed: dict[tuple[tuple[str, Scalar], ...], dict[str, Scalar]] = {}
-    layers: dict[tuple[str, int], dict[str, Scalar]] = {}
+        changes.setdefault((name.stack, name.number), {})[name.path] = values[path]
+    completed = _completed_layers(task, shared, facts)
+    layers: dict[tuple[str, int], LayerView] = {}
     for stack, count in counts.items():
         for index in range(count):
-            changes = {name.path: value for name, value in own.values() if name[:2] == (stack, index)}
-            key = tuple(sorted(changes.items()))
+            of_layer = changes.get((stack, index), {})
+            key = _key_of(of_layer)
             if key not in completed:
-                completed[key] = _complete_layer(task, shared, LayerName(stack, index, ""), changes, facts)
+                made = _complete_layer(task, shared, LayerName(stack, index, ""), of_layer, facts)
+                if len(completed) > 2 * MOST_KEPT_LAYERS:
+                    completed.clear()
+                # Layers that are alike are one object, however it is said that they are so.
+                completed[key] = completed.setdefault(_key_of(made), LayerView(made))
             layers[stack, index] = completed[key]
-    return per_layer.joined(layers, (name.path for name, _ in own.values()), DECLARATIONS)
+    return per_layer.joined(layers, (name.path for name in own.values()), DECLARATIONS)
+
+
+_Key = tuple[tuple[str, type, Any], ...]
+
+
+def _key_of(values: Mapping[str, Any]) -> _Key:
+    """Values by name, to look up by. With their types: 1, 1.0 and true are equal, and mean three things."""
+    return tuple((path, type(values[path]), values[path]) for path in sorted(values))
+
+
+def _completed_layers(task: str, shared: Mapping[str, Scalar], facts: Mapping[str, Any]) -> dict[_Key, LayerView]:
+    """The layers that were completed beside the same `shared` values, by what is given for them."""
+    try:
+        return _layers_beside(task, _key_of(shared), _key_of(facts))
+    except TypeError:
+        # A list among the facts has no hash.
+        return {}
+
+
+@lru_cache(maxsize=8)
+def _layers_beside(task: str, shared: _Key, facts: _Key) -> dict[_Key, LayerView]:
+    return {}
 
 
 def _count(stack: str, shared: Mapping[str, Scalar]) -> Scalar:
@@ -277,17 +310,16 @@ def _complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any])
     model = {path: _declaration(path).check(path, value) for path, value in values.items()}
     _, kind = _kind(task, model)
     for path in model:
-        if not kind.has(path):
+        if path not in _declared_of(str(model["kind"])):
             raise DoesNotApply(path, f"does not apply to the kind {model['kind']}", _kinds_remedy(task, path))
-    declared = {path: parameter for path, parameter in DECLARATIONS.items() if kind.has(path)}
-    for path, parameter in declared.items():
-        if path in APPLIES:
+    declared = _declared_of(str(model["kind"]))
+    for path, default in declared.items():
+        if path in APPLIES or path in model:
             continue
-        if path not in model and parameter.default is REQUIRED:
-            raise ParameterError(path, "is missing", f"give {parameter.meaning}")
-        default = kind.defaults.get(path, parameter.default)
+        if default is REQUIRED:
+            raise ParameterError(path, "is missing", f"give {DECLARATIONS[path].meaning}")
         if default is not None:
-            model.setdefault(path, default)
+            model[path] = default
     for path, condition in APPLIES.items():
         if path not in declared:
             continue
@@ -295,12 +327,19 @@ def _complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any])
             if path in model:
                 place = f"{condition.path} is {model.get(condition.path)!r}"
                 raise DoesNotApply(path, f"does not apply where {place}", f'leave it out, or add when: "{condition}"')
-        elif (default := kind.defaults.get(path, declared[path].default)) is not None:
+        elif (default := declared[path]) is not None:
             model.setdefault(path, default)
     for name in kind.sections:
         _SECTIONS[name].follow(model)
     _follow_facts(model, facts)
     return {path: model[path] for path in declared if path in model}
+
+
+@cache
+def _declared_of(kind: str) -> dict[str, Scalar | None]:
+    """The parameters of a kind in the order of the declarations, each with its default."""
+    defaults = KINDS[kind].defaults
+    return {path: defaults.get(path, each.default) for path, each in DECLARATIONS.items() if KINDS[kind].has(path)}
 
 
 def _kinds_remedy(task: str, path: str) -> str:
@@ -367,11 +406,15 @@ def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
     blocks = [name for name in sections if name in _OF_BLOCKS]
     found = [v for name in sections if name not in blocks for v in _SECTIONS[name].broken_rules(model)]
     for layer, view in per_layer.distinct_views(model):
-        for violation in (v for name in blocks for v in _SECTIONS[name].broken_rules(view)):
+        for violation in per_layer.kept(view, "broken", lambda view: _broken_rules_of(view, blocks)):
             own = {path: str(layer._replace(path=path)) for path in violation.paths}
             paths = tuple(name if name in model else path for path, name in own.items())
             found.append(Violation(violation.rule, f"{layer.layer}: {violation.message}", paths))
     return [*found, *per_layer.broken_rules(model), *quantization.broken_rules(model)]
+
+
+def _broken_rules_of(view: Mapping[str, Any], sections: Iterable[str]) -> list[Violation]:
+    return [violation for name in sections for violation in _SECTIONS[name].broken_rules(view)]
 
 
 def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:

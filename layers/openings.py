@@ -113,7 +113,7 @@ class OpenParameter:
     def draw(self, source: random.Random) -> Scalar:
         """One value at random: evenly, with `log` evenly in the logarithm."""
         if self.kind == "values":
-            return self.values[source.randrange(len(self.values))]
+            return source.choice(self.values)
         assert self.low is not None
         assert self.high is not None
         if self.log and self.kind == "integer":

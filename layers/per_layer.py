@@ -7,13 +7,15 @@ a block's parameters either once, for all of its layers, or once for every layer
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from layers import attention, mlp, normalization
 from layers.base import Scalar
 from layers.rules import Violation
+
+T = TypeVar("T")
 
 STACKS = {"layers": "num_layers", "encoder_layers": "num_encoder_layers"}
 """What the names of layers begin with, and the parameter that says how many there are."""
@@ -81,7 +83,45 @@ def place_of(name: LayerName) -> tuple[int, int, int]:
 
 def has_own(model: Mapping[str, Any]) -> bool:
     """Whether some layer of a model has parameters of its own."""
-    return any(name.startswith(("layers.", "encoder_layers.")) for name in model)
+    return isinstance(model, LayeredModel) or any(name.startswith(("layers.", "encoder_layers.")) for name in model)
+
+
+class LayerView(dict[str, Any]):
+    """One layer by itself: the model as it were if all of its layers were like this one. Not changed once it is made.
+
+    `kept` holds what was found out about it: of the thousands of points that validation looks at, many have it.
+    """
+
+    __slots__ = ("kept",)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.kept: dict[Any, Any] = {}
+
+    def __reduce__(self) -> tuple[type[LayerView], tuple[dict[str, Any]]]:
+        return LayerView, (dict(self),)
+
+
+class LayeredModel(dict[str, Any]):
+    """A completed model of layers that differ, with its layers' views where they are known. Not changed once made."""
+
+    __slots__ = ("layers",)
+
+    def __init__(self, values: Mapping[str, Any], layers: tuple[LayerView, ...] | None = None) -> None:
+        super().__init__(values)
+        self.layers = layers
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)
+
+
+def kept(view: Mapping[str, Any], key: object, make: Callable[[Mapping[str, Any]], T]) -> T:
+    """What `make` finds out about a layer's view, kept with it under `key`; of any other model it is made anew."""
+    if not isinstance(view, LayerView):
+        return make(view)
+    if key not in view.kept:
+        view.kept[key] = make(view)
+    return view.kept[key]
 
 
 def views(model: Mapping[str, Any], stack: str = "layers") -> tuple[Mapping[str, Any], ...]:
@@ -89,6 +129,8 @@ def views(model: Mapping[str, Any], stack: str = "layers") -> tuple[Mapping[str,
 
     Layers that are alike are the same object.
     """
+    if stack == "layers" and isinstance(model, LayeredModel) and model.layers is not None:
+        return model.layers
     count: int = model[STACKS[stack]]
     if not has_own(model):
         return (model,) * count
@@ -101,8 +143,12 @@ def views(model: Mapping[str, Any], stack: str = "layers") -> tuple[Mapping[str,
         found = layer_name(name)
         if found is not None and found.stack == stack and found.number < count:
             own[found.number][found.path] = value
-    made: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
-    return tuple(made.setdefault(tuple(sorted(each.items())), {**shared, **each}) for each in own)
+    made: dict[tuple[tuple[str, Any], ...], LayerView] = {}
+    for each in own:
+        key = tuple(sorted(each.items()))
+        if key not in made:
+            made[key] = LayerView({**shared, **each})
+    return tuple(made[tuple(sorted(each.items()))] for each in own)
 
 
 def spelt_out(model: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -128,26 +174,46 @@ def distinct_views(model: Mapping[str, Any]) -> Iterator[tuple[LayerName, Mappin
                     yield LayerName(stack, index, ""), view
 
 
-def joined(
-    layers: Mapping[tuple[str, int], Mapping[str, Scalar]], given: Iterable[str], order: Iterable[str]
-) -> dict[str, Scalar]:
+def joined(layers: Mapping[tuple[str, int], LayerView], given: Iterable[str], order: Iterable[str]) -> LayeredModel:
     """One completed model of the layers of its stacks, each completed by itself, by stack and number.
 
     A block's parameter that is `given` for a layer, or is not the same in all, is every layer's own. `order`: paths.
     """
-    all_layers = list(layers.values())
-    own = set(given)
-    own.update(
-        path
-        for path in BLOCK_PATHS
-        if len({(path in layer, layer.get(path)) for key, layer in layers.items() if _has(key, path)}) > 1
-    )
-    model = {path: all_layers[0][path] for path in order if path in all_layers[0] and path not in own}
+    first = next(iter(layers.values()))
+    distinct = {(stack, id(layer)): layer for (stack, _), layer in layers.items()}
+    apart = {stack: set[str]() for stack in STACKS}
+    for (stack, _), layer in distinct.items():
+        apart[stack] |= kept(layer, ("apart", id(first)), lambda layer: _Apart(first, layer)).paths
+    differing = apart["layers"] | {path for path in apart["encoder_layers"] if path not in DECODER_ONLY}
+    own = {*given, *(path for path in BLOCK_PATHS if path in differing)}
+    in_order = [path for path in BLOCK_PATHS if path in own]
+    model = {path: first[path] for path in order if path in first and path not in own}
     for (stack, index), layer in layers.items():
-        for path in BLOCK_PATHS:
-            if path in own and path in layer and _has((stack, index), path):
-                model[f"{stack}.{index}.{path}"] = layer[path]
-    return model
+        names = _names(stack, index)
+        for path in in_order:
+            if path in layer and _has((stack, index), path):
+                model[names[path]] = layer[path]
+    # In whatever else they differ, the model is as its first layer says, and so are its views.
+    is_of_one_stack = all(stack == "layers" for stack, _ in distinct)
+    return LayeredModel(model, tuple(layers.values()) if is_of_one_stack and differing.issubset(_ORDER) else None)
+
+
+class _Apart:
+    """What a layer has otherwise than the first one, which is kept from being another by and by."""
+
+    __slots__ = ("first", "paths")
+
+    def __init__(self, first: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
+        self.first = first
+        self.paths = frozenset(
+            path for path in {**first, **layer} if (path in first, first.get(path)) != (path in layer, layer.get(path))
+        )
+
+
+@lru_cache(maxsize=1 << 10)
+def _names(stack: str, index: int) -> dict[str, str]:
+    """What each parameter of a block is called in one layer."""
+    return {path: f"{stack}.{index}.{path}" for path in BLOCK_PATHS}
 
 
 def _has(layer: tuple[str, int], path: str) -> bool:
@@ -156,6 +222,9 @@ def _has(layer: tuple[str, int], path: str) -> bool:
 
 def mask_types(model: Mapping[str, Any]) -> set[str]:
     """The masks of a completed model's attention; of an encoder_decoder its decoder's. Empty without attention."""
+    if isinstance(model, LayeredModel) and model.layers is not None:
+        found = {layer.get("attention.attention_mask_type") for layer in model.layers}
+        return {str(value) for value in found if value is not None}
     own = {value for name, value in model.items() if base_path(name) == "attention.attention_mask_type"}
     return {str(value) for value in own}
 

@@ -51,18 +51,20 @@ def place(entry: Entry, environment: dict[str, Scalar]) -> PointError | None:
         assert entry.value is not None
         environment[entry.name] = entry.value
         return None
-    text, at = entry.derived.text, seen_at(entry.derived, environment)
+    derived = entry.derived
     try:
-        value = entry.derived.evaluate(environment)
+        value = derived.evaluate(environment)
     except MissingName as error:
         remedy = f"use it only where it is present, or give {entry.name} a when"
-        return PointError(entry.name, f"{text} needs {error.name}, which is absent{at}", remedy)
+        detail = f"{derived.text} needs {error.name}, which is absent{seen_at(derived, environment)}"
+        return PointError(entry.name, detail, remedy)
     except EvaluationError as error:
-        return PointError(entry.name, f"{text}: {error}{at}")
+        return PointError(entry.name, f"{derived.text}: {error}{seen_at(derived, environment)}")
     try:
         environment[entry.name] = _as_declared(entry.declared, value)
     except ValueError as error:
-        return PointError(entry.name, f"{text} gives {value!r}{at}: {error}", _remedy(entry.declared, value))
+        detail = f"{derived.text} gives {value!r}{seen_at(derived, environment)}: {error}"
+        return PointError(entry.name, detail, _remedy(entry.declared, value))
     return None
 
 
@@ -92,6 +94,8 @@ def _remedy(declared: Parameter, value: Scalar) -> str:
 
 def is_present(entry: Entry, environment: Mapping[str, Scalar], errors: dict[str, PointError]) -> bool:
     """`is_active`, with a condition that cannot be told put into `errors`."""
+    if entry.when is None:
+        return True
     try:
         return is_active(entry, environment)
     except PointError as error:

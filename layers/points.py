@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from layers import model as models
@@ -23,6 +24,7 @@ from layers.openings import Entry, OpenParameter
 from layers.per_layer import layer_name
 from layers.placing import PointError, Rejection, chosen_value, condition_of, is_active, place, seen_at
 from layers.problems import did_you_mean
+from layers.stack import Shape, config_of
 from layers.walking import Walked, Walker, draw, with_needs
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Completed:
     inference: dict[str, Any]
 
 
+@lru_cache(maxsize=1 << 16)
 def section_of(name: str) -> tuple[str, str]:
     """The section of a name (`model`, `training`, `inference`), and the name below it."""
     head, _, rest = name.partition(".")
@@ -325,18 +328,15 @@ class Space:
 
 
 def _below(section: str, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    found = ((section_of(name), value) for name, value in values.items())
-    return {name: value for (head, name), value in found if head == section}
+    return {found[1]: value for name, value in values.items() if (found := section_of(name))[0] == section}
 
 
 def _static_metrics(completed: Completed) -> dict[str, float]:
     inference = completed.inference
-    return {
-        "parameter_count": models.parameter_count(completed.model),
-        "flops": models.flops(
-            completed.model, inference["batch_size"], inference["sequence_length"], inference.get("source_length")
-        ),
-    }
+    length, source = inference["sequence_length"], inference.get("source_length")
+    config = config_of(completed.model)
+    shape = Shape(inference["batch_size"], length, source or length)
+    return {"parameter_count": config.parameter_count(), "flops": config.flops(shape)}
 
 
 def _judge_target(

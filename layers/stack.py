@@ -5,9 +5,9 @@ Every configuration here has `parameter_count()` and `flops(shape)`. No torch he
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from layers import attention
@@ -16,7 +16,7 @@ from layers.embedding import EmbeddingConfig
 from layers.linear import LinearConfig
 from layers.mlp import MlpConfig
 from layers.normalization import NormConfig
-from layers.per_layer import views
+from layers.per_layer import kept, views
 from layers.score_bias import ScoreBiasConfig
 
 Formatted = AttentionConfig | MlpConfig | EmbeddingConfig | LinearConfig
@@ -52,6 +52,8 @@ class BlockConfig:
     mlp: MlpConfig
     norm: NormConfig
     norm_position: str
+    counted: dict[Shape | None, int] = field(default_factory=dict[Shape | None, int], compare=False, repr=False)
+    """What was counted already: operations by shape, and parameters, which have none."""
 
     @classmethod
     def of(cls, model: Mapping[str, Any], *, mask_type: str, cross_mask_type: str | None = None) -> BlockConfig:
@@ -79,11 +81,21 @@ class BlockConfig:
 
     def parameter_count(self) -> int:
         """Without those of the score bias, which blocks of a stack share."""
+        if None not in self.counted:
+            self.counted[None] = self._parameter_count()
+        return self.counted[None]
+
+    def flops(self, shape: Shape) -> int:
+        if shape not in self.counted:
+            self.counted[shape] = self._flops(shape)
+        return self.counted[shape]
+
+    def _parameter_count(self) -> int:
         crossed = 0 if self.cross_attention is None else self.cross_attention.parameter_count()
         norms = self.norm_count * self.norm.parameter_count()
         return self.attention.parameter_count() + crossed + self.mlp.parameter_count() + norms
 
-    def flops(self, shape: Shape) -> int:
+    def _flops(self, shape: Shape) -> int:
         batch, length = shape.batch_size, shape.sequence_length
         crossed = 0 if self.cross_attention is None else self.cross_attention.flops(batch, length, shape.source_length)
         return self.attention.flops(batch, length, length) + crossed + self.mlp.flops(shape.rows)
@@ -111,7 +123,7 @@ class StackConfig:
         return cls(
             hidden_size=first["hidden_size"],
             max_position_embeddings=first["attention.max_position_embeddings"],
-            position_rows=max(attention.table_rows(layer) for layer in layers),
+            position_rows=max(kept(layer, "rows", attention.table_rows) for layer in layers),
             embedding_norm=NormConfig.of(first) if first["has_embedding_layernorm"] else None,
             blocks=blocks,
             final_norm=NormConfig.of(last) if last["norm_position"] == "pre" else None,
@@ -121,7 +133,9 @@ class StackConfig:
     def over_itself(cls, model: Mapping[str, Any]) -> StackConfig:
         """A stack whose blocks attend to its own tokens alone, under the masks that the model names."""
         layers = views(model)
-        blocks = _blocks(layers, lambda layer: BlockConfig.of(layer, mask_type=layer["attention.attention_mask_type"]))
+        blocks = _blocks(
+            "over itself", layers, lambda layer: BlockConfig.of(layer, mask_type=layer["attention.attention_mask_type"])
+        )
         return cls.of(layers, blocks)
 
     @property
@@ -144,16 +158,16 @@ class StackConfig:
         return sum(count * block.flops(shape) for block, count in self._runs())
 
     def _runs(self) -> list[tuple[BlockConfig, int]]:
-        """The blocks, each with how often it follows itself."""
-        runs = (list(run) for _, run in groupby(self.blocks, id))
-        return [(run[0], len(run)) for run in runs]
+        """The blocks that differ, each with how many there are of it."""
+        counts = Counter(map(id, self.blocks))
+        return [(block, counts[each]) for each, block in {id(block): block for block in self.blocks}.items()]
 
 
 def _blocks(
-    layers: Sequence[Mapping[str, Any]], make: Callable[[Mapping[str, Any]], BlockConfig]
+    use: str, layers: Sequence[Mapping[str, Any]], make: Callable[[Mapping[str, Any]], BlockConfig]
 ) -> tuple[BlockConfig, ...]:
-    """A block for each layer; layers that are one object get one block."""
-    made = {id(layer): make(layer) for layer in {id(layer): layer for layer in layers}.values()}
+    """A block for each layer; layers that are one object get one block. `use`: what `make` makes of a layer."""
+    made = {id(layer): kept(layer, use, make) for layer in {id(layer): layer for layer in layers}.values()}
     return tuple(made[id(layer)] for layer in layers)
 
 
@@ -263,8 +277,9 @@ class EncoderDecoderConfig:
     def of(cls, model: Mapping[str, Any]) -> EncoderDecoderConfig:
         embedding = EmbeddingConfig.of(model)
         reading, writing = views(model, "encoder_layers"), views(model)
-        encoder = _blocks(reading, lambda layer: BlockConfig.of(layer, mask_type="padding"))
+        encoder = _blocks("encoder", reading, lambda layer: BlockConfig.of(layer, mask_type="padding"))
         decoder = _blocks(
+            "decoder",
             writing,
             lambda layer: BlockConfig.of(
                 layer, mask_type=layer["attention.attention_mask_type"], cross_mask_type="padding"

@@ -52,11 +52,13 @@ class Surveyor:
 
     def __init__(self, space: Space) -> None:
         self._space = space
+        self._inference: dict[tuple[Scalar | None, ...], dict[str, Scalar] | ParameterError] = {}
         self._training: dict[tuple[Scalar | None, ...], dict[str, Scalar] | ParameterError] = {}
         self._models: dict[tuple[Scalar | None, ...], Outcome] = {}
         names = [entry.name for entry in space.entries if entry.when is not None or entry.value is None]
         named = {name for rule in space.late_rules for name in rule.expression.names}
         named |= {name for constraint in space.constraints for name in constraint.expression.names}
+        self._inference_names = tuple(name for name in names if section_of(name)[0] == "inference")
         self._training_names = tuple(name for name in names if section_of(name)[0] == "training")
         self.model_names = tuple(name for name in names if section_of(name)[0] != "training" or name in named)
         """What the model depends on, and what is judged with it."""
@@ -74,10 +76,9 @@ class Surveyor:
         if errors or outcome is not None:
             return next(iter(errors.values()), outcome)
         values = self._space.values_of(environment)
-        try:
-            inference = self._space.complete_inference(values)
-        except ParameterError as error:
-            return _outcome(error, values)
+        inference = self._complete_inference(values)
+        if isinstance(inference, ParameterError):
+            return _outcome(inference, values)
         training = self._complete_training(values, inference)
         if isinstance(training, ParameterError):
             return _outcome(training, values)
@@ -89,6 +90,17 @@ class Surveyor:
             self._models[key] = self._judge_model(values, inference, training)
             self.completions += 1
         return self._models[key]
+
+    def _complete_inference(self, values: Mapping[str, Scalar]) -> dict[str, Scalar] | ParameterError:
+        key = tuple([values.get(name) for name in self._inference_names])
+        if key not in self._inference:
+            if len(self._inference) > MAX_COMPLETIONS:
+                self._inference.clear()
+            try:
+                self._inference[key] = self._space.complete_inference(values)
+            except ParameterError as error:
+                self._inference[key] = error
+        return self._inference[key]
 
     def _complete_training(
         self, values: Mapping[str, Scalar], inference: Mapping[str, Scalar]

@@ -74,7 +74,7 @@ def draw(entries: Entries, defaults: Mapping[str, Scalar], source: random.Random
     environment = dict(defaults)
     errors: dict[str, PointError] = {}
     for entry in entries:
-        if not is_present(entry, environment, errors):
+        if entry.when is not None and not is_present(entry, environment, errors):
             continue
         if entry.opening is not None:
             environment[entry.name] = entry.opening.draw(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from typing import Any
 
@@ -12,7 +13,7 @@ from layers.base import ParameterError, Scalar
 from layers.kinds import KINDS
 from layers.model import DECLARATIONS, broken_rules, complete, flops, parameter_count
 from layers.modules.model import build
-from layers.per_layer import BLOCK_PATHS, OF_ALL_LAYERS
+from layers.per_layer import BLOCK_PATHS, OF_ALL_LAYERS, STACKS, mask_types, views
 from layers.presets import PRESETS
 from layers.signature import signature
 from layers.space import Space, flatten, read_document
@@ -470,3 +471,63 @@ def test_what_no_layer_can_have_is_refused(changes: dict[str, Any], kind: str, w
         completed(changes, kind)
     assert words in str(refused.value)
     assert refused.value.path == next(iter(changes))
+
+
+# --- what is kept from one point to the next ------------------------------------------------------------------------
+
+DIFFERING: dict[str, dict[str, Any]] = {
+    "decoder": {
+        "/model/attention/attention_mask_type": {"values": ["causal", "sliding_window_causal"], "per_layer": True},
+        "/model/attention/position_embedding_type": {"values": ["learned_absolute", "rope_gpt_neox"]},
+    },
+    "encoder": {
+        "/task": "classification",
+        "/dataset": "digits",
+        "/model/attention/attention_mask_type": {
+            "values": ["padding", "custom_mask", "bidirectional"],
+            "per_layer": True,
+        },
+    },
+    "encoder_decoder": {"/task": "seq2seq", "/dataset": "words", "/model/num_encoder_layers": {"min": 1, "max": 3}},
+}
+
+
+@pytest.mark.parametrize("kind", sorted(DIFFERING))
+def test_a_model_that_knows_its_layers_is_as_one_that_does_not(kind: str):
+    space = space_of(
+        {
+            "/model/mlp/kind": {"values": ["MLP", "GatedMLP", "FusedGatedMLP"], "per_layer": True},
+            "/model/mlp/hidden_act": {"values": ["gelu", "silu", "swiglu"], "per_layer": True},
+            "/model/norm": {"kind": {"values": ["LayerNorm", "GroupNorm"], "per_layer": True}},
+            "/inference": {"sequence_length": 64} if kind == "encoder" else {},
+            **DIFFERING[kind],
+        }
+    )
+    source = random.Random(0)
+    for _ in range(100):
+        values = space.resolve(space.sample(source))
+        inference = space.complete_inference(values)
+        try:
+            model = space.complete_model(values, inference, space.complete_training(values, inference))
+        except ParameterError:
+            continue
+        plain = dict(model)
+        for stack in [stack for stack, count in STACKS.items() if count in model]:
+            layers = views(model, stack)
+            assert layers == views(plain, stack)
+            assert all((one is other) is (one == other) for one in layers for other in layers)
+        assert broken_rules(model) == broken_rules(plain)
+        assert mask_types(model) == mask_types(plain)
+        if not broken_rules(plain):
+            assert parameter_count(model) == parameter_count(plain)
+            assert flops(model, 2, 16, 8) == flops(plain, 2, 16, 8)
+        assert pickle.loads(pickle.dumps(model)) == plain
+
+
+def test_what_is_kept_of_a_layer_is_of_the_values_beside_it():
+    for width in (32, 64, 32):
+        model = completed({"hidden_size": width, "layers.1.mlp.kind": "GatedMLP"})
+        assert views(model)[0]["mlp.ffn_hidden_size"] == 4 * width
+    with pytest.raises(ParameterError, match="true or false"):
+        completed({"layers.0.mlp.bias": 1})
+    assert completed({"layers.0.mlp.bias": True})["layers.0.mlp.bias"] is True
