@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 
 def main() -> None:
     """Run the command line."""
-    from layersweep.cli import app
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What the terminal's encoding lacks is written as an escape.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        from layersweep.cli import app
 
-    app()
+        app()
+    except KeyboardInterrupt:
+        # While the modules were still being loaded.
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
+from urllib.parse import quote
 
 import httpx2
 
-from layersweep import documents
+from layersweep import documents, files
 from layersweep.documents import Source
 from layersweep.errors import InvalidUsage, NotFound, ServiceFailure
 from layersweep.leaderboard import Leaderboard
+from layersweep.printable import is_printable
 from layersweep.records import (
     ArtifactRecord,
     AuditRecord,
@@ -107,7 +109,7 @@ class Client:
         """
         body, content_type = documents.read(document)
         headers = {"Content-Type": content_type, "Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return Sweep(self, self.transport.json("POST", "/v1/sweeps", content=body, headers=headers))
+        return Sweep(self, self.transport.object("POST", "/v1/sweeps", content=body, headers=headers))
 
     def validate(self, document: Source) -> SweepPreview:
         """Check a sweep document as `submit` would, and store nothing.
@@ -117,22 +119,22 @@ class Client:
         """
         body, content_type = documents.read(document)
         headers = {"Content-Type": content_type}
-        return self.transport.json(
-            "POST", "/v1/sweeps", params={"validate_only": "true"}, content=body, headers=headers
+        return self.transport.object(
+            "POST", "/v1/sweeps", named_by="valid", params={"validate_only": "true"}, content=body, headers=headers
         )
 
     def clone(self, sweep: str) -> Sweep:
         """Post the document of the sweep with this id again, as a new sweep."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
-        return Sweep(self, self.transport.json("POST", f"/v1/sweeps/{_segment(sweep)}:clone", headers=headers))
+        return Sweep(self, self.transport.object("POST", f"/v1/sweeps/{_segment(sweep)}:clone", headers=headers))
 
     def delete_sweep(self, sweep: str) -> None:
         """Delete a sweep that has ended, with its trials and events."""
-        self.transport.request("DELETE", f"/v1/sweeps/{_segment(sweep)}")
+        self.transport.delete(f"/v1/sweeps/{_segment(sweep)}")
 
     def sweep(self, sweep: str) -> Sweep:
         """The sweep with this id. Raises NotFound."""
-        return Sweep(self, self.transport.json("GET", f"/v1/sweeps/{_segment(sweep)}"))
+        return Sweep(self, self.transport.object("GET", f"/v1/sweeps/{_segment(sweep)}"))
 
     def sweeps(self) -> Iterator[Sweep]:
         """All sweeps, newest first."""
@@ -141,7 +143,7 @@ class Client:
 
     def trial(self, trial: str) -> TrialDetailRecord:
         """One trial with its configuration, attempts, losses and measurements. Raises NotFound."""
-        return self.transport.json("GET", f"/v1/trials/{_segment(trial)}")
+        return self.transport.object("GET", f"/v1/trials/{_segment(trial)}")
 
     def artifacts(self, trial: str) -> list[ArtifactRecord]:
         """What a trial on the front left to be deployed: files with sizes and hashes; empty where none were kept."""
@@ -157,7 +159,7 @@ class Client:
         if not listed:
             detail = f"trial {trial} has no artifacts: they are kept of complete trials on the front"
             raise NotFound(404, {"type": "not-found", "detail": detail})
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        files.make_folder(Path(folder))
         return [self._download(trial, each, Path(folder) / _segment(each["name"])) for each in listed]
 
     def _download(self, trial: str, artifact: ArtifactRecord, path: Path) -> Path:
@@ -167,7 +169,8 @@ class Client:
         if found != artifact["sha256"]:
             detail = f"{artifact['name']} came with the SHA-256 {found}; it is listed with {artifact['sha256']}"
             raise ServiceFailure(502, {"type": "corrupt", "detail": detail})
-        path.write_bytes(content)
+        with files.written(path) as stream:
+            stream.write(content)
         return path
 
     def events(self, sweep: Sweep | str, *, after: int = 0) -> Iterator[EventRecord]:
@@ -200,7 +203,7 @@ class Client:
         token: str | None = None
         while True:
             page_size = PAGE_SIZE if limit is None else max(1, min(PAGE_SIZE, limit - len(rows)))
-            page = self.transport.json("GET", path, params=params | {"page_size": page_size, "page_token": token})
+            page = self.transport.page(path, params | {"page_size": page_size, "page_token": token})
             rows += page["items"]
             token = page["next_page_token"]
             if token is None or (limit is not None and len(rows) >= limit):
@@ -214,7 +217,7 @@ class Client:
 
     def dataset(self, dataset: str) -> DatasetDetailRecord:
         """One dataset, by id or name, with its profile: sizes, and baselines that a model must beat."""
-        return self.transport.json("GET", f"/v1/datasets/{_segment(dataset)}")
+        return self.transport.object("GET", f"/v1/datasets/{_segment(dataset)}")
 
     def add_dataset(
         self,
@@ -227,7 +230,7 @@ class Client:
         validation: float = 0.1,
         test: float = 0.0,
     ) -> DatasetDetailRecord:
-        """Register a file as a dataset: a path, or the bytes themselves.
+        """Register a file as a dataset: a path (of a pipe, too), or the bytes themselves.
 
         causal_lm: a text, `tokenizer` "byte" (default) or "char". classification: CSV with a column `label` and one
         column a token, or NPZ with `tokens` and `labels`. seq2seq: lines of a source, a tab and its target; `tokenizer`
@@ -246,17 +249,12 @@ class Client:
         fields = {field: value for field, value in given.items() if value is not None}
         if isinstance(file, bytes):
             return self._upload(fields, name, file)
-        try:
-            with Path(file).open("rb") as stream:
-                return self._upload(fields, Path(file).name, stream)
-        except OSError as problem:
-            if isinstance(problem, ConnectionError | TimeoutError):
-                raise
-            raise InvalidUsage(f"{file} cannot be read: {problem.strerror}") from problem
+        with files.opened(Path(file)) as stream:
+            return self._upload(fields, Path(file).name, stream)
 
     def delete_dataset(self, dataset: str) -> None:
         """Remove a dataset that no sweep uses."""
-        self.transport.request("DELETE", f"/v1/datasets/{_segment(dataset)}")
+        self.transport.delete(f"/v1/datasets/{_segment(dataset)}")
 
     # what can be swept, and on what
 
@@ -287,11 +285,11 @@ class Client:
     ) -> CreatedTokenRecord:
         """Make a token of one project, or of all (None). The answer's `token` is shown this once."""
         body = {"name": name, "scopes": list(scopes), "project": project, "expires_in_days": expires_in_days}
-        return self.transport.json("POST", "/v1/tokens", json=body)
+        return self.transport.object("POST", "/v1/tokens", json=body)
 
     def revoke_token(self, token: str) -> None:
         """Let a token, named by its id, open nothing any more."""
-        self.transport.request("DELETE", f"/v1/tokens/{_segment(token)}")
+        self.transport.delete(f"/v1/tokens/{_segment(token)}")
 
     def projects(self) -> list[ProjectRecord]:
         """The projects that the caller reaches."""
@@ -299,7 +297,7 @@ class Client:
 
     def create_project(self, name: str) -> ProjectRecord:
         """Make a project."""
-        return self.transport.json("POST", "/v1/projects", json={"name": name})
+        return self.transport.object("POST", "/v1/projects", named_by="name", json={"name": name})
 
     def audit(self) -> Iterator[AuditRecord]:
         """Who changed what, newest first."""
@@ -317,7 +315,7 @@ class Client:
         The answer's `secret` is shown this once: it verifies what arrives (docs/webhooks.md).
         """
         body: dict[str, Any] = {"url": url} if events is None else {"url": url, "events": list(events)}
-        return self.transport.json("POST", "/v1/webhooks", json=body)
+        return self.transport.object("POST", "/v1/webhooks", json=body)
 
     def change_webhook(
         self,
@@ -330,19 +328,19 @@ class Client:
         """Change what is given; the rest stays as it is."""
         given = {"url": url, "events": None if events is None else list(events), "enabled": enabled}
         body = {name: value for name, value in given.items() if value is not None}
-        return self.transport.json("PATCH", f"/v1/webhooks/{_segment(webhook)}", json=body)
+        return self.transport.object("PATCH", f"/v1/webhooks/{_segment(webhook)}", json=body)
 
     def rotate_webhook(self, webhook: str) -> CreatedWebhookRecord:
         """Give a webhook another secret: what is sent from now on is signed with it."""
-        return self.transport.json("POST", f"/v1/webhooks/{_segment(webhook)}:rotate")
+        return self.transport.object("POST", f"/v1/webhooks/{_segment(webhook)}:rotate")
 
     def ping_webhook(self, webhook: str) -> WebhookDeliveryRecord:
         """Queue a message that only tries the webhook out."""
-        return self.transport.json("POST", f"/v1/webhooks/{_segment(webhook)}:ping")
+        return self.transport.object("POST", f"/v1/webhooks/{_segment(webhook)}:ping")
 
     def delete_webhook(self, webhook: str) -> None:
         """Delete a webhook with its deliveries."""
-        self.transport.request("DELETE", f"/v1/webhooks/{_segment(webhook)}")
+        self.transport.delete(f"/v1/webhooks/{_segment(webhook)}")
 
     def webhook_deliveries(self, webhook: str) -> Iterator[WebhookDeliveryRecord]:
         """What a webhook was and will be told, newest first, with how it answered."""
@@ -351,31 +349,30 @@ class Client:
     def resend_webhook_delivery(self, webhook: str, delivery: str) -> WebhookDeliveryRecord:
         """Send a delivery that has ended once more."""
         path = f"/v1/webhooks/{_segment(webhook)}/deliveries/{_segment(delivery)}:resend"
-        return self.transport.json("POST", path)
+        return self.transport.object("POST", path)
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
         """The items of all pages of a list, fetched as they are needed."""
         token: str | None = None
         while True:
-            page = self.transport.json(
-                "GET", path, params={**(params or {}), "page_size": PAGE_SIZE, "page_token": token}
-            )
+            page = self.transport.page(path, {**(params or {}), "page_size": PAGE_SIZE, "page_token": token})
             yield from page["items"]
             token = page.get("next_page_token")
             if token is None:
                 return
 
     def _upload(self, fields: dict[str, str], file_name: str, content: Any) -> DatasetDetailRecord:
-        files = {"file": (file_name, content, "application/octet-stream")}
-        answer = self.transport.json("POST", "/v1/datasets", data=fields, files=files, timeout_seconds=600.0)
+        named = file_name.encode(errors="replace").decode()
+        part = {"file": (named, content, "application/octet-stream")}
+        answer = self.transport.object("POST", "/v1/datasets", data=fields, files=part, timeout_seconds=600.0)
         return cast("DatasetDetailRecord", answer)
 
 
 def _segment(name: str) -> str:
     """A name as one segment of a path: it must not reach another address."""
-    if not name or name in {".", ".."} or any(character in name for character in "/?#\\\r\n"):
+    if not name or name in {".", ".."} or any(character in name for character in "/?#\\") or not is_printable(name):
         raise InvalidUsage(f"{name!r} is not an id or a name")
-    return name
+    return quote(name, safe="")
 
 
 def _flag(value: bool | None) -> str | None:

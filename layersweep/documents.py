@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from layersweep.errors import InvalidUsage
+from layersweep import files
+from layersweep.plain import plain
+
+MOST_BYTES = 64 * 2**20
+"""More than any service takes as a document: a data set that was named by mistake is not read into memory."""
 
 JSON_TYPE = "application/json"
 YAML_TYPE = "application/yaml"
@@ -23,20 +27,15 @@ Source = str | os.PathLike[str] | Mapping[str, Any]
 def read(source: Source) -> tuple[bytes, str]:
     """The body and its content type.
 
-    Raises InvalidUsage where there is no such file, or a mapping holds what JSON cannot say (NaN included).
+    Raises InvalidUsage where the file cannot be read, or a mapping holds what JSON cannot say (NaN included).
     """
     if isinstance(source, Mapping):
-        try:
-            return json.dumps(source, allow_nan=False).encode(), JSON_TYPE
-        except (TypeError, ValueError) as problem:
-            raise InvalidUsage(f"the sweep document cannot be written as JSON: {problem}") from problem
+        return json.dumps(plain(source, "the sweep document")).encode(), JSON_TYPE
     if isinstance(source, str) and ("\n" in source or "{" in source):
-        return source.encode(), JSON_TYPE if source.lstrip().startswith("{") else YAML_TYPE
+        # What is no Unicode text is refused by the service, with its place.
+        return source.encode(errors="surrogatepass"), JSON_TYPE if source.lstrip().startswith("{") else YAML_TYPE
     path = Path(source)
-    try:
-        return path.read_bytes(), JSON_TYPE if path.suffix.lower() == ".json" else YAML_TYPE
-    except OSError as problem:
-        raise InvalidUsage(f"{path} cannot be read: {problem.strerror}") from problem
+    return files.read(path, MOST_BYTES), JSON_TYPE if path.suffix.lower() == ".json" else YAML_TYPE
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,5 +123,6 @@ def _items(errors: Any) -> Sequence[ProblemItem]:
         return ()
     return [
         ProblemItem(str(item.get("pointer", "")), str(item.get("detail", "")), str(item.get("remedy", "")))
-        for item in cast("list[dict[str, Any]]", errors)
+        for item in cast("list[Any]", errors)
+        if isinstance(item, dict)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -9,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from layersweep.errors import Unreachable, WaitTimeout
+from layersweep import files
+from layersweep.errors import ServiceFailure, Unreachable, WaitTimeout
 from layersweep.leaderboard import Leaderboard
 from layersweep.records import (
     ENDED_SWEEP_STATES,
@@ -22,8 +24,10 @@ from layersweep.records import (
     TrialRecord,
     TrialState,
 )
+from layersweep.transport import decode, foreign
 
 if TYPE_CHECKING:
+    import httpx2
     import pandas
 
     from layersweep.client import Client
@@ -131,7 +135,7 @@ class Sweep:
     def export(self, file: str | os.PathLike[str], *, sort: str | None = None) -> None:
         """Write the whole leaderboard to a file as it arrives: CSV, or JSON Lines where its name ends in .jsonl."""
         kind = "jsonl" if os.fspath(file).endswith(".jsonl") else "csv"
-        with Path(file).open("wb") as out:
+        with files.written(Path(file)) as out:
             for chunk in self._client.transport.stream(
                 self._path("/leaderboard"), params={"sort": sort, "format": kind}
             ):
@@ -147,7 +151,7 @@ class Sweep:
 
     def front(self) -> list[LeaderboardRow]:
         """The Pareto front: feasible complete trials that no other one beats in every objective."""
-        return self._client.transport.json("GET", self._path("/front"))["items"]
+        return self._client.transport.page(self._path("/front"), {})["items"]
 
     def recommendation(
         self,
@@ -171,7 +175,7 @@ class Sweep:
             "within": [f"{metric}:{amount}" for metric, amount in (within or {}).items()],
             "weight": [f"{metric}:{weight:g}" for metric, weight in (weights or {}).items()],
         }
-        return self._client.transport.json("GET", self._path("/recommendation"), params=params)
+        return self._client.transport.object("GET", self._path("/recommendation"), named_by="trial", params=params)
 
     def report(self, format: str = "html") -> str:  # noqa: A002 - the API's own word
         """The whole story as a text: "html" that stands alone, "markdown", or "json"."""
@@ -191,11 +195,11 @@ class Sweep:
         """
         body = {"seeds": seeds, "candidates": candidates, "trials": list(trials)}
         headers = {"Idempotency-Key": uuid.uuid4().hex}
-        return self._client.transport.json("POST", self._path(":confirm"), json=body, headers=headers)
+        return self._client.transport.object("POST", self._path(":confirm"), json=body, headers=headers)
 
     def confirmations(self) -> list[Confirmation]:
         """The sweep's confirmations with what they found so far, the newest first."""
-        return self._client.transport.json("GET", self._path("/confirmations"))["items"]
+        return self._client.transport.page(self._path("/confirmations"), {})["items"]
 
     def dataframe(self) -> pandas.DataFrame:
         """The whole leaderboard as a pandas DataFrame. Raises MissingDependency where pandas is not installed."""
@@ -232,7 +236,7 @@ class Sweep:
         arguments: dict[str, Any] = {} if body is None else {"json": body}
         # With a key it may be sent again where its answer was lost: a budget is not extended twice.
         arguments["headers"] = {"Idempotency-Key": uuid.uuid4().hex}
-        self.record = self._client.transport.json("POST", self._path(f":{action}"), **arguments)
+        self.record = self._client.transport.object("POST", self._path(f":{action}"), **arguments)
         self._etag = None
         return self
 
@@ -250,10 +254,25 @@ class Sweep:
             retry_seconds=RESTART_PATIENCE_SECONDS if wait_seconds > 0 else None,
         )
         if response.status_code != 304:
-            self.record = response.json()
+            self.record = record_of(response)
             self._etag = response.headers.get("ETag")
         if self._etag is None and wait_seconds > 0:
             time.sleep(min(1.0, wait_seconds))
+
+
+def record_of(response: httpx2.Response) -> SweepDetailRecord:
+    """The sweep that an answer holds. Raises ServiceFailure where something else than the service answered."""
+    found = decode(response)
+    if not isinstance(found, dict) or "id" not in found:
+        raise ServiceFailure(502, {"type": "not-layersweep", "detail": foreign(str(response.url))})
+    return cast("SweepDetailRecord", found)
+
+
+def _event(data: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        raise Unreachable("the stream of events broke off in the middle of one") from None
 
 
 def follow(client: Client, sweep: Sweep, after: int) -> Iterator[EventRecord]:
@@ -268,7 +287,7 @@ def follow(client: Client, sweep: Sweep, after: int) -> Iterator[EventRecord]:
                 for message in source:
                     if not message.data:
                         continue
-                    event = cast("EventRecord", message.json())
+                    event = cast("EventRecord", _event(message.data))
                     last = event["sequence"]
                     yield event
         except Unreachable:

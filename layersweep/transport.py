@@ -14,6 +14,7 @@ import httpx2
 
 from layersweep import __version__
 from layersweep.errors import InvalidUsage, ResponseError, ServiceFailure, Unreachable
+from layersweep.plain import plain
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 FIRST_DELAY_SECONDS = 0.2
@@ -43,23 +44,28 @@ class Transport:
         transport: httpx2.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.server = _base_url(server)
+        self.server = base_url(server)
         self.timeout_seconds = timeout_seconds
         self.retry_seconds = retry_seconds
         self._sleep = sleep
         headers = {"User-Agent": f"layersweep/{__version__}", "Accept": "application/json"}
         if token:
-            headers["Authorization"] = f"Bearer {token}"
+            headers["Authorization"] = f"Bearer {header_value('token (LAYERSWEEP_TOKEN)', token)}"
         if project:
-            headers["Layersweep-Project"] = project
-        self._http = httpx2.Client(
-            base_url=self.server,
-            headers=headers,
-            timeout=timeout_seconds,
-            transport=transport,
-            # A proxy from the environment cannot reach this machine's own loopback addresses.
-            trust_env=httpx2.URL(self.server).host not in LOOPBACK_HOSTS,
-        )
+            headers["Layersweep-Project"] = header_value("project (LAYERSWEEP_PROJECT)", project)
+        try:
+            self._http = httpx2.Client(
+                base_url=self.server,
+                headers=headers,
+                timeout=timeout_seconds,
+                transport=transport,
+                # A proxy from the environment cannot reach this machine's own loopback addresses.
+                trust_env=httpx2.URL(self.server).host not in LOOPBACK_HOSTS,
+            )
+        except (OSError, ValueError, ImportError, httpx2.InvalidURL) as problem:
+            raise InvalidUsage(
+                f"the environment's proxy or certificates (HTTPS_PROXY, SSL_CERT_FILE, ...) cannot be used: {problem}"
+            ) from problem
 
     def close(self) -> None:
         self._http.close()
@@ -77,8 +83,11 @@ class Transport:
     ) -> httpx2.Response:
         """Send one request, with retries, and return an answer below 400 (304 included)."""
         headers = dict(headers or {})
+        if "json" in body:
+            body["json"] = plain(body["json"], "the request")
         may_repeat = method in IDEMPOTENT_METHODS or "Idempotency-Key" in headers
-        patience_seconds = (self.retry_seconds if retry_seconds is None else retry_seconds) if may_repeat else 0.0
+        given_patience_seconds = self.retry_seconds if retry_seconds is None else retry_seconds
+        patience_seconds = given_patience_seconds if may_repeat else 0.0
         waited_seconds = 0.0
         for tries in range(1, 1_000_000):
             started = time.monotonic()
@@ -92,8 +101,11 @@ class Transport:
                     **body,
                 )
                 error = error_of(response)
-            except httpx2.TransportError as problem:
+            except httpx2.RequestError as problem:
                 error = self._unreachable(problem)
+                if isinstance(problem, httpx2.ConnectError):
+                    # Nothing was sent: nothing can be done twice.
+                    patience_seconds = given_patience_seconds
             else:
                 if error is None:
                     return response
@@ -113,6 +125,25 @@ class Transport:
         response = self.request(method, path, **arguments)
         return decode(response) if response.content else None
 
+    def object(self, method: str, path: str, *, named_by: str = "id", **arguments: Any) -> Any:
+        """The decoded body of an answer that is one thing of the service's: a JSON object with an `id`."""
+        found = self.json(method, path, **arguments)
+        if not isinstance(found, dict) or named_by not in found:
+            raise ServiceFailure(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
+        return cast("dict[str, Any]", found)
+
+    def delete(self, path: str) -> None:
+        """Delete what is there. An answer with a body is not the service's: nothing is believed to be deleted."""
+        if self.request("DELETE", path).content:
+            raise ServiceFailure(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
+
+    def page(self, path: str, params: Mapping[str, Any]) -> Any:
+        """The decoded body of an answer that is a list's page."""
+        found = self.json("GET", path, params=params)
+        if not isinstance(found, dict) or not isinstance(cast("dict[str, Any]", found).get("items"), list):
+            raise ServiceFailure(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
+        return cast("dict[str, Any]", found)
+
     def stream(self, path: str, *, params: Mapping[str, Any]) -> Iterator[bytes]:
         """The body of an answer, piece by piece. Not retried."""
         try:
@@ -121,7 +152,7 @@ class Transport:
                     response.read()
                     raise cast("ResponseError", error_of(response))
                 yield from response.iter_bytes()
-        except httpx2.TransportError as problem:
+        except httpx2.RequestError as problem:
             raise self._unreachable(problem) from problem
 
     @contextmanager
@@ -135,10 +166,10 @@ class Transport:
                     response.read()
                     raise cast("ResponseError", error_of(response))
                 yield httpx2.EventSource(response)
-        except httpx2.TransportError as problem:
+        except httpx2.RequestError as problem:
             raise self._unreachable(problem) from problem
 
-    def _unreachable(self, problem: httpx2.TransportError) -> Unreachable:
+    def _unreachable(self, problem: httpx2.RequestError) -> Unreachable:
         reason = str(problem) or type(problem).__name__
         if isinstance(problem, httpx2.ConnectError):
             return Unreachable(
@@ -161,8 +192,12 @@ def backoff_seconds(tries: int) -> float:
 def error_of(response: httpx2.Response) -> ResponseError | None:
     """The error that an answer stands for; None below 400."""
     status = response.status_code
-    if status < 400:
+    if status < 300 or status == 304:
         return None
+    if status < 400:
+        place = response.headers.get("Location", "an address that it does not name")
+        detail = f"{response.url} sends on to {place}: name the service's own address (--server, LAYERSWEEP_SERVER)"
+        return ServiceFailure(status, {"type": "redirect", "detail": detail})
     try:
         document = response.json()
     except ValueError:
@@ -187,15 +222,20 @@ def decode(response: httpx2.Response) -> Any:
         raise ServiceFailure(response.status_code, {"type": "not-json", "detail": detail}) from None
 
 
+def foreign(address: str) -> str:
+    """What is said of an answer that no service of ours gives."""
+    return f"{address} answered with what is not of Layersweep: is a Layersweep service there?"
+
+
 def retry_after_seconds(value: str | None) -> float | None:
     """The wait that a Retry-After header asks for, given in seconds or as a date; None where it says nothing usable."""
     if not value:
         return None
-    if value.strip().isdigit():
+    if value.isascii() and value.strip().isdigit():
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -208,10 +248,19 @@ def _without_none(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {name: value for name, value in params.items() if value is not None}
 
 
-def _base_url(server: str) -> str:
+def header_value(what: str, value: str) -> str:
+    """A value that a header can carry; a line break at its end, as a file has it, is none of it."""
+    value = value.strip()
+    if not value.isascii() or not value.isprintable() or not value:
+        raise InvalidUsage(f"the {what} is empty, or has characters that none has: was something else pasted?")
+    return value
+
+
+def base_url(server: str) -> str:
+    """A service's address. Raises InvalidUsage for what is none."""
     try:
         url = httpx2.URL(server)
-    except httpx2.InvalidURL as problem:
+    except (httpx2.InvalidURL, ValueError) as problem:
         raise InvalidUsage(f"the server {server!r} is not a URL: {problem}") from problem
     if url.scheme not in {"http", "https"} or not url.host:
         raise InvalidUsage(f"the server {server!r} is not a URL: write it like http://127.0.0.1:8420")

@@ -1,7 +1,7 @@
 """The command line `layersweep`. One file a family of commands; expected errors end in a sentence and an exit code.
 
-Exit codes: 0 done; 1 the service or the sweep said no; 2 a wrong call or a document with problems; 3 no service
-answers; 130 interrupted.
+Exit codes: 0 done; 1 the service or the sweep said no; 2 a wrong call, a document with problems, or a file that cannot
+be read or written; 3 no service answers; 130 interrupted; 141 the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    epilog=(
+        "Exit codes: 0 done; 1 the service or the sweep said no; 2 a wrong call, a document with problems, or a file "
+        "that cannot be read or written; 3 no service answers; 130 interrupted; 141 the reader of the output has gone."
+    ),
 )
 
 

@@ -12,7 +12,16 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, connect, out, print_json, print_json_list
+from layersweep.cli.common import (
+    SERVER_DEFAULT,
+    AsJson,
+    Server,
+    connect,
+    from_standard_input,
+    out,
+    print_json,
+    print_json_list,
+)
 from layersweep.display import units
 from layersweep.display.terminal import show_text, show_yaml
 from layersweep.errors import InvalidUsage
@@ -24,7 +33,13 @@ datasets = typer.Typer(help="Register and look at datasets.", no_args_is_help=Tr
 @datasets.command("add")
 def add(
     name: Annotated[str, typer.Option(help="What sweep documents will call it.")],
-    file: Annotated[Path, typer.Option(help="A text; CSV or NPZ for classification; TSV for seq2seq.")],
+    file: Annotated[
+        Path,
+        typer.Option(
+            callback=from_standard_input,
+            help="A text; CSV or NPZ for classification; TSV for seq2seq; - for the standard input.",
+        ),
+    ],
     task: Annotated[str, typer.Option(help="causal_lm, classification or seq2seq.")] = "causal_lm",
     tokenizer: Annotated[
         str | None, typer.Option(help="causal_lm: byte or char; seq2seq, of the sources: char or whitespace.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -29,6 +30,8 @@ EXIT_REFUSED = 1
 EXIT_WRONG_CALL = 2
 EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
+EXIT_READER_GONE = 141
+"""As of a process that SIGPIPE ended: what a shell with `pipefail` knows."""
 
 SERVER_VARIABLE = "LAYERSWEEP_SERVER"
 
@@ -37,7 +40,21 @@ Server = Annotated[
     typer.Option("--server", envvar=SERVER_VARIABLE, help="Address of the service (token: LAYERSWEEP_TOKEN)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The sweep document: YAML, or JSON (*.json).")]
+
+
+def from_standard_input(path: Path) -> Path:
+    """`-` as the standard input, as other commands have it."""
+    return Path("/dev/stdin") if str(path) == "-" else path
+
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        callback=from_standard_input,
+        help="The sweep document: YAML, or JSON (*.json); - for the standard input.",
+    ),
+]
 SweepName = Annotated[
     str, typer.Argument(metavar="SWEEP", help="Id of a sweep, or its name (the newest of that name).")
 ]
@@ -55,7 +72,12 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                # Here, where it can be told, and not at the interpreter's exit.
+                if sys.stdout is not None:
+                    sys.stdout.flush()
         except LayersweepError as error:
             report(error)
             raise typer.Exit(exit_code(error)) from error
@@ -63,9 +85,24 @@ class Commands(TyperGroup):
             err.print("interrupted")
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except BrokenPipeError:
-            # The reader of our output has gone (`| head`); nothing is left to say, not even at the interpreter's exit.
-            sys.stdout = None
-            raise typer.Exit(EXIT_REFUSED) from None
+            # The reader of our output has gone (`| head`): there is nobody to tell.
+            _close_output()
+            raise typer.Exit(EXIT_READER_GONE) from None
+        except OSError as problem:
+            _close_output()
+            err.print(Text.assemble(("error: ", "bold red"), _os_error(problem)), soft_wrap=True)
+            raise typer.Exit(EXIT_WRONG_CALL) from problem
+
+
+def _close_output() -> None:
+    """Write nothing more to the standard output, not even what is still buffered for it at the interpreter's exit."""
+    stream, sys.stdout = sys.stdout, None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _os_error(problem: OSError) -> str:
+    return f"{problem.filename or 'the output'}: {problem.strerror or problem}"
 
 
 def report(error: LayersweepError) -> None:

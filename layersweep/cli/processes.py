@@ -25,6 +25,7 @@ from layersweep.cli.installation import (
     usable_url,
 )
 from layersweep.errors import InvalidUsage
+from layersweep.transport import base_url, header_value
 
 STOP_SECONDS = 5
 COLLECTED_FROM = 50_000
@@ -161,10 +162,11 @@ def worker(
             "--idle-exit-seconds": idle_exit_seconds,
         }
         raise typer.Exit(_run_all_devices(options, [] if timing_cache else ["--no-timing-cache"]))
+    token = os.environ.get("LAYERSWEEP_TOKEN")
     main = part_of_product("workers.main", "worker")
     status = main.run(
-        server,
-        os.environ.get("LAYERSWEEP_TOKEN"),
+        base_url(server),
+        header_value("token (LAYERSWEEP_TOKEN)", token) if token else None,
         name,
         device_name=device,
         engine_python=engine_python,

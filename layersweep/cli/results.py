@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from layersweep import files
 from layersweep.cli.common import (
     SERVER_DEFAULT,
     AsJson,
@@ -145,10 +146,8 @@ def report(
     if out_file is None:
         show_text(text)
         return
-    try:
-        out_file.write_text(text)
-    except OSError as problem:
-        raise InvalidUsage(f"{out_file} cannot be written: {problem.strerror}") from problem
+    with files.written(out_file) as stream:
+        stream.write(text.encode(errors="replace"))
     out.print(Text(f"Wrote {out_file}."))
 
 

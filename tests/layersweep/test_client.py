@@ -169,7 +169,7 @@ def test_steering_a_sweep(action: str, path: str) -> None:
 def test_a_dataset_is_uploaded_with_its_fields(tmp_path: Path) -> None:
     text = tmp_path / "poem.txt"
     text.write_text("to be or not to be")
-    client, script, _ = scripted(httpx2.Response(201, json={"name": "poem"}))
+    client, script, _ = scripted(httpx2.Response(201, json={"id": "1", "name": "poem"}))
     client.add_dataset("poem", text, tokenizer="char", validation=0.2)
     body = script.requests[0].content.decode()
     assert script.requests[0].headers["Content-Type"].startswith("multipart/form-data")

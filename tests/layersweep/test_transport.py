@@ -177,3 +177,42 @@ def test_a_name_cannot_reach_another_address(name: str) -> None:
     with pytest.raises(InvalidUsage):
         client.sweep(name)
     assert script.requests == []
+
+
+@pytest.mark.parametrize("token", ["secret\n", " secret", "secret\r\n"])
+def test_a_token_is_taken_as_a_file_has_it(token: str) -> None:
+    client, script, _ = scripted(page([]))
+    given = Client("http://service.test", token, transport=httpx2.MockTransport(script))
+    given.datasets()
+    assert script.requests[0].headers["Authorization"] == "Bearer secret"
+    client.close()
+
+
+@pytest.mark.parametrize("token", ["se\ncret", "schlüssel", "\x1b[0m", "\n"])
+def test_what_is_no_token_is_refused_without_being_shown(token: str) -> None:
+    with pytest.raises(InvalidUsage, match="LAYERSWEEP_TOKEN") as raised:
+        Client("http://service.test", token)
+    assert token.strip() == "" or token not in str(raised.value)
+
+
+def test_what_was_not_sent_is_sent_again_whatever_it_is() -> None:
+    client, script, _ = scripted(httpx2.ConnectError("refused"), httpx2.Response(201, json={"id": "1"}))
+    client.create_webhook("https://example.com/hook")
+    assert len(script.requests) == 2
+    client, script, _ = scripted(httpx2.ReadError("lost"), httpx2.Response(201, json={"id": "1"}))
+    with pytest.raises(Unreachable):
+        client.create_webhook("https://example.com/hook")
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("HTTPS_PROXY", "nonsense://x"), ("SSL_CERT_FILE", "/nowhere/ca.pem")])
+def test_an_environment_that_cannot_be_used_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidUsage, match="HTTPS_PROXY, SSL_CERT_FILE"):
+        Client("https://service.test")
+
+
+def test_nothing_is_deleted_by_an_answer_of_another_server() -> None:
+    client, _, _ = scripted(httpx2.Response(200, html="<p>Welcome</p>"))
+    with pytest.raises(ServiceFailure, match="is a Layersweep service there"):
+        client.revoke_token("1")

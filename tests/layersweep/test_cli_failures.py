@@ -1,0 +1,176 @@
+"""Every command against what is no service, answers nonsense or goes away: a line or two and an exit code."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from layersweep.cli import app
+from layersweep.cli.common import EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_WRONG_CALL
+
+ID = "01J0000000000000000000000A"
+COMMANDS: dict[str, list[str]] = {
+    "token create": ["--name", "x", "--scope", "read"],
+    "token list": [],
+    "token revoke": [ID],
+    "project create": ["vision"],
+    "project list": [],
+    "webhook create": ["https://example.com/hook"],
+    "webhook list": [],
+    "webhook change": [ID, "--url", "https://example.com/hook"],
+    "webhook enable": [ID],
+    "webhook disable": [ID],
+    "webhook rotate": [ID],
+    "webhook ping": [ID],
+    "webhook deliveries": [ID],
+    "webhook resend": [ID, ID],
+    "webhook delete": [ID],
+    "sweep submit": ["DOCUMENT"],
+    "sweep validate": ["DOCUMENT"],
+    "sweep list": [],
+    "sweep show": ["a name"],
+    "sweep watch": [ID],
+    "sweep cancel": [ID],
+    "sweep pause": [ID],
+    "sweep resume": [ID],
+    "sweep clone": [ID],
+    "sweep delete": [ID],
+    "sweep export": [ID, "OUT/all.csv"],
+    "sweep extend": [ID, "--trials", "1"],
+    "leaderboard": [ID],
+    "recommendation": [ID],
+    "confirm": [ID],
+    "report": [ID, "--out", "OUT/report.md"],
+    "export": [ID, "--optuna", "sqlite:///OUT/study.db"],
+    "trial show": [ID],
+    "trial download": [ID, "OUT/folder"],
+    "dataset add": ["--name", "x", "--file", "DOCUMENT"],
+    "dataset list": [],
+    "dataset show": ["x"],
+    "layers": [],
+    "presets": [],
+    "workers": [],
+}
+LOCAL = {"demo", "serve", "worker", "sweep check", "db upgrade", "db backup", "db restore", "db prune"}
+"""Commands that work on this machine: what may go wrong with those is told elsewhere."""
+
+HTML = b"<!doctype html><title>Welcome to nginx!</title>"
+ANSWERS: dict[str, bytes] = {
+    "closes at once": b"",
+    "is no HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "closes in the middle": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{",
+    "HTML": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%s" % (len(HTML), HTML),
+    "HTML of an error": b"HTTP/1.1 500 Oh\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n%s"
+    % (len(HTML), HTML),
+    "sends on": b"HTTP/1.1 302 Found\r\nLocation: https://elsewhere.example/\r\nContent-Length: 0\r\n\r\n",
+    "a list": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]",
+    "an empty object": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+    "no gzip": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\noops",
+    "wrong errors": b'HTTP/1.1 422 No\r\nContent-Length: 33\r\n\r\n{"detail": "no", "errors": ["no"]}'[:-1] + b"}",
+    "no retry time": "HTTP/1.1 429 No\r\nRetry-After: ²\r\nContent-Length: 0\r\n\r\n".encode("latin-1"),
+}
+
+FOR_ALL = {"closes in the middle", "HTML", "an empty object"}
+"""Tried with every command; the others are read by the same code, whichever asks."""
+
+
+def leaves(command: Any, name: str = "") -> Iterator[str]:
+    for each, found in getattr(command, "commands", {}).items():
+        whole = f"{name} {each}".strip()
+        yield from leaves(found, whole) if getattr(found, "commands", None) else [whole]
+
+
+def test_every_command_is_tried_here() -> None:
+    assert set(leaves(typer.main.get_command(app))) == COMMANDS.keys() | LOCAL
+
+
+@pytest.fixture(scope="module")
+def answering() -> Iterator[Callable[[bytes], str]]:
+    """Starts a server that answers whatever it is asked with these bytes, and closes; returns its address."""
+    listeners: list[socket.socket] = []
+
+    def start(answer: bytes) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    received = b""
+                    while b"\r\n\r\n" not in received and (piece := connection.recv(65536)):
+                        received += piece
+                    connection.sendall(answer)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65536):
+                        pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    servers: dict[bytes, str] = {}
+    yield lambda answer: servers.get(answer) or servers.setdefault(answer, start(answer))
+    for listener in listeners:
+        listener.close()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Any]:
+    """Runs a command of the table against a server."""
+    monkeypatch.setattr("layersweep.cli.common.RETRY_SECONDS", 0)
+    monkeypatch.setattr("layersweep.sweep.RESTART_PATIENCE_SECONDS", 0)
+    (tmp_path / "small.yaml").write_text("name: small")
+
+    def invoke(command: str, server: str) -> Any:
+        given = [
+            each.replace("DOCUMENT", str(tmp_path / "small.yaml")).replace("OUT", str(tmp_path))
+            for each in COMMANDS[command]
+        ]
+        return CliRunner().invoke(app, [*command.split(), *given, "--server", server])
+
+    return invoke
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_that_is_none_ends_every_command_in_a_line(
+    answer: str, answering: Callable[[bytes], str], run: Callable[[str, str], Any], tmp_path: Path
+) -> None:
+    server = answering(ANSWERS[answer])
+    for command in COMMANDS if answer in FOR_ALL else ("sweep list", "sweep submit", "report", "token revoke"):
+        ended = run(command, server)
+        said = f"{command}: {ended.output}"
+        assert isinstance(ended.exception, SystemExit), f"{said}{ended.exception!r}"
+        assert ended.exit_code in (EXIT_REFUSED, EXIT_WRONG_CALL, EXIT_UNREACHABLE), said
+        assert "error: " in ended.stderr, said
+        assert len(ended.stderr.splitlines()) <= 4, said
+        assert {each.name for each in tmp_path.iterdir()} == {"small.yaml"}, said
+
+
+def test_no_service_ends_every_command_in_a_line(run: Callable[[str, str], Any]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        server = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        for command in COMMANDS:
+            ended = run(command, server)
+            assert ended.exit_code == EXIT_UNREACHABLE, f"{command}: {ended.output}{ended.exception!r}"
+            assert "layersweep serve" in ended.stderr
+
+
+@pytest.mark.parametrize(("server", "token"), [("localhost:8420", "secret"), ("http://127.0.0.1:9", "se\ncret")])
+def test_a_worker_refuses_what_is_no_address_and_no_token(
+    server: str, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAYERSWEEP_TOKEN", token)
+    refused = CliRunner().invoke(app, ["worker", "--server", server])
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1), refused.output
+    assert token not in refused.stderr
