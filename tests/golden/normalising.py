@@ -10,6 +10,10 @@ from typing import Any
 _ID = re.compile(r"\b0[0-9A-HJKMNP-TV-Z]{25}\b")
 _EPOCH = re.compile(r"\b1[789]\d{8}(?:\.\d+)?\b")
 _ISO = re.compile(r"\b20\d\d-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|\+00:00| UTC)?")
+_SHOWN = re.compile(r"\b\d{1,2} [A-Z][a-z]{2} 20\d\d, \d\d:\d\d UTC")
+_HTTP_DATE = re.compile(r"\b[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} 20\d\d \d\d:\d\d:\d\d GMT")
+_PAGE_TOKEN = re.compile(r"(?<=page_token=)[\w-]+|(?<=\"next_page_token\": \")[^\"]+")
+_REQUEST_ID = re.compile(r"(?<=\"request_id\": \")[^\"]+")
 _FLOAT = re.compile(r"(?<![\w.#-])-?\d+\.\d{7,}(?:e[+-]?\d+)?(?![\w.])")
 
 DIGITS = 6
@@ -29,12 +33,16 @@ class Normaliser:
         """`text` with identifiers, times and long figures replaced."""
         text = _ID.sub(self._namer(), text)
         text = _ISO.sub("<time>", text)
+        text = _SHOWN.sub("<time>", text)
+        text = _HTTP_DATE.sub("<time>", text)
+        text = _PAGE_TOKEN.sub("<page token>", text)
+        text = _REQUEST_ID.sub("<request id>", text)
         text = _EPOCH.sub("<time>", text)
         return _FLOAT.sub(lambda found: _shortened(float(found.group())), text)
 
     def json(self, value: Any) -> str:
-        """The same of a JSON value, a member a line, in the order in which it came."""
-        return self.text(json.dumps(value, indent=1, ensure_ascii=False))
+        """The same of a JSON value, a member a line, by name: PostgreSQL stores members in an order of its own."""
+        return self.text(json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True))
 
     def _namer(self) -> Callable[[re.Match[str]], str]:
         unknown: dict[str, str] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -26,35 +26,49 @@ def compare(name: str, text: str) -> None:
     text = text if text.endswith("\n") else text + "\n"
     if RENEWS:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(text.encode())
         return
     if not path.exists():
         raise ChangedError(f"nothing is recorded as {name}: run `make golden` if it is new on purpose")
-    recorded = path.read_text(encoding="utf-8")
+    recorded = path.read_bytes().decode()
     if recorded != text:
         raise ChangedError(_difference(name, recorded, text))
 
 
-def compare_folder(folder: str, texts: dict[str, str]) -> None:
-    """Compare every text with its recording in `folder`, and that nothing else is recorded there."""
+def compare_folder(folder: str, texts: Mapping[str, str], *, variant: str | None = None) -> None:
+    """Compare every text with its recording in `folder`, and that nothing else is recorded there.
+
+    A `variant` has recordings of its own in `folder.variant`, but only of those texts that differ from the others'.
+    Renewing a variant needs the recordings of `folder`, so it comes after them.
+    """
+    own = f"{folder}.{variant}"
+    places = {name: own if variant and _differs(folder, own, name, text) else folder for name, text in texts.items()}
     changed: list[str] = []
     for name, text in texts.items():
         try:
-            compare(f"{folder}/{name}", text)
+            compare(f"{places[name]}/{name}", text)
         except ChangedError as error:
             changed.append(str(error))
-    gone = [path for path in _recorded(folder) if path.relative_to(FOLDER / folder).as_posix() not in texts]
+    expected = {f"{place}/{name}" for name, place in places.items()}
+    held = _recorded(own) if variant else _recorded(folder)
+    gone = [name for name in held if name not in expected]
     if RENEWS:
-        for path in gone:
-            path.unlink()
+        for name in gone:
+            (FOLDER / name).unlink()
     elif gone:
-        changed.append("recorded, but not seen any more: " + ", ".join(path.name for path in gone))
+        changed.append("recorded, but not seen any more: " + ", ".join(gone))
     if changed:
         raise ChangedError("\n\n".join(changed))
 
 
-def _recorded(folder: str) -> Iterable[Path]:
-    return sorted(path for path in (FOLDER / folder).rglob("*") if path.is_file())
+def _differs(folder: str, own: str, name: str, text: str) -> bool:
+    if not RENEWS:
+        return (FOLDER / own / name).exists()
+    return (FOLDER / folder / name).read_bytes().decode().rstrip("\n") != text.rstrip("\n")
+
+
+def _recorded(folder: str) -> list[str]:
+    return sorted(path.relative_to(FOLDER).as_posix() for path in (FOLDER / folder).rglob("*") if path.is_file())
 
 
 def _difference(name: str, recorded: str, text: str) -> str:

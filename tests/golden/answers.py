@@ -1,0 +1,157 @@
+"""Every answer that can be read from a service, as a text: status, headers, body."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+
+from httpx2 import Response
+
+from service.routes import pages
+from tests.golden.normalising import Normaliser
+from tests.golden.world import World
+
+UNRECORDED_HEADERS = {"content-length", "date", "x-request-id"}
+SWEEPS = ("language", "opinions", "shapes", "sequences", "failing", "paused", "shapes again", "confirmation")
+
+_TEXTS = ("text/", "application/yaml", "image/svg")
+_EVENT_DATA = re.compile(r"(?<=^data: )\{.*\}$", re.MULTILINE)
+
+BY_SWEEP = (
+    "",
+    "/trials",
+    "/trials?state=complete&page_size=2",
+    "/trials/0",
+    "/leaderboard",
+    "/leaderboard?format=csv",
+    "/leaderboard?sort=-latency_ms_p50&page_size=3",
+    "/front",
+    "/recommendation",
+    "/report?format=md",
+    "/report?format=html",
+    "/hypervolume",
+    "/importance",
+    "/confirmations",
+    "/events",
+)
+"""Below /v1/sweeps/{sweep}: asked of every sweep."""
+
+OF_LANGUAGE = (
+    "/leaderboard?where=num_layers%3D2",
+    "/leaderboard?feasible=false",
+    "/leaderboard?on_front=true&format=csv",
+    "/columns?name=latency_ms_p50&name=num_layers",
+    "/tradeoff?x=latency_ms_p50&y=validation_loss",
+    "/effect?parameter=num_layers&metric=validation_loss",
+    "/recommendation?prefer=latency_ms_p50",
+    "/recommendation?weight=latency_ms_p50:1&weight=validation_loss:3",
+    "/recommendation?within=validation_loss:5%25",
+    "/report?format=json",
+)
+OF_ALL = (
+    "/openapi.json",
+    "/healthz",
+    "/readyz",
+    "/v1/sweeps",
+    "/v1/sweeps?state=completed&page_size=2",
+    "/v1/sweeps?name=language",
+    "/v1/datasets",
+    "/v1/layers",
+    "/v1/presets",
+    "/v1/targets",
+    "/v1/workers",
+    "/v1/tokens",
+    "/v1/projects",
+    "/v1/audit",
+    "/v1/webhooks",
+    "/v1/nothing",
+    "/v1/sweeps/nothing",
+    "/v1/trials/nothing",
+    "/v1/datasets/nothing",
+    "/v1/sweeps?page_size=0",
+    "/v1/sweeps?sort=nothing",
+    "/",
+    "/?state=completed",
+    "/datasets",
+    "/layers",
+    "/workers",
+    "/new",
+    "/new?from=example:digits",
+    "/login",
+    "/nothing",
+    "/sweeps/nothing",
+)
+PAGES_OF_SWEEPS = ("", "/report", "/compare?trial=0&trial=1", "/trials/0")
+
+
+def paths(world: World) -> Iterator[tuple[str, str]]:
+    """The name of each recording and the path that is asked for."""
+    for path in OF_ALL:
+        yield path, path
+    for sweep in SWEEPS:
+        for rest in BY_SWEEP + (OF_LANGUAGE if sweep == "language" else ()):
+            if not (rest.startswith("/events") and sweep == "paused"):  # its stream does not end
+                yield f"/v1/sweeps/{sweep}{rest}", f"/v1/sweeps/{world.ids[sweep]}{rest}"
+        for rest in PAGES_OF_SWEEPS:
+            yield f"/sweeps/{sweep}{rest}", f"/sweeps/{world.ids[sweep]}{rest}"
+    for name, identifier in world.ids.items():
+        if name.startswith("dataset "):
+            dataset = name.removeprefix("dataset ")
+            yield f"/v1/datasets/{dataset}", f"/v1/datasets/{dataset}"
+            yield f"/datasets/{dataset}", f"/datasets/{dataset}"
+            for part in ("training", "validation"):
+                yield f"/v1/datasets/{dataset}/content?part={part}", f"/v1/datasets/{identifier}/content?part={part}"
+    front = world.client.get(f"/v1/sweeps/{world.ids['language']}/leaderboard").json()["items"][0]["trial"]
+    for rest in ("", "/artifacts", "/artifacts/model.onnx", "/artifacts/nothing"):
+        yield f"/v1/trials/front{rest}", f"/v1/trials/{front}{rest}"
+    for rest in ("", "/deliveries"):
+        yield f"/v1/webhooks/webhook{rest}", f"/v1/webhooks/{world.ids['webhook']}{rest}"
+    yield "/v1/sweeps/opinions/events?after=3", f"/v1/sweeps/{world.ids['opinions']}/events?after=3"
+    lease = f"/v1/leases/{world.ids['trial language/0']}/1"
+    yield "/v1/leases/ended/1/test", f"{lease}/test"
+
+
+def read(world: World) -> dict[str, str]:
+    """File name of each recording -> the answer as a text."""
+    normaliser = Normaliser(world.names)
+    return {
+        file_name(name): shown(name, world.client.get(path, follow_redirects=False), normaliser)
+        for name, path in paths(world)
+    }
+
+
+def file_name(name: str) -> str:
+    """A path and its query as the name of a file."""
+    stem = re.sub(r"[^\w.=-]+", "_", name.strip("/")) or "root"
+    return f"{stem}.txt"
+
+
+def shown(name: str, answer: Response, normaliser: Normaliser) -> str:
+    """An answer as people read it: what was asked, the status, the headers, the body."""
+    kind = answer.headers.get("content-type", "")
+    if kind.startswith(("application/json", "application/problem+json")):
+        body = normaliser.json(json.loads(answer.text))
+    elif kind.startswith("text/event-stream"):
+        body = normaliser.text(_EVENT_DATA.sub(_by_name, answer.text))
+    elif kind.startswith(_TEXTS):
+        body = normaliser.text(answer.text)
+    else:
+        digest = hashlib.sha256(answer.content).hexdigest()
+        body = f"{len(answer.content)} bytes, sha256 {digest}" if answer.content else ""
+    headers = [
+        normaliser.text(f"{key}: {value}") for key, value in answer.headers.items() if key not in UNRECORDED_HEADERS
+    ]
+    return "\n".join([f"GET {name}", str(answer.status_code), *sorted(headers), "", body])
+
+
+def _by_name(found: re.Match[str]) -> str:
+    return json.dumps(json.loads(found.group()), sort_keys=True)
+
+
+def templates(world: World) -> set[str]:
+    """The paths of all GET operations and pages, with their parameters in braces."""
+    described = world.client.get("/openapi.json").json()["paths"]
+    shown_pages = {route.path for route in pages.router.routes if "GET" in route.methods}  # type: ignore[attr-defined]
+    return {path for path, operations in described.items() if "get" in operations} | shown_pages
