@@ -10,7 +10,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve worker test test-slow test-gpu explore chaos fuzz lint format docs clean
+.PHONY: help setup demo serve worker test test-slow test-gpu golden explore chaos fuzz lint format docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-slow: $(STAMP) ## Run the tests that take minutes
 
 test-gpu: $(STAMP) ## Run the tests that need an NVIDIA GPU with TensorRT
 	@$(BIN)/python -m pytest -m gpu --timeout 1800 $(PYTEST_ARGS)
+
+golden: $(STAMP) ## Record anew what the golden tests compare: review what it changes, and explain each line
+	@LAYERSWEEP_TEST_GOLDEN=record OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/golden
 
 explore: $(STAMP) ## Draw new examples for the property tests, which `make test` repeats
 	@OMP_NUM_THREADS=1 LAYERSWEEP_TEST_EXAMPLES=explore $(BIN)/python -m pytest -m "hypothesis and not slow and not gpu" $(PYTEST_ARGS)

@@ -6,15 +6,21 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from httpx2 import Response
 
-from service.routes import pages
+from service.routes import login, pages, sweep_pages
 from tests.golden.normalising import Normaliser
 from tests.golden.world import World
 
+PAGES: tuple[Any, ...] = (pages, sweep_pages, login)
+"""The modules whose routes answer with pages."""
 UNRECORDED_HEADERS = {"content-length", "date", "x-request-id"}
 SWEEPS = ("language", "opinions", "shapes", "sequences", "failing", "paused", "shapes again", "confirmation")
+
+RECORDED_ELSEWHERE = {"/metrics", "/docs", "/static/{name:path}", "/{path:page}"}
+"""Figures of a run, what is made from `/openapi.json`, files of the repository, and what is no page."""
 
 _TEXTS = ("text/", "application/yaml", "image/svg")
 _EVENT_DATA = re.compile(r"(?<=^data: )\{.*\}$", re.MULTILINE)
@@ -104,6 +110,7 @@ def paths(world: World) -> Iterator[tuple[str, str]]:
             for part in ("training", "validation"):
                 yield f"/v1/datasets/{dataset}/content?part={part}", f"/v1/datasets/{identifier}/content?part={part}"
     front = world.client.get(f"/v1/sweeps/{world.ids['language']}/leaderboard").json()["items"][0]["trial"]
+    yield "/trials/front", f"/trials/{front}"
     for rest in ("", "/artifacts", "/artifacts/model.onnx", "/artifacts/nothing"):
         yield f"/v1/trials/front{rest}", f"/v1/trials/{front}{rest}"
     for rest in ("", "/deliveries"):
@@ -153,5 +160,6 @@ def _by_name(found: re.Match[str]) -> str:
 def templates(world: World) -> set[str]:
     """The paths of all GET operations and pages, with their parameters in braces."""
     described = world.client.get("/openapi.json").json()["paths"]
-    shown_pages = {route.path for route in pages.router.routes if "GET" in route.methods}  # type: ignore[attr-defined]
+    routes = [route for module in PAGES for route in module.router.routes]
+    shown_pages = {route.path for route in routes if "GET" in route.methods}
     return {path for path, operations in described.items() if "get" in operations} | shown_pages
