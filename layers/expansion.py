@@ -16,6 +16,10 @@ from layers.openings import Entry
 from layers.per_layer import BLOCK_PATHS, DECODER_ONLY, STACKS, LayerName, layer_name
 from layers.problems import Problems, below
 
+MAX_CHARACTERS = 10_000
+"""Of a document's rules, conditions and derivations together, those of a layer counted for each: surveying takes time
+by their length."""
+
 MOST_LAYERS = 200
 """More parameters than that a document does not open: see `layers.parameters`."""
 
@@ -36,6 +40,8 @@ class Expansion:
         self._written = written
         self._problems = problems
         self._independent = frozenset(name for name, entry in written.items() if entry.per_layer)
+        self._characters = 0
+        """Of the expressions that were written out for a layer."""
         self._named = {name: found for name in written if (found := layer_name(name)) is not None}
         self._stacks = self._count(task)
         self._entries = self._expanded()
@@ -140,6 +146,11 @@ class Expansion:
         return replace(entry, name=str(name), opening=opening, per_layer=False).with_expressions(when, derived)
 
     def _of_layer(self, expression: Expression, stack: str, index: int, differing: Container[str]) -> Expression:
+        self._characters += len(expression.text)
+        if self._characters > MAX_CHARACTERS:
+            # Before all of them are made: 2,000 characters for each of 200 layers take long to parse.
+            self._problems.add("/rules", *too_long(f"more than {MAX_CHARACTERS:,}"))
+            self._problems.raise_any()
         return expression.renamed(lambda name: f"{stack}.{index}.{name}" if name in differing else name)
 
     def _may_differ(self, name: str) -> bool:
@@ -185,6 +196,12 @@ class Expansion:
             if entries is not None or not self._may_differ(found.path):
                 detail = f"{found.path} is the same in all layers"
                 self._problems.add(pointer, detail, f"write {found.path}, or give {found.path} per_layer: true")
+
+
+def too_long(characters: str) -> tuple[str, str]:
+    """What is wrong with expressions of so many characters, and what would be right."""
+    detail = f"the rules, conditions and derivations have {characters} characters in all"
+    return detail, f"write at most {MAX_CHARACTERS:,}, counted for each layer: they are calculated for every point"
 
 
 def own_names(path: str, counts: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from layers.base import Scalar
 from layers.checking import check_types
 from layers.constraints import Constraint, parse_constraint
 from layers.document import FieldReader, FindDataset, FindStart, lacking_metric
+from layers.expansion import MAX_CHARACTERS, too_long
 from layers.expressions import Expression, ExpressionError, parse
 from layers.facts import fixed_lengths
 from layers.metrics import METRICS
@@ -46,10 +47,6 @@ __all__ = [
     "parse_document",
     "read_document",
 ]
-
-
-MAX_CHARACTERS = 10_000
-"""Of a document's rules, conditions and derivations together: surveying takes time by their length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +123,7 @@ def _examine(sweep: SweepDocument, problems: Problems) -> Survey:
         return surveyed
     rule, share = next(iter(surveyed.rejections.items()))
     rejection = surveyed.examples[rule]
-    of = f"{SAMPLES:,} sampled points" if surveyed.sampled else f"{surveyed.points:,} points"
+    of = f"{surveyed.judged:,} sampled points" if surveyed.sampled else f"{surveyed.points:,} points"
     others = [f"{name} ({part:.1%})" for name, part in list(surveyed.rejections.items())[1:4]]
     also = f"; then {', '.join(others)}" if others else ""
     remedy = "loosen it, or widen the parameters that it names"
@@ -266,10 +263,7 @@ class _Reading:
     def _check_length(self, entries: tuple[Entry, ...], rules: tuple[Rule, ...]) -> None:
         characters = expression_characters(entries) + sum(len(rule.text) for rule in rules)
         if characters > MAX_CHARACTERS:
-            detail = f"the rules, conditions and derivations have {characters:,} characters in all"
-            self._problems.add(
-                "/rules", detail, f"write at most {MAX_CHARACTERS:,}: they are calculated for every point"
-            )
+            self._problems.add("/rules", *too_long(f"{characters:,}"))
 
     def _refuse_continuous(self, entries: tuple[Entry, ...]) -> None:
         for entry in entries:

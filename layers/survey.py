@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from layers.base import ParameterError, Scalar
@@ -14,11 +16,21 @@ from layers.points import Completed, Space, section_of
 from layers.walking import Walked, expression_characters
 
 SAMPLES = 10_000
+FEWEST_SAMPLES = 200
+"""Points that are judged however long that takes."""
+SECONDS = 6.0
+"""Of this thread's CPU time, after which a survey ends with as many samples as it has."""
+ENUMERATION_SECONDS = 4.0
+"""Of them: an enumeration that takes longer is given up for samples."""
+CONFIDENCE = 1.959964
+"""Standard deviations to either side that hold 95 %."""
 PROBES = 500
 MAX_COMPLETIONS = 50_000
 """Models completed and judged in one enumeration: about three seconds. A space that needs more is sampled."""
 STEP_WORK = 0.2
 """Of looking at one more point, in models completed."""
+CHECKED_EVERY = 20
+"""Points that are judged between two looks at the clock."""
 CHARACTER_WORK = 0.001
 """Of calculating one character of rules, conditions and derivations at a point, in models completed."""
 
@@ -28,23 +40,33 @@ class Survey:
     """`points`: distinct points, None where a parameter is continuous or they are more than 10 ** 6.
 
     `feasible_share` and `rejections` (rule -> share of the points that it rejects first) are over all distinct points,
-    or, where `sampled`, over SAMPLES points as a random sampler draws them. `errors` are points that cannot be had at
-    all, one example a parameter; `examples` is one rejection a rule.
+    or, where `sampled`, over `judged` points as a random sampler draws them: SAMPLES, or fewer where SECONDS ended it.
+    `errors` are points that cannot be had at all, one example a parameter; `examples` is one rejection a rule.
     """
 
     points: int | None
     feasible_share: float
     sampled: bool
+    judged: int
     rejections: dict[str, float]
     errors: tuple[PointError, ...] = ()
     examples: dict[str, Rejection] = field(default_factory=dict[str, Rejection])
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the share of all points lies: the share itself where all were judged, else with 95 % confidence.
+
+        Wilson 1927: unlike the normal approximation it is right where none or all of few samples are feasible.
+        """
+        if not self.sampled:
+            return self.feasible_share, self.feasible_share
+        share, per_sample = self.feasible_share, CONFIDENCE**2 / self.judged
+        middle = share + per_sample / 2
+        half = CONFIDENCE * math.sqrt(share * (1 - share) / self.judged + per_sample / (4 * self.judged))
+        return max(0.0, (middle - half) / (1 + per_sample)), min(1.0, (middle + half) / (1 + per_sample))
+
 
 Outcome = Rejection | PointError | None
-
-
-class TooMuchWork(Exception):
-    """An enumeration takes longer than a caller should wait."""
 
 
 class Surveyor:
@@ -134,16 +156,38 @@ def _outcome(error: ParameterError, values: Mapping[str, Scalar]) -> Outcome:
 
 
 def survey(space: Space) -> Survey:
-    """Judge every point of `space`, or SAMPLES of them where all would take more than a few seconds. Deterministic."""
+    """Judge every point of `space`, or SAMPLES of them where all would take more than a few seconds.
+
+    Deterministic, but for a space of which even these take more than SECONDS: there the first so many are judged.
+    """
+    began = time.thread_time()
     points = space.points()
     surveyor = Surveyor(space)
     if points is not None and _expected_work(space, surveyor, points) <= MAX_COMPLETIONS:
-        try:
-            return _tally(points, False, surveyor, space.walk(), points)
-        except TooMuchWork:
-            pass
+        tally = _Tally()
+        if _enumerate(space, surveyor, tally, began + ENUMERATION_SECONDS):
+            return tally.survey(points, sampled=False)
     source = random.Random(0)
-    return _tally(points, True, surveyor, (space.draw(source) for _ in range(SAMPLES)), SAMPLES)
+    tally = _Tally()
+    for point in (space.draw(source) for _ in range(SAMPLES)):
+        tally.add(surveyor.judge(point))
+        if (
+            tally.judged % CHECKED_EVERY == 0
+            and tally.judged >= FEWEST_SAMPLES
+            and time.thread_time() > began + SECONDS
+        ):
+            break
+    return tally.survey(points, sampled=True)
+
+
+def _enumerate(space: Space, surveyor: Surveyor, tally: _Tally, until: float) -> bool:
+    """Judge every point; False where that takes too long."""
+    for point in space.walk():
+        tally.add(surveyor.judge(point))
+        late = tally.judged % CHECKED_EVERY == 0 and time.thread_time() > until
+        if late or surveyor.completions > 2 * MAX_COMPLETIONS:
+            return False
+    return True
 
 
 def _expected_work(space: Space, surveyor: Surveyor, points: int) -> float:
@@ -156,23 +200,27 @@ def _expected_work(space: Space, surveyor: Surveyor, points: int) -> float:
     return models * kept + points * (STEP_WORK + CHARACTER_WORK * characters)
 
 
-def _tally(points: int | None, sampled: bool, surveyor: Surveyor, walk: Iterable[Walked], total: int) -> Survey:
-    feasible = 0
-    rejected: Counter[str] = Counter()
-    examples: dict[str, Rejection] = {}
-    errors: dict[str, PointError] = {}
-    limit = 2 * MAX_COMPLETIONS
-    judge: Callable[[Walked], Outcome] = surveyor.judge
-    for point in walk:
-        outcome = judge(point)
+class _Tally:
+    """What became of the points that were judged."""
+
+    def __init__(self) -> None:
+        self.judged = 0
+        self._feasible = 0
+        self._rejected: Counter[str] = Counter()
+        self._examples: dict[str, Rejection] = {}
+        self._errors: dict[str, PointError] = {}
+
+    def add(self, outcome: Outcome) -> None:
+        self.judged += 1
         if outcome is None:
-            feasible += 1
+            self._feasible += 1
         elif isinstance(outcome, Rejection):
-            rejected[outcome.rule] += 1
-            examples.setdefault(outcome.rule, outcome)
+            self._rejected[outcome.rule] += 1
+            self._examples.setdefault(outcome.rule, outcome)
         else:
-            errors.setdefault(outcome.name, outcome)
-        if not sampled and surveyor.completions > limit:
-            raise TooMuchWork
-    shares = {rule: count / total for rule, count in rejected.most_common()}
-    return Survey(points, feasible / total, sampled, shares, tuple(errors.values()), examples)
+            self._errors.setdefault(outcome.name, outcome)
+
+    def survey(self, points: int | None, *, sampled: bool) -> Survey:
+        shares = {rule: count / self.judged for rule, count in self._rejected.most_common()}
+        share = self._feasible / self.judged
+        return Survey(points, share, sampled, self.judged, shares, tuple(self._errors.values()), self._examples)

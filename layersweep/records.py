@@ -5,7 +5,7 @@ Units are in the names; times are RFC 3339 strings in UTC. A newer service may s
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
 TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]
@@ -34,6 +34,8 @@ class SpaceFacts(TypedDict):
     points: int | None
     feasible_share: float
     sampled: bool
+    judged: NotRequired[int | None]
+    feasible_interval: NotRequired[tuple[float, float] | None]
     open_parameters: list[str]
     rejections: dict[str, float]
 

@@ -96,6 +96,14 @@ class SpaceFacts(Schema):
     )
     feasible_share: float = Field(description="share of points that break no rule and no static constraint")
     sampled: bool = Field(description="true: the share comes from samples, false: from enumeration")
+    judged: int | None = Field(
+        default=None,
+        description="points that the share comes from: all, 10,000 samples, or as many as could be judged in time",
+    )
+    feasible_interval: tuple[float, float] | None = Field(
+        default=None,
+        description="where the share of all points lies, with 95 % confidence (Wilson) where it comes from samples",
+    )
     open_parameters: list[str]
     rejections: dict[str, float] = Field(default={}, description="rule -> share of points that it rejects first")
 

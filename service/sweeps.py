@@ -45,6 +45,8 @@ class Prepared:
             "points": self.survey.points,
             "feasible_share": self.survey.feasible_share,
             "sampled": self.survey.sampled,
+            "judged": self.survey.judged,
+            "feasible_interval": list(self.survey.interval),
             "open_parameters": [parameter.name for parameter in self.document.space.open],
             "rejections": self.survey.rejections,
             "starts": [{"name": start.name, "chosen": start.chosen} for start in self.document.starts],

@@ -266,8 +266,27 @@ def _print_facts(facts: dict[str, str | None]) -> None:
 
 
 def _print_space(space: SpaceFacts) -> None:
-    points = "continuous, or too large to count," if space["points"] is None else f"{space['points']:,} points"
-    share = f"{space['feasible_share']:.1%} feasible" + (" (of a sample)" if space["sampled"] else "")
-    out.print(Text(f"Space: {points} over {', '.join(space['open_parameters'])}; {share}."))
+    out.print(
+        Text(f"Space: {_points_in_words(space)}; {space['feasible_share']:.1%} feasible{_sampled_in_words(space)}.")
+    )
     for rule, rejected in sorted(space["rejections"].items(), key=lambda pair: -pair[1]):
         out.print(Text(f"  {rejected:6.1%} rejected by: {rule}", style="dim"))
+
+
+def _points_in_words(space: SpaceFacts) -> str:
+    names = ", ".join(space["open_parameters"])
+    if not names:
+        return "one point, as nothing is open"
+    if space["points"] is None:
+        return f"continuous, or too large to count, over {names}"
+    return f"{space['points']:,} {'point' if space['points'] == 1 else 'points'} over {names}"
+
+
+def _sampled_in_words(space: SpaceFacts) -> str:
+    """What a share rests on that comes from samples; older services do not say how many these were."""
+    judged, interval = space.get("judged"), space.get("feasible_interval")
+    if not space["sampled"]:
+        return ""
+    if judged is None or interval is None:
+        return " (of a sample)"
+    return f" (of {judged:,} samples: {interval[0]:.1%} to {interval[1]:.1%} with 95% confidence)"

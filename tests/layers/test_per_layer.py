@@ -17,6 +17,7 @@ from layers.per_layer import BLOCK_PATHS, OF_ALL_LAYERS, STACKS, mask_types, vie
 from layers.presets import PRESETS
 from layers.signature import signature
 from layers.space import Space, flatten, read_document
+from layers.syntax import parse_tree
 from tests.layers.combinations import BASES, FACTS, drawn
 from tests.layers.sweep_documents import DATASETS, changed, parsed, problems
 
@@ -471,6 +472,18 @@ def test_what_no_layer_can_have_is_refused(changes: dict[str, Any], kind: str, w
         completed(changes, kind)
     assert words in str(refused.value)
     assert refused.value.path == next(iter(changes))
+
+
+def test_expressions_are_counted_for_each_layer_before_they_are_written_out(monkeypatch: pytest.MonkeyPatch):
+    long = "mlp.ffn_hidden_size > 0" + " and 1 + 1 > 1" * 40
+    changes = {**WIDE, "/model/num_layers": 150, "/rules": [f"{long} + {number}" for number in range(50)]}
+    parsed_texts: list[str] = []
+    monkeypatch.setattr(
+        "layers.expressions.syntax.parse_tree", lambda text: parsed_texts.append(text) or parse_tree(text)
+    )
+    (problem,) = problems(changes)
+    assert (problem.pointer, "more than 10,000 characters" in problem.detail) == ("/rules", True)
+    assert len(parsed_texts) < 200
 
 
 # --- what is kept from one point to the next ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from layers.model import broken_rules
 from layers.space import PointError, Space, flatten
-from layers.survey import SAMPLES
+from layers.survey import FEWEST_SAMPLES, SAMPLES, Survey
 from tests.layers.sweep_documents import parsed, problems, surveyed
 
 CAPABILITIES: dict[str, Any] = {
@@ -412,6 +412,44 @@ def test_a_large_space_with_few_models_is_judged_as_a_whole() -> None:
     assert survey.points == 120_000
     assert not survey.sampled
     assert survey.feasible_share == pytest.approx(4 / 6)
+
+
+SLOW: dict[str, Any] = {"/training/learning_rate": {"min": 1e-4, "max": 1e-2}, "/rules": ["hidden_size != 96"]}
+"""A space that is sampled."""
+
+
+def test_a_survey_that_takes_too_long_ends_with_the_samples_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, whole = surveyed(SLOW)
+    assert (whole.judged, whole.sampled) == (SAMPLES, True)
+    monkeypatch.setattr("layers.survey.SECONDS", 0.0)
+    _, survey = surveyed(SLOW)
+    assert (survey.judged, survey.sampled) == (FEWEST_SAMPLES, True)
+    low, high = survey.interval
+    assert low < survey.feasible_share < high
+    assert low < whole.interval[0] < whole.feasible_share < whole.interval[1] < high
+
+
+def test_an_enumeration_that_takes_too_long_is_given_up_for_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"/rules": ["hidden_size != 96"]}
+    assert (surveyed(changes)[1].judged, surveyed(changes)[1].sampled) == (24, False)
+    monkeypatch.setattr("layers.survey.ENUMERATION_SECONDS", 0.0)
+    _, survey = surveyed(changes)
+    assert (survey.points, survey.judged, survey.sampled) == (24, SAMPLES, True)
+    assert survey.feasible_share == pytest.approx(1 / 3, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("feasible", "judged", "low", "high"),
+    [(0, 10, 0.0, 0.27753), (5, 10, 0.23659, 0.76341), (10, 10, 0.72247, 1.0), (1, 10_000, 0.0000177, 0.000566)],
+)
+def test_the_interval_of_a_sampled_share_is_wilsons(feasible: int, judged: int, low: float, high: float) -> None:
+    # Newcombe 1998, Statistics in Medicine 17, method 3.
+    survey = Survey(None, feasible / judged, True, judged, {})
+    assert survey.interval == pytest.approx((low, high), rel=2e-3, abs=1e-6)
+
+
+def test_the_share_of_an_enumerated_space_is_exact() -> None:
+    assert Survey(24, 0.25, False, 24, {}).interval == (0.25, 0.25)
 
 
 def test_draws_follow_the_scale_of_a_range() -> None:

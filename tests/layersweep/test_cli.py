@@ -8,12 +8,14 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from layersweep.cli import app, demo, processes
+from layersweep.cli.sweeps import _print_space
+from layersweep.records import SpaceFacts
 from tests.layersweep.conftest import DOCUMENT, Finisher
 
 Run = Callable[..., Result]
@@ -229,3 +231,34 @@ def test_the_demo_takes_the_next_free_port() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert port < demo.free_port(port) < port + demo.PORTS_TRIED
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ({"points": 1, "open_parameters": []}, "Space: one point, as nothing is open; 40.0% feasible."),
+        ({"points": 1, "open_parameters": ["a"]}, "Space: 1 point over a; 40.0% feasible."),
+        ({"points": 1200, "open_parameters": ["a", "b"]}, "Space: 1,200 points over a, b; 40.0% feasible."),
+        (
+            {
+                "points": None,
+                "open_parameters": ["a"],
+                "sampled": True,
+                "judged": 1500,
+                "feasible_interval": [0.375, 0.425],
+            },
+            "Space: continuous, or too large to count, over a; 40.0% feasible"
+            " (of 1,500 samples: 37.5% to 42.5% with 95% confidence).",
+        ),
+        # As a service of an earlier version says it.
+        (
+            {"points": None, "open_parameters": ["a"], "sampled": True},
+            "Space: continuous, or too large to count, over a; 40.0% feasible (of a sample).",
+        ),
+    ],
+)
+def test_a_space_is_told_with_what_its_share_rests_on(
+    facts: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _print_space(cast("SpaceFacts", {"feasible_share": 0.4, "sampled": False, "rejections": {}, **facts}))
+    assert " ".join(capsys.readouterr().out.split()) == line
