@@ -135,6 +135,7 @@ FIND = (
         _TRIALS.c.number,
         _TRIALS.c.target_key,
         _TRIALS.c.configuration,
+        _TRIALS.c.project,
         _SWEEPS.c.target,
         _SWEEPS.c.sampler,
         _SWEEPS.c.document["constraints"].label("constraints"),
@@ -163,6 +164,7 @@ TAKE = (
         progress=sa.null(),
     )
 )
+SET_REUSE_KEY = sa.update(_TRIALS).where(_TRIALS.c.id == _text("of_trial")).values(reuse_key=_text("its_key"))
 _ENTER = (
     sa.update(_SWEEPS)
     .where(_SWEEPS.c.id == _text("of_sweep"), _SWEEPS.c.state == "active")

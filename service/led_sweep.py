@@ -24,6 +24,7 @@ from service.proposals import Asked, Known, Point, Proposals, total_violation
 from service.reuse import Reused, Source, judge_source, reuse_key
 from service.sampling import LEARNS_NOTHING
 from service.studies import FAILED, Study, Told
+from service.workers import results_version_of
 
 MAX_ASKS = 1_000
 """Asks that are written in one transaction; more go into the next."""
@@ -330,6 +331,7 @@ class LedSweep:
                 configuration=point.configuration,
                 dataset_sha256=facts.dataset_sha256,
                 target_key=target_key,
+                results_version=results_version_of(facts.target),
             ),
             "reused_from": None,
             "started_from": asked.started_from,

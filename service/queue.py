@@ -28,6 +28,8 @@ from service.events import NewEvent
 from service.judging import check_complete, check_metrics, judge
 from service.models import CONFIRMATION
 from service.notifications import QUEUE
+from service.reuse import reuse_key
+from service.workers import results_version_of
 
 Action = Literal["continue", "cancel", "prune"]
 
@@ -52,7 +54,8 @@ def claim(session: Session, worker_id: str, lease_seconds: float) -> schemas.Lea
     Claimable is what is queued in an active sweep below its parallel limit, or running with a lapsed lease.
     """
     connection = session.connection()
-    keys = _target_keys(connection.scalar(sql.SEE_WORKER, {"of_worker": worker_id}), worker_id)
+    targets = connection.scalar(sql.SEE_WORKER, {"of_worker": worker_id})
+    keys = _target_keys(targets, worker_id)
     full: list[str] = []
     while True:
         wanted = {"target_keys": keys, "full": full, "of_worker": worker_id}
@@ -61,6 +64,7 @@ def claim(session: Session, worker_id: str, lease_seconds: float) -> schemas.Lea
             expire(session, target_keys=keys)
             return None
         if _begin_attempt(session, trial, worker_id, lease_seconds):
+            _key_results(session, trial, targets or [])
             return _lease(trial, lease_seconds)
         # Another claim filled the sweep between our look at it and our lock of it.
         full.append(trial.sweep_id)
@@ -182,6 +186,23 @@ def _begin_attempt(session: Session, trial: sql.Row, worker_id: str, lease_secon
     data = {"number": trial.number, "attempt": attempt, "worker": worker_id}
     events.write(session, trial.sweep_id, newest, [NewEvent("trial.running", trial.id, data)])
     return True
+
+
+def _key_results(session: Session, trial: sql.Row, targets: Sequence[Mapping[str, Any]]) -> None:
+    """Let the trial be found by what its results will be: those of this worker's version, not of the sweep's first."""
+    target = next(target for target in targets if target["key"] == trial.target_key)
+    version = results_version_of(target)
+    expected = results_version_of(trial.target)
+    if trial.sampler == CONFIRMATION or (version == expected and trial.attempt == 0):
+        return
+    key = reuse_key(
+        project=trial.project,
+        configuration=trial.configuration,
+        dataset_sha256=trial.dataset_sha256,
+        target_key=trial.target_key,
+        results_version=version,
+    )
+    session.connection().execute(sql.SET_REUSE_KEY, {"of_trial": trial.id, "its_key": key})
 
 
 def _lease(trial: sql.Row, lease_seconds: float) -> schemas.Lease:

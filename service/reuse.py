@@ -16,9 +16,16 @@ from service.models import Measurement, Trial
 from service.proposals import canonical_hash
 
 
-def reuse_key(*, project: str, configuration: Mapping[str, Any], dataset_sha256: str | None, target_key: str) -> str:
+def reuse_key(
+    *,
+    project: str,
+    configuration: Mapping[str, Any],
+    dataset_sha256: str | None,
+    target_key: str,
+    results_version: int,
+) -> str:
     """What two trials share whose results are interchangeable: the configuration with its seeds, the data, the target
-    (runtime, version, device model), Layersweep's version, and the project."""
+    (runtime, version, device model), Layersweep's version, the worker's `RESULTS_VERSION`, and the project."""
     return canonical_hash(
         {
             "project": project,
@@ -26,6 +33,7 @@ def reuse_key(*, project: str, configuration: Mapping[str, Any], dataset_sha256:
             "dataset": dataset_sha256,
             "target": target_key,
             "layersweep": __version__,
+            "results": results_version,
         }
     )
 

@@ -493,7 +493,10 @@ class WorkerRegistration(Request):
     name: str = Field(min_length=1, max_length=128, examples=["gpu-7"])
     device: Device
     targets: list[Capabilities] = Field(min_length=1, max_length=8)
-    versions: dict[str, str] = Field(default={}, description="layersweep, python, torch, onnxruntime, driver, ...")
+    versions: dict[str, str] = Field(
+        default={},
+        description="results (the worker's RESULTS_VERSION; left out: 1), layersweep, python, torch, driver, ...",
+    )
 
 
 class Worker(Schema):

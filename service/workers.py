@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.results import UNSAID
 from service import schemas
 from service.db import announce, now, now_sql
 from service.errors import DeviceInUse, NotFound, Problem, Unprocessable
@@ -15,10 +18,25 @@ from service.models import Trial, Worker
 from service.notifications import SCHEDULER
 from service.paging import decode_token, encode_token
 
+_VERSION_DIGITS = 9
+
 
 def target_key(capabilities: schemas.Capabilities) -> str:
     """What makes scores comparable: the runtime, its version and the device's model."""
     return f"{capabilities.runtime} {capabilities.version} on {capabilities.device_model}"
+
+
+def results_version_of(target: Mapping[str, Any]) -> int:
+    """The `RESULTS_VERSION` of the worker that registered the target."""
+    return int(target.get("results_version", UNSAID))
+
+
+def _results_version(versions: Mapping[str, str]) -> int:
+    said = versions.get("results", str(UNSAID))
+    if not said.isascii() or not said.isdecimal() or len(said) > _VERSION_DIGITS:
+        problem = Problem("/versions/results", f"{said!r} is no version of results", "a whole number, or leave it out")
+        raise Unprocessable("the worker's version of its results is no number", problems=[problem])
+    return int(said)
 
 
 def is_alive(alive_seconds: float) -> sa.ColumnElement[bool]:
@@ -35,7 +53,11 @@ def register(
     """
     if registration.device.kind == "gpu":
         _take_device(session, registration.device.uuid, alive_seconds)
-    targets = [{**target.model_dump(), "key": target_key(target)} for target in registration.targets]
+    version = _results_version(registration.versions)
+    targets = [
+        {**target.model_dump(), "key": target_key(target), "results_version": version}
+        for target in registration.targets
+    ]
     keys = [target["key"] for target in targets]
     for position, key in enumerate(keys):
         if key in keys[:position]:

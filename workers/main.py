@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, TypeVar
 
+from layers.results import RESULTS_VERSION
 from layersweep import logs
 from workers import device
 from workers.child import ChildFailure
@@ -209,7 +210,11 @@ class Worker:
             "name": self._name,
             "device": self._device,
             "targets": list(self._capabilities.values()),
-            "versions": {**device.versions(), **{each: c["version"] for each, c in self._capabilities.items()}},
+            "versions": {
+                "results": str(RESULTS_VERSION),
+                **device.versions(),
+                **{each: c["version"] for each, c in self._capabilities.items()},
+            },
         }
         key = uuid.uuid4().hex
         while True:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from layers.results import RESULTS_VERSION
 from layers.space import PointError, Rejection, SweepDocument, parse_document
 from service import documents
 from service.proposals import canonical_hash
@@ -84,6 +85,7 @@ def hashes(written: Mapping[str, Any]) -> dict[str, Any]:
                     configuration=configuration,
                     dataset_sha256=None if sweep.dataset is None else "a" * 64,
                     target_key=_TARGET_KEY,
+                    results_version=RESULTS_VERSION,
                 ),
             }
             for configuration in _configurations(sweep)

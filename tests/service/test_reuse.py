@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service import reuse, sweeps
+from service import reuse, schemas, sweeps, workers
 from service.db import Database
-from service.models import Measurement, TrialMetric
+from service.errors import Unprocessable
+from service.models import Measurement, Trial, TrialMetric
 from service.settings import Settings
-from tests.service.sweep_driver import Driver, small
+from tests.service.sweep_driver import CAPABILITIES, Driver, small
 
 REUSING = {"reuse": True, "sampler": "grid"}
 
@@ -136,6 +137,61 @@ def test_failed_and_pruned_trials_are_run_again(driver: Driver) -> None:
     assert "reused" not in driver.run_to_the_end(second, _measure).counts
 
 
+def _add_worker(driver: Driver, **versions: str) -> str:
+    """The only worker from now on."""
+    registration = schemas.WorkerRegistration(
+        name="worker",
+        device=schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
+        targets=[schemas.Capabilities(**CAPABILITIES)],
+        versions=versions,
+    )
+    if driver.worker:
+        driver.database.write(lambda session: workers.sign_off(session, driver.worker, None))
+    driver.worker = driver.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
+    return driver.worker
+
+
+def _reused(driver: Driver, sweep: str) -> int:
+    return driver.run_to_the_end(sweep, _measure).counts.get("reused", 0)
+
+
+def test_results_of_another_version_are_not_reused(driver: Driver) -> None:
+    _add_worker(driver)
+    assert _reused(driver, driver.post(small(search=REUSING))) == 0
+    _add_worker(driver, results="1")
+    assert _reused(driver, driver.post(small(search=REUSING))) == 12, "a worker that says no version is of the first"
+    _add_worker(driver, results="2")
+    assert _reused(driver, driver.post(small(search=REUSING))) == 0
+    assert _reused(driver, driver.post(small(search=REUSING))) == 12
+
+
+def test_results_are_of_the_version_of_the_worker_that_measured_them(driver: Driver) -> None:
+    _add_worker(driver, results="1")
+    begun, interrupted = driver.post(small(search=REUSING)), driver.post(small(search=REUSING))
+    driver.step(begun)
+    _add_worker(driver, results="2")
+    driver.run(begun, 6, _measure)
+    driver.cancel(begun)
+    assert _reused(driver, driver.post(small(search=REUSING))) == 6
+    # Claimed by one, lapsed, and measured by one of another version.
+    _add_worker(driver, results="3")
+    driver.step(interrupted)
+    lost = driver.claim()
+    assert lost is not None
+    lapse = sa.update(Trial).where(Trial.id == lost.trial).values(lease_expires_at=1.0)
+    driver.database.write(lambda session: session.execute(lapse) and None)
+    _add_worker(driver, results="4")
+    _reused(driver, interrupted)
+    assert _reused(driver, driver.post(small(search=REUSING))) == 12
+
+
+@pytest.mark.parametrize("version", ["", "two", "-1", "1.5", "²", "9" * 10])
+def test_a_version_of_results_that_is_no_number_is_refused(driver: Driver, version: str) -> None:
+    with pytest.raises(Unprocessable, match="no number") as refused:
+        _add_worker(driver, results=version)
+    assert [problem.pointer for problem in refused.value.problems] == ["/versions/results"]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -144,6 +200,7 @@ def test_failed_and_pruned_trials_are_run_again(driver: Driver) -> None:
         {"configuration": {"model": {"hidden_size": 32}, "training": {"seed": 1}}},
         {"dataset_sha256": "b"},
         {"target_key": "onnxruntime 1.33 on CPU"},
+        {"results_version": 2},
     ],
 )
 def test_the_key_tells_apart_what_would_be_measured_differently(change: dict[str, Any]) -> None:
@@ -152,13 +209,16 @@ def test_the_key_tells_apart_what_would_be_measured_differently(change: dict[str
         "configuration": {"model": {"hidden_size": 32}},
         "dataset_sha256": "a",
         "target_key": "onnxruntime 1.32 on CPU",
+        "results_version": 1,
     }
     assert reuse.reuse_key(**same) == reuse.reuse_key(**same)
     assert reuse.reuse_key(**same | change) != reuse.reuse_key(**same)
 
 
 def test_the_key_depends_on_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts: dict[str, Any] = {"project": "p", "configuration": {}, "dataset_sha256": None, "target_key": "t"}
+    facts: dict[str, Any] = {"project": "p", "configuration": {}, "dataset_sha256": None, "target_key": "t"} | {
+        "results_version": 1
+    }
     before = reuse.reuse_key(**facts)
     monkeypatch.setattr(reuse, "__version__", "999")
     assert reuse.reuse_key(**facts) != before
