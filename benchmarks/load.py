@@ -41,7 +41,7 @@ CONNECTIONS_A_PROCESS = 50
 POLLERS = 1000
 
 
-async def _ask(
+async def ask(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, path: str, body: Any = None, **headers: str
 ) -> tuple[int, bytes, dict[str, str]]:
     """One request on a connection that is kept: as little client as can be, for it shares the cores."""
@@ -69,14 +69,14 @@ async def _work(port: int, worker: str, until: float) -> list[tuple[float, float
     finish = {"outcome": "complete", "metrics": {"validation_loss": 0.5}}
     while time.monotonic() < until:
         began = time.perf_counter()
-        status, text, _ = await _ask(reader, writer, "POST", "/v1/leases", {"worker": worker}, Prefer="wait=5")
+        status, text, _ = await ask(reader, writer, "POST", "/v1/leases", {"worker": worker}, Prefer="wait=5")
         claimed = time.perf_counter() - began
         if status != 200:
             continue
         lease = json.loads(text)
         began = time.perf_counter()
         path = f"/v1/leases/{lease['trial']}/{lease['attempt']}:finish"
-        status, text, _ = await _ask(reader, writer, "POST", path, finish)
+        status, text, _ = await ask(reader, writer, "POST", path, finish)
         assert status == 200, text
         waits.append((claimed, time.perf_counter() - began))
     writer.close()
@@ -201,7 +201,7 @@ async def _poll(port: int, path: str, etag: str, started: asyncio.Semaphore) -> 
     started.release()
     while True:
         headers = {"If-None-Match": etag, "Prefer": "wait=60"}
-        status, _, _ = await _ask(reader, writer, "GET", path, None, **headers)
+        status, _, _ = await ask(reader, writer, "GET", path, None, **headers)
         if status == 200:
             writer.close()
             return time.monotonic()
@@ -211,7 +211,7 @@ async def _wait_and_change(port: int, sweep_id: str, idle_seconds: float, databa
     """Seconds from the commit of a change by another process to each poller's answer."""
     path = f"/v1/sweeps/{sweep_id}"
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    _, _, fields = await _ask(reader, writer, "GET", path)
+    _, _, fields = await ask(reader, writer, "GET", path)
     started = asyncio.Semaphore(0)
     pollers = [asyncio.create_task(_poll(port, path, fields["etag"], started)) for _ in range(POLLERS)]
     for _ in pollers:

@@ -35,12 +35,21 @@ def machine() -> dict[str, Any]:
 @contextmanager
 def running_service(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
     """`layersweep serve` on a free port with its data in `folder`; yields its URL, stops it at the end."""
+    settings = {"LAYERSWEEP_DATA_DIR": str(folder / "data"), **(environment or {})}
+    with serving(folder / "service.log", settings) as url:
+        yield url
+
+
+@contextmanager
+def serving(
+    log: Path, environment: Mapping[str, str], *, tree: Path = ROOT, python: str = sys.executable
+) -> Iterator[str]:
+    """The same of any source tree, by the Python that has its packages, with its output in `log`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    settings = {"LAYERSWEEP_DATA_DIR": str(folder / "data"), **(environment or {})}
-    with _process(folder / "service.log", ["serve", "--port", str(port)], settings) as process:
+    with _process(log, ["serve", "--port", str(port)], environment, tree=tree, python=python) as process:
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -49,7 +58,7 @@ def running_service(folder: Path, environment: Mapping[str, str] | None = None) 
             except httpx2.TransportError:
                 pass
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the service did not start:\n" + (folder / "service.log").read_text()[-3000:])
+                raise RuntimeError("the service did not start:\n" + log.read_text()[-3000:])
             time.sleep(0.05)
         yield url
 
@@ -65,11 +74,13 @@ def running_worker(
 
 
 @contextmanager
-def _process(log: Path, arguments: list[str], settings: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    log: Path, arguments: list[str], settings: Mapping[str, str], *, tree: Path = ROOT, python: str = sys.executable
+) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "layersweep", *arguments],
-            cwd=ROOT,
+            [python, "-m", "layersweep", *arguments],
+            cwd=tree,
             env=os.environ | dict(settings),
             stdout=output,
             stderr=output,

@@ -177,6 +177,8 @@ def _drop(session: Session, settings: Settings) -> list[tuple[str, int, str]]:
         .join(Trial, Trial.id == Artifact.trial_id)
         .join(Sweep, Sweep.id == Trial.sweep_id)
         .where(sa.or_(*reasons))
+        # Another process may tidy at the same time: what it deletes is passed by here.
+        .with_for_update(of=Artifact, skip_locked=True)
     ).all()
     dropped = [(row.trial_id, row.attempt, row.name) for row in rows]
     for row in rows:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from service import audit, idempotency
 from service.access import Caller, at_end, get_caller
 from service.errors import InFlight
+from service.groupcommit import Needs
 from service.idempotency import Answer, IdempotencyKeyHeader
 from service.services import GivenServices, Services
 
@@ -87,10 +88,13 @@ class Call:
         kept = await self.kept()
         return None if kept is None else self._response(*kept)
 
-    async def small_answer(self, make: Callable[[Session], BaseModel]) -> Response:
-        """The same for what workers send often: a small write, recorded with the trial's attempt and not here."""
+    async def small_answer(self, make: Callable[[Session], BaseModel], *, needs: Needs | None = None) -> Response:
+        """The same for what workers send often: a small write, recorded with the trial's attempt and not here.
+
+        `needs`: the rows that it locks.
+        """
         if self.key is None:
-            made = await self.services.submit(make)
+            made = await self.services.submit(make, needs=needs)
             return Response(made.model_dump_json(), media_type="application/json")
         digest = await self._digest()
 
@@ -99,7 +103,7 @@ class Call:
                 session, self.key, digest, lambda: (200, make(session).model_dump(mode="json")), project=self.project
             )
 
-        _, body = await self.services.submit(write)
+        _, body = await self.services.submit(write, needs=needs)
         return JSONResponse(body)
 
     async def kept(self, *parts: bytes | str) -> Answer | None:

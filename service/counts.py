@@ -1,7 +1,7 @@
 """How many trials of a sweep are in which state: `Sweep.counts` and `running_count`, kept in the same transaction.
 
-Whoever changes a trial's state changes the counts after its last lock of a trial: the sweep's row stays locked until
-the transaction ends.
+Whoever changes a trial's state has locked its sweep before (`service.row_locks`), and it stays locked until the
+transaction ends.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -25,13 +24,13 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from service import tracing
-from service.groupcommit import DEFERRED, Deferred, GroupCommitWriter
+from service.groupcommit import DEFERRED, LAST, Deferred, GroupCommitWriter, LastRows, Needs
 from service.notifications import Notifications
+from service.retries import one_kind_of_loss, retried
 
 T = TypeVar("T")
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
-WRITE_ATTEMPTS = 3
 IDLE_TRANSACTION_MS = 30_000
 """How long a transaction on PostgreSQL may be left open with nothing asked of it."""
 
@@ -40,8 +39,6 @@ PING_AFTER_SECONDS = 1.0
 
 _USED_AT = "used_at"
 _BUSY_TIMEOUT_MS = 10_000
-_RETRYABLE_SQLSTATES = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock not available
-_SQLITE_BUSY_CODES = frozenset({5, 6})  # SQLITE_BUSY, SQLITE_LOCKED
 _MIGRATION_LOCK = 0x6C61_7965_7273  # "layers": one migration at a time on a shared PostgreSQL
 
 
@@ -96,6 +93,18 @@ def settle(session: Session) -> None:
         deferred.execute(session.connection())
 
 
+def at_end(session: Session, statement: sa.Executable, key: str, row: Mapping[str, Any]) -> None:
+    """Execute the statement for this row when the transaction ends, once a key and in the order of the keys.
+
+    For rows that many small writes touch and none reads. Outside of a shared transaction it is executed at once.
+    """
+    last: LastRows | None = session.info.get(LAST)
+    if last is None:
+        session.connection().execute(statement, row)
+    else:
+        last[statement, key] = row
+
+
 class Database:
     """One database, whichever it is.
 
@@ -127,7 +136,11 @@ class Database:
 
     def read(self, fn: Callable[[Session], T]) -> T:
         """Run `fn` on one snapshot of the database; writing is an error."""
-        with tracing.span("database.read"), Session(self._readers, expire_on_commit=False) as session:
+        with (
+            tracing.span("database.read"),
+            one_kind_of_loss(),
+            Session(self._readers, expire_on_commit=False) as session,
+        ):
             result = fn(session)
             # Not rolled back: the driver would then forget every statement that the connection has prepared.
             session.commit()
@@ -136,19 +149,21 @@ class Database:
     def write(self, fn: Callable[[Session], T]) -> T:
         """Run `fn` in one transaction, commit it, publish what it announced, and return its result.
 
-        Deadlocks, serialization failures and locked databases are tried again, `WRITE_ATTEMPTS` times in all.
+        Deadlocks, serialization failures and locked databases are tried again, `retries.WRITE_ATTEMPTS` times in all.
+        A lost connection is an OperationalError, here as in `read` and `submit`.
         """
-        with tracing.span("database.write"):
+        with tracing.span("database.write"), one_kind_of_loss():
             if self.dialect == "sqlite":
                 return self._group_commit().run(fn)
             return retried(lambda: self._write_alone(fn))
 
-    def submit(self, fn: Callable[[Session], T]) -> Future[T]:
+    def submit(self, fn: Callable[[Session], T], *, needs: Needs | None = None) -> Future[T]:
         """The same for a small write that may share its transaction with others that wait; return at once.
 
-        One that raises is undone alone; those that shared its transaction are run again.
+        `needs`: the rows that it locks, if others lock them too (`service.row_locks`). One that raises is undone alone;
+        those that shared its transaction are run again.
         """
-        return self._group_commit().submit(fn, defers=True)
+        return self._group_commit().submit(fn, defers=True, needs=needs)
 
     @property
     def waiting(self) -> int:
@@ -188,7 +203,7 @@ class Database:
     def _group_commit(self) -> GroupCommitWriter:
         with self._writer_lock:
             if self._writer is None:
-                self._writer = GroupCommitWriter(self.engine, self.notifications.publish, retried)
+                self._writer = GroupCommitWriter(self.engine, self.notifications.publish)
             return self._writer
 
     def _migrate(self, run: Callable[[Config], None]) -> None:
@@ -198,25 +213,6 @@ class Database:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             config.attributes["connection"] = connection
             run(config)
-
-
-def retried(run: Callable[[], T]) -> T:
-    """Return `run()`, tried again when the database says that trying again may help."""
-    for attempt in range(1, WRITE_ATTEMPTS + 1):
-        try:
-            return run()
-        except DBAPIError as error:
-            if attempt == WRITE_ATTEMPTS or not _is_retryable(error):
-                raise
-            time.sleep(random.uniform(0.005, 0.02) * attempt)
-    raise AssertionError("unreachable")
-
-
-def _is_retryable(error: DBAPIError) -> bool:
-    if getattr(error.orig, "sqlstate", None) in _RETRYABLE_SQLSTATES:
-        return True
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _SQLITE_BUSY_CODES
 
 
 def _session_settings(url: sa.URL) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def append(
 ) -> int:
     """Append an event and return its sequence in the sweep.
 
-    The sweep's row stays locked until the transaction ends: sequences appear in order, without gaps.
-    Lock trials before; never after.
+    The sweep's row stays locked until the transaction ends: sequences appear in order, without gaps. Whoever locks
+    trials of it too has locked the sweep before them (`service.row_locks`).
     """
     return append_all(session, sweep_id, [NewEvent(kind, trial_id, data or {})])
 

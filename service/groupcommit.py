@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.metrics import COMMIT_SECONDS, COMMITTED_WRITES
+from service.retries import as_loss, is_connection_loss, is_retryable, retried
 
 if TYPE_CHECKING:
     import psycopg
@@ -28,6 +30,29 @@ BATCH_SECONDS = 0.05
 
 DEFERRED = "deferred"
 """Where a session's `info` has the transaction's `Deferred`, if it has one."""
+
+LAST = "last"
+"""Where it has the `LastRows` of its function, if it shares its transaction."""
+
+HELD = "held"
+"""Where it has what `Needs.lock` returned, if it shares its transaction."""
+
+LastRows = dict[tuple[sa.Executable, str], Mapping[str, Any]]
+"""Statement and key -> the row that it is executed with when the transaction ends."""
+
+
+class Needs(ABC):
+    """The rows that a function will lock, named before it runs: those that share a transaction lock in one order."""
+
+    @property
+    @abstractmethod
+    def order(self) -> str:
+        """By this, functions that share a transaction run one after the other."""
+
+    @classmethod
+    @abstractmethod
+    def lock(cls, connection: sa.Connection, needs: Sequence[Needs]) -> object:
+        """Lock what all of them need, sorted; return what was locked."""
 
 
 class Deferred:
@@ -60,10 +85,12 @@ def _sent_together(connection: sa.Connection) -> AbstractContextManager[object]:
 class _Job:
     fn: Callable[[Session], Any]
     defers: bool = False
+    needs: Needs | None = None
     future: Future[Any] = field(default_factory=lambda: Future[Any]())
     result: Any = None
     error: BaseException | None = None
     topics: set[str] = field(default_factory=lambda: set[str]())
+    last: LastRows = field(default_factory=lambda: LastRows())
 
 
 class _SpoiltError(Exception):
@@ -75,18 +102,17 @@ class GroupCommitWriter:
 
     Where one raises, nothing of that transaction stays: all are run again, each in a SAVEPOINT of its own, so that the
     one is undone alone. (A savepoint for each from the start would cost as much as what most of them do.) A transaction
-    that cannot be committed fails all of its functions. Results and topics are handed on only after the commit.
+    that loses a deadlock is run again at once; one that loses its connection, or cannot be committed, fails all of its
+    functions. Results and topics are handed on only after the commit.
+
+    On PostgreSQL other processes lock the same rows: what functions need is locked in one order before the first runs.
     """
 
-    def __init__(
-        self,
-        engine: sa.Engine,
-        publish: Callable[[Iterable[str]], None],
-        retried: Callable[[Callable[[], None]], None],
-    ) -> None:
+    def __init__(self, engine: sa.Engine, publish: Callable[[Iterable[str]], None]) -> None:
         self._engine = engine
         self._publish = publish
-        self._retried = retried
+        self._alone = engine.dialect.name == "sqlite"
+        """Nobody else writes: no locks are needed, and who comes late may still join."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._lock = threading.Lock()
@@ -99,12 +125,12 @@ class GroupCommitWriter:
             raise RuntimeError("a write inside a write would wait for itself: use the session that is at hand")
         return self.submit(fn).result()
 
-    def submit(self, fn: Callable[[Session], T], *, defers: bool = False) -> Future[T]:
+    def submit(self, fn: Callable[[Session], T], *, defers: bool = False, needs: Needs | None = None) -> Future[T]:
         """The same without waiting: the future has the result, or the error, once the transaction has ended.
 
         `defers`: it reads nothing that functions before it may have deferred, without settling that.
         """
-        job = _Job(fn, defers)
+        job = _Job(fn, defers, needs)
         with self._lock:
             if self._closed:
                 raise RuntimeError("the database is closed")
@@ -129,13 +155,16 @@ class GroupCommitWriter:
             if not first.future.set_running_or_notify_cancel():
                 continue
             batch = [first]
+            if not self._alone:
+                self._take_waiting(batch)
+                batch.sort(key=lambda job: "" if job.needs is None else job.needs.order)
             try:
                 with COMMIT_SECONDS.time():
-                    self._retried(lambda batch=batch: self._commit(batch))
+                    retried(lambda batch=batch: self._commit(batch))
                 COMMITTED_WRITES.inc(len(batch))
             except Exception as error:  # noqa: BLE001 - handed to the callers, who raise it
                 for job in batch:
-                    job.error = error
+                    job.error = as_loss(error)
             else:
                 self._publish({topic for job in batch if job.error is None for topic in job.topics})
             for job in batch:
@@ -151,30 +180,29 @@ class GroupCommitWriter:
                 self._run_together(batch, connection)
         except _SpoiltError:
             with self._engine.begin() as connection:
+                held = _lock(batch, connection)
                 for job in batch:
-                    _run_apart(job, connection)
+                    _run_apart(job, connection, held)
+                _execute_last(batch, connection)
 
     def _run_together(self, batch: list[_Job], connection: sa.Connection) -> None:
         # The batch grows while it runs, so that a lone job never waits for company.
         deadline = time.monotonic() + BATCH_SECONDS
+        held = _lock(batch, connection)
         deferred = Deferred()
         position = 0
         while position < len(batch):
             job = batch[position]
-            job.result, job.error = None, None
-            try:
+            with _spoiling():
                 if not job.defers:
                     deferred.execute(connection)
-                _run(job, connection, {DEFERRED: deferred} if job.defers else {})
-            except Exception as error:
-                raise _SpoiltError from error
+                _run(job, connection, {HELD: held} | ({DEFERRED: deferred} if job.defers else {}))
             position += 1
-            if position == len(batch) < BATCH_JOBS and time.monotonic() < deadline:
+            if self._alone and position == len(batch) < BATCH_JOBS and time.monotonic() < deadline:
                 self._take_waiting(batch)
-        try:
+        with _spoiling():
             deferred.execute(connection)
-        except Exception as error:
-            raise _SpoiltError from error
+            _execute_last(batch, connection)
 
     def _take_waiting(self, batch: list[_Job]) -> None:
         try:
@@ -189,21 +217,56 @@ class GroupCommitWriter:
             return
 
 
+@contextmanager
+def _spoiling() -> Generator[None]:
+    """An error of one function spoils what they share, unless it is one of the transaction itself."""
+    try:
+        yield
+    except Exception as error:
+        if _ends_transaction(error):
+            raise
+        raise _SpoiltError from error
+
+
+def _ends_transaction(error: Exception) -> bool:
+    return is_retryable(error) or is_connection_loss(error)
+
+
+def _lock(batch: Sequence[_Job], connection: sa.Connection) -> object:
+    needs = [job.needs for job in batch if job.needs is not None]
+    return needs[0].lock(connection, needs) if needs else None
+
+
+def _execute_last(batch: Sequence[_Job], connection: sa.Connection) -> None:
+    """Execute what functions left for the end, each row once and sorted by its key."""
+    rows: dict[sa.Executable, dict[str, Mapping[str, Any]]] = {}
+    for job in batch:
+        for (statement, key), row in job.last.items():
+            rows.setdefault(statement, {})[key] = row
+    for statement, of_statement in rows.items():
+        for _, row in sorted(of_statement.items()):
+            connection.execute(statement, row)
+
+
 def _run(job: _Job, connection: sa.Connection, info: dict[Any, Any]) -> None:
+    job.result, job.error, job.last = None, None, {}
+    info[LAST] = job.last
     with Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only", info=info) as session:
         job.result = job.fn(session)
         session.flush()
         job.topics = session.info.get("topics", set())
 
 
-def _run_apart(job: _Job, connection: sa.Connection) -> None:
-    job.result, job.error = None, None
+def _run_apart(job: _Job, connection: sa.Connection, held: object) -> None:
     savepoint = connection.begin_nested()
     try:
-        _run(job, connection, {})
-    except Exception as error:  # noqa: BLE001 - belongs to this job's caller; its neighbours go on
+        _run(job, connection, {HELD: held})
+    except Exception as error:
+        if _ends_transaction(error) or connection.invalidated:
+            raise
         if savepoint.is_active:  # a failed flush has undone it already
             savepoint.rollback()
-        job.error = error
+        # Belongs to this job's caller; its neighbours go on.
+        job.error, job.last = error, {}
     else:
         savepoint.commit()

@@ -96,8 +96,14 @@ def keep(session: Session, project: str, key: str, hash_of_request: str, answer:
 
 def forget_old(session: Session) -> int:
     """Delete the keys that are no longer kept; return how many."""
-    old = sa.delete(IdempotencyKey).where(IdempotencyKey.created_at < now_sql() - KEPT_SECONDS)
-    return session.connection().execute(old).rowcount
+    key = sa.tuple_(IdempotencyKey.project, IdempotencyKey.key)
+    # Two processes may do this at once: what one deletes, the other passes by.
+    old = (
+        sa.select(IdempotencyKey.project, IdempotencyKey.key)
+        .where(IdempotencyKey.created_at < now_sql() - KEPT_SECONDS)
+        .with_for_update(skip_locked=True)
+    )
+    return session.connection().execute(sa.delete(IdempotencyKey).where(key.in_(old))).rowcount
 
 
 def _in_flight() -> InFlight:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service import row_locks
 from service.db import now_sql
 from service.models import Sweep
 
@@ -28,6 +29,7 @@ def acquire(session: Session, sweep_id: str, leader_id: str, leader_seconds: flo
 
 def renew(session: Session, sweep_ids: Collection[str], leader_id: str, leader_seconds: float) -> set[str]:
     """Go on leading these sweeps; return those that are still led."""
+    row_locks.take_sweeps(session, sweep_ids)
     kept = session.scalars(
         sa.update(Sweep)
         .where(Sweep.id.in_(sweep_ids), Sweep.leader_id == leader_id)
@@ -40,8 +42,12 @@ def renew(session: Session, sweep_ids: Collection[str], leader_id: str, leader_s
 
 def release(session: Session, leader_id: str) -> None:
     """Lead no sweep any more, so that another process need not wait for the lease to end."""
+    led = session.scalars(sa.select(Sweep.id).where(Sweep.leader_id == leader_id)).all()
+    row_locks.take_sweeps(session, led)
     session.execute(
-        sa.update(Sweep).where(Sweep.leader_id == leader_id).values(leader_id=None, leader_expires_at=None),
+        sa.update(Sweep)
+        .where(Sweep.id.in_(led), Sweep.leader_id == leader_id)
+        .values(leader_id=None, leader_expires_at=None),
         execution_options={"synchronize_session": False},
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -86,8 +87,17 @@ def _is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[boo
 _WORKS = sa.and_(_WORKERS.c.id == _text("of_worker"), _WORKERS.c.signed_off_at.is_(None))
 """One that has signed off is unknown: it registers again if it still works."""
 TARGETS = sa.select(_WORKERS.c.targets).where(_WORKS)
-SEE_WORKER = sa.update(_WORKERS).where(_WORKS).values(last_seen_at=now_sql()).returning(_WORKERS.c.targets)
-"""The worker lives; its targets."""
+TARGETS_OF = sa.select(_WORKERS.c.id, _WORKERS.c.project, _WORKERS.c.targets).where(
+    _is_one_of(_WORKERS.c.id, "workers"), _WORKERS.c.signed_off_at.is_(None)
+)
+SEE_WORKER = sa.update(_WORKERS).where(_WORKS).values(last_seen_at=now_sql())
+"""The worker lives."""
+
+
+def keys_of(targets: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The targets of a worker for which it claims."""
+    return [target["key"] for target in targets if not target.get("build_only")]
+
 
 # --- claiming ---------------------------------------------------------------------------------------------------------
 
@@ -121,11 +131,12 @@ def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
             ),
         )
         .order_by(_TRIALS.c.id)
-        .limit(1)
     )
 
 
-CLAIMABLE = _claimable(_TRIALS.c.id)
+CLAIMABLE = _claimable(_TRIALS.c.id).limit(1)
+CLAIMABLE_SWEEPS = _claimable(_TRIALS.c.sweep_id).limit(_integer("most"))
+"""The sweeps of the oldest claimable trials, one for each of these."""
 FIND = (
     _claimable(
         _TRIALS.c.id,
@@ -147,9 +158,11 @@ FIND = (
         _DATASETS.c.parts.label("dataset_parts"),
     )
     .join(_DATASETS, _DATASETS.c.id == _SWEEPS.c.dataset_id, isouter=True)
+    .limit(1)
     .with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
 )
 """Locks a claimable trial, with all that a lease says."""
+FIND_IN_SWEEPS = FIND.where(_is_one_of(_TRIALS.c.sweep_id, "sweeps"))
 TAKE = (
     sa.update(_TRIALS)
     .where(_TRIALS.c.id == _text("of_trial"))
@@ -233,19 +246,28 @@ OPEN_IN_SWEEP = (
     .order_by(_TRIALS.c.id)
     .with_for_update(of=_TRIALS, key_share=True)
 )
+_HAS_LAPSED = sa.and_(
+    _IS_OPEN,
+    _TRIALS.c.state == "running",
+    _TRIALS.c.lease_expires_at < now_sql(),
+    sa.or_(_TRIALS.c.charged_attempts + 1 >= _TRIALS.c.max_attempts, _SWEEPS.c.state.not_in(GOING_SWEEPS)),
+)
+LAPSED_SWEEPS = (
+    sa.select(_TRIALS.c.sweep_id)
+    .join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
+    .where(_HAS_LAPSED)
+    .distinct()
+    .limit(_integer("most"))
+)
+"""The sweeps of trials whose lease lapsed and that no claim will take again."""
+LAPSED_SWEEPS_OF_TARGETS = LAPSED_SWEEPS.where(_is_one_of(_TRIALS.c.target_key, "target_keys"))
 LAPSED = (
-    _OPEN.where(
-        _IS_OPEN,
-        _TRIALS.c.state == "running",
-        _TRIALS.c.lease_expires_at < now_sql(),
-        sa.or_(_TRIALS.c.charged_attempts + 1 >= _TRIALS.c.max_attempts, _SWEEPS.c.state.not_in(GOING_SWEEPS)),
-    )
-    # One order for all, so that two processes that lock several sweeps do not wait for one another.
+    _OPEN.where(_HAS_LAPSED, _is_one_of(_TRIALS.c.sweep_id, "sweeps"))
     .order_by(_TRIALS.c.sweep_id, _TRIALS.c.id)
     .limit(_integer("most"))
     .with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
 )
-LAPSED_OF_TARGETS = LAPSED.where(_is_one_of(_TRIALS.c.target_key, "target_keys"))
+"""Locks such trials, of sweeps that are locked."""
 END = (
     sa.update(_TRIALS)
     .where(_TRIALS.c.id == _text("of_trial"))

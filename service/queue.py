@@ -5,7 +5,8 @@
        └────release─────┘ └──a lapsed lease is claimed again: another attempt, and charged; too many: failed
 
 A lease is fenced by the attempt's number: every write of a holder matches the trial, the attempt and the state
-`running`, and one that matches nothing has lost its lease. Time is the database's. Locks are taken trial before sweep.
+`running`, and one that matches nothing has lost its lease. Time is the database's. Locks are taken sweep before trial,
+in the order of `service.row_locks`.
 
 All functions work inside the caller's transaction and append the events that belong to what they do. What runs for
 every trial is built once, in `service.lease_statements`: building a statement takes longer than running it.
@@ -20,15 +21,16 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from service import attempts, events, schemas, trials
+from service import attempts, events, row_locks, schemas, trials
 from service import lease_statements as sql
-from service.db import defer, now
+from service.db import at_end, defer, now
 from service.errors import LeaseLost, NotFound, Problem, Unprocessable
 from service.events import NewEvent
 from service.judging import check_complete, check_metrics, judge
 from service.models import CONFIRMATION
 from service.notifications import QUEUE
 from service.reuse import reuse_key
+from service.row_locks import ChangesTrial, Claims, Held
 from service.workers import results_version_of
 
 Action = Literal["continue", "cancel", "prune"]
@@ -51,17 +53,28 @@ def has_claimable(session: Session, worker_id: str) -> bool:
 def claim(session: Session, worker_id: str, lease_seconds: float) -> schemas.Lease | None:
     """Give the oldest claimable trial of the worker's targets to it; None when there is none.
 
-    Claimable is what is queued in an active sweep below its parallel limit, or running with a lapsed lease.
+    Claimable is what is queued in an active sweep below its parallel limit, or running with a lapsed lease. A claim
+    that shares its transaction may also come too late for what it saw (None): `has_claimable` says whether there is
+    more.
     """
     connection = session.connection()
-    targets = connection.scalar(sql.SEE_WORKER, {"of_worker": worker_id})
+    need = Claims(worker_id)
+    held = row_locks.take(session, need)
+    targets = held.targets.get(worker_id) if held else connection.scalar(sql.TARGETS, {"of_worker": worker_id})
     keys = _target_keys(targets, worker_id)
+    at_end(session, sql.SEE_WORKER, worker_id, {"of_worker": worker_id})
     full: list[str] = []
     while True:
         wanted = {"target_keys": keys, "full": full, "of_worker": worker_id}
-        trial = connection.execute(sql.FIND, wanted).one_or_none()
+        if held is None:
+            trial = connection.execute(sql.FIND, wanted).one_or_none()
+        else:
+            trial = connection.execute(sql.FIND_IN_SWEEPS, wanted | {"sweeps": sorted(held.sweeps)}).one_or_none()
         if trial is None:
-            expire(session, target_keys=keys)
+            if held is not None and (more := row_locks.take_more(session, need, held)) is not None:
+                held = more
+                continue
+            _expire_of_targets(session, keys, held)
             return None
         if _begin_attempt(session, trial, worker_id, lease_seconds):
             _key_results(session, trial, targets or [])
@@ -77,6 +90,7 @@ def heartbeat(session: Session, trial_id: str, attempt: int, lease_seconds: floa
 
 def report(session: Session, trial_id: str, attempt: int, body: schemas.LeaseReport, lease_seconds: float) -> Action:
     """Store what the attempt reports and renew the lease. Losses sent twice are stored once. Raises LeaseLost."""
+    row_locks.take(session, ChangesTrial(trial_id))
     trial = _renew(session, trial_id, attempt, lease_seconds)
     if trial is not None:
         _store_report(session, trial, body)
@@ -92,6 +106,7 @@ def finish(session: Session, trial_id: str, attempt: int, body: schemas.LeaseFin
     check_metrics(body.metrics)
     _check_measurements(body.measurements)
     digest = _digest(body)
+    row_locks.take(session, ChangesTrial(trial_id))
     trial = _held(session, trial_id, attempt)
     if trial is None:
         if attempts.finished_with(session, trial_id, attempt) == digest:
@@ -116,6 +131,7 @@ def release(session: Session, trial_id: str, attempt: int, body: schemas.LeaseRe
 
     Raises LeaseLost.
     """
+    row_locks.take(session, ChangesTrial(trial_id))
     trial = _held(session, trial_id, attempt)
     if trial is None:
         raise _lost(session, trial_id, attempt)
@@ -131,29 +147,22 @@ def release(session: Session, trial_id: str, attempt: int, body: schemas.LeaseRe
     return trials.to_schema(row)
 
 
-def expire(session: Session, *, target_keys: Sequence[str] | None = None) -> int:
+def expire(session: Session) -> int:
     """End the trials whose lease lapsed and that no claim will take again; return how many.
 
     Those are trials whose attempts are used up (they fail) and trials of sweeps that have ended (they are cancelled).
     """
-    connection = session.connection()
-    if target_keys is None:
-        found = connection.execute(sql.LAPSED, {"most": _EXPIRE_BATCH})
-    else:
-        found = connection.execute(sql.LAPSED_OF_TARGETS, {"most": _EXPIRE_BATCH, "target_keys": target_keys})
-    rows = found.all()
-    for trial in rows:
-        charged = trial.charged_attempts + 1
-        attempts.end(session, trial.id, trial.attempt, "lost", _LAPSED)
-        if trial.sweep_state in sql.GOING_SWEEPS:
-            _end(session, trial, "failed", f"{_used_up(charged, trial)}: {_LAPSED}", charged=charged)
-        else:
-            _end(session, trial, "cancelled", f"the sweep is {trial.sweep_state}", charged=charged)
-    return len(rows)
+    sweeps = session.connection().scalars(sql.LAPSED_SWEEPS, {"most": _EXPIRE_BATCH}).all()
+    row_locks.take_sweeps(session, sweeps)
+    return _expire(session, sweeps)
 
 
 def cancel_open(session: Session, sweep_id: str, reason: str) -> int:
-    """Cancel every queued and running trial of the sweep; return how many. Workers learn it when they next ask."""
+    """Cancel every queued and running trial of the sweep; return how many. Workers learn it when they next ask.
+
+    From here on the sweep gets no more trials until the transaction ends.
+    """
+    row_locks.take_sweeps(session, [sweep_id])
     rows = session.connection().execute(sql.OPEN_IN_SWEEP, {"of_sweep": sweep_id}).all()
     for trial in rows:
         _end(session, trial, "cancelled", reason)
@@ -238,7 +247,7 @@ def _lease_dataset(trial: sql.Row) -> schemas.LeaseDataset:
 def _target_keys(targets: Sequence[Mapping[str, Any]] | None, worker_id: str) -> list[str]:
     if targets is None:
         raise NotFound(f"there is no worker {worker_id}: register again")
-    return [target["key"] for target in targets if not target.get("build_only")]
+    return sql.keys_of(targets)
 
 
 # --- holding ---------------------------------------------------------------------------------------------------------
@@ -250,7 +259,7 @@ def _renew(session: Session, trial_id: str, attempt: int, lease_seconds: float) 
     fence = {"of_trial": trial_id, "attempt_number": attempt, "lease_seconds": lease_seconds}
     trial = connection.execute(sql.RENEW, fence).one_or_none()
     if trial is not None:
-        connection.execute(sql.SEE_WORKER, {"of_worker": trial.worker_id})
+        at_end(session, sql.SEE_WORKER, trial.worker_id, {"of_worker": trial.worker_id})
     return trial
 
 
@@ -299,6 +308,32 @@ def _store_report(session: Session, trial: sql.Row, body: schemas.LeaseReport) -
     if new:
         connection.execute(sql.REPORT, {"of_trial": trial.id, "new_phase": phase, "new_progress": progress})
         events.append_all(session, trial.sweep_id, new)
+
+
+# --- lapsing ----------------------------------------------------------------------------------------------------------
+
+
+def _expire_of_targets(session: Session, keys: Sequence[str], held: Held | None) -> None:
+    """`expire` for who finds nothing to claim, of sweeps that are locked."""
+    if held is None:
+        given = {"most": _EXPIRE_BATCH, "target_keys": keys}
+        _expire(session, session.connection().scalars(sql.LAPSED_SWEEPS_OF_TARGETS, given).all())
+    elif held.sweeps:
+        _expire(session, sorted(held.sweeps))
+
+
+def _expire(session: Session, sweeps: Sequence[str]) -> int:
+    if not sweeps:
+        return 0
+    rows = session.connection().execute(sql.LAPSED, {"most": _EXPIRE_BATCH, "sweeps": sweeps}).all()
+    for trial in rows:
+        charged = trial.charged_attempts + 1
+        attempts.end(session, trial.id, trial.attempt, "lost", _LAPSED)
+        if trial.sweep_state in sql.GOING_SWEEPS:
+            _end(session, trial, "failed", f"{_used_up(charged, trial)}: {_LAPSED}", charged=charged)
+        else:
+            _end(session, trial, "cancelled", f"the sweep is {trial.sweep_state}", charged=charged)
+    return len(rows)
 
 
 # --- ending ----------------------------------------------------------------------------------------------------------

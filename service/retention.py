@@ -22,6 +22,7 @@ from service.models import (
     CONFIRMATION,
     Attempt,
     AuditRecord,
+    Base,
     Event,
     Measurement,
     Sweep,
@@ -51,6 +52,8 @@ class Rule:
     old: Callable[[float], sa.Select]
     """The primary keys of what is older than so many days."""
     drop: Callable[[Session, Sequence[Any]], object]
+    table: type[Base]
+    """Whose rows it changes or deletes."""
 
 
 def prune(database: Database, settings: Settings) -> Counter[str]:
@@ -88,7 +91,8 @@ def look(database: Database, settings: Settings) -> Counter[str]:
 
 
 def _step(session: Session, rule: Rule, days: float) -> int:
-    keys = session.execute(rule.old(days).limit(BATCH_ROWS)).all()
+    # Another process may prune at the same time: what it has locked is passed by here.
+    keys = session.execute(rule.old(days).limit(BATCH_ROWS).with_for_update(of=rule.table, skip_locked=True)).all()
     if keys:
         rule.drop(session, keys)
     return len(keys)
@@ -173,9 +177,15 @@ def _drop_by_id(table: Any) -> Callable[[Session, Sequence[Any]], object]:
 
 
 RULES = (
-    Rule("logs of attempts", lambda settings: settings.log_days, _old_logs, _drop_logs),
-    Rule("raw latency samples", lambda settings: settings.sample_days, _old_samples, _drop_samples),
-    Rule("events of ended sweeps", lambda settings: settings.event_days, _old_events, _drop_events),
-    Rule("webhook deliveries", lambda settings: settings.delivery_days, _old_deliveries, _drop_by_id(WebhookDelivery)),
-    Rule("audit records", lambda settings: settings.audit_days, _old_records, _drop_by_id(AuditRecord)),
+    Rule("logs of attempts", lambda settings: settings.log_days, _old_logs, _drop_logs, Attempt),
+    Rule("raw latency samples", lambda settings: settings.sample_days, _old_samples, _drop_samples, Measurement),
+    Rule("events of ended sweeps", lambda settings: settings.event_days, _old_events, _drop_events, Event),
+    Rule(
+        "webhook deliveries",
+        lambda settings: settings.delivery_days,
+        _old_deliveries,
+        _drop_by_id(WebhookDelivery),
+        WebhookDelivery,
+    ),
+    Rule("audit records", lambda settings: settings.audit_days, _old_records, _drop_by_id(AuditRecord), AuditRecord),
 )

@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 
 from service.columns import ColumnStore
 from service.db import Database
+from service.groupcommit import Needs
 from service.notifications import Notifications
 from service.settings import Settings
 from service.shared_reads import SharedReads
@@ -52,9 +53,9 @@ class Services:
         """`Database.write` in a thread."""
         return await to_thread.run_sync(self.database.write, fn, limiter=self._limiter)
 
-    async def submit(self, fn: Callable[[Session], T]) -> T:
+    async def submit(self, fn: Callable[[Session], T], *, needs: Needs | None = None) -> T:
         """`Database.submit`, which needs no thread for each caller that waits."""
-        return await asyncio.wrap_future(self.database.submit(fn))
+        return await asyncio.wrap_future(self.database.submit(fn, needs=needs))
 
 
 async def get_services(connection: HTTPConnection) -> Services:

@@ -194,8 +194,6 @@ def cancel(session: Session, sweep_id: str) -> Sweep:
     _refuse_unless(sweep, GOING, "be cancelled")
     cancel_open(session, sweep_id, "the sweep was cancelled")
     end(session, sweep_id, "cancelled", "cancelled by a user")
-    # What the scheduler added between the two statements above; from here on it adds nothing.
-    cancel_open(session, sweep_id, "the sweep was cancelled")
     return get(session, sweep_id)
 
 

@@ -104,8 +104,14 @@ def _take_device(session: Session, uuid: str, alive_seconds: float) -> None:
             f"or use another device. One that was killed is forgotten {lapses} s from now",
             retry_after_seconds=lapses,
         )
-    forgotten = sa.update(Worker).where(Worker.device_uuid == uuid, Worker.signed_off_at.is_(None))
-    session.execute(forgotten.values(signed_off_at=now_sql()))
+    forgotten = (
+        sa.select(Worker.id)
+        .where(Worker.device_uuid == uuid, Worker.signed_off_at.is_(None))
+        .order_by(Worker.id)
+        .with_for_update(key_share=True)
+    )
+    ids = session.scalars(forgotten).all()
+    session.execute(sa.update(Worker).where(Worker.id.in_(ids)).values(signed_off_at=now_sql()))
 
 
 def page(

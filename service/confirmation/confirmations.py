@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import counts, datasets, events, sweeps
+from service import counts, datasets, events, row_locks, sweeps
 from service.confirmation.runs import TEST_LOSS
 from service.db import now
 from service.errors import Conflict, Forbidden, LeaseLost, Problem, Unprocessable
@@ -92,6 +92,7 @@ def settle(session: Session) -> int:
         .where(Sweep.state.in_(sweeps.GOING), ~waiting)
         .order_by(Sweep.id)
     ).all()
+    row_locks.take_sweeps(session, {sweep_id for pair in due for sweep_id in pair})
     for child_id, parent_id in due:
         ended = _verdict(session.scalars(sa.select(Sweep.counts).where(Sweep.id == child_id)).one())
         try:
@@ -105,7 +106,8 @@ def settle(session: Session) -> int:
 
 def delete_of_sweep(session: Session, sweep_id: str) -> None:
     """Delete a sweep's confirmations, before the sweep itself. Raises Conflict while one goes on."""
-    children = sa.select(Confirmation.sweep_id).where(Confirmation.confirms == sweep_id)
+    children = session.scalars(sa.select(Confirmation.sweep_id).where(Confirmation.confirms == sweep_id)).all()
+    row_locks.take_sweeps(session, [sweep_id, *children])
     going = session.scalar(sa.select(Sweep.id).where(Sweep.id.in_(children), Sweep.state.in_(sweeps.GOING)).limit(1))
     if going is not None:
         raise Conflict(f"its confirmation {going} goes on: cancel that first (POST /v1/sweeps/{going}:cancel)")

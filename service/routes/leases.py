@@ -12,10 +12,14 @@ from service import queue, schemas, workers
 from service.calls import GivenCall
 from service.problems import documented
 from service.routes.conditional import Prefer, wait_seconds
+from service.row_locks import ChangesTrial, Claims, RenewsLease
 from service.scopes import ScopedRoute, needs_scope
 from service.settings import MIB
 
 router = APIRouter(prefix="/v1/leases", tags=["leases"], responses=documented(404), route_class=ScopedRoute)
+
+CLAIMS_IN_A_ROW = 3
+"""How often a claim that comes too late is made again before it waits for something new."""
 
 MAX_FINISH_BYTES = 4 * MIB
 """A finish carries raw latency samples."""
@@ -40,14 +44,20 @@ async def claim_lease(body: schemas.LeaseRequest, request: Request, call: GivenC
     deadline = time.monotonic() + wait_seconds(prefer, settings.max_wait_seconds)
     if bound_to is not None:
         await services.read(lambda session: workers.check_reach(session, body.worker, bound_to))
-    worth_a_claim = True
+    claims = CLAIMS_IN_A_ROW
     while True:
         since = notifications.version(queue.TOPIC)
-        if worth_a_claim:
-            lease = await services.submit(lambda session: queue.claim(session, body.worker, settings.lease_seconds))
+        if claims:
+            lease = await services.submit(
+                lambda session: queue.claim(session, body.worker, settings.lease_seconds), needs=Claims(body.worker)
+            )
             if lease is not None:
                 await call.keep((200, lease.model_dump(mode="json")))
                 return Response(lease.model_dump_json(), media_type="application/json")
+            claims -= 1
+            # Another process may have taken what this one saw: there may be more, in another sweep.
+            if claims and await services.read(lambda session: queue.has_claimable(session, body.worker)):
+                continue
         left = deadline - time.monotonic()
         if left <= 0:
             return Response(status_code=204)
@@ -56,6 +66,7 @@ async def claim_lease(body: schemas.LeaseRequest, request: Request, call: GivenC
             # Nobody would execute what is claimed now.
             return Response(status_code=204)
         worth_a_claim = await services.read(lambda session: queue.has_claimable(session, body.worker))
+        claims = CLAIMS_IN_A_ROW if worth_a_claim else 0
 
 
 @router.post("/{trial}/{attempt}:heartbeat", response_model=schemas.LeaseAnswer, responses=documented(409))
@@ -66,7 +77,8 @@ async def send_heartbeat(trial: str, attempt: Attempt, call: GivenCall) -> Respo
     return await call.small_answer(
         lambda session: schemas.LeaseAnswer(
             action=queue.heartbeat(session, trial, attempt, seconds), lease_seconds=seconds
-        )
+        ),
+        needs=RenewsLease(trial),
     )
 
 
@@ -78,7 +90,8 @@ async def send_report(trial: str, attempt: Attempt, body: schemas.LeaseReport, c
     return await call.small_answer(
         lambda session: schemas.LeaseAnswer(
             action=queue.report(session, trial, attempt, body, seconds), lease_seconds=seconds
-        )
+        ),
+        needs=ChangesTrial(trial),
     )
 
 
@@ -91,11 +104,15 @@ async def send_report(trial: str, attempt: Attempt, body: schemas.LeaseReport, c
 @needs_scope("work")
 async def finish_attempt(trial: str, attempt: Attempt, body: schemas.LeaseFinish, call: GivenCall) -> Response:
     """End the trial with its outcome and measurements. The same finish may be sent again; a stale attempt gets 409."""
-    return await call.small_answer(lambda session: queue.finish(session, trial, attempt, body))
+    return await call.small_answer(
+        lambda session: queue.finish(session, trial, attempt, body), needs=ChangesTrial(trial)
+    )
 
 
 @router.post("/{trial}/{attempt}:release", response_model=schemas.Trial, responses=documented(409))
 @needs_scope("work")
 async def release_attempt(trial: str, attempt: Attempt, body: schemas.LeaseRelease, call: GivenCall) -> Response:
     """Give the trial back to the queue: the worker drains, or the attempt was killed from outside (`charge`)."""
-    return await call.small_answer(lambda session: queue.release(session, trial, attempt, body))
+    return await call.small_answer(
+        lambda session: queue.release(session, trial, attempt, body), needs=ChangesTrial(trial)
+    )

@@ -22,6 +22,7 @@ from service import queue, schemas
 from service.db import Database
 from service.errors import LeaseLost
 from service.models import ENDED_TRIAL_STATES, Attempt, Event, Sweep, Trial
+from service.row_locks import ChangesTrial, Claims
 
 PARALLEL = 2
 WORKERS = st.sampled_from([0, 1])
@@ -60,7 +61,9 @@ class QueueMachine(RuleBasedStateMachine):
         lease = self.leases[index % len(self.leases)]
         held = self.holds(lease)
         try:
-            answer = self.database.submit(lambda session: what(session, lease)).result(30)
+            answer = self.database.submit(lambda session: what(session, lease), needs=ChangesTrial(lease.trial)).result(
+                30
+            )
         except LeaseLost:
             assert not held
         else:
@@ -68,7 +71,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(worker=WORKERS)
     def claim(self, worker: int) -> None:
-        lease = self.database.submit(lambda session: queue.claim(session, self.workers[worker], 30)).result(30)
+        worker_id = self.workers[worker]
+        claimed = self.database.submit(lambda session: queue.claim(session, worker_id, 30), needs=Claims(worker_id))
+        lease = claimed.result(30)
         if lease is not None:
             assert all((lease.trial, lease.attempt) != (old.trial, old.attempt) for old in self.leases)
             assert self.holds(lease)
