@@ -14,6 +14,7 @@ _SHOWN = re.compile(r"\b\d{1,2} [A-Z][a-z]{2} 20\d\d, \d\d:\d\d UTC")
 _HTTP_DATE = re.compile(r"\b[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} 20\d\d \d\d:\d\d:\d\d GMT")
 _PAGE_TOKEN = re.compile(r"(?<=page_token=)[\w-]+|(?<=\"next_page_token\": \")[^\"]+")
 _REQUEST_ID = re.compile(r"(?<=\"request_id\": \")[^\"]+")
+_STATIC = re.compile(r"(?<=\?v=)[0-9a-f]{16}\b")
 _FLOAT = re.compile(r"(?<![\w.#-])-?\d+\.\d{7,}(?:e[+-]?\d+)?(?![\w.])")
 
 DIGITS = 6
@@ -37,6 +38,7 @@ class Normaliser:
         text = _HTTP_DATE.sub("<time>", text)
         text = _PAGE_TOKEN.sub("<page token>", text)
         text = _REQUEST_ID.sub("<request id>", text)
+        text = _STATIC.sub("<hash>", text)
         text = _EPOCH.sub("<time>", text)
         return _FLOAT.sub(lambda found: _shortened(float(found.group())), text)
 
