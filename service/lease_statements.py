@@ -298,6 +298,27 @@ REQUEUE = (
     )
     .returning(_TRIALS)
 )
+ENDED = (
+    sa.select(_TRIALS.c.number, _TRIALS.c.metrics)
+    .where(_TRIALS.c.id == _text("of_trial"), _TRIALS.c.state.in_(("failed", "cancelled")))
+    .with_for_update(key_share=True)
+)
+REOPEN = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.id == _text("of_trial"))
+    .values(
+        state="queued",
+        charged_attempts=0,
+        worker_id=None,
+        lease_expires_at=None,
+        metrics=sa.bindparam("all_metrics", type_=_TRIALS.c.metrics.type),
+        feasible=None,
+        violations=sa.null(),
+        reason=None,
+        started_at=None,
+        ended_at=None,
+    )
+)
 LEAVE = (
     sa.update(_SWEEPS)
     .where(_SWEEPS.c.id == _text("of_sweep"))
@@ -309,6 +330,9 @@ LEAVE = (
     .returning(_SWEEPS.c.event_counter)
 )
 """A trial of the sweep went from one state to another."""
+_METRICS, _MEASUREMENTS = (cast("sa.Table", model.__table__) for model in (TrialMetric, Measurement))
+DROP_METRICS = sa.delete(_METRICS).where(_METRICS.c.trial_id == _text("of_trial"))
+DROP_MEASUREMENTS = sa.delete(_MEASUREMENTS).where(_MEASUREMENTS.c.trial_id == _text("of_trial"))
 ADD_METRICS = sa.insert(cast("sa.Table", TrialMetric.__table__))
 ADD_MEASUREMENTS = sa.insert(cast("sa.Table", Measurement.__table__))
 

@@ -11,9 +11,10 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from layers.base import Scalar
 from layers.metrics import Goal
 from layers.model import flops, parameter_count
 from layers.space import SweepDocument
@@ -23,7 +24,7 @@ from service.pareto import Ranking
 from service.proposals import Asked, Known, Point, Proposals, total_violation
 from service.reuse import Reused, Source, judge_source, reuse_key
 from service.sampling import LEARNS_NOTHING
-from service.studies import FAILED, Study, Told
+from service.studies import FAILED, Study, Suggestion, Told
 from service.workers import results_version_of
 
 MAX_ASKS = 1_000
@@ -73,6 +74,8 @@ class Changes:
     trials: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     reused: dict[str, str] = field(default_factory=dict[str, str])
     """New trial -> the trial whose measurements it gets."""
+    requeued: dict[str, str] = field(default_factory=dict[str, str])
+    """Trial that goes back to the queue -> the state in which it had ended."""
     ranks: dict[str, int] = field(default_factory=dict[str, int])
     attributes: dict[str, Any] = field(default_factory=dict[str, Any])
     rejected: int = 0
@@ -90,10 +93,12 @@ class Changes:
         return len(self.asks) >= MAX_ASKS
 
     def counts(self) -> Counter[str]:
-        """The new trials by state, and how many of them are reused."""
+        """How many more trials there are in each state, and of those that are reused."""
         counts = Counter(trial["state"] for trial in self.trials.values())
         if self.reused:
             counts["reused"] = len(self.reused)
+        counts["queued"] += len(self.requeued)
+        counts.subtract(self.requeued.values())
         return counts
 
 
@@ -115,19 +120,44 @@ class SweepFacts:
         return ["maximize" if objective["goal"] == "maximize" else "minimize" for objective in self.document.objectives]
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A trial's last ask, and its point."""
+
+    ask: int
+    point_hash: str
+    chosen: dict[str, Scalar]
+
+
+def _no_trials() -> dict[str, Tried]:
+    return {}
+
+
 @dataclass(slots=True)
 class History:
-    """What is known of the trials at some event of the sweep: the state that `LedSweep` goes on from."""
+    """What is known of the trials at some event of the sweep: the state that `LedSweep` goes on from.
+
+    Trials by id are in the order in which they were made; so are those that are tried again.
+    """
 
     scheduled_sequence: int
     budget: dict[str, Any]
-    outstanding: dict[str, tuple[int, str]] = field(default_factory=dict[str, tuple[int, str]])
-    """Trial in flight -> its ask and its point's hash."""
+    outstanding: dict[str, Tried] = field(default_factory=_no_trials)
+    """In flight."""
+    cancelled: dict[str, Tried] = field(default_factory=_no_trials)
+    """Ended by the end of the sweep, not by themselves: they cost no budget, and are the first to be tried again."""
+    failed: dict[str, Tried] = field(default_factory=_no_trials)
+    to_retry: set[str] = field(default_factory=set[str])
+    """Those of `failed` that had failed when the budget was last extended: each is tried once more."""
     known: dict[str, Known] = field(default_factory=dict[str, Known])
     trials: int = 0
     told: int = 0
-    failures: int = 0
     last_failure: str | None = None
+
+    @property
+    def spent(self) -> int:
+        """The trials that count against the budget: one that is tried again counts once."""
+        return self.trials - len(self.cancelled)
 
 
 FindSources = Callable[[Collection[str]], Sequence[Source]]
@@ -182,15 +212,16 @@ class LedSweep:
         """Work in what happened up to the event `sequence`. `going`: the sweep is active or paused, so ask for more."""
         changes = Changes(self.read_sequence)
         self._look_ahead(happenings)
-        if going:
+        resumes = _resumption(happenings)
+        if going and not resumes:
             self._top_up(changes, find_sources)
         deadline = time.monotonic() + MAX_SECONDS
-        for happening in happenings:
+        for position, happening in enumerate(happenings):
             if changes.is_full or changes.verdict is not None or time.monotonic() > deadline:
                 break
             self._work_in(happening, changes)
             changes.scheduled_sequence = happening.sequence
-            if going:
+            if going and position >= resumes:
                 changes.verdict = self._verdict()
                 self._top_up(changes, find_sources)
         else:
@@ -205,19 +236,23 @@ class LedSweep:
     # --- what happened ------------------------------------------------------------------------------------------------
 
     def _work_in(self, happening: Happening, changes: Changes) -> None:
+        history = self._history
         if happening.budget is not None:
-            self._history.budget = happening.budget
+            history.budget = happening.budget
+            history.to_retry = set(history.failed)
         if happening.trial_id is None:
             return
         # A reused trial was told when it was made: its event finds it gone.
-        ask, point_hash = self._history.outstanding.pop(happening.trial_id, (None, ""))
-        if ask is None:
+        tried = history.outstanding.pop(happening.trial_id, None)
+        if tried is None:
             return
         if happening.state == "failed":
-            self._history.failures += 1
-            self._history.last_failure = happening.reason
+            history.failed[happening.trial_id] = tried
+            history.last_failure = happening.reason
+        elif happening.state == "cancelled":
+            history.cancelled[happening.trial_id] = tried
         told = self._told_of(happening.state, happening.metrics, happening.violations)
-        self._tell(ask, point_hash, told, changes)
+        self._tell(tried, told, changes)
         if happening.state == "complete" and happening.feasible:
             self._rank(happening.trial_id, told, changes)
 
@@ -230,11 +265,11 @@ class LedSweep:
             return Told("infeasible", None, violation if violation > 0 else 1.0)
         return Told("pruned", None, violation) if state == "pruned" else FAILED
 
-    def _tell(self, ask: int, point_hash: str, told: Told, changes: Changes) -> None:
+    def _tell(self, tried: Tried, told: Told, changes: Changes) -> None:
         with TELL_SECONDS.time():
-            self._study.tell(ask, told)
-        self._history.known[point_hash].told = told
-        self._record_told(ask, told, changes)
+            self._study.tell(tried.ask, told)
+        self._history.known[tried.point_hash].told = told
+        self._record_told(tried.ask, told, changes)
 
     def _record_told(self, ask: int, told: Told, changes: Changes) -> None:
         row = {"state": "told", "told": told.to_row(), "told_order": self._history.told}
@@ -255,24 +290,28 @@ class LedSweep:
 
     def _verdict(self) -> Verdict | None:
         history = self._history
-        if history.failures >= history.budget["failures"]:
+        if len(history.failed) >= history.budget["failures"]:
             last = f"; the last one: {history.last_failure}" if history.last_failure else ""
-            return Verdict("failed", f"{history.failures} trials failed, the most that the budget allows{last}")
-        if history.outstanding:
+            return Verdict("failed", f"{len(history.failed)} trials failed, the most that the budget allows{last}")
+        if history.outstanding or self._retriable():
             return None
-        if history.trials >= history.budget["trials"]:
+        if history.spent >= history.budget["trials"]:
             return Verdict("completed", "budget_exhausted")
-        return Verdict("completed", "space_exhausted") if self._proposals.exhausted else None
+        exhausted = self._proposals.exhausted and not history.cancelled
+        return Verdict("completed", "space_exhausted") if exhausted else None
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
     def _top_up(self, changes: Changes, find_sources: FindSources) -> None:
         while changes.verdict is None and not changes.is_full and (missing := self._missing()) > 0:
+            missing -= self._resume(missing, changes)
             asked = [new for _ in range(missing) if (new := self._propose(changes)) is not None]
             if not asked:
-                return
+                break
             if self.facts.document.search["reuse"]:
                 self._reuse(asked, changes, find_sources)
+        if changes.verdict is None and not changes.is_full:
+            self._retry(changes)
 
     def _look_ahead(self, happenings: Sequence[Happening]) -> None:
         """As far as trials end quickly, where that changes no suggestion: workers then wait for no step."""
@@ -280,15 +319,43 @@ class LedSweep:
             self._lookahead = max(self.facts.lookahead, min(2 * len(happenings), MAX_LOOKAHEAD))
 
     def _missing(self) -> int:
+        return min(self._room(), self._history.budget["trials"] - self._history.spent)
+
+    def _room(self) -> int:
+        return self._history.budget["parallel"] + self._lookahead - len(self._history.outstanding)
+
+    def _resume(self, most: int, changes: Changes) -> int:
+        """Try what the end of the sweep cut off before anything new, except the starts; returns how many."""
+        cancelled = self._history.cancelled
+        resumed = [] if self._proposals.has_starts else sorted(cancelled)[:most]
+        for trial_id in resumed:
+            self._try_again(trial_id, cancelled.pop(trial_id), "cancelled", changes)
+        return len(resumed)
+
+    def _retry(self, changes: Changes) -> None:
+        """Try what had failed before an extension once more, after all else that the space and the budget allow."""
         history = self._history
-        ahead = history.budget["parallel"] + self._lookahead - len(history.outstanding)
-        return min(ahead, history.budget["trials"] - history.trials)
+        if self._missing() > 0 and (history.cancelled or not self._proposals.exhausted):
+            return
+        for trial_id in self._retriable()[: max(self._room(), 0)]:
+            history.to_retry.remove(trial_id)
+            self._try_again(trial_id, history.failed.pop(trial_id), "failed", changes)
+
+    def _retriable(self) -> list[str]:
+        return [] if self._proposals.has_starts else sorted(self._history.to_retry)
+
+    def _try_again(self, trial_id: str, tried: Tried, state: str, changes: Changes) -> None:
+        """Queue an ended trial again: for the sampler it is another ask of the same point."""
+        suggestion = self._proposals.ask_again(tried.chosen)
+        changes.asks[suggestion.ask] = self._ask_row(suggestion, None) | {"trial_id": trial_id}
+        changes.requeued[trial_id] = state
+        self._history.outstanding[trial_id] = replace(tried, ask=suggestion.ask)
 
     def _propose(self, changes: Changes) -> str | None:
         """Ask until there is a new point, and make a trial of it; None where there is none left."""
         trial_id = None
         for asked in self._proposals.next():
-            row = self._ask_row(asked)
+            row = self._ask_row(asked.suggestion, asked.rejection)
             changes.asks[asked.suggestion.ask] = row
             if asked.told is not None:
                 self._record_told(asked.suggestion.ask, asked.told, changes)
@@ -299,8 +366,7 @@ class LedSweep:
         self._proposals.passed = 0
         return trial_id
 
-    def _ask_row(self, asked: Asked) -> dict[str, Any]:
-        suggestion = asked.suggestion
+    def _ask_row(self, suggestion: Suggestion, rejection: str | None) -> dict[str, Any]:
         return {
             "sweep_id": self.facts.id,
             "ask": suggestion.ask,
@@ -311,7 +377,7 @@ class LedSweep:
             "system_attrs": suggestion.system_attrs,
             "told": None,
             "told_order": None,
-            "rejection": asked.rejection,
+            "rejection": rejection,
         }
 
     def _new_trial(self, asked: Asked, point: Point, changes: Changes) -> str:
@@ -344,7 +410,7 @@ class LedSweep:
             "pareto_rank": None,
         }
         history.known[point.hash] = Known(history.trials)
-        history.outstanding[trial_id] = (asked.suggestion.ask, point.hash)
+        history.outstanding[trial_id] = Tried(asked.suggestion.ask, point.hash, point.chosen)
         history.trials += 1
         return trial_id
 
@@ -375,9 +441,9 @@ class LedSweep:
             feasible=reused.feasible,
             reason=reused.reason,
         )
-        ask, point_hash = self._history.outstanding.pop(trial_id)
+        tried = self._history.outstanding.pop(trial_id)
         told = self._told_of(source.state, source.metrics, reused.violations)
-        self._tell(ask, point_hash, told, changes)
+        self._tell(tried, told, changes)
         if source.state == "complete" and reused.feasible:
             self._rank(trial_id, told, changes)
 
@@ -387,6 +453,18 @@ class LedSweep:
             changes.attributes[POSITION] = self._stored_position = self._proposals.position
         if self._proposals.exhausted != self._stored_exhausted:
             changes.attributes[EXHAUSTED] = self._stored_exhausted = self._proposals.exhausted
+
+
+def _resumption(happenings: Sequence[Happening]) -> int:
+    """The position from which on a sweep that is going may ask and end.
+
+    A trial is cancelled only when its sweep ends: from then on nothing was asked until the budget was extended.
+    """
+    last = max((at for at, happening in enumerate(happenings) if happening.state == "cancelled"), default=None)
+    if last is None:
+        return 0
+    after = range(last + 1, len(happenings))
+    return next((at for at in after if happenings[at].budget is not None), len(happenings))
 
 
 def _static_metrics(configuration: Mapping[str, Any]) -> dict[str, float]:

@@ -105,9 +105,14 @@ class Proposals:
         self.exhausted = exhausted
         """True when no new point can be found any more."""
 
+    @property
+    def has_starts(self) -> bool:
+        """Whether a start was not asked for yet: the first asks of a sweep are its starts."""
+        return not self.exhausted and self._study.asked < len(self._starts)
+
     def next(self) -> Iterator[Asked]:
         """The asks up to and with the one that has a new point; where the last has none, the space is exhausted."""
-        while not self.exhausted and self._study.asked < len(self._starts):
+        while self.has_starts:
             start = self._starts[self._study.asked]
             asked = self._ask(start.chosen, start.name)
             yield asked
@@ -125,6 +130,11 @@ class Proposals:
             self.exhausted = True
         else:
             yield self._ask(chosen)
+
+    def ask_again(self, chosen: Mapping[str, Scalar]) -> Suggestion:
+        """Ask for a point that has a trial. The first asks are the starts, so none of them may be left."""
+        with ASK_SECONDS.time():
+            return self._study.ask(chosen)
 
     def _ask(self, chosen: Mapping[str, Scalar] | None = None, started_from: str | None = None) -> Asked:
         with ASK_SECONDS.time():

@@ -4,6 +4,8 @@
        ▲                │ │ └──cancel──▶ cancelled
        └────release─────┘ └──a lapsed lease is claimed again: another attempt, and charged; too many: failed
 
+Where a sweep that ended is extended, what was cancelled or had failed may be reopened: queued again.
+
 A lease is fenced by the attempt's number: every write of a holder matches the trial, the attempt and the state
 `running`, and one that matches nothing has lost its lease. Time is the database's. Locks are taken sweep before trial,
 in the order of `service.row_locks`.
@@ -39,6 +41,8 @@ TOPIC = QUEUE
 """Announced when there may be something to claim."""
 
 _MEASUREMENT_NAME_CHARACTERS = 64
+_STATIC_METRICS = ("parameter_count", "flops")
+"""Known of a trial before it runs."""
 _EXPIRE_BATCH = 100
 _LAPSED = "the lease lapsed without a heartbeat"
 
@@ -167,6 +171,24 @@ def cancel_open(session: Session, sweep_id: str, reason: str) -> int:
     for trial in rows:
         _end(session, trial, "cancelled", reason)
     return len(rows)
+
+
+def reopen(session: Session, trial_ids: Sequence[str]) -> dict[str, int]:
+    """Put trials that failed or were cancelled back into the queue; return their numbers.
+
+    Their attempts stay on record and are charged no more; what was measured goes. The caller counts the trials and
+    appends the events.
+    """
+    connection = session.connection()
+    numbers: dict[str, int] = {}
+    for trial_id in sorted(trial_ids):
+        trial = connection.execute(sql.ENDED, {"of_trial": trial_id}).one()
+        kept = {name: value for name, value in trial.metrics.items() if name in _STATIC_METRICS}
+        connection.execute(sql.REOPEN, {"of_trial": trial_id, "all_metrics": kept})
+        connection.execute(sql.DROP_METRICS, {"of_trial": trial_id})
+        connection.execute(sql.DROP_MEASUREMENTS, {"of_trial": trial_id})
+        numbers[trial_id] = trial.number
+    return numbers
 
 
 # --- claiming --------------------------------------------------------------------------------------------------------

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from layers.space import Start, SweepDocument, parse_document
 from service import counts, events, reuse, sweeps, targets
 from service.db import announce, now, now_sql
 from service.events import NewEvent
 from service.leadership import Fenced, may_lead
-from service.led_sweep import Changes, Happening, History, SweepFacts
+from service.led_sweep import Changes, Happening, History, SweepFacts, Tried
 from service.models import CONFIRMATION, SWEEP_STATES, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
 from service.notifications import sweep_topic
 from service.proposals import Known
-from service.queue import cancel_open
+from service.queue import cancel_open, reopen
 from service.studies import PastAsk, Told
 from service.sweeps import GOING
 from service.targets import Resolution
@@ -181,27 +181,36 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
     history = History(sweep.scheduled_sequence, _budget_at(session, sweep, facts.document))
     past: list[PastAsk] = []
     ranked: list[tuple[int, str, tuple[float, ...]]] = []
+    names = frozenset(parameter.name for parameter in facts.document.space.open)
     rows = session.execute(
-        sa.select(Ask, Trial.number, Trial.point_hash, Trial.state, Trial.feasible, Trial.reason)
+        sa.select(Ask, Trial.number, Trial.point_hash, Trial.parameters, Trial.state, Trial.feasible, Trial.reason)
         .join(Trial, Trial.id == Ask.trial_id, isouter=True)
         .where(Ask.sweep_id == sweep_id)
         .order_by(Ask.ask)
     )
-    for ask, number, point_hash, state, feasible, reason in rows:
+    for ask, number, point_hash, parameters, state, feasible, reason in rows:
         told = None if ask.told is None else Told.from_row(ask.told)
         past.append(PastAsk(ask.ask, ask.suggestions, ask.distributions, ask.system_attrs, told))
         history.told += told is not None
         if ask.trial_id is None:
             continue
-        history.trials += 1
+        # The last ask of a trial that was tried again says how it stands.
+        history.trials += point_hash not in history.known
         history.known[point_hash] = Known(number, told)
+        tried = Tried(ask.ask, point_hash, {name: value for name, value in parameters.items() if name in names})
+        for trials in (history.cancelled, history.failed):
+            trials.pop(ask.trial_id, None)
         if told is None:
-            history.outstanding[ask.trial_id] = (ask.ask, point_hash)
+            history.outstanding[ask.trial_id] = tried
+        elif state == "cancelled":
+            history.cancelled[ask.trial_id] = tried
         elif state == "failed":
-            history.failures += 1
+            history.failed[ask.trial_id] = tried
             history.last_failure = reason
         elif state == "complete" and feasible and told.values is not None and ask.told_order is not None:
             ranked.append((ask.told_order, ask.trial_id, told.values))
+    if history.failed:
+        history.to_retry = _failed_before_extension(session, sweep) & history.failed.keys()
     attributes = session.execute(
         sa.select(StudyAttribute.name, StudyAttribute.value).where(StudyAttribute.sweep_id == sweep_id)
     )
@@ -221,6 +230,7 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
     trials were to be added. Trials are locked before the sweep.
     """
     connection = session.connection()
+    requeued = reopen(session, list(changes.requeued))
     if changes.ranks:
         connection.execute(
             _RANK, [{"trial": trial_id, "rank": rank} for trial_id, rank in sorted(changes.ranks.items())]
@@ -235,7 +245,7 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
         "stored_sequence": stored_sequence,
         "scheduled": changes.scheduled_sequence,
         "rejected": changes.rejected,
-        "states": GOING if changes.trials or changes.verdict is not None else SWEEP_STATES,
+        "states": GOING if changes.trials or changes.requeued or changes.verdict is not None else SWEEP_STATES,
     }
     newest = connection.scalar(_FENCE, fenced)
     if newest is None:
@@ -247,11 +257,11 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
         connection.execute(_TELL, changes.tells)
     for name, value in changes.attributes.items():
         session.merge(StudyAttribute(sweep_id=sweep_id, name=name, value={"value": value}))
-    if changes.trials:
+    new = [_new_trial(trial_id, row) for trial_id, row in changes.trials.items()]
+    new += [NewEvent("trial.queued", trial_id, {"number": number}) for trial_id, number in requeued.items()]
+    if new:
         counts.add(session, sweep_id, changes.counts())
-        newest = events.append_all(
-            session, sweep_id, [_new_trial(trial_id, row) for trial_id, row in changes.trials.items()]
-        )
+        newest = events.append_all(session, sweep_id, new)
     if changes.verdict is not None:
         newest = sweeps.end(session, sweep_id, changes.verdict.state, changes.verdict.reason)
     return newest
@@ -368,13 +378,30 @@ def _happening(
 
 def _budget_at(session: Session, sweep: Sweep, document: SweepDocument) -> dict[str, Any]:
     """The budget as of the last event that was worked in: asking depends on it, and so must a rebuilt study."""
-    extension = session.scalar(
-        sa.select(Event.data)
+    extension: dict[str, Any] | None = session.scalar(_last_extension(sweep, Event.data))
+    return dict(document.budget) if extension is None else extension["budget"]
+
+
+def _failed_before_extension(session: Session, sweep: Sweep) -> set[str]:
+    """The failed trials that had failed when the last extension was worked in."""
+    extended = session.scalar(_last_extension(sweep, Event.sequence))
+    if extended is None:
+        return set()
+    # The events of a sweep that ended long ago are deleted; but then it was extended after them.
+    later = sa.select(Event.trial_id).where(
+        Event.sweep_id == sweep.id, Event.sequence > extended, Event.kind == "trial.ended"
+    )
+    failed = sa.select(Trial.id).where(Trial.sweep_id == sweep.id, Trial.state == "failed", Trial.id.not_in(later))
+    return set(session.scalars(failed))
+
+
+def _last_extension(sweep: Sweep, column: InstrumentedAttribute[Any]) -> sa.Select[Any]:
+    return (
+        sa.select(column)
         .where(Event.sweep_id == sweep.id, Event.kind == "sweep.extended", Event.sequence <= sweep.scheduled_sequence)
         .order_by(Event.sequence.desc())
         .limit(1)
     )
-    return dict(document.budget) if extension is None else extension["budget"]
 
 
 def _is_overdue(state: str, started_at: float | None, budget: dict[str, Any], time: float) -> bool:

@@ -210,14 +210,19 @@ def resume(session: Session, sweep_id: str) -> Sweep:
 
 
 def extend(session: Session, sweep_id: str, extension: schemas.BudgetExtension) -> Sweep:
-    """Add to the budget; a sweep that ended because of it goes on. Raises NotFound, Conflict, Unprocessable."""
+    """Add to the budget; a sweep that ended because of it goes on. Raises NotFound, Conflict, Unprocessable.
+
+    Points that the end cut off are tried again first, points that had failed once more at the end.
+    """
     sweep = session.get(Sweep, sweep_id, with_for_update={"key_share": True}, populate_existing=True)
     if sweep is None:
         raise NotFound(f"there is no sweep {sweep_id}")
+    if sweep.sampler == CONFIRMATION:
+        raise Conflict("a confirmation has no budget to extend: its trials are all there from the beginning")
     budget = _extended(sweep.budget, extension)
     reopened = sweep.state not in GOING
     if reopened:
-        _refuse_unless_reopenable(sweep, extension)
+        _refuse_unless_reopenable(sweep, budget)
     limit = budget["wall_seconds"]
     if limit is not None and sweep.started_at is not None:
         missing = now(session) - sweep.started_at - limit
@@ -304,18 +309,21 @@ def _extended(budget: Mapping[str, Any], extension: schemas.BudgetExtension) -> 
     return extended
 
 
-def _refuse_unless_reopenable(sweep: Sweep, extension: schemas.BudgetExtension) -> None:
-    """Raise Conflict unless the extension lifts what ended the sweep."""
-    if sweep.state == "completed" and sweep.reason == "budget_exhausted":
-        lifted, needed = extension.trials > 0, "trials"
-    elif sweep.state == "completed" and sweep.reason == "wall_seconds":
-        lifted, needed = extension.wall_seconds > 0, "wall_seconds"
-    elif sweep.state == "failed" and sweep.counts.get("failed", 0) >= sweep.budget["failures"]:
-        lifted, needed = extension.failures > 0, "failures"
-    else:
-        raise Conflict(f"the sweep is {sweep.state} ({sweep.reason}): a larger budget does not make it go on")
-    if not lifted:
-        raise Conflict(f"the sweep is {sweep.state} ({sweep.reason}): extend {needed} to make it go on")
+def _refuse_unless_reopenable(sweep: Sweep, budget: Mapping[str, Any]) -> None:
+    """Raise Conflict unless the extended budget lets the sweep go on: with new points, or with trials to try again."""
+    ended = f"the sweep is {sweep.state} ({sweep.reason})"
+    if sweep.state == "cancelled":
+        raise Conflict(f"{ended}: a larger budget does not make it go on")
+    counts: Mapping[str, int] = sweep.counts
+    failed, cut_off = counts.get("failed", 0), counts.get("cancelled", 0)
+    if failed >= budget["failures"]:
+        raise Conflict(f"{ended}: extend failures to make it go on")
+    if failed:
+        return
+    if sweep.reason == "space_exhausted" and not cut_off:
+        raise Conflict(f"{ended}: a larger budget does not make it go on")
+    if progress_of(sweep).trials - cut_off >= budget["trials"]:
+        raise Conflict(f"{ended}: extend trials to make it go on")
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
