@@ -12,7 +12,7 @@ from service import leaderboards, sweeps
 from service.confirmation import results, runs
 from service.db import now
 from service.errors import NotFound
-from service.models import Attempt, Dataset, Measurement, Sweep, Trial, Worker
+from service.models import TRIAL_STATES, Attempt, Dataset, Measurement, Sweep, Trial, Worker
 from service.recommendation.recommend import detailed
 from service.recommendation.schemas import RecommendationDetail
 from service.recommendation.wishes import Wishes
@@ -40,7 +40,7 @@ def gather(session: Session, sweep_id: str, wishes: Wishes) -> Report:
         made_at=now(session),
         sweep=sweeps.detail(session, row),
         dataset=None if dataset is None else ReportedDataset.model_validate(dataset),
-        states={state: int(count) for state, count in row.counts.items() if count},
+        states=_states(row),
         front=_by_first_objective(front, row)[:MAX_FRONT],
         recommendation=recommendation,
         confirmation=confirmed,
@@ -48,6 +48,12 @@ def gather(session: Session, sweep_id: str, wishes: Wishes) -> Report:
             session, row, dataset, recommendation, [] if confirmation is None else confirmation.seeds
         ),
     )
+
+
+def _states(row: Sweep) -> dict[str, int]:
+    # A database gives the counts in an order of its own.
+    order = [*TRIAL_STATES, *sorted(set(row.counts) - set(TRIAL_STATES))]
+    return {state: int(row.counts[state]) for state in order if row.counts.get(state)}
 
 
 def _by_first_objective(front: Sequence[Trial], sweep: Sweep) -> list[leaderboards.schemas.LeaderboardRow]:
