@@ -19,18 +19,23 @@ PAGES: tuple[Any, ...] = (pages, sweep_pages, login)
 UNRECORDED_HEADERS = {"content-length", "date", "x-request-id"}
 SWEEPS = ("language", "opinions", "shapes", "sequences", "failing", "paused", "shapes again", "confirmation")
 
+UNREAD_EVENTS = ("paused", "language", "confirmation")
+"""The stream of a paused sweep does not end; the others are long, and of the same kinds."""
+
 RECORDED_ELSEWHERE = {"/metrics", "/docs", "/static/{name:path}", "/{path:page}"}
 """Figures of a run, what is made from `/openapi.json`, files of the repository, and what is no page."""
 
 _TEXTS = ("text/", "application/yaml", "image/svg")
 _EVENT_DATA = re.compile(r"(?<=^data: )\{.*\}$", re.MULTILINE)
 
+LINE = 160
+
 BY_SWEEP = (
     "",
-    "/trials",
+    "/trials?page_size=5",
     "/trials?state=complete&page_size=2",
     "/trials/0",
-    "/leaderboard",
+    "/leaderboard?page_size=5",
     "/leaderboard?format=csv",
     "/leaderboard?sort=-latency_ms_p50&page_size=3",
     "/front",
@@ -98,7 +103,7 @@ def paths(world: World) -> Iterator[tuple[str, str]]:
         yield path, path
     for sweep in SWEEPS:
         for rest in BY_SWEEP + (OF_LANGUAGE if sweep == "language" else ()):
-            if not (rest.startswith("/events") and sweep == "paused"):  # its stream does not end
+            if rest != "/events" or sweep not in UNREAD_EVENTS:
                 yield f"/v1/sweeps/{sweep}{rest}", f"/v1/sweeps/{world.ids[sweep]}{rest}"
         for rest in PAGES_OF_SWEEPS:
             yield f"/sweeps/{sweep}{rest}", f"/sweeps/{world.ids[sweep]}{rest}"
@@ -139,9 +144,11 @@ def shown(name: str, answer: Response, normaliser: Normaliser) -> str:
     """An answer as people read it: what was asked, the status, the headers, the body."""
     kind = answer.headers.get("content-type", "")
     if kind.startswith(("application/json", "application/problem+json")):
-        body = normaliser.json(json.loads(answer.text))
+        body = normaliser.text(laid_out(json.loads(answer.text)))
     elif kind.startswith("text/event-stream"):
         body = normaliser.text(_EVENT_DATA.sub(_by_name, answer.text))
+    elif kind.startswith("text/html"):
+        body = normaliser.text(answer.text).replace("><", ">\n<")
     elif kind.startswith(_TEXTS):
         body = normaliser.text(answer.text)
     else:
@@ -151,6 +158,20 @@ def shown(name: str, answer: Response, normaliser: Normaliser) -> str:
         normaliser.text(f"{key}: {value}") for key, value in answer.headers.items() if key not in UNRECORDED_HEADERS
     ]
     return "\n".join([f"GET {name}", str(answer.status_code), *sorted(headers), "", body])
+
+
+def laid_out(value: Any, indent: str = "") -> str:
+    """JSON with a member a line, where it does not fit in one."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) + len(indent) <= LINE or not isinstance(value, dict | list):
+        return line
+    deeper = indent + " "
+    if isinstance(value, list):
+        members = [laid_out(each, deeper) for each in value]
+    else:
+        members = [f"{json.dumps(key, ensure_ascii=False)}: {laid_out(each, deeper)}" for key, each in value.items()]
+    opens, closes = "[]" if isinstance(value, list) else "{}"
+    return f"{opens}\n" + ",\n".join(deeper + member for member in members) + f"\n{indent}{closes}"
 
 
 def _by_name(found: re.Match[str]) -> str:

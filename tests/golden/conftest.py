@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from service.app import create_app
 from service.settings import Settings
 from tests.golden import world
+from tests.golden.key_order import keep_key_order
 from tests.golden.world import World
 
 
@@ -17,5 +18,6 @@ from tests.golden.world import World
 def filled(settings: Settings) -> Iterator[World]:
     """The recorded service, full."""
     app = create_app(settings, start_scheduler=False)
+    keep_key_order(app.state.services.database.engine)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield world.fill(client, app.state.services)
