@@ -4,8 +4,8 @@
 FROM python:3.12.12-slim-bookworm AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PATH=/opt/layersweep/bin:$PATH
-# Folders of data and locks are made here so that a volume mounted on one belongs to the user too.
-RUN useradd --uid 10001 --create-home layersweep && install -d -o layersweep /app /data /locks
+# Folders of data, locks and caches are made here so that a volume mounted on one belongs to the user too.
+RUN useradd --uid 10001 --create-home layersweep && install -d -o layersweep /app /data /locks /cache
 WORKDIR /app
 RUN python -m venv /opt/layersweep
 COPY pyproject.toml README.md LICENSE ./
@@ -31,3 +31,24 @@ RUN pip install --extra-index-url https://download.pytorch.org/whl/cpu --editabl
 USER layersweep
 STOPSIGNAL SIGTERM
 CMD ["layersweep", "worker"]
+
+# Python 3.12 is this distribution's own. CUDA's libraries come with the wheels of PyTorch and TensorRT, the driver's with
+# the NVIDIA Container Toolkit: the image brings what tells the toolkit so.
+FROM nvidia/cuda:13.0.2-base-ubuntu24.04 AS worker-gpu
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PATH=/opt/layersweep/bin:$PATH
+RUN apt-get update && apt-get install --yes --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --create-home layersweep && install -d -o layersweep /app /locks /cache
+WORKDIR /app
+RUN python3 -m venv /opt/layersweep
+COPY pyproject.toml README.md LICENSE ./
+COPY layersweep ./layersweep
+COPY layers ./layers
+COPY workers ./workers
+# PyTorch for CUDA 13 comes from its own index; TensorRT's libraries are on NVIDIA's index alone.
+RUN pip install --extra-index-url https://download.pytorch.org/whl/cu130 --extra-index-url https://pypi.nvidia.com \
+    --editable '.[worker,gpu]' tensorrt-cu13==11.4.0.106
+USER layersweep
+STOPSIGNAL SIGTERM
+CMD ["layersweep", "worker", "--all-devices"]

@@ -18,20 +18,26 @@ POLL_SECONDS = 0.2
 
 
 def names() -> list[str]:
-    """The UUID of each GPU; "cpu" where there is none."""
-    return [gpu.uuid for gpu in gpus()] or ["cpu"]
+    """The UUID of each GPU."""
+    return [gpu.uuid for gpu in gpus()]
 
 
 def threads_each(count: int) -> int:
     """CPU threads of one of `count` workers that share this machine."""
-    return max(1, device.default_threads() // count)
+    return max(1, device.default_threads() // max(1, count))
 
 
 def run(commands: Mapping[str, Sequence[str]]) -> int:
-    """Run a command for each device until all have ended; the highest exit status.
+    """Run a command for each device until all have ended; the highest exit status, 1 where there is no device.
 
     SIGTERM and SIGINT are passed on. A worker that ends early leaves the others at work.
     """
+    if not commands:
+        logger.error(
+            "no GPU answers on this machine: `layersweep worker --doctor` says what is missing, "
+            "and `layersweep worker` without --all-devices works on the CPU"
+        )
+        return 1
     running: dict[str, subprocess.Popen[bytes]] = {}
     received: list[int] = []
 

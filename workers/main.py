@@ -40,6 +40,7 @@ Answer = TypeVar("Answer")
 
 CLAIM_WAIT_SECONDS = 20.0
 DESCRIBE_SECONDS = 120.0
+LOCK_POLL_SECONDS = 2.0
 
 
 class WorkerFailure(Exception):
@@ -66,6 +67,7 @@ def run(
     threads: int | None = None,
     build_seconds: float | None = None,
     timing_cache: bool = True,
+    wait_for_device: bool = False,
     max_trials: int | None = None,
     idle_exit_seconds: float | None = None,
 ) -> int:
@@ -76,6 +78,7 @@ def run(
     `threads`: of training and of CPU engines (default: OMP_NUM_THREADS, or all that the process may use);
     `build_seconds`: how long an engine may be built before the builder counts as hung (default: ten minutes);
     `timing_cache`: whether builders keep their timings of kernels for the builds to come, where the runtime can;
+    `wait_for_device`: whether to wait while another worker has the GPU (default: end with status 3);
     `max_trials`, `idle_exit_seconds`: stop after so many trials, or after so long without one.
 
     SIGTERM and SIGINT drain: the running attempt is given back uncharged, and the status is 0. A second signal ends the
@@ -91,16 +94,6 @@ def run(
     held: IO[str] | None = None
     threads = threads or device.default_threads()
     worked_on = device.gpu(gpu) if gpu else device.cpu(threads)
-    try:
-        if gpu is not None:
-            held = lock_device(gpu.uuid)
-        turns_of(str(worked_on["uuid"]))
-    except DeviceBusy as problem:
-        logger.error("%s", problem)
-        return DeviceTaken.status
-    except OSError as problem:
-        logger.error("no lock can be taken in %s: %s. LAYERSWEEP_LOCK_DIR names another folder", lock_folder(), problem)
-        return 1
     worker = Worker(
         ServiceClient(server, token),
         name or device.default_name(),
@@ -109,10 +102,25 @@ def run(
         cache_dir=Path(cache_dir) if cache_dir else default_cache_dir(),
         limits=Limits(build_seconds=build_seconds) if build_seconds else Limits(),
         timing_cache=timing_cache,
+        wait_for_device=wait_for_device,
         max_trials=max_trials,
         idle_exit_seconds=idle_exit_seconds,
     )
     with _drained_by_signals(worker):
+        try:
+            if gpu is not None:
+                held = worker.lock_device(gpu.uuid)
+            turns_of(str(worked_on["uuid"]))
+        except Drained:
+            logger.info("stopped")
+            return 0
+        except DeviceBusy as problem:
+            logger.error("%s", problem)
+            return DeviceTaken.status
+        except OSError as problem:
+            remedy = "LAYERSWEEP_LOCK_DIR names another folder"
+            logger.error("no lock can be taken in %s: %s. %s", lock_folder(), problem, remedy)
+            return 1
         try:
             worker.work()
         except WorkerFailure as failure:
@@ -142,6 +150,7 @@ class Worker:
         worked_on: Mapping[str, str | int] | None = None,
         limits: Limits | None = None,
         timing_cache: bool = True,
+        wait_for_device: bool = False,
         max_trials: int | None = None,
         idle_exit_seconds: float | None = None,
     ) -> None:
@@ -157,6 +166,7 @@ class Worker:
         self._draining = Interruption()
         self._running: Interruption | None = None
         self._registered: dict[str, Any] = {}
+        self._waits_each_time = wait_for_device
         self._waited_for_device = False
         self._capabilities: dict[str, dict[str, Any]] = {}
         self._device = worked_on or device.cpu(children.threads)
@@ -167,6 +177,21 @@ class Worker:
         self._draining.set(cause)
         if self._running is not None:
             self._running.set(cause)
+
+    def lock_device(self, gpu_uuid: str) -> IO[str]:
+        """Hold a GPU until the file that is returned is closed. Raises DeviceBusy, OSError, or Drained if it waits."""
+        said = False
+        while True:
+            try:
+                return lock_device(gpu_uuid)
+            except DeviceBusy as busy:
+                if not self._waits_each_time:
+                    raise
+                if not said:
+                    logger.warning("%s. Waiting until it is free", busy)
+                said = True
+            self._draining.wait(LOCK_POLL_SECONDS)
+            self._draining.check()
 
     def work(self) -> None:
         """Register, then claim and execute until drained, idle for too long or done. Raises WorkerFailure."""
@@ -239,8 +264,11 @@ class Worker:
         )
 
     def _waits_for_device(self, seconds: float | None) -> bool:
-        """Wait, once, until a worker that was killed would be forgotten; whether to register again. Raises Drained."""
-        if seconds is None or self._waited_for_device:
+        """Wait until a worker that was killed would be forgotten; whether to register again. Raises Drained.
+
+        It waits once, unless the worker is to wait for as long as another one has the device.
+        """
+        if seconds is None or (self._waited_for_device and not self._waits_each_time):
             return False
         self._waited_for_device = True
         logger.warning(

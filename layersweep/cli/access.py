@@ -189,6 +189,12 @@ class _Service:
         def write(session: Any) -> dict[str, Any]:
             known = None if new.secret is None else self._tokens.find(session, new.secret)
             if known is not None:
+                lacking = [scope for scope in scopes if scope not in known.scopes]
+                if lacking:
+                    raise InvalidUsage(
+                        f"this secret is the token {known.name!r} already, without the scope {', '.join(lacking)}: "
+                        "give each token a secret of its own"
+                    )
                 return self._shown(known) | {"token": None}
             row, made = self._tokens.create(session, new, made_by=MADE_BY)
             self._record(session, "token.create", row.id, project)

@@ -113,6 +113,14 @@ def worker(
     all_devices: Annotated[
         bool, typer.Option("--all-devices", help="A worker for each GPU of this machine; they end together.")
     ] = False,
+    wait_for_device: Annotated[
+        bool,
+        typer.Option(
+            "--wait-for-device",
+            envvar="LAYERSWEEP_WAIT_FOR_DEVICE",
+            help="Wait while another worker has the GPU, instead of ending with status 3.",
+        ),
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of training and of an engine; default: all there are.")
     ] = None,
@@ -161,7 +169,8 @@ def worker(
             "--max-trials": max_trials,
             "--idle-exit-seconds": idle_exit_seconds,
         }
-        raise typer.Exit(_run_all_devices(options, [] if timing_cache else ["--no-timing-cache"]))
+        switches = {"--no-timing-cache": not timing_cache, "--wait-for-device": wait_for_device}
+        raise typer.Exit(_run_all_devices(options, [switch for switch, given in switches.items() if given]))
     token = os.environ.get("LAYERSWEEP_TOKEN")
     main = part_of_product("workers.main", "worker")
     status = main.run(
@@ -173,6 +182,7 @@ def worker(
         threads=threads,
         build_seconds=build_seconds,
         timing_cache=timing_cache,
+        wait_for_device=wait_for_device,
         max_trials=max_trials,
         idle_exit_seconds=idle_exit_seconds,
     )

@@ -57,6 +57,8 @@ def test_a_deployment_brings_its_own_token_along(run: Callable[..., Result], mon
         assert made.exit_code == 0, made.output
         assert SECRET not in made.output
     assert len(json.loads(run("token", "list", "--json").stdout)["items"]) == 1
+    taken = run("token", "create", "--name", "workers", "--scope", "work", "--secret-from", "GIVEN")
+    assert (taken.exit_code, "the token 'compose' already" in taken.output) == (2, True)
     monkeypatch.setenv("GIVEN", "short")
     refused = run("token", "create", "--name", "compose", "--scope", "admin", "--secret-from", "GIVEN")
     assert (refused.exit_code, "32 visible" in refused.output) == (2, True)

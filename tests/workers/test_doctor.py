@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from workers import device, doctor, main
+from workers.children import Children
 from workers.device_lock import DeviceBusy, lock_device, turns_of
 from workers.engine.gpu_state import Gpu
+from workers.interruption import Drained
+from workers.service_client import ServiceClient
 
 HOPPER = Gpu("GPU-11111111-aa", "NVIDIA H200", 1 << 37, (9, 0))
 ADA = Gpu("GPU-22222222-bb", "NVIDIA RTX 4090", 1 << 34, (8, 9))
@@ -46,6 +50,28 @@ def test_a_second_worker_on_a_gpu_is_refused_until_the_first_has_ended(tmp_path:
     lock_device("GPU-2", tmp_path).close()
     first.close()
     lock_device("GPU-1", tmp_path).close()
+
+
+def test_a_worker_that_may_wait_takes_the_gpu_when_it_is_free_or_stops_when_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LAYERSWEEP_LOCK_DIR", str(tmp_path))
+    monkeypatch.setattr(main, "LOCK_POLL_SECONDS", 0.01)
+    first = lock_device("GPU-1")
+    worker = main.Worker(
+        ServiceClient("http://service"), "here", children=Children(threads=1), cache_dir=tmp_path, wait_for_device=True
+    )
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(worker.lock_device, "GPU-1")
+        while "Waiting until it is free" not in caplog.text:
+            assert not waiting.done()
+        first.close()
+        held = waiting.result()
+        told = pool.submit(worker.lock_device, "GPU-1")
+        worker.drain()
+        with pytest.raises(Drained):
+            told.result()
+    held.close()
 
 
 def test_a_worker_that_cannot_lock_says_where_and_what_to_set(

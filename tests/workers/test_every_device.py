@@ -58,14 +58,14 @@ def test_each_device_gets_its_worker_with_the_options_and_its_share_of_threads(m
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     monkeypatch.delenv("LAYERSWEEP_DEVICE", raising=False)
     arguments = ["worker", "--all-devices", "--server", "http://here", "--name", "lab", "--build-seconds", "90"]
-    arguments.append("--no-timing-cache")
+    arguments += ["--no-timing-cache", "--wait-for-device"]
     answer = CliRunner().invoke(app, arguments)
     assert answer.exit_code == 0, answer.output
     assert list(started) == ["GPU-a", "GPU-b"]
     for number, (device, command) in enumerate(started.items()):
         assert command[:4] == [sys.executable, "-m", "layersweep", "worker"]
-        assert command[-1] == "--no-timing-cache"
-        flags = dict(zip(command[4:-1:2], command[5:-1:2], strict=True))
+        assert command[-2:] == ["--no-timing-cache", "--wait-for-device"]
+        flags = dict(zip(command[4:-2:2], command[5:-2:2], strict=True))
         assert flags == {
             "--threads": "4",
             "--server": "http://here",
@@ -73,6 +73,15 @@ def test_each_device_gets_its_worker_with_the_options_and_its_share_of_threads(m
             "--build-seconds": "90.0",
             "--device": device,
         }
+
+
+def test_without_a_gpu_all_devices_says_what_to_do_and_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(every_device, "gpus", list)
+    monkeypatch.delenv("LAYERSWEEP_DEVICE", raising=False)
+    assert CliRunner().invoke(app, ["worker", "--all-devices"]).exit_code == 1
+    assert "no GPU answers on this machine: `layersweep worker --doctor` says what is missing" in caplog.text
 
 
 def test_one_device_and_all_devices_contradict_each_other() -> None:

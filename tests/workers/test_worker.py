@@ -295,6 +295,22 @@ def test_a_worker_whose_device_another_one_has_says_so_and_ends_with_a_status_of
     assert registry.signed_off == []
 
 
+def test_a_worker_that_may_wait_registers_until_its_device_is_free(cache_dir: Path) -> None:
+    registry = Registry(in_use=5)
+    service = ServiceClient("http://service", transport=httpx2.MockTransport(registry))
+    make_worker(service, cache_dir, idle_exit_seconds=0.2, wait_for_device=True).work()
+    assert registry.claims[0] == "W6"
+
+
+def test_a_worker_of_a_gpu_without_tensorrt_says_what_is_missing(cache_dir: Path) -> None:
+    service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry()))
+    gpu = {"kind": "gpu", "uuid": "GPU-1", "model": "NVIDIA H200", "memory_bytes": 1 << 37}
+    with pytest.raises(
+        WorkerFailure, match=r"no runtime works on NVIDIA H200\. tensorrt: .*--doctor.* what to install"
+    ):
+        make_worker(service, cache_dir, worked_on=gpu).work()
+
+
 def test_a_worker_without_the_right_token_says_what_to_give(cache_dir: Path) -> None:
     service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry(status=401)))
     with pytest.raises(WorkerFailure, match=r"who are you\?.*LAYERSWEEP_TOKEN"):
