@@ -19,6 +19,9 @@ class PointError(ValueError):
         self.message = message
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[PointError], tuple[str, str, str]]:
+        return PointError, (self.name, self.message, self.remedy)
+
     def rejection(self) -> Rejection:
         """The same as the reason why a sampler's suggestion became no trial."""
         return Rejection(self.name, str(self), 1.0)

@@ -320,11 +320,11 @@ class Space:
         found = indexed(with_needs(self.entries, names), self._defaults)
         return None if found is None else found.points
 
-    def survey(self) -> Survey:
+    def survey(self, seconds: float | None = None) -> Survey:
         """How many points there are, which share can become trials, and what rejects the rest."""
-        from layers.survey import survey
+        from layers.survey import SECONDS, survey
 
-        return survey(self)
+        return survey(self, SECONDS if seconds is None else seconds)
 
 
 def _below(section: str, values: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -1,6 +1,7 @@
 """A sweep document to its space: open parameters, conditions and rules. Everything that is wrong with it in one go.
 
-`parse_document` reads a document, `examine` surveys its space, `read_document` does both and reports both's problems.
+`parse_document` reads a document, `read_document` surveys its space as well and reports the problems of both; `begin`
+does the first half of that, for those who have the survey made elsewhere.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ __all__ = [
     "Start",
     "Survey",
     "SweepDocument",
-    "examine",
+    "Unsurveyed",
+    "begin",
     "flatten",
     "parse_constraint",
     "parse_document",
@@ -79,7 +81,7 @@ def parse_document(document: Any, *, find_dataset: FindDataset, find_start: Find
     """Read a sweep document. Raises DocumentError with every problem.
 
     `find_dataset(name)` gives {"task", "tokenizer", "facts"} or None; `find_start("trial:<id>")` gives that trial's
-    configuration or its values by flat names, or None. The space is not surveyed: see `examine`.
+    configuration or its values by flat names, or None. The space is not surveyed: see `read_document`.
     """
     problems = Problems()
     sweep = _Reading(document, problems).read(find_dataset, find_start)
@@ -88,31 +90,41 @@ def parse_document(document: Any, *, find_dataset: FindDataset, find_start: Find
     return sweep
 
 
-def examine(sweep: SweepDocument) -> Survey:
-    """Survey the space. Raises DocumentError where a point cannot be had, or none can become a trial."""
-    problems = Problems()
-    surveyed = _examine(sweep, problems)
-    problems.raise_any()
-    return surveyed
-
-
 def read_document(
     document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start
 ) -> tuple[SweepDocument, Survey]:
-    """`parse_document` and `examine`: where a sweep enters. Raises DocumentError with the problems of both."""
+    """Read a document and survey its space: where a sweep enters. Raises DocumentError with the problems of both."""
+    read = begin(document, find_dataset=find_dataset, find_start=find_start)
+    surveyed = read.sweep.space.survey()
+    read.examine(surveyed)
+    return read.sweep, surveyed
+
+
+def begin(document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start) -> Unsurveyed:
+    """Read a document as far as that needs no survey. Raises DocumentError where there is no space to survey."""
     problems = Problems()
     sweep = _Reading(document, problems).read(find_dataset, find_start)
     if sweep is None:
         problems.raise_any()
         raise AssertionError("a document that was not read has a problem")
-    surveyed = _examine(sweep, problems)
-    problems.raise_any()
-    return sweep, surveyed
+    return Unsurveyed(sweep, problems)
 
 
-def _examine(sweep: SweepDocument, problems: Problems) -> Survey:
+@dataclass(frozen=True, slots=True)
+class Unsurveyed:
+    """A document that was read; what is wrong with it is told together with what its survey finds."""
+
+    sweep: SweepDocument
+    _problems: Problems
+
+    def examine(self, surveyed: Survey) -> None:
+        """Raise DocumentError where anything is wrong, a point cannot be had, or none can become a trial."""
+        _examine(self.sweep, surveyed, self._problems)
+        self._problems.raise_any()
+
+
+def _examine(sweep: SweepDocument, surveyed: Survey, problems: Problems) -> None:
     space = sweep.space
-    surveyed = space.survey()
     pointers = {entry.name: entry.pointer for entry in space.entries}
     for error in surveyed.errors:
         pointer = _pointer_of(sweep, error.name, pointers)
@@ -120,7 +132,7 @@ def _examine(sweep: SweepDocument, problems: Problems) -> Survey:
         problems.add(pointer, f"{error.name}: {error.message}", remedy)
     overridden = surveyed.sampled and sweep.allow_sparse
     if surveyed.feasible_share > 0 or surveyed.errors or overridden:
-        return surveyed
+        return
     rule, share = next(iter(surveyed.rejections.items()))
     rejection = surveyed.examples[rule]
     of = f"{surveyed.judged:,} sampled points" if surveyed.sampled else f"{surveyed.points:,} points"
@@ -131,7 +143,6 @@ def _examine(sweep: SweepDocument, problems: Problems) -> Survey:
         remedy += "; if few but some points keep it, set allow_sparse: true"
     detail = f"none of {of} can become a trial: {rule} rejects {share:.1%}, for example {rejection.message}{also}"
     problems.add(_pointer_of(sweep, rule, pointers), detail, remedy)
-    return surveyed
 
 
 def _pointer_of(sweep: SweepDocument, rule: str, pointers: Mapping[str, str]) -> str:

@@ -20,8 +20,8 @@ FEWEST_SAMPLES = 200
 """Points that are judged however long that takes."""
 SECONDS = 6.0
 """Of this thread's CPU time, after which a survey ends with as many samples as it has."""
-ENUMERATION_SECONDS = 4.0
-"""Of them: an enumeration that takes longer is given up for samples."""
+ENUMERATION_SHARE = 2 / 3
+"""Of that time: an enumeration that takes longer is given up for samples."""
 CONFIDENCE = 1.959964
 """Standard deviations to either side that hold 95 %."""
 PROBES = 500
@@ -29,6 +29,9 @@ MAX_COMPLETIONS = 50_000
 """Models completed and judged in one enumeration: about three seconds. A space that needs more is sampled."""
 STEP_WORK = 0.2
 """Of looking at one more point, in models completed."""
+MOST_ENUMERATED = round(MAX_COMPLETIONS / STEP_WORK)
+MODEL_SECONDS, LOOK_SECONDS, ENTRY_SECONDS = 6e-5, 1e-5, 1.5e-6
+"""What it takes to complete and judge a model, to look at a point, and at one entry of it (a core of 2024)."""
 CHECKED_EVERY = 20
 """Points that are judged between two looks at the clock."""
 CHARACTER_WORK = 0.001
@@ -155,17 +158,17 @@ def _outcome(error: ParameterError, values: Mapping[str, Scalar]) -> Outcome:
     return Rejection(error.path, str(error), 1.0)
 
 
-def survey(space: Space) -> Survey:
+def survey(space: Space, seconds: float = SECONDS) -> Survey:
     """Judge every point of `space`, or SAMPLES of them where all would take more than a few seconds.
 
-    Deterministic, but for a space of which even these take more than SECONDS: there the first so many are judged.
+    Deterministic, but for a space of which even these take more than `seconds`: there the first so many are judged.
     """
     began = time.thread_time()
     points = space.points()
     surveyor = Surveyor(space)
     if points is not None and _expected_work(space, surveyor, points) <= MAX_COMPLETIONS:
         tally = _Tally()
-        if _enumerate(space, surveyor, tally, began + ENUMERATION_SECONDS):
+        if _enumerate(space, surveyor, tally, began + ENUMERATION_SHARE * seconds):
             return tally.survey(points, sampled=False)
     source = random.Random(0)
     tally = _Tally()
@@ -174,7 +177,7 @@ def survey(space: Space) -> Survey:
         if (
             tally.judged % CHECKED_EVERY == 0
             and tally.judged >= FEWEST_SAMPLES
-            and time.thread_time() > began + SECONDS
+            and time.thread_time() > began + seconds
         ):
             break
     return tally.survey(points, sampled=True)
@@ -198,6 +201,18 @@ def _expected_work(space: Space, surveyor: Surveyor, points: int) -> float:
     kept = sum(not isinstance(outcome, Rejection) for outcome in outcomes) / PROBES
     characters = expression_characters(space.entries) + sum(len(rule.text) for rule in space.rules)
     return models * kept + points * (STEP_WORK + CHARACTER_WORK * characters)
+
+
+def expected_seconds(space: Space) -> float:
+    """About how long a survey takes, told without a look at points: rather too much than too little."""
+    sizes = {opening.name: opening.size or SAMPLES for opening in space.open}
+    is_finite = all(opening.size is not None for opening in space.open)
+    points = min(math.prod(sizes.values()), MOST_ENUMERATED if is_finite else SAMPLES)
+    of_models = set(Surveyor(space).model_names)
+    models = math.prod(size for name, size in sizes.items() if name in of_models)
+    characters = expression_characters(space.entries) + sum(len(rule.text) for rule in space.rules)
+    looked_at = LOOK_SECONDS + ENTRY_SECONDS * len(space.entries) + CHARACTER_WORK * MODEL_SECONDS * characters
+    return points * looked_at + min(models, points, MAX_COMPLETIONS) * MODEL_SECONDS
 
 
 class _Tally:

@@ -44,6 +44,7 @@ from service.routes import (
 from service.scheduler import Scheduler
 from service.services import Services
 from service.settings import Settings
+from service.validation import Validation
 from service.warming import warm
 from service.watching import Watch
 from service.webhook_sender import WebhookSender
@@ -71,7 +72,8 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     scheduler = Scheduler(database, notifications, settings)
     sender = WebhookSender(database, notifications, settings)
     access = Access(database, settings.threads)
-    services = Services(settings, database, notifications, scheduler, access)
+    validation = Validation(database, settings.validation_processes)
+    services = Services(settings, database, notifications, scheduler, access, validation)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -96,6 +98,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
                 sender.stop()
                 await sending
                 await to_thread.run_sync(scheduler.stop)
+            await validation.close()
             await to_thread.run_sync(database.close)
             await to_thread.run_sync(tracing.stop, tracer_provider)
 

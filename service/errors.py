@@ -14,6 +14,7 @@
     ├── UnsupportedMediaType     415
     ├── TooSlow                  408
     ├── TooManyRequests          429
+    ├── CallerGone               499  nobody reads the answer: for the log
     └── Unavailable              503
 
 Errors of `layers.space` (`DocumentError`) are turned into `InvalidDocument` where a document enters.
@@ -144,6 +145,12 @@ class TooManyRequests(ServiceError):
     def __init__(self, detail: str, retry_after_seconds: int) -> None:
         super().__init__(detail)
         self.retry_after_seconds = retry_after_seconds
+
+
+class CallerGone(ServiceError):
+    status = 499
+    type = "caller-gone"
+    title = "The caller has closed the connection"
 
 
 class UnsupportedMediaType(ServiceError):

@@ -23,6 +23,7 @@ from service.shared_reads import SharedReads
 if TYPE_CHECKING:
     from service.access import Access
     from service.scheduler import Scheduler
+    from service.validation import Validation
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class Services:
     notifications: Notifications
     scheduler: Scheduler
     access: Access
+    validation: Validation
     columns: ColumnStore = field(default_factory=ColumnStore)
     shared_reads: SharedReads = field(default_factory=SharedReads)
     in_flight: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])

@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=10, ge=1, description="most connections to PostgreSQL of one process")
     threads: int = Field(default=32, ge=1, description="most database calls of waiting requests at one time")
 
+    validation_processes: int = Field(
+        default=2, ge=1, le=64, description="most processes that survey the spaces of large documents"
+    )
+
     scheduler_lookahead: int = Field(default=2, ge=0, description="trials that are asked for ahead of need, a sweep")
     leader_seconds: float = Field(default=10, gt=0, description="how long a scheduler leads a sweep without renewing")
     scheduler_idle_seconds: float = Field(default=1, gt=0, description="how often an idle scheduler looks around")

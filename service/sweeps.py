@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.document import BUDGET, MAX_WALL_SECONDS
-from layers.space import DocumentError, Survey, SweepDocument, read_document
+from layers.space import DocumentError, Space, Survey, SweepDocument, Unsurveyed, begin
 from service import datasets, documents, events, schemas
 from service.db import Database, now, now_sql
 from service.errors import Conflict, NotFound, Problem, Unprocessable
@@ -92,8 +92,37 @@ def described(dataset: Dataset) -> dict[str, Any]:
     return {"task": dataset.task, "tokenizer": dataset.tokenizer, "facts": dataset.facts}
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A document that was read, but for its survey."""
+
+    read: Unsurveyed
+    dataset_id: str | None
+
+    @property
+    def space(self) -> Space:
+        return self.read.sweep.space
+
+    def prepared(self, survey: Survey) -> Prepared:
+        """With its survey. Raises InvalidDocument with all that is wrong."""
+        try:
+            self.read.examine(survey)
+        except DocumentError as error:
+            raise documents.invalid(error) from None
+        return Prepared(self.read.sweep, survey, choose(self.read.sweep, survey), self.dataset_id)
+
+
 def prepare(database: Database, document: Mapping[str, Any], *, project: str = DEFAULT) -> Prepared:
-    """Validate a document as a whole and survey its space: it may take seconds. Raises InvalidDocument."""
+    """Validate a document as a whole and survey its space: it may take seconds. Raises InvalidDocument.
+
+    What answers requests asks `service.validation` for it, so that nobody else waits meanwhile.
+    """
+    draft = drafted(database, document, project=project)
+    return draft.prepared(draft.space.survey())
+
+
+def drafted(database: Database, document: Mapping[str, Any], *, project: str = DEFAULT) -> Draft:
+    """Read a document as far as that needs no survey. Raises InvalidDocument where there is no space to survey."""
     found: dict[str, Dataset] = {}
 
     def find_dataset(name: str) -> Mapping[str, Any] | None:
@@ -109,11 +138,11 @@ def prepare(database: Database, document: Mapping[str, Any], *, project: str = D
         return database.read(lambda session: session.scalars(query).one_or_none())
 
     try:
-        parsed, survey = read_document(document, find_dataset=find_dataset, find_start=find_start)
+        read = begin(document, find_dataset=find_dataset, find_start=find_start)
     except DocumentError as error:
         raise documents.invalid(error) from None
-    dataset = None if parsed.dataset is None else found[parsed.dataset]
-    return Prepared(parsed, survey, choose(parsed, survey), None if dataset is None else dataset.id)
+    dataset = None if read.sweep.dataset is None else found[read.sweep.dataset]
+    return Draft(read, None if dataset is None else dataset.id)
 
 
 def insert(session: Session, prepared: Prepared, *, project: str = DEFAULT) -> Sweep:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service import leaderboards
 from service.access import GivenCaller
+from service.errors import ServiceError
 from service.rendering import render
 from service.routes.page_route import page_router, wanted_part
 from service.scopes import needs_scope
@@ -40,10 +41,17 @@ def show_editor(
 
 @router.post("/new/check")
 @needs_scope("submit")
-def check_document(services: GivenServices, caller: GivenCaller, document: Annotated[str, Form()] = "") -> Response:
-    """What is said beside the editor; nothing is stored."""
-    text = document.replace("\r\n", "\n")
-    found = editor.check(services.database, text, services.settings.max_document_bytes, caller.project)
+async def check_document(
+    request: Request, services: GivenServices, caller: GivenCaller, document: Annotated[str, Form()] = ""
+) -> Response:
+    """What is said beside the editor; nothing is stored. A newer text ends the request for an older one."""
+    text, project = document.replace("\r\n", "\n"), caller.project
+    try:
+        written = editor.read(text, services.settings.max_document_bytes)
+        prepared = await services.validation.prepare(written, project, request.is_disconnected)
+    except ServiceError as error:
+        return render("_findings.html", **editor.refused(text, error))
+    found = await services.read(lambda session: editor.accepted(session, prepared, project))
     return render("_findings.html", **found)
 
 

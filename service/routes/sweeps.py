@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
@@ -95,7 +94,7 @@ async def create_sweep(
         return answered
     body, content_type = await request.body(), request.headers.get("content-type")
     document = documents.read(body, content_type, max_bytes=call.services.settings.max_document_bytes)
-    prepared = await _prepared(call, document)
+    prepared = await _prepared(request, call, document)
     if validate_only:
         project = call.caller.project
         cost = await call.services.read(lambda session: estimates.estimate(session, prepared, project=project))
@@ -189,14 +188,14 @@ async def extend_sweep(sweep: str, body: schemas.BudgetExtension, call: GivenCal
 
 @router.post("/{sweep}:clone", status_code=201, response_model=schemas.SweepDetail, responses=documented(409, 422))
 @needs_scope("submit")
-async def clone_sweep(sweep: str, call: GivenCall) -> Response:
+async def clone_sweep(sweep: str, request: Request, call: GivenCall) -> Response:
     """Post the sweep's document again. What was measured before is reused, unless the document says otherwise."""
     document = (await call.services.read(lambda session: sweeps.get(session, sweep))).document
-    return await _created(call, "sweep.clone", await _prepared(call, document))
+    return await _created(call, "sweep.clone", await _prepared(request, call, document))
 
 
-async def _prepared(call: Call, document: Mapping[str, Any]) -> sweeps.Prepared:
-    return await to_thread.run_sync(lambda: sweeps.prepare(call.services.database, document, project=call.project))
+async def _prepared(request: Request, call: Call, document: Mapping[str, Any]) -> sweeps.Prepared:
+    return await call.services.validation.prepare(document, call.project, request.is_disconnected)
 
 
 async def _created(call: Call, action: str, prepared: sweeps.Prepared) -> Response:

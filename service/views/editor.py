@@ -10,8 +10,7 @@ import yaml
 from sqlalchemy.orm import Session
 
 from layers.presets import PRESETS
-from service import documents, estimates, leaderboards, schemas, sweeps
-from service.db import Database
+from service import documents, estimates, leaderboards, sweeps
 from service.errors import NotFound, ServiceError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -49,17 +48,22 @@ def beginning(session: Session, source: str, project: str | None) -> str:
     raise NotFound(f"there is nothing to begin from at {source!r}: give example:NAME, preset:NAME or sweep:ID")
 
 
-def check(database: Database, text: str, max_bytes: int, project: str) -> dict[str, Any]:
-    """What is wrong with a document, each with its line; or what it means, and what it will cost."""
-    try:
-        prepared = sweeps.prepare(database, documents.read(text.encode(), YAML, max_bytes=max_bytes), project=project)
-    except ServiceError as error:
-        lines = _lines(text)
-        problems = [{"problem": problem, "line": _line_of(lines, problem.pointer)} for problem in error.problems]
-        return {"error": error, "problems": problems, "preview": None, "estimate": None}
-    preview: schemas.SweepPreview = prepared.preview()
-    cost = database.read(lambda session: estimates.estimate(session, prepared, project=project))
-    return {"error": None, "problems": [], "preview": preview, "estimate": cost}
+def read(text: str, max_bytes: int) -> dict[str, Any]:
+    """The document in the editor. Raises ServiceError."""
+    return documents.read(text.encode(), YAML, max_bytes=max_bytes)
+
+
+def refused(text: str, error: ServiceError) -> dict[str, Any]:
+    """What is wrong with a document, each with its line."""
+    lines = _lines(text)
+    problems = [{"problem": problem, "line": _line_of(lines, problem.pointer)} for problem in error.problems]
+    return {"error": error, "problems": problems, "preview": None, "estimate": None}
+
+
+def accepted(session: Session, prepared: sweeps.Prepared, project: str) -> dict[str, Any]:
+    """What a document means, and what it will cost."""
+    cost = estimates.estimate(session, prepared, project=project)
+    return {"error": None, "problems": [], "preview": prepared.preview(), "estimate": cost}
 
 
 def _examples() -> Sequence[Path]:

@@ -418,11 +418,10 @@ SLOW: dict[str, Any] = {"/training/learning_rate": {"min": 1e-4, "max": 1e-2}, "
 """A space that is sampled."""
 
 
-def test_a_survey_that_takes_too_long_ends_with_the_samples_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_survey_that_takes_too_long_ends_with_the_samples_it_has() -> None:
     _, whole = surveyed(SLOW)
     assert (whole.judged, whole.sampled) == (SAMPLES, True)
-    monkeypatch.setattr("layers.survey.SECONDS", 0.0)
-    _, survey = surveyed(SLOW)
+    survey = space(SLOW).survey(seconds=0.0)
     assert (survey.judged, survey.sampled) == (FEWEST_SAMPLES, True)
     low, high = survey.interval
     assert low < survey.feasible_share < high
@@ -432,7 +431,7 @@ def test_a_survey_that_takes_too_long_ends_with_the_samples_it_has(monkeypatch: 
 def test_an_enumeration_that_takes_too_long_is_given_up_for_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"/rules": ["hidden_size != 96"]}
     assert (surveyed(changes)[1].judged, surveyed(changes)[1].sampled) == (24, False)
-    monkeypatch.setattr("layers.survey.ENUMERATION_SECONDS", 0.0)
+    monkeypatch.setattr("layers.survey.ENUMERATION_SHARE", 0.0)
     _, survey = surveyed(changes)
     assert (survey.points, survey.judged, survey.sampled) == (24, SAMPLES, True)
     assert survey.feasible_share == pytest.approx(1 / 3, abs=0.02)
