@@ -21,7 +21,8 @@ from service.events import NewEvent
 from service.ids import new_id
 from service.models import CONFIRMATION, Confirmation, Dataset, Sweep, Trial
 from service.proposals import canonical_hash
-from service.recommendation.recommend import ranked
+from service.recommendation.recommend import ranked, wishes_of
+from service.recommendation.wishes import Wishes
 from service.settings import Settings
 
 TASKS_WITH_A_TEST_PART = ("causal_lm", "classification", "seq2seq")
@@ -30,14 +31,25 @@ FIRST_SEED = 1_001
 
 
 def create(
-    session: Session, sweep_id: str, *, seeds: int, candidates: int, numbers: Sequence[int], max_attempts: int
+    session: Session,
+    sweep_id: str,
+    *,
+    seeds: int,
+    candidates: int,
+    numbers: Sequence[int] = (),
+    wished: Mapping[str, Sequence[str]] | None = None,
+    max_attempts: int,
 ) -> Confirmation:
-    """Queue the further trainings. Raises NotFound, Conflict where the sweep still goes on, Unprocessable."""
+    """Queue the further trainings. Raises NotFound, Conflict where the sweep still goes on, Unprocessable.
+
+    `wished` are the wishes of a recommendation: without `numbers`, its trial is the first candidate.
+    """
     sweep = sweeps.get(session, sweep_id)
     _refuse_unless_confirmable(session, sweep)
-    chosen = _chosen(session, sweep, numbers) if numbers else ranked(session, sweep, candidates)
+    wishes = wishes_of(sweep, **(wished or {}))
+    chosen = _chosen(session, sweep, numbers) if numbers else ranked(session, sweep, candidates, wishes)
     further = _further_seeds(session, sweep, seeds)
-    child = _child(session, sweep, len(chosen) * len(further))
+    child = _child(session, sweep, len(chosen) * len(further), wishes)
     confirmation = Confirmation(
         sweep_id=child.id, confirms=sweep.id, seeds=further, candidates=[trial.id for trial in chosen]
     )
@@ -178,7 +190,7 @@ def _further_seeds(session: Session, sweep: Sweep, count: int) -> list[int]:
     return found
 
 
-def _child(session: Session, sweep: Sweep, count: int) -> Sweep:
+def _child(session: Session, sweep: Sweep, count: int, wishes: Wishes) -> Sweep:
     child = Sweep(
         id=new_id(),
         project=sweep.project,
@@ -190,7 +202,7 @@ def _child(session: Session, sweep: Sweep, count: int) -> Sweep:
         objectives=[{"metric": TEST_LOSS, "goal": "minimize"}],
         budget={"trials": count, "parallel": sweep.budget["parallel"], "failures": count, "wall_seconds": None},
         sampler=CONFIRMATION,
-        sampler_reason="every further training is known beforehand",
+        sampler_reason=f"every further training is known beforehand{f'; chosen by {wishes}' if wishes else ''}",
         space={"points": count, "feasible_share": 1.0, "sampled": False, "open_parameters": ["training.seed"]},
         target_runtime=sweep.target_runtime,
         target=sweep.target,

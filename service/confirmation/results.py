@@ -19,6 +19,7 @@ from service.models import Confirmation as Row
 from service.models import Sweep, Trial
 from service.recommendation.choice import LOSS
 from service.recommendation.recommend import recommend
+from service.recommendation.wishes import Wishes
 
 METHOD = (
     "Every candidate is trained again from its configuration with seeds that no trial of the sweep had, and scored by "
@@ -29,11 +30,12 @@ METHOD = (
 )
 
 
-def to_schema(session: Session, row: Row) -> Confirmation:
+def to_schema(session: Session, row: Row, wishes: Wishes | None = None) -> Confirmation:
+    """What it found so far. `recommended` marks the trial that the recommendation with these wishes names."""
     child, parent = session.get_one(Sweep, row.sweep_id), session.get_one(Sweep, row.confirms)
     originals = {trial.id: trial for trial in session.scalars(sa.select(Trial).where(Trial.id.in_(row.candidates)))}
     found = children(session, row)
-    recommended = _recommended(session, parent)
+    recommended = _recommended(session, parent, wishes)
     runs = {trial_id: scored(found.get(trial_id, [])) for trial_id in row.candidates}
     candidates = [
         _candidate(parent, originals[trial_id], found.get(trial_id, []), runs[trial_id], trial_id == recommended)
@@ -64,9 +66,9 @@ def to_schema(session: Session, row: Row) -> Confirmation:
     )
 
 
-def _recommended(session: Session, parent: Sweep) -> str | None:
+def _recommended(session: Session, parent: Sweep, wishes: Wishes | None) -> str | None:
     try:
-        return recommend(session, parent).trial.trial
+        return recommend(session, parent, wishes).trial.trial
     except NotFound:
         return None
 

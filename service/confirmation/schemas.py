@@ -20,6 +20,14 @@ class ConfirmationRequest(Request):
     trials: list[int] = Field(
         default=[], max_length=20, description="numbers of the trials to retrain, in place of `candidates`"
     )
+    prefer: list[str] = Field(default=[], max_length=20, description="as of the recommendation: it names the first")
+    within: list[str] = Field(default=[], max_length=20, description="METRIC:1%, as of the recommendation")
+    weight: list[str] = Field(default=[], max_length=20, description="OBJECTIVE:2, as of the recommendation")
+
+    @property
+    def wished(self) -> dict[str, list[str]]:
+        """What the recommendation is wished to be, as its query has it."""
+        return {"prefer": self.prefer, "within": self.within, "weight": self.weight}
 
 
 class Interval(Schema):

@@ -78,9 +78,11 @@ def recommend(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> s
     return _answer(_choose(session, sweep, wishes or Wishes()))
 
 
-def recommend_with_smaller(session: Session, sweep: Sweep) -> tuple[schemas.Recommendation, SmallerTrial | None]:
+def recommend_with_smaller(
+    session: Session, sweep: Sweep, wishes: Wishes | None = None
+) -> tuple[schemas.Recommendation, SmallerTrial | None]:
     """As `recommend`, with why a smaller trial is recommended in place of the one that the rule chose, where one is."""
-    found = _choose(session, sweep, Wishes())
+    found = _choose(session, sweep, wishes or Wishes())
     return _answer(found), _smaller_in_words(found)
 
 
@@ -125,9 +127,9 @@ def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Re
     )
 
 
-def ranked(session: Session, sweep: Sweep, count: int) -> list[Trial]:
+def ranked(session: Session, sweep: Sweep, count: int, wishes: Wishes | None = None) -> list[Trial]:
     """The recommended trial, the one that the rule alone would choose, and then those that the rule puts next."""
-    found = _choose(session, sweep, Wishes())
+    found = _choose(session, sweep, wishes or Wishes())
     order = dict.fromkeys([found.candidate.id, *(candidate.id for candidate in found.choice.kept)])
     return [found.trials[trial_id] for trial_id in list(order)[:count]]
 

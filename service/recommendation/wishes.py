@@ -35,6 +35,16 @@ class Wishes:
     within: tuple[Within, ...] = ()
     weights: dict[str, float] = field(default_factory=dict[str, float])
 
+    def __bool__(self) -> bool:
+        return bool(self.prefer or self.within or self.weights)
+
+    def __str__(self) -> str:
+        """As a query writes them: prefer=latency_ms_p50, within=validation_loss:1%."""
+        found = [f"prefer={metric}" for metric in self.prefer]
+        found += [f"within={limit}" for limit in self.within]
+        found += [f"weight={metric}:{weight:g}" for metric, weight in self.weights.items()]
+        return ", ".join(found)
+
     @classmethod
     def parse(
         cls, objectives: Sequence[str], *, prefer: Sequence[str], within: Sequence[str], weight: Sequence[str]

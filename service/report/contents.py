@@ -27,7 +27,7 @@ def gather(session: Session, sweep_id: str, wishes: Wishes) -> Report:
     row = sweeps.get(session, sweep_id)
     dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None
     confirmation = runs.newest(session, row.id)
-    confirmed = None if confirmation is None else results.to_schema(session, confirmation)
+    confirmed = None if confirmation is None else results.to_schema(session, confirmation, wishes)
     try:
         recommendation = detailed(session, row, wishes)
     except NotFound:

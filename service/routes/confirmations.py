@@ -12,6 +12,8 @@ from service.calls import GivenCall
 from service.confirmation import confirmations, results
 from service.confirmation.schemas import Confirmation, ConfirmationRequest, Confirmations
 from service.problems import documented
+from service.recommendation.recommend import wishes_of
+from service.routes.recommendations import Prefer, Weight, Within
 from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
@@ -41,9 +43,10 @@ async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) 
             seeds=wanted.seeds,
             candidates=wanted.candidates,
             numbers=wanted.trials,
+            wished=wanted.wished,
             max_attempts=max_attempts,
         )
-        return results.to_schema(session, row)
+        return results.to_schema(session, row, wishes_of(sweeps.get(session, sweep), **wanted.wished))
 
     response = await call.answer("sweep.confirm", make, status=201, subject=sweep)
     response.headers["Location"] = f"/v1/sweeps/{sweep}/confirmations"
@@ -52,12 +55,18 @@ async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) 
 
 @router.get("/{sweep}/confirmations")
 @needs_scope("read")
-def list_confirmations(sweep: str, services: GivenServices) -> Confirmations:
-    """A sweep's confirmations with what they found so far, the newest first."""
+def list_confirmations(
+    sweep: str, services: GivenServices, prefer: Prefer = None, within: Within = None, weight: Weight = None
+) -> Confirmations:
+    """A sweep's confirmations with what they found so far, the newest first.
+
+    `recommended` marks the trial that the recommendation with the same wishes names.
+    """
 
     def read(session: Session) -> Confirmations:
         row = sweeps.get(session, sweep)
-        items = [results.to_schema(session, each) for each in confirmations.of_sweep(session, row.id)]
+        wishes = wishes_of(row, prefer=prefer or (), within=within or (), weight=weight or ())
+        items = [results.to_schema(session, each, wishes) for each in confirmations.of_sweep(session, row.id)]
         return Confirmations(sweep=row.id, items=items)
 
     return services.database.read(read)

@@ -46,7 +46,7 @@ def get_recommendation(
         sweep = leaderboards.get_sweep(session, sweep_id)
         wishes = wishes_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
         row = runs.newest(session, sweep.id)
-        confirmation = None if row is None else results.to_schema(session, row)
+        confirmation = None if row is None else results.to_schema(session, row, wishes)
         return detailed(session, sweep, wishes).model_copy(update={"confirmation": confirmation})
 
     return services.database.read(read_it)

@@ -76,7 +76,7 @@ def _part(session: Session, services: Services, sweep_id: str, query: SweepQuery
     if part == "sweep-live":
         return sweep.live(session, row) | {"query": query}
     if part == "sweep-results":
-        return sweep.results(session, row) | {"query": query}
+        return sweep.results(session, row, query) | {"query": query}
     return sweep.board(session, services.columns, row, query)
 
 

@@ -14,8 +14,9 @@ from service.leaderboards import Condition, Filters
 PICTURES = ("importance", "effects", "hypervolume", "parallel")
 MAX_COMPARED = 10
 
+_WISHES = ("prefer", "within", "weight")
 _FLAGS = ("feasible", "on_front")
-_LISTS = ("state", "where", "column", "trial", "hide")
+_LISTS = ("state", "where", "column", "trial", "hide", *_WISHES)
 _WORDS = ("x", "y", "picture", "metric", "over", "page_token")
 
 
@@ -43,6 +44,10 @@ class SweepQuery:
     """Across the hypervolume: trials or time."""
     hide: tuple[str, ...] = ()
     """Axes of the parallel coordinates that are switched off."""
+    prefer: tuple[str, ...] = ()
+    """What the recommendation is wished to be: as of the API's."""
+    within: tuple[str, ...] = ()
+    weight: tuple[str, ...] = ()
     page_token: str | None = None
 
     @classmethod
@@ -92,6 +97,16 @@ class SweepQuery:
         changed = replace(self, **({"page_token": None} | changes))
         query = urlencode(changed.pairs())
         return f"{path}?{query}" if query else path or "?"
+
+    @property
+    def wishes(self) -> list[tuple[str, str]]:
+        """What is wished of the recommendation, as parameters of a query."""
+        return [pair for pair in self.pairs() if pair[0] in _WISHES]
+
+    def api(self, path: str, **given: str) -> str:
+        """An address of the API that chooses as this page does."""
+        query = urlencode([*given.items(), *self.wishes])
+        return f"{path}?{query}" if query else path
 
     def export(self) -> str:
         """The same leaderboard as a query of the API."""

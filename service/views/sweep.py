@@ -19,8 +19,9 @@ from service.errors import NotFound
 from service.leaderboards import ENDED_SWEEPS
 from service.models import TRIAL_STATES, Attempt, Sweep, Trial, Worker
 from service.pace import pace
-from service.recommendation.recommend import recommend_with_smaller
+from service.recommendation.recommend import recommend_with_smaller, wishes_of
 from service.recommendation.schemas import SmallerTrial
+from service.recommendation.wishes import Wishes
 from service.samples import TRIAL_NUMBER, check_axes
 from service.views.common import dataset_of, ended_trials, progress_bar, target_words
 from service.views.query import BoardColumn, SweepQuery
@@ -32,7 +33,12 @@ _COLUMNS = ("validation_loss", "latency_ms_p50", "latency_ms_p99", "memory_bytes
 def whole(session: Session, store: ColumnStore, sweep_id: str, query: SweepQuery) -> dict[str, Any]:
     """Everything that the page shows before its pictures are drawn."""
     row = leaderboards.get_sweep(session, sweep_id)
-    parts = live(session, row), results(session, row), board(session, store, row, query), pictures(session, row, query)
+    parts = (
+        live(session, row),
+        results(session, row, query),
+        board(session, store, row, query),
+        pictures(session, row, query),
+    )
     return {name: value for part in parts for name, value in part.items()}
 
 
@@ -52,9 +58,10 @@ def live(session: Session, row: Sweep) -> dict[str, Any]:
     }
 
 
-def results(session: Session, row: Sweep) -> dict[str, Any]:
+def results(session: Session, row: Sweep, query: SweepQuery) -> dict[str, Any]:
     """What the sweep looks for, the best of each so far, and the recommended trial."""
-    recommended, smaller = _recommended(session, row) or (None, None)
+    wishes = _wishes(row, query)
+    recommended, smaller = _recommended(session, row, wishes) or (None, None)
     newest = next(iter(confirmations.of_sweep(session, row.id)), None)
     return {
         "sweep": row,
@@ -64,7 +71,7 @@ def results(session: Session, row: Sweep) -> dict[str, Any]:
         "recommended": recommended,
         "smaller": smaller,
         "artifacts": [] if recommended is None else artifacts.of_trial(session, recommended.trial.trial),
-        "confirmation": None if newest is None else confirmation_results.to_schema(session, newest),
+        "confirmation": None if newest is None else confirmation_results.to_schema(session, newest, wishes),
         "confirmable": confirmations.is_confirmable(session, row),
     }
 
@@ -87,7 +94,7 @@ def board(session: Session, store: ColumnStore, row: Sweep, query: SweepQuery) -
         "columns": [_column(row, query, name) for name in chosen],
         "offered": {"metrics": present, "parameters": parameters},
         "states": TRIAL_STATES,
-        "recommended_trial": _recommended_trial(session, row),
+        "recommended_trial": _recommended_trial(session, row, query),
     }
 
 
@@ -132,15 +139,21 @@ def _extends(row: Sweep) -> list[str]:
     return {"budget_exhausted": ["trials"], "wall_seconds": ["wall_seconds"]}.get(row.reason or "", [])
 
 
-def _recommended(session: Session, row: Sweep) -> tuple[schemas.Recommendation, SmallerTrial | None] | None:
+def _wishes(row: Sweep, query: SweepQuery) -> Wishes:
+    return wishes_of(row, prefer=query.prefer, within=query.within, weight=query.weight)
+
+
+def _recommended(
+    session: Session, row: Sweep, wishes: Wishes
+) -> tuple[schemas.Recommendation, SmallerTrial | None] | None:
     try:
-        return recommend_with_smaller(session, row)
+        return recommend_with_smaller(session, row, wishes)
     except NotFound:
         return None
 
 
-def _recommended_trial(session: Session, row: Sweep) -> str | None:
-    found = _recommended(session, row)
+def _recommended_trial(session: Session, row: Sweep, query: SweepQuery) -> str | None:
+    found = _recommended(session, row, _wishes(row, query))
     return None if found is None else found[0].trial.trial
 
 

@@ -188,7 +188,12 @@ function request(form) {
     return { method: "POST", headers: { "Content-Type": "application/yaml" }, body: fields.get(form.dataset.yaml) };
   }
   if ("json" in form.dataset) {
-    const body = Object.fromEntries([...fields].map(([name, value]) => [name, Number(value)]));
+    const lists = new Set([...form.querySelectorAll("[data-list]")].map((field) => field.name));
+    const body = {};
+    for (const [name, value] of fields) {
+      if (lists.has(name)) (body[name] ??= []).push(value);
+      else body[name] = Number(value);
+    }
     return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   }
   return { method: "POST" };
