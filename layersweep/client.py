@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
-from urllib.parse import quote
 
 import httpx2
 
@@ -26,7 +25,7 @@ from layersweep import documents, files
 from layersweep.documents import Source
 from layersweep.errors import InvalidUsage, NotFound, ServiceFailure
 from layersweep.leaderboard import Leaderboard
-from layersweep.printable import is_printable
+from layersweep.names import is_id, segment, split_trial
 from layersweep.records import (
     ArtifactRecord,
     AuditRecord,
@@ -124,17 +123,39 @@ class Client:
         )
 
     def clone(self, sweep: str) -> Sweep:
-        """Post the document of the sweep with this id again, as a new sweep."""
+        """Post the document of a sweep again, as a new sweep; named by its id, or the newest of this name."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
-        return Sweep(self, self.transport.object("POST", f"/v1/sweeps/{_segment(sweep)}:clone", headers=headers))
+        return Sweep(self, self.transport.object("POST", f"/v1/sweeps/{self._sweep_id(sweep)}:clone", headers=headers))
 
     def delete_sweep(self, sweep: str) -> None:
-        """Delete a sweep that has ended, with its trials and events."""
-        self.transport.delete(f"/v1/sweeps/{_segment(sweep)}")
+        """Delete a sweep that has ended, with its trials and events; named by its id, or the newest of this name."""
+        self.transport.delete(f"/v1/sweeps/{self._sweep_id(sweep)}")
 
     def sweep(self, sweep: str) -> Sweep:
-        """The sweep with this id. Raises NotFound."""
-        return Sweep(self, self.transport.object("GET", f"/v1/sweeps/{_segment(sweep)}"))
+        """The sweep with this id, or the newest of this name. Raises NotFound."""
+        if is_id(sweep):
+            try:
+                return self._sweep_by_id(sweep.upper())
+            except NotFound:
+                # A name can look like an id.
+                return self._sweep_by_id(self._newest(sweep))
+        return self._sweep_by_id(self._newest(sweep))
+
+    def _sweep_by_id(self, sweep: str) -> Sweep:
+        return Sweep(self, self.transport.object("GET", f"/v1/sweeps/{segment(sweep)}"))
+
+    def _sweep_id(self, sweep: str) -> str:
+        return segment(sweep.upper()) if is_id(sweep) else self._newest(sweep)
+
+    def _newest(self, name: str) -> str:
+        """The id of the newest sweep of this name. Raises NotFound."""
+        if not name:
+            raise InvalidUsage("'' is not an id or a name")
+        for record in self.pages("/v1/sweeps", {"name": name}):
+            if record["name"] == name:
+                return str(record["id"])
+        detail = f"no sweep has the id or the name {name!r}: see `layersweep sweep list`"
+        raise NotFound(404, {"type": "not-found", "detail": detail})
 
     def sweeps(self) -> Iterator[Sweep]:
         """All sweeps, newest first."""
@@ -142,12 +163,24 @@ class Client:
             yield Sweep(self, record)
 
     def trial(self, trial: str) -> TrialDetailRecord:
-        """One trial with its configuration, attempts, losses and measurements. Raises NotFound."""
-        return self.transport.object("GET", f"/v1/trials/{_segment(trial)}")
+        """One trial with its configuration, attempts, losses and measurements, by its id or as "SWEEP/NUMBER".
+
+            client.trial("shakespeare/21")
+
+        SWEEP is the id of a sweep, or its name (the newest of that name). Raises NotFound, and InvalidUsage for a
+        number alone: numbers are a sweep's own.
+        """
+        sweep, number = split_trial(trial)
+        if number is None:
+            return self.transport.object("GET", f"/v1/trials/{segment(trial)}")
+        return self.transport.object("GET", f"/v1/sweeps/{self._sweep_id(sweep)}/trials/{number}")
+
+    def _trial_id(self, trial: str) -> str:
+        return segment(trial) if split_trial(trial)[1] is None else self.trial(trial)["id"]
 
     def artifacts(self, trial: str) -> list[ArtifactRecord]:
         """What a trial on the front left to be deployed: files with sizes and hashes; empty where none were kept."""
-        return list(self.pages(f"/v1/trials/{_segment(trial)}/artifacts"))
+        return list(self.pages(f"/v1/trials/{self._trial_id(trial)}/artifacts"))
 
     def download_artifacts(self, trial: str, folder: str | os.PathLike[str]) -> list[Path]:
         """Download all artifacts of a trial into a folder (made if it is not there); the files.
@@ -155,15 +188,16 @@ class Client:
         `python FOLDER/run.py FOLDER` runs the engine and says its latency and validation loss. Raises NotFound where
         there are none, ServiceFailure where a file does not arrive with the hash that it is listed with.
         """
-        listed = self.artifacts(trial)
+        trial_id = self._trial_id(trial)
+        listed = self.artifacts(trial_id)
         if not listed:
             detail = f"trial {trial} has no artifacts: they are kept of complete trials on the front"
             raise NotFound(404, {"type": "not-found", "detail": detail})
         files.make_folder(Path(folder))
-        return [self._download(trial, each, Path(folder) / _segment(each["name"])) for each in listed]
+        return [self._download(trial_id, each, Path(folder) / segment(each["name"])) for each in listed]
 
     def _download(self, trial: str, artifact: ArtifactRecord, path: Path) -> Path:
-        address = f"/v1/trials/{_segment(trial)}/artifacts/{_segment(artifact['name'])}"
+        address = f"/v1/trials/{segment(trial)}/artifacts/{segment(artifact['name'])}"
         content = self.transport.request("GET", address, timeout_seconds=600.0).content
         found = hashlib.sha256(content).hexdigest()
         if found != artifact["sha256"]:
@@ -191,8 +225,8 @@ class Client:
         on_front: bool | None = None,
         limit: int | None = None,
     ) -> Leaderboard:
-        """The leaderboard of the sweep with this id; see `Sweep.leaderboard`."""
-        path = f"/v1/sweeps/{_segment(sweep)}/leaderboard"
+        """The leaderboard of a sweep, by its id or name; see `Sweep.leaderboard`."""
+        path = f"/v1/sweeps/{self._sweep_id(sweep)}/leaderboard"
         params: dict[str, Any] = {
             "sort": sort,
             "state": state,
@@ -217,7 +251,7 @@ class Client:
 
     def dataset(self, dataset: str) -> DatasetDetailRecord:
         """One dataset, by id or name, with its profile: sizes, and baselines that a model must beat."""
-        return self.transport.object("GET", f"/v1/datasets/{_segment(dataset)}")
+        return self.transport.object("GET", f"/v1/datasets/{segment(dataset)}")
 
     def add_dataset(
         self,
@@ -254,7 +288,7 @@ class Client:
 
     def delete_dataset(self, dataset: str) -> None:
         """Remove a dataset that no sweep uses."""
-        self.transport.delete(f"/v1/datasets/{_segment(dataset)}")
+        self.transport.delete(f"/v1/datasets/{segment(dataset)}")
 
     # what can be swept, and on what
 
@@ -289,7 +323,7 @@ class Client:
 
     def revoke_token(self, token: str) -> None:
         """Let a token, named by its id, open nothing any more."""
-        self.transport.delete(f"/v1/tokens/{_segment(token)}")
+        self.transport.delete(f"/v1/tokens/{segment(token)}")
 
     def projects(self) -> list[ProjectRecord]:
         """The projects that the caller reaches."""
@@ -328,27 +362,27 @@ class Client:
         """Change what is given; the rest stays as it is."""
         given = {"url": url, "events": None if events is None else list(events), "enabled": enabled}
         body = {name: value for name, value in given.items() if value is not None}
-        return self.transport.object("PATCH", f"/v1/webhooks/{_segment(webhook)}", json=body)
+        return self.transport.object("PATCH", f"/v1/webhooks/{segment(webhook)}", json=body)
 
     def rotate_webhook(self, webhook: str) -> CreatedWebhookRecord:
         """Give a webhook another secret: what is sent from now on is signed with it."""
-        return self.transport.object("POST", f"/v1/webhooks/{_segment(webhook)}:rotate")
+        return self.transport.object("POST", f"/v1/webhooks/{segment(webhook)}:rotate")
 
     def ping_webhook(self, webhook: str) -> WebhookDeliveryRecord:
         """Queue a message that only tries the webhook out."""
-        return self.transport.object("POST", f"/v1/webhooks/{_segment(webhook)}:ping")
+        return self.transport.object("POST", f"/v1/webhooks/{segment(webhook)}:ping")
 
     def delete_webhook(self, webhook: str) -> None:
         """Delete a webhook with its deliveries."""
-        self.transport.delete(f"/v1/webhooks/{_segment(webhook)}")
+        self.transport.delete(f"/v1/webhooks/{segment(webhook)}")
 
     def webhook_deliveries(self, webhook: str) -> Iterator[WebhookDeliveryRecord]:
         """What a webhook was and will be told, newest first, with how it answered."""
-        yield from self.pages(f"/v1/webhooks/{_segment(webhook)}/deliveries")
+        yield from self.pages(f"/v1/webhooks/{segment(webhook)}/deliveries")
 
     def resend_webhook_delivery(self, webhook: str, delivery: str) -> WebhookDeliveryRecord:
         """Send a delivery that has ended once more."""
-        path = f"/v1/webhooks/{_segment(webhook)}/deliveries/{_segment(delivery)}:resend"
+        path = f"/v1/webhooks/{segment(webhook)}/deliveries/{segment(delivery)}:resend"
         return self.transport.object("POST", path)
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
@@ -366,13 +400,6 @@ class Client:
         part = {"file": (named, content, "application/octet-stream")}
         answer = self.transport.object("POST", "/v1/datasets", data=fields, files=part, timeout_seconds=600.0)
         return cast("DatasetDetailRecord", answer)
-
-
-def _segment(name: str) -> str:
-    """A name as one segment of a path: it must not reach another address."""
-    if not name or name in {".", ".."} or any(character in name for character in "/?#\\") or not is_printable(name):
-        raise InvalidUsage(f"{name!r} is not an id or a name")
-    return quote(name, safe="")
 
 
 def _flag(value: bool | None) -> str | None:

@@ -21,10 +21,12 @@ from layersweep.records import (
     Recommendation,
     SweepDetailRecord,
     SweepState,
+    TrialDetailRecord,
     TrialRecord,
     TrialState,
 )
 from layersweep.transport import decode, foreign
+from layersweep.wishes import Wishes
 
 if TYPE_CHECKING:
     import httpx2
@@ -104,6 +106,10 @@ class Sweep:
                 raise WaitTimeout(f"sweep {self.id} has not ended within {timeout_seconds:g} s: it is {self.state}")
             self._poll(wait_seconds=min(LONG_POLL_SECONDS, left_seconds))
 
+    def trial(self, number: int) -> TrialDetailRecord:
+        """The trial with this number, with its configuration, attempts, losses and measurements. Raises NotFound."""
+        return self._client.trial(f"{self.id}/{int(number)}")
+
     def trials(self, *, state: TrialState | None = None) -> Iterator[TrialRecord]:
         """All trials in the order of their numbers, fetched a page at a time as they are needed.
 
@@ -167,39 +173,62 @@ class Sweep:
         Without arguments: the trial of the front that is nearest to the ideal point. `prefer`: the best in this metric
         (several: the later ones decide ties). `within`: only trials at most so much worse than the front's best, a
         share ("1%") or in the metric's unit (0.02). `weights`: what an objective counts in the distance (default 1).
-        Raises NotFound while no trial is feasible and complete, and ResponseError (422) for wishes that cannot be read
-        or that no trial meets.
+        `report` and `confirm` take the same. Raises NotFound while no trial is feasible and complete, and ResponseError
+        (422) for wishes that cannot be read or that no trial meets.
         """
-        params = {
-            "prefer": [prefer] if isinstance(prefer, str) else list(prefer),
-            "within": [f"{metric}:{amount}" for metric, amount in (within or {}).items()],
-            "weight": [f"{metric}:{weight:g}" for metric, weight in (weights or {}).items()],
-        }
+        params = Wishes.of(prefer, within, weights).fields()
         return self._client.transport.object("GET", self._path("/recommendation"), named_by="trial", params=params)
 
-    def report(self, format: str = "html") -> str:  # noqa: A002 - the API's own word
-        """The whole story as a text: "html" that stands alone, "markdown", or "json"."""
-        params = {"format": format}
+    def report(
+        self,
+        format: str = "html",  # noqa: A002 - the API's own word
+        *,
+        prefer: str | Sequence[str] = (),
+        within: Mapping[str, str | float] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> str:
+        """The whole story as a text: "html" that stands alone, "markdown", or "json"; chosen as by `recommendation`."""
+        params = {"format": format} | Wishes.of(prefer, within, weights).fields()
         return self._client.transport.request("GET", self._path("/report"), params=params).text
 
-    def confirm(self, *, seeds: int = 3, candidates: int = 3, trials: Sequence[int] = ()) -> Confirmation:
+    def confirm(
+        self,
+        *,
+        seeds: int = 3,
+        candidates: int = 3,
+        trials: Sequence[int] = (),
+        prefer: str | Sequence[str] = (),
+        within: Mapping[str, str | float] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> Confirmation:
         """Train the best trials again with further seeds, and score them on the test part that no sweep has seen.
 
             confirmation = sweep.confirm(seeds=3)
             client.sweep(confirmation["id"]).wait()
             print(sweep.confirmations()[0]["says"])
 
-        `candidates`: how many, the recommended one first; `trials`: their numbers instead. Workers execute it like a
-        sweep of its own, whose id the answer has. Raises Conflict while the sweep goes on, and where its dataset was
-        registered without a test part.
+        `candidates`: how many, the recommended one first, as `recommendation` chooses it with the same wishes;
+        `trials`: their numbers instead. Workers execute it like a sweep of its own, whose id the answer has. Raises
+        Conflict while the sweep goes on, and where its dataset was registered without a test part.
         """
         body = {"seeds": seeds, "candidates": candidates, "trials": list(trials)}
+        body |= Wishes.of(prefer, within, weights).fields()
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         return self._client.transport.object("POST", self._path(":confirm"), json=body, headers=headers)
 
-    def confirmations(self) -> list[Confirmation]:
-        """The sweep's confirmations with what they found so far, the newest first."""
-        return self._client.transport.page(self._path("/confirmations"), {})["items"]
+    def confirmations(
+        self,
+        *,
+        prefer: str | Sequence[str] = (),
+        within: Mapping[str, str | float] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> list[Confirmation]:
+        """The sweep's confirmations with what they found so far, the newest first.
+
+        `recommended` marks the trial that `recommendation` chooses with the same wishes.
+        """
+        params = Wishes.of(prefer, within, weights).fields()
+        return self._client.transport.page(self._path("/confirmations"), params)["items"]
 
     def dataframe(self) -> pandas.DataFrame:
         """The whole leaderboard as a pandas DataFrame. Raises MissingDependency where pandas is not installed."""

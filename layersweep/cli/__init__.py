@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from layersweep import __version__
-from layersweep.cli import access, catalog, databases, demo, export, processes, results, sweeps, webhooks
+from layersweep.cli import access, catalog, databases, demo, export, processes, results, sweeps, trials, webhooks
 from layersweep.cli.common import Commands
 
 app = typer.Typer(
@@ -56,7 +56,7 @@ app.command("recommendation")(results.recommendation)
 app.command("confirm")(results.confirm)
 app.command("report")(results.report)
 app.command("export")(export.export)
-app.add_typer(results.trials, name="trial")
+app.add_typer(trials.app, name="trial")
 app.add_typer(catalog.datasets, name="dataset")
 app.command("layers")(catalog.layers)
 app.command("presets")(catalog.presets)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -20,8 +19,7 @@ from typer.core import TyperGroup
 
 from layersweep.client import DEFAULT_SERVER, Client
 from layersweep.display.terminal import Terminal, show_json
-from layersweep.errors import InvalidUsage, LayersweepError, NotFound, ResponseError, Unreachable
-from layersweep.sweep import Sweep
+from layersweep.errors import InvalidUsage, LayersweepError, ResponseError, Unreachable
 
 RETRY_SECONDS = 3.0
 """A person waits for a command: a service that is not there is told soon. Waits bear a restart of their own."""
@@ -63,8 +61,6 @@ SERVER_DEFAULT = DEFAULT_SERVER
 
 out = Terminal()
 err = Terminal(stderr=True)
-
-_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 
 
 class Commands(TyperGroup):
@@ -141,18 +137,6 @@ def hint(words: str) -> None:
 
 def connect(server: str) -> Client:
     return Client(server, retry_seconds=RETRY_SECONDS)
-
-
-def find_sweep(client: Client, name: str) -> Sweep:
-    """The sweep with this id, or the newest of this name."""
-    if _ID.fullmatch(name.upper()):
-        return client.sweep(name.upper())
-    named = [sweep for sweep in client.sweeps() if sweep.name == name]
-    if not named:
-        detail = f"no sweep has the id or the name {name!r}: see `layersweep sweep list`"
-        raise NotFound(404, {"type": "not-found", "detail": detail})
-    newest = max(named, key=lambda sweep: sweep.record["created_at"])
-    return client.sweep(newest.id)
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from layersweep.cli.common import SERVER_DEFAULT, Server, SweepName, connect, find_sweep, out
+from layersweep.cli.common import SERVER_DEFAULT, Server, SweepName, connect, out
 
 
 def export(
@@ -22,6 +22,6 @@ def export(
     from layersweep.optuna_study import write_study
 
     with connect(server) as client:
-        study = write_study(find_sweep(client, sweep), optuna, name=name)
+        study = write_study(client.sweep(sweep), optuna, name=name)
     out.print(Text(f"Wrote {len(study.trials)} trials as the study {study.study_name!r} to {optuna}."))
     out.print(Text(f"See it: optuna-dashboard {optuna}", style="dim"))

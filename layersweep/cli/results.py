@@ -1,4 +1,4 @@
-"""`layersweep leaderboard`, `layersweep recommendation`, `layersweep confirm`, `layersweep trial`."""
+"""`layersweep leaderboard`, `recommendation`, `confirm` and `report`: what came out of a sweep."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from layersweep import files
@@ -17,22 +16,20 @@ from layersweep.cli.common import (
     SweepName,
     connect,
     err,
-    find_sweep,
     hint,
     out,
     print_json,
     ready,
 )
-from layersweep.display import leaderboards, progress, recommendations, units
+from layersweep.cli.wishes import Prefer, Weight, Wishes, Within, options, wishes
+from layersweep.display import leaderboards, progress, recommendations
 from layersweep.display.terminal import as_yaml, show_data, show_text
 from layersweep.documents import nested
 from layersweep.errors import Conflict, InvalidUsage, NotFound
-from layersweep.records import Recommendation, TrialDetailRecord
+from layersweep.records import Recommendation
 from layersweep.sweep import Sweep
 
 SHOWN_ROWS = 20
-
-trials = typer.Typer(help="Look at single trials.", no_args_is_help=True)
 
 
 def leaderboard(
@@ -42,15 +39,19 @@ def leaderboard(
         typer.Option(help="A metric, a parameter, rank or number; -NAME for the greatest first.", metavar="NAME"),
     ] = None,
     all_rows: Annotated[bool, typer.Option("--all", help=f"All rows, not only the first {SHOWN_ROWS}.")] = False,
+    prefer: Prefer = None,
+    within: Within = None,
+    weight: Weight = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with every parameter and metric.")] = False,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Show a sweep's trials, best first. --json and --csv print all of them."""
+    """Show a sweep's trials, best first, and which is recommended. --json and --csv print all of them."""
     if csv and as_json:
         raise InvalidUsage("--csv and --json exclude each other")
+    chosen = wishes(prefer, within, weight)
     with connect(server) as client:
-        found = find_sweep(client, sweep)
+        found = client.sweep(sweep)
         if csv:
             show_data(found.leaderboard_csv(sort=sort))
             return
@@ -59,27 +60,23 @@ def leaderboard(
             answer = {"sweep": found.id, "objectives": board.objectives, "total": board.total}
             print_json(answer | {"items": list(board), "next_page_token": None})
             return
-        recommendation = recommended(found)
-    chosen = recommendation["trial"]["trial"] if recommendation else None
-    out.print(leaderboards.render(board, board.objectives, out, recommended=chosen))
+        recommendation = recommended(found, chosen)
+    marked = recommendation["trial"]["trial"] if recommendation else None
+    out.print(leaderboards.render(board, board.objectives, out, recommended=marked))
     if recommendation:
         out.print(Text(f"Recommended: trial {recommendation['trial']['number']}. {recommendation['rule']}"))
     if len(board) < board.total:
         out.print(Text(f"{len(board)} of {board.total} trials; --all shows every one.", style="dim"))
+    if board:
+        number = recommendation["trial"]["number"] if recommendation else board[0]["number"]
+        hint(f"Look closer: {ready(server, 'trial', 'show', f'{sweep}/{number}')}")
 
 
 def recommendation(
     sweep: SweepName,
-    prefer: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC", help="The best trial of the front in this metric.")
-    ] = None,
-    within: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METRIC:1%", help="Only trials at most so much worse than the front's best."),
-    ] = None,
-    weight: Annotated[
-        list[str] | None, typer.Option(metavar="OBJECTIVE:2", help="How much an objective counts; the others count 1.")
-    ] = None,
+    prefer: Prefer = None,
+    within: Within = None,
+    weight: Weight = None,
     as_yaml: Annotated[
         bool, typer.Option("--configuration", help="Print the configuration alone, as YAML to paste.")
     ] = False,
@@ -89,11 +86,10 @@ def recommendation(
     """Say which trial to take, by which rule, how sure it is, and what speaks for it."""
     if as_yaml and as_json:
         raise InvalidUsage("--configuration and --json exclude each other")
+    chosen = wishes(prefer, within, weight)
     with connect(server) as client:
-        sweep_found = find_sweep(client, sweep)
-        found = sweep_found.recommendation(
-            prefer=prefer or (), within=_pairs("within", within), weights=_weights(weight)
-        )
+        sweep_found = client.sweep(sweep)
+        found = sweep_found.recommendation(**chosen)
         dataset = sweep_found.record["dataset"]
     if as_json:
         print_json(found)
@@ -101,6 +97,8 @@ def recommendation(
         show_text(configuration_yaml(found["configuration"], dataset))
     else:
         out.print(recommendations.render(found))
+        if any(chosen.values()):
+            hint(f"Its report: {ready(server, 'report', sweep, *options(chosen))}")
 
 
 def confirm(
@@ -110,17 +108,22 @@ def confirm(
         int, typer.Option(min=1, max=20, help="How many trials: the recommended one, then the next by the rule.")
     ] = 3,
     trial: Annotated[list[int] | None, typer.Option(metavar="NUMBER", help="These trials instead.")] = None,
+    prefer: Prefer = None,
+    within: Within = None,
+    weight: Weight = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended.")] = False,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Train the best trials again with further seeds, and score them on the test part that no sweep has seen."""
+    chosen = wishes(prefer, within, weight)
     with connect(server) as client:
-        found = find_sweep(client, sweep)
-        confirmation = found.confirm(seeds=seeds, candidates=candidates, trials=trial or ())
+        found = client.sweep(sweep)
+        confirmation = found.confirm(seeds=seeds, candidates=candidates, trials=trial or (), **chosen)
         if wait:
             progress.watch(client.sweep(confirmation["id"]), err if as_json else out)
-            confirmation = next(each for each in found.confirmations() if each["id"] == confirmation["id"])
+            ended = found.confirmations(**chosen)
+            confirmation = next(each for each in ended if each["id"] == confirmation["id"])
     if as_json:
         print_json(confirmation)
         return
@@ -134,6 +137,9 @@ def report(
     out_file: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write it here: *.html, *.md or *.json say the format.")
     ] = None,
+    prefer: Prefer = None,
+    within: Within = None,
+    weight: Weight = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """The whole story of a sweep for somebody who was not there: what to take, why, how sure, and how to redo it."""
@@ -141,74 +147,23 @@ def report(
     chosen = "markdown" if out_file is None else formats.get(out_file.suffix.lower())
     if chosen is None:
         raise InvalidUsage(f"{out_file}: end its name in .html, .md or .json")
+    wished = wishes(prefer, within, weight)
     with connect(server) as client:
-        text = find_sweep(client, sweep).report(chosen)
+        text = client.sweep(sweep).report(chosen, **wished)
     if out_file is None:
         show_text(text)
         return
     with files.written(out_file) as stream:
         stream.write(text.encode(errors="replace"))
-    out.print(Text(f"Wrote {out_file}."))
+    out.print(Text(f"Wrote {out_file}."), soft_wrap=True)
 
 
-@trials.command("download")
-def download(
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Id of a trial.")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put the files.")],
-    server: Server = SERVER_DEFAULT,
-) -> None:
-    """Download what a trial on the front left: weights, ONNX graph, engine, configuration, and a loader."""
-    with connect(server) as client:
-        files = client.download_artifacts(trial, folder)
-    for file in files:
-        out.print(Text(f"{file}  {units.size(file.stat().st_size)}"))
-    out.print(Text(f"Run it: python {folder / 'run.py'} {folder}", style="dim"))
-
-
-def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in texts or []:
-        metric, separator, amount = text.partition(":")
-        if not separator:
-            raise InvalidUsage(f"--{option} {text}: write METRIC:AMOUNT, for example validation_loss:1%")
-        pairs[metric] = amount
-    return pairs
-
-
-def _weights(texts: list[str] | None) -> dict[str, float]:
-    weights: dict[str, float] = {}
-    for metric, amount in _pairs("weight", texts).items():
-        try:
-            weights[metric] = float(amount)
-        except ValueError:
-            raise InvalidUsage(f"--weight {metric}:{amount}: {amount!r} is not a number") from None
-    return weights
-
-
-def recommended(sweep: Sweep) -> Recommendation | None:
-    """The recommended trial, None while there is none."""
+def recommended(sweep: Sweep, chosen: Wishes | None = None) -> Recommendation | None:
+    """The recommended trial, as wished; None while there is none."""
     try:
-        return sweep.recommendation()
+        return sweep.recommendation(**(chosen or wishes(None, None, None)))
     except (NotFound, Conflict):
         return None
-
-
-@trials.command("show")
-def show(
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Id of a trial.")],
-    log: Annotated[bool, typer.Option("--log", help="Print the log of its newest attempt.")] = False,
-    as_json: AsJson = False,
-    server: Server = SERVER_DEFAULT,
-) -> None:
-    """Show a trial: its metrics, attempts and complete configuration."""
-    with connect(server) as client:
-        record = client.trial(trial)
-    if as_json:
-        print_json(record)
-    elif log:
-        show_text(record["attempts"][-1]["log"] if record["attempts"] else "")
-    else:
-        _print_trial(record)
 
 
 def configuration_yaml(configuration: dict[str, dict[str, object]], dataset: str | None = None) -> str:
@@ -220,32 +175,3 @@ def configuration_yaml(configuration: dict[str, dict[str, object]], dataset: str
         if configuration.get(section):
             document[section] = nested(configuration[section])
     return as_yaml(document)
-
-
-def _print_trial(record: TrialDetailRecord) -> None:
-    front = ", on the Pareto front" if record["on_front"] else ""
-    rank = f", rank {record['rank']}{front}" if record["rank"] is not None else ""
-    out.print(Text(f"Trial {record['number']} of sweep {record['sweep']}: {record['state']}{rank}", style="bold"))
-    if record["reason"]:
-        out.print(Text(record["reason"], style="yellow"))
-    if record["reused_from"]:
-        out.print(Text(f"Answered from trial {record['reused_from']}, which measured the same before."))
-    for constraint, violation in (record["violations"] or {}).items():
-        if violation > 0:
-            out.print(Text(f"Breaks {constraint} by {violation:.4g}", style="yellow"))
-    if record["metrics"]:
-        table = Table.grid(padding=(0, 3, 0, 0))
-        table.add_column()
-        table.add_column(justify="right")
-        for name, value in record["metrics"].items():
-            table.add_row(name, units.metric(name, value))
-        out.print("\nMetrics", style="bold")
-        out.print(table)
-    for attempt in record["attempts"]:
-        phases = ", ".join(f"{phase['phase']} {units.seconds(phase['seconds'])}" for phase in attempt["phases"])
-        ended = attempt["outcome"] or "running"
-        reason = f": {attempt['reason']}" if attempt["reason"] else ""
-        out.print(Text(f"\nAttempt {attempt['attempt']} {ended}{reason}", style="bold"))
-        out.print(Text(phases))
-    out.print("\nConfiguration", style="bold")
-    show_text(configuration_yaml(record["configuration"]))

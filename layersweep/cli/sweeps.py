@@ -20,7 +20,6 @@ from layersweep.cli.common import (
     SweepName,
     connect,
     err,
-    find_sweep,
     hint,
     out,
     print_json,
@@ -127,7 +126,7 @@ def show(
 ) -> None:
     """Show a sweep: state, progress, the best so far."""
     with connect(server) as client:
-        record = find_sweep(client, sweep).record
+        record = client.sweep(sweep).record
     if as_json:
         print_json(record)
         return
@@ -160,7 +159,7 @@ def watch(
 ) -> None:
     """Show a sweep's progress until it has ended. The exit code is 0 if it completed."""
     with connect(server) as client:
-        found = find_sweep(client, sweep)
+        found = client.sweep(sweep)
         progress.watch(found, out, timeout_seconds=timeout)
         _finish(server, found, quiet=False)
 
@@ -187,7 +186,7 @@ def resume(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DE
 def clone(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     """Submit a sweep's document again; what was measured before is reused."""
     with connect(server) as client:
-        made = find_sweep(client, sweep).clone()
+        made = client.sweep(sweep).clone()
     if as_json:
         print_json(made.record)
     else:
@@ -198,7 +197,7 @@ def clone(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEF
 def delete(sweep: SweepName, server: Server = SERVER_DEFAULT) -> None:
     """Delete a sweep that has ended, with its trials and events."""
     with connect(server) as client:
-        found = find_sweep(client, sweep)
+        found = client.sweep(sweep)
         client.delete_sweep(found.id)
     out.print(Text(f"{found.name} ({found.id}) is deleted."))
 
@@ -212,7 +211,7 @@ def export(
 ) -> None:
     """Write every trial to a file: parameters, metrics, state, rank."""
     with connect(server) as client:
-        find_sweep(client, sweep).export(file, sort=sort)
+        client.sweep(sweep).export(file, sort=sort)
     out.print(Text(f"Wrote {file}."))
 
 
@@ -238,7 +237,7 @@ def extend(
 
 def _act(server: str, name: str, as_json: bool, action: Callable[[Sweep], Sweep]) -> None:
     with connect(server) as client:
-        sweep = action(find_sweep(client, name))
+        sweep = action(client.sweep(name))
     if as_json:
         print_json(sweep.record)
     else:

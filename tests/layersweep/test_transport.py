@@ -175,8 +175,17 @@ def test_a_server_that_is_no_url_is_refused_with_an_example(server: str) -> None
 def test_a_name_cannot_reach_another_address(name: str) -> None:
     client, script, _ = scripted()
     with pytest.raises(InvalidUsage):
-        client.sweep(name)
+        client.dataset(name)
     assert script.requests == []
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "a?b&page_size=1", "a#b"])
+def test_a_sweep_of_any_name_is_looked_for_among_names(name: str) -> None:
+    client, script, _ = scripted(page([{"id": "2", "name": f"{name} and more"}]))
+    with pytest.raises(NotFound):
+        client.sweep(name)
+    assert script.requests[0].url.path == "/v1/sweeps"
+    assert script.requests[0].url.params["name"] == name
 
 
 @pytest.mark.parametrize("token", ["secret\n", " secret", "secret\r\n"])

@@ -1,0 +1,126 @@
+"""`layersweep trial`: single trials, named as SWEEP/NUMBER or by their ids."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, connect, hint, out, print_json, ready
+from layersweep.cli.results import configuration_yaml
+from layersweep.cli.wishes import Prefer, Weight, Wishes, Within, wishes
+from layersweep.client import Client
+from layersweep.display import units
+from layersweep.display.terminal import show_text
+from layersweep.errors import InvalidUsage, NotFound
+from layersweep.names import is_id, split_trial
+from layersweep.records import TrialDetailRecord
+
+app = typer.Typer(help="Look at single trials.", no_args_is_help=True)
+
+TrialName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRIAL", help="SWEEP/NUMBER, the id of a trial, or SWEEP alone: its recommended trial, or as wished."
+    ),
+]
+
+
+@app.command("show")
+def show(
+    trial: TrialName,
+    prefer: Prefer = None,
+    within: Within = None,
+    weight: Weight = None,
+    log: Annotated[bool, typer.Option("--log", help="Print the log of its newest attempt.")] = False,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Show a trial: its metrics, attempts and complete configuration."""
+    wished = wishes(prefer, within, weight)
+    with connect(server) as client:
+        record = _find(client, server, "show", trial, wished)
+    if as_json:
+        print_json(record)
+    elif log:
+        show_text(record["attempts"][-1]["log"] if record["attempts"] else "")
+    else:
+        _print_trial(record)
+
+
+@app.command("download")
+def download(
+    trial: TrialName,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put the files.")],
+    prefer: Prefer = None,
+    within: Within = None,
+    weight: Weight = None,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Download what a trial on the front left: weights, ONNX graph, engine, configuration, and a loader."""
+    wished = wishes(prefer, within, weight)
+    with connect(server) as client:
+        record = _find(client, server, "download", trial, wished)
+        files = client.download_artifacts(record["id"], folder)
+    out.print(Text(f"Trial {record['number']} of sweep {record['sweep']}:"))
+    for file in files:
+        out.print(Text(f"{file}  {units.size(file.stat().st_size)}"), soft_wrap=True)
+    hint(f"Run it: {shlex.join(['python', str(folder / 'run.py'), str(folder)])}")
+
+
+def _find(client: Client, server: str, command: str, trial: str, chosen: Wishes) -> TrialDetailRecord:
+    """The trial that is named, or the recommended one of the sweep that is. Raises InvalidUsage, NotFound."""
+    wished = any(chosen.values())
+    try:
+        _, number = split_trial(trial)
+    except InvalidUsage as problem:
+        newest = next(client.sweeps(), None)
+        named = "SWEEP" if newest is None else newest.name
+        raise InvalidUsage(f"{problem}: {ready(server, 'trial', command, f'{named}/{trial}')}") from None
+    if number is not None and not wished:
+        return client.trial(trial)
+    if number is not None:
+        raise InvalidUsage("--prefer, --within and --weight choose among the trials of a sweep: name the sweep alone")
+    if is_id(trial) and not wished:
+        with contextlib.suppress(NotFound):
+            return client.trial(trial)
+    try:
+        sweep = client.sweep(trial)
+    except NotFound:
+        detail = f"there is neither a trial nor a sweep {trial!r}: name a trial as SWEEP/NUMBER"
+        raise NotFound(404, {"type": "not-found", "detail": detail}) from None
+    return client.trial(sweep.recommendation(**chosen)["trial"]["trial"])
+
+
+def _print_trial(record: TrialDetailRecord) -> None:
+    front = ", on the Pareto front" if record["on_front"] else ""
+    rank = f", rank {record['rank']}{front}" if record["rank"] is not None else ""
+    out.print(Text(f"Trial {record['number']} of sweep {record['sweep']}: {record['state']}{rank}", style="bold"))
+    if record["reason"]:
+        out.print(Text(record["reason"], style="yellow"))
+    if record["reused_from"]:
+        out.print(Text(f"Answered from trial {record['reused_from']}, which measured the same before."))
+    for constraint, violation in (record["violations"] or {}).items():
+        if violation > 0:
+            out.print(Text(f"Breaks {constraint} by {violation:.4g}", style="yellow"))
+    if record["metrics"]:
+        table = Table.grid(padding=(0, 3, 0, 0))
+        table.add_column()
+        table.add_column(justify="right")
+        for name, value in record["metrics"].items():
+            table.add_row(name, units.metric(name, value))
+        out.print("\nMetrics", style="bold")
+        out.print(table)
+    for attempt in record["attempts"]:
+        phases = ", ".join(f"{phase['phase']} {units.seconds(phase['seconds'])}" for phase in attempt["phases"])
+        ended = attempt["outcome"] or "running"
+        reason = f": {attempt['reason']}" if attempt["reason"] else ""
+        out.print(Text(f"\nAttempt {attempt['attempt']} {ended}{reason}", style="bold"))
+        out.print(Text(phases))
+    out.print("\nConfiguration", style="bold")
+    show_text(configuration_yaml(record["configuration"]))

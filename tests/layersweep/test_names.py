@@ -1,0 +1,176 @@
+"""How sweeps and trials are named, and which values the client takes."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pandas
+import pytest
+from typer.testing import CliRunner
+
+from layersweep import Client, InvalidUsage, NotFound, Sweep
+from layersweep.cli import app
+from layersweep.plain import plain
+from tests.layersweep.answers import page, scripted, sweep_record
+from tests.layersweep.conftest import DOCUMENT, Finisher
+
+
+class Kind(enum.Enum):
+    MLP = "MLP"
+
+
+class Word(enum.StrEnum):
+    RUNS = "runs"
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        (np.int64(3), 3),
+        (np.float64(0.5), 0.5),
+        (np.float32(0.5), 0.5),
+        (np.bool_(True), True),
+        (np.str_("a"), "a"),
+        (np.array(3), 3),
+        (np.array([16, 32]), [16, 32]),
+        (np.array([[1.5]]), [[1.5]]),
+        (pandas.Series([1, 2]), [1, 2]),
+        ((1, (2, 3)), [1, [2, 3]]),
+        (range(3), [0, 1, 2]),
+        (Path("a/b.txt"), "a/b.txt"),
+        (Kind.MLP, "MLP"),
+        (Word.RUNS, "runs"),
+        ({"a": {"b": np.int8(1)}, Word.RUNS: None}, {"a": {"b": 1}, "runs": None}),
+        ({0: "first"}, {"0": "first"}),
+    ],
+)
+def test_what_measures_like_python_is_written_like_it(given: Any, written: Any) -> None:
+    found = plain(given)
+    assert found == written
+    assert json.loads(json.dumps(found)) == written
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"a": {"b": [1, float("nan")]}}, "/a/b/1 is nan"),
+        ({"a": np.float64("inf")}, "/a is inf"),
+        ({"a": {1, 2}}, "/a is a set: write"),
+        ({"a": object()}, "/a is a object: write"),
+        ({(1, 2): 3}, r"the name \(1, 2\)"),
+        ({"a": "\ud800"}, "/a is '.ud800', which is no Unicode text"),
+    ],
+)
+def test_what_json_cannot_say_is_refused_with_its_place(given: Any, said: str) -> None:
+    with pytest.raises(InvalidUsage, match=said):
+        plain(given)
+
+
+def test_what_holds_itself_is_refused() -> None:
+    given: dict[str, Any] = {}
+    given["a"] = given
+    with pytest.raises(InvalidUsage, match="nested too deeply"):
+        plain(given)
+
+
+def test_numpy_goes_wherever_values_go() -> None:
+    client, script, _ = scripted(*[httpx2.Response(200, json=sweep_record())] * 3)
+    client.submit({"name": "tiny", "model": {"hidden_size": {"values": np.array([16, 32])}}})
+    sweep = Sweep(client, sweep_record())
+    sweep.confirm(seeds=np.int64(2), trials=np.array([3, 4]), weights={"latency_ms_p50": np.float32(0.25)})
+    sweep.extend(trials=np.int64(5))
+    bodies = [json.loads(request.content) for request in script.requests]
+    assert bodies[0]["model"]["hidden_size"]["values"] == [16, 32]
+    assert (bodies[1]["seeds"], bodies[1]["trials"], bodies[1]["weight"]) == (2, [3, 4], ["latency_ms_p50:0.25"])
+    assert bodies[2]["trials"] == 5
+
+
+def test_the_newest_sweep_of_a_name_is_meant(client: Client, document: Path) -> None:
+    first = client.submit(document)
+    second = client.submit(DOCUMENT.replace("name: small", "name: a/b small?"))
+    third = client.submit(document)
+    assert client.sweep("small").id == third.id
+    assert client.sweep(first.id.lower()).id == first.id
+    assert client.sweep("a/b small?").id == second.id
+    assert client.leaderboard("small").total == len(list(third.trials()))
+    with pytest.raises(NotFound, match="'smal'"):
+        client.sweep("smal")
+    client.sweep("small").cancel()
+    client.delete_sweep("small")
+    assert client.sweep("small").id == first.id
+    assert client.clone("small").name == "small"
+
+
+def test_trials_are_named_by_their_sweep_and_number(client: Client, document: Path, finisher: Finisher) -> None:
+    finisher.start()
+    sweep = client.submit(document).wait(60)
+    record = sweep.trial(2)
+    assert (record["sweep"], record["number"]) == (sweep.id, 2)
+    assert client.trial("small/2")["id"] == client.trial(f"{sweep.id}/2")["id"] == record["id"]
+    assert client.artifacts("small/2") == []
+    with pytest.raises(NotFound):
+        client.trial("small/77")
+    with pytest.raises(InvalidUsage, match="NAME/2"):
+        client.trial("2")
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, [*arguments], env={"LAYERSWEEP_SERVER": client.server})
+
+    recommended = sweep.recommendation(prefer="latency_ms_p50")["trial"]["number"]
+    board = run("leaderboard", "small", "--prefer", "latency_ms_p50").stdout
+    assert f"Recommended: trial {recommended}." in board
+    assert f"Look closer: layersweep trial show small/{recommended}" in board
+    assert run("trial", "show", "small/2").stdout.startswith("Trial 2 of sweep")
+    assert run("trial", "show", record["id"]).stdout.startswith("Trial 2 of sweep")
+    assert run("trial", "show", "small", "--prefer", "latency_ms_p50").stdout.startswith(f"Trial {recommended} of")
+    assert run("trial", "show", sweep.id).stdout.startswith("Trial ")
+    for command in (["show", "2"], ["download", "2", "folder"]):
+        refused = run("trial", *command)
+        assert refused.exit_code == 2
+        assert refused.stderr.rstrip().endswith(f"layersweep trial {command[0]} small/2")
+    assert (run("trial", "show", "small/77").exit_code, run("trial", "show", "nothing").exit_code) == (1, 1)
+    assert run("trial", "show", "small/2", "--prefer", "latency_ms_p50").exit_code == 2
+    kept = run("trial", "download", "small/2", "folder")
+    assert (kept.exit_code, "has no artifacts" in kept.stderr) == (1, True)
+
+
+def test_wishes_go_with_every_command(client: Client, document: Path, finisher: Finisher, tmp_path: Path) -> None:
+    finisher.start()
+    sweep = client.submit(document).wait(60)
+    wishes = {"prefer": "validation_loss"}
+    number = sweep.recommendation(**wishes)["trial"]["number"]
+    assert number != sweep.recommendation(prefer="latency_ms_p50")["trial"]["number"]
+    assert json.loads(sweep.report("json", **wishes))["recommendation"]["trial"]["number"] == number
+    file = tmp_path / "report.json"
+    given = ["report", sweep.id, "--out", str(file), "--prefer", "validation_loss", "--server", client.server]
+    assert CliRunner().invoke(app, given).exit_code == 0
+    assert json.loads(file.read_text())["recommendation"]["trial"]["number"] == number
+    given = ["recommendation", sweep.id, "--prefer", "validation_loss", "--server", client.server]
+    ready = f"layersweep report {sweep.id} --prefer validation_loss --server {client.server}"
+    assert ready in CliRunner().invoke(app, given).stdout
+
+
+def test_a_wish_that_is_given_twice_is_refused() -> None:
+    for command in (["recommendation"], ["leaderboard"], ["confirm"], ["report"], ["trial", "show"]):
+        given = [*command, "x", "--weight", "latency_ms_p50:1", "--weight", "latency_ms_p50:2"]
+        refused = CliRunner().invoke(app, [*given, "--server", "http://127.0.0.1:9"])
+        assert (refused.exit_code, "given twice" in refused.stderr) == (2, True), refused.output
+
+
+def test_confirmations_are_asked_for_with_the_wishes() -> None:
+    client, script, _ = scripted(httpx2.Response(200, json=sweep_record()), page([]))
+    sweep = Sweep(client, sweep_record())
+    sweep.confirm(prefer="latency_ms_p50", within={"validation_loss": "1%"}, weights={"latency_ms_p50": 1e-7})
+    body = json.loads(script.requests[0].content)
+    assert (body["prefer"], body["within"], body["weight"]) == (
+        ["latency_ms_p50"],
+        ["validation_loss:1%"],
+        ["latency_ms_p50:1e-07"],
+    )
+    sweep.confirmations(prefer="latency_ms_p50")
+    assert script.requests[1].url.params.get_list("prefer") == ["latency_ms_p50"]
