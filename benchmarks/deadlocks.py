@@ -1,11 +1,12 @@
 """Do two API processes on one PostgreSQL lock one another's rows? Counts deadlocks, and what several sweeps cost.
 
-Two API processes, each with its scheduler, and eight workers that claim, report, renew and finish at once: first on one
-sweep, then on four. Deadlocks are those that PostgreSQL counted in this database. With `--against PATH`, the source
-tree there (with its own .venv) takes turns with this one, a fresh database each. The last line is JSON; the exit status
-is 1 where this tree deadlocks, answers 5xx, or is slower with four sweeps than with one.
+Two API processes, each with its scheduler, and eight workers that claim, report, renew and finish at once: on one sweep
+and on four, in turn, so that both meet the same machine. Deadlocks are those that PostgreSQL counted in this database.
+With `--against PATH`, the source tree there (with its own .venv) takes turns with this one, a fresh database each. The
+last line is JSON; the exit status is 1 where this tree deadlocks, answers 5xx, or is slower with four sweeps than with
+one.
 
-    python -m benchmarks.deadlocks [--seconds 60] [--sweeps 1 4] [--against PATH] [--out FILE.json]
+    python -m benchmarks.deadlocks [--seconds 20] [--rounds 3] [--sweeps 1 4] [--against PATH] [--out FILE.json]
 """
 
 from __future__ import annotations
@@ -114,6 +115,20 @@ def _deadlocks(engine: sa.Engine) -> int:
         return int(connection.exec_driver_sql(query).scalar_one())
 
 
+def summed(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The rounds of one tree and one number of sweeps as one row."""
+    refusals = sum((Counter(each["refusals"]) for each in rounds), Counter[str]())
+    rates = [each["trials_per_s"] for each in rounds]
+    return {
+        "sweeps": rounds[0]["sweeps"],
+        "seconds": sum(each["seconds"] for each in rounds),
+        "trials_per_s": round(sum(rates) / len(rates), 1),
+        "of_each_round": rates,
+        "deadlocks": sum(each["deadlocks"] for each in rounds),
+        "refusals": dict(refusals),
+    }
+
+
 def faults(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What this tree's rows do not keep of what they should."""
     wrong = [f"{row['deadlocks']} deadlocks with {row['sweeps']} sweeps" for row in rows if row["deadlocks"]]
@@ -130,17 +145,21 @@ def faults(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=float, default=20, help="of each run")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sweeps", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--against", type=Path, help="another source tree, with its .venv, to take turns with")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     trees = {"here": ROOT} | ({} if given.against is None else {"against": given.against.resolve()})
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in trees}
-    for sweeps in given.sweeps:
-        for name, tree in trees.items():
-            rows[name].append(measure(tree, sweeps, given.seconds))
-            print(json.dumps({"tree": name} | rows[name][-1]), flush=True)
+    runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for _ in range(given.rounds):
+        for sweeps in given.sweeps:
+            for name, tree in trees.items():
+                run = measure(tree, sweeps, given.seconds)
+                runs.setdefault((name, sweeps), []).append(run)
+                print(json.dumps({"tree": name} | run), flush=True)
+    rows = {name: [summed(runs[name, sweeps]) for sweeps in given.sweeps] for name in trees}
     result = {
         "benchmark": "deadlocks",
         "command": "python -m benchmarks.deadlocks " + " ".join(sys.argv[1:]),

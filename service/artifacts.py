@@ -7,12 +7,15 @@ that was lost are never shown, and cleared away by `tidy`, as are those of trial
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import fsspec
 import sqlalchemy as sa
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from sqlalchemy.orm import Session, aliased
 
@@ -71,23 +74,31 @@ def check_held(session: Session, trial_id: str, attempt: int) -> None:
 def store(
     database: Database, settings: Settings, trial_id: str, attempt: int, name: str, file: Path, sha256: str
 ) -> None:
-    """Keep a file that has arrived whole. Raises LeaseLost, and then nothing is kept."""
+    """Keep a file that has arrived whole. Raises LeaseLost, and then everything is as it was.
+
+    What is kept lies where its hash says, so nothing that is kept already is ever written over.
+    """
     files, root = _files(settings)
-    path = f"{root}/{trial_id}/{attempt}/{name}"
-    files.makedirs(f"{root}/{trial_id}/{attempt}", exist_ok=True)
-    files.put_file(str(file), path)
+    place = _Place(trial_id, attempt, name, sha256)
+    _write(files, file, place.path(root))
     size = file.stat().st_size
 
-    def write(session: Session) -> None:
+    def write(session: Session) -> _Place | None:
         _held(session, trial_id, attempt)
+        known = session.get(Artifact, (trial_id, name))
+        replaced = None if known is None else _Place.of(known)
         row = {"attempt": attempt, "size_bytes": size, "sha256": sha256, "created_at": now(session)}
         session.merge(Artifact(trial_id=trial_id, name=name, **row))
+        return replaced
 
     try:
-        database.write(write)
+        replaced = database.write(write)
     except LeaseLost:
-        files.rm_file(path)
+        if not database.read(lambda session: _is_kept(session, place)):
+            _remove(files, place.path(root))
         raise
+    if replaced is not None and replaced != place:
+        _remove(files, replaced.path(root), replaced.earlier_path(root))
 
 
 def of_trial(session: Session, trial_id: str) -> list[Artifact]:
@@ -118,11 +129,11 @@ def find(session: Session, trial_id: str, name: str) -> Artifact:
 def read(settings: Settings, row: Artifact) -> Iterator[bytes]:
     """The bytes of an artifact, piece by piece. Raises NotFound before the first where the store has lost it."""
     files, root = _files(settings)
-    try:
-        opened = files.open(f"{root}/{row.trial_id}/{row.attempt}/{row.name}", "rb")
-    except FileNotFoundError:
-        raise NotFound(f"{row.name} of trial {row.trial_id} is not in the store of artifacts any more") from None
-    return _pieces(opened)
+    place = _Place.of(row)
+    for path in (place.path(root), place.earlier_path(root)):
+        with contextlib.suppress(FileNotFoundError):
+            return _pieces(files.open(path, "rb"))
+    raise NotFound(f"{row.name} of trial {row.trial_id} is not in the store of artifacts any more")
 
 
 def to_schema(row: Artifact) -> schemas.Artifact:
@@ -133,9 +144,8 @@ def tidy(database: Database, settings: Settings) -> int:
     """Delete what is not to be kept: of trials off the front, of lost attempts, and of old age. Returns how many."""
     dropped = database.write(lambda session: _drop(session, settings))
     files, root = _files(settings)
-    for trial_id, attempt, name in dropped:
-        with contextlib.suppress(FileNotFoundError):
-            files.rm_file(f"{root}/{trial_id}/{attempt}/{name}")
+    for place in dropped:
+        _remove(files, place.path(root), place.earlier_path(root))
     return len(dropped) + _clear_orphans(database, files, root)
 
 
@@ -156,7 +166,7 @@ def _held(session: Session, trial_id: str, attempt: int) -> Trial:
     return trial
 
 
-def _drop(session: Session, settings: Settings) -> list[tuple[str, int, str]]:
+def _drop(session: Session, settings: Settings) -> list[_Place]:
     again = aliased(Trial)
     reused = sa.select(again.id).where(again.reused_from == Trial.id, again.pareto_rank == 1).exists()
     left_the_front = sa.and_(
@@ -180,23 +190,86 @@ def _drop(session: Session, settings: Settings) -> list[tuple[str, int, str]]:
         # Another process may tidy at the same time: what it deletes is passed by here.
         .with_for_update(of=Artifact, skip_locked=True)
     ).all()
-    dropped = [(row.trial_id, row.attempt, row.name) for row in rows]
+    dropped = [_Place.of(row) for row in rows]
     for row in rows:
         session.delete(row)
     return dropped
 
 
 def _clear_orphans(database: Database, files: AbstractFileSystem, root: str) -> int:
-    """Remove the folders of trials that have no row, such as those of deleted sweeps."""
+    """Remove what no row names: of deleted sweeps, of uploads that were cut off or came too late. Counts files.
+
+    What a running trial has is left alone: it may be arriving.
+    """
     if not files.exists(root):
         return 0
-    folders = {str(path).rstrip("/").rpartition("/")[2]: str(path) for path in files.ls(root, detail=False)}
-    known = database.read(lambda session: set(session.scalars(sa.select(Artifact.trial_id).distinct())))
+    # The files first: one whose row is written after this look belongs to a trial that ran, and is not among them.
+    found = {_relative(str(path), root): str(path) for path in files.find(root)}
+    rows = database.read(lambda session: session.scalars(sa.select(Artifact)).all())
     running = database.read(lambda session: set(session.scalars(sa.select(Trial.id).where(Trial.state == "running"))))
-    orphans = [path for trial_id, path in folders.items() if trial_id not in known | running]
+    places = [_Place.of(row) for row in rows]
+    named = {each for place in places for each in (place.path(""), place.earlier_path(""))}
+    orphans = [path for path in found if path not in named and path.split("/")[1] not in running]
     for path in orphans:
-        files.rm(path, recursive=True)
+        _remove(files, found[path])
+    with_rows = {place.trial_id for place in places} | running
+    for folder in files.ls(root, detail=False):
+        if _relative(str(folder), root).strip("/") not in with_rows:
+            with contextlib.suppress(FileNotFoundError):
+                files.rm(str(folder), recursive=True)
     return len(orphans)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an artifact lies in the store."""
+
+    trial_id: str
+    attempt: int
+    name: str
+    sha256: str
+
+    @classmethod
+    def of(cls, row: Artifact) -> _Place:
+        return cls(row.trial_id, row.attempt, row.name, row.sha256)
+
+    def path(self, root: str) -> str:
+        return f"{root}/{self.trial_id}/{self.attempt}/{self.sha256[:16]}/{self.name}"
+
+    def earlier_path(self, root: str) -> str:
+        """Where releases before this layout put it."""
+        return f"{root}/{self.trial_id}/{self.attempt}/{self.name}"
+
+
+def _is_kept(session: Session, place: _Place) -> bool:
+    row = session.get(Artifact, (place.trial_id, place.name))
+    return row is not None and _Place.of(row) == place
+
+
+def _write(files: AbstractFileSystem, file: Path, path: str) -> None:
+    """Put the file there, whole or not at all. Stores of objects do so by themselves; a folder needs a move."""
+    folder, _, name = path.rpartition("/")
+    files.makedirs(folder, exist_ok=True)
+    if not isinstance(files, LocalFileSystem):
+        files.put_file(str(file), path)
+        return
+    part = Path(folder) / f".{name}.{secrets.token_hex(8)}.part"
+    try:
+        files.put_file(str(file), str(part))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _remove(files: AbstractFileSystem, *paths: str) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            files.rm_file(path)
+
+
+def _relative(path: str, root: str) -> str:
+    """The path below the root, with a slash before it: stores differ in how they begin their paths."""
+    return "/" + path.strip("/").removeprefix(root.strip("/")).strip("/")
 
 
 def _files(settings: Settings) -> tuple[AbstractFileSystem, str]:

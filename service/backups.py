@@ -1,14 +1,17 @@
 """Backups of an installation with the embedded database: one archive that holds a snapshot and every file it names.
 
     layersweep.db       the database, as it was at one moment (SQLite's online backup: the service goes on meanwhile)
-    files/<path>        what lies beside it in the data folder: datasets and artifacts, which never change once written
+    files/<path>        what lies beside it in the data folder: datasets and artifacts, which never change once written,
+                        and `server.key`, which the webhooks' secrets are made from
     manifest.json       version, schema, and each file's size and SHA-256
 
+Whoever has an archive can sign as the service does, so only its owner may read it.
 PostgreSQL has tools of its own for this: docs/operating.md says which.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -18,13 +21,15 @@ import sqlite3
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from service import server_key
 from service.settings import Settings
+from service.stored_parts import INCOMING
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -32,6 +37,10 @@ DATABASE = "layersweep.db"
 FILES = "files"
 TRANSIENT_FOLDERS = frozenset({"uploads"})
 """Folders of the data folder that hold nothing finished."""
+SECRET_FILES = frozenset({server_key.FILE})
+"""Files of the data folder that only their owner may read."""
+_OF_SQLITE = ("", "-wal", "-shm", "-journal")
+"""What SQLite calls the files that it keeps beside a database."""
 
 
 class BackupError(Exception):
@@ -63,10 +72,11 @@ def back_up(settings: Settings, archive: Path) -> Backup:
         raise BackupError(f"there is no folder {archive.parent} to write the backup to")
     part = archive.with_name(f".{archive.name}.{os.getpid()}.part")
     try:
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
             snapshot = Path(folder) / DATABASE
             _snapshot(database, snapshot)
-            backup = _write(part, snapshot, settings.data_dir)
+            backup = _write(part, snapshot, settings.data_dir, _to_keep(settings.data_dir, database))
         part.replace(archive)
     finally:
         part.unlink(missing_ok=True)
@@ -88,6 +98,9 @@ def restore(archive: Path, settings: Settings) -> Backup:
         raise BackupError(f"there is no backup {archive}")
     data_dir = settings.data_dir
     data_dir.mkdir(parents=True, exist_ok=True)
+    for name in SECRET_FILES:
+        if (data_dir / name).exists():
+            raise BackupError(f"{data_dir / name} is there already, and a restore overwrites nothing: move it away")
     with tempfile.TemporaryDirectory(dir=data_dir, prefix=".restore-") as name:
         folder = Path(name)
         manifest = _unpack(archive, folder)
@@ -95,6 +108,8 @@ def restore(archive: Path, settings: Settings) -> Backup:
         for path in _files_below(folder / FILES):
             place = data_dir / path.relative_to(folder / FILES)
             place.parent.mkdir(parents=True, exist_ok=True)
+            if place.name in SECRET_FILES:
+                path.chmod(0o600)
             path.replace(place)
         database.parent.mkdir(parents=True, exist_ok=True)
         # Last, because it is what makes the folder an installation; moved, because its volume may be another.
@@ -126,19 +141,36 @@ def _snapshot(database: Path, copy: Path) -> None:
         raise BackupError(f"{database} cannot be read as an SQLite database: {error}") from error
 
 
-def _write(part: Path, snapshot: Path, data_dir: Path) -> Backup:
+def _to_keep(data_dir: Path, database: Path) -> list[Path]:
+    """The files of the data folder that a backup holds beside the database, each relative to the folder."""
+    of_database = {database.absolute().with_name(database.name + suffix) for suffix in _OF_SQLITE}
+    return [
+        path.relative_to(data_dir)
+        for path in _files_below(data_dir)
+        if path.absolute() not in of_database and not _is_unfinished(path.relative_to(data_dir))
+    ]
+
+
+def _is_unfinished(relative: Path) -> bool:
+    return (
+        relative.parts[0] in TRANSIENT_FOLDERS
+        or any(part.startswith(".") for part in relative.parts)
+        or any(part.startswith(INCOMING) for part in relative.parts)
+    )
+
+
+def _write(part: Path, snapshot: Path, data_dir: Path, files: Sequence[Path]) -> Backup:
     schema = _schema_of(snapshot)
     entries = {DATABASE: _described(snapshot)}
     with tarfile.open(part, "w:gz", compresslevel=6) as tar:
         tar.add(snapshot, DATABASE)
-        for path in _files_below(data_dir):
-            relative = path.relative_to(data_dir)
-            if relative.parts[0] in TRANSIENT_FOLDERS or len(relative.parts) == 1:
-                # What lies beside the folders is the database itself, and what SQLite keeps next to it.
-                continue
+        for relative in files:
             name = str(PurePosixPath(FILES, *relative.parts))
-            entries[name] = _described(path)
-            tar.add(path, name)
+            # What was deleted since the folder was listed is missed below, where the database names it.
+            with contextlib.suppress(FileNotFoundError):
+                entry = _described(data_dir / relative)
+                tar.add(data_dir / relative, name)
+                entries[name] = entry
         missing = [path for path in _dataset_files(snapshot) if f"{FILES}/{path}" not in entries]
         if missing:
             raise BackupError(

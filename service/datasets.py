@@ -89,10 +89,15 @@ def register(
         return to_detail(row), True
 
     try:
-        answer = database.write(insert)
-    except IntegrityError:
-        # Somebody took the name between our look and our insert: now it is found.
-        answer = database.write(insert)
+        try:
+            answer = database.write(insert)
+        except IntegrityError:
+            # Somebody took the name between our look and our insert: now it is found.
+            answer = database.write(insert)
+    except Conflict:
+        if not database.read(lambda session: _is_shared(session, digest)):
+            remove(settings.data_dir, digest)
+        raise
     if not is_stored(settings.data_dir, digest, parts):
         # The same content was deleted meanwhile, with its files.
         store(settings.data_dir, digest, content)
@@ -168,12 +173,16 @@ def delete(
         session.delete(row)
         session.flush()
         record(session, row.id)
-        sharing = session.scalar(select(func.count()).select_from(Dataset).where(Dataset.sha256 == row.sha256))
-        return None if sharing else row.sha256
+        return None if _is_shared(session, row.sha256) else row.sha256
 
     orphan = database.write(remove_row)
     if orphan is not None:
         remove(settings.data_dir, orphan)
+
+
+def _is_shared(session: Session, digest: str) -> bool:
+    """Whether a dataset has this content."""
+    return bool(session.scalar(select(func.count()).select_from(Dataset).where(Dataset.sha256 == digest)))
 
 
 def uploads_folder(settings: Settings) -> Path:

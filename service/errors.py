@@ -16,6 +16,7 @@
     ├── TooManyRequests          429
     ├── CallerGone               499  nobody reads the answer: for the log
     └── Unavailable              503
+        └── CannotStore          503  a disk is full or read-only: an operator has to see to it
 
 Errors of `layers.space` (`DocumentError`) are turned into `InvalidDocument` where a document enters.
 """
@@ -164,3 +165,9 @@ class Unavailable(ServiceError):
     type = "unavailable"
     title = "The service cannot answer now"
     retry_after_seconds = 1
+
+
+class CannotStore(Unavailable):
+    type = "cannot-store"
+    title = "The service cannot store anything now"
+    retry_after_seconds = 10

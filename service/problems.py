@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
-from service import schemas
+from service import schemas, troubles
 from service.errors import (
     Forbidden,
     NotFound,
@@ -95,8 +95,17 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(PoolTimeoutError)
     @app.exception_handler(OperationalError)
     async def database_unavailable(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        _log.error("the database did not answer %s %s", request.method, request.url.path, exc_info=error)
-        return respond(Unavailable("the database does not answer now"), request.url.path)
+        answer = troubles.answer_to(error) or Unavailable("the database does not answer now")
+        troubles.log(_log, f"{request.method} {request.url.path} was answered 503", error)
+        return respond(answer, request.url.path)
+
+    @app.exception_handler(OSError)
+    async def storage_unavailable(request: Request, error: OSError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        answer = troubles.answer_to(error)
+        if answer is None:
+            raise error
+        troubles.log(_log, f"{request.method} {request.url.path} was answered 503", error)
+        return respond(answer, request.url.path)
 
     @app.exception_handler(DataError)
     async def unstorable(request: Request, error: DataError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]

@@ -7,10 +7,12 @@ sweep. Keys of repeated requests (`service.idempotency`) and artifacts (`service
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,6 +33,7 @@ from service.models import (
     WebhookDelivery,
 )
 from service.settings import Settings
+from service.stored_parts import INCOMING
 
 BATCH_ROWS = 500
 DAY_SECONDS = 86_400.0
@@ -100,10 +103,14 @@ def _step(session: Session, rule: Rule, days: float) -> int:
 
 def _clear_uploads(settings: Settings) -> int:
     cleared = 0
-    for path in datasets.uploads_folder(settings).iterdir():
+    half_written = Path(settings.data_dir, "datasets").glob(f"{INCOMING}*")
+    for path in (*datasets.uploads_folder(settings).iterdir(), *half_written):
         with contextlib.suppress(FileNotFoundError):
-            if path.is_file() and path.stat().st_mtime < time.time() - UPLOAD_DAYS * DAY_SECONDS:
-                path.unlink()
+            if path.stat().st_mtime < time.time() - UPLOAD_DAYS * DAY_SECONDS:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
                 cleared += 1
     return cleared
 

@@ -14,6 +14,9 @@ import numpy as np
 
 from service.content import PART_NAMES, Content
 
+INCOMING = "incoming-"
+"""How the folder of a dataset begins that is being written: one that is old was cut off with its process."""
+
 
 def content_hash(content: Content) -> str:
     """SHA-256 over the task, the facts and every array's part, name, type, shape and little-endian bytes."""
@@ -39,7 +42,7 @@ def store(data_dir: Path | str, digest: str, content: Content) -> dict[str, Any]
     """Write the parts, all or nothing; answer each part's counts and its file's hash."""
     place = folder(data_dir, digest)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix="incoming-") as incoming:
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=INCOMING) as incoming:
         complete = Path(incoming) / "complete"
         complete.mkdir()
         described: dict[str, Any] = {}

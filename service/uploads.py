@@ -1,11 +1,20 @@
-"""Multipart uploads, written to disk as they arrive: a file is never held in memory, and never larger than allowed."""
+"""Uploads, written to disk as they arrive: a file is never held in memory, and never larger than allowed.
+
+The disk is written in threads, a block at a time: while one is slow, other requests are answered.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import hashlib
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import IO
 
+from anyio import CancelScope, to_thread
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -17,6 +26,49 @@ FIELD_BYTES = 4096
 FIELDS = 32
 OVERHEAD_BYTES = 64 * 1024
 """Boundaries, headers and fields may take this much beside the file."""
+
+BLOCK_BYTES = 1 << 20
+"""So much is gathered before a thread writes it."""
+
+
+@asynccontextmanager
+async def arriving(folder: Path) -> AsyncGenerator[IO[bytes]]:
+    """A file in the folder for what arrives, with a `name`; gone when the context ends, whatever became of it."""
+    file = await to_thread.run_sync(partial(tempfile.NamedTemporaryFile, dir=folder))
+    try:
+        yield file.file
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(file.close)
+
+
+async def receive(chunks: AsyncIterator[bytes], file: IO[bytes], limit_bytes: int, what: str) -> bytes:
+    """Write a body to the file and return its SHA-256. Raises PayloadTooLarge above the limit."""
+    digest, received = hashlib.sha256(), 0
+
+    def write(block: bytes) -> None:
+        digest.update(block)
+        file.write(block)
+
+    async for block in _in_blocks(chunks):
+        received += len(block)
+        if received > limit_bytes:
+            raise PayloadTooLarge(f"{what} is larger than the {limit_bytes:,} bytes that are accepted here")
+        await to_thread.run_sync(write, block)
+    await to_thread.run_sync(file.flush)
+    return digest.digest()
+
+
+async def _in_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of `BLOCK_BYTES` or more, the last one smaller."""
+    gathered = bytearray()
+    async for chunk in chunks:
+        gathered += chunk
+        if len(gathered) >= BLOCK_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
 
 
 @dataclass
@@ -65,17 +117,17 @@ class MultipartReader:
         """Read the body to its end."""
         received = 0
         try:
-            async for chunk in chunks:
-                received += len(chunk)
+            async for block in _in_blocks(chunks):
+                received += len(block)
                 if received > self._limit + OVERHEAD_BYTES:
                     raise self._too_large()
-                self._parser.write(chunk)
+                await to_thread.run_sync(self._parser.write, block)
             self._parser.finalize()
         except MultipartParseError as error:
             raise Unprocessable(f"the multipart body cannot be read: {error}") from None
         if not self._ended:
             raise Unprocessable("the multipart body ends before its last boundary")
-        self._file.flush()
+        await to_thread.run_sync(self._file.flush)
 
     def _collect(self, buffer: Callable[[], bytearray]) -> Callable[[bytes, int, int], None]:
         def collect(data: bytes, start: int, end: int) -> None:

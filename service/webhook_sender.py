@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2
 from anyio import to_thread
 
-from service import addresses, metrics, server_key, tracing, webhooks
+from service import addresses, metrics, server_key, tracing, troubles, webhooks
 from service.addresses import Address, AddressError
 from service.db import Database
 from service.notifications import WEBHOOKS, Notifications
@@ -54,8 +54,8 @@ class WebhookSender:
             pause = self._settings.scheduler_idle_seconds
             try:
                 await self.send_due()
-            except Exception:  # noqa: BLE001 - logged: the database may be away, and nothing is lost by trying again
-                _log.exception("the webhooks' outbox could not be read")
+            except Exception as error:  # noqa: BLE001 - logged: the database may be away, and nothing is lost by trying again
+                troubles.log(_log, "the webhooks' outbox could not be read", error)
                 pause = _RETRY_AFTER_TROUBLE_SECONDS
             await self._notifications.wait(WEBHOOKS, pause, since=since)
         if self._busy:
@@ -105,8 +105,8 @@ class WebhookSender:
                 self._database.write,
                 lambda session: webhooks.settle(session, taken, status=status, error=error, most_tries=most),
             )
-        except Exception:  # noqa: BLE001 - logged: it is sent again when its time is over
-            _log.exception("how delivery %s went could not be written", taken.id)
+        except Exception as trouble:  # noqa: BLE001 - logged: it is sent again when its time is over
+            troubles.log(_log, f"how delivery {taken.id} went could not be written", trouble)
             return
         metrics.WEBHOOK_TRIES.labels({"pending": "retried"}.get(state or "", state or "lost")).inc()
         if error is None:

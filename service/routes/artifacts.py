@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +14,13 @@ from sqlalchemy.orm import Session
 from service import artifacts, datasets, schemas
 from service.calls import GivenCall
 from service.confirmation import confirmations
-from service.errors import PayloadTooLarge, Unprocessable
+from service.errors import Unprocessable
 from service.problems import documented
 from service.routes.datasets import UNLIMITED
 from service.routes.leases import Attempt
 from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
+from service.uploads import arriving, receive
 
 router = APIRouter(prefix="/v1", tags=["artifacts"], responses=documented(404), route_class=ScopedRoute)
 
@@ -57,26 +56,14 @@ async def upload_artifact(
     """Upload one file of a running attempt. The same again replaces it."""
     artifacts.check_name(name)
     await services.read(lambda session: artifacts.check_held(session, trial, attempt))
-    limit, received, digest = services.settings.max_upload_bytes, 0, hashlib.sha256()
-    with tempfile.NamedTemporaryFile(dir=datasets.uploads_folder(services.settings)) as file:
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > limit:
-                raise PayloadTooLarge(f"{name} is larger than the {limit:,} bytes that are accepted here")
-            digest.update(chunk)
-            file.write(chunk)
-        file.flush()
-        if content_digest != f"sha-256=:{base64.b64encode(digest.digest()).decode()}:":
-            raise Unprocessable(f"{name} did not arrive as it was sent: its SHA-256 is {digest.hexdigest()}")
+    folder = await to_thread.run_sync(datasets.uploads_folder, services.settings)
+    async with arriving(folder) as file:
+        digest = await receive(request.stream(), file, services.settings.max_upload_bytes, name)
+        if content_digest != f"sha-256=:{base64.b64encode(digest).decode()}:":
+            raise Unprocessable(f"{name} did not arrive as it was sent: its SHA-256 is {digest.hex()}")
+        path, sha256 = Path(file.name), digest.hex()
         await to_thread.run_sync(
-            artifacts.store,
-            services.database,
-            services.settings,
-            trial,
-            attempt,
-            name,
-            Path(file.name),
-            digest.hexdigest(),
+            artifacts.store, services.database, services.settings, trial, attempt, name, path, sha256
         )
 
 

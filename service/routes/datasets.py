@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +22,7 @@ from service.routes import conditional
 from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 from service.texts import TOKENIZERS
-from service.uploads import OVERHEAD_BYTES, MultipartReader
+from service.uploads import OVERHEAD_BYTES, MultipartReader, arriving
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=ScopedRoute)
 
@@ -93,8 +92,9 @@ async def upload_dataset(request: Request, call: GivenCall) -> Response:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit + OVERHEAD_BYTES:
         raise PayloadTooLarge(f"the file is larger than the {limit:,} bytes that are accepted here")
-    with tempfile.NamedTemporaryFile(dir=datasets.uploads_folder(services.settings)) as file:
-        reader = MultipartReader(request.headers.get("content-type", ""), file.file, limit)
+    folder = await to_thread.run_sync(datasets.uploads_folder, services.settings)
+    async with arriving(folder) as file:
+        reader = MultipartReader(request.headers.get("content-type", ""), file, limit)
         await reader.read(request.stream())
         size_bytes = reader.file_bytes
         if size_bytes is None:

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
+from service import troubles
 from service.errors import Unavailable
 from service.problems import documented
 from service.scopes import ScopedRoute, needs_no_token
@@ -28,11 +29,15 @@ async def is_alive() -> Health:
 @router.get("/readyz", responses=documented(503))
 @needs_no_token
 def is_ready(services: GivenServices) -> Health:
-    """The database answers and has the schema that this program needs."""
+    """The database answers and has the schema that this program needs, and files can be written."""
     try:
         current = services.database.schema_is_current()
     except SQLAlchemyError as error:
-        raise Unavailable("the database does not answer") from error
+        raise troubles.answer_to(error) or Unavailable("the database does not answer") from error
     if not current:
         raise Unavailable("the database's schema is not the one this version needs: run `layersweep db upgrade`")
+    troubles.check_folder(services.settings.data_dir, "the data folder")
+    embedded = troubles.database_folder(services.database.url)
+    if embedded is not None:
+        troubles.check_folder(embedded, "the database's folder")
     return Health(status="ready")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from service import backups, datasets
+from service import backups, datasets, server_key
 from service.app import prepare
 from service.db import Database
 from service.models import Sweep
@@ -66,6 +68,53 @@ def test_a_restored_backup_is_the_same_installation(installation: Settings, tmp_
     finally:
         before.close()
         after.close()
+
+
+def test_the_key_of_the_webhooks_comes_back_for_its_owner_alone(installation: Settings, tmp_path: Path) -> None:
+    key = server_key.read(installation)
+    (installation.data_dir / "uploads" / "half").write_bytes(b"")
+    (installation.data_dir / "datasets" / "incoming-1").mkdir()
+    (installation.data_dir / "datasets" / "incoming-1" / "training.npz").write_bytes(b"")
+    (installation.data_dir / ".server.key.0a").write_bytes(b"")
+    archive = tmp_path / "backup.tar.gz"
+    backups.back_up(installation, archive)
+    assert archive.stat().st_mode & 0o777 == 0o600
+    settings = elsewhere(tmp_path)
+    backups.restore(archive, settings)
+    assert server_key.read(settings) == key
+    assert (settings.data_dir / server_key.FILE).stat().st_mode & 0o777 == 0o600
+    restored = {path.relative_to(settings.data_dir).parts[0] for path in settings.data_dir.rglob("*")}
+    assert restored == {"datasets", "layersweep.db", server_key.FILE}, "nothing that was not finished"
+    assert not list(settings.data_dir.glob("datasets/incoming-*"))
+
+
+def test_a_key_that_is_there_is_not_overwritten(installation: Settings, tmp_path: Path) -> None:
+    server_key.read(installation)
+    backups.back_up(installation, tmp_path / "backup.tar.gz")
+    settings = elsewhere(tmp_path)
+    key = server_key.read(settings)
+    with pytest.raises(backups.BackupError, match=r"server\.key is there already"):
+        backups.restore(tmp_path / "backup.tar.gz", settings)
+    assert server_key.read(settings) == key
+    assert not (settings.data_dir / "layersweep.db").exists()
+
+
+def test_the_files_of_an_installation_on_postgresql_are_kept_by_the_documented_commands(
+    installation: Settings, tmp_path: Path
+) -> None:
+    key = server_key.read(installation)
+    lines = (Path(__file__).parents[2] / "docs" / "operating.md").read_text().splitlines()
+    restored = tmp_path / "restored"
+    for folder, line in zip(
+        (installation.data_dir, restored), [each for each in lines if each.startswith("tar ")], strict=True
+    ):
+        folder.mkdir(exist_ok=True)
+        environment = os.environ | {"LAYERSWEEP_DATA_DIR": str(folder)}
+        subprocess.run(["bash", "-euc", f"umask 077; {line}"], cwd=tmp_path, env=environment, check=True)
+    assert server_key.read(installation.model_copy(update={"data_dir": restored})) == key
+    assert [path.stat().st_mode & 0o777 for path in (restored / server_key.FILE, tmp_path / "data.tar.gz")] == [
+        0o600
+    ] * 2
 
 
 def test_a_backup_is_taken_while_a_transaction_is_open(installation: Settings, tmp_path: Path) -> None:
