@@ -1,11 +1,10 @@
-"""The record of one attempt: its phases with their times, its losses, the tail of its log, how it ended.
+"""The record of one attempt: its phases with their times, the tail of its log, how it ended.
 
 Written by `service.queue` only, while it holds the lock of the trial's row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -14,7 +13,7 @@ from sqlalchemy.orm import Session
 from service import schemas
 from service.db import defer, now_sql, settle
 from service.metrics import PHASE_SECONDS
-from service.models import Attempt, Report
+from service.models import Attempt
 
 LOG_CHARACTERS = 262_144
 """The tail of an attempt's log that is kept."""
@@ -116,24 +115,6 @@ def append_log(session: Session, trial_id: str, attempt: int, text: str) -> None
     separator = "" if not log or log.endswith("\n") else "\n"
     whole = f"{log}{separator}{text}"[-LOG_CHARACTERS:]
     connection.execute(_STORE_LOG, {"of_trial": trial_id, "attempt_number": attempt, "whole_log": whole})
-
-
-def store_losses(session: Session, trial_id: str, attempt: int, losses: Sequence[schemas.Losses], time: float) -> None:
-    """Store losses by step; what a step was already reported with stays where it is not reported anew."""
-    settle(session)
-    steps = {loss.step for loss in losses}
-    statement = sa.select(Report).where(Report.trial_id == trial_id, Report.attempt == attempt, Report.step.in_(steps))
-    of_step = {row.step: row for row in session.scalars(statement)}
-    for loss in losses:
-        values = loss.model_dump(exclude={"step"}, exclude_none=True)
-        known = of_step.get(loss.step)
-        if known is None:
-            row = Report(trial_id=trial_id, attempt=attempt, step=loss.step, values=values, created_at=time)
-            session.add(row)
-            of_step[loss.step] = row
-        elif known.values | values != known.values:
-            known.values = known.values | values
-    session.flush()
 
 
 def _closed(phases: Phases, time: float) -> Phases:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from service import attempts, events, row_locks, schemas, trials
+from service import attempts, curves, events, row_locks, schemas, trials
 from service import lease_statements as sql
 from service.db import at_end, defer, now
 from service.errors import LeaseLost, NotFound, Problem, Unprocessable
@@ -322,7 +322,7 @@ def _store_report(session: Session, trial: sql.Row, body: schemas.LeaseReport) -
         progress = body.progress
     told: dict[str, Any] = {}
     if body.losses:
-        attempts.store_losses(session, trial.id, trial.attempt, body.losses, time)
+        curves.store(session, trial.id, trial.attempt, body.losses, time)
         told["losses"] = body.losses[-1].model_dump(exclude_none=True)
     if body.losses or body.progress is not None:
         told |= {"phase": phase, "progress": progress}

@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import schemas
+from service import curves, schemas
 from service.db import now
 from service.errors import NotFound
-from service.models import Attempt, Measurement, Report, Sweep, Trial
+from service.models import Attempt, Measurement, Sweep, Trial
 from service.paging import decode_token, encode_token
 
 
@@ -87,9 +87,6 @@ def detail(session: Session, trial: Trial) -> schemas.TrialDetail:
         if original is not None:
             source, newest = original.id, original.attempt
     attempts = session.scalars(sa.select(Attempt).where(Attempt.trial_id == source).order_by(Attempt.attempt)).all()
-    reports = session.scalars(
-        sa.select(Report).where(Report.trial_id == source, Report.attempt == newest).order_by(Report.step)
-    ).all()
     measurements = session.scalars(
         sa.select(Measurement).where(Measurement.trial_id == source).order_by(Measurement.name)
     ).all()
@@ -98,7 +95,7 @@ def detail(session: Session, trial: Trial) -> schemas.TrialDetail:
         **to_schema(trial).__dict__,
         configuration=trial.configuration,
         attempts=[_attempt(attempt, time) for attempt in attempts],
-        curve=[schemas.CurvePoint(step=report.step, **report.values) for report in reports],
+        curve=curves.read(session, source, newest),
         measurements={measurement.name: measurement.data for measurement in measurements},
     )
 
