@@ -1,4 +1,5 @@
-"""The metrics of a trial: names, units, which way is better, and when they are known. Names are the contract.
+"""The metrics of a trial: names, units, which way is better, which values are possible, when they are known, and who
+may say them. Names are the contract.
 
 `stage` says when a constraint on a metric can be judged: `static` before a trial exists, `hardware` after the engine
 was measured, `quality` after it was evaluated on the validation part.
@@ -12,6 +13,15 @@ from typing import Literal
 Stage = Literal["static", "hardware", "quality"]
 Goal = Literal["minimize", "maximize"]
 
+Source = Literal["service", "worker", "confirmation"]
+"""Who says a metric: the service, from the configuration; any worker; a worker in an attempt of a confirmation."""
+
+LARGEST = 1e30
+"""No figure is beyond it, whatever its unit; squares and products of such figures are still finite."""
+
+ROUNDING = 1e-6
+"""A mean of cross-entropies of nearly 0 may be rounded to less than 0 by so much."""
+
 STAGES: tuple[Stage, ...] = ("static", "hardware", "quality")
 
 
@@ -23,11 +33,20 @@ class Metric:
     goal: Goal
     stage: Stage
     meaning: str
+    low: float = 0.0
+    high: float = LARGEST
+    source: Source = "worker"
+
+    def possible(self, value: float) -> bool:
+        """Whether a measurement can come out so."""
+        return self.low <= value <= self.high
 
 
 METRICS: dict[str, Metric] = {
-    "parameter_count": Metric("", "minimize", "static", "trainable parameters of the model"),
-    "flops": Metric("", "minimize", "static", "floating-point operations of one inference at inference's shape"),
+    "parameter_count": Metric("", "minimize", "static", "trainable parameters of the model", source="service"),
+    "flops": Metric(
+        "", "minimize", "static", "floating-point operations of one inference at inference's shape", source="service"
+    ),
     "latency_ms_p50": Metric("ms", "minimize", "hardware", "median device time of one inference"),
     "latency_ms_p90": Metric("ms", "minimize", "hardware", "90th percentile of the device time of one inference"),
     "latency_ms_p99": Metric("ms", "minimize", "hardware", "99th percentile of the device time of one inference"),
@@ -48,16 +67,27 @@ METRICS: dict[str, Metric] = {
         "what the device (the process, on the CPU) reports over the engine's load and first run",
     ),
     "validation_loss": Metric(
-        "nats", "minimize", "quality", "mean cross-entropy of the validation part, by the engine"
+        "nats", "minimize", "quality", "mean cross-entropy of the validation part, by the engine", -ROUNDING
     ),
-    "reference_loss": Metric("nats", "minimize", "quality", "the same by PyTorch in float32 on the same weights"),
-    "precision_gap": Metric("nats", "minimize", "quality", "validation_loss - reference_loss"),
-    "training_loss": Metric("nats", "minimize", "quality", "mean cross-entropy over as many training batches"),
-    "generalization_gap": Metric("nats", "minimize", "quality", "reference_loss - training_loss"),
-    "accuracy": Metric("", "maximize", "quality", "share of right answers (of tokens, for seq2seq)"),
-    "bits_per_byte": Metric("bit", "minimize", "quality", "validation_loss / ln 2, where a token is a byte"),
+    "reference_loss": Metric(
+        "nats", "minimize", "quality", "the same by PyTorch in float32 on the same weights", -ROUNDING
+    ),
+    "precision_gap": Metric("nats", "minimize", "quality", "validation_loss - reference_loss", -LARGEST),
+    "training_loss": Metric(
+        "nats", "minimize", "quality", "mean cross-entropy over as many training batches", -ROUNDING
+    ),
+    "generalization_gap": Metric("nats", "minimize", "quality", "reference_loss - training_loss", -LARGEST),
+    "accuracy": Metric("", "maximize", "quality", "share of right answers (of tokens, for seq2seq)", high=1.0),
+    "bits_per_byte": Metric(
+        "bit", "minimize", "quality", "validation_loss / ln 2, where a token is a byte", -2 * ROUNDING
+    ),
     "test_loss": Metric(
-        "nats", "minimize", "quality", "as validation_loss, of the test part; confirmations alone have it"
+        "nats",
+        "minimize",
+        "quality",
+        "as validation_loss, of the test part; confirmations alone have it",
+        -ROUNDING,
+        source="confirmation",
     ),
     "parity_error": Metric("", "minimize", "quality", "norm(engine - reference) / norm(reference), all tokens"),
     "parity_error_worst": Metric("", "minimize", "quality", "the same of the worst token"),

@@ -20,7 +20,7 @@ from fsspec.spec import AbstractFileSystem
 from sqlalchemy.orm import Session, aliased
 
 from layers.metrics import Goal
-from service import schemas
+from service import schemas, worker_reports
 from service.db import Database, now
 from service.errors import LeaseLost, NotFound, Unprocessable
 from service.judging import judge
@@ -44,12 +44,13 @@ CHUNK_BYTES = 1 << 20
 def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int, metrics: dict[str, float]) -> bool:
     """Whether a trial that would finish with these metrics is to be kept: on its sweep's front, or of a confirmation.
 
-    Raises LeaseLost.
+    Raises LeaseLost, and Unprocessable for metrics that `worker_reports` refuses.
     """
     trial = _held(session, trial_id, attempt)
+    sweep = session.get_one(Sweep, trial.sweep_id)
+    worker_reports.check_metrics(metrics, trial.metrics, confirms=sweep.sampler == CONFIRMATION)
     if settings.artifacts == "none":
         return False
-    sweep = session.get_one(Sweep, trial.sweep_id)
     if sweep.sampler == CONFIRMATION:
         return True
     goals: dict[str, Goal] = goals_of(sweep)

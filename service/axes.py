@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from layers.metrics import LARGEST
 from service import formatting
 
 LOG_RATIO = 30.0
@@ -41,8 +42,11 @@ class Axis:
         log: bool | None = None,
         zero: bool = False,
     ) -> Axis:
-        """The axis for `values` (at least one, all finite). `log` None decides by their spread; `zero` begins at 0."""
-        low, high = min(values), max(values)
+        """The axis for `values` (at least one, all finite). `log` None decides by their spread; `zero` begins at 0.
+
+        What is beyond any measurement, as old rows may hold it, lies at the edge.
+        """
+        low, high = _drawable(min(values)), _drawable(max(values))
         if log is None:
             log = low > 0 and high / low > LOG_RATIO
         if log and low > 0:
@@ -54,6 +58,7 @@ class Axis:
 
     def at(self, value: float) -> float:
         """The position of a value, to a tenth of a unit."""
+        value = _drawable(value)
         if self.log:
             part = math.log(value / self.low) / math.log(self.high / self.low)
         else:
@@ -93,6 +98,11 @@ class Axis:
             if len(values) >= 4:
                 break
         return values[:: math.ceil(len(values) / 8)]
+
+
+def _drawable(value: float) -> float:
+    """The value, or the nearest that can be reckoned with: its distance from others and its logarithm are floats."""
+    return 0.0 if abs(value) < 1 / LARGEST else min(max(value, -LARGEST), LARGEST)
 
 
 def _nice_step(rough: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layers.metrics import Goal
+from layers.metrics import LARGEST, Goal
 from service.axes import Axis
 from service.pareto import Ranking
 
@@ -142,7 +142,7 @@ class Curve:
 def curve(points: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> Curve | None:
     """Training and validation loss by step, with the `baselines` that lie in their range; None without two points."""
     series = {
-        name: [(point["step"], point[name]) for point in points if _is_finite(point.get(name))]
+        name: [(point["step"], point[name]) for point in points if _is_measurable(point.get(name))]
         for name in ("training_loss", "validation_loss")
     }
     values = [pair for pairs in series.values() for pair in pairs]
@@ -190,7 +190,7 @@ def histogram(samples_ms: Sequence[float], percentiles: Mapping[str, float]) -> 
 
     Where the slowest are many times slower than the median, all beyond SLOW_RATIO medians lie outside and are counted.
     """
-    samples = np.asarray([sample for sample in samples_ms if _is_finite(sample)], dtype=float)
+    samples = np.asarray([sample for sample in samples_ms if _is_measurable(sample)], dtype=float)
     if len(samples) < 2:
         return None
     slowest = min(float(np.quantile(samples, 0.995)), SLOW_RATIO * float(np.median(samples)))
@@ -240,5 +240,5 @@ def segments(values: Mapping[str, float], total: float | None = None) -> list[Se
     return pieces
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _is_measurable(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= LARGEST

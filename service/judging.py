@@ -8,7 +8,6 @@ from typing import Any
 
 from layers.base import Scalar
 from layers.constraints import Constraint, parse_constraint
-from layers.metrics import METRICS
 from service.errors import Problem, Unprocessable
 
 
@@ -23,15 +22,6 @@ def judge(
     values = named_values(configuration, metrics)
     violations = {text: _constraint(text).violation(values) for text in constraints}
     return {text: violation for text, violation in violations.items() if violation is not None}
-
-
-def check_metrics(metrics: Mapping[str, float]) -> None:
-    """Raise Unprocessable where a metric has a name that is not in `layers.metrics`."""
-    unknown = sorted(set(metrics) - METRICS.keys())
-    if unknown:
-        remedy = f"one of: {', '.join(METRICS)}"
-        problems = [Problem(f"/metrics/{name}", "is not a metric", remedy) for name in unknown]
-        raise Unprocessable(f"unknown metrics: {', '.join(unknown)}", problems=problems)
 
 
 def check_complete(

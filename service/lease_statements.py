@@ -237,6 +237,7 @@ _OPEN = sa.select(
     _TRIALS.c.violations,
     _TRIALS.c.configuration,
     _SWEEPS.c.state.label("sweep_state"),
+    _SWEEPS.c.sampler,
     _SWEEPS.c.objectives,
     _SWEEPS.c.document["constraints"].label("constraints"),
 ).join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)

@@ -23,12 +23,12 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from service import attempts, curves, events, row_locks, schemas, trials
+from service import attempts, curves, events, row_locks, schemas, trials, worker_reports
 from service import lease_statements as sql
 from service.db import at_end, defer, now
-from service.errors import LeaseLost, NotFound, Problem, Unprocessable
+from service.errors import LeaseLost, NotFound
 from service.events import NewEvent
-from service.judging import check_complete, check_metrics, judge
+from service.judging import check_complete, judge
 from service.models import CONFIRMATION
 from service.notifications import QUEUE
 from service.reuse import reuse_key
@@ -40,9 +40,6 @@ Action = Literal["continue", "cancel", "prune"]
 TOPIC = QUEUE
 """Announced when there may be something to claim."""
 
-_MEASUREMENT_NAME_CHARACTERS = 64
-_STATIC_METRICS = ("parameter_count", "flops")
-"""Known of a trial before it runs."""
 _EXPIRE_BATCH = 100
 _LAPSED = "the lease lapsed without a heartbeat"
 
@@ -93,7 +90,12 @@ def heartbeat(session: Session, trial_id: str, attempt: int, lease_seconds: floa
 
 
 def report(session: Session, trial_id: str, attempt: int, body: schemas.LeaseReport, lease_seconds: float) -> Action:
-    """Store what the attempt reports and renew the lease. Losses sent twice are stored once. Raises LeaseLost."""
+    """Store what the attempt reports and renew the lease. Losses sent twice are stored once.
+
+    Raises LeaseLost, and Unprocessable for what `worker_reports` refuses.
+    """
+    worker_reports.check_progress(body.progress)
+    worker_reports.check_losses(body.losses)
     row_locks.take(session, ChangesTrial(trial_id))
     trial = _renew(session, trial_id, attempt, lease_seconds)
     if trial is not None:
@@ -105,10 +107,10 @@ def finish(session: Session, trial_id: str, attempt: int, body: schemas.LeaseFin
     """End the trial with the attempt's outcome, metrics and measurements, and judge the sweep's constraints.
 
     The finish that was accepted may be sent again. Raises LeaseLost for a stale attempt, Unprocessable for metrics that
-    are unknown or missing.
+    are missing, and for what `worker_reports` refuses.
     """
-    check_metrics(body.metrics)
-    _check_measurements(body.measurements)
+    worker_reports.check_measurements(body.measurements)
+    worker_reports.check_reason(body.outcome, body.reason)
     digest = _digest(body)
     row_locks.take(session, ChangesTrial(trial_id))
     trial = _held(session, trial_id, attempt)
@@ -116,8 +118,9 @@ def finish(session: Session, trial_id: str, attempt: int, body: schemas.LeaseFin
         if attempts.finished_with(session, trial_id, attempt) == digest:
             return trials.to_schema(trials.get(session, trial_id))
         raise _lost(session, trial_id, attempt)
+    worker_reports.check_metrics(body.metrics, trial.metrics, confirms=trial.sampler == CONFIRMATION)
     constraints: list[str] = trial.constraints or []
-    metrics: dict[str, float] = {**trial.metrics, **body.metrics}
+    metrics = {**trial.metrics, **body.metrics, **worker_reports.own_figures(trial.metrics)}
     if body.outcome == "complete":
         check_complete(trial.objectives, constraints, metrics)
     violations, feasible = trial.violations, trial.feasible
@@ -183,7 +186,7 @@ def reopen(session: Session, trial_ids: Sequence[str]) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for trial_id in sorted(trial_ids):
         trial = connection.execute(sql.ENDED, {"of_trial": trial_id}).one()
-        kept = {name: value for name, value in trial.metrics.items() if name in _STATIC_METRICS}
+        kept = worker_reports.own_figures(trial.metrics)
         connection.execute(sql.REOPEN, {"of_trial": trial_id, "all_metrics": kept})
         connection.execute(sql.DROP_METRICS, {"of_trial": trial_id})
         connection.execute(sql.DROP_MEASUREMENTS, {"of_trial": trial_id})
@@ -315,6 +318,7 @@ def _store_report(session: Session, trial: sql.Row, body: schemas.LeaseReport) -
     new: list[NewEvent] = []
     phase, progress = trial.phase, trial.progress
     if body.phase is not None and body.phase != phase:
+        worker_reports.check_phase(phase, body.phase)
         attempts.enter_phase(session, trial.id, trial.attempt, body.phase, time)
         phase, progress = body.phase, None
         new.append(NewEvent("trial.phase", trial.id, facts | {"phase": phase}))
@@ -418,14 +422,6 @@ def _leave(session: Session, trial: sql.Row, state: str, event: NewEvent) -> Non
 
 def _used_up(charged: int, trial: sql.Row) -> str:
     return f"{charged} of at most {trial.max_attempts} attempts were lost, the last one so"
-
-
-def _check_measurements(measurements: Mapping[str, Any]) -> None:
-    remedy = f"a name of 1 to {_MEASUREMENT_NAME_CHARACTERS} characters"
-    for name in measurements:
-        if not 1 <= len(name) <= _MEASUREMENT_NAME_CHARACTERS:
-            problem = Problem(f"/measurements/{name}", "is not a name of a measurement", remedy)
-            raise Unprocessable(f"a measurement has {remedy}", problems=[problem])
 
 
 def _digest(body: schemas.LeaseFinish) -> str:

@@ -465,6 +465,11 @@ class Target(Schema):
 # --- workers and leases ---------------------------------------------------------------------------------------------
 
 
+Dtype = Literal["float32", "tf32", "float16", "bfloat16"]
+ShortText = Annotated[str, Field(max_length=128)]
+Text = Annotated[str, Field(max_length=2000)]
+
+
 class Device(Request):
     kind: Literal["cpu", "gpu"]
     uuid: str = Field(max_length=128, description="the GPU's UUID, or cpu-<machine id>", examples=["cpu-4f1c"])
@@ -479,22 +484,29 @@ class Capabilities(Request):
     version: str = Field(max_length=64)
     device_model: str = Field(max_length=200)
     opset: int = Field(ge=7, le=64, description="the highest ONNX opset that the runtime's parser reads")
-    dtypes: list[str]
-    quantizations: list[str] = Field(default=[], description="of `model.quantization`, beside none")
+    dtypes: list[Dtype] = Field(max_length=16)
+    quantizations: list[ShortText] = Field(
+        default=[], max_length=16, description="of `model.quantization`, beside none"
+    )
     devices: int = Field(default=1, ge=1)
     device_memory_bytes: int = Field(ge=0)
-    compute_capability: str | None = None
+    compute_capability: ShortText | None = None
     build_only: bool = False
-    build_options: list[str] = Field(default=[], description="parameters of `inference` that its builder takes")
-    lacks: dict[str, str] = Field(default={}, description="what is missing here, as `dtype bfloat16`, and why")
+    build_options: list[ShortText] = Field(
+        default=[], max_length=64, description="parameters of `inference` that its builder takes"
+    )
+    lacks: dict[ShortText, Text] = Field(
+        default={}, max_length=256, description="what is missing here, as `dtype bfloat16`, and why"
+    )
 
 
 class WorkerRegistration(Request):
     name: str = Field(min_length=1, max_length=128, examples=["gpu-7"])
     device: Device
     targets: list[Capabilities] = Field(min_length=1, max_length=8)
-    versions: dict[str, str] = Field(
+    versions: dict[ShortText, Text] = Field(
         default={},
+        max_length=64,
         description="results (the worker's RESULTS_VERSION; left out: 1), layersweep, python, torch, driver, ...",
     )
 
@@ -569,7 +581,10 @@ class Losses(Request):
 
 
 class LeaseReport(Request):
-    """Where an attempt is. `phase` when a new one begins, `losses` as they come, `log` lines to keep."""
+    """Where an attempt is. `phase` when a new one begins, `losses` as they come, `log` lines to keep.
+
+    Phases come in the order of `Phase`; some may be left out. Of a long curve and a long log a part is kept.
+    """
 
     phase: Phase | None = None
     progress: dict[str, Any] | None = Field(default=None, description="{step, ...} of a training, {waiting_for}")
@@ -581,7 +596,10 @@ class LeaseFinish(Request):
     outcome: Outcome
     reason: str | None = Field(default=None, max_length=4000)
     metrics: dict[str, float] = Field(
-        default={}, description="names of layers.metrics.METRICS", examples=[{"latency_ms_p50": 0.41}]
+        default={},
+        max_length=64,
+        description="names of layers.metrics.METRICS, each in its range; parameter_count and flops are the service's",
+        examples=[{"latency_ms_p50": 0.41}],
     )
     measurements: dict[str, dict[str, Any]] = Field(default={}, description="raw samples, environment, parity, ...")
     log: str = Field(default="", max_length=65_536)

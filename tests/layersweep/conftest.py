@@ -126,5 +126,4 @@ def metrics(model: dict[str, Any]) -> dict[str, float]:
         "latency_ms_p50": size / 100,
         "memory_bytes": 4096.0 * size,
         "validation_loss": 3 - size / 100 - (0.05 if model["mlp.kind"] == "GatedMLP" else 0),
-        "parameter_count": 1000.0 * size,
     }

@@ -161,7 +161,9 @@ class Driver:
 
     def finish(self, lease: schemas.Lease, measure: Measure = formula) -> None:
         outcome, metrics = measure(lease.configuration)
-        body = schemas.LeaseFinish(outcome=outcome, metrics=metrics, reason=None if metrics else "made to fail")  # type: ignore[arg-type]
+        body = schemas.LeaseFinish(
+            outcome=outcome, metrics=metrics, reason=None if outcome == "complete" else "made to fail"
+        )  # type: ignore[arg-type]
         self.database.write(lambda session: queue.finish(session, lease.trial, lease.attempt, body).id)
 
     def run(self, sweep_id: str, trials: int, measure: Measure = formula, *, rebuild_every: int = 0) -> None:

@@ -90,7 +90,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 20), outcome=OUTCOMES)
     def finish(self, index: int, outcome: Any) -> None:
-        body = schemas.LeaseFinish(outcome=outcome, metrics={"latency_ms_p50": 1.0})
+        body = schemas.LeaseFinish(outcome=outcome, reason="a test", metrics={"latency_ms_p50": 1.0})
         self.call(index, lambda session, lease: queue.finish(session, lease.trial, lease.attempt, body))
 
     @rule(index=st.integers(0, 20), charge=st.booleans())
