@@ -135,7 +135,8 @@ class Training:
         batches = self._part.training(generator, training["batch_size"])
         best = _Best(training["patience"])
         self._started_at, self._paused_seconds = self._clock(), 0.0
-        step, learning_rate, warmed_up_at, reported = 0, 0.0, 0.0, 0
+        step, learning_rate, reported = 0, 0.0, 0
+        warmed_up_at: float | None = None
         self._module.train()
 
         def point(**losses: float) -> Point:
@@ -151,7 +152,7 @@ class Training:
             self._paused_seconds += pause()
             fraction = self._fraction(step, self._trained_seconds())
             warmth = self._warmth(step, fraction)
-            if warmth < 1:
+            if warmth >= 1 and warmed_up_at is None:
                 warmed_up_at = fraction
             learning_rate = self._learning_rate(warmth, fraction, warmed_up_at)
             self._step(next(batches), learning_rate)
@@ -233,10 +234,11 @@ class Training:
         warmth = (step + 1) / (self._training["warmup_steps"] + 1)
         return warmth if self._steps is not None else max(warmth, fraction / WARMUP_SHARE)
 
-    def _learning_rate(self, warmth: float, fraction: float, warmed_up_at: float) -> float:
-        """Linear to the highest rate, then a half cosine over what is left of the budget to the lowest."""
+    def _learning_rate(self, warmth: float, fraction: float, warmed_up_at: float | None) -> float:
+        """Linear to the highest rate, which the first step after the warm-up has; then a half cosine over what is left
+        of the budget to the lowest (karpathy/nanoGPT train.py, get_lr)."""
         highest, lowest = self._training["learning_rate"], self._training["min_learning_rate"]
-        if warmth < 1:
+        if warmed_up_at is None:
             return highest * warmth
         progress = min(1.0, (fraction - warmed_up_at) / (1 - warmed_up_at)) if warmed_up_at < 1 else 1.0
         return lowest + 0.5 * (1 + math.cos(math.pi * progress)) * (highest - lowest)

@@ -185,6 +185,23 @@ def test_the_learning_rate_warms_up_and_decays_to_its_least() -> None:
     assert rates[100] == pytest.approx(1e-4, rel=0.01)
 
 
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(2, 1), (3, 0), (20, 5), (20, 19), (20, 20)])
+def test_the_schedule_is_nanogpt_s(steps: int, warmup_steps: int) -> None:
+    """`get_lr` of karpathy/nanoGPT's train.py, with `lr_decay_iters` as many as there are steps."""
+    highest, lowest = 0.01, 0.001
+
+    def get_lr(step: int) -> float:
+        if step < warmup_steps:
+            return highest * (step + 1) / (warmup_steps + 1)
+        ratio = (step - warmup_steps) / (steps - warmup_steps)
+        return lowest + 0.5 * (1.0 + math.cos(math.pi * ratio)) * (highest - lowest)
+
+    schedule = {"learning_rate": highest, "min_learning_rate": lowest, "warmup_steps": warmup_steps}
+    _, points, _ = train({"steps": steps, "eval_every": steps, **schedule})
+    assert [point.step for point in points] == list(range(1, steps + 1))
+    assert [point.learning_rate for point in points] == pytest.approx([get_lr(step) for step in range(steps)])
+
+
 def test_another_thread_can_stop_it() -> None:
     _, it = make({"steps": 100_000})
     stop = threading.Event()
