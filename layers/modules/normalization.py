@@ -1,7 +1,7 @@
 """LayerNorm, RmsNorm and GroupNorm over the channels of each token.
 
 They compute in the format that they declare, float32 by default, whatever the model's number format is, and answer in
-the format that they were given.
+the format that they were given. eps is added in float32 in any case.
 Shapes: x_BTD, B batch, T tokens, D channels (or any number of leading dimensions); G groups, C channels of a group.
 """
 
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from layers.normalization import NormConfig
+
+_LEAST_ADDED = 1e-7
+_SCALE = 4096.0
 
 
 class Norm(nn.Module):
@@ -36,6 +39,17 @@ class Norm(nn.Module):
         return x_BTD
 
 
+def _inverse_root(mean_BTG1: Tensor, eps: float) -> Tensor:
+    """1 / √(mean + eps), in float32.
+
+    The exporter takes an addition of 1e-8 or less for one of nothing and leaves it out. A tiny eps is therefore added
+    to the mean at a larger scale: by a power of two, which changes no digit of the result.
+    """
+    if eps >= _LEAST_ADDED:
+        return torch.rsqrt(mean_BTG1 + eps)
+    return torch.rsqrt(mean_BTG1 * _SCALE**2 + eps * _SCALE**2) * _SCALE
+
+
 class LayerNorm(Norm):
     """(x - mean) / √(variance + eps) (Ba et al. 2016, arXiv 1607.06450)."""
 
@@ -52,7 +66,9 @@ class RmsNorm(Norm):
         x_BTGC = x_BTD.to(self.format)
         if self.num_groups > 1:
             x_BTGC = x_BTGC.unflatten(-1, (self.num_groups, self.width // self.num_groups))
-        x_BTGC = x_BTGC * torch.rsqrt((x_BTGC * x_BTGC).mean(dim=-1, keepdim=True) + self.eps)
+        mean_BTG1 = (x_BTGC * x_BTGC).mean(dim=-1, keepdim=True)
+        # eps, and what a row of zeros is multiplied by, lie beyond what float16 holds.
+        x_BTGC = (x_BTGC.float() * _inverse_root(mean_BTG1.float(), self.eps)).to(self.format)
         return self._affine(x_BTGC.reshape(x_BTD.shape)).to(x_BTD.dtype)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
+from layers.export import export
 from layers.modules.normalization import build_norm
 from layers.normalization import NormConfig
 
@@ -66,3 +68,22 @@ def test_half_precision_is_normalized_in_float32(kind, dtype):
     reference = build_norm(NormConfig(kind, 32, 1e-12, num_groups=1 if kind == "LayerNorm" else 4))
     torch.testing.assert_close(out.float(), reference(x.float()), rtol=1e-2, atol=1e-2)
     assert torch.isfinite(module(torch.zeros(3, 32, dtype=dtype))).all()
+
+
+@pytest.mark.parametrize("eps", [1e-12])
+@pytest.mark.parametrize("kind", ["LayerNorm", "RmsNorm", "GroupNorm"])
+@pytest.mark.parametrize("form", [torch.float32, torch.float16])
+def test_a_row_of_zeros_stays_one_in_the_module_and_in_its_graph(form, kind, eps, tmp_path):
+    """Below 3e-8 eps is zero in float16, and what it scales a row of zeros by is infinite there."""
+    module = build_norm(NormConfig(kind, 32, eps, num_groups=1 if kind == "LayerNorm" else 4)).to(form)
+    module.format = form
+    x = torch.cat([torch.zeros(1, 32), torch.randn(2, 32)]).to(form)
+    out = module(x)
+    assert out[0].eq(0).all()
+    reference = build_norm(NormConfig(kind, 32, eps, num_groups=1 if kind == "LayerNorm" else 4))
+    torch.testing.assert_close(out.float(), reference(x.float()), rtol=1e-2, atol=1e-2)
+    path = tmp_path / "norm.onnx"
+    export(module, (x,), path, opset=17, input_names=("x",))
+    # As written: ONNX Runtime's CPU would compute in float32.
+    (engine,) = ReferenceEvaluator(str(path)).run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(engine), out, rtol=1e-2, atol=1e-2)
