@@ -31,7 +31,7 @@ MAX_ASKS = 1_000
 """Asks that are written in one transaction; more go into the next."""
 
 MAX_SECONDS = 1.0
-"""Endings that are left after this time are worked in later: other sweeps get their turn, leadership is renewed."""
+"""What is left after this time is done in the next step: what was done is stored, and nobody does it again."""
 
 MAX_LOOKAHEAD = 64
 """Trials ahead of need in a quick sweep whose sampler learns nothing from those that end meanwhile."""
@@ -39,6 +39,7 @@ MAX_LOOKAHEAD = 64
 OWN_ATTRIBUTES = "layersweep:"
 POSITION = f"{OWN_ATTRIBUTES}position"
 EXHAUSTED = f"{OWN_ATTRIBUTES}exhausted"
+DRAWING = f"{OWN_ATTRIBUTES}drawing"
 """Names under which what `Proposals` needs to go on is kept beside the study's own attributes."""
 
 
@@ -168,9 +169,17 @@ class LedSweep:
     """One sweep while it is led. Not thread-safe. After an error it is to be thrown away and built again."""
 
     def __init__(
-        self, facts: SweepFacts, history: History, study: Study, ranking: Ranking, attributes: Mapping[str, Any]
+        self,
+        facts: SweepFacts,
+        history: History,
+        study: Study,
+        ranking: Ranking,
+        attributes: Mapping[str, Any],
+        progressed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`progressed` is called again and again while a step works: one that calls it no more hangs."""
         self.facts = facts
+        self._progressed = progressed
         self.read_sequence = history.scheduled_sequence
         """The last event that was looked at; the one that is stored may be earlier."""
         self.stored_sequence = history.scheduled_sequence
@@ -188,10 +197,13 @@ class LedSweep:
             seed=document.search["seed"],
             position=int(attributes.get(POSITION, 0)),
             exhausted=bool(attributes.get(EXHAUSTED, False)),
+            is_drawing=bool(attributes.get(DRAWING, False)),
+            progressed=progressed,
         )
         self._lookahead = facts.lookahead
         self._stored_position = self._proposals.position
         self._stored_exhausted = self._proposals.exhausted
+        self._stored_drawing = self._proposals.is_drawing
 
     @property
     def study(self) -> Study:
@@ -211,22 +223,24 @@ class LedSweep:
     ) -> Changes:
         """Work in what happened up to the event `sequence`. `going`: the sweep is active or paused, so ask for more."""
         changes = Changes(self.read_sequence)
+        deadline = time.monotonic() + MAX_SECONDS
         self._look_ahead(happenings)
         resumes = _resumption(happenings)
         if going and not resumes:
-            self._top_up(changes, find_sources)
-        deadline = time.monotonic() + MAX_SECONDS
+            self._top_up(changes, find_sources, deadline)
         for position, happening in enumerate(happenings):
-            if changes.is_full or changes.verdict is not None or time.monotonic() > deadline:
+            is_late = time.monotonic() > deadline and not changes.is_empty
+            if changes.is_full or changes.unfinished or changes.verdict is not None or is_late:
                 break
+            self._progressed()
             self._work_in(happening, changes)
             changes.scheduled_sequence = happening.sequence
             if going and position >= resumes:
                 changes.verdict = self._verdict()
-                self._top_up(changes, find_sources)
+                self._top_up(changes, find_sources, deadline)
         else:
             changes.scheduled_sequence = sequence
-        changes.unfinished = changes.scheduled_sequence < sequence or changes.is_full
+        changes.unfinished |= changes.scheduled_sequence < sequence or changes.is_full
         if going and not changes.is_full and changes.verdict is None:
             changes.verdict = self._verdict()
         self._take_attributes(changes)
@@ -302,16 +316,33 @@ class LedSweep:
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
-    def _top_up(self, changes: Changes, find_sources: FindSources) -> None:
+    def _top_up(self, changes: Changes, find_sources: FindSources, deadline: float) -> None:
         while changes.verdict is None and not changes.is_full and (missing := self._missing()) > 0:
             missing -= self._resume(missing, changes)
-            asked = [new for _ in range(missing) if (new := self._propose(changes)) is not None]
-            if not asked:
-                break
-            if self.facts.document.search["reuse"]:
+            asked = self._ask_for(missing, changes, find_sources, deadline)
+            if asked and self.facts.document.search["reuse"]:
                 self._reuse(asked, changes, find_sources)
-        if changes.verdict is None and not changes.is_full:
+            if not asked or changes.unfinished:
+                break
+        if changes.verdict is None and not changes.is_full and not changes.unfinished:
             self._retry(changes)
+
+    def _ask_for(self, missing: int, changes: Changes, find_sources: FindSources, deadline: float) -> list[str]:
+        """Ask for so many new trials; fewer where the step takes long, which changes no suggestion."""
+        asked: list[str] = []
+        for _ in range(missing):
+            self._progressed()
+            trial_id = self._propose(changes)
+            if trial_id is not None:
+                asked.append(trial_id)
+            if self._proposals.is_drawing:
+                changes.unfinished = True
+                break
+            # A trial that ends at once teaches the sampler, but not before its neighbours were asked for.
+            if asked and time.monotonic() > deadline and not self._sources_of(asked, changes, find_sources):
+                changes.unfinished = True
+                break
+        return asked
 
     def _look_ahead(self, happenings: Sequence[Happening]) -> None:
         """As far as trials end quickly, where that changes no suggestion: workers then wait for no step."""
@@ -417,7 +448,7 @@ class LedSweep:
     def _reuse(self, trial_ids: Sequence[str], changes: Changes, find_sources: FindSources) -> None:
         """End the new trials that were measured before."""
         sources: dict[str, list[Source]] = {}
-        for source in find_sources([changes.trials[trial_id]["reuse_key"] for trial_id in trial_ids]):
+        for source in self._sources_of(trial_ids, changes, find_sources):
             sources.setdefault(source.reuse_key, []).append(source)
         for trial_id in trial_ids:
             row = changes.trials[trial_id]
@@ -425,6 +456,11 @@ class LedSweep:
             reused = next((answer for answer in answers if answer is not None), None)
             if reused is not None:
                 self._end_at_once(trial_id, reused, changes)
+
+    def _sources_of(self, trial_ids: Sequence[str], changes: Changes, find_sources: FindSources) -> Sequence[Source]:
+        if not self.facts.document.search["reuse"]:
+            return ()
+        return find_sources([changes.trials[trial_id]["reuse_key"] for trial_id in trial_ids])
 
     def _judge(self, source: Source, row: Mapping[str, Any]) -> Reused | None:
         document = self.facts.document
@@ -453,6 +489,8 @@ class LedSweep:
             changes.attributes[POSITION] = self._stored_position = self._proposals.position
         if self._proposals.exhausted != self._stored_exhausted:
             changes.attributes[EXHAUSTED] = self._stored_exhausted = self._proposals.exhausted
+        if self._proposals.is_drawing != self._stored_drawing:
+            changes.attributes[DRAWING] = self._stored_drawing = self._proposals.is_drawing
 
 
 def _resumption(happenings: Sequence[Happening]) -> int:

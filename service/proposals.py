@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ MAX_CONSECUTIVE_REFUSALS = 20
 """Suggestions in a row that may break a rule or repeat a point, before a new point is taken at random instead."""
 MAX_DRAWS = 5_000
 """Random points that are looked at in a space too large to enumerate, before it counts as exhausted."""
+POINTS_AT_ONCE = 2_000
+"""Points of the order that are looked at before what was passed is stored. A count: it is the same each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Proposals:
         seed: int,
         position: int = 0,
         exhausted: bool = False,
+        is_drawing: bool = False,
+        progressed: Callable[[], None] = lambda: None,
     ) -> None:
         self._space = space
         self._study = study
@@ -104,6 +108,9 @@ class Proposals:
         """Points of the order that the grid sampler rejected since it was last set to 0."""
         self.exhausted = exhausted
         """True when no new point can be found any more."""
+        self.is_drawing = is_drawing
+        """True while a new point is looked for in the order: `next` goes on there."""
+        self._progressed = progressed
 
     @property
     def has_starts(self) -> bool:
@@ -111,25 +118,30 @@ class Proposals:
         return not self.exhausted and self._study.asked < len(self._starts)
 
     def next(self) -> Iterator[Asked]:
-        """The asks up to and with the one that has a new point; where the last has none, the space is exhausted."""
-        while self.has_starts:
+        """The asks up to and with the one that has a new point.
+
+        Where the last one has none, the space is exhausted, or `is_drawing`: then more of the order is to be looked at.
+        """
+        while not self.is_drawing and self.has_starts:
             start = self._starts[self._study.asked]
             asked = self._ask(start.chosen, start.name)
             yield asked
             if asked.point is not None:
                 return
-        refusals = MAX_CONSECUTIVE_REFUSALS if self._in_order else 0
+        refusals = MAX_CONSECUTIVE_REFUSALS if self._in_order or self.is_drawing else 0
         while not self.exhausted and refusals < MAX_CONSECUTIVE_REFUSALS:
             asked = self._ask()
             yield asked
             if asked.point is not None:
                 return
             refusals += 1
-        chosen = None if self.exhausted else self._draw()
-        if chosen is None:
-            self.exhausted = True
-        else:
+        if self.exhausted:
+            return
+        chosen = self._draw()
+        if chosen is not None:
             yield self._ask(chosen)
+        elif not self.is_drawing:
+            self.exhausted = True
 
     def ask_again(self, chosen: Mapping[str, Scalar]) -> Suggestion:
         """Ask for a point that has a trial. The first asks are the starts, so none of them may be left."""
@@ -164,12 +176,17 @@ class Proposals:
         return Point(dict(chosen), self._space.shown(values), configuration, canonical_hash(configuration))
 
     def _draw(self) -> dict[str, Scalar] | None:
-        """A point that breaks nothing and has no trial, or None."""
-        for chosen in self._candidates():
+        """A point that breaks nothing and has no trial. None: there is none, or it `is_drawing` still."""
+        self.is_drawing = False
+        for looked_at, chosen in enumerate(self._candidates(), start=1):
+            self._progressed()
             found = self._judge(chosen)
             if isinstance(found, Point) and found.hash not in self._known:
                 return chosen
             self.passed += self._in_order and isinstance(found, Rejection)
+            if looked_at == POINTS_AT_ONCE and self._order is not None and self.position < len(self._order):
+                self.is_drawing = True
+                return None
         return None
 
     def _candidates(self) -> Iterator[dict[str, Scalar]]:

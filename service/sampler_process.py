@@ -1,17 +1,19 @@
-"""Studies in a process of their own: while a sampler computes, it keeps no request from the interpreter.
+"""Studies in processes of their own: while a sampler computes, it keeps no request from the interpreter.
 
-The rows are the truth: where the process dies, its studies are built again from them, in a new one.
+The rows are the truth: where a process dies, or is stopped because a call took too long, its studies are built again
+from them, in a new one.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import signal
 import threading
 import traceback
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,6 +25,10 @@ _STOP_SECONDS = 5.0
 
 class SamplerProcessError(RuntimeError):
     """A sampler raised in its process, or that process has ended."""
+
+
+class SamplerTimeoutError(SamplerProcessError):
+    """A sampler took too long over a call: its process was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,47 +46,81 @@ class _Request:
 class SamplerProcess:
     """Makes studies that live in one child process. The child ends with this one, however that ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, call_seconds: float) -> None:
+        """`call_seconds`: how long a call may take. Making a study of many trials may take longer."""
+        self._call_seconds = call_seconds
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._process: Any = None
-        self._made = 0
+        self._numbers = itertools.count(1)
+        self._living: set[int] = set()
         self._forgotten: list[int] = []
 
-    def study(self, **arguments: Any) -> RemoteStudy:
-        """A study as `OptunaStudy` makes it of these arguments."""
-        with self._lock:
-            self._made += 1
-            number = self._made
-            if self._connection is None:
-                self._start()
-        asked = self.call(number, None, **arguments)
+    def reserve(self) -> int:
+        """The number of a study that is to be made here; it counts among the studies from now on."""
+        number = next(self._numbers)
+        self._living.add(number)
+        return number
+
+    def study(self, number: int | None = None, *, make_seconds: float | None = None, **arguments: Any) -> RemoteStudy:
+        """A study as `OptunaStudy` makes it of these arguments; `number` is one that was reserved."""
+        number = self.reserve() if number is None else number
+        seconds = self._call_seconds if make_seconds is None else make_seconds
+        try:
+            with self._lock:
+                if self._connection is None:
+                    self._start()
+            asked = self._call(seconds, _Request(number, None, keywords=arguments))
+        except BaseException:
+            self._living.discard(number)
+            raise
         study = RemoteStudy(self, number, asked)
-        weakref.finalize(study, self._forgotten.append, number)
+        weakref.finalize(study, self._forget, number)
         return study
 
-    def call(self, study: int, method: str | None, *arguments: Any, **keywords: Any) -> Any:
+    def call(self, study: int, method: str, *arguments: Any) -> Any:
         """What the study's method returns. Raises SamplerProcessError."""
+        return self._call(self._call_seconds, _Request(study, method, arguments))
+
+    @property
+    def studies(self) -> int:
+        """How many studies live in it."""
+        return len(self._living)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a study computes now: others of this process wait for it."""
+        return self._lock.locked()
+
+    def close(self) -> None:
+        """End the process, also while it computes; its studies answer no more."""
+        process = self._process
+        if self.is_busy and process is not None:
+            process.kill()
+        with self._lock:
+            self._end()
+
+    def _forget(self, number: int) -> None:
+        self._living.discard(number)
+        self._forgotten.append(number)
+
+    def _call(self, seconds: float, request: _Request) -> Any:
         with self._lock:
             if self._connection is None:
-                raise SamplerProcessError("the samplers' process has ended")
+                raise SamplerProcessError("the sampler's process has ended")
             gone, self._forgotten[:] = tuple(self._forgotten), []
             try:
-                self._connection.send(_Request(study, method, arguments, keywords, gone))
+                self._connection.send(replace(request, forgotten=gone))
+                if not self._connection.poll(seconds):
+                    self._kill()
+                    raise SamplerTimeoutError(f"a sampler took more than {seconds:g} seconds over a call")
                 error, result = self._connection.recv()
             except (EOFError, OSError) as lost:
                 self._end()
-                raise SamplerProcessError(
-                    "the process of the samplers has ended: their studies are built again"
-                ) from lost
+                raise SamplerProcessError("a process of samplers has ended: its studies are built again") from lost
         if error is not None:
             raise SamplerProcessError(error)
         return result
-
-    def close(self) -> None:
-        """End the process; its studies answer no more."""
-        with self._lock:
-            self._end()
 
     def _start(self) -> None:
         # Spawned: a fork would hold this process's locks and connections.
@@ -90,6 +130,10 @@ class SamplerProcess:
         self._process.start()
         # Held by the child alone, so that its end is seen here.
         theirs.close()
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._end()
 
     def _end(self) -> None:
         if self._connection is None:

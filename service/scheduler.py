@@ -4,38 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.db import Database
 from service.leader import Leader
 from service.led_sweep import OWN_ATTRIBUTES, LedSweep
+from service.notifications import Notifications
 from service.optuna_study import OptunaStudy
-from service.sampler_process import SamplerProcess
+from service.sampler_pool import SamplerPool
 from service.sampling import LEARNS_NOTHING, population_size
 from service.schedules import Loaded
+from service.settings import Settings
 from service.studies import Study
 
 OWN_PROCESS_ASKS = 32
 """From so many asks on, a sampler that learns computes in another process: requests then wait for no suggestion."""
+MAKE_SECONDS = 0.01
+"""A study that is built again from many asks is given so much more time for each."""
 
 
 class Scheduler(Leader):
     """Leads sweeps whose points Optuna suggests."""
 
-    _process: SamplerProcess | None = None
+    def __init__(self, database: Database, notifications: Notifications, settings: Settings) -> None:
+        super().__init__(database, notifications, settings)
+        self._samplers = SamplerPool(settings.sampler_processes, settings.sampler_seconds)
 
     def make_study(self, loaded: Loaded) -> Study:
         if not self._needs_process(loaded.facts.sampler, len(loaded.past)):
             return optuna_study(loaded)
-        if self._process is None:
-            self._process = SamplerProcess()
-        return self._process.study(**_arguments(loaded))
+        self._samplers.close_idle()
+        seconds = self._settings.sampler_seconds + MAKE_SECONDS * len(loaded.past)
+        return self._samplers.study(make_seconds=seconds, **_arguments(loaded))
 
     def has_outgrown(self, led: LedSweep) -> bool:
         return isinstance(led.study, OptunaStudy) and self._needs_process(led.facts.sampler, led.study.asked)
 
-    def stop(self) -> None:
-        super().stop()
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+    def interrupt(self) -> None:
+        self._samplers.close()
 
     def _needs_process(self, sampler: str, asked: int) -> bool:
         return self.is_running and sampler not in LEARNS_NOTHING and asked >= OWN_PROCESS_ASKS

@@ -19,6 +19,7 @@ from service.models import CONFIRMATION, SWEEP_STATES, Ask, Dataset, Event, Stud
 from service.notifications import sweep_topic
 from service.proposals import Known
 from service.queue import cancel_open, reopen
+from service.scheduling_errors import SchedulingError
 from service.studies import PastAsk, Told
 from service.sweeps import GOING
 from service.targets import Resolution
@@ -121,6 +122,14 @@ class Loaded:
     attributes: dict[str, Any]
     ranked: Sequence[tuple[str, tuple[float, ...]]]
     """The feasible complete trials with the values of their objectives, in the order in which they were told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What keeps a sweep from going on for now, for people and for programs."""
+
+    reason: str
+    code: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,18 +308,27 @@ def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolu
     return stored is not None and target is not None
 
 
-def store_trouble(session: Session, sweep_id: str, trouble: str | None) -> None:
+def trouble(error: SchedulingError, failures: int) -> Trouble:
+    """What is said of a sweep whose step failed so often in a row."""
+    times = "once" if failures == 1 else f"{failures} times in a row"
+    sentence = f"{TROUBLE} {times} and is tried again ({error.code}): {error.sentence}; the service's log says more"
+    return Trouble(sentence, error.code)
+
+
+def store_trouble(session: Session, sweep_id: str, trouble: Trouble | None) -> None:
     """Say why an active sweep does not go on; None: it does again."""
-    changes = Sweep.reason.startswith(TROUBLE) if trouble is None else Sweep.reason.is_distinct_from(trouble)
+    reason = None if trouble is None else trouble.reason
+    changes = Sweep.reason.startswith(TROUBLE) if trouble is None else Sweep.reason.is_distinct_from(reason)
     stored = session.scalar(
         sa.update(Sweep)
         .where(Sweep.id == sweep_id, Sweep.state == "active", changes)
-        .values(reason=trouble)
+        .values(reason=reason)
         .returning(Sweep.id)
         .execution_options(**_UNSYNCHRONIZED)
     )
     if stored is not None:
-        events.append(session, sweep_id, "sweep.trouble", data={"reason": trouble})
+        data = {"reason": reason, "code": None if trouble is None else trouble.code}
+        events.append(session, sweep_id, "sweep.trouble", data=data)
 
 
 def skip_events(session: Session, sweep_id: str, epoch: int) -> None:

@@ -96,6 +96,15 @@ class Settings(BaseSettings):
 
     scheduler_lookahead: int = Field(default=2, ge=0, description="trials that are asked for ahead of need, a sweep")
     leader_seconds: float = Field(default=10, gt=0, description="how long a scheduler leads a sweep without renewing")
+    step_seconds: float = Field(
+        default=120, gt=0, description="silence after which a scheduler's step of a sweep hangs, and another is begun"
+    )
+    sampler_seconds: float = Field(
+        default=60, gt=0, description="longest time for one suggestion of a sampler that computes in its own process"
+    )
+    sampler_processes: int = Field(
+        default=4, ge=1, le=64, description="most processes of samplers that learn; each takes 120 MB and more"
+    )
     scheduler_idle_seconds: float = Field(default=1, gt=0, description="how often an idle scheduler looks around")
 
     @model_validator(mode="after")
@@ -106,6 +115,8 @@ class Settings(BaseSettings):
             self.artifacts_url = str((self.data_dir / "artifacts").absolute())
         if 0 < len(self.secret_key.get_secret_value()) < MIN_SECRET_CHARACTERS:
             raise ValueError(f"secret_key has fewer than {MIN_SECRET_CHARACTERS} characters: openssl rand -hex 32")
+        if self.sampler_seconds >= self.step_seconds:
+            raise ValueError("sampler_seconds must be less than step_seconds, or a slow suggestion counts as hanging")
         if self.heartbeat_seconds >= self.lease_seconds:
             raise ValueError("heartbeat_seconds must be less than lease_seconds, or every lease lapses")
         return self

@@ -12,9 +12,8 @@ from fastapi.testclient import TestClient
 
 from service import attempts, audit, datasets, events, queue, retention, schemas, sweeps, webhooks
 from service.db import Database
+from service.housekeeping import Housekeeping
 from service.models import Attempt, AuditRecord, Event, Measurement, Sweep, Trial, WebhookDelivery
-from service.notifications import Notifications
-from service.scheduler import Scheduler
 from service.services import Services
 from service.settings import Settings
 
@@ -158,11 +157,12 @@ def test_much_goes_in_several_transactions(
     assert found == [("audit records", 3), ("audit records", 3), ("audit records", 1)]
 
 
-def test_the_scheduler_does_it_by_itself(database: Database, settings: Settings, rows: Any) -> None:
+def test_the_service_does_it_by_itself(database: Database, settings: Settings, rows: Any) -> None:
     _used(database, rows)
     _grow_old(database, 31)
-    scheduler = Scheduler(database, Notifications(), settings)
-    scheduler.look_around()
+    housekeeping = Housekeeping(database, settings)
+    while housekeeping.tidy():
+        pass
     assert database.read(lambda session: session.scalars(sa.select(WebhookDelivery)).all()) == []
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 from layers.space import read_document
 from service import scheduler
 from service.db import Database
-from service.sampler_process import RemoteStudy, SamplerProcess, SamplerProcessError
+from service.sampler_pool import SamplerPool
+from service.sampler_process import RemoteStudy, SamplerProcess, SamplerProcessError, SamplerTimeoutError
 from service.scheduler import Scheduler
 from service.settings import Settings
 from service.studies import Told
@@ -31,6 +34,13 @@ def driver(tmp_path: Path) -> Generator[Driver]:
     database.close()
 
 
+def _study(driver: Driver, sweep_id: str) -> object:
+    held = driver.scheduler._held.find(sweep_id)
+    assert held is not None
+    assert held.led is not None
+    return held.led.study
+
+
 def test_a_sampler_that_learns_moves_and_suggests_the_same(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "OWN_PROCESS_ASKS", 12)
     search = {"sampler": "tpe", "seed": 3, "reuse": False}
@@ -41,7 +51,7 @@ def test_a_sampler_that_learns_moves_and_suggests_the_same(driver: Driver, monke
     driver.scheduler = driver.new_scheduler()
     try:
         driver.run(moves, 20)
-        study = driver.scheduler._led[moves].study
+        study = _study(driver, moves)
         assert isinstance(study, RemoteStudy)
         for process in multiprocessing.active_children():
             if process.name == "samplers":
@@ -51,15 +61,56 @@ def test_a_sampler_that_learns_moves_and_suggests_the_same(driver: Driver, monke
         with pytest.raises(SamplerProcessError, match="built again"):
             driver.step(moves)
         driver.run(moves, 9)
-        assert driver.scheduler._led[moves].study is not study
+        assert _study(driver, moves) is not study
     finally:
         driver.scheduler.stop()
     assert driver.sequence(moves) == driver.sequence(stays)
 
 
+def test_a_sampler_that_takes_too_long_is_stopped_and_suggests_the_same_again(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "OWN_PROCESS_ASKS", 4)
+    search = {"sampler": "tpe", "seed": 3, "reuse": False}
+    undisturbed, stopped = (driver.post(small(name=name, search=search)) for name in ("a", "b"))
+    driver.run(undisturbed, 8)
+    driver.cancel(undisturbed)
+    monkeypatch.setattr(Scheduler, "is_running", True)
+    driver.scheduler = driver.new_scheduler()
+    try:
+        driver.run(stopped, 7)
+        (process,) = (each for each in multiprocessing.active_children() if each.name == "samplers")
+        os.kill(process.pid or 0, signal.SIGSTOP)
+        driver.scheduler._samplers._processes[0]._call_seconds = 0.2
+        driver.finish(driver.claim() or pytest.fail("nothing to claim"))
+        with pytest.raises(SamplerTimeoutError, match=r"more than 0\.2 seconds"):
+            driver.step(stopped)
+        assert not process.is_alive()
+        driver.scheduler._samplers._processes[0]._call_seconds = 60
+        driver.step(stopped)
+    finally:
+        driver.scheduler.stop()
+    assert driver.sequence(stopped) == driver.sequence(undisturbed)
+
+
+def test_a_sweep_s_sampler_has_a_process_of_its_own_while_there_is_room() -> None:
+    space = read_document(small(), find_dataset=lambda name: DATASET)[0].space
+    arguments = {"space": space, "goals": ["minimize"], "sampler": "tpe", "seed": 0, "population": 8}
+    pool = SamplerPool(most=2, call_seconds=60)
+    try:
+        studies = [pool.study(make_seconds=60, **arguments) for _ in range(3)]
+        assert len({id(study._process) for study in studies}) == 2
+        shared = studies[2]._process
+        studies = [study for study in studies if study._process is shared]
+        pool.close_idle()
+        assert len([each for each in multiprocessing.active_children() if each.name == "samplers"]) == 1
+    finally:
+        pool.close()
+
+
 def test_what_a_sampler_raises_in_its_process_is_raised_here() -> None:
     space = read_document(small(), find_dataset=lambda name: DATASET)[0].space
-    process = SamplerProcess()
+    process = SamplerProcess(call_seconds=60)
     try:
         study = process.study(space=space, goals=["minimize"], sampler="tpe", seed=0, population=8)
         assert study.ask().ask == 0
