@@ -8,7 +8,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,14 +71,26 @@ def postgres_template(postgres_server: sa.URL) -> Iterator[str]:
         execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture(scope="session")
+def new_postgres_url(postgres_server: sa.URL, postgres_template: str) -> Callable[[], AbstractContextManager[str]]:
+    """Makes fresh, migrated PostgreSQL databases: each is there until its context ends."""
+
+    @contextmanager
+    def new() -> Iterator[str]:
+        name = f"layersweep_test_{uuid.uuid4().hex[:12]}"
+        with _administrator(postgres_server) as execute:
+            execute(f"CREATE DATABASE {name} TEMPLATE {postgres_template} STRATEGY FILE_COPY")
+            yield _rendered(postgres_server.set(database=name))
+            execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    return new
+
+
 @pytest.fixture
-def postgres_url(postgres_server: sa.URL, postgres_template: str) -> Iterator[str]:
+def postgres_url(new_postgres_url: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
     """The URL of a fresh, migrated PostgreSQL database."""
-    name = f"layersweep_test_{uuid.uuid4().hex[:12]}"
-    with _administrator(postgres_server) as execute:
-        execute(f"CREATE DATABASE {name} TEMPLATE {postgres_template} STRATEGY FILE_COPY")
-        yield _rendered(postgres_server.set(database=name))
-        execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_postgres_url() as url:
+        yield url
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ BY_SWEEP = (
     "/leaderboard?sort=-latency_ms_p50&page_size=3",
     "/front",
     "/recommendation",
-    "/report?format=md",
+    "/report?format=markdown",
     "/report?format=html",
     "/hypervolume",
     "/importance",
@@ -134,6 +134,11 @@ def read(world: World) -> dict[str, str]:
     }
 
 
+def of(world: World, name: str) -> str:
+    """The answer that is recorded under this name."""
+    return shown(name, world.client.get(dict(paths(world))[name], follow_redirects=False), Normaliser(world.names))
+
+
 def file_name(name: str) -> str:
     """A path and its query as the name of a file."""
     stem = re.sub(r"[^\w.=-]+", "_", name.strip("/")) or "root"
@@ -161,7 +166,9 @@ def shown(name: str, answer: Response, normaliser: Normaliser) -> str:
 
 
 def laid_out(value: Any, indent: str = "") -> str:
-    """JSON with a member a line, where it does not fit in one."""
+    """JSON with a member a line, where it does not fit in one. Counts are sorted: each database has its own order."""
+    if isinstance(value, dict) and isinstance(value.get("counts"), dict):
+        value = {**value, "counts": dict(sorted(value["counts"].items()))}
     line = json.dumps(value, ensure_ascii=False)
     if len(line) + len(indent) <= LINE or not isinstance(value, dict | list):
         return line

@@ -1,8 +1,9 @@
-"""A service without a running scheduler, on each kind of database."""
+"""The recorded service, filled once a session on each kind of database."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,10 +15,15 @@ from tests.golden.key_order import keep_key_order
 from tests.golden.world import World
 
 
-@pytest.fixture
-def filled(settings: Settings) -> Iterator[World]:
-    """The recorded service, full."""
-    app = create_app(settings, start_scheduler=False)
-    keep_key_order(app.state.services.database.engine)
-    with TestClient(app, raise_server_exceptions=False) as client:
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A service with something of everything in it. Nobody changes it but the last comparison."""
+    folder = tmp_path_factory.mktemp("golden")
+    with ExitStack() as stack:
+        url = f"sqlite:///{folder / 'layersweep.db'}"
+        if request.param == "postgresql":
+            url = stack.enter_context(request.getfixturevalue("new_postgres_url")())
+        app = create_app(Settings(database_url=url, data_dir=folder / "data"), start_scheduler=False)
+        keep_key_order(app.state.services.database.engine)
+        client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
         yield world.fill(client, app.state.services)

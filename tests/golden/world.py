@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -22,6 +22,7 @@ from service import tokens, webhooks
 from service.confirmation import confirmations
 from service.db import now
 from service.models import Attempt, Base, Trial
+from service.schemas import WebhookEvent
 from service.services import Services
 from tests.golden.documents import CLASSIFICATION, FAILING, LANGUAGE, PAUSED, PROBE, SEQUENCES
 
@@ -64,6 +65,8 @@ class World:
     """Identifier -> the name that recordings use."""
     ids: dict[str, str] = field(default_factory=dict[str, str])
     """Name -> identifier."""
+    secret: str = ""
+    """The token of the world's owner."""
 
     def post(self, path: str, **request: Any) -> Any:
         answer: Response = self.client.post(path, **request)
@@ -90,6 +93,7 @@ def fill(client: TestClient, services: Services) -> World:
     _remove_what_depends_on_python(services)
     world.call(world.post("/v1/workers", json=REGISTRATION)["id"], "worker-1")
     _add_datasets(world)
+    _add_webhook(world)
     for document in (LANGUAGE, CLASSIFICATION, PROBE, SEQUENCES, FAILING, PAUSED):
         world.call(world.post("/v1/sweeps", json=document)["id"], document["name"])
         _run(world, document["name"], leave=1 if document is SEQUENCES else 0, pause=document is PAUSED)
@@ -240,25 +244,30 @@ def _add_access(world: World) -> None:
     owner_id, secret = world.services.database.write(lambda session: _created(session, owner))
     world.services.access.forget()
     world.call(owner_id, "token owner")
+    world.secret = secret
     world.client.headers["Authorization"] = f"Bearer {secret}"
     token = world.post(
         "/v1/tokens", json={"name": "ci", "scopes": ["submit"], "project": "vision", "expires_in_days": 30}
     )
     world.call(token["id"], "token ci")
+    world.post(f"/v1/webhooks/{world.ids['webhook']}:ping")
+
+
+def _add_webhook(world: World) -> None:
+    """One that is told of everything: its deliveries wait, as nobody sends them."""
     hook = world.services.database.write(
         lambda session: (
             webhooks.create(
                 session,
                 project="default",
                 url="https://192.0.2.1/hook",
-                events=["sweep.failed"],
+                events=list(get_args(WebhookEvent)),
                 made_by="a test",
                 allowed=SOMEWHERE,
             ).id
         )
     )
     world.call(hook, "webhook")
-    world.post(f"/v1/webhooks/{hook}:ping")
 
 
 def _created(session: Session, new: tokens.NewToken) -> tuple[str, str]:
