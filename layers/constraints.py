@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from layers import syntax
 from layers.base import Scalar
-from layers.expressions import Evaluate, EvaluationError, Expression, ExpressionError, compile_tree, number, parse
+from layers.expressions import Evaluate, EvaluationError, Expression, ExpressionError, compile_tree, near, number, parse
 from layers.metrics import METRICS, STAGES, Stage
 from layers.problems import did_you_mean
 
@@ -50,6 +50,8 @@ class Constraint:
         excess = smaller - larger
         if math.isnan(excess):
             return 1e308
+        if near(smaller, larger):
+            excess = 0.0
         if self._strict and excess == 0:
             excess = math.ulp(max(abs(smaller), 1e-300))
         return max(min(excess, 1e308), -1e308)

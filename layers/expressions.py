@@ -28,7 +28,12 @@ Values = Mapping[str, Scalar]
 Evaluate = Callable[[Values], Scalar]
 
 NEAR = 1e-9
-"""floor, ceil and round_up take a number as near as this (relative) to an integer for it: 0.29 * 100 is 29."""
+"""Numbers as near as this, relative to their size, are equal, and one as near to an integer is it: 0.29 * 100 is 29.
+
+Decimal fractions have no exact value in binary: what a user calculates by hand must come out as he does it.
+"""
+NEAR_ZERO = 1e-15
+"""What is left of a difference that would be 0: no parameter and no metric is as small."""
 
 
 class EvaluationError(ValueError):
@@ -147,11 +152,31 @@ def _power(base: int | float, exponent: int | float) -> int | float | complex:
     return cast("int | float | complex", base**exponent)
 
 
-def _nearest(value: int | float) -> int | float:
+def nearest(value: int | float) -> int | float:
+    """The integer that a number is but for rounding; any other number itself."""
     if isinstance(value, int):
         return value
-    nearest = round(value)
-    return nearest if abs(value - nearest) <= NEAR * max(1.0, abs(value)) else value
+    integer = round(value)
+    return integer if abs(value - integer) <= NEAR * max(1.0, abs(value)) else value
+
+
+def near(left: int | float, right: int | float) -> bool:
+    """Whether two numbers are equal but for rounding. Integers are exact."""
+    if isinstance(left, int) and isinstance(right, int):
+        return left == right
+    return math.isclose(left, right, rel_tol=NEAR, abs_tol=NEAR_ZERO)
+
+
+def _floor_divide(value: int | float, divisor: int | float) -> int | float:
+    if isinstance(value, int) and isinstance(divisor, int):
+        return value // divisor
+    return float(math.floor(nearest(_bounded(value / divisor))))
+
+
+def _remainder(value: int | float, divisor: int | float) -> int | float:
+    if isinstance(value, int) and isinstance(divisor, int):
+        return value % divisor
+    return 0.0 if isinstance(nearest(_bounded(value / divisor)), int) else value % divisor
 
 
 def _round_up(value: int | float, multiple: int | float) -> int | float:
@@ -159,7 +184,7 @@ def _round_up(value: int | float, multiple: int | float) -> int | float:
         raise EvaluationError(f"round_up rounds to a multiple of more than 0, not {multiple!r}")
     if isinstance(value, int) and isinstance(multiple, int):
         return -(-value // multiple) * multiple
-    return math.ceil(_nearest(_bounded(value / multiple))) * multiple
+    return math.ceil(nearest(_bounded(value / multiple))) * multiple
 
 
 def _log2(value: int | float) -> float:
@@ -173,8 +198,8 @@ _ARITHMETIC: dict[str, Callable[[int | float, int | float], int | float | comple
     "-": operator.sub,
     "*": operator.mul,
     "/": operator.truediv,
-    "//": operator.floordiv,
-    "%": operator.mod,
+    "//": _floor_divide,
+    "%": _remainder,
     "**": _power,
 }
 
@@ -182,16 +207,16 @@ _FUNCTIONS: dict[str, Callable[..., int | float]] = {
     "min": min,
     "max": max,
     "round_up": _round_up,
-    "floor": lambda value: math.floor(_nearest(value)),
-    "ceil": lambda value: math.ceil(_nearest(value)),
+    "floor": lambda value: math.floor(nearest(value)),
+    "ceil": lambda value: math.ceil(nearest(value)),
     "log2": _log2,
 }
 
 _ORDER: dict[str, Callable[[int | float, int | float], bool]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
+    "<": lambda left, right: left < right and not near(left, right),
+    "<=": lambda left, right: left <= right or near(left, right),
+    ">": lambda left, right: left > right and not near(left, right),
+    ">=": lambda left, right: left >= right or near(left, right),
 }
 
 
@@ -205,10 +230,12 @@ def _calculated(symbol: str, function: Callable[..., int | float | complex], *va
 
 
 def equal(left: Scalar, right: Scalar) -> bool:
-    """Whether two values of one kind are equal. Raises EvaluationError where their kinds differ."""
+    """Whether two values of one kind are equal, numbers but for rounding. Raises EvaluationError where kinds differ."""
     if isinstance(left, str) is not isinstance(right, str) or isinstance(left, bool) is not isinstance(right, bool):
         raise EvaluationError(f"{_show(left)} and {_show(right)} cannot be compared: they are not of one kind")
-    return left == right
+    if isinstance(left, str | bool) or isinstance(right, str | bool):
+        return left == right
+    return near(left, right)
 
 
 def compare(symbol: str, left: Scalar, right: Scalar) -> bool:

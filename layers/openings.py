@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from layers.base import Parameter, ParameterError, Scalar
-from layers.expressions import Expression, ExpressionError, Kind, parse
+from layers.expressions import Expression, ExpressionError, Kind, near, parse
 from layers.per_layer import BLOCK_PATHS, layer_name
 from layers.problems import Problem, Problems, below, did_you_mean, shown
 
@@ -78,7 +78,7 @@ class OpenParameter:
         """`value` as this parameter's own, or ValueError in words: which values it can take."""
         if self.kind == "values":
             for known in self.values:
-                if known == value and isinstance(known, bool) is isinstance(value, bool):
+                if isinstance(known, bool) is isinstance(value, bool) and (known == value or _is_near(known, value)):
                     return known
             raise ValueError(f"{shown(value)} is not among its values")
         assert self.low is not None
@@ -162,6 +162,10 @@ class Entry:
         if self.per_layer:
             fields["per_layer"] = True
         return self.value if list(fields) == ["value"] else fields
+
+
+def _is_near(known: Scalar, value: Any) -> bool:
+    return isinstance(known, float) and isinstance(value, int | float) and near(known, value)
 
 
 def _grid_size(low: float, high: float, step: float) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layers.base import Parameter, Scalar
-from layers.expressions import EvaluationError, Expression, MissingName
+from layers.expressions import EvaluationError, Expression, MissingName, near, nearest
 from layers.openings import Entry, OpenParameter
 
 
@@ -72,7 +72,7 @@ def place(entry: Entry, environment: dict[str, Scalar]) -> PointError | None:
 
 
 def _as_declared(declared: Parameter, value: Scalar) -> Scalar:
-    """A derived value in its parameter's type; bounds are `judge`'s matter. Raises ValueError."""
+    """A derived value in its parameter's type, rounding put right; bounds are `judge`'s matter. Raises ValueError."""
     if declared.type == "boolean" and not isinstance(value, bool):
         raise ValueError("true or false is needed")
     if declared.type == "string" and (
@@ -84,10 +84,12 @@ def _as_declared(declared: Parameter, value: Scalar) -> Scalar:
     if isinstance(value, bool | str):
         raise ValueError("a number is needed")
     if declared.type == "number":
-        return float(value)
-    if value != int(value):
+        bound = next((bound for bound in (declared.minimum, declared.maximum) if near(value, bound)), value)
+        return float(bound)
+    integer = nearest(value)
+    if not isinstance(integer, int):
         raise ValueError("an integer is needed")
-    return int(value)
+    return integer
 
 
 def _remedy(declared: Parameter, value: Scalar) -> str:

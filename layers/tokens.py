@@ -81,7 +81,8 @@ def read_number(text: str) -> int | float:
     """A number as it is written. Raises ExpressionError where it is too large."""
     if text.isdigit():
         # Beyond 20 digits int() is not needed to know that it is too large.
-        value = int(text) if len(text) <= 20 else MAX_INTEGER
+        digits = text.lstrip("0") or "0"
+        value = int(digits) if len(digits) <= 20 else MAX_INTEGER
         if value >= MAX_INTEGER:
             raise ExpressionError(f"the number {text[:24]} is too large", "integers end at 2 ** 63 - 1")
         return value

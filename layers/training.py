@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layers.base import REQUIRED, Parameter, ParameterError, Scalar
+from layers.expressions import near
 from layers.facts import check_lengths, fixed_lengths
 
 LENGTHS = ("steps", "tokens", "seconds")
@@ -293,7 +294,8 @@ def complete_training(
             training.setdefault(name, inference[name])
     check_lengths("training", training, task, facts or {})
     training.setdefault("min_learning_rate", training["learning_rate"] / 10)
-    if training["min_learning_rate"] > training["learning_rate"]:
+    lowest, highest = training["min_learning_rate"], training["learning_rate"]
+    if lowest > highest and not near(lowest, highest):
         message = f"{training['min_learning_rate']:g} is above learning_rate {training['learning_rate']:g}"
         raise ParameterError("training.min_learning_rate", message, "at most learning_rate, or leave it out")
     steps = step_count(training)

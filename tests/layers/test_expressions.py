@@ -352,3 +352,70 @@ def test_a_constraint_without_a_finite_value_is_broken_and_still_json(latency: f
     assert violation is not None
     assert violation > 0
     assert math.isfinite(violation)
+
+
+# --- rounding -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.1 + 0.2 <= 0.3", True),
+        ("0.1 + 0.2 < 0.3", False),
+        ("0.1 + 0.2 > 0.3", False),
+        ("0.3 >= 0.1 + 0.2", True),
+        ("0.1 + 0.2 == 0.3", True),
+        ("0.1 + 0.2 != 0.3", False),
+        ("0.1 + 0.2 in [0.3]", True),
+        ("0.1 + 0.2 not in [0.3, 0.4]", False),
+        ("0.3 - 0.2 - 0.1 == 0", True),
+        ("0.3 - 0.2 - 0.1 >= 0", True),
+        ("32 * 3.3 / 1.1 == 96", True),
+        ("32 * 3.3 / 1.1 in [96]", True),
+        ("1 <= 0.1 + 0.2 + 0.7 <= 1", True),
+        ("0.3 % 0.1 == 0", True),
+        # What differs by more than rounding differs, however small or large it is.
+        ("1e-12 < 2e-12", True),
+        ("1e-12 == 1.01e-12", False),
+        ("0.3 == 0.30000001", False),
+        ("9007199254740993 == 9007199254740992", False),
+        ("9007199254740992 < 9007199254740993", True),
+    ],
+)
+def test_numbers_that_are_equal_but_for_rounding_are_equal(text: str, expected: bool) -> None:
+    condition = parse(text, kind="rule")
+    assert condition.holds({}) is expected
+    assert (condition.shortfall({}) == 0) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("32 * 3.3 // 1.1", 96),
+        ("0.3 // 0.1", 3),
+        ("0.3 % 0.1", 0),
+        ("7.5 // 2", 3),
+        ("7.5 % 2", 1.5),
+        ("-7.5 // 2", -4),
+        ("-7.5 % 2", 0.5),
+        ("-7 // 2", -4),
+        ("9007199254740993 // 1", 9007199254740993),
+        ("9007199254740993 % 2", 1),
+        ("floor(0.29 * 100)", 29),
+    ],
+)
+def test_a_quotient_that_is_an_integer_but_for_rounding_is_it(text: str, expected: float) -> None:
+    assert parse(text, kind="derived").evaluate({}) == expected
+
+
+@pytest.mark.parametrize("text", ["1.5 // 0", "1.5 % 0", "1 // 0", "1 % 0", "1.5 // 0.0"])
+def test_a_division_by_zero_has_no_value(text: str) -> None:
+    with pytest.raises(EvaluationError, match="division by zero"):
+        parse(text, kind="derived").evaluate({})
+
+
+def test_a_constraint_is_kept_at_its_limit_however_it_is_rounded() -> None:
+    kept, strict = (parse_constraint(f"latency_ms_p50 * 3 {sign} 0.3") for sign in ("<=", "<"))
+    assert kept.violation({"latency_ms_p50": 0.1}) == 0
+    assert (strict.violation({"latency_ms_p50": 0.1}) or 0) > 0
+    assert (kept.violation({"latency_ms_p50": 0.1000001}) or 0) > 0

@@ -559,3 +559,53 @@ def test_a_survey_agrees_with_judging_every_point(changes: dict[str, Any], rule:
     assert survey.errors == ()
     assert survey.feasible_share == pytest.approx(found.pop("", 0) / points)
     assert survey.rejections == pytest.approx({rule: count / points for rule, count in found.items()})
+
+
+# --- rounding -------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_user_calculates_by_hand_is_kept() -> None:
+    made = space(
+        {
+            "/training": {"dropout": {"values": [0.1, 0.5]}, "weight_decay": {"values": [0.2]}},
+            "/rules": ["training.dropout + training.weight_decay <= 0.3"],
+        }
+    )
+    shares = {
+        dropout: made.judge(made.resolve(chosen(**{"training.dropout": dropout, "training.weight_decay": 0.2})))
+        for dropout in (0.1, 0.5)
+    }
+    assert shares[0.1] is None
+    assert shares[0.5] is not None
+
+
+@pytest.mark.parametrize("text", ["hidden_size * 3.3 / 1.1", "hidden_size * 3.3 // 1.1"])
+def test_a_derived_integer_is_what_it_is_but_for_rounding(text: str) -> None:
+    sweep, survey = surveyed(
+        {
+            "/model/hidden_size": 32,
+            "/model/attention/num_attention_heads": 2,
+            "/model/mlp/ffn_hidden_size": {"derived": text},
+            "/rules": ["mlp.ffn_hidden_size == 96", "hidden_size * 3.3 / 1.1 in [96]"],
+        }
+    )
+    assert survey.feasible_share == 1
+    assert sweep.space.resolve({"num_layers": 1})["mlp.ffn_hidden_size"] == 96
+
+
+def test_a_derived_number_is_within_its_bounds_but_for_rounding() -> None:
+    changes = {
+        "/training/dropout": {"derived": "0.1 * 3 * 3"},
+        "/training/min_learning_rate": {"derived": "0.1 * 3 / 100"},
+        "/training/learning_rate": 0.003,
+    }
+    sweep, survey = surveyed(changes)
+    assert sweep.space.resolve(chosen())["training.dropout"] == 0.9
+    assert survey.rejections.keys() == {"hidden_size % num_attention_heads"}
+
+
+def test_a_start_is_in_the_space_but_for_rounding() -> None:
+    made = space({"/training/dropout": {"values": [0.0, 0.3]}})
+    assert made.resolve(chosen(**{"training.dropout": 0.1 + 0.2}))["training.dropout"] == 0.3
+    with pytest.raises(PointError):
+        made.resolve(chosen(**{"training.dropout": 0.3001}))
