@@ -152,8 +152,9 @@ def _not_finite(word: str) -> _Unusable:
 
 
 def _integer(text: str) -> int | _Unusable:
-    # Beyond 20 characters the number need not be made to know that it is too large.
-    number = int(text) if len(text.lstrip("+-0")) <= 20 else MAX_INTEGER
+    # Beyond 20 digits the number need not be made to know that it is too large; Python makes none of thousands.
+    digits = text.lstrip("+-0")
+    number = int(f"{'-' if text.startswith('-') else ''}{digits or 0}") if len(digits) <= 20 else MAX_INTEGER
     if not -MAX_INTEGER <= number < MAX_INTEGER:
         return _Unusable(f"{text[:24]} is too large", "integers lie between -2 ** 63 and 2 ** 63 - 1")
     return number

@@ -20,6 +20,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import PayloadTooLarge, Unprocessable, UnsupportedMediaType
 
+BOUNDARY_CHARACTERS = 70
+"""RFC 2046, 5.1.1; the parser raises at 257."""
 FIELD_BYTES = 4096
 """The most that one field beside the file may hold."""
 
@@ -93,6 +95,8 @@ class MultipartReader:
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
             raise UnsupportedMediaType("send multipart/form-data with the fields name, tokenizer, validation and file")
+        if len(boundary) > BOUNDARY_CHARACTERS:
+            raise UnsupportedMediaType(f"the boundary of a multipart body has at most {BOUNDARY_CHARACTERS} characters")
         self.fields: dict[str, str] = {}
         self.file_bytes: int | None = None
         self._file = file

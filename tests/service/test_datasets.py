@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from layers.facts import BUILT_IN
@@ -246,3 +247,9 @@ def test_profiles_are_plain_json(client):
     profile = upload(client).json()["profile"]
     assert json.loads(json.dumps(profile, allow_nan=False)) == profile
     assert profile["lines"]["validation_in_training_share"] == 0.0
+
+
+@pytest.mark.parametrize("characters", [71, 257, 3_000])
+def test_a_boundary_that_is_too_long_is_of_no_type_that_is_read(client: TestClient, characters: int) -> None:
+    headers = {"Content-Type": f"multipart/form-data; boundary={'b' * characters}"}
+    assert client.post("/v1/datasets", content=b"--", headers=headers).status_code == 415

@@ -74,6 +74,17 @@ def test_yaml_is_read_by_its_core_schema(text: str, value: object) -> None:
     assert type(read) is type(value)
 
 
+@pytest.mark.parametrize(("text", "value"), [("", 0), ("7", 7), ("300", 300)])
+def test_leading_zeros_are_only_zeros(text: str, value: int) -> None:
+    # Python makes no number of more than 4,300 digits, whatever they are.
+    zeros = "0" * 5_000
+    assert documents.read(f"a: {zeros}{text}\nb: -{zeros}{text}\nc: +{zeros}{text}".encode(), YAML) == {
+        "a": value,
+        "b": -value,
+        "c": value,
+    }
+
+
 def test_aliases_are_read() -> None:
     body = b"a: &heads {values: [2, 4]}\nb: *heads\nc: [&x 1, *x]"
     assert documents.read(body, YAML) == {"a": {"values": [2, 4]}, "b": {"values": [2, 4]}, "c": [1, 1]}
@@ -151,6 +162,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
         ("a: -.INF", YAML, "/a", "finite"),
         ("a: 1e999", YAML, "/a", "too large"),
         ("a: " + "9" * 10_000, YAML, "/a", "too large"),
+        ("a: " + "0" * 5_000 + "9" * 20, YAML, "/a", "too large"),
         ('{"a": "x\\u0000"}', JSON, "/a", "no text"),
         ('{"a": "\\ud800"}', JSON, "/a", "no text"),
         ('{"\\ud800": {"b": NaN}}', JSON, "", "no text"),
