@@ -152,6 +152,17 @@ class Entry:
         opening = None if self.opening is None else replace(self.opening, when=when)
         return replace(self, when=when, derived=derived, opening=opening)
 
+    def written_numbers(self) -> Iterator[tuple[str, int | float]]:
+        """The numbers that bound what it can be, each with its pointer: its value, its values, or its max."""
+        if self.opening is None:
+            given = {self.pointer: self.value}
+        elif self.opening.kind == "values":
+            place = below(self.pointer, "values")
+            given = {below(place, index): value for index, value in enumerate(self.written["values"])}
+        else:
+            given = {below(self.pointer, "max"): self.opening.high}
+        yield from ((pointer, value) for pointer, value in given.items() if isinstance(value, int | float))
+
     def normalized(self) -> Any:
         """As the normalized document writes it: a plain value, or its fields."""
         fields = dict(self.written) if isinstance(self.written, dict) else {"value": self.written}

@@ -16,7 +16,8 @@ from layers.constraints import Constraint, parse_constraint
 from layers.document import FieldReader, FindDataset, FindStart, lacking_metric
 from layers.expansion import MAX_CHARACTERS, too_long
 from layers.expressions import Expression, ExpressionError, parse
-from layers.facts import fixed_lengths
+from layers.facts import fixed_lengths, longest_sequence
+from layers.facts import too_long as sequence_too_long
 from layers.metrics import METRICS
 from layers.names import UnknownName, complete_names, default_of
 from layers.openings import Entry, OpenParameter
@@ -152,7 +153,10 @@ def _pointer_of(sweep: SweepDocument, rule: str, pointers: Mapping[str, str]) ->
     for index, constraint in enumerate(sweep.constraints):
         if constraint.text == rule:
             return f"/constraints/{index}"
-    return pointers.get(rule, "/model")
+    section, _, name = rule.partition(".")
+    # What the document leaves to a default is wrong where it would stand.
+    elsewhere = f"/{section}/{name}" if section in ("training", "inference") else "/model"
+    return pointers.get(rule, elsewhere)
 
 
 class _Reading:
@@ -189,6 +193,7 @@ class _Reading:
         for index, constraint in enumerate(constraints):
             reader.expansion.check_constraint(f"/constraints/{index}", constraint.expression)
         self._check_length(entries, rules)
+        self._check_sequences(entries, longest_sequence(task, about.get("facts", {})))
         starts = fields.starts()
         if search["sampler"] == "grid":
             self._refuse_continuous(entries)
@@ -275,6 +280,16 @@ class _Reading:
         characters = expression_characters(entries) + sum(len(rule.text) for rule in rules)
         if characters > MAX_CHARACTERS:
             self._problems.add("/rules", *too_long(f"{characters:,}"))
+
+    def _check_sequences(self, entries: tuple[Entry, ...], longest: int | None) -> None:
+        """Note every length, also among those to search, that the dataset has no sequence of."""
+        for entry in entries:
+            if longest is None or entry.name not in ("training.sequence_length", "inference.sequence_length"):
+                continue
+            for pointer, length in entry.written_numbers():
+                if length > longest:
+                    detail, remedy = sequence_too_long(int(length), longest)
+                    self._problems.add(pointer, f"{entry.name}: {detail}", remedy)
 
     def _refuse_continuous(self, entries: tuple[Entry, ...]) -> None:
         for entry in entries:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.document import BUDGET, MAX_WALL_SECONDS
+from layers.facts import facts_of
 from layers.space import DocumentError, Space, Survey, SweepDocument, Unsurveyed, begin
 from service import datasets, documents, events, schemas
 from service.db import Database, now, now_sql
@@ -89,7 +90,8 @@ class Wanted:
 
 def described(dataset: Dataset) -> dict[str, Any]:
     """What a document's reader needs to know of a dataset."""
-    return {"task": dataset.task, "tokenizer": dataset.tokenizer, "facts": dataset.facts}
+    facts = facts_of(dataset.task, dataset.facts, dataset.parts)
+    return {"task": dataset.task, "tokenizer": dataset.tokenizer, "facts": facts}
 
 
 @dataclass(frozen=True, slots=True)

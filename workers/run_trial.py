@@ -225,7 +225,8 @@ class _Attempt:
         task, dataset = self._configuration["task"], self._lease["dataset"]
         if dataset is None or dataset["task"] != task:
             raise Ended("failed", f"{task} needs a dataset of its kind; the lease names {dataset and dataset['name']}")
-        for section in ("training", "inference"):
+        for section in ("training", "inference") if task == "causal_lm" else ():
+            # Rows and pairs are filled up to any length; of a text there are windows.
             check_lengths(dataset, self._configuration[section]["sequence_length"])
         interruption = self._holder.interruption
         paths = {name: self._site.datasets.part(dataset, name, interruption) for name in ("training", "validation")}

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from layers import number_format
 from layers.base import Scalar
+from layers.facts import facts_of
 from layers.points import Space
 from layers.signature import signature_of
 from layers.space import read_document
@@ -70,7 +71,11 @@ def read_space(document: Mapping[str, Any], dataset: Mapping[str, Any] | None) -
 
     dataset: the record of the one that it names. Starts are left out: they are points like any others.
     """
-    about = dataset and {name: dataset[name] for name in ("task", "tokenizer", "facts")}
+    about = dataset and {
+        "task": dataset["task"],
+        "tokenizer": dataset["tokenizer"],
+        "facts": facts_of(dataset["task"], dataset["facts"], dataset.get("parts", {})),
+    }
     sweep, _ = read_document({**document, "start_from": []}, find_dataset=lambda name: about)
     return sweep.space
 

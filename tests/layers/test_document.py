@@ -669,3 +669,52 @@ def test_every_metric_can_be_an_objective_or_says_why_not() -> None:
         except DocumentError as error:
             refused.append((metric, error.problems[0].detail))
     assert [metric for metric, _ in refused] == ["accuracy", "test_loss"]
+
+
+# --- a text's length ------------------------------------------------------------------------------------------------
+
+SHORT_TEXT = {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256, "training_tokens": 11_599}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointers"),
+    [
+        ({"/training/sequence_length": 16_384}, ["/training/sequence_length"]),
+        ({"/training/sequence_length": {"value": 11_599}}, ["/training/sequence_length"]),
+        (
+            {"/training/sequence_length": {"values": [64, 16_384, 128, 11_599]}},
+            ["/training/sequence_length/values/1", "/training/sequence_length/values/3"],
+        ),
+        ({"/training/sequence_length": {"min": 64, "max": 16_384, "log": True}}, ["/training/sequence_length/max"]),
+        ({"/inference/sequence_length": 16_384}, ["/inference/sequence_length"]),
+        # None of its points is left, and it is found there.
+        ({"/training/sequence_length": {"derived": "hidden_size * 1000"}}, ["/training/sequence_length"]),
+        ({"/training/sequence_length": 11_598}, []),
+        ({"/training/sequence_length": {"values": [64, 11_598]}}, []),
+    ],
+)
+def test_a_sequence_longer_than_the_training_part_is_refused_in_its_place(
+    changes: dict[str, Any], pointers: list[str]
+) -> None:
+    try:
+        read_document(changed(changes), find_dataset=lambda _: SHORT_TEXT)
+        found: list[Problem] = []
+    except DocumentError as error:
+        found = error.problems
+    assert [problem.pointer for problem in found] == pointers
+    assert all("11,599" in problem.detail for problem in found)
+
+
+def test_a_text_that_is_shorter_than_the_default_shape_says_so() -> None:
+    tiny = {**SHORT_TEXT, "facts": {"vocabulary_size": 256, "training_tokens": 100}}
+    with pytest.raises(DocumentError) as refused:
+        read_document(changed({}), find_dataset=lambda _: tiny)
+    (problem,) = refused.value.problems
+    assert problem.pointer == "/inference/sequence_length"
+    assert "at most 99" in problem.detail
+
+
+def test_rows_and_pairs_are_filled_up_to_any_length() -> None:
+    pairs = {**DATASETS["words"], "facts": {**DATASETS["words"]["facts"], "training_tokens": 30}}
+    document = changed({"/task": "seq2seq", "/dataset": "words", "/training/sequence_length": 64})
+    assert read_document(document, find_dataset=lambda _: pairs)[1].feasible_share > 0

@@ -293,3 +293,12 @@ def test_openapi_documents_both_media_types(client: TestClient) -> None:
     body = client.get("/openapi.json").json()["paths"]["/v1/sweeps"]["post"]["requestBody"]
     assert body["content"].keys() == {"application/json", "application/yaml"}
     assert all("example" in content for content in body["content"].values())
+
+
+def test_a_sequence_that_no_window_of_the_text_has_is_refused(client: TestClient) -> None:
+    document = {**EXAMPLE, "training": {**EXAMPLE["training"], "sequence_length": {"values": [64, 1_000_000]}}}
+    answer = client.post("/v1/sweeps?validate_only=true", json=document)
+    assert answer.status_code == 422
+    (problem,) = answer.json()["errors"]
+    assert problem["pointer"] == "/training/sequence_length/values/1"
+    assert "training part" in problem["detail"]
