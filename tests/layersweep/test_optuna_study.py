@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import random
+import warnings
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import optuna
 import pytest
 import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from layersweep import Client, InvalidUsage
+from layersweep import Client, InvalidUsage, Sweep, optuna_study
 from layersweep.optuna_study import write_study
+from tests.layersweep.answers import page, row, scripted, sweep_record
 from tests.layersweep.conftest import Finisher
 
 
@@ -58,3 +66,81 @@ def test_a_storage_that_will_not_do_is_told(client: Client, document: Path, fini
     own = next(tmp_path.rglob("*.db"))
     with pytest.raises(InvalidUsage, match="the database of a service"):
         write_study(sweep, f"sqlite:///{own}")
+
+
+VALUES: list[tuple[list[Any], BaseDistribution]] = [
+    ([16, 24, 32, 48, 64, 96], IntDistribution(16, 96, log=True)),
+    ([2, 4, 6, 8], IntDistribution(2, 8)),
+    ([0, 1, 2], IntDistribution(0, 2)),
+    ([8, 2, 4], IntDistribution(2, 8, log=True)),
+    ([64], IntDistribution(64, 64)),
+    ([1e-4, 3e-4, 1e-3], FloatDistribution(1e-4, 1e-3, log=True)),
+    ([0, 0.1, 0.2], FloatDistribution(0.0, 0.2)),
+    ([-1, 2.5], FloatDistribution(-1.0, 2.5)),
+    (["MLP", "GatedMLP"], CategoricalDistribution(["MLP", "GatedMLP"])),
+    ([True, False], CategoricalDistribution([True, False])),
+    ([None, 2], CategoricalDistribution([None, 2])),
+    ([1, "two"], CategoricalDistribution([1, "two"])),
+]
+
+
+@pytest.mark.parametrize(("values", "distribution"), VALUES)
+def test_numbers_are_a_range_and_words_are_a_choice(values: list[Any], distribution: BaseDistribution) -> None:
+    assert optuna_study.distribution({"values": values}, whole=not any(isinstance(each, float) for each in values)) == (
+        distribution
+    )
+
+
+def test_optuna_finds_the_importances_that_the_service_finds(tmp_path: Path) -> None:
+    widths, kinds, rates = (
+        [16, 24, 32, 48, 64, 96, 128, 192],
+        ["MLP", "GatedMLP", "FusedGatedMLP"],
+        [1e-4, 3e-4, 1e-3, 3e-3],
+    )
+    draw = random.Random(3)
+    rows = []
+    for number in range(80):
+        width, kind, rate = draw.choice(widths), draw.choice(kinds), draw.choice(rates)
+        loss = 3 - math.log(width) / 3 + 0.1 * kinds.index(kind) + 0.3 * abs(math.log10(rate) + 3) + draw.gauss(0, 0.1)
+        parameters = {"hidden_size": width, "mlp.kind": kind, "training.learning_rate": rate}
+        times = {"started_at": None, "ended_at": None, "violations": None, "id": str(number)}
+        rows.append(row(number, parameters=parameters, metrics={"validation_loss": loss}) | times)
+    model = {"hidden_size": {"values": widths}, "mlp": {"kind": {"values": kinds}}}
+    opened = {"open_parameters": ["hidden_size", "mlp.kind", "training.learning_rate"]}
+    document = {"model": model, "training": {"learning_rate": {"values": rates}}}
+    record = sweep_record(
+        document=document,
+        space=sweep_record()["space"] | opened,
+    )
+    client, _, _ = scripted(httpx2.Response(200, json=record), page(rows))
+    study = write_study(Sweep(client, record), f"sqlite:///{tmp_path / 'study.db'}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+    by_order = optuna.create_study()
+    orders: dict[str, list[Any]] = {"hidden_size": widths, "training.learning_rate": rates}
+    ordered = {name: IntDistribution(0, len(values) - 1) for name, values in orders.items()}
+    for each in rows:
+        given = each["parameters"]
+        by_order.add_trial(
+            optuna.trial.create_trial(
+                params=given | {name: values.index(given[name]) for name, values in orders.items()},
+                distributions=ordered | {"mlp.kind": CategoricalDistribution(kinds)},
+                value=each["metrics"]["validation_loss"],
+            )
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        services = get_param_importances(by_order, evaluator=PedAnovaImportanceEvaluator())
+    assert found["hidden_size"] > 0.7
+    assert found == pytest.approx(services, abs=0.1)
+
+
+def test_what_ended_without_having_begun_is_exported_too(
+    client: Client, document: Path, finisher: Finisher, tmp_path: Path
+) -> None:
+    sweep = client.submit(document)
+    finisher.finish_one(finisher.register(), wait_seconds=20)
+    sweep.cancel()
+    study = write_study(sweep, f"sqlite:///{tmp_path / 'study.db'}")
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "FAIL"}
