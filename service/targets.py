@@ -61,8 +61,11 @@ def resolve(space: Space, runtime: str | None, targets: Sequence[Mapping[str, An
 
 
 def _unsupported(space: Space, target: Mapping[str, Any]) -> str | None:
-    """Why no point of the space becomes a trial on the target; None as soon as one does."""
-    reason = "no point of the space can become a trial"
+    """Why the target refuses every point that it was asked about; None where it takes one, or rules refuse them all.
+
+    Of a sparse space perhaps none that is looked at keeps the rules: that says nothing against the target.
+    """
+    reason = None
     for chosen in _points(space):
         try:
             values = space.resolve(chosen)
