@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from service import audit, idempotency
+from service import audit, idempotency, schemas
 from service.access import Caller, at_end, get_caller
 from service.errors import InFlight
 from service.groupcommit import Needs
@@ -105,6 +105,36 @@ class Call:
 
         _, body = await self.services.submit(write, needs=needs)
         return JSONResponse(body)
+
+    async def claim_answer(
+        self,
+        claim: Callable[[Session], schemas.Lease | None],
+        is_held: Callable[[Session, str, int], bool],
+        *,
+        needs: Needs,
+    ) -> Response | None:
+        """Answer with the lease that `claim` gives, kept in its transaction; None where it gives none.
+
+        A claim that is sent again gets the lease that it was given for as long as that is held, then another.
+        """
+        key, digest = self.key, await self._digest()
+
+        def write(session: Session) -> str | None:
+            given = None if key is None else idempotency.kept(session, self.project, key, digest)
+            if key is not None and given is not None:
+                _, body = given
+                if is_held(session, body["trial"], body["attempt"]):
+                    return json.dumps(body)
+                idempotency.forget(session, self.project, key)
+            lease = claim(session)
+            if lease is None:
+                return None
+            if key is not None:
+                idempotency.keep(session, self.project, key, digest, (200, lease.model_dump(mode="json")))
+            return lease.model_dump_json()
+
+        lease = await self.services.submit(write, needs=needs)
+        return None if lease is None else Response(lease, media_type="application/json")
 
     async def kept(self, *parts: bytes | str) -> Answer | None:
         """The answer that this request was given before. `parts` is what makes it the same, left out: its body."""

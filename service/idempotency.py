@@ -94,6 +94,12 @@ def keep(session: Session, project: str, key: str, hash_of_request: str, answer:
         raise _in_flight()
 
 
+def forget(session: Session, project: str, key: str) -> None:
+    """Let the key be used anew: what was answered does not hold any more."""
+    chosen = sa.delete(IdempotencyKey).where(IdempotencyKey.project == project, IdempotencyKey.key == key)
+    session.execute(chosen, execution_options={"synchronize_session": False})
+
+
 def forget_old(session: Session) -> int:
     """Delete the keys that are no longer kept; return how many."""
     key = sa.tuple_(IdempotencyKey.project, IdempotencyKey.key)

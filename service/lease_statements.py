@@ -197,6 +197,7 @@ ENTER_AGAIN = _ENTER
 _IS_HELD = sa.and_(
     _TRIALS.c.id == _text("of_trial"), _TRIALS.c.attempt == _integer("attempt_number"), _TRIALS.c.state == "running"
 )
+IS_HELD_NOW = sa.select(_TRIALS.c.id).where(_IS_HELD, _TRIALS.c.lease_expires_at >= now_sql())
 RENEW = (
     sa.update(_TRIALS)
     .where(_IS_HELD)

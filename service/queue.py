@@ -84,6 +84,11 @@ def claim(session: Session, worker_id: str, lease_seconds: float) -> schemas.Lea
         full.append(trial.sweep_id)
 
 
+def is_held(session: Session, trial_id: str, attempt: int) -> bool:
+    """Whether the attempt holds its trial, and its lease has not lapsed: nobody else can have it, or get it now."""
+    return session.connection().scalar(sql.IS_HELD_NOW, {"of_trial": trial_id, "attempt_number": attempt}) is not None
+
+
 def heartbeat(session: Session, trial_id: str, attempt: int, lease_seconds: float) -> Action:
     """Renew the lease. "cancel": stop and throw the attempt away. Raises LeaseLost."""
     return _action(session, trial_id, attempt, _renew(session, trial_id, attempt, lease_seconds))

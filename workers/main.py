@@ -305,17 +305,24 @@ class Worker:
                 self._draining.check()
 
     def _claim(self, wait_seconds: float) -> dict[str, Any] | None:
-        def claim() -> dict[str, Any] | None:
-            return self._abandonably(lambda: self._service.claim(self._registered["id"], wait_seconds))
+        key = uuid.uuid4().hex
 
-        try:
-            return self._patiently(claim)
-        except Refused as refusal:
-            if refusal.status != 404:
-                raise WorkerFailure(f"{self._service.server} refused a claim: {refusal}") from None
-            logger.warning("the service does not know this worker any more: registering again")
-            self._register()
-            return None
+        def claim() -> dict[str, Any] | None:
+            return self._abandonably(lambda: self._service.claim(self._registered["id"], wait_seconds, key))
+
+        while True:
+            try:
+                return self._patiently(claim)
+            except Refused as refusal:
+                if refusal.kind == "in-flight":
+                    # Its answer was lost, and the service does not know it yet.
+                    self._draining.wait(refusal.retry_after_seconds or 1.0)
+                    continue
+                if refusal.status != 404:
+                    raise WorkerFailure(f"{self._service.server} refused a claim: {refusal}") from None
+                logger.warning("the service does not know this worker any more: registering again")
+                self._register()
+                return None
 
     def _patiently(self, call: Callable[[], Answer]) -> Answer:
         """Make a call until the service answers. Raises Drained."""

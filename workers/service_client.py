@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import random
+import re
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -105,12 +106,15 @@ class ServiceClient:
             response = self._http.delete(f"/v1/workers/{worker}", timeout=CONNECT_SECONDS)
         _raise_for(response)
 
-    def claim(self, worker: str, wait_seconds: float) -> dict[str, Any] | None:
-        """The next lease, or None if there is none within `wait_seconds`."""
+    def claim(self, worker: str, wait_seconds: float, key: str) -> dict[str, Any] | None:
+        """The next lease, or None if there is none within `wait_seconds`.
+
+        A claim whose answer was lost gets the same lease when it is sent again with the same `key`.
+        """
         response = self._post(
             "/v1/leases",
             {"worker": worker},
-            headers={"Prefer": f"wait={wait_seconds:.0f}"},
+            headers={"Prefer": f"wait={wait_seconds:.0f}", "Idempotency-Key": key},
             timeout=httpx2.Timeout(ANSWER_SECONDS + wait_seconds, connect=CONNECT_SECONDS),
         )
         return response.json() if response.status_code != 204 and response.content else None
@@ -204,7 +208,11 @@ def _raise_for(response: httpx2.Response) -> None:
         detail += f"; {item.get('pointer', '')}: {item.get('detail', '')}"
     if status in RETRYABLE:
         raise Unreachable(f"{detail} (HTTP {status})")
-    raise Refused(status, detail, str(problem.get("type", "")).rpartition("/")[2], _retry_after_seconds(response))
+    raise Refused(status, detail, _kind(problem), _retry_after_seconds(response))
+
+
+def _kind(problem: dict[str, Any]) -> str:
+    return re.split("[:/]", str(problem.get("type", "")))[-1]
 
 
 def _retry_after_seconds(response: httpx2.Response) -> float | None:

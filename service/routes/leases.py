@@ -6,7 +6,6 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
-from fastapi.responses import JSONResponse
 
 from service import queue, schemas, workers
 from service.calls import GivenCall
@@ -34,13 +33,10 @@ Attempt = Annotated[int, Path(ge=1, le=2**31 - 1)]
 async def claim_lease(body: schemas.LeaseRequest, request: Request, call: GivenCall, prefer: Prefer = None) -> Response:
     """Claim the oldest trial for one of the worker's targets. With `Prefer: wait=N`, wait up to N seconds for one.
 
-    A claim that is sent again with its Idempotency-Key gets the lease that it was given.
+    A claim that is sent again with its Idempotency-Key gets the lease that it was given, while that is held.
     """
     services, bound_to = call.services, call.caller.bound_to
     settings, notifications = services.settings, services.notifications
-    given = await call.kept()
-    if given is not None:
-        return JSONResponse(given[1])
     deadline = time.monotonic() + wait_seconds(prefer, settings.max_wait_seconds)
     if bound_to is not None:
         await services.read(lambda session: workers.check_reach(session, body.worker, bound_to))
@@ -48,12 +44,13 @@ async def claim_lease(body: schemas.LeaseRequest, request: Request, call: GivenC
     while True:
         since = notifications.version(queue.TOPIC)
         if claims:
-            lease = await services.submit(
-                lambda session: queue.claim(session, body.worker, settings.lease_seconds), needs=Claims(body.worker)
+            answer = await call.claim_answer(
+                lambda session: queue.claim(session, body.worker, settings.lease_seconds),
+                queue.is_held,
+                needs=Claims(body.worker),
             )
-            if lease is not None:
-                await call.keep((200, lease.model_dump(mode="json")))
-                return Response(lease.model_dump_json(), media_type="application/json")
+            if answer is not None:
+                return answer
             claims -= 1
             # Another process may have taken what this one saw: there may be more, in another sweep.
             if claims and await services.read(lambda session: queue.has_claimable(session, body.worker)):

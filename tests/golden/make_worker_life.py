@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def live_seldom(service: ServiceClient, registration: dict[str, Any]) -> None:
     worker = service.register(registration, "the-second-life")["id"]
 
     def claim() -> tuple[str, int]:
-        lease = service.claim(worker, 20)
+        lease = service.claim(worker, 20, uuid.uuid4().hex)
         assert lease is not None
         return lease["trial"], lease["attempt"]
 
@@ -94,10 +95,10 @@ def live_seldom(service: ServiceClient, registration: dict[str, Any]) -> None:
     losses = [{"step": 10, "training_loss": 5.5}]
     service.report(*pruned, {"phase": "train", "progress": {"step": 10}, "losses": losses})
     service.finish(*pruned, {"outcome": "pruned", "reason": "the training diverged", "metrics": metrics})
-    service.claim(worker, 0)
+    service.claim(worker, 0, uuid.uuid4().hex)
     service.sign_off(worker)
     with contextlib.suppress(Refused):
-        service.claim("00000000000000000000000000", 0)
+        service.claim("00000000000000000000000000", 0, uuid.uuid4().hex)
 
 
 def main() -> None:

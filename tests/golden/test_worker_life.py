@@ -78,7 +78,7 @@ def _calls(service: ServiceClient, exchange: Exchange, folder: Path) -> Callable
     if noun == "datasets":
         return lambda: service.download(rest[0], query.removeprefix("part="), folder / "part")
     if not rest:
-        return lambda: service.claim(body["worker"], float(exchange.headers["prefer"].removeprefix("wait=")))
+        return lambda: service.claim(body["worker"], float(exchange.headers["prefer"].removeprefix("wait=")), "key")
     trial, (attempt, _, verb) = rest[0], rest[1].partition(":")
     if rest[2:]:
         return lambda: service.upload(trial, int(attempt), rest[3], folder / "part", "sha-256=:...:")
@@ -114,8 +114,8 @@ def test_today_s_client_understands_an_old_service(tmp_path: Path) -> None:
     claims = [(each, found) for each, found in by_path if each.path == "/v1/leases" and each.status < 300]
     assert [found for _, found in claims] == [each.answer for each, _ in claims]
     assert [found for each, found in by_path if each.status >= 400] == [
-        (409, "urn:layersweep:problem:lease-lost", True),
-        (404, "urn:layersweep:problem:not-found", True),
+        (409, "lease-lost", True),
+        (404, "not-found", True),
     ]
     (wanted,) = (found for each, found in by_path if each.path.endswith(":offer"))
     assert wanted == [each.path.rpartition("/")[2] for each in LIFE if each.method == "PUT"]

@@ -11,6 +11,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from service import idempotency
+from service.errors import InFlight
 from service.models import Dataset, Sweep
 from service.routes.leases import MAX_FINISH_BYTES
 from service.services import Services
@@ -43,7 +45,7 @@ def test_an_attempt_from_claim_to_finish(client: TestClient, served_rows: Any, w
     assert first.json()["state"] == "complete"
     again = client.post(_path(lease, "finish"), json=FINISH)
     assert (again.status_code, again.json()) == (200, first.json())
-    stale = client.post(_path(lease, "finish"), json={"outcome": "failed"})
+    stale = client.post(_path(lease, "finish"), json={"outcome": "failed", "reason": "broken"})
     assert stale.status_code == 409
     assert stale.json()["type"] == "urn:layersweep:problem:lease-lost"
 
@@ -195,3 +197,41 @@ def _wait_for_a_waiter(rows: Any) -> None:
             return
         pause.wait(0.01)
     raise AssertionError("nobody waits")
+
+
+def test_a_claim_that_is_sent_again_gets_its_lease_for_as_long_as_that_is_held(
+    client: TestClient, served_rows: Any, worker: str
+) -> None:
+    served_rows.sweep(3)
+
+    def claim(key: str) -> Any:
+        return _claim(client, worker, **{"Idempotency-Key": key}).json()
+
+    first = claim("a")
+    assert claim("a") == first
+    assert claim("b")["number"] == 1
+    finished = {"outcome": "failed", "reason": "broken"}
+    assert client.post(f"/v1/leases/{first['trial']}/1:finish", json=finished).status_code == 200
+    third = claim("a")
+    assert (third["number"], third["attempt"]) == (2, 1)
+    assert claim("a") == third
+    served_rows.lapse(third["trial"])
+    again = claim("a")
+    assert (again["number"], again["attempt"]) == (2, 2)
+    attempts = [served_rows.trial(lease["trial"]).attempt for lease in (first, third)]
+    assert attempts == [1, 2], "an answer that was lost costs none"
+
+
+def test_a_claim_whose_answer_cannot_be_kept_is_none(
+    client: TestClient, served_rows: Any, worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = served_rows.sweep(1)
+
+    def unkept(*arguments: Any) -> None:
+        raise InFlight("another process works on it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(idempotency, "keep", unkept)
+        assert _claim(client, worker, **{"Idempotency-Key": "a"}).status_code == 409
+    assert served_rows.find_sweep(sweep).running_count == 0
+    assert _claim(client, worker, **{"Idempotency-Key": "a"}).json()["attempt"] == 1

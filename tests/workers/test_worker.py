@@ -258,7 +258,10 @@ class Registry:
         if request.url.path == "/v1/workers":
             self.registrations.append(body)
             if len(self.registrations) <= self._in_use:
-                problem = {"type": "/problems/device-in-use", "detail": "GPU-1 has a living worker already"}
+                problem = {
+                    "type": "urn:layersweep:problem:device-in-use",
+                    "detail": "GPU-1 has a living worker already",
+                }
                 return httpx2.Response(409, json=problem, headers={"Retry-After": "0"})
             answer = {"id": f"W{len(self.registrations)}", "lease_seconds": 30, "heartbeat_seconds": 10}
             return httpx2.Response(self._status, json={**answer, "target_keys": ["here"], "detail": "who are you?"})
@@ -276,6 +279,27 @@ def test_a_worker_that_the_service_has_forgotten_registers_again(cache_dir: Path
     assert registry.registrations[0] == registry.registrations[1]
     assert registry.claims[:2] == ["W1", "W2"]
     assert registry.signed_off == ["W2"]
+
+
+def test_a_claim_whose_answer_was_lost_is_sent_again_with_its_key(cache_dir: Path) -> None:
+    registry = Registry()
+    keys: list[str] = []
+
+    def loses_answers(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/v1/leases":
+            keys.append(request.headers["idempotency-key"])
+            if len(keys) == 1:
+                raise httpx2.ReadError("the connection was lost")
+            if len(keys) == 2:
+                problem = {"type": "urn:layersweep:problem:in-flight", "detail": "it is being worked on"}
+                return httpx2.Response(409, json=problem, headers={"Retry-After": "0"})
+        return registry(request)
+
+    service = ServiceClient("http://service", transport=httpx2.MockTransport(loses_answers))
+    make_worker(service, cache_dir, idle_exit_seconds=0.2).work()
+    assert len(registry.registrations) == 1
+    assert keys[0] == keys[1] == keys[2]
+    assert len({*keys[2:]}) == len(keys[2:]), "the next claim is another one"
 
 
 def test_a_worker_waits_once_for_a_device_whose_worker_may_have_been_killed(cache_dir: Path) -> None:
