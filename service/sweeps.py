@@ -28,6 +28,10 @@ ENDED = ("completed", "cancelled", "failed")
 
 Sort = Literal["created_at", "-created_at", "name", "-name"]
 
+Starts = Mapping[str, Mapping[str, Any]]
+"""What a document names as a start -> its values for the open parameters."""
+NO_STARTS: Starts = {}
+
 _UNSYNCHRONIZED: Mapping[str, Any] = {"synchronize_session": False}
 
 
@@ -123,8 +127,13 @@ def prepare(database: Database, document: Mapping[str, Any], *, project: str = D
     return draft.prepared(draft.space.survey())
 
 
-def drafted(database: Database, document: Mapping[str, Any], *, project: str = DEFAULT) -> Draft:
-    """Read a document as far as that needs no survey. Raises InvalidDocument where there is no space to survey."""
+def drafted(
+    database: Database, document: Mapping[str, Any], *, project: str = DEFAULT, starts: Starts = NO_STARTS
+) -> Draft:
+    """Read a document as far as that needs no survey. Raises InvalidDocument where there is no space to survey.
+
+    `starts`: what starts that the document names were when it was accepted before; their trials may be gone.
+    """
     found: dict[str, Dataset] = {}
 
     def find_dataset(name: str) -> Mapping[str, Any] | None:
@@ -135,6 +144,8 @@ def drafted(database: Database, document: Mapping[str, Any], *, project: str = D
         return described(dataset)
 
     def find_start(reference: str) -> Mapping[str, Any] | None:
+        if reference in starts:
+            return starts[reference]
         trial_id = reference.removeprefix("trial:")
         query = sa.select(Trial.configuration).where(Trial.project == project, Trial.id == trial_id)
         return database.read(lambda session: session.scalars(query).one_or_none())
@@ -145,6 +156,11 @@ def drafted(database: Database, document: Mapping[str, Any], *, project: str = D
         raise documents.invalid(error) from None
     dataset = None if read.sweep.dataset is None else found[read.sweep.dataset]
     return Draft(read, None if dataset is None else dataset.id)
+
+
+def stored_starts(sweep: Sweep) -> Starts:
+    """The sweep's starts by name, each with its values for the open parameters: as they were when it was posted."""
+    return {start["name"]: start["chosen"] for start in sweep.space.get("starts", ())}
 
 
 def insert(session: Session, prepared: Prepared, *, project: str = DEFAULT) -> Sweep:

@@ -13,7 +13,7 @@ from layers.survey import Survey, expected_seconds
 from service.db import Database
 from service.errors import CallerGone
 from service.survey_processes import SurveyProcesses
-from service.sweeps import Draft, Prepared, drafted
+from service.sweeps import NO_STARTS, Draft, Prepared, Starts, drafted
 
 SMALL_SECONDS = 0.5
 """Up to here a survey is made in a thread: a process would save nobody anything."""
@@ -32,11 +32,18 @@ class Validation:
         self._processes = SurveyProcesses(processes)
 
     async def prepare(
-        self, document: Mapping[str, Any], project: str, is_gone: Callable[[], Awaitable[bool]]
+        self,
+        document: Mapping[str, Any],
+        project: str,
+        is_gone: Callable[[], Awaitable[bool]],
+        starts: Starts = NO_STARTS,
     ) -> Prepared:
-        """As `sweeps.prepare`. Raises InvalidDocument, Unavailable, and CallerGone as soon as `is_gone` says so."""
+        """As `sweeps.prepare`, with `starts` as in `drafted`.
+
+        Raises InvalidDocument, Unavailable, and CallerGone as soon as `is_gone` says so.
+        """
         draft = await to_thread.run_sync(
-            lambda: drafted(self._database, document, project=project), limiter=self._limiter
+            lambda: drafted(self._database, document, project=project, starts=starts), limiter=self._limiter
         )
         survey = asyncio.ensure_future(self._surveyed(draft))
         try:

@@ -190,12 +190,15 @@ async def extend_sweep(sweep: str, body: schemas.BudgetExtension, call: GivenCal
 @needs_scope("submit")
 async def clone_sweep(sweep: str, request: Request, call: GivenCall) -> Response:
     """Post the sweep's document again. What was measured before is reused, unless the document says otherwise."""
-    document = (await call.services.read(lambda session: sweeps.get(session, sweep))).document
-    return await _created(call, "sweep.clone", await _prepared(request, call, document))
+    cloned = await call.services.read(lambda session: sweeps.get(session, sweep))
+    prepared = await _prepared(request, call, cloned.document, sweeps.stored_starts(cloned))
+    return await _created(call, "sweep.clone", prepared)
 
 
-async def _prepared(request: Request, call: Call, document: Mapping[str, Any]) -> sweeps.Prepared:
-    return await call.services.validation.prepare(document, call.project, request.is_disconnected)
+async def _prepared(
+    request: Request, call: Call, document: Mapping[str, Any], starts: sweeps.Starts = sweeps.NO_STARTS
+) -> sweeps.Prepared:
+    return await call.services.validation.prepare(document, call.project, request.is_disconnected, starts)
 
 
 async def _created(call: Call, action: str, prepared: sweeps.Prepared) -> Response:

@@ -268,6 +268,21 @@ def test_a_clone_is_the_same_document_again(client: TestClient, driver: Driver) 
     assert client.get(f"/v1/sweeps/{clone['id']}").json()["progress"]["reused"] == 4
 
 
+def test_a_clone_starts_where_its_sweep_did_although_that_trial_is_gone(client: TestClient, driver: Driver) -> None:
+    first = _post(client)["id"]
+    driver.run_to_the_end(first)
+    (origin, *_) = driver.trials(first)
+    sweep = _post(client, POST | {"start_from": [f"trial:{origin.id}"]})
+    assert client.delete(f"/v1/sweeps/{first}").status_code == 204
+    answer = _act(client, sweep["id"], "clone")
+    assert answer.status_code == 201, answer.text
+    clone = answer.json()
+    assert clone["document"] == sweep["document"]
+    driver.step(clone["id"])
+    started = driver.trials(clone["id"])[0]
+    assert (started.started_from, started.parameters) == (f"trial:{origin.id}", origin.parameters)
+
+
 def test_only_a_sweep_that_has_ended_can_be_deleted(client: TestClient, driver: Driver) -> None:
     sweep = _post(client)["id"]
     driver.run(sweep, 2)
