@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layersweep import logs
-from service import access, metrics, tracing
+from service import access, metrics, tracing, troubles
 from service.access import Access, Caller
 from service.errors import (
     Forbidden,
@@ -122,8 +122,8 @@ class Guard:
                 access.check_named(caller, named)
                 caller = dataclasses.replace(caller, named=named)
         except (OperationalError, PoolTimeoutError) as error:
-            _log.error("the database did not answer %s %r", method, path, exc_info=error)
-            raise Unavailable("the database does not answer now") from None
+            troubles.log(_log, f"{method} {path!r} was answered 503", error)
+            raise (troubles.answer_to(error) or Unavailable("the database does not answer now")) from None
         if method not in access.SAFE_METHODS and not _is_same_origin(headers):
             raise Forbidden("a page of another origin may not change anything here")
         if "\0" in path:

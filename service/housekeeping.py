@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from service import artifacts, idempotency, retention
+from service import artifacts, idempotency, retention, troubles
 from service.db import Database
 from service.settings import Settings
 
@@ -67,6 +67,6 @@ class Housekeeping:
     def _attempt(self, work: Callable[[], object]) -> object:
         try:
             return work()
-        except Exception:  # noqa: BLE001 - logged, and done again later
-            _log.exception("what is old could not be cleared away")
+        except Exception as error:  # noqa: BLE001 - logged, and done again later
+            troubles.log(_log, "what is old could not be cleared away", error)
             return None

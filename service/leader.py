@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 
-from service import leadership, queue, reuse, schedules, scheduling_errors, sweeps, targets, tracing
+from service import leadership, queue, reuse, schedules, scheduling_errors, sweeps, targets, tracing, troubles
 from service.confirmation import confirmations
 from service.db import Database
 from service.held_sweeps import HeldSweep, HeldSweeps
@@ -117,9 +117,9 @@ class Leader(ABC):
             try:
                 self._tick()
                 self._begin_steps()
-            except Exception:  # noqa: BLE001 - logged
+            except Exception as error:  # noqa: BLE001 - logged
                 # The database may be away: nothing is lost by trying again.
-                _log.exception("the scheduler could not look around")
+                troubles.log(_log, "the scheduler could not look around", error)
             if self._held.batching():
                 self._stopping.wait(GATHER_SECONDS)
             elif not self._stopping.is_set():
@@ -212,14 +212,14 @@ class Leader(ABC):
         """Try the sweep again later, less and less often, and say so where its users look."""
         held.failures += 1
         held.not_before = time.monotonic() + _pause(held.failures)
-        _log.exception("sweep %s could not be scheduled, %d times in a row", held.id, held.failures, exc_info=error)
+        troubles.log(_log, f"sweep {held.id} could not be scheduled, {held.failures} times in a row", error)
         self._say(held.id, schedules.trouble(scheduling_errors.of(error), held.failures))
 
     def _say(self, sweep_id: str, trouble: schedules.Trouble | None) -> None:
         try:
             self._database.write(lambda session: schedules.store_trouble(session, sweep_id, trouble))
-        except Exception:  # noqa: BLE001 - logged
-            _log.exception("sweep %s: what keeps it from going on could not be stored", sweep_id)
+        except Exception as error:  # noqa: BLE001 - logged
+            troubles.log(_log, f"sweep {sweep_id}: what keeps it from going on could not be stored", error)
 
     # --- one sweep ----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from service import leadership
+from service import leadership, troubles
 from service.db import Database
 from service.held_sweeps import HeldSweep, HeldSweeps
 from service.settings import Settings
@@ -71,9 +71,9 @@ class Renewal:
         while not self._stopping.wait(self._settings.leader_seconds / 3):
             try:
                 self.renew()
-            except Exception:  # noqa: BLE001 - logged
+            except Exception as error:  # noqa: BLE001 - logged
                 # The database may be away: leases that end meanwhile are acquired anew.
-                _log.exception("the leadership of sweeps could not be renewed")
+                troubles.log(_log, "the leadership of sweeps could not be renewed", error)
 
 
 def _forget(held: HeldSweep) -> None:
