@@ -70,6 +70,7 @@ class SweepRecord(TypedDict):
     dataset: str | None
     state: SweepState
     reason: str | None
+    end_code: NotRequired[str | None]
     objectives: list[Objective]
     constraints: list[str]
     budget: Budget

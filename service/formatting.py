@@ -180,3 +180,16 @@ def share(given: float) -> str:
 def meaning(name: str) -> str:
     """What a metric is, in a sentence."""
     return METRICS[name].meaning if name in METRICS else ""
+
+
+_ENDINGS = {
+    "budget_exhausted": "every trial of the budget has ended",
+    "space_exhausted": "every point of the space was tried",
+    "wall_seconds": "its time was over",
+}
+
+
+def ending(reason: str, end_code: str | None) -> str:
+    """Why a sweep is in its state: the end of its budget in words, and what it found nothing of."""
+    words = _ENDINGS.get(reason, reason)
+    return f"no trial is complete and feasible; {words}" if end_code == "none_feasible" else words

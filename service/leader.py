@@ -20,7 +20,7 @@ from service.held_sweeps import HeldSweep, HeldSweeps
 from service.housekeeping import Housekeeping
 from service.ids import new_id
 from service.leadership import Fenced
-from service.led_sweep import FindSources, LedSweep, Verdict
+from service.led_sweep import FindSources, LedSweep
 from service.notifications import SCHEDULER, Notifications
 from service.pareto import Ranking
 from service.renewal import Renewal
@@ -251,7 +251,7 @@ class Leader(ABC):
         going = glance.state in sweeps.GOING and not glance.overdue
         changes = led.advance(glance.happenings, glance.sequence, going=going, find_sources=self._finder(led))
         if glance.overdue and changes.verdict is None:
-            changes.verdict = Verdict("completed", "wall_seconds")
+            changes.verdict = led.end("wall_seconds")
         ended = glance.state not in sweeps.GOING
         if changes.is_empty and not (ended and led.stored_sequence < changes.scheduled_sequence):
             return False, changes.unfinished

@@ -247,6 +247,15 @@ class LedSweep:
         self.read_sequence = changes.scheduled_sequence
         return changes
 
+    def end(self, reason: str) -> Verdict:
+        """How the sweep ends where `reason` lets nothing more be asked: it failed if every trial that ended did."""
+        history = self._history
+        if not history.failed or len(history.failed) < history.spent - len(history.outstanding):
+            return Verdict("completed", reason)
+        return self._failed(
+            f"all {len(history.failed)} trials failed" if len(history.failed) > 1 else "its trial failed"
+        )
+
     # --- what happened ------------------------------------------------------------------------------------------------
 
     def _work_in(self, happening: Happening, changes: Changes) -> None:
@@ -305,14 +314,17 @@ class LedSweep:
     def _verdict(self) -> Verdict | None:
         history = self._history
         if len(history.failed) >= history.budget["failures"]:
-            last = f"; the last one: {history.last_failure}" if history.last_failure else ""
-            return Verdict("failed", f"{len(history.failed)} trials failed, the most that the budget allows{last}")
+            return self._failed(f"{len(history.failed)} trials failed, the most that the budget allows")
         if history.outstanding or self._retriable():
             return None
         if history.spent >= history.budget["trials"]:
-            return Verdict("completed", "budget_exhausted")
+            return self.end("budget_exhausted")
         exhausted = self._proposals.exhausted and not history.cancelled
-        return Verdict("completed", "space_exhausted") if exhausted else None
+        return self.end("space_exhausted") if exhausted else None
+
+    def _failed(self, what: str) -> Verdict:
+        last = self._history.last_failure
+        return Verdict("failed", f"{what}; the last one: {last}" if last else what)
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,16 @@ from service.storable import check_storable
 
 SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
 TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]
+EndCode = Literal[
+    "budget_exhausted",
+    "space_exhausted",
+    "wall_seconds",
+    "failures",
+    "all_failed",
+    "none_feasible",
+    "confirmed",
+    "cancelled",
+]
 Outcome = Literal["complete", "infeasible", "pruned", "failed"]
 Phase = Literal["check", "build", "measure", "train", "quantize", "rebuild", "remeasure", "evaluate", "finish"]
 Runtime = Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
@@ -138,6 +148,7 @@ class Sweep(Schema):
     dataset: str | None
     state: SweepState
     reason: str | None = Field(description="why it is in this state, or what it waits for")
+    end_code: EndCode | None = Field(default=None, description="how it ended; null while it goes on")
     objectives: list[Objective]
     constraints: list[str]
     budget: Budget

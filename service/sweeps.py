@@ -14,6 +14,7 @@ from layers.facts import facts_of
 from layers.space import DocumentError, Space, Survey, SweepDocument, Unsurveyed, begin
 from service import datasets, documents, events, schemas
 from service.db import Database, now, now_sql
+from service.endings import end_code
 from service.errors import Conflict, NotFound, Problem, Unprocessable
 from service.ids import new_id
 from service.models import CONFIRMATION, Dataset, Sweep, Trial, TrialMetric
@@ -384,6 +385,7 @@ def progress_of(sweep: Sweep) -> schemas.Progress:
 
 
 def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
+    best = _best(session, sweep)
     dataset = None if sweep.dataset_id is None else session.get(Dataset, sweep.dataset_id)
     return {
         "id": sweep.id,
@@ -393,6 +395,7 @@ def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
         "dataset": None if dataset is None else dataset.name,
         "state": sweep.state,
         "reason": sweep.reason,
+        "end_code": end_code(sweep, feasible=bool(best)),
         "objectives": sweep.objectives,
         "constraints": sweep.document.get("constraints", []),
         "budget": sweep.budget,
@@ -401,7 +404,7 @@ def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
         "space": sweep.space,
         "target": sweep.target_key,
         "progress": progress_of(sweep),
-        "best": _best(session, sweep),
+        "best": best,
         "version": sweep.event_counter,
         "created_at": sweep.created_at,
         "started_at": sweep.started_at,

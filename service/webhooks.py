@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from service import addresses, projects
 from service.addresses import AddressError, Network
 from service.db import announce, now, now_sql
+from service.endings import end_code, has_feasible
 from service.errors import Conflict, NotFound, Problem, Unprocessable
 from service.ids import new_id
 from service.models import SWEEP_STATES, Confirmation, Sweep, Webhook, WebhookDelivery
@@ -320,21 +321,24 @@ def _body(kind: str, time: float, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _facts(session: Session, sweep_id: str, sequence: int) -> dict[str, Any]:
-    sweep = session.execute(
-        sa.select(Sweep.name, Sweep.project, Sweep.state, Sweep.reason, Sweep.counts, Confirmation.confirms)
+    sweep, confirms = session.execute(
+        sa.select(Sweep, Confirmation.confirms)
         .join(Confirmation, Confirmation.sweep_id == Sweep.id, isouter=True)
         .where(Sweep.id == sweep_id)
+        .execution_options(populate_existing=True)
     ).one()
+    feasible = sweep.state == "completed" and has_feasible(session, sweep_id)
     return {
         "sweep": sweep_id,
         "name": sweep.name,
         "project": sweep.project,
         "state": sweep.state,
         "reason": sweep.reason,
+        "end_code": end_code(sweep, feasible=feasible),
         # Deliveries may come in another order than the changes: the largest is the newest.
         "sequence": sequence,
         "counts": sweep.counts,
-        "confirms": sweep.confirms,
+        "confirms": confirms,
     }
 
 

@@ -136,6 +136,7 @@ def show(
     facts: dict[str, str | None] = {
         "sweep": f"{record['name']} ({record['id']})",
         "state": record["state"] + (f": {record['reason']}" if record["reason"] else ""),
+        "end code": record.get("end_code"),
         "task": f"{record['task']} over {record['dataset']}" if record["dataset"] else record["task"],
         "progress": progress.tally(record["progress"]),
         "best": progress.best(record) or None,
@@ -157,7 +158,9 @@ def watch(
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to watch at most.")] = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Show a sweep's progress until it has ended. The exit code is 0 if it completed."""
+    """Show a sweep's progress until it has ended. The exit code is 0 if it completed, 1 if it failed or was cancelled.
+
+    A sweep of which every trial failed has failed."""
     with connect(server) as client:
         found = client.sweep(sweep)
         progress.watch(found, out, timeout_seconds=timeout)
@@ -248,6 +251,8 @@ def _finish(server: str, sweep: Sweep, *, quiet: bool) -> None:
     """Tell how a watched sweep ended, by a line and the exit code."""
     if not quiet:
         reason = f" ({sweep.record['reason']})" if sweep.record["reason"] else ""
+        if sweep.record.get("end_code") == "none_feasible":
+            reason += ", but no trial is complete and feasible"
         out.print(Text(f"{sweep.name} is {sweep.state}{reason}: {progress.tally(sweep.record['progress'])}."))
         hint(f"See its leaderboard: {ready(server, 'leaderboard', sweep.id)}")
     if sweep.state != "completed":

@@ -106,7 +106,7 @@ def settle(session: Session) -> int:
     ).all()
     row_locks.take_sweeps(session, {sweep_id for pair in due for sweep_id in pair})
     for child_id, parent_id in due:
-        ended = _verdict(session.scalars(sa.select(Sweep.counts).where(Sweep.id == child_id)).one())
+        ended = _verdict(session, child_id)
         try:
             sweeps.end(session, child_id, *ended)
         except Conflict:
@@ -126,11 +126,14 @@ def delete_of_sweep(session: Session, sweep_id: str) -> None:
     session.execute(sa.delete(Sweep).where(Sweep.id.in_(children)).execution_options(synchronize_session=False))
 
 
-def _verdict(counts: Mapping[str, int]) -> tuple[Any, str]:
+def _verdict(session: Session, child_id: str) -> tuple[Any, str]:
+    counts: Mapping[str, int] = session.scalars(sa.select(Sweep.counts).where(Sweep.id == child_id)).one()
     if counts.get("complete"):
         lost = sum(int(counts.get(state, 0)) for state in ("failed", "infeasible", "pruned"))
         return "completed", "confirmed" if not lost else f"confirmed; {lost} further trainings gave no loss"
-    return "failed", "no further training came to its end"
+    ended = Trial.sweep_id == child_id, Trial.reason.is_not(None)
+    last = session.scalar(sa.select(Trial.reason).where(*ended).order_by(Trial.ended_at.desc(), Trial.id).limit(1))
+    return "failed", "no further training came to its end" + (f"; the last one: {last}" if last else "")
 
 
 def _refuse_unless_confirmable(session: Session, sweep: Sweep) -> None:

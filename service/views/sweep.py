@@ -15,9 +15,10 @@ from service.columns import ColumnStore, metric_names
 from service.confirmation import confirmations
 from service.confirmation import results as confirmation_results
 from service.db import now
+from service.endings import end_code
 from service.errors import NotFound
 from service.leaderboards import ENDED_SWEEPS
-from service.models import TRIAL_STATES, Attempt, Sweep, Trial, Worker
+from service.models import CONFIRMATION, TRIAL_STATES, Attempt, Sweep, Trial, Worker
 from service.pace import pace
 from service.recommendation.recommend import recommend_with_smaller, wishes_of
 from service.recommendation.schemas import SmallerTrial
@@ -54,6 +55,7 @@ def live(session: Session, row: Sweep) -> dict[str, Any]:
         "ended": row.state in ENDED_SWEEPS,
         "pace": pace(session, row),
         "running": _running(session, row),
+        "end_code": end_code(row, feasible=bool(leaderboards.best(session, row))),
         "extends": _extends(row),
     }
 
@@ -134,9 +136,17 @@ def _facts(row: Sweep, name: str) -> dict[str, str]:
 
 def _extends(row: Sweep) -> list[str]:
     """What can be added to the budget so that something comes of it."""
+    limit = row.budget.get("wall_seconds")
     if row.state in ("active", "paused"):
-        return ["trials", *(["wall_seconds"] if row.budget.get("wall_seconds") is not None else [])]
-    return {"budget_exhausted": ["trials"], "wall_seconds": ["wall_seconds"]}.get(row.reason or "", [])
+        return ["trials", *(["wall_seconds"] if limit is not None else [])]
+    if row.state == "cancelled" or row.sampler == CONFIRMATION:
+        return []
+    failed, cut_off = row.counts.get("failed", 0), row.counts.get("cancelled", 0)
+    if row.reason == "space_exhausted" and not (failed or cut_off):
+        return []
+    time_is_over = limit is not None and row.ended_at is not None and row.ended_at >= (row.started_at or 0) + limit
+    lifts = ["failures"] if failed >= row.budget["failures"] else [] if time_is_over else ["trials"]
+    return [*lifts, *(["wall_seconds"] if time_is_over else [])]
 
 
 def _wishes(row: Sweep, query: SweepQuery) -> Wishes:

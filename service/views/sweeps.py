@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from service import leaderboards
 from service.db import now
+from service.endings import end_code
 from service.errors import Unprocessable
 from service.models import CONFIRMATION, SWEEP_STATES, Sweep, Worker
 from service.views.common import dataset_names, ended_trials, progress_bar, target_words
@@ -56,7 +57,8 @@ def sweeps(session: Session, wanted: Wanted, size: int = PAGE_SWEEPS) -> dict[st
             "row": row,
             "dataset": names.get(row.dataset_id or ""),
             "target": target_words(row),
-            "best": leaderboards.best(session, row),
+            "best": (best := leaderboards.best(session, row)),
+            "end_code": end_code(row, feasible=bool(best)),
             "bar": progress_bar(row),
             "ended_trials": ended_trials(row),
         }

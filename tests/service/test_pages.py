@@ -312,3 +312,14 @@ def test_static_files_are_cached_by_their_content_and_are_all_that_is_served(cli
         "/static/vendor",
     ):
         assert client.get(path).status_code == 404
+
+
+def test_the_list_of_sweeps_says_why_one_failed(client, services):
+    reason = "all 3 trials failed; the last one: the engine of this shape could not be built"
+
+    def write(session):
+        sweep = add_sweep(session, state="failed", reason=reason, counts={"failed": 2, "complete": 1})
+        add_trial(session, sweep, 0, {"latency_ms_p50": 1.0, "validation_loss": 2.0})
+
+    services.database.write(write)
+    assert reason in page(client, "/"), "also beside a result"

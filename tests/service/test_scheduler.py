@@ -19,7 +19,7 @@ from service.optuna_study import OptunaStudy
 from service.pareto import Ranking
 from service.scheduler import Scheduler
 from service.settings import Settings
-from tests.service.sweep_driver import TWELVE_POINTS, Driver, document, formula, small
+from tests.service.sweep_driver import TWELVE_POINTS, Driver, Measure, document, formula, small
 
 
 @pytest.fixture
@@ -193,6 +193,50 @@ def test_a_sweep_that_mostly_fails_ends_with_the_reason(driver: Driver) -> None:
     assert "made to fail" in (ended.reason or "")
     assert ended.counts["failed"] == 3
     assert {trial.state for trial in driver.trials(sweep)} == {"failed", "cancelled"}
+
+
+@pytest.mark.parametrize("budget", [{"trials": 3}, {"trials": 100, "wall_seconds": 1000}])
+def test_a_sweep_of_which_every_trial_failed_has_failed(driver: Driver, budget: dict[str, Any]) -> None:
+    sweep = driver.post(small(budget={"parallel": 1, "failures": 100} | budget))
+    driver.run(sweep, 3, _always_fails)
+    if "wall_seconds" in budget:
+        driver.set(sweep, started_at=1.0)
+        driver.step(sweep)
+    shown = driver.shown(sweep)
+    assert (shown.state, shown.end_code) == ("failed", "all_failed")
+    assert shown.reason == "all 3 trials failed; the last one: made to fail"
+
+
+def test_a_space_of_which_every_point_failed_has_failed(driver: Driver) -> None:
+    sweep = driver.post(small(budget={"trials": 100, "failures": 100}))
+    driver.run_to_the_end(sweep, _always_fails)
+    assert (driver.shown(sweep).end_code, driver.shown(sweep).progress.failed) == ("all_failed", 12)
+
+
+def test_one_trial_that_did_not_fail_is_enough_to_complete(driver: Driver) -> None:
+    sweep = driver.post(small(budget={"trials": 3, "parallel": 1, "failures": 100}))
+    driver.run(sweep, 1)
+    driver.run(sweep, 2, _always_fails)
+    assert (driver.shown(sweep).state, driver.shown(sweep).end_code) == ("completed", "budget_exhausted")
+
+
+def test_ends_tell_themselves_apart(driver: Driver) -> None:
+    def end_code(measure: Measure, **changes: Any) -> str | None:
+        sweep = driver.post(small(**changes))
+        driver.run_to_the_end(sweep, measure)
+        return driver.shown(sweep).end_code
+
+    def too_slow(configuration: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+        return "infeasible", {"latency_ms_p50": 99.0, "latency_ms_p99": 99.0}
+
+    assert end_code(formula, budget={"trials": 2}) == "budget_exhausted"
+    assert end_code(formula, budget={"trials": 100}) == "space_exhausted"
+    assert end_code(too_slow, budget={"trials": 2}) == "none_feasible"
+    assert end_code(_always_fails, budget={"trials": 100, "failures": 1}) == "failures"
+    going = driver.post(small())
+    assert driver.shown(going).end_code is None
+    driver.cancel(going)
+    assert driver.shown(going).end_code == "cancelled"
 
 
 def test_the_wall_clock_ends_a_sweep_and_cancels_what_is_open(driver: Driver) -> None:
