@@ -8,9 +8,22 @@ from dataclasses import dataclass, field
 
 from layers import syntax
 from layers.base import Scalar
-from layers.expressions import Evaluate, EvaluationError, Expression, ExpressionError, compile_tree, near, number, parse
+from layers.expressions import (
+    Evaluate,
+    EvaluationError,
+    Expression,
+    ExpressionError,
+    MissingName,
+    compile_tree,
+    near,
+    number,
+    parse,
+)
 from layers.metrics import METRICS, STAGES, Stage
 from layers.problems import did_you_mean
+
+GUESSES = (0.37, 1.61, 211.3)
+"""In place of metrics that are not measured yet: a constraint that has no value for any of them never has one."""
 
 BOUNDS = ("<=", "<", ">=", ">")
 
@@ -35,6 +48,30 @@ class Constraint:
         """The metrics in it."""
         return tuple(name for name in self.expression.names if name in METRICS)
 
+    @property
+    def may_fail(self) -> bool:
+        """Whether something is calculated in it, which may have no value somewhere."""
+        return any(_calculates(operand) for operand in syntax.children(self.expression.tree))
+
+    def failure(self, values: Mapping[str, Scalar]) -> str | None:
+        """Why it has no value at a point whatever is measured there, in words; None where it may have one.
+
+        `values` as for `violation`, as far as they are known before the trial.
+        """
+        failed: str | None = None
+        for guess in GUESSES:
+            known = {**dict.fromkeys(self.metrics, guess), **values}
+            try:
+                number(self._smaller(known))
+                number(self._larger(known))
+            except MissingName:
+                return None
+            except EvaluationError as error:
+                failed = failed or str(error)
+            else:
+                return None
+        return failed
+
     def violation(self, values: Mapping[str, Scalar]) -> float | None:
         """How far it is broken, in its own unit (<= 0: kept), or None where a name that it needs has no value.
 
@@ -55,6 +92,10 @@ class Constraint:
         if self._strict and excess == 0:
             excess = math.ulp(max(abs(smaller), 1e-300))
         return max(min(excess, 1e308), -1e308)
+
+
+def _calculates(node: syntax.Node) -> bool:
+    return isinstance(node, syntax.Arithmetic | syntax.Call) or any(map(_calculates, syntax.children(node)))
 
 
 def parse_constraint(text: str) -> Constraint:

@@ -78,12 +78,16 @@ class Space:
         constraints: tuple[Constraint, ...],
     ) -> None:
         """`entries` come in an order in which each depends only on earlier ones; `defaults` are what `when` and
-        `derived` may name of the declarations without the document giving it; `constraints` are the static ones."""
+        `derived` may name of the declarations without the document giving it; `constraints` are all of the sweep's:
+        the static ones are judged, and each must have a value at every point that becomes a trial."""
         self.task = task
         self.facts = dict(facts)
         self.entries = entries
         self.rules = rules
-        self.constraints = constraints
+        self.constraints = tuple(constraint for constraint in constraints if constraint.stage == "static")
+        """Those that are judged before there is a trial."""
+        self.calculated = tuple(constraint for constraint in constraints if constraint.may_fail)
+        """Those, of any stage, that may have no value at some point."""
         self.open: tuple[OpenParameter, ...] = tuple(entry.opening for entry in entries if entry.opening is not None)
         self._defaults = dict(defaults)
         self._index: tuple[PointIndex | None] | None = None
@@ -251,17 +255,24 @@ class Space:
         return failed
 
     def judge_completed(self, values: Mapping[str, Scalar], completed: Completed) -> Rejection | PointError | None:
-        """What the completed point breaks: rules that name defaults, the model's own rules, static constraints."""
-        environment = self._late_environment(values, completed) if self.late_rules or self.constraints else {}
+        """What the completed point breaks: rules that name defaults, the model's own rules, static constraints. A
+        constraint that has no value there whatever is measured is an error, as a rule is."""
+        is_needed = self.late_rules or self.constraints or self.calculated
+        environment = self._late_environment(values, completed) if is_needed else {}
         outcome = self.judge_rules(self.late_rules, environment)
         if outcome is not None:
             return outcome
         violations = models.broken_rules(completed.model)
         if violations:
             return Rejection(violations[0].rule, violations[0].message, 1.0)
-        if not self.constraints:
+        if not self.constraints and not self.calculated:
             return None
         environment.update(_static_metrics(completed))
+        for constraint in self.calculated:
+            failed = constraint.failure(environment)
+            if failed is not None:
+                remedy = "exclude the point by a rule, or write what holds there: a if condition else b"
+                return PointError(constraint.text, f"{failed}{seen_at(constraint.expression, environment)}", remedy)
         for constraint in self.constraints:
             violation = constraint.violation(environment)
             if violation is not None and violation > 0:

@@ -205,7 +205,7 @@ class _Reading:
             entries=entries,
             defaults=_defaults(entries, rules, fixed_lengths(task, about.get("facts", {}))),
             rules=rules,
-            constraints=tuple(constraint for constraint in constraints if constraint.stage == "static"),
+            constraints=constraints,
         )
         return SweepDocument(
             name=name,

@@ -82,7 +82,8 @@ class Surveyor:
         self._models: dict[tuple[Scalar | None, ...], Outcome] = {}
         names = [entry.name for entry in space.entries if entry.when is not None or entry.value is None]
         named = {name for rule in space.late_rules for name in rule.expression.names}
-        named |= {name for constraint in space.constraints for name in constraint.expression.names}
+        judged = (*space.constraints, *space.calculated)
+        named |= {name for constraint in judged for name in constraint.expression.names}
         self._inference_names = tuple(name for name in names if section_of(name)[0] == "inference")
         self._training_names = tuple(name for name in names if section_of(name)[0] == "training")
         self.model_names = tuple(name for name in names if section_of(name)[0] != "training" or name in named)

@@ -609,3 +609,45 @@ def test_a_start_is_in_the_space_but_for_rounding() -> None:
     assert made.resolve(chosen(**{"training.dropout": 0.1 + 0.2}))["training.dropout"] == 0.3
     with pytest.raises(PointError):
         made.resolve(chosen(**{"training.dropout": 0.3001}))
+
+
+# --- constraints that have no value ---------------------------------------------------------------------------------
+
+ZERO = {"/training/dropout": {"values": [0.0, 0.1]}, "/model/attention/num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "latency_ms_p50 <= 1 / training.dropout",
+        "latency_ms_p50 / training.dropout <= 5",
+        "parameter_count <= 1e9 / training.dropout",
+        "validation_loss <= log2(training.dropout)",
+        "latency_ms_p50 % training.dropout <= 1",
+        "latency_ms_p50 <= 1 / training.weight_decay",
+    ],
+)
+def test_a_constraint_without_a_value_is_refused_with_its_point(text: str) -> None:
+    changes = {**ZERO, "/training/weight_decay": 0.0, "/constraints": ["parameter_count <= 1e12", text]}
+    (problem,) = problems(changes)
+    assert problem.pointer == "/constraints/1"
+    name = "training.weight_decay" if "decay" in text else "training.dropout"
+    assert f"{name} = 0.0" in problem.detail
+    assert "a if condition else b" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("latency_ms_p50 <= 1 / training.dropout", ["training.dropout > 0"]),
+        ("latency_ms_p50 <= (1 / training.dropout if training.dropout > 0 else 5)", []),
+        # Whether these have a value is known only when it is measured.
+        ("1 / (latency_ms_p50 - 0.37) <= 1", []),
+        ("log2(generalization_gap) <= training.dropout", []),
+        ("latency_ms_p50 <= 1 / num_layers", []),
+    ],
+)
+def test_a_constraint_that_may_have_a_value_is_kept(text: str, rules: list[str]) -> None:
+    _, survey = surveyed({**ZERO, "/constraints": [text], "/rules": rules})
+    assert survey.errors == ()
+    assert survey.feasible_share > 0
