@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from layers.metrics import METRICS
 from layers.model import TASKS
-from layers.problems import Problems, below, did_you_mean, shown
+from layers.problems import Problem, Problems, below, did_you_mean, shown
 
 FIELDS = (
     "name",
@@ -53,11 +53,13 @@ FindStart = Callable[[str], Mapping[str, Any] | None]
 
 
 class FieldReader:
-    """Reads the document's own fields one by one, fills in their defaults, and collects what is wrong with them."""
+    """Reads the document's own fields one by one, fills in their defaults, and collects what is wrong with them and
+    what is worth a note."""
 
-    def __init__(self, document: Mapping[Any, Any], problems: Problems) -> None:
+    def __init__(self, document: Mapping[Any, Any], problems: Problems, notes: list[Problem]) -> None:
         self._document = document
         self._problems = problems
+        self._notes = notes
 
     def fields(self) -> None:
         """Note every field that is none of a sweep document's."""
@@ -162,6 +164,10 @@ class FieldReader:
             self._problems.add(below(pointer, "metric"), lacking, "choose another metric")
         if goal is not None and goal not in ("minimize", "maximize"):
             self._problems.add(below(pointer, "goal"), f"{shown(goal)} is not a goal", "write minimize or maximize")
+        if goal in ("minimize", "maximize") and goal != METRICS[metric].goal:
+            better = "lower" if METRICS[metric].goal == "minimize" else "higher"
+            detail = f"{metric} is better where it is {better}, and goal: {goal} looks for the opposite"
+            self._notes.append(Problem(below(pointer, "goal"), detail, "leave goal out, unless that is meant"))
         return {"metric": metric, "goal": goal if goal in ("minimize", "maximize") else METRICS[metric].goal}
 
     def budget(self) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class _Reading:
         self._is_mapping = isinstance(document, dict)
         self._problems = problems
         self._notes: list[Problem] = []
-        self._fields = FieldReader(self._document, problems)
+        self._fields = FieldReader(self._document, problems, self._notes)
 
     def read(self, find_dataset: FindDataset, find_start: FindStart) -> SweepDocument | None:
         """The sweep, or None where it is not understood well enough to make a space of it."""

@@ -718,3 +718,19 @@ def test_rows_and_pairs_are_filled_up_to_any_length() -> None:
     pairs = {**DATASETS["words"], "facts": {**DATASETS["words"]["facts"], "training_tokens": 30}}
     document = changed({"/task": "seq2seq", "/dataset": "words", "/training/sequence_length": 64})
     assert read_document(document, find_dataset=lambda _: pairs)[1].feasible_share > 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "notes"),
+    [
+        ({"metric": "validation_loss", "goal": "maximize"}, ["validation_loss is better where it is lower"]),
+        ({"metric": "throughput_per_s", "goal": "minimize"}, ["throughput_per_s is better where it is higher"]),
+        ({"metric": "validation_loss", "goal": "minimize"}, []),
+        ({"metric": "throughput_per_s"}, []),
+    ],
+)
+def test_a_goal_against_its_metric_is_worth_a_note(objective: dict[str, str], notes: list[str]) -> None:
+    found = parsed({"/objectives": [objective]}).notes
+    assert [(note.pointer, note.detail.partition(",")[0]) for note in found] == [
+        ("/objectives/0/goal", note) for note in notes
+    ]
