@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layers.metrics import METRICS
+from layers.names import declaration
 from service.columns import Column, Columns, Floats, Indices
 from service.errors import Problem, Unprocessable
 from service.models import TRIAL_STATES
@@ -53,7 +54,20 @@ class Condition:
             detail = f"where={text[:80]!r} is not a condition"
             remedy = "a name, one of <= >= < > = !=, and a value: latency_ms_p50<=2 or mlp.kind=GatedMLP"
             raise Unprocessable(f"{detail}: write {remedy}", problems=[Problem("/where", detail, remedy)])
-        return cls(*match.groups())
+        condition = cls(*match.groups())
+        condition._check_choice()
+        return condition
+
+    def _check_choice(self) -> None:
+        """Raise Unprocessable for a value that the parameter never has: no trial would keep the condition, or all."""
+        declared = declaration(self.name)
+        choices = () if declared is None else declared.choices
+        if declared is not None and declared.type == "boolean":
+            choices = ("false", "true")
+        if choices and self.value not in choices:
+            detail = f"where={str(self)!r}: {self.value!r} is not a value of {self.name}"
+            remedy = f"one of: {', '.join(choices)}"
+            raise Unprocessable(f"{detail}: {remedy}", problems=[Problem("/where", detail, remedy)])
 
     def __str__(self) -> str:
         return f"{self.name}{self.operator}{self.value}"

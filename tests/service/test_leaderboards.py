@@ -104,10 +104,29 @@ def test_conditions_on_any_metric_or_parameter_keep_trials(client, sweep):
     assert numbers(client, sweep, where="mlp.kind = GatedMLP") == [1, 3]
     assert numbers(client, sweep, where="mlp.kind!=GatedMLP") == [0, 4, 2], "what has no kind is not of another kind"
     assert numbers(client, sweep, where=["num_layers>=8", "validation_loss<6"]) == [0, 1]
-    assert numbers(client, sweep, where="mlp.kind=Nothing") == []
+    assert numbers(client, sweep, where="mlp.kind=FusedGatedMLP") == [], "no trial of this sweep has it"
     assert numbers(client, sweep, where="hidden_size=64") == [], "no trial of this sweep has it"
     answer = client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"where": "num_layers<=2", "format": "csv"})
     assert [row["number"] for row in read_csv(answer)] == ["4", "3", "5"]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("mlp.kind=Nothing", "MLP, GatedMLP, FusedGatedMLP"),
+        ("mlp.kind!=mlp", "MLP, GatedMLP, FusedGatedMLP"),
+        ("attention.position_embedding_type=rope", "rope_gpt_neox"),
+        ("layers.0.attention.position_embedding_type=rope", "rope_gpt_neox"),
+        ("tie_embeddings=yes", "false, true"),
+        ("training.trainable=prompts", "all, prompt"),
+    ],
+)
+def test_a_value_that_a_parameter_never_has_is_refused_with_those_it_has(client, sweep, where, said):
+    answer = client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"where": where})
+    assert answer.status_code == 422
+    (problem,) = answer.json()["errors"]
+    assert problem["pointer"] == "/where"
+    assert said in problem["remedy"]
 
 
 def test_what_cannot_be_answered_is_refused(client, sweep):
