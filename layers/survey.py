@@ -20,6 +20,8 @@ FEWEST_SAMPLES = 200
 """Points that are judged however long that takes."""
 SECONDS = 6.0
 """Of this thread's CPU time, after which a survey ends with as many samples as it has."""
+CLOCK_TIMES = 3
+"""By the clock a survey may take so many times SECONDS: others use the processors, too."""
 ENUMERATION_SHARE = 2 / 3
 """Of that time: an enumeration that takes longer is given up for samples."""
 CONFIDENCE = 1.959964
@@ -164,31 +166,27 @@ def survey(space: Space, seconds: float = SECONDS) -> Survey:
 
     Deterministic, but for a space of which even these take more than `seconds`: there the first so many are judged.
     """
-    began = time.thread_time()
+    allowed = _Allowed(seconds)
     points = space.points()
     surveyor = Surveyor(space)
     if points is not None and _expected_work(space, surveyor, points) <= MAX_COMPLETIONS:
         tally = _Tally()
-        if _enumerate(space, surveyor, tally, began + ENUMERATION_SHARE * seconds):
+        if _enumerate(space, surveyor, tally, allowed):
             return tally.survey(points, sampled=False)
     source = random.Random(0)
     tally = _Tally()
     for point in (space.draw(source) for _ in range(SAMPLES)):
         tally.add(surveyor.judge(point))
-        if (
-            tally.judged % CHECKED_EVERY == 0
-            and tally.judged >= FEWEST_SAMPLES
-            and time.thread_time() > began + seconds
-        ):
+        if tally.judged % CHECKED_EVERY == 0 and tally.judged >= FEWEST_SAMPLES and allowed.share_used() > 1:
             break
     return tally.survey(points, sampled=True)
 
 
-def _enumerate(space: Space, surveyor: Surveyor, tally: _Tally, until: float) -> bool:
+def _enumerate(space: Space, surveyor: Surveyor, tally: _Tally, allowed: _Allowed) -> bool:
     """Judge every point; False where that takes too long."""
     for point in space.walk():
         tally.add(surveyor.judge(point))
-        late = tally.judged % CHECKED_EVERY == 0 and time.thread_time() > until
+        late = tally.judged % CHECKED_EVERY == 0 and allowed.share_used() > ENUMERATION_SHARE
         if late or surveyor.completions > 2 * MAX_COMPLETIONS:
             return False
     return True
@@ -214,6 +212,20 @@ def expected_seconds(space: Space) -> float:
     characters = expression_characters(space.entries) + sum(len(rule.text) for rule in space.rules)
     looked_at = LOOK_SECONDS + ENTRY_SECONDS * len(space.entries) + CHARACTER_WORK * MODEL_SECONDS * characters
     return points * looked_at + min(models, points, MAX_COMPLETIONS) * MODEL_SECONDS
+
+
+class _Allowed:
+    """The time of a survey from now on: so many seconds of this thread, and by the clock CLOCK_TIMES as many."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = max(seconds, 1e-9)
+        self._thread_began = time.thread_time()
+        self._began = time.monotonic()
+
+    def share_used(self) -> float:
+        """How much of it is over."""
+        by_clock = (time.monotonic() - self._began) / CLOCK_TIMES
+        return max(time.thread_time() - self._thread_began, by_clock) / self._seconds
 
 
 class _Tally:
