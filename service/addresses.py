@@ -48,10 +48,18 @@ def check_url(url: str) -> tuple[str, int]:
 
 
 def literal(host: str) -> Address | None:
-    """The address that `host` spells out; None for a name."""
+    """The address that `host` spells out, in any way that a look-up of names understands; None for a name."""
+    host = host.rstrip(".")
     try:
         return ipaddress.ip_address(host)
     except ValueError:
+        pass
+    if host.lower() == "localhost" or host.lower().endswith(".localhost"):
+        return ipaddress.IPv4Address("127.0.0.1")
+    try:
+        # 127.1, 0x7f000001, 017700000001, 2130706433
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
         return None
 
 

@@ -352,11 +352,35 @@ def test_a_name_that_changes_its_address_gains_nothing(
     assert headers["host"] == f"rebound.example:{port}"
 
 
-def test_a_delivery_to_a_private_address_is_not_sent(settings: Settings, receiver: Receiver) -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.1",
+        "0",
+        "0.0",
+        "2130706433",
+        "0x7f000001",
+        "0X7F.1",
+        "017700000001",
+        "127.0.0.1.",
+        "localhost",
+        "x.LocalHost.",
+    ],
+)
+def test_a_webhook_to_any_spelling_of_this_machine_is_refused_when_it_is_made(host: str) -> None:
+    with pytest.raises(Unprocessable, match="this URL is not called"):
+        webhooks.check(f"http://{host}:8420/", [])
+    webhooks.check(f"http://{host}:8420/", [ipaddress.ip_network("0.0.0.0/0")])
+
+
+def test_a_delivery_to_a_private_address_is_not_sent(
+    settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _answering(monkeypatch, ["127.0.0.1"])
     strict = Settings(**settings.model_dump() | {"webhook_allowed_networks": [], "webhook_tries": 1})
     app = create_app(strict, start_scheduler=False)
     with TestClient(app):
-        delivery = _told_once(app.state.services, receiver.url.replace("127.0.0.1", "localhost"))
+        delivery = _told_once(app.state.services, receiver.url.replace("127.0.0.1", "inside.example"))
     assert delivery.state == "failed"
     assert "LAYERSWEEP_WEBHOOK_ALLOWED_NETWORKS" in str(delivery.last_error)
     assert receiver.received == []
