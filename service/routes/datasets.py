@@ -26,6 +26,9 @@ from service.uploads import OVERHEAD_BYTES, MultipartReader, arriving
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=ScopedRoute)
 
+MAX_DIGITS = 18
+"""Of a length that is read as a number: thousands of digits are none to the interpreter."""
+
 UNLIMITED = 1 << 62
 """`MultipartReader` holds the body to the setting, and says so; the application's limit is that of documents."""
 
@@ -90,7 +93,7 @@ async def upload_dataset(request: Request, call: GivenCall) -> Response:
     services = call.services
     limit = services.settings.max_upload_bytes
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit + OVERHEAD_BYTES:
+    if announced.isdecimal() and (len(announced) > MAX_DIGITS or int(announced) > limit + OVERHEAD_BYTES):
         raise PayloadTooLarge(f"the file is larger than the {limit:,} bytes that are accepted here")
     folder = await to_thread.run_sync(datasets.uploads_folder, services.settings)
     async with arriving(folder) as file:

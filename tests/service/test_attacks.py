@@ -91,6 +91,25 @@ def test_the_name_of_an_uploaded_file_is_never_used(client: TestClient, tmp_path
     assert not [path for path in _files(tmp_path) if "outside" in path.name]
 
 
+def test_a_boundary_or_a_number_that_a_library_refuses_is_refused(client: TestClient) -> None:
+    for boundary in ("x" * 257, "x" * 5000, "", "\u00fc"):
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}".encode("latin-1")}
+        answer = client.post("/v1/datasets", content=b"--x\r\n", headers=headers)
+        assert answer.status_code in (415, 422), boundary
+        assert answer.headers["content-type"] == "application/problem+json"
+        for path in ("/login", "/new/check"):
+            assert client.post(path, content=b"--x\r\n", headers=headers).status_code < 500, (path, boundary)
+    digits = "9" * 5000
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": digits}
+    assert client.post("/v1/datasets", content=b"--x\r\n", headers=headers).status_code == 413
+    for path in ("?page_size=", "/x/trials/", "/x/events?after="):
+        headers = {"Prefer": f"wait={digits[:190]}", "Last-Event-ID": digits[:40]}
+        assert client.get(f"/v1/sweeps{path}{digits}", headers=headers).status_code in (404, 422), path
+    for body in (f'{{"name": {digits}}}', "[" * 100_000):
+        answer = client.post("/v1/workers", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422
+
+
 def test_no_path_leads_to_a_file_that_is_not_offered(client: TestClient) -> None:
     places = ("/static/", "/v1/datasets/", "/v1/trials/x/artifacts/")
     for place, name in product(places, (*OUTSIDE, "service/settings.py", "layersweep.db")):
