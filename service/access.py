@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from service import projects, tokens
 from service.db import Database
 from service.errors import Forbidden, NotFound, Unauthorized
+from service.limits import Limits
 from service.models import Dataset, Sweep, Token, Trial, Webhook, Worker
 from service.services import GivenServices
 from service.tokens import Scope
@@ -80,10 +81,11 @@ class _Known:
 
 @dataclass
 class Access:
-    """Finds the callers of one process's requests."""
+    """Finds the callers of one process's requests. Whoever asks it with a wrong token is counted."""
 
     database: Database
     threads: int
+    limits: Limits
     _is_open: bool = field(default=True, init=False)
     _looked_at: float = field(default=float("-inf"), init=False)
     _known: dict[str, _Known] = field(default_factory=dict[str, _Known], init=False)
@@ -100,8 +102,21 @@ class Access:
             self._is_open = not await self._read(tokens.any_exists)
         return self._is_open
 
-    async def caller(self, secret: str) -> Caller:
-        """The caller with this token. Raises Unauthorized with what is wrong with it."""
+    async def caller(self, secret: str, address: str) -> Caller:
+        """The caller with this token, which came from an address.
+
+        Raises Unauthorized with what is wrong with it, and TooManyRequests where too many wrong ones came from there:
+        then it is not even looked at.
+        """
+        if tokens.hash_of(secret) not in self._known:
+            self.limits.check_address(address)
+        try:
+            return await self._caller(secret)
+        except Unauthorized:
+            self.limits.wrong_token(address)
+            raise
+
+    async def _caller(self, secret: str) -> Caller:
         digest = tokens.hash_of(secret)
         known = self._known.get(digest)
         if known is None or time.monotonic() - known.read_at > CACHE_SECONDS:
@@ -116,10 +131,6 @@ class Access:
         if known.expires_at is not None and known.expires_at <= time.time():
             raise Unauthorized("this token has expired: make a new one with `layersweep token create`")
         return known.caller
-
-    def knows(self, secret: str) -> bool:
-        """True where this token was found to be good lately: it is no guess."""
-        return tokens.hash_of(secret) in self._known
 
     async def check_project(self, name: str) -> None:
         """Raise NotFound unless there is such a project."""

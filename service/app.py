@@ -17,6 +17,7 @@ from service.access import Access, within_project
 from service.builtins import register_builtins
 from service.db import Database
 from service.guard import Guard
+from service.limits import Limits
 from service.notifications import Notifications
 from service.routes import (
     administration,
@@ -71,7 +72,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     database = Database(settings.database_url, notifications=notifications, pool_size=settings.pool_size)
     scheduler = Scheduler(database, notifications, settings)
     sender = WebhookSender(database, notifications, settings)
-    access = Access(database, settings.threads)
+    access = Access(database, settings.threads, Limits(settings))
     validation = Validation(database, settings.validation_processes)
     services = Services(settings, database, notifications, scheduler, access, validation)
 

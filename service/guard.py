@@ -31,7 +31,7 @@ from service.errors import (
     Unavailable,
     Unprocessable,
 )
-from service.limits import Limits, TimedBody
+from service.limits import TimedBody
 from service.problems import MEDIA_TYPE, respond
 from service.settings import Settings, is_loopback
 
@@ -64,7 +64,7 @@ class Guard:
     ) -> None:
         self._app = app
         self._access = access
-        self._limits = Limits(settings)
+        self._limits = access.limits
         self._trusted_hosts = frozenset(settings.trusted_hosts)
         self._open_paths = open_paths
 
@@ -143,13 +143,7 @@ class Guard:
         secret = bearer or cookie
         if not secret:
             raise Unauthorized("send a token as `Authorization: Bearer <token>`; `layersweep token create` makes one")
-        if not self._access.knows(secret):
-            self._limits.check_address(address_of(scope))
-        try:
-            caller = await self._access.caller(secret)
-        except Unauthorized:
-            self._limits.wrong_token(address_of(scope))
-            raise
+        caller = await self._access.caller(secret, address_of(scope))
         if bearer is None and method not in access.SAFE_METHODS and not _comes_from_own_page(headers):
             raise Forbidden("with the cookie, only a page of this service may change anything: send the token instead")
         return caller

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from service.errors import Unauthorized
-from service.guard import COOKIE, LOGIN_PATH
+from service.errors import TooManyRequests, Unauthorized
+from service.guard import COOKIE, LOGIN_PATH, address_of
 from service.rendering import render
 from service.scopes import ScopedRoute, needs_no_token
 from service.services import GivenServices
@@ -34,9 +34,12 @@ async def log_in(
     next: Annotated[str, Form(max_length=2000)] = "/",  # noqa: A002
 ) -> Response:
     try:
-        await services.access.caller(token.strip())
-    except Unauthorized as error:
-        return render("login.html", status=401, next=_own_path(next), error=error.detail)
+        await services.access.caller(token.strip(), address_of(request.scope))
+    except (Unauthorized, TooManyRequests) as error:
+        answer = render("login.html", status=error.status, next=_own_path(next), error=error.detail)
+        if error.retry_after_seconds is not None:
+            answer.headers["Retry-After"] = str(error.retry_after_seconds)
+        return answer
     response = RedirectResponse(_own_path(next), 303)
     response.set_cookie(
         COOKIE,

@@ -159,6 +159,21 @@ def test_a_caller_has_only_so_many_requests_at_a_time() -> None:
         pass
 
 
+def test_tokens_cannot_be_guessed_at_the_login(settings: Settings) -> None:
+    limited = Settings(**settings.model_dump() | {"wrong_tokens_per_minute": 3})
+    with TestClient(create_app(limited, start_scheduler=False), follow_redirects=False) as client:
+        good = client.post("/v1/tokens", json={"name": "x", "scopes": ["read"]}).json()["token"]
+        assert client.post("/login", data={"token": good}).status_code == 303
+        client.cookies.clear()
+        answers = [client.post("/login", data={"token": f"lsw_{guess}"}) for guess in range(6)]
+        assert [each.status_code for each in answers] == [401, 401, 401, 429, 429, 429]
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert "too many wrong tokens" in answers[-1].text
+        # They are counted together, wherever they are sent.
+        assert client.get("/v1/sweeps", headers={"Authorization": "Bearer lsw_x"}).status_code == 429
+        assert client.post("/login", data={"token": good}).status_code == 303
+
+
 def test_tokens_cannot_be_guessed_in_a_loop(settings: Settings) -> None:
     limited = Settings(**settings.model_dump() | {"wrong_tokens_per_minute": 3})
     with TestClient(create_app(limited, start_scheduler=False)) as client:

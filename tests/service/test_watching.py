@@ -10,17 +10,21 @@ import pytest
 from service import events
 from service.access import Access
 from service.db import Database
+from service.limits import Limits
 from service.notifications import Notifications, sweep_topic
 from service.scheduler import Scheduler
 from service.services import Services
 from service.settings import Settings
+from service.validation import Validation
 from service.watching import Watch
 
 
 @pytest.fixture
 def services(database: Database, settings: Settings) -> Services:
     scheduler = Scheduler(database, database.notifications, settings)
-    return Services(settings, database, database.notifications, scheduler, Access(database, settings.threads))
+    access = Access(database, settings.threads, Limits(settings))
+    validation = Validation(database, settings.validation_processes)
+    return Services(settings, database, database.notifications, scheduler, access, validation)
 
 
 async def _begun(notifications: Notifications, topic: str) -> asyncio.Task[bool]:
