@@ -115,6 +115,7 @@ class Guard:
         """Who calls, or a ServiceError with why the request goes no further."""
         path: str = scope["path"]
         method: str = scope["method"]
+        _host_name(headers)
         try:
             caller = await self._caller(scope, path, method, headers)
             named = headers.get(access.PROJECT_HEADER)
@@ -150,7 +151,7 @@ class Guard:
 
     def _check_host(self, headers: Headers) -> None:
         """While everybody may do everything, a page elsewhere must not get in by a name that leads to this machine."""
-        name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        name = _host_name(headers)
         if not is_loopback(name) and name not in self._trusted_hosts:
             raise Forbidden(
                 f"without tokens this service answers on loopback addresses only, not as {name!r}: "
@@ -214,9 +215,24 @@ def _bearer(headers: Headers) -> str | None:
     return credentials.strip() or None if scheme.lower() == "bearer" else None
 
 
+def _host_name(headers: Headers) -> str:
+    """The name in the Host header. Raises Forbidden for what is none: every address that is made from it would fail."""
+    try:
+        parts = urlsplit(f"//{headers.get('host', '')}")
+        name, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise Forbidden("the Host header holds no name of a host") from None
+    return name
+
+
 def _is_same_origin(headers: Headers) -> bool:
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc == headers.get("host")
+    except ValueError:
+        return False
 
 
 def _comes_from_own_page(headers: Headers) -> bool:

@@ -62,6 +62,9 @@ async def log_out() -> Response:
 
 def _own_path(path: str) -> str:
     """The path of this service that `path` is; "/" for what leads elsewhere."""
-    parts = urlsplit(path)
+    try:
+        parts = urlsplit(path)
+    except ValueError:
+        return "/"
     is_own = path.startswith("/") and not path.startswith(("//", "/\\")) and not parts.netloc and not parts.scheme
     return path if is_own and path.isprintable() else "/"
