@@ -13,6 +13,8 @@
     ├── PayloadTooLarge          413
     ├── UnsupportedMediaType     415
     ├── TooSlow                  408
+    ├── URITooLong               414
+    ├── HeadTooLarge             431
     ├── TooManyRequests          429
     ├── CallerGone               499  nobody reads the answer: for the log
     └── Unavailable              503
@@ -136,6 +138,18 @@ class TooSlow(ServiceError):
     status = 408
     type = "too-slow"
     title = "The body did not arrive in time"
+
+
+class URITooLong(ServiceError):
+    status = 414
+    type = "uri-too-long"
+    title = "The address is too long"
+
+
+class HeadTooLarge(ServiceError):
+    status = 431
+    type = "head-too-large"
+    title = "The headers are too many or too long"
 
 
 class TooManyRequests(ServiceError):

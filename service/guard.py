@@ -9,12 +9,14 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import cast
 from urllib.parse import quote, urlsplit
 
+import anyio
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
+from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,6 +38,8 @@ from service.problems import MEDIA_TYPE, respond
 from service.settings import Settings, is_loopback
 
 COOKIE = "layersweep_token"
+GONE = 499
+"""What is logged and counted where a client went away before it had sent all: no answer reaches it."""
 LOGIN_PATH = "/login"
 
 _log = logging.getLogger("service.access")
@@ -84,7 +88,7 @@ class Guard:
         async def completed(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = GONE if body.is_broken_off else message["status"]
                 _complete(MutableHeaders(scope=message), request_id)
             await send(message)
 
@@ -105,7 +109,13 @@ class Guard:
                 except ServiceError as refusal:
                     await self._refused(refusal, scope, headers)(scope, receive, watched)
                 else:
-                    await self._app(scope, body, watched)
+                    try:
+                        await self._app(scope, body, watched)
+                    except Exception as error:
+                        if not (body.is_gone and _is_of_leaving(error)):
+                            raise
+                        # Nobody is there to be answered; the line below says so.
+                        status = GONE if body.is_broken_off else status
         finally:
             seconds = time.perf_counter() - started
             _log_request(scope, status, seconds)
@@ -208,6 +218,13 @@ def _refused_body(start: Message, body: TimedBody) -> ServiceError | None:
     if start["status"] == PayloadTooLarge.status and Headers(raw=start["headers"]).get("content-type") != MEDIA_TYPE:
         return PayloadTooLarge(_TOO_LARGE)
     return body.refusal if start["status"] != TooSlow.status else None
+
+
+def _is_of_leaving(error: BaseException) -> bool:
+    """Whether an error is nothing but a stream that ended because its client went away."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_of_leaving(each) for each in cast("BaseExceptionGroup[BaseException]", error).exceptions)
+    return isinstance(error, (ClientDisconnect, anyio.BrokenResourceError, anyio.ClosedResourceError))
 
 
 def _bearer(headers: Headers) -> str | None:

@@ -88,10 +88,15 @@ class Limits:
 
 
 class TimedBody:
-    """A `receive` with a limit of time. `refusal` is what it raised: the framework takes it for a body of no sense."""
+    """A `receive` with a limit of time. `refusal` is what it raised: the framework takes it for a body of no sense.
+
+    `is_gone`: the client has left; `is_broken_off`: before it had sent all of the body.
+    """
 
     def __init__(self, receive: Receive, idle_seconds: float, clock: Callable[[], float]) -> None:
         self.refusal: TooSlow | None = None
+        self.is_gone = False
+        self.is_broken_off = False
         self._receive = receive
         self._idle_seconds = idle_seconds
         self._clock = clock
@@ -101,7 +106,9 @@ class TimedBody:
 
     async def __call__(self) -> Message:
         if self._complete:
-            return await self._receive()
+            message = await self._receive()
+            self.is_gone = message["type"] == "http.disconnect"
+            return message
         try:
             async with asyncio.timeout(self._idle_seconds):
                 message = await self._receive()
@@ -109,6 +116,8 @@ class TimedBody:
             raise self._refused(f"nothing of the body came for {self._idle_seconds:g} s") from None
         self._received += len(message.get("body", b""))
         self._complete = message["type"] != "http.request" or not message.get("more_body", False)
+        # The server says the same after an answer that came before the whole body.
+        self.is_gone = self.is_broken_off = message["type"] == "http.disconnect"
         late = self._clock() - self._started - self._idle_seconds
         if not self._complete and late > 0 and self._received < late * MIN_BODY_BYTES_PER_SECOND:
             raise self._refused(f"the body comes at less than {MIN_BODY_BYTES_PER_SECOND} bytes a second")
