@@ -1,7 +1,8 @@
 """Does the service ever answer what its description does not say? `make fuzz` asks, on SQLite and on PostgreSQL.
 
 A service of its own, filled with sweeps, trials, leases and datasets, is sent thousands of requests that Schemathesis
-draws from `/openapi.json`: valid and invalid, with a token and without, all of its checks on. The requests are a
+draws from `/openapi.json`: valid and invalid, with a token and without, all of its checks on. It is sent what no client
+library sends, too: hostile heads, hosts, origins and next-links (`benchmarks.hostile_requests`). The requests are a
 function of `--seed`. The last line is JSON; the exit status is 1 where a check failed.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 import httpx2
 import sqlalchemy as sa
 
+from benchmarks import hostile_requests
 from benchmarks.chaos import DOCUMENT as PROBE
 from benchmarks.chaos import Postgres
 from benchmarks.generated_sweep import generate
@@ -56,6 +58,9 @@ CAPABILITIES: dict[str, Any] = {
     "device_memory_bytes": 2**33,
 }
 KEPT, DOOMED, LEASES = 2, 40, 40
+
+HOSTILE_A_CASE = 20
+"""Hostile requests for each of the cases that are drawn for an operation."""
 
 ENDING = (":cancel", ":finish", ":release", ":extend", ":resume")
 """Actions after which what they were done to is not what it was."""
@@ -223,6 +228,9 @@ def run(kind: str, *, cases: int, seed: int) -> list[dict[str, Any]]:
             {"database": kind, "caller": caller, **_fuzz(url, folder, headers, cases=cases, seed=seed)}
             for caller, headers in (("with a token", bearer), ("without a token", {}))
         ]
+        for caller, given in (("hostile, with a token", secret), ("hostile, without a token", None)):
+            found = _hostile(url, bearer, hostile_requests.draw(seed, cases * HOSTILE_A_CASE, given))
+            reports.append({"database": kind, "caller": caller, **found})
         errors = _errors((folder / "service.log").read_text())
         if errors:
             reports[-1]["failures"] += [f"the service logged: {error}" for error in errors]
@@ -252,6 +260,21 @@ def _fuzz(url: str, folder: Path, headers: Mapping[str, str], *, cases: int, see
         "seconds": round(time.monotonic() - started),
         "failures": found or ([f"Schemathesis ended with {ran.returncode}"] if ran.returncode else []),
     }
+
+
+def _hostile(url: str, bearer: Mapping[str, str], cases: Iterator[hostile_requests.Hostile]) -> dict[str, Any]:
+    before = _resident_bytes(url, bearer)
+    found = hostile_requests.send(url, cases)
+    grown = _resident_bytes(url, bearer) - before
+    if grown > hostile_requests.MOST_GROWTH_BYTES:
+        found["failures"].append(f"the service's memory grew by {grown >> 20} MiB")
+    return {**found, "grown_mib": max(0, grown) >> 20}
+
+
+def _resident_bytes(url: str, bearer: Mapping[str, str]) -> int:
+    text = httpx2.get(f"{url}/metrics", headers=dict(bearer), timeout=60).text
+    (value,) = re.findall(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)
+    return int(float(value))
 
 
 def _environment() -> dict[str, str]:
