@@ -167,6 +167,9 @@ def told(world: World, files: Path, lines: str) -> str:
     normaliser = Normaliser(world.names)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(common, "RETRY_SECONDS", 0.0)
+        for console in (common.out, common.err):
+            # A console that was made where COLUMNS is set, as beside other tests, keeps that width.
+            patch.setattr(console, "_width", int(_ENVIRONMENT["COLUMNS"]))
         _in_this_process(patch, world)
         return "\n\n".join(_told(line, names, environment, normaliser) for line in lines.strip().splitlines())
 
