@@ -85,7 +85,7 @@ def pairs_profile(parts: Mapping[str, Arrays], facts: Mapping[str, Any], end: in
 def _baselines_nats(counts: NDArray[Any], scored: NDArray[Any], name: str = "prior") -> dict[str, float]:
     """Cross-entropy in nats of guessing evenly, and by the shares of `counts`."""
     smoothed = (counts + 1) / (counts.sum() + len(counts))
-    return {"uniform": math.log(len(counts)), name: float(-np.log(smoothed[scored]).mean())}
+    return {"uniform": math.log(len(counts)), name: 0.0 - float(np.log(smoothed[scored]).mean())}
 
 
 def _baselines_accuracy(counts: NDArray[Any], scored: NDArray[Any]) -> dict[str, float]:

@@ -67,7 +67,7 @@ def baselines_nats(training: Tokens, validation: Tokens, vocabulary_size: int) -
         grams = _grams(fitted, vocabulary_size)
         found = _lookup(grams, scored, vocabulary_size)
         probabilities = _interpolate(grams, scored, found, probabilities, vocabulary_size)
-        losses[name] = float(-np.log(probabilities).mean())
+        losses[name] = 0.0 - float(np.log(probabilities).mean())
         fitted = _Contexts(training[fitted.start + 1 :], grams.inverse[:-1], fitted.start + 1)
         scored = _Contexts(validation[scored.start + 1 :], found[:-1], scored.start + 1)
         if not len(fitted.tokens) or not len(scored.tokens):

@@ -122,12 +122,13 @@ def baselines(report: Report) -> list[Bar]:
     if report.dataset is None:
         return []
     losses: Mapping[str, float] = report.dataset.profile.get("baselines_nats") or {}
-    bars = [(name, float(loss), False) for name, loss in losses.items()]
+    # Profiles of before have -0.0 where a model is always right.
+    bars = [(name, loss + 0.0, False) for name, loss in losses.items()]
     own = None if report.recommendation is None else report.recommendation.trial.metrics.get("validation_loss")
     if own is not None:
         bars.append(("recommended trial", own, True))
     highest = max((loss for _, loss, _ in bars), default=1.0) or 1.0
-    return [Bar(name, loss, round(1000 * loss / highest, 1), is_own) for name, loss, is_own in bars]
+    return [Bar(name, loss, round(1000 * max(0.0, loss / highest), 1), is_own) for name, loss, is_own in bars]
 
 
 def _off_the_front(report: Report, x: str, y: str, front: set[str]) -> list[charts.Point]:

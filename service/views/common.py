@@ -49,7 +49,9 @@ def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def baselines_nats(dataset: Dataset | None) -> Mapping[str, float]:
     """The losses of simple models that a dataset's profile knows."""
-    return {} if dataset is None else dataset.profile.get("baselines_nats", {})
+    known: Mapping[str, float] = {} if dataset is None else dataset.profile.get("baselines_nats", {})
+    # Profiles of before have -0.0 where a model is always right.
+    return {name: loss + 0.0 for name, loss in known.items()}
 
 
 def dataset_of(session: Session, row: Sweep) -> Dataset | None:

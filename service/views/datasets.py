@@ -29,7 +29,7 @@ def dataset(session: Session, key: str, project: str, listed: str | None) -> dic
         session.scalars(select(Sweep).where(Sweep.dataset_id == row.id, of_project).order_by(Sweep.id.desc()).limit(20))
     )
     losses = baselines_nats(row)
-    highest = max(losses.values(), default=1.0)
+    highest = max(losses.values(), default=1.0) or 1.0
     bars = {name: round(1000 * loss / highest, 1) for name, loss in losses.items()}
     return {
         "now": now(session),
