@@ -15,6 +15,7 @@ from markupsafe import Markup
 from layersweep.documents import nested
 from service import formatting, rendering
 from service.recommendation.schemas import RecommendationDetail
+from service.report import markdown as escaping
 from service.report import pictures
 from service.report.schemas import Report
 
@@ -65,12 +66,19 @@ def _context(report: Report) -> dict[str, Any]:
         "found": found,
         "confirmed": _confirmed(report, found),
         "bars": pictures.baselines(report),
+        "parts": [] if report.dataset is None else [_part(*each) for each in report.dataset.parts.items()],
         "columns": [name for name in dict.fromkeys([*objectives, *_USUAL]) if name in known],
         "parameters": [name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1],
         "environment": {name: environment[name] for name in _ENVIRONMENT_SHOWN if environment.get(name) is not None},
         "configuration": "" if found is None else _configuration(found.configuration, report.sweep.dataset),
         "document": _yaml(report.reproduction.document),
     }
+
+
+def _part(name: str, part: Mapping[str, Any]) -> str:
+    """How much a part of the data has: tokens where it is a text, else examples."""
+    kind = "tokens" if part.get("tokens") else "examples"
+    return f"{name} {part.get(kind) or 0:,} {kind}"
 
 
 def _confirmed(report: Report, found: RecommendationDetail | None) -> Any:
@@ -103,15 +111,15 @@ def _style() -> str:
 
 @cache
 def _plain() -> Environment:
-    """Markdown escapes nothing: a report's words are the service's own, names and reasons are shown as they are."""
+    """Everything that is put in is escaped for Markdown."""
     environment = Environment(
         loader=FileSystemLoader(rendering.WEB / "templates"),
         autoescape=False,
         undefined=StrictUndefined,
-        finalize=rendering.shown,
+        finalize=escaping.shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     names: dict[str, Any] = environment.globals
-    names["fmt"] = formatting
+    names |= {"fmt": formatting, "code": escaping.code, "block": escaping.block}
     return environment
