@@ -89,10 +89,7 @@ class World:
 
 def fill(client: TestClient, services: Services) -> World:
     """Make the world's datasets, sweeps, trials and all that belongs to them."""
-    world = World(client, services)
-    _remove_what_depends_on_python(services)
-    world.call(world.post("/v1/workers", json=REGISTRATION)["id"], "worker-1")
-    _add_datasets(world)
+    world = begin(client, services)
     _add_webhook(world)
     for document in (LANGUAGE, CLASSIFICATION, PROBE, SEQUENCES, FAILING, PAUSED):
         world.call(world.post("/v1/sweeps", json=document)["id"], document["name"])
@@ -106,6 +103,15 @@ def fill(client: TestClient, services: Services) -> World:
     _add_access(world)
     _name_trials(world)
     services.database.write(_set_times)
+    return world
+
+
+def begin(client: TestClient, services: Services) -> World:
+    """A world with a worker and datasets, and no sweep."""
+    world = World(client, services)
+    _remove_what_depends_on_python(services)
+    world.call(world.post("/v1/workers", json=REGISTRATION)["id"], "worker-1")
+    _add_datasets(world)
     return world
 
 
