@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
@@ -291,8 +292,8 @@ def _name_trials(world: World) -> None:
 
 
 def _set_times(session: Session) -> int:
-    """Make all times whole hours or minutes before now, by column, and phases ten seconds long."""
-    time = float(round(now(session)))
+    """Make all times whole hours or minutes before now or a little more, by column, and phases ten seconds long."""
+    time = float(math.floor(now(session)))
     for table in Base.metadata.tables.values():
         for name, ago in BEGAN_SECONDS.items():
             column = table.columns.get(name)
