@@ -99,8 +99,6 @@ def report(session: Session, trial_id: str, attempt: int, body: schemas.LeaseRep
 
     Raises LeaseLost, and Unprocessable for what `worker_reports` refuses.
     """
-    worker_reports.check_progress(body.progress)
-    worker_reports.check_losses(body.losses)
     row_locks.take(session, ChangesTrial(trial_id))
     trial = _renew(session, trial_id, attempt, lease_seconds)
     if trial is not None:
@@ -114,8 +112,6 @@ def finish(session: Session, trial_id: str, attempt: int, body: schemas.LeaseFin
     The finish that was accepted may be sent again. Raises LeaseLost for a stale attempt, Unprocessable for metrics that
     are missing, and for what `worker_reports` refuses.
     """
-    worker_reports.check_measurements(body.measurements)
-    worker_reports.check_reason(body.outcome, body.reason)
     digest = _digest(body)
     row_locks.take(session, ChangesTrial(trial_id))
     trial = _held(session, trial_id, attempt)
@@ -123,6 +119,8 @@ def finish(session: Session, trial_id: str, attempt: int, body: schemas.LeaseFin
         if attempts.finished_with(session, trial_id, attempt) == digest:
             return trials.to_schema(trials.get(session, trial_id))
         raise _lost(session, trial_id, attempt)
+    worker_reports.check_measurements(body.measurements)
+    worker_reports.check_reason(body.outcome, body.reason)
     worker_reports.check_metrics(body.metrics, trial.metrics, confirms=trial.sampler == CONFIRMATION)
     constraints: list[str] = trial.constraints or []
     metrics = {**trial.metrics, **body.metrics, **worker_reports.own_figures(trial.metrics)}
@@ -317,6 +315,8 @@ def _lost(session: Session, trial_id: str, attempt: int) -> LeaseLost:
 
 
 def _store_report(session: Session, trial: sql.Row, body: schemas.LeaseReport) -> None:
+    worker_reports.check_progress(body.progress)
+    worker_reports.check_losses(body.losses)
     connection, time = session.connection(), now(session)
     attempts.append_log(session, trial.id, trial.attempt, body.log)
     facts: dict[str, Any] = {"number": trial.number, "attempt": trial.attempt}
