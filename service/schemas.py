@@ -268,8 +268,8 @@ class CurvePoint(Schema):
 
 class TrialDetail(Trial):
     configuration: dict[str, Any]
-    attempts: list[Attempt]
-    curve: list[CurvePoint] = Field(description="losses of the newest attempt")
+    attempts: list[Attempt] = Field(description="the newest 20")
+    curve: list[CurvePoint] = Field(description="losses of the newest attempt; of a long curve a part")
     measurements: dict[str, dict[str, Any]]
 
 

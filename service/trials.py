@@ -14,6 +14,9 @@ from service.errors import NotFound
 from service.models import Attempt, Measurement, Sweep, Trial
 from service.paging import decode_token, encode_token
 
+SHOWN_ATTEMPTS = 20
+"""The newest attempts of a trial that are shown: each has a log, and one that is given back is charged to nobody."""
+
 
 def get(session: Session, trial_id: str) -> Trial:
     """Return the trial, or raise NotFound."""
@@ -86,7 +89,8 @@ def detail(session: Session, trial: Trial) -> schemas.TrialDetail:
         original = session.get(Trial, trial.reused_from)
         if original is not None:
             source, newest = original.id, original.attempt
-    attempts = session.scalars(sa.select(Attempt).where(Attempt.trial_id == source).order_by(Attempt.attempt)).all()
+    query = sa.select(Attempt).where(Attempt.trial_id == source).order_by(Attempt.attempt.desc()).limit(SHOWN_ATTEMPTS)
+    attempts = session.scalars(query).all()[::-1]
     measurements = session.scalars(
         sa.select(Measurement).where(Measurement.trial_id == source).order_by(Measurement.name)
     ).all()

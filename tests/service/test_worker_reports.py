@@ -136,6 +136,20 @@ def test_another_attempt_begins_with_the_first_phase_again(attempt: Attempt, ser
     assert again.status_code == 200
 
 
+def test_the_newest_attempts_of_a_trial_are_shown(client: TestClient, served_rows: Any) -> None:
+    served_rows.sweep(1)
+    worker = served_rows.worker()
+    for number in range(1, 24):
+        lease = client.post("/v1/leases", json={"worker": worker}).json()
+        assert lease["attempt"] == number
+        path = f"/v1/leases/{lease['trial']}/{number}"
+        client.post(f"{path}:report", json={"log": "x" * 60_000})
+        assert client.post(f"{path}:release", json={"reason": "the worker drains"}).status_code == 200
+    shown = client.get(f"/v1/trials/{lease['trial']}").json()["attempts"]
+    assert [attempt["attempt"] for attempt in shown] == list(range(4, 24))
+    assert client.get(f"/trials/{lease['trial']}").status_code == 200
+
+
 def test_lists_and_names_end(attempt: Attempt) -> None:
     assert "at most 4,096" in _refused(attempt.report(progress={"text": "x" * 5000}), "/progress")
     too_many = {f"measurement {number}": {} for number in range(65)}
@@ -309,6 +323,29 @@ SAYINGS = st.one_of(
     ),
     st.tuples(st.just("/artifacts/"), TEXTS),
 )
+REGISTRATIONS = st.builds(
+    lambda name, model, dtypes, lacks, versions: {
+        "name": name,
+        "device": {"kind": "cpu", "uuid": name, "model": model, "memory_bytes": 1},
+        "versions": versions,
+        "targets": [
+            {
+                "runtime": "onnxruntime",
+                "version": model,
+                "device_model": model,
+                "opset": 23,
+                "dtypes": dtypes,
+                "device_memory_bytes": 1,
+                "lacks": lacks,
+            }
+        ],
+    },
+    TEXTS,
+    TEXTS,
+    st.lists(st.just("float32") | TEXTS, max_size=2),
+    st.dictionaries(TEXTS, TEXTS, max_size=2),
+    st.dictionaries(TEXTS | st.just("results"), TEXTS, max_size=2),
+)
 ENDINGS = st.fixed_dictionaries(
     {
         "outcome": st.sampled_from(["complete", "infeasible", "pruned", "failed"]),
@@ -326,10 +363,19 @@ ENDINGS = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sayings=st.lists(SAYINGS, max_size=5), endings=st.lists(ENDINGS, min_size=1, max_size=3))
+@given(
+    registration=REGISTRATIONS,
+    sayings=st.lists(SAYINGS, max_size=5),
+    endings=st.lists(ENDINGS, min_size=1, max_size=3),
+)
 def test_a_worker_that_says_what_it_likes_breaks_nothing(
-    client: TestClient, served_rows: Any, sayings: list[tuple[str, Any]], endings: list[dict[str, Any]]
+    client: TestClient,
+    served_rows: Any,
+    registration: dict[str, Any],
+    sayings: list[tuple[str, Any]],
+    endings: list[dict[str, Any]],
 ) -> None:
+    assert client.post("/v1/workers", json=registration).status_code < 500
     attempt = Attempt(client, served_rows)
     for path, said in sayings:
         if path == "/artifacts/":
