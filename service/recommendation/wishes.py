@@ -56,12 +56,15 @@ class Wishes:
         limits = [found for text in within if (found := _within(text, objectives, problems)) is not None]
         weights: dict[str, float] = {}
         for text in weight:
-            weights |= _weight(text, objectives, problems)
+            given = _weight(text, objectives, problems)
+            if given.keys() & weights.keys():
+                problems.append(Problem(f"/weight/{text}", "this objective has a weight already", "give it one weight"))
+            weights |= given
         if prefer and weight:
             problems.append(Problem("/weight", "prefer and weight are both given", "give one of them"))
         if len({limit.metric for limit in limits}) < len(limits):
             problems.append(Problem("/within", "a metric has two limits", "give one limit a metric"))
-        if weights and sum(weights.values()) == 0:
+        if objectives and all(weights.get(name, 1.0) == 0 for name in objectives):
             problems.append(Problem("/weight", "all weights are 0", "give one objective a weight above 0"))
         if problems:
             detail = "; ".join(f"{each.pointer.strip('/')}: {each.detail}" for each in problems)

@@ -199,7 +199,8 @@ def test_limits_that_nothing_keeps_name_the_closest_trial():
         ({"within": ["validation_loss:nan"]}, "is not an amount"),
         ({"within": ["validation_loss:1%", "validation_loss:2%"]}, "two limits"),
         ({"weight": ["parameter_count:2"]}, "is no objective"),
-        ({"weight": ["latency_ms_p50:0"]}, "all weights are 0"),
+        ({"weight": ["latency_ms_p50:0", "validation_loss:0"]}, "all weights are 0"),
+        ({"weight": ["latency_ms_p50:1", "latency_ms_p50:2"]}, "has a weight already"),
         ({"weight": ["latency_ms_p50:x"]}, "is not a weight"),
         ({"prefer": ["latency_ms_p50"], "weight": ["latency_ms_p50:2"]}, "both given"),
     ],
@@ -209,6 +210,10 @@ def test_wishes_that_cannot_be_read_are_refused_with_a_remedy(query, said):
     with pytest.raises(Unprocessable, match=said) as refused:
         Wishes.parse(list(TWO), **given)
     assert all(problem.pointer and problem.remedy for problem in refused.value.problems)
+
+
+def test_an_objective_without_weight_leaves_the_choice_to_the_others():
+    assert Wishes.parse(list(TWO), prefer=[], within=[], weight=["latency_ms_p50:0"]).weights == {"latency_ms_p50": 0}
 
 
 def test_the_rule_says_what_was_wished():
