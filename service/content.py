@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,3 +25,5 @@ class Content:
     counts: Mapping[str, Mapping[str, int]]
     profile: Callable[[], dict[str, Any]]
     """Calculates the profile, as plain JSON values."""
+    notes: Sequence[str] = ()
+    """What was done with the file that its owner may not expect, or is missing in a part."""

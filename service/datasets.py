@@ -59,6 +59,8 @@ def register(
     digest = content_hash(content)
     parts = store(settings.data_dir, digest, content)
     profile = content.profile()
+    if content.notes:
+        profile["notes"] = list(content.notes)
 
     def insert(session: Session) -> tuple[schemas.DatasetDetail, bool]:
         known = find(session, name, project)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ def labelled_content(rows: LabelledRows, fractions: Fractions) -> Content:
     keys = [row.tobytes() for row in tokens]
     parts = {part: _rows(arrays, chosen) for part, chosen in split_examples(classes, keys, fractions).items()}
     _check_classes(parts["training"]["labels"], names)
+    notes = tuple(_missing_classes(parts, names))
     return Content(
         task="classification",
         tokenizer=None,
@@ -72,6 +73,7 @@ def labelled_content(rows: LabelledRows, fractions: Fractions) -> Content:
         parts=parts,
         counts={part: {"examples": len(piece["labels"])} for part, piece in parts.items()},
         profile=lambda: labelled_profile(parts, names, facts["vocabulary_size"]),
+        notes=notes,
     )
 
 
@@ -128,6 +130,16 @@ def _check_classes(training_labels: NDArray[Any], names: Sequence[str]) -> None:
     counts = np.bincount(training_labels, minlength=len(names))
     if (missing := np.flatnonzero(counts == 0)).size:
         raise Unprocessable(f"no example of the class {names[missing[0]]!r} is left to train on: give more of it")
+
+
+def _missing_classes(parts: Mapping[str, Arrays], names: Sequence[str]) -> Iterator[str]:
+    """A line for each part that lacks examples of some class."""
+    for part, arrays in parts.items():
+        missing = np.flatnonzero(np.bincount(arrays["labels"], minlength=len(names)) == 0)
+        if missing.size:
+            some = ", ".join(repr(names[index]) for index in missing[:5])
+            more = f" and {missing.size - 5} more" if missing.size > 5 else ""
+            yield f"the {part} part has no example of {some}{more}: there are too few of them to be divided"
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------
@@ -234,6 +246,8 @@ def _from_npz(arrays: Arrays) -> LabelledRows:
     tokens, labels = arrays["tokens"], arrays["labels"]
     if tokens.ndim != 2 or 0 in tokens.shape or tokens.dtype.kind not in "iu":
         raise Unprocessable(f"tokens are {tokens.dtype} of shape {list(tokens.shape)}: give whole numbers [N, T]")
+    if labels.dtype.kind == "U":
+        labels = np.char.strip(labels)
     if labels.shape != tokens.shape[:1]:
         raise Unprocessable(f"labels are of shape {list(labels.shape)}: give one a row of tokens, [{len(tokens)}]")
     lengths = _lengths(arrays.get("lengths"), tokens)

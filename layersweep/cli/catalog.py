@@ -223,6 +223,8 @@ def _print_dataset(record: DatasetDetailRecord) -> None:
     out.print(Text(f"{record['name']} ({record['id']})", style="bold"))
     tokenizer = f", tokenizer {_tokenizer(record)}" if record["tokenizer"] else ""
     out.print(Text(f"{record['task']}{tokenizer}, {units.size(record['size_bytes'])}; {_parts(record)}"))
+    for note in record["profile"].get("notes", []):
+        out.print(Text(f"note: {note}", style="yellow"))
     facts = {name: value for name, value in record["facts"].items() if not isinstance(value, list | dict)}
     profile = {name: value for name, value in record["profile"].items() if not isinstance(value, list)}
     for title, values in (("Facts", facts), ("Profile (all of it: --json)", profile)):

@@ -253,3 +253,12 @@ def test_profiles_are_plain_json(client):
 def test_a_boundary_that_is_too_long_is_of_no_type_that_is_read(client: TestClient, characters: int) -> None:
     headers = {"Content-Type": f"multipart/form-data; boundary={'b' * characters}"}
     assert client.post("/v1/datasets", content=b"--", headers=headers).status_code == 415
+
+
+def test_a_byte_order_mark_is_no_character(client):
+    plain = upload(client, TEXT, "plain", tokenizer="char").json()
+    marked = upload(client, b"\xef\xbb\xbf" + TEXT, "marked", tokenizer="char").json()
+    assert marked["sha256"] == plain["sha256"]
+    assert "byte order mark" in marked["profile"]["notes"][0]
+    assert "notes" not in plain["profile"]
+    assert "byte order mark" in client.get("/datasets/marked").text

@@ -247,3 +247,19 @@ def test_digits_are_there_from_the_start(client):
     assert dataset["facts"]["sequence_length"] == 64
     assert sum(piece["examples"] for piece in dataset["parts"].values()) == 1797
     assert dataset["profile"]["baselines_accuracy"]["majority"] < 0.12
+
+
+def test_labels_are_the_same_with_and_without_blanks_around_them(client):
+    padded = [f" {label} " for label in LABELS]
+    from_csv = upload(client, csv_of(TOKENS, padded), "csv").json()
+    from_npz = upload(client, npz_of(tokens=np.array(TOKENS), labels=np.array(padded)), "npz").json()
+    assert from_csv["facts"]["labels"] == from_npz["facts"]["labels"]
+    assert from_csv["sha256"] == from_npz["sha256"]
+
+
+def test_a_class_that_only_training_has_is_told(client):
+    answer = upload(client, csv_of([*TOKENS, TOKENS[0]], [*LABELS, "rare"]))
+    assert answer.status_code == 201, answer.text
+    (note,) = answer.json()["profile"]["notes"]
+    assert "the validation part has no example of 'rare'" in note
+    assert "the validation part has no example of" in client.get("/datasets/rows").text.lower()
