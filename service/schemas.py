@@ -364,7 +364,16 @@ class Importance(Schema):
     trials: int = Field(description="trials that it was calculated from")
     total: int = Field(description="feasible complete trials of the sweep")
     fewest_trials: int = Field(description="with fewer, `objectives` is empty")
-    objectives: dict[str, dict[str, float]] = Field(description="objective -> parameter -> share; they add up to 1")
+    objectives: dict[str, dict[str, float]] = Field(
+        description="objective -> parameter -> share; they add up to 1, or are all 0 where nothing differs"
+    )
+    intervals: dict[str, dict[str, tuple[float, float]]] = Field(
+        default={}, description="the same: the middle 90 % of each share over bootstrap resamples of the trials"
+    )
+    noise: dict[str, dict[str, float]] = Field(
+        default={}, description="the same: what the share of a parameter without any effect stays below 19 times in 20"
+    )
+    constant: list[str] = Field(default=[], description="the objectives that do not vary")
 
 
 class EffectLevel(Schema):

@@ -272,7 +272,7 @@ class Tradeoff extends Picture {
       front: { color: colours.front, borderColor: colours.card, borderWidth: 1 },
       recommended: { color: colours.star, borderColor: colours.card, borderWidth: 1.5 },
     };
-    const names = { plain: "dominated", infeasible: "infeasible", front: "front of all objectives", recommended: "recommended" };
+    const names = { plain: "dominated", infeasible: "not feasible", front: "front of all objectives", recommended: "recommended" };
     const series = Object.entries(points).map(([kind, some]) => ({
       type: "scatter",
       name: names[kind],
@@ -342,7 +342,7 @@ class Tradeoff extends Picture {
     );
     const front = points.front.length + points.recommended.length;
     const drawn = all.length < total ? `${all.length.toLocaleString("en")} of ${total.toLocaleString("en")} trials are drawn, the front and the rest evenly` : `${total.toLocaleString("en")} trial${total === 1 ? "" : "s"}`;
-    return `${drawn}; ${front} on the front, ${points.infeasible.length.toLocaleString("en")} infeasible. A point opens its trial.`;
+    return `${drawn}; ${front} on the front, ${points.infeasible.length.toLocaleString("en")} not feasible. A point opens its trial.`;
   }
 
   axis(name, values, colours, side) {
@@ -358,7 +358,7 @@ class Tradeoff extends Picture {
       nameLocation: "middle",
       nameGap: side === "x" ? 28 : 48,
       nameTextStyle: { color: colours.quiet },
-      ...ticks(bounds, unit, isLog),
+      ...ticks(bounds, unit, isLog, 6, unit.size === 1 && values.every(Number.isInteger)),
       axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, formatter: (value) => tidy(value / unit.size) },
     };
   }
@@ -388,7 +388,21 @@ class Importance extends Picture {
     return Object.keys(most).sort((a, b) => most[a] - most[b]);
   }
 
-  paint({ objectives, trials, total }, colours) {
+  /** Whether a parameter without any effect reaches such a bar by chance. */
+  isNoise({ objectives, noise }, metric, parameter) {
+    return (objectives[metric][parameter] ?? 0) <= (noise[metric]?.[parameter] ?? 0);
+  }
+
+  /** A share with its interval, as the tables have it. */
+  words(data, metric, parameter) {
+    if (data.constant.includes(metric)) return "does not vary";
+    const range = data.intervals[metric]?.[parameter];
+    const share = percent(data.objectives[metric][parameter] ?? 0);
+    return `${share}${range ? ` (${percent(range[0])} to ${percent(range[1])})` : ""}${this.isNoise(data, metric, parameter) ? ", within noise" : ""}`;
+  }
+
+  paint(data, colours) {
+    const { objectives, trials, total, constant } = data;
     const parameters = this.order(objectives);
     const metrics = Object.keys(objectives);
     this.element.style.height = `${48 + parameters.length * (12 + 13 * metrics.length)}px`;
@@ -402,14 +416,17 @@ class Importance extends Picture {
           ...tip(colours),
           trigger: "axis",
           axisPointer: { type: "shadow", shadowStyle: { color: colours.soft, opacity: 0.6 } },
-          formatter: (rows) => card(rows[0].axisValue, [], [...rows].reverse().map((row) => [row.seriesName, percent(row.value)])),
+          formatter: (rows) => card(rows[0].axisValue, [], [...rows].reverse().map((row) => [row.seriesName, this.words(data, metrics[row.seriesIndex], row.axisValue)])),
         },
         xAxis: { ...axis(colours), type: "value", min: 0, axisLabel: { ...axis(colours).axisLabel, formatter: percent } },
         yAxis: { ...axis(colours), type: "category", data: parameters, splitLine: { show: false }, axisLabel: { color: colours.ink, fontFamily: colours.mono, fontSize: 11.5 } },
         series: metrics.map((name, index) => ({
           type: "bar",
           name: this.page.label(name),
-          data: parameters.map((parameter) => objectives[name][parameter] ?? 0),
+          data: parameters.map((parameter) => ({
+            value: objectives[name][parameter] ?? 0,
+            itemStyle: this.isNoise(data, name, parameter) ? { opacity: 0.3 } : {},
+          })),
           itemStyle: { color: colours.series[index % colours.series.length], borderRadius: [0, 3, 3, 0] },
           barMaxWidth: 11,
           barGap: "20%",
@@ -417,16 +434,19 @@ class Importance extends Picture {
       },
       { notMerge: true },
     );
-    return trials < total ? `Over ${trials.toLocaleString("en")} of ${total.toLocaleString("en")} feasible trials, evenly taken.` : `Over ${trials.toLocaleString("en")} feasible trials.`;
+    const over = trials < total ? `Over ${trials.toLocaleString("en")} of ${total.toLocaleString("en")} feasible trials, evenly taken.` : `Over ${trials.toLocaleString("en")} feasible trials.`;
+    const still = constant.length ? ` ${constant.map((name) => this.page.label(name)).join(", ")}: does not vary.` : "";
+    return `${over} Pale bars are within noise: a parameter without any effect reaches them once in twenty times.${still}`;
   }
 
-  table({ objectives }) {
+  table(data) {
+    const { objectives } = data;
     const metrics = Object.keys(objectives);
     return {
       head: ["parameter", ...metrics.map((name) => this.page.label(name))],
       rows: this.order(objectives)
         .reverse()
-        .map((parameter) => [parameter, ...metrics.map((name) => percent(objectives[name][parameter] ?? 0))]),
+        .map((parameter) => [parameter, ...metrics.map((name) => this.words(data, name, parameter))]),
     };
   }
 }
@@ -673,7 +693,7 @@ class Parallel extends Picture {
     const bounds = high > low ? [low, high] : [low - 1, high + 1];
     const scale = {
       type: isLog ? "log" : "value",
-      ...ticks(bounds, unit, isLog),
+      ...ticks(bounds, unit, isLog, 6, unit.size === 1 && given.every(Number.isInteger)),
       inverse: this.page.goal(name) === "minimize",
       axisLabel: { ...label, hideOverlap: true, formatter: (value) => `${tidy(value / unit.size)}${unit.size > 1 ? ` ${unit.text}` : ""}` },
     };
@@ -730,11 +750,13 @@ const axis = (colours) => ({
 });
 
 /** The ends of an axis and its marks, which are round in the unit in which they are written. */
-function ticks([low, high], unit, isLog, most = 6) {
+function ticks([low, high], unit, isLog, most = 6, whole = false) {
   if (isLog) return { min: low, max: high };
   const rough = (high - low) / unit.size / most;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const interval = [1, 2, 2.5, 5, 10].find((each) => each * power >= rough) * power * unit.size;
+  const exact = [1, 2, 2.5, 5, 10].find((each) => each * power >= rough) * power * unit.size;
+  // Between whole numbers there is nothing to mark.
+  const interval = whole ? Math.max(1, Math.ceil(exact)) : exact;
   return { min: Math.floor(low / interval) * interval, max: Math.ceil(high / interval) * interval, interval };
 }
 
