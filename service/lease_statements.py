@@ -101,6 +101,10 @@ def keys_of(targets: Sequence[Mapping[str, Any]]) -> list[str]:
 
 # --- claiming ---------------------------------------------------------------------------------------------------------
 
+_MAY_FAIL_ONCE_MORE = (
+    sa.func.coalesce(_SWEEPS.c.counts["failed"].as_integer(), 0) < _SWEEPS.c.budget["failures"].as_integer()
+)
+"""A sweep whose failures are used up ends when the scheduler next looks: until then it begins nothing."""
 _IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
 _PROJECT = sa.select(_WORKERS.c.project).where(_WORKERS.c.id == _text("of_worker")).scalar_subquery()
 
@@ -121,6 +125,7 @@ def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
                 sa.and_(
                     _TRIALS.c.state == "queued",
                     _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(),
+                    _MAY_FAIL_ONCE_MORE,
                     sa.not_(_is_one_of(_SWEEPS.c.id, "full")),
                 ),
                 sa.and_(
@@ -184,7 +189,9 @@ _ENTER = (
     .values(event_counter=_SWEEPS.c.event_counter + 1, started_at=sa.func.coalesce(_SWEEPS.c.started_at, now_sql()))
     .returning(_SWEEPS.c.event_counter)
 )
-ENTER_FIRST = _ENTER.where(_SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer()).values(
+ENTER_FIRST = _ENTER.where(
+    _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(), _MAY_FAIL_ONCE_MORE
+).values(
     running_count=_SWEEPS.c.running_count + 1,
     counts=moved(_SWEEPS.c.counts, sa.literal("queued"), sa.literal("running")),
 )

@@ -195,6 +195,19 @@ def test_a_sweep_that_mostly_fails_ends_with_the_reason(driver: Driver) -> None:
     assert {trial.state for trial in driver.trials(sweep)} == {"failed", "cancelled"}
 
 
+def test_no_trial_begins_once_the_failures_are_used_up(driver: Driver) -> None:
+    driver.add_worker()
+    sweep = driver.post(document(budget={"failures": 2, "parallel": 1}))
+    driver.step(sweep)
+    for _ in range(2):
+        lease = driver.claim()
+        assert lease is not None
+        driver.finish(lease, _always_fails)
+    assert driver.claim() is None, "though others are queued until the scheduler has looked"
+    driver.step(sweep)
+    assert driver.sweep(sweep).counts["failed"] == 2
+
+
 @pytest.mark.parametrize("budget", [{"trials": 3}, {"trials": 100, "wall_seconds": 1000}])
 def test_a_sweep_of_which_every_trial_failed_has_failed(driver: Driver, budget: dict[str, Any]) -> None:
     sweep = driver.post(small(budget={"parallel": 1, "failures": 100} | budget))
