@@ -24,6 +24,16 @@ def judge(
     return {text: violation for text, violation in violations.items() if violation is not None}
 
 
+def broken(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
+    """Which constraints are broken, by how much, and what was measured; None where all are kept."""
+    said: list[str] = []
+    for text, violation in violations.items():
+        if violation > 0:
+            measured = ", ".join(f"{name} is {metrics[name]:.6g}" for name in _metrics_of(text) if name in metrics)
+            said.append(f"{text} is broken by {violation:.4g}" + (f" ({measured})" if measured else ""))
+    return "; ".join(said) or None
+
+
 def check_complete(
     objectives: Sequence[Mapping[str, Any]], constraints: Sequence[str], metrics: Mapping[str, float]
 ) -> None:
@@ -44,6 +54,10 @@ def named_values(configuration: Mapping[str, Any], metrics: Mapping[str, float])
     for section in ("training", "inference"):
         named |= {f"{section}.{name}": value for name, value in configuration.get(section, {}).items()}
     return {**{name: value for name, value in named.items() if value is not None}, **metrics}
+
+
+def _metrics_of(text: str) -> Sequence[str]:
+    return _constraint(text).metrics
 
 
 @lru_cache(maxsize=1024)

@@ -28,7 +28,7 @@ from service import lease_statements as sql
 from service.db import at_end, defer, now
 from service.errors import LeaseLost, NotFound
 from service.events import NewEvent
-from service.judging import check_complete, judge
+from service.judging import broken, check_complete, judge
 from service.models import CONFIRMATION
 from service.notifications import QUEUE
 from service.reuse import reuse_key
@@ -130,10 +130,14 @@ def finish(session: Session, trial_id: str, attempt: int, body: schemas.LeaseFin
     if body.outcome in ("complete", "infeasible"):
         violations = judge(constraints, trial.configuration, metrics)
         feasible = body.outcome == "complete" and all(violation <= 0 for violation in violations.values())
+    reason = body.reason
+    if body.outcome == "complete" and reason is None and (why := broken(violations or {}, metrics)) is not None:
+        # Those of the final measurement: an engine of trained weights is measured again.
+        reason = f"{why}, at the final measurement"
     _store_results(session, trial, metrics, body.measurements)
     attempts.append_log(session, trial_id, attempt, body.log)
     findings = {"metrics": metrics, "violations": violations, "feasible": feasible}
-    return _end(session, trial, body.outcome, body.reason, findings=findings, finish_hash=digest)
+    return _end(session, trial, body.outcome, reason, findings=findings, finish_hash=digest)
 
 
 def release(session: Session, trial_id: str, attempt: int, body: schemas.LeaseRelease) -> schemas.Trial:

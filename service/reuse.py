@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from layers.space import Constraint
 from layersweep import __version__
-from service.judging import judge
+from service.judging import broken, judge
 from service.models import Measurement, Trial
 from service.proposals import canonical_hash
 
@@ -61,10 +61,8 @@ class Reused:
 
     @property
     def reason(self) -> str | None:
-        """Why it ended as it did: of an infeasible one, the constraints that it breaks here."""
-        if self.source.state != "infeasible":
-            return self.source.reason
-        return "; ".join(f"{text} is broken by {by:.4g}" for text, by in self.violations.items() if by > 0)
+        """The constraints that it breaks here; what the other sweep said of its own does not hold for this one."""
+        return broken(self.violations, self.source.metrics)
 
 
 def find(session: Session, project: str, keys: Collection[str], *, other_than: str) -> list[Source]:

@@ -208,6 +208,19 @@ def test_no_trial_begins_once_the_failures_are_used_up(driver: Driver) -> None:
     assert driver.sweep(sweep).counts["failed"] == 2
 
 
+def test_a_complete_trial_that_breaks_a_constraint_says_which_and_by_how_much(driver: Driver) -> None:
+    sweep = driver.post(small(budget={"trials": 1}) | {"constraints": ["validation_loss <= 0.5"]})
+
+    def measure(configuration: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+        return "complete", {"latency_ms_p50": 1.0, "validation_loss": 2.0}
+
+    driver.run(sweep, 1, measure)
+    (trial,) = driver.trials(sweep)[:1]
+    assert (trial.state, trial.feasible) == ("complete", False)
+    said = "validation_loss <= 0.5 is broken by 1.5 (validation_loss is 2), at the final measurement"
+    assert trial.reason == said
+
+
 @pytest.mark.parametrize("budget", [{"trials": 3}, {"trials": 100, "wall_seconds": 1000}])
 def test_a_sweep_of_which_every_trial_failed_has_failed(driver: Driver, budget: dict[str, Any]) -> None:
     sweep = driver.post(small(budget={"parallel": 1, "failures": 100} | budget))
