@@ -73,7 +73,7 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return str(value)
     magnitude = abs(value)
-    if float(value).is_integer() and magnitude < 1e6:
+    if float(value).is_integer() and magnitude < 1e9:
         return f"{value:.0f}"
     if not 1e-4 <= magnitude < 1e6:
         mantissa, exponent = f"{value:.3e}".split("e")

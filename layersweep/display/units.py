@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 MICROSECONDS_PER_MILLISECOND = 1000
@@ -31,7 +32,14 @@ def metric(name: str, value: float | None) -> str:
         return f"{value:.1%}"
     if name.endswith("_loss") or name in {"bits_per_byte", "generalization_gap"}:
         return f"{value:.3f}"
-    return f"{value:.3g}"
+    return number(value)
+
+
+def number(value: float) -> str:
+    """Four significant digits and every whole one: 10000 and 10001 stay apart, 0.00001234 is 1.234e-05."""
+    if math.isfinite(value) and value.is_integer() and abs(value) < 1e15:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def heading(name: str) -> str:
@@ -84,7 +92,7 @@ def scalar(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return number(value)
     return str(value)
 
 

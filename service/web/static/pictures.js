@@ -815,7 +815,7 @@ function cells(kind, texts, scope) {
 function number(given) {
   if (given === 0) return "0";
   const size = Math.abs(given);
-  if (Number.isInteger(given) && size < 1e6) return String(given);
+  if (Number.isInteger(given) && size < 1e9) return String(given);
   if (size < 1e-4 || size >= 1e6) return given.toExponential(2).replace("e+", "e");
   return String(Number(given.toPrecision(4)));
 }
