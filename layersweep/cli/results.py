@@ -62,7 +62,7 @@ def leaderboard(
             return
         recommendation = recommended(found, chosen)
     marked = recommendation["trial"]["trial"] if recommendation else None
-    out.print(leaderboards.render(board, board.objectives, out, recommended=marked))
+    out.print(leaderboards.render(board, board.objectives, out, recommended=marked, sort=sort))
     if recommendation:
         out.print(Text(f"Recommended: trial {recommendation['trial']['number']}. {recommendation['rule']}"))
     if len(board) < board.total:

@@ -25,12 +25,20 @@ def render(
     console: Console,
     *,
     recommended: str | None = None,
+    sort: str | None = None,
 ) -> RenderableType:
-    """The rows as a table for `console`'s width, with a legend. `recommended` is the id of a trial to mark."""
+    """The rows as a table for `console`'s width, with a legend. `recommended` is the id of a trial to mark.
+
+    What the rows are sorted by (`sort`, as in the query) has a column."""
     if not rows:
         return Text("No trials yet.")
     metrics = shown_metrics(rows, objectives)
     parameters = varied_parameters(rows)
+    key = (sort or "").removeprefix("-")
+    if key not in metrics and any(key in row["metrics"] for row in rows):
+        metrics.append(key)
+    if key not in parameters and any(key in row["parameters"] for row in rows):
+        parameters.append(key)
     table = _wide(rows, metrics, parameters, recommended)
     if console.measure(table).minimum > console.width or _width(table, console) > console.width:
         table = _narrow(rows, metrics, parameters, recommended, console.width)

@@ -18,7 +18,7 @@ from service.db import now
 from service.endings import end_code
 from service.errors import NotFound
 from service.leaderboards import ENDED_SWEEPS
-from service.models import CONFIRMATION, TRIAL_STATES, Attempt, Sweep, Trial, Worker
+from service.models import CONFIRMATION, TRIAL_STATES, Attempt, Confirmation, Sweep, Trial, Worker
 from service.pace import pace
 from service.recommendation.recommend import recommend_with_smaller, wishes_of
 from service.recommendation.schemas import SmallerTrial
@@ -75,6 +75,7 @@ def results(session: Session, row: Sweep, query: SweepQuery) -> dict[str, Any]:
         "artifacts": [] if recommended is None else artifacts.of_trial(session, recommended.trial.trial),
         "confirmation": None if newest is None else confirmation_results.to_schema(session, newest, wishes),
         "confirmable": confirmations.is_confirmable(session, row),
+        "confirms": session.scalar(select(Confirmation.confirms).where(Confirmation.sweep_id == row.id)),
     }
 
 
@@ -87,7 +88,8 @@ def board(session: Session, store: ColumnStore, row: Sweep, query: SweepQuery) -
     parameters = leaderboards.parameter_names(row)
     chosen = _chosen_columns(row, query, present, parameters)
     if query.differing:
-        chosen = [name for name in chosen if _differs(page.items, name)]
+        key = query.sort.removeprefix("-")
+        chosen = [name for name in chosen if name == key or _differs(page.items, name)]
     return {
         "now": now(session),
         "sweep": row,
@@ -168,13 +170,18 @@ def _recommended_trial(session: Session, row: Sweep, query: SweepQuery) -> str |
 
 
 def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], parameters: Sequence[str]) -> list[str]:
-    """Those asked for; else objectives, what constraints name, the usual metrics, and the sweep's parameters."""
+    """Those asked for; else objectives, what constraints name, the usual metrics, and the sweep's parameters. What the
+    rows are sorted by is always among them."""
+    key = query.sort.removeprefix("-")
+    sorted_by = [key] if key in METRICS or key in parameters else []
     if query.column:
-        return [name for name in query.column if name in METRICS or name in parameters]
+        chosen = [name for name in query.column if name in METRICS or name in parameters]
+        return list(dict.fromkeys([*chosen, *sorted_by]))
     objectives = [each["metric"] for each in row.objectives]
     constrained = [name for name in METRICS if any(name in text for text in row.document.get("constraints", []))]
     usual = dict.fromkeys([*objectives, *constrained, *_COLUMNS])
-    return [*(name for name in usual if name in objectives or name in present), *parameters]
+    metrics = [name for name in usual if name in objectives or name in present]
+    return list(dict.fromkeys([*metrics, *(name for name in sorted_by if name in METRICS), *parameters]))
 
 
 def _differs(rows: Sequence[schemas.LeaderboardRow], name: str) -> bool:

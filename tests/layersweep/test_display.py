@@ -101,3 +101,19 @@ def test_the_live_view_names_phases_and_the_best_so_far() -> None:
     assert "trial 4: train, step 120 of 300 (attempt 2)" in shown
     assert "trial 5: measure, waiting for its turn on this device\n" in shown
     assert "val. loss 1.750 (trial 3)" in shown
+
+
+def test_what_a_leaderboard_is_sorted_by_has_a_column() -> None:
+    rows = [row(number, metrics={"validation_loss": 1.0, "latency_cv": number / 8}) for number in range(2)]
+    console = Console(file=io.StringIO(), width=120)
+    objectives = [{"metric": "validation_loss", "goal": "minimize"}]
+    console.print(leaderboards.render(rows, objectives, console, sort="-latency_cv"))  # type: ignore[arg-type]
+    assert "latency cv" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(10000.0, "10000"), (10001.0, "10001"), (0.25, "0.25"), (12345.67, "12345.7"), (0.000012344, "1.234e-05")],
+)
+def test_numbers_that_differ_are_told_apart(value: float, shown: str) -> None:
+    assert units.scalar(value) == units.number(value) == shown

@@ -323,3 +323,11 @@ def test_the_list_of_sweeps_says_why_one_failed(client, services):
 
     services.database.write(write)
     assert reason in page(client, "/"), "also beside a result"
+
+
+def test_the_leaderboard_shows_what_it_is_sorted_by(client, filled):
+    path = f"/sweeps/{filled['sweep']}"
+    unsorted, by_gap = (
+        page(client, path, part="sweep-board", **asked) for asked in ({}, {"sort": "generalization_gap"})
+    )
+    assert by_gap.count("generalization gap") > unsorted.count("generalization gap")
