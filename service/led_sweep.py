@@ -98,8 +98,9 @@ class Changes:
         counts = Counter(trial["state"] for trial in self.trials.values())
         if self.reused:
             counts["reused"] = len(self.reused)
-        counts["queued"] += len(self.requeued)
-        counts.subtract(self.requeued.values())
+        if self.requeued:
+            counts["queued"] += len(self.requeued)
+            counts.subtract(self.requeued.values())
         return counts
 
 
