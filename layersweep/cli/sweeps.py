@@ -71,12 +71,8 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
     _print_space(preview["space"])
     out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
     for note in preview["notes"]:
-        out.print(
-            Text(
-                f"Note on {note['pointer'] or 'the document'}: {note['detail']} {note['remedy']}".rstrip(),
-                style="yellow",
-            )
-        )
+        said = ": ".join(filter(None, (note["pointer"] or "the document", note["detail"], note["remedy"])))
+        out.print(Text(f"Note on {said}", style="yellow"))
 
 
 app.command()(check)
