@@ -49,6 +49,9 @@ def test_a_confirmation_from_the_request_to_its_intervals(client, services, make
 
     (found,) = client.get(f"/v1/sweeps/{sweep}/confirmations").json()["items"]
     assert (found["state"], found["reason"]) == ("completed", "confirmed")
+    own_page = client.get(f"/sweeps/{found['id']}").text
+    assert f'further trainings of trials of <a href="/sweeps/{sweep}">' in own_page
+    assert "none to recommend" not in own_page
     first = found["candidates"][0]
     assert [run["seed"] for run in first["runs"]] == found["seeds"]
     assert first["test"]["mean"] == pytest.approx(2.1)
