@@ -287,7 +287,7 @@ class Client:
             return self._upload(fields, Path(file).name, stream)
 
     def delete_dataset(self, dataset: str) -> None:
-        """Remove a dataset that no sweep uses."""
+        """Remove a dataset that no sweep uses, by its id or name."""
         self.transport.delete(f"/v1/datasets/{segment(dataset)}")
 
     # what can be swept, and on what

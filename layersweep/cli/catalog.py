@@ -112,6 +112,18 @@ def show(
     _print_dataset(record)
 
 
+@datasets.command("delete")
+def delete(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name or id.")],
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Delete a dataset that no sweep uses."""
+    with connect(server) as client:
+        record = client.dataset(dataset)
+        client.delete_dataset(record["id"])
+    out.print(Text(f"{record['name']} ({record['id']}) is deleted."))
+
+
 def layers(
     layer: Annotated[
         str | None, typer.Argument(metavar="[LAYER]", help="A section (attention, mlp, ...) or a kind (GatedMLP).")

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from layersweep import files
 from layersweep.cli.common import (
+    EXIT_REFUSED,
     SERVER_DEFAULT,
     AsJson,
     Server,
@@ -115,7 +116,10 @@ def confirm(
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Train the best trials again with further seeds, and score them on the test part that no sweep has seen."""
+    """Train the best trials again with further seeds, and score them on the test part that no sweep has seen.
+
+    With --wait the exit code is 0 if the confirmation completed.
+    """
     chosen = wishes(prefer, within, weight)
     with connect(server) as client:
         found = client.sweep(sweep)
@@ -126,9 +130,11 @@ def confirm(
             confirmation = next(each for each in ended if each["id"] == confirmation["id"])
     if as_json:
         print_json(confirmation)
-        return
-    out.print(recommendations.render_confirmation(confirmation))
-    if not wait:
+    else:
+        out.print(recommendations.render_confirmation(confirmation))
+    if wait and confirmation["state"] != "completed":
+        raise typer.Exit(EXIT_REFUSED)
+    if not wait and not as_json:
         hint(f"Watch it: {ready(server, 'sweep', 'watch', confirmation['id'])}")
 
 

@@ -54,6 +54,7 @@ COMMANDS: dict[str, list[str]] = {
     "dataset add": ["--name", "x", "--file", "DOCUMENT"],
     "dataset list": [],
     "dataset show": ["x"],
+    "dataset delete": ["x"],
     "layers": [],
     "presets": [],
     "workers": [],

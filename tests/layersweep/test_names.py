@@ -174,3 +174,28 @@ def test_confirmations_are_asked_for_with_the_wishes() -> None:
     )
     sweep.confirmations(prefer="latency_ms_p50")
     assert script.requests[1].url.params.get_list("prefer") == ["latency_ms_p50"]
+
+
+def test_a_dataset_is_deleted_by_its_name(client: Client) -> None:
+    for name in ("poem", "prose"):
+        client.add_dataset(name, b"to be or not to be, that is the question. " * 200)
+    client.delete_dataset("prose")
+    deleted = CliRunner().invoke(app, ["dataset", "delete", "poem", "--server", client.server])
+    assert (deleted.exit_code, "is deleted" in deleted.stdout) == (0, True)
+    assert [each["name"] for each in client.datasets() if not each["builtin"]] == []
+    refused = CliRunner().invoke(app, ["dataset", "delete", "poem", "--server", client.server])
+    assert refused.exit_code == 1
+
+
+@pytest.mark.parametrize(("state", "code"), [("completed", 0), ("failed", 1), ("cancelled", 1)])
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_confirmation_that_is_waited_for_ends_with_its_state(
+    state: str, code: int, form: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = sweep_record(state=state)
+    ended = {"id": record["id"], "state": state, "reason": None, "seeds": [1001], "candidates": [], "says": []}
+    answers = [record, ended, record, record, {"items": [ended]}]
+    client, _, _ = scripted(*[httpx2.Response(200, json=each) for each in answers])
+    monkeypatch.setattr("layersweep.cli.results.connect", lambda server: client)
+    result = CliRunner().invoke(app, ["confirm", record["id"], "--wait", *form])
+    assert result.exit_code == code, result.output
