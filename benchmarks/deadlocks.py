@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import sqlalchemy as sa
 
 from benchmarks.load import ask
@@ -88,6 +89,7 @@ def measure(tree: Path, sweeps: int, seconds: float) -> dict[str, Any]:
             document = DOCUMENT | {"name": f"sweep {number}", "budget": {"trials": 1_000_000, "parallel": WORKERS}}
             status, answer = Connection(urls[number % API_PROCESSES]).post("/v1/sweeps", document)
             assert status == 201, answer
+            _await_trials(urls[0], answer["id"])
         engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
         before = _deadlocks(engine)
 
@@ -107,6 +109,15 @@ def measure(tree: Path, sweeps: int, seconds: float) -> dict[str, Any]:
         "deadlocks": deadlocks,
         "refusals": dict(seen),
     }
+
+
+def _await_trials(url: str, sweep: str) -> None:
+    """Wait until the sweep has trials: how long a service takes to begin is not the question here."""
+    deadline = time.monotonic() + 120
+    while httpx2.get(f"{url}/v1/sweeps/{sweep}", timeout=60).json()["progress"]["queued"] == 0:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"sweep {sweep} has no trials after two minutes")
+        time.sleep(0.1)
 
 
 def _deadlocks(engine: sa.Engine) -> int:

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -52,7 +52,12 @@ class Needs(ABC):
     @classmethod
     @abstractmethod
     def lock(cls, connection: sa.Connection, needs: Sequence[Needs]) -> object:
-        """Lock what all of them need, sorted; return what was locked."""
+        """Lock what all of them need, sorted, waiting for whoever has it; return what was locked."""
+
+    @classmethod
+    @abstractmethod
+    def lock_free(cls, connection: sa.Connection, needs: Sequence[Needs]) -> tuple[object, Collection[Needs]]:
+        """The same of what nobody else has locked; return what was locked, and the needs that this covers."""
 
 
 class Deferred:
@@ -91,6 +96,8 @@ class _Job:
     error: BaseException | None = None
     topics: set[str] = field(default_factory=lambda: set[str]())
     last: LastRows = field(default_factory=lambda: LastRows())
+    was_put_off: bool = False
+    """It let others go first; now it waits for what it needs."""
 
 
 class _SpoiltError(Exception):
@@ -106,6 +113,7 @@ class GroupCommitWriter:
     functions. Results and topics are handed on only after the commit.
 
     On PostgreSQL other processes lock the same rows: what functions need is locked in one order before the first runs.
+    A function that would have to wait lets the others go first, once: the writer is not idle while one row is busy.
     """
 
     def __init__(self, engine: sa.Engine, publish: Callable[[Iterable[str]], None]) -> None:
@@ -116,6 +124,7 @@ class GroupCommitWriter:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._lock = threading.Lock()
+        self._put_off: list[_Job] = []
         self._thread = threading.Thread(target=self._work, name="database-writer", daemon=True)
         self._thread.start()
 
@@ -151,13 +160,19 @@ class GroupCommitWriter:
         self._thread.join()
 
     def _work(self) -> None:
-        while (first := self._jobs.get()) is not None:
-            if not first.future.set_running_or_notify_cancel():
-                continue
-            batch = [first]
+        while True:
+            batch, self._put_off = self._put_off, []
+            if not batch:
+                first = self._jobs.get()
+                if first is None:
+                    return
+                if first.future.set_running_or_notify_cancel():
+                    batch = [first]
             if not self._alone:
                 self._take_waiting(batch)
                 batch.sort(key=lambda job: "" if job.needs is None else job.needs.order)
+            if not batch:
+                continue
             try:
                 with COMMIT_SECONDS.time():
                     retried(lambda batch=batch: self._commit(batch))
@@ -188,7 +203,7 @@ class GroupCommitWriter:
     def _run_together(self, batch: list[_Job], connection: sa.Connection) -> None:
         # The batch grows while it runs, so that a lone job never waits for company.
         deadline = time.monotonic() + BATCH_SECONDS
-        held = _lock(batch, connection)
+        held = self._lock_or_put_off(batch, connection)
         deferred = Deferred()
         position = 0
         while position < len(batch):
@@ -203,6 +218,23 @@ class GroupCommitWriter:
         with _spoiling():
             deferred.execute(connection)
             _execute_last(batch, connection)
+
+    def _lock_or_put_off(self, batch: list[_Job], connection: sa.Connection) -> object:
+        """Lock what the functions need; take those out of the batch that would have to wait, if others would not."""
+        if self._alone or len(batch) == 1 or any(job.was_put_off for job in batch):
+            return _lock(batch, connection)
+        needs = [job.needs for job in batch if job.needs is not None]
+        if not needs:
+            return None
+        held, covered = needs[0].lock_free(connection, needs)
+        put_off = [job for job in batch if job.needs is not None and job.needs not in covered]
+        if len(put_off) == len(batch):
+            return _lock(batch, connection)
+        for job in put_off:
+            job.was_put_off = True
+        self._put_off += put_off
+        batch[:] = [job for job in batch if not job.was_put_off]
+        return held
 
     def _take_waiting(self, batch: list[_Job]) -> None:
         try:

@@ -5,6 +5,7 @@
 A transaction locks all its sweeps with one ordered statement before anything else, then trials. What waits for no lock
 (`SKIP LOCKED`) may come in any order. Small writes share a transaction (`service.groupcommit`), so each says beforehand
 what it will lock (`Needs`): the locks of all are taken first, sorted, and the writes run in the order of their trials.
+One that would have to wait for another process lets the others go first, once.
 That a worker lives is written last (`service.db.at_end`).
 
 A write that runs alone takes its locks when it asks for them here. SQLite has one writer and needs none of this.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -25,10 +26,19 @@ from service import lease_statements as sql
 from service.groupcommit import HELD, Needs
 
 _IDS = postgresql.ARRAY(sa.String)
-_LOCK_SWEEPS = sa.text(
-    "SELECT id FROM sweeps WHERE id = ANY(ARRAY(SELECT sweep_id FROM trials WHERE id = ANY(:of_trials) "
-    "UNION SELECT unnest(CAST(:ids AS VARCHAR[])))) ORDER BY id FOR NO KEY UPDATE"
-).bindparams(sa.bindparam("of_trials", type_=_IDS), sa.bindparam("ids", type_=_IDS))
+
+
+def _locking(how: str) -> sa.TextClause:
+    """Sweeps that are given, or have one of the trials that are given: locked, each with these trials of it."""
+    return sa.text(
+        "SELECT sweeps.id AS sweep, trials.id AS trial FROM sweeps "
+        "LEFT JOIN trials ON trials.sweep_id = sweeps.id AND trials.id = ANY(:of_trials) "
+        "WHERE sweeps.id = ANY(ARRAY(SELECT sweep_id FROM trials WHERE id = ANY(:of_trials) "
+        f"UNION SELECT unnest(CAST(:ids AS VARCHAR[])))) ORDER BY sweeps.id FOR NO KEY UPDATE OF sweeps {how}"
+    ).bindparams(sa.bindparam("of_trials", type_=_IDS), sa.bindparam("ids", type_=_IDS))
+
+
+_LOCK_SWEEPS, _LOCK_FREE_SWEEPS = _locking(""), _locking("SKIP LOCKED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +55,41 @@ class Held:
 class _LeaseNeeds(Needs):
     @classmethod
     def lock(cls, connection: sa.Connection, needs: Sequence[Needs]) -> Held:
-        if connection.dialect.name != "postgresql":
-            return Held()
-        changed = sorted({need.trial for need in needs if isinstance(need, ChangesTrial)})
-        claims = Counter(need.worker for need in needs if isinstance(need, Claims))
-        targets, wanted = _claimable_sweeps(connection, claims) if claims else ({}, set[str]())
-        if not changed and not wanted:
-            return Held(targets=targets)
-        sweeps = connection.scalars(_LOCK_SWEEPS, {"of_trials": changed, "ids": sorted(wanted)})
-        return Held(frozenset(sweeps), frozenset(changed), targets)
+        held, _ = _locked(connection, needs, _LOCK_SWEEPS)
+        # Of a trial that there is not, nothing can be locked.
+        trials = frozenset(need.trial for need in needs if isinstance(need, ChangesTrial))
+        return replace(held, trials=trials)
+
+    @classmethod
+    def lock_free(cls, connection: sa.Connection, needs: Sequence[Needs]) -> tuple[Held, Collection[Needs]]:
+        held, covered = _locked(connection, needs, _LOCK_FREE_SWEEPS)
+        return held, covered
+
+
+def _locked(
+    connection: sa.Connection, needs: Sequence[Needs], statement: sa.TextClause
+) -> tuple[Held, Collection[Needs]]:
+    """What the statement locked of what is needed, and the needs that it covers."""
+    if connection.dialect.name != "postgresql":
+        return Held(), needs
+    changed = sorted({need.trial for need in needs if isinstance(need, ChangesTrial)})
+    claims = Counter(need.worker for need in needs if isinstance(need, Claims))
+    targets, wanted = _claimable_sweeps(connection, claims) if claims else ({}, set[str]())
+    sweeps, trials = set[str](), set[str | None]()
+    if changed or wanted:
+        for row in connection.execute(statement, {"of_trials": changed, "ids": sorted(wanted)}):
+            sweeps.add(row.sweep)
+            trials.add(row.trial)
+    held = Held(frozenset(sweeps), frozenset(trial for trial in trials if trial is not None), targets)
+    claims_are_covered = not wanted or bool(wanted & sweeps)
+    covered = {
+        need
+        for need in needs
+        if isinstance(need, RenewsLease)
+        or (isinstance(need, ChangesTrial) and need.trial in held.trials)
+        or (isinstance(need, Claims) and claims_are_covered)
+    }
+    return held, covered
 
 
 @dataclass(frozen=True, slots=True)

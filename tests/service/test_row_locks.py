@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from service import queue, schemas, sweeps
+from service import queue, row_locks, schemas, sweeps
 from service.db import Database
 from service.models import IdempotencyKey
 from service.row_locks import ChangesTrial, Claims
@@ -118,6 +118,23 @@ def test_writes_that_share_a_transaction_lock_in_one_order_in_whichever_they_cam
     for future in [*submitted(0, (first, third)), *submitted(1, (fourth, second))]:
         future.result(60)
     assert runs == dict.fromkeys((first, second, third, fourth), 1)
+
+
+def test_a_write_that_would_wait_for_another_process_lets_the_others_go_first(processes: Processes) -> None:
+    (of_free, _), (of_busy, _) = processes.sweeps_with_running_trials(2)
+    here, there = processes.both
+    busy = processes.rows.trial(of_busy).sweep_id
+    with Session(there.engine) as session, session.begin():
+        row_locks.take_sweeps(session, [busy])
+        go_on = held_back(here)
+        writes = {
+            trial: here.submit(lambda session, trial=trial: finish(session, trial), needs=ChangesTrial(trial))
+            for trial in (of_busy, of_free)
+        }
+        go_on()
+        writes[of_free].result(30)
+        assert not writes[of_busy].done()
+    writes[of_busy].result(30)
 
 
 def test_a_user_who_cancels_waits_for_no_worker_that_waits_for_the_user(processes: Processes) -> None:
