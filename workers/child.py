@@ -38,6 +38,9 @@ OUTSIDE_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, sign
 SECRETS = ("LAYERSWEEP_TOKEN", "LAYERSWEEP_DATABASE_URL", "PYTHONHOME")
 """Variables that a child has no use for (PYTHONHOME would mislead another interpreter)."""
 
+QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
+"""ONNX Runtime would keep an id of this machine and a database of its use in the user's cache folder."""
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -309,7 +312,7 @@ def _environment(python: str, added: Mapping[str, str]) -> dict[str, str]:
     # Packages for this interpreter are of no use to another version, and would hide its own.
     if python == sys.executable and kept.get("PYTHONPATH"):
         path.append(kept["PYTHONPATH"])
-    return {**kept, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", **added}
+    return {**QUIET, **kept, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", **added}
 
 
 def _die_with_parent(parent: int) -> Callable[[], None] | None:

@@ -93,6 +93,14 @@ def test_it_is_not_told_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment["OMP_NUM_THREADS"] == "3"
 
 
+def test_a_runtime_in_it_keeps_no_record_of_its_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    child = Child([sys.executable, "-m", "workers.engine"], name="engine")
+    child.request("describe", {"runtime": "onnxruntime"}, timeout_seconds=60)
+    child.kill()
+    assert list(tmp_path.rglob("*.db")) == []
+
+
 @pytest.mark.parametrize(("command", "found"), [([sys.executable], True), (["/usr/bin/env", sys.executable], False)])
 def test_a_child_of_this_interpreter_finds_the_packages_that_its_parent_was_pointed_at(
     command: list[str], found: bool, monkeypatch: pytest.MonkeyPatch
