@@ -8,7 +8,11 @@ from typing import Any
 
 from layers.base import Scalar
 from layers.constraints import Constraint, parse_constraint
+from layers.metrics import Stage
 from service.errors import Problem, Unprocessable
+
+# An engine of trained weights is measured again.
+_TAKEN_AT: Mapping[Stage, str] = {"hardware": ", at the final measurement", "quality": ", at evaluation"}
 
 
 def judge(
@@ -26,11 +30,17 @@ def judge(
 
 def broken(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
     """Which constraints are broken, by how much, and what was measured; None where all are kept."""
-    said: list[str] = []
-    for text, violation in violations.items():
-        if violation > 0:
-            measured = ", ".join(f"{name} is {metrics[name]:.6g}" for name in _metrics_of(text) if name in metrics)
-            said.append(f"{text} is broken by {violation:.4g}" + (f" ({measured})" if measured else ""))
+    said = [_broken(text, by, metrics) for text, by in violations.items() if by > 0]
+    return "; ".join(said) or None
+
+
+def broken_at_the_end(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
+    """The same of a complete trial, with the phase in which the figures were taken."""
+    said = [
+        _broken(text, by, metrics) + _TAKEN_AT.get(_constraint(text).stage, "")
+        for text, by in violations.items()
+        if by > 0
+    ]
     return "; ".join(said) or None
 
 
@@ -56,8 +66,10 @@ def named_values(configuration: Mapping[str, Any], metrics: Mapping[str, float])
     return {**{name: value for name, value in named.items() if value is not None}, **metrics}
 
 
-def _metrics_of(text: str) -> Sequence[str]:
-    return _constraint(text).metrics
+def _broken(text: str, by: float, metrics: Mapping[str, float]) -> str:
+    named = _constraint(text).metrics
+    measured = ", ".join(f"{name} is {metrics[name]:.6g}" for name in named if name in metrics)
+    return f"{text} is broken by {by:.4g}" + (f" ({measured})" if measured else "")
 
 
 @lru_cache(maxsize=1024)

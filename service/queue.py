@@ -28,7 +28,7 @@ from service import lease_statements as sql
 from service.db import at_end, defer, now
 from service.errors import LeaseLost, NotFound
 from service.events import NewEvent
-from service.judging import broken, check_complete, judge
+from service.judging import broken_at_the_end, check_complete, judge
 from service.models import CONFIRMATION
 from service.notifications import QUEUE
 from service.reuse import reuse_key
@@ -131,9 +131,8 @@ def finish(session: Session, trial_id: str, attempt: int, body: schemas.LeaseFin
         violations = judge(constraints, trial.configuration, metrics)
         feasible = body.outcome == "complete" and all(violation <= 0 for violation in violations.values())
     reason = body.reason
-    if body.outcome == "complete" and reason is None and (why := broken(violations or {}, metrics)) is not None:
-        # Those of the final measurement: an engine of trained weights is measured again.
-        reason = f"{why}, at the final measurement"
+    if body.outcome == "complete" and reason is None:
+        reason = broken_at_the_end(violations or {}, metrics)
     _store_results(session, trial, metrics, body.measurements)
     attempts.append_log(session, trial_id, attempt, body.log)
     findings = {"metrics": metrics, "violations": violations, "feasible": feasible}

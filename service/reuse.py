@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from layers.space import Constraint
 from layersweep import __version__
-from service.judging import broken, judge
+from service.judging import broken, broken_at_the_end, judge
 from service.models import Measurement, Trial
 from service.proposals import canonical_hash
 
@@ -62,7 +62,8 @@ class Reused:
     @property
     def reason(self) -> str | None:
         """The constraints that it breaks here; what the other sweep said of its own does not hold for this one."""
-        return broken(self.violations, self.source.metrics)
+        said = broken_at_the_end if self.source.state == "complete" else broken
+        return said(self.violations, self.source.metrics)
 
 
 def find(session: Session, project: str, keys: Collection[str], *, other_than: str) -> list[Source]:

@@ -209,7 +209,8 @@ def test_no_trial_begins_once_the_failures_are_used_up(driver: Driver) -> None:
 
 
 def test_a_complete_trial_that_breaks_a_constraint_says_which_and_by_how_much(driver: Driver) -> None:
-    sweep = driver.post(small(budget={"trials": 1}) | {"constraints": ["validation_loss <= 0.5"]})
+    constraints = ["latency_ms_p50 <= 0.75", "validation_loss <= 0.5", "latency_ms_p50 * validation_loss <= 1"]
+    sweep = driver.post(small(budget={"trials": 1}) | {"constraints": constraints})
 
     def measure(configuration: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
         return "complete", {"latency_ms_p50": 1.0, "validation_loss": 2.0}
@@ -217,8 +218,12 @@ def test_a_complete_trial_that_breaks_a_constraint_says_which_and_by_how_much(dr
     driver.run(sweep, 1, measure)
     (trial,) = driver.trials(sweep)[:1]
     assert (trial.state, trial.feasible) == ("complete", False)
-    said = "validation_loss <= 0.5 is broken by 1.5 (validation_loss is 2), at the final measurement"
-    assert trial.reason == said
+    assert (trial.reason or "").split("; ") == [
+        "latency_ms_p50 <= 0.75 is broken by 0.25 (latency_ms_p50 is 1), at the final measurement",
+        "validation_loss <= 0.5 is broken by 1.5 (validation_loss is 2), at evaluation",
+        "latency_ms_p50 * validation_loss <= 1 is broken by 1 (latency_ms_p50 is 1, validation_loss is 2), "
+        "at evaluation",
+    ]
 
 
 @pytest.mark.parametrize("budget", [{"trials": 3}, {"trials": 100, "wall_seconds": 1000}])
