@@ -17,7 +17,7 @@ from service.errors import Unprocessable
 from service.example_profiles import labelled_profile
 from service.npz import is_zip, read_arrays
 from service.splits import Fractions, Indices, split_examples
-from service.texts import smallest_type
+from service.texts import byte_order_mark_notes, smallest_type
 
 LABEL = "label"
 """The column of a CSV file that holds the class."""
@@ -47,12 +47,16 @@ def read_labelled(path: Path, fractions: Fractions, *, limit_bytes: int) -> Cont
     Raises Unprocessable with the row and the remedy; PayloadTooLarge where an NPZ file unpacks to more than the limit.
     """
     fractions.check()
-    rows = _from_npz(read_arrays(path, limit_bytes=limit_bytes)) if is_zip(path) else _from_csv(path)
-    return labelled_content(rows, fractions)
+    if is_zip(path):
+        return labelled_content(_from_npz(read_arrays(path, limit_bytes=limit_bytes)), fractions)
+    return labelled_content(_from_csv(path), fractions, byte_order_mark_notes(path))
 
 
-def labelled_content(rows: LabelledRows, fractions: Fractions) -> Content:
-    """The rows as a dataset: classes numbered in the order of their names, padding as a token of its own."""
+def labelled_content(rows: LabelledRows, fractions: Fractions, notes: Sequence[str] = ()) -> Content:
+    """The rows as a dataset: classes numbered in the order of their names, padding as a token of its own.
+
+    `notes` are those of the file.
+    """
     names, classes = _classes(rows.labels)
     tokens, facts = _padded(rows)
     facts |= {"classes": len(names), "sequence_length": tokens.shape[1], "labels": names}
@@ -65,7 +69,6 @@ def labelled_content(rows: LabelledRows, fractions: Fractions) -> Content:
     keys = [row.tobytes() for row in tokens]
     parts = {part: _rows(arrays, chosen) for part, chosen in split_examples(classes, keys, fractions).items()}
     _check_classes(parts["training"]["labels"], names)
-    notes = tuple(_missing_classes(parts, names))
     return Content(
         task="classification",
         tokenizer=None,
@@ -73,7 +76,7 @@ def labelled_content(rows: LabelledRows, fractions: Fractions) -> Content:
         parts=parts,
         counts={part: {"examples": len(piece["labels"])} for part, piece in parts.items()},
         profile=lambda: labelled_profile(parts, names, facts["vocabulary_size"]),
-        notes=notes,
+        notes=(*notes, *_missing_classes(parts, names)),
     )
 
 

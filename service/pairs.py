@@ -15,7 +15,7 @@ from service.content import Arrays, Content
 from service.errors import Unprocessable
 from service.example_profiles import pairs_profile
 from service.splits import Fractions, Indices, split_examples
-from service.texts import smallest_type
+from service.texts import byte_order_mark_notes, smallest_type
 
 PairTokenizer = Literal["char", "whitespace"]
 PAIR_TOKENIZERS: tuple[PairTokenizer, ...] = get_args(PairTokenizer)
@@ -95,6 +95,7 @@ def read_pairs(
             for part, indices in chosen.items()
         },
         profile=lambda: pairs_profile(parts, facts, END),
+        notes=byte_order_mark_notes(path),
     )
 
 

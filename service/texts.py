@@ -34,15 +34,12 @@ def read_text(path: Path, tokenizer: Tokenizer, fractions: Fractions) -> Content
     """
     fractions.check()
     vocabulary: list[str] | None = None
-    notes: tuple[str, ...] = ()
     if tokenizer == "byte":
-        tokens: NDArray[Any] = np.fromfile(path, dtype=np.uint8)
+        tokens: NDArray[Any] = np.fromfile(path, dtype=np.uint8, offset=_begin(path))
         facts: dict[str, Any] = {"tokenizer": "byte", "vocabulary_size": 256}
     else:
         tokens, vocabulary = _character_tokens(path)
         facts = {"tokenizer": "char", "vocabulary_size": len(vocabulary), "vocabulary": vocabulary}
-        if has_byte_order_mark(path):
-            notes = ("the file begins with a byte order mark (U+FEFF), which is not counted as a character",)
     parts = _cut(tokens, fractions)
     return Content(
         task="causal_lm",
@@ -51,14 +48,19 @@ def read_text(path: Path, tokenizer: Tokenizer, fractions: Fractions) -> Content
         parts={part: {"tokens": piece} for part, piece in parts.items()},
         counts={part: {"tokens": len(piece)} for part, piece in parts.items()},
         profile=lambda: text_profile(parts, vocabulary, facts["vocabulary_size"]),
-        notes=notes,
+        notes=byte_order_mark_notes(path),
     )
 
 
-def has_byte_order_mark(path: Path) -> bool:
-    """Whether the file begins with the mark by which some editors say that a text is UTF-8."""
+def byte_order_mark_notes(path: Path) -> tuple[str, ...]:
+    """What is to be said of a file that begins with the mark by which some editors say that a text is UTF-8."""
+    return ("the file begins with a byte order mark (U+FEFF), which is left out",) if _begin(path) else ()
+
+
+def _begin(path: Path) -> int:
+    """Where the text begins: behind the mark."""
     with path.open("rb") as file:
-        return file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+        return len(codecs.BOM_UTF8) if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else 0
 
 
 def _character_tokens(path: Path) -> tuple[NDArray[Any], list[str]]:
@@ -83,7 +85,7 @@ def _character_tokens(path: Path) -> tuple[NDArray[Any], list[str]]:
 
 def _characters(path: Path) -> Iterator[NDArray[np.uint32]]:
     """The file's code points, some at a time."""
-    offset, left = len(codecs.BOM_UTF8) if has_byte_order_mark(path) else 0, b""
+    offset, left = _begin(path), b""
     with path.open("rb") as file:
         file.seek(offset)
         while True:

@@ -255,9 +255,23 @@ def test_a_boundary_that_is_too_long_is_of_no_type_that_is_read(client: TestClie
     assert client.post("/v1/datasets", content=b"--", headers=headers).status_code == 415
 
 
-def test_a_byte_order_mark_is_no_character(client):
-    plain = upload(client, TEXT, "plain", tokenizer="char").json()
-    marked = upload(client, b"\xef\xbb\xbf" + TEXT, "marked", tokenizer="char").json()
+PAIRS = "".join(f"w{number}\tW {' '.join(str(number))}\n" for number in range(300)).encode()
+ROWS = b"label,a,b\n" + b"".join(b"%d,%d,%d\n" % (row % 2, row % 7, row) for row in range(200))
+
+
+@pytest.mark.parametrize(
+    ("content", "fields"),
+    [
+        (TEXT, {"tokenizer": "char"}),
+        (TEXT, {"tokenizer": "byte"}),
+        (PAIRS, {"task": "seq2seq", "tokenizer": "char", "target_tokenizer": "whitespace"}),
+        (PAIRS, {"task": "seq2seq", "tokenizer": "whitespace", "target_tokenizer": "char"}),
+        (ROWS, {"task": "classification"}),
+    ],
+)
+def test_a_byte_order_mark_is_left_out_of_every_text(client, content, fields):
+    plain = upload(client, content, "plain", **fields).json()
+    marked = upload(client, b"\xef\xbb\xbf" + content, "marked", **fields).json()
     assert marked["sha256"] == plain["sha256"]
     assert "byte order mark" in marked["profile"]["notes"][0]
     assert "notes" not in plain["profile"]
