@@ -236,18 +236,9 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
     """Write the changes and return the sequence of the newest event.
 
     Raises Fenced, and nothing is written, where another leader came, the sweep has moved on, or it has ended while more
-    trials were to be added. Trials are locked before the sweep.
+    trials were to be added. The sweep is locked first, as `service.row_locks` says.
     """
     connection = session.connection()
-    requeued = reopen(session, list(changes.requeued))
-    if changes.ranks:
-        connection.execute(
-            _RANK, [{"trial": trial_id, "rank": rank} for trial_id, rank in sorted(changes.ranks.items())]
-        )
-        # What waits for the leaderboard learns it, though no event says so.
-        announce(session, sweep_topic(sweep_id))
-    if changes.verdict is not None:
-        cancel_open(session, sweep_id, f"the sweep is {changes.verdict.state}")
     fenced = {
         "sweep_id": sweep_id,
         "epoch": epoch,
@@ -259,6 +250,15 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
     newest = connection.scalar(_FENCE, fenced)
     if newest is None:
         raise Fenced(sweep_id)
+    requeued = reopen(session, list(changes.requeued))
+    if changes.ranks:
+        connection.execute(
+            _RANK, [{"trial": trial_id, "rank": rank} for trial_id, rank in sorted(changes.ranks.items())]
+        )
+        # What waits for the leaderboard learns it, though no event says so.
+        announce(session, sweep_topic(sweep_id))
+    if changes.verdict is not None:
+        cancel_open(session, sweep_id, f"the sweep is {changes.verdict.state}")
     _insert_trials(session, changes)
     if changes.asks:
         connection.execute(_ADD_ASKS, list(changes.asks.values()))
