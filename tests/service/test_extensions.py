@@ -156,7 +156,7 @@ def test_a_leader_that_comes_after_the_extension_asks_the_same(driver: Driver) -
             assert lease is not None
             driver.finish(lease, _fails)
         if late:
-            driver.scheduler._advance(sweep)  # pyright: ignore[reportPrivateUsage]
+            driver.scheduler._advance(driver.scheduler._held.of(sweep))  # pyright: ignore[reportPrivateUsage]
             driver.scheduler = driver.new_scheduler()
         else:
             driver.step(sweep)
