@@ -10,7 +10,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import schemas
+from service import schemas, worker_reports
 from service.db import defer, now_sql, settle
 from service.metrics import PHASE_SECONDS
 from service.models import Attempt
@@ -97,10 +97,11 @@ def _ended(
 
 
 def enter_phase(session: Session, trial_id: str, attempt: int, phase: schemas.Phase, time: float) -> None:
-    """Close the phase that runs and begin the next."""
+    """Close the phase that runs and begin the next. Raises Unprocessable where it does not follow."""
     settle(session)
     connection = session.connection()
     phases = connection.execute(_PHASES, {"of_trial": trial_id, "attempt_number": attempt}).scalar_one()
+    worker_reports.check_phase([each["phase"] for each in phases], phase)
     phases = [*_closed(phases, time), {"phase": phase, "started_at": time, "seconds": 0.0}]
     connection.execute(_ENTER, {"of_trial": trial_id, "attempt_number": attempt, "all_phases": phases})
 

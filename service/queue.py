@@ -326,7 +326,6 @@ def _store_report(session: Session, trial: sql.Row, body: schemas.LeaseReport) -
     new: list[NewEvent] = []
     phase, progress = trial.phase, trial.progress
     if body.phase is not None and body.phase != phase:
-        worker_reports.check_phase(phase, body.phase)
         attempts.enter_phase(session, trial.id, trial.attempt, body.phase, time)
         phase, progress = body.phase, None
         new.append(NewEvent("trial.phase", trial.id, facts | {"phase": phase}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from layers.metrics import LARGEST, METRICS
@@ -16,7 +16,10 @@ from service import schemas
 from service.errors import Problem, Unprocessable
 
 PHASES: tuple[schemas.Phase, ...] = get_args(schemas.Phase)
-"""In the order of an attempt. Some are left out; none comes again after a later one."""
+"""In the order of an attempt. Some are left out; none comes again after a later one, unless the attempt begins anew."""
+
+MOST_TRIES = 8
+"""How often an attempt may begin with the first phase. A worker of this project tries twice."""
 
 MOST_MEASUREMENTS = 64
 MEASUREMENT_NAME_CHARACTERS = 64
@@ -86,11 +89,19 @@ def check_reason(outcome: str, reason: str | None) -> None:
         raise Unprocessable(f"an attempt that ends {outcome} says why", problems=[problem])
 
 
-def check_phase(before: str | None, phase: schemas.Phase) -> None:
-    """Raise Unprocessable where a phase comes after one that follows it."""
-    if before in PHASES and PHASES.index(phase) < PHASES.index(before):
-        problem = Problem("/phase", f"is {phase} after {before}", f"the order is {', '.join(PHASES)}")
-        raise Unprocessable(f"the attempt has reached {before}: {phase} does not follow it", problems=[problem])
+def check_phase(entered: Sequence[str], phase: schemas.Phase) -> None:
+    """Raise Unprocessable where a phase comes after one that follows it, unless the attempt begins anew.
+
+    A worker whose child has crashed tries once more within its attempt: from the first phase on.
+    """
+    if not entered or PHASES.index(phase) >= PHASES.index(entered[-1]):
+        return
+    if phase != PHASES[0]:
+        problem = Problem("/phase", f"is {phase} after {entered[-1]}", f"the order is {', '.join(PHASES)}")
+        raise Unprocessable(f"the attempt has reached {entered[-1]}: {phase} does not follow it", problems=[problem])
+    if entered.count(phase) >= MOST_TRIES:
+        problem = Problem("/phase", f"is {phase} after {MOST_TRIES} tries", "finish, or release it")
+        raise Unprocessable(f"an attempt begins anew at most {MOST_TRIES - 1} times", problems=[problem])
 
 
 def check_progress(progress: Mapping[str, Any] | None) -> None:

@@ -20,7 +20,7 @@ from service import curves, queue
 from service.db import Database
 from service.models import Report, Trial
 from service.services import Services
-from service.worker_reports import PHASES
+from service.worker_reports import MOST_TRIES, PHASES
 from tests.service.sweep_rows import (
     add_attempt,
     add_measurement,
@@ -121,11 +121,28 @@ def test_what_is_not_complete_says_why(attempt: Attempt, outcome: str, reason: s
 def test_phases_come_in_their_order_and_a_repeated_report_changes_nothing(attempt: Attempt) -> None:
     for phase in ("check", "train", "train", "evaluate"):
         assert attempt.report(phase=phase).status_code == 200
-    for phase in ("check", "train", "remeasure"):
+    for phase in ("build", "train", "remeasure"):
         assert "evaluate" in _refused(attempt.report(phase=phase), "/phase")
     assert attempt.report(phase="finish").status_code == 200
     phases = [each["phase"] for each in attempt.shown()["attempts"][0]["phases"]]
     assert phases == ["check", "train", "evaluate", "finish"] == [each for each in PHASES if each in phases]
+
+
+def test_an_attempt_whose_child_crashed_begins_anew(attempt: Attempt) -> None:
+    tried = ["check", "build", "train"]
+    for phase in [*tried, *tried, "finish"]:
+        assert attempt.report(phase=phase, log=phase).status_code == 200
+    shown = attempt.shown()["attempts"][0]
+    assert [each["phase"] for each in shown["phases"]] == [*tried, *tried, "finish"]
+    assert attempt.client.get(f"/trials/{attempt.trial}").status_code == 200
+
+
+def test_an_attempt_does_not_begin_anew_for_ever(attempt: Attempt) -> None:
+    for _ in range(MOST_TRIES):
+        assert attempt.report(phase="check").status_code == 200
+        assert attempt.report(phase="build").status_code == 200
+    assert "release" in attempt.report(phase="check").text
+    assert len(attempt.shown()["attempts"][0]["phases"]) == 2 * MOST_TRIES
 
 
 def test_another_attempt_begins_with_the_first_phase_again(attempt: Attempt, served_rows: Any) -> None:
