@@ -130,7 +130,7 @@ class Child:
             os.close(childs_end)
         self._answers = answers
         os.set_blocking(answers, False)
-        self._tail = _Tail(self._process, name)
+        self._tail = Tail(self._process, name)
 
     @property
     def pid(self) -> int:
@@ -262,6 +262,7 @@ class Child:
         except subprocess.TimeoutExpired:
             self.kill()
             code = self._process.returncode
+        self._tail.join()
         return ChildDied(self.name, code, self.tail(), killed_by_us=self._killed)
 
     def _release(self) -> None:
@@ -276,7 +277,7 @@ class Child:
             self._process.stdin.close()
 
 
-class _Tail:
+class Tail:
     """Reads what a process prints, so that it never blocks on it, and keeps the end."""
 
     def __init__(self, process: subprocess.Popen[bytes], name: str) -> None:
@@ -285,7 +286,7 @@ class _Tail:
         self._chunks: collections.deque[bytes] = collections.deque()
         self._size_bytes = 0
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._read, name=f"{name} output", daemon=True)
+        self._thread = threading.Thread(target=self.read, name=f"{name} output", daemon=True)
         self._thread.start()
 
     def text(self) -> str:
@@ -296,7 +297,7 @@ class _Tail:
     def join(self) -> None:
         self._thread.join(EXIT_SECONDS)
 
-    def _read(self) -> None:
+    def read(self) -> None:
         with self._stream, contextlib.suppress(OSError, ValueError):
             while chunk := os.read(self._stream.fileno(), 65_536):
                 with self._lock:

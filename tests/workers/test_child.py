@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from workers.child import STDERR_TAIL_BYTES, Child, ChildDied, ChildError, ChildTimeout
+from workers.child import STDERR_TAIL_BYTES, Child, ChildDied, ChildError, ChildTimeout, Tail
 from workers.interruption import Cancelled, Interruption
 
 PROGRAM = """
@@ -165,6 +165,26 @@ def test_a_hung_child_is_killed(child: Child, limits: dict[str, Any], words: str
     with pytest.raises(ChildTimeout, match=words):
         child.request("hang", **limits)
     assert is_gone(child.pid)
+
+
+def test_what_it_printed_last_is_told_whoever_reads_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, join, asked = Tail.read, Tail.join, threading.Event()
+
+    def read_late(tail: Tail) -> None:
+        asked.wait(30)
+        read(tail)
+
+    def join_and_let_read(tail: Tail) -> None:
+        asked.set()
+        join(tail)
+
+    monkeypatch.setattr(Tail, "read", read_late)
+    monkeypatch.setattr(Tail, "join", join_and_let_read)
+    child = Child(ARGV, name="test")
+    with pytest.raises(ChildDied) as caught:
+        ask(child, "die", signal=signal.SIGSEGV)
+    child.kill()
+    assert "a last word" in caught.value.tail
 
 
 def test_an_interruption_ends_the_wait_and_the_child(child: Child) -> None:
