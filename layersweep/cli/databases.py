@@ -39,7 +39,7 @@ def backup(
     archive: Annotated[Path, typer.Argument(help="The file to write, for example layersweep-2026-11-25.tar.gz.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Write the embedded database and every dataset to one archive. The service may run meanwhile."""
+    """Write the embedded database, datasets, artifacts and the webhooks' key to one archive. The service may run on."""
     backups = part_of_product("service.backups", "service")
     with told_as_sentence(backups.BackupError):
         made = backups.back_up(read_settings(data_dir=data_dir), archive)

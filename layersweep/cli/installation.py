@@ -107,11 +107,11 @@ def _opened(settings: Any) -> Generator[Any]:
 
 @contextmanager
 def told_as_sentence(expected: type[Exception]) -> Generator[None]:
-    """An expected error of the service's side, as a sentence and an exit code."""
+    """What the service's side cannot do as called here, as a sentence and the exit code of a wrong call."""
     try:
         yield
     except expected as problem:
-        raise LayersweepError(str(problem)) from problem
+        raise InvalidUsage(str(problem)) from problem
 
 
 @contextmanager

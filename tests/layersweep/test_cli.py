@@ -262,3 +262,14 @@ def test_a_space_is_told_with_what_its_share_rests_on(
 ) -> None:
     _print_space(cast("SpaceFacts", {"feasible_share": 0.4, "sampled": False, "rejections": {}, **facts}))
     assert " ".join(capsys.readouterr().out.split()) == line
+
+
+@pytest.mark.parametrize(
+    "wrong", ["backup there.tar.gz", "backup none/a.tar.gz", "restore none.tar.gz", "restore there.tar.gz"]
+)
+def test_a_backup_s_file_that_cannot_be_used_is_a_wrong_call(
+    alone: Run, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.tar.gz").write_text("no archive")
+    assert alone("db", *wrong.split(), "--data-dir", "empty").exit_code == 2
