@@ -31,14 +31,15 @@ def metric(name: str, value: float | None) -> str:
     if name == "accuracy":
         return f"{value:.1%}"
     if name.endswith("_loss") or name in {"bits_per_byte", "generalization_gap"}:
-        return f"{value:.3f}"
+        # "z": a gap that rounds to zero has no sign.
+        return f"{value:z.3f}"
     return number(value)
 
 
 def number(value: float) -> str:
     """Four significant digits and every whole one: 10000 and 10001 stay apart, 0.00001234 is 1.234e-05."""
     if math.isfinite(value) and value.is_integer() and abs(value) < 1e15:
-        return f"{value:.0f}"
+        return f"{value:z.0f}"
     return f"{value:.1f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
 
 

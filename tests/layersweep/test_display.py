@@ -35,6 +35,9 @@ def text(rows: list[dict], width: int, recommended: str | None = None) -> str:
         ("train_seconds", 75, "1 min 15 s"),
         ("train_seconds", 7260, "2 h 01 min"),
         ("validation_loss", None, "–"),
+        ("generalization_gap", -0.0001, "0.000"),
+        ("generalization_gap", -0.0006, "-0.001"),
+        ("latency_cv", -0.0, "0"),
     ],
 )
 def test_metrics_are_shown_in_units_that_people_read(name: str, value: float | None, shown: str) -> None:
