@@ -87,7 +87,7 @@ def bytes_(value: float) -> str:
     """Bytes in binary units."""
     for size, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if abs(value) >= size:
-            return f"{value / size:.3g} {name}" if abs(value) < 1000 * size else f"{value / size:.0f} {name}"
+            return f"{_three_digits(value / size)} {name}"
     return f"{value:.0f} B"
 
 
@@ -95,8 +95,8 @@ def count(value: float) -> str:
     """A large count: 4.61 M."""
     for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:.3g} {name}" if abs(value) < 1000 * size else f"{value / size:.0f} {name}"
-    return f"{value:.3g}"
+            return f"{_three_digits(value / size)} {name}"
+    return _three_digits(value)
 
 
 def duration(seconds: float) -> str:
@@ -119,7 +119,7 @@ def pace(per_second: float) -> str:
     """How often something happens: 3.2 a minute."""
     for size, name in ((1.0, "second"), (60.0, "minute"), (3600.0, "hour"), (86_400.0, "day")):
         if per_second * size >= 1:
-            return f"{per_second * size:.3g} a {name}"
+            return f"{_three_digits(per_second * size)} a {name}"
     return f"one in {duration(1 / per_second)}"
 
 
@@ -127,7 +127,7 @@ def change(given: float, reference: float) -> str:
     """How much more or less than a reference, in per cent."""
     share_of = (given - reference) / abs(reference)
     digits = 0 if abs(share_of) >= 0.1 else 1 if abs(share_of) >= 0.001 else 2
-    return f"{100 * share_of:+.{digits}f} %" if abs(share_of) < 100 else f"×{given / reference:.3g}"
+    return f"{100 * share_of:+.{digits}f} %" if abs(share_of) < 100 else f"×{_three_digits(given / reference)}"
 
 
 def ago(then: float, now: float) -> str:
@@ -193,3 +193,8 @@ def ending(reason: str, end_code: str | None) -> str:
     """Why a sweep is in its state: the end of its budget in words, and what it found nothing of."""
     words = _ENDINGS.get(reason, reason)
     return f"no trial is complete and feasible; {words}" if end_code == "none_feasible" else words
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits and every whole one: 999.6 is 1000, never 1e+03."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"

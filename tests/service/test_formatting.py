@@ -15,6 +15,9 @@ from service import formatting
         ("engine_bytes", 512, "512 B"),
         ("parameter_count", 4_610_000, "4.61 M"),
         ("throughput_per_s", 116_549, "117 k/s"),
+        ("throughput_per_s", 999.6, "1000/s"),
+        ("parameter_count", 999_999, "1000 k"),
+        ("memory_bytes", 999.7 * 2**20, "1000 MiB"),
         ("accuracy", 0.5, "0.5"),
         ("precision_gap", 3.25e-05, "3.25e-5 nats"),
         ("train_seconds", 250, "4 min 10 s"),
@@ -82,3 +85,8 @@ def test_times_and_values():
     ]
     assert formatting.bound(65_536) == "65,536"
     assert formatting.share(0.004) == "0.4%"
+
+
+def test_no_rate_or_ratio_has_an_exponent():
+    assert formatting.pace(1500) == "1500 a second"
+    assert formatting.change(1234.0, 1.0) == "×1234"
