@@ -31,9 +31,11 @@ class Scheduler(Leader):
     def make_study(self, loaded: Loaded) -> Study:
         if not self._needs_process(loaded.facts.sampler, len(loaded.past)):
             return optuna_study(loaded)
-        self._samplers.close_idle()
         seconds = self._settings.sampler_seconds + MAKE_SECONDS * len(loaded.past)
-        return self._samplers.study(make_seconds=seconds, **_arguments(loaded))
+        study = self._samplers.study(make_seconds=seconds, **_arguments(loaded))
+        # Afterwards: a process without a study is warm, and this study may have taken it.
+        self._samplers.close_idle()
+        return study
 
     def has_outgrown(self, led: LedSweep) -> bool:
         return isinstance(led.study, OptunaStudy) and self._needs_process(led.facts.sampler, led.study.asked)
