@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +10,7 @@ from typing import Any
 
 from layers.base import Scalar
 from layers.space import PointError, Rejection, Space, Start
+from service.hashing import canonical_hash
 from service.metrics import ASK_SECONDS, TELL_SECONDS
 from service.orders import Order
 from service.studies import FAILED, NO_CONSTRAINT_VIOLATION, Study, Suggestion, Told
@@ -53,12 +52,6 @@ class Known:
 
     number: int
     told: Told | None = None
-
-
-def canonical_hash(value: Any) -> str:
-    """The SHA-256 of a JSON value, the same however its keys are ordered."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def total_violation(violations: Iterable[float]) -> float:

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from layers.space import Constraint
 from layersweep import __version__
+from service.hashing import canonical_hash
 from service.judging import broken, broken_at_the_end, judge
 from service.models import Measurement, Trial
-from service.proposals import canonical_hash
 
 
 def reuse_key(

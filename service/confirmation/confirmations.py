@@ -18,9 +18,9 @@ from service.confirmation.runs import TEST_LOSS
 from service.db import now
 from service.errors import Conflict, Forbidden, LeaseLost, Problem, Unprocessable
 from service.events import NewEvent
+from service.hashing import canonical_hash
 from service.ids import new_id
 from service.models import CONFIRMATION, Confirmation, Dataset, Sweep, Trial
-from service.proposals import canonical_hash
 from service.recommendation.recommend import ranked, wishes_of
 from service.recommendation.wishes import Wishes
 from service.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any
 from layers.results import RESULTS_VERSION
 from layers.space import PointError, Rejection, SweepDocument, parse_document
 from service import documents
-from service.proposals import canonical_hash
+from service.hashing import canonical_hash
 from service.reuse import reuse_key
 from tests.golden.sampled_points import document
 
