@@ -22,7 +22,8 @@ from service.ids import new_id
 from service.metrics import TELL_SECONDS
 from service.pareto import Ranking
 from service.proposals import Asked, Known, Point, Proposals, total_violation
-from service.reuse import Reused, Source, judge_source, reuse_key
+from service.reuse import Reused, Source, judge_source
+from service.reuse_keys import reuse_key
 from service.sampling import LEARNS_NOTHING
 from service.studies import FAILED, Study, Suggestion, Told
 from service.workers import results_version_of

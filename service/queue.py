@@ -31,7 +31,7 @@ from service.events import NewEvent
 from service.judging import broken_at_the_end, check_complete, judge
 from service.models import CONFIRMATION
 from service.notifications import QUEUE
-from service.reuse import reuse_key
+from service.reuse_keys import reuse_key
 from service.row_locks import ChangesTrial, Claims, Held
 from service.workers import results_version_of
 

@@ -10,32 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.space import Constraint
-from layersweep import __version__
-from service.hashing import canonical_hash
 from service.judging import broken, broken_at_the_end, judge
 from service.models import Measurement, Trial
-
-
-def reuse_key(
-    *,
-    project: str,
-    configuration: Mapping[str, Any],
-    dataset_sha256: str | None,
-    target_key: str,
-    results_version: int,
-) -> str:
-    """What two trials share whose results are interchangeable: the configuration with its seeds, the data, the target
-    (runtime, version, device model), Layersweep's version, the worker's `RESULTS_VERSION`, and the project."""
-    return canonical_hash(
-        {
-            "project": project,
-            "configuration": configuration,
-            "dataset": dataset_sha256,
-            "target": target_key,
-            "layersweep": __version__,
-            "results": results_version,
-        }
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from layers.results import RESULTS_VERSION
 from layers.space import PointError, Rejection, SweepDocument, parse_document
 from service import documents
 from service.hashing import canonical_hash
-from service.reuse import reuse_key
+from service.reuse_keys import reuse_key
 from tests.golden.sampled_points import document
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service import reuse, schemas, sweeps, workers
+from service import schemas, sweeps, workers
 from service.db import Database
 from service.errors import Unprocessable
 from service.models import Measurement, Trial, TrialMetric
@@ -191,35 +191,3 @@ def test_a_version_of_results_that_is_no_number_is_refused(driver: Driver, versi
     with pytest.raises(Unprocessable, match="no number") as refused:
         _add_worker(driver, results=version)
     assert [problem.pointer for problem in refused.value.problems] == ["/versions/results"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"project": "other"},
-        {"configuration": {"model": {"hidden_size": 64}}},
-        {"configuration": {"model": {"hidden_size": 32}, "training": {"seed": 1}}},
-        {"dataset_sha256": "b"},
-        {"target_key": "onnxruntime 1.33 on CPU"},
-        {"results_version": 2},
-    ],
-)
-def test_the_key_tells_apart_what_would_be_measured_differently(change: dict[str, Any]) -> None:
-    same: dict[str, Any] = {
-        "project": "default",
-        "configuration": {"model": {"hidden_size": 32}},
-        "dataset_sha256": "a",
-        "target_key": "onnxruntime 1.32 on CPU",
-        "results_version": 1,
-    }
-    assert reuse.reuse_key(**same) == reuse.reuse_key(**same)
-    assert reuse.reuse_key(**same | change) != reuse.reuse_key(**same)
-
-
-def test_the_key_depends_on_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts: dict[str, Any] = {"project": "p", "configuration": {}, "dataset_sha256": None, "target_key": "t"} | {
-        "results_version": 1
-    }
-    before = reuse.reuse_key(**facts)
-    monkeypatch.setattr(reuse, "__version__", "999")
-    assert reuse.reuse_key(**facts) != before
