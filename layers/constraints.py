@@ -15,12 +15,12 @@ from layers.expressions import (
     ExpressionError,
     MissingName,
     compile_tree,
-    near,
     number,
     parse,
 )
 from layers.metrics import METRICS, STAGES, Stage
 from layers.problems import did_you_mean
+from layers.tolerance import near
 
 GUESSES = (0.37, 1.61, 211.3)
 """In place of metrics that are not measured yet: a constraint that has no value for any of them never has one."""

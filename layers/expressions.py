@@ -18,6 +18,7 @@ from layers import syntax
 from layers.base import Scalar
 from layers.syntax import Node
 from layers.tokens import MAX_INTEGER, ExpressionError
+from layers.tolerance import near, nearest
 
 __all__ = ["EvaluationError", "Expression", "ExpressionError", "Kind", "MissingName", "parse"]
 
@@ -26,14 +27,6 @@ Kind = Literal["derived", "when", "rule", "constraint"]
 
 Values = Mapping[str, Scalar]
 Evaluate = Callable[[Values], Scalar]
-
-NEAR = 1e-9
-"""Numbers as near as this, relative to their size, are equal, and one as near to an integer is it: 0.29 * 100 is 29.
-
-Decimal fractions have no exact value in binary: what a user calculates by hand must come out as he does it.
-"""
-NEAR_ZERO = 1e-15
-"""What is left of a difference that would be 0: no parameter and no metric is as small."""
 
 
 class EvaluationError(ValueError):
@@ -150,21 +143,6 @@ def _power(base: int | float, exponent: int | float) -> int | float | complex:
         raise EvaluationError(f"{base} ** {exponent} is too large")
     # A complex result is possible for a negative base: _bounded names it.
     return cast("int | float | complex", base**exponent)
-
-
-def nearest(value: int | float) -> int | float:
-    """The integer that a number is but for rounding; any other number itself."""
-    if isinstance(value, int):
-        return value
-    integer = round(value)
-    return integer if abs(value - integer) <= NEAR * max(1.0, abs(value)) else value
-
-
-def near(left: int | float, right: int | float) -> bool:
-    """Whether two numbers are equal but for rounding. Integers are exact."""
-    if isinstance(left, int) and isinstance(right, int):
-        return left == right
-    return math.isclose(left, right, rel_tol=NEAR, abs_tol=NEAR_ZERO)
 
 
 def _floor_divide(value: int | float, divisor: int | float) -> int | float:

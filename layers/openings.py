@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from layers.base import Parameter, ParameterError, Scalar
-from layers.expressions import Expression, ExpressionError, Kind, near, parse
+from layers.expressions import Expression, ExpressionError, Kind, parse
 from layers.per_layer import BLOCK_PATHS, layer_name
 from layers.problems import Problem, Problems, below, did_you_mean, shown
+from layers.tolerance import near
 
 FIELDS = ("value", "values", "min", "max", "step", "log", "derived", "when", "per_layer")
 DEFAULT_SPACE = "default_space"

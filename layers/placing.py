@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layers.base import Parameter, Scalar
-from layers.expressions import EvaluationError, Expression, MissingName, near, nearest
+from layers.expressions import EvaluationError, Expression, MissingName
 from layers.openings import Entry, OpenParameter
+from layers.tolerance import near, nearest
 
 
 class PointError(ValueError):

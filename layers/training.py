@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from layers.base import REQUIRED, Parameter, ParameterError, Scalar
-from layers.expressions import near
 from layers.facts import check_lengths, fixed_lengths
+from layers.tolerance import near
 
 LENGTHS = ("steps", "tokens", "seconds")
 """How long to train: exactly one of these."""
