@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from layers.model import complete
+from layers.completion import complete
 from workers import device
 from workers.child import Child
 from workers.device_lock import turns_of

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.engines import ask, build_engine, engine_child, export_decoder, measure_fresh
 from benchmarks.processes import machine
 from benchmarks.report import write
-from layers.model import complete
+from layers.completion import complete
 from layers.training import complete_inference, complete_training
 from workers import device
 from workers.children import Children

@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.processes import machine
 from benchmarks.report import write
-from layers import model as models
+from layers.capabilities import unsupported
 from layers.opset import OpsetError
 from tests.layers.combinations import Combination, combinations, drawn, lively
 from workers import parity
@@ -52,7 +52,7 @@ class Walker:
         result: dict[str, Any] = {"id": combination.id, "precision": precision}
         model = combination.completed(precision)
         capabilities = {**self.capabilities, "device_memory_bytes": self.capabilities["device_memory_bytes"] or 1 << 40}
-        if lack := models.unsupported(model, capabilities):
+        if lack := unsupported(model, capabilities):
             return {**result, "outcome": "refused", "reason": lack}
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+from layers.kinds import TASKS
 from layers.metrics import METRICS
-from layers.model import TASKS
 from layers.problems import Problem, Problems, below, did_you_mean, shown
 
 FIELDS = (

@@ -1,4 +1,4 @@
-"""What a dataset's facts fix of a sweep's shapes, and what they ask of its model. No torch here.
+"""What a dataset's facts fix of a sweep's shapes. No torch here.
 
 Facts by task: causal_lm {vocabulary_size, and training_tokens where the split is known}; classification
 {vocabulary_size, classes, sequence_length, and, where the data has them, pad_id, attention_mask}; seq2seq
@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from layers.base import ParameterError
-from layers.per_layer import mask_types
 
 BUILT_IN: Mapping[str, Mapping[str, Any]] = {
     "python-topics": {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256}},
@@ -70,32 +69,3 @@ def too_long(length: int, longest: int) -> tuple[str, str]:
     """What is wrong with a sequence that a text's training part does not hold, and what would be right."""
     detail = f"{length:,} tokens and the one after them are more than the {longest + 1:,} of the training part"
     return detail, f"at most {longest:,}, or register more text"
-
-
-def check_model(
-    task: str,
-    model: Mapping[str, Any],
-    inference: Mapping[str, Any],
-    training: Mapping[str, Any],
-    facts: Mapping[str, Any],
-) -> None:
-    """Raise ParameterError where a completed model lacks what is trained, or needs what data and shape have not."""
-    if training.get("trainable") == "prompt" and "embedding.prompt_length" not in model:
-        raise ParameterError(
-            "training.trainable",
-            f"a model with embedding.kind {model['embedding.kind']} has no prompt to train",
-            "choose all, or PromptTuningEmbedding",
-        )
-    needs_mask = "custom_mask" in mask_types(model)
-    if task == "classification" and facts and needs_mask and not facts.get("attention_mask"):
-        raise ParameterError(
-            "attention.attention_mask_type",
-            "custom_mask needs a mask with every example, and the dataset has none",
-            "upload the data as NPZ with the array attention_mask, or choose another mask",
-        )
-    if task == "probe" and "source_length" in inference and not model.get("attention.cross_attention"):
-        raise ParameterError(
-            "inference.source_length",
-            "does not apply: without cross attention there is no source",
-            'leave it out, or add when: "attention.cross_attention"',
-        )

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from layers import model as models
-from layers import per_layer
+from layers import completion, per_layer
 from layers import training as trainings
 from layers.base import ParameterError, Scalar
+from layers.capabilities import lacking_option, unsupported
 from layers.constraints import Constraint
 from layers.expressions import EvaluationError, Expression
-from layers.facts import check_model
 from layers.indexing import PointIndex, indexed
+from layers.model import broken_rules
 from layers.openings import Entry, OpenParameter
 from layers.per_layer import layer_name
 from layers.placing import PointError, Rejection, chosen_value, condition_of, is_active, place, seen_at
@@ -201,8 +201,8 @@ class Space:
         }
         if self.task == "probe":
             lengths.setdefault("source_length", lengths["sequence_length"])
-        model = models.complete(self.task, _below("model", values), {**self.facts, **lengths})
-        check_model(self.task, model, inference, training, self.facts)
+        model = completion.complete(self.task, _below("model", values), {**self.facts, **lengths})
+        completion.check_model(self.task, model, inference, training, self.facts)
         return model
 
     def static_metrics(self, values: Mapping[str, Scalar]) -> dict[str, float]:
@@ -262,7 +262,7 @@ class Space:
         outcome = self.judge_rules(self.late_rules, environment)
         if outcome is not None:
             return outcome
-        violations = models.broken_rules(completed.model)
+        violations = broken_rules(completed.model)
         if violations:
             return Rejection(violations[0].rule, violations[0].message, 1.0)
         if not self.constraints and not self.calculated:
@@ -355,5 +355,5 @@ def _judge_target(
 ) -> Rejection | None:
     if capabilities is None:
         return None
-    lacking = models.unsupported(model, capabilities) or trainings.lacking_option(inference, capabilities)
+    lacking = unsupported(model, capabilities) or lacking_option(inference, capabilities)
     return None if lacking is None else Rejection("target", lacking, 1.0)

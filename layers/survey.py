@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from layers.base import ParameterError, Scalar
-from layers.model import DoesNotApply
+from layers.completion import DoesNotApply
 from layers.placing import PointError, Rejection
 from layers.points import Completed, Space, section_of
 from layers.walking import Walked, expression_characters

@@ -251,14 +251,6 @@ def build_options(inference: Mapping[str, Any]) -> dict[str, int]:
     return {name: inference[name] for name in BUILD_OPTIONS if name in inference}
 
 
-def lacking_option(inference: Mapping[str, Any], capabilities: Mapping[str, Any]) -> str | None:
-    """What the target's builder does not take, in words; None where it takes all that is given."""
-    for name in build_options(inference):
-        if name not in capabilities.get("build_options", ()):
-            return f"{capabilities['runtime']} {capabilities['version']} has no build option {name}: leave it out"
-    return None
-
-
 def complete_inference(
     values: Mapping[str, Scalar], task: str = "causal_lm", facts: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:

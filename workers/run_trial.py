@@ -18,6 +18,7 @@ from typing import Any
 from layers import metrics as declared
 from layers import model as models
 from layers import number_format, quantization, training
+from layers.capabilities import unsupported
 from layers.constraints import parse_constraint
 from layers.signature import Signature, signature_of
 from workers import parity
@@ -216,7 +217,7 @@ class _Attempt:
         model = self._configuration["model"]
         if broken := models.broken_rules(model):
             raise Ended("failed", f"the model breaks a rule: {broken[0].message}")
-        if lack := models.unsupported(model, self._site.capabilities):
+        if lack := unsupported(model, self._site.capabilities):
             raise Ended("infeasible", lack)
 
     def _check(self) -> TrialData:

@@ -226,7 +226,7 @@ def _apart(others: tuple[Tensor, ...], *, crosses: bool) -> tuple[Tensor | None,
 
 
 def build(model: Mapping[str, Scalar], *, dropout: float = 0.0, initialization: str = "gpt2") -> nn.Module:
-    """The module of a completed model (layers.model.complete) that breaks no rule, in float32 and in training mode.
+    """The module of a completed model (`layers.completion`) that breaks no rule, in float32 and in training mode.
 
     `dropout` and `initialization` are what the section `training` says of them.
     Its weights are drawn from torch's global generator: call `torch.manual_seed` before for the same ones again.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from layers import model as models
 from layers import targets
+from layers.capabilities import unsupported
 from layers.number_format import MIXED
 from layers.quantization import IN_HALF
 from service.recommendation.schemas import Compatibility, TargetFit
@@ -79,7 +79,7 @@ def compatibility(
         for target, found in builds.items()
     ]
     for capabilities in registered:
-        lacks = models.unsupported(model, capabilities)
+        lacks = unsupported(model, capabilities)
         key = str(capabilities["key"])
         basis = "measured there" if key == measured_on else "capabilities that a worker registered"
         fits.append(TargetFit(target=key, fits=lacks is None, lacks=lacks, basis=basis))
@@ -88,7 +88,7 @@ def compatibility(
     for capabilities in KNOWN:
         if (capabilities["runtime"], capabilities["compute_capability"]) in runtimes | tried:
             continue
-        lacks = models.unsupported(model, capabilities)
+        lacks = unsupported(model, capabilities)
         target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
         fits.append(TargetFit(target=target, fits=lacks is None, lacks=lacks, basis=MATRIX))
     able = sum(fit.fits for fit in fits)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from layers.base import Parameter, ParameterError, Scalar
+from layers.completion import complete
 from layers.kinds import KINDS
-from layers.model import APPLIES, DECLARATIONS, broken_rules, complete
+from layers.model import APPLIES, DECLARATIONS, broken_rules
 from layers.modules.model import build
 from layers.per_layer import BLOCK_PATHS
 from layers.signature import Signature, TensorSpec, signature

@@ -10,7 +10,8 @@ import pytest
 
 from layers import attention, mlp, normalization
 from layers.base import Scalar
-from layers.model import broken_rules, complete
+from layers.completion import complete
+from layers.model import broken_rules
 
 FACTS = {"vocabulary_size": 29, "sequence_length": 12}
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from layers.base import ParameterError
+from layers.completion import complete
 from layers.export import export
 from layers.kinds import KINDS
-from layers.model import DECLARATIONS, complete
+from layers.model import DECLARATIONS
 from layers.signature import TensorSpec
 from tests.layers.combinations import FACTS, NOT_WALKED, Combination, combinations, drawn, enumerated, lively, refusals
 

@@ -11,9 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from layers.base import ParameterError
+from layers.completion import DoesNotApply, complete
 from layers.export import export
 from layers.kinds import KINDS, TASKS, kinds_of
-from layers.model import DECLARATIONS, DoesNotApply, broken_rules, complete, flops, parameter_count
+from layers.model import DECLARATIONS, broken_rules, flops, parameter_count
 from layers.modules.model import build
 from layers.signature import signature
 

@@ -8,17 +8,10 @@ import pytest
 import torch
 
 from layers.base import REQUIRED, ParameterError
+from layers.capabilities import unsupported
+from layers.completion import complete
 from layers.kinds import KINDS
-from layers.model import (
-    APPLIES,
-    DECLARATIONS,
-    LATER,
-    broken_rules,
-    complete,
-    flops,
-    parameter_count,
-    unsupported,
-)
+from layers.model import APPLIES, DECLARATIONS, LATER, broken_rules, flops, parameter_count
 from layers.modules.model import build
 
 CAPABILITIES = {

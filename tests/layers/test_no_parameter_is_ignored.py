@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from layers.base import ParameterError, Scalar
+from layers.completion import complete
 from layers.export import cast_copy
 from layers.kinds import KINDS
-from layers.model import APPLIES, DECLARATIONS, broken_rules, complete
+from layers.model import APPLIES, DECLARATIONS, broken_rules
 from layers.modules.model import build
 from layers.signature import Signature, signature
 from layers.tensor_parallel import SHARED

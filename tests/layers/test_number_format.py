@@ -11,9 +11,11 @@ import torch
 from onnx import TensorProto
 
 from layers.base import Scalar
+from layers.capabilities import unsupported
+from layers.completion import complete
 from layers.export import cast_copy, export
 from layers.kinds import KINDS
-from layers.model import broken_rules, complete, parameter_count, unsupported, weights_bytes
+from layers.model import broken_rules, parameter_count, weights_bytes
 from layers.modules.model import torch_dtype
 from layers.number_format import MIXED, formats
 from layers.signature import signature

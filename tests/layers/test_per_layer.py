@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from layers.base import ParameterError, Scalar
+from layers.completion import complete
 from layers.kinds import KINDS
-from layers.model import DECLARATIONS, broken_rules, complete, flops, parameter_count
+from layers.model import DECLARATIONS, broken_rules, flops, parameter_count
 from layers.modules.model import build
 from layers.per_layer import BLOCK_PATHS, OF_ALL_LAYERS, STACKS, mask_types, views
 from layers.presets import PRESETS

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layers.model import broken_rules, complete, parameter_count
+from layers.completion import complete
+from layers.model import broken_rules, parameter_count
 from layers.modules.model import build
 from layers.presets import PRESETS
 from layers.space import parse_document

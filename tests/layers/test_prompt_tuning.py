@@ -11,8 +11,10 @@ import torch
 from torch.nn import functional
 
 from layers.base import ParameterError, Scalar
+from layers.capabilities import unsupported
+from layers.completion import complete
 from layers.kinds import KINDS
-from layers.model import broken_rules, complete, flops, parameter_count, unsupported
+from layers.model import broken_rules, flops, parameter_count
 from layers.modules.model import build, set_trainable
 from layers.signature import signature
 from layers.space import parse_document

@@ -13,8 +13,10 @@ import pytest
 import torch
 from onnx import TensorProto, numpy_helper
 
+from layers.capabilities import unsupported
+from layers.completion import complete
 from layers.export import cast_copy, export
-from layers.model import broken_rules, complete, unsupported
+from layers.model import broken_rules
 from layers.modules.model import build
 from layers.opset import OpsetError
 from layers.quantize import quantize

@@ -15,9 +15,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import Tensor, nn
 
 from layers.base import Scalar
+from layers.completion import complete
 from layers.export import cast_copy, export
 from layers.kinds import KINDS
-from layers.model import broken_rules, complete
+from layers.model import broken_rules
 from layers.modules.tensor_parallel import Group, RowLinear, split
 from layers.quantize import quantize
 from layers.signature import signature

@@ -12,8 +12,10 @@ import torch.distributed as dist
 from torch import Tensor, multiprocessing
 
 from layers.base import Scalar
+from layers.capabilities import unsupported
+from layers.completion import complete
 from layers.kinds import KINDS
-from layers.model import broken_rules, complete, unsupported
+from layers.model import broken_rules
 from layers.modules.tensor_parallel import Group, split
 from layers.signature import signature
 from tests.layers.combinations import BASES, BATCH_SIZE, FACTS, LENGTH, SOURCE_LENGTH, drawn, lively

@@ -13,7 +13,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from layers.model import broken_rules, complete, parameter_count
+from layers.completion import complete
+from layers.model import broken_rules, parameter_count
 from layers.modules.model import build
 
 TOLERANCE = 1e-5

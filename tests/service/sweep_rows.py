@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from layers import model as models
+from layers.completion import complete
 from layers.training import complete_inference, complete_training
 from service.db import now
 from service.ids import new_id
@@ -172,7 +172,7 @@ def complete_configuration(num_layers: int) -> dict[str, Any]:
     facts = {"vocabulary_size": 64, "sequence_length": 64}
     return {
         "task": "causal_lm",
-        "model": models.complete("causal_lm", model, facts),
+        "model": complete("causal_lm", model, facts),
         "training": complete_training({"steps": 200}, inference),
         "inference": inference,
     }

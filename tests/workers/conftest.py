@@ -16,7 +16,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from layers.model import complete
+from layers.completion import complete
 from layers.training import complete_inference, complete_training
 from workers.children import Children
 from workers.service_client import ServiceClient

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from layers.completion import complete
 from layers.export import cast_copy, export
-from layers.model import complete
 from layers.modules.model import build as build_module
 from layers.quantize import quantize
 from tests.workers import graphs

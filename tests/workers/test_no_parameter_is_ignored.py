@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from layers.completion import complete
 from layers.kinds import KINDS
-from layers.model import APPLIES, DECLARATIONS, broken_rules, complete
+from layers.model import APPLIES, DECLARATIONS, broken_rules
 from layers.modules.model import build, set_trainable
 from layers.modules.tensor_parallel import ColumnLinear, Group, split
 from layers.signature import signature_of

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from layers import number_format, quantization, targets
+from layers.capabilities import lacking_option, unsupported
 from layers.document import RUNTIMES
-from layers.model import APPLIES, DECLARATIONS, unsupported
+from layers.model import APPLIES, DECLARATIONS
 from layers.tensor_parallel import SHARED
-from layers.training import BUILD_OPTIONS, lacking_option
+from layers.training import BUILD_OPTIONS
 from tests.layers.combinations import combinations
 from workers.engine import trt_limits
 from workers.engine.ort import OnnxRuntimeEngine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.walk import Walker, walk
-from layers.model import unsupported
+from layers.capabilities import unsupported
 from tests.layers.combinations import combinations, mixtures
 
 pytest.importorskip("tensorrt_rtx")

@@ -1,0 +1,53 @@
+"""What a target lacks for a model, by the capabilities that it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from layers import number_format, quantization, tensor_parallel
+from layers.base import Scalar
+from layers.model import weights_bytes
+from layers.training import build_options
+
+LOWEST_OPSET = 17
+"""LayerNormalization is an operator from opset 17 on."""
+
+
+def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
+    """What the target lacks for this model, in words; None where it lacks nothing."""
+    target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
+    if lacking := _lacking_format(model, capabilities) or quantization.lacking(model, capabilities):
+        return f"{target} {lacking}"
+    if capabilities["opset"] < LOWEST_OPSET:
+        return f"{target} reads ONNX opset {capabilities['opset']}: at least {LOWEST_OPSET} is needed"
+    if lacking := tensor_parallel.lacking_devices(model, capabilities):
+        return f"{target} {lacking}"
+    needed = weights_bytes(model)
+    if needed > capabilities["device_memory_bytes"]:
+        return f"the weights alone take {needed:,} bytes: {target} has {capabilities['device_memory_bytes']:,}"
+    return None
+
+
+def _lacking_format(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
+    """Which number format, or mixture of them, a target does not run, in words without its name."""
+    lacks: Mapping[str, str] = capabilities.get("lacks", {})
+    formats = number_format.formats(model)
+    for path, dtype in formats.items():
+        if dtype not in capabilities["dtypes"]:
+            what = dtype if path == "dtype" or dtype == model["dtype"] else f"{path} {dtype}"
+            because = f": {lacks[f'dtype {dtype}']}" if f"dtype {dtype}" in lacks else ""
+            return f"does not run {what} (it runs {', '.join(capabilities['dtypes'])}){because}"
+    if len(set(formats.values())) > 1 and number_format.MIXED in lacks:
+        differing = next(path for path, dtype in formats.items() if dtype != model["dtype"])
+        why = lacks[number_format.MIXED]
+        return f"does not run {differing} {formats[differing]} in an engine of dtype {model['dtype']}: {why}"
+    return None
+
+
+def lacking_option(inference: Mapping[str, Any], capabilities: Mapping[str, Any]) -> str | None:
+    """What the target's builder does not take, in words; None where it takes all that is given."""
+    for name in build_options(inference):
+        if name not in capabilities.get("build_options", ()):
+            return f"{capabilities['runtime']} {capabilities['version']} has no build option {name}: leave it out"
+    return None
