@@ -1,4 +1,4 @@
-"""Who may do what: from the token of a request to its caller, and what that caller reaches.
+"""Who may do what: from the token of a request to its caller.
 
 Until the first token is made the service is *open*: everybody who reaches it may do everything, and it answers on this
 machine's loopback addresses only. From the first token on, every request but for health and static files needs one.
@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import anyio
-import sqlalchemy as sa
 from anyio import to_thread
-from fastapi import Depends, Header, Request
 from sqlalchemy.orm import Session
 
 from service import projects, tokens
 from service.db import Database
-from service.errors import Forbidden, NotFound, Unauthorized
+from service.errors import Forbidden, Unauthorized
 from service.limits import Limits
-from service.models import Dataset, Sweep, Token, Trial, Webhook, Worker
-from service.services import GivenServices
+from service.models import Token
 from service.tokens import Scope
 
 T = TypeVar("T")
@@ -155,81 +151,6 @@ def _known(token: Token) -> _Known:
     given = frozenset(cast("list[str]", token.scopes))
     scopes = given.union(*(_HOLDS.get(scope, ()) for scope in given))
     return _Known(Caller(token.name, token.id, scopes, token.project), token.expires_at, time.monotonic())
-
-
-# --- in routes --------------------------------------------------------------------------------------------------------
-
-_NamedProject = Annotated[
-    str | None,
-    Header(
-        alias=PROJECT_HEADER,
-        max_length=64,
-        description="the project to work in; needed only with a token of all projects, for another than `default`",
-    ),
-]
-
-
-def get_caller(request: Request) -> Caller:
-    """Who makes this request."""
-    return request.state.caller
-
-
-def at_end(request: Request, do: Callable[..., object], *arguments: Any) -> None:
-    """Call this once the request is answered, or has failed."""
-    stack: ExitStack = request.state.at_end
-    stack.callback(do, *arguments)
-
-
-async def _given(request: Request) -> Caller:
-    # Asynchronous, as what is not is sent to a thread.
-    return get_caller(request)
-
-
-GivenCaller = Annotated[Caller, Depends(_given)]
-"""The type of a route's parameter that takes the caller."""
-
-_OWNED: Mapping[str, tuple[str, Any]] = {
-    "sweep": ("sweep", Sweep),
-    "sweep_id": ("sweep", Sweep),
-    "trial": ("trial", Trial),
-    "dataset": ("dataset", Dataset),
-    "webhook": ("webhook", Webhook),
-    "worker": ("worker", Worker),
-}
-"""Parameter of a path -> what it is the id of, and the table that says whose that is."""
-
-_NOT_OWNED = frozenset({"attempt", "number", "name", "path", "project", "token"})
-"""Parts of what another parameter names, names of what everybody may see, and what its routes hold apart themselves."""
-
-
-async def within_project(request: Request, services: GivenServices, named_project: _NamedProject = None) -> None:
-    """A dependency of every router: what a path names must be in the caller's project, or it answers 404.
-
-    A parameter of which nobody has said whose it is answers 404 to every token of one project.
-    """
-    caller = get_caller(request)
-    if caller.named is not None:
-        await services.access.check_project(caller.named)
-    bound_to = caller.bound_to
-    if bound_to is None:
-        return
-    for parameter, value in request.path_params.items():
-        if parameter in _NOT_OWNED:
-            continue
-        if parameter not in _OWNED:
-            raise NotFound(f"{parameter} {value} belongs to no project that this token reaches")
-        noun, table = _OWNED[parameter]
-        query = sa.select(table.project).where(table.id == value)
-        owner = await services.read(lambda session, query=query: session.scalar(query))
-        if owner not in (None, bound_to) and not await _is_shared(services, table, value):
-            raise NotFound(f"there is no {noun} {value}")
-
-
-async def _is_shared(services: GivenServices, table: Any, row_id: str) -> bool:
-    if table is not Dataset:
-        return False
-    query = sa.select(Dataset.builtin).where(Dataset.id == row_id)
-    return bool(await services.read(lambda session: session.scalar(query)))
 
 
 def check_scopes(caller: Caller, needed: frozenset[Scope]) -> None:

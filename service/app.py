@@ -13,8 +13,9 @@ from fastapi.routing import APIRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service import description, idempotency, problems, scopes, tracing
-from service.access import Access, within_project
+from service.access import Access
 from service.builtins import register_builtins
+from service.callers import within_project
 from service.db import Database
 from service.guard import Guard
 from service.limits import Limits

@@ -12,11 +12,12 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service import audit, idempotency, schemas
-from service.access import Caller, at_end, get_caller
+from service.access import Caller
+from service.callers import get_caller
 from service.errors import InFlight
 from service.groupcommit import Needs
 from service.idempotency import Answer, IdempotencyKeyHeader
-from service.services import GivenServices, Services
+from service.services import GivenServices, Services, at_end
 
 
 class Call:

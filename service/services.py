@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 from anyio import to_thread
-from fastapi import Depends
+from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 from starlette.requests import HTTPConnection
 
+from service.access import Access
 from service.columns import ColumnStore
 from service.db import Database
 from service.groupcommit import Needs
 from service.notifications import Notifications
+from service.scheduler import Scheduler
 from service.settings import Settings
 from service.shared_reads import SharedReads
-
-if TYPE_CHECKING:
-    from service.access import Access
-    from service.scheduler import Scheduler
-    from service.validation import Validation
+from service.validation import Validation
 
 T = TypeVar("T")
 
@@ -67,3 +66,9 @@ async def get_services(connection: HTTPConnection) -> Services:
 
 GivenServices = Annotated[Services, Depends(get_services)]
 """The type of a route's parameter that takes the services."""
+
+
+def at_end(request: Request, do: Callable[..., object], *arguments: Any) -> None:
+    """Call this once the request is answered, or has failed."""
+    stack: ExitStack = request.state.at_end
+    stack.callback(do, *arguments)

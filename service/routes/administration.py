@@ -6,7 +6,8 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from service import audit, projects, schemas, tokens
-from service.access import Caller, GivenCaller
+from service.access import Caller
+from service.callers import GivenCaller
 from service.calls import GivenCall, GivenChange
 from service.errors import Forbidden
 from service.paging import PageSize, PageToken, link_next

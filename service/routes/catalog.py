@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from service import catalog, schemas
-from service.access import GivenCaller
+from service.callers import GivenCaller
 from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
 from service import datasets, files, schemas
-from service.access import GivenCaller
+from service.callers import GivenCaller
 from service.calls import GivenCall, GivenChange
 from service.errors import Forbidden, PayloadTooLarge, Unprocessable
 from service.paging import PageSize, PageToken, decode_token, encode_token, link_next

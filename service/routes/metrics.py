@@ -7,7 +7,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from service import metrics
-from service.access import GivenCaller
+from service.callers import GivenCaller
 from service.errors import Forbidden
 from service.gauges import Gauges
 from service.scopes import ScopedRoute, needs_scope

@@ -8,8 +8,8 @@ from fastapi import Query, Request, Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from service import catalog
-from service.access import GivenCaller
 from service.apidocs import describe
+from service.callers import GivenCaller
 from service.errors import NotFound
 from service.rendering import render, static_response
 from service.routes.page_route import page_router, wanted_part

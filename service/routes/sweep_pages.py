@@ -8,7 +8,7 @@ from fastapi import Form, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from service import leaderboards
-from service.access import GivenCaller
+from service.callers import GivenCaller
 from service.errors import ServiceError
 from service.rendering import render
 from service.routes.page_route import page_router, wanted_part

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from service import documents, estimates, schemas, sweeps
-from service.access import GivenCaller
+from service.callers import GivenCaller
 from service.calls import Call, GivenCall, GivenChange
 from service.confirmation import confirmations
 from service.models import Sweep

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from service import schemas, server_key, webhooks
-from service.access import GivenCaller
+from service.callers import GivenCaller
 from service.calls import Call, GivenCall, GivenChange
 from service.models import Webhook
 from service.paging import PageSize, PageToken, link_next

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from service import schemas, workers
-from service.access import GivenCaller
+from service.callers import GivenCaller
 from service.calls import GivenCall, GivenChange
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented

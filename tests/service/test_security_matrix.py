@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from service import projects, scopes, tokens, webhooks
-from service.access import within_project
+from service.callers import within_project
 from service.models import Token
 from service.routes.sweeps import EXAMPLE as DOCUMENT
 from service.scopes import ScopedRoute, needs_no_token, needs_scope
@@ -227,7 +227,7 @@ def test_of_another_project_nothing_is_there(world: World) -> None:
 
 
 def test_what_nobody_has_placed_is_closed_to_tokens_of_one_project(app: FastAPI) -> None:
-    """A route that names something by a parameter that `service.access` does not know."""
+    """A route that names something by a parameter that `service.callers` does not know."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(within_project)], route_class=ScopedRoute)
     router.add_api_route("/gadgets/{gadget}", needs_scope("read")(lambda gadget: {"gadget": gadget}))
     app.include_router(router)
