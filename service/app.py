@@ -88,7 +88,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
             sending = asyncio.create_task(sender.run(), name="webhooks")
         background = [
             asyncio.create_task(Watch(services).run(), name="watch"),
-            asyncio.create_task(warm(services), name="warm"),
+            asyncio.create_task(warm(services.read, services.columns), name="warm"),
         ]
         try:
             yield

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import sqlalchemy as sa
 from alembic import command
@@ -40,6 +40,12 @@ PING_AFTER_SECONDS = 1.0
 _USED_AT = "used_at"
 _BUSY_TIMEOUT_MS = 10_000
 _MIGRATION_LOCK = 0x6C61_7965_7273  # "layers": one migration at a time on a shared PostgreSQL
+
+
+class AsyncRead(Protocol):
+    """`Database.read` for callers on an event loop, which it keeps free."""
+
+    def __call__(self, fn: Callable[[Session], T], /) -> Awaitable[T]: ...
 
 
 class now_sql(FunctionElement[float]):  # noqa: N801 - used like a function of SQL

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service import leaderboards, schemas
 from service.columns import ColumnStore, metric_names
-from service.services import Services
+from service.db import AsyncRead
 
 FACTS = ("number", "trial", "state", "rank", "on_front", "feasible")
 ORIGINS = ("reason", "reused_from", "started_from")
@@ -64,12 +64,12 @@ def jsonl_export(
     )
 
 
-async def sent(services: Services, export: Export) -> AsyncIterator[str]:
+async def sent(read: AsyncRead, export: Export) -> AsyncIterator[str]:
     """The text of an export, a batch of trials at a time: no connection is held while a slow reader reads."""
     yield export.head
     for start in range(0, len(export.trial_ids), BATCH):
         some = export.trial_ids[start : start + BATCH]
-        yield await services.read(lambda session, some=some: export.lines(leaderboards.rows_of(session, some)))
+        yield await read(lambda session, some=some: export.lines(leaderboards.rows_of(session, some)))
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> str:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from service.columns import metric_names
+from service.columns import ColumnStore, metric_names
+from service.db import AsyncRead
 from service.errors import NotFound
 from service.leaderboards import get_sweep, parameter_names
 from service.models import Sweep
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from service.services import Services
 
 LARGE = 5_000
 """Events of a sweep from which reading its columns is felt: a trial has one at least."""
@@ -28,12 +24,12 @@ MOST = 3
 _log = logging.getLogger(__name__)
 
 
-async def warm(services: Services) -> None:
+async def warm(read: AsyncRead, columns: ColumnStore) -> None:
     """Read the columns of the newest large sweeps step by step: a request that comes meanwhile waits for one step."""
     try:
-        for sweep_id in await services.read(_large):
-            for names in await services.read(partial(_steps, sweep_id)):
-                await services.read(partial(_load, services, sweep_id, names))
+        for sweep_id in await read(_large):
+            for names in await read(partial(_steps, sweep_id)):
+                await read(partial(_load, columns, sweep_id, names))
     except (SQLAlchemyError, NotFound) as problem:
         _log.warning("columns are read when they are asked for: they could not be read ahead: %s", problem)
 
@@ -51,5 +47,5 @@ def _steps(sweep_id: str, session: Session) -> list[list[str]]:
     return [[], *([name] for name in metrics), parameter_names(sweep)]
 
 
-def _load(services: Services, sweep_id: str, names: Sequence[str], session: Session) -> None:
-    services.columns.of(session, get_sweep(session, sweep_id), names)
+def _load(columns: ColumnStore, sweep_id: str, names: Sequence[str], session: Session) -> None:
+    columns.of(session, get_sweep(session, sweep_id), names)

@@ -77,7 +77,7 @@ async def get_leaderboard(
         export = await services.read(lambda session: make(session, store, sweep_id, sort, filters))
         disposition = f'attachment; filename="leaderboard-{sweep_id}.{wanted}"'
         headers = {"Content-Disposition": disposition}
-        return StreamingResponse(sent(services, export), media_type=media_type, headers=headers)
+        return StreamingResponse(sent(services.read, export), media_type=media_type, headers=headers)
 
     def load(session: Session) -> schemas.Leaderboard:
         sweep = leaderboards.get_sweep(session, sweep_id)

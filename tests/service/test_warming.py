@@ -23,7 +23,7 @@ def test_nothing_is_read_for_a_large_sweep_that_was_warmed(client, services, mon
 
     sweep_id = services.database.write(fill)
     monkeypatch.setattr(warming, "LARGE", 3)
-    asyncio.run(warm(services))
+    asyncio.run(warm(services.read, services.columns))
     monkeypatch.setattr(columns, "_rows", lambda session, query: pytest.fail(f"read: {query}"))
     names = ("latency_ms_p50", "memory_bytes", "num_layers", "mlp.kind")
     found = services.database.read(lambda s: services.columns.of(s, s.get(Sweep, sweep_id), names))
@@ -34,4 +34,4 @@ def test_nothing_is_read_for_a_large_sweep_that_was_warmed(client, services, mon
 def test_small_sweeps_are_left_alone(client, services, monkeypatch):
     services.database.write(add_sweep)
     monkeypatch.setattr(columns, "_rows", lambda session, query: pytest.fail(f"read: {query}"))
-    asyncio.run(warm(services))
+    asyncio.run(warm(services.read, services.columns))
