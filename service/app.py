@@ -18,6 +18,7 @@ from service.builtins import register_builtins
 from service.callers import within_project
 from service.db import Database
 from service.guard import Guard
+from service.housekeeping import Housekeeping
 from service.limits import Limits
 from service.notifications import Notifications
 from service.routes import (
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     tracer_provider = tracing.start(settings)
     database = Database(settings.database_url, notifications=notifications, pool_size=settings.pool_size)
     scheduler = Scheduler(database, notifications, settings)
+    housekeeping = Housekeeping(database, settings)
     sender = WebhookSender(database, notifications, settings)
     access = Access(database, settings.threads, Limits(settings))
     validation = Validation(database, settings.validation_processes)
@@ -85,6 +87,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         sending: asyncio.Task[None] | None = None
         if start_scheduler:
             scheduler.start()
+            housekeeping.start()
             sending = asyncio.create_task(sender.run(), name="webhooks")
         background = [
             asyncio.create_task(Watch(services).run(), name="watch"),
@@ -100,6 +103,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
                 sender.stop()
                 await sending
                 await to_thread.run_sync(scheduler.stop)
+                await to_thread.run_sync(housekeeping.stop)
             await validation.close()
             await to_thread.run_sync(database.close)
             await to_thread.run_sync(tracing.stop, tracer_provider)

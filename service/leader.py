@@ -17,7 +17,6 @@ from service import leadership, queue, reuse, schedules, scheduling_errors, swee
 from service.confirmation import confirmations
 from service.db import Database
 from service.held_sweeps import HeldSweep, HeldSweeps
-from service.housekeeping import Housekeeping
 from service.ids import new_id
 from service.leadership import Fenced
 from service.led_sweep import FindSources, LedSweep
@@ -54,7 +53,6 @@ class Leader(ABC):
         self._leader_id = new_id()
         self._held = HeldSweeps()
         self._renewal = Renewal(database, settings, self._leader_id, self._held, self._give_up)
-        self._housekeeping = Housekeeping(database, settings)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._steps: dict[threading.Thread, HeldSweep] = {}
@@ -70,7 +68,6 @@ class Leader(ABC):
         """Begin to schedule in threads."""
         self._stopping.clear()
         self._renewal.start()
-        self._housekeeping.start()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
         self._thread.start()
 
@@ -85,7 +82,6 @@ class Leader(ABC):
         self.interrupt()
         self._join_steps(STOP_SECONDS)
         self._renewal.stop()
-        self._housekeeping.stop()
         self._held.clear()
         self._database.write(lambda session: leadership.release(session, self._leader_id))
 

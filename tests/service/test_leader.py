@@ -10,9 +10,11 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 from layers.base import Scalar
 from service import artifacts, housekeeping, led_sweep, proposals
+from service.app import create_app
 from service.db import Database
 from service.optuna_study import OptunaStudy
 from service.scheduler import Scheduler
@@ -152,7 +154,7 @@ def test_a_step_delays_no_other_sweep(driver: Driver, hurdle: Hurdle, start: Cal
 
 
 def test_a_store_of_artifacts_that_hangs_keeps_no_sweep_waiting(
-    driver: Driver, start: Callable[..., Scheduler], monkeypatch: pytest.MonkeyPatch
+    driver: Driver, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached, released = threading.Event(), threading.Event()
 
@@ -163,10 +165,10 @@ def test_a_store_of_artifacts_that_hangs_keeps_no_sweep_waiting(
 
     monkeypatch.setattr(artifacts, "tidy", hang)
     monkeypatch.setattr(housekeeping, "STOP_SECONDS", 0.01)
-    start()
-    assert reached.wait(30)
-    sweep = _waiting(driver)
-    until(lambda: driver.trials(sweep), "the sweep has trials")
+    with TestClient(create_app(settings.model_copy(update={"scheduler_idle_seconds": 0.05}))):
+        assert reached.wait(30)
+        sweep = _waiting(driver)
+        until(lambda: driver.trials(sweep), "the sweep has trials")
     released.set()
 
 
