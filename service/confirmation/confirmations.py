@@ -14,13 +14,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import counts, datasets, events, row_locks, sweeps
-from service.confirmation.runs import TEST_LOSS
 from service.db import now
 from service.errors import Conflict, Forbidden, LeaseLost, Problem, Unprocessable
 from service.events import NewEvent
 from service.hashing import canonical_hash
 from service.ids import new_id
 from service.models import CONFIRMATION, Confirmation, Dataset, Sweep, Trial
+from service.recommendation.further_trainings import TEST_LOSS
 from service.recommendation.recommend import ranked, wishes_of
 from service.recommendation.wishes import Wishes
 from service.settings import Settings

@@ -10,14 +10,15 @@ from sqlalchemy.orm import Session
 
 from service import leaderboards, sweeps
 from service.confirmation import statistics
-from service.confirmation.runs import TEST_LOSS, Child, children, scored
 from service.confirmation.schemas import Confirmation, ConfirmationRun, ConfirmedTrial, Estimate, Interval
-from service.confirmation.statistics import Run, estimate, pooled_spread
+from service.confirmation.statistics import estimate
 from service.errors import NotFound
 from service.judging import judge
 from service.models import Confirmation as Row
 from service.models import Sweep, Trial
 from service.recommendation.choice import LOSS
+from service.recommendation.further_trainings import TEST_LOSS, Child, Run, children, scored
+from service.recommendation.noise import pooled_spread
 from service.recommendation.recommend import recommend
 from service.recommendation.wishes import Wishes
 

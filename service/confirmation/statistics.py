@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.recommendation.further_trainings import Run
 from service.recommendation.noise import CONFIDENCE, Blocks, difference_error, sampling_error
 
 
@@ -32,16 +33,6 @@ class Interval:
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One further training of a configuration: its losses in nats, and the blocks of the test part's."""
-
-    seed: int
-    validation_loss: float
-    test_loss: float
-    test_blocks: Blocks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +64,6 @@ def estimate(losses: Sequence[float], blocks: Sequence[Blocks | None] = ()) -> E
         expected=Interval.around(mean, math.hypot(*parts)) if parts else None,
         one_more=None if spread is None else Interval.around(mean, t * spread * math.sqrt(1 + 1 / count)),
     )
-
-
-def pooled_spread(groups: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation over seeds, pooled over configurations; None where none has two."""
-    able = [group for group in groups if len(group) > 1]
-    if not able:
-        return None
-    squares = sum(float(np.var(group, ddof=1)) * (len(group) - 1) for group in able)
-    return math.sqrt(squares / sum(len(group) - 1 for group in able))
 
 
 def mean_blocks(blocks: Sequence[Blocks | None]) -> Blocks | None:

@@ -1,4 +1,4 @@
-"""How certain a measured loss is: sampling error of a part, and of the difference of two models on the same part.
+"""How certain a measured loss is: its sampling error, that of a difference of two models, and its spread over seeds.
 
 A mean over a part of T tokens is an estimate. Its standard error is taken from the sums over consecutive blocks of the
 part (batch means: tokens next to one another are not independent, blocks are nearly so), as that of a ratio of sums
@@ -9,7 +9,7 @@ makes a block hard makes it hard for both, and cancels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,15 @@ def difference_error(one: Blocks | None, other: Blocks | None) -> float | None:
         return _ratio_error(differences, np.asarray(one.weight_sums))
     errors = sampling_error(one), sampling_error(other)
     return None if errors[0] is None or errors[1] is None else math.hypot(errors[0], errors[1])
+
+
+def pooled_spread(groups: Sequence[Sequence[float]]) -> float | None:
+    """Standard deviation over seeds, pooled over configurations; None where none has two."""
+    able = [group for group in groups if len(group) > 1]
+    if not able:
+        return None
+    squares = sum(float(np.var(group, ddof=1)) * (len(group) - 1) for group in able)
+    return math.sqrt(squares / sum(len(group) - 1 for group in able))
 
 
 def _same_blocks(one: Blocks, other: Blocks) -> bool:

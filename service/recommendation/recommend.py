@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 
 from layers.metrics import Goal
 from service import catalog, formatting, leaderboards, schemas
-from service.confirmation.runs import seed_spread
 from service.errors import NotFound, Problem, Unprocessable
 from service.judging import named_values
 from service.models import Confirmation, Dataset, Measurement, Sweep, Trial, TrialMetric
@@ -29,6 +28,7 @@ from service.recommendation.choice import (
     rule_in_words,
 )
 from service.recommendation.compatibility import compatibility
+from service.recommendation.further_trainings import seed_spread
 from service.recommendation.literature import literature
 from service.recommendation.neighbours import neighbours
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, difference_error, sampling_error

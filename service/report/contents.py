@@ -9,10 +9,11 @@ from sqlalchemy.orm import Session
 
 from layersweep import __version__
 from service import leaderboards, sweeps
-from service.confirmation import results, runs
+from service.confirmation import results
 from service.db import now
 from service.errors import NotFound
 from service.models import TRIAL_STATES, Attempt, Dataset, Measurement, Sweep, Trial, Worker
+from service.recommendation import further_trainings
 from service.recommendation.recommend import detailed
 from service.recommendation.schemas import RecommendationDetail
 from service.recommendation.wishes import Wishes
@@ -26,7 +27,7 @@ def gather(session: Session, sweep_id: str, wishes: Wishes) -> Report:
     """Raises NotFound, and Unprocessable where no trial is within the wishes."""
     row = sweeps.get(session, sweep_id)
     dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None
-    confirmation = runs.newest(session, row.id)
+    confirmation = further_trainings.newest(session, row.id)
     confirmed = None if confirmation is None else results.to_schema(session, confirmation, wishes)
     try:
         recommendation = detailed(session, row, wishes)

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
 from service import leaderboards
-from service.confirmation import results, runs
+from service.confirmation import results
 from service.problems import documented
+from service.recommendation import further_trainings
 from service.recommendation.recommend import detailed, wishes_of
 from service.recommendation.schemas import RecommendationDetail
 from service.scopes import ScopedRoute, needs_scope
@@ -45,7 +46,7 @@ def get_recommendation(
     def read_it(session: Session) -> RecommendationDetail:
         sweep = leaderboards.get_sweep(session, sweep_id)
         wishes = wishes_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
-        row = runs.newest(session, sweep.id)
+        row = further_trainings.newest(session, sweep.id)
         confirmation = None if row is None else results.to_schema(session, row, wishes)
         return detailed(session, sweep, wishes).model_copy(update={"confirmation": confirmation})
 

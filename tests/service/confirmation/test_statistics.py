@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from service.confirmation.statistics import Run, difference, estimate, pooled_spread
+from service.confirmation.statistics import difference, estimate
+from service.recommendation.further_trainings import Run
 from service.recommendation.noise import Blocks
 
 
@@ -50,11 +51,6 @@ def test_the_intervals_hold_what_they_say_as_often_as_they_say(seeds):
         held_more += (source.normal(2.0, 0.02) + text.mean()) in found.one_more
     assert held_expected / repeats > 0.92
     assert held_more / repeats > 0.92
-
-
-def test_the_spread_is_pooled_over_configurations():
-    assert pooled_spread([[1.0, 1.2], [5.0, 5.4]]) == pytest.approx(np.sqrt((0.02 + 0.08) / 2))
-    assert pooled_spread([[1.0], []]) is None
 
 
 def test_a_difference_is_clear_only_beyond_twice_its_error():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.recommendation.noise import Blocks, difference_error, sampling_error
+from service.recommendation.noise import Blocks, difference_error, pooled_spread, sampling_error
 
 
 def blocks(losses, weight=10.0) -> Blocks:
@@ -41,3 +41,8 @@ def test_what_is_too_little_or_no_measurement_gives_no_error():
     for data in (None, {}, {"loss_sums": [1.0]}, {"loss_sums": [1.0], "weight_sums": [0.0]}, {"loss_sums": "12"}):
         assert Blocks.read(data) is None
     assert Blocks.read({"loss_sums": [1, 2.0], "weight_sums": [1, 1]}) == Blocks((1.0, 2.0), (1.0, 1.0))
+
+
+def test_the_spread_is_pooled_over_configurations():
+    assert pooled_spread([[1.0, 1.2], [5.0, 5.4]]) == pytest.approx(np.sqrt((0.02 + 0.08) / 2))
+    assert pooled_spread([[1.0], []]) is None

@@ -9,10 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.confirmation.statistics import Run, pooled_spread
 from service.models import Confirmation, Measurement, Sweep, Trial
 from service.recommendation.choice import LOSS
-from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks
+from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, pooled_spread
 
 TEST_LOSS = "test_loss"
 
@@ -23,6 +22,16 @@ class Child:
 
     trial: Trial
     blocks: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One further training of a configuration: its losses in nats, and the blocks of the test part's."""
+
+    seed: int
+    validation_loss: float
+    test_loss: float
+    test_blocks: Blocks | None = None
 
 
 def newest(session: Session, sweep_id: str, *, completed: bool = False) -> Confirmation | None:
