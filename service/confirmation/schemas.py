@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from service.recommendation.schemas import ExplainedRecommendation
 from service.schemas import LeaderboardRow, Progress, Request, Schema, SweepState, Timestamp
 
 
@@ -95,3 +96,9 @@ class Confirmation(Schema):
 class Confirmations(Schema):
     sweep: str
     items: list[Confirmation] = Field(description="the newest first")
+
+
+class RecommendationDetail(ExplainedRecommendation):
+    """The recommended trial with the rule, and all that speaks for it."""
+
+    confirmation: Confirmation | None = Field(default=None, description="the newest confirmation of the sweep")

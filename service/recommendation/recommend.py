@@ -32,7 +32,7 @@ from service.recommendation.further_trainings import seed_spread
 from service.recommendation.literature import literature
 from service.recommendation.neighbours import neighbours
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, difference_error, sampling_error
-from service.recommendation.schemas import Evidence, RecommendationDetail, SmallerTrial
+from service.recommendation.schemas import Evidence, ExplainedRecommendation, SmallerTrial
 from service.recommendation.slack import Setting, slacks
 from service.recommendation.wishes import Wishes
 
@@ -86,7 +86,7 @@ def recommend_with_smaller(
     return _answer(found), _smaller_in_words(found)
 
 
-def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> RecommendationDetail:
+def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> ExplainedRecommendation:
     """As `recommend`, with the evidence."""
     found = _choose(session, sweep, wishes or Wishes())
     chosen, goals, trial = found.candidate, found.goals, found.trial
@@ -101,7 +101,7 @@ def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Re
         goals=goals,
         wishes=found.wishes,
     )
-    return RecommendationDetail(
+    return ExplainedRecommendation(
         **_answer(found).__dict__,
         objectives=[schemas.Objective(**each) for each in sweep.objectives],
         prefer=list(found.wishes.prefer),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from service.confirmation.schemas import Confirmation
 from service.schemas import Implication, LeaderboardRow, Objective, Recommendation, Scalar, Schema
 
 
@@ -161,8 +160,8 @@ class Evidence(Schema):
     compatibility: Compatibility
 
 
-class RecommendationDetail(Recommendation):
-    """The recommended trial with the rule, and all that speaks for it."""
+class ExplainedRecommendation(Recommendation):
+    """The recommended trial with the rule, and what the sweep's trials say of it."""
 
     objectives: list[Objective]
     prefer: list[str]
@@ -172,4 +171,3 @@ class RecommendationDetail(Recommendation):
     neighbours: list[Neighbour]
     certainty: Certainty
     evidence: Evidence
-    confirmation: Confirmation | None = Field(default=None, description="the newest confirmation of the sweep")

@@ -10,12 +10,12 @@ from sqlalchemy.orm import Session
 from layersweep import __version__
 from service import leaderboards, sweeps
 from service.confirmation import results
+from service.confirmation.schemas import RecommendationDetail
 from service.db import now
 from service.errors import NotFound
 from service.models import TRIAL_STATES, Attempt, Dataset, Measurement, Sweep, Trial, Worker
 from service.recommendation import further_trainings
 from service.recommendation.recommend import detailed
-from service.recommendation.schemas import RecommendationDetail
 from service.recommendation.wishes import Wishes
 from service.report.schemas import Report, ReportedDataset, Reproduction
 
@@ -30,7 +30,7 @@ def gather(session: Session, sweep_id: str, wishes: Wishes) -> Report:
     confirmation = further_trainings.newest(session, row.id)
     confirmed = None if confirmation is None else results.to_schema(session, confirmation, wishes)
     try:
-        recommendation = detailed(session, row, wishes)
+        recommendation = RecommendationDetail(**detailed(session, row, wishes).__dict__)
     except NotFound:
         recommendation = None
     front = session.scalars(

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from layersweep.documents import nested
 from service import formatting, rendering
-from service.recommendation.schemas import RecommendationDetail
+from service.confirmation.schemas import RecommendationDetail
 from service.report import markdown as escaping
 from service.report import pictures
 from service.report.schemas import Report

@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from service.confirmation.schemas import Confirmation
-from service.recommendation.schemas import RecommendationDetail
+from service.confirmation.schemas import Confirmation, RecommendationDetail
 from service.schemas import LeaderboardRow, Schema, SweepDetail, Timestamp
 
 

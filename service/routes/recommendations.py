@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from service import leaderboards
 from service.confirmation import results
+from service.confirmation.schemas import RecommendationDetail
 from service.problems import documented
 from service.recommendation import further_trainings
 from service.recommendation.recommend import detailed, wishes_of
-from service.recommendation.schemas import RecommendationDetail
 from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 
@@ -48,6 +48,6 @@ def get_recommendation(
         wishes = wishes_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
         row = further_trainings.newest(session, sweep.id)
         confirmation = None if row is None else results.to_schema(session, row, wishes)
-        return detailed(session, sweep, wishes).model_copy(update={"confirmation": confirmation})
+        return RecommendationDetail(**detailed(session, sweep, wishes).__dict__, confirmation=confirmation)
 
     return services.database.read(read_it)

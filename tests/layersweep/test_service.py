@@ -15,8 +15,8 @@ import yaml
 from layersweep import Client, Conflict, InvalidDocument, NotFound, RequestRefused, records
 from layersweep.cli.results import configuration_yaml
 from service import schemas
-from service.confirmation.schemas import Confirmation, ConfirmedTrial, Estimate
-from service.recommendation.schemas import Neighbour, RecommendationDetail, Trade
+from service.confirmation.schemas import Confirmation, ConfirmedTrial, Estimate, RecommendationDetail
+from service.recommendation.schemas import Neighbour, Trade
 from tests.layersweep.conftest import DOCUMENT, Finisher
 
 
