@@ -20,7 +20,7 @@ from fsspec.spec import AbstractFileSystem
 from sqlalchemy.orm import Session, aliased
 
 from layers.metrics import Goal
-from service import schemas, worker_reports
+from service import artifact_schemas, worker_reports
 from service.db import Database, now
 from service.errors import LeaseLost, NotFound, Unprocessable
 from service.judging import judge
@@ -137,8 +137,8 @@ def read(settings: Settings, row: Artifact) -> Iterator[bytes]:
     raise NotFound(f"{row.name} of trial {row.trial_id} is not in the store of artifacts any more")
 
 
-def to_schema(row: Artifact) -> schemas.Artifact:
-    return schemas.Artifact.model_validate(row)
+def to_schema(row: Artifact) -> artifact_schemas.Artifact:
+    return artifact_schemas.Artifact.model_validate(row)
 
 
 def tidy(database: Database, settings: Settings) -> int:

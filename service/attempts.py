@@ -10,7 +10,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import schemas, worker_reports
+from service import lease_schemas, worker_reports
 from service.db import defer, now_sql, settle
 from service.metrics import PHASE_SECONDS
 from service.models import Attempt
@@ -96,7 +96,7 @@ def _ended(
     }
 
 
-def enter_phase(session: Session, trial_id: str, attempt: int, phase: schemas.Phase, time: float) -> None:
+def enter_phase(session: Session, trial_id: str, attempt: int, phase: lease_schemas.Phase, time: float) -> None:
     """Close the phase that runs and begin the next. Raises Unprocessable where it does not follow."""
     settle(session)
     connection = session.connection()

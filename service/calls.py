@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from service import audit, idempotency, schemas
+from service import audit, idempotency, lease_schemas
 from service.access import Caller
 from service.callers import get_caller
 from service.errors import InFlight
@@ -109,7 +109,7 @@ class Call:
 
     async def claim_answer(
         self,
-        claim: Callable[[Session], schemas.Lease | None],
+        claim: Callable[[Session], lease_schemas.Lease | None],
         is_held: Callable[[Session, str, int], bool],
         *,
         needs: Needs,

@@ -14,14 +14,14 @@ from layers.per_layer import BLOCK_PATHS
 from layers.presets import PRESETS
 from layers.targets import support
 from layers.training import INFERENCE, TRAINING
-from service import schemas
+from service import catalog_schemas
 from service.models import Worker
 from service.workers import serves
 
 SECTIONS = ("model", "attention", "mlp", "norm", "embedding", "training", "inference")
 
 
-def layers() -> list[schemas.LayerKind]:
+def layers() -> list[catalog_schemas.LayerKind]:
     """Every section with its kinds and parameters, as they are declared."""
     sections: dict[str, dict[str, Parameter]] = {section: {} for section in SECTIONS}
     for path, parameter in DECLARATIONS.items():
@@ -31,10 +31,10 @@ def layers() -> list[schemas.LayerKind]:
     return [_kind(section, parameters) for section, parameters in sections.items()]
 
 
-def presets() -> list[schemas.Preset]:
+def presets() -> list[catalog_schemas.Preset]:
     """The published configurations, with where they come from."""
     return [
-        schemas.Preset(
+        catalog_schemas.Preset(
             name=preset.name,
             task=preset.task,
             title=preset.title,
@@ -46,9 +46,9 @@ def presets() -> list[schemas.Preset]:
     ]
 
 
-def targets(session: Session, project: str | None = None) -> list[schemas.Target]:
+def targets(session: Session, project: str | None = None) -> list[catalog_schemas.Target]:
     """The targets that workers of a project (None: all workers) have registered, each with the ids of those workers."""
-    found: dict[str, schemas.Target] = {}
+    found: dict[str, catalog_schemas.Target] = {}
     for worker in session.scalars(
         select(Worker).where(serves(project)).order_by(Worker.last_seen_at.desc(), Worker.id)
     ):
@@ -56,7 +56,7 @@ def targets(session: Session, project: str | None = None) -> list[schemas.Target
             key = capabilities["key"]
             if key not in found:
                 # The newest registration speaks for the target: drivers and limits change under a key.
-                found[key] = schemas.Target(
+                found[key] = catalog_schemas.Target(
                     key=key,
                     runtime=capabilities["runtime"],
                     version=capabilities["version"],
@@ -68,19 +68,19 @@ def targets(session: Session, project: str | None = None) -> list[schemas.Target
     return sorted(found.values(), key=lambda target: target.key)
 
 
-def _kind(section: str, parameters: Mapping[str, Parameter]) -> schemas.LayerKind:
+def _kind(section: str, parameters: Mapping[str, Parameter]) -> catalog_schemas.LayerKind:
     prefix = f"{section}." if section != "model" else ""
     kind = parameters.get("kind")
-    return schemas.LayerKind(
+    return catalog_schemas.LayerKind(
         section=section,
         kinds=list(kind.choices) if kind is not None else [],
         parameters=[_parameter(f"{prefix}{name}", parameter) for name, parameter in parameters.items()],
     )
 
 
-def _parameter(path: str, parameter: Parameter) -> schemas.LayerParameter:
+def _parameter(path: str, parameter: Parameter) -> catalog_schemas.LayerParameter:
     required = parameter.default is REQUIRED
-    return schemas.LayerParameter(
+    return catalog_schemas.LayerParameter(
         path=path,
         type=parameter.type,
         default=None if required else parameter.default,
@@ -93,7 +93,9 @@ def _parameter(path: str, parameter: Parameter) -> schemas.LayerParameter:
         search=dict(parameter.search) if parameter.search is not None else None,
         per_layer=path in BLOCK_PATHS,
         targets={
-            runtime: schemas.ParameterSupport(supported=each.supported, note=each.note, values=dict(each.values))
+            runtime: catalog_schemas.ParameterSupport(
+                supported=each.supported, note=each.note, values=dict(each.values)
+            )
             for runtime, each in support(path).items()
         },
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import schemas
+from service import lease_schemas
 from service.db import settle
 from service.models import Report
 
@@ -23,7 +23,7 @@ SHOWN_POINTS = 1_000
 _VALIDATED = Report.values["validation_loss"].as_float().is_not(None)
 
 
-def store(session: Session, trial_id: str, attempt: int, losses: Sequence[schemas.Losses], time: float) -> None:
+def store(session: Session, trial_id: str, attempt: int, losses: Sequence[lease_schemas.Losses], time: float) -> None:
     """Store losses by step; what a step was already reported with stays where it is not reported anew.
 
     A curve of more than MOST_POINTS is thinned evenly along its steps.
@@ -49,14 +49,14 @@ def store(session: Session, trial_id: str, attempt: int, losses: Sequence[schema
         session.execute(gone, execution_options={"synchronize_session": False})
 
 
-def read(session: Session, trial_id: str, attempt: int) -> list[schemas.CurvePoint]:
+def read(session: Session, trial_id: str, attempt: int) -> list[lease_schemas.CurvePoint]:
     """The curve in the order of its steps; of a long one, points that are spread evenly along it, and the last."""
     statement = sa.select(Report.step, Report.values).where(*_of(trial_id, attempt))
     points, last = _extent(session, trial_id, attempt)
     if points > SHOWN_POINTS:
         statement = statement.where(Report.step.in_(_spread(trial_id, attempt, last, SHOWN_POINTS)))
     rows = session.execute(statement.order_by(Report.step))
-    return [schemas.CurvePoint(**{**values, "step": step}) for step, values in rows]
+    return [lease_schemas.CurvePoint(**{**values, "step": step}) for step, values in rows]
 
 
 def _of(trial_id: str, attempt: int) -> tuple[sa.ColumnElement[bool], ...]:

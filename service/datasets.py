@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from service import schemas
+from service import dataset_schemas
 from service.content import Content
 from service.db import Database, now
 from service.errors import Conflict, NotFound, Unprocessable
@@ -49,7 +49,7 @@ def register(
     builtin: bool = False,
     project: str = DEFAULT,
     record: Record = unrecorded,
-) -> tuple[schemas.DatasetDetail, bool]:
+) -> tuple[dataset_schemas.DatasetDetail, bool]:
     """Register what a file held under `name`; True when it is new.
 
     The same content under the same name is the dataset that is there already. Raises Conflict when the name belongs to
@@ -62,7 +62,7 @@ def register(
     if content.notes:
         profile["notes"] = list(content.notes)
 
-    def insert(session: Session) -> tuple[schemas.DatasetDetail, bool]:
+    def insert(session: Session) -> tuple[dataset_schemas.DatasetDetail, bool]:
         known = find(session, name, project)
         if known is not None:
             if known.sha256 != digest:
@@ -198,10 +198,10 @@ def _offered_to(project: str) -> ColumnElement[bool]:
     return or_(Dataset.project == project, Dataset.builtin)
 
 
-def to_schema(row: Dataset) -> schemas.Dataset:
-    return schemas.Dataset.model_validate(row)
+def to_schema(row: Dataset) -> dataset_schemas.Dataset:
+    return dataset_schemas.Dataset.model_validate(row)
 
 
-def to_detail(row: Dataset) -> schemas.DatasetDetail:
-    found = schemas.DatasetDetail.model_validate(row)
+def to_detail(row: Dataset) -> dataset_schemas.DatasetDetail:
+    found = dataset_schemas.DatasetDetail.model_validate(row)
     return found.model_copy(update={"implications": data.implications(row).implications})

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layers.metrics import METRICS
-from service import schemas
+from service import result_schemas
 from service.columns import Columns, Floats
 from service.models import Sweep
 
@@ -17,7 +17,7 @@ MOST_VALUES = 24
 RANGES = 12
 
 
-def effect(columns: Columns, sweep: Sweep, parameter: str, metric: str) -> schemas.Effect:
+def effect(columns: Columns, sweep: Sweep, parameter: str, metric: str) -> result_schemas.Effect:
     """Quartiles and best value of `metric` over the feasible complete trials, by `parameter`."""
     goals = {objective["metric"]: objective["goal"] for objective in sweep.objectives}
     goal = goals.get(metric, METRICS[metric].goal)
@@ -25,7 +25,7 @@ def effect(columns: Columns, sweep: Sweep, parameter: str, metric: str) -> schem
     shown = columns.judged & ~np.isnan(column.values) & ~np.isnan(scores)
     values, scores = column.values[shown], scores[shown]
     levels = [
-        schemas.EffectLevel(
+        result_schemas.EffectLevel(
             low=low if column.labels is None else column.labels[int(low)],
             high=high if column.labels is None else column.labels[int(high)],
             trials=len(some),
@@ -34,7 +34,7 @@ def effect(columns: Columns, sweep: Sweep, parameter: str, metric: str) -> schem
         )
         for low, high, some in _levels(values, scores)
     ]
-    return schemas.Effect(sweep=sweep.id, parameter=parameter, metric=metric, trials=len(values), levels=levels)
+    return result_schemas.Effect(sweep=sweep.id, parameter=parameter, metric=metric, trials=len(values), levels=levels)
 
 
 def _levels(values: Floats, scores: Floats) -> Iterator[tuple[float, float, Floats]]:

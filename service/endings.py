@@ -7,8 +7,8 @@ from typing import get_args
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.event_schemas import EndCode
 from service.models import CONFIRMATION, Sweep, Trial
-from service.schemas import EndCode
 
 
 def end_code(sweep: Sweep, *, feasible: bool) -> EndCode | None:

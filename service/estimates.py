@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from layers.base import ParameterError
 from layers.placing import PointError
 from layers.points import Space
-from service import schemas
+from service import sweep_schemas
 from service.models import Sweep, Trial
 from service.sweeps import Prepared
 
@@ -30,7 +30,7 @@ TRIES = 2000
 _BACKWARD = 3.0
 
 
-def estimate(session: Session, prepared: Prepared, *, project: str = "default") -> schemas.CostEstimate | None:
+def estimate(session: Session, prepared: Prepared, *, project: str = "default") -> sweep_schemas.CostEstimate | None:
     """The device time of the whole budget; None where too few trials of the task have run to say anything."""
     document = prepared.document
     query = (
@@ -59,7 +59,7 @@ def estimate(session: Session, prepared: Prepared, *, project: str = "default") 
     errors = np.abs(rows @ coefficients - seconds) / np.maximum(seconds, 1e-9)
     trial_seconds = statistics.fmean(float(coefficients[0] + coefficients[1] * work / scale) for work in works)
     budget: Mapping[str, Any] = document.budget
-    return schemas.CostEstimate(
+    return sweep_schemas.CostEstimate(
         trial_seconds=trial_seconds,
         device_seconds=trial_seconds * budget["trials"],
         wall_seconds=trial_seconds * budget["trials"] / budget["parallel"],

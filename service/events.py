@@ -9,7 +9,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import schemas, webhooks
+from service import event_schemas, webhooks
 from service.db import announce, defer, now_sql, settle
 from service.errors import NotFound
 from service.models import Event, Sweep
@@ -88,9 +88,9 @@ def read(session: Session, sweep_id: str, after: int, limit: int) -> Sequence[Ev
     ).all()
 
 
-def to_schema(event: Event) -> schemas.Event:
+def to_schema(event: Event) -> event_schemas.Event:
     """The event as it crosses HTTP."""
-    return schemas.Event(
+    return event_schemas.Event(
         sequence=event.sequence, kind=event.kind, trial=event.trial_id, data=event.data, created_at=event.created_at
     )
 

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from service import schemas
+from service import result_schemas, sweep_schemas
 from service.columns import Columns, Floats
 from service.models import Sweep
 
@@ -24,9 +24,9 @@ _BEYOND = 0.1
 _CHUNK = 4096
 
 
-def history(columns: Columns, sweep: Sweep) -> schemas.Hypervolume:
+def history(columns: Columns, sweep: Sweep) -> result_schemas.Hypervolume:
     """The dominated share after each trial that raised it, in the order in which trials ended."""
-    objectives = [schemas.Objective(**objective) for objective in sweep.objectives]
+    objectives = [sweep_schemas.Objective(**objective) for objective in sweep.objectives]
     signs = np.array([-1.0 if objective.goal == "maximize" else 1.0 for objective in objectives])
     costs = np.stack([columns.named(objective.metric).values for objective in objectives], axis=1) * signs
     ended = columns.judged & ~np.isnan(costs).any(axis=1)
@@ -34,7 +34,7 @@ def history(columns: Columns, sweep: Sweep) -> schemas.Hypervolume:
     order = order[np.lexsort((columns.number[order], columns.ended_at[order]))]
     costs = costs[order]
     if not len(costs):
-        return schemas.Hypervolume(sweep=sweep.id, objectives=objectives, reference={}, steps=[], trials=0)
+        return result_schemas.Hypervolume(sweep=sweep.id, objectives=objectives, reference={}, steps=[], trials=0)
     front = costs[columns.rank[order] == 1] if (columns.rank[order] == 1).any() else costs
     best, worst = front.min(axis=0), front.max(axis=0)
     span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1e-12))
@@ -44,14 +44,14 @@ def history(columns: Columns, sweep: Sweep) -> schemas.Hypervolume:
     positions, counts = np.unique(raised[raised < len(costs)], return_counts=True)
     shares = np.cumsum(counts) / POINTS
     kept = _thinned(shares)
-    return schemas.Hypervolume(
+    return result_schemas.Hypervolume(
         sweep=sweep.id,
         objectives=objectives,
         reference={
             objective.metric: float(value) for objective, value in zip(objectives, reference * signs, strict=True)
         },
         steps=[
-            schemas.HypervolumeStep(
+            result_schemas.HypervolumeStep(
                 trials=int(positions[step]) + 1,
                 number=int(columns.number[order[positions[step]]]),
                 ended_at=float(columns.ended_at[order[positions[step]]]),

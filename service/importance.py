@@ -19,7 +19,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
 
-from service import schemas
+from service import result_schemas
 from service.columns import Column, Columns, Floats, Indices
 from service.models import Sweep
 from service.samples import evenly
@@ -48,7 +48,7 @@ class _Shares:
     is_constant: bool = False
 
 
-def importance(columns: Columns, sweep: Sweep) -> schemas.Importance:
+def importance(columns: Columns, sweep: Sweep) -> result_schemas.Importance:
     """Each objective's importances, which add up to 1, or are all 0 where it is the same in all trials.
 
     None with fewer than FEWEST_TRIALS feasible complete trials.
@@ -68,7 +68,7 @@ def importance(columns: Columns, sweep: Sweep) -> schemas.Importance:
     found: dict[str, _Shares] = {}
     if len(some) >= FEWEST_TRIALS:
         found = columns.lastingly_once(("importance", columns.number[some].tobytes()), calculate)
-    return schemas.Importance(
+    return result_schemas.Importance(
         sweep=sweep.id,
         trials=len(some),
         total=total,

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.expansion import own_names
-from service import schemas
+from service import result_schemas, sweep_schemas
 from service.columns import Columns, ColumnStore
 from service.errors import NotFound
 from service.models import Sweep, Trial, TrialMetric
@@ -44,7 +44,7 @@ def page(
     filters: Filters,
     size: int,
     token: str | None,
-) -> schemas.Leaderboard:
+) -> result_schemas.Leaderboard:
     """One page of the leaderboard.
 
     `sort` is rank, number, a metric or a parameter's path; a leading '-' turns it. Raises Unprocessable for a sort
@@ -52,9 +52,9 @@ def page(
     """
     columns, selection = _selected(session, store, sweep, sort, filters)
     some, next_token = selection.page(size, token)
-    return schemas.Leaderboard(
+    return result_schemas.Leaderboard(
         sweep=sweep.id,
-        objectives=[schemas.Objective(**objective) for objective in sweep.objectives],
+        objectives=[sweep_schemas.Objective(**objective) for objective in sweep.objectives],
         items=[to_row(trial) for trial in _read(session, [columns.ids[index] for index in some])],
         next_page_token=next_token,
         total=len(selection.order),
@@ -67,27 +67,27 @@ def ordered_ids(session: Session, store: ColumnStore, sweep: Sweep, sort: str, f
     return [columns.ids[index] for index in selection.order]
 
 
-def rows_of(session: Session, trial_ids: Sequence[str]) -> list[schemas.LeaderboardRow]:
+def rows_of(session: Session, trial_ids: Sequence[str]) -> list[result_schemas.LeaderboardRow]:
     """The rows of these trials, in this order."""
     return [to_row(trial) for trial in _read(session, trial_ids)]
 
 
-def front(session: Session, sweep: Sweep) -> schemas.Front:
+def front(session: Session, sweep: Sweep) -> result_schemas.Front:
     """The trials of rank 1, by the first objective."""
     trials = session.scalars(sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1))
     first = sweep.objectives[0]
     sign = -1.0 if first["goal"] == "maximize" else 1.0
     ordered = sorted(trials, key=lambda trial: (sign * trial.metrics[first["metric"]], trial.number))
-    return schemas.Front(
+    return result_schemas.Front(
         sweep=sweep.id,
-        objectives=[schemas.Objective(**each) for each in sweep.objectives],
+        objectives=[sweep_schemas.Objective(**each) for each in sweep.objectives],
         items=[to_row(trial) for trial in ordered],
     )
 
 
-def best(session: Session, sweep: Sweep) -> dict[str, schemas.BestTrial]:
+def best(session: Session, sweep: Sweep) -> dict[str, sweep_schemas.BestTrial]:
     """For each objective, the feasible complete trial with the best value; an objective without one is left out."""
-    found: dict[str, schemas.BestTrial] = {}
+    found: dict[str, sweep_schemas.BestTrial] = {}
     for objective in sweep.objectives:
         value = TrialMetric.value.desc() if objective["goal"] == "maximize" else TrialMetric.value.asc()
         row = session.execute(
@@ -99,12 +99,12 @@ def best(session: Session, sweep: Sweep) -> dict[str, schemas.BestTrial]:
             .limit(1)
         ).first()
         if row is not None:
-            found[objective["metric"]] = schemas.BestTrial(trial=row[0], number=row[1], value=row[2])
+            found[objective["metric"]] = sweep_schemas.BestTrial(trial=row[0], number=row[1], value=row[2])
     return found
 
 
-def to_row(trial: Trial) -> schemas.LeaderboardRow:
-    return schemas.LeaderboardRow(
+def to_row(trial: Trial) -> result_schemas.LeaderboardRow:
+    return result_schemas.LeaderboardRow(
         trial=trial.id,
         number=trial.number,
         state=trial.state,  # pyright: ignore[reportArgumentType]

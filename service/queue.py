@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from service import attempts, curves, events, row_locks, schemas, trials, worker_reports
+from service import attempts, curves, events, lease_schemas, row_locks, trials, worker_reports
 from service import lease_statements as sql
 from service.db import at_end, defer, now
 from service.errors import LeaseLost, NotFound
@@ -51,7 +51,7 @@ def has_claimable(session: Session, worker_id: str) -> bool:
     return connection.scalar(sql.CLAIMABLE, {"target_keys": keys, "full": [], "of_worker": worker_id}) is not None
 
 
-def claim(session: Session, worker_id: str, lease_seconds: float) -> schemas.Lease | None:
+def claim(session: Session, worker_id: str, lease_seconds: float) -> lease_schemas.Lease | None:
     """Give the oldest claimable trial of the worker's targets to it; None when there is none.
 
     Claimable is what is queued in an active sweep below its parallel limit, or running with a lapsed lease. A claim
@@ -94,7 +94,9 @@ def heartbeat(session: Session, trial_id: str, attempt: int, lease_seconds: floa
     return _action(session, trial_id, attempt, _renew(session, trial_id, attempt, lease_seconds))
 
 
-def report(session: Session, trial_id: str, attempt: int, body: schemas.LeaseReport, lease_seconds: float) -> Action:
+def report(
+    session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseReport, lease_seconds: float
+) -> Action:
     """Store what the attempt reports and renew the lease. Losses sent twice are stored once.
 
     Raises LeaseLost, and Unprocessable for what `worker_reports` refuses.
@@ -106,7 +108,7 @@ def report(session: Session, trial_id: str, attempt: int, body: schemas.LeaseRep
     return _action(session, trial_id, attempt, trial)
 
 
-def finish(session: Session, trial_id: str, attempt: int, body: schemas.LeaseFinish) -> schemas.Trial:
+def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseFinish) -> lease_schemas.Trial:
     """End the trial with the attempt's outcome, metrics and measurements, and judge the sweep's constraints.
 
     The finish that was accepted may be sent again. Raises LeaseLost for a stale attempt, Unprocessable for metrics that
@@ -139,7 +141,7 @@ def finish(session: Session, trial_id: str, attempt: int, body: schemas.LeaseFin
     return _end(session, trial, body.outcome, reason, findings=findings, finish_hash=digest)
 
 
-def release(session: Session, trial_id: str, attempt: int, body: schemas.LeaseRelease) -> schemas.Trial:
+def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseRelease) -> lease_schemas.Trial:
     """Give the trial back to the queue; charged too often, it fails; in a sweep that has ended, it is cancelled.
 
     Raises LeaseLost.
@@ -245,9 +247,9 @@ def _key_results(session: Session, trial: sql.Row, targets: Sequence[Mapping[str
     session.connection().execute(sql.SET_REUSE_KEY, {"of_trial": trial.id, "its_key": key})
 
 
-def _lease(trial: sql.Row, lease_seconds: float) -> schemas.Lease:
+def _lease(trial: sql.Row, lease_seconds: float) -> lease_schemas.Lease:
     assert trial.target is not None, "a sweep with trials has a target"
-    return schemas.Lease(
+    return lease_schemas.Lease(
         trial=trial.id,
         attempt=trial.attempt + 1,
         sweep=trial.sweep_id,
@@ -261,11 +263,11 @@ def _lease(trial: sql.Row, lease_seconds: float) -> schemas.Lease:
     )
 
 
-def _lease_dataset(trial: sql.Row) -> schemas.LeaseDataset:
+def _lease_dataset(trial: sql.Row) -> lease_schemas.LeaseDataset:
     parts = trial.dataset_parts
     if trial.sampler != CONFIRMATION:
         parts = {name: part for name, part in parts.items() if name != "test"}
-    return schemas.LeaseDataset(
+    return lease_schemas.LeaseDataset(
         id=trial.dataset_id,
         name=trial.dataset_name,
         task=trial.dataset_task,
@@ -317,7 +319,7 @@ def _lost(session: Session, trial_id: str, attempt: int) -> LeaseLost:
     )
 
 
-def _store_report(session: Session, trial: sql.Row, body: schemas.LeaseReport) -> None:
+def _store_report(session: Session, trial: sql.Row, body: lease_schemas.LeaseReport) -> None:
     worker_reports.check_progress(body.progress)
     worker_reports.check_losses(body.losses)
     connection, time = session.connection(), now(session)
@@ -394,7 +396,7 @@ def _end(
     charged: int | None = None,
     findings: Mapping[str, Any] | None = None,
     finish_hash: str | None = None,
-) -> schemas.Trial:
+) -> lease_schemas.Trial:
     """End an open trial. `findings`: metrics, violations and feasible; left out, they stay as they are."""
     if trial.attempt:
         end_attempt = attempts.end_without_phases if trial.phase is None else attempts.end
@@ -431,6 +433,6 @@ def _used_up(charged: int, trial: sql.Row) -> str:
     return f"{charged} of at most {trial.max_attempts} attempts were lost, the last one so"
 
 
-def _digest(body: schemas.LeaseFinish) -> str:
+def _digest(body: lease_schemas.LeaseFinish) -> str:
     canonical = json.dumps(body.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from layers.constraints import parse_constraint
 from layers.metrics import METRICS, Goal
-from service import leaderboards, schemas
+from service import leaderboards, result_schemas
 from service.columns import Columns, Indices
 from service.errors import Unprocessable
 from service.models import TRIAL_STATES, Sweep
@@ -43,7 +43,7 @@ def drawn(columns: Columns, shown: NDArray[np.bool_], most: int) -> Indices:
     return np.sort(np.concatenate([front, rest]))
 
 
-def sample(columns: Columns, sweep: Sweep, names: Sequence[str], most: int) -> schemas.ColumnSample:
+def sample(columns: Columns, sweep: Sweep, names: Sequence[str], most: int) -> result_schemas.ColumnSample:
     """These metrics and parameters of the measured trials that have all the metrics among them."""
     shown = columns.in_state("complete", "infeasible")
     for name in names:
@@ -51,7 +51,7 @@ def sample(columns: Columns, sweep: Sweep, names: Sequence[str], most: int) -> s
             shown &= ~np.isnan(columns.named(name).values)
     some = drawn(columns, shown, most)
     numbers, ranks, feasible = (each[some].tolist() for each in (columns.number, columns.rank, columns.judged))
-    return schemas.ColumnSample(
+    return result_schemas.ColumnSample(
         sweep=sweep.id,
         total=int(shown.sum()),
         trial=[columns.ids[index] for index in some],
@@ -63,13 +63,13 @@ def sample(columns: Columns, sweep: Sweep, names: Sequence[str], most: int) -> s
     )
 
 
-def tradeoff(columns: Columns, sweep: Sweep, x: str, y: str, most: int) -> schemas.Tradeoff:
+def tradeoff(columns: Columns, sweep: Sweep, x: str, y: str, most: int) -> result_schemas.Tradeoff:
     """Two axes of a sweep: the trials to draw, the best trade-offs between the two, and the constraints on either."""
     names = list(dict.fromkeys([x, y]))
     goals: dict[str, Goal] = {name: _goal(sweep, name) for name in names if name != TRIAL_NUMBER}
     metrics = [name for name in names if name != TRIAL_NUMBER]
     best = edge(columns, goals) if len(goals) == 2 else np.zeros(0, dtype=np.intp)
-    return schemas.Tradeoff(
+    return result_schemas.Tradeoff(
         x=x,
         y=y,
         sample=sample(columns, sweep, metrics, most),
@@ -103,14 +103,14 @@ def _goal(sweep: Sweep, name: str) -> Goal:
     return goals.get(name, METRICS[name].goal)
 
 
-def _limits(sweep: Sweep, metrics: Sequence[str]) -> list[schemas.Limit]:
+def _limits(sweep: Sweep, metrics: Sequence[str]) -> list[result_schemas.Limit]:
     """Where a constraint on one of these metrics alone lies, if it is linear in it."""
-    limits: list[schemas.Limit] = []
+    limits: list[result_schemas.Limit] = []
     for text in sweep.document.get("constraints", []):
         constraint = parse_constraint(text)
         if len(constraint.expression.names) == 1 and (name := constraint.metrics[0]) in metrics:
             at_0, at_1, at_2 = (constraint.violation({name: value}) or 0.0 for value in (0.0, 1.0, 2.0))
             slope = at_1 - at_0
             if slope and np.isclose(at_2 - at_1, slope):
-                limits.append(schemas.Limit(constraint=text, metric=name, value=-at_0 / slope))
+                limits.append(result_schemas.Limit(constraint=text, metric=name, value=-at_0 / slope))
     return limits

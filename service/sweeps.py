@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from layers.document import BUDGET, MAX_WALL_SECONDS
 from layers.facts import facts_of
 from layers.space import DocumentError, Space, Survey, SweepDocument, Unsurveyed, begin
-from service import datasets, documents, events, schemas
+from service import datasets, documents, events, schemas, sweep_schemas
 from service.db import Database, now, now_sql
 from service.endings import end_code
 from service.errors import Conflict, NotFound, Problem, Unprocessable
@@ -58,11 +58,11 @@ class Prepared:
             "starts": [{"name": start.name, "chosen": start.chosen} for start in self.document.starts],
         }
 
-    def preview(self) -> schemas.SweepPreview:
+    def preview(self) -> sweep_schemas.SweepPreview:
         """The answer to `validate_only=true`."""
-        return schemas.SweepPreview(
+        return sweep_schemas.SweepPreview(
             document=self.document.normalized,
-            space=schemas.SpaceFacts(**self.space()),
+            space=sweep_schemas.SpaceFacts(**self.space()),
             sampler=self.choice.sampler,
             sampler_reason=self.choice.reason,
             notes=[
@@ -203,7 +203,7 @@ def get(session: Session, sweep_id: str) -> Sweep:
 
 def page(
     session: Session, wanted: Wanted, *, page_size: int, page_token: str | None
-) -> tuple[list[schemas.Sweep], str | None]:
+) -> tuple[list[sweep_schemas.Sweep], str | None]:
     """Return a page of sweeps, and the token of the next. Raises Unprocessable for another list's token.
 
     Confirmations are listed with the sweep that they confirm.
@@ -223,12 +223,12 @@ def page(
     more = len(rows) > page_size
     rows = rows[:page_size]
     token = encode_token(wanted.sort, *(getattr(rows[-1], column.key) for column in key)) if more else None
-    return [schemas.Sweep(**_facts(session, row)) for row in rows], token
+    return [sweep_schemas.Sweep(**_facts(session, row)) for row in rows], token
 
 
-def detail(session: Session, sweep: Sweep) -> schemas.SweepDetail:
+def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
     """The sweep with its document, as it crosses HTTP."""
-    return schemas.SweepDetail(**_facts(session, sweep), document=sweep.document)
+    return sweep_schemas.SweepDetail(**_facts(session, sweep), document=sweep.document)
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def resume(session: Session, sweep_id: str) -> Sweep:
     return _turn(session, sweep_id, "paused", "active", "be resumed", reason)
 
 
-def extend(session: Session, sweep_id: str, extension: schemas.BudgetExtension) -> Sweep:
+def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExtension) -> Sweep:
     """Add to the budget; a sweep that ended because of it goes on. Raises NotFound, Conflict, Unprocessable.
 
     Points that the end cut off are tried again first, points that had failed once more at the end.
@@ -338,7 +338,7 @@ def _refuse_unless(sweep: Sweep, states: Sequence[str], what: str) -> None:
         raise Conflict(f"the sweep is {sweep.state}: only one that is {' or '.join(states)} can {what}")
 
 
-def _extended(budget: Mapping[str, Any], extension: schemas.BudgetExtension) -> dict[str, Any]:
+def _extended(budget: Mapping[str, Any], extension: sweep_schemas.BudgetExtension) -> dict[str, Any]:
     if not (extension.trials or extension.failures or extension.wall_seconds):
         raise Unprocessable("the extension adds nothing: give trials, failures or wall_seconds above 0")
     if extension.wall_seconds and budget["wall_seconds"] is None:
@@ -377,11 +377,11 @@ def _refuse_unless_reopenable(sweep: Sweep, budget: Mapping[str, Any]) -> None:
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def progress_of(sweep: Sweep) -> schemas.Progress:
+def progress_of(sweep: Sweep) -> sweep_schemas.Progress:
     """Trials by state."""
     counts: Mapping[str, int] = sweep.counts
     trials = sum(count for state, count in counts.items() if state != "reused")
-    return schemas.Progress(trials=trials, budget=sweep.budget["trials"], rejected=sweep.rejected_count, **counts)
+    return sweep_schemas.Progress(trials=trials, budget=sweep.budget["trials"], rejected=sweep.rejected_count, **counts)
 
 
 def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
@@ -412,8 +412,8 @@ def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _best(session: Session, sweep: Sweep) -> dict[str, schemas.BestTrial]:
-    best: dict[str, schemas.BestTrial] = {}
+def _best(session: Session, sweep: Sweep) -> dict[str, sweep_schemas.BestTrial]:
+    best: dict[str, sweep_schemas.BestTrial] = {}
     if not sweep.counts.get("complete"):
         return best
     for objective in sweep.objectives:
@@ -431,5 +431,5 @@ def _best(session: Session, sweep: Sweep) -> dict[str, schemas.BestTrial]:
             .limit(1)
         ).one_or_none()
         if row is not None:
-            best[objective["metric"]] = schemas.BestTrial(trial=row[0], number=row[1], value=row[2])
+            best[objective["metric"]] = sweep_schemas.BestTrial(trial=row[0], number=row[1], value=row[2])
     return best

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service import leaderboards, schemas
+from service import leaderboards, result_schemas
 from service.columns import ColumnStore, metric_names
 from service.db import AsyncRead
 
@@ -25,7 +25,7 @@ class Export:
 
     trial_ids: Sequence[str]
     head: str
-    lines: Callable[[Iterable[schemas.LeaderboardRow]], str]
+    lines: Callable[[Iterable[result_schemas.LeaderboardRow]], str]
 
 
 def csv_export(session: Session, store: ColumnStore, sweep_id: str, sort: str, filters: leaderboards.Filters) -> Export:
@@ -37,7 +37,7 @@ def csv_export(session: Session, store: ColumnStore, sweep_id: str, sort: str, f
     metrics = metric_names(session, sweep)
     parameters = leaderboards.parameter_names(sweep)
 
-    def lines(rows: Iterable[schemas.LeaderboardRow]) -> str:
+    def lines(rows: Iterable[result_schemas.LeaderboardRow]) -> str:
         return _csv(
             [
                 *(getattr(row, name) for name in FACTS),

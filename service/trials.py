@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import curves, schemas
+from service import curves, lease_schemas
 from service.db import now
 from service.errors import NotFound
 from service.models import Attempt, Measurement, Sweep, Trial
@@ -52,9 +52,9 @@ def page(
     return rows, encode_token(rows[-1].number) if more else None
 
 
-def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> schemas.Trial:
+def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> lease_schemas.Trial:
     """The trial, or all columns of its row, as it crosses HTTP."""
-    return schemas.Trial(
+    return lease_schemas.Trial(
         id=trial.id,
         sweep=trial.sweep_id,
         number=trial.number,
@@ -78,7 +78,7 @@ def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> schemas.Trial:
     )
 
 
-def detail(session: Session, trial: Trial) -> schemas.TrialDetail:
+def detail(session: Session, trial: Trial) -> lease_schemas.TrialDetail:
     """The trial with its attempts, the losses of its newest attempt, and its measurements.
 
     A trial that was not run but reused shows the attempts, curve and measurements of the one that it was reused from.
@@ -95,7 +95,7 @@ def detail(session: Session, trial: Trial) -> schemas.TrialDetail:
         sa.select(Measurement).where(Measurement.trial_id == source).order_by(Measurement.name)
     ).all()
     time = now(session)
-    return schemas.TrialDetail(
+    return lease_schemas.TrialDetail(
         **to_schema(trial).__dict__,
         configuration=trial.configuration,
         attempts=[_attempt(attempt, time) for attempt in attempts],
@@ -104,17 +104,17 @@ def detail(session: Session, trial: Trial) -> schemas.TrialDetail:
     )
 
 
-def _attempt(attempt: Attempt, time: float) -> schemas.Attempt:
+def _attempt(attempt: Attempt, time: float) -> lease_schemas.Attempt:
     phases = [dict(phase) for phase in attempt.phases]
     if phases and attempt.ended_at is None:
         phases[-1]["seconds"] = max(0.0, time - phases[-1]["started_at"])
-    return schemas.Attempt(
+    return lease_schemas.Attempt(
         attempt=attempt.attempt,
         worker=attempt.worker_id,
         started_at=attempt.started_at,
         ended_at=attempt.ended_at,
         outcome=attempt.outcome,
         reason=attempt.reason,
-        phases=[schemas.PhaseTime(**phase) for phase in phases],
+        phases=[lease_schemas.PhaseTime(**phase) for phase in phases],
         log=attempt.log,
     )

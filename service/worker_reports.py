@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from layers.metrics import LARGEST, METRICS
-from service import schemas
+from service import lease_schemas
 from service.errors import Problem, Unprocessable
 
-PHASES: tuple[schemas.Phase, ...] = get_args(schemas.Phase)
+PHASES: tuple[lease_schemas.Phase, ...] = get_args(lease_schemas.Phase)
 """In the order of an attempt. Some are left out; none comes again after a later one, unless the attempt begins anew."""
 
 MOST_TRIES = 8
@@ -89,7 +89,7 @@ def check_reason(outcome: str, reason: str | None) -> None:
         raise Unprocessable(f"an attempt that ends {outcome} says why", problems=[problem])
 
 
-def check_phase(entered: Sequence[str], phase: schemas.Phase) -> None:
+def check_phase(entered: Sequence[str], phase: lease_schemas.Phase) -> None:
     """Raise Unprocessable where a phase comes after one that follows it, unless the attempt begins anew.
 
     A worker whose child has crashed tries once more within its attempt: from the first phase on.
@@ -113,7 +113,7 @@ def check_progress(progress: Mapping[str, Any] | None) -> None:
         raise Unprocessable("a report's progress is a few figures", problems=[problem])
 
 
-def check_losses(losses: list[schemas.Losses]) -> None:
+def check_losses(losses: list[lease_schemas.Losses]) -> None:
     """Raise Unprocessable where a point of a curve cannot be."""
     for position, point in enumerate(losses):
         for name, value in point.model_dump(exclude={"step"}, exclude_none=True).items():

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.results import UNSAID
-from service import schemas
+from service import lease_schemas
 from service.db import announce, now, now_sql
 from service.errors import DeviceInUse, NotFound, Problem, Unprocessable
 from service.ids import new_id
@@ -21,7 +21,7 @@ from service.paging import decode_token, encode_token
 _VERSION_DIGITS = 9
 
 
-def target_key(capabilities: schemas.Capabilities) -> str:
+def target_key(capabilities: lease_schemas.Capabilities) -> str:
     """What makes scores comparable: the runtime, its version and the device's model."""
     return f"{capabilities.runtime} {capabilities.version} on {capabilities.device_model}"
 
@@ -45,7 +45,11 @@ def is_alive(alive_seconds: float) -> sa.ColumnElement[bool]:
 
 
 def register(
-    session: Session, registration: schemas.WorkerRegistration, project: str | None = None, *, alive_seconds: float
+    session: Session,
+    registration: lease_schemas.WorkerRegistration,
+    project: str | None = None,
+    *,
+    alive_seconds: float,
 ) -> Worker:
     """Store a worker of a project (None: of all) under a new id. A process that starts again is another worker.
 
@@ -122,7 +126,7 @@ def page(
     page_size: int,
     page_token: str | None,
     project: str | None = None,
-) -> tuple[list[schemas.Worker], str | None]:
+) -> tuple[list[lease_schemas.Worker], str | None]:
     """Return the workers that serve a project (None: all), the newest first, and the token of the next page."""
     statement = sa.select(Worker, is_alive(alive_seconds)).where(serves(project))
     if only_alive:
@@ -163,8 +167,8 @@ def _running(session: Session, worker_ids: list[str]) -> dict[str, str]:
     return {worker_id: trial_id for worker_id, trial_id in rows if worker_id is not None}
 
 
-def _to_schema(worker: Worker, trial_id: str | None, alive: bool) -> schemas.Worker:
-    return schemas.Worker(
+def _to_schema(worker: Worker, trial_id: str | None, alive: bool) -> lease_schemas.Worker:
+    return lease_schemas.Worker(
         id=worker.id,
         project=worker.project,
         name=worker.name,

@@ -178,7 +178,7 @@ class _Service:
         self._database = database
         self._tokens = part_of_product("service.tokens", "service")
         self._projects = part_of_product("service.projects", "service")
-        self._schemas = part_of_product("service.schemas", "service")
+        self._schemas = part_of_product("service.auth_schemas", "service")
         self._audit = part_of_product("service.audit", "service")
 
     def create(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from service.recommendation.schemas import ExplainedRecommendation
-from service.schemas import LeaderboardRow, Progress, Request, Schema, SweepState, Timestamp
+from service.result_schemas import LeaderboardRow
+from service.schemas import Request, Schema, Timestamp
+from service.sweep_schemas import Progress, SweepState
 
 
 class ConfirmationRequest(Request):

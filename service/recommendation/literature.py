@@ -12,7 +12,7 @@ from layers.presets import PRESETS, Preset
 from service.recommendation.choice import Candidate
 from service.recommendation.schemas import Literature, NearestPreset, ParameterDifference, StartResult
 from service.recommendation.trades import in_words, trades
-from service.schemas import LeaderboardRow
+from service.result_schemas import LeaderboardRow
 
 
 def literature(

@@ -9,7 +9,7 @@ from service import formatting
 from service.recommendation.choice import Candidate
 from service.recommendation.schemas import Neighbour
 from service.recommendation.trades import in_words, trades
-from service.schemas import LeaderboardRow
+from service.result_schemas import LeaderboardRow
 
 
 def neighbours(

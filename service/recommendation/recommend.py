@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.metrics import Goal
-from service import catalog, formatting, leaderboards, schemas
+from service import catalog, formatting, leaderboards, result_schemas, sweep_schemas
 from service.errors import NotFound, Problem, Unprocessable
 from service.judging import named_values
 from service.models import Confirmation, Dataset, Measurement, Sweep, Trial, TrialMetric
@@ -32,7 +32,7 @@ from service.recommendation.further_trainings import seed_spread
 from service.recommendation.literature import literature
 from service.recommendation.neighbours import neighbours
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, difference_error, sampling_error
-from service.recommendation.schemas import Evidence, ExplainedRecommendation, SmallerTrial
+from service.recommendation.schemas import Evidence, ExplainedRecommendation, Recommendation, SmallerTrial
 from service.recommendation.slack import Setting, slacks
 from service.recommendation.wishes import Wishes
 
@@ -69,18 +69,18 @@ class Recommended:
     def trial(self) -> Trial:
         return self.trials[self.candidate.id]
 
-    def row(self, candidate: Candidate) -> schemas.LeaderboardRow:
+    def row(self, candidate: Candidate) -> result_schemas.LeaderboardRow:
         return leaderboards.to_row(self.trials[candidate.id])
 
 
-def recommend(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> schemas.Recommendation:
+def recommend(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Recommendation:
     """The recommended trial and the rule. Raises NotFound while there is none, Unprocessable where none is within."""
     return _answer(_choose(session, sweep, wishes or Wishes()))
 
 
 def recommend_with_smaller(
     session: Session, sweep: Sweep, wishes: Wishes | None = None
-) -> tuple[schemas.Recommendation, SmallerTrial | None]:
+) -> tuple[Recommendation, SmallerTrial | None]:
     """As `recommend`, with why a smaller trial is recommended in place of the one that the rule chose, where one is."""
     found = _choose(session, sweep, wishes or Wishes())
     return _answer(found), _smaller_in_words(found)
@@ -103,7 +103,7 @@ def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Ex
     )
     return ExplainedRecommendation(
         **_answer(found).__dict__,
-        objectives=[schemas.Objective(**each) for each in sweep.objectives],
+        objectives=[sweep_schemas.Objective(**each) for each in sweep.objectives],
         prefer=list(found.wishes.prefer),
         within=[str(limit) for limit in found.wishes.within],
         weights=found.wishes.weights,
@@ -166,8 +166,8 @@ def _choose(session: Session, sweep: Sweep, wishes: Wishes) -> Recommended:
     return Recommended(sweep, wishes, goals, choice, smaller, noise, trials)
 
 
-def _answer(found: Recommended) -> schemas.Recommendation:
-    return schemas.Recommendation(
+def _answer(found: Recommended) -> Recommendation:
+    return Recommendation(
         sweep=found.sweep.id,
         rule=rule_in_words(found.wishes),
         trial=found.row(found.candidate),

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
-from service.schemas import Implication, LeaderboardRow, Objective, Recommendation, Scalar, Schema
+from service.dataset_schemas import Implication
+from service.result_schemas import LeaderboardRow
+from service.schemas import Scalar, Schema
+from service.sweep_schemas import Objective
+
+
+class Recommendation(Schema):
+    sweep: str
+    rule: str = Field(description="how the trial was chosen, in words")
+    trial: LeaderboardRow
+    configuration: dict[str, Any]
+    final: bool = Field(description="false while the sweep is still going")
 
 
 class Trade(Schema):

@@ -14,7 +14,7 @@ from service.recommendation.choice import Candidate, NothingWithin, choose, fron
 from service.recommendation.schemas import ConstraintSlack, LimitStep
 from service.recommendation.trades import in_words, trades
 from service.recommendation.wishes import Wishes
-from service.schemas import LeaderboardRow
+from service.result_schemas import LeaderboardRow
 
 Row = Callable[[Candidate], LeaderboardRow]
 

@@ -18,6 +18,7 @@ from service.recommendation import further_trainings
 from service.recommendation.recommend import detailed
 from service.recommendation.wishes import Wishes
 from service.report.schemas import Report, ReportedDataset, Reproduction
+from service.result_schemas import LeaderboardRow
 
 MAX_FRONT = 50
 """Rows of the front that a report lists."""
@@ -57,7 +58,7 @@ def _states(row: Sweep) -> dict[str, int]:
     return {state: int(row.counts[state]) for state in order if row.counts.get(state)}
 
 
-def _by_first_objective(front: Sequence[Trial], sweep: Sweep) -> list[leaderboards.schemas.LeaderboardRow]:
+def _by_first_objective(front: Sequence[Trial], sweep: Sweep) -> list[LeaderboardRow]:
     first = sweep.objectives[0]
     sign = 1 if first["goal"] == "minimize" else -1
     ordered = sorted(front, key=lambda trial: (sign * trial.metrics.get(first["metric"], 0.0), trial.number))

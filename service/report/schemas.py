@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import Field
 
 from service.confirmation.schemas import Confirmation, RecommendationDetail
-from service.schemas import LeaderboardRow, Schema, SweepDetail, Timestamp
+from service.result_schemas import LeaderboardRow
+from service.schemas import Schema, Timestamp
+from service.sweep_schemas import SweepDetail
 
 
 class ReportedDataset(Schema):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
-from service import audit, projects, schemas, tokens
+from service import audit, auth_schemas, projects, schemas, tokens
 from service.access import Caller
 from service.callers import GivenCaller
 from service.calls import GivenCall, GivenChange
@@ -18,9 +18,9 @@ from service.services import GivenServices
 router = APIRouter(prefix="/v1", tags=["administration"], route_class=ScopedRoute)
 
 
-@router.post("/tokens", status_code=201, response_model=schemas.CreatedToken, responses=documented(409))
+@router.post("/tokens", status_code=201, response_model=auth_schemas.CreatedToken, responses=documented(409))
 @needs_scope("admin")
-async def create_token(body: schemas.NewToken, call: GivenCall) -> Response:
+async def create_token(body: auth_schemas.NewToken, call: GivenCall) -> Response:
     """Make a token. The answer holds it; it is stored nowhere, and nobody can read it again."""
     project = body.project
     if "project" not in body.model_fields_set:
@@ -29,9 +29,9 @@ async def create_token(body: schemas.NewToken, call: GivenCall) -> Response:
         raise Forbidden(f"a token of the project {call.caller.bound_to!r} makes tokens of that project only")
     new = tokens.NewToken(body.name, body.scopes, project, body.expires_in_days)
 
-    def make(session: Session) -> tuple[schemas.CreatedToken, str]:
+    def make(session: Session) -> tuple[auth_schemas.CreatedToken, str]:
         row, secret = tokens.create(session, new, made_by=call.caller.name)
-        return schemas.CreatedToken(**schemas.Token.model_validate(row).__dict__, token=None), secret
+        return auth_schemas.CreatedToken(**auth_schemas.Token.model_validate(row).__dict__, token=None), secret
 
     answer = await call.answer_with_secret("token.create", make, field="token", status=201)
     call.services.access.forget()
@@ -47,13 +47,13 @@ def list_tokens(
     caller: GivenCaller,
     page_size: PageSize = 100,
     page_token: PageToken = None,
-) -> schemas.Page[schemas.Token]:
+) -> schemas.Page[auth_schemas.Token]:
     """List tokens, the newest first; those that expired or were revoked, too."""
     rows, token = services.database.read(
         lambda session: tokens.page(session, project=caller.lists, page_size=page_size, page_token=page_token)
     )
     link_next(request, response, token)
-    return schemas.Page(items=[schemas.Token.model_validate(row) for row in rows], next_page_token=token)
+    return schemas.Page(items=[auth_schemas.Token.model_validate(row) for row in rows], next_page_token=token)
 
 
 @router.delete("/tokens/{token}", status_code=204)
@@ -67,14 +67,14 @@ async def revoke_token(token: str, call: GivenChange) -> Response:
     return answer
 
 
-@router.post("/projects", status_code=201, response_model=schemas.Project, responses=documented(409))
+@router.post("/projects", status_code=201, response_model=auth_schemas.Project, responses=documented(409))
 @needs_scope("admin")
-async def create_project(body: schemas.NewProject, call: GivenCall) -> Response:
+async def create_project(body: auth_schemas.NewProject, call: GivenCall) -> Response:
     """Make a project. This takes a token of all projects."""
     _check_unbound(call.caller)
     return await call.answer(
         "project.create",
-        lambda session: schemas.Project.model_validate(projects.create(session, body.name)),
+        lambda session: auth_schemas.Project.model_validate(projects.create(session, body.name)),
         status=201,
         subject=body.name,
     )
@@ -82,10 +82,10 @@ async def create_project(body: schemas.NewProject, call: GivenCall) -> Response:
 
 @router.get("/projects")
 @needs_scope("read")
-def list_projects(services: GivenServices, caller: GivenCaller) -> schemas.Page[schemas.Project]:
+def list_projects(services: GivenServices, caller: GivenCaller) -> schemas.Page[auth_schemas.Project]:
     """List the projects that the caller reaches."""
     rows = services.database.read(lambda session: projects.every(session, caller.bound_to))
-    return schemas.Page(items=[schemas.Project.model_validate(row) for row in rows])
+    return schemas.Page(items=[auth_schemas.Project.model_validate(row) for row in rows])
 
 
 @router.delete("/projects/{project}", status_code=204, responses=documented(409))
@@ -107,13 +107,13 @@ def list_audit_records(
     caller: GivenCaller,
     page_size: PageSize = 100,
     page_token: PageToken = None,
-) -> schemas.Page[schemas.AuditRecord]:
+) -> schemas.Page[auth_schemas.AuditRecord]:
     """List who changed what, the newest first. What workers do is with the attempts of trials, not here."""
     rows, token = services.database.read(
         lambda session: audit.page(session, project=caller.lists, page_size=page_size, page_token=page_token)
     )
     link_next(request, response, token)
-    return schemas.Page(items=[schemas.AuditRecord.model_validate(row) for row in rows], next_page_token=token)
+    return schemas.Page(items=[auth_schemas.AuditRecord.model_validate(row) for row in rows], next_page_token=token)
 
 
 def _check_unbound(caller: Caller) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from layers.metrics import METRICS
-from service import effects, hypervolume, importance, leaderboards, samples, schemas
+from service import effects, hypervolume, importance, leaderboards, result_schemas, samples
 from service.columns import Columns
 from service.errors import Unprocessable
 from service.models import Sweep
@@ -49,7 +49,7 @@ async def _answer(
     return await conditional.of_sweep(request, services, sweep_id, load, conditional.json_response)
 
 
-@router.get("/columns", response_model=schemas.ColumnSample)
+@router.get("/columns", response_model=result_schemas.ColumnSample)
 @needs_scope("read")
 async def get_columns(
     sweep: str,
@@ -71,7 +71,7 @@ async def get_columns(
     )
 
 
-@router.get("/tradeoff", response_model=schemas.Tradeoff)
+@router.get("/tradeoff", response_model=result_schemas.Tradeoff)
 @needs_scope("read")
 async def get_tradeoff(
     sweep: str,
@@ -91,7 +91,7 @@ async def get_tradeoff(
     )
 
 
-@router.get("/hypervolume", response_model=schemas.Hypervolume)
+@router.get("/hypervolume", response_model=result_schemas.Hypervolume)
 @needs_scope("read")
 async def get_hypervolume(
     sweep: str,
@@ -104,7 +104,7 @@ async def get_hypervolume(
     return await _answer(request, services, sweep, _objectives, hypervolume.history)
 
 
-@router.get("/importance", response_model=schemas.Importance)
+@router.get("/importance", response_model=result_schemas.Importance)
 @needs_scope("read")
 async def get_importance(
     sweep: str,
@@ -121,7 +121,7 @@ async def get_importance(
     return await _answer(request, services, sweep, names, importance.importance)
 
 
-@router.get("/effect", response_model=schemas.Effect)
+@router.get("/effect", response_model=result_schemas.Effect)
 @needs_scope("read")
 async def get_effect(
     sweep: str,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
-from service import artifacts, datasets, schemas
+from service import artifact_schemas, artifacts, datasets, schemas
 from service.calls import GivenCall
 from service.confirmation import confirmations
 from service.errors import Unprocessable
@@ -30,14 +30,18 @@ ContentDigest = Annotated[
 BINARY: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
 
 
-@router.post("/leases/{trial}/{attempt}:offer", response_model=schemas.ArtifactAnswer, responses=documented(409))
+@router.post(
+    "/leases/{trial}/{attempt}:offer", response_model=artifact_schemas.ArtifactAnswer, responses=documented(409)
+)
 @needs_scope("work")
-async def offer_artifacts(trial: str, attempt: Attempt, body: schemas.ArtifactOffer, call: GivenCall) -> Response:
+async def offer_artifacts(
+    trial: str, attempt: Attempt, body: artifact_schemas.ArtifactOffer, call: GivenCall
+) -> Response:
     """Ask whether the attempt's artifacts are wanted, given the metrics that it is about to finish with."""
 
-    def answer(session: Session) -> schemas.ArtifactAnswer:
+    def answer(session: Session) -> artifact_schemas.ArtifactAnswer:
         wanted = artifacts.is_wanted(session, call.services.settings, trial, attempt, body.metrics)
-        return schemas.ArtifactAnswer(wanted=list(artifacts.NAMES) if wanted else [])
+        return artifact_schemas.ArtifactAnswer(wanted=list(artifacts.NAMES) if wanted else [])
 
     return await call.small_answer(answer)
 
@@ -77,7 +81,7 @@ def get_test_part(trial: str, attempt: Attempt, services: GivenServices) -> File
 
 @router.get("/trials/{trial}/artifacts")
 @needs_scope("read")
-def list_artifacts(trial: str, services: GivenServices) -> schemas.Page[schemas.Artifact]:
+def list_artifacts(trial: str, services: GivenServices) -> schemas.Page[artifact_schemas.Artifact]:
     """What a trial on the front left to be deployed: files with their sizes and hashes. Empty: none was kept."""
     rows = services.database.read(lambda session: artifacts.of_trial(session, trial))
     return schemas.Page(items=[artifacts.to_schema(row) for row in rows])

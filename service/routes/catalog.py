@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service import catalog, schemas
+from service import catalog, catalog_schemas, schemas
 from service.callers import GivenCaller
 from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
@@ -14,20 +14,20 @@ router = APIRouter(prefix="/v1", tags=["catalog"], route_class=ScopedRoute)
 
 @router.get("/layers")
 @needs_scope("read")
-def list_layers() -> schemas.Page[schemas.LayerKind]:
+def list_layers() -> schemas.Page[catalog_schemas.LayerKind]:
     """Every parameter that can be set or swept: type, bounds, default, meaning, source and a search default."""
     return schemas.Page(items=catalog.layers())
 
 
 @router.get("/presets")
 @needs_scope("read")
-def list_presets() -> schemas.Page[schemas.Preset]:
+def list_presets() -> schemas.Page[catalog_schemas.Preset]:
     """Published configurations to start from, with their citation."""
     return schemas.Page(items=catalog.presets())
 
 
 @router.get("/targets")
 @needs_scope("read")
-def list_targets(services: GivenServices, caller: GivenCaller) -> schemas.Page[schemas.Target]:
+def list_targets(services: GivenServices, caller: GivenCaller) -> schemas.Page[catalog_schemas.Target]:
     """The runtimes and devices that workers have registered, with what they support."""
     return schemas.Page(items=services.database.read(lambda session: catalog.targets(session, caller.lists)))

@@ -11,7 +11,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-from service import datasets, files, schemas
+from service import dataset_schemas, datasets, files, schemas
 from service.callers import GivenCaller
 from service.calls import GivenCall, GivenChange
 from service.errors import Forbidden, PayloadTooLarge, Unprocessable
@@ -83,9 +83,9 @@ UPLOAD: dict[str, Any] = {
     status_code=201,
     max_body_size=UNLIMITED,
     openapi_extra=UPLOAD,
-    response_model=schemas.DatasetDetail,
+    response_model=dataset_schemas.DatasetDetail,
     responses=documented(409, 413, 415, 422)
-    | {200: {"model": schemas.DatasetDetail, "description": "it is there already"}},
+    | {200: {"model": dataset_schemas.DatasetDetail, "description": "it is there already"}},
 )
 @needs_scope("submit")
 async def upload_dataset(request: Request, call: GivenCall) -> Response:
@@ -112,7 +112,7 @@ async def upload_dataset(request: Request, call: GivenCall) -> Response:
         if given is not None:
             return _registered(*given)
 
-        def register() -> tuple[schemas.DatasetDetail, bool]:
+        def register() -> tuple[dataset_schemas.DatasetDetail, bool]:
             form = files.Form(reader.fields)
             name = form.required("name")
             datasets.check_name(name)
@@ -146,7 +146,7 @@ def list_datasets(
     caller: GivenCaller,
     page_size: PageSize = 100,
     page_token: PageToken = None,
-) -> schemas.Page[schemas.Dataset]:
+) -> schemas.Page[dataset_schemas.Dataset]:
     """Every registered dataset, oldest first."""
     after = None if page_token is None else decode_token(page_token, str)[0]
     rows, following = services.database.read(lambda session: datasets.page(session, caller.lists, after, page_size))
@@ -157,7 +157,7 @@ def list_datasets(
 
 @router.get("/{dataset}", responses=documented(404))
 @needs_scope("read")
-def get_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> schemas.DatasetDetail:
+def get_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> dataset_schemas.DatasetDetail:
     """One dataset, by name or id, with its profile: sizes, repetition across parts, losses and accuracies to beat."""
     return services.database.read(lambda session: datasets.to_detail(datasets.get(session, dataset, caller.project)))
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.orm import Session
 
-from service import events, schemas
+from service import event_schemas, events
 from service.errors import NotFound
 from service.models import Sweep
 from service.notifications import sweep_topic
@@ -60,7 +60,7 @@ async def watch_sweep(
         await services.notifications.wait(topic, WAIT_SECONDS, since=since)
 
 
-def _news(session: Session, sweep_id: str, after: int) -> tuple[list[schemas.Event], bool]:
+def _news(session: Session, sweep_id: str, after: int) -> tuple[list[event_schemas.Event], bool]:
     """The next events, and whether no more will come; a sweep that was deleted has ended."""
     state = session.scalar(sa.select(Sweep.state).where(Sweep.id == sweep_id))
     rows = events.read(session, sweep_id, after, BATCH)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
-from service import leaderboards, schemas
+from service import leaderboards, result_schemas
 from service.leaderboards import Condition, Filters
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
@@ -45,7 +45,7 @@ ALL_ROWS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/leaderboard", responses=ALL_ROWS | conditional.NOT_MODIFIED, response_model=schemas.Leaderboard)
+@router.get("/leaderboard", responses=ALL_ROWS | conditional.NOT_MODIFIED, response_model=result_schemas.Leaderboard)
 @needs_scope("read")
 async def get_leaderboard(
     sweep_id: str,
@@ -79,11 +79,11 @@ async def get_leaderboard(
         headers = {"Content-Disposition": disposition}
         return StreamingResponse(sent(services.read, export), media_type=media_type, headers=headers)
 
-    def load(session: Session) -> schemas.Leaderboard:
+    def load(session: Session) -> result_schemas.Leaderboard:
         sweep = leaderboards.get_sweep(session, sweep_id)
         return leaderboards.page(session, store, sweep, sort=sort, filters=filters, size=page_size, token=page_token)
 
-    def render(page: schemas.Leaderboard) -> Response:
+    def render(page: result_schemas.Leaderboard) -> Response:
         response = conditional.json_response(page)
         link_next(request, response, page.next_page_token)
         return response
@@ -94,7 +94,7 @@ async def get_leaderboard(
 
 @router.get("/front")
 @needs_scope("read")
-def get_front(sweep_id: str, services: GivenServices) -> schemas.Front:
+def get_front(sweep_id: str, services: GivenServices) -> result_schemas.Front:
     """The trials that no other dominates (Pareto rank 1), by the first objective."""
     return services.database.read(
         lambda session: leaderboards.front(session, leaderboards.get_sweep(session, sweep_id))

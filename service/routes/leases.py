@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service import queue, schemas, workers
+from service import lease_schemas, queue, workers
 from service.calls import GivenCall
 from service.problems import documented
 from service.routes.conditional import Prefer, wait_seconds
@@ -27,10 +27,12 @@ Attempt = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
 @router.post(
-    "", responses={200: {"model": schemas.Lease}, 204: {"description": "nothing to claim now"}} | documented(409)
+    "", responses={200: {"model": lease_schemas.Lease}, 204: {"description": "nothing to claim now"}} | documented(409)
 )
 @needs_scope("work")
-async def claim_lease(body: schemas.LeaseRequest, request: Request, call: GivenCall, prefer: Prefer = None) -> Response:
+async def claim_lease(
+    body: lease_schemas.LeaseRequest, request: Request, call: GivenCall, prefer: Prefer = None
+) -> Response:
     """Claim the oldest trial for one of the worker's targets. With `Prefer: wait=N`, wait up to N seconds for one.
 
     A claim that is sent again with its Idempotency-Key gets the lease that it was given, while that is held.
@@ -66,26 +68,26 @@ async def claim_lease(body: schemas.LeaseRequest, request: Request, call: GivenC
         claims = CLAIMS_IN_A_ROW if worth_a_claim else 0
 
 
-@router.post("/{trial}/{attempt}:heartbeat", response_model=schemas.LeaseAnswer, responses=documented(409))
+@router.post("/{trial}/{attempt}:heartbeat", response_model=lease_schemas.LeaseAnswer, responses=documented(409))
 @needs_scope("work")
 async def send_heartbeat(trial: str, attempt: Attempt, call: GivenCall) -> Response:
     """Renew the lease."""
     seconds = call.services.settings.lease_seconds
     return await call.small_answer(
-        lambda session: schemas.LeaseAnswer(
+        lambda session: lease_schemas.LeaseAnswer(
             action=queue.heartbeat(session, trial, attempt, seconds), lease_seconds=seconds
         ),
         needs=RenewsLease(trial),
     )
 
 
-@router.post("/{trial}/{attempt}:report", response_model=schemas.LeaseAnswer, responses=documented(409))
+@router.post("/{trial}/{attempt}:report", response_model=lease_schemas.LeaseAnswer, responses=documented(409))
 @needs_scope("work")
-async def send_report(trial: str, attempt: Attempt, body: schemas.LeaseReport, call: GivenCall) -> Response:
+async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseReport, call: GivenCall) -> Response:
     """Say where the attempt is: its phase, progress, losses and log. Renews the lease."""
     seconds = call.services.settings.lease_seconds
     return await call.small_answer(
-        lambda session: schemas.LeaseAnswer(
+        lambda session: lease_schemas.LeaseAnswer(
             action=queue.report(session, trial, attempt, body, seconds), lease_seconds=seconds
         ),
         needs=ChangesTrial(trial),
@@ -94,21 +96,21 @@ async def send_report(trial: str, attempt: Attempt, body: schemas.LeaseReport, c
 
 @router.post(
     "/{trial}/{attempt}:finish",
-    response_model=schemas.Trial,
+    response_model=lease_schemas.Trial,
     responses=documented(409, 413),
     max_body_size=MAX_FINISH_BYTES,
 )
 @needs_scope("work")
-async def finish_attempt(trial: str, attempt: Attempt, body: schemas.LeaseFinish, call: GivenCall) -> Response:
+async def finish_attempt(trial: str, attempt: Attempt, body: lease_schemas.LeaseFinish, call: GivenCall) -> Response:
     """End the trial with its outcome and measurements. The same finish may be sent again; a stale attempt gets 409."""
     return await call.small_answer(
         lambda session: queue.finish(session, trial, attempt, body), needs=ChangesTrial(trial)
     )
 
 
-@router.post("/{trial}/{attempt}:release", response_model=schemas.Trial, responses=documented(409))
+@router.post("/{trial}/{attempt}:release", response_model=lease_schemas.Trial, responses=documented(409))
 @needs_scope("work")
-async def release_attempt(trial: str, attempt: Attempt, body: schemas.LeaseRelease, call: GivenCall) -> Response:
+async def release_attempt(trial: str, attempt: Attempt, body: lease_schemas.LeaseRelease, call: GivenCall) -> Response:
     """Give the trial back to the queue: the worker drains, or the attempt was killed from outside (`charge`)."""
     return await call.small_answer(
         lambda session: queue.release(session, trial, attempt, body), needs=ChangesTrial(trial)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from service import documents, estimates, schemas, sweeps
+from service import documents, estimates, schemas, sweep_schemas, sweeps
 from service.callers import GivenCaller
 from service.calls import Call, GivenCall, GivenChange
 from service.confirmation import confirmations
@@ -76,10 +76,13 @@ _BODY: dict[str, Any] = {
 @router.post(
     "",
     status_code=201,
-    response_model=schemas.SweepDetail,
+    response_model=sweep_schemas.SweepDetail,
     openapi_extra=_BODY,
     responses={
-        200: {"model": schemas.SweepPreview, "description": "validate_only: the document is good, nothing was stored"},
+        200: {
+            "model": sweep_schemas.SweepPreview,
+            "description": "validate_only: the document is good, nothing was stored",
+        },
         **documented(409, 413, 415, 422),
     },
 )
@@ -102,20 +105,20 @@ async def create_sweep(
     return await _created(call, "sweep.create", prepared)
 
 
-@router.get("", response_model=schemas.Page[schemas.Sweep])
+@router.get("", response_model=schemas.Page[sweep_schemas.Sweep])
 @needs_scope("read")
 def list_sweeps(
     request: Request,
     response: Response,
     services: GivenServices,
     caller: GivenCaller,
-    state: Annotated[list[schemas.SweepState], Query(description="only sweeps in one of these states")] = [],  # noqa: B006
+    state: Annotated[list[sweep_schemas.SweepState], Query(description="only sweeps in one of these states")] = [],  # noqa: B006
     task: Annotated[str | None, Query(max_length=32, description="only sweeps of this task")] = None,
     name: Annotated[str | None, Query(max_length=200, description="only sweeps whose name holds this")] = None,
     sort: Annotated[sweeps.Sort, Query(description="'-' turns it")] = "-created_at",
     page_size: PageSize = 50,
     page_token: PageToken = None,
-) -> schemas.Page[schemas.Sweep]:
+) -> schemas.Page[sweep_schemas.Sweep]:
     """List sweeps, the newest first or as `sort` says. Sweeps that are posted meanwhile move no other off its page."""
     items, token = services.database.read(
         lambda session: sweeps.page(
@@ -126,10 +129,10 @@ def list_sweeps(
         )
     )
     link_next(request, response, token)
-    return schemas.Page[schemas.Sweep](items=items, next_page_token=token)
+    return schemas.Page[sweep_schemas.Sweep](items=items, next_page_token=token)
 
 
-@router.get("/{sweep}", response_model=schemas.SweepDetail, responses=conditional.NOT_MODIFIED)
+@router.get("/{sweep}", response_model=sweep_schemas.SweepDetail, responses=conditional.NOT_MODIFIED)
 @needs_scope("read")
 async def get_sweep(
     sweep: str,
@@ -140,7 +143,7 @@ async def get_sweep(
 ) -> Response:
     """Read one sweep. With `If-None-Match` and `Prefer: wait=N`, wait for something to happen in it."""
 
-    def load(session: Session) -> schemas.SweepDetail:
+    def load(session: Session) -> sweep_schemas.SweepDetail:
         return sweeps.detail(session, sweeps.get(session, sweep))
 
     return await conditional.of_sweep(request, services, sweep, load, conditional.json_response)
@@ -158,35 +161,37 @@ async def delete_sweep(sweep: str, call: GivenChange) -> Response:
     return await call.done("sweep.delete", delete, subject=sweep)
 
 
-@router.post("/{sweep}:cancel", response_model=schemas.SweepDetail, responses=documented(409))
+@router.post("/{sweep}:cancel", response_model=sweep_schemas.SweepDetail, responses=documented(409))
 @needs_scope("submit")
 async def cancel_sweep(sweep: str, call: GivenCall) -> Response:
     """End a sweep: queued trials are cancelled, workers stop those that run."""
     return await _acted(call, "sweep.cancel", sweep, sweeps.cancel)
 
 
-@router.post("/{sweep}:pause", response_model=schemas.SweepDetail, responses=documented(409))
+@router.post("/{sweep}:pause", response_model=sweep_schemas.SweepDetail, responses=documented(409))
 @needs_scope("submit")
 async def pause_sweep(sweep: str, call: GivenCall) -> Response:
     """Let no worker claim more trials of the sweep; those that run go on. Its clock does not stop."""
     return await _acted(call, "sweep.pause", sweep, sweeps.pause)
 
 
-@router.post("/{sweep}:resume", response_model=schemas.SweepDetail, responses=documented(409))
+@router.post("/{sweep}:resume", response_model=sweep_schemas.SweepDetail, responses=documented(409))
 @needs_scope("submit")
 async def resume_sweep(sweep: str, call: GivenCall) -> Response:
     """Let a paused sweep go on."""
     return await _acted(call, "sweep.resume", sweep, sweeps.resume)
 
 
-@router.post("/{sweep}:extend", response_model=schemas.SweepDetail, responses=documented(409))
+@router.post("/{sweep}:extend", response_model=sweep_schemas.SweepDetail, responses=documented(409))
 @needs_scope("submit")
-async def extend_sweep(sweep: str, body: schemas.BudgetExtension, call: GivenCall) -> Response:
+async def extend_sweep(sweep: str, body: sweep_schemas.BudgetExtension, call: GivenCall) -> Response:
     """Add to the budget. A sweep that ended because of its budget goes on."""
     return await _acted(call, "sweep.extend", sweep, lambda session, sweep_id: sweeps.extend(session, sweep_id, body))
 
 
-@router.post("/{sweep}:clone", status_code=201, response_model=schemas.SweepDetail, responses=documented(409, 422))
+@router.post(
+    "/{sweep}:clone", status_code=201, response_model=sweep_schemas.SweepDetail, responses=documented(409, 422)
+)
 @needs_scope("submit")
 async def clone_sweep(sweep: str, request: Request, call: GivenCall) -> Response:
     """Post the sweep's document again. What was measured before is reused, unless the document says otherwise."""
@@ -215,6 +220,6 @@ async def _acted(call: Call, action: str, sweep: str, act: Callable[[Session, st
     return await call.answer(action, lambda session: _shown(session, act(session, sweep)), subject=sweep)
 
 
-def _shown(session: Session, sweep: Sweep) -> schemas.SweepDetail:
+def _shown(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
     session.flush()
     return sweeps.detail(session, sweep)

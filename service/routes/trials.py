@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from service import schemas, trials
+from service import lease_schemas, schemas, trials
 from service.models import Trial
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
@@ -19,13 +19,15 @@ from service.services import GivenServices
 router = APIRouter(prefix="/v1", tags=["trials"], responses=documented(404), route_class=ScopedRoute)
 
 
-@router.get("/sweeps/{sweep}/trials", response_model=schemas.Page[schemas.Trial], responses=conditional.NOT_MODIFIED)
+@router.get(
+    "/sweeps/{sweep}/trials", response_model=schemas.Page[lease_schemas.Trial], responses=conditional.NOT_MODIFIED
+)
 @needs_scope("read")
 async def list_trials(
     sweep: str,
     request: Request,
     services: GivenServices,
-    state: Annotated[list[schemas.TrialState], Query(description="only trials in one of these states")] = [],  # noqa: B006
+    state: Annotated[list[lease_schemas.TrialState], Query(description="only trials in one of these states")] = [],  # noqa: B006
     page_size: PageSize = 100,
     page_token: PageToken = None,
     if_none_match: IfNoneMatch = None,
@@ -33,11 +35,11 @@ async def list_trials(
 ) -> Response:
     """List a sweep's trials in the order of their numbers."""
 
-    def load(session: Session) -> schemas.Page[schemas.Trial]:
+    def load(session: Session) -> schemas.Page[lease_schemas.Trial]:
         rows, token = trials.page(session, sweep, states=state, page_size=page_size, page_token=page_token)
-        return schemas.Page[schemas.Trial](items=[trials.to_schema(row) for row in rows], next_page_token=token)
+        return schemas.Page[lease_schemas.Trial](items=[trials.to_schema(row) for row in rows], next_page_token=token)
 
-    def render(page: schemas.Page[schemas.Trial]) -> Response:
+    def render(page: schemas.Page[lease_schemas.Trial]) -> Response:
         response = conditional.json_response(page)
         link_next(request, response, page.next_page_token)
         return response
@@ -45,7 +47,9 @@ async def list_trials(
     return await conditional.of_sweep(request, services, sweep, load, render)
 
 
-@router.get("/sweeps/{sweep}/trials/{number}", response_model=schemas.TrialDetail, responses=conditional.NOT_MODIFIED)
+@router.get(
+    "/sweeps/{sweep}/trials/{number}", response_model=lease_schemas.TrialDetail, responses=conditional.NOT_MODIFIED
+)
 @needs_scope("read")
 async def get_trial_by_number(
     sweep: str,
@@ -57,13 +61,13 @@ async def get_trial_by_number(
 ) -> Response:
     """Read one trial of a sweep by its number."""
 
-    def load(session: Session) -> schemas.TrialDetail:
+    def load(session: Session) -> lease_schemas.TrialDetail:
         return trials.detail(session, trials.get_by_number(session, sweep, number))
 
     return await conditional.of_sweep(request, services, sweep, load, conditional.json_response)
 
 
-@router.get("/trials/{trial}", response_model=schemas.TrialDetail, responses=conditional.NOT_MODIFIED)
+@router.get("/trials/{trial}", response_model=lease_schemas.TrialDetail, responses=conditional.NOT_MODIFIED)
 @needs_scope("read")
 async def get_trial(
     trial: str,
@@ -74,7 +78,7 @@ async def get_trial(
 ) -> Response:
     """Read one trial: parameters, phases, measurements, attempts, losses, log. Its version is its sweep's."""
 
-    def load(session: Session) -> schemas.TrialDetail:
+    def load(session: Session) -> lease_schemas.TrialDetail:
         return trials.detail(session, trials.get(session, trial))
 
     row: Trial = await services.read(lambda session: trials.get(session, trial))

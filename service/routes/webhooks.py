@@ -8,7 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
-from service import schemas, server_key, webhooks
+from service import event_schemas, schemas, server_key, webhooks
 from service.callers import GivenCaller
 from service.calls import Call, GivenCall, GivenChange
 from service.models import Webhook
@@ -20,9 +20,9 @@ from service.services import GivenServices
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=ScopedRoute)
 
 
-@router.post("", status_code=201, response_model=schemas.CreatedWebhook, responses=documented(409))
+@router.post("", status_code=201, response_model=event_schemas.CreatedWebhook, responses=documented(409))
 @needs_scope("admin")
-async def create_webhook(body: schemas.NewWebhook, call: GivenCall) -> Response:
+async def create_webhook(body: event_schemas.NewWebhook, call: GivenCall) -> Response:
     """Tell a URL of the states of a project's sweeps. The answer holds the secret, which is shown this once."""
     allowed = call.services.settings.webhook_allowed_networks
 
@@ -48,31 +48,31 @@ def list_webhooks(
     caller: GivenCaller,
     page_size: PageSize = 100,
     page_token: PageToken = None,
-) -> schemas.Page[schemas.Webhook]:
+) -> schemas.Page[event_schemas.Webhook]:
     """List webhooks, the newest first."""
     rows, token = services.database.read(
         lambda session: webhooks.page(session, project=caller.lists, page_size=page_size, page_token=page_token)
     )
     link_next(request, response, token)
-    return schemas.Page(items=[schemas.Webhook.model_validate(row) for row in rows], next_page_token=token)
+    return schemas.Page(items=[event_schemas.Webhook.model_validate(row) for row in rows], next_page_token=token)
 
 
 @router.get("/{webhook}")
 @needs_scope("admin")
-def get_webhook(webhook: str, services: GivenServices) -> schemas.Webhook:
+def get_webhook(webhook: str, services: GivenServices) -> event_schemas.Webhook:
     """One webhook."""
-    return schemas.Webhook.model_validate(services.database.read(lambda session: webhooks.get(session, webhook)))
+    return event_schemas.Webhook.model_validate(services.database.read(lambda session: webhooks.get(session, webhook)))
 
 
-@router.patch("/{webhook}", response_model=schemas.Webhook)
+@router.patch("/{webhook}", response_model=event_schemas.Webhook)
 @needs_scope("admin")
-async def change_webhook(webhook: str, body: schemas.WebhookChange, call: GivenChange) -> Response:
+async def change_webhook(webhook: str, body: event_schemas.WebhookChange, call: GivenChange) -> Response:
     """Change a webhook's URL, what it is told of, or whether it is told."""
     allowed = call.services.settings.webhook_allowed_networks
 
-    def make(session: Session) -> schemas.Webhook:
+    def make(session: Session) -> event_schemas.Webhook:
         row = webhooks.change(session, webhook, url=body.url, events=body.events, enabled=body.enabled, allowed=allowed)
-        return schemas.Webhook.model_validate(row)
+        return event_schemas.Webhook.model_validate(row)
 
     return await call.answer("webhook.change", make, subject=webhook)
 
@@ -84,7 +84,7 @@ async def delete_webhook(webhook: str, call: GivenChange) -> Response:
     return await call.done("webhook.delete", lambda session: webhooks.delete(session, webhook), subject=webhook)
 
 
-@router.post("/{webhook}:rotate", response_model=schemas.CreatedWebhook)
+@router.post("/{webhook}:rotate", response_model=event_schemas.CreatedWebhook)
 @needs_scope("admin")
 async def rotate_webhook(webhook: str, call: GivenCall) -> Response:
     """Give a webhook another secret, shown this once. Whatever is sent from now on is signed with it."""
@@ -93,13 +93,13 @@ async def rotate_webhook(webhook: str, call: GivenCall) -> Response:
     )
 
 
-@router.post("/{webhook}:ping", response_model=schemas.WebhookDelivery, responses=documented(409))
+@router.post("/{webhook}:ping", response_model=event_schemas.WebhookDelivery, responses=documented(409))
 @needs_scope("admin")
 async def ping_webhook(webhook: str, call: GivenCall) -> Response:
     """Send a message of the type `webhook.ping`, to try a webhook out. Its deliveries say how it went."""
     return await call.answer(
         "webhook.ping",
-        lambda session: schemas.WebhookDelivery.model_validate(webhooks.ping(session, webhook)),
+        lambda session: event_schemas.WebhookDelivery.model_validate(webhooks.ping(session, webhook)),
         subject=webhook,
     )
 
@@ -113,13 +113,13 @@ def list_webhook_deliveries(
     services: GivenServices,
     page_size: PageSize = 100,
     page_token: PageToken = None,
-) -> schemas.Page[schemas.WebhookDelivery]:
+) -> schemas.Page[event_schemas.WebhookDelivery]:
     """List what a webhook was and will be told, the newest first, with how it answered."""
 
-    def read(session: Session) -> tuple[list[schemas.WebhookDelivery], str | None]:
+    def read(session: Session) -> tuple[list[event_schemas.WebhookDelivery], str | None]:
         webhooks.get(session, webhook)
         rows, token = webhooks.deliveries(session, webhook, page_size=page_size, page_token=page_token)
-        return [schemas.WebhookDelivery.model_validate(row) for row in rows], token
+        return [event_schemas.WebhookDelivery.model_validate(row) for row in rows], token
 
     items, token = services.database.read(read)
     link_next(request, response, token)
@@ -127,14 +127,14 @@ def list_webhook_deliveries(
 
 
 @router.post(
-    "/{webhook}/deliveries/{delivery}:resend", response_model=schemas.WebhookDelivery, responses=documented(409)
+    "/{webhook}/deliveries/{delivery}:resend", response_model=event_schemas.WebhookDelivery, responses=documented(409)
 )
 @needs_scope("admin")
 async def resend_webhook_delivery(webhook: str, delivery: str, call: GivenCall) -> Response:
     """Send a delivery that has ended once more, with the same id: a receiver that has seen it knows it."""
     return await call.answer(
         "webhook.resend",
-        lambda session: schemas.WebhookDelivery.model_validate(webhooks.resend(session, webhook, delivery)),
+        lambda session: event_schemas.WebhookDelivery.model_validate(webhooks.resend(session, webhook, delivery)),
         subject=delivery,
     )
 
@@ -145,9 +145,9 @@ async def _with_secret(
     """Answer with a webhook and its secret."""
     key = await to_thread.run_sync(server_key.read, call.services.settings)
 
-    def made(session: Session) -> tuple[schemas.CreatedWebhook, str]:
+    def made(session: Session) -> tuple[event_schemas.CreatedWebhook, str]:
         row = make(session)
-        created = schemas.CreatedWebhook(**schemas.Webhook.model_validate(row).__dict__, secret=None)
+        created = event_schemas.CreatedWebhook(**event_schemas.Webhook.model_validate(row).__dict__, secret=None)
         return created, webhooks.secret_of(key, row.id, row.salt)
 
     return await call.answer_with_secret(action, made, field="secret", status=status, subject=subject)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from service import schemas, workers
+from service import lease_schemas, schemas, workers
 from service.callers import GivenCaller
 from service.calls import GivenCall, GivenChange
 from service.paging import PageSize, PageToken, link_next
@@ -18,9 +18,9 @@ from service.services import GivenServices
 router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=ScopedRoute)
 
 
-@router.post("", status_code=201, response_model=schemas.Registered, responses=documented(409))
+@router.post("", status_code=201, response_model=lease_schemas.Registered, responses=documented(409))
 @needs_scope("work")
-async def register_worker(body: schemas.WorkerRegistration, call: GivenCall) -> Response:
+async def register_worker(body: lease_schemas.WorkerRegistration, call: GivenCall) -> Response:
     """Register a worker with the capabilities of its targets. It claims trials of what its token reaches.
 
     409 (`device-in-use`) where a living worker has the same GPU; `Retry-After` says when that one is forgotten if it
@@ -28,9 +28,9 @@ async def register_worker(body: schemas.WorkerRegistration, call: GivenCall) -> 
     """
     settings = call.services.settings
 
-    def register(session: Session) -> schemas.Registered:
+    def register(session: Session) -> lease_schemas.Registered:
         worker = workers.register(session, body, call.caller.lists, alive_seconds=settings.worker_alive_seconds)
-        return schemas.Registered(
+        return lease_schemas.Registered(
             id=worker.id,
             lease_seconds=settings.lease_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
@@ -59,7 +59,7 @@ def list_workers(
     alive: Annotated[bool, Query(description="only those heard of lately")] = False,
     page_size: PageSize = 100,
     page_token: PageToken = None,
-) -> schemas.Page[schemas.Worker]:
+) -> schemas.Page[lease_schemas.Worker]:
     """List workers, the newest first."""
     items, token = services.database.read(
         lambda session: workers.page(
@@ -72,4 +72,4 @@ def list_workers(
         )
     )
     link_next(request, response, token)
-    return schemas.Page[schemas.Worker](items=items, next_page_token=token)
+    return schemas.Page[lease_schemas.Worker](items=items, next_page_token=token)

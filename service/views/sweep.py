@@ -10,7 +10,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from layers.metrics import METRICS, Goal
-from service import artifacts, formatting, leaderboards, schemas
+from service import artifacts, formatting, leaderboards, result_schemas
 from service.columns import ColumnStore, metric_names
 from service.confirmation import confirmations
 from service.confirmation import results as confirmation_results
@@ -21,7 +21,7 @@ from service.leaderboards import ENDED_SWEEPS
 from service.models import CONFIRMATION, TRIAL_STATES, Attempt, Confirmation, Sweep, Trial, Worker
 from service.pace import pace
 from service.recommendation.recommend import recommend_with_smaller, wishes_of
-from service.recommendation.schemas import SmallerTrial
+from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.recommendation.wishes import Wishes
 from service.samples import TRIAL_NUMBER, check_axes
 from service.views.common import dataset_of, ended_trials, progress_bar, target_words
@@ -155,9 +155,7 @@ def _wishes(row: Sweep, query: SweepQuery) -> Wishes:
     return wishes_of(row, prefer=query.prefer, within=query.within, weight=query.weight)
 
 
-def _recommended(
-    session: Session, row: Sweep, wishes: Wishes
-) -> tuple[schemas.Recommendation, SmallerTrial | None] | None:
+def _recommended(session: Session, row: Sweep, wishes: Wishes) -> tuple[Recommendation, SmallerTrial | None] | None:
     try:
         return recommend_with_smaller(session, row, wishes)
     except NotFound:
@@ -184,7 +182,7 @@ def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], param
     return list(dict.fromkeys([*metrics, *(name for name in sorted_by if name in METRICS), *parameters]))
 
 
-def _differs(rows: Sequence[schemas.LeaderboardRow], name: str) -> bool:
+def _differs(rows: Sequence[result_schemas.LeaderboardRow], name: str) -> bool:
     return len({row.metrics.get(name) if name in METRICS else row.parameters.get(name) for row in rows}) > 1
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from layers.metrics import METRICS
 from layers.names import DECLARED
-from service import artifacts, charts, leaderboards, schemas, trials
+from service import artifacts, charts, leaderboards, lease_schemas, trials
 from service.db import now
 from service.leaderboards import ENDED_SWEEPS
 from service.models import Sweep, Worker
@@ -58,7 +58,7 @@ def trial(session: Session, trial_id: str) -> dict[str, Any]:
     }
 
 
-def _parameters(sweep: Sweep, detail: schemas.TrialDetail) -> list[dict[str, Any]]:
+def _parameters(sweep: Sweep, detail: lease_schemas.TrialDetail) -> list[dict[str, Any]]:
     """What the sweep varies, with what each parameter is and where its recommendation comes from."""
     open_names = set(sweep.space.get("open_parameters", []))
     return [
@@ -73,7 +73,7 @@ def _parameters(sweep: Sweep, detail: schemas.TrialDetail) -> list[dict[str, Any
     ]
 
 
-def _phases(attempt: schemas.Attempt | None) -> list[tuple[charts.Segment, schemas.PhaseTime]]:
+def _phases(attempt: lease_schemas.Attempt | None) -> list[tuple[charts.Segment, lease_schemas.PhaseTime]]:
     """The newest attempt's phases beside one another, in proportion to their time."""
     if attempt is None or not attempt.phases:
         return []

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import catalog, schemas, workers
+from service import catalog, lease_schemas, workers
 from service.db import now
 from service.models import Sweep, Trial
 
@@ -33,7 +33,7 @@ def workers_page(session: Session, project: str | None, alive_seconds: float) ->
     }
 
 
-def _running(session: Session, items: Sequence[schemas.Worker], project: str | None) -> dict[str, dict[str, Any]]:
+def _running(session: Session, items: Sequence[lease_schemas.Worker], project: str | None) -> dict[str, dict[str, Any]]:
     """Worker -> its trial and the trial's sweep. What runs for another project is not shown to this one."""
     query = (
         select(Trial, Sweep)

@@ -10,7 +10,7 @@ import pytest
 
 from layersweep.cli import app, common
 from service import errors, events, formatting, guard, metrics, rendering, tables, webhooks
-from service.schemas import Event
+from service.event_schemas import Event
 from service.settings import Settings
 from tests.golden import answers, command_line, notices, surface
 from tests.golden.recordings import RENEWS, ChangedError, compare

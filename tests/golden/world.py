@@ -22,8 +22,8 @@ from sqlalchemy.orm import Session
 from service import tokens, webhooks
 from service.confirmation import confirmations
 from service.db import now
+from service.event_schemas import WebhookEvent
 from service.models import Attempt, Base, Trial
-from service.schemas import WebhookEvent
 from service.services import Services
 from tests.golden.documents import CLASSIFICATION, FAILING, LANGUAGE, PAUSED, PROBE, SEQUENCES
 

@@ -14,7 +14,15 @@ import yaml
 
 from layersweep import Client, Conflict, InvalidDocument, NotFound, RequestRefused, records
 from layersweep.cli.results import configuration_yaml
-from service import schemas
+from service import (
+    artifact_schemas,
+    catalog_schemas,
+    dataset_schemas,
+    event_schemas,
+    lease_schemas,
+    result_schemas,
+    sweep_schemas,
+)
 from service.confirmation.schemas import Confirmation, ConfirmedTrial, Estimate, RecommendationDetail
 from service.recommendation.schemas import Neighbour, Trade
 from tests.layersweep.conftest import DOCUMENT, Finisher
@@ -66,38 +74,38 @@ def test_a_recommended_configuration_can_be_swept_again(client: Client, document
 
 def test_an_answer_has_the_keys_that_the_records_name() -> None:
     pairs: list[tuple[type[pydantic.BaseModel], type]] = [
-        (schemas.Sweep, records.SweepRecord),
-        (schemas.SweepDetail, records.SweepDetailRecord),
-        (schemas.SweepPreview, records.SweepPreview),
-        (schemas.CostEstimate, records.CostEstimate),
-        (schemas.Progress, records.Progress),
-        (schemas.SpaceFacts, records.SpaceFacts),
-        (schemas.Budget, records.Budget),
-        (schemas.Event, records.EventRecord),
-        (schemas.Trial, records.TrialRecord),
-        (schemas.TrialDetail, records.TrialDetailRecord),
-        (schemas.Attempt, records.AttemptRecord),
-        (schemas.CurvePoint, records.CurvePoint),
-        (schemas.LeaderboardRow, records.LeaderboardRow),
+        (sweep_schemas.Sweep, records.SweepRecord),
+        (sweep_schemas.SweepDetail, records.SweepDetailRecord),
+        (sweep_schemas.SweepPreview, records.SweepPreview),
+        (sweep_schemas.CostEstimate, records.CostEstimate),
+        (sweep_schemas.Progress, records.Progress),
+        (sweep_schemas.SpaceFacts, records.SpaceFacts),
+        (sweep_schemas.Budget, records.Budget),
+        (event_schemas.Event, records.EventRecord),
+        (lease_schemas.Trial, records.TrialRecord),
+        (lease_schemas.TrialDetail, records.TrialDetailRecord),
+        (lease_schemas.Attempt, records.AttemptRecord),
+        (lease_schemas.CurvePoint, records.CurvePoint),
+        (result_schemas.LeaderboardRow, records.LeaderboardRow),
         (RecommendationDetail, records.Recommendation),
         (Trade, records.Trade),
         (Neighbour, records.Neighbour),
         (Confirmation, records.Confirmation),
         (ConfirmedTrial, records.ConfirmedTrial),
         (Estimate, records.Estimate),
-        (schemas.Artifact, records.ArtifactRecord),
-        (schemas.Dataset, records.DatasetRecord),
-        (schemas.DatasetDetail, records.DatasetDetailRecord),
-        (schemas.LayerKind, records.LayerKind),
-        (schemas.LayerParameter, records.LayerParameter),
-        (schemas.Preset, records.Preset),
-        (schemas.Target, records.Target),
-        (schemas.Worker, records.WorkerRecord),
+        (artifact_schemas.Artifact, records.ArtifactRecord),
+        (dataset_schemas.Dataset, records.DatasetRecord),
+        (dataset_schemas.DatasetDetail, records.DatasetDetailRecord),
+        (catalog_schemas.LayerKind, records.LayerKind),
+        (catalog_schemas.LayerParameter, records.LayerParameter),
+        (catalog_schemas.Preset, records.Preset),
+        (catalog_schemas.Target, records.Target),
+        (lease_schemas.Worker, records.WorkerRecord),
     ]
     for schema, record in pairs:
         assert set(schema.model_fields) == set(typing.get_type_hints(record)), schema.__name__
-    assert typing.get_args(records.TrialState) == typing.get_args(schemas.TrialState)
-    assert typing.get_args(records.SweepState) == typing.get_args(schemas.SweepState)
+    assert typing.get_args(records.TrialState) == typing.get_args(lease_schemas.TrialState)
+    assert typing.get_args(records.SweepState) == typing.get_args(sweep_schemas.SweepState)
 
 
 def test_steering_a_real_sweep(client: Client) -> None:

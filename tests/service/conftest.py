@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
-from service import counts, events, schemas, workers
+from service import counts, events, lease_schemas, workers
 from service.app import create_app
 from service.db import Database, now
 from service.ids import new_id
@@ -64,10 +64,10 @@ class Rows:
 
     def worker(self, **changes: Any) -> str:
         """Register a worker with one target; `changes` are to its capabilities. Returns its id."""
-        registration = schemas.WorkerRegistration(
+        registration = lease_schemas.WorkerRegistration(
             name="worker",
-            device=schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
-            targets=[schemas.Capabilities(**CAPABILITIES | changes)],
+            device=lease_schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
+            targets=[lease_schemas.Capabilities(**CAPABILITIES | changes)],
         )
         return self.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
 
@@ -75,7 +75,7 @@ class Rows:
         self, queued: int = 0, *, parallel: int = 100, constraints: tuple[str, ...] = (), state: str = "active"
     ) -> str:
         """Make a sweep with `queued` trials; its objective is latency_ms_p50. Returns its id."""
-        capabilities = schemas.Capabilities(**CAPABILITIES)
+        capabilities = lease_schemas.Capabilities(**CAPABILITIES)
         sweep_id = new_id()
 
         def write(session: Session) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service import events, queue, schemas, sweeps, workers
+from service import events, lease_schemas, queue, sweep_schemas, sweeps, workers
 from service.db import Database, now
 from service.ids import new_id
 from service.models import Ask, Dataset, Event, StudyAttribute, Sweep, Trial
@@ -137,10 +137,10 @@ class Driver:
         self.database.write(write)
 
     def add_worker(self, name: str = "worker", **changes: Any) -> str:
-        registration = schemas.WorkerRegistration(
+        registration = lease_schemas.WorkerRegistration(
             name=name,
-            device=schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
-            targets=[schemas.Capabilities(**CAPABILITIES | changes)],
+            device=lease_schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
+            targets=[lease_schemas.Capabilities(**CAPABILITIES | changes)],
         )
         return self.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
 
@@ -155,13 +155,13 @@ class Driver:
     def step(self, sweep_id: str) -> bool:
         return self.scheduler.step(sweep_id)
 
-    def claim(self) -> schemas.Lease | None:
+    def claim(self) -> lease_schemas.Lease | None:
         self.worker = self.worker or self.add_worker()
         return self.database.write(lambda session: queue.claim(session, self.worker, 30))
 
-    def finish(self, lease: schemas.Lease, measure: Measure = formula) -> None:
+    def finish(self, lease: lease_schemas.Lease, measure: Measure = formula) -> None:
         outcome, metrics = measure(lease.configuration)
-        body = schemas.LeaseFinish(
+        body = lease_schemas.LeaseFinish(
             outcome=outcome, metrics=metrics, reason=None if outcome == "complete" else "made to fail"
         )  # type: ignore[arg-type]
         self.database.write(lambda session: queue.finish(session, lease.trial, lease.attempt, body).id)
@@ -202,7 +202,7 @@ class Driver:
     def sweep(self, sweep_id: str) -> Sweep:
         return self.database.read(lambda session: session.get_one(Sweep, sweep_id))
 
-    def shown(self, sweep_id: str) -> schemas.SweepDetail:
+    def shown(self, sweep_id: str) -> sweep_schemas.SweepDetail:
         return self.database.read(lambda session: sweeps.detail(session, sweeps.get(session, sweep_id)))
 
     def trials(self, sweep_id: str) -> list[Trial]:

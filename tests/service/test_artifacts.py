@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from service import artifacts, datasets, queue, schemas, uploads
+from service import artifacts, datasets, lease_schemas, queue, uploads
 from service.errors import LeaseLost, NotFound
 from service.models import Artifact
 from service.services import Services
@@ -44,7 +44,7 @@ class Attempt:
         with_content.unlink()
 
     def finish(self) -> None:
-        body = schemas.LeaseFinish.model_validate(FINISH)
+        body = lease_schemas.LeaseFinish.model_validate(FINISH)
         self.services.database.write(lambda session: queue.finish(session, self.trial, 1, body))
 
     def read(self) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service import schemas, sweeps
+from service import sweep_schemas, sweeps
 from service.db import Database
 from service.errors import Conflict
 from service.settings import Settings
@@ -35,7 +35,7 @@ def _fails(configuration: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
 
 
 def _extend(driver: Driver, sweep: str, **budget: float) -> None:
-    extension = schemas.BudgetExtension.model_validate(budget)
+    extension = sweep_schemas.BudgetExtension.model_validate(budget)
     driver.database.write(lambda session: sweeps.extend(session, sweep, extension).id)
 
 

@@ -10,15 +10,15 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import counts, lease_statements, queue, schemas, trials
+from service import counts, lease_schemas, lease_statements, queue, trials
 from service.db import Database
 from service.errors import LeaseLost, NotFound, Unprocessable
 from service.models import Attempt, Event, Measurement, Report, Sweep, Trial, TrialMetric
 
-FINISH = schemas.LeaseFinish(
+FINISH = lease_schemas.LeaseFinish(
     outcome="complete", metrics={"latency_ms_p50": 1.5}, measurements={"latency_samples_ms": {"samples": [1.5]}}
 )
-FAILED = schemas.LeaseFinish(outcome="failed", reason="the engine does not build")
+FAILED = lease_schemas.LeaseFinish(outcome="failed", reason="the engine does not build")
 
 
 class Worker:
@@ -28,26 +28,26 @@ class Worker:
         self.database: Database = rows.database
         self.id: str = rows.worker(**capabilities)
 
-    def claim(self) -> schemas.Lease | None:
+    def claim(self) -> lease_schemas.Lease | None:
         return self.database.write(lambda session: queue.claim(session, self.id, 30))
 
-    def must_claim(self) -> schemas.Lease:
+    def must_claim(self) -> lease_schemas.Lease:
         lease = self.claim()
         assert lease is not None
         return lease
 
-    def heartbeat(self, lease: schemas.Lease) -> queue.Action:
+    def heartbeat(self, lease: lease_schemas.Lease) -> queue.Action:
         return self.database.write(lambda session: queue.heartbeat(session, lease.trial, lease.attempt, 30))
 
-    def report(self, lease: schemas.Lease, **body: Any) -> queue.Action:
-        report = schemas.LeaseReport(**body)
+    def report(self, lease: lease_schemas.Lease, **body: Any) -> queue.Action:
+        report = lease_schemas.LeaseReport(**body)
         return self.database.write(lambda session: queue.report(session, lease.trial, lease.attempt, report, 30))
 
-    def finish(self, lease: schemas.Lease, body: schemas.LeaseFinish = FINISH) -> schemas.Trial:
+    def finish(self, lease: lease_schemas.Lease, body: lease_schemas.LeaseFinish = FINISH) -> lease_schemas.Trial:
         return self.database.write(lambda session: queue.finish(session, lease.trial, lease.attempt, body))
 
-    def release(self, lease: schemas.Lease, *, charge: bool = False) -> schemas.Trial:
-        body = schemas.LeaseRelease(reason="the worker drains", charge=charge)
+    def release(self, lease: lease_schemas.Lease, *, charge: bool = False) -> lease_schemas.Trial:
+        body = lease_schemas.LeaseRelease(reason="the worker drains", charge=charge)
         return self.database.write(lambda session: queue.release(session, lease.trial, lease.attempt, body))
 
 
@@ -381,7 +381,9 @@ def test_the_same_finish_at_the_same_time_is_accepted_once(rows: Any, worker: Wo
 def test_constraints_are_judged_here(rows: Any, worker: Worker, p99: float, feasible: bool, violation: float) -> None:
     rows.sweep(1, constraints=("latency_ms_p99 <= 2.0", "latency_ms_p50 * hidden_size <= 1000"))
     lease = worker.must_claim()
-    worker.finish(lease, schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1, "latency_ms_p99": p99}))
+    worker.finish(
+        lease, lease_schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1, "latency_ms_p99": p99})
+    )
     trial = rows.trial(lease.trial)
     assert (trial.state, trial.feasible) == ("complete", feasible)
     assert trial.violations == {
@@ -393,7 +395,7 @@ def test_constraints_are_judged_here(rows: Any, worker: Worker, p99: float, feas
 def test_an_infeasible_trial_keeps_what_was_measured_of_its_violations(rows: Any, worker: Worker) -> None:
     rows.sweep(1, constraints=("latency_ms_p99 <= 2.0", "validation_loss <= 3"))
     lease = worker.must_claim()
-    body = schemas.LeaseFinish(outcome="infeasible", reason="too slow", metrics={"latency_ms_p99": 3.0})
+    body = lease_schemas.LeaseFinish(outcome="infeasible", reason="too slow", metrics={"latency_ms_p99": 3.0})
     worker.finish(lease, body)
     trial = rows.trial(lease.trial)
     assert (trial.state, trial.feasible, trial.reason) == ("infeasible", False, "too slow")
@@ -424,7 +426,7 @@ def test_a_finish_that_cannot_be_used_is_refused_and_the_lease_stays(
     rows.sweep(1, constraints=("latency_ms_p99 <= 2.0",))
     lease = worker.must_claim()
     with pytest.raises(Unprocessable) as caught:
-        worker.finish(lease, schemas.LeaseFinish(**body))
+        worker.finish(lease, lease_schemas.LeaseFinish(**body))
     assert place in [problem.pointer for problem in caught.value.problems]
     assert rows.trial(lease.trial).lease_expires_at is not None
     assert worker.heartbeat(lease) == "continue"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy.orm import Session
 
-from service import queue, schemas
+from service import lease_schemas, queue
 from service.db import Database
 from service.errors import LeaseLost
 from service.models import ENDED_TRIAL_STATES, Attempt, Event, Sweep, Trial
@@ -42,7 +42,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.rows = rows
         self.sweep: str = rows.sweep(3, parallel=PARALLEL)
         self.workers: list[str] = [rows.worker(), rows.worker()]
-        self.leases: list[schemas.Lease] = []
+        self.leases: list[lease_schemas.Lease] = []
         self.ended: dict[str, str] = {}
 
     def teardown(self) -> None:
@@ -50,11 +50,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.database.write(lambda session: queue.cancel_open(session, self.sweep, "the example is over"))
         self.rows.update(Sweep, self.sweep, state="completed")
 
-    def holds(self, lease: schemas.Lease) -> bool:
+    def holds(self, lease: lease_schemas.Lease) -> bool:
         trial = self.rows.trial(lease.trial)
         return trial.state == "running" and trial.attempt == lease.attempt
 
-    def call(self, index: int, what: Callable[[Session, schemas.Lease], Any]) -> None:
+    def call(self, index: int, what: Callable[[Session, lease_schemas.Lease], Any]) -> None:
         """Use a lease: it works if and only if it is the trial's current one, or tells of a cancelled attempt."""
         if not self.leases:
             return
@@ -85,17 +85,17 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 20), step=st.integers(0, 3))
     def report(self, index: int, step: int) -> None:
-        body = schemas.LeaseReport(phase="train", losses=[schemas.Losses(step=step, training_loss=1.0)])
+        body = lease_schemas.LeaseReport(phase="train", losses=[lease_schemas.Losses(step=step, training_loss=1.0)])
         self.call(index, lambda session, lease: queue.report(session, lease.trial, lease.attempt, body, 30))
 
     @rule(index=st.integers(0, 20), outcome=OUTCOMES)
     def finish(self, index: int, outcome: Any) -> None:
-        body = schemas.LeaseFinish(outcome=outcome, reason="a test", metrics={"latency_ms_p50": 1.0})
+        body = lease_schemas.LeaseFinish(outcome=outcome, reason="a test", metrics={"latency_ms_p50": 1.0})
         self.call(index, lambda session, lease: queue.finish(session, lease.trial, lease.attempt, body))
 
     @rule(index=st.integers(0, 20), charge=st.booleans())
     def release(self, index: int, charge: bool) -> None:
-        body = schemas.LeaseRelease(reason="the worker drains", charge=charge)
+        body = lease_schemas.LeaseRelease(reason="the worker drains", charge=charge)
         self.call(index, lambda session, lease: queue.release(session, lease.trial, lease.attempt, body))
 
     @rule(index=st.integers(0, 20))
@@ -128,7 +128,7 @@ class QueueMachine(RuleBasedStateMachine):
                 made = None
             else:
                 session.commit()
-            self.leases += [each for each in (made, overlapping.result(60)) if isinstance(each, schemas.Lease)]
+            self.leases += [each for each in (made, overlapping.result(60)) if isinstance(each, lease_schemas.Lease)]
         assert len({(lease.trial, lease.attempt) for lease in self.leases}) == len(self.leases)
 
     def some_call(self, drawn: int) -> Write:
@@ -142,9 +142,9 @@ class QueueMachine(RuleBasedStateMachine):
             return queue.expire
         lease = self.leases[-1 - which % min(4, len(self.leases))]
         trial, attempt = lease.trial, lease.attempt
-        report = schemas.LeaseReport(phase="train", losses=[schemas.Losses(step=which, training_loss=1.0)])
-        finish = schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1.0})
-        release = schemas.LeaseRelease(reason="the worker drains", charge=which % 2 == 0)
+        report = lease_schemas.LeaseReport(phase="train", losses=[lease_schemas.Losses(step=which, training_loss=1.0)])
+        finish = lease_schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1.0})
+        release = lease_schemas.LeaseRelease(reason="the worker drains", charge=which % 2 == 0)
         calls: list[Write] = [
             lambda session: queue.heartbeat(session, trial, attempt, 30),
             lambda session: queue.report(session, trial, attempt, report, 30),

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from service import attempts, audit, datasets, events, queue, retention, schemas, sweeps, webhooks
+from service import attempts, audit, datasets, events, lease_schemas, queue, retention, sweeps, webhooks
 from service.db import Database
 from service.housekeeping import Housekeeping
 from service.models import Attempt, AuditRecord, Event, Measurement, Sweep, Trial, WebhookDelivery
@@ -48,7 +48,7 @@ def _used(database: Database, rows: Any) -> str:
     lease = database.write(lambda session: queue.claim(session, worker, 30))
     assert lease is not None
     data = {"samples_ms": [0.1, 0.2], "latency_ms_p50": 0.15}
-    body = schemas.LeaseFinish(
+    body = lease_schemas.LeaseFinish(
         outcome="complete",
         metrics={"latency_ms_p50": 0.15},
         measurements={"latency_samples_ms": data, "parity": {"parity_error": 0.0}},

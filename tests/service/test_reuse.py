@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service import schemas, sweeps, workers
+from service import lease_schemas, sweeps, workers
 from service.db import Database
 from service.errors import Unprocessable
 from service.models import Measurement, Trial, TrialMetric
@@ -140,10 +140,10 @@ def test_failed_and_pruned_trials_are_run_again(driver: Driver) -> None:
 
 def _add_worker(driver: Driver, **versions: str) -> str:
     """The only worker from now on."""
-    registration = schemas.WorkerRegistration(
+    registration = lease_schemas.WorkerRegistration(
         name="worker",
-        device=schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
-        targets=[schemas.Capabilities(**CAPABILITIES)],
+        device=lease_schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
+        targets=[lease_schemas.Capabilities(**CAPABILITIES)],
         versions=versions,
     )
     if driver.worker:

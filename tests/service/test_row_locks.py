@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from service import queue, row_locks, schemas, sweeps
+from service import lease_schemas, queue, row_locks, sweeps
 from service.db import Database
 from service.models import IdempotencyKey
 from service.row_locks import ChangesTrial, Claims
 from tests.service.conftest import Rows
 
 WAITS = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-FINISH = schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1.0})
+FINISH = lease_schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1.0})
 
 
 class Processes:

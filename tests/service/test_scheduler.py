@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service import queue, schemas, sweeps, targets
+from service import queue, sweep_schemas, sweeps, targets
 from service.db import Database
 from service.models import Sweep
 from service.optuna_study import OptunaStudy
@@ -299,7 +299,7 @@ def test_an_extended_sweep_goes_on(driver: Driver) -> None:
     sweep = driver.post(document(search={"sampler": "tpe"}, budget={"trials": 12, "parallel": 1}))
     driver.run_to_the_end(sweep)
     before = driver.sequence(sweep)
-    driver.database.write(lambda session: sweeps.extend(session, sweep, schemas.BudgetExtension(trials=8)).id)
+    driver.database.write(lambda session: sweeps.extend(session, sweep, sweep_schemas.BudgetExtension(trials=8)).id)
     driver.scheduler = driver.new_scheduler()
     ended = driver.run_to_the_end(sweep)
     assert (ended.state, ended.reason, len(driver.trials(sweep))) == ("completed", "budget_exhausted", 20)

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import ConnectError
 
-from service import addresses, projects, schemas, server_key, tokens, webhooks
+from service import addresses, event_schemas, projects, server_key, tokens, webhooks
 from service.addresses import AddressError
 from service.app import create_app
 from service.errors import Unprocessable
@@ -171,7 +171,7 @@ def test_a_delivery_is_verified_as_the_page_says(
     assert not verify(secret, headers, body, tolerance_seconds=-1), "an old one is refused"
     assert not verify("whsec_AAAA", headers, body)
     assert not verify(secret, {}, body)
-    told = schemas.WebhookDelivery.model_validate(outbox(services)[0])
+    told = event_schemas.WebhookDelivery.model_validate(outbox(services)[0])
     assert (told.state, told.tries, told.status, told.last_error) == ("delivered", 1, 204, None)
     assert told.body["type"] == "sweep.cancelled"
     assert told.body["data"]["sweep"] == sweep
@@ -181,7 +181,7 @@ def test_a_delivery_is_verified_as_the_page_says(
 
 def test_every_state_can_be_subscribed_to() -> None:
     assert set(webhooks.EVENTS) == {"sweep.created", *(f"sweep.{state}" for state in SWEEP_STATES)}
-    assert set(webhooks.EVENTS) == set(schemas.WebhookEvent.__args__)
+    assert set(webhooks.EVENTS) == set(event_schemas.WebhookEvent.__args__)
 
 
 # --- trying again -----------------------------------------------------------------------------------------------------
