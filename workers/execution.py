@@ -6,6 +6,7 @@ import contextlib
 import logging
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from layersweep import logs
@@ -18,8 +19,10 @@ from workers.folders import attempt_folder
 from workers.interruption import Cancelled, Drained, Interrupted, Interruption, LeaseLost
 from workers.lease import Lease
 from workers.outcomes import REASON_CHARACTERS, Finish
-from workers.run_trial import Limits, Worksite, run_trial
 from workers.service_client import Refused, ServiceClient, Unreachable, persistently
+from workers.trial.context import Limits, TrialContext
+from workers.trial.files import AttemptFiles
+from workers.trial.run import run_trial
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -38,7 +41,7 @@ class Execution:
 
     def __init__(
         self,
-        lease: Mapping[str, Any],
+        leased: Mapping[str, Any],
         *,
         service: ServiceClient,
         children: Children,
@@ -50,8 +53,9 @@ class Execution:
         interruption: Interruption,
         limits: Limits | None = None,
     ) -> None:
-        """`capabilities` are the worker's, by runtime; `interruption` is set to make the attempt stop."""
-        self._lease = lease
+        """`leased`: as the service gave it; `capabilities`: the worker's, by runtime; `interruption` stops the attempt
+        when it is set."""
+        self._leased = leased
         self._service = service
         self._children = children
         self._datasets = datasets
@@ -60,19 +64,19 @@ class Execution:
         self._capabilities = capabilities
         self._interruption = interruption
         self._limits = limits or Limits()
-        self._trial: tuple[str, int] = (lease["trial"], lease["attempt"])
-        self._label = f"trial {lease['number']} ({lease['trial']}, attempt {lease['attempt']})"
-        self._holder = Lease(service, *self._trial, heartbeat_seconds=heartbeat_seconds, interruption=interruption)
+        self._trial: tuple[str, int] = (leased["trial"], leased["attempt"])
+        self._label = f"trial {leased['number']} ({leased['trial']}, attempt {leased['attempt']})"
+        self._lease = Lease(service, *self._trial, heartbeat_seconds=heartbeat_seconds, interruption=interruption)
 
     def run(self) -> None:
         """Execute the attempt and tell the service how it ended. What goes wrong is logged and told, never raised."""
-        sweep, (trial, attempt) = self._lease["sweep"], self._trial
+        sweep, (trial, attempt) = self._leased["sweep"], self._trial
         with logs.about(sweep=sweep, trial=trial, attempt=attempt):
             self._run()
 
     def _run(self) -> None:
         logger.info("%s: claimed", self._label)
-        with self._holder:
+        with self._lease:
             try:
                 self._conclude(self._attempt())
             except LeaseLost as cause:
@@ -97,19 +101,8 @@ class Execution:
     def _attempt(self) -> Finish:
         """The attempt's result; an error of the worker itself fails the trial, with the traceback in its log."""
         with attempt_folder() as folder:
-            capabilities = self._capabilities[self._lease["runtime"]]
-            site = Worksite(
-                self._children,
-                self._datasets,
-                capabilities,
-                folder,
-                self._engines,
-                self._device_uuid,
-                self._limits,
-                ArtifactStore(self._service, *self._trial, self._interruption),
-            )
             try:
-                return run_trial(self._lease, self._holder, site)
+                return run_trial(self._context(folder))
             except (Interrupted, ChildFailure, Unreachable, OSError):
                 raise
             except Exception as error:
@@ -119,10 +112,30 @@ class Execution:
             finally:
                 self._children.close_engine()
 
+    def _context(self, folder: Path) -> TrialContext:
+        leased = self._leased
+        return TrialContext(
+            trial=leased["trial"],
+            runtime=leased["runtime"],
+            target_key=leased["target_key"],
+            configuration=leased["configuration"],
+            constraints=leased["constraints"],
+            dataset=leased["dataset"],
+            lease=self._lease,
+            capabilities=self._capabilities[leased["runtime"]],
+            files=AttemptFiles(folder),
+            children=self._children,
+            datasets=self._datasets,
+            engines=self._engines,
+            device_uuid=self._device_uuid,
+            limits=self._limits,
+            artifacts=ArtifactStore(self._service, *self._trial, self._interruption),
+        )
+
     def _conclude(self, finish: Finish) -> None:
         """Offer the result until the service takes it, or says that it does not want it. Raises LeaseLost."""
-        self._holder.phase("finish")
-        self._holder.flush(5.0)
+        self._lease.phase("finish")
+        self._lease.flush(5.0)
         try:
             self._offer(finish.body())
         except Unreachable as error:
@@ -151,7 +164,7 @@ class Execution:
             persistently(send, seconds=DRAINING_SECONDS)
 
     def _release(self, reason: str, *, charge: bool) -> None:
-        self._holder.flush(1.0)
+        self._lease.flush(1.0)
         try:
             persistently(lambda: self._service.release(*self._trial, reason, charge=charge), seconds=DRAINING_SECONDS)
         except Unreachable as error:

@@ -31,8 +31,8 @@ from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Drained, Interrupted, Interruption
-from workers.run_trial import Limits
 from workers.service_client import Refused, ServiceClient, ServiceFailure, Unreachable, backoff
+from workers.trial.context import Limits
 
 logger = logging.getLogger("layersweep.worker")
 

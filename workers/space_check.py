@@ -26,7 +26,7 @@ from workers.child import ChildError, ChildFailure
 from workers.children import Children
 from workers.engine import trt_limits
 from workers.inputs import probe_inputs, save_inputs
-from workers.run_trial import Limits
+from workers.trial.context import Limits
 
 DESCRIBE_SECONDS = 120.0
 MOST_DRAWS = 10_000

@@ -19,14 +19,14 @@ import pytest
 
 from tests.workers.conftest import ScriptedService
 from tests.workers.engine_parent import ENGINE_PYTHON
-from workers import run_trial
 from workers.child import Child
 from workers.children import Children
 from workers.data import DatasetCache
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Interruption
-from workers.run_trial import Limits
+from workers.trial import measure
+from workers.trial.context import Limits
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,7 +175,7 @@ def capabilities(faulty: FaultyChildren, runtime: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for options in (run_trial.MEASURE, run_trial.REMEASURE):
+    for options in (measure.MEASURE, measure.REMEASURE):
         for name, value in {"warmup_seconds": 0.0, "seconds": 0.02, "min_runs": 5}.items():
             monkeypatch.setitem(options, name, value)
 
@@ -198,16 +198,16 @@ PROBE = {"kind": "norm", "norm.kind": "RmsNorm", "attention.num_attention_heads"
         pytest.param("memory at load", r"out of memory: final\.engine: there is no memory", marks=pytest.mark.slow),
     ],
 )
-def test_a_fault_in_building_fails_its_trial_and_not_the_next(fault: str, reason: str, worksite: Worksite) -> None:
-    failed, next_one = worksite.two_trials(fault, ScriptedService("probe"), model=PROBE)
+def test_a_fault_in_building_fails_its_trial_and_not_the_next(fault: str, reason: str, bench: Bench) -> None:
+    failed, next_one = bench.two_trials(fault, ScriptedService("probe"), model=PROBE)
     assert failed["outcome"] == "failed"
     assert re.search(reason, failed["reason"]), failed["reason"]
     assert (next_one["outcome"], next_one["reason"]) == ("complete", None)
 
 
 @pytest.mark.slow
-def test_too_little_memory_in_training_fails_its_trial_and_not_the_next(worksite: Worksite) -> None:
-    failed, next_one = worksite.two_trials("memory at training", ScriptedService(), training={"steps": 2})
+def test_too_little_memory_in_training_fails_its_trial_and_not_the_next(bench: Bench) -> None:
+    failed, next_one = bench.two_trials("memory at training", ScriptedService(), training={"steps": 2})
     assert failed["outcome"] == "failed"
     assert failed["reason"].startswith("out of memory: `train`: ")
     assert failed["metrics"]["latency_ms_p50"] > 0, "what was measured before is kept"
@@ -215,18 +215,18 @@ def test_too_little_memory_in_training_fails_its_trial_and_not_the_next(worksite
 
 
 @pytest.mark.slow
-def test_an_engine_without_what_was_learnt_is_noticed_after_the_rebuild(worksite: Worksite) -> None:
+def test_an_engine_without_what_was_learnt_is_noticed_after_the_rebuild(bench: Bench) -> None:
     learning = {"steps": 30, "learning_rate": 1e-2}
-    failed, next_one = worksite.two_trials("untrained", ScriptedService(), training=learning)
+    failed, next_one = bench.two_trials("untrained", ScriptedService(), training=learning)
     assert failed["outcome"] == "failed"
     assert failed["reason"].startswith("parity: the engine's logits are off by ")
     assert "validation_loss" not in failed["metrics"], "it is no score of this model"
     assert (next_one["outcome"], next_one["reason"]) == ("complete", None)
 
 
-def test_what_was_built_before_is_not_built_again(worksite: Worksite) -> None:
+def test_what_was_built_before_is_not_built_again(bench: Bench) -> None:
     """A builder that is asked for anything in the second trial hangs."""
-    first, again = worksite.two_trials("none", ScriptedService("probe"), model=PROBE, then="hang")
+    first, again = bench.two_trials("none", ScriptedService("probe"), model=PROBE, then="hang")
     assert (first["outcome"], again["outcome"]) == ("complete", "complete")
     assert first["measurements"]["cost"]["engines_from_cache"] == []
     assert again["measurements"]["cost"]["engines_from_cache"] == ["final"]
@@ -257,24 +257,24 @@ def _held_by_another(all_but_bytes: int) -> Iterator[None]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("runtime", ["tensorrt"], indirect=True)
-def test_memory_that_another_process_holds_fails_what_needs_it_and_not_the_next(worksite: Worksite) -> None:
+def test_memory_that_another_process_holds_fails_what_needs_it_and_not_the_next(bench: Bench) -> None:
     probe, text = ScriptedService("probe"), ScriptedService()
-    assert worksite.trial(probe, {"model": PROBE})["outcome"] == "complete"
+    assert bench.trial(probe, {"model": PROBE})["outcome"] == "complete"
     with _held_by_another(64 << 20):
-        at_context = worksite.trial(probe, {"model": PROBE})
-        at_build = worksite.trial(probe, {"model": {**PROBE, "hidden_size": 4096}, "inference": {"batch_size": 512}})
+        at_context = bench.trial(probe, {"model": PROBE})
+        at_build = bench.trial(probe, {"model": {**PROBE, "hidden_size": 4096}, "inference": {"batch_size": 512}})
     assert at_context["measurements"]["cost"]["engines_from_cache"] == ["final"]
     with _held_by_another(4 << 30):
         wide = {"model": {"hidden_size": 256}, "training": {"batch_size": 1 << 14, "steps": 2}}
-        at_training = worksite.trial(text, wide)
+        at_training = bench.trial(text, wide)
     for failed in (at_context, at_build, at_training):
         assert failed["outcome"] == "failed"
         assert "out of memory" in failed["reason"], failed["reason"]
     assert at_training["metrics"]["latency_ms_p50"] > 0
-    assert worksite.trial(text, {})["outcome"] == "complete"
+    assert bench.trial(text, {})["outcome"] == "complete"
 
 
-class Worksite:
+class Bench:
     """A worker's children and caches, over several trials."""
 
     def __init__(self, children: FaultyChildren, capabilities: dict[str, Any], cache_dir: Path) -> None:
@@ -312,5 +312,5 @@ class Worksite:
 
 
 @pytest.fixture
-def worksite(faulty: FaultyChildren, capabilities: dict[str, Any], cache_dir: Path) -> Worksite:
-    return Worksite(faulty, capabilities, cache_dir)
+def bench(faulty: FaultyChildren, capabilities: dict[str, Any], cache_dir: Path) -> Bench:
+    return Bench(faulty, capabilities, cache_dir)

@@ -31,7 +31,9 @@ from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Drained, Interruption
 from workers.parts import TrialData
-from workers.run_trial import Limits, _Attempt
+from workers.trial import run
+from workers.trial.context import Limits, TrialContext
+from workers.trial.train import Trained
 
 ALL_PHASES = ["check", "build", "measure", "train", "rebuild", "remeasure", "evaluate", "finish"]
 DEVICE = "cpu-here"
@@ -175,16 +177,17 @@ def measured_beside(
     monkeypatch: pytest.MonkeyPatch, ends: Callable[[ExitStack], None] = lambda neighbour: None
 ) -> None:
     """A neighbour measures from when the training begins; `ends` runs beside the training, and may end that."""
-    train = _Attempt._train
+    train = run.train
 
-    def train_beside_it(attempt: _Attempt, data: TrialData) -> None:
+    def train_beside_it(context: TrialContext, data: TrialData) -> Trained:
         with ThreadPoolExecutor(1) as thread, ExitStack() as neighbour:
             neighbour.enter_context(measuring(turns_of(DEVICE), lambda: None))
             ended = thread.submit(ends, neighbour)
-            train(attempt, data)
+            trained = train(context, data)
             ended.result()
+            return trained
 
-    monkeypatch.setattr(_Attempt, "_train", train_beside_it)
+    monkeypatch.setattr(run, "train", train_beside_it)
 
 
 def test_the_same_trial_scores_the_same_in_a_new_process_that_gives_way_to_a_measurement(

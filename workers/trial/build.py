@@ -1,0 +1,125 @@
+"""Weights → ONNX → engine: the model's, and that of its loss."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layers import model as models
+from layers import training
+from workers.trial.context import TrialContext
+from workers.trial.record import metrics_in
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedGraphs:
+    """The graph of the model, and of its loss where there is one."""
+
+    name: str
+    model: Path
+    loss: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """An engine file, its key in the cache, and what its build said."""
+
+    path: Path
+    key: str
+    said: Mapping[str, Any]
+    from_cache: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngines:
+    """The engine of the model, and of its loss where there is one."""
+
+    name: str
+    onnx: Path
+    model: BuiltEngine
+    loss: BuiltEngine | None
+
+
+def prepare_model(context: TrialContext) -> None:
+    """Let the torch child make the model with random weights."""
+    prepared = context.request_model(
+        "prepare", {"configuration": context.configuration}, context.limits.prepare_seconds
+    )
+    shape = context.inference
+    context.record.add_metrics({"parameter_count": prepared["parameter_count"]})
+    flops = models.flops(context.model, shape["batch_size"], shape["sequence_length"], shape.get("source_length"))
+    context.record.add_metrics({"flops": flops})
+
+
+def export(context: TrialContext, name: str) -> ExportedGraphs:
+    """Write the graph of the model as it is now, quantized where it is to be, and that of its loss."""
+    loss = None if context.is_probe else context.files.loss_onnx
+    graphs = ExportedGraphs(name, context.files.onnx(name), loss)
+    exported = write_graph(context, graphs.model, context.capabilities["opset"], loss)
+    context.record.add_seconds(f"export_{name}", exported["seconds"])
+    if context.is_quantized:
+        context.record.set_measurement("quantization", {"products": exported["quantized_products"]})
+    return graphs
+
+
+def write_graph(context: TrialContext, path: Path, opset: int, loss_path: Path | None = None) -> dict[str, Any]:
+    """Let the torch child write the model's graph in an opset, and its loss's beside it; answers what it says."""
+    # A probe, which has no data, is quantized on the inputs that it is measured on.
+    calibration = context.files.measured_inputs if context.is_probe else context.files.calibration
+    arguments = {"path": str(path), "opset": opset, "calibration": str(calibration)}
+    losses = {"loss_path": str(loss_path)} if loss_path else {}
+    return context.request_model("export", {**arguments, **losses}, context.limits.export_seconds)
+
+
+def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
+    """Build the engines of the graphs."""
+    model = _build_engine(context, graphs.name, graphs.model, _options(context))
+    context.record.add_metrics(metrics_in(model.said))
+    loss = _build_engine(context, "loss", graphs.loss, {}) if graphs.loss else None
+    return BuiltEngines(graphs.name, graphs.model, model, loss)
+
+
+def keep_for_later_trials(context: TrialContext, engine: BuiltEngine) -> None:
+    """Put an engine into the cache, once it was seen to be the model's: a wrong one would fail other trials, too."""
+    if not engine.from_cache:
+        context.engines.keep(engine.key, engine.path, engine.said)
+
+
+def _options(context: TrialContext) -> dict[str, int]:
+    options = training.build_options(context.inference)
+    return {**options, "tf32": 1} if "tf32" in context.formats else options
+
+
+def _build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping[str, int]) -> BuiltEngine:
+    """Build `onnx`, or take the engine of an earlier build of the same."""
+    started_at = time.monotonic()
+    path = context.files.engine(name)
+    key = context.engines.key(
+        onnx,
+        runtime=context.runtime,
+        version=context.capabilities["version"],
+        device=context.device_uuid,
+        options=dict(options),
+    )
+    cached = context.engines.take(key, path)
+    if cached is not None:
+        context.record.add_cached_engine(name)
+    said = _request_build(context, onnx, path, options) if cached is None else cached
+    context.record.add_seconds(f"build_{name}", time.monotonic() - started_at)
+    return BuiltEngine(path, key, said, from_cache=cached is not None)
+
+
+def _request_build(context: TrialContext, onnx: Path, path: Path, options: Mapping[str, int]) -> dict[str, Any]:
+    timings = context.engines.timings
+    arguments = {
+        "runtime": context.runtime,
+        "onnx": str(onnx),
+        "engine": str(path),
+        "options": options,
+        "timings": timings and str(timings),
+    }
+    builder = context.children.builder()
+    return context.request(builder, "build", arguments, timeout_seconds=context.limits.build_seconds)

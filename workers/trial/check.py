@@ -1,0 +1,51 @@
+"""Can the trial be executed here at all? Nothing is made before that is known; its inputs and data are laid out."""
+
+from __future__ import annotations
+
+from layers import model as models
+from layers.capabilities import unsupported
+from workers.batches import Batches
+from workers.data import check_lengths
+from workers.inputs import data_inputs, probe_inputs, save_inputs
+from workers.outcomes import Ended
+from workers.parts import Form, TrialData, specials_of
+from workers.trial.context import TrialContext
+
+CALIBRATION_EXAMPLES = 128
+"""Of the training part, spread evenly over it: the ranges of 8-bit products are found on these."""
+
+
+def check_model(context: TrialContext) -> None:
+    """Raises Ended where the model breaks a rule, or its target lacks something for it."""
+    if broken := models.broken_rules(context.model):
+        raise Ended("failed", f"the model breaks a rule: {broken[0].message}")
+    if lack := unsupported(context.model, context.capabilities):
+        raise Ended("infeasible", lack)
+
+
+def fetch_data(context: TrialContext) -> TrialData:
+    """The parts of the dataset, downloaded where they are not here. Raises Ended, DataError, Refused, Unreachable."""
+    task, dataset = context.task, context.dataset
+    if dataset is None or dataset["task"] != task:
+        raise Ended("failed", f"{task} needs a dataset of its kind; the lease names {dataset and dataset['name']}")
+    for section in ("training", "inference") if task == "causal_lm" else ():
+        # Rows and pairs are filled up to any length; of a text there are windows.
+        check_lengths(dataset, context.configuration[section]["sequence_length"])
+    paths = {name: context.datasets.part(dataset, name, context.interruption) for name in ("training", "validation")}
+    names = [given.name for given in context.signature.inputs]
+    return TrialData(task, paths, Form.of(names, context.inference, specials_of(dataset["facts"])))
+
+
+def lay_out_probe_inputs(context: TrialContext) -> None:
+    """Write the inputs that a probe is compared and measured on."""
+    save_inputs(context.files.folder, probe_inputs(context.signature, context.model))
+
+
+def lay_out_batches(context: TrialContext, data: TrialData) -> None:
+    """Write the batches that are judged, the inputs that are compared and measured, and those of a quantization."""
+    validation: Batches = data.validation().evaluation(context.batch_size)
+    validation.save(context.files.batches("validation"))
+    save_inputs(context.files.folder, data_inputs(validation))
+    if context.is_quantized:
+        sample = data.training().evaluation(validation.targets.shape[1], at_most=CALIBRATION_EXAMPLES)
+        sample.save(context.files.calibration)

@@ -1,0 +1,149 @@
+"""What every step of one attempt works with: the trial, the lease that keeps it, and the worker's means."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from layers import number_format, quantization
+from layers.signature import Signature, signature_of
+from workers.artifacts import ArtifactStore
+from workers.child import Child
+from workers.children import Children
+from workers.data import DatasetCache
+from workers.device_lock import turns_of
+from workers.engine_cache import EngineCache
+from workers.interruption import Interruption
+from workers.lease import Lease
+from workers.trial.files import AttemptFiles
+from workers.trial.record import TrialRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a request to a child may take, in seconds, before the child counts as hung."""
+
+    prepare_seconds: float = 300
+    export_seconds: float = 600
+    build_seconds: float = 600
+    load_seconds: float = 120
+    run_seconds: float = 120
+    measure_seconds: float = 120
+    """From when it is its turn on the device."""
+    evaluate_seconds: float = 3600
+    silence_seconds: float = 300
+    """Of a training or an evaluation by the engine, which have no end that is known before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialContext:
+    """The same for all steps of an attempt. What the steps find goes to `record`; what they pass on is returned."""
+
+    trial: str
+    runtime: str
+    target_key: str
+    configuration: Mapping[str, Any]
+    constraints: Sequence[str]
+    dataset: Mapping[str, Any] | None
+    """As the service describes it; None for a probe."""
+    lease: Lease
+    """Keeps the attempt and carries its reports."""
+    capabilities: Mapping[str, Any]
+    """Of the target that the trial is for."""
+    files: AttemptFiles
+    children: Children
+    datasets: DatasetCache
+    engines: EngineCache
+    device_uuid: str
+    limits: Limits
+    artifacts: ArtifactStore | None = None
+    """Where the files of a trial on the front go; None keeps none."""
+    record: TrialRecord = field(default_factory=TrialRecord)
+
+    @property
+    def interruption(self) -> Interruption:
+        return self.lease.interruption
+
+    @property
+    def task(self) -> str:
+        return self.configuration["task"]
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it has no data and learns nothing."""
+        return self.task == "probe"
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        return self.configuration["model"]
+
+    @property
+    def inference(self) -> Mapping[str, Any]:
+        return self.configuration["inference"]
+
+    @property
+    def batch_size(self) -> int:
+        """Of inference."""
+        return self.inference["batch_size"]
+
+    @property
+    def signature(self) -> Signature:
+        """Of the model at the shape that is measured."""
+        return signature_of(self.configuration)
+
+    @property
+    def formats(self) -> set[str]:
+        """The number formats of the model and its layers."""
+        return set(number_format.formats(self.model).values())
+
+    @property
+    def quantization(self) -> str:
+        return quantization.of_model(self.model)
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.quantization != quantization.NONE
+
+    @property
+    def turns(self) -> Path:
+        """The device's turns, for the children that take them."""
+        return turns_of(self.device_uuid)
+
+    def request(
+        self,
+        child: Child,
+        verb: str,
+        arguments: Mapping[str, Any],
+        *,
+        timeout_seconds: float | None = None,
+        silence_seconds: float | None = None,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Ask a child, until it answers or the attempt is interrupted."""
+        return child.request(
+            verb,
+            arguments,
+            timeout_seconds=timeout_seconds,
+            silence_seconds=silence_seconds,
+            on_progress=on_progress,
+            interruption=self.interruption,
+        )
+
+    def request_model(self, verb: str, arguments: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        """Ask the torch child."""
+        return self.request(self.children.model(), verb, arguments, timeout_seconds=timeout_seconds)
+
+    @contextmanager
+    def phase(self, name: str) -> Generator[None]:
+        """Say that a phase begins, and keep how long it takes. Raises the interruption's cause."""
+        self.interruption.check()
+        self.lease.phase(name)
+        started_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self.record.add_seconds(name, time.monotonic() - started_at)

@@ -1,0 +1,117 @@
+"""How good the trained engine is: its loss, beside that of the model it was built from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workers.other_targets import try_builds
+from workers.outcomes import Ended
+from workers.parts import TrialData, load_part
+from workers.trial.build import keep_for_later_trials, write_graph
+from workers.trial.context import TrialContext
+from workers.trial.load import LoadedEngine, check_parity
+
+
+@dataclass(frozen=True, slots=True)
+class PartLoss:
+    """The engine's loss on a part, as sums: of all targets, and along the part."""
+
+    loss_sum: float
+    weight_sum: float
+    correct: float
+    blocks: Mapping[str, list[float]]
+    """The sums along the part, from which the service says how certain its mean is."""
+
+    @property
+    def mean(self) -> float:
+        """Nats of one target."""
+        return self.loss_sum / self.weight_sum
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.weight_sum
+
+
+def evaluate(context: TrialContext, engine: LoadedEngine, data: TrialData) -> None:
+    """Parity of the trained engine, then its loss, the reference's, and that on as many training examples."""
+    check_parity(context, engine)
+    validation = _validation_loss(context, engine, data)
+    if engine.built.loss is not None:
+        keep_for_later_trials(context, engine.built.loss)
+    context.record.add_metrics(_of_task(context, validation))
+    if _test_part(context) is not None:
+        _score_test_part(context, engine, data)
+        _try_other_targets(context)
+
+
+def _validation_loss(context: TrialContext, engine: LoadedEngine, data: TrialData) -> PartLoss:
+    files, limit = context.files, context.limits.evaluate_seconds
+    validation = _engine_loss(context, engine, files.batches("validation"))
+    reference = context.request_model("evaluate", {"batches": str(files.batches("validation"))}, limit)
+    sample = data.training().evaluation(context.batch_size, at_most=len(data.validation()))
+    sample.save(files.batches("training"))
+    fitted = context.request_model("evaluate", {"batches": str(files.batches("training"))}, limit)
+    context.record.set_measurement("loss_blocks", {"validation": validation.blocks})
+    context.record.add_metrics(
+        {
+            "validation_loss": validation.mean,
+            "reference_loss": reference["loss"],
+            "precision_gap": validation.mean - reference["loss"],
+            "training_loss": fitted["loss"],
+            "generalization_gap": reference["loss"] - fitted["loss"],
+        }
+    )
+    return validation
+
+
+def _of_task(context: TrialContext, validation: PartLoss) -> dict[str, float]:
+    """The metric of quality that a task has beside its loss."""
+    if context.task != "causal_lm":
+        return {"accuracy": validation.accuracy}
+    if context.dataset is not None and context.dataset["facts"].get("tokenizer") == "byte":
+        return {"bits_per_byte": validation.mean / math.log(2)}
+    return {}
+
+
+def _test_part(context: TrialContext) -> Mapping[str, Any] | None:
+    """The part that no sweep has seen: the lease names it for the attempts of a confirmation alone."""
+    return context.dataset["parts"].get("test") if context.dataset is not None else None
+
+
+def _score_test_part(context: TrialContext, engine: LoadedEngine, data: TrialData) -> None:
+    path, store, named = context.files.test_part, context.artifacts, _test_part(context)
+    if store is None or named is None or store.test_part(path) != named["sha256"]:
+        raise Ended("failed", "the test part did not come as the lease names it")
+    batches = context.files.batches("test")
+    load_part(path, data.task, data.form).evaluation(context.batch_size).save(batches)
+    test = _engine_loss(context, engine, batches)
+    context.record.add_metrics({"test_loss": test.mean})
+    context.record.extend_measurement("loss_blocks", {"test": test.blocks})
+
+
+def _try_other_targets(context: TrialContext) -> None:
+    """What a confirmation says about compatibility: whether the trained model builds elsewhere."""
+    builds = try_builds(
+        context.children,
+        context.files.folder,
+        lambda path, opset: write_graph(context, path, opset),
+        context.interruption,
+    )
+    if builds:
+        context.record.set_measurement("builds", builds)
+
+
+def _engine_loss(context: TrialContext, engine: LoadedEngine, batches: Path) -> PartLoss:
+    sums = context.request(
+        engine.process,
+        "loss",
+        {"loss_graph": str(context.files.engine("loss")), "batches": str(batches)},
+        silence_seconds=context.limits.silence_seconds,
+        on_progress=lambda progress: context.lease.progress(**progress),
+    )
+    blocks = {"loss_sums": sums["block_loss_sums"], "weight_sums": sums["block_weight_sums"]}
+    return PartLoss(sums["loss_sum"], sums["weight_sum"], sums["correct"], blocks)

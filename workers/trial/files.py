@@ -1,0 +1,70 @@
+"""The files of one attempt: what is written where, below its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFiles:
+    """Paths below `folder`, which is of one attempt alone and removed after it."""
+
+    folder: Path
+
+    @property
+    def measured_inputs(self) -> Path:
+        """The sets of inputs that a measurement rotates over."""
+        return self.folder / "measure.npz"
+
+    @property
+    def parity_inputs(self) -> Path:
+        """The inputs that the engine and the model are compared on."""
+        return self.folder / "parity.npz"
+
+    @property
+    def engine_outputs(self) -> Path:
+        """The engine's logits for the inputs of the comparison."""
+        return self.folder / "engine.npz"
+
+    @property
+    def reference_outputs(self) -> Path:
+        """The model's logits for the same inputs."""
+        return self.folder / "reference.npz"
+
+    @property
+    def calibration(self) -> Path:
+        """Examples of the training part that the ranges of 8-bit products are found on."""
+        return self.folder / "calibration.npz"
+
+    @property
+    def loss_onnx(self) -> Path:
+        """The graph that turns logits and targets into a loss."""
+        return self.folder / "loss.onnx"
+
+    @property
+    def weights(self) -> Path:
+        """What was learnt, for the artifacts."""
+        return self.folder / "weights.safetensors"
+
+    @property
+    def test_part(self) -> Path:
+        """The test part as the service sends it."""
+        return self.folder / "test-part.npz"
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of what is written for the artifacts alone."""
+        return self.folder / "artifacts"
+
+    def batches(self, part: str) -> Path:
+        """The batches of a part that a loss is computed on."""
+        return self.folder / f"{part}.npz"
+
+    def onnx(self, name: str) -> Path:
+        """The graph of the model: `first` as it was made, `final` as it is reported."""
+        return self.folder / f"{name}.onnx"
+
+    def engine(self, name: str) -> Path:
+        """The engine of a graph."""
+        return self.folder / f"{name}.engine"

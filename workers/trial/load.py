@@ -1,0 +1,80 @@
+"""An engine in a fresh process of its own: what that takes is the engine's, and it is seen to be the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from workers import parity
+from workers.child import Child
+from workers.outcomes import Ended
+from workers.trial.build import BuiltEngines, keep_for_later_trials
+from workers.trial.context import TrialContext
+from workers.trial.record import metrics_in
+
+THREADED_RUNTIMES = ("onnxruntime",)
+"""Runtimes that compute on the CPU and take a number of threads."""
+
+MEMORY_METRICS = ("weights_bytes", "activation_bytes", "io_bytes")
+"""What a built engine says that it needs; their sum is `memory_bytes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEngine:
+    """The process that has an engine loaded, and the metrics of its build and its load."""
+
+    process: Child
+    built: BuiltEngines
+    metrics: Mapping[str, float]
+
+
+def load(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
+    """Load the model's engine in a fresh process; the one before ends."""
+    process = context.children.fresh_engine()
+    options = {"threads": context.children.threads} if context.runtime in THREADED_RUNTIMES else {}
+    loaded = context.request(
+        process,
+        "load",
+        {"runtime": context.runtime, "engine": str(built.model.path), "options": options},
+        timeout_seconds=context.limits.load_seconds,
+    )
+    context.record.add_metrics(metrics_in(loaded))
+    metrics = {**metrics_in(built.model.said), **metrics_in(loaded)}
+    metrics["memory_bytes"] = sum(metrics[name] for name in MEMORY_METRICS)
+    context.record.add_metrics({"memory_bytes": metrics["memory_bytes"]})
+    return LoadedEngine(process, built, metrics)
+
+
+def check_parity(context: TrialContext, engine: LoadedEngine) -> None:
+    """Hold the engine's logits against PyTorch's on a batch of validation inputs; a quantized engine's against its
+    quantized graph's, so that what is off is the engine and not the rounding that was asked for.
+
+    An engine that computes the same is kept for later trials. Raises Ended where it does not.
+    """
+    found = _compare(context, engine)
+    context.record.add_metrics({"parity_error": found.error, "parity_error_worst": found.worst})
+    coarsest = parity.coarsest(context.formats)
+    tolerance = parity.tolerance(coarsest, context.quantization)
+    worst_tolerance = tolerance * parity.WORST_TOKEN_FACTOR
+    measured = {"error": found.error, "worst": found.worst} if math.isfinite(found.error + found.worst) else {}
+    context.record.extend_measurement(
+        "parity", {engine.built.name: measured, "tolerance": tolerance, "tolerance_worst": worst_tolerance}
+    )
+    if not found.kept(tolerance):
+        dtype = f"{coarsest} quantized to {context.quantization}" if context.is_quantized else coarsest
+        raise Ended(
+            "failed",
+            f"parity: the engine's logits are off by {found.error:.3g} ({found.worst:.3g} at the worst token), "
+            f"{dtype} allows {tolerance:g} ({worst_tolerance:g}): it computes another function",
+        )
+    keep_for_later_trials(context, engine.built.model)
+
+
+def _compare(context: TrialContext, engine: LoadedEngine) -> parity.Parity:
+    files, limit = context.files, context.limits.run_seconds
+    inputs = {"inputs": str(files.parity_inputs)}
+    graph = {"graph": str(engine.built.onnx)} if context.is_quantized else {}
+    context.request(engine.process, "run", {**inputs, "outputs": str(files.engine_outputs)}, timeout_seconds=limit)
+    context.request_model("reference", {**inputs, "outputs": str(files.reference_outputs), **graph}, limit)
+    return parity.compare_files(files.engine_outputs, files.reference_outputs, context.signature.outputs[0].name)

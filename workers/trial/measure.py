@@ -1,0 +1,79 @@
+"""How fast the engine is and what it needs, and whether that is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layers.constraints import parse_constraint
+from layers.metrics import METRICS
+from workers.outcomes import Ended
+from workers.trial.context import TrialContext
+from workers.trial.load import LoadedEngine
+from workers.trial.record import metrics_in
+
+MEASURE = {"warmup_seconds": 0.2, "seconds": 1.5, "min_runs": 50}
+"""Of the untrained model: enough to judge constraints by."""
+
+REMEASURE = {"warmup_seconds": 0.2, "seconds": 3.0, "min_runs": 100}
+"""Of the trained model, or of a probe: the figures that are reported. It ends earlier once the median is certain."""
+
+SAMPLE_DIGITS = 5
+"""Decimals of the raw samples that are kept: hundredths of a microsecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measurement of latency: all that was measured, with its raw samples, and where."""
+
+    latency: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+
+def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, float]) -> Measured:
+    """Measure the loaded engine, when it is its turn on the device."""
+    answer = context.request(
+        engine.process,
+        "measure",
+        {"inputs": str(context.files.measured_inputs), "options": options, "turns": str(context.turns)},
+        silence_seconds=context.limits.measure_seconds,
+        on_progress=lambda progress: _report(context, progress),
+    )
+    metrics = metrics_in(answer) | {"throughput_per_s": answer["runs_per_s"] * context.batch_size}
+    environment = {**answer["environment"], "target": context.target_key}
+    known = {**engine.metrics, **metrics}
+    context.record.add_metrics(metrics)
+    context.record.set_measurement("environment", environment)
+    context.record.set_measurement(
+        "memory", {name: known[name] for name in METRICS if name.endswith("_bytes") and name in known}
+    )
+    samples_ms = [round(sample, SAMPLE_DIGITS) for sample in answer["samples_ms"]]
+    return Measured({**answer, "samples_ms": samples_ms}, environment)
+
+
+def judge_hardware(context: TrialContext, metrics: Mapping[str, float]) -> None:
+    """Raise Ended if a constraint that is known before the training is broken: nothing is trained for it."""
+    values = {**_named(context.configuration), **metrics}
+    for text in context.constraints:
+        constraint = parse_constraint(text)
+        if constraint.stage == "quality":
+            continue
+        violation = constraint.violation(values)
+        if violation is not None and violation > 0:
+            found = ", ".join(f"{name} = {values[name]:.6g}" for name in constraint.metrics)
+            raise Ended("infeasible", f"{text} is broken by {violation:.4g}: {found}")
+
+
+def _named(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by the names that constraints use: bare below `model`, else with their section."""
+    named = dict(configuration["model"])
+    for section in ("training", "inference"):
+        named |= {f"{section}.{name}": value for name, value in configuration[section].items()}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _report(context: TrialContext, progress: dict[str, Any]) -> None:
+    """Pass on that a measurement waits, or that it did."""
+    waits = {"waiting_for": "its turn on this device"} if progress.pop("waiting", False) else {}
+    context.lease.progress(**waits, **progress)

@@ -1,0 +1,174 @@
+"""The order of work in one attempt: check → build → measure → train → (quantize →) rebuild → remeasure → evaluate; of a
+probe, which has no data and learns nothing, the first three.
+
+What would happen again ends the trial here, as a `Finish` with its reason. What would not is raised: the causes of an
+interruption, a child killed from outside (ChildDied), a service that is away for too long (Unreachable).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+from workers.batches import DataError
+from workers.child import ChildDied, ChildError, ChildFailure, ChildTimeout
+from workers.interruption import Pruned
+from workers.outcomes import Ended, Finish
+from workers.parts import TrialData
+from workers.service_client import Refused
+from workers.trial.build import BuiltEngines, build, export, prepare_model
+from workers.trial.check import check_model, fetch_data, lay_out_batches, lay_out_probe_inputs
+from workers.trial.context import TrialContext
+from workers.trial.evaluate import evaluate
+from workers.trial.load import LoadedEngine, check_parity, load
+from workers.trial.measure import MEASURE, REMEASURE, judge_hardware, measure
+from workers.trial.record import TrialRecord
+from workers.trial.train import judge_training, train
+from workers.trial.upload import upload_artifacts
+
+logger = logging.getLogger("layersweep.worker")
+
+CRASHES_AT_MOST = 2
+"""A child that crashes by itself so often in one attempt would do so again."""
+
+_KINDS = {
+    "build": "the engine cannot be built",
+    "out_of_memory": "out of memory",
+    "unsupported": "not supported by the target",
+    "invalid": "invalid",
+    "internal": "internal error",
+}
+
+
+def run_trial(context: TrialContext) -> Finish:
+    """Execute one attempt; a child that crashes once is started again, and the attempt with it.
+
+    Raises Interrupted (LeaseLost, Cancelled, Drained), ChildDied where a child was killed from outside, Unreachable.
+    """
+    started_at = time.monotonic()
+    crashes = 0
+    while True:
+        attempt = replace(context, record=TrialRecord())
+        try:
+            ended = _ended(attempt)
+        except ChildDied as death:
+            crashes += 1
+            context.children.kill()
+            if death.killed_from_outside:
+                raise
+            if crashes < CRASHES_AT_MOST:
+                context.lease.log(f"{death}; trying once more\n{death.tail}")
+                logger.warning("trial %s: %s; trying once more", context.trial, death)
+                continue
+            ended = Ended("failed", f"{death}, {crashes} times: {_last_line(death.tail)}", death.tail)
+        attempt.record.add_metrics({"device_seconds": time.monotonic() - started_at})
+        return attempt.record.finish(ended)
+
+
+def _ended(context: TrialContext) -> Ended | None:
+    """Work through the steps; why the trial ended before the last, None if it did not. Raises ChildDied."""
+    try:
+        if context.is_probe:
+            _run_probe(context)
+        else:
+            _run_model(context)
+    except Ended as end:
+        return end
+    except Pruned as cause:
+        return Ended("pruned", str(cause))
+    except ChildDied:
+        raise
+    except ChildFailure as failure:
+        return _ended_by_child(context, failure)
+    except DataError as error:
+        return Ended("failed", str(error))
+    except Refused as refusal:
+        return Ended("failed", f"the dataset cannot be fetched: {refusal}")
+    return None
+
+
+def _ended_by_child(context: TrialContext, failure: ChildFailure) -> Ended:
+    match failure:
+        case ChildTimeout():
+            return Ended("failed", f"{failure}: it hung and was ended", failure.tail)
+        case ChildError():
+            if failure.kind in ("internal", "out_of_memory"):
+                context.children.discard_model()
+                context.children.discard_builder()
+            return Ended("failed", f"{_KINDS.get(failure.kind, failure.kind)}: {failure.message}", failure.tail)
+        case _:
+            raise failure
+
+
+def _run_probe(context: TrialContext) -> None:
+    with context.phase("check"):
+        check_model(context)
+    lay_out_probe_inputs(context)
+
+    with context.phase("build"):
+        engine = _build_untrained(context, "final")
+
+    with context.phase("measure"):
+        measured = measure(context, engine, REMEASURE)
+    context.record.set_measurement("latency_samples_ms", measured.latency)
+    judge_hardware(context, context.record.findings().metrics)
+    context.children.close_engine()
+
+
+def _run_model(context: TrialContext) -> None:
+    with context.phase("check"):
+        check_model(context)
+        data = fetch_data(context)
+    lay_out_batches(context, data)
+
+    # Hardware first: a model that is too slow or too large is not trained.
+    with context.phase("build"):
+        untrained = _build_untrained(context, "first")
+    with context.phase("measure"):
+        first = measure(context, untrained, MEASURE)
+    context.record.set_measurement("latency_first", first.latency)
+    judge_hardware(context, context.record.findings().metrics)
+
+    with context.phase("train"):
+        trained = train(context, data)
+    judge_training(context, trained)
+
+    _finish_trained(context, data, _rebuild(context))
+
+
+def _build_untrained(context: TrialContext, name: str) -> LoadedEngine:
+    """Random weights → ONNX → engine, loaded and seen to be the model."""
+    prepare_model(context)
+    engine = load(context, build(context, export(context, name)))
+    check_parity(context, engine)
+    return engine
+
+
+def _rebuild(context: TrialContext) -> BuiltEngines:
+    """The trained model's engine. Quantizing takes long enough to be a phase of its own."""
+    if not context.is_quantized:
+        with context.phase("rebuild"):
+            return build(context, export(context, "final"))
+    with context.phase("quantize"):
+        graphs = export(context, "final")
+    with context.phase("rebuild"):
+        return build(context, graphs)
+
+
+def _finish_trained(context: TrialContext, data: TrialData, built: BuiltEngines) -> None:
+    with context.phase("remeasure"):
+        engine = load(context, built)
+        measured = measure(context, engine, REMEASURE)
+    context.record.set_measurement("latency_samples_ms", measured.latency)
+
+    with context.phase("evaluate"):
+        evaluate(context, engine, data)
+    context.children.close_engine()
+
+    upload_artifacts(context, built, measured, context.record.findings().metrics)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"

@@ -1,0 +1,60 @@
+"""The training, by the torch child: its curve goes to the service, its end is judged here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from workers.outcomes import Ended
+from workers.parts import TrialData
+from workers.trial.context import TrialContext
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a training ended: at its budget, by patience, or for a reason that ends the trial."""
+
+    steps: int
+    stopped: str
+    reason: str | None
+
+
+def train(context: TrialContext, data: TrialData) -> Trained:
+    """Train the model that the torch child holds."""
+    context.children.close_engine()
+    answer = context.request(
+        context.children.model(),
+        "train",
+        {
+            **{name: str(path) for name, path in data.paths.items()},
+            "specials": dict(data.form.specials),
+            "turns": str(context.turns),
+        },
+        silence_seconds=context.limits.silence_seconds,
+        on_progress=lambda progress: _report(context, progress),
+    )
+    context.record.add_metrics({"train_seconds": answer["seconds"]})
+    context.record.set_measurement("training", answer)
+    return Trained(answer["steps"], answer["stopped"], answer["reason"])
+
+
+def judge_training(context: TrialContext, trained: Trained) -> None:
+    """Raise Ended where the training diverged or is no longer finite."""
+    if trained.reason:
+        context.lease.log(f"step {trained.steps}: {trained.reason}")
+    if trained.stopped == "diverged":
+        raise Ended("pruned", str(trained.reason))
+    if trained.stopped == "non_finite":
+        raise Ended("failed", str(trained.reason))
+
+
+def _report(context: TrialContext, progress: dict[str, Any]) -> None:
+    """Pass on a point of the curve, or only how far it is."""
+    fraction = min(1.0, progress.pop("fraction"))
+    waits = {"waiting_for": "a measurement on this device"} if progress.pop("waiting", False) else {}
+    context.lease.progress(
+        progress if "learning_rate" in progress else None,
+        step=progress["step"],
+        fraction=round(fraction, 4),
+        **waits,
+    )

@@ -1,0 +1,46 @@
+"""The files of a trial that the service wants: where it is on the front now, or a confirmation's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workers.artifacts import collect
+from workers.trial.build import BuiltEngines
+from workers.trial.context import TrialContext
+from workers.trial.measure import Measured
+
+
+def upload_artifacts(
+    context: TrialContext, built: BuiltEngines, measured: Measured, metrics: Mapping[str, float]
+) -> None:
+    """Offer the trial by its metrics, and upload what the service wants of it."""
+    store = context.artifacts
+    wanted = [] if store is None else store.wants(metrics)
+    if store is None or not wanted:
+        return
+    context.request_model("save", {"path": str(context.files.weights)}, context.limits.export_seconds)
+    files = {
+        "weights.safetensors": context.files.weights,
+        "model.onnx": built.onnx,
+        "model.engine": built.model.path,
+        **({"loss.engine": built.loss.path} if built.loss is not None else {}),
+    }
+    description = _description(context, measured, metrics)
+    found = collect(context.files.artifacts, description, files, context.files.batches("validation"))
+    for name in wanted:
+        if name in found:
+            store.upload(name, found[name])
+
+
+def _description(context: TrialContext, measured: Measured, metrics: Mapping[str, float]) -> dict[str, Any]:
+    dataset = context.dataset or {}
+    return {
+        "trial": context.trial,
+        "runtime": context.runtime,
+        "target": context.target_key,
+        "configuration": context.configuration,
+        "dataset": {name: dataset[name] for name in ("name", "sha256", "facts")},
+        "metrics": metrics,
+        "environment": measured.environment,
+    }
