@@ -6,8 +6,6 @@ sweep = Client().submit("examples/quickstart.yaml").wait()
 print(sweep.recommendation()["configuration"])
 """
 
-__version__ = "0.1.0"
-
 from layersweep.client import Client
 from layersweep.errors import (
     Conflict,
@@ -26,6 +24,7 @@ from layersweep.errors import (
 )
 from layersweep.leaderboard import Leaderboard
 from layersweep.sweep import Sweep
+from layersweep.version import __version__
 
 __all__ = [
     "Client",

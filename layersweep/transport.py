@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import httpx2
 
-from layersweep import __version__
 from layersweep.errors import InvalidUsage, ResponseError, ServiceFailure, Unreachable
 from layersweep.plain import plain
+from layersweep.version import __version__
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 FIRST_DELAY_SECONDS = 0.2
