@@ -24,7 +24,7 @@ import httpx2
 from layersweep import documents, files
 from layersweep.documents import Source
 from layersweep.errors import InvalidUsage, NotFound, ServiceFailure
-from layersweep.leaderboard import Leaderboard
+from layersweep.leaderboard import Leaderboard, read_leaderboard
 from layersweep.names import is_id, segment, split_trial
 from layersweep.records import (
     ArtifactRecord,
@@ -35,7 +35,6 @@ from layersweep.records import (
     DatasetRecord,
     EventRecord,
     LayerKind,
-    LeaderboardRow,
     Preset,
     ProjectRecord,
     SweepPreview,
@@ -46,11 +45,10 @@ from layersweep.records import (
     WebhookRecord,
     WorkerRecord,
 )
-from layersweep.sweep import Sweep, follow
+from layersweep.sweep import Sweep
 from layersweep.transport import Transport
 
 DEFAULT_SERVER = "http://127.0.0.1:8420"
-PAGE_SIZE = 200
 
 
 class Client:
@@ -108,7 +106,7 @@ class Client:
         """
         body, content_type = documents.read(document)
         headers = {"Content-Type": content_type, "Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return Sweep(self, self.transport.object("POST", "/v1/sweeps", content=body, headers=headers))
+        return Sweep(self.transport, self.transport.object("POST", "/v1/sweeps", content=body, headers=headers))
 
     def validate(self, document: Source) -> SweepPreview:
         """Check a sweep document as `submit` would, and store nothing.
@@ -125,7 +123,9 @@ class Client:
     def clone(self, sweep: str) -> Sweep:
         """Post the document of a sweep again, as a new sweep; named by its id, or the newest of this name."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
-        return Sweep(self, self.transport.object("POST", f"/v1/sweeps/{self._sweep_id(sweep)}:clone", headers=headers))
+        return Sweep(
+            self.transport, self.transport.object("POST", f"/v1/sweeps/{self._sweep_id(sweep)}:clone", headers=headers)
+        )
 
     def delete_sweep(self, sweep: str) -> None:
         """Delete a sweep that has ended, with its trials and events; named by its id, or the newest of this name."""
@@ -142,7 +142,7 @@ class Client:
         return self._sweep_by_id(self._newest(sweep))
 
     def _sweep_by_id(self, sweep: str) -> Sweep:
-        return Sweep(self, self.transport.object("GET", f"/v1/sweeps/{segment(sweep)}"))
+        return Sweep(self.transport, self.transport.object("GET", f"/v1/sweeps/{segment(sweep)}"))
 
     def _sweep_id(self, sweep: str) -> str:
         return segment(sweep.upper()) if is_id(sweep) else self._newest(sweep)
@@ -160,7 +160,7 @@ class Client:
     def sweeps(self) -> Iterator[Sweep]:
         """All sweeps, newest first."""
         for record in self.pages("/v1/sweeps"):
-            yield Sweep(self, record)
+            yield Sweep(self.transport, record)
 
     def trial(self, trial: str) -> TrialDetailRecord:
         """One trial with its configuration, attempts, losses and measurements, by its id or as "SWEEP/NUMBER".
@@ -213,7 +213,7 @@ class Client:
         for event in client.events(sweep):
             print(event["sequence"], event["kind"])
         """
-        return follow(self, sweep if isinstance(sweep, Sweep) else self.sweep(sweep), after)
+        return (sweep if isinstance(sweep, Sweep) else self.sweep(sweep)).events(after=after)
 
     def leaderboard(
         self,
@@ -226,22 +226,15 @@ class Client:
         limit: int | None = None,
     ) -> Leaderboard:
         """The leaderboard of a sweep, by its id or name; see `Sweep.leaderboard`."""
-        path = f"/v1/sweeps/{self._sweep_id(sweep)}/leaderboard"
-        params: dict[str, Any] = {
-            "sort": sort,
-            "state": state,
-            "feasible": _flag(feasible),
-            "on_front": _flag(on_front),
-        }
-        rows: list[LeaderboardRow] = []
-        token: str | None = None
-        while True:
-            page_size = PAGE_SIZE if limit is None else max(1, min(PAGE_SIZE, limit - len(rows)))
-            page = self.transport.page(path, params | {"page_size": page_size, "page_token": token})
-            rows += page["items"]
-            token = page["next_page_token"]
-            if token is None or (limit is not None and len(rows) >= limit):
-                return Leaderboard(rows if limit is None else rows[:limit], page["objectives"], page["total"])
+        return read_leaderboard(
+            self.transport,
+            self._sweep_id(sweep),
+            sort=sort,
+            state=state,
+            feasible=feasible,
+            on_front=on_front,
+            limit=limit,
+        )
 
     # datasets
 
@@ -387,20 +380,10 @@ class Client:
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
         """The items of all pages of a list, fetched as they are needed."""
-        token: str | None = None
-        while True:
-            page = self.transport.page(path, {**(params or {}), "page_size": PAGE_SIZE, "page_token": token})
-            yield from page["items"]
-            token = page.get("next_page_token")
-            if token is None:
-                return
+        return self.transport.pages(path, params)
 
     def _upload(self, fields: dict[str, str], file_name: str, content: Any) -> DatasetDetailRecord:
         named = file_name.encode(errors="replace").decode()
         part = {"file": (named, content, "application/octet-stream")}
         answer = self.transport.object("POST", "/v1/datasets", data=fields, files=part, timeout_seconds=600.0)
         return cast("DatasetDetailRecord", answer)
-
-
-def _flag(value: bool | None) -> str | None:
-    return None if value is None else str(value).lower()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from layersweep.errors import MissingDependency
 from layersweep.records import LeaderboardRow, Objective
+from layersweep.transport import PAGE_SIZE, Transport
 
 if TYPE_CHECKING:
     import pandas
@@ -50,6 +51,39 @@ class Leaderboard(Sequence[LeaderboardRow]):
         Raises MissingDependency where pandas is not installed.
         """
         return dataframe(self._rows)
+
+
+def read_leaderboard(
+    transport: Transport,
+    sweep_id: str,
+    *,
+    sort: str | None,
+    state: str | None,
+    feasible: bool | None,
+    on_front: bool | None,
+    limit: int | None,
+) -> Leaderboard:
+    """All pages of a sweep's leaderboard, or as many as hold `limit` rows."""
+    path = f"/v1/sweeps/{sweep_id}/leaderboard"
+    params: dict[str, Any] = {
+        "sort": sort,
+        "state": state,
+        "feasible": _flag(feasible),
+        "on_front": _flag(on_front),
+    }
+    rows: list[LeaderboardRow] = []
+    token: str | None = None
+    while True:
+        page_size = PAGE_SIZE if limit is None else max(1, min(PAGE_SIZE, limit - len(rows)))
+        page = transport.page(path, params | {"page_size": page_size, "page_token": token})
+        rows += page["items"]
+        token = page["next_page_token"]
+        if token is None or (limit is not None and len(rows) >= limit):
+            return Leaderboard(rows if limit is None else rows[:limit], page["objectives"], page["total"])
+
+
+def _flag(value: bool | None) -> str | None:
+    return None if value is None else str(value).lower()
 
 
 def dataframe(rows: Iterable[LeaderboardRow]) -> pandas.DataFrame:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from layersweep import files
 from layersweep.errors import ServiceFailure, Unreachable, WaitTimeout
-from layersweep.leaderboard import Leaderboard
+from layersweep.leaderboard import Leaderboard, read_leaderboard
 from layersweep.records import (
     ENDED_SWEEP_STATES,
     Confirmation,
@@ -25,14 +25,12 @@ from layersweep.records import (
     TrialRecord,
     TrialState,
 )
-from layersweep.transport import decode, foreign
+from layersweep.transport import Transport, decode, foreign
 from layersweep.wishes import Wishes
 
 if TYPE_CHECKING:
     import httpx2
     import pandas
-
-    from layersweep.client import Client
 
 LONG_POLL_SECONDS = 20.0
 RESTART_PATIENCE_SECONDS = 300.0
@@ -49,8 +47,8 @@ class Sweep:
     `record` is the newest answer of the service about it; `refresh()` asks again.
     """
 
-    def __init__(self, client: Client, record: SweepDetailRecord) -> None:
-        self._client = client
+    def __init__(self, transport: Transport, record: SweepDetailRecord) -> None:
+        self._transport = transport
         self._etag: str | None = None
         self.record = record
 
@@ -108,7 +106,7 @@ class Sweep:
 
     def trial(self, number: int) -> TrialDetailRecord:
         """The trial with this number, with its configuration, attempts, losses and measurements. Raises NotFound."""
-        return self._client.trial(f"{self.id}/{int(number)}")
+        return self._transport.object("GET", self._path(f"/trials/{int(number)}"))
 
     def trials(self, *, state: TrialState | None = None) -> Iterator[TrialRecord]:
         """All trials in the order of their numbers, fetched a page at a time as they are needed.
@@ -116,7 +114,7 @@ class Sweep:
         for trial in sweep.trials(state="failed"):
             print(trial["number"], trial["reason"])
         """
-        return cast("Iterator[TrialRecord]", self._client.pages(self._path("/trials"), {"state": state}))
+        return cast("Iterator[TrialRecord]", self._transport.pages(self._path("/trials"), {"state": state}))
 
     def leaderboard(
         self,
@@ -134,30 +132,28 @@ class Sweep:
 
             sweep.leaderboard(sort="latency_ms_p50", feasible=True)[0]
         """
-        return self._client.leaderboard(
-            self.id, sort=sort, state=state, feasible=feasible, on_front=on_front, limit=limit
+        return read_leaderboard(
+            self._transport, self.id, sort=sort, state=state, feasible=feasible, on_front=on_front, limit=limit
         )
 
     def export(self, file: str | os.PathLike[str], *, sort: str | None = None) -> None:
         """Write the whole leaderboard to a file as it arrives: CSV, or JSON Lines where its name ends in .jsonl."""
         kind = "jsonl" if os.fspath(file).endswith(".jsonl") else "csv"
         with files.written(Path(file)) as out:
-            for chunk in self._client.transport.stream(
-                self._path("/leaderboard"), params={"sort": sort, "format": kind}
-            ):
+            for chunk in self._transport.stream(self._path("/leaderboard"), params={"sort": sort, "format": kind}):
                 out.write(chunk)
 
     def leaderboard_csv(self, *, sort: str | None = None) -> str:
         """The leaderboard as CSV text: a column for each parameter and metric."""
         params = {"sort": sort, "format": "csv"}
-        response = self._client.transport.request(
+        response = self._transport.request(
             "GET", self._path("/leaderboard"), params=params, headers={"Accept": "text/csv"}
         )
         return response.text
 
     def front(self) -> list[LeaderboardRow]:
         """The Pareto front: feasible complete trials that no other one beats in every objective."""
-        return self._client.transport.page(self._path("/front"), {})["items"]
+        return self._transport.page(self._path("/front"), {})["items"]
 
     def recommendation(
         self,
@@ -177,7 +173,7 @@ class Sweep:
         (422) for wishes that cannot be read or that no trial meets.
         """
         params = Wishes.of(prefer, within, weights).fields()
-        return self._client.transport.object("GET", self._path("/recommendation"), named_by="trial", params=params)
+        return self._transport.object("GET", self._path("/recommendation"), named_by="trial", params=params)
 
     def report(
         self,
@@ -189,7 +185,7 @@ class Sweep:
     ) -> str:
         """The whole story as a text: "html" that stands alone, "markdown", or "json"; chosen as by `recommendation`."""
         params = {"format": format} | Wishes.of(prefer, within, weights).fields()
-        return self._client.transport.request("GET", self._path("/report"), params=params).text
+        return self._transport.request("GET", self._path("/report"), params=params).text
 
     def confirm(
         self,
@@ -214,7 +210,7 @@ class Sweep:
         body = {"seeds": seeds, "candidates": candidates, "trials": list(trials)}
         body |= Wishes.of(prefer, within, weights).fields()
         headers = {"Idempotency-Key": uuid.uuid4().hex}
-        return self._client.transport.object("POST", self._path(":confirm"), json=body, headers=headers)
+        return self._transport.object("POST", self._path(":confirm"), json=body, headers=headers)
 
     def confirmations(
         self,
@@ -228,7 +224,7 @@ class Sweep:
         `recommended` marks the trial that `recommendation` chooses with the same wishes.
         """
         params = Wishes.of(prefer, within, weights).fields()
-        return self._client.transport.page(self._path("/confirmations"), params)["items"]
+        return self._transport.page(self._path("/confirmations"), params)["items"]
 
     def dataframe(self) -> pandas.DataFrame:
         """The whole leaderboard as a pandas DataFrame. Raises MissingDependency where pandas is not installed."""
@@ -236,11 +232,12 @@ class Sweep:
 
     def events(self, *, after: int = 0) -> Iterator[EventRecord]:
         """What happens in the sweep, from the event after `after` on, until the sweep has ended."""
-        return self._client.events(self, after=after)
+        return _follow(self._transport, self, after)
 
     def clone(self) -> Sweep:
         """Post the same document again, as a new sweep."""
-        return self._client.clone(self.id)
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        return Sweep(self._transport, self._transport.object("POST", self._path(":clone"), headers=headers))
 
     def cancel(self) -> Sweep:
         """End the sweep now; running trials are told to stop at their next heartbeat."""
@@ -265,21 +262,20 @@ class Sweep:
         arguments: dict[str, Any] = {} if body is None else {"json": body}
         # With a key it may be sent again where its answer was lost: a budget is not extended twice.
         arguments["headers"] = {"Idempotency-Key": uuid.uuid4().hex}
-        self.record = self._client.transport.object("POST", self._path(f":{action}"), **arguments)
+        self.record = self._transport.object("POST", self._path(f":{action}"), **arguments)
         self._etag = None
         return self
 
     def _poll(self, *, wait_seconds: float) -> None:
         """Read the sweep, letting the service answer late: as soon as it changes or after `wait_seconds`."""
         headers: dict[str, str] = {}
-        transport = self._client.transport
         if self._etag is not None and wait_seconds > 0:
             headers = {"If-None-Match": self._etag, "Prefer": f"wait={max(1, round(wait_seconds))}"}
-        response = transport.request(
+        response = self._transport.request(
             "GET",
             self._path(),
             headers=headers,
-            timeout_seconds=transport.timeout_seconds + wait_seconds,
+            timeout_seconds=self._transport.timeout_seconds + wait_seconds,
             retry_seconds=RESTART_PATIENCE_SECONDS if wait_seconds > 0 else None,
         )
         if response.status_code != 304:
@@ -304,14 +300,14 @@ def _event(data: str) -> Any:
         raise Unreachable("the stream of events broke off in the middle of one") from None
 
 
-def follow(client: Client, sweep: Sweep, after: int) -> Iterator[EventRecord]:
+def _follow(transport: Transport, sweep: Sweep, after: int) -> Iterator[EventRecord]:
     """Events of `sweep` as they happen; reconnects from the last one seen, ends when the sweep has ended."""
     path = f"/v1/sweeps/{sweep.id}/events"
     last = after
     started_waiting: float | None = None
     while True:
         try:
-            with client.transport.events(path, headers={"Last-Event-ID": str(last)}) as source:
+            with transport.events(path, headers={"Last-Event-ID": str(last)}) as source:
                 started_waiting = None
                 for message in source:
                     if not message.data:

@@ -20,6 +20,7 @@ RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 10.0
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+PAGE_SIZE = 200
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -143,6 +144,16 @@ class Transport:
         if not isinstance(found, dict) or not isinstance(cast("dict[str, Any]", found).get("items"), list):
             raise ServiceFailure(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
         return cast("dict[str, Any]", found)
+
+    def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """The items of all pages of a list, fetched as they are needed."""
+        token: str | None = None
+        while True:
+            page = self.page(path, {**(params or {}), "page_size": PAGE_SIZE, "page_token": token})
+            yield from page["items"]
+            token = page.get("next_page_token")
+            if token is None:
+                return
 
     def stream(self, path: str, *, params: Mapping[str, Any]) -> Iterator[bytes]:
         """The body of an answer, piece by piece. Not retried."""

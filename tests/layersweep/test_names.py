@@ -81,7 +81,7 @@ def test_what_holds_itself_is_refused() -> None:
 def test_numpy_goes_wherever_values_go() -> None:
     client, script, _ = scripted(*[httpx2.Response(200, json=sweep_record())] * 3)
     client.submit({"name": "tiny", "model": {"hidden_size": {"values": np.array([16, 32])}}})
-    sweep = Sweep(client, sweep_record())
+    sweep = Sweep(client.transport, sweep_record())
     sweep.confirm(seeds=np.int64(2), trials=np.array([3, 4]), weights={"latency_ms_p50": np.float32(0.25)})
     sweep.extend(trials=np.int64(5))
     bodies = [json.loads(request.content) for request in script.requests]
@@ -164,7 +164,7 @@ def test_a_wish_that_is_given_twice_is_refused() -> None:
 
 def test_confirmations_are_asked_for_with_the_wishes() -> None:
     client, script, _ = scripted(httpx2.Response(200, json=sweep_record()), page([]))
-    sweep = Sweep(client, sweep_record())
+    sweep = Sweep(client.transport, sweep_record())
     sweep.confirm(prefer="latency_ms_p50", within={"validation_loss": "1%"}, weights={"latency_ms_p50": 1e-7})
     body = json.loads(script.requests[0].content)
     assert (body["prefer"], body["within"], body["weight"]) == (

@@ -113,7 +113,7 @@ def test_optuna_finds_the_importances_that_the_service_finds(tmp_path: Path) -> 
         space=sweep_record()["space"] | opened,
     )
     client, _, _ = scripted(httpx2.Response(200, json=record), page(rows))
-    study = write_study(Sweep(client, record), f"sqlite:///{tmp_path / 'study.db'}")
+    study = write_study(Sweep(client.transport, record), f"sqlite:///{tmp_path / 'study.db'}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
