@@ -22,27 +22,29 @@ from typing import Any, cast
 import httpx2
 
 from layersweep import documents, files
+from layersweep.administration_records import (
+    AuditRecord,
+    CreatedTokenRecord,
+    CreatedWebhookRecord,
+    ProjectRecord,
+    TokenRecord,
+    WebhookDeliveryRecord,
+    WebhookRecord,
+)
 from layersweep.documents import Source
 from layersweep.errors import InvalidUsage, NotFound, ServiceFailure
 from layersweep.leaderboard import Leaderboard, read_leaderboard
 from layersweep.names import is_id, segment, split_trial
 from layersweep.records import (
     ArtifactRecord,
-    AuditRecord,
-    CreatedTokenRecord,
-    CreatedWebhookRecord,
     DatasetDetailRecord,
     DatasetRecord,
     EventRecord,
     LayerKind,
     Preset,
-    ProjectRecord,
     SweepPreview,
     Target,
-    TokenRecord,
     TrialDetailRecord,
-    WebhookDeliveryRecord,
-    WebhookRecord,
     WorkerRecord,
 )
 from layersweep.sweep import Sweep

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from layersweep.administration_records import CreatedWebhookRecord, WebhookDeliveryRecord
 from layersweep.cli.common import (
     SERVER_DEFAULT,
     AsJson,
@@ -22,7 +23,6 @@ from layersweep.cli.common import (
     ready,
 )
 from layersweep.errors import InvalidUsage
-from layersweep.records import CreatedWebhookRecord, WebhookDeliveryRecord
 
 app = typer.Typer(help="Have a URL told of a project's sweeps (docs/webhooks.md).", no_args_is_help=True)
 

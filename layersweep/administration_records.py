@@ -1,0 +1,66 @@
+"""The shapes of what administrators are answered, as in `records`: projects, tokens, the audit, webhooks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+
+class ProjectRecord(TypedDict):
+    name: str
+    created_at: str
+
+
+class TokenRecord(TypedDict):
+    id: str
+    name: str
+    project: str | None
+    scopes: list[str]
+    made_by: str
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+
+
+class CreatedTokenRecord(TokenRecord):
+    token: str | None
+
+
+class AuditRecord(TypedDict):
+    id: str
+    created_at: str
+    actor: str
+    token_id: str | None
+    project: str | None
+    action: str
+    subject: str
+    request_id: str | None
+    address: str | None
+
+
+class WebhookRecord(TypedDict):
+    id: str
+    project: str
+    url: str
+    events: list[str]
+    enabled: bool
+    made_by: str
+    created_at: str
+
+
+class CreatedWebhookRecord(WebhookRecord):
+    secret: str | None
+
+
+class WebhookDeliveryRecord(TypedDict):
+    """`state` is pending, delivered or failed; `id` is what the receiver sees as `webhook-id`."""
+
+    id: str
+    state: Literal["pending", "delivered", "failed"]
+    body: dict[str, Any]
+    tries: int
+    status: int | None
+    last_error: str | None
+    due_at: str
+    created_at: str
+    ended_at: str | None
