@@ -1,4 +1,4 @@
-"""Jinja, static files, and the headers under which every page is sent."""
+"""The templates of the pages, their static files, and the headers under which every page is sent."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Any
 
 from fastapi import Response
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
+from jinja2 import Environment
 
 from layersweep import __version__
-from layersweep.printable import is_printable, printable
-from service import formatting
+from service.templates import DOCUMENT_HEADERS, html_environment
 
 WEB = Path(__file__).resolve().parent / "web"
 
@@ -24,9 +22,7 @@ HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
+    **DOCUMENT_HEADERS,
 }
 
 _MEDIA_TYPES = {
@@ -83,37 +79,10 @@ def render(template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
 @cache
 def environment() -> Environment:
     """The templates, with what all of them may use."""
-    made = Environment(
-        loader=FileSystemLoader(WEB / "templates"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        finalize=shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = html_environment()
     names: dict[str, Any] = made.globals
-    names |= {"static": _static_url, "version": __version__, "fmt": formatting}
-    filters: dict[str, Any] = made.filters
-    filters["prose"] = _prose
+    names |= {"static": _static_url, "version": __version__}
     return made
-
-
-def shown(value: Any) -> Any:
-    """What a template puts in: of text, no character that turns the direction of what follows or is not seen."""
-    if not isinstance(value, str) or is_printable(value):
-        return value
-    safe = printable(value)
-    return Markup(safe) if isinstance(value, Markup) else safe
-
-
-def _prose(text: str) -> Markup:
-    """Text with `names` in backquotes, as docstrings have it."""
-    pieces = text.split("`")
-    if len(pieces) % 2 == 0:
-        return escape(text)
-    return Markup("").join(
-        Markup("<code>{}</code>").format(each) if odd % 2 else each for odd, each in enumerate(pieces)
-    )
 
 
 def _static_url(name: str) -> str:

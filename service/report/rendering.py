@@ -6,18 +6,19 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from layersweep.documents import nested
-from service import formatting, rendering
 from service.confirmation.schemas import RecommendationDetail
 from service.report import markdown as escaping
 from service.report import pictures
 from service.report.schemas import Report
+from service.templates import DOCUMENT_HEADERS, html_environment, plain_environment
 
 _ENVIRONMENT_SHOWN = (
     "device",
@@ -39,7 +40,7 @@ def html(report: Report) -> str:
         "gap": pictures.gap_by_size(report),
         "whiskers": pictures.whiskers(report),
     }
-    return rendering.environment().get_template("report.html").render(**context)
+    return _html().get_template("report.html").render(**context)
 
 
 def markdown(report: Report) -> str:
@@ -51,7 +52,7 @@ def headers() -> Mapping[str, str]:
     """Under which the HTML is sent: nothing may be loaded or run, and only its own style applies."""
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors 'none'"
-    return {**rendering.HEADERS, "Content-Security-Policy": policy}
+    return {"Content-Security-Policy": policy, **DOCUMENT_HEADERS}
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -106,20 +107,18 @@ def _yaml(document: Mapping[str, Any]) -> str:
 
 @cache
 def _style() -> str:
-    return (rendering.WEB / "report.css").read_text()
+    return files("service").joinpath("web/report.css").read_text()
+
+
+@cache
+def _html() -> Environment:
+    return html_environment()
 
 
 @cache
 def _plain() -> Environment:
     """Everything that is put in is escaped for Markdown."""
-    environment = Environment(
-        loader=FileSystemLoader(rendering.WEB / "templates"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        finalize=escaping.shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    names: dict[str, Any] = environment.globals
-    names |= {"fmt": formatting, "code": escaping.code, "block": escaping.block}
-    return environment
+    made = plain_environment(escaping.shown)
+    names: dict[str, Any] = made.globals
+    names |= {"code": escaping.code, "block": escaping.block}
+    return made

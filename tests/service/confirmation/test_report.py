@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from service.report import rendering
+from service.templates import html_environment
 from tests.service.sweep_rows import add_sweep
 
 SIX = ("Task and data", "Experimentation", "Resource constraints", "Complexity", "Literature", "Compatibility")
@@ -72,4 +72,4 @@ def test_a_name_is_text_and_a_sweep_without_results_has_a_report(client, service
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])
 def test_templates_are_readable_without_a_service(name):
-    assert rendering.rendering.environment().get_template(name)
+    assert html_environment().get_template(name)
