@@ -40,7 +40,8 @@ EXERCISE = """
 import tempfile
 from pathlib import Path
 import torch
-from layers.model import complete, parameter_count
+from layers.completion import complete
+from layers.model import parameter_count
 from layers.modules.model import build
 from layers.reference import page
 from tests.layers.combinations import DIFFERENT, combinations
