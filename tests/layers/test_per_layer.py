@@ -479,9 +479,7 @@ def test_expressions_are_counted_for_each_layer_before_they_are_written_out(monk
     long = "mlp.ffn_hidden_size > 0" + " and 1 + 1 > 1" * 40
     changes = {**WIDE, "/model/num_layers": 150, "/rules": [f"{long} + {number}" for number in range(50)]}
     parsed_texts: list[str] = []
-    monkeypatch.setattr(
-        "layers.expressions.syntax.parse_tree", lambda text: parsed_texts.append(text) or parse_tree(text)
-    )
+    monkeypatch.setattr("layers.syntax.parse_tree", lambda text: parsed_texts.append(text) or parse_tree(text))
     (problem,) = problems(changes)
     assert (problem.pointer, "more than 10,000 characters" in problem.detail) == ("/rules", True)
     assert len(parsed_texts) < 200
