@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layers import completion, per_layer
 from layers import training as trainings
@@ -26,9 +26,6 @@ from layers.placing import PointError, Rejection, chosen_value, condition_of, is
 from layers.problems import did_you_mean
 from layers.stack import Shape, config_of
 from layers.walking import Walked, Walker, draw, with_needs
-
-if TYPE_CHECKING:
-    from layers.survey import Survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,12 +327,6 @@ class Space:
         """How many points differ in `names` alone, or in what those depend on; None as `points`."""
         found = indexed(with_needs(self.entries, names), self._defaults)
         return None if found is None else found.points
-
-    def survey(self, seconds: float | None = None) -> Survey:
-        """How many points there are, which share can become trials, and what rejects the rest."""
-        from layers.survey import SECONDS, survey
-
-        return survey(self, SECONDS if seconds is None else seconds)
 
 
 def _below(section: str, values: Mapping[str, Scalar]) -> dict[str, Scalar]:

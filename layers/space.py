@@ -26,7 +26,7 @@ from layers.placing import PointError, Rejection
 from layers.points import Rule, Space, flatten
 from layers.problems import DocumentError, Problem, Problems, shown
 from layers.starts import Start, StartReader
-from layers.survey import SAMPLES, Survey
+from layers.survey import SAMPLES, Survey, survey_space
 from layers.walking import MAX_POINTS, expression_characters
 
 __all__ = [
@@ -96,7 +96,7 @@ def read_document(
 ) -> tuple[SweepDocument, Survey]:
     """Read a document and survey its space: where a sweep enters. Raises DocumentError with the problems of both."""
     read = begin(document, find_dataset=find_dataset, find_start=find_start)
-    surveyed = read.sweep.space.survey()
+    surveyed = survey_space(read.sweep.space)
     read.examine(surveyed)
     return read.sweep, surveyed
 

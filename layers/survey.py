@@ -161,7 +161,7 @@ def _outcome(error: ParameterError, values: Mapping[str, Scalar]) -> Outcome:
     return Rejection(error.path, str(error), 1.0)
 
 
-def survey(space: Space, seconds: float = SECONDS) -> Survey:
+def survey_space(space: Space, seconds: float = SECONDS) -> Survey:
     """Judge every point of `space`, or SAMPLES of them where all would take more than a few seconds.
 
     Deterministic, but for a space of which even these take more than `seconds`: there the first so many are judged.

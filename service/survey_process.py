@@ -12,6 +12,7 @@ import sys
 from typing import BinaryIO
 
 from layers.points import Space
+from layers.survey import survey_space
 
 LENGTH_BYTES = 8
 
@@ -32,7 +33,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 def _surveyed(space: Space, seconds: float) -> object:
     try:
-        return space.survey(seconds)
+        return survey_space(space, seconds)
     except Exception as error:  # noqa: BLE001 - raised where the survey is awaited
         return RuntimeError(f"{type(error).__name__}: {error}")
 

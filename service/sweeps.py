@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from layers.document import BUDGET, MAX_WALL_SECONDS
 from layers.facts import facts_of
 from layers.space import DocumentError, Space, Survey, SweepDocument, Unsurveyed, begin
+from layers.survey import survey_space
 from service import datasets, documents, events, schemas, sweep_schemas
 from service.db import Database, now, now_sql
 from service.endings import end_code
@@ -125,7 +126,7 @@ def prepare(database: Database, document: Mapping[str, Any], *, project: str = D
     What answers requests asks `service.validation` for it, so that nobody else waits meanwhile.
     """
     draft = drafted(database, document, project=project)
-    return draft.prepared(draft.space.survey())
+    return draft.prepared(survey_space(draft.space))
 
 
 def drafted(

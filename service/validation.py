@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from layers.survey import Survey, expected_seconds
+from layers.survey import Survey, expected_seconds, survey_space
 from service.db import Database
 from service.errors import CallerGone
 from service.survey_processes import SurveyProcesses
@@ -61,4 +61,4 @@ class Validation:
     async def _surveyed(self, draft: Draft) -> Survey:
         if expected_seconds(draft.space) > SMALL_SECONDS:
             return await self._processes.survey(draft.space)
-        return await to_thread.run_sync(draft.space.survey, limiter=self._limiter)
+        return await to_thread.run_sync(survey_space, draft.space, limiter=self._limiter)

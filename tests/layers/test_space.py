@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from layers.model import broken_rules
 from layers.space import PointError, Space, flatten
-from layers.survey import FEWEST_SAMPLES, SAMPLES, Survey
+from layers.survey import FEWEST_SAMPLES, SAMPLES, Survey, survey_space
 from tests.layers.sweep_documents import parsed, problems, surveyed
 
 CAPABILITIES: dict[str, Any] = {
@@ -421,7 +421,7 @@ SLOW: dict[str, Any] = {"/training/learning_rate": {"min": 1e-4, "max": 1e-2}, "
 def test_a_survey_that_takes_too_long_ends_with_the_samples_it_has() -> None:
     _, whole = surveyed(SLOW)
     assert (whole.judged, whole.sampled) == (SAMPLES, True)
-    survey = space(SLOW).survey(seconds=0.0)
+    survey = survey_space(space(SLOW), seconds=0.0)
     assert (survey.judged, survey.sampled) == (FEWEST_SAMPLES, True)
     low, high = survey.interval
     assert low < survey.feasible_share < high
@@ -555,7 +555,7 @@ def test_a_survey_agrees_with_judging_every_point(changes: dict[str, Any], rule:
     for point in made.enumerate():
         rejection = made.judge(made.resolve(point))
         found["" if rejection is None else rejection.rule] += 1
-    survey = made.survey()
+    survey = survey_space(made)
     assert survey.errors == ()
     assert survey.feasible_share == pytest.approx(found.pop("", 0) / points)
     assert survey.rejections == pytest.approx({rule: count / points for rule, count in found.items()})

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from layers.space import PointError, Rejection, Space
-from layers.survey import FEWEST_SAMPLES, SAMPLES, Survey, expected_seconds
+from layers.survey import FEWEST_SAMPLES, SAMPLES, Survey, expected_seconds, survey_space
 from service import survey_processes, sweeps
 from service.app import create_app
 from service.errors import Unavailable
@@ -107,7 +107,7 @@ def test_a_survey_is_the_same_in_a_process(started: list[asyncio.subprocess.Proc
             await pool.survey(parsed().space)
             return await pool.survey(parsed(changes).space)
 
-    found, here = asyncio.run(run()), parsed(changes).space.survey()
+    found, here = asyncio.run(run()), survey_space(parsed(changes).space)
     assert len(started) == 1
     assert [str(error) for error in found.errors] == [str(error) for error in here.errors] != []
     assert (found.points, found.judged, found.rejections) == (here.points, here.judged, here.rejections)
