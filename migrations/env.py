@@ -5,9 +5,13 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
+from service import access_models, models
 from service.db import Database
-from service.models import Base
+from service.model_base import Base
 from service.settings import Settings
+
+TABLES = (access_models, models)
+"""What declares tables: imported, so that `Base.metadata` knows them all."""
 
 
 def migrate(connection: sa.Connection) -> None:

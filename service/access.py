@@ -19,10 +19,10 @@ from anyio import to_thread
 from sqlalchemy.orm import Session
 
 from service import projects, tokens
+from service.access_models import Token
 from service.db import Database
 from service.errors import Forbidden, Unauthorized
 from service.limits import Limits
-from service.models import Token
 from service.tokens import Scope
 
 T = TypeVar("T")

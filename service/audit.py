@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.access_models import AuditRecord
 from service.db import now
 from service.ids import new_id
-from service.models import AuditRecord
 from service.paging import decode_token, encode_token
 
 

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from fastapi import Depends, Header, Request
 
 from service.access import PROJECT_HEADER, Caller
+from service.access_models import Webhook
 from service.errors import NotFound
-from service.models import Dataset, Sweep, Trial, Webhook, Worker
+from service.models import Dataset, Sweep, Trial, Worker
 from service.services import GivenServices
 
 _NamedProject = Annotated[

@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from service.models import Document, Sweep
+from service.model_base import Document
+from service.models import Sweep
 
 _SWEEPS = cast("sa.Table", Sweep.__table__)
 

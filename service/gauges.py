@@ -14,8 +14,9 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy.orm import Session
 
+from service.access_models import WebhookDelivery
 from service.db import Database, now_sql
-from service.models import SWEEP_STATES, TRIAL_STATES, Sweep, Trial, WebhookDelivery, Worker
+from service.models import SWEEP_STATES, TRIAL_STATES, Sweep, Trial, Worker
 from service.workers import is_alive
 
 

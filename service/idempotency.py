@@ -11,9 +11,9 @@ from fastapi import Header
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from service.access_models import IdempotencyKey
 from service.db import now_sql
 from service.errors import InFlight, Problem, Unprocessable
-from service.models import IdempotencyKey
 from service.projects import DEFAULT
 
 KEPT_SECONDS = 7 * 24 * 3600.0

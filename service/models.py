@@ -1,4 +1,6 @@
-"""The tables. Every time is seconds since the epoch by the *database's* clock (`service.db.now`).
+"""The tables of datasets, workers, sweeps and their trials.
+
+Every time is seconds since the epoch by the *database's* clock (`service.db.now`).
 
 Ownership: leases (`Trial.attempt`, `charged_attempts`, `worker_id`, `lease_expires_at`, `state` while it runs) are
 written by `service.queue` alone; `Ask` and new rows of `Trial` by `service.scheduler` alone, fenced by the sweep's
@@ -10,34 +12,21 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
-    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
-    MetaData,
     String,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-NAMING_CONVENTION = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
-"""A JSON value: JSONB on PostgreSQL, JSON text on SQLite."""
+from service.model_base import Base, one_of
 
 SWEEP_STATES = ("active", "paused", "completed", "cancelled", "failed")
 TRIAL_STATES = ("queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled")
@@ -45,111 +34,6 @@ ENDED_TRIAL_STATES = ("complete", "infeasible", "pruned", "failed", "cancelled")
 ASK_STATES = ("asked", "told")
 CONFIRMATION = "confirmation"
 """`Sweep.sampler` of a confirmation: its trials are all there from the beginning, and nothing is scheduled."""
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> str:
-    return f"{column} IN ({', '.join(repr(value) for value in values)})"
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING_CONVENTION)
-    type_annotation_map = {float: Double, dict[str, Any]: Document, list[Any]: Document}  # noqa: RUF012
-
-
-class Project(Base):
-    """What separates one team's sweeps and datasets from another's."""
-
-    __tablename__ = "projects"
-
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    created_at: Mapped[float]
-
-
-class Token(Base):
-    """What lets a caller in. The token itself is stored nowhere: only its hash."""
-
-    __tablename__ = "tokens"
-    __table_args__ = (UniqueConstraint("sha256"), Index(None, "project", "id"))
-
-    id: Mapped[str] = mapped_column(String(26), primary_key=True)
-    project: Mapped[str | None] = mapped_column(String(64))
-    """The project that it is bound to; None reaches all of them."""
-    name: Mapped[str] = mapped_column(String(128))
-    scopes: Mapped[list[Any]]
-    sha256: Mapped[str] = mapped_column(String(64))
-    made_by: Mapped[str] = mapped_column(String(128))
-    created_at: Mapped[float]
-    expires_at: Mapped[float | None]
-    revoked_at: Mapped[float | None]
-    last_used_at: Mapped[float | None]
-    """To the minute."""
-
-
-class AuditRecord(Base):
-    """Who changed what."""
-
-    __tablename__ = "audit_records"
-    __table_args__ = (Index(None, "project", "id"),)
-
-    id: Mapped[str] = mapped_column(String(26), primary_key=True)
-    created_at: Mapped[float]
-    actor: Mapped[str] = mapped_column(String(128))
-    """The name of the token; `anonymous` where the service has none yet."""
-    token_id: Mapped[str | None] = mapped_column(String(26))
-    project: Mapped[str | None] = mapped_column(String(64))
-    action: Mapped[str] = mapped_column(String(64))
-    subject: Mapped[str] = mapped_column(String(200))
-    request_id: Mapped[str | None] = mapped_column(String(64))
-    address: Mapped[str | None] = mapped_column(String(64))
-    """Where the request came from; None for what was done on the machine itself, by the command line."""
-
-
-class Webhook(Base):
-    """Where a project wants to be told that the state of a sweep has changed."""
-
-    __tablename__ = "webhooks"
-    __table_args__ = (Index(None, "project", "id"),)
-
-    id: Mapped[str] = mapped_column(String(26), primary_key=True)
-    project: Mapped[str] = mapped_column(String(64))
-    url: Mapped[str] = mapped_column(Text)
-    salt: Mapped[str] = mapped_column(String(64))
-    """The secret that signs is made from this and the server's key (`webhooks.secret_of`): it is stored nowhere."""
-    events: Mapped[list[Any]]
-    """Of what it is told: names in `webhooks.EVENTS`."""
-    enabled: Mapped[bool] = mapped_column(Boolean)
-    """While it is not, nothing is queued or sent."""
-    made_by: Mapped[str] = mapped_column(String(128))
-    created_at: Mapped[float]
-
-
-class WebhookDelivery(Base):
-    """One message to a webhook: written with the change that it tells of, sent afterwards until it is taken."""
-
-    __tablename__ = "webhook_deliveries"
-    __table_args__ = (
-        Index(None, "webhook_id", "id"),
-        Index(
-            "ix_webhook_deliveries_due",
-            "due_at",
-            sqlite_where=text("state = 'pending'"),
-            postgresql_where=text("state = 'pending'"),
-        ),
-    )
-
-    id: Mapped[str] = mapped_column(String(26), primary_key=True)
-    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
-    body: Mapped[dict[str, Any]]
-    state: Mapped[str] = mapped_column(String(16), default="pending")
-    """pending, delivered or failed."""
-    tries: Mapped[int] = mapped_column(default=0)
-    due_at: Mapped[float]
-    """When it is to be tried; while a process tries it, when it may be taken from that one."""
-    status: Mapped[int | None]
-    """The HTTP status of the last answer; None where there was none."""
-    last_error: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[float]
-    ended_at: Mapped[float | None]
 
 
 class Dataset(Base):
@@ -200,7 +84,7 @@ class Sweep(Base):
 
     __tablename__ = "sweeps"
     __table_args__ = (
-        CheckConstraint(_one_of("state", SWEEP_STATES), name="state"),
+        CheckConstraint(one_of("state", SWEEP_STATES), name="state"),
         Index(None, "project", "id"),
         Index(None, "state"),
     )
@@ -246,7 +130,7 @@ class Trial(Base):
 
     __tablename__ = "trials"
     __table_args__ = (
-        CheckConstraint(_one_of("state", TRIAL_STATES), name="state"),
+        CheckConstraint(one_of("state", TRIAL_STATES), name="state"),
         UniqueConstraint("sweep_id", "number"),
         UniqueConstraint("sweep_id", "point_hash"),
         Index(
@@ -365,7 +249,7 @@ class Ask(Base):
     """
 
     __tablename__ = "asks"
-    __table_args__ = (CheckConstraint(_one_of("state", ASK_STATES), name="state"), Index(None, "trial_id"))
+    __table_args__ = (CheckConstraint(one_of("state", ASK_STATES), name="state"), Index(None, "trial_id"))
 
     sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
     ask: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
@@ -432,17 +316,4 @@ class Artifact(Base):
     """It counts only where this is the trial's newest attempt, and the trial is complete."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
-    created_at: Mapped[float]
-
-
-class IdempotencyKey(Base):
-    """The answer that a POST with this key was given."""
-
-    __tablename__ = "idempotency_keys"
-
-    project: Mapped[str] = mapped_column(String(64), primary_key=True)
-    key: Mapped[str] = mapped_column(String(200), primary_key=True)
-    request_hash: Mapped[str] = mapped_column(String(64))
-    status: Mapped[int | None]
-    body: Mapped[dict[str, Any] | None]
     created_at: Mapped[float]

@@ -7,9 +7,10 @@ import re
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.access_models import Project, Token, Webhook
 from service.db import now
 from service.errors import Conflict, NotFound, Problem, Unprocessable
-from service.models import Dataset, Project, Sweep, Token, Webhook
+from service.models import Dataset, Sweep
 
 DEFAULT = "default"
 """The project of callers who name none. It is always there."""

@@ -19,19 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import artifacts, datasets, idempotency
+from service.access_models import AuditRecord, Webhook, WebhookDelivery
 from service.db import Database, now_sql
-from service.models import (
-    CONFIRMATION,
-    Attempt,
-    AuditRecord,
-    Base,
-    Event,
-    Measurement,
-    Sweep,
-    Trial,
-    Webhook,
-    WebhookDelivery,
-)
+from service.model_base import Base
+from service.models import CONFIRMATION, Attempt, Event, Measurement, Sweep, Trial
 from service.settings import Settings
 from service.stored_parts import INCOMING
 

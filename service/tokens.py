@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import projects
+from service.access_models import Token
 from service.db import now, now_sql
 from service.errors import Conflict, NotFound, Problem, Unprocessable
 from service.ids import new_id
-from service.models import Token
 from service.paging import decode_token, encode_token
 
 Scope = Literal["read", "submit", "work", "admin"]

@@ -24,12 +24,13 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import addresses, projects
+from service.access_models import Webhook, WebhookDelivery
 from service.addresses import AddressError, Network
 from service.db import announce, now, now_sql
 from service.endings import end_code, has_feasible
 from service.errors import Conflict, NotFound, Problem, Unprocessable
 from service.ids import new_id
-from service.models import SWEEP_STATES, Confirmation, Sweep, Webhook, WebhookDelivery
+from service.models import SWEEP_STATES, Confirmation, Sweep
 from service.notifications import WEBHOOKS
 from service.paging import decode_token, encode_token
 

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from service import event_schemas, schemas, server_key, webhooks
+from service.access_models import Webhook
 from service.callers import GivenCaller
 from service.calls import Call, GivenCall, GivenChange
-from service.models import Webhook
 from service.paging import PageSize, PageToken, link_next
 from service.problems import documented
 from service.scopes import ScopedRoute, needs_scope

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import webhook_sender, webhooks
-from service.models import Event, WebhookDelivery
+from service.access_models import WebhookDelivery
+from service.models import Event
 from tests.golden.answers import laid_out
 from tests.golden.normalising import Normaliser
 from tests.golden.world import World

@@ -23,7 +23,8 @@ from service import tokens, webhooks
 from service.confirmation import confirmations
 from service.db import now
 from service.event_schemas import WebhookEvent
-from service.models import Attempt, Base, Trial
+from service.model_base import Base
+from service.models import Attempt, Trial
 from service.services import Services
 from tests.golden.documents import CLASSIFICATION, FAILING, LANGUAGE, PAUSED, PROBE, SEQUENCES
 

@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service import projects, tokens
+from service.access_models import AuditRecord, Token
 from service.guard import COOKIE
-from service.models import AuditRecord, Sweep, Token, Worker
+from service.models import Sweep, Worker
 from service.services import Services
 
 MakeToken = Callable[..., str]

@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from service import db
+from service.access_models import IdempotencyKey
 from service.db import Database, announce, defer, now, now_sql, settle
-from service.models import IdempotencyKey
 
 
 def _insert(session: Session, key: str) -> None:

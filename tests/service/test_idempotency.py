@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
+from service.access_models import IdempotencyKey
 from service.db import Database
 from service.errors import InFlight, Unprocessable
 from service.idempotency import Answer, forget_old, once, request_hash
-from service.models import IdempotencyKey
 
 
 def _once(database: Database, key: str | None, request: str, number: int) -> Answer:

@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from service.db import Database
-from service.models import Base
+from service.model_base import Base
 
 
 def test_the_migrated_schema_is_that_of_the_models(database: Database) -> None:

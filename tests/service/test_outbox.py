@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import projects, sweeps, webhooks
+from service.access_models import Webhook, WebhookDelivery
 from service.db import Database
-from service.models import Webhook, WebhookDelivery
 
 URL = "https://example.com/"
 

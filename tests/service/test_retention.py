@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from service import attempts, audit, datasets, events, lease_schemas, queue, retention, sweeps, webhooks
+from service.access_models import AuditRecord, WebhookDelivery
 from service.db import Database
 from service.housekeeping import Housekeeping
-from service.models import Attempt, AuditRecord, Event, Measurement, Sweep, Trial, WebhookDelivery
+from service.models import Attempt, Event, Measurement, Sweep, Trial
 from service.services import Services
 from service.settings import Settings
 

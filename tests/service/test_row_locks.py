@@ -15,8 +15,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from service import lease_schemas, queue, row_locks, sweeps
+from service.access_models import IdempotencyKey
 from service.db import Database
-from service.models import IdempotencyKey
 from service.row_locks import ChangesTrial, Claims
 from tests.service.conftest import Rows
 

@@ -18,8 +18,8 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from service import projects, scopes, tokens, webhooks
+from service.access_models import Token
 from service.callers import within_project
-from service.models import Token
 from service.routes.sweeps import EXAMPLE as DOCUMENT
 from service.scopes import ScopedRoute, needs_no_token, needs_scope
 from service.services import Services

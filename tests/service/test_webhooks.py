@@ -23,10 +23,11 @@ from fastapi.testclient import TestClient
 from httpx2 import ConnectError
 
 from service import addresses, event_schemas, projects, server_key, tokens, webhooks
+from service.access_models import Webhook, WebhookDelivery
 from service.addresses import AddressError
 from service.app import create_app
 from service.errors import Unprocessable
-from service.models import SWEEP_STATES, Webhook, WebhookDelivery
+from service.models import SWEEP_STATES
 from service.services import Services
 from service.settings import Settings
 from service.webhook_sender import WebhookSender, call

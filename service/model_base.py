@@ -1,0 +1,32 @@
+"""What all tables share: names of constraints, the types of columns and their base class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Double, MetaData
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+"""A JSON value: JSONB on PostgreSQL, JSON text on SQLite."""
+
+
+class Base(DeclarativeBase):
+    """Of every table."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {float: Double, dict[str, Any]: Document, list[Any]: Document}  # noqa: RUF012
+
+
+def one_of(column: str, values: tuple[str, ...]) -> str:
+    """The condition of a check: the column holds one of these values."""
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
