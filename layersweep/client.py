@@ -31,22 +31,12 @@ from layersweep.administration_records import (
     WebhookDeliveryRecord,
     WebhookRecord,
 )
+from layersweep.catalog_records import DatasetDetailRecord, DatasetRecord, LayerKind, Preset, Target, WorkerRecord
 from layersweep.documents import Source
 from layersweep.errors import InvalidUsage, NotFound, ServiceFailure
 from layersweep.leaderboard import Leaderboard, read_leaderboard
 from layersweep.names import is_id, segment, split_trial
-from layersweep.records import (
-    ArtifactRecord,
-    DatasetDetailRecord,
-    DatasetRecord,
-    EventRecord,
-    LayerKind,
-    Preset,
-    SweepPreview,
-    Target,
-    TrialDetailRecord,
-    WorkerRecord,
-)
+from layersweep.records import ArtifactRecord, EventRecord, SweepPreview, TrialDetailRecord
 from layersweep.sweep import Sweep
 from layersweep.transport import Transport
 

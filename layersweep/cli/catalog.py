@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from layersweep.catalog_records import DatasetDetailRecord, DatasetRecord, LayerKind, LayerParameter, Preset
 from layersweep.cli.common import (
     SERVER_DEFAULT,
     AsJson,
@@ -25,7 +26,6 @@ from layersweep.cli.common import (
 from layersweep.display import units
 from layersweep.display.terminal import show_text, show_yaml
 from layersweep.errors import InvalidUsage
-from layersweep.records import DatasetDetailRecord, DatasetRecord, LayerKind, LayerParameter, Preset
 
 datasets = typer.Typer(help="Register and look at datasets.", no_args_is_help=True)
 
