@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Any, cast
 
 from anyio import to_thread
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from service import description, idempotency, problems, scopes, tracing
@@ -113,11 +115,11 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         summary="Hyperparameter exploration of Transformer layers, scored on engines",
         version=_version(),
         lifespan=lifespan,
+        routes=_routes(settings.max_document_bytes),
         # It is a route of its own, which says like all others who may call it.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=_operation_id,
         # Its metrics and logs would be a second set beside ours, and hold what callers sent.
         telemetry={
             "auto_configure": False,
@@ -127,12 +129,26 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
             "logs": False,
             "operation_spans": False,
         },
-        responses=problems.documented(401, 403, 404, 422, 429, 503),
     )
     app.state.services = services
     problems.install(app)
+    open_paths = [each.pattern for each in scopes.declarations(app) if not each.opened_by]
+    app.add_middleware(Guard, access=access, settings=settings, open_paths=open_paths)
+    if settings.trusted_proxies:
+        app.add_middleware(
+            cast("Any", ProxyHeadersMiddleware), trusted_hosts=[str(network) for network in settings.trusted_proxies]
+        )
+    return app
+
+
+@lru_cache(maxsize=4)
+def _routes(max_body_size: int) -> list[BaseRoute]:
+    """All routes. Applications share them: their parameters and answers take longer to read than all else here."""
+    router = APIRouter(
+        generate_unique_id_function=_operation_id, responses=problems.documented(401, 403, 404, 422, 429, 503)
+    )
     # Health answers everybody.
-    app.include_router(health.router)
+    router.include_router(health.router)
     for module in (
         # First: routes are tried one after the other, and workers ask most.
         leases,
@@ -157,16 +173,8 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         # Last: its last route takes every path that no other has.
         pages,
     ):
-        app.include_router(
-            module.router, max_body_size=settings.max_document_bytes, dependencies=[Depends(within_project)]
-        )
-    open_paths = [each.pattern for each in scopes.declarations(app) if not each.opened_by]
-    app.add_middleware(Guard, access=access, settings=settings, open_paths=open_paths)
-    if settings.trusted_proxies:
-        app.add_middleware(
-            cast("Any", ProxyHeadersMiddleware), trusted_hosts=[str(network) for network in settings.trusted_proxies]
-        )
-    return app
+        router.include_router(module.router, max_body_size=max_body_size, dependencies=[Depends(within_project)])
+    return router.routes
 
 
 def prepare(database: Database, settings: Settings) -> None:
