@@ -9,16 +9,22 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import typer
 import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings
 
+from service import builtins, datasets
 from service.app import create_app
 from service.connections import protocol
+from service.content import Content
 from service.db import Database
 from service.settings import Settings
 
@@ -37,6 +43,30 @@ def _devices_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERSWEEP_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_same_is_made_once() -> Iterator[None]:
+    """A process reads the built-in datasets once for all applications, and builds the commands once for all calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, read in builtins.BUILTINS.items():
+            patch.setitem(builtins.BUILTINS, name, _read_once(read))
+        patch.setattr("typer.testing._get_command", cache(typer.main.get_command))
+        yield
+
+
+def _read_once(read: Callable[[Settings], tuple[Content, int]]) -> Callable[[Settings], tuple[Content, int]]:
+    found: list[tuple[Content, int]] = []
+
+    def read_once(settings: Settings) -> tuple[Content, int]:
+        datasets.uploads_folder(settings)
+        if not found:
+            content, size_bytes = read(settings)
+            profile = content.profile()
+            found.append((replace(content, profile=lambda: deepcopy(profile)), size_bytes))
+        return found[0]
+
+    return read_once
 
 
 @pytest.fixture(scope="session")
@@ -99,10 +129,27 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'layersweep.db'}"
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite file that others are copied from."""
+    path = tmp_path_factory.mktemp("template") / "layersweep.db"
+    database = Database(f"sqlite:///{path}")
+    database.upgrade()
+    database.close()
+    return path
+
+
+@pytest.fixture
+def migrated_sqlite_url(tmp_path: Path, sqlite_url: str, sqlite_template: Path) -> str:
+    """The URL of a fresh, migrated SQLite file."""
+    shutil.copyfile(sqlite_template, tmp_path / "layersweep.db")
+    return sqlite_url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A fresh database of each kind: tests that take it run twice."""
-    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
+    """A fresh, migrated database of each kind: tests that take it run twice."""
+    return request.getfixturevalue("migrated_sqlite_url" if request.param == "sqlite" else "postgres_url")
 
 
 @pytest.fixture
