@@ -10,30 +10,30 @@ import numpy as np
 import pytest
 
 from tests.workers.engine_parent import ROOT
-from workers.engine import memory
+from workers.engine import process_memory
 from workers.engine.base import TensorSpec
 
 
 def test_private_memory_grows_with_what_is_written_and_shrinks_again() -> None:
     size = 64 << 20
-    before = memory.process_private_bytes()
+    before = process_memory.process_private_bytes()
     block = np.ones(size, np.uint8)
-    grown = memory.process_private_bytes() - before
+    grown = process_memory.process_private_bytes() - before
     del block
     assert 0.9 * size <= grown <= 1.2 * size
-    assert memory.process_private_bytes() - before < 0.2 * size
+    assert process_memory.process_private_bytes() - before < 0.2 * size
 
 
 def test_memory_that_is_only_reserved_does_not_count() -> None:
-    before = memory.process_private_bytes()
+    before = process_memory.process_private_bytes()
     block = np.zeros(256 << 20, np.uint8)
-    assert memory.process_private_bytes() - before < 16 << 20
+    assert process_memory.process_private_bytes() - before < 16 << 20
     del block
 
 
 def test_total_memory_is_that_of_the_machine_or_less() -> None:
     kilobytes = int(Path("/proc/meminfo").read_text().splitlines()[0].split()[1])
-    assert 2**28 < memory.total_bytes() <= kilobytes * 1024
+    assert 2**28 < process_memory.total_bytes() <= kilobytes * 1024
 
 
 def test_without_a_rollup_resident_memory_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,16 +44,17 @@ def test_without_a_rollup_resident_memory_is_taken(monkeypatch: pytest.MonkeyPat
             raise FileNotFoundError(path)
         return read_text(path)
 
-    exact = memory.process_private_bytes()
+    exact = process_memory.process_private_bytes()
     monkeypatch.setattr(Path, "read_text", without_rollup)
-    assert memory.process_private_bytes() >= exact * 0.9
+    assert process_memory.process_private_bytes() >= exact * 0.9
 
 
 PROGRAM = """
 import numpy as np
 from pathlib import Path
 from workers.engine.base import TensorSpec
-from workers.engine.memory import load_and_weigh, process_private_bytes
+from workers.engine.memory import load_and_weigh
+from workers.engine.process_memory import process_private_bytes
 
 class Heavy:
     inputs = (TensorSpec("x", np.dtype(np.float32), (2, 3)),)

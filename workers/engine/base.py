@@ -21,7 +21,7 @@ from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
-from .memory import process_private_bytes
+from .process_memory import process_private_bytes
 from .protocol import RequestFailed, invalid
 
 

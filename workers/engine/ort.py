@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from . import machine, memory, onnx_file
+from . import machine, onnx_file, process_memory
 from .base import (
     BuildLog,
     Capabilities,
@@ -78,7 +78,7 @@ class OnnxRuntimeEngine(Engine):
             "dtypes": ["float32"],
             "quantizations": ["int8"],
             "devices": 1,
-            "device_memory_bytes": memory.total_bytes(),
+            "device_memory_bytes": process_memory.total_bytes(),
             "compute_capability": None,
             "build_only": False,
             "build_options": [],
