@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,39 +28,20 @@ from .base import (
     Option,
     TensorSpec,
     checked_array,
-    describe_specs,
 )
 from .plan_file import PlanFile, is_plan_file, read_plan, write_plan
 from .protocol import ErrorKind, RequestFailed, invalid
 from .trt_build import BUILD_OPTIONS, configured, parsed
 from .trt_log import Complaints, listening, log_of
+from .trt_program import Program, cuda_explained
 from .trt_streaming import STREAMING_OPTIONS, allow_streaming, stream_weights
-from .trt_tensors import Binding, Buffers, bindings_of, bindings_of_network
+from .trt_tensors import Buffers, bindings_of, bindings_of_network
 from .trt_timings import TimingFile
 
 MOST_LAUNCHES_AHEAD = 32
 
 _LOSS_INPUTS = ("logits", "targets", "weights")
 _LOSS_OUTPUTS = ("loss_sum", "weight_sum", "correct")
-
-
-@dataclass
-class _Program:
-    """A plan that is ready to run: its engine, one execution context, and its tensors. Engine before context."""
-
-    engine: Any
-    context: Any
-    bindings: tuple[Binding, ...]
-
-    def point(self, buffers: Buffers) -> None:
-        """Let the context read and write there."""
-        for name, address in buffers.addresses():
-            self.context.set_tensor_address(name, address)
-
-    def enqueue(self, stream: cuda.Stream) -> None:
-        """Raises RequestFailed where the library refuses."""
-        if not self.context.execute_async_v3(int(stream.handle)):
-            raise RequestFailed("internal", "the engine refused to run")
 
 
 @dataclass
@@ -71,7 +52,7 @@ class _Prepared:
 
 @dataclass
 class _Loss:
-    program: _Program
+    program: Program
     buffers: Buffers
 
 
@@ -94,7 +75,7 @@ class TensorRtEngine(Engine):
         self._log = log_of(self._trt)
         self._opened: cuda.Device | None = None
         self._stream: cuda.Stream | None = None
-        self._program: _Program | None = None
+        self._program: Program | None = None
         self._plan: PlanFile | None = None
         self._buffers: Buffers | None = None
         self._prepared: list[_Prepared] = []
@@ -190,7 +171,7 @@ class TensorRtEngine(Engine):
 
     def _load(self, engine: Path, options: Mapping[str, int]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         device = self._device
-        with _cuda_explained(f"{engine.name} cannot be loaded"):
+        with cuda_explained(f"{engine.name} cannot be loaded"):
             plan = read_plan(engine)
             self._check_origin(plan, engine, device)
             self._stream = cuda.Stream()
@@ -201,7 +182,7 @@ class TensorRtEngine(Engine):
 
     def _prepare(self, inputs: Mapping[str, np.ndarray]) -> _Prepared:
         program, stream = self._ready()
-        with _cuda_explained("inputs and outputs do not fit on the device"):
+        with cuda_explained("inputs and outputs do not fit on the device"):
             buffers = Buffers(program.bindings)
             buffers.write(inputs, stream)
             program.point(buffers)
@@ -213,7 +194,7 @@ class TensorRtEngine(Engine):
 
     def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         program, stream = self._ready()
-        with _cuda_explained("the engine failed while it ran"):
+        with cuda_explained("the engine failed while it ran"):
             buffers = self._own_buffers(program)
             buffers.write(inputs, stream)
             program.point(buffers)
@@ -223,7 +204,7 @@ class TensorRtEngine(Engine):
 
     def _attach_loss(self, loss_graph: Path) -> None:
         program, _ = self._ready()
-        with _cuda_explained("the loss graph cannot be loaded"):
+        with cuda_explained("the loss graph cannot be loaded"):
             loss = self._open(self._loss_plan(loss_graph), loss_graph.name)
             given = {binding.spec.name: binding for binding in loss.bindings}
             names = sorted(given)
@@ -232,7 +213,7 @@ class TensorRtEngine(Engine):
                     f"a loss graph takes {', '.join(_LOSS_INPUTS)} and gives {', '.join(_LOSS_OUTPUTS)}; "
                     f"{loss_graph} has {', '.join(names)}"
                 )
-            logits, wanted = self._logits(program), given["logits"]
+            logits, wanted = program.logits(), given["logits"]
             if (logits.type_name, logits.spec.shape) != (wanted.type_name, wanted.spec.shape):
                 raise invalid(f"the loss graph takes {wanted}; the engine gives {logits}")
             shared = {"logits": self._own_buffers(program)[logits.spec.name]}
@@ -245,7 +226,7 @@ class TensorRtEngine(Engine):
         given = {"targets": targets, "weights": weights}
         specs = {binding.spec.name: binding.spec for binding in loss.program.bindings}
         labels = {name: checked_array(given, specs[name]) for name in given}
-        with _cuda_explained("the engine or its loss graph failed while it ran"):
+        with cuda_explained("the engine or its loss graph failed while it ran"):
             buffers = self._own_buffers(program)
             buffers.write(inputs, stream)
             loss.buffers.write(labels, stream)
@@ -351,7 +332,7 @@ class TensorRtEngine(Engine):
         if about["built_for"] != device.uuid:
             raise invalid(f"{engine.name} was built on {about['built_for']}, this is {device.uuid}: build it again")
 
-    def _open(self, plan: PlanFile, name: str) -> _Program:
+    def _open(self, plan: PlanFile, name: str) -> Program:
         """Deserialize and make a context. Raises RequestFailed "invalid" or "out_of_memory"."""
         with self._complaints() as complaints:
             engine = self._deserialize(plan)
@@ -360,7 +341,7 @@ class TensorRtEngine(Engine):
             context = engine.create_execution_context()
             if context is None:
                 raise complaints.failure("out_of_memory", f"{name}: there is no memory for an execution context")
-        return _Program(engine, context, bindings_of(self._trt, engine))
+        return Program(engine, context, bindings_of(self._trt, engine))
 
     def _deserialize(self, plan: PlanFile) -> Any:
         engine = self._trt.Runtime(self._log).deserialize_cuda_engine(plan.content)
@@ -370,7 +351,7 @@ class TensorRtEngine(Engine):
 
     def _weigh(self, plan: PlanFile) -> tuple[int | None, int | None]:
         """Scratch memory of one context and, where the library says it, what the weights take; in bytes."""
-        with self._complaints() as complaints, _cuda_explained("the engine that was just built cannot be loaded"):
+        with self._complaints() as complaints, cuda_explained("the engine that was just built cannot be loaded"):
             engine = self._deserialize(plan)
             if engine is None:
                 raise complaints.failure("build", "the engine that was just built cannot be loaded")
@@ -382,7 +363,7 @@ class TensorRtEngine(Engine):
                 weights = int(said) if said > 0 else None
         return int(scratch), weights
 
-    def _captured(self, program: _Program, stream: cuda.Stream) -> cuda.Graph | None:
+    def _captured(self, program: Program, stream: cuda.Stream) -> cuda.Graph | None:
         """The engine's run as a CUDA graph; None, and the reason kept, where it cannot be captured."""
         with self._complaints() as complaints:
             try:
@@ -391,7 +372,7 @@ class TensorRtEngine(Engine):
                 self._graph_refused = "; ".join((str(problem), *complaints.errors))
         return None
 
-    def _own_buffers(self, program: _Program) -> Buffers:
+    def _own_buffers(self, program: Program) -> Buffers:
         if self._buffers is None:
             self._buffers = Buffers(program.bindings)
         return self._buffers
@@ -415,14 +396,7 @@ class TensorRtEngine(Engine):
         finally:
             made.unlink(missing_ok=True)
 
-    def _logits(self, program: _Program) -> Binding:
-        outputs = [binding for binding in program.bindings if not binding.is_input]
-        named = [binding for binding in outputs if binding.spec.name == "logits"]
-        if not named and len(outputs) != 1:
-            raise invalid(f"which output are the logits? The engine gives {describe_specs(self.outputs)}")
-        return named[0] if named else outputs[0]
-
-    def _ready(self) -> tuple[_Program, cuda.Stream]:
+    def _ready(self) -> tuple[Program, cuda.Stream]:
         if self._program is None or self._stream is None:
             raise RequestFailed("internal", "no engine is open")
         return self._program, self._stream
@@ -436,12 +410,3 @@ class TensorRtEngine(Engine):
     def _complaints(self) -> AbstractContextManager[Complaints]:
         """What the library logs as an error meanwhile, in one list."""
         return listening(self._log)
-
-
-@contextmanager
-def _cuda_explained(what: str) -> Generator[None]:
-    """Turn the driver's errors into an answer."""
-    try:
-        yield
-    except cuda.CudaError as problem:
-        raise RequestFailed("out_of_memory" if problem.out_of_memory else "internal", f"{what}: {problem}") from problem
