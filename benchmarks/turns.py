@@ -31,7 +31,7 @@ from workers import device
 from workers.children import Children
 from workers.device_lock import turns_of
 from workers.engine.__main__ import DEVICE_KINDS
-from workers.interruption import Drained, Interruption
+from workers.interruption import DrainedError, Interruption
 
 MODEL = {"num_layers": 4, "hidden_size": 256, "attention.num_attention_heads": 4}
 SHAPE = {"vocabulary": 256, "batch": 8, "length": 128}
@@ -121,7 +121,7 @@ def training(runtime: str, text: Path, turns: str) -> Generator[None]:
             model.request(
                 "train", parts, timeout_seconds=None, on_progress=lambda progress: begun.set(), interruption=over
             )
-        except Drained:
+        except DrainedError:
             children.kill()
 
     thread = threading.Thread(target=train)
@@ -131,7 +131,7 @@ def training(runtime: str, text: Path, turns: str) -> Generator[None]:
             raise RuntimeError("the training did not begin")
         yield
     finally:
-        over.set(Drained("the measurement is over"))
+        over.set(DrainedError("the measurement is over"))
         thread.join()
 
 

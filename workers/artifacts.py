@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from workers.interruption import Interruption
-from workers.service_client import Refused, ServiceClient, Unreachable, persistently
+from workers.service_client import RefusedError, ServiceClient, UnreachableError, persistently
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -40,12 +40,12 @@ class ArtifactStore:
         try:
             finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
             return self._service.offer(*self._attempt, finite)
-        except (Unreachable, Refused) as failure:
+        except (UnreachableError, RefusedError) as failure:
             logger.warning("artifacts are not offered: %s", failure)
             return []
 
     def test_part(self, path: Path) -> str:
-        """Download the test part to `path`; its hash. Raises Unreachable, Refused, the interruption's cause."""
+        """Download the test part to `path`; its hash. Raises ServiceError, the interruption's cause."""
         return self._persistently(
             lambda: self._service.download_test(*self._attempt, path, check=self._interruption.check)
         )
@@ -56,7 +56,7 @@ class ArtifactStore:
             digest = base64.b64encode(hashlib.file_digest(file, "sha256").digest()).decode()
         try:
             self._persistently(lambda: self._service.upload(*self._attempt, name, path, f"sha-256=:{digest}:"))
-        except (Unreachable, Refused) as failure:
+        except (UnreachableError, RefusedError) as failure:
             logger.warning("the artifact %s is not kept: %s", name, failure)
             return False
         return True

@@ -1,9 +1,9 @@
 """The parent's side of a child process: requests by JSON lines, precise errors, no orphans.
 
-ChildFailure
-├── ChildDied       the process ended: by itself (a crash) or by a signal from outside
-├── ChildTimeout    it took too long, or said nothing for too long; it has been killed
-└── ChildError      it answered with an error and is still there
+ChildError
+├── ChildDiedError      the process ended: by itself (a crash) or by a signal from outside
+├── ChildTimeoutError   it took too long, or said nothing for too long; it has been killed
+└── ChildRequestError   it answered with an error and is still there
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 PR_SET_PDEATHSIG = 1
 
 
-class ChildFailure(Exception):
+class ChildError(Exception):
     """A request to a child did not succeed."""
 
 
-class ChildDied(ChildFailure):
+class ChildDiedError(ChildError):
     """The process ended while it was needed. `code` is its exit status, negative for a signal; `tail` the end of its
     output."""
 
@@ -64,7 +64,7 @@ class ChildDied(ChildFailure):
         return not self.killed_by_us and self.code < 0 and -self.code in OUTSIDE_SIGNALS
 
 
-class ChildTimeout(ChildFailure):
+class ChildTimeoutError(ChildError):
     """The child took too long and has been killed."""
 
     def __init__(self, message: str, tail: str) -> None:
@@ -72,7 +72,7 @@ class ChildTimeout(ChildFailure):
         self.tail = tail
 
 
-class ChildError(ChildFailure):
+class ChildRequestError(ChildError):
     """The child answered with an error: `kind` is one of the protocol's (build, out_of_memory, unsupported, ...)."""
 
     def __init__(self, kind: str, message: str, tail: str) -> None:
@@ -152,8 +152,9 @@ class Child:
         """Send one request and return its result.
 
         `timeout_seconds` bounds all of it, `silence_seconds` the time without progress; None is no bound.
-        Raises ChildDied, ChildTimeout, ChildError, or the cause of `interruption`. After a timeout, an interruption or
-        an error of `on_progress` the child has been killed: nobody waits for what it still would have answered.
+        Raises ChildError (ChildDiedError, ChildTimeoutError, ChildRequestError), or the cause of `interruption`.
+        After a timeout, an interruption or an error of `on_progress` the child has been killed: nobody waits for what
+        it still would have answered.
         """
         if interruption is not None:
             interruption.check()
@@ -167,7 +168,7 @@ class Child:
             raise self._died() from None
         try:
             return self._await(verb, timeout_seconds, silence_seconds, on_progress, interruption)
-        except (ChildDied, ChildError):
+        except (ChildDiedError, ChildRequestError):
             raise
         except BaseException:
             self.kill()
@@ -217,7 +218,7 @@ class Child:
                     return message["result"]
                 else:
                     error = message["error"]
-                    raise ChildError(error["kind"], error["message"], self.tail())
+                    raise ChildRequestError(error["kind"], error["message"], self.tail())
 
     def _receive(
         self,
@@ -240,7 +241,7 @@ class Child:
         ]
         left_seconds, limit = min(limits, default=(None, ""))
         if left_seconds is not None and left_seconds <= 0:
-            raise ChildTimeout(f"`{verb}` of the {self.name} process {limit}", self.tail())
+            raise ChildTimeoutError(f"`{verb}` of the {self.name} process {limit}", self.tail())
         watched: list[Any] = [self._answers] if interruption is None else [self._answers, interruption]
         ready, _, _ = select.select(watched, [], [], left_seconds)
         if interruption is not None:
@@ -255,7 +256,7 @@ class Child:
         self._received = rest
         return [json.loads(line) for line in lines]
 
-    def _died(self) -> ChildDied:
+    def _died(self) -> ChildDiedError:
         """The process has closed its answers: wait for its end and say what it was."""
         try:
             code = self._process.wait(EXIT_SECONDS)
@@ -263,7 +264,7 @@ class Child:
             self.kill()
             code = self._process.returncode
         self._tail.join()
-        return ChildDied(self.name, code, self.tail(), killed_by_us=self._killed)
+        return ChildDiedError(self.name, code, self.tail(), killed_by_us=self._killed)
 
     def _release(self) -> None:
         """Give back the descriptors of a process that has ended."""

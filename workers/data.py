@@ -30,8 +30,8 @@ class DatasetCache:
     def part(self, dataset: Mapping[str, Any], name: str, interruption: Interruption) -> Path:
         """The NPZ file of a part of a lease's dataset, downloaded if it is not here.
 
-        Raises DataError if what the service sends is not what the lease names, Unreachable or Refused from the service,
-        the interruption's cause.
+        Raises DataError if what the service sends is not what the lease names, UnreachableError or RefusedError from
+        the service, the interruption's cause.
         """
         digest = dataset["parts"][name]["sha256"]
         path = self._folder / f"{digest}.npz"

@@ -14,7 +14,7 @@ from typing import IO
 from workers.engine import turns
 
 
-class DeviceBusy(Exception):
+class DeviceBusyError(Exception):
     """Another worker holds the device."""
 
 
@@ -25,7 +25,7 @@ def lock_folder() -> Path:
 
 
 def lock_device(uuid: str, folder: Path | None = None) -> IO[str]:
-    """Hold the device until the file that is returned is closed, or the process ends. Raises DeviceBusy, OSError."""
+    """Hold the device until the returned file is closed, or the process ends. Raises DeviceBusyError, OSError."""
     path = _made(folder or lock_folder()) / f"{uuid}.lock"
     stream = open(path, "a+", opener=turns.open_for_all)  # noqa: SIM115 - held beyond this function
     try:
@@ -34,7 +34,7 @@ def lock_device(uuid: str, folder: Path | None = None) -> IO[str]:
         stream.seek(0)
         holder = stream.read().strip() or "unknown"
         stream.close()
-        raise DeviceBusy(
+        raise DeviceBusyError(
             f"{uuid} is in use by another worker (process {holder}, lock {path}): two would disturb each other's "
             "measurements. Stop that one, or name another device"
         ) from None

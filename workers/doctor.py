@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workers.child import ChildFailure
+from workers.child import ChildError
 from workers.children import Children
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine.gpu_state import Gpu, driver_version, gpus
@@ -61,7 +61,7 @@ def _machine() -> Iterator[str]:
 def _runtime(children: Children, runtime: str) -> tuple[bool, str]:
     try:
         found = children.builder().request("describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS)
-    except (ChildFailure, OSError) as failure:
+    except (ChildError, OSError) as failure:
         return False, f"{runtime}: no: {failure}"
     if found["build_only"]:
         return False, f"{runtime} {found['version']}: builds, does not run: {found['lacks'].get('execution', '')}"

@@ -11,15 +11,21 @@ from typing import Any
 
 from layersweep import logs
 from workers.artifacts import ArtifactStore
-from workers.child import ChildDied, ChildFailure
+from workers.child import ChildDiedError, ChildError
 from workers.children import Children
 from workers.data import DatasetCache
 from workers.engine_cache import EngineCache
 from workers.folders import attempt_folder
-from workers.interruption import Cancelled, Drained, Interrupted, Interruption, LeaseLost
+from workers.interruption import (
+    DrainedError,
+    Interruption,
+    InterruptionError,
+    LeaseLostError,
+    TrialCancelledError,
+)
 from workers.lease import Lease
 from workers.outcomes import REASON_CHARACTERS, Finish
-from workers.service_client import Refused, ServiceClient, Unreachable, persistently
+from workers.service_client import RefusedError, ServiceClient, UnreachableError, persistently
 from workers.trial.context import Limits, TrialContext
 from workers.trial.files import AttemptFiles
 from workers.trial.run import run_trial
@@ -79,22 +85,22 @@ class Execution:
         with self._lease:
             try:
                 self._conclude(self._attempt())
-            except LeaseLost as cause:
+            except LeaseLostError as cause:
                 logger.warning("%s: the lease is lost, the result is thrown away: %s", self._label, cause)
-            except Cancelled:
+            except TrialCancelledError:
                 logger.info("%s: cancelled", self._label)
                 self._release("cancelled", charge=False)
-            except Drained as cause:
+            except DrainedError as cause:
                 logger.info("%s: given back: %s", self._label, cause)
                 self._children.kill()
                 self._release(str(cause), charge=False)
-            except ChildDied as death:
+            except ChildDiedError as death:
                 # A signal to everything, as at a container's end, may reach a child before it reaches the worker.
                 self._interruption.wait(OUTSIDE_SECONDS)
                 reason = f"{death}, from outside"
                 logger.warning("%s: given back: %s", self._label, reason)
-                self._release(reason, charge=not isinstance(self._interruption.cause, Drained))
-            except (Unreachable, OSError) as error:
+                self._release(reason, charge=not isinstance(self._interruption.cause, DrainedError))
+            except (UnreachableError, OSError) as error:
                 logger.warning("%s: given back: %s", self._label, error)
                 self._release(f"the worker could not execute it: {error}", charge=True)
 
@@ -103,7 +109,7 @@ class Execution:
         with attempt_folder() as folder:
             try:
                 return run_trial(self._context(folder))
-            except (Interrupted, ChildFailure, Unreachable, OSError):
+            except (InterruptionError, ChildError, UnreachableError, OSError):
                 raise
             except Exception as error:
                 logger.exception("%s: an error of the worker", self._label)
@@ -133,20 +139,20 @@ class Execution:
         )
 
     def _conclude(self, finish: Finish) -> None:
-        """Offer the result until the service takes it, or says that it does not want it. Raises LeaseLost."""
+        """Offer the result until the service takes it, or says that it does not want it. Raises LeaseLostError."""
         self._lease.phase("finish")
         self._lease.flush(5.0)
         try:
             self._offer(finish.body())
-        except Unreachable as error:
+        except UnreachableError as error:
             logger.error("%s: the result is lost, the service does not answer: %s", self._label, error)
             return
-        except Refused as refusal:
+        except RefusedError as refusal:
             if refusal.lease_is_lost:
-                raise LeaseLost(refusal.detail) from None
+                raise LeaseLostError(refusal.detail) from None
             logger.error("%s: the service refused the result: %s", self._label, refusal)
             reason = f"the service refused the result of the worker: {refusal}"[:REASON_CHARACTERS]
-            with contextlib.suppress(Refused, Unreachable):
+            with contextlib.suppress(RefusedError, UnreachableError):
                 self._offer({"outcome": "failed", "reason": reason})
             return
         how = f": {finish.reason}" if finish.reason else _scores(finish)
@@ -158,8 +164,8 @@ class Execution:
 
         try:
             persistently(send, seconds=FINISH_SECONDS, wait=self._interruption.wait)
-        except Unreachable:
-            if not isinstance(self._interruption.cause, Drained):
+        except UnreachableError:
+            if not isinstance(self._interruption.cause, DrainedError):
                 raise
             persistently(send, seconds=DRAINING_SECONDS)
 
@@ -167,9 +173,9 @@ class Execution:
         self._lease.flush(1.0)
         try:
             persistently(lambda: self._service.release(*self._trial, reason, charge=charge), seconds=DRAINING_SECONDS)
-        except Unreachable as error:
+        except UnreachableError as error:
             logger.warning("the service does not answer (%s): the lease will lapse", error)
-        except Refused as refusal:
+        except RefusedError as refusal:
             if not refusal.lease_is_lost:
                 logger.warning("the service refused to take the trial back: %s", refusal)
 

@@ -1,10 +1,10 @@
 """Why an attempt stops before its end, and the flag through which another thread or a signal handler says so.
 
-Interrupted
-├── LeaseLost     another attempt holds the trial, or it is gone: throw the result away
-├── Cancelled     the sweep does not want the trial any more
-├── Pruned        the service expects nothing of the trial
-└── Drained       the worker was asked to stop: give the attempt back, uncharged
+InterruptionError
+├── LeaseLostError        another attempt holds the trial, or it is gone: throw the result away
+├── TrialCancelledError   the sweep does not want the trial any more
+├── TrialPrunedError      the service expects nothing of the trial
+└── DrainedError          the worker was asked to stop: give the attempt back, uncharged
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import os
 import select
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     """The attempt is not to be continued."""
 
 
-class LeaseLost(Interrupted):
+class LeaseLostError(InterruptionError):
     """Another attempt holds the trial, or the trial is gone."""
 
 
-class Cancelled(Interrupted):
+class TrialCancelledError(InterruptionError):
     """The sweep does not want the trial any more."""
 
 
-class Pruned(Interrupted):
+class TrialPrunedError(InterruptionError):
     """The service expects nothing of the trial."""
 
 
-class Drained(Interrupted):
+class DrainedError(InterruptionError):
     """The worker was asked to stop."""
 
 
@@ -42,19 +42,19 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self._cause: Interrupted | None = None
+        self._cause: InterruptionError | None = None
         self._readable, self._writable = os.pipe()
         os.set_blocking(self._writable, False)
 
-    def set(self, cause: Interrupted) -> None:
+    def set(self, cause: InterruptionError) -> None:
         """Stop the attempt because of `cause`."""
-        if self._cause is None or isinstance(cause, LeaseLost):
+        if self._cause is None or isinstance(cause, LeaseLostError):
             self._cause = cause
             with contextlib.suppress(OSError):
                 os.write(self._writable, b"x")
 
     @property
-    def cause(self) -> Interrupted | None:
+    def cause(self) -> InterruptionError | None:
         return self._cause
 
     def check(self) -> None:
@@ -73,7 +73,7 @@ class Interruption:
 
     def close(self) -> None:
         """Give the descriptors back. Setting it afterwards has no effect."""
-        self._cause = self._cause or Interrupted("the attempt has ended")
+        self._cause = self._cause or InterruptionError("the attempt has ended")
         readable, writable, self._readable, self._writable = self._readable, self._writable, -1, -1
         for descriptor in (readable, writable):
             if descriptor >= 0:

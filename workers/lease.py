@@ -14,8 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from workers.interruption import Cancelled, Interruption, LeaseLost, Pruned
-from workers.service_client import Refused, ServiceClient, Unreachable, backoff
+from workers.interruption import Interruption, LeaseLostError, TrialCancelledError, TrialPrunedError
+from workers.service_client import RefusedError, ServiceClient, UnreachableError, backoff
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -129,7 +129,7 @@ class Lease:
         with self._changed:
             while True:
                 now = time.monotonic()
-                if self._closing or isinstance(self.interruption.cause, LeaseLost):
+                if self._closing or isinstance(self.interruption.cause, LeaseLostError):
                     return None
                 if self._pending:
                     due_at = self._last_sent_at + (0.0 if self._urgent else self._interval_seconds)
@@ -147,13 +147,13 @@ class Lease:
                 answer = self._service.report(self._trial, self._attempt, report)
             else:
                 answer = self._service.heartbeat(self._trial, self._attempt)
-        except Unreachable as error:
+        except UnreachableError as error:
             self._put_back(report)
             self._wait_for_service(error)
-        except Refused as error:
+        except RefusedError as error:
             self._settle()
             if error.lease_is_lost:
-                self.interruption.set(LeaseLost(error.detail))
+                self.interruption.set(LeaseLostError(error.detail))
             else:
                 logger.warning("the service refused a report of trial %s: %s", self._trial, error)
         else:
@@ -169,7 +169,7 @@ class Lease:
                 self._pending.appendleft(report)
             self._sending = False
 
-    def _wait_for_service(self, error: Unreachable) -> None:
+    def _wait_for_service(self, error: UnreachableError) -> None:
         if self._delays is None:
             logger.warning(
                 "the service at %s does not answer (%s): the attempt goes on, reports wait", self._service.server, error
@@ -187,9 +187,9 @@ class Lease:
     def _act_on(self, answer: dict[str, Any]) -> None:
         match answer.get("action"):
             case "cancel":
-                self.interruption.set(Cancelled("the sweep does not want the trial any more"))
+                self.interruption.set(TrialCancelledError("the sweep does not want the trial any more"))
             case "prune":
-                self.interruption.set(Pruned(str(answer.get("reason") or "pruned by the sweep's pruner")))
+                self.interruption.set(TrialPrunedError(str(answer.get("reason") or "pruned by the sweep's pruner")))
             case _:
                 with contextlib.suppress(KeyError, TypeError, ValueError):
                     self._heartbeat_seconds = min(self._heartbeat_seconds, float(answer["lease_seconds"]) / 3)

@@ -23,15 +23,15 @@ from typing import IO, Any, TypeVar
 from layers.results import RESULTS_VERSION
 from layersweep import logs
 from workers import device
-from workers.child import ChildFailure
+from workers.child import ChildError
 from workers.children import Children
 from workers.data import DatasetCache
-from workers.device_lock import DeviceBusy, lock_device, lock_folder, turns_of
+from workers.device_lock import DeviceBusyError, lock_device, lock_folder, turns_of
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
-from workers.interruption import Drained, Interrupted, Interruption
-from workers.service_client import Refused, ServiceClient, ServiceFailure, Unreachable, backoff
+from workers.interruption import DrainedError, Interruption, InterruptionError
+from workers.service_client import RefusedError, ServiceClient, ServiceError, UnreachableError, backoff
 from workers.trial.context import Limits
 
 logger = logging.getLogger("layersweep.worker")
@@ -43,14 +43,14 @@ DESCRIBE_SECONDS = 120.0
 LOCK_POLL_SECONDS = 2.0
 
 
-class WorkerFailure(Exception):
+class WorkerError(Exception):
     """The worker cannot work at all; the message says what to change."""
 
     status = 1
     """Of the process."""
 
 
-class DeviceTaken(WorkerFailure):
+class DeviceTakenError(WorkerError):
     """Another worker has the GPU."""
 
     status = 3
@@ -111,19 +111,19 @@ def run(
             if gpu is not None:
                 held = worker.lock_device(gpu.uuid)
             turns_of(str(worked_on["uuid"]))
-        except Drained:
+        except DrainedError:
             logger.info("stopped")
             return 0
-        except DeviceBusy as problem:
+        except DeviceBusyError as problem:
             logger.error("%s", problem)
-            return DeviceTaken.status
+            return DeviceTakenError.status
         except OSError as problem:
             remedy = "LAYERSWEEP_LOCK_DIR names another folder"
             logger.error("no lock can be taken in %s: %s. %s", lock_folder(), problem, remedy)
             return 1
         try:
             worker.work()
-        except WorkerFailure as failure:
+        except WorkerError as failure:
             logger.error("%s", failure)
             return failure.status
         finally:
@@ -173,18 +173,18 @@ class Worker:
 
     def drain(self) -> None:
         """Finish nothing more: give the running attempt back and return from `work`."""
-        cause = Drained("the worker was asked to stop")
+        cause = DrainedError("the worker was asked to stop")
         self._draining.set(cause)
         if self._running is not None:
             self._running.set(cause)
 
     def lock_device(self, gpu_uuid: str) -> IO[str]:
-        """Hold a GPU until the file that is returned is closed. Raises DeviceBusy, OSError, or Drained if it waits."""
+        """Hold a GPU until the file is closed. Raises DeviceBusyError, OSError, or DrainedError if it waits."""
         said = False
         while True:
             try:
                 return lock_device(gpu_uuid)
-            except DeviceBusy as busy:
+            except DeviceBusyError as busy:
                 if not self._waits_each_time:
                     raise
                 if not said:
@@ -194,12 +194,12 @@ class Worker:
             self._draining.check()
 
     def work(self) -> None:
-        """Register, then claim and execute until drained, idle for too long or done. Raises WorkerFailure."""
+        """Register, then claim and execute until drained, idle for too long or done. Raises WorkerError."""
         try:
             self._describe_targets()
             self._register()
             self._claim_and_execute()
-        except Drained:
+        except DrainedError:
             logger.info("stopped")
         finally:
             self._children.kill()
@@ -216,7 +216,7 @@ class Worker:
                 found = self._children.builder().request(
                     "describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS, interruption=self._draining
                 )
-            except (ChildFailure, OSError) as failure:
+            except (ChildError, OSError) as failure:
                 lacks.append(f"{runtime}: {failure}")
                 continue
             if found["build_only"]:
@@ -226,7 +226,7 @@ class Worker:
             self._capabilities[runtime] = {**found, "device_model": self._device["model"]}
         if not self._capabilities:
             remedy = "`layersweep worker --doctor` says what to install"
-            raise WorkerFailure(f"no runtime works on {self._device['model']}. {'; '.join(lacks)}. {remedy}")
+            raise WorkerError(f"no runtime works on {self._device['model']}. {'; '.join(lacks)}. {remedy}")
         for lack in lacks:
             logger.info("not served: %s", lack)
 
@@ -246,7 +246,7 @@ class Worker:
             try:
                 self._registered = self._patiently(lambda key=key: self._service.register(body, key))
                 break
-            except Refused as refusal:
+            except RefusedError as refusal:
                 if refusal.kind == "in-flight":
                     self._draining.wait(refusal.retry_after_seconds or 1.0)
                     continue
@@ -254,7 +254,7 @@ class Worker:
                     key = uuid.uuid4().hex
                     continue
                 remedy = ": give the service's token (LAYERSWEEP_TOKEN)" if refusal.status in (401, 403) else ""
-                failure = DeviceTaken if refusal.kind == "device-in-use" else WorkerFailure
+                failure = DeviceTakenError if refusal.kind == "device-in-use" else WorkerError
                 raise failure(f"{self._service.server} refused the registration: {refusal}{remedy}") from None
         logger.info(
             "registered with %s as %s for %s",
@@ -264,7 +264,7 @@ class Worker:
         )
 
     def _waits_for_device(self, seconds: float | None) -> bool:
-        """Wait until a worker that was killed would be forgotten; whether to register again. Raises Drained.
+        """Wait until a worker that was killed would be forgotten; whether to register again. Raises DrainedError.
 
         It waits once, unless the worker is to wait for as long as another one has the device.
         """
@@ -283,7 +283,7 @@ class Worker:
     def _sign_off(self) -> None:
         """Give the device up, so that the next worker need not wait. Where nobody hears it, silence does the same."""
         if self._registered:
-            with contextlib.suppress(ServiceFailure):
+            with contextlib.suppress(ServiceError):
                 self._service.sign_off(self._registered["id"])
 
     # --- claiming ---------------------------------------------------------------------------------------------------
@@ -313,24 +313,24 @@ class Worker:
         while True:
             try:
                 return self._patiently(claim)
-            except Refused as refusal:
+            except RefusedError as refusal:
                 if refusal.kind == "in-flight":
                     # Its answer was lost, and the service does not know it yet.
                     self._draining.wait(refusal.retry_after_seconds or 1.0)
                     continue
                 if refusal.status != 404:
-                    raise WorkerFailure(f"{self._service.server} refused a claim: {refusal}") from None
+                    raise WorkerError(f"{self._service.server} refused a claim: {refusal}") from None
                 logger.warning("the service does not know this worker any more: registering again")
                 self._register()
                 return None
 
     def _patiently(self, call: Callable[[], Answer]) -> Answer:
-        """Make a call until the service answers. Raises Drained."""
+        """Make a call until the service answers. Raises DrainedError."""
         for delay in backoff(most_seconds=15.0):
             self._draining.check()
             try:
                 return call()
-            except Unreachable as error:
+            except UnreachableError as error:
                 logger.warning(
                     "the service at %s does not answer (%s); trying again in %.1f s", self._service.server, error, delay
                 )
@@ -361,7 +361,7 @@ class Worker:
             interruption.close()
 
     def _abandonably(self, call: Callable[[], Answer]) -> Answer:
-        """Wait for a call in another thread, so that a drain does not have to wait for a long poll. Raises Drained."""
+        """Wait for a call in another thread, so that a drain need not wait for a long poll. Raises DrainedError."""
         answers: queue.SimpleQueue[tuple[Answer | None, Exception | None]] = queue.SimpleQueue()
         answered = Interruption()
 
@@ -370,7 +370,7 @@ class Worker:
                 answers.put((call(), None))
             except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
                 answers.put((None, error))
-            answered.set(Interrupted("answered"))
+            answered.set(InterruptionError("answered"))
 
         thread = threading.Thread(target=make, name="claim", daemon=True)
         thread.start()

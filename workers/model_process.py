@@ -45,7 +45,7 @@ from layers.modules.model import build, set_trainable
 from layers.signature import Signature, signature_of
 from workers import reference
 from workers.batches import Batches, DataError
-from workers.engine.protocol import Progress, Request, RequestFailed, Result, serve
+from workers.engine.protocol import Progress, Request, RequestError, Result, serve
 from workers.engine.turns import Steps
 from workers.parts import Form, load_part
 from workers.train import Point, Training, derived_seed
@@ -122,7 +122,7 @@ class ModelProcess:
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            raise RequestFailed("build", f"the model cannot be exported: {error}") from error
+            raise RequestError("build", f"the model cannot be exported: {error}") from error
         return {"seconds": time.monotonic() - started_at, "quantized_products": quantized}
 
     def _quantize(self, path: Path, calibration: Path) -> int:
@@ -170,7 +170,7 @@ class ModelProcess:
                     stop=self._stop,
                 )
         except DataError as error:
-            raise RequestFailed("invalid", str(error)) from None
+            raise RequestError("invalid", str(error)) from None
         return {**dataclasses.asdict(trained), **self.describe(request, progress)}
 
     def evaluate(self, request: Request, progress: Progress) -> Result:
@@ -216,7 +216,7 @@ class ModelProcess:
 
     def _made(self) -> nn.Module:
         if self._module is None:
-            raise RequestFailed("invalid", "there is no module: send `prepare` first")
+            raise RequestError("invalid", "there is no module: send `prepare` first")
         return self._module
 
 
@@ -251,10 +251,10 @@ def _with_memory_errors(verb: Callable[[Request, Progress], Result]) -> Callable
         try:
             return verb(request, progress)
         except torch.OutOfMemoryError as error:
-            raise RequestFailed("out_of_memory", f"`{verb.__name__}`: {error}") from error
+            raise RequestError("out_of_memory", f"`{verb.__name__}`: {error}") from error
         except RuntimeError as error:
             if "can't allocate memory" in str(error):
-                raise RequestFailed("out_of_memory", f"`{verb.__name__}`: {error}") from error
+                raise RequestError("out_of_memory", f"`{verb.__name__}`: {error}") from error
             raise
 
     return wrapped

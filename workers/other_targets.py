@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from workers.child import ChildFailure
+from workers.child import ChildError
 from workers.children import Children
 from workers.interruption import Interruption
 
@@ -38,7 +38,7 @@ def try_builds(
             )
             onnx = folder / f"{runtime}.onnx"
             export(onnx, described["opset"])
-        except (ChildFailure, OSError):
+        except (ChildError, OSError):
             continue
         for capability, option in capabilities.items():
             name = f"{runtime} {described['version']} for compute capability {capability}"
@@ -58,6 +58,6 @@ def _try_build(
     started_at = time.monotonic()
     try:
         built = children.builder().request("build", arguments, timeout_seconds=BUILD_SECONDS, interruption=interruption)
-    except ChildFailure as failure:
+    except ChildError as failure:
         return {"built": False, "reason": str(failure)[:1000]}
     return {"built": True, "seconds": time.monotonic() - started_at, "engine_bytes": built["engine_bytes"]}

@@ -33,7 +33,7 @@ class Finish:
         }
 
 
-class Ended(Exception):
+class TrialEndedError(Exception):
     """The trial ends here, and would end so again."""
 
     def __init__(self, outcome: Outcome, reason: str, log: str = "") -> None:

@@ -1,8 +1,8 @@
 """The worker's side of the HTTP contract: one method a call, two kinds of failure.
 
-ServiceFailure
-├── Unreachable   no answer, or one that says "later" (429, 5xx): try again
-└── Refused       the service understood and said no; `status` says how
+ServiceError
+├── UnreachableError   no answer, or one that says "later" (429, 5xx): try again
+└── RefusedError       the service understood and said no; `status` says how
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ UPLOAD_SECONDS = 600.0
 RETRYABLE = frozenset({429, 500, 502, 503, 504})
 
 
-class ServiceFailure(Exception):
+class ServiceError(Exception):
     """A call that did not succeed."""
 
 
-class Unreachable(ServiceFailure):
+class UnreachableError(ServiceError):
     """The service did not answer, or cannot now."""
 
 
-class Refused(ServiceFailure):
+class RefusedError(ServiceError):
     """The service's answer is no."""
 
     def __init__(self, status: int, detail: str, kind: str = "", retry_after_seconds: float | None = None) -> None:
@@ -62,7 +62,7 @@ def backoff(first_seconds: float = 0.25, most_seconds: float = 10.0) -> Iterator
 
 
 def persistently(call: Callable[[], Answer], *, seconds: float, wait: Callable[[float], Any] = time.sleep) -> Answer:
-    """Make a call again and again until it is answered; raise the last Unreachable after `seconds`.
+    """Make a call again and again until it is answered; raise the last UnreachableError after `seconds`.
 
     `wait` sleeps between tries; a true result of it ("stop now") leaves one last try.
     """
@@ -70,7 +70,7 @@ def persistently(call: Callable[[], Answer], *, seconds: float, wait: Callable[[
     for delay in backoff():
         try:
             return call()
-        except Unreachable:
+        except UnreachableError:
             if time.monotonic() + delay > deadline:
                 raise
         if wait(delay):
@@ -192,7 +192,7 @@ def _failures() -> Generator[None]:
     try:
         yield
     except httpx2.TransportError as error:
-        raise Unreachable(str(error) or type(error).__name__) from error
+        raise UnreachableError(str(error) or type(error).__name__) from error
 
 
 def _raise_for(response: httpx2.Response) -> None:
@@ -207,8 +207,8 @@ def _raise_for(response: httpx2.Response) -> None:
     for item in problem.get("errors") or []:
         detail += f"; {item.get('pointer', '')}: {item.get('detail', '')}"
     if status in RETRYABLE:
-        raise Unreachable(f"{detail} (HTTP {status})")
-    raise Refused(status, detail, _kind(problem), _retry_after_seconds(response))
+        raise UnreachableError(f"{detail} (HTTP {status})")
+    raise RefusedError(status, detail, _kind(problem), _retry_after_seconds(response))
 
 
 def _kind(problem: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from layers.signature import signature_of
 from layers.space import read_document
 from layers.training import build_options
 from workers import device
-from workers.child import ChildError, ChildFailure
+from workers.child import ChildError, ChildRequestError
 from workers.children import Children
 from workers.engine import trt_limits
 from workers.inputs import probe_inputs, save_inputs
@@ -40,7 +40,7 @@ ANY_MEMORY_BYTES = 1 << 50
 Outcome = Literal["builds", "infeasible", "fails"]
 
 
-class NoBuilder(Exception):
+class NoBuilderError(Exception):
     """The runtime cannot build here; the message says why."""
 
 
@@ -108,23 +108,25 @@ class SpaceCheck:
     ) -> None:
         """`compute_capability`: what is built for, where the builder can choose (default: this machine's GPU).
 
-        Raises NoBuilder.
+        Raises NoBuilderError.
         """
         self._runtime = runtime
         if compute_capability is not None and not 1 <= compute_capability < MOST_CAPABILITY:
-            raise NoBuilder(f"compute capability {compute_capability} is none: write it as 8.9")
+            raise NoBuilderError(f"compute capability {compute_capability} is none: write it as 8.9")
         self._options = {} if compute_capability is None else {"compute_capability": round(10 * compute_capability)}
         gpu = device.chosen(None)
         self._children = Children(threads=1, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None)
         try:
             found = self._children.builder().request("describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS)
-        except (ChildFailure, OSError) as failure:
+        except (ChildError, OSError) as failure:
             self.close()
-            raise NoBuilder(str(failure)) from failure
+            raise NoBuilderError(str(failure)) from failure
         if compute_capability is not None:
             if runtime != "tensorrt_rtx":
                 self.close()
-                raise NoBuilder(f"{runtime} builds for the device that it is on: only tensorrt_rtx takes another's")
+                raise NoBuilderError(
+                    f"{runtime} builds for the device that it is on: only tensorrt_rtx takes another's"
+                )
             limits = trt_limits.limits(runtime, found["version"], divmod(self._options["compute_capability"], 10))
             found |= {
                 "dtypes": list(limits.dtypes),
@@ -152,9 +154,9 @@ class SpaceCheck:
         with tempfile.TemporaryDirectory(prefix="layersweep-check-") as folder:
             try:
                 built = self._build(space.configuration(values), Path(folder))
-            except ChildFailure as failure:
+            except ChildError as failure:
                 self._children.discard_builder()
-                if not isinstance(failure, ChildError):
+                if not isinstance(failure, ChildRequestError):
                     self._children.discard_model()
                 # Each point has a folder of its own; without it, points that fail for one reason are told together.
                 reason = str(failure).replace(f"{folder}/", "")[:MOST_REASON]

@@ -53,7 +53,7 @@ def check(
     space = _read_space(file, server)
     try:
         checking = tool.SpaceCheck(target, compute_capability=compute_capability, engine_python=engine_python)
-    except tool.NoBuilder as problem:
+    except tool.NoBuilderError as problem:
         raise InvalidUsage(f"{problem}. `layersweep worker --doctor` says what to install") from None
     with contextlib.closing(checking):
         sample = tool.sample(space, samples, seed)

@@ -22,7 +22,7 @@ from tests.conftest import serving
 from tests.golden.worker_life import LIFE, SWEEPS, Exchange
 from workers.children import Children
 from workers.main import Worker
-from workers.service_client import Refused, ServiceClient
+from workers.service_client import RefusedError, ServiceClient
 
 KEPT_HEADERS = ("prefer", "idempotency-key", "content-digest")
 MOST_ITEMS = 20
@@ -83,7 +83,7 @@ def live_seldom(service: ServiceClient, registration: dict[str, Any]) -> None:
     charged = claim()
     service.report(*charged, {"phase": "check", "log": "begun\n"})
     service.release(*charged, "the engine process was ended by SIGKILL, from outside", charge=True)
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(RefusedError):
         service.heartbeat(*charged)
     failed = claim()
     service.finish(*failed, {"outcome": "failed", "reason": "out of memory", "log": "Killed\n"})
@@ -97,7 +97,7 @@ def live_seldom(service: ServiceClient, registration: dict[str, Any]) -> None:
     service.finish(*pruned, {"outcome": "pruned", "reason": "the training diverged", "metrics": metrics})
     service.claim(worker, 0, uuid.uuid4().hex)
     service.sign_off(worker)
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(RefusedError):
         service.claim("00000000000000000000000000", 0, uuid.uuid4().hex)
 
 

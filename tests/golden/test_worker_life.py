@@ -14,7 +14,7 @@ import pytest
 from tests.golden.worker_life import FILE, SWEEPS, Exchange, Replay, lacking, recorded_life
 from workers.children import Children
 from workers.main import Worker
-from workers.service_client import Refused, ServiceClient
+from workers.service_client import RefusedError, ServiceClient
 
 LIFE = recorded_life()
 
@@ -98,7 +98,7 @@ def _live(old: OldService, folder: Path) -> list[Any]:
     for exchange in list(old.exchanges):
         try:
             understood.append(_calls(service, exchange, folder)())
-        except Refused as refusal:
+        except RefusedError as refusal:
             understood.append((refusal.status, refusal.kind, refusal.lease_is_lost))
     return understood
 

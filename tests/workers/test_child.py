@@ -14,12 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
-from workers.child import STDERR_TAIL_BYTES, Child, ChildDied, ChildError, ChildTimeout, Tail
-from workers.interruption import Cancelled, Interruption
+from workers.child import STDERR_TAIL_BYTES, Child, ChildDiedError, ChildRequestError, ChildTimeoutError, Tail
+from workers.interruption import Interruption, TrialCancelledError
 
 PROGRAM = """
 import os, signal, subprocess, sys, time
-from workers.engine.protocol import RequestFailed, serve
+from workers.engine.protocol import RequestError, serve
 
 def echo(request, progress):
     return {"said": request["text"], "environment": dict(os.environ)}
@@ -50,7 +50,7 @@ def shout(request, progress):
     return {}
 
 def refuse(request, progress):
-    raise RequestFailed("build", "this cannot be built")
+    raise RequestError("build", "this cannot be built")
 
 serve({f.__name__: f for f in (echo, count, hang, spawn, die, leave, shout, refuse)}, int(sys.argv[-1]))
 """
@@ -114,24 +114,24 @@ def test_a_child_of_this_interpreter_finds_the_packages_that_its_parent_was_poin
 
 
 def test_an_error_is_answered_and_the_child_goes_on(child: Child) -> None:
-    with pytest.raises(ChildError, match="this cannot be built") as caught:
+    with pytest.raises(ChildRequestError, match="this cannot be built") as caught:
         ask(child, "refuse")
     assert caught.value.kind == "build"
-    with pytest.raises(ChildError, match="unknown verb") as caught:
+    with pytest.raises(ChildRequestError, match="unknown verb") as caught:
         ask(child, "no such verb")
     assert caught.value.kind == "invalid"
     assert ask(child, "echo", text="still here")["said"] == "still here"
 
 
 def test_a_crash_is_the_child_s_own_and_leaves_its_last_words(child: Child) -> None:
-    with pytest.raises(ChildDied, match="the test process was ended by SIGSEGV") as caught:
+    with pytest.raises(ChildDiedError, match="the test process was ended by SIGSEGV") as caught:
         ask(child, "die", signal=signal.SIGSEGV)
     assert not caught.value.killed_from_outside
     assert "a last word" in caught.value.tail
 
 
 def test_an_exit_is_the_child_s_own(child: Child) -> None:
-    with pytest.raises(ChildDied, match="exit status 7") as caught:
+    with pytest.raises(ChildDiedError, match="exit status 7") as caught:
         ask(child, "leave", status=7)
     assert not caught.value.killed_from_outside
 
@@ -140,7 +140,7 @@ def test_a_kill_from_outside_is_told_apart(child: Child) -> None:
     def kill(progress: dict[str, Any]) -> None:
         os.kill(child.pid, signal.SIGKILL)
 
-    with pytest.raises(ChildDied, match="SIGKILL") as caught:
+    with pytest.raises(ChildDiedError, match="SIGKILL") as caught:
         child.request("hang", timeout_seconds=30, on_progress=kill)
     assert caught.value.killed_from_outside
 
@@ -148,7 +148,7 @@ def test_a_kill_from_outside_is_told_apart(child: Child) -> None:
 def test_a_child_that_died_while_idle_is_noticed(child: Child) -> None:
     os.kill(child.pid, signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    with pytest.raises(ChildDied) as caught:
+    with pytest.raises(ChildDiedError) as caught:
         ask(child, "echo", text="anyone?")
     assert caught.value.killed_from_outside
     assert not child.alive()
@@ -162,7 +162,7 @@ def test_a_child_that_died_while_idle_is_noticed(child: Child) -> None:
     ],
 )
 def test_a_hung_child_is_killed(child: Child, limits: dict[str, Any], words: str) -> None:
-    with pytest.raises(ChildTimeout, match=words):
+    with pytest.raises(ChildTimeoutError, match=words):
         child.request("hang", **limits)
     assert is_gone(child.pid)
 
@@ -181,7 +181,7 @@ def test_what_it_printed_last_is_told_whoever_reads_late(monkeypatch: pytest.Mon
     monkeypatch.setattr(Tail, "read", read_late)
     monkeypatch.setattr(Tail, "join", join_and_let_read)
     child = Child(ARGV, name="test")
-    with pytest.raises(ChildDied) as caught:
+    with pytest.raises(ChildDiedError) as caught:
         ask(child, "die", signal=signal.SIGSEGV)
     child.kill()
     assert "a last word" in caught.value.tail
@@ -191,17 +191,17 @@ def test_an_interruption_ends_the_wait_and_the_child(child: Child) -> None:
     interruption = Interruption()
 
     def cancel(progress: dict[str, Any]) -> None:
-        threading.Thread(target=interruption.set, args=[Cancelled("enough")]).start()
+        threading.Thread(target=interruption.set, args=[TrialCancelledError("enough")]).start()
 
-    with pytest.raises(Cancelled, match="enough"):
+    with pytest.raises(TrialCancelledError, match="enough"):
         child.request("hang", timeout_seconds=30, on_progress=cancel, interruption=interruption)
     assert is_gone(child.pid)
 
 
 def test_an_interrupted_attempt_asks_nothing_more(child: Child) -> None:
     interruption = Interruption()
-    interruption.set(Cancelled("before"))
-    with pytest.raises(Cancelled):
+    interruption.set(TrialCancelledError("before"))
+    with pytest.raises(TrialCancelledError):
         child.request("echo", {"text": ""}, timeout_seconds=30, interruption=interruption)
     assert child.alive()
 

@@ -10,8 +10,8 @@ import pytest
 from tests.workers.conftest import ScriptedService
 from workers.batches import DataError
 from workers.data import DatasetCache, check_lengths
-from workers.interruption import Drained, Interruption
-from workers.service_client import Refused
+from workers.interruption import DrainedError, Interruption
+from workers.service_client import RefusedError
 
 
 def test_a_part_is_downloaded_once_and_shared_between_workers(scripted: ScriptedService, cache_dir: Path) -> None:
@@ -42,7 +42,7 @@ def test_content_that_is_not_what_the_lease_names_is_refused(scripted: ScriptedS
 
 def test_a_refused_download_says_why(scripted: ScriptedService, cache_dir: Path) -> None:
     scripted.script = lambda verb, body: httpx2.Response(404, json={"detail": "there is no dataset D0"})
-    with pytest.raises(Refused, match="there is no dataset D0"):
+    with pytest.raises(RefusedError, match="there is no dataset D0"):
         DatasetCache(scripted.client(), cache_dir).part(scripted.lease()["dataset"], "training", Interruption())
     assert list(cache_dir.iterdir()) == []
 
@@ -56,8 +56,8 @@ def test_a_download_is_tried_again_while_the_service_is_away(scripted: ScriptedS
 
 def test_a_download_stops_when_the_attempt_does(scripted: ScriptedService, cache_dir: Path) -> None:
     interruption = Interruption()
-    interruption.set(Drained("asked to stop"))
-    with pytest.raises(Drained):
+    interruption.set(DrainedError("asked to stop"))
+    with pytest.raises(DrainedError):
         DatasetCache(scripted.client(), cache_dir).part(scripted.lease()["dataset"], "training", interruption)
     assert list(cache_dir.iterdir()) == []
 

@@ -10,9 +10,9 @@ import pytest
 
 from workers import device, doctor, main
 from workers.children import Children
-from workers.device_lock import DeviceBusy, lock_device, turns_of
+from workers.device_lock import DeviceBusyError, lock_device, turns_of
 from workers.engine.gpu_state import Gpu
-from workers.interruption import Drained
+from workers.interruption import DrainedError
 from workers.service_client import ServiceClient
 
 HOPPER = Gpu("GPU-11111111-aa", "NVIDIA H200", 1 << 37, (9, 0))
@@ -45,7 +45,7 @@ def test_a_device_is_named_by_uuid_number_or_cpu(monkeypatch: pytest.MonkeyPatch
 
 def test_a_second_worker_on_a_gpu_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
     first = lock_device("GPU-1", tmp_path)
-    with pytest.raises(DeviceBusy, match="in use by another worker"):
+    with pytest.raises(DeviceBusyError, match="in use by another worker"):
         lock_device("GPU-1", tmp_path)
     lock_device("GPU-2", tmp_path).close()
     first.close()
@@ -69,7 +69,7 @@ def test_a_worker_that_may_wait_takes_the_gpu_when_it_is_free_or_stops_when_it_i
         held = waiting.result()
         told = pool.submit(worker.lock_device, "GPU-1")
         worker.drain()
-        with pytest.raises(Drained):
+        with pytest.raises(DrainedError):
             told.result()
     held.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from workers.engine.base import BuildLog, Engine, Footprint, Option, checked_options
-from workers.engine.protocol import RequestFailed
+from workers.engine.protocol import RequestError
 
 
 class Builder(Engine):
@@ -61,7 +61,7 @@ def test_a_build_reports_sizes_and_replaces_what_was_there(graph: Path, tmp_path
 
 
 def test_an_engine_that_comes_with_a_logged_error_is_not_kept(graph: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestFailed, match="mask and causal") as failed:
+    with pytest.raises(RequestError, match="mask and causal") as failed:
         Builder("mask and causal kind are both set").build(graph, tmp_path / "engine", {})
     assert failed.value.kind == "build"
     assert sorted(os.listdir(tmp_path)) == ["graph.onnx"]  # noqa: PTH208
@@ -70,7 +70,7 @@ def test_an_engine_that_comes_with_a_logged_error_is_not_kept(graph: Path, tmp_p
 def test_an_error_that_is_known_to_be_harmless_is_let_pass(graph: Path, tmp_path: Path) -> None:
     Builder("the timing cache will not be used").build(graph, tmp_path / "engine", {})
     assert (tmp_path / "engine").exists()
-    with pytest.raises(RequestFailed, match="something else"):
+    with pytest.raises(RequestError, match="something else"):
         Builder("the timing cache will not be used", "something else").build(graph, tmp_path / "engine", {})
 
 
@@ -85,6 +85,6 @@ def test_options_have_defaults_and_bounds() -> None:
     assert checked_options({}, known, "build") == {"level": 3}
     assert checked_options({"level": 5}, known, "build") == {"level": 5}
     for options in ({"level": 6}, {"level": -1}, {"level": 1.0}, {"level": True}, {"speed": 1}):
-        with pytest.raises(RequestFailed) as failed:
+        with pytest.raises(RequestError) as failed:
             checked_options(options, known, "build")
         assert failed.value.kind == "invalid"

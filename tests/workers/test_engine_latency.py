@@ -11,7 +11,7 @@ import pytest
 
 from workers.engine import latency
 from workers.engine.base import Engine, TensorSpec
-from workers.engine.protocol import RequestFailed
+from workers.engine.protocol import RequestError
 
 
 class Scripted(Engine):
@@ -95,7 +95,7 @@ def test_given_sets_are_used_as_they_are() -> None:
 
 
 def test_no_set_at_all_is_refused() -> None:
-    with pytest.raises(RequestFailed, match="at least one"):
+    with pytest.raises(RequestError, match="at least one"):
         latency.measure(Scripted([1.0]), {"tokens": np.empty((0, 3, 4), np.int32)}, QUICK)
 
 

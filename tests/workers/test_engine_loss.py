@@ -11,7 +11,7 @@ import pytest
 
 from workers.engine import loss
 from workers.engine.base import Engine, LossSums, TensorSpec
-from workers.engine.protocol import RequestFailed
+from workers.engine.protocol import RequestError
 
 GRAPH = Path(__file__)
 
@@ -83,7 +83,7 @@ def test_a_single_input_may_be_called_inputs() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_names_its_batch(value: float) -> None:
     engine = Scripted(lambda index: LossSums(value if index == 2 else 1.0, 1.0, 0.0))
-    with pytest.raises(RequestFailed, match="the loss of batch 2 is") as failed:
+    with pytest.raises(RequestError, match="the loss of batch 2 is") as failed:
         loss.evaluate(engine, GRAPH, batches(5), silent)
     assert failed.value.kind == "internal"
 
@@ -109,11 +109,11 @@ def test_progress_counts_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_batches_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
     arrays = {name: array for name, array in {**batches(3), **change}.items() if array is not None}
-    with pytest.raises(RequestFailed, match=message) as failed:
+    with pytest.raises(RequestError, match=message) as failed:
         loss.evaluate(Scripted(lambda _: LossSums(1.0, 1.0, 0.0)), GRAPH, arrays, silent)
     assert failed.value.kind == "invalid"
 
 
 def test_no_batches_are_refused() -> None:
-    with pytest.raises(RequestFailed, match="at least one"):
+    with pytest.raises(RequestError, match="at least one"):
         loss.evaluate(Scripted(lambda _: LossSums(1.0, 1.0, 0.0)), GRAPH, batches(0), silent)

@@ -15,7 +15,7 @@ from tests.workers.engine_parent import ROOT, Parent, Refused
 
 PROGRAM = """
 import argparse, os, subprocess, sys, threading
-from workers.engine.protocol import RequestFailed, serve
+from workers.engine.protocol import RequestError, serve
 
 released = threading.Event()
 
@@ -44,7 +44,7 @@ def release(request):
     return {}
 
 def refuse(request, progress):
-    raise RequestFailed(request["kind"], "as asked")
+    raise RequestError(request["kind"], "as asked")
 
 def run_out(request, progress):
     raise MemoryError

@@ -21,7 +21,7 @@ from tests.workers import graphs
 from tests.workers.engine_parent import Parent, Refused
 from workers.engine import cuda, gpu_state, trt_limits
 from workers.engine.plan_file import PlanFile, is_plan_file, read_plan, write_plan
-from workers.engine.protocol import RequestFailed
+from workers.engine.protocol import RequestError
 from workers.engine.trt_log import Complaints
 from workers.engine.trt_streaming import stream_weights
 
@@ -99,7 +99,7 @@ def test_as_many_weights_stay_on_the_device_as_the_plan_says(options: dict[str, 
 
 
 def test_a_library_that_keeps_other_weights_on_the_device_is_told() -> None:
-    with pytest.raises(RequestFailed, match=r"2,097,152 bytes .* were to stay .*; the library keeps 1,048,576 there"):
+    with pytest.raises(RequestError, match=r"2,097,152 bytes .* were to stay .*; the library keeps 1,048,576 there"):
         stream_weights(FakeEngine(most=1 << 20), {"weights_mib": 2})
 
 
@@ -156,7 +156,7 @@ def test_every_damage_to_a_plan_is_found_before_the_library_sees_it(tmp_path: Pa
     damaged = [whole[:-1], whole[: len(whole) // 2], b"", whole[:at] + b"\xff" + whole[at + 1 :], b"no engine"]
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(RequestFailed, match=r"model\.engine is no engine file") as failed:
+        with pytest.raises(RequestError, match=r"model\.engine is no engine file") as failed:
             read_plan(path)
         assert failed.value.kind == "invalid"
 
@@ -165,7 +165,7 @@ def test_a_full_disk_is_a_reason() -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("there is no /dev/full")
-    with pytest.raises(RequestFailed, match=r"cannot be written: .*No space left"):
+    with pytest.raises(RequestError, match=r"cannot be written: .*No space left"):
         write_plan(full, memoryview(bytes(1 << 20)), {})
 
 
@@ -237,7 +237,7 @@ def test_a_machine_without_a_gpu_has_none() -> None:
     assert gpu_state.gpus() == []
     assert gpu_state.driver_version() is None
     assert "nvml" in gpu_state.read("GPU-0")
-    with pytest.raises(RequestFailed, match="no NVIDIA GPU") as failed:
+    with pytest.raises(RequestError, match="no NVIDIA GPU") as failed:
         cuda.Device()
     assert failed.value.kind == "unsupported"
 

@@ -40,7 +40,7 @@ from types import SimpleNamespace
 from workers.engine import __main__ as child
 from workers.engine import trt_limits
 from workers.engine.{module} import {engine} as Real
-from workers.engine.protocol import RequestFailed
+from workers.engine.protocol import RequestError
 
 fault = Path({fault!r})
 build, load, make = Real._build, Real._load, Real.build
@@ -90,7 +90,7 @@ def faulty_make(self, onnx, engine, options):
 
 def faulty_load(self, engine, options):
     if fault.read_text() == "memory at load":
-        raise RequestFailed("out_of_memory", engine.name + ": there is no memory for an execution context")
+        raise RequestError("out_of_memory", engine.name + ": there is no memory for an execution context")
     return load(self, engine, options)
 
 Real._build, Real._load, Real.build = faulty_build, faulty_load, faulty_make

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from tests.workers.conftest import ScriptedService
-from workers.interruption import Cancelled, Interruption, LeaseLost, Pruned
+from workers.interruption import Interruption, LeaseLostError, TrialCancelledError, TrialPrunedError
 from workers.lease import LOSSES_A_REPORT, Lease
 
 
@@ -94,10 +94,10 @@ def test_a_service_that_is_away_loses_no_report_and_stops_no_work(scripted: Scri
 @pytest.mark.parametrize(
     ("response", "cause"),
     [
-        (lambda: httpx2.Response(409, json={"detail": "attempt 2 holds it"}), LeaseLost),
-        (lambda: httpx2.Response(404, json={"detail": "there is no such trial"}), LeaseLost),
-        (lambda: answer("cancel"), Cancelled),
-        (lambda: answer("prune"), Pruned),
+        (lambda: httpx2.Response(409, json={"detail": "attempt 2 holds it"}), LeaseLostError),
+        (lambda: httpx2.Response(404, json={"detail": "there is no such trial"}), LeaseLostError),
+        (lambda: answer("cancel"), TrialCancelledError),
+        (lambda: answer("prune"), TrialPrunedError),
     ],
 )
 @pytest.mark.parametrize("through", ["heartbeat", "report"])
@@ -138,9 +138,9 @@ def test_nothing_is_sent_after_the_lease_is_lost(scripted: ScriptedService) -> N
 
 def test_a_lost_lease_outranks_a_drain() -> None:
     interruption = Interruption()
-    interruption.set(Cancelled("first"))
-    interruption.set(Pruned("ignored"))
-    assert isinstance(interruption.cause, Cancelled)
-    interruption.set(LeaseLost("another attempt"))
-    with pytest.raises(LeaseLost):
+    interruption.set(TrialCancelledError("first"))
+    interruption.set(TrialPrunedError("ignored"))
+    assert isinstance(interruption.cause, TrialCancelledError)
+    interruption.set(LeaseLostError("another attempt"))
+    with pytest.raises(LeaseLostError):
         interruption.check()

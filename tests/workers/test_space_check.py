@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from layers.space import Space
-from workers.child import ChildError
-from workers.space_check import NoBuilder, SpaceCheck, read_space, report, sample
+from workers.child import ChildRequestError
+from workers.space_check import NoBuilderError, SpaceCheck, read_space, report, sample
 
 DOCUMENT: dict[str, Any] = {
     "name": "products",
@@ -79,7 +79,7 @@ def test_points_that_fail_for_one_reason_are_told_together(
 
     def build(configuration: dict[str, Any], folder: Path) -> dict[str, Any]:
         if configuration["model"]["dtype"] == "float16":
-            raise ChildError("build", f"no kernel for {folder}/model.onnx", "")
+            raise ChildRequestError("build", f"no kernel for {folder}/model.onnx", "")
         return {"build_seconds": 1.0, "engine_bytes": 1, "weights_bytes": 1}
 
     monkeypatch.setattr(check, "_build", build)
@@ -92,16 +92,16 @@ def test_points_that_fail_for_one_reason_are_told_together(
 
 
 def test_a_machine_without_the_builder_is_told() -> None:
-    with pytest.raises(NoBuilder, match="/no-such-python"):
+    with pytest.raises(NoBuilderError, match="/no-such-python"):
         SpaceCheck("tensorrt", engine_python="/no-such-python")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0, 0.0, 89.0e9])
 def test_what_is_no_compute_capability_is_refused(number: float) -> None:
-    with pytest.raises(NoBuilder, match=r"is none: write it as 8\.9"):
+    with pytest.raises(NoBuilderError, match=r"is none: write it as 8\.9"):
         SpaceCheck("tensorrt_rtx", compute_capability=number)
 
 
 def test_a_builder_that_takes_no_other_card_says_so() -> None:
-    with pytest.raises(NoBuilder, match="only tensorrt_rtx takes another's"):
+    with pytest.raises(NoBuilderError, match="only tensorrt_rtx takes another's"):
         SpaceCheck("onnxruntime", compute_capability=8.9)

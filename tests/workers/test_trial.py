@@ -29,7 +29,7 @@ from workers.device_lock import turns_of
 from workers.engine.turns import measuring
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
-from workers.interruption import Drained, Interruption
+from workers.interruption import DrainedError, Interruption
 from workers.parts import TrialData
 from workers.trial import run
 from workers.trial.context import Limits, TrialContext
@@ -384,8 +384,8 @@ def test_a_hung_child_fails_the_trial(bench: Bench) -> None:
 )
 def test_an_error_that_would_happen_again_fails_at_once(bench: Bench, kind: str, words: str) -> None:
     children = ScriptedModel(
-        "from workers.engine.protocol import RequestFailed\n"
-        f"def prepare(request, progress): raise RequestFailed({kind!r}, 'no more')"
+        "from workers.engine.protocol import RequestError\n"
+        f"def prepare(request, progress): raise RequestError({kind!r}, 'no more')"
     )
     bench.children = children
     finish = bench.execute(bench.scripted.lease())
@@ -425,7 +425,7 @@ def test_a_lease_lost_in_training_throws_the_result_away(bench: Bench, status: i
 def test_a_drain_in_training_gives_the_trial_back_uncharged(bench: Bench) -> None:
     def script(verb: str, body: dict[str, Any]) -> httpx2.Response | None:
         if body.get("losses"):
-            bench.interruption.set(Drained("the worker was asked to stop"))
+            bench.interruption.set(DrainedError("the worker was asked to stop"))
         return None
 
     bench.scripted.script = script
@@ -471,7 +471,7 @@ def test_a_measurement_that_waits_for_its_turn_can_be_cancelled(bench: Bench) ->
 def test_a_training_that_waits_is_given_back_by_a_drain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def script(verb: str, body: dict[str, Any]) -> httpx2.Response | None:
         if waits(verb, body):
-            bench.interruption.set(Drained("the worker was asked to stop"))
+            bench.interruption.set(DrainedError("the worker was asked to stop"))
         return None
 
     bench.scripted.script = script

@@ -21,7 +21,7 @@ from service.settings import Settings
 from tests.conftest import serving
 from workers.child import ROOT
 from workers.children import Children
-from workers.main import DeviceTaken, Worker, WorkerFailure
+from workers.main import DeviceTakenError, Worker, WorkerError
 from workers.service_client import ServiceClient
 
 SWEEP: dict[str, Any] = {
@@ -312,7 +312,7 @@ def test_a_worker_waits_once_for_a_device_whose_worker_may_have_been_killed(cach
 def test_a_worker_whose_device_another_one_has_says_so_and_ends_with_a_status_of_its_own(cache_dir: Path) -> None:
     registry = Registry(in_use=9)
     service = ServiceClient("http://service", transport=httpx2.MockTransport(registry))
-    with pytest.raises(DeviceTaken, match="GPU-1 has a living worker already") as taken:
+    with pytest.raises(DeviceTakenError, match="GPU-1 has a living worker already") as taken:
         make_worker(service, cache_dir).work()
     assert taken.value.status == 3
     assert len(registry.registrations) == 2
@@ -329,22 +329,20 @@ def test_a_worker_that_may_wait_registers_until_its_device_is_free(cache_dir: Pa
 def test_a_worker_of_a_gpu_without_tensorrt_says_what_is_missing(cache_dir: Path) -> None:
     service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry()))
     gpu = {"kind": "gpu", "uuid": "GPU-1", "model": "NVIDIA H200", "memory_bytes": 1 << 37}
-    with pytest.raises(
-        WorkerFailure, match=r"no runtime works on NVIDIA H200\. tensorrt: .*--doctor.* what to install"
-    ):
+    with pytest.raises(WorkerError, match=r"no runtime works on NVIDIA H200\. tensorrt: .*--doctor.* what to install"):
         make_worker(service, cache_dir, worked_on=gpu).work()
 
 
 def test_a_worker_without_the_right_token_says_what_to_give(cache_dir: Path) -> None:
     service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry(status=401)))
-    with pytest.raises(WorkerFailure, match=r"who are you\?.*LAYERSWEEP_TOKEN"):
+    with pytest.raises(WorkerError, match=r"who are you\?.*LAYERSWEEP_TOKEN"):
         make_worker(service, cache_dir).work()
 
 
 def test_a_worker_whose_engine_interpreter_is_missing_says_so(cache_dir: Path) -> None:
     service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry()))
     worker = Worker(service, "here", children=Children(threads=1, engine_python="/no-such-python"), cache_dir=cache_dir)
-    with pytest.raises(WorkerFailure, match=r"/no-such-python.*LAYERSWEEP_ENGINE_PYTHON"):
+    with pytest.raises(WorkerError, match=r"/no-such-python.*LAYERSWEEP_ENGINE_PYTHON"):
         worker.work()
 
 

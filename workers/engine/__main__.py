@@ -28,7 +28,7 @@ from .base import Engine
 from .latency import measure
 from .loss import evaluate
 from .memory import load_and_weigh
-from .protocol import Handler, Progress, Request, RequestFailed, Result, invalid, serve
+from .protocol import Handler, Progress, Request, RequestError, Result, invalid, serve
 from .turns import measuring
 
 RUNTIMES: Mapping[str, tuple[str, str]] = {
@@ -116,13 +116,13 @@ class Verbs:
     def _engine(self, request: Request) -> Engine:
         runtime = request.get("runtime")
         if not isinstance(runtime, str) or runtime not in RUNTIMES:
-            raise RequestFailed("unsupported", f"no runtime {runtime!r} here; there is: {', '.join(RUNTIMES)}")
+            raise RequestError("unsupported", f"no runtime {runtime!r} here; there is: {', '.join(RUNTIMES)}")
         if runtime not in self._engines:
             module, name = RUNTIMES[runtime]
             try:
                 self._engines[runtime] = getattr(importlib.import_module(module), name)()
             except (ImportError, OSError) as problem:
-                raise RequestFailed("unsupported", f"{sys.executable} cannot use {runtime}: {problem}") from problem
+                raise RequestError("unsupported", f"{sys.executable} cannot use {runtime}: {problem}") from problem
         return self._engines[runtime]
 
 

@@ -14,7 +14,7 @@ from .protocol import invalid
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file by name; never unpickles. Raises RequestFailed("invalid")."""
+    """All arrays of an `.npz` file by name; never unpickles. Raises RequestError("invalid")."""
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -28,7 +28,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an `.npz` file that is whole or not there. Raises RequestFailed("invalid") where it cannot be written."""
+    """Write an `.npz` file that is whole or not there. Raises RequestError("invalid") where it cannot be written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:

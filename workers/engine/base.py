@@ -22,7 +22,7 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 
 from .process_memory import process_private_bytes
-from .protocol import RequestFailed, invalid
+from .protocol import RequestError, invalid
 
 
 class Capabilities(TypedDict):
@@ -119,7 +119,7 @@ class Engine(ABC):
     """One model on one device: build it, or load a built one and run it; then close.
 
     States: new -> loaded -> closed (which is new again). `build` works in the state new. A method called out of order
-    raises RequestFailed("invalid"); a model that cannot be built raises "build", too little memory "out_of_memory",
+    raises RequestError("invalid"); a model that cannot be built raises "build", too little memory "out_of_memory",
     a thing that this version or device lacks "unsupported". An instance belongs to one thread.
     """
 
@@ -165,16 +165,16 @@ class Engine(ABC):
             self._build(onnx, part, chosen, log)
             seconds = time.perf_counter() - started
             if log.errors:
-                raise RequestFailed("build", f"{self.runtime} logged errors while it built: {'; '.join(log.errors)}")
+                raise RequestError("build", f"{self.runtime} logged errors while it built: {'; '.join(log.errors)}")
             footprint = self._footprint(part)
             size = part.stat().st_size
             part.replace(engine)
-        except (RequestFailed, OSError) as failure:
+        except (RequestError, OSError) as failure:
             # A runtime that writes the file itself does not say why it could not.
             left = shutil.disk_usage(engine.parent).free
             if left > onnx.stat().st_size and getattr(failure, "errno", None) != errno.ENOSPC:
                 raise
-            raise RequestFailed(
+            raise RequestError(
                 "build", f"the disk is full: {left:,} bytes are left in {engine.parent}: {failure}"
             ) from failure
         finally:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .protocol import RequestFailed
+from .protocol import RequestError
 
 
 class CudaError(Exception):
@@ -59,7 +59,7 @@ def device_count() -> int:
 
 
 class Device:
-    """The first visible GPU with its primary context current. Raises RequestFailed("unsupported") where there is none.
+    """The first visible GPU with its primary context current. Raises RequestError("unsupported") where there is none.
 
     Waiting spins: a thread that sleeps until an interrupt adds its wake-up to what it times.
     """
@@ -68,7 +68,7 @@ class Device:
         if device_count() == 0:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
             seen = f" (CUDA_VISIBLE_DEVICES is {visible!r})" if visible is not None else ""
-            raise RequestFailed("unsupported", f"there is no NVIDIA GPU with a working driver here{seen}")
+            raise RequestError("unsupported", f"there is no NVIDIA GPU with a working driver here{seen}")
         bindings = driver()
         self._device = call("cuDeviceGet", 0)
         try:
@@ -76,7 +76,7 @@ class Device:
             call("cuCtxSetCurrent", call("cuDevicePrimaryCtxRetain", self._device))
         except CudaError as problem:
             kind = "out_of_memory" if problem.out_of_memory else "internal"
-            raise RequestFailed(kind, f"the GPU gives no context: {problem}") from problem
+            raise RequestError(kind, f"the GPU gives no context: {problem}") from problem
 
     @property
     def name(self) -> str:

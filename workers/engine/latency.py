@@ -48,7 +48,7 @@ class Options:
 
     @classmethod
     def checked(cls, options: Mapping[str, Any]) -> Options:
-        """Options from a request; raises RequestFailed("invalid")."""
+        """Options from a request; raises RequestError("invalid")."""
         known = {option.name for option in fields(cls)}
         if unknown := sorted(set(options) - known):
             raise invalid(f"measure has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}")

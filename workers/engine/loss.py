@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .base import Engine, LossSums
-from .protocol import Progress, RequestFailed, invalid
+from .protocol import Progress, RequestError, invalid
 
 PROGRESS_SECONDS = 1.0
 """How often progress is reported, at most."""
@@ -37,7 +37,7 @@ def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray]
 
     `batches`: `targets` and `weights` [N, ...] and the engine's inputs by name [N, ...], N batches each; an engine with
     one input may find it under `inputs`. Reports progress {batch, batches}.
-    Raises RequestFailed: "invalid" where arrays are missing or do not fit, "internal" where a sum is not finite.
+    Raises RequestError: "invalid" where arrays are missing or do not fit, "internal" where a sum is not finite.
     """
     engine.require_loaded()
     inputs = dict(batches)
@@ -58,7 +58,7 @@ def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray]
         found.append(sums)
         loss_sum += sums.loss_sum
         if not math.isfinite(loss_sum):
-            raise RequestFailed("internal", f"the loss of batch {index} is {sums.loss_sum}: check the logits")
+            raise RequestError("internal", f"the loss of batch {index} is {sums.loss_sum}: check the logits")
         if time.monotonic() - reported >= PROGRESS_SECONDS:
             reported = time.monotonic()
             progress({"batch": index + 1, "batches": count})

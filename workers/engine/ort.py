@@ -30,7 +30,7 @@ from .base import (
 from .ort_arena import ScratchArena
 from .ort_session import ERROR, bind, explained, listen, listening, open_session, room_for, session_options, to_stderr
 from .ort_session import tensor_specs as specs_of
-from .protocol import RequestFailed, invalid
+from .protocol import RequestError, invalid
 
 _OPSETS = range(7, 65)
 """Those tried by `describe`."""
@@ -122,7 +122,7 @@ class OnnxRuntimeEngine(Engine):
         specs_of(session.get_inputs(), "build")
         specs_of(session.get_outputs(), "build")
         if onnx_file.weights(engine).external:
-            raise RequestFailed(
+            raise RequestError(
                 "unsupported",
                 f"{onnx.name} keeps weights in a second file; an engine of ONNX Runtime is one file of at most 2 GB: "
                 "export the weights inside the graph",
@@ -187,7 +187,7 @@ class OnnxRuntimeEngine(Engine):
     @property
     def _state(self) -> _Loaded:
         if self._loaded_state is None:
-            raise RequestFailed("internal", "the engine has no session")
+            raise RequestError("internal", "the engine has no session")
         return self._loaded_state
 
     @property

@@ -16,7 +16,7 @@ import onnxruntime
 
 from .onnx_file import chain_model
 from .ort_session import INFO, bind, listening, open_session, room_for, session_options, tensor_specs
-from .protocol import RequestFailed
+from .protocol import RequestError
 
 _EXTENDED = re.compile(r"Extended allocation by (\d+) bytes")
 
@@ -34,7 +34,7 @@ class ScratchArena:
 
     @classmethod
     def shared(cls) -> ScratchArena:
-        """Register it, the first time. Raises RequestFailed("unsupported") where the need of a known graph comes out
+        """Register it, the first time. Raises RequestError("unsupported") where the need of a known graph comes out
         wrong: another version may log other words."""
         if cls._shared is None:
             memory = onnxruntime.OrtMemoryInfo(
@@ -50,7 +50,7 @@ class ScratchArena:
         """Raise unless the need of the known graph comes out right."""
         found = self.scratch_bytes(self.open(chain_model(_PROBE_OPERATORS, _PROBE_SHAPE, opset=18)))
         if not _PROBE_TENSOR_BYTES <= found <= 2 * _PROBE_TENSOR_BYTES:
-            raise RequestFailed(
+            raise RequestError(
                 "unsupported",
                 f"onnxruntime {onnxruntime.__version__} does not report scratch memory in a way known here ({found} "
                 f"bytes for a graph that needs {_PROBE_TENSOR_BYTES} to {2 * _PROBE_TENSOR_BYTES}): install 1.32",

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from .base import TensorSpec
-from .protocol import ErrorKind, RequestFailed
+from .protocol import ErrorKind, RequestError
 
 INFO, WARNING, ERROR = 1, 2, 3
 """Severities of ONNX Runtime's messages that are told apart here."""
@@ -64,13 +64,13 @@ def open_session(
 
 
 def tensor_specs(nodes: Sequence[Any], kind: ErrorKind) -> tuple[TensorSpec, ...]:
-    """What a session takes or gives. Raises RequestFailed of that kind where a shape is open."""
+    """What a session takes or gives. Raises RequestError of that kind where a shape is open."""
     specs: list[TensorSpec] = []
     for node in nodes:
         if node.type not in DTYPES:
-            raise RequestFailed("unsupported", f"{node.name} is a {node.type}; engines take {', '.join(DTYPES)}")
+            raise RequestError("unsupported", f"{node.name} is a {node.type}; engines take {', '.join(DTYPES)}")
         if not all(isinstance(size, int) for size in node.shape):
-            raise RequestFailed(kind, f"{node.name} has the open shape {node.shape}: export with static shapes")
+            raise RequestError(kind, f"{node.name} has the open shape {node.shape}: export with static shapes")
         specs.append(TensorSpec(node.name, np.dtype(DTYPES[node.type]), tuple(node.shape)))
     return tuple(specs)
 
@@ -101,7 +101,7 @@ def explained(kind: ErrorKind, what: str) -> Generator[None]:
     """Turn ONNX Runtime's exceptions into an answer of that kind, or of a better one where the message tells."""
     try:
         yield
-    except (RequestFailed, MemoryError):
+    except (RequestError, MemoryError):
         raise
     except Exception as problem:
         text = str(problem).strip()
@@ -110,7 +110,7 @@ def explained(kind: ErrorKind, what: str) -> Generator[None]:
             kind = "out_of_memory"
         elif any(hint in lowered for hint in ("not_implemented", "*guarantees* support", "unsupported model ir")):
             kind = "unsupported"
-        raise RequestFailed(kind, f"{what}: {text}") from problem
+        raise RequestError(kind, f"{what}: {text}") from problem
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .protocol import RequestFailed, invalid
+from .protocol import RequestError, invalid
 
 _PLAN, _ABOUT = "plan", "about.json"
 
@@ -27,14 +27,14 @@ class PlanFile:
 
 
 def write_plan(path: Path, content: memoryview, about: dict[str, Any]) -> None:
-    """Raises RequestFailed where the file cannot be written."""
+    """Raises RequestError where the file cannot be written."""
     try:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr(_ABOUT, json.dumps(about))
             with archive.open(_PLAN, "w", force_zip64=True) as stream:
                 stream.write(content)
     except OSError as problem:
-        raise RequestFailed("internal", f"{path.name} cannot be written: {problem}") from problem
+        raise RequestError("internal", f"{path.name} cannot be written: {problem}") from problem
 
 
 def is_plan_file(path: Path) -> bool:
@@ -43,7 +43,7 @@ def is_plan_file(path: Path) -> bool:
 
 
 def read_plan(path: Path) -> PlanFile:
-    """The plan of a file. Raises RequestFailed("invalid") where it is no whole one."""
+    """The plan of a file. Raises RequestError("invalid") where it is no whole one."""
     try:
         with zipfile.ZipFile(path) as archive:
             return PlanFile(archive.read(_PLAN), json.loads(archive.read(_ABOUT)))

@@ -40,7 +40,7 @@ MAX_REQUEST_BYTES = 64 * 1024 * 1024
 """A longer line is refused: arrays belong in files."""
 
 
-class RequestFailed(Exception):
+class RequestError(Exception):
     """A request that is answered with an error. The message says what was wrong and what would be right."""
 
     def __init__(self, kind: ErrorKind, message: str) -> None:
@@ -49,9 +49,9 @@ class RequestFailed(Exception):
         self.message = message
 
 
-def invalid(message: str) -> RequestFailed:
+def invalid(message: str) -> RequestError:
     """The request, or a file that it names, is wrong."""
-    return RequestFailed("invalid", message)
+    return RequestError("invalid", message)
 
 
 def serve(
@@ -62,7 +62,7 @@ def serve(
 ) -> None:
     """Answer requests from stdin until it ends; call from the main thread.
 
-    `handlers`: verb -> function of (request, progress) that returns the result or raises: RequestFailed is answered as
+    `handlers`: verb -> function of (request, progress) that returns the result or raises: RequestError is answered as
     it is, MemoryError as `out_of_memory`, anything else as `internal` with its traceback on stderr.
     `immediate`: verbs answered at once, by the reading thread, even while a handler runs (a `stop`, for example); these
     functions must be quick and thread-safe.
@@ -95,15 +95,15 @@ class _Answers:
         """Do the work and write its result or its error."""
         try:
             self._write({"id": identity, "ok": True, "result": work()})
-        except RequestFailed as failure:
+        except RequestError as failure:
             self.refuse(identity, failure)
         except MemoryError as failure:
-            self.refuse(identity, RequestFailed("out_of_memory", str(failure) or "the machine is out of memory"))
+            self.refuse(identity, RequestError("out_of_memory", str(failure) or "the machine is out of memory"))
         except Exception as failure:  # noqa: BLE001 - one failed request must not end the process
             traceback.print_exc()
-            self.refuse(identity, RequestFailed("internal", f"{type(failure).__name__}: {failure}"))
+            self.refuse(identity, RequestError("internal", f"{type(failure).__name__}: {failure}"))
 
-    def refuse(self, identity: Any, failure: RequestFailed) -> None:
+    def refuse(self, identity: Any, failure: RequestError) -> None:
         self._write({"id": identity, "ok": False, "error": {"kind": failure.kind, "message": failure.message}})
 
     def progress(self, request: Request) -> Progress:
@@ -145,7 +145,7 @@ def _read(
                 continue
             try:
                 request = _parse(line, {*handlers, *immediate})
-            except RequestFailed as failure:
+            except RequestError as failure:
                 answers.refuse(_identity(line), failure)
                 continue
             if request["verb"] in immediate:

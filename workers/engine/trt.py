@@ -30,7 +30,7 @@ from .base import (
     checked_array,
 )
 from .plan_file import PlanFile, is_plan_file, read_plan, write_plan
-from .protocol import ErrorKind, RequestFailed, invalid
+from .protocol import ErrorKind, RequestError, invalid
 from .trt_build import BUILD_OPTIONS, configured, parsed
 from .trt_log import Complaints, listening, log_of
 from .trt_program import Program, cuda_explained
@@ -293,14 +293,14 @@ class TensorRtEngine(Engine):
         return TimingFile(self._timings_folder, origin)
 
     def _readable_graph(self, onnx: Path) -> onnx_file.Weights:
-        """The graph's weights. Raises RequestFailed where it is no ONNX file, or in an opset that is not read here."""
+        """The graph's weights. Raises RequestError where it is no ONNX file, or in an opset that is not read here."""
         try:
             weights, opset = onnx_file.weights(onnx), onnx_file.opset(onnx)
         except onnx_file.OnnxFileError as problem:
-            raise RequestFailed("build", f"{onnx.name} is no ONNX file: {problem}") from problem
+            raise RequestError("build", f"{onnx.name} is no ONNX file: {problem}") from problem
         highest = trt_limits.opset(self.runtime, self.version)
         if opset > highest:
-            raise RequestFailed(
+            raise RequestError(
                 "unsupported",
                 f"{onnx.name} is in opset {opset}; {self.runtime} {self.version} reads up to {highest} and would "
                 "misread it in silence",
@@ -333,7 +333,7 @@ class TensorRtEngine(Engine):
             raise invalid(f"{engine.name} was built on {about['built_for']}, this is {device.uuid}: build it again")
 
     def _open(self, plan: PlanFile, name: str) -> Program:
-        """Deserialize and make a context. Raises RequestFailed "invalid" or "out_of_memory"."""
+        """Deserialize and make a context. Raises RequestError "invalid" or "out_of_memory"."""
         with self._complaints() as complaints:
             engine = self._deserialize(plan)
             if engine is None:
@@ -368,7 +368,7 @@ class TensorRtEngine(Engine):
         with self._complaints() as complaints:
             try:
                 return stream.capture(lambda: program.enqueue(stream))
-            except (cuda.CudaError, RequestFailed) as problem:
+            except (cuda.CudaError, RequestError) as problem:
                 self._graph_refused = "; ".join((str(problem), *complaints.errors))
         return None
 
@@ -390,15 +390,15 @@ class TensorRtEngine(Engine):
             if log.errors:
                 raise invalid(f"{loss_graph} logged errors while it was built: {'; '.join(log.errors)}")
             return read_plan(made)
-        except RequestFailed as failure:
+        except RequestError as failure:
             kind: ErrorKind = "out_of_memory" if failure.kind == "out_of_memory" else "invalid"
-            raise RequestFailed(kind, f"{loss_graph} is no loss graph: {failure.message}") from failure
+            raise RequestError(kind, f"{loss_graph} is no loss graph: {failure.message}") from failure
         finally:
             made.unlink(missing_ok=True)
 
     def _ready(self) -> tuple[Program, cuda.Stream]:
         if self._program is None or self._stream is None:
-            raise RequestFailed("internal", "no engine is open")
+            raise RequestError("internal", "no engine is open")
         return self._program, self._stream
 
     @property

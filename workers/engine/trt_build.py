@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .base import Option
-from .protocol import RequestFailed
+from .protocol import RequestError
 from .trt_log import Complaints
 
 BUILD_OPTIONS: Mapping[str, Option] = {
@@ -22,7 +22,7 @@ _TACTIC_SOURCES = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
 
 
 def parsed(trt: Any, log: Any, builder: Any, onnx: Path, complaints: Complaints) -> tuple[Any, Any]:
-    """The network and its parser, which must outlive it. Raises RequestFailed("build")."""
+    """The network and its parser, which must outlive it. Raises RequestError("build")."""
     kinds = trt.NetworkDefinitionCreationFlag.__members__
     network = builder.create_network(1 << int(kinds["STRONGLY_TYPED" if _strongly_typed(trt) else "EXPLICIT_BATCH"]))
     parser = trt.OnnxParser(network, log)
@@ -31,11 +31,11 @@ def parsed(trt: Any, log: Any, builder: Any, onnx: Path, complaints: Complaints)
         complaints.errors[:] = logged or [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise complaints.failure("build", f"{trt.__name__} {trt.__version__} cannot parse {onnx.name}")
     if network.num_outputs == 0:
-        raise RequestFailed("build", f"{onnx.name} has no outputs")
+        raise RequestError("build", f"{onnx.name} has no outputs")
     for tensor in (network.get_input(index) for index in range(network.num_inputs)):
         if any(size < 0 for size in tuple(tensor.shape)):
             shape = [size if size >= 0 else "?" for size in tuple(tensor.shape)]
-            raise RequestFailed("build", f"{tensor.name} has the open shape {shape}: export with static shapes")
+            raise RequestError("build", f"{tensor.name} has the open shape {shape}: export with static shapes")
     return network, parser
 
 

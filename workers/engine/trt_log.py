@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from .protocol import ErrorKind, RequestFailed
+from .protocol import ErrorKind, RequestError
 
 _LOGS: dict[str, Any] = {}
 
@@ -21,10 +21,10 @@ class Complaints:
 
     errors: list[str] = field(default_factory=list)
 
-    def failure(self, kind: ErrorKind, what: str) -> RequestFailed:
+    def failure(self, kind: ErrorKind, what: str) -> RequestError:
         """The failure that these errors explain; of the kind "out_of_memory" where they say so."""
         said = "; ".join(self.errors) or "it does not say why"
-        return RequestFailed("out_of_memory" if memory_is_short(said) else kind, f"{what}: {said}")
+        return RequestError("out_of_memory" if memory_is_short(said) else kind, f"{what}: {said}")
 
 
 def memory_is_short(text: str) -> bool:

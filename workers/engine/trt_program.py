@@ -9,7 +9,7 @@ from typing import Any
 
 from . import cuda
 from .base import describe_specs
-from .protocol import RequestFailed, invalid
+from .protocol import RequestError, invalid
 from .trt_tensors import Binding, Buffers
 
 
@@ -27,12 +27,12 @@ class Program:
             self.context.set_tensor_address(name, address)
 
     def enqueue(self, stream: cuda.Stream) -> None:
-        """Raises RequestFailed where the library refuses."""
+        """Raises RequestError where the library refuses."""
         if not self.context.execute_async_v3(int(stream.handle)):
-            raise RequestFailed("internal", "the engine refused to run")
+            raise RequestError("internal", "the engine refused to run")
 
     def logits(self) -> Binding:
-        """The output of that name, or the only one. Raises RequestFailed where that is none."""
+        """The output of that name, or the only one. Raises RequestError where that is none."""
         outputs = [binding for binding in self.bindings if not binding.is_input]
         named = [binding for binding in outputs if binding.spec.name == "logits"]
         if not named and len(outputs) != 1:
@@ -47,4 +47,4 @@ def cuda_explained(what: str) -> Generator[None]:
     try:
         yield
     except cuda.CudaError as problem:
-        raise RequestFailed("out_of_memory" if problem.out_of_memory else "internal", f"{what}: {problem}") from problem
+        raise RequestError("out_of_memory" if problem.out_of_memory else "internal", f"{what}: {problem}") from problem

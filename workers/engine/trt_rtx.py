@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from . import cuda, trt_limits
 from .base import Capabilities, Option
 from .plan_file import PlanFile
-from .protocol import RequestFailed
+from .protocol import RequestError
 from .trt import TensorRtEngine
 
 
@@ -52,7 +52,7 @@ class TensorRtRtxEngine(TensorRtEngine):
             name = f"SM{wanted}" if wanted else "CURRENT"
             if name not in known:
                 capabilities = ", ".join(sorted(each[2:] for each in known if each.startswith("SM")))
-                raise RequestFailed(
+                raise RequestError(
                     "unsupported",
                     f"{self.runtime} {self.version} builds for compute capability {capabilities} (times ten), "
                     f"not {wanted}",

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import cuda
 from .base import TensorSpec
-from .protocol import RequestFailed
+from .protocol import RequestError
 
 _TYPES: Mapping[str, tuple[type[Any], float]] = {
     "FLOAT": (np.float32, 4),
@@ -37,7 +37,7 @@ class Binding:
     @classmethod
     def of(cls, name: str, dtype: Any, shape: Any, *, is_input: bool) -> Binding:
         if dtype.name not in _TYPES:
-            raise RequestFailed("unsupported", f"{name} is a {dtype.name}; engines take {', '.join(_TYPES)}")
+            raise RequestError("unsupported", f"{name} is a {dtype.name}; engines take {', '.join(_TYPES)}")
         spec = TensorSpec(name, np.dtype(_TYPES[dtype.name][0]), tuple(shape))
         return cls(spec, dtype.name, is_input)
 

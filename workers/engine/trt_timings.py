@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .plan_file import read_plan, write_plan
-from .protocol import RequestFailed
+from .protocol import RequestError
 from .trt_log import Complaints
 
 
@@ -56,7 +56,7 @@ class TimingFile:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_plan(part, memoryview(cache.serialize()), dict(self.origin))
             part.replace(self.path)
-        except (OSError, RequestFailed) as problem:
+        except (OSError, RequestError) as problem:
             self._say(f"not kept: {problem}")
         finally:
             with suppress(OSError):
@@ -69,7 +69,7 @@ class TimingFile:
             self.path.unlink()
         except FileNotFoundError:
             return b""
-        except RequestFailed:
+        except RequestError:
             self._say("ignored, it is damaged")
             return b""
         except OSError as problem:

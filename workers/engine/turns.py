@@ -44,7 +44,8 @@ def measuring(device: Path, on_wait: Callable[[], None]) -> Generator[float]:
 
 
 class Steps:
-    """A training's side. A context: the training has the device, with other trainings, from its first `give_way` on."""
+    """A training's side. A context: the training has the device, with other trainings, from its first
+    `give_way` on."""
 
     def __init__(self, device: Path, on_wait: Callable[[], None], settle: Callable[[], None]) -> None:
         """`device`, `on_wait`: as of `measuring`. `settle`: returns when the device has done what it was given."""

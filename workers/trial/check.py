@@ -7,7 +7,7 @@ from layers.capabilities import unsupported
 from workers.batches import Batches
 from workers.data import check_lengths
 from workers.inputs import data_inputs, probe_inputs, save_inputs
-from workers.outcomes import Ended
+from workers.outcomes import TrialEndedError
 from workers.parts import Form, TrialData, specials_of
 from workers.trial.context import TrialContext
 
@@ -16,18 +16,20 @@ CALIBRATION_EXAMPLES = 128
 
 
 def check_model(context: TrialContext) -> None:
-    """Raises Ended where the model breaks a rule, or its target lacks something for it."""
+    """Raises TrialEndedError where the model breaks a rule, or its target lacks something for it."""
     if broken := models.broken_rules(context.model):
-        raise Ended("failed", f"the model breaks a rule: {broken[0].message}")
+        raise TrialEndedError("failed", f"the model breaks a rule: {broken[0].message}")
     if lack := unsupported(context.model, context.capabilities):
-        raise Ended("infeasible", lack)
+        raise TrialEndedError("infeasible", lack)
 
 
 def fetch_data(context: TrialContext) -> TrialData:
-    """The parts of the dataset, downloaded where they are not here. Raises Ended, DataError, Refused, Unreachable."""
+    """The parts of the dataset, downloaded where they are not here. Raises TrialEndedError, DataError, ServiceError."""
     task, dataset = context.task, context.dataset
     if dataset is None or dataset["task"] != task:
-        raise Ended("failed", f"{task} needs a dataset of its kind; the lease names {dataset and dataset['name']}")
+        raise TrialEndedError(
+            "failed", f"{task} needs a dataset of its kind; the lease names {dataset and dataset['name']}"
+        )
     for section in ("training", "inference") if task == "causal_lm" else ():
         # Rows and pairs are filled up to any length; of a text there are windows.
         check_lengths(dataset, context.configuration[section]["sequence_length"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.other_targets import try_builds
-from workers.outcomes import Ended
+from workers.outcomes import TrialEndedError
 from workers.parts import TrialData, load_part
 from workers.trial.build import keep_for_later_trials, write_graph
 from workers.trial.context import TrialContext
@@ -85,7 +85,7 @@ def _test_part(context: TrialContext) -> Mapping[str, Any] | None:
 def _score_test_part(context: TrialContext, engine: LoadedEngine, data: TrialData) -> None:
     path, store, named = context.files.test_part, context.artifacts, _test_part(context)
     if store is None or named is None or store.test_part(path) != named["sha256"]:
-        raise Ended("failed", "the test part did not come as the lease names it")
+        raise TrialEndedError("failed", "the test part did not come as the lease names it")
     batches = context.files.batches("test")
     load_part(path, data.task, data.form).evaluation(context.batch_size).save(batches)
     test = _engine_loss(context, engine, batches)

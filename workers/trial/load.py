@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from workers import parity
 from workers.child import Child
-from workers.outcomes import Ended
+from workers.outcomes import TrialEndedError
 from workers.trial.build import BuiltEngines, keep_for_later_trials
 from workers.trial.context import TrialContext
 from workers.trial.record import metrics_in
@@ -50,7 +50,7 @@ def check_parity(context: TrialContext, engine: LoadedEngine) -> None:
     """Hold the engine's logits against PyTorch's on a batch of validation inputs; a quantized engine's against its
     quantized graph's, so that what is off is the engine and not the rounding that was asked for.
 
-    An engine that computes the same is kept for later trials. Raises Ended where it does not.
+    An engine that computes the same is kept for later trials. Raises TrialEndedError where it does not.
     """
     found = _compare(context, engine)
     context.record.add_metrics({"parity_error": found.error, "parity_error_worst": found.worst})
@@ -63,7 +63,7 @@ def check_parity(context: TrialContext, engine: LoadedEngine) -> None:
     )
     if not found.kept(tolerance):
         dtype = f"{coarsest} quantized to {context.quantization}" if context.is_quantized else coarsest
-        raise Ended(
+        raise TrialEndedError(
             "failed",
             f"parity: the engine's logits are off by {found.error:.3g} ({found.worst:.3g} at the worst token), "
             f"{dtype} allows {tolerance:g} ({worst_tolerance:g}): it computes another function",

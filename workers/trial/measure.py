@@ -8,7 +8,7 @@ from typing import Any
 
 from layers.constraints import parse_constraint
 from layers.metrics import METRICS
-from workers.outcomes import Ended
+from workers.outcomes import TrialEndedError
 from workers.trial.context import TrialContext
 from workers.trial.load import LoadedEngine
 from workers.trial.record import metrics_in
@@ -53,7 +53,7 @@ def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, f
 
 
 def judge_hardware(context: TrialContext, metrics: Mapping[str, float]) -> None:
-    """Raise Ended if a constraint that is known before the training is broken: nothing is trained for it."""
+    """Raise TrialEndedError if a constraint that is known before the training is broken: nothing is trained for it."""
     values = {**_named(context.configuration), **metrics}
     for text in context.constraints:
         constraint = parse_constraint(text)
@@ -62,7 +62,7 @@ def judge_hardware(context: TrialContext, metrics: Mapping[str, float]) -> None:
         violation = constraint.violation(values)
         if violation is not None and violation > 0:
             found = ", ".join(f"{name} = {values[name]:.6g}" for name in constraint.metrics)
-            raise Ended("infeasible", f"{text} is broken by {violation:.4g}: {found}")
+            raise TrialEndedError("infeasible", f"{text} is broken by {violation:.4g}: {found}")
 
 
 def _named(configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layers.metrics import METRICS
-from workers.outcomes import Ended, Finish
+from workers.outcomes import Finish, TrialEndedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class TrialRecord:
         """All metrics and measurements so far."""
         return Findings(dict(self._metrics), dict(self._measurements))
 
-    def finish(self, ended: Ended | None) -> Finish:
+    def finish(self, ended: TrialEndedError | None) -> Finish:
         """The result, with the outcome that ended the attempt early; None: it came to its end."""
         cost: dict[str, Any] = {f"{work}_seconds": seconds for work, seconds in self._seconds.items()}
         cost["engines_from_cache"] = self._cached_engines

@@ -2,7 +2,7 @@
 probe, which has no data and learns nothing, the first three.
 
 What would happen again ends the trial here, as a `Finish` with its reason. What would not is raised: the causes of an
-interruption, a child killed from outside (ChildDied), a service that is away for too long (Unreachable).
+interruption, a child killed from outside (ChildDiedError), a service that is away for too long (UnreachableError).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import time
 from dataclasses import replace
 
 from workers.batches import DataError
-from workers.child import ChildDied, ChildError, ChildFailure, ChildTimeout
-from workers.interruption import Pruned
-from workers.outcomes import Ended, Finish
+from workers.child import ChildDiedError, ChildError, ChildRequestError, ChildTimeoutError
+from workers.interruption import TrialPrunedError
+from workers.outcomes import Finish, TrialEndedError
 from workers.parts import TrialData
-from workers.service_client import Refused
+from workers.service_client import RefusedError
 from workers.trial.build import BuiltEngines, build, export, prepare_model
 from workers.trial.check import check_model, fetch_data, lay_out_batches, lay_out_probe_inputs
 from workers.trial.context import TrialContext
@@ -44,7 +44,8 @@ _KINDS = {
 def run_trial(context: TrialContext) -> Finish:
     """Execute one attempt; a child that crashes once is started again, and the attempt with it.
 
-    Raises Interrupted (LeaseLost, Cancelled, Drained), ChildDied where a child was killed from outside, Unreachable.
+    Raises InterruptionError (LeaseLostError, TrialCancelledError, DrainedError), ChildDiedError where a child was
+    killed from outside, UnreachableError.
     """
     started_at = time.monotonic()
     crashes = 0
@@ -52,7 +53,7 @@ def run_trial(context: TrialContext) -> Finish:
         attempt = replace(context, record=TrialRecord())
         try:
             ended = _ended(attempt)
-        except ChildDied as death:
+        except ChildDiedError as death:
             crashes += 1
             context.children.kill()
             if death.killed_from_outside:
@@ -61,42 +62,44 @@ def run_trial(context: TrialContext) -> Finish:
                 context.lease.log(f"{death}; trying once more\n{death.tail}")
                 logger.warning("trial %s: %s; trying once more", context.trial, death)
                 continue
-            ended = Ended("failed", f"{death}, {crashes} times: {_last_line(death.tail)}", death.tail)
+            ended = TrialEndedError("failed", f"{death}, {crashes} times: {_last_line(death.tail)}", death.tail)
         attempt.record.add_metrics({"device_seconds": time.monotonic() - started_at})
         return attempt.record.finish(ended)
 
 
-def _ended(context: TrialContext) -> Ended | None:
-    """Work through the steps; why the trial ended before the last, None if it did not. Raises ChildDied."""
+def _ended(context: TrialContext) -> TrialEndedError | None:
+    """Work through the steps; why the trial ended before the last, None if it did not. Raises ChildDiedError."""
     try:
         if context.is_probe:
             _run_probe(context)
         else:
             _run_model(context)
-    except Ended as end:
+    except TrialEndedError as end:
         return end
-    except Pruned as cause:
-        return Ended("pruned", str(cause))
-    except ChildDied:
+    except TrialPrunedError as cause:
+        return TrialEndedError("pruned", str(cause))
+    except ChildDiedError:
         raise
-    except ChildFailure as failure:
+    except ChildError as failure:
         return _ended_by_child(context, failure)
     except DataError as error:
-        return Ended("failed", str(error))
-    except Refused as refusal:
-        return Ended("failed", f"the dataset cannot be fetched: {refusal}")
+        return TrialEndedError("failed", str(error))
+    except RefusedError as refusal:
+        return TrialEndedError("failed", f"the dataset cannot be fetched: {refusal}")
     return None
 
 
-def _ended_by_child(context: TrialContext, failure: ChildFailure) -> Ended:
+def _ended_by_child(context: TrialContext, failure: ChildError) -> TrialEndedError:
     match failure:
-        case ChildTimeout():
-            return Ended("failed", f"{failure}: it hung and was ended", failure.tail)
-        case ChildError():
+        case ChildTimeoutError():
+            return TrialEndedError("failed", f"{failure}: it hung and was ended", failure.tail)
+        case ChildRequestError():
             if failure.kind in ("internal", "out_of_memory"):
                 context.children.discard_model()
                 context.children.discard_builder()
-            return Ended("failed", f"{_KINDS.get(failure.kind, failure.kind)}: {failure.message}", failure.tail)
+            return TrialEndedError(
+                "failed", f"{_KINDS.get(failure.kind, failure.kind)}: {failure.message}", failure.tail
+            )
         case _:
             raise failure
 

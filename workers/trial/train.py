@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workers.outcomes import Ended
+from workers.outcomes import TrialEndedError
 from workers.parts import TrialData
 from workers.trial.context import TrialContext
 
@@ -39,13 +39,13 @@ def train(context: TrialContext, data: TrialData) -> Trained:
 
 
 def judge_training(context: TrialContext, trained: Trained) -> None:
-    """Raise Ended where the training diverged or is no longer finite."""
+    """Raise TrialEndedError where the training diverged or is no longer finite."""
     if trained.reason:
         context.lease.log(f"step {trained.steps}: {trained.reason}")
     if trained.stopped == "diverged":
-        raise Ended("pruned", str(trained.reason))
+        raise TrialEndedError("pruned", str(trained.reason))
     if trained.stopped == "non_finite":
-        raise Ended("failed", str(trained.reason))
+        raise TrialEndedError("failed", str(trained.reason))
 
 
 def _report(context: TrialContext, progress: dict[str, Any]) -> None:
