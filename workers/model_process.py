@@ -161,12 +161,12 @@ class ModelProcess:
                 choices=self._choices,
                 device=self._device,
             )
-            signs = _SignsOfLife(progress)
-            with Steps(Path(request["turns"]), signs.waiting, self._settle) as steps:
+            keepalive = _Keepalive(progress)
+            with Steps(Path(request["turns"]), keepalive.waiting, self._settle) as steps:
                 trained = training.run(
                     lambda point: progress(_as_progress(point)),
-                    alive=signs.step,
-                    pause=steps.give_way,
+                    alive=keepalive.step,
+                    pause=steps.yield_to_measurement,
                     stop=self._stop,
                 )
         except DataError as error:
@@ -220,7 +220,7 @@ class ModelProcess:
         return self._module
 
 
-class _SignsOfLife:
+class _Keepalive:
     """Says every few seconds that a training moves, however far apart the points of its curve are."""
 
     def __init__(self, progress: Progress) -> None:

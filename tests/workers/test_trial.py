@@ -190,7 +190,7 @@ def measured_beside(
     monkeypatch.setattr(run, "train", train_beside_it)
 
 
-def test_the_same_trial_scores_the_same_in_a_new_process_that_gives_way_to_a_measurement(
+def test_the_same_trial_scores_the_same_in_a_new_process_that_yields_to_a_measurement(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = bench.scripted.lease(training={"steps": 10, "dropout": 0.1})

@@ -32,7 +32,7 @@ with measuring(device, on_wait=lambda: say("waits")):
 TRAINING = f"""{SAY}
 with Steps(device, on_wait=lambda: say("waits"), settle=lambda: say("settles")) as steps:
     for _ in sys.stdin:
-        waited = steps.give_way()
+        waited = steps.yield_to_measurement()
         say("steps after a wait" if waited else "steps")
 """
 

@@ -45,7 +45,7 @@ def measuring(device: Path, on_wait: Callable[[], None]) -> Generator[float]:
 
 class Steps:
     """A training's side. A context: the training has the device, with other trainings, from its first
-    `give_way` on."""
+    `yield_to_measurement` on."""
 
     def __init__(self, device: Path, on_wait: Callable[[], None], settle: Callable[[], None]) -> None:
         """`device`, `on_wait`: as of `measuring`. `settle`: returns when the device has done what it was given."""
@@ -62,7 +62,7 @@ class Steps:
     def __exit__(self, *exception: object) -> None:
         self._locks.__exit__(*exception)
 
-    def give_way(self) -> float:
+    def yield_to_measurement(self) -> float:
         """Before each step: wait until no measurement has the device or waits for it; the seconds that this took."""
         if self._stepping and not self._wanted():
             return 0.0
