@@ -1,6 +1,6 @@
 """The record of one attempt: its phases with their times, the tail of its log, how it ended.
 
-Written by `service.queue` only, while it holds the lock of the trial's row.
+Written by the modules that write leases only, while they hold the lock of the trial's row.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The curve of an attempt: its losses by step, of which no more are kept, or shown, than a picture can hold.
 
-Written by `service.queue` only, while it holds the lock of the trial's row.
+Written by `service.holders` only, while it holds the lock of the trial's row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The statements of `service.queue`, built once. Parameters: `of_trial`, `attempt_number`, `of_sweep`, ..."""
+"""The statements that read and write leases, built once. Parameters: `of_trial`, `attempt_number`, `of_sweep`, ..."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 Every time is seconds since the epoch by the *database's* clock (`service.db.now`).
 
 Ownership: leases (`Trial.attempt`, `charged_attempts`, `worker_id`, `lease_expires_at`, `state` while it runs) are
-written by `service.queue` alone; `Ask` and new rows of `Trial` by `service.scheduler` alone, fenced by the sweep's
-`leader_epoch`; `Event` by `service.events` alone.
+written by `queue`, `holders` and `transitions` alone; `Ask` and new rows of `Trial` by `scheduler` alone, fenced by the
+sweep's `leader_epoch`; `Event` by `service.events` alone.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service import lease_schemas, queue, workers
+from service import holders, lease_schemas, queue, workers
 from service.calls import GivenCall
 from service.problems import documented
 from service.routes.conditional import Prefer, wait_seconds
@@ -48,7 +48,7 @@ async def claim_lease(
         if claims:
             answer = await call.claim_answer(
                 lambda session: queue.claim(session, body.worker, settings.lease_seconds),
-                queue.is_held,
+                holders.is_held,
                 needs=Claims(body.worker),
             )
             if answer is not None:
@@ -75,7 +75,7 @@ async def send_heartbeat(trial: str, attempt: Attempt, call: GivenCall) -> Respo
     seconds = call.services.settings.lease_seconds
     return await call.small_answer(
         lambda session: lease_schemas.LeaseAnswer(
-            action=queue.heartbeat(session, trial, attempt, seconds), lease_seconds=seconds
+            action=holders.heartbeat(session, trial, attempt, seconds), lease_seconds=seconds
         ),
         needs=RenewsLease(trial),
     )
@@ -88,7 +88,7 @@ async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseRep
     seconds = call.services.settings.lease_seconds
     return await call.small_answer(
         lambda session: lease_schemas.LeaseAnswer(
-            action=queue.report(session, trial, attempt, body, seconds), lease_seconds=seconds
+            action=holders.report(session, trial, attempt, body, seconds), lease_seconds=seconds
         ),
         needs=ChangesTrial(trial),
     )
@@ -104,7 +104,7 @@ async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseRep
 async def finish_attempt(trial: str, attempt: Attempt, body: lease_schemas.LeaseFinish, call: GivenCall) -> Response:
     """End the trial with its outcome and measurements. The same finish may be sent again; a stale attempt gets 409."""
     return await call.small_answer(
-        lambda session: queue.finish(session, trial, attempt, body), needs=ChangesTrial(trial)
+        lambda session: holders.finish(session, trial, attempt, body), needs=ChangesTrial(trial)
     )
 
 
@@ -113,5 +113,5 @@ async def finish_attempt(trial: str, attempt: Attempt, body: lease_schemas.Lease
 async def release_attempt(trial: str, attempt: Attempt, body: lease_schemas.LeaseRelease, call: GivenCall) -> Response:
     """Give the trial back to the queue: the worker drains, or the attempt was killed from outside (`charge`)."""
     return await call.small_answer(
-        lambda session: queue.release(session, trial, attempt, body), needs=ChangesTrial(trial)
+        lambda session: holders.release(session, trial, attempt, body), needs=ChangesTrial(trial)
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service import events, lease_schemas, queue, sweep_schemas, sweeps, workers
+from service import events, holders, lease_schemas, queue, sweep_schemas, sweeps, workers
 from service.db import Database, now
 from service.ids import new_id
 from service.models import Ask, Dataset, Event, StudyAttribute, Sweep, Trial
@@ -164,7 +164,7 @@ class Driver:
         body = lease_schemas.LeaseFinish(
             outcome=outcome, metrics=metrics, reason=None if outcome == "complete" else "made to fail"
         )  # type: ignore[arg-type]
-        self.database.write(lambda session: queue.finish(session, lease.trial, lease.attempt, body).id)
+        self.database.write(lambda session: holders.finish(session, lease.trial, lease.attempt, body).id)
 
     def run(self, sweep_id: str, trials: int, measure: Measure = formula, *, rebuild_every: int = 0) -> None:
         """End `trials` trials one after the other, each worked in at once; every so often by a new scheduler."""

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from service import artifacts, datasets, lease_schemas, queue, uploads
+from service import artifacts, datasets, holders, lease_schemas, queue, uploads
 from service.errors import LeaseLost, NotFound
 from service.models import Artifact
 from service.services import Services
@@ -45,7 +45,7 @@ class Attempt:
 
     def finish(self) -> None:
         body = lease_schemas.LeaseFinish.model_validate(FINISH)
-        self.services.database.write(lambda session: queue.finish(session, self.trial, 1, body))
+        self.services.database.write(lambda session: holders.finish(session, self.trial, 1, body))
 
     def read(self) -> bytes:
         row = self.services.database.read(lambda session: artifacts.find(session, self.trial, NAME))

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import gauges, lease_schemas, projects, queue, tokens
+from service import gauges, holders, lease_schemas, projects, queue, tokens
 from service.db import Database
 from service.models import Sweep
 from service.services import Services
@@ -106,7 +106,7 @@ def test_a_look_at_the_database_reads_no_finished_trial(database: Database, rows
     lease = database.write(lambda session: queue.claim(session, worker, 30))
     assert lease is not None
     done = lease_schemas.LeaseFinish(outcome="failed", reason="a test")
-    database.write(lambda session: queue.finish(session, lease.trial, 1, done).id)
+    database.write(lambda session: holders.finish(session, lease.trial, 1, done).id)
     counted = sa.update(Sweep).where(Sweep.id == sweep).values(counts={"complete": 99_999, "failed": 1})
     database.write(lambda session: session.execute(counted).rowcount)
     statements: list[str] = []

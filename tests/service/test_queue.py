@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import counts, lease_schemas, lease_statements, queue, trials
+from service import counts, holders, lease_schemas, lease_statements, queue, trials
 from service.db import Database
 from service.errors import LeaseLost, NotFound, Unprocessable
 from service.models import Attempt, Event, Measurement, Report, Sweep, Trial, TrialMetric
@@ -36,19 +36,19 @@ class Worker:
         assert lease is not None
         return lease
 
-    def heartbeat(self, lease: lease_schemas.Lease) -> queue.Action:
-        return self.database.write(lambda session: queue.heartbeat(session, lease.trial, lease.attempt, 30))
+    def heartbeat(self, lease: lease_schemas.Lease) -> holders.Action:
+        return self.database.write(lambda session: holders.heartbeat(session, lease.trial, lease.attempt, 30))
 
-    def report(self, lease: lease_schemas.Lease, **body: Any) -> queue.Action:
+    def report(self, lease: lease_schemas.Lease, **body: Any) -> holders.Action:
         report = lease_schemas.LeaseReport(**body)
-        return self.database.write(lambda session: queue.report(session, lease.trial, lease.attempt, report, 30))
+        return self.database.write(lambda session: holders.report(session, lease.trial, lease.attempt, report, 30))
 
     def finish(self, lease: lease_schemas.Lease, body: lease_schemas.LeaseFinish = FINISH) -> lease_schemas.Trial:
-        return self.database.write(lambda session: queue.finish(session, lease.trial, lease.attempt, body))
+        return self.database.write(lambda session: holders.finish(session, lease.trial, lease.attempt, body))
 
     def release(self, lease: lease_schemas.Lease, *, charge: bool = False) -> lease_schemas.Trial:
         body = lease_schemas.LeaseRelease(reason="the worker drains", charge=charge)
-        return self.database.write(lambda session: queue.release(session, lease.trial, lease.attempt, body))
+        return self.database.write(lambda session: holders.release(session, lease.trial, lease.attempt, body))
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy.orm import Session
 
-from service import lease_schemas, queue
+from service import holders, lease_schemas, queue
 from service.db import Database
 from service.errors import LeaseLost
 from service.models import ENDED_TRIAL_STATES, Attempt, Event, Sweep, Trial
@@ -81,22 +81,22 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, 20))
     def heartbeat(self, index: int) -> None:
-        self.call(index, lambda session, lease: queue.heartbeat(session, lease.trial, lease.attempt, 30))
+        self.call(index, lambda session, lease: holders.heartbeat(session, lease.trial, lease.attempt, 30))
 
     @rule(index=st.integers(0, 20), step=st.integers(0, 3))
     def report(self, index: int, step: int) -> None:
         body = lease_schemas.LeaseReport(phase="train", losses=[lease_schemas.Losses(step=step, training_loss=1.0)])
-        self.call(index, lambda session, lease: queue.report(session, lease.trial, lease.attempt, body, 30))
+        self.call(index, lambda session, lease: holders.report(session, lease.trial, lease.attempt, body, 30))
 
     @rule(index=st.integers(0, 20), outcome=OUTCOMES)
     def finish(self, index: int, outcome: Any) -> None:
         body = lease_schemas.LeaseFinish(outcome=outcome, reason="a test", metrics={"latency_ms_p50": 1.0})
-        self.call(index, lambda session, lease: queue.finish(session, lease.trial, lease.attempt, body))
+        self.call(index, lambda session, lease: holders.finish(session, lease.trial, lease.attempt, body))
 
     @rule(index=st.integers(0, 20), charge=st.booleans())
     def release(self, index: int, charge: bool) -> None:
         body = lease_schemas.LeaseRelease(reason="the worker drains", charge=charge)
-        self.call(index, lambda session, lease: queue.release(session, lease.trial, lease.attempt, body))
+        self.call(index, lambda session, lease: holders.release(session, lease.trial, lease.attempt, body))
 
     @rule(index=st.integers(0, 20))
     def lapse(self, index: int) -> None:
@@ -146,10 +146,10 @@ class QueueMachine(RuleBasedStateMachine):
         finish = lease_schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1.0})
         release = lease_schemas.LeaseRelease(reason="the worker drains", charge=which % 2 == 0)
         calls: list[Write] = [
-            lambda session: queue.heartbeat(session, trial, attempt, 30),
-            lambda session: queue.report(session, trial, attempt, report, 30),
-            lambda session: queue.finish(session, trial, attempt, finish),
-            lambda session: queue.release(session, trial, attempt, release),
+            lambda session: holders.heartbeat(session, trial, attempt, 30),
+            lambda session: holders.report(session, trial, attempt, report, 30),
+            lambda session: holders.finish(session, trial, attempt, finish),
+            lambda session: holders.release(session, trial, attempt, release),
         ]
         return calls[kind - 4]
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
-from service import attempts, audit, datasets, events, lease_schemas, queue, retention, sweeps, webhooks
+from service import attempts, audit, datasets, events, holders, lease_schemas, queue, retention, sweeps, webhooks
 from service.access_models import AuditRecord, WebhookDelivery
 from service.db import Database
 from service.housekeeping import Housekeeping
@@ -55,7 +55,7 @@ def _used(database: Database, rows: Any) -> str:
         measurements={"latency_samples_ms": data, "parity": {"parity_error": 0.0}},
         log="a line\n",
     )
-    database.write(lambda session: queue.finish(session, lease.trial, 1, body).id)
+    database.write(lambda session: holders.finish(session, lease.trial, 1, body).id)
     database.write(lambda session: sweeps.end(session, sweep, "completed", "budget_exhausted"))
     taken = database.write(lambda session: webhooks.take(session, [], 60))
     assert taken is not None

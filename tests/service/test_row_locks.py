@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from service import lease_schemas, queue, row_locks, sweeps
+from service import holders, lease_schemas, queue, row_locks, sweeps
 from service.access_models import IdempotencyKey
 from service.db import Database
 from service.row_locks import ChangesTrial, Claims
@@ -65,7 +65,7 @@ def processes(postgres_url: str) -> Iterator[Processes]:
 
 
 def finish(session: Session, trial: str) -> None:
-    queue.finish(session, trial, 1, FINISH)
+    holders.finish(session, trial, 1, FINISH)
 
 
 def held_back(database: Database) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service import queue, sweep_schemas, sweeps, targets
+from service import holders, sweep_schemas, sweeps, targets
 from service.db import Database
 from service.models import Sweep
 from service.optuna_study import OptunaStudy
@@ -280,7 +280,7 @@ def test_the_wall_clock_ends_a_sweep_and_cancels_what_is_open(driver: Driver) ->
     ended = driver.sweep(sweep)
     assert (ended.state, ended.reason) == ("completed", "wall_seconds")
     assert ended.counts["queued"] == ended.counts["running"] == 0
-    action = driver.database.write(lambda session: queue.heartbeat(session, lease.trial, lease.attempt, 30))
+    action = driver.database.write(lambda session: holders.heartbeat(session, lease.trial, lease.attempt, 30))
     assert action == "cancel"
 
 

@@ -1,0 +1,59 @@
+"""A trial that leaves its state: the row, its attempt, the sweep's counts and the event change together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service import attempts, events, lease_schemas, trials
+from service import lease_statements as sql
+from service.events import NewEvent
+
+
+def end(
+    session: Session,
+    trial: sql.Row,
+    state: str,
+    reason: str | None,
+    *,
+    charged: int | None = None,
+    findings: Mapping[str, Any] | None = None,
+    finish_hash: str | None = None,
+) -> lease_schemas.Trial:
+    """End an open trial. `findings`: metrics, violations and feasible; left out, they stay as they are."""
+    if trial.attempt:
+        end_attempt = attempts.end_without_phases if trial.phase is None else attempts.end
+        end_attempt(session, trial.id, trial.attempt, state, reason, finish_hash)
+    known = findings or {"metrics": trial.metrics, "violations": trial.violations, "feasible": trial.feasible}
+    ended = {
+        "of_trial": trial.id,
+        "new_state": state,
+        "its_reason": reason,
+        "charged": trial.charged_attempts if charged is None else charged,
+        "all_metrics": known["metrics"],
+        "its_violations": known["violations"],
+        "is_feasible": known["feasible"],
+    }
+    row = session.connection().execute(sql.END, ended).one()
+    data = {"number": trial.number, "state": state, "feasible": row.feasible, "reused": False}
+    leave(session, trial, state, NewEvent("trial.ended", trial.id, data))
+    return trials.to_schema(row)
+
+
+def leave(session: Session, trial: sql.Row, state: str, event: NewEvent) -> None:
+    """Count a trial that went from its state to another, and say so."""
+    leaving = {
+        "of_sweep": trial.sweep_id,
+        "ran": int(trial.state == "running"),
+        "old_state": trial.state,
+        "new_state": state,
+    }
+    newest = session.connection().execute(sql.LEAVE, leaving).scalar_one()
+    events.write(session, trial.sweep_id, newest, [event])
+
+
+def used_up(charged: int, trial: sql.Row) -> str:
+    """Why a trial fails whose attempts were lost too often; what became of the last one follows."""
+    return f"{charged} of at most {trial.max_attempts} attempts were lost, the last one so"
