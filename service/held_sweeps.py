@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.led_sweep import LedSweep
+from service.led_sweep import SweepScheduler
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +23,7 @@ class HeldSweep:
     lock: threading.RLock = field(default_factory=threading.RLock)
     epoch: int | None = None
     """None: this process does not lead it now."""
-    led: LedSweep | None = None
+    scheduler: SweepScheduler | None = None
     offered: list[dict[str, Any]] | None = None
     """The targets that were offered when one was last looked for; None: never, or one was found."""
     failures: int = 0
@@ -47,7 +47,7 @@ class HeldSweep:
 
     def forget(self) -> None:
         """Lead it no more. What the sweep had in memory is built again from its rows."""
-        self.epoch = self.led = self.offered = self.batches_until = None
+        self.epoch = self.scheduler = self.offered = self.batches_until = None
         self.has_more = False
 
 

@@ -18,16 +18,17 @@ from service.confirmation import confirmations
 from service.db import Database
 from service.held_sweeps import HeldSweep, HeldSweeps
 from service.ids import new_id
-from service.leadership import Fenced
-from service.led_sweep import FindSources, LedSweep
+from service.leadership import StaleLeaderError
+from service.led_sweep import FindSources, SweepScheduler
 from service.notifications import SCHEDULER, Notifications
 from service.pareto import Ranking
 from service.renewal import Renewal
-from service.schedules import Lead, Loaded
+from service.schedules import SchedulableSweep, StoredSweep
+from service.scheduling_errors import SchedulingError, scheduling_error
 from service.settings import Settings
 from service.studies import Study
 
-GATHER_SECONDS = 0.03
+BATCH_SECONDS = 0.03
 """How far apart a sweep's steps are where they may be: what ends meanwhile is worked in together."""
 STEPS_AT_ONCE = 4
 """Sweeps that are worked for at one time in a process."""
@@ -117,7 +118,7 @@ class Leader(ABC):
                 # The database may be away: nothing is lost by trying again.
                 troubles.log(_log, "the scheduler could not look around", error)
             if self._held.batching():
-                self._stopping.wait(GATHER_SECONDS)
+                self._stopping.wait(BATCH_SECONDS)
             elif not self._stopping.is_set():
                 self._notifications.wait_blocking(SCHEDULER, self._settings.scheduler_idle_seconds, since=since)
 
@@ -156,17 +157,17 @@ class Leader(ABC):
 
     def _due(self) -> list[HeldSweep]:
         """The sweeps that are due, those first that have waited longest."""
-        leads = self._database.read(lambda session: schedules.candidates(session, self._leader_id))
-        self._held.keep({lead.id for lead in leads})
-        due = [held for lead in leads if self._is_due(lead, held := self._held.of(lead.id))]
+        schedulable = self._database.read(lambda session: schedules.schedulable(session, self._leader_id))
+        self._held.keep({each.id for each in schedulable})
+        due = [held for each in schedulable if self._is_due(each, held := self._held.of(each.id))]
         return sorted(due, key=lambda held: held.stepped_at)
 
-    def _is_due(self, lead: Lead, held: HeldSweep) -> bool:
+    def _is_due(self, sweep: SchedulableSweep, held: HeldSweep) -> bool:
         clock = time.monotonic()
-        if clock < held.not_before or self._hung.get(lead.id, 0) >= MOST_HUNG_STEPS:
+        if clock < held.not_before or self._hung.get(sweep.id, 0) >= MOST_HUNG_STEPS:
             return False
-        led = held.led
-        if led is None or held.has_more or lead.overdue or lead.event_counter > led.read_sequence:
+        scheduler = held.scheduler
+        if scheduler is None or held.has_more or sweep.overdue or sweep.event_counter > scheduler.read_sequence:
             return held.batches_until is None or clock >= held.batches_until
         held.batches_until = None
         return False
@@ -190,7 +191,7 @@ class Leader(ABC):
         self._held.replace(held, not_before=later, failures=held.failures + 1)
         seconds = self._settings.step_seconds
         _log.error("a step of sweep %s has shown no progress for %.0f seconds: it is left to itself", held.id, seconds)
-        self._say(held.id, schedules.trouble(scheduling_errors.STEP_TIMEOUT, held.failures + 1))
+        self._store_error(held.id, scheduling_error(scheduling_errors.STEP_TIMEOUT, held.failures + 1))
         self._notifications.publish(SCHEDULER)
 
     def _try_advance(self, held: HeldSweep) -> None:
@@ -198,24 +199,24 @@ class Leader(ABC):
             self._advance(held)
         except Exception as error:  # noqa: BLE001 - logged and shown, and the other sweeps go on
             if not self._stopping.is_set() and self._held.find(held.id) is held:
-                self._stumble(held, error)
+                self._retry_later(held, error)
             return
         if held.failures:
             held.failures = 0
-            self._say(held.id, None)
+            self._store_error(held.id, None)
 
-    def _stumble(self, held: HeldSweep, error: Exception) -> None:
+    def _retry_later(self, held: HeldSweep, error: Exception) -> None:
         """Try the sweep again later, less and less often, and say so where its users look."""
         held.failures += 1
         held.not_before = time.monotonic() + _pause(held.failures)
         troubles.log(_log, f"sweep {held.id} could not be scheduled, {held.failures} times in a row", error)
-        self._say(held.id, schedules.trouble(scheduling_errors.of(error), held.failures))
+        self._store_error(held.id, scheduling_error(scheduling_errors.cause_of(error), held.failures))
 
-    def _say(self, sweep_id: str, trouble: schedules.Trouble | None) -> None:
+    def _store_error(self, sweep_id: str, error: SchedulingError | None) -> None:
         try:
-            self._database.write(lambda session: schedules.store_trouble(session, sweep_id, trouble))
-        except Exception as error:  # noqa: BLE001 - logged
-            troubles.log(_log, f"sweep {sweep_id}: what keeps it from going on could not be stored", error)
+            self._database.write(lambda session: scheduling_errors.store(session, sweep_id, error))
+        except Exception as refusal:  # noqa: BLE001 - logged
+            troubles.log(_log, f"sweep {sweep_id}: what keeps it from going on could not be stored", refusal)
 
     # --- one sweep ----------------------------------------------------------------------------------------------------
 
@@ -225,9 +226,9 @@ class Leader(ABC):
             held.progressed()
             try:
                 with tracing.span("sweep.advance", **{"layersweep.sweep": held.id}):
-                    led = self._lead(held)
-                    wrote, held.has_more = (False, False) if led is None else self._work(held, led)
-            except Fenced:
+                    scheduler = self._lead(held)
+                    wrote, held.has_more = (False, False) if scheduler is None else self._work(held, scheduler)
+            except StaleLeaderError:
                 held.forget()
                 return False, False
             except Exception:
@@ -238,42 +239,42 @@ class Leader(ABC):
                 held.progressed_at = None
             return wrote, held.has_more
 
-    def _work(self, held: HeldSweep, led: LedSweep) -> tuple[bool, bool]:
-        sweep_id, after = held.id, led.read_sequence
-        glance = self._database.read(lambda session: schedules.glance(session, sweep_id, after))
-        if glance is None:
+    def _work(self, held: HeldSweep, scheduler: SweepScheduler) -> tuple[bool, bool]:
+        sweep_id, after = held.id, scheduler.read_sequence
+        update = self._database.read(lambda session: schedules.read_update(session, sweep_id, after))
+        if update is None:
             held.forget()
             return False, False
-        going = glance.state in sweeps.GOING and not glance.overdue
-        changes = led.advance(glance.happenings, glance.sequence, going=going, find_sources=self._finder(led))
-        if glance.overdue and changes.verdict is None:
-            changes.verdict = led.end("wall_seconds")
-        ended = glance.state not in sweeps.GOING
-        if changes.is_empty and not (ended and led.stored_sequence < changes.scheduled_sequence):
+        going = update.state in sweeps.GOING and not update.overdue
+        changes = scheduler.advance(update.events, update.sequence, going=going, find_sources=self._finder(scheduler))
+        if update.overdue and changes.termination is None:
+            changes.termination = scheduler.end("wall_seconds")
+        ended = update.state not in sweeps.GOING
+        if changes.is_empty and not (ended and scheduler.stored_sequence < changes.scheduled_sequence):
             return False, changes.unfinished
-        epoch, stored = held.epoch, led.stored_sequence
+        epoch, stored = held.epoch, scheduler.stored_sequence
         assert epoch is not None, "a sweep is led under an epoch"
         newest = self._database.write(lambda session: schedules.store(session, sweep_id, epoch, stored, changes))
-        led.stored_sequence = changes.scheduled_sequence
-        held.batches_until = time.monotonic() + GATHER_SECONDS if led.gathers else None
+        scheduler.stored_sequence = changes.scheduled_sequence
+        held.batches_until = time.monotonic() + BATCH_SECONDS if scheduler.batches else None
         if ended and not changes.unfinished and newest == changes.scheduled_sequence:
             # Nothing more will happen in it, unless it is extended: its study need not stay in memory.
             held.forget()
             return True, False
-        if self.has_outgrown(led):
+        if self.has_outgrown(scheduler):
             # What is not yet worked in is found again by what was stored.
-            held.led = None
+            held.scheduler = None
             return True, True
-        if changes.unfinished or changes.verdict is not None or newest != glance.sequence + len(changes.trials):
+        if changes.unfinished or changes.termination is not None or newest != update.sequence + len(changes.trials):
             return True, True
-        # All that came after the glance are the events of these changes: no need to look again.
-        led.read_sequence = newest
+        # All that came after it was read are the events of these changes: no need to look again.
+        scheduler.read_sequence = newest
         return True, False
 
-    def _lead(self, held: HeldSweep) -> LedSweep | None:
-        """The sweep in memory, built from its rows where it is not there; None where it cannot be led now."""
-        if held.led is not None and held.epoch is not None:
-            return held.led
+    def _lead(self, held: HeldSweep) -> SweepScheduler | None:
+        """The sweep's scheduler, built from its rows where it is not there; None where it cannot be led now."""
+        if held.scheduler is not None and held.epoch is not None:
+            return held.scheduler
         sweep_id = held.id
         if held.epoch is None:
             leader, seconds = self._leader_id, self._settings.leader_seconds
@@ -288,8 +289,8 @@ class Leader(ABC):
             lambda session: schedules.load(session, sweep_id, max_attempts=attempts, lookahead=lookahead)
         )
         held.progressed()
-        held.led = self._build(held, loaded)
-        return held.led
+        held.scheduler = self._build(held, loaded)
+        return held.scheduler
 
     def _has_target(self, held: HeldSweep, epoch: int) -> bool:
         """Whether the sweep's target is known; where it is not, look for it among the workers that are alive."""
@@ -308,21 +309,21 @@ class Leader(ABC):
         held.offered = found.offered if resolution.target is None else None
         return self._database.write(lambda session: schedules.store_target(session, sweep_id, epoch, resolution))
 
-    def _finder(self, led: LedSweep) -> FindSources:
-        project, sweep_id = led.facts.project, led.facts.id
+    def _finder(self, scheduler: SweepScheduler) -> FindSources:
+        project, sweep_id = scheduler.facts.project, scheduler.facts.id
 
         def find(keys: Collection[str]) -> Sequence[reuse.Source]:
             return self._database.read(lambda session: reuse.find(session, project, keys, other_than=sweep_id))
 
         return find
 
-    def _build(self, held: HeldSweep, loaded: Loaded) -> LedSweep:
-        """The led sweep that its rows describe."""
+    def _build(self, held: HeldSweep, loaded: StoredSweep) -> SweepScheduler:
+        """The scheduler of the sweep that these rows describe."""
         ranking = Ranking(loaded.facts.goals)
         for trial_id, values in loaded.ranked:
             ranking.add(trial_id, values)
         study = self.make_study(loaded)
-        return LedSweep(loaded.facts, loaded.history, study, ranking, loaded.attributes, held.progressed)
+        return SweepScheduler(loaded.facts, loaded.history, study, ranking, loaded.attributes, held.progressed)
 
     @property
     def is_running(self) -> bool:
@@ -333,12 +334,12 @@ class Leader(ABC):
     def interrupt(self) -> None:
         """End what a step may wait for, because the process stops."""
 
-    def has_outgrown(self, led: LedSweep) -> bool:
+    def has_outgrown(self, scheduler: SweepScheduler) -> bool:
         """Whether the sweep's study is to be made anew from its rows, because it belongs elsewhere by now."""
         return False
 
     @abstractmethod
-    def make_study(self, loaded: Loaded) -> Study:
+    def make_study(self, loaded: StoredSweep) -> Study:
         """The sweep's study, rebuilt so that it goes on as if it had never stopped."""
 
 

@@ -12,7 +12,7 @@ from service.db import now_sql
 from service.models import Sweep
 
 
-class Fenced(Exception):
+class StaleLeaderError(Exception):
     """Another process leads the sweep, or it changed since it was read: what was computed is not written."""
 
 

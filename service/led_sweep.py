@@ -1,8 +1,7 @@
-"""A sweep in the memory of its leader: endings are worked in one after the other, and each is followed by new asks.
+"""The scheduler of one sweep: its events are worked in one after the other, and each is followed by new asks.
 
-What is asked depends only on the order of the endings, never on when they are looked at; a sampler that learns nothing
-from them is asked further ahead where they come quickly. Nothing is written here:
-`Changes` says what is to be.
+What is asked depends only on the order of the events, never on when they are read; a sampler that learns nothing from
+them is asked further ahead where they come quickly. Nothing is written here: `Changes` says what is to be.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from service.proposals import Asked, Known, Point, Proposals, total_violation
 from service.reuse import Reused, Source, judge_source
 from service.reuse_keys import reuse_key
 from service.sampling import LEARNS_NOTHING
-from service.studies import FAILED, Study, Suggestion, Told
+from service.studies import FAILED, Study, Suggestion, TrialResult
 from service.workers import results_version_of
 
 MAX_ASKS = 1_000
@@ -45,7 +44,7 @@ DRAWING = f"{OWN_ATTRIBUTES}drawing"
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class SweepEvent:
     """An event that the scheduler acts on: a trial ended, or the budget was extended."""
 
     sequence: int
@@ -59,7 +58,7 @@ class Happening:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Termination:
     """How a sweep ends."""
 
     state: Literal["completed", "failed"]
@@ -81,14 +80,14 @@ class Changes:
     ranks: dict[str, int] = field(default_factory=dict[str, int])
     attributes: dict[str, Any] = field(default_factory=dict[str, Any])
     rejected: int = 0
-    verdict: Verdict | None = None
+    termination: Termination | None = None
     unfinished: bool = False
     """There is more to do at once."""
 
     @property
     def is_empty(self) -> bool:
         """True where only the position among the events changed."""
-        return not (self.asks or self.tells or self.ranks or self.attributes or self.rejected or self.verdict)
+        return not (self.asks or self.tells or self.ranks or self.attributes or self.rejected or self.termination)
 
     @property
     def is_full(self) -> bool:
@@ -138,7 +137,7 @@ def _no_trials() -> dict[str, Tried]:
 
 @dataclass(slots=True)
 class History:
-    """What is known of the trials at some event of the sweep: the state that `LedSweep` goes on from.
+    """What is known of the trials at some event of the sweep: the state that its scheduler goes on from.
 
     Trials by id are in the order in which they were made; so are those that are tried again.
     """
@@ -154,7 +153,8 @@ class History:
     """Those of `failed` that had failed when the budget was last extended: each is tried once more."""
     known: dict[str, Known] = field(default_factory=dict[str, Known])
     trials: int = 0
-    told: int = 0
+    results: int = 0
+    """How many asks the sampler was told the result of."""
     last_failure: str | None = None
 
     @property
@@ -167,7 +167,7 @@ FindSources = Callable[[Collection[str]], Sequence[Source]]
 """The ended trials with one of these reuse keys."""
 
 
-class LedSweep:
+class SweepScheduler:
     """One sweep while it is led. Not thread-safe. After an error it is to be thrown away and built again."""
 
     def __init__(
@@ -216,104 +216,104 @@ class LedSweep:
         return self._history.budget
 
     @property
-    def gathers(self) -> bool:
+    def batches(self) -> bool:
         """Whether steps may be a moment apart: what ends meanwhile changes no suggestion."""
         return self.facts.sampler in LEARNS_NOTHING
 
     def advance(
-        self, happenings: Sequence[Happening], sequence: int, *, going: bool, find_sources: FindSources
+        self, events: Sequence[SweepEvent], sequence: int, *, going: bool, find_sources: FindSources
     ) -> Changes:
         """Work in what happened up to the event `sequence`. `going`: the sweep is active or paused, so ask for more."""
         changes = Changes(self.read_sequence)
         deadline = time.monotonic() + MAX_SECONDS
-        self._look_ahead(happenings)
-        resumes = _resumption(happenings)
+        self._look_ahead(events)
+        resumes = _resumption(events)
         if going and not resumes:
             self._top_up(changes, find_sources, deadline)
-        for position, happening in enumerate(happenings):
+        for position, event in enumerate(events):
             is_late = time.monotonic() > deadline and not changes.is_empty
-            if changes.is_full or changes.unfinished or changes.verdict is not None or is_late:
+            if changes.is_full or changes.unfinished or changes.termination is not None or is_late:
                 break
             self._progressed()
-            self._work_in(happening, changes)
-            changes.scheduled_sequence = happening.sequence
+            self._work_in(event, changes)
+            changes.scheduled_sequence = event.sequence
             if going and position >= resumes:
-                changes.verdict = self._verdict()
+                changes.termination = self._termination()
                 self._top_up(changes, find_sources, deadline)
         else:
             changes.scheduled_sequence = sequence
         changes.unfinished |= changes.scheduled_sequence < sequence or changes.is_full
-        if going and not changes.is_full and changes.verdict is None:
-            changes.verdict = self._verdict()
+        if going and not changes.is_full and changes.termination is None:
+            changes.termination = self._termination()
         self._take_attributes(changes)
         self.read_sequence = changes.scheduled_sequence
         return changes
 
-    def end(self, reason: str) -> Verdict:
+    def end(self, reason: str) -> Termination:
         """How the sweep ends where `reason` lets nothing more be asked: it failed if every trial that ended did."""
         history = self._history
         if not history.failed or len(history.failed) < history.spent - len(history.outstanding):
-            return Verdict("completed", reason)
+            return Termination("completed", reason)
         return self._failed(
             f"all {len(history.failed)} trials failed" if len(history.failed) > 1 else "its trial failed"
         )
 
     # --- what happened ------------------------------------------------------------------------------------------------
 
-    def _work_in(self, happening: Happening, changes: Changes) -> None:
+    def _work_in(self, event: SweepEvent, changes: Changes) -> None:
         history = self._history
-        if happening.budget is not None:
-            history.budget = happening.budget
+        if event.budget is not None:
+            history.budget = event.budget
             history.to_retry = set(history.failed)
-        if happening.trial_id is None:
+        if event.trial_id is None:
             return
         # A reused trial was told when it was made: its event finds it gone.
-        tried = history.outstanding.pop(happening.trial_id, None)
+        tried = history.outstanding.pop(event.trial_id, None)
         if tried is None:
             return
-        if happening.state == "failed":
-            history.failed[happening.trial_id] = tried
-            history.last_failure = happening.reason
-        elif happening.state == "cancelled":
-            history.cancelled[happening.trial_id] = tried
-        told = self._told_of(happening.state, happening.metrics, happening.violations)
-        self._tell(tried, told, changes)
-        if happening.state == "complete" and happening.feasible:
-            self._rank(happening.trial_id, told, changes)
+        if event.state == "failed":
+            history.failed[event.trial_id] = tried
+            history.last_failure = event.reason
+        elif event.state == "cancelled":
+            history.cancelled[event.trial_id] = tried
+        result = self._result_of(event.state, event.metrics, event.violations)
+        self._tell(tried, result, changes)
+        if event.state == "complete" and event.feasible:
+            self._rank(event.trial_id, result, changes)
 
-    def _told_of(self, state: str, metrics: Mapping[str, Any], violations: Mapping[str, float]) -> Told:
+    def _result_of(self, state: str, metrics: Mapping[str, Any], violations: Mapping[str, float]) -> TrialResult:
         violation = total_violation(violations.values())
         if state == "complete":
             values = tuple(float(metrics.get(each["metric"], math.nan)) for each in self.facts.document.objectives)
-            return Told("complete", values, violation) if all(map(math.isfinite, values)) else FAILED
+            return TrialResult("complete", values, violation) if all(map(math.isfinite, values)) else FAILED
         if state == "infeasible":
-            return Told("infeasible", None, violation if violation > 0 else 1.0)
-        return Told("pruned", None, violation) if state == "pruned" else FAILED
+            return TrialResult("infeasible", None, violation if violation > 0 else 1.0)
+        return TrialResult("pruned", None, violation) if state == "pruned" else FAILED
 
-    def _tell(self, tried: Tried, told: Told, changes: Changes) -> None:
+    def _tell(self, tried: Tried, result: TrialResult, changes: Changes) -> None:
         with TELL_SECONDS.time():
-            self._study.tell(tried.ask, told)
-        self._history.known[tried.point_hash].told = told
-        self._record_told(tried.ask, told, changes)
+            self._study.tell(tried.ask, result)
+        self._history.known[tried.point_hash].result = result
+        self._record_result(tried.ask, result, changes)
 
-    def _record_told(self, ask: int, told: Told, changes: Changes) -> None:
-        row = {"state": "told", "told": told.to_row(), "told_order": self._history.told}
-        self._history.told += 1
+    def _record_result(self, ask: int, result: TrialResult, changes: Changes) -> None:
+        row = {"state": "told", "told": result.to_row(), "told_order": self._history.results}
+        self._history.results += 1
         if ask in changes.asks:
             changes.asks[ask].update(row)
         else:
             changes.tells.append({"of_sweep": self.facts.id, "of_ask": ask, **row})
 
-    def _rank(self, trial_id: str, told: Told, changes: Changes) -> None:
-        if told.values is None or trial_id in self._ranking:
+    def _rank(self, trial_id: str, result: TrialResult, changes: Changes) -> None:
+        if result.values is None or trial_id in self._ranking:
             return
-        for ranked, rank in self._ranking.add(trial_id, told.values).items():
+        for ranked, rank in self._ranking.add(trial_id, result.values).items():
             if ranked in changes.trials:
                 changes.trials[ranked]["pareto_rank"] = rank
             else:
                 changes.ranks[ranked] = rank
 
-    def _verdict(self) -> Verdict | None:
+    def _termination(self) -> Termination | None:
         history = self._history
         if len(history.failed) >= history.budget["failures"]:
             return self._failed(f"{len(history.failed)} trials failed, the most that the budget allows")
@@ -324,21 +324,21 @@ class LedSweep:
         exhausted = self._proposals.exhausted and not history.cancelled
         return self.end("space_exhausted") if exhausted else None
 
-    def _failed(self, what: str) -> Verdict:
+    def _failed(self, what: str) -> Termination:
         last = self._history.last_failure
-        return Verdict("failed", f"{what}; the last one: {last}" if last else what)
+        return Termination("failed", f"{what}; the last one: {last}" if last else what)
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
     def _top_up(self, changes: Changes, find_sources: FindSources, deadline: float) -> None:
-        while changes.verdict is None and not changes.is_full and (missing := self._missing()) > 0:
+        while changes.termination is None and not changes.is_full and (missing := self._missing()) > 0:
             missing -= self._resume(missing, changes)
             asked = self._ask_for(missing, changes, find_sources, deadline)
             if asked and self.facts.document.search["reuse"]:
                 self._reuse(asked, changes, find_sources)
             if not asked or changes.unfinished:
                 break
-        if changes.verdict is None and not changes.is_full and not changes.unfinished:
+        if changes.termination is None and not changes.is_full and not changes.unfinished:
             self._retry(changes)
 
     def _ask_for(self, missing: int, changes: Changes, find_sources: FindSources, deadline: float) -> list[str]:
@@ -358,10 +358,10 @@ class LedSweep:
                 break
         return asked
 
-    def _look_ahead(self, happenings: Sequence[Happening]) -> None:
+    def _look_ahead(self, events: Sequence[SweepEvent]) -> None:
         """As far as trials end quickly, where that changes no suggestion: workers then wait for no step."""
-        if self.gathers:
-            self._lookahead = max(self.facts.lookahead, min(2 * len(happenings), MAX_LOOKAHEAD))
+        if self.batches:
+            self._lookahead = max(self.facts.lookahead, min(2 * len(events), MAX_LOOKAHEAD))
 
     def _missing(self) -> int:
         return min(self._room(), self._history.budget["trials"] - self._history.spent)
@@ -402,8 +402,8 @@ class LedSweep:
         for asked in self._proposals.next():
             row = self._ask_row(asked.suggestion, asked.rejection)
             changes.asks[asked.suggestion.ask] = row
-            if asked.told is not None:
-                self._record_told(asked.suggestion.ask, asked.told, changes)
+            if asked.result is not None:
+                self._record_result(asked.suggestion.ask, asked.result, changes)
                 changes.rejected += not asked.is_repetition
             if asked.point is not None:
                 trial_id = row["trial_id"] = self._new_trial(asked, asked.point, changes)
@@ -492,10 +492,10 @@ class LedSweep:
             reason=reused.reason,
         )
         tried = self._history.outstanding.pop(trial_id)
-        told = self._told_of(source.state, source.metrics, reused.violations)
-        self._tell(tried, told, changes)
+        result = self._result_of(source.state, source.metrics, reused.violations)
+        self._tell(tried, result, changes)
         if source.state == "complete" and reused.feasible:
-            self._rank(trial_id, told, changes)
+            self._rank(trial_id, result, changes)
 
     def _take_attributes(self, changes: Changes) -> None:
         changes.attributes = self._study.take_changed_attributes()
@@ -507,16 +507,16 @@ class LedSweep:
             changes.attributes[DRAWING] = self._stored_drawing = self._proposals.is_drawing
 
 
-def _resumption(happenings: Sequence[Happening]) -> int:
+def _resumption(events: Sequence[SweepEvent]) -> int:
     """The position from which on a sweep that is going may ask and end.
 
     A trial is cancelled only when its sweep ends: from then on nothing was asked until the budget was extended.
     """
-    last = max((at for at, happening in enumerate(happenings) if happening.state == "cancelled"), default=None)
+    last = max((at for at, event in enumerate(events) if event.state == "cancelled"), default=None)
     if last is None:
         return 0
-    after = range(last + 1, len(happenings))
-    return next((at for at in after if happenings[at].budget is not None), len(happenings))
+    after = range(last + 1, len(events))
+    return next((at for at in after if events[at].budget is not None), len(events))
 
 
 def _static_metrics(configuration: Mapping[str, Any]) -> dict[str, float]:

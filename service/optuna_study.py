@@ -28,7 +28,7 @@ from optuna.trial import TrialState
 from layers.base import Scalar
 from layers.metrics import Goal
 from layers.space import OpenParameter, Space
-from service.studies import Attributes, PastAsk, Suggestion, Told
+from service.studies import Attributes, PastAsk, Suggestion, TrialResult
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -169,11 +169,11 @@ class OptunaStudy:
             system_attrs=dict(self._storage.get_trial_system_attrs(trial._trial_id)),
         )
 
-    def tell(self, ask: int, told: Told) -> None:
-        state, values = self._as_optuna(told)
-        if told.state != "failed":
+    def tell(self, ask: int, result: TrialResult) -> None:
+        state, values = self._as_optuna(result)
+        if result.state != "failed":
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, ask)
-            optuna.Trial(self._study, trial_id).set_constraint("violation", told.violation)
+            optuna.Trial(self._study, trial_id).set_constraint("violation", result.violation)
         self._study.tell(ask, values, state)
 
     def take_changed_attributes(self) -> Attributes:
@@ -190,20 +190,20 @@ class OptunaStudy:
         """The study as Optuna has it, for looking into it."""
         return self._study.get_trials()
 
-    def _as_optuna(self, told: Told) -> tuple[TrialState, list[float] | None]:
-        if told.state == "complete":
-            assert told.values is not None
-            return TrialState.COMPLETE, list(told.values)
-        if told.state == "infeasible" and self._sampler in _LEARNS_FROM_COMPLETE_ONLY:
+    def _as_optuna(self, result: TrialResult) -> tuple[TrialState, list[float] | None]:
+        if result.state == "complete":
+            assert result.values is not None
+            return TrialState.COMPLETE, list(result.values)
+        if result.state == "infeasible" and self._sampler in _LEARNS_FROM_COMPLETE_ONLY:
             return TrialState.COMPLETE, self._worst
-        return (TrialState.FAIL if told.state == "failed" else TrialState.PRUNED), None
+        return (TrialState.FAIL if result.state == "failed" else TrialState.PRUNED), None
 
     def _restore(self, past: PastAsk) -> None:
         if past.ask != self.asked:
             raise ValueError(f"ask {past.ask} follows ask {self.asked - 1}: rows are missing")
         # In the order of the space: a JSON column may have sorted the names, and quasi-random sequences depend on it.
         names = [name for name in self._encodings if name in past.suggestions]
-        state, values = (TrialState.RUNNING, None) if past.told is None else self._as_optuna(past.told)
+        state, values = (TrialState.RUNNING, None) if past.result is None else self._as_optuna(past.result)
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=state,
@@ -212,8 +212,8 @@ class OptunaStudy:
                 distributions={name: self._restored_distribution(name, past.distributions[name]) for name in names},
                 system_attrs=dict(past.system_attrs),
                 constraints=None
-                if past.told is None or past.told.state == "failed"
-                else {"violation": past.told.violation},
+                if past.result is None or past.result.state == "failed"
+                else {"violation": past.result.violation},
             )
         )
         self.asked += 1

@@ -13,7 +13,7 @@ _permutations: WeakValueDictionary[tuple[int, int], array[int]] = WeakValueDicti
 """By the number of points and the seed, which say all about it. Many sweeps have the same seed: they share one."""
 
 
-class Order:
+class ShuffledGrid:
     """The points of `space` in an order that depends on `seed` alone. Holds four bytes a point, and no point."""
 
     def __init__(self, space: Space, points: int, seed: int) -> None:

@@ -12,15 +12,15 @@ from layers.base import Scalar
 from layers.space import PointError, Rejection, Space, Start
 from service.hashing import canonical_hash
 from service.metrics import ASK_SECONDS, TELL_SECONDS
-from service.orders import Order
-from service.studies import FAILED, NO_CONSTRAINT_VIOLATION, Study, Suggestion, Told
+from service.orders import ShuffledGrid
+from service.studies import FAILED, NO_CONSTRAINT_VIOLATION, Study, Suggestion, TrialResult
 
 MAX_CONSECUTIVE_REFUSALS = 20
 """Suggestions in a row that may break a rule or repeat a point, before a new point is taken at random instead."""
 MAX_DRAWS = 5_000
 """Random points that are looked at in a space too large to enumerate, before it counts as exhausted."""
 POINTS_AT_ONCE = 2_000
-"""Points of the order that are looked at before what was passed is stored. A count: it is the same each time."""
+"""Points of the grid that are looked at before what was passed is stored. A count: it is the same each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One ask and what came of it: a new `point`, or a `rejection` with what the sampler was `told`."""
+    """One ask and what came of it: a new `point`, or a `rejection` with the `result` that the sampler was told."""
 
     suggestion: Suggestion
     point: Point | None = None
     started_from: str | None = None
-    told: Told | None = None
+    result: TrialResult | None = None
     rejection: str | None = None
     is_repetition: bool = False
     """The rejected point breaks nothing: it was tried before."""
@@ -51,7 +51,7 @@ class Known:
     """A point that has a trial."""
 
     number: int
-    told: Told | None = None
+    result: TrialResult | None = None
 
 
 def total_violation(violations: Iterable[float]) -> float:
@@ -94,15 +94,15 @@ class Proposals:
         self._capabilities = capabilities
         self._in_order = in_order
         self._seed = seed
-        self._order: Order | None = None
+        self._grid: ShuffledGrid | None = None
         self.position = position
-        """Points of the order that were passed."""
+        """Points of the grid that were passed."""
         self.passed = 0
-        """Points of the order that the grid sampler rejected since it was last set to 0."""
+        """Points of the grid that the grid sampler rejected since it was last set to 0."""
         self.exhausted = exhausted
         """True when no new point can be found any more."""
         self.is_drawing = is_drawing
-        """True while a new point is looked for in the order: `next` goes on there."""
+        """True while a new point is looked for in the grid: `next` goes on there."""
         self._progressed = progressed
 
     @property
@@ -113,7 +113,7 @@ class Proposals:
     def next(self) -> Iterator[Asked]:
         """The asks up to and with the one that has a new point.
 
-        Where the last one has none, the space is exhausted, or `is_drawing`: then more of the order is to be looked at.
+        Where the last one has none, the space is exhausted, or `is_drawing`: then more of the grid is to be looked at.
         """
         while not self.is_drawing and self.has_starts:
             start = self._starts[self._study.asked]
@@ -146,15 +146,15 @@ class Proposals:
             suggestion = self._study.ask(chosen)
         found = self._judge(suggestion.chosen)
         if isinstance(found, Rejection):
-            told = Told("infeasible", None, total_violation([found.violation]))
-            asked = Asked(suggestion, told=told, rejection=f"{found.rule}: {found.message}")
+            result = TrialResult("infeasible", None, total_violation([found.violation]))
+            asked = Asked(suggestion, result=result, rejection=f"{found.rule}: {found.message}")
         elif (known := self._known.get(found.hash)) is not None:
-            told = known.told or FAILED
-            asked = Asked(suggestion, told=told, rejection=f"repeats trial {known.number}", is_repetition=True)
+            result = known.result or FAILED
+            asked = Asked(suggestion, result=result, rejection=f"repeats trial {known.number}", is_repetition=True)
         else:
             return Asked(suggestion, found, started_from)
         with TELL_SECONDS.time():
-            self._study.tell(suggestion.ask, told)
+            self._study.tell(suggestion.ask, result)
         return replace(asked, started_from=started_from)
 
     def _judge(self, chosen: Mapping[str, Scalar]) -> Point | Rejection:
@@ -177,7 +177,7 @@ class Proposals:
             if isinstance(found, Point) and found.hash not in self._known:
                 return chosen
             self.passed += self._in_order and isinstance(found, Rejection)
-            if looked_at == POINTS_AT_ONCE and self._order is not None and self.position < len(self._order):
+            if looked_at == POINTS_AT_ONCE and self._grid is not None and self.position < len(self._grid):
                 self.is_drawing = True
                 return None
         return None
@@ -189,8 +189,8 @@ class Proposals:
             for _ in range(MAX_DRAWS):
                 yield dict(self._space.sample(source))
             return
-        if self._order is None:
-            self._order = Order(self._space, points, self._seed)
-        while self.position < len(self._order):
+        if self._grid is None:
+            self._grid = ShuffledGrid(self._space, points, self._seed)
+        while self.position < len(self._grid):
             self.position += 1
-            yield self._order.at(self.position - 1)
+            yield self._grid.at(self.position - 1)

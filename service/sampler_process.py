@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from layers.base import Scalar
-from service.studies import Attributes, Study, Suggestion, Told
+from service.studies import Attributes, Study, Suggestion, TrialResult
 
 _STOP_SECONDS = 5.0
 
@@ -161,8 +161,8 @@ class RemoteStudy:
         self.asked = suggestion.ask + 1
         return suggestion
 
-    def tell(self, ask: int, told: Told) -> None:
-        self._process.call(self._number, "tell", ask, told)
+    def tell(self, ask: int, result: TrialResult) -> None:
+        self._process.call(self._number, "tell", ask, result)
 
     def take_changed_attributes(self) -> Attributes:
         return self._process.call(self._number, "take_changed_attributes")

@@ -6,12 +6,12 @@ from typing import Any
 
 from service.db import Database
 from service.leader import Leader
-from service.led_sweep import OWN_ATTRIBUTES, LedSweep
+from service.led_sweep import OWN_ATTRIBUTES, SweepScheduler
 from service.notifications import Notifications
 from service.optuna_study import OptunaStudy
 from service.sampler_pool import SamplerPool
 from service.sampling import LEARNS_NOTHING, population_size
-from service.schedules import Loaded
+from service.schedules import StoredSweep
 from service.settings import Settings
 from service.studies import Study
 
@@ -28,7 +28,7 @@ class Scheduler(Leader):
         super().__init__(database, notifications, settings)
         self._samplers = SamplerPool(settings.sampler_processes, settings.sampler_seconds)
 
-    def make_study(self, loaded: Loaded) -> Study:
+    def make_study(self, loaded: StoredSweep) -> Study:
         if not self._needs_process(loaded.facts.sampler, len(loaded.past)):
             return optuna_study(loaded)
         seconds = self._settings.sampler_seconds + MAKE_SECONDS * len(loaded.past)
@@ -37,8 +37,10 @@ class Scheduler(Leader):
         self._samplers.close_idle()
         return study
 
-    def has_outgrown(self, led: LedSweep) -> bool:
-        return isinstance(led.study, OptunaStudy) and self._needs_process(led.facts.sampler, led.study.asked)
+    def has_outgrown(self, scheduler: SweepScheduler) -> bool:
+        return isinstance(scheduler.study, OptunaStudy) and self._needs_process(
+            scheduler.facts.sampler, scheduler.study.asked
+        )
 
     def interrupt(self) -> None:
         self._samplers.close()
@@ -47,12 +49,12 @@ class Scheduler(Leader):
         return self.is_running and sampler not in LEARNS_NOTHING and asked >= OWN_PROCESS_ASKS
 
 
-def optuna_study(loaded: Loaded) -> OptunaStudy:
+def optuna_study(loaded: StoredSweep) -> OptunaStudy:
     """The study that a sweep's rows describe, in this process."""
     return OptunaStudy(**_arguments(loaded))
 
 
-def _arguments(loaded: Loaded) -> dict[str, Any]:
+def _arguments(loaded: StoredSweep) -> dict[str, Any]:
     facts = loaded.facts
     return {
         "space": facts.document.space,

@@ -13,21 +13,17 @@ from layers.space import Start, SweepDocument, parse_document
 from service import counts, events, reuse, sweeps, targets
 from service.db import announce, now, now_sql
 from service.events import NewEvent
-from service.leadership import Fenced, may_lead
-from service.led_sweep import Changes, Happening, History, SweepFacts, Tried
+from service.leadership import StaleLeaderError, may_lead
+from service.led_sweep import Changes, History, SweepEvent, SweepFacts, Tried
 from service.models import CONFIRMATION, SWEEP_STATES, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
 from service.notifications import sweep_topic
 from service.proposals import Known
 from service.queue import cancel_open, reopen
-from service.scheduling_errors import SchedulingError
-from service.studies import PastAsk, Told
+from service.studies import PastAsk, TrialResult
 from service.sweeps import GOING
 from service.targets import Resolution
 
 EVENTS_AT_ONCE = 500
-
-TROUBLE = "scheduling failed"
-"""How the reason of a sweep begins that cannot be scheduled for now."""
 
 _SWEEPS, _TRIALS, _ASKS = (cast("sa.Table", model.__table__) for model in (Sweep, Trial, Ask))
 
@@ -93,7 +89,7 @@ _ADD_METRICS = sa.insert(cast("sa.Table", TrialMetric.__table__))
 
 
 @dataclass(frozen=True, slots=True)
-class Lead:
+class SchedulableSweep:
     """A sweep that may need the scheduler."""
 
     id: str
@@ -103,18 +99,18 @@ class Lead:
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class SweepUpdate:
     """What happened in a sweep after some event, up to the event `sequence`."""
 
     state: str
     sequence: int
-    happenings: Sequence[Happening]
+    events: Sequence[SweepEvent]
     overdue: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """Everything that a led sweep is built from."""
+class StoredSweep:
+    """Everything that the scheduler of a sweep is built from."""
 
     facts: SweepFacts
     history: History
@@ -125,14 +121,6 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """What keeps a sweep from going on for now, for people and for programs."""
-
-    reason: str
-    code: str
-
-
-@dataclass(frozen=True, slots=True)
 class Unresolved:
     """A sweep without a target, and the targets of the workers that are alive."""
 
@@ -140,27 +128,27 @@ class Unresolved:
     offered: list[dict[str, Any]]
 
 
-def candidates(session: Session, leader_id: str) -> list[Lead]:
+def schedulable(session: Session, leader_id: str) -> list[SchedulableSweep]:
     """The sweeps that are going, and those that ended with events that were not worked in; of these the ones that this
     leader may lead."""
     rows = session.connection().execute(_CANDIDATES, {"leader": leader_id})
     return [
-        Lead(sweep_id, counter, _is_overdue(state, started_at, budget, time))
+        SchedulableSweep(sweep_id, counter, _is_overdue(state, started_at, budget, time))
         for sweep_id, counter, state, started_at, budget, time in rows
     ]
 
 
-def glance(session: Session, sweep_id: str, after: int) -> Glance | None:
+def read_update(session: Session, sweep_id: str, after: int) -> SweepUpdate | None:
     """What happened in the sweep after the event `after`; None where the sweep is gone."""
     row = session.connection().execute(_SWEEP_NOW, {"sweep_id": sweep_id}).one_or_none()
     if row is None:
         return None
     state, sequence, started_at, budget, time = row
     found = session.connection().execute(_EVENTS_SINCE, {"sweep_id": sweep_id, "after": after, "until": sequence}).all()
-    happenings = [_happening(*columns) for columns in found]
-    if len(happenings) == EVENTS_AT_ONCE:
-        sequence = happenings[-1].sequence
-    return Glance(state, sequence, happenings, _is_overdue(state, started_at, budget, time))
+    new = [_sweep_event(*columns) for columns in found]
+    if len(new) == EVENTS_AT_ONCE:
+        sequence = new[-1].sequence
+    return SweepUpdate(state, sequence, new, _is_overdue(state, started_at, budget, time))
 
 
 def parse_stored(session: Session, sweep: Sweep) -> SweepDocument:
@@ -172,7 +160,7 @@ def parse_stored(session: Session, sweep: Sweep) -> SweepDocument:
     return replace(parsed, starts=starts)
 
 
-def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) -> Loaded:
+def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) -> StoredSweep:
     """Read everything of a sweep that has a target."""
     sweep = session.get_one(Sweep, sweep_id)
     dataset = None if sweep.dataset_id is None else session.get(Dataset, sweep.dataset_id)
@@ -198,32 +186,32 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
         .order_by(Ask.ask)
     )
     for ask, number, point_hash, parameters, state, feasible, reason in rows:
-        told = None if ask.told is None else Told.from_row(ask.told)
-        past.append(PastAsk(ask.ask, ask.suggestions, ask.distributions, ask.system_attrs, told))
-        history.told += told is not None
+        result = None if ask.told is None else TrialResult.from_row(ask.told)
+        past.append(PastAsk(ask.ask, ask.suggestions, ask.distributions, ask.system_attrs, result))
+        history.results += result is not None
         if ask.trial_id is None:
             continue
         # The last ask of a trial that was tried again says how it stands.
         history.trials += point_hash not in history.known
-        history.known[point_hash] = Known(number, told)
+        history.known[point_hash] = Known(number, result)
         tried = Tried(ask.ask, point_hash, {name: value for name, value in parameters.items() if name in names})
         for trials in (history.cancelled, history.failed):
             trials.pop(ask.trial_id, None)
-        if told is None:
+        if result is None:
             history.outstanding[ask.trial_id] = tried
         elif state == "cancelled":
             history.cancelled[ask.trial_id] = tried
         elif state == "failed":
             history.failed[ask.trial_id] = tried
             history.last_failure = reason
-        elif state == "complete" and feasible and told.values is not None and ask.told_order is not None:
-            ranked.append((ask.told_order, ask.trial_id, told.values))
+        elif state == "complete" and feasible and result.values is not None and ask.told_order is not None:
+            ranked.append((ask.told_order, ask.trial_id, result.values))
     if history.failed:
         history.to_retry = _failed_before_extension(session, sweep) & history.failed.keys()
     attributes = session.execute(
         sa.select(StudyAttribute.name, StudyAttribute.value).where(StudyAttribute.sweep_id == sweep_id)
     )
-    return Loaded(
+    return StoredSweep(
         facts=facts,
         history=history,
         past=past,
@@ -235,8 +223,8 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
 def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, changes: Changes) -> int:
     """Write the changes and return the sequence of the newest event.
 
-    Raises Fenced, and nothing is written, where another leader came, the sweep has moved on, or it has ended while more
-    trials were to be added. The sweep is locked first, as `service.row_locks` says.
+    Raises StaleLeaderError, and nothing is written, where another leader came, the sweep has moved on, or it has ended
+    while more trials were to be added. The sweep is locked first, as `service.row_locks` says.
     """
     connection = session.connection()
     fenced = {
@@ -245,11 +233,11 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
         "stored_sequence": stored_sequence,
         "scheduled": changes.scheduled_sequence,
         "rejected": changes.rejected,
-        "states": GOING if changes.trials or changes.requeued or changes.verdict is not None else SWEEP_STATES,
+        "states": GOING if changes.trials or changes.requeued or changes.termination is not None else SWEEP_STATES,
     }
     newest = connection.scalar(_FENCE, fenced)
     if newest is None:
-        raise Fenced(sweep_id)
+        raise StaleLeaderError(sweep_id)
     requeued = reopen(session, list(changes.requeued))
     if changes.ranks:
         connection.execute(
@@ -257,8 +245,8 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
         )
         # What waits for the leaderboard learns it, though no event says so.
         announce(session, sweep_topic(sweep_id))
-    if changes.verdict is not None:
-        cancel_open(session, sweep_id, f"the sweep is {changes.verdict.state}")
+    if changes.termination is not None:
+        cancel_open(session, sweep_id, f"the sweep is {changes.termination.state}")
     _insert_trials(session, changes)
     if changes.asks:
         connection.execute(_ADD_ASKS, list(changes.asks.values()))
@@ -271,8 +259,8 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
     if new:
         counts.add(session, sweep_id, changes.counts())
         newest = events.append_all(session, sweep_id, new)
-    if changes.verdict is not None:
-        newest = sweeps.end(session, sweep_id, changes.verdict.state, changes.verdict.reason)
+    if changes.termination is not None:
+        newest = sweeps.end(session, sweep_id, changes.termination.state, changes.termination.reason)
     return newest
 
 
@@ -280,7 +268,7 @@ def find_target(session: Session, sweep_id: str, alive_seconds: float) -> Unreso
     """What the target of a sweep can be chosen from; None where it has one, or the sweep is gone."""
     sweep = session.get(Sweep, sweep_id)
     if sweep is None:
-        raise Fenced(sweep_id)
+        raise StaleLeaderError(sweep_id)
     if sweep.target_key is not None:
         return None
     return Unresolved(sweep.state in GOING, targets.offered(session, alive_seconds, sweep.project))
@@ -306,29 +294,6 @@ def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolu
         data = {"target": None if target is None else target["key"], "waits_for": resolution.waits_for}
         events.append(session, sweep_id, "sweep.target", data=data)
     return stored is not None and target is not None
-
-
-def trouble(error: SchedulingError, failures: int) -> Trouble:
-    """What is said of a sweep whose step failed so often in a row."""
-    times = "once" if failures == 1 else f"{failures} times in a row"
-    sentence = f"{TROUBLE} {times} and is tried again ({error.code}): {error.sentence}; the service's log says more"
-    return Trouble(sentence, error.code)
-
-
-def store_trouble(session: Session, sweep_id: str, trouble: Trouble | None) -> None:
-    """Say why an active sweep does not go on; None: it does again."""
-    reason = None if trouble is None else trouble.reason
-    changes = Sweep.reason.startswith(TROUBLE) if trouble is None else Sweep.reason.is_distinct_from(reason)
-    stored = session.scalar(
-        sa.update(Sweep)
-        .where(Sweep.id == sweep_id, Sweep.state == "active", changes)
-        .values(reason=reason)
-        .returning(Sweep.id)
-        .execution_options(**_UNSYNCHRONIZED)
-    )
-    if stored is not None:
-        data = {"reason": reason, "code": None if trouble is None else trouble.code}
-        events.append(session, sweep_id, "sweep.trouble", data=data)
 
 
 def skip_events(session: Session, sweep_id: str, epoch: int) -> None:
@@ -370,7 +335,7 @@ def _new_trial(trial_id: str, row: dict[str, Any]) -> NewEvent:
     )
 
 
-def _happening(
+def _sweep_event(
     sequence: int,
     kind: str,
     data: dict[str, Any],
@@ -379,10 +344,10 @@ def _happening(
     metrics: dict[str, Any] | None,
     violations: dict[str, float] | None,
     reason: str | None,
-) -> Happening:
+) -> SweepEvent:
     if kind == "sweep.extended":
-        return Happening(sequence, budget=data["budget"])
-    return Happening(
+        return SweepEvent(sequence, budget=data["budget"])
+    return SweepEvent(
         sequence,
         trial_id,
         # As the event says it: that is what happened at this point of the order.

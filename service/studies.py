@@ -15,7 +15,7 @@ NO_CONSTRAINT_VIOLATION = -1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TrialResult:
     """What a sampler learns of one of its suggestions.
 
     `complete` has `values` in the order of the objectives; `infeasible` was not measured to the end because it breaks a
@@ -36,17 +36,17 @@ class Told:
         }
 
     @staticmethod
-    def from_row(row: Mapping[str, Any]) -> Told:
+    def from_row(row: Mapping[str, Any]) -> TrialResult:
         """The inverse of `to_row`."""
         values: Sequence[float] | None = row["values"]
-        return Told(
+        return TrialResult(
             row["state"],
             None if values is None else tuple(float(value) for value in values),
             float(row["constraints"].get("violation", NO_CONSTRAINT_VIOLATION)),
         )
 
 
-FAILED = Told("failed")
+FAILED = TrialResult("failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,13 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class PastAsk:
-    """An ask as its row keeps it, for rebuilding a study. `told` None is in flight."""
+    """An ask as its row keeps it, for rebuilding a study. `result` None is in flight."""
 
     ask: int
     suggestions: Mapping[str, Any]
     distributions: Mapping[str, Any]
     system_attrs: Mapping[str, Any]
-    told: Told | None
+    result: TrialResult | None
 
 
 class Study(Protocol):
@@ -83,7 +83,7 @@ class Study(Protocol):
         """Suggest the next point; where `chosen` is given, the sampler learns that this point is tried instead."""
         ...
 
-    def tell(self, ask: int, told: Told) -> None:
+    def tell(self, ask: int, result: TrialResult) -> None:
         """Say what became of an ask. Each ask is told once."""
         ...
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from layers.space import Space
-from service.orders import Order
+from service.orders import ShuffledGrid
 from tests.layers.sweep_documents import parsed
 
 LARGE: dict[str, Any] = {
@@ -30,9 +30,9 @@ CONDITIONAL: dict[str, Any] = {
 }
 
 
-def order(changes: dict[str, Any], seed: int = 0) -> Order:
+def order(changes: dict[str, Any], seed: int = 0) -> ShuffledGrid:
     space: Space = parsed(changes).space
-    return Order(space, space.points() or 0, seed)
+    return ShuffledGrid(space, space.points() or 0, seed)
 
 
 def digest(points: list[dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from service.sampler_pool import SamplerPool
 from service.sampler_process import RemoteStudy, SamplerProcess, SamplerProcessError, SamplerTimeoutError
 from service.scheduler import Scheduler
 from service.settings import Settings
-from service.studies import Told
+from service.studies import TrialResult
 from tests.service.sweep_driver import Driver, document, small
 
 DATASET = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
@@ -37,8 +37,8 @@ def driver(tmp_path: Path) -> Generator[Driver]:
 def _study(driver: Driver, sweep_id: str) -> object:
     held = driver.scheduler._held.find(sweep_id)
     assert held is not None
-    assert held.led is not None
-    return held.led.study
+    assert held.scheduler is not None
+    return held.scheduler.study
 
 
 def test_a_sampler_that_learns_moves_and_suggests_the_same(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +114,9 @@ def test_what_a_sampler_raises_in_its_process_is_raised_here() -> None:
     try:
         study = process.study(space=space, goals=["minimize"], sampler="tpe", seed=0, population=8)
         assert study.ask().ask == 0
-        study.tell(0, Told("complete", (1.0,)))
+        study.tell(0, TrialResult("complete", (1.0,)))
         with pytest.raises(SamplerProcessError, match="ValueError"):
-            study.tell(0, Told("complete", (1.0,)))
+            study.tell(0, TrialResult("complete", (1.0,)))
         assert study.ask().ask == 1
     finally:
         process.close()

@@ -12,7 +12,7 @@ from layers.space import SweepDocument, read_document
 from service.errors import InvalidDocument
 from service.optuna_study import OptunaStudy
 from service.sampling import choose, population_size
-from service.studies import FAILED, Told
+from service.studies import FAILED, TrialResult
 from tests.service.sweep_driver import TWELVE_POINTS, document, small
 
 DATASET = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
@@ -47,7 +47,7 @@ def test_every_suggestion_is_a_point_of_the_space(parsed: SweepDocument, sampler
         # `resolve` refuses a parameter whose condition is false, and one that is missing.
         values = parsed.space.resolve(suggestion.chosen)
         assert ("norm.eps" in suggestion.chosen) == (values["norm.kind"] == "RmsNorm")
-        study.tell(suggestion.ask, Told("complete", (float(number % 7), float(number % 5)), -1.0))
+        study.tell(suggestion.ask, TrialResult("complete", (float(number % 7), float(number % 5)), -1.0))
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
@@ -73,7 +73,7 @@ def test_an_infeasible_point_is_told_so_that_the_sampler_learns_from_it(
     parsed: SweepDocument, sampler: str, state: str
 ) -> None:
     study = _study(parsed, sampler)
-    study.tell(study.ask().ask, Told("infeasible", None, 3.0))
+    study.tell(study.ask().ask, TrialResult("infeasible", None, 3.0))
     (trial,) = study.optuna_trials()
     assert trial.state.name == state
     assert trial.constraints == {"violation": 3.0}
@@ -83,26 +83,26 @@ def test_an_infeasible_point_is_told_so_that_the_sampler_learns_from_it(
 
 def test_a_failed_trial_teaches_nothing_and_a_pruned_one_is_pruned(parsed: SweepDocument) -> None:
     study = _study(parsed, "tpe")
-    for told in (FAILED, Told("pruned"), Told("complete", (1.0, 2.0), 0.5)):
+    for told in (FAILED, TrialResult("pruned"), TrialResult("complete", (1.0, 2.0), 0.5)):
         study.tell(study.ask().ask, told)
     assert [trial.state.name for trial in study.optuna_trials()] == ["FAIL", "PRUNED", "COMPLETE"]
     assert study.optuna_trials()[2].constraints == {"violation": 0.5}
 
 
 def test_tpe_learns_where_points_are_infeasible(parsed: SweepDocument) -> None:
-    def infeasible_of_the_last_30(told_infeasible: Callable[[float], Told]) -> int:
+    def infeasible_of_the_last_30(told_infeasible: Callable[[float], TrialResult]) -> int:
         study = _study(parsed, "tpe")
         excesses: list[float] = []
         for _ in range(50):
             suggestion = study.ask()
             excess = float(suggestion.chosen["num_layers"]) - 4
             # The best feasible point lies at the boundary.
-            told = told_infeasible(excess) if excess > 0 else Told("complete", (-excess, -excess), excess)
+            told = told_infeasible(excess) if excess > 0 else TrialResult("complete", (-excess, -excess), excess)
             study.tell(suggestion.ask, told)
             excesses.append(excess)
         return sum(excess > 0 for excess in excesses[20:])
 
-    learning = infeasible_of_the_last_30(lambda excess: Told("infeasible", None, excess))
+    learning = infeasible_of_the_last_30(lambda excess: TrialResult("infeasible", None, excess))
     assert learning < infeasible_of_the_last_30(lambda excess: FAILED)
 
 
@@ -144,7 +144,7 @@ def test_study_attributes_are_reported_once(parsed: SweepDocument) -> None:
     study = _study(parsed, "qmc")
     assert study.take_changed_attributes() == {}
     for _ in range(2):
-        study.tell(study.ask().ask, Told("complete", (1.0, 1.0)))
+        study.tell(study.ask().ask, TrialResult("complete", (1.0, 1.0)))
     assert len(study.take_changed_attributes()) == 1
     assert study.take_changed_attributes() == {}
 
@@ -166,5 +166,5 @@ def test_a_parameter_of_each_layer_is_suggested_for_the_layers_that_a_point_has(
             index < layers for index in range(3)
         ]
         assert suggestion.distributions["layers.0.mlp.ffn_hidden_size"]["name"] == "IntDistribution"
-        study.tell(suggestion.ask, Told("complete", (float(number % 7), float(number % 5)), -1.0))
+        study.tell(suggestion.ask, TrialResult("complete", (float(number % 7), float(number % 5)), -1.0))
     assert len(seen) > 1
