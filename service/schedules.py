@@ -14,12 +14,12 @@ from service import counts, events, reuse, sweeps, targets
 from service.db import announce, now, now_sql
 from service.events import NewEvent
 from service.leadership import StaleLeaderError, may_lead
-from service.led_sweep import Changes, History, SweepEvent, SweepFacts, Tried
 from service.models import CONFIRMATION, SWEEP_STATES, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
 from service.notifications import sweep_topic
 from service.proposals import Known
 from service.queue import cancel_open, reopen
 from service.studies import PastAsk, TrialResult
+from service.sweep_state import Changes, History, SweepEvent, SweepFacts, Tried
 from service.sweeps import GOING
 from service.targets import Resolution
 
