@@ -19,9 +19,9 @@ from service.content import Content
 from service.db import Database, now
 from service.errors import Conflict, NotFound, Unprocessable
 from service.ids import new_id
+from service.implications import implications
 from service.models import Dataset, Sweep
 from service.projects import DEFAULT
-from service.recommendation import data
 from service.settings import Settings
 from service.stored_parts import content_hash, folder, is_stored, remove, store
 
@@ -204,4 +204,4 @@ def to_schema(row: Dataset) -> dataset_schemas.Dataset:
 
 def to_detail(row: Dataset) -> dataset_schemas.DatasetDetail:
     found = dataset_schemas.DatasetDetail.model_validate(row)
-    return found.model_copy(update={"implications": data.implications(row).implications})
+    return found.model_copy(update={"implications": implications(row).implications})

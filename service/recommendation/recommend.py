@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 from layers.metrics import Goal
 from service import catalog, formatting, leaderboards, result_schemas, sweep_schemas
 from service.errors import NotFound, Problem, Unprocessable
+from service.implications import implications, training_tokens
 from service.judging import named_values
 from service.models import Confirmation, Dataset, Measurement, Sweep, Trial, TrialMetric
-from service.recommendation import complexity, data
+from service.recommendation import complexity
 from service.recommendation.certainty import Noise, certainty
 from service.recommendation.choice import (
     LOSS,
@@ -111,13 +112,13 @@ def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Ex
         neighbours=neighbours(chosen, found.choice.front, goals, found.row),
         certainty=certainty(found.choice.chosen, found.choice.front, goals, found.wishes, found.noise),
         evidence=Evidence(
-            data=data.implications(
+            data=implications(
                 dataset,
                 {**trial.configuration, **{name: trial.metrics.get(name) for name in ("parameter_count", LOSS)}},
             ),
             constraints=slacks(list(sweep.document.get("constraints", [])), setting, found.row),
             complexity=complexity.complexity(
-                chosen, trial.configuration, complete, list(goals), data.training_tokens(dataset), smaller
+                chosen, trial.configuration, complete, list(goals), training_tokens(dataset), smaller
             ),
             literature=literature(chosen, trial.configuration, starts, goals, found.row),
             compatibility=compatibility(

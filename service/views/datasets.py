@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from service import charts, datasets
 from service.db import now
+from service.implications import implications
 from service.models import Dataset, Sweep
-from service.recommendation import data
 from service.views.common import baselines_nats
 
 
@@ -35,7 +35,7 @@ def dataset(session: Session, key: str, project: str, listed: str | None) -> dic
         "now": now(session),
         "dataset": row,
         "sweeps": sweeps_of,
-        "implications": data.implications(row).implications,
+        "implications": implications(row).implications,
         "bars": bars,
         "parts": charts.segments(_sizes(row)),
     }
