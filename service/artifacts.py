@@ -25,8 +25,7 @@ from service.db import Database, now
 from service.errors import LeaseLost, NotFound, Unprocessable
 from service.judging import judge
 from service.models import CONFIRMATION, Artifact, Sweep, Trial
-from service.recommendation.choice import Candidate, front_of
-from service.recommendation.recommend import candidate_of, goals_of
+from service.recommendation.choice import Candidate, candidate_of, front_of, goals_of
 from service.settings import Settings
 
 NAMES = (

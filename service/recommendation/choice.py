@@ -1,6 +1,6 @@
 """Which trial of a front is recommended: the rule, and when a smaller trial takes the chosen one's place.
 
-No database here: candidates in, a choice out. What is not a number is never recommended.
+Nothing is read here: candidates in, a choice out. What is not a number is never recommended.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from layers.metrics import METRICS, Goal
+from service.models import Sweep, Trial
 from service.pareto import dominated
 from service.recommendation.wishes import Wishes
 
@@ -68,6 +69,15 @@ class NothingWithin(Exception):
         super().__init__(f"no trial of the front is within {', '.join(limits)}")
         self.closest = closest
         self.limits = dict(limits)
+
+
+def goals_of(sweep: Sweep) -> dict[str, Goal]:
+    """Objective -> goal, in the sweep's order."""
+    return {each["metric"]: each["goal"] for each in sweep.objectives}
+
+
+def candidate_of(trial: Trial) -> Candidate:
+    return Candidate(trial.id, trial.number, trial.metrics, trial.feasible is True, trial.violations or {})
 
 
 def goal_of(metric: str, goals: Mapping[str, Goal]) -> Goal:

@@ -15,7 +15,7 @@ from service.db import now
 from service.errors import NotFound
 from service.models import TRIAL_STATES, Attempt, Dataset, Measurement, Sweep, Trial, Worker
 from service.recommendation import further_trainings
-from service.recommendation.recommend import detailed
+from service.recommendation.evidence import detailed
 from service.recommendation.wishes import Wishes
 from service.report.schemas import Report, ReportedDataset, Reproduction
 from service.result_schemas import LeaderboardRow

@@ -12,7 +12,8 @@ from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
 from service.problems import documented
 from service.recommendation import further_trainings
-from service.recommendation.recommend import detailed, wishes_of
+from service.recommendation.evidence import detailed
+from service.recommendation.recommend import wishes_of
 from service.scopes import ScopedRoute, needs_scope
 from service.services import GivenServices
 

@@ -1,0 +1,132 @@
+"""What speaks for the recommended trial: read from the sweep's other trials, its data, presets and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service import catalog, leaderboards, result_schemas, sweep_schemas
+from service.implications import implications, training_tokens
+from service.judging import named_values
+from service.models import Confirmation, Dataset, Measurement, Sweep, Trial
+from service.recommendation.certainty import certainty
+from service.recommendation.choice import LOSS, Candidate, candidate_of
+from service.recommendation.compatibility import compatibility
+from service.recommendation.complexity import complexity
+from service.recommendation.literature import literature
+from service.recommendation.neighbours import neighbours
+from service.recommendation.recommend import decide
+from service.recommendation.schemas import Evidence, ExplainedRecommendation
+from service.recommendation.slack import Setting, slacks
+from service.recommendation.wishes import Wishes
+
+MAX_BROKEN = 500
+"""Infeasible trials that are looked at for what a looser limit would buy, the newest first."""
+
+MAX_POINTS = 1000
+"""Trials in the picture of size against overfitting, the newest first."""
+
+MAX_STARTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """Trials of the sweep that the recommended one is compared with."""
+
+    complete: Sequence[Trial]
+    broken: Sequence[Trial]
+    """Those that are not feasible."""
+    starts: Sequence[Trial]
+
+    @property
+    def by_id(self) -> dict[str, Trial]:
+        return {trial.id: trial for trials in (self.complete, self.broken, self.starts) for trial in trials}
+
+
+def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> ExplainedRecommendation:
+    """As `recommend`, with the evidence."""
+    found = decide(session, sweep, wishes or Wishes())
+    chosen, goals, trial = found.candidate, found.goals, found.trial
+    dataset = session.get(Dataset, sweep.dataset_id) if sweep.dataset_id else None
+    others = _others(session, sweep)
+    smaller = found.smaller_in_words()
+    setting = Setting(
+        chosen=chosen,
+        values=named_values(trial.configuration, trial.metrics),
+        front=found.choice.front,
+        broken=[candidate_of(row) for row in others.broken],
+        goals=goals,
+        wishes=found.wishes,
+    )
+    trials = {**found.trials, **others.by_id}
+
+    def row(candidate: Candidate) -> result_schemas.LeaderboardRow:
+        return leaderboards.to_row(trials[candidate.id])
+
+    return ExplainedRecommendation(
+        **found.answer().__dict__,
+        objectives=[sweep_schemas.Objective(**each) for each in sweep.objectives],
+        prefer=list(found.wishes.prefer),
+        within=[str(limit) for limit in found.wishes.within],
+        weights=found.wishes.weights,
+        smaller=smaller,
+        neighbours=neighbours(chosen, found.choice.front, goals, row),
+        certainty=certainty(found.choice.chosen, found.choice.front, goals, found.wishes, found.noise),
+        evidence=Evidence(
+            data=implications(
+                dataset,
+                {**trial.configuration, **{name: trial.metrics.get(name) for name in ("parameter_count", LOSS)}},
+            ),
+            constraints=slacks(list(sweep.document.get("constraints", [])), setting, row),
+            complexity=complexity(
+                chosen,
+                trial.configuration,
+                [(candidate_of(each), each.pareto_rank == 1) for each in others.complete],
+                list(goals),
+                training_tokens(dataset),
+                smaller,
+            ),
+            literature=literature(
+                chosen,
+                trial.configuration,
+                [(start.started_from or "", candidate_of(start)) for start in others.starts],
+                goals,
+                row,
+            ),
+            compatibility=compatibility(
+                trial.configuration, sweep.target_key, _registered(session), _builds(session, sweep, trial)
+            ),
+        ),
+    )
+
+
+def _others(session: Session, sweep: Sweep) -> _Others:
+    def read(limit: int, *conditions: sa.ColumnElement[bool]) -> Sequence[Trial]:
+        query = sa.select(Trial).where(Trial.sweep_id == sweep.id, *conditions)
+        return session.scalars(query.order_by(Trial.number.desc()).limit(limit)).all()
+
+    return _Others(
+        complete=read(MAX_POINTS, Trial.state == "complete"),
+        broken=read(MAX_BROKEN, Trial.state.in_(("complete", "infeasible")), Trial.feasible.is_(False)),
+        starts=read(MAX_STARTS, Trial.started_from.is_not(None))[::-1],
+    )
+
+
+def _builds(session: Session, sweep: Sweep, trial: Trial) -> dict[str, dict[str, Any]]:
+    """What workers found when they built the trial's further trainings for other targets."""
+    children = sa.select(Confirmation.sweep_id).where(Confirmation.confirms == sweep.id)
+    rows = session.scalars(
+        sa.select(Measurement.data)
+        .join(Trial, Trial.id == Measurement.trial_id)
+        .where(Measurement.name == "builds", Trial.sweep_id.in_(children), Trial.started_from == f"trial:{trial.id}")
+        .order_by(Trial.id)
+    )
+    return {target: found for builds in rows for target, found in builds.items()}
+
+
+def _registered(session: Session) -> list[dict[str, Any]]:
+    return [{**target.capabilities, "key": target.key} for target in catalog.targets(session)]

@@ -1,0 +1,58 @@
+"""The noise of a recommendation's figures, read from what workers measured."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.models import Measurement, Trial
+from service.recommendation.certainty import Noise
+from service.recommendation.choice import Candidate
+from service.recommendation.further_trainings import seed_spread
+from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, sampling_error
+
+PART = "validation"
+
+
+def noise_of(session: Session, sweep_id: str, chosen: Candidate, front: Mapping[str, Trial]) -> Noise:
+    """Of the chosen trial's figures. `front`: the trials of the front, by id."""
+    first = dict(
+        session.execute(
+            sa.select(Measurement.trial_id, Measurement.data["latency_ms_p50"].as_float()).where(
+                Measurement.name == "latency_first", Measurement.trial_id.in_(list(front))
+            )
+        ).all()
+    )
+    rebuilt = {
+        trial_id: trial.metrics["latency_ms_p50"] / first[trial_id] - 1
+        for trial_id, trial in front.items()
+        if first.get(trial_id) and "latency_ms_p50" in trial.metrics
+    }
+    half_width = session.scalar(
+        sa.select(Measurement.data[("environment", "median_half_width")].as_float()).where(
+            Measurement.name == "latency_samples_ms", Measurement.trial_id == chosen.id
+        )
+    )
+    blocks = validation_blocks(session, [chosen.id])
+    spread, seeds = seed_spread(session, sweep_id)
+    return Noise(
+        seed_spread_nats=spread,
+        seeds=seeds,
+        latency_half_width_share=half_width,
+        latency_rebuilt_share=rebuilt.get(chosen.id),
+        front_rebuilt_shares=tuple(rebuilt.values()),
+        sampling_error_nats=sampling_error(blocks.get(chosen.id)),
+    )
+
+
+def validation_blocks(session: Session, trial_ids: Collection[str]) -> dict[str, Blocks]:
+    """Trial -> its losses along the validation part, where they were stored."""
+    rows = session.execute(
+        sa.select(Measurement.trial_id, Measurement.data).where(
+            Measurement.name == BLOCKS_MEASUREMENT, Measurement.trial_id.in_(trial_ids)
+        )
+    )
+    read = ((trial_id, Blocks.read(found.get(PART))) for trial_id, found in rows)
+    return {trial_id: blocks for trial_id, blocks in read if blocks is not None}
