@@ -17,7 +17,7 @@ from service.judging import judge
 from service.models import Confirmation as Row
 from service.models import Sweep, Trial
 from service.recommendation.choice import LOSS
-from service.recommendation.further_trainings import TEST_LOSS, Child, Run, children, scored
+from service.recommendation.further_trainings import TEST_LOSS, FurtherTraining, ScoredTraining, by_candidate, scored
 from service.recommendation.noise import pooled_spread
 from service.recommendation.recommend import recommend
 from service.recommendation.wishes import Wishes
@@ -35,7 +35,7 @@ def to_schema(session: Session, row: Row, wishes: Wishes | None = None) -> Confi
     """What it found so far. `recommended` marks the trial that the recommendation with these wishes names."""
     child, parent = session.get_one(Sweep, row.sweep_id), session.get_one(Sweep, row.confirms)
     originals = {trial.id: trial for trial in session.scalars(sa.select(Trial).where(Trial.id.in_(row.candidates)))}
-    found = children(session, row)
+    found = by_candidate(session, row)
     recommended = _recommended(session, parent, wishes)
     runs = {trial_id: scored(found.get(trial_id, [])) for trial_id in row.candidates}
     candidates = [
@@ -75,7 +75,11 @@ def _recommended(session: Session, parent: Sweep, wishes: Wishes | None) -> str 
 
 
 def _candidate(
-    parent: Sweep, original: Trial, trainings: Sequence[Child], runs: Sequence[Run], recommended: bool
+    parent: Sweep,
+    original: Trial,
+    trainings: Sequence[FurtherTraining],
+    runs: Sequence[ScoredTraining],
+    recommended: bool,
 ) -> ConfirmedTrial:
     chosen_by = original.metrics.get(LOSS)
     validation = estimate([run.validation_loss for run in runs]) if runs else None
@@ -84,7 +88,7 @@ def _candidate(
     found = ConfirmedTrial(
         trial=leaderboards.to_row(original),
         recommended=recommended,
-        runs=[_run(child.trial) for child in trainings],
+        runs=[_run(training.trial) for training in trainings],
         validation=_estimate(validation),
         test=_estimate(test),
         optimism_nats=optimism,
@@ -107,9 +111,9 @@ def _run(trial: Trial) -> ConfirmationRun:
     )
 
 
-def _kept(parent: Sweep, trainings: Sequence[Child]) -> bool | None:
+def _kept(parent: Sweep, trainings: Sequence[FurtherTraining]) -> bool | None:
     constraints: list[str] = parent.document.get("constraints", [])
-    ended = [child.trial for child in trainings if child.trial.state == "complete"]
+    ended = [training.trial for training in trainings if training.trial.state == "complete"]
     if not ended or not constraints:
         return None
     broken = (judge(constraints, trial.configuration, trial.metrics) for trial in ended)
@@ -158,7 +162,7 @@ def _says(
     candidates: Sequence[ConfirmedTrial],
     best: ConfirmedTrial | None,
     optimism: float | None,
-    runs: Mapping[str, Sequence[Run]],
+    runs: Mapping[str, Sequence[ScoredTraining]],
 ) -> list[str]:
     says: list[str] = []
     first = candidates[0] if candidates else None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.recommendation.further_trainings import Run
+from service.recommendation.further_trainings import ScoredTraining
 from service.recommendation.noise import CONFIDENCE, Blocks, difference_error, sampling_error
 
 
@@ -92,7 +92,7 @@ class Difference:
         return self.standard_error is not None and abs(self.nats) > 2 * self.standard_error
 
 
-def difference(one: Sequence[Run], other: Sequence[Run]) -> Difference:
+def difference(one: Sequence[ScoredTraining], other: Sequence[ScoredTraining]) -> Difference:
     nats = float(np.mean([run.test_loss for run in one]) - np.mean([run.test_loss for run in other]))
     text = difference_error(
         mean_blocks([run.test_blocks for run in one]), mean_blocks([run.test_blocks for run in other])

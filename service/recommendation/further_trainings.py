@@ -17,7 +17,7 @@ TEST_LOSS = "test_loss"
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class FurtherTraining:
     """One further training, and the blocks of its losses by part."""
 
     trial: Trial
@@ -25,8 +25,8 @@ class Child:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One further training of a configuration: its losses in nats, and the blocks of the test part's."""
+class ScoredTraining:
+    """A further training with both of its losses, in nats, and the blocks of the test part's."""
 
     seed: int
     validation_loss: float
@@ -42,7 +42,7 @@ def newest(session: Session, sweep_id: str, *, completed: bool = False) -> Confi
     return session.scalar(query.order_by(Confirmation.sweep_id.desc()).limit(1))
 
 
-def children(session: Session, row: Confirmation) -> dict[str, list[Child]]:
+def by_candidate(session: Session, row: Confirmation) -> dict[str, list[FurtherTraining]]:
     """Original trial -> its further trainings, by number."""
     is_blocks = sa.and_(Measurement.trial_id == Trial.id, Measurement.name == BLOCKS_MEASUREMENT)
     rows = session.execute(
@@ -51,24 +51,24 @@ def children(session: Session, row: Confirmation) -> dict[str, list[Child]]:
         .where(Trial.sweep_id == row.sweep_id)
         .order_by(Trial.number)
     )
-    found: dict[str, list[Child]] = {}
+    found: dict[str, list[FurtherTraining]] = {}
     for trial, blocks in rows:
         original = (trial.started_from or "").removeprefix("trial:")
-        found.setdefault(original, []).append(Child(trial, blocks or {}))
+        found.setdefault(original, []).append(FurtherTraining(trial, blocks or {}))
     return found
 
 
-def scored(trainings: Sequence[Child]) -> list[Run]:
+def scored(trainings: Sequence[FurtherTraining]) -> list[ScoredTraining]:
     """Those that have both losses."""
     return [
-        Run(
-            seed=child.trial.configuration["training"]["seed"],
-            validation_loss=child.trial.metrics[LOSS],
-            test_loss=child.trial.metrics[TEST_LOSS],
-            test_blocks=Blocks.read(child.blocks.get("test")),
+        ScoredTraining(
+            seed=training.trial.configuration["training"]["seed"],
+            validation_loss=training.trial.metrics[LOSS],
+            test_loss=training.trial.metrics[TEST_LOSS],
+            test_blocks=Blocks.read(training.blocks.get("test")),
         )
-        for child in trainings
-        if child.trial.state == "complete" and {LOSS, TEST_LOSS} <= child.trial.metrics.keys()
+        for training in trainings
+        if training.trial.state == "complete" and {LOSS, TEST_LOSS} <= training.trial.metrics.keys()
     ]
 
 
@@ -77,5 +77,5 @@ def seed_spread(session: Session, sweep_id: str) -> tuple[float | None, int]:
     row = newest(session, sweep_id, completed=True)
     if row is None:
         return None, 1
-    runs = [scored(found) for found in children(session, row).values()]
+    runs = [scored(found) for found in by_candidate(session, row).values()]
     return pooled_spread([[run.validation_loss for run in each] for each in runs]), 1 + len(row.seeds)

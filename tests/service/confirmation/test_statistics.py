@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from service.confirmation.statistics import difference, estimate
-from service.recommendation.further_trainings import Run
+from service.recommendation.further_trainings import ScoredTraining
 from service.recommendation.noise import Blocks
 
 
@@ -58,8 +58,11 @@ def test_a_difference_is_clear_only_beyond_twice_its_error():
 
     def runs(extra, spread):
         seeds = [extra + spread * sign for sign in (-1, 0, 1)]
-        return [Run(index, 0.0, float((hard + each).mean()), blocks(hard + each)) for index, each in enumerate(seeds)]
+        return [
+            ScoredTraining(index, 0.0, float((hard + each).mean()), blocks(hard + each))
+            for index, each in enumerate(seeds)
+        ]
 
     assert difference(runs(0.05, 0.01), runs(0.0, 0.01)).is_clear
     assert not difference(runs(0.05, 0.1), runs(0.0, 0.1)).is_clear
-    assert difference([Run(1, 0.0, 1.0)], [Run(1, 0.0, 1.1)]).standard_error is None
+    assert difference([ScoredTraining(1, 0.0, 1.0)], [ScoredTraining(1, 0.0, 1.1)]).standard_error is None
