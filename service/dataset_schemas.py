@@ -37,6 +37,15 @@ class Implication(Schema):
     source: str | None = None
 
 
+class DataEvidence(Schema):
+    """What the dataset's profile implies for a model of it."""
+
+    dataset: str | None
+    parameters_low: float | None
+    parameters_high: float | None
+    implications: list[Implication]
+
+
 class DatasetDetail(Dataset):
     profile: dict[str, Any]
     implications: list[Implication] = Field(default=[], description="what the profile means for a model of it")

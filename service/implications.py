@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from service import formatting
-from service.dataset_schemas import Implication
+from service.dataset_schemas import DataEvidence, Implication
 from service.models import Dataset
-from service.recommendation.schemas import DataEvidence
 
 HOFFMANN = "Hoffmann et al. 2022, Training Compute-Optimal Large Language Models, arXiv 2203.15556"
 MORRIS = "Morris et al. 2025, How much do language models memorize?, arXiv 2505.24832"

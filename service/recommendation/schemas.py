@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from service.dataset_schemas import Implication
+from service.dataset_schemas import DataEvidence
 from service.result_schemas import LeaderboardRow
 from service.schemas import Scalar, Schema
 from service.sweep_schemas import Objective
@@ -154,15 +154,6 @@ class TargetFit(Schema):
 class Compatibility(Schema):
     targets: list[TargetFit]
     says: list[str]
-
-
-class DataEvidence(Schema):
-    """What the dataset's profile implies for a model of it."""
-
-    dataset: str | None
-    parameters_low: float | None
-    parameters_high: float | None
-    implications: list[Implication]
 
 
 class Evidence(Schema):
