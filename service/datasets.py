@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -58,18 +58,12 @@ def register(
     check_name(name)
     digest = content_hash(content)
     parts = store(settings.data_dir, digest, content)
-    profile = content.profile()
-    if content.notes:
-        profile["notes"] = list(content.notes)
+    profile = _profile(content)
 
     def insert(session: Session) -> tuple[dataset_schemas.DatasetDetail, bool]:
         known = find(session, name, project)
         if known is not None:
-            if known.sha256 != digest:
-                raise Conflict(
-                    f"the name {name!r} belongs to a dataset with other content (or cut otherwise), {known.id}: "
-                    "choose another name, or delete that one first"
-                )
+            _refuse_unless_the_same(known, digest)
             return to_detail(known), False
         row = Dataset(
             id=new_id(),
@@ -104,6 +98,21 @@ def register(
         # The same content was deleted meanwhile, with its files.
         store(settings.data_dir, digest, content)
     return answer
+
+
+def _profile(content: Content) -> dict[str, Any]:
+    profile = content.profile()
+    if content.notes:
+        profile["notes"] = list(content.notes)
+    return profile
+
+
+def _refuse_unless_the_same(known: Dataset, digest: str) -> None:
+    if known.sha256 != digest:
+        raise Conflict(
+            f"the name {known.name!r} belongs to a dataset with other content (or cut otherwise), {known.id}: "
+            "choose another name, or delete that one first"
+        )
 
 
 def check_name(name: str) -> None:

@@ -19,9 +19,9 @@ from service.recommendation.compatibility import compatibility
 from service.recommendation.complexity import complexity
 from service.recommendation.literature import literature
 from service.recommendation.neighbours import neighbours
-from service.recommendation.recommend import decide
+from service.recommendation.recommend import Recommended, decide
 from service.recommendation.schemas import Evidence, ExplainedRecommendation
-from service.recommendation.slack import Setting, slacks
+from service.recommendation.slack import Row, Setting, slacks
 from service.recommendation.wishes import Wishes
 
 MAX_BROKEN = 500
@@ -50,18 +50,7 @@ class _Others:
 def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> ExplainedRecommendation:
     """As `recommend`, with the evidence."""
     found = decide(session, sweep, wishes or Wishes())
-    chosen, goals, trial = found.candidate, found.goals, found.trial
-    dataset = session.get(Dataset, sweep.dataset_id) if sweep.dataset_id else None
     others = _others(session, sweep)
-    smaller = found.smaller_in_words()
-    setting = Setting(
-        chosen=chosen,
-        values=named_values(trial.configuration, trial.metrics),
-        front=found.choice.front,
-        broken=[candidate_of(row) for row in others.broken],
-        goals=goals,
-        wishes=found.wishes,
-    )
     trials = {**found.trials, **others.by_id}
 
     def row(candidate: Candidate) -> result_schemas.LeaderboardRow:
@@ -73,34 +62,36 @@ def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Ex
         prefer=list(found.wishes.prefer),
         within=[str(limit) for limit in found.wishes.within],
         weights=found.wishes.weights,
-        smaller=smaller,
-        neighbours=neighbours(chosen, found.choice.front, goals, row),
-        certainty=certainty(found.choice.chosen, found.choice.front, goals, found.wishes, found.noise),
-        evidence=Evidence(
-            data=implications(
-                dataset,
-                {**trial.configuration, **{name: trial.metrics.get(name) for name in ("parameter_count", LOSS)}},
-            ),
-            constraints=slacks(list(sweep.document.get("constraints", [])), setting, row),
-            complexity=complexity(
-                chosen,
-                trial.configuration,
-                [(candidate_of(each), each.pareto_rank == 1) for each in others.complete],
-                list(goals),
-                training_tokens(dataset),
-                smaller,
-            ),
-            literature=literature(
-                chosen,
-                trial.configuration,
-                [(start.started_from or "", candidate_of(start)) for start in others.starts],
-                goals,
-                row,
-            ),
-            compatibility=compatibility(
-                trial.configuration, sweep.target_key, _registered(session), _builds(session, sweep, trial)
-            ),
+        smaller=found.smaller_in_words(),
+        neighbours=neighbours(found.candidate, found.choice.front, found.goals, row),
+        certainty=certainty(found.choice.chosen, found.choice.front, found.goals, found.wishes, found.noise),
+        evidence=_evidence(session, found, others, row),
+    )
+
+
+def _evidence(session: Session, found: Recommended, others: _Others, row: Row) -> Evidence:
+    sweep, trial, chosen, goals = found.sweep, found.trial, found.candidate, found.goals
+    dataset = session.get(Dataset, sweep.dataset_id) if sweep.dataset_id else None
+    figures = {name: trial.metrics.get(name) for name in ("parameter_count", LOSS)}
+    setting = Setting(
+        chosen=chosen,
+        values=named_values(trial.configuration, trial.metrics),
+        front=found.choice.front,
+        broken=[candidate_of(each) for each in others.broken],
+        goals=goals,
+        wishes=found.wishes,
+    )
+    complete = [(candidate_of(each), each.pareto_rank == 1) for each in others.complete]
+    starts = [(each.started_from or "", candidate_of(each)) for each in others.starts]
+    builds = _builds(session, sweep, trial)
+    return Evidence(
+        data=implications(dataset, {**trial.configuration, **figures}),
+        constraints=slacks(list(sweep.document.get("constraints", [])), setting, row),
+        complexity=complexity(
+            chosen, trial.configuration, complete, list(goals), training_tokens(dataset), found.smaller_in_words()
         ),
+        literature=literature(chosen, trial.configuration, starts, goals, row),
+        compatibility=compatibility(trial.configuration, sweep.target_key, _registered(session), builds),
     )
 
 
