@@ -12,6 +12,7 @@ import logging
 import ssl
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from urllib.parse import urlsplit
 
 import httpx2
@@ -45,7 +46,10 @@ class WebhookSender:
         self._key: bytes | None = None
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
-        self._tls = ssl.create_default_context()
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
 
     async def run(self) -> None:
         """Send what is due, until stopped; what is under way then has a moment to end, and is sent again otherwise."""
