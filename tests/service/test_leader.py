@@ -138,6 +138,7 @@ def test_a_process_alone_leaves_a_step_that_hangs_and_goes_on(
     until(lambda: "step_timeout" in (driver.sweep(sweep).reason or ""), "it is said")
     until(lambda: driver.trials(sweep), "the same process begins anew")
     until(lambda: driver.sweep(sweep).reason is None, "it is said no more")
+    hurdle.released.set()
 
 
 def test_a_step_delays_no_other_sweep(driver: Driver, hurdle: Hurdle, start: Callable[..., Scheduler]) -> None:
@@ -151,6 +152,7 @@ def test_a_step_delays_no_other_sweep(driver: Driver, hurdle: Hurdle, start: Cal
     assert lease.sweep == quick
     assert not hurdle.passed.is_set()
     assert driver.trials(slow) == []
+    hurdle.released.set()
 
 
 def test_a_store_of_artifacts_that_hangs_keeps_no_sweep_waiting(
