@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -35,6 +36,16 @@ settings.load_profile(os.environ.get("LAYERSWEEP_TEST_EXAMPLES", "repeatable"))
 
 # The name by which the test client calls an application in its own process.
 os.environ.setdefault("LAYERSWEEP_TRUSTED_HOSTS", '["testserver"]')
+
+# Loading every test module makes objects by the hundred thousand and no garbage: the collector would only count them.
+gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let the collector look at what the tests make, and not again and again at what was imported for them."""
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,7 +93,13 @@ def postgres_server() -> Iterator[sa.URL]:
     folder.chmod(0o755)
     server = pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
-        yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        url = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        with _administrator(url) as execute:
+            # No test outlives this server: nothing waits for the disk, least of all the databases made for one test.
+            for setting in ("fsync", "full_page_writes"):
+                execute(f"ALTER SYSTEM SET {setting} = off")
+            execute("SELECT pg_reload_conf()")
+        yield url
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
