@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from layers.base import Scalar
 from layers.constraints import parse_constraint
 from layers.points import Space
-from service import events, sweeps
+from service import drafts, events, sweeps
 from service.db import Database, now
 from service.ids import new_id
 from service.models import Attempt, Event, Measurement, Report, Sweep, Trial, TrialMetric, Worker
@@ -74,7 +74,7 @@ AT_ONCE = 1000
 def generate(database: Database, trials: int, *, seed: int = 0, running: int = 0) -> str:
     """Store a sweep with `trials` ended trials (and `running` more); return its id. The latest have a whole story."""
     document = DOCUMENT | {"budget": {"trials": trials + running, "parallel": 4}}
-    prepared = sweeps.prepare(database, document)
+    prepared = drafts.prepare(database, document)
     space = prepared.document.space
     constraints = [parse_constraint(text) for text in prepared.document.normalized["constraints"]]
     source = random.Random(seed)

@@ -20,8 +20,8 @@ from layers.base import ParameterError
 from layers.placing import PointError
 from layers.points import Space
 from service import sweep_schemas
+from service.drafts import Prepared
 from service.models import Sweep, Trial
-from service.sweeps import Prepared
 
 MOST_TRIALS = 300
 FEWEST_TRIALS = 3

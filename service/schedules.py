@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from layers.space import Start, SweepDocument, parse_document
-from service import counts, events, reuse, sweeps, targets
+from service import counts, drafts, events, reuse, sweeps, targets
 from service.db import announce, now, now_sql
 from service.events import NewEvent
 from service.leadership import StaleLeaderError, may_lead
@@ -155,7 +155,7 @@ def parse_stored(session: Session, sweep: Sweep) -> SweepDocument:
     """The sweep's document again. Its starts are those found at validation: the trials that they name may be gone."""
     dataset = None if sweep.dataset_id is None else session.get(Dataset, sweep.dataset_id)
     document = {name: value for name, value in sweep.document.items() if name != "start_from"}
-    parsed = parse_document(document, find_dataset=lambda name: None if dataset is None else sweeps.described(dataset))
+    parsed = parse_document(document, find_dataset=lambda name: None if dataset is None else drafts.described(dataset))
     starts = tuple(Start(start["name"], start["chosen"]) for start in sweep.space.get("starts", ()))
     return replace(parsed, starts=starts)
 

@@ -11,9 +11,9 @@ from anyio import to_thread
 
 from layers.survey import Survey, expected_seconds, survey_space
 from service.db import Database
+from service.drafts import NO_STARTS, Draft, Prepared, Starts, drafted
 from service.errors import CallerGone
 from service.survey_processes import SurveyProcesses
-from service.sweeps import NO_STARTS, Draft, Prepared, Starts, drafted
 
 SMALL_SECONDS = 0.5
 """Up to here a survey is made in a thread: a process would save nobody anything."""
@@ -38,7 +38,7 @@ class Validation:
         is_gone: Callable[[], Awaitable[bool]],
         starts: Starts = NO_STARTS,
     ) -> Prepared:
-        """As `sweeps.prepare`, with `starts` as in `drafted`.
+        """As `drafts.prepare`, with `starts` as in `drafted`.
 
         Raises InvalidDocument, Unavailable, and CallerGone as soon as `is_gone` says so.
         """

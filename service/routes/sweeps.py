@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from service import documents, estimates, schemas, sweep_schemas, sweeps
+from service import documents, drafts, estimates, schemas, sweep_schemas, sweeps
 from service.callers import GivenCaller
 from service.calls import Call, GivenCall, GivenChange
 from service.confirmation import confirmations
@@ -196,17 +196,17 @@ async def extend_sweep(sweep: str, body: sweep_schemas.BudgetExtension, call: Gi
 async def clone_sweep(sweep: str, request: Request, call: GivenCall) -> Response:
     """Post the sweep's document again. What was measured before is reused, unless the document says otherwise."""
     cloned = await call.services.read(lambda session: sweeps.get(session, sweep))
-    prepared = await _prepared(request, call, cloned.document, sweeps.stored_starts(cloned))
+    prepared = await _prepared(request, call, cloned.document, drafts.stored_starts(cloned))
     return await _created(call, "sweep.clone", prepared)
 
 
 async def _prepared(
-    request: Request, call: Call, document: Mapping[str, Any], starts: sweeps.Starts = sweeps.NO_STARTS
-) -> sweeps.Prepared:
+    request: Request, call: Call, document: Mapping[str, Any], starts: drafts.Starts = drafts.NO_STARTS
+) -> drafts.Prepared:
     return await call.services.validation.prepare(document, call.project, request.is_disconnected, starts)
 
 
-async def _created(call: Call, action: str, prepared: sweeps.Prepared) -> Response:
+async def _created(call: Call, action: str, prepared: drafts.Prepared) -> Response:
     answer = await call.answer(
         action,
         lambda session: _shown(session, sweeps.insert(session, prepared, project=call.project)),

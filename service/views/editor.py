@@ -10,7 +10,7 @@ import yaml
 from sqlalchemy.orm import Session
 
 from layers.presets import PRESETS
-from service import documents, estimates, leaderboards, sweeps
+from service import documents, drafts, estimates, leaderboards, sweeps
 from service.errors import NotFound, ServiceError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -60,7 +60,7 @@ def refused(text: str, error: ServiceError) -> dict[str, Any]:
     return {"error": error, "problems": problems, "preview": None, "estimate": None}
 
 
-def accepted(session: Session, prepared: sweeps.Prepared, project: str) -> dict[str, Any]:
+def accepted(session: Session, prepared: drafts.Prepared, project: str) -> dict[str, Any]:
     """What a document means, and what it will cost."""
     cost = estimates.estimate(session, prepared, project=project)
     return {"error": None, "problems": [], "preview": prepared.preview(), "estimate": cost}

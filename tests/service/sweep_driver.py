@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service import events, holders, lease_schemas, queue, sweep_schemas, sweeps, workers
+from service import drafts, events, holders, lease_schemas, queue, sweep_schemas, sweeps, workers
 from service.db import Database, now
 from service.ids import new_id
 from service.models import Ask, Dataset, Event, StudyAttribute, Sweep, Trial
@@ -112,7 +112,7 @@ class Driver:
         self.settings = settings.model_copy(update={"leader_seconds": 1e-9})
         self.scheduler = self.new_scheduler()
         self.worker = ""
-        self._prepared: dict[str, sweeps.Prepared] = {}
+        self._prepared: dict[str, drafts.Prepared] = {}
 
     def new_scheduler(self) -> Scheduler:
         return Scheduler(self.database, self.database.notifications, self.settings)
@@ -149,7 +149,7 @@ class Driver:
         key = json.dumps(written, sort_keys=True)
         prepared = self._prepared.get(key)
         if prepared is None:
-            prepared = self._prepared[key] = sweeps.prepare(self.database, written)
+            prepared = self._prepared[key] = drafts.prepare(self.database, written)
         return self.database.write(lambda session: sweeps.insert(session, prepared)).id
 
     def step(self, sweep_id: str) -> bool:

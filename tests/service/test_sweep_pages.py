@@ -8,7 +8,7 @@ import re
 import pytest
 import sqlalchemy as sa
 
-from service import estimates, events, sweeps
+from service import drafts, estimates, events
 from service.documents import read
 from service.models import Event, Sweep
 from service.pace import pace
@@ -127,7 +127,7 @@ def test_nothing_is_stored_by_a_check(client):
 
 
 def test_the_cost_is_estimated_from_earlier_trials_of_the_task(client, services):
-    prepared = sweeps.prepare(services.database, read(DOCUMENT.encode(), "application/yaml", max_bytes=10_000))
+    prepared = drafts.prepare(services.database, read(DOCUMENT.encode(), "application/yaml", max_bytes=10_000))
 
     def estimate():
         return services.database.read(lambda session: estimates.estimate(session, prepared))

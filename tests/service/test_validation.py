@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 from layers.space import PointError, Rejection, Space
 from layers.survey import FEWEST_SAMPLES, SAMPLES, Survey, expected_seconds, survey_space
-from service import survey_processes, sweeps
+from service import drafts, survey_processes
 from service.app import create_app
 from service.errors import Unavailable
 from service.settings import Settings
@@ -229,7 +229,7 @@ def test_a_large_document_is_answered_as_it_would_be_here(
 ) -> None:
     document = {**deep(6), "constraints": ["parameter_count <= 4e5"]}
     answer = client.post("/v1/sweeps?validate_only=true", json=document)
-    here = sweeps.prepare(client.app.state.services.database, document)  # type: ignore[attr-defined]
+    here = drafts.prepare(client.app.state.services.database, document)  # type: ignore[attr-defined]
     assert answer.json()["space"] == here.preview().space.model_dump(mode="json")
     assert answer.json()["space"]["judged"] == SAMPLES
     refused = client.post("/v1/sweeps", json={**document, "constraints": ["parameter_count <= 10"]})
