@@ -23,7 +23,7 @@ from layers.metrics import Goal
 from service import artifact_schemas, worker_reports
 from service.db import Database, now
 from service.errors import LeaseLost, NotFound, Unprocessable
-from service.judging import judge
+from service.judging import constraint_violations
 from service.models import CONFIRMATION, Artifact, Sweep, Trial
 from service.recommendation.choice import Candidate, candidate_of, front_of, goals_of
 from service.settings import Settings
@@ -54,7 +54,7 @@ def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int,
         return True
     goals: dict[str, Goal] = goals_of(sweep)
     known = {**trial.metrics, **metrics}
-    violations = judge(list(sweep.document.get("constraints", [])), trial.configuration, known)
+    violations = constraint_violations(list(sweep.document.get("constraints", [])), trial.configuration, known)
     new = Candidate(trial.id, trial.number, known, True, violations)
     front = session.scalars(sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1))
     return any(member.id == new.id for member in front_of([*map(candidate_of, front), new], goals))

@@ -17,7 +17,7 @@ from service import lease_statements as sql
 from service.db import at_end, defer, now
 from service.errors import LeaseLost
 from service.events import NewEvent
-from service.judging import broken_at_the_end, check_complete, judge
+from service.judging import check_required_metrics, constraint_violations, describe_final_violations
 from service.models import CONFIRMATION
 from service.row_locks import ChangesTrial
 
@@ -67,14 +67,14 @@ def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.Le
     constraints: list[str] = trial.constraints or []
     metrics = {**trial.metrics, **body.metrics, **worker_reports.own_figures(trial.metrics)}
     if body.outcome == "complete":
-        check_complete(trial.objectives, constraints, metrics)
+        check_required_metrics(trial.objectives, constraints, metrics)
     violations, feasible = trial.violations, trial.feasible
     if body.outcome in ("complete", "infeasible"):
-        violations = judge(constraints, trial.configuration, metrics)
+        violations = constraint_violations(constraints, trial.configuration, metrics)
         feasible = body.outcome == "complete" and all(violation <= 0 for violation in violations.values())
     reason = body.reason
     if body.outcome == "complete" and reason is None:
-        reason = broken_at_the_end(violations or {}, metrics)
+        reason = describe_final_violations(violations or {}, metrics)
     _store_results(session, trial, metrics, body.measurements)
     attempts.append_log(session, trial_id, attempt, body.log)
     findings = {"metrics": metrics, "violations": violations, "feasible": feasible}

@@ -15,7 +15,7 @@ from service.errors import Problem, Unprocessable
 _TAKEN_AT: Mapping[Stage, str] = {"hardware": ", at the final measurement", "quality": ", at evaluation"}
 
 
-def judge(
+def constraint_violations(
     constraints: Sequence[str], configuration: Mapping[str, Any], metrics: Mapping[str, float]
 ) -> dict[str, float]:
     """Return constraint -> how far it is broken (<= 0: kept), by the metrics and the configuration's parameters.
@@ -28,14 +28,14 @@ def judge(
     return {text: violation for text, violation in violations.items() if violation is not None}
 
 
-def broken(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
+def describe_violations(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
     """Which constraints are broken, by how much, and what was measured; None where all are kept."""
     said = [_broken(text, by, metrics) for text, by in violations.items() if by > 0]
     return "; ".join(said) or None
 
 
-def broken_at_the_end(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
-    """The same of a complete trial, with the phase in which the figures were taken."""
+def describe_final_violations(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
+    """`describe_violations` of a complete trial, with the phase in which the figures were taken."""
     said = [
         _broken(text, by, metrics) + _TAKEN_AT.get(_constraint(text).stage, "")
         for text, by in violations.items()
@@ -44,7 +44,7 @@ def broken_at_the_end(violations: Mapping[str, float], metrics: Mapping[str, flo
     return "; ".join(said) or None
 
 
-def check_complete(
+def check_required_metrics(
     objectives: Sequence[Mapping[str, Any]], constraints: Sequence[str], metrics: Mapping[str, float]
 ) -> None:
     """Raise Unprocessable where a complete trial lacks a metric that an objective or a constraint needs."""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.space import Constraint
-from service.judging import broken, broken_at_the_end, judge
+from service.judging import constraint_violations, describe_final_violations, describe_violations
 from service.models import Measurement, Trial
 
 
@@ -38,8 +38,8 @@ class Reused:
     @property
     def reason(self) -> str | None:
         """The constraints that it breaks here; what the other sweep said of its own does not hold for this one."""
-        said = broken_at_the_end if self.source.state == "complete" else broken
-        return said(self.violations, self.source.metrics)
+        describe = describe_final_violations if self.source.state == "complete" else describe_violations
+        return describe(self.violations, self.source.metrics)
 
 
 def find(session: Session, project: str, keys: Collection[str], *, other_than: str) -> list[Source]:
@@ -68,7 +68,7 @@ def judge_source(
     A complete source needs every metric that is asked for. An infeasible one was not trained: it answers only where a
     hardware constraint of this sweep is broken, too.
     """
-    violations = judge([constraint.text for constraint in constraints], configuration, source.metrics)
+    violations = constraint_violations([constraint.text for constraint in constraints], configuration, source.metrics)
     if source.state == "infeasible":
         hardware = (constraint.text for constraint in constraints if constraint.stage == "hardware")
         broken = any(violations.get(text, 0) > 0 for text in hardware)

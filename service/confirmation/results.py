@@ -13,7 +13,7 @@ from service.confirmation import statistics
 from service.confirmation.schemas import Confirmation, ConfirmationRun, ConfirmedTrial, Estimate, Interval
 from service.confirmation.statistics import estimate
 from service.errors import NotFound
-from service.judging import judge
+from service.judging import constraint_violations
 from service.models import Confirmation as Row
 from service.models import Sweep, Trial
 from service.recommendation.choice import LOSS
@@ -116,7 +116,7 @@ def _kept(parent: Sweep, trainings: Sequence[FurtherTraining]) -> bool | None:
     ended = [training.trial for training in trainings if training.trial.state == "complete"]
     if not ended or not constraints:
         return None
-    broken = (judge(constraints, trial.configuration, trial.metrics) for trial in ended)
+    broken = (constraint_violations(constraints, trial.configuration, trial.metrics) for trial in ended)
     return all(violation <= 0 for violations in broken for violation in violations.values())
 
 
