@@ -115,7 +115,7 @@ def duration(seconds: float) -> str:
     raise AssertionError("unreachable")
 
 
-def pace(per_second: float) -> str:
+def progress_rate(per_second: float) -> str:
     """How often something happens: 3.2 a minute."""
     for size, name in ((1.0, "second"), (60.0, "minute"), (3600.0, "hour"), (86_400.0, "day")):
         if per_second * size >= 1:

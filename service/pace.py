@@ -14,15 +14,15 @@ LAST_TRIALS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ProgressRate:
     per_second: float
     """Trials that ended a second, over the last ones."""
     seconds_left: float
     """Until the budget of trials is used up, if it goes on like this."""
 
 
-def pace(session: Session, sweep: Sweep) -> Pace | None:
-    """The pace of a sweep that runs; None before two trials ended, and where nothing is left to do."""
+def progress_rate(session: Session, sweep: Sweep) -> ProgressRate | None:
+    """The progress rate of a running sweep; None before two trials ended, and where nothing is left to do."""
     ended = sum(int(sweep.counts.get(state, 0)) for state in ENDED_TRIAL_STATES)
     left = int(sweep.budget.get("trials", 0)) - ended
     if sweep.state != "active" or left <= 0:
@@ -42,4 +42,4 @@ def pace(session: Session, sweep: Sweep) -> Pace | None:
     if len(times) < 2 or times[0] <= times[-1]:
         return None
     per_second = (len(times) - 1) / (times[0] - times[-1])
-    return Pace(per_second, left / per_second)
+    return ProgressRate(per_second, left / per_second)

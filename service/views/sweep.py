@@ -19,7 +19,7 @@ from service.endings import end_code
 from service.errors import NotFound
 from service.leaderboards import ENDED_SWEEPS
 from service.models import CONFIRMATION, TRIAL_STATES, Attempt, Confirmation, Sweep, Trial, Worker
-from service.pace import pace
+from service.pace import progress_rate
 from service.recommendation.recommend import recommend_with_smaller, wishes_of
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.recommendation.wishes import Wishes
@@ -53,7 +53,7 @@ def live(session: Session, row: Sweep) -> dict[str, Any]:
         "bar": progress_bar(row),
         "ended_trials": ended_trials(row),
         "ended": row.state in ENDED_SWEEPS,
-        "pace": pace(session, row),
+        "progress_rate": progress_rate(session, row),
         "running": _running(session, row),
         "end_code": end_code(row, feasible=bool(leaderboards.best(session, row))),
         "extends": _extends(row),

@@ -88,5 +88,5 @@ def test_times_and_values():
 
 
 def test_no_rate_or_ratio_has_an_exponent():
-    assert formatting.pace(1500) == "1500 a second"
+    assert formatting.progress_rate(1500) == "1500 a second"
     assert formatting.change(1234.0, 1.0) == "×1234"

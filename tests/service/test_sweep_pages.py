@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from service import drafts, estimates, events
 from service.documents import read
 from service.models import Event, Sweep
-from service.pace import pace
+from service.pace import progress_rate
 from tests.service.pages import page
 from tests.service.sweep_rows import add_sweep, add_trial, add_worker, complete_configuration, rank
 
@@ -162,7 +162,7 @@ def test_the_pace_is_of_the_last_trials_and_says_what_is_left(services, client):
         return sweep.id
 
     sweep = services.database.write(fill)
-    found = services.database.read(lambda session: pace(session, session.get(Sweep, sweep)))
+    found = services.database.read(lambda session: progress_rate(session, session.get(Sweep, sweep)))
     assert found.per_second == pytest.approx(0.1)
     assert found.seconds_left == pytest.approx(150.0), "fifteen of twenty are left"
     assert "6 a minute" in page(client, f"/sweeps/{sweep}")
