@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -176,36 +176,7 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
         lookahead=lookahead,
     )
     history = History(sweep.scheduled_sequence, _budget_at(session, sweep, facts.document))
-    past: list[PastAsk] = []
-    ranked: list[tuple[int, str, tuple[float, ...]]] = []
-    names = frozenset(parameter.name for parameter in facts.document.space.open)
-    rows = session.execute(
-        sa.select(Ask, Trial.number, Trial.point_hash, Trial.parameters, Trial.state, Trial.feasible, Trial.reason)
-        .join(Trial, Trial.id == Ask.trial_id, isouter=True)
-        .where(Ask.sweep_id == sweep_id)
-        .order_by(Ask.ask)
-    )
-    for ask, number, point_hash, parameters, state, feasible, reason in rows:
-        result = None if ask.told is None else TrialResult.from_row(ask.told)
-        past.append(PastAsk(ask.ask, ask.suggestions, ask.distributions, ask.system_attrs, result))
-        history.results += result is not None
-        if ask.trial_id is None:
-            continue
-        # The last ask of a trial that was tried again says how it stands.
-        history.trials += point_hash not in history.known
-        history.known[point_hash] = Known(number, result)
-        tried = Tried(ask.ask, point_hash, {name: value for name, value in parameters.items() if name in names})
-        for trials in (history.cancelled, history.failed):
-            trials.pop(ask.trial_id, None)
-        if result is None:
-            history.outstanding[ask.trial_id] = tried
-        elif state == "cancelled":
-            history.cancelled[ask.trial_id] = tried
-        elif state == "failed":
-            history.failed[ask.trial_id] = tried
-            history.last_failure = reason
-        elif state == "complete" and feasible and result.values is not None and ask.told_order is not None:
-            ranked.append((ask.told_order, ask.trial_id, result.values))
+    past, ranked = _replay_asks(session, facts, history)
     if history.failed:
         history.to_retry = _failed_before_extension(session, sweep) & history.failed.keys()
     attributes = session.execute(
@@ -216,7 +187,7 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
         history=history,
         past=past,
         attributes={name: value["value"] for name, value in attributes},
-        ranked=[(trial_id, values) for _, trial_id, values in sorted(ranked)],
+        ranked=ranked,
     )
 
 
@@ -239,12 +210,7 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
     if newest is None:
         raise StaleLeaderError(sweep_id)
     requeued = reopen(session, list(changes.requeued))
-    if changes.ranks:
-        connection.execute(
-            _RANK, [{"trial": trial_id, "rank": rank} for trial_id, rank in sorted(changes.ranks.items())]
-        )
-        # What waits for the leaderboard learns it, though no event says so.
-        announce(session, sweep_topic(sweep_id))
+    _store_ranks(session, sweep_id, changes.ranks)
     if changes.termination is not None:
         cancel_open(session, sweep_id, f"the sweep is {changes.termination.state}")
     _insert_trials(session, changes)
@@ -304,6 +270,52 @@ def skip_events(session: Session, sweep_id: str, epoch: int) -> None:
         .values(scheduled_sequence=Sweep.event_counter),
         execution_options=_UNSYNCHRONIZED,
     )
+
+
+def _replay_asks(
+    session: Session, facts: SweepFacts, history: History
+) -> tuple[list[PastAsk], list[tuple[str, tuple[float, ...]]]]:
+    """Bring an empty history to the last ask; return the asks, and the ranked trials as `StoredSweep` has them."""
+    past: list[PastAsk] = []
+    ranked: list[tuple[int, str, tuple[float, ...]]] = []
+    names = frozenset(parameter.name for parameter in facts.document.space.open)
+    rows = session.execute(
+        sa.select(Ask, Trial.number, Trial.point_hash, Trial.parameters, Trial.state, Trial.feasible, Trial.reason)
+        .join(Trial, Trial.id == Ask.trial_id, isouter=True)
+        .where(Ask.sweep_id == facts.id)
+        .order_by(Ask.ask)
+    )
+    for ask, number, point_hash, parameters, state, feasible, reason in rows:
+        result = None if ask.told is None else TrialResult.from_row(ask.told)
+        past.append(PastAsk(ask.ask, ask.suggestions, ask.distributions, ask.system_attrs, result))
+        history.results += result is not None
+        if ask.trial_id is None:
+            continue
+        # The last ask of a trial that was tried again says how it stands.
+        history.trials += point_hash not in history.known
+        history.known[point_hash] = Known(number, result)
+        tried = Tried(ask.ask, point_hash, {name: value for name, value in parameters.items() if name in names})
+        for trials in (history.cancelled, history.failed):
+            trials.pop(ask.trial_id, None)
+        if result is None:
+            history.outstanding[ask.trial_id] = tried
+        elif state == "cancelled":
+            history.cancelled[ask.trial_id] = tried
+        elif state == "failed":
+            history.failed[ask.trial_id] = tried
+            history.last_failure = reason
+        elif state == "complete" and feasible and result.values is not None and ask.told_order is not None:
+            ranked.append((ask.told_order, ask.trial_id, result.values))
+    return past, [(trial_id, values) for _, trial_id, values in sorted(ranked)]
+
+
+def _store_ranks(session: Session, sweep_id: str, ranks: Mapping[str, int]) -> None:
+    if not ranks:
+        return
+    rows = [{"trial": trial_id, "rank": rank} for trial_id, rank in sorted(ranks.items())]
+    session.connection().execute(_RANK, rows)
+    # What waits for the leaderboard learns it, though no event says so.
+    announce(session, sweep_topic(sweep_id))
 
 
 def _insert_trials(session: Session, changes: Changes) -> None:
