@@ -12,7 +12,7 @@ import pydantic
 import pytest
 import yaml
 
-from layersweep import Client, Conflict, InvalidDocument, NotFound, RequestRefused, records
+from layersweep import Client, Conflict, InvalidDocument, NotFound, RequestRefused, catalog_records, records
 from layersweep.cli.results import configuration_yaml
 from service import (
     artifact_schemas,
@@ -94,13 +94,13 @@ def test_an_answer_has_the_keys_that_the_records_name() -> None:
         (ConfirmedTrial, records.ConfirmedTrial),
         (Estimate, records.Estimate),
         (artifact_schemas.Artifact, records.ArtifactRecord),
-        (dataset_schemas.Dataset, records.DatasetRecord),
-        (dataset_schemas.DatasetDetail, records.DatasetDetailRecord),
-        (catalog_schemas.LayerKind, records.LayerKind),
-        (catalog_schemas.LayerParameter, records.LayerParameter),
-        (catalog_schemas.Preset, records.Preset),
-        (catalog_schemas.Target, records.Target),
-        (lease_schemas.Worker, records.WorkerRecord),
+        (dataset_schemas.Dataset, catalog_records.DatasetRecord),
+        (dataset_schemas.DatasetDetail, catalog_records.DatasetDetailRecord),
+        (catalog_schemas.LayerKind, catalog_records.LayerKind),
+        (catalog_schemas.LayerParameter, catalog_records.LayerParameter),
+        (catalog_schemas.Preset, catalog_records.Preset),
+        (catalog_schemas.Target, catalog_records.Target),
+        (lease_schemas.Worker, catalog_records.WorkerRecord),
     ]
     for schema, record in pairs:
         assert set(schema.model_fields) == set(typing.get_type_hints(record)), schema.__name__
