@@ -1,1 +1,1 @@
-"""What a model is: parameters, rules, modules. Never HTTP, a database or TensorRT."""
+"""What a model is: parameters, rules, modules. No HTTP, database or TensorRT; torch in `modules` and `export` alone."""

@@ -1,4 +1,4 @@
-"""Attention: what may be set, and what follows from it. No torch here.
+"""Attention: what may be set, and what follows from it.
 
 Multi-head, grouped-query (`num_kv_heads` < heads) and multi-query (1) attention of tokens to each other, or to those of
 an encoder (cross): softmax(Q Kᵀ / (q_scaling √head_size) + bias) V, then a projection back to `hidden_size`. The bias

@@ -1,6 +1,6 @@
 """What a layer parameter is: its type, bounds, default, meaning, source and search default, declared on one line.
 
-Validation, OpenAPI, docs and search spaces are all derived from these declarations. No torch here.
+Validation, OpenAPI, docs and search spaces are all derived from these declarations.
 """
 
 from __future__ import annotations

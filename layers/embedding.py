@@ -1,4 +1,4 @@
-"""Embedding: token ids to vectors. No torch here."""
+"""Embedding: token ids to vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dataset's facts fix of a sweep's shapes. No torch here.
+"""What a dataset's facts fix of a sweep's shapes.
 
 Facts by task: causal_lm {vocabulary_size, and training_tokens where the split is known}; classification
 {vocabulary_size, classes, sequence_length, and, where the data has them, pad_id, attention_mask}; seq2seq

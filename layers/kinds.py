@@ -1,4 +1,4 @@
-"""Kinds of models: the task of each, the parameters that it has, and the defaults that it sets. No torch here."""
+"""Kinds of models: the task of each, the parameters that it has, and the defaults that it sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear, ColumnLinear and RowLinear: y = x Wᵀ + b. No torch here.
+"""Linear, ColumnLinear and RowLinear: y = x Wᵀ + b.
 
 A model's linear layers take their widths from the other sections (`hidden_size`, `mlp.ffn_hidden_size`, heads and head
 size); the section `linear` declares the one that a probe of kind `linear` is. As in TensorRT-LLM, Linear is another

@@ -1,4 +1,4 @@
-"""MLP, GatedMLP and FusedGatedMLP: what may be set, and what follows from it. No torch here.
+"""MLP, GatedMLP and FusedGatedMLP: what may be set, and what follows from it.
 
 `MLP` is act(x W₁) W₂; with swiglu or geglu its first product is twice as wide and gates itself, as in TensorRT-LLM.
 `GatedMLP` is (act(x Wg) ∘ x Wu) W₂ (Shazeer 2020, arXiv 2002.05202); in `FusedGatedMLP` Wg and Wu are one product.

@@ -1,6 +1,6 @@
 """The model: its own parameters and every section's, the rules between them, and what is known without building it.
 
-Paths are flat below `model`: `hidden_size`, `attention.num_attention_heads`, `mlp.kind`, ... No torch here.
+Paths are flat below `model`: `hidden_size`, `attention.num_attention_heads`, `mlp.kind`, ...
 """
 
 from __future__ import annotations

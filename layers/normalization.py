@@ -1,4 +1,4 @@
-"""LayerNorm, RmsNorm and GroupNorm: what may be set, and what follows from it. No torch here.
+"""LayerNorm, RmsNorm and GroupNorm: what may be set, and what follows from it.
 
 In a language model GroupNorm normalizes each token's channels by itself: over time it would let a token see the future.
 """

@@ -1,4 +1,4 @@
-"""Number formats: a model's, and those of single kinds of layers in it. No torch here.
+"""Number formats: a model's, and those of single kinds of layers in it.
 
 What lies between layers is in the model's `dtype`: a layer in another format is given its input in its own, and what it
 gives is brought back.

@@ -1,4 +1,4 @@
-"""Blocks that differ: `layers.3.mlp.ffn_hidden_size` is a block's parameter for one layer alone. No torch here.
+"""Blocks that differ: `layers.3.mlp.ffn_hidden_size` is a block's parameter for one layer alone.
 
 Layers are counted from 0; those of an encoder_decoder's encoder are `encoder_layers.3.…`. A completed model has each of
 a block's parameters either once, for all of its layers, or once for every layer.

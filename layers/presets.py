@@ -1,4 +1,4 @@
-"""Published configurations, each with its source. No torch here.
+"""Published configurations, each with its source.
 
 A preset gives values by flat names, as a start does: model parameters bare (`hidden_size`, `mlp.kind`), others with
 their section (`training.steps`, `inference.sequence_length`). Sizes of vocabularies and the number of classes always

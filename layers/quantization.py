@@ -1,4 +1,4 @@
-"""Quantization of a model's products: what may be asked for, and what does not go together. No torch here.
+"""Quantization of a model's products: what may be asked for, and what does not go together.
 
 The graph itself says what is rounded to 8 bits (explicit quantization, by QuantizeLinear and DequantizeLinear), so that
 every runtime computes the same function: `layers.quantize` makes it.

@@ -1,4 +1,4 @@
-"""The page docs/layers.md, made of the declarations: `python -m layers.reference` prints it. No torch here."""
+"""The page docs/layers.md, made of the declarations: `python -m layers.reference` prints it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sections of the declarations share: broken rules, and which parameters apply when. No torch here."""
+"""What the sections of the declarations share: broken rules, and which parameters apply when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is added to the scores of attention: masks, and positions where they enter there. No torch here.
+"""What is added to the scores of attention: masks, and positions where they enter there.
 
 Relative positions are T5's (Raffel et al. 2020, arXiv 1910.10683): a learned number for each head and bucket of
 distances. ALiBi (Press et al. 2021, arXiv 2108.12409) takes off a slope times the distance.

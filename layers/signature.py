@@ -1,4 +1,4 @@
-"""The inputs and outputs of a model: names, types and shapes, in the order of its module's `forward`. No torch here.
+"""The inputs and outputs of a model: names, types and shapes, in the order of its module's `forward`.
 
 Letters: B sequences, T tokens, S source tokens, D width, V rows of the embedding, C classes.
 """

@@ -1,6 +1,6 @@
 """Stacks of blocks, and models and probes made of them: what each consists of, and what is known without building it.
 
-Every configuration here has `parameter_count()` and `flops(shape)`. No torch here.
+Every configuration here has `parameter_count()` and `flops(shape)`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which runtimes support a parameter, and its values where they differ. No torch here.
+"""Which runtimes support a parameter, and its values where they differ.
 
 Layers are exported as operators that every runtime takes, so that number formats, builder's options and devices alone
 differ. tests/workers/test_supported_parameters.py holds this against what the runtimes say of themselves.

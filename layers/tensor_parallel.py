@@ -1,4 +1,4 @@
-"""How the devices of a group share a model's layers: what may be set, and what must divide. No torch here.
+"""How the devices of a group share a model's layers: what may be set, and what must divide.
 
 As in TensorRT-LLM: `tp_size` devices hold one model; a layer whose own tp_size is 1 is whole on each of them.
 """

@@ -1,4 +1,4 @@
-"""How a trial is trained, and the shape that is measured: the sections `training` and `inference`. No torch here."""
+"""How a trial is trained, and the shape that is measured: the sections `training` and `inference`."""
 
 from __future__ import annotations
 
