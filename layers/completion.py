@@ -144,6 +144,16 @@ def _complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any])
         if path not in _declared_of(str(model["kind"])):
             raise DoesNotApply(path, f"does not apply to the kind {model['kind']}", _kinds_remedy(task, path))
     declared = _declared_of(str(model["kind"]))
+    _fill_in(model, declared)
+    _fill_in_conditional(model, declared)
+    for name in kind.sections:
+        SECTIONS[name].follow(model)
+    _follow_facts(model, facts)
+    return {path: model[path] for path in declared if path in model}
+
+
+def _fill_in(model: dict[str, Scalar], declared: Mapping[str, Scalar | None]) -> None:
+    """The defaults of parameters that always apply."""
     for path, default in declared.items():
         if path in APPLIES or path in model:
             continue
@@ -151,6 +161,10 @@ def _complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any])
             raise ParameterError(path, "is missing", f"give {DECLARATIONS[path].meaning}")
         if default is not None:
             model[path] = default
+
+
+def _fill_in_conditional(model: dict[str, Scalar], declared: Mapping[str, Scalar | None]) -> None:
+    """The defaults of parameters that apply under a condition, where it holds."""
     for path, condition in APPLIES.items():
         if path not in declared:
             continue
@@ -160,10 +174,6 @@ def _complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any])
                 raise DoesNotApply(path, f"does not apply where {place}", f'leave it out, or add when: "{condition}"')
         elif (default := declared[path]) is not None:
             model.setdefault(path, default)
-    for name in kind.sections:
-        SECTIONS[name].follow(model)
-    _follow_facts(model, facts)
-    return {path: model[path] for path in declared if path in model}
 
 
 @cache
