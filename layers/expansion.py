@@ -112,14 +112,7 @@ class Expansion:
         entries: dict[str, Entry] = {}
         for name, entry in self._written.items():
             if entry.per_layer:
-                for stack, index in self._layers():
-                    own = LayerName(stack, index, name)
-                    if stack != "layers" and name in DECODER_ONLY:
-                        continue
-                    if str(own) in self._written:
-                        place = self._written[str(own)].pointer
-                        self._problems.add(place, f"{own} is given twice: also at {entry.pointer}", "leave one out")
-                    entries[str(own)] = self._own(entry, own)
+                entries.update((own.name, own) for own in self._of_each_layer(entry))
             elif (found := self._named.get(name)) is not None:
                 if self._exists(entry.pointer, found):
                     entries[name] = self._own(entry, found)
@@ -131,6 +124,17 @@ class Expansion:
                 if expression is not None:
                     self._check_layers(below(entry.pointer, field), expression, entries)
         return entries
+
+    def _of_each_layer(self, entry: Entry) -> Iterator[Entry]:
+        """An entry with `per_layer` for every layer that has it."""
+        for stack, index in self._layers():
+            name = LayerName(stack, index, entry.name)
+            if stack != "layers" and entry.name in DECODER_ONLY:
+                continue
+            if str(name) in self._written:
+                place = self._written[str(name)].pointer
+                self._problems.add(place, f"{name} is given twice: also at {entry.pointer}", "leave one out")
+            yield self._own(entry, name)
 
     def _own(self, entry: Entry, name: LayerName) -> Entry:
         """The entry as one layer's: absent where there is no such layer."""
