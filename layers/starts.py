@@ -113,21 +113,13 @@ class StartReader:
             except PointError as error:
                 self._problems.add(pointer, f"{error.name}: {error.message}", error.remedy or "give other values")
                 return None
-            if not active:
-                if entry.name in spelt:
-                    condition = entry.when.text if entry.when else ""
-                    self._problems.add(where, f"{entry.name} is absent here: {condition} is false", "leave it out")
-            elif entry.opening is not None:
+            if active and entry.opening is not None:
                 self._choose(entry, name, where, value, environment)
-            else:
-                error = place(entry, environment) if not _lacks(entry, environment) else None
-                if error is not None:
-                    self._problems.add(
-                        pointer, f"{name}: {error.name}: {error.message}", error.remedy or "give other values"
-                    )
-                elif entry.name in spelt and value != environment.get(entry.name, value):
-                    detail = f"{entry.name} is {shown(environment[entry.name])} here, not {shown(value)}"
-                    self._problems.add(where, detail, "leave it out: only open parameters are chosen")
+            elif active:
+                self._calculate(entry, name, pointer, spelt, environment)
+            elif entry.name in spelt:
+                condition = entry.when.text if entry.when else ""
+                self._problems.add(where, f"{entry.name} is absent here: {condition} is false", "leave it out")
         for spelt_name, (where, _) in spelt.items():
             if all(spelt_name not in (entry.name, base_path(entry.name)) for entry in self._space.entries):
                 self._problems.add(where, f"{spelt_name} is not open in this sweep", "leave it out, or open it")
@@ -155,6 +147,25 @@ class StartReader:
         except ValueError as error:
             remedy = f"{entry.name} is {opening.allowed()} in this sweep: widen it, or leave the start out"
             self._problems.add(where, f"{name} does not lie in the space: {entry.name}: {error}", remedy)
+
+    def _calculate(
+        self,
+        entry: Entry,
+        name: str,
+        pointer: str,
+        spelt: Mapping[str, tuple[str, Any]],
+        environment: dict[str, Scalar],
+    ) -> None:
+        """Put a fixed or derived value into `environment`; one that is spelt out has to be the same."""
+        error = None if _lacks(entry, environment) else place(entry, environment)
+        if error is not None:
+            remedy = error.remedy or "give other values"
+            self._problems.add(pointer, f"{name}: {error.name}: {error.message}", remedy)
+        elif entry.name in spelt:
+            where, value = spelt[entry.name]
+            if value != environment.get(entry.name, value):
+                detail = f"{entry.name} is {shown(environment[entry.name])} here, not {shown(value)}"
+                self._problems.add(where, detail, "leave it out: only open parameters are chosen")
 
 
 def _lacks(entry: Entry, environment: Mapping[str, Scalar]) -> bool:
