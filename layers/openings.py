@@ -339,13 +339,8 @@ class ParameterReader:
             for bound in ("min", "max")
             if bound in written
         ]
-        log = written.get("log", False)
-        if not isinstance(log, bool):
-            self._problems.add(below(pointer, "log"), f"{name}: log is {shown(log)}", "write true or false")
-            return None
-        if log and isinstance(written.get("min"), int | float) and written["min"] <= 0:
-            detail = f"{name}: a logarithmic range (log: true) cannot begin at {written['min']!r}"
-            self._problems.add(below(pointer, "min"), detail, "give a min above 0, or leave log out")
+        log = self._read_log(name, pointer, written)
+        if log is None:
             return None
         step = self._read_step(name, pointer, declared, written)
         if missing or None in bounds or ("step" in written and step is None):
@@ -373,6 +368,18 @@ class ParameterReader:
         kind: Literal["integer", "number"] = "integer" if declared.type == "integer" else "number"
         opening = OpenParameter(name, pointer, kind, low=low, high=high, step=step, log=log, when=when)
         return Entry(name, pointer, declared, opening=opening, when=when, written=shown_fields)
+
+    def _read_log(self, name: str, pointer: str, written: Mapping[Any, Any]) -> bool | None:
+        """Whether a range is logarithmic; None with the problem noted where it cannot be."""
+        log = written.get("log", False)
+        if not isinstance(log, bool):
+            self._problems.add(below(pointer, "log"), f"{name}: log is {shown(log)}", "write true or false")
+            return None
+        if log and isinstance(written.get("min"), int | float) and written["min"] <= 0:
+            detail = f"{name}: a logarithmic range (log: true) cannot begin at {written['min']!r}"
+            self._problems.add(below(pointer, "min"), detail, "give a min above 0, or leave log out")
+            return None
+        return log
 
     def _read_step(
         self, name: str, pointer: str, declared: Parameter, written: Mapping[Any, Any]
