@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service import proposals, reuse
+from service import proposals, reuse_keys
 from service.db import Database
 from service.settings import Settings
 from tests.golden.hashes import hashes, ten_documents
@@ -77,7 +77,7 @@ def test_documents_and_points_have_the_recorded_hashes(hashed: dict[str, Any]) -
 def test_another_hash_is_noticed(
     hashed: dict[str, Any], changed: str, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reuse, "__version__", "0.0.0")
+    monkeypatch.setattr(reuse_keys, "__version__", "0.0.0")
     planted = hashes({**ten_documents()["flat"], **change})
     with pytest.raises(ChangedError, match=f"(?s)hashes.json.*{changed}"):
         _compare("hashes.json", {**hashed, "flat": planted})
