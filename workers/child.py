@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
 import json
 import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workers.child_environment import child_environment
 from workers.interruption import Interruption
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,14 +33,6 @@ EXIT_SECONDS = 5.0
 
 OUTSIDE_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """Signals that nobody raises in himself: an operator, a container's end or the kernel's memory killer sent them."""
-
-SECRETS = ("LAYERSWEEP_TOKEN", "LAYERSWEEP_DATABASE_URL", "PYTHONHOME")
-"""Variables that a child has no use for (PYTHONHOME would mislead another interpreter)."""
-
-QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
-"""ONNX Runtime would keep an id of this machine and a database of its use in the user's cache folder."""
-
-PR_SET_PDEATHSIG = 1
 
 
 class ChildError(Exception):
@@ -104,7 +95,7 @@ class Child:
     ) -> None:
         """Start `argv --answers-fd N`. Raises OSError where it cannot be started.
 
-        `env` is added to this process's environment, less what a child has no use for.
+        `env` is added to what a child sees of this process's environment.
         """
         self.name = name
         self._killed = False
@@ -119,9 +110,8 @@ class Child:
                 stderr=subprocess.STDOUT,
                 pass_fds=[childs_end],
                 cwd=cwd,
-                env=_environment(argv[0], env or {}),
+                env=child_environment(argv[0], ROOT, env or {}),
                 start_new_session=True,
-                preexec_fn=_die_with_parent(os.getpid()),
             )
         except BaseException:
             os.close(answers)
@@ -306,26 +296,3 @@ class Tail:
                     self._size_bytes += len(chunk)
                     while self._size_bytes - len(self._chunks[0]) >= STDERR_TAIL_BYTES:
                         self._size_bytes -= len(self._chunks.popleft())
-
-
-def _environment(python: str, added: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    path = [str(ROOT)]
-    # Packages for this interpreter are of no use to another version, and would hide its own.
-    if python == sys.executable and kept.get("PYTHONPATH"):
-        path.append(kept["PYTHONPATH"])
-    return {**QUIET, **kept, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", **added}
-
-
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
-    """What the new process does before it becomes the child: ask the kernel to end it with its parent."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare

@@ -85,12 +85,15 @@ def test_it_answers_one_request_after_another(child: Child) -> None:
 
 
 def test_it_is_not_told_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LAYERSWEEP_TOKEN", "secret")
+    for name in ("LAYERSWEEP_TOKEN", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     child = Child(ARGV, name="test", env={"OMP_NUM_THREADS": "3"})
     environment = ask(child, "echo", text="")["environment"]
     child.kill()
     assert "secret" not in environment.values()
     assert environment["OMP_NUM_THREADS"] == "3"
+    assert environment["OPENBLAS_CORETYPE"] == "Haswell", "it computes as its parent was told to"
 
 
 def test_a_runtime_in_it_keeps_no_record_of_its_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

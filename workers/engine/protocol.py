@@ -26,6 +26,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from .lifetime import end_with_parent
+
 Request = dict[str, Any]
 Result = dict[str, Any]
 Progress = Callable[[dict[str, Any]], None]
@@ -60,7 +62,7 @@ def serve(
     *,
     immediate: Mapping[str, Callable[[Request], Result]] | None = None,
 ) -> None:
-    """Answer requests from stdin until it ends; call from the main thread.
+    """Answer requests from stdin until it ends or the parent does; call from the main thread.
 
     `handlers`: verb -> function of (request, progress) that returns the result or raises: RequestError is answered as
     it is, MemoryError as `out_of_memory`, anything else as `internal` with its traceback on stderr.
@@ -69,6 +71,7 @@ def serve(
     Results and progress must be JSON values with finite numbers.
     Interrupts from the keyboard are left to the parent.
     """
+    end_with_parent()
     requests_fd, answers_fd = _private_descriptors(answers_fd)
     answers = _Answers(answers_fd)
     if threading.current_thread() is threading.main_thread():
