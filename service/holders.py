@@ -91,11 +91,8 @@ def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.L
     if trial is None:
         raise _lost(session, trial_id, attempt)
     charged = trial.charged_attempts + body.charge
-    if trial.sweep_state not in sql.GOING_SWEEPS:
-        return transitions.end(session, trial, "cancelled", f"the sweep is {trial.sweep_state}", charged=charged)
-    if charged >= trial.max_attempts:
-        reason = f"{transitions.used_up(charged, trial)}: {body.reason}"
-        return transitions.end(session, trial, "failed", reason, charged=charged)
+    if trial.sweep_state not in sql.GOING_SWEEPS or charged >= trial.max_attempts:
+        return transitions.give_up(session, trial, charged, body.reason)
     attempts.end(session, trial_id, attempt, "released", body.reason)
     row = session.connection().execute(sql.REQUEUE, {"of_trial": trial_id, "charged": charged}).one()
     data = {"number": trial.number, "attempt": attempt, "reason": body.reason, "charged": body.charge}

@@ -218,9 +218,5 @@ def _expire(session: Session, sweeps: Sequence[str]) -> int:
     for trial in rows:
         charged = trial.charged_attempts + 1
         attempts.end(session, trial.id, trial.attempt, "lost", _LAPSED)
-        if trial.sweep_state in sql.GOING_SWEEPS:
-            reason = f"{transitions.used_up(charged, trial)}: {_LAPSED}"
-            transitions.end(session, trial, "failed", reason, charged=charged)
-        else:
-            transitions.end(session, trial, "cancelled", f"the sweep is {trial.sweep_state}", charged=charged)
+        transitions.give_up(session, trial, charged, _LAPSED)
     return len(rows)

@@ -42,6 +42,14 @@ def end(
     return trials.to_schema(row)
 
 
+def give_up(session: Session, trial: sql.Row, charged: int, why: str) -> lease_schemas.Trial:
+    """End a trial that lost its attempt and is not tried again: its sweep has ended, or its attempts are used up."""
+    if trial.sweep_state not in sql.GOING_SWEEPS:
+        return end(session, trial, "cancelled", f"the sweep is {trial.sweep_state}", charged=charged)
+    reason = f"{charged} of at most {trial.max_attempts} attempts were lost, the last one so: {why}"
+    return end(session, trial, "failed", reason, charged=charged)
+
+
 def leave(session: Session, trial: sql.Row, state: str, event: NewEvent) -> None:
     """Count a trial that went from its state to another, and say so."""
     leaving = {
@@ -52,8 +60,3 @@ def leave(session: Session, trial: sql.Row, state: str, event: NewEvent) -> None
     }
     newest = session.connection().execute(sql.LEAVE, leaving).scalar_one()
     events.write(session, trial.sweep_id, newest, [event])
-
-
-def used_up(charged: int, trial: sql.Row) -> str:
-    """Why a trial fails whose attempts were lost too often; what became of the last one follows."""
-    return f"{charged} of at most {trial.max_attempts} attempts were lost, the last one so"
