@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import lease_schemas, worker_reports
-from service.db import defer, now_sql, settle
+from service.db import defer, execute_deferred, now_sql
 from service.metrics import PHASE_SECONDS
 from service.models import Attempt
 
@@ -58,7 +58,7 @@ def begin(session: Session, trial_id: str, attempt: int, worker_id: str) -> None
 
 def finished_with(session: Session, trial_id: str, attempt: int) -> str | None:
     """The hash of the finish that ended the attempt; None where it was not ended by one, or does not exist."""
-    settle(session)
+    execute_deferred(session)
     return session.connection().scalar(_FINISHED_WITH, {"of_trial": trial_id, "attempt_number": attempt})
 
 
@@ -66,7 +66,7 @@ def end(
     session: Session, trial_id: str, attempt: int, outcome: str, reason: str | None, finish_hash: str | None = None
 ) -> bool:
     """Record how the attempt ended; False if there is none that runs."""
-    settle(session)
+    execute_deferred(session)
     connection = session.connection()
     running = connection.execute(_RUNNING, {"of_trial": trial_id, "attempt_number": attempt}).one_or_none()
     if running is None:
@@ -98,7 +98,7 @@ def _ended(
 
 def enter_phase(session: Session, trial_id: str, attempt: int, phase: lease_schemas.Phase, time: float) -> None:
     """Close the phase that runs and begin the next. Raises Unprocessable where it does not follow."""
-    settle(session)
+    execute_deferred(session)
     connection = session.connection()
     phases = connection.execute(_PHASES, {"of_trial": trial_id, "attempt_number": attempt}).scalar_one()
     worker_reports.check_phase([each["phase"] for each in phases], phase)
@@ -110,7 +110,7 @@ def append_log(session: Session, trial_id: str, attempt: int, text: str) -> None
     """Append to the log, of which the tail is kept."""
     if not text:
         return
-    settle(session)
+    execute_deferred(session)
     connection = session.connection()
     log = connection.execute(_LOG, {"of_trial": trial_id, "attempt_number": attempt}).scalar_one()
     separator = "" if not log or log.endswith("\n") else "\n"

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import lease_schemas
-from service.db import settle
+from service.db import execute_deferred
 from service.models import Report
 
 MOST_POINTS = 4_000
@@ -28,7 +28,7 @@ def store(session: Session, trial_id: str, attempt: int, losses: Sequence[lease_
 
     A curve of more than MOST_POINTS is thinned evenly along its steps.
     """
-    settle(session)
+    execute_deferred(session)
     steps = {loss.step for loss in losses}
     statement = sa.select(Report).where(*_of(trial_id, attempt), Report.step.in_(steps))
     of_step = {row.step: row for row in session.scalars(statement)}

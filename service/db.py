@@ -83,7 +83,7 @@ def announce(session: Session, topic: str) -> None:
 def defer(session: Session, statement: sa.Executable, row: Mapping[str, Any]) -> None:
     """Execute the statement for this row before the transaction ends, together with others' rows.
 
-    For what nobody reads in it before `settle`. Outside of a shared transaction it is executed at once.
+    For what nobody reads in it before `execute_deferred`. Outside of a shared transaction it is executed at once.
     """
     deferred: Deferred | None = session.info.get(DEFERRED)
     if deferred is None:
@@ -92,7 +92,7 @@ def defer(session: Session, statement: sa.Executable, row: Mapping[str, Any]) ->
         deferred.add(statement, row)
 
 
-def settle(session: Session) -> None:
+def execute_deferred(session: Session) -> None:
     """Execute what was deferred in the transaction of `session`."""
     deferred: Deferred | None = session.info.get(DEFERRED)
     if deferred is not None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service import event_schemas, webhooks
-from service.db import announce, defer, now_sql, settle
+from service.db import announce, defer, execute_deferred, now_sql
 from service.errors import NotFound
 from service.models import Event, Sweep
 from service.notifications import QUEUE, SCHEDULER, sweep_topic
@@ -72,11 +72,11 @@ def write(session: Session, sweep_id: str, newest: int, new: Sequence[NewEvent])
     if len(rows) == 1:
         defer(session, _INSERT, rows[0])
     else:
-        settle(session)
+        execute_deferred(session)
         session.connection().execute(_INSERT, rows)
     for position, event in enumerate(new):
         if event.kind in webhooks.TOLD_OF:
-            settle(session)
+            execute_deferred(session)
             webhooks.enqueue(session, sweep_id, first + position, event.kind, event.data)
     _announce(session, sweep_id, {event.kind for event in new})
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service import db
 from service.access_models import IdempotencyKey
-from service.db import Database, announce, defer, now, now_sql, settle
+from service.db import Database, announce, defer, execute_deferred, now, now_sql
 
 
 def _insert(session: Session, key: str) -> None:
@@ -106,7 +106,7 @@ def test_what_is_deferred_is_there_for_whoever_settles_and_a_row_that_breaks_a_r
         defer(session, insert, {"key": key})
 
     def seen(session: Session) -> list[str]:
-        settle(session)
+        execute_deferred(session)
         return list(session.scalars(sa.select(IdempotencyKey.key)))
 
     database.write(lambda session: _insert(session, "taken"))
