@@ -90,7 +90,7 @@ class WebhookSender:
             self._busy[taken.webhook_id] = task
             task.add_done_callback(lambda _, webhook_id=taken.webhook_id: self._done(webhook_id))
 
-    async def settled(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait for what is under way."""
         while self._busy:
             await asyncio.wait(self._busy.values())
@@ -107,7 +107,7 @@ class WebhookSender:
         try:
             state = await to_thread.run_sync(
                 self._database.write,
-                lambda session: webhooks.settle(session, taken, status=status, error=error, most_tries=most),
+                lambda session: webhooks.record_try(session, taken, status=status, error=error, most_tries=most),
             )
         except Exception as trouble:  # noqa: BLE001 - logged: it is sent again when its time is over
             troubles.log(_log, f"how delivery {taken.id} went could not be written", trouble)

@@ -252,7 +252,7 @@ def take(session: Session, busy: Collection[str], seconds: float) -> Taken | Non
     return Taken(row.id, row.webhook_id, webhook.url, webhook.salt, _encoded(row.body), row.tries)
 
 
-def settle(session: Session, taken: Taken, *, status: int | None, error: str | None, most_tries: int) -> str | None:
+def record_try(session: Session, taken: Taken, *, status: int | None, error: str | None, most_tries: int) -> str | None:
     """Write how a try went; return the delivery's new state, None where it is no longer this try's.
 
     `error` None: it was delivered. Else it is tried again later, less and less often, `most_tries` times in all.

@@ -73,11 +73,13 @@ def test_one_process_sends_a_delivery_and_another_only_when_its_time_is_over(dat
     assert second is not None
     assert (second.id, second.tries, second.body) == (first.id, 2, first.body)
 
-    def settle(taken: webhooks.Taken, error: str | None) -> str | None:
-        return database.write(lambda session: webhooks.settle(session, taken, status=None, error=error, most_tries=2))
+    def record(taken: webhooks.Taken, error: str | None) -> str | None:
+        return database.write(
+            lambda session: webhooks.record_try(session, taken, status=None, error=error, most_tries=2)
+        )
 
-    assert settle(first, None) is None, "the one that was thought dead changes nothing"
-    assert settle(second, "it refused") == "failed"
+    assert record(first, None) is None, "the one that was thought dead changes nothing"
+    assert record(second, "it refused") == "failed"
     assert database.write(lambda session: webhooks.take(session, [], 60)) is None
 
 

@@ -59,7 +59,7 @@ def _used(database: Database, rows: Any) -> str:
     database.write(lambda session: sweeps.end(session, sweep, "completed", "budget_exhausted"))
     taken = database.write(lambda session: webhooks.take(session, [], 60))
     assert taken is not None
-    database.write(lambda session: webhooks.settle(session, taken, status=204, error=None, most_tries=1))
+    database.write(lambda session: webhooks.record_try(session, taken, status=204, error=None, most_tries=1))
     named = {"actor": "ana", "token_id": None, "project": None, "action": "x.y", "subject": "x", "request_id": None}
     database.write(lambda session: audit.record(session, **named))
     database.write(

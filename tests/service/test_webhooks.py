@@ -124,7 +124,7 @@ def send(services: Services) -> None:
         sender = WebhookSender(services.database, services.notifications, services.settings)
         while True:
             await sender.send_due()
-            await sender.settled()
+            await sender.wait_idle()
             if not services.database.read(lambda session: webhooks.any_due(session, [])):
                 return
 
