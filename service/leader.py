@@ -178,7 +178,7 @@ class Leader(ABC):
         if clock - self._ticked_at >= self._settings.scheduler_idle_seconds:
             self._ticked_at = clock
             self._database.write(queue.expire)
-            self._database.write(confirmations.settle)
+            self._database.write(confirmations.end_finished)
 
     def _give_up(self, held: HeldSweep) -> None:
         """Leave a step that hangs to itself: its sweep goes on elsewhere, or here after a while."""

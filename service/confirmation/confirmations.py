@@ -94,7 +94,7 @@ def test_part(session: Session, settings: Settings, trial_id: str, attempt: int)
     return datasets.part_path(settings, session.get_one(Dataset, sweep.dataset_id), "test")
 
 
-def settle(session: Session) -> int:
+def end_finished(session: Session) -> int:
     """End the confirmations of which every trial has ended; return how many. Safe to call from several processes."""
     open_states = ("queued", "running")
     waiting = sa.select(Trial.id).where(Trial.sweep_id == Sweep.id, Trial.state.in_(open_states)).exists()
@@ -106,7 +106,7 @@ def settle(session: Session) -> int:
     ).all()
     row_locks.take_sweeps(session, {sweep_id for pair in due for sweep_id in pair})
     for child_id, parent_id in due:
-        ended = _verdict(session, child_id)
+        ended = _outcome(session, child_id)
         try:
             sweeps.end(session, child_id, *ended)
         except Conflict:
@@ -126,7 +126,7 @@ def delete_of_sweep(session: Session, sweep_id: str) -> None:
     session.execute(sa.delete(Sweep).where(Sweep.id.in_(children)).execution_options(synchronize_session=False))
 
 
-def _verdict(session: Session, child_id: str) -> tuple[Any, str]:
+def _outcome(session: Session, child_id: str) -> tuple[Any, str]:
     counts: Mapping[str, int] = session.scalars(sa.select(Sweep.counts).where(Sweep.id == child_id)).one()
     if counts.get("complete"):
         lost = sum(int(counts.get(state, 0)) for state in ("failed", "infeasible", "pruned"))

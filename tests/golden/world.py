@@ -242,7 +242,7 @@ def _confirm(world: World, name: str) -> None:
     while (lease := world.claim()) is not None:
         _report(world, lease)
         _finish(world, lease)
-    world.services.database.write(confirmations.settle)
+    world.services.database.write(confirmations.end_finished)
     world.step(made["id"])
 
 

@@ -123,7 +123,7 @@ def make(tried: World, task: str, case: str) -> str:
     if case == "confirmed":
         tried.post(f"/v1/sweeps/{sweep}:confirm", json={"seeds": 2, "candidates": 1})
         work(tried, sweep, case)
-        tried.services.database.write(confirmations.settle)
+        tried.services.database.write(confirmations.end_finished)
     return sweep
 
 

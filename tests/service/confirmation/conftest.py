@@ -99,5 +99,5 @@ def confirmed_sweep(client, services, make_sweep, worker) -> str:
     assert client.post(f"/v1/sweeps/{sweep}:confirm", json={"candidates": 2}).status_code == 201
     for _ in range(6):
         finish(client, claim(client, services, worker))
-    services.database.write(confirmations.settle)
+    services.database.write(confirmations.end_finished)
     return sweep

@@ -44,8 +44,8 @@ def test_a_confirmation_from_the_request_to_its_intervals(client, services, make
     services.scheduler.look_around()
     for _ in range(5):
         finish(client, claim(client, services, worker))
-    services.database.write(confirmations.settle)
-    assert services.database.write(confirmations.settle) == 0
+    services.database.write(confirmations.end_finished)
+    assert services.database.write(confirmations.end_finished) == 0
 
     (found,) = client.get(f"/v1/sweeps/{sweep}/confirmations").json()["items"]
     assert (found["state"], found["reason"]) == ("completed", "confirmed")
@@ -170,7 +170,7 @@ def test_artifacts_lie_wherever_fsspec_reaches(client, services, make_sweep, wor
     finish(client, lease)
     assert client.get(f"/v1/trials/{lease['trial']}/artifacts/model.engine").content == b"engine"
     assert not (services.settings.data_dir / "artifacts").exists()
-    services.database.write(confirmations.settle)
+    services.database.write(confirmations.end_finished)
     assert client.get(f"/v1/sweeps/{made['id']}").json()["state"] == "completed"
     assert client.delete(f"/v1/sweeps/{sweep}").status_code == 204
     assert artifacts.tidy(services.database, services.settings) == 1, "what a deleted sweep left is cleared away"
