@@ -162,7 +162,7 @@ class Space:
         return self.configured(self.complete(values))
 
     def configured(self, completed: Completed) -> dict[str, Any]:
-        """The same of what `settle` returned."""
+        """The same of what `complete_or_reject` returned."""
         return {
             "task": self.task,
             "model": completed.model,
@@ -210,11 +210,11 @@ class Space:
     # --- whether it becomes a trial -------------------------------------------------------------------------------
 
     def judge(self, values: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None = None) -> Rejection | None:
-        """Why the point becomes no trial, or None: as `settle` finds."""
-        found = self.settle(values, capabilities)
+        """Why the point becomes no trial, or None: as `complete_or_reject` finds."""
+        found = self.complete_or_reject(values, capabilities)
         return found if isinstance(found, Rejection) else None
 
-    def settle(
+    def complete_or_reject(
         self, values: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None = None
     ) -> Completed | Rejection:
         """The completed point, or why it becomes no trial: the user's rules, the declarations' bounds and rules, the

@@ -162,10 +162,10 @@ class Proposals:
             values = self._space.resolve(chosen)
         except PointError as error:
             return Rejection("derived", str(error), 1.0)
-        settled = self._space.settle(values, self._capabilities)
-        if isinstance(settled, Rejection):
-            return settled
-        configuration = self._space.configured(settled)
+        completed = self._space.complete_or_reject(values, self._capabilities)
+        if isinstance(completed, Rejection):
+            return completed
+        configuration = self._space.configured(completed)
         return Point(dict(chosen), self._space.shown(values), configuration, canonical_hash(configuration))
 
     def _draw(self) -> dict[str, Scalar] | None:

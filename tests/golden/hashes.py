@@ -97,11 +97,11 @@ def _configurations(sweep: SweepDocument) -> list[dict[str, Any]]:
     source, found = random.Random(0), list[dict[str, Any]]()
     for _ in range(1000):
         try:
-            settled = sweep.space.settle(sweep.space.resolve(_drawn(sweep, source)))
+            completed = sweep.space.complete_or_reject(sweep.space.resolve(_drawn(sweep, source)))
         except PointError:
             continue
-        if not isinstance(settled, Rejection):
-            found.append(sweep.space.configured(settled))
+        if not isinstance(completed, Rejection):
+            found.append(sweep.space.configured(completed))
         if len(found) == POINTS:
             return found
     raise AssertionError(f"{sweep.name!r} has hardly a point that can become a trial")
