@@ -52,12 +52,16 @@ class Parameter:
             if not isinstance(value, bool):
                 raise ParameterError(path, f"{value!r} is not true or false", "write true or false")
             return value
-        if self.type == "string":
-            if not isinstance(value, str):
-                raise ParameterError(path, f"{value!r} is not a name", self._allowed())
-            if self.choices and value not in self.choices:
-                raise ParameterError(path, f"{value!r} is not something that Layersweep builds", self._allowed())
-            return value
+        return self._check_name(path, value) if self.type == "string" else self._check_number(path, value)
+
+    def _check_name(self, path: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ParameterError(path, f"{value!r} is not a name", self._allowed())
+        if self.choices and value not in self.choices:
+            raise ParameterError(path, f"{value!r} is not something that Layersweep builds", self._allowed())
+        return value
+
+    def _check_number(self, path: str, value: Any) -> int | float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ParameterError(path, f"{value!r} is not a finite number", self._allowed())
         if self.type == "integer":
