@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import sqlalchemy as sa
 from fastapi.testclient import TestClient
@@ -140,22 +141,23 @@ def work(tried: World, sweep: str, case: str) -> None:
 def test_every_output_is_whole(tried: World, made: Made, task: str, case: str) -> None:
     sweep = run(tried, made, task, case)
     found = 200 if case in HAS_A_RECOMMENDATION else 404
+    answers: dict[str, httpx2.Response] = {}
     for path in (*ANSWERS, "/recommendation"):
-        answer = tried.client.get(f"/v1/sweeps/{sweep}{path}")
+        answer = answers[path] = tried.client.get(f"/v1/sweeps/{sweep}{path}")
         expected = found if path == "/recommendation" else 200
         allowed = {200, 422} if path.startswith(("/tradeoff", "/effect", "/columns")) else {expected}
         assert answer.status_code in allowed, f"{path}: {answer.status_code} {answer.text}"
         assert answer.text.strip() or (case == "no trial" and path.endswith("jsonl")), path
-    trials = tried.client.get(f"/v1/sweeps/{sweep}/trials").json()["items"]
+    trials = answers["/trials"].json()["items"]
     for path in ("", *(["/compare?trial=0&trial=1"] if len(trials) > 1 else [])):
         assert "<script>alert" not in page(tried.client, f"/sweeps/{sweep}{path}")
-    assert "<script>alert" not in tried.client.get(f"/v1/sweeps/{sweep}/report?format=html").text
+    assert "<script>alert" not in answers["/report?format=html"].text
     for trial in trials:
         page(tried.client, f"/trials/{trial['id']}")
         assert tried.client.get(f"/v1/trials/{trial['id']}").status_code == 200
-    markdown = tried.client.get(f"/v1/sweeps/{sweep}/report?format=markdown").text
+    markdown = answers["/report?format=markdown"].text
     assert markdown.startswith("# \\<script\\>alert(1)\\</script\\> \\[x\\](javascript:1) \\`\\*\\_\\|\n")
-    rows = csv.DictReader(io.StringIO(tried.client.get(f"/v1/sweeps/{sweep}/leaderboard?format=csv").text))
+    rows = csv.DictReader(io.StringIO(answers["/leaderboard?format=csv"].text))
     assert len(list(rows)) == len(trials)
 
 
