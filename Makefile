@@ -53,10 +53,10 @@ explore: $(STAMP) ## Draw new examples for the property tests, which `make test`
 	@OMP_NUM_THREADS=1 LAYERSWEEP_TEST_EXAMPLES=explore $(BIN)/python -m pytest -m "hypothesis and not slow and not gpu" $(PYTEST_ARGS)
 
 chaos: $(STAMP) ## Kill random processes under a running sweep, on both databases, and see what was lost
-	@$(BIN)/python -m benchmarks.chaos
+	@$(BIN)/python -m benchmarks.robustness.chaos
 
 fuzz: $(STAMP) ## Send a running service 20,000 requests drawn from its own description, on both databases
-	@$(BIN)/python -m benchmarks.fuzz
+	@$(BIN)/python -m benchmarks.robustness.fuzz
 
 lint: $(STAMP) ## Check style, types and the import rules
 	@$(BIN)/ruff check

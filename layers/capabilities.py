@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from layers import number_format, quantization, tensor_parallel
-from layers.base import Scalar
-from layers.model import weights_bytes
-from layers.training import build_options
+from layers.declarations import dtypes, quantization, tensor_parallel
+from layers.declarations.model import weights_bytes
+from layers.declarations.training import build_options
+from layers.parameter import Scalar
 
 LOWEST_OPSET = 17
 """LayerNormalization is an operator from opset 17 on."""
@@ -32,15 +32,15 @@ def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) ->
 def _lacking_format(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
     """Which number format, or mixture of them, a target does not run, in words without its name."""
     lacks: Mapping[str, str] = capabilities.get("lacks", {})
-    formats = number_format.formats(model)
+    formats = dtypes.formats(model)
     for path, dtype in formats.items():
         if dtype not in capabilities["dtypes"]:
             what = dtype if path == "dtype" or dtype == model["dtype"] else f"{path} {dtype}"
             because = f": {lacks[f'dtype {dtype}']}" if f"dtype {dtype}" in lacks else ""
             return f"does not run {what} (it runs {', '.join(capabilities['dtypes'])}){because}"
-    if len(set(formats.values())) > 1 and number_format.MIXED in lacks:
+    if len(set(formats.values())) > 1 and dtypes.MIXED in lacks:
         differing = next(path for path, dtype in formats.items() if dtype != model["dtype"])
-        why = lacks[number_format.MIXED]
+        why = lacks[dtypes.MIXED]
         return f"does not run {differing} {formats[differing]} in an engine of dtype {model['dtype']}: {why}"
     return None
 

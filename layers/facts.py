@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from layers.base import ParameterError
+from layers.parameter import ParameterError
 
 BUILT_IN: Mapping[str, Mapping[str, Any]] = {
     "python-topics": {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256}},
@@ -21,7 +21,8 @@ BUILT_IN: Mapping[str, Mapping[str, Any]] = {
         "facts": {"vocabulary_size": 17, "classes": 10, "sequence_length": 64},
     },
 }
-"""What a sweep's document rests on of the datasets that every installation has (service/builtins.py makes them)."""
+"""What a sweep's document rests on of the datasets that every installation has (service/datasets/builtins.py makes
+them)."""
 
 
 def facts_of(task: str, facts: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layers.base import Scalar
-from layers.kinds import KINDS
+from layers.declarations.kinds import KINDS
+from layers.parameter import Scalar
 
 _SECTIONS = ("training", "inference")
 

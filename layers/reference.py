@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from layers.base import REQUIRED, Parameter
-from layers.kinds import KINDS, kinds_with
-from layers.model import APPLIES, DECLARATIONS
+from layers.declarations.kinds import KINDS, kinds_with
+from layers.declarations.model import APPLIES, DECLARATIONS
+from layers.declarations.training import INFERENCE, TRAINING
+from layers.parameter import REQUIRED, Parameter
 from layers.problems import shown
 from layers.targets import in_words
-from layers.training import INFERENCE, TRAINING
 
 HEADER = """# Layers and their parameters
 

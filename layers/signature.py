@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layers.base import ParameterError
-from layers.embedding import PROMPT_TUNING
-from layers.kinds import KINDS, kinds_of
-from layers.per_layer import mask_types
+from layers.declarations.embedding import PROMPT_TUNING
+from layers.declarations.kinds import KINDS, kinds_of
+from layers.declarations.per_layer import mask_types
+from layers.parameter import ParameterError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Which runtimes support a parameter, and its values where they differ.
 
 Layers are exported as operators that every runtime takes, so that number formats, builder's options and devices alone
-differ. tests/workers/test_supported_parameters.py holds this against what the runtimes say of themselves.
+differ. tests/workers/engine/test_supported_parameters.py holds this against what the runtimes say of themselves.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from layers.model import APPLIES
-from layers.tensor_parallel import SHARED
-from layers.training import BUILD_OPTIONS
+from layers.declarations.model import APPLIES
+from layers.declarations.tensor_parallel import SHARED
+from layers.declarations.training import BUILD_OPTIONS
 
 RUNTIMES = ("onnxruntime", "tensorrt", "tensorrt_rtx")
 

@@ -22,7 +22,11 @@ from typing import Any, cast
 import httpx2
 
 from layersweep import documents, files
-from layersweep.administration_records import (
+from layersweep.documents import Source
+from layersweep.errors import InvalidUsage, NotFound, ServiceFailure
+from layersweep.leaderboard import Leaderboard, read_leaderboard
+from layersweep.names import is_id, segment, split_trial
+from layersweep.records.administration import (
     AuditRecord,
     CreatedTokenRecord,
     CreatedWebhookRecord,
@@ -31,12 +35,8 @@ from layersweep.administration_records import (
     WebhookDeliveryRecord,
     WebhookRecord,
 )
-from layersweep.catalog_records import DatasetDetailRecord, DatasetRecord, LayerKind, Preset, Target, WorkerRecord
-from layersweep.documents import Source
-from layersweep.errors import InvalidUsage, NotFound, ServiceFailure
-from layersweep.leaderboard import Leaderboard, read_leaderboard
-from layersweep.names import is_id, segment, split_trial
-from layersweep.records import ArtifactRecord, EventRecord, SweepPreview, TrialDetailRecord
+from layersweep.records.catalog import DatasetDetailRecord, DatasetRecord, LayerKind, Preset, Target, WorkerRecord
+from layersweep.records.sweeps import ArtifactRecord, EventRecord, SweepPreview, TrialDetailRecord
 from layersweep.sweep import Sweep
 from layersweep.transport import Transport
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from layersweep.errors import MissingDependency
-from layersweep.records import LeaderboardRow, Objective
+from layersweep.records.sweeps import LeaderboardRow, Objective
 from layersweep.transport import PAGE_SIZE, Transport
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO, get_args
 
-from layersweep.printable import one_record, printable_json
+from layersweep.display.printable import one_record, printable_json
 
 Form = Literal["text", "json"]
 FORMS: tuple[Form, ...] = get_args(Form)

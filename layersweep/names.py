@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
+from layersweep.display.printable import is_printable
 from layersweep.errors import InvalidUsage
-from layersweep.printable import is_printable
 
 LONGEST_NUMBER = 10
 """Digits of a trial's number."""

@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from layersweep.errors import InvalidUsage, MissingDependency
-from layersweep.records import Scalar, SweepDetailRecord, TrialRecord
+from layersweep.records.sweeps import Scalar, SweepDetailRecord, TrialRecord
 from layersweep.sweep import Sweep
 
 if TYPE_CHECKING:

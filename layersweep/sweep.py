@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from layersweep import files
 from layersweep.errors import ServiceFailure, Unreachable, WaitTimeout
 from layersweep.leaderboard import Leaderboard, read_leaderboard
-from layersweep.records import (
+from layersweep.preferences import Wishes
+from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
     Confirmation,
     EventRecord,
@@ -26,7 +27,6 @@ from layersweep.records import (
     TrialState,
 )
 from layersweep.transport import Transport, decode, foreign
-from layersweep.wishes import Wishes
 
 if TYPE_CHECKING:
     import httpx2

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
-from service import access_models, models
-from service.db import Database
-from service.model_base import Base
+from service.database import access_models, models
+from service.database.base import Base
+from service.database.sessions import Database
 from service.settings import Settings
 
 TABLES = (access_models, models)

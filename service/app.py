@@ -14,15 +14,21 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from service import description, idempotency, problems, scopes, tracing
-from service.access import Access
-from service.builtins import register_builtins
-from service.callers import within_project
-from service.db import Database
-from service.guard import Guard
-from service.housekeeping import Housekeeping
-from service.limits import Limits
-from service.notifications import Notifications
+from service.auth import scopes
+from service.auth.access import Access
+from service.auth.rate_limits import Limits
+from service.common import tracing
+from service.common.notifications import Notifications
+from service.database.sessions import Database
+from service.datasets.builtins import register_builtins
+from service.events.sender import WebhookSender
+from service.http import api_description, error_handlers, idempotency
+from service.http.callers import within_project
+from service.http.dependencies import Services
+from service.http.long_polling import Watch
+from service.http.middleware import Guard
+from service.operations.housekeeping import Housekeeping
+from service.results.prewarming import warm
 from service.routes import (
     administration,
     analyses,
@@ -46,13 +52,9 @@ from service.routes import (
     webhooks,
     workers,
 )
-from service.scheduler import Scheduler
-from service.services import Services
+from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
-from service.validation import Validation
-from service.warming import warm
-from service.watching import Watch
-from service.webhook_sender import WebhookSender
+from service.sweeps.validation import Validation
 
 
 class OldSchemaError(RuntimeError):
@@ -64,7 +66,7 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
-            description.complete(super().openapi(), scopes.declarations(self))
+            api_description.complete(super().openapi(), scopes.declarations(self))
         return super().openapi()
 
 
@@ -131,7 +133,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         },
     )
     app.state.services = services
-    problems.install(app)
+    error_handlers.install(app)
     open_paths = [each.pattern for each in scopes.declarations(app) if not each.opened_by]
     app.add_middleware(Guard, access=access, settings=settings, open_paths=open_paths)
     if settings.trusted_proxies:
@@ -145,7 +147,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
 def _routes(max_body_size: int) -> list[BaseRoute]:
     """All routes. Applications share them: their parameters and answers take longer to read than all else here."""
     router = APIRouter(
-        generate_unique_id_function=_operation_id, responses=problems.documented(401, 403, 404, 422, 429, 503)
+        generate_unique_id_function=_operation_id, responses=error_handlers.documented(401, 403, 404, 422, 429, 503)
     )
     # Health answers everybody.
     router.include_router(health.router)

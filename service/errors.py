@@ -20,7 +20,7 @@
     └── Unavailable              503
         └── CannotStore          503  a disk is full or read-only: an operator has to see to it
 
-Errors of `layers.space` (`DocumentError`) are turned into `InvalidDocument` where a document enters.
+Errors of `layers.space.document` (`DocumentError`) are turned into `InvalidDocument` where a document enters.
 """
 
 from __future__ import annotations

@@ -22,11 +22,11 @@ import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings
 
-from service import builtins, datasets
 from service.app import create_app
-from service.connections import protocol
-from service.content import Content
-from service.db import Database
+from service.database.sessions import Database
+from service.datasets import builtins, datasets
+from service.datasets.content import Content
+from service.http.connections import protocol
 from service.settings import Settings
 
 # The same examples in every run: a change is judged by what it changed. `make explore` draws new ones.

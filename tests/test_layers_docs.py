@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from layers import mlp
-from layers.model import DECLARATIONS
+from layers.declarations import mlp
+from layers.declarations.model import DECLARATIONS
+from layers.declarations.training import INFERENCE, TRAINING
 from layers.modules import activations
 from layers.reference import page
-from layers.training import INFERENCE, TRAINING
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,12 +40,12 @@ EXERCISE = """
 import tempfile
 from pathlib import Path
 import torch
-from layers.completion import complete
-from layers.model import parameter_count
+from layers.declarations.completion import complete
+from layers.declarations.model import parameter_count
 from layers.modules.model import build
 from layers.reference import page
 from tests.layers.combinations import DIFFERENT, combinations
-from tests.layers.test_combinations import LARGEST_ERROR, parity_errors
+from tests.layers.export.test_combinations import LARGEST_ERROR, parity_errors
 
 model = complete("probe", {"kind": "norm", "hidden_size": 16, "norm.kind": "DynamicTanh", "norm.alpha": 0.7}, {})
 module = build(model)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from layers import document, survey
-from layers.document import BUDGET, FIELDS, MAX_OBJECTIVES, RUNTIMES, SAMPLERS
+from layers.expressions.parser import FUNCTIONS
 from layers.facts import BUILT_IN
-from layers.space import MAX_CHARACTERS, Survey, read_document
-from layers.syntax import FUNCTIONS
-from service import documents
+from layers.space import document_fields, feasibility
+from layers.space.document import MAX_CHARACTERS, Survey, read_document
+from layers.space.document_fields import BUDGET, FIELDS, MAX_OBJECTIVES, RUNTIMES, SAMPLERS
+from service.sweeps import documents
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "sweep-document.md").read_text(encoding="utf-8")
@@ -78,9 +78,9 @@ def test_every_field_is_told(name: str) -> None:
 
 def test_the_figures_on_the_page_are_those_of_the_code() -> None:
     assert f"1 to {MAX_OBJECTIVES} metrics" in PAGE
-    assert f"{survey.SAMPLES:,} points as a random sampler" in PAGE
-    assert f"{survey.MAX_COMPLETIONS:,} different models" in PAGE
-    assert f"{int(survey.MAX_COMPLETIONS / survey.STEP_WORK):,} points" in PAGE
+    assert f"{feasibility.SAMPLES:,} points as a random sampler" in PAGE
+    assert f"{feasibility.MAX_COMPLETIONS:,} different models" in PAGE
+    assert f"{int(feasibility.MAX_COMPLETIONS / feasibility.STEP_WORK):,} points" in PAGE
     assert f"{MAX_CHARACTERS:,} together" in PAGE
     assert f"{documents.MAX_NODES:,} values" in PAGE
-    assert [default for default, _, _ in document.BUDGET.values()] == [100, 1, 10]
+    assert [default for default, _, _ in document_fields.BUDGET.values()] == [100, 1, 10]

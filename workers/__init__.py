@@ -1,0 +1,1 @@
+"""What executes a trial. Speaks to the service over HTTP only."""

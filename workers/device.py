@@ -10,7 +10,7 @@ import platform
 import socket
 from pathlib import Path
 
-from workers.engine.gpu_state import Gpu, driver_version, gpus
+from workers.engine.nvml import Gpu, driver_version, gpus
 
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")

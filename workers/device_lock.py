@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from workers.engine import turns
+from workers.engine import arbitration
 
 
 class DeviceBusyError(Exception):
@@ -27,7 +27,7 @@ def lock_folder() -> Path:
 def lock_device(uuid: str, folder: Path | None = None) -> IO[str]:
     """Hold the device until the returned file is closed, or the process ends. Raises DeviceBusyError, OSError."""
     path = _made(folder or lock_folder()) / f"{uuid}.lock"
-    stream = open(path, "a+", opener=turns.open_for_all)  # noqa: SIM115 - held beyond this function
+    stream = open(path, "a+", opener=arbitration.open_for_all)  # noqa: SIM115 - held beyond this function
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -45,9 +45,9 @@ def lock_device(uuid: str, folder: Path | None = None) -> IO[str]:
 
 
 def turns_of(uuid: str, folder: Path | None = None) -> Path:
-    """The device, as workers/engine/turns.py takes it, with its files made. Raises OSError."""
+    """The device, as workers/engine/arbitration.py takes it, with its files made. Raises OSError."""
     device = _made(folder or lock_folder()) / uuid
-    turns.make_files(device)
+    arbitration.make_files(device)
     return device
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from workers.child import ChildError
-from workers.children import Children
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
-from workers.engine.gpu_state import Gpu, driver_version, gpus
+from workers.engine.nvml import Gpu, driver_version, gpus
+from workers.processes.child import ChildError
+from workers.processes.children import Children
 
 DESCRIBE_SECONDS = 120.0
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from workers import device
-from workers.engine.gpu_state import gpus
+from workers.engine.nvml import gpus
 
 logger = logging.getLogger("layersweep.worker")
 

@@ -10,12 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from layersweep import logs
-from workers.artifacts import ArtifactStore
-from workers.child import ChildDiedError, ChildError
-from workers.children import Children
-from workers.data import DatasetCache
+from workers.data.cache import DatasetCache
 from workers.engine_cache import EngineCache
-from workers.folders import attempt_folder
 from workers.interruption import (
     DrainedError,
     Interruption,
@@ -23,11 +19,15 @@ from workers.interruption import (
     LeaseLostError,
     TrialCancelledError,
 )
-from workers.lease import Lease
-from workers.outcomes import REASON_CHARACTERS, Finish
-from workers.service_client import RefusedError, ServiceClient, UnreachableError, persistently
+from workers.processes.child import ChildDiedError, ChildError
+from workers.processes.children import Children
+from workers.processes.folders import attempt_folder
+from workers.service.client import RefusedError, ServiceClient, UnreachableError, persistently
+from workers.service.lease import Lease
+from workers.trial.artifacts import ArtifactStore
 from workers.trial.context import Limits, TrialContext
 from workers.trial.files import AttemptFiles
+from workers.trial.outcomes import REASON_CHARACTERS, Finish
 from workers.trial.run import run_trial
 
 logger = logging.getLogger("layersweep.worker")

@@ -23,15 +23,15 @@ from typing import IO, Any, TypeVar
 from layers.results import RESULTS_VERSION
 from layersweep import logs
 from workers import device
-from workers.child import ChildError
-from workers.children import Children
-from workers.data import DatasetCache
+from workers.data.cache import DatasetCache
 from workers.device_lock import DeviceBusyError, lock_device, lock_folder, turns_of
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import DrainedError, Interruption, InterruptionError
-from workers.service_client import RefusedError, ServiceClient, ServiceError, UnreachableError, backoff
+from workers.processes.child import ChildError
+from workers.processes.children import Children
+from workers.service.client import RefusedError, ServiceClient, ServiceError, UnreachableError, backoff
 from workers.trial.context import Limits
 
 logger = logging.getLogger("layersweep.worker")

@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from layers import number_format
-from layers.base import Scalar
+from layers.declarations import dtypes
+from layers.declarations.training import build_options
 from layers.facts import facts_of
-from layers.points import Space
+from layers.parameter import Scalar
 from layers.signature import signature_of
-from layers.space import read_document
-from layers.training import build_options
+from layers.space.document import read_document
+from layers.space.space import Space
 from workers import device
-from workers.child import ChildError, ChildRequestError
-from workers.children import Children
-from workers.engine import trt_limits
-from workers.inputs import probe_inputs, save_inputs
+from workers.data.inputs import probe_inputs, save_inputs
+from workers.engine.tensorrt import support
+from workers.processes.child import ChildError, ChildRequestError
+from workers.processes.children import Children
 from workers.trial.context import Limits
 
 DESCRIBE_SECONDS = 120.0
@@ -127,7 +127,7 @@ class SpaceCheck:
                 raise NoBuilderError(
                     f"{runtime} builds for the device that it is on: only tensorrt_rtx takes another's"
                 )
-            limits = trt_limits.limits(runtime, found["version"], divmod(self._options["compute_capability"], 10))
+            limits = support.limits(runtime, found["version"], divmod(self._options["compute_capability"], 10))
             found |= {
                 "dtypes": list(limits.dtypes),
                 "quantizations": list(limits.quantizations),
@@ -176,7 +176,7 @@ class SpaceCheck:
         self._children.model().request(
             "export", {**export, "calibration": str(folder / "measure.npz")}, timeout_seconds=limits.export_seconds
         )
-        tf32 = {"tf32": 1} if "tf32" in number_format.formats(model).values() else {}
+        tf32 = {"tf32": 1} if "tf32" in dtypes.formats(model).values() else {}
         return self._children.builder().request(
             "build",
             {

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from layers.attention import AttentionConfig
+from layers.declarations.attention import AttentionConfig
 from layers.modules.linear import build_linear
 from layers.modules.normalization import build_norm
 

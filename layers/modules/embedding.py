@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from layers.embedding import EmbeddingConfig
+from layers.declarations.embedding import EmbeddingConfig
 from layers.modules.linear import build_linear
 
 

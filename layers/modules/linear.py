@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from layers.linear import LinearConfig
+from layers.declarations.linear import LinearConfig
 
 
 def build_linear(config: LinearConfig) -> nn.Linear:

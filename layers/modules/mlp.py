@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from layers.mlp import MlpConfig
+from layers.declarations.mlp import MlpConfig
 from layers.modules.activations import ACTIVATIONS
 from layers.modules.linear import build_linear
 

@@ -13,19 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from layers.base import Scalar
-from layers.embedding import EmbeddingConfig
-from layers.linear import LinearConfig
-from layers.mlp import MlpConfig
-from layers.modules.attention import build_attention
-from layers.modules.embedding import build_embedding
-from layers.modules.linear import build_linear
-from layers.modules.mlp import build_mlp
-from layers.modules.normalization import build_norm
-from layers.modules.score_bias import ScoreBias
-from layers.modules.stack import Block, Stack, check_length, initialize
-from layers.normalization import NormConfig
-from layers.stack import (
+from layers.declarations.embedding import EmbeddingConfig
+from layers.declarations.linear import LinearConfig
+from layers.declarations.mlp import MlpConfig
+from layers.declarations.normalization import NormConfig
+from layers.declarations.stack import (
     AttentionProbeConfig,
     BlockProbeConfig,
     DecoderConfig,
@@ -35,6 +27,14 @@ from layers.stack import (
     LayerProbeConfig,
     config_of,
 )
+from layers.modules.attention import build_attention
+from layers.modules.embedding import build_embedding
+from layers.modules.linear import build_linear
+from layers.modules.mlp import build_mlp
+from layers.modules.normalization import build_norm
+from layers.modules.score_bias import ScoreBias
+from layers.modules.stack import Block, Stack, check_length, initialize
+from layers.parameter import Scalar
 
 
 class Head(nn.Module):
@@ -226,7 +226,8 @@ def _apart(others: tuple[Tensor, ...], *, crosses: bool) -> tuple[Tensor | None,
 
 
 def build(model: Mapping[str, Scalar], *, dropout: float = 0.0, initialization: str = "gpt2") -> nn.Module:
-    """The module of a completed model (`layers.completion`) that breaks no rule, in float32 and in training mode.
+    """The module of a completed model (`layers.declarations.completion`) that breaks no rule, in float32 and in
+    training mode.
 
     `dropout` and `initialization` are what the section `training` says of them.
     Its weights are drawn from torch's global generator: call `torch.manual_seed` before for the same ones again.

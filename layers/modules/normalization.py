@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from layers.normalization import NormConfig
+from layers.declarations.normalization import NormConfig
 
 _LEAST_ADDED = 1e-7
 _SCALE = 4096.0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from layers.score_bias import RelativeConfig, ScoreBiasConfig
+from layers.declarations.score_bias import RelativeConfig, ScoreBiasConfig
 
 
 class RelativeBias(nn.Module):

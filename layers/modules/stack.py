@@ -9,12 +9,12 @@ import math
 
 from torch import Tensor, nn
 
+from layers.declarations.score_bias import ScoreBiasConfig
+from layers.declarations.stack import BlockConfig, StackConfig
 from layers.modules.attention import build_attention
 from layers.modules.mlp import build_mlp
 from layers.modules.normalization import build_norm
 from layers.modules.score_bias import ScoreBias
-from layers.score_bias import ScoreBiasConfig
-from layers.stack import BlockConfig, StackConfig
 
 INITIAL_DEVIATION = 0.02
 """Of matrices and tables at the start (Radford et al. 2019; karpathy/nanoGPT model.py)."""

@@ -20,13 +20,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from layers.base import Scalar
-from layers.embedding import SHARDING_DIM
+from layers.declarations.embedding import SHARDING_DIM
+from layers.declarations.per_layer import views
 from layers.modules.attention import Attention, CrossAttention
 from layers.modules.embedding import Embedding
 from layers.modules.mlp import FusedGatedMlp, GatedMlp, Mlp
 from layers.modules.model import Head
-from layers.per_layer import views
+from layers.parameter import Scalar
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,10 +176,10 @@ class _Service:
 
     def __init__(self, database: Any) -> None:
         self._database = database
-        self._tokens = part_of_product("service.tokens", "service")
-        self._projects = part_of_product("service.projects", "service")
-        self._schemas = part_of_product("service.auth_schemas", "service")
-        self._audit = part_of_product("service.audit", "service")
+        self._tokens = part_of_product("service.auth.tokens", "service")
+        self._projects = part_of_product("service.auth.projects", "service")
+        self._schemas = part_of_product("service.auth.schemas", "service")
+        self._audit = part_of_product("service.auth.audit", "service")
 
     def create(
         self, name: str, scopes: list[str], project: str | None, expires_in_days: float | None, secret: str | None

@@ -12,7 +12,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from layersweep.catalog_records import DatasetDetailRecord, DatasetRecord, LayerKind, LayerParameter, Preset
 from layersweep.cli.common import (
     SERVER_DEFAULT,
     AsJson,
@@ -26,6 +25,7 @@ from layersweep.cli.common import (
 from layersweep.display import units
 from layersweep.display.terminal import show_text, show_yaml
 from layersweep.errors import InvalidUsage
+from layersweep.records.catalog import DatasetDetailRecord, DatasetRecord, LayerKind, LayerParameter, Preset
 
 datasets = typer.Typer(help="Register and look at datasets.", no_args_is_help=True)
 

@@ -40,7 +40,7 @@ def backup(
     data_dir: DataDir = None,
 ) -> None:
     """Write the embedded database, datasets, artifacts and the webhooks' key to one archive. The service may run on."""
-    backups = part_of_product("service.backups", "service")
+    backups = part_of_product("service.operations.backups", "service")
     with told_as_sentence(backups.BackupError):
         made = backups.back_up(read_settings(data_dir=data_dir), archive)
     err.print(
@@ -54,7 +54,7 @@ def restore(
     archive: Annotated[Path, typer.Argument(help="A file that `layersweep db backup` wrote.")], data_dir: DataDir = None
 ) -> None:
     """Put a backup into an empty data folder. A backup of an older version is upgraded at the next start."""
-    backups = part_of_product("service.backups", "service")
+    backups = part_of_product("service.operations.backups", "service")
     settings = read_settings(data_dir=data_dir)
     with told_as_sentence(backups.BackupError):
         restored = backups.restore(archive, settings)
@@ -71,7 +71,7 @@ def prune(
     data_dir: DataDir = None,
 ) -> None:
     """Delete what the settings say is too old (LAYERSWEEP_LOG_DAYS, ...). The service does it once a day by itself."""
-    retention = part_of_product("service.retention", "service")
+    retention = part_of_product("service.operations.retention", "service")
     settings = read_settings(data_dir=data_dir)
     with existing_database(data_dir) as found:
         counts = (retention.look if dry_run else retention.prune)(found, settings)

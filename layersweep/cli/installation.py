@@ -96,7 +96,7 @@ def _opened(settings: Any) -> Generator[Any]:
         said = shown(settings)
         file = database_file(settings)
         new = ", which is new" if file is not None and not file.exists() else ""
-        found = part_of_product("service.db", "service").Database(settings.database_url)
+        found = part_of_product("service.database.sessions", "service").Database(settings.database_url)
     err.print(Text(f"On the database {said}{new}.", style="dim"), soft_wrap=True)
     try:
         with answering_database():

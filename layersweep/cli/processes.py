@@ -51,7 +51,7 @@ def serve(
     listener = listen(settings.host, settings.port)
     with listener:
         address = address_of(listener, settings.host)
-        with usable_url(), told_as_sentence(part_of_product("service.tracing", "service").TracesError):
+        with usable_url(), told_as_sentence(part_of_product("service.common.tracing", "service").TracesError):
             app = application.create_app(settings)
         with answering_database():
             application.prepare(app.state.services.database, settings)
@@ -66,7 +66,7 @@ def serve(
         _say(settings, f"The page: {address}/   The API's docs: {address}/docs   Ctrl-C stops the service.")
         config = uvicorn.Config(
             app,
-            http=part_of_product("service.connections", "service").protocol(settings.body_idle_seconds),
+            http=part_of_product("service.http.connections", "service").protocol(settings.body_idle_seconds),
             log_config=None,
             # The application logs requests itself, and judges by itself who may say from where they come.
             access_log=False,
@@ -97,7 +97,7 @@ def _say(settings: Any, words: str) -> None:
 
 
 def _has_tokens(database: Any) -> bool:
-    return bool(database.read(part_of_product("service.tokens", "service").any_exists))
+    return bool(database.read(part_of_product("service.auth.tokens", "service").any_exists))
 
 
 def worker(

@@ -22,12 +22,12 @@ from layersweep.cli.common import (
     print_json,
     ready,
 )
-from layersweep.cli.wishes import Prefer, Weight, Wishes, Within, options, wishes
+from layersweep.cli.preferences import Prefer, Weight, Wishes, Within, options, wishes
 from layersweep.display import leaderboards, progress, recommendations
 from layersweep.display.terminal import as_yaml, show_data, show_text
 from layersweep.documents import nested
 from layersweep.errors import Conflict, InvalidUsage, NotFound
-from layersweep.records import Recommendation
+from layersweep.records.sweeps import Recommendation
 from layersweep.sweep import Sweep
 
 SHOWN_ROWS = 20

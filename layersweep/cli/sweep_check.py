@@ -70,7 +70,7 @@ def check(
 
 def _read_space(file: Path, server: str) -> Any:
     """The space of a document, read here. Raises InvalidDocument as the service would, with every problem."""
-    reader, errors = (part_of_product(f"service.{name}", "service") for name in ("documents", "errors"))
+    reader, errors = (part_of_product(name, "service") for name in ("service.sweeps.documents", "service.errors"))
     body, content_type = documents.read(file)
     try:
         document = reader.read(body, content_type)

@@ -29,7 +29,7 @@ from layersweep.cli.common import (
 from layersweep.cli.sweep_check import check
 from layersweep.display import progress, units
 from layersweep.display.terminal import show_yaml
-from layersweep.records import SpaceFacts, SweepPreview, SweepRecord
+from layersweep.records.sweeps import SpaceFacts, SweepPreview, SweepRecord
 from layersweep.sweep import Sweep
 
 app = typer.Typer(help="Submit, watch and steer sweeps.", no_args_is_help=True)

@@ -12,14 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, connect, hint, out, print_json, ready
+from layersweep.cli.preferences import Prefer, Weight, Wishes, Within, wishes
 from layersweep.cli.results import configuration_yaml
-from layersweep.cli.wishes import Prefer, Weight, Wishes, Within, wishes
 from layersweep.client import Client
 from layersweep.display import units
 from layersweep.display.terminal import show_text
 from layersweep.errors import InvalidUsage, NotFound
 from layersweep.names import is_id, split_trial
-from layersweep.records import TrialDetailRecord
+from layersweep.records.sweeps import TrialDetailRecord
 
 app = typer.Typer(help="Look at single trials.", no_args_is_help=True)
 

@@ -9,7 +9,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from layersweep.administration_records import CreatedWebhookRecord, WebhookDeliveryRecord
 from layersweep.cli.common import (
     SERVER_DEFAULT,
     AsJson,
@@ -23,6 +22,7 @@ from layersweep.cli.common import (
     ready,
 )
 from layersweep.errors import InvalidUsage
+from layersweep.records.administration import CreatedWebhookRecord, WebhookDeliveryRecord
 
 app = typer.Typer(help="Have a URL told of a project's sweeps (docs/webhooks.md).", no_args_is_help=True)
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layersweep.display import units
-from layersweep.records import LeaderboardRow, Objective, Scalar
+from layersweep.records.sweeps import LeaderboardRow, Objective, Scalar
 
 USUAL_METRICS = ("latency_ms_p50", "memory_bytes", "validation_loss", "accuracy", "parameter_count")
 FRONT = "★"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from layersweep.display import units
 from layersweep.errors import WaitTimeout
-from layersweep.records import ENDED_TRIAL_STATES, Progress, SweepDetailRecord, TrialRecord
+from layersweep.records.sweeps import ENDED_TRIAL_STATES, Progress, SweepDetailRecord, TrialRecord
 from layersweep.sweep import Sweep
 
 BAR_WIDTH = 48

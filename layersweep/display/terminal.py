@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Span, Text
 
-from layersweep.printable import is_printable, printable, printable_json
+from layersweep.display.printable import is_printable, printable, printable_json
 
 
 class Terminal(Console):

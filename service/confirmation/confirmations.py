@@ -13,17 +13,21 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import counts, datasets, events, row_locks, sweeps
-from service.db import now
+from service.common.hashing import canonical_hash
+from service.common.ids import new_id
+from service.database import counts
+from service.database.models import CONFIRMATION, Confirmation, Dataset, Sweep, Trial
+from service.database.sessions import now
+from service.datasets import datasets
 from service.errors import Conflict, Forbidden, LeaseLost, Problem, Unprocessable
-from service.events import NewEvent
-from service.hashing import canonical_hash
-from service.ids import new_id
-from service.models import CONFIRMATION, Confirmation, Dataset, Sweep, Trial
+from service.events import events
+from service.events.events import NewEvent
+from service.leases import row_locks
 from service.recommendation.further_trainings import TEST_LOSS
+from service.recommendation.preferences import Wishes
 from service.recommendation.recommend import ranked, wishes_of
-from service.recommendation.wishes import Wishes
 from service.settings import Settings
+from service.sweeps import sweeps
 
 TASKS_WITH_A_TEST_PART = ("causal_lm", "classification", "seq2seq")
 FIRST_SEED = 1_001

@@ -8,19 +8,20 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import leaderboards, sweeps
 from service.confirmation import statistics
 from service.confirmation.schemas import Confirmation, ConfirmationRun, ConfirmedTrial, Estimate, Interval
 from service.confirmation.statistics import estimate
+from service.database.models import Confirmation as Row
+from service.database.models import Sweep, Trial
 from service.errors import NotFound
-from service.judging import constraint_violations
-from service.models import Confirmation as Row
-from service.models import Sweep, Trial
+from service.leases.feasibility import constraint_violations
 from service.recommendation.choice import LOSS
 from service.recommendation.further_trainings import TEST_LOSS, FurtherTraining, ScoredTraining, by_candidate, scored
 from service.recommendation.noise import pooled_spread
+from service.recommendation.preferences import Wishes
 from service.recommendation.recommend import recommend
-from service.recommendation.wishes import Wishes
+from service.results import leaderboards
+from service.sweeps import sweeps
 
 METHOD = (
     "Every candidate is trained again from its configuration with seeds that no trial of the sweep had, and scored by "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from service.common.schemas import Request, Schema, Timestamp
 from service.recommendation.schemas import ExplainedRecommendation
-from service.result_schemas import LeaderboardRow
-from service.schemas import Request, Schema, Timestamp
-from service.sweep_schemas import Progress, SweepState
+from service.results.schemas import LeaderboardRow
+from service.sweeps.schemas import Progress, SweepState
 
 
 class ConfirmationRequest(Request):

@@ -1,0 +1,1 @@
+"""Which trial to take, and all that speaks for it."""

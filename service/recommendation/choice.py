@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from layers.metrics import METRICS, Goal
-from service.models import Sweep, Trial
-from service.pareto import dominated
-from service.recommendation.wishes import Wishes
+from service.database.models import Sweep, Trial
+from service.recommendation.preferences import Wishes
+from service.results.pareto import dominated
 
 LOSS = "validation_loss"
 

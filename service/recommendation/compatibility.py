@@ -7,8 +7,8 @@ from typing import Any
 
 from layers import targets
 from layers.capabilities import unsupported
-from layers.number_format import MIXED
-from layers.quantization import IN_HALF
+from layers.declarations.dtypes import MIXED
+from layers.declarations.quantization import IN_HALF
 from service.recommendation.schemas import Compatibility, TargetFit
 
 MATRIX = "not tried: docs/targets.md"

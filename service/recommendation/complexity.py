@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from layers.training import step_count
-from service import formatting
+from layers.declarations.training import step_count
+from service.common import formatting
 from service.recommendation.choice import LOSS, Candidate
 from service.recommendation.schemas import Complexity, ComplexityPoint, SmallerTrial
 

@@ -9,20 +9,23 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import catalog, leaderboards, result_schemas, sweep_schemas
-from service.implications import implications, training_tokens
-from service.judging import named_values
-from service.models import Confirmation, Dataset, Measurement, Sweep, Trial
-from service.recommendation.certainty import certainty
+from service.database.models import Confirmation, Dataset, Measurement, Sweep, Trial
+from service.datasets.implications import implications, training_tokens
+from service.leases.feasibility import named_values
 from service.recommendation.choice import LOSS, Candidate, candidate_of
 from service.recommendation.compatibility import compatibility
 from service.recommendation.complexity import complexity
-from service.recommendation.literature import literature
 from service.recommendation.neighbours import neighbours
+from service.recommendation.preferences import Wishes
+from service.recommendation.preset_comparison import literature
 from service.recommendation.recommend import Recommended, decide
 from service.recommendation.schemas import Evidence, ExplainedRecommendation
 from service.recommendation.slack import Row, Setting, slacks
-from service.recommendation.wishes import Wishes
+from service.recommendation.uncertainty import certainty
+from service.results import leaderboards
+from service.results import schemas as result_schemas
+from service.sweeps import catalog
+from service.sweeps import schemas as sweep_schemas
 
 MAX_BROKEN = 500
 """Infeasible trials that are looked at for what a looser limit would buy, the newest first."""

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.models import Confirmation, Measurement, Sweep, Trial
+from service.database.models import Confirmation, Measurement, Sweep, Trial
 from service.recommendation.choice import LOSS
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, pooled_spread
 

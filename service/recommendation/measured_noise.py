@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.models import Measurement, Trial
-from service.recommendation.certainty import Noise
+from service.database.models import Measurement, Trial
 from service.recommendation.choice import Candidate
 from service.recommendation.further_trainings import seed_spread
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, sampling_error
+from service.recommendation.uncertainty import Noise
 
 PART = "validation"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from layers.metrics import Goal
-from service import formatting
+from service.common import formatting
 from service.recommendation.choice import Candidate
+from service.recommendation.metric_differences import in_words, trades
 from service.recommendation.schemas import Neighbour
-from service.recommendation.trades import in_words, trades
-from service.result_schemas import LeaderboardRow
+from service.results.schemas import LeaderboardRow
 
 
 def neighbours(

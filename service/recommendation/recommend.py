@@ -9,11 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.metrics import Goal
-from service import formatting, leaderboards
+from service.common import formatting
+from service.database.models import Sweep, Trial
 from service.errors import NotFound, Problem, Unprocessable
-from service.models import Sweep, Trial
 from service.recommendation import smaller as overfitting
-from service.recommendation.certainty import Noise
 from service.recommendation.choice import (
     Candidate,
     Choice,
@@ -25,8 +24,10 @@ from service.recommendation.choice import (
     rule_in_words,
 )
 from service.recommendation.measured_noise import noise_of
+from service.recommendation.preferences import Wishes
 from service.recommendation.schemas import Recommendation, SmallerTrial
-from service.recommendation.wishes import Wishes
+from service.recommendation.uncertainty import Noise
+from service.results import leaderboards
 
 
 @dataclass(frozen=True, slots=True)

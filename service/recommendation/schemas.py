@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from service.dataset_schemas import DataEvidence
-from service.result_schemas import LeaderboardRow
-from service.schemas import Scalar, Schema
-from service.sweep_schemas import Objective
+from service.common.schemas import Scalar, Schema
+from service.datasets.schemas import DataEvidence
+from service.results.schemas import LeaderboardRow
+from service.sweeps.schemas import Objective
 
 
 class Recommendation(Schema):

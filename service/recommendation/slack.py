@@ -6,15 +6,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from layers.base import Scalar
-from layers.constraints import Constraint, parse_constraint
+from layers.expressions.constraints import Constraint, parse_constraint
 from layers.metrics import METRICS, Goal
-from service import formatting
+from layers.parameter import Scalar
+from service.common import formatting
 from service.recommendation.choice import Candidate, NothingWithin, choose, front_of
+from service.recommendation.metric_differences import in_words, trades
+from service.recommendation.preferences import Wishes
 from service.recommendation.schemas import ConstraintSlack, LimitStep
-from service.recommendation.trades import in_words, trades
-from service.recommendation.wishes import Wishes
-from service.result_schemas import LeaderboardRow
+from service.results.schemas import LeaderboardRow
 
 Row = Callable[[Candidate], LeaderboardRow]
 

@@ -9,14 +9,14 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.metrics import Goal
-from service import formatting
-from service.models import Sweep, Trial, TrialMetric
-from service.recommendation.certainty import Noise
+from service.common import formatting
+from service.database.models import Sweep, Trial, TrialMetric
 from service.recommendation.choice import LOSS, Candidate, Choice, Smaller, candidate_of, find_smaller
 from service.recommendation.measured_noise import validation_blocks
 from service.recommendation.noise import difference_error, sampling_error
 from service.recommendation.schemas import SmallerTrial
-from service.result_schemas import LeaderboardRow
+from service.recommendation.uncertainty import Noise
+from service.results.schemas import LeaderboardRow
 
 MAX_SMALLER = 300
 """Smaller trials that are looked at, the smallest first."""

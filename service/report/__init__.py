@@ -1,0 +1,1 @@
+"""The whole story of a sweep for somebody who was not there."""

@@ -8,17 +8,18 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layersweep import __version__
-from service import leaderboards, sweeps
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
-from service.db import now
+from service.database.models import TRIAL_STATES, Attempt, Dataset, Measurement, Sweep, Trial, Worker
+from service.database.sessions import now
 from service.errors import NotFound
-from service.models import TRIAL_STATES, Attempt, Dataset, Measurement, Sweep, Trial, Worker
 from service.recommendation import further_trainings
 from service.recommendation.evidence import detailed
-from service.recommendation.wishes import Wishes
+from service.recommendation.preferences import Wishes
 from service.report.schemas import Report, ReportedDataset, Reproduction
-from service.result_schemas import LeaderboardRow
+from service.results import leaderboards
+from service.results.schemas import LeaderboardRow
+from service.sweeps import sweeps
 
 MAX_FRONT = 50
 """Rows of the front that a report lists."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from layersweep.printable import printable
+from layersweep.display.printable import printable
 
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~]|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
 _RUNS = re.compile(r"`+")

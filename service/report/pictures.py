@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from layers.metrics import Goal
-from service import charts
-from service.axes import Axis
-from service.charts import Scatter
 from service.report.schemas import Report
+from service.results import charts
+from service.results.axes import Axis
+from service.results.charts import Scatter
 
 WIDTH, LEFT, RIGHT, ROW, TOP, BOTTOM = 760, 150, 24, 34, 12, 46
 

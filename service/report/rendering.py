@@ -14,11 +14,11 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from layersweep.documents import nested
+from service.common.templates import DOCUMENT_HEADERS, html_environment, plain_environment
 from service.confirmation.schemas import RecommendationDetail
 from service.report import markdown as escaping
 from service.report import pictures
 from service.report.schemas import Report
-from service.templates import DOCUMENT_HEADERS, html_environment, plain_environment
 
 _ENVIRONMENT_SHOWN = (
     "device",

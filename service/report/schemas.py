@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
+from service.common.schemas import Schema, Timestamp
 from service.confirmation.schemas import Confirmation, RecommendationDetail
-from service.result_schemas import LeaderboardRow
-from service.schemas import Schema, Timestamp
-from service.sweep_schemas import SweepDetail
+from service.results.schemas import LeaderboardRow
+from service.sweeps.schemas import SweepDetail
 
 
 class ReportedDataset(Schema):

@@ -5,15 +5,17 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
-from service import audit, auth_schemas, projects, schemas, tokens
-from service.access import Caller
-from service.callers import GivenCaller
-from service.calls import GivenCall, GivenChange
+from service.auth import audit, projects, tokens
+from service.auth import schemas as auth_schemas
+from service.auth.access import Caller
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common import schemas
+from service.common.paging import PageSize, PageToken, link_next
 from service.errors import Forbidden
-from service.paging import PageSize, PageToken, link_next
-from service.problems import documented
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
+from service.http.callers import GivenCaller
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
+from service.http.write_requests import GivenCall, GivenChange
 
 router = APIRouter(prefix="/v1", tags=["administration"], route_class=ScopedRoute)
 

@@ -10,20 +10,21 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from layers.metrics import METRICS
-from service import effects, hypervolume, importance, leaderboards, result_schemas, samples
-from service.columns import Columns
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.database.models import Sweep
 from service.errors import Unprocessable
-from service.models import Sweep
-from service.problems import documented
-from service.routes import conditional
-from service.routes.conditional import IfNoneMatch, Prefer
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices, Services
+from service.http import conditional_reads
+from service.http.conditional_reads import IfNoneMatch, Prefer
+from service.http.dependencies import GivenServices, Services
+from service.http.error_handlers import documented
+from service.results import effects, hypervolume, importance, leaderboards, plot_selection
+from service.results import schemas as result_schemas
+from service.results.columns import Columns
 
 router = APIRouter(
     prefix="/v1/sweeps/{sweep}",
     tags=["analyses"],
-    responses={**documented(404, 422), **conditional.NOT_MODIFIED},
+    responses={**documented(404, 422), **conditional_reads.NOT_MODIFIED},
     route_class=ScopedRoute,
 )
 
@@ -46,7 +47,7 @@ async def _answer(
         columns = services.columns.of(session, sweep, names(sweep))
         return columns.once(str(request.url.query) + request.url.path, lambda: analyse(columns, sweep))
 
-    return await conditional.of_sweep(request, services, sweep_id, load, conditional.json_response)
+    return await conditional_reads.of_sweep(request, services, sweep_id, load, conditional_reads.json_response)
 
 
 @router.get("/columns", response_model=result_schemas.ColumnSample)
@@ -63,11 +64,11 @@ async def get_columns(
     """Metrics and parameters of the measured trials as lists: the whole front, the rest evenly thinned."""
 
     def names(row: Sweep) -> list[str]:
-        samples.check_names(row, name)
+        plot_selection.check_names(row, name)
         return name
 
     return await _answer(
-        request, services, sweep, names, lambda columns, row: samples.sample(columns, row, name, limit)
+        request, services, sweep, names, lambda columns, row: plot_selection.sample(columns, row, name, limit)
     )
 
 
@@ -84,10 +85,14 @@ async def get_tradeoff(
     prefer: Prefer = None,
 ) -> Response:
     """The measured trials by two metrics, the best trade-offs between the two, and the constraints on either."""
-    samples.check_axes(x, y)
-    names = [name for name in (x, y) if name != samples.TRIAL_NUMBER]
+    plot_selection.check_axes(x, y)
+    names = [name for name in (x, y) if name != plot_selection.TRIAL_NUMBER]
     return await _answer(
-        request, services, sweep, lambda _: names, lambda columns, row: samples.tradeoff(columns, row, x, y, limit)
+        request,
+        services,
+        sweep,
+        lambda _: names,
+        lambda columns, row: plot_selection.tradeoff(columns, row, x, y, limit),
     )
 
 

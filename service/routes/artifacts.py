@@ -11,16 +11,19 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.orm import Session
 
-from service import artifact_schemas, artifacts, datasets, schemas
-from service.calls import GivenCall
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common import schemas
 from service.confirmation import confirmations
+from service.datasets import datasets
 from service.errors import Unprocessable
-from service.problems import documented
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
+from service.http.uploads import arriving, receive
+from service.http.write_requests import GivenCall
+from service.operations import artifacts
+from service.operations import schemas as artifact_schemas
 from service.routes.datasets import UNLIMITED
 from service.routes.leases import Attempt
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
-from service.uploads import arriving, receive
 
 router = APIRouter(prefix="/v1", tags=["artifacts"], responses=documented(404), route_class=ScopedRoute)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from service import catalog, catalog_schemas, schemas
-from service.callers import GivenCaller
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common import schemas
+from service.http.callers import GivenCaller
+from service.http.dependencies import GivenServices
+from service.sweeps import catalog, catalog_schemas
 
 router = APIRouter(prefix="/v1", tags=["catalog"], route_class=ScopedRoute)
 

@@ -7,15 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Response
 from sqlalchemy.orm import Session
 
-from service import sweeps
-from service.calls import GivenCall
+from service.auth.scopes import ScopedRoute, needs_scope
 from service.confirmation import confirmations, results
 from service.confirmation.schemas import Confirmation, ConfirmationRequest, Confirmations
-from service.problems import documented
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
+from service.http.write_requests import GivenCall
 from service.recommendation.recommend import wishes_of
 from service.routes.recommendations import Prefer, Weight, Within
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
+from service.sweeps import sweeps
 
 GivenRequest = Annotated[
     ConfirmationRequest | None,

@@ -11,18 +11,20 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-from service import dataset_schemas, datasets, files, schemas
-from service.callers import GivenCaller
-from service.calls import GivenCall, GivenChange
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common import schemas
+from service.common.paging import PageSize, PageToken, decode_token, encode_token, link_next
+from service.datasets import datasets, files
+from service.datasets import schemas as dataset_schemas
+from service.datasets.pairs import PAIR_TOKENIZERS
+from service.datasets.texts import TOKENIZERS
 from service.errors import Forbidden, PayloadTooLarge, Unprocessable
-from service.paging import PageSize, PageToken, decode_token, encode_token, link_next
-from service.pairs import PAIR_TOKENIZERS
-from service.problems import documented
-from service.routes import conditional
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
-from service.texts import TOKENIZERS
-from service.uploads import OVERHEAD_BYTES, MultipartReader, arriving
+from service.http import conditional_reads
+from service.http.callers import GivenCaller
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
+from service.http.uploads import OVERHEAD_BYTES, MultipartReader, arriving
+from service.http.write_requests import GivenCall, GivenChange
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=ScopedRoute)
 
@@ -172,7 +174,7 @@ def get_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> d
             "description": "NPZ, its arrays by task: `tokens`; `tokens`, `labels`, ...; `source`, `target`, ...",
         }
     }
-    | conditional.NOT_MODIFIED,
+    | conditional_reads.NOT_MODIFIED,
 )
 @needs_scope("read", "work")
 def get_content(

@@ -10,14 +10,15 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.orm import Session
 
-from service import event_schemas, events
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common.notifications import sweep_topic
+from service.database.models import Sweep
 from service.errors import NotFound
-from service.models import Sweep
-from service.notifications import sweep_topic
-from service.problems import documented
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
-from service.watching import WAIT_SECONDS
+from service.events import events
+from service.events import schemas as event_schemas
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
+from service.http.long_polling import WAIT_SECONDS
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404), route_class=ScopedRoute)
 

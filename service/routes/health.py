@@ -6,11 +6,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import troubles
+from service.auth.scopes import ScopedRoute, needs_no_token
+from service.database import outages
 from service.errors import Unavailable
-from service.problems import documented
-from service.scopes import ScopedRoute, needs_no_token
-from service.services import GivenServices
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
@@ -33,11 +33,11 @@ def is_ready(services: GivenServices) -> Health:
     try:
         current = services.database.schema_is_current()
     except SQLAlchemyError as error:
-        raise troubles.answer_to(error) or Unavailable("the database does not answer") from error
+        raise outages.answer_to(error) or Unavailable("the database does not answer") from error
     if not current:
         raise Unavailable("the database's schema is not the one this version needs: run `layersweep db upgrade`")
-    troubles.check_folder(services.settings.data_dir, "the data folder")
-    embedded = troubles.database_folder(services.database.url)
+    outages.check_folder(services.settings.data_dir, "the data folder")
+    embedded = outages.database_folder(services.database.url)
     if embedded is not None:
-        troubles.check_folder(embedded, "the database's folder")
+        outages.check_folder(embedded, "the database's folder")
     return Health(status="ready")

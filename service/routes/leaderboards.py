@@ -9,15 +9,16 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
-from service import leaderboards, result_schemas
-from service.leaderboards import Condition, Filters
-from service.paging import PageSize, PageToken, link_next
-from service.problems import documented
-from service.routes import conditional
-from service.routes.conditional import IfNoneMatch, Prefer
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
-from service.tables import Export, csv_export, jsonl_export, sent
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common.paging import PageSize, PageToken, link_next
+from service.http import conditional_reads
+from service.http.conditional_reads import IfNoneMatch, Prefer
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
+from service.results import leaderboards
+from service.results import schemas as result_schemas
+from service.results.exports import Export, csv_export, jsonl_export, sent
+from service.results.leaderboards import Condition, Filters
 
 router = APIRouter(
     prefix="/v1/sweeps/{sweep_id}", tags=["leaderboards"], responses=documented(404, 422), route_class=ScopedRoute
@@ -45,7 +46,9 @@ ALL_ROWS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/leaderboard", responses=ALL_ROWS | conditional.NOT_MODIFIED, response_model=result_schemas.Leaderboard)
+@router.get(
+    "/leaderboard", responses=ALL_ROWS | conditional_reads.NOT_MODIFIED, response_model=result_schemas.Leaderboard
+)
 @needs_scope("read")
 async def get_leaderboard(
     sweep_id: str,
@@ -84,12 +87,12 @@ async def get_leaderboard(
         return leaderboards.page(session, store, sweep, sort=sort, filters=filters, size=page_size, token=page_token)
 
     def render(page: result_schemas.Leaderboard) -> Response:
-        response = conditional.json_response(page)
+        response = conditional_reads.json_response(page)
         link_next(request, response, page.next_page_token)
         return response
 
-    version = conditional.ranked_version
-    return await conditional.of_sweep(request, services, sweep_id, load, render, read_version=version)
+    version = conditional_reads.ranked_version
+    return await conditional_reads.of_sweep(request, services, sweep_id, load, render, read_version=version)
 
 
 @router.get("/front")

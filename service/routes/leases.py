@@ -7,12 +7,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from service import holders, lease_schemas, queue, workers
-from service.calls import GivenCall
-from service.problems import documented
-from service.routes.conditional import Prefer, wait_seconds
-from service.row_locks import ChangesTrial, Claims, RenewsLease
-from service.scopes import ScopedRoute, needs_scope
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.http.conditional_reads import Prefer, wait_seconds
+from service.http.error_handlers import documented
+from service.http.write_requests import GivenCall
+from service.leases import holders, queue, workers
+from service.leases import schemas as lease_schemas
+from service.leases.row_locks import ChangesTrial, Claims, RenewsLease
 from service.settings import MIB
 
 router = APIRouter(prefix="/v1/leases", tags=["leases"], responses=documented(404), route_class=ScopedRoute)

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from service.auth.scopes import ScopedRoute, needs_no_token
 from service.errors import TooManyRequests, Unauthorized
-from service.guard import COOKIE, LOGIN_PATH, address_of
-from service.rendering import render
-from service.scopes import ScopedRoute, needs_no_token
-from service.services import GivenServices
+from service.http.dependencies import GivenServices
+from service.http.middleware import COOKIE, LOGIN_PATH, address_of
+from service.web.rendering import render
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=ScopedRoute)
 

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from service import metrics
-from service.callers import GivenCaller
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common import metrics
 from service.errors import Forbidden
-from service.gauges import Gauges
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
+from service.http.callers import GivenCaller
+from service.http.dependencies import GivenServices
+from service.operations.gauges import Gauges
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from service.scopes import ScopedRoute, needs_scope
+from service.auth.scopes import ScopedRoute, needs_scope
 
 router = APIRouter(include_in_schema=False, route_class=ScopedRoute)
 

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 
+from service.auth.scopes import ScopedRoute
 from service.errors import ServiceError, Unprocessable
-from service.rendering import render
-from service.scopes import ScopedRoute
+from service.web.rendering import render
 
 
 class PageRoute(ScopedRoute):

@@ -7,15 +7,15 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 from starlette.convertors import Convertor, register_url_convertor
 
-from service import catalog
-from service.apidocs import describe
-from service.callers import GivenCaller
+from service.auth.scopes import needs_no_token, needs_scope
 from service.errors import NotFound
-from service.rendering import render, static_response
+from service.http.callers import GivenCaller
+from service.http.dependencies import GivenServices
 from service.routes.page_route import page_router, wanted_part
-from service.scopes import needs_no_token, needs_scope
-from service.services import GivenServices
-from service.views import datasets, sweeps, workers
+from service.sweeps import catalog
+from service.web.api_reference import describe
+from service.web.rendering import render, static_response
+from service.web.views import datasets, sweeps, workers
 
 
 class _PathOfNoApi(Convertor[str]):

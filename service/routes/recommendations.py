@@ -7,15 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from service import leaderboards
+from service.auth.scopes import ScopedRoute, needs_scope
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
-from service.problems import documented
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
 from service.recommendation import further_trainings
 from service.recommendation.evidence import detailed
 from service.recommendation.recommend import wishes_of
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
+from service.results import leaderboards
 
 router = APIRouter(
     prefix="/v1/sweeps/{sweep_id}", tags=["recommendations"], responses=documented(404, 422), route_class=ScopedRoute

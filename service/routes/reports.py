@@ -7,15 +7,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from service import leaderboards
-from service.problems import documented
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
 from service.recommendation.recommend import wishes_of
 from service.report import rendering
 from service.report.contents import gather
 from service.report.schemas import Report
+from service.results import leaderboards
 from service.routes.recommendations import Prefer, Weight, Within
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
 
 router = APIRouter(
     prefix="/v1/sweeps/{sweep_id}", tags=["recommendations"], responses=documented(404, 422), route_class=ScopedRoute

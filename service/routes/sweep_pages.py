@@ -7,15 +7,15 @@ from typing import Annotated, Any
 from fastapi import Form, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from service import leaderboards
-from service.callers import GivenCaller
+from service.auth.scopes import needs_scope
 from service.errors import ServiceError
-from service.rendering import render
+from service.http.callers import GivenCaller
+from service.http.dependencies import GivenServices, Services
+from service.results import leaderboards
 from service.routes.page_route import page_router, wanted_part
-from service.scopes import needs_scope
-from service.services import GivenServices, Services
-from service.views import compare, editor, sweep, trials
-from service.views.query import SweepQuery
+from service.web.rendering import render
+from service.web.views import compare, editor, sweep, trials
+from service.web.views.query import SweepQuery
 
 router = page_router()
 

@@ -9,17 +9,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from service import documents, drafts, estimates, schemas, sweep_schemas, sweeps
-from service.callers import GivenCaller
-from service.calls import Call, GivenCall, GivenChange
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common import schemas
+from service.common.paging import PageSize, PageToken, link_next
 from service.confirmation import confirmations
-from service.models import Sweep
-from service.paging import PageSize, PageToken, link_next
-from service.problems import documented
-from service.routes import conditional
-from service.routes.conditional import IfNoneMatch, Prefer
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
+from service.database.models import Sweep
+from service.http import conditional_reads
+from service.http.callers import GivenCaller
+from service.http.conditional_reads import IfNoneMatch, Prefer
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
+from service.http.write_requests import Call, GivenCall, GivenChange
+from service.sweeps import documents, drafts, estimates, sweeps
+from service.sweeps import schemas as sweep_schemas
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404), route_class=ScopedRoute)
 
@@ -101,7 +103,7 @@ async def create_sweep(
     if validate_only:
         project = call.caller.project
         cost = await call.services.read(lambda session: estimates.estimate(session, prepared, project=project))
-        return conditional.json_response(prepared.preview().model_copy(update={"estimate": cost}))
+        return conditional_reads.json_response(prepared.preview().model_copy(update={"estimate": cost}))
     return await _created(call, "sweep.create", prepared)
 
 
@@ -132,7 +134,7 @@ def list_sweeps(
     return schemas.Page[sweep_schemas.Sweep](items=items, next_page_token=token)
 
 
-@router.get("/{sweep}", response_model=sweep_schemas.SweepDetail, responses=conditional.NOT_MODIFIED)
+@router.get("/{sweep}", response_model=sweep_schemas.SweepDetail, responses=conditional_reads.NOT_MODIFIED)
 @needs_scope("read")
 async def get_sweep(
     sweep: str,
@@ -146,7 +148,7 @@ async def get_sweep(
     def load(session: Session) -> sweep_schemas.SweepDetail:
         return sweeps.detail(session, sweeps.get(session, sweep))
 
-    return await conditional.of_sweep(request, services, sweep, load, conditional.json_response)
+    return await conditional_reads.of_sweep(request, services, sweep, load, conditional_reads.json_response)
 
 
 @router.delete("/{sweep}", status_code=204, responses=documented(409))

@@ -7,20 +7,22 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from service import lease_schemas, schemas, trials
-from service.models import Trial
-from service.paging import PageSize, PageToken, link_next
-from service.problems import documented
-from service.routes import conditional
-from service.routes.conditional import IfNoneMatch, Prefer
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common import schemas
+from service.common.paging import PageSize, PageToken, link_next
+from service.database.models import Trial
+from service.http import conditional_reads
+from service.http.conditional_reads import IfNoneMatch, Prefer
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
+from service.leases import schemas as lease_schemas
+from service.leases import trials
 
 router = APIRouter(prefix="/v1", tags=["trials"], responses=documented(404), route_class=ScopedRoute)
 
 
 @router.get(
-    "/sweeps/{sweep}/trials", response_model=schemas.Page[lease_schemas.Trial], responses=conditional.NOT_MODIFIED
+    "/sweeps/{sweep}/trials", response_model=schemas.Page[lease_schemas.Trial], responses=conditional_reads.NOT_MODIFIED
 )
 @needs_scope("read")
 async def list_trials(
@@ -40,15 +42,17 @@ async def list_trials(
         return schemas.Page[lease_schemas.Trial](items=[trials.to_schema(row) for row in rows], next_page_token=token)
 
     def render(page: schemas.Page[lease_schemas.Trial]) -> Response:
-        response = conditional.json_response(page)
+        response = conditional_reads.json_response(page)
         link_next(request, response, page.next_page_token)
         return response
 
-    return await conditional.of_sweep(request, services, sweep, load, render)
+    return await conditional_reads.of_sweep(request, services, sweep, load, render)
 
 
 @router.get(
-    "/sweeps/{sweep}/trials/{number}", response_model=lease_schemas.TrialDetail, responses=conditional.NOT_MODIFIED
+    "/sweeps/{sweep}/trials/{number}",
+    response_model=lease_schemas.TrialDetail,
+    responses=conditional_reads.NOT_MODIFIED,
 )
 @needs_scope("read")
 async def get_trial_by_number(
@@ -64,10 +68,10 @@ async def get_trial_by_number(
     def load(session: Session) -> lease_schemas.TrialDetail:
         return trials.detail(session, trials.get_by_number(session, sweep, number))
 
-    return await conditional.of_sweep(request, services, sweep, load, conditional.json_response)
+    return await conditional_reads.of_sweep(request, services, sweep, load, conditional_reads.json_response)
 
 
-@router.get("/trials/{trial}", response_model=lease_schemas.TrialDetail, responses=conditional.NOT_MODIFIED)
+@router.get("/trials/{trial}", response_model=lease_schemas.TrialDetail, responses=conditional_reads.NOT_MODIFIED)
 @needs_scope("read")
 async def get_trial(
     trial: str,
@@ -82,4 +86,4 @@ async def get_trial(
         return trials.detail(session, trials.get(session, trial))
 
     row: Trial = await services.read(lambda session: trials.get(session, trial))
-    return await conditional.of_sweep(request, services, row.sweep_id, load, conditional.json_response)
+    return await conditional_reads.of_sweep(request, services, row.sweep_id, load, conditional_reads.json_response)

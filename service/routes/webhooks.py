@@ -8,14 +8,16 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
-from service import event_schemas, schemas, server_key, webhooks
-from service.access_models import Webhook
-from service.callers import GivenCaller
-from service.calls import Call, GivenCall, GivenChange
-from service.paging import PageSize, PageToken, link_next
-from service.problems import documented
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common import schemas
+from service.common.paging import PageSize, PageToken, link_next
+from service.database.access_models import Webhook
+from service.events import schemas as event_schemas
+from service.events import server_key, webhooks
+from service.http.callers import GivenCaller
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
+from service.http.write_requests import Call, GivenCall, GivenChange
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=ScopedRoute)
 

@@ -7,13 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from service import lease_schemas, schemas, workers
-from service.callers import GivenCaller
-from service.calls import GivenCall, GivenChange
-from service.paging import PageSize, PageToken, link_next
-from service.problems import documented
-from service.scopes import ScopedRoute, needs_scope
-from service.services import GivenServices
+from service.auth.scopes import ScopedRoute, needs_scope
+from service.common import schemas
+from service.common.paging import PageSize, PageToken, link_next
+from service.http.callers import GivenCaller
+from service.http.dependencies import GivenServices
+from service.http.error_handlers import documented
+from service.http.write_requests import GivenCall, GivenChange
+from service.leases import schemas as lease_schemas
+from service.leases import workers
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=ScopedRoute)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service import documents
+from service.sweeps import documents
 from tests.acceptance.deployment import ROOT, Deployment
 
 pytestmark = [

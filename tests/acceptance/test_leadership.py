@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 import sqlalchemy as sa
 
-from service.db import Database
-from service.models import Ask, Event, Sweep, Trial
+from service.database.models import Ask, Event, Sweep, Trial
+from service.database.sessions import Database
 from tests.acceptance.deployment import Deployment
 from tests.service.sweep_driver import CAPABILITIES
 

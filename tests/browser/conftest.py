@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from service import events
 from service.app import create_app
-from service.db import Database
-from service.models import Sweep
+from service.database.models import Sweep
+from service.database.sessions import Database
+from service.events import events
 from service.settings import Settings
 from tests.browser import axe
 from tests.browser.chromium import CHROMIUM

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from benchmarks.processes import running_service, running_worker
+from benchmarks.support.processes import running_service, running_worker
 from layersweep import Client
 from tests.browser.chromium import CHROMIUM
 from tests.browser.conftest import settled

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests.workers import graphs
-from workers.child import Child, ChildError
+from workers.processes.child import Child, ChildError
 
 FOLDER = "$FOLDER"
 """Stands for the folder of the files."""

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from layers.results import RESULTS_VERSION
-from layers.space import PointError, Rejection, SweepDocument, parse_document
-from service import documents
-from service.hashing import canonical_hash
-from service.reuse_keys import reuse_key
+from layers.space.document import PointError, Rejection, SweepDocument, parse_document
+from service.common.hashing import canonical_hash
+from service.leases.reuse_keys import reuse_key
+from service.sweeps import documents
 from tests.golden.sampled_points import document
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

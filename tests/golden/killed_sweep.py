@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.db import Database
+from service.database.sessions import Database
 from service.settings import Settings
 from tests.golden.sampled_points import rounded, score
 from tests.service.sweep_driver import Driver

@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.db import Database
+from service.database.sessions import Database
 from service.settings import Settings
 from tests.golden.killed_sweep import FOLDER, SAMPLERS
 from tests.golden.sampled_points import document, driver, score

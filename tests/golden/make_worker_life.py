@@ -20,9 +20,9 @@ from service.app import create_app
 from service.settings import Settings
 from tests.conftest import serving
 from tests.golden.worker_life import LIFE, SWEEPS, Exchange
-from workers.children import Children
 from workers.main import Worker
-from workers.service_client import RefusedError, ServiceClient
+from workers.processes.children import Children
+from workers.service.client import RefusedError, ServiceClient
 
 KEPT_HEADERS = ("prefer", "idempotency-key", "content-digest")
 MOST_ITEMS = 20

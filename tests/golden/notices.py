@@ -13,9 +13,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service import webhook_sender, webhooks
-from service.access_models import WebhookDelivery
-from service.models import Event
+from service.database.access_models import WebhookDelivery
+from service.database.models import Event
+from service.events import sender, webhooks
 from tests.golden.answers import laid_out
 from tests.golden.normalising import Normaliser
 from tests.golden.world import World
@@ -67,7 +67,7 @@ def request() -> str:
         patch.setattr(httpx2, "AsyncHTTPTransport", lambda **_: httpx2.MockTransport(answer))
         where = [ipaddress.ip_address("192.0.2.1")]
         url = "https://example.com/hook"
-        sent = webhook_sender.call(url, "example.com", where, headers, body, tls=ssl.create_default_context())
+        sent = sender.call(url, "example.com", where, headers, body, tls=ssl.create_default_context())
         status = asyncio.run(sent)
     (request,) = seen
     lines = sorted(f"{name}: {value}" for name, value in request.headers.items())

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from service.db import Database
+from service.database.sessions import Database
 from service.settings import Settings
 from tests.service.sweep_driver import Driver, Outcome
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.golden.engine_transcript import lines
 from tests.golden.recordings import RENEWS, ChangedError, compare
-from workers import child
+from workers.processes import child
 
 
 def _compare(found: list[dict[str, Any]]) -> None:

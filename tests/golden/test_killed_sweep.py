@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service.db import Database
+from service.database.sessions import Database
 from service.settings import Settings
 from tests.golden.killed_sweep import SAMPLERS, go_on, load
 from tests.golden.recordings import RENEWS, ChangedError, compare

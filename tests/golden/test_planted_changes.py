@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 
 from layersweep.cli import app, common
-from service import errors, events, formatting, guard, metrics, rendering, tables, webhooks
-from service.event_schemas import Event
+from service import errors
+from service.common import formatting, metrics
+from service.events import events, webhooks
+from service.events.schemas import Event
+from service.http import middleware
+from service.results import exports
 from service.settings import Settings
+from service.web import rendering
 from tests.golden import answers, command_line, notices, surface
 from tests.golden.recordings import RENEWS, ChangedError, compare
 from tests.golden.world import World
@@ -41,12 +46,12 @@ to_event = events.to_schema
 CHANGES: dict[str, tuple[str, Plant, str]] = {
     "page": ("/datasets/digits", set_attribute(formatting, "bytes_", lambda value: f"{value} octets"), "octets"),
     "header of a page": ("/layers", set_item(rendering.HEADERS, "Referrer-Policy", "origin"), "referrer-policy"),
-    "header": ("/v1/targets", set_item(guard._HEADERS, "X-Frame-Options", "SAMEORIGIN"), "x-frame-options"),
+    "header": ("/v1/targets", set_item(middleware._HEADERS, "X-Frame-Options", "SAMEORIGIN"), "x-frame-options"),
     "status": ("/v1/sweeps/nothing", set_attribute(errors.NotFound, "status", 410), "410"),
     "problem": ("/v1/sweeps/nothing", set_attribute(errors.NotFound, "title", "It is gone"), "It is gone"),
     "column of a CSV": (
         "/v1/sweeps/shapes/leaderboard?format=csv",
-        set_attribute(tables, "FACTS", tables.FACTS[:-1]),
+        set_attribute(exports, "FACTS", exports.FACTS[:-1]),
         "feasible",
     ),
     "report": ("/v1/sweeps/shapes/report?format=markdown", set_attribute(formatting, "metric", lambda *_: "~"), "~"),

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from service import proposals, reuse_keys
-from service.db import Database
+from service.database.sessions import Database
+from service.leases import reuse_keys
+from service.scheduling import proposals
 from service.settings import Settings
 from tests.golden.hashes import hashes, ten_documents
 from tests.golden.recordings import RENEWS, ChangedError, compare

@@ -12,9 +12,9 @@ import httpx2
 import pytest
 
 from tests.golden.worker_life import FILE, SWEEPS, Exchange, Replay, lacking, recorded_life
-from workers.children import Children
 from workers.main import Worker
-from workers.service_client import RefusedError, ServiceClient
+from workers.processes.children import Children
+from workers.service.client import RefusedError, ServiceClient
 
 LIFE = recorded_life()
 

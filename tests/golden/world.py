@@ -19,13 +19,14 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 from sqlalchemy.orm import Session
 
-from service import tokens, webhooks
+from service.auth import tokens
 from service.confirmation import confirmations
-from service.db import now
-from service.event_schemas import WebhookEvent
-from service.model_base import Base
-from service.models import Attempt, Trial
-from service.services import Services
+from service.database.base import Base
+from service.database.models import Attempt, Trial
+from service.database.sessions import now
+from service.events import webhooks
+from service.events.schemas import WebhookEvent
+from service.http.dependencies import Services
 from tests.golden.documents import CLASSIFICATION, FAILING, LANGUAGE, PAUSED, PROBE, SEQUENCES
 
 REGISTRATION: dict[str, Any] = {

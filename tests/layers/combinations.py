@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layers.base import Parameter, ParameterError, Scalar
-from layers.completion import complete
-from layers.kinds import KINDS
-from layers.model import APPLIES, DECLARATIONS, broken_rules
+from layers.declarations.completion import complete
+from layers.declarations.kinds import KINDS
+from layers.declarations.model import APPLIES, DECLARATIONS, broken_rules
+from layers.declarations.per_layer import BLOCK_PATHS
 from layers.modules.model import build
-from layers.per_layer import BLOCK_PATHS
+from layers.parameter import Parameter, ParameterError, Scalar
 from layers.signature import Signature, TensorSpec, signature
 
 LENGTH = 12
@@ -80,7 +80,7 @@ HELPS: dict[tuple[str, Scalar], dict[str, Scalar]] = {
 
 NOT_WALKED = ("kind", "dtype", "quantization", "linear.gather_output")
 """The model's kind is the base's; number formats are the walk's own argument; quantization is of the exported graph, by
-test_quantize.py; what concerns several devices alone is walked by test_tensor_parallel.py."""
+test_quantization.py; what concerns several devices alone is walked by test_tensor_parallel.py."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from layers import attention, mlp, normalization
-from layers.base import Scalar
-from layers.completion import complete
-from layers.model import broken_rules
+from layers.declarations import attention, mlp, normalization
+from layers.declarations.completion import complete
+from layers.declarations.model import broken_rules
+from layers.parameter import Scalar
 
 FACTS = {"vocabulary_size": 29, "sequence_length": 12}
 

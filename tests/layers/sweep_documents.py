@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from layers.space import DocumentError, Problem, Survey, SweepDocument, parse_document, read_document
+from layers.space.document import DocumentError, Problem, Survey, SweepDocument, parse_document, read_document
 
 GOOD: dict[str, Any] = {
     "name": "good",

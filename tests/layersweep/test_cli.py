@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from layersweep.cli import app, demo, processes
 from layersweep.cli.sweeps import _print_space
-from layersweep.records import SpaceFacts
+from layersweep.records.sweeps import SpaceFacts
 from tests.layersweep.conftest import DOCUMENT, Finisher
 
 Run = Callable[..., Result]
@@ -208,7 +208,7 @@ def test_the_database_is_upgraded_once(alone: Run, tmp_path: Path) -> None:
 def test_an_older_postgresql_schema_is_refused_with_the_remedy(
     alone: Run, monkeypatch: pytest.MonkeyPatch, postgres_url: str, tmp_path: Path
 ) -> None:
-    from service.db import Database
+    from service.database.sessions import Database
 
     database = Database(postgres_url)
     database.downgrade("base")

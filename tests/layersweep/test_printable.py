@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from layersweep import logs
 from layersweep.cli import app
+from layersweep.display.printable import is_printable, printable, printable_json
 from layersweep.display.terminal import Terminal, as_yaml
-from layersweep.printable import is_printable, printable, printable_json
-from service.rendering import environment
+from service.web.rendering import environment
 from tests.layersweep.answers import row, scripted, sweep_record
 
 HOSTILE = "\x1b]0;title\x07 \x9b2J \x1b[8m \u202egpj.exe\u2066 [red]x[/] [/nothing] \r\ud800 \x00"

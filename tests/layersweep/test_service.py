@@ -12,19 +12,18 @@ import pydantic
 import pytest
 import yaml
 
-from layersweep import Client, Conflict, InvalidDocument, NotFound, RequestRefused, catalog_records, records
+from layersweep import Client, Conflict, InvalidDocument, NotFound, RequestRefused
 from layersweep.cli.results import configuration_yaml
-from service import (
-    artifact_schemas,
-    catalog_schemas,
-    dataset_schemas,
-    event_schemas,
-    lease_schemas,
-    result_schemas,
-    sweep_schemas,
-)
+from layersweep.records import catalog, sweeps
 from service.confirmation.schemas import Confirmation, ConfirmedTrial, Estimate, RecommendationDetail
+from service.datasets import schemas as dataset_schemas
+from service.events import schemas as event_schemas
+from service.leases import schemas as lease_schemas
+from service.operations import schemas as artifact_schemas
 from service.recommendation.schemas import Neighbour, Trade
+from service.results import schemas as result_schemas
+from service.sweeps import catalog_schemas
+from service.sweeps import schemas as sweep_schemas
 from tests.layersweep.conftest import DOCUMENT, Finisher
 
 
@@ -74,38 +73,38 @@ def test_a_recommended_configuration_can_be_swept_again(client: Client, document
 
 def test_an_answer_has_the_keys_that_the_records_name() -> None:
     pairs: list[tuple[type[pydantic.BaseModel], type]] = [
-        (sweep_schemas.Sweep, records.SweepRecord),
-        (sweep_schemas.SweepDetail, records.SweepDetailRecord),
-        (sweep_schemas.SweepPreview, records.SweepPreview),
-        (sweep_schemas.CostEstimate, records.CostEstimate),
-        (sweep_schemas.Progress, records.Progress),
-        (sweep_schemas.SpaceFacts, records.SpaceFacts),
-        (sweep_schemas.Budget, records.Budget),
-        (event_schemas.Event, records.EventRecord),
-        (lease_schemas.Trial, records.TrialRecord),
-        (lease_schemas.TrialDetail, records.TrialDetailRecord),
-        (lease_schemas.Attempt, records.AttemptRecord),
-        (lease_schemas.CurvePoint, records.CurvePoint),
-        (result_schemas.LeaderboardRow, records.LeaderboardRow),
-        (RecommendationDetail, records.Recommendation),
-        (Trade, records.Trade),
-        (Neighbour, records.Neighbour),
-        (Confirmation, records.Confirmation),
-        (ConfirmedTrial, records.ConfirmedTrial),
-        (Estimate, records.Estimate),
-        (artifact_schemas.Artifact, records.ArtifactRecord),
-        (dataset_schemas.Dataset, catalog_records.DatasetRecord),
-        (dataset_schemas.DatasetDetail, catalog_records.DatasetDetailRecord),
-        (catalog_schemas.LayerKind, catalog_records.LayerKind),
-        (catalog_schemas.LayerParameter, catalog_records.LayerParameter),
-        (catalog_schemas.Preset, catalog_records.Preset),
-        (catalog_schemas.Target, catalog_records.Target),
-        (lease_schemas.Worker, catalog_records.WorkerRecord),
+        (sweep_schemas.Sweep, sweeps.SweepRecord),
+        (sweep_schemas.SweepDetail, sweeps.SweepDetailRecord),
+        (sweep_schemas.SweepPreview, sweeps.SweepPreview),
+        (sweep_schemas.CostEstimate, sweeps.CostEstimate),
+        (sweep_schemas.Progress, sweeps.Progress),
+        (sweep_schemas.SpaceFacts, sweeps.SpaceFacts),
+        (sweep_schemas.Budget, sweeps.Budget),
+        (event_schemas.Event, sweeps.EventRecord),
+        (lease_schemas.Trial, sweeps.TrialRecord),
+        (lease_schemas.TrialDetail, sweeps.TrialDetailRecord),
+        (lease_schemas.Attempt, sweeps.AttemptRecord),
+        (lease_schemas.CurvePoint, sweeps.CurvePoint),
+        (result_schemas.LeaderboardRow, sweeps.LeaderboardRow),
+        (RecommendationDetail, sweeps.Recommendation),
+        (Trade, sweeps.Trade),
+        (Neighbour, sweeps.Neighbour),
+        (Confirmation, sweeps.Confirmation),
+        (ConfirmedTrial, sweeps.ConfirmedTrial),
+        (Estimate, sweeps.Estimate),
+        (artifact_schemas.Artifact, sweeps.ArtifactRecord),
+        (dataset_schemas.Dataset, catalog.DatasetRecord),
+        (dataset_schemas.DatasetDetail, catalog.DatasetDetailRecord),
+        (catalog_schemas.LayerKind, catalog.LayerKind),
+        (catalog_schemas.LayerParameter, catalog.LayerParameter),
+        (catalog_schemas.Preset, catalog.Preset),
+        (catalog_schemas.Target, catalog.Target),
+        (lease_schemas.Worker, catalog.WorkerRecord),
     ]
     for schema, record in pairs:
         assert set(schema.model_fields) == set(typing.get_type_hints(record)), schema.__name__
-    assert typing.get_args(records.TrialState) == typing.get_args(lease_schemas.TrialState)
-    assert typing.get_args(records.SweepState) == typing.get_args(sweep_schemas.SweepState)
+    assert typing.get_args(sweeps.TrialState) == typing.get_args(lease_schemas.TrialState)
+    assert typing.get_args(sweeps.SweepState) == typing.get_args(sweep_schemas.SweepState)
 
 
 def test_steering_a_real_sweep(client: Client) -> None:

@@ -12,12 +12,15 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
-from service import counts, events, lease_schemas, workers
 from service.app import create_app
-from service.db import Database, now
-from service.ids import new_id
-from service.models import Sweep, Trial
-from service.services import Services
+from service.common.ids import new_id
+from service.database import counts
+from service.database.models import Sweep, Trial
+from service.database.sessions import Database, now
+from service.events import events
+from service.http.dependencies import Services
+from service.leases import schemas as lease_schemas
+from service.leases import workers
 from service.settings import Settings
 
 CAPABILITIES: dict[str, Any] = {

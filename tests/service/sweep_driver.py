@@ -1,7 +1,8 @@
 """Sweeps driven without processes: documents, a data set's row, and the one pretend worker of these tests.
 
-The worker claims through `service.queue` as a real one does, and finishes at once with metrics that are calculated by a
-formula from the trial's configuration: nothing is built, measured or trained. All else is the service's own code.
+The worker claims through `service.leases.queue` as a real one does, and finishes at once with metrics that are
+calculated by a formula from the trial's configuration: nothing is built, measured or trained. All else is the service's
+own code.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service import drafts, events, holders, lease_schemas, queue, sweep_schemas, sweeps, workers
-from service.db import Database, now
-from service.ids import new_id
-from service.models import Ask, Dataset, Event, StudyAttribute, Sweep, Trial
-from service.scheduler import Scheduler
+from service.common.ids import new_id
+from service.database.models import Ask, Dataset, Event, StudyAttribute, Sweep, Trial
+from service.database.sessions import Database, now
+from service.events import events
+from service.leases import holders, queue, workers
+from service.leases import schemas as lease_schemas
+from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
+from service.sweeps import drafts, sweeps
+from service.sweeps import schemas as sweep_schemas
 
 DOCUMENT: dict[str, Any] = {
     "name": "a sweep",

@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from layers.completion import complete
-from layers.training import complete_inference, complete_training
-from service.db import now
-from service.ids import new_id
-from service.models import Attempt, Measurement, Report, Sweep, Trial, TrialMetric, Worker
-from service.pareto import Ranking
+from layers.declarations.completion import complete
+from layers.declarations.training import complete_inference, complete_training
+from service.common.ids import new_id
+from service.database.models import Attempt, Measurement, Report, Sweep, Trial, TrialMetric, Worker
+from service.database.sessions import now
+from service.results.pareto import Ranking
 
 OBJECTIVES = [
     {"metric": "latency_ms_p50", "goal": "minimize"},

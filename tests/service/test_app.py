@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
 from service.app import OldSchemaError, create_app
-from service.db import Database
+from service.database.sessions import Database
 from service.settings import ExposureError, Settings
 
 # --- who may call: the rest is in test_access.py ----------------------------------------------------------------------

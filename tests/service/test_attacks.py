@@ -26,12 +26,12 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service import tokens
 from service.app import create_app
-from service.db import Database
-from service.guard import COOKIE
+from service.auth import tokens
+from service.database.sessions import Database
+from service.http.dependencies import Services
+from service.http.middleware import COOKIE
 from service.routes.sweeps import EXAMPLE as DOCUMENT
-from service.services import Services
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -12,10 +12,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.auth.rate_limits import Limits
 from service.errors import TooManyRequests, TooSlow
-from service.limits import Limits
+from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE as DOCUMENT
-from service.services import Services
 from service.settings import Settings
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.implications import implications, truncated_share
-from service.models import Dataset
+from service.database.models import Dataset
+from service.datasets.implications import implications, truncated_share
 
 
 def dataset(task="causal_lm", parts=None, **profile) -> Dataset:

@@ -22,9 +22,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import DBAPIError
 
 from layersweep import logs
-from service import tokens
 from service.app import create_app
-from service.db import Database
+from service.auth import tokens
+from service.database.sessions import Database
 from service.settings import Settings
 
 

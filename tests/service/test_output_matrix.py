@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from service.app import create_app
 from service.confirmation import confirmations
-from service.models import Dataset, Report, Trial
+from service.database.models import Dataset, Report, Trial
 from service.settings import Settings
 from tests.golden import command_line, world
 from tests.golden.documents import CLASSIFICATION, LANGUAGE, PROBE, SEQUENCES

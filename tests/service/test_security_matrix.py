@@ -17,13 +17,14 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from service import projects, scopes, tokens, webhooks
-from service.access_models import Token
-from service.callers import within_project
+from service.auth import projects, scopes, tokens
+from service.auth.scopes import ScopedRoute, needs_no_token, needs_scope
+from service.auth.tokens import SCOPES
+from service.database.access_models import Token
+from service.events import webhooks
+from service.http.callers import within_project
+from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE as DOCUMENT
-from service.scopes import ScopedRoute, needs_no_token, needs_scope
-from service.services import Services
-from service.tokens import SCOPES
 
 OPEN_TO_ALL = {
     ("GET", "/healthz"),
@@ -227,7 +228,7 @@ def test_of_another_project_nothing_is_there(world: World) -> None:
 
 
 def test_what_nobody_has_placed_is_closed_to_tokens_of_one_project(app: FastAPI) -> None:
-    """A route that names something by a parameter that `service.callers` does not know."""
+    """A route that names something by a parameter that `service.http.callers` does not know."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(within_project)], route_class=ScopedRoute)
     router.add_api_route("/gadgets/{gadget}", needs_scope("read")(lambda gadget: {"gadget": gadget}))
     app.include_router(router)

@@ -16,10 +16,10 @@ import httpx2
 import numpy as np
 import pytest
 
-from layers.completion import complete
-from layers.training import complete_inference, complete_training
-from workers.children import Children
-from workers.service_client import ServiceClient
+from layers.declarations.completion import complete
+from layers.declarations.training import complete_inference, complete_training
+from workers.processes.children import Children
+from workers.service.client import ServiceClient
 
 TEXT = np.frombuffer("\n".join(topics[name] for name in sorted(topics)).encode(), np.uint8)
 

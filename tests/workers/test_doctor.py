@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from workers import device, doctor, main
-from workers.children import Children
 from workers.device_lock import DeviceBusyError, lock_device, turns_of
-from workers.engine.gpu_state import Gpu
+from workers.engine.nvml import Gpu
 from workers.interruption import DrainedError
-from workers.service_client import ServiceClient
+from workers.processes.children import Children
+from workers.service.client import ServiceClient
 
 HOPPER = Gpu("GPU-11111111-aa", "NVIDIA H200", 1 << 37, (9, 0))
 ADA = Gpu("GPU-22222222-bb", "NVIDIA RTX 4090", 1 << 34, (8, 9))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from layers.space import Space
-from workers.child import ChildRequestError
+from layers.space.document import Space
+from workers.processes.child import ChildRequestError
 from workers.space_check import NoBuilderError, SpaceCheck, read_space, report, sample
 
 DOCUMENT: dict[str, Any] = {

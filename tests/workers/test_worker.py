@@ -19,10 +19,10 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import serving
-from workers.child import ROOT
-from workers.children import Children
 from workers.main import DeviceTakenError, Worker, WorkerError
-from workers.service_client import ServiceClient
+from workers.processes.child import ROOT
+from workers.processes.children import Children
+from workers.service.client import ServiceClient
 
 SWEEP: dict[str, Any] = {
     "name": "tiny",

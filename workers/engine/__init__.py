@@ -1,0 +1,1 @@
+"""Engines, and all that is measured of them. Without torch; Python 3.10 is enough."""

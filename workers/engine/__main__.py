@@ -4,7 +4,8 @@
     build {runtime, onnx, engine, options, timings}     ONNX file -> engine file, with its sizes; timings: a folder or
                                                         null, where what is found out for later builds is kept
     load {runtime, engine, options}                     engine file -> ready to run, with the memory that it took
-    measure {inputs, options, turns?}                   latency (latency.py). With `turns`, a device's files (turns.py),
+    measure {inputs, options, turns?}                   latency (latency.py). With `turns`, a device's files
+    (arbitration.py),
                                                         when it is its turn: progress {waiting} until then
     run {inputs, outputs}                               outputs for inputs, by .npz
     loss {loss_graph, batches}                          sums of the loss from the engine's outputs (loss.py)
@@ -23,18 +24,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .arbitration import measuring
 from .arrays import read_arrays, write_arrays
 from .base import Engine
 from .latency import measure
 from .loss import evaluate
 from .memory import load_and_weigh
 from .protocol import Handler, Progress, Request, RequestError, Result, invalid, serve
-from .turns import measuring
 
 RUNTIMES: Mapping[str, tuple[str, str]] = {
-    "onnxruntime": ("workers.engine.ort", "OnnxRuntimeEngine"),
-    "tensorrt": ("workers.engine.trt", "TensorRtEngine"),
-    "tensorrt_rtx": ("workers.engine.trt_rtx", "TensorRtRtxEngine"),
+    "onnxruntime": ("workers.engine.onnxruntime.engine", "OnnxRuntimeEngine"),
+    "tensorrt": ("workers.engine.tensorrt.engine", "TensorRtEngine"),
+    "tensorrt_rtx": ("workers.engine.tensorrt.rtx", "TensorRtRtxEngine"),
 }
 """Runtime -> module and class. The only place that names them: a runtime is a file here and an entry."""
 

@@ -1,7 +1,7 @@
 """What an engine is: the contract that every runtime keeps, whatever it is made of.
 
 A runtime is one file with one class derived from `Engine` and one entry in `RUNTIMES` of `__main__.py`; the suite
-tests/workers/test_engine_contract.py says whether it is one. Public methods check arguments and state; a runtime writes
+tests/workers/engine/test_contract.py says whether it is one. Public methods check arguments and state; a runtime writes
 the methods whose names begin with an underscore. Measuring, memory and loss (latency.py, memory.py, loss.py) use the
 public methods only and never ask which runtime it is.
 """

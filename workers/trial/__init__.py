@@ -1,0 +1,1 @@
+"""One attempt: its steps, in the order in which they are done."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layers import model as models
-from layers import training
+from layers.declarations import model as models
+from layers.declarations import training
 from workers.trial.context import TrialContext
 from workers.trial.record import metrics_in
 

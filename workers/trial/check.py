@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from layers import model as models
 from layers.capabilities import unsupported
-from workers.batches import Batches
-from workers.data import check_lengths
-from workers.inputs import data_inputs, probe_inputs, save_inputs
-from workers.outcomes import TrialEndedError
-from workers.parts import Form, TrialData, specials_of
+from layers.declarations import model as models
+from workers.data.batches import Batches
+from workers.data.cache import check_lengths
+from workers.data.inputs import data_inputs, probe_inputs, save_inputs
+from workers.data.splits import Form, TrialData, specials_of
 from workers.trial.context import TrialContext
+from workers.trial.outcomes import TrialEndedError
 
 CALIBRATION_EXAMPLES = 128
 """Of the training part, spread evenly over it: the ranges of 8-bit products are found on these."""

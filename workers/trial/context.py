@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layers import number_format, quantization
+from layers.declarations import dtypes, quantization
 from layers.signature import Signature, signature_of
-from workers.artifacts import ArtifactStore
-from workers.child import Child
-from workers.children import Children
-from workers.data import DatasetCache
+from workers.data.cache import DatasetCache
 from workers.device_lock import turns_of
 from workers.engine_cache import EngineCache
 from workers.interruption import Interruption
-from workers.lease import Lease
+from workers.processes.child import Child
+from workers.processes.children import Children
+from workers.service.lease import Lease
+from workers.trial.artifacts import ArtifactStore
 from workers.trial.files import AttemptFiles
 from workers.trial.record import TrialRecord
 
@@ -98,7 +98,7 @@ class TrialContext:
     @property
     def formats(self) -> set[str]:
         """The number formats of the model and its layers."""
-        return set(number_format.formats(self.model).values())
+        return set(dtypes.formats(self.model).values())
 
     @property
     def quantization(self) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.other_targets import try_builds
-from workers.outcomes import TrialEndedError
-from workers.parts import TrialData, load_part
+from workers.data.splits import TrialData, load_part
 from workers.trial.build import keep_for_later_trials, write_graph
 from workers.trial.context import TrialContext
 from workers.trial.load import LoadedEngine, check_parity
+from workers.trial.other_targets import try_builds
+from workers.trial.outcomes import TrialEndedError
 
 
 @dataclass(frozen=True, slots=True)

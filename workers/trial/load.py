@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workers import parity
-from workers.child import Child
-from workers.outcomes import TrialEndedError
+from workers.processes.child import Child
+from workers.trial import parity
 from workers.trial.build import BuiltEngines, keep_for_later_trials
 from workers.trial.context import TrialContext
+from workers.trial.outcomes import TrialEndedError
 from workers.trial.record import metrics_in
 
 THREADED_RUNTIMES = ("onnxruntime",)

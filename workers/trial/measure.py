@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layers.constraints import parse_constraint
+from layers.expressions.constraints import parse_constraint
 from layers.metrics import METRICS
-from workers.outcomes import TrialEndedError
 from workers.trial.context import TrialContext
 from workers.trial.load import LoadedEngine
+from workers.trial.outcomes import TrialEndedError
 from workers.trial.record import metrics_in
 
 MEASURE = {"warmup_seconds": 0.2, "seconds": 1.5, "min_runs": 50}

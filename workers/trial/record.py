@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layers.metrics import METRICS
-from workers.outcomes import Finish, TrialEndedError
+from workers.trial.outcomes import Finish, TrialEndedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,18 @@ import logging
 import time
 from dataclasses import replace
 
-from workers.batches import DataError
-from workers.child import ChildDiedError, ChildError, ChildRequestError, ChildTimeoutError
+from workers.data.batches import DataError
+from workers.data.splits import TrialData
 from workers.interruption import TrialPrunedError
-from workers.outcomes import Finish, TrialEndedError
-from workers.parts import TrialData
-from workers.service_client import RefusedError
+from workers.processes.child import ChildDiedError, ChildError, ChildRequestError, ChildTimeoutError
+from workers.service.client import RefusedError
 from workers.trial.build import BuiltEngines, build, export, prepare_model
 from workers.trial.check import check_model, fetch_data, lay_out_batches, lay_out_probe_inputs
 from workers.trial.context import TrialContext
 from workers.trial.evaluate import evaluate
 from workers.trial.load import LoadedEngine, check_parity, load
 from workers.trial.measure import MEASURE, REMEASURE, judge_hardware, measure
+from workers.trial.outcomes import Finish, TrialEndedError
 from workers.trial.record import TrialRecord
 from workers.trial.train import judge_training, train
 from workers.trial.upload import upload_artifacts

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workers.outcomes import TrialEndedError
-from workers.parts import TrialData
+from workers.data.splits import TrialData
 from workers.trial.context import TrialContext
+from workers.trial.outcomes import TrialEndedError
 
 
 @dataclass(frozen=True, slots=True)

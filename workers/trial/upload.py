@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workers.artifacts import collect
+from workers.trial.artifacts import collect
 from workers.trial.build import BuiltEngines
 from workers.trial.context import TrialContext
 from workers.trial.measure import Measured

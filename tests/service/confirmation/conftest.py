@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.confirmation import confirmations
-from service.models import Trial
+from service.database.models import Trial
 from tests.service.sweep_rows import TARGET, add_measurement, add_sweep, add_trial, complete_configuration, rank
 
 LOSSES = ((1.0, 3.0), (2.0, 2.0), (3.0, 1.5), (2.5, 2.5))

@@ -9,9 +9,11 @@ import io
 import numpy as np
 import pytest
 
-from service import artifacts, counts, events
 from service.confirmation import confirmations
-from service.models import Sweep, Trial
+from service.database import counts
+from service.database.models import Sweep, Trial
+from service.events import events
+from service.operations import artifacts
 from tests.service.confirmation.conftest import CONFIGURATION, claim, finish
 from tests.service.sweep_rows import add_trial
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from service.templates import html_environment
+from service.common.templates import html_environment
 from tests.service.sweep_rows import add_sweep
 
 SIX = ("Task and data", "Experimentation", "Resource constraints", "Complexity", "Literature", "Compatibility")

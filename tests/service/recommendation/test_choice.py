@@ -17,7 +17,7 @@ from service.recommendation.choice import (
     find_smaller,
     rule_in_words,
 )
-from service.recommendation.wishes import Wishes, Within
+from service.recommendation.preferences import Wishes, Within
 
 GOALS = {"latency_ms_p50": "minimize", "validation_loss": "minimize", "accuracy": "maximize"}
 TWO = {"latency_ms_p50": "minimize", "validation_loss": "minimize"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.ids import new_id
-from service.models import Dataset, Sweep
+from service.common.ids import new_id
+from service.database.models import Dataset, Sweep
 from tests.service.sweep_rows import (
     TARGET,
     add_measurement,

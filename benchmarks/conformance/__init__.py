@@ -1,0 +1,1 @@
+"""Whether results are right: every combination of layers, the coverage of intervals."""

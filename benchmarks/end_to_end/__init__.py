@@ -1,0 +1,1 @@
+"""From a sweep's document to determined parameters."""

@@ -1,0 +1,1 @@
+"""What survives kills, hostile requests and many writers."""

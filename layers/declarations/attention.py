@@ -1,0 +1,409 @@
+"""Attention: what may be set, and what follows from it.
+
+Multi-head, grouped-query (`num_kv_heads` < heads) and multi-query (1) attention of tokens to each other, or to those of
+an encoder (cross): softmax(Q Kᵀ / (q_scaling √head_size) + bias) V, then a projection back to `hidden_size`. The bias
+is the mask, with positions where they enter there (`layers.declarations.score_bias`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from layers.declarations import dtypes, tensor_parallel
+from layers.declarations.linear import LinearConfig
+from layers.declarations.normalization import NormConfig
+from layers.declarations.rules import Condition, Violation
+from layers.declarations.score_bias import CAUSAL_MASKS, RelativeConfig, ScoreBiasConfig, alibi_slopes
+from layers.parameter import Parameter, ParameterError, Scalar
+
+OPEN_MASKS = ("padding", "bidirectional", "custom_mask")
+MASK_TYPES = (*CAUSAL_MASKS, *OPEN_MASKS)
+MASKS_OF_KIND = {"decoder": CAUSAL_MASKS, "encoder": OPEN_MASKS, "encoder_decoder": CAUSAL_MASKS}
+"""What a kind's attention may see; that of an encoder_decoder is its decoder's. A probe's may be any."""
+ROTARY_TYPES = ("rope_gpt_neox", "rope_gptj")
+ALIBI_TYPES = ("alibi", "alibi_with_scale")
+POSITION_TYPES = ("learned_absolute", *ROTARY_TYPES, *ALIBI_TYPES, "relative")
+QK_LAYERNORM_EPS = 1e-5
+
+PARAMETERS: dict[str, Parameter] = {
+    "num_attention_heads": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1024,
+        meaning="query heads",
+        source=(
+            "Vaswani et al. 2017, arXiv 1706.03762; head sizes 64 and 128 keep tensor cores busy: Anthony et al. "
+            "2024, arXiv 2401.14489"
+        ),
+        search={"values": [2, 4, 8, 12, 16]},
+    ),
+    "num_kv_heads": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1024,
+        default=None,
+        meaning="key and value heads, each shared by an equal number of query heads; left out: num_attention_heads",
+        source="Ainslie et al. 2023, arXiv 2305.13245; 1: Shazeer 2019, arXiv 1911.02150",
+        search={"values": [1, 2, 4]},
+    ),
+    "attention_head_size": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1024,
+        default=None,
+        meaning="channels of one head; left out: hidden_size / num_attention_heads",
+        source="Anthony et al. 2024, arXiv 2401.14489: 64 or 128",
+        search={"values": [32, 64, 128]},
+    ),
+    "attention_mask_type": Parameter(
+        type="string",
+        choices=MASK_TYPES,
+        default=None,
+        meaning=(
+            "which tokens a token attends to: those up to itself (causal), the last few of them "
+            "(sliding_window_causal), all but padding (padding), all (bidirectional), those that the dataset says "
+            "(custom_mask); left out: causal, in an encoder padding. An encoder_decoder's is its decoder's: its "
+            "encoder sees all of the source but padding"
+        ),
+        source="TensorRT-LLM layers; sliding windows: Beltagy et al. 2020, arXiv 2004.05150",
+        search={"values": ["causal", "sliding_window_causal"]},
+    ),
+    "max_attention_window_size": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=None,
+        meaning="tokens of a sliding window, the token itself included; left out: half of the longest sequence",
+        source="TensorRT-LLM layers; Jiang et al. 2023, arXiv 2310.06825",
+        search={"values": [16, 32, 64, 128]},
+    ),
+    "cross_attention": Parameter(
+        type="boolean",
+        default=None,
+        meaning=(
+            "tokens attend to an encoder's output; a block has it beside its self-attention, an attention layer in "
+            "place of it; left out: true in an encoder_decoder, else false"
+        ),
+        source="Vaswani et al. 2017, arXiv 1706.03762; TensorRT-LLM layers",
+        search={"values": [True, False]},
+    ),
+    "position_embedding_type": Parameter(
+        type="string",
+        choices=POSITION_TYPES,
+        default="learned_absolute",
+        meaning=(
+            "how a token's position enters: a learned table added to the embedding, rotations of queries and keys "
+            "(rope_gpt_neox: halves, rope_gptj: neighbours), a slope times the distance off the scores (alibi; "
+            "alibi_with_scale: divided by the root of the head size), or a learned bias for each bucket of distances "
+            "(relative)"
+        ),
+        source=(
+            "TensorRT-LLM layers; Radford et al. 2019; rope: Su et al. 2021, arXiv 2104.09864; alibi: Press et al. "
+            "2021, arXiv 2108.12409; relative: Raffel et al. 2020, arXiv 1910.10683"
+        ),
+        search={"values": ["learned_absolute", "rope_gpt_neox", "alibi", "relative"]},
+    ),
+    "num_buckets": Parameter(
+        type="integer",
+        minimum=4,
+        maximum=1024,
+        default=32,
+        meaning="buckets of relative distances: half of them exact, the rest logarithmic; both ways: halved by sign",
+        source="Raffel et al. 2020, arXiv 1910.10683: 32",
+        search={"values": [16, 32, 64]},
+    ),
+    "max_distance": Parameter(
+        type="integer",
+        minimum=2,
+        maximum=1_048_576,
+        default=128,
+        meaning="the relative distance from which on all share the last bucket",
+        source="Raffel et al. 2020, arXiv 1910.10683: 128",
+        search={"values": [64, 128, 256]},
+    ),
+    "max_position_embeddings": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=None,
+        meaning=(
+            "the longest sequence that the model takes (learned_absolute: rows of the table); left out: the "
+            "longest that is trained or measured"
+        ),
+        source="TensorRT-LLM layers",
+        search={"values": [512, 1024, 2048, 4096]},
+    ),
+    "rotary_embedding_base": Parameter(
+        type="number",
+        minimum=1.0,
+        maximum=1e9,
+        default=10_000.0,
+        meaning="base of the rotations' wavelengths",
+        source="Su et al. 2021, arXiv 2104.09864",
+        search={"values": [10_000.0, 100_000.0, 500_000.0]},
+    ),
+    "rotary_embedding_percentage": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=1.0,
+        default=1.0,
+        meaning="share of a head's channels that is rotated: head size times it, rounded down",
+        source="TensorRT-LLM layers; 0.25: Black et al. 2022, arXiv 2204.06745",
+        search={"values": [0.25, 0.5, 1.0]},
+    ),
+    "bias": Parameter(
+        type="boolean",
+        default=True,
+        meaning="biases in the query, key, value and output products",
+        source="TensorRT-LLM layers",
+        search={"values": [True, False]},
+    ),
+    "q_scaling": Parameter(
+        type="number",
+        minimum=1e-4,
+        maximum=1e4,
+        default=1.0,
+        meaning="scores are divided by q_scaling x the root of the head size",
+        source="TensorRT-LLM layers",
+        search={"min": 0.25, "max": 4.0, "log": True},
+    ),
+    "qk_layernorm": Parameter(
+        type="boolean",
+        default=False,
+        meaning="a LayerNorm (eps 1e-5, scale and shift) over each head's queries and keys, before rotation",
+        source="Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv 2302.05442",
+        search={"values": [True, False]},
+    ),
+    "dtype": dtypes.of_layer("the products and scores of attention"),
+    "tp_size": tensor_parallel.of_layer("by heads"),
+}
+
+APPLIES: dict[str, Condition] = {
+    "rotary_embedding_base": Condition("attention.position_embedding_type", ROTARY_TYPES),
+    "rotary_embedding_percentage": Condition("attention.position_embedding_type", ROTARY_TYPES),
+    "num_buckets": Condition("attention.position_embedding_type", ("relative",)),
+    "max_distance": Condition("attention.position_embedding_type", ("relative",)),
+    "max_attention_window_size": Condition("attention.attention_mask_type", ("sliding_window_causal",)),
+    "tp_size": tensor_parallel.SHARED,
+}
+
+LATER: dict[str, str] = {}
+"""Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionConfig:
+    """One attention layer. With `cross_attention` keys and values are of the encoder's output, as wide as the model."""
+
+    hidden_size: int
+    num_attention_heads: int
+    num_kv_heads: int
+    attention_head_size: int
+    max_position_embeddings: int
+    attention_mask_type: str = "causal"
+    max_attention_window_size: int | None = None
+    cross_attention: bool = False
+    position_embedding_type: str = "learned_absolute"
+    num_buckets: int = 32
+    max_distance: int = 128
+    rotary_embedding_base: float = 10_000.0
+    rotary_embedding_percentage: float = 1.0
+    bias: bool = True
+    q_scaling: float = 1.0
+    qk_layernorm: bool = False
+    dtype: str | None = None
+    """None: the model's."""
+    tp_size: int = 1
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any]) -> AttentionConfig:
+        """The layer that the section `attention` describes, by itself."""
+        section = {name: model[f"attention.{name}"] for name in PARAMETERS if f"attention.{name}" in model}
+        return cls(hidden_size=model["hidden_size"], **section)
+
+    def to_itself(self, mask_type: str) -> AttentionConfig:
+        """The same layer as self-attention under a mask."""
+        return replace(self, cross_attention=False, attention_mask_type=mask_type)
+
+    def to_encoder(self, mask_type: str) -> AttentionConfig:
+        """The same layer attending to an encoder's output: positions of two sequences have no distance."""
+        return replace(
+            self,
+            cross_attention=True,
+            attention_mask_type=mask_type,
+            max_attention_window_size=None,
+            position_embedding_type="learned_absolute",
+        )
+
+    @property
+    def query(self) -> LinearConfig:
+        return LinearConfig(self.hidden_size, self.num_attention_heads * self.attention_head_size, self.bias)
+
+    @property
+    def key_value(self) -> LinearConfig:
+        """Keys and values in one product."""
+        return LinearConfig(self.hidden_size, 2 * self.num_kv_heads * self.attention_head_size, self.bias)
+
+    @property
+    def qkv(self) -> LinearConfig:
+        """Queries, keys and values in one product: of self-attention."""
+        return LinearConfig(self.hidden_size, self.query.out_features + self.key_value.out_features, self.bias)
+
+    @property
+    def dense(self) -> LinearConfig:
+        return LinearConfig(self.num_attention_heads * self.attention_head_size, self.hidden_size, self.bias)
+
+    @property
+    def qk_norm(self) -> NormConfig | None:
+        if not self.qk_layernorm:
+            return None
+        return NormConfig("LayerNorm", self.attention_head_size, QK_LAYERNORM_EPS, bias=True)
+
+    @property
+    def rotary_dim(self) -> int:
+        """Channels of a head that are rotated; 0 without rotation."""
+        if self.position_embedding_type not in ROTARY_TYPES:
+            return 0
+        return int(self.attention_head_size * self.rotary_embedding_percentage)
+
+    @property
+    def score_bias(self) -> ScoreBiasConfig:
+        """What is added to its scores."""
+        relative, slopes = None, ()
+        if self.position_embedding_type == "relative":
+            bidirectional = self.attention_mask_type not in CAUSAL_MASKS
+            relative = RelativeConfig(self.num_attention_heads, self.num_buckets, self.max_distance, bidirectional)
+        if self.position_embedding_type in ALIBI_TYPES:
+            scaled = self.position_embedding_type == "alibi_with_scale"
+            divisor = math.sqrt(self.attention_head_size) if scaled else 1.0
+            slopes = tuple(slope / divisor for slope in alibi_slopes(self.num_attention_heads))
+        return ScoreBiasConfig(self.attention_mask_type, self.max_attention_window_size, relative, slopes)
+
+    def parameter_count(self) -> int:
+        """Without those of `score_bias`, which layers share."""
+        norms = 2 * self.qk_norm.parameter_count() if self.qk_norm else 0
+        products = (self.query, self.key_value, self.dense)
+        return sum(product.parameter_count() for product in products) + norms
+
+    def flops(self, batch_size: int, queries: int, keys: int) -> int:
+        """Of all products over so many tokens a sequence, scores of masked pairs included: the engine computes them."""
+        rows, pairs = batch_size * queries, batch_size * queries * keys * self.num_attention_heads
+        products = self.query.flops(rows) + self.dense.flops(rows) + self.key_value.flops(batch_size * keys)
+        return products + 2 * 2 * pairs * self.attention_head_size
+
+
+def follow(model: dict[str, Any]) -> None:
+    """Fill in the defaults that follow from other parameters.
+
+    `attention_head_size` stays absent where the heads do not divide the width: that is a broken rule, not a default.
+    """
+    heads = model["attention.num_attention_heads"]
+    tensor_parallel.follow(model, "attention")
+    dtypes.follow(model, "attention")
+    model.setdefault("attention.num_kv_heads", heads)
+    if model["hidden_size"] % heads == 0:
+        model.setdefault("attention.attention_head_size", model["hidden_size"] // heads)
+
+
+def follow_lengths(model: dict[str, Any], longest: int | None) -> None:
+    """Fill in what follows from the longest sequence. Raises ParameterError where that is longer than what is given."""
+    path = "attention.max_position_embeddings"
+    positions = model.setdefault(path, longest)
+    if positions is None:
+        raise ParameterError(path, "is missing", "give inference.sequence_length, or give it")
+    if longest is not None and positions < longest:
+        message = f"{positions} positions are too few for sequences of {longest}"
+        raise ParameterError(path, message, f"at least {longest}, or leave it out")
+    if APPLIES["max_attention_window_size"].holds(model):
+        model.setdefault("attention.max_attention_window_size", -(-(longest or positions) // 2))
+
+
+def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+    yield from _broken_heads(model)
+    yield from _broken_shares(model)
+    yield from dtypes.broken_rules(model, "attention")
+    yield from _broken_masks(model)
+    if model["attention.position_embedding_type"] == "relative":
+        yield from _broken_buckets(model)
+
+
+def _broken_heads(model: Mapping[str, Any]) -> Iterator[Violation]:
+    heads, kv_heads = model["attention.num_attention_heads"], model["attention.num_kv_heads"]
+    if heads % kv_heads:
+        message = f"{heads} query heads cannot share {kv_heads} key and value heads equally"
+        paths = ("attention.num_attention_heads", "attention.num_kv_heads")
+        yield Violation("num_attention_heads % num_kv_heads", message, paths)
+    if "attention.attention_head_size" not in model:
+        message = (
+            f"hidden_size {model['hidden_size']} is not a multiple of {heads} heads; attention_head_size is not given"
+        )
+        paths = ("hidden_size", "attention.num_attention_heads")
+        yield Violation("hidden_size % num_attention_heads", message, paths)
+        return
+    config = AttentionConfig.of(model)
+    if config.position_embedding_type in ROTARY_TYPES and (config.rotary_dim < 2 or config.rotary_dim % 2):
+        rotated = f"{config.rotary_dim} of {config.attention_head_size} channels"
+        message = f"{rotated} of a head would be rotated: it must be an even number, at least 2"
+        paths = ("attention.attention_head_size", "attention.rotary_embedding_percentage")
+        yield Violation("rotary dimension even", message, paths)
+
+
+def _broken_shares(model: Mapping[str, Any]) -> Iterator[Violation]:
+    heads = {"attention.num_attention_heads": model["attention.num_attention_heads"]}
+    yield from tensor_parallel.broken_rules(model, "attention", heads)
+    size, kv_heads = model.get("attention.tp_size", 1), model["attention.num_kv_heads"]
+    if size % kv_heads and kv_heads % size:
+        message = f"{size} devices can neither share {kv_heads} key and value heads evenly, nor share one evenly"
+        yield Violation("num_kv_heads and tp_size", message, ("attention.num_kv_heads", "attention.tp_size"))
+
+
+def _broken_masks(model: Mapping[str, Any]) -> Iterator[Violation]:
+    kind, mask = model["kind"], model["attention.attention_mask_type"]
+    paths = ("kind", "attention.attention_mask_type")
+    if mask not in MASKS_OF_KIND.get(kind, MASK_TYPES):
+        if kind == "encoder":
+            message = f"an encoder sees all of its tokens: {mask} hides some; take one of {', '.join(OPEN_MASKS)}"
+            yield Violation("encoder needs an open mask", message, paths)
+        else:
+            message = (
+                f"{kind} with the mask {mask} would see the tokens that it is to predict; take one of "
+                f"{', '.join(CAUSAL_MASKS)}"
+            )
+            yield Violation(f"{kind} needs a causal mask", message, paths)
+    crosses = model.get("attention.cross_attention", False)
+    if kind == "encoder_decoder" and not crosses:
+        message = "an encoder_decoder without cross attention would never see its source"
+        yield Violation("encoder_decoder needs cross attention", message, ("kind", "attention.cross_attention"))
+    if kind == "attention" and crosses:
+        position = model["attention.position_embedding_type"]
+        if mask in CAUSAL_MASKS:
+            message = f"{mask} does not apply to cross attention; take one of {', '.join(OPEN_MASKS)}"
+            yield Violation(
+                "cross attention is not causal", message, ("attention.cross_attention", "attention.attention_mask_type")
+            )
+        if position != "learned_absolute":
+            message = f"{position} does not apply to cross attention: tokens of two sequences have no distance"
+            paths = ("attention.cross_attention", "attention.position_embedding_type")
+            yield Violation("cross attention has no distances", message, paths)
+
+
+def _broken_buckets(model: Mapping[str, Any]) -> Iterator[Violation]:
+    buckets, distance = model["attention.num_buckets"], model["attention.max_distance"]
+    both_ways = model["kind"] == "encoder_decoder" or model["attention.attention_mask_type"] not in CAUSAL_MASKS
+    one_way = model["kind"] == "encoder_decoder" or not both_ways
+    if both_ways and buckets % 2:
+        message = f"{buckets} buckets cannot be halved between earlier and later tokens"
+        yield Violation("num_buckets even", message, ("attention.num_buckets", "attention.attention_mask_type"))
+    exact, part = (buckets // 2, "num_buckets / 2") if one_way else (buckets // 4, "num_buckets / 4")
+    if distance <= exact:
+        message = f"max_distance {distance} leaves no distance for the logarithmic buckets: {exact} are exact already"
+        yield Violation(f"max_distance > {part}", message, ("attention.max_distance", "attention.num_buckets"))
+
+
+def table_rows(model: Mapping[str, Scalar]) -> int:
+    """Rows of the learned position table; 0 where positions enter otherwise."""
+    learned = model["attention.position_embedding_type"] == "learned_absolute"
+    return int(model["attention.max_position_embeddings"]) if learned else 0

@@ -1,0 +1,143 @@
+"""MLP, GatedMLP and FusedGatedMLP: what may be set, and what follows from it.
+
+`MLP` is act(x W₁) W₂; with swiglu or geglu its first product is twice as wide and gates itself, as in TensorRT-LLM.
+`GatedMLP` is (act(x Wg) ∘ x Wu) W₂ (Shazeer 2020, arXiv 2002.05202); in `FusedGatedMLP` Wg and Wu are one product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layers.declarations import dtypes, tensor_parallel
+from layers.declarations.linear import LinearConfig
+from layers.declarations.rules import Condition, Violation, round_up
+from layers.parameter import Parameter
+
+KINDS = ("MLP", "GatedMLP", "FusedGatedMLP")
+GATED_ACTIVATIONS = ("swiglu", "geglu")
+FUSED_ACTIVATIONS = ("silu", "gelu")
+ACTIVATIONS = (
+    "relu",
+    "tanh",
+    "gelu",
+    "gelu_new",
+    "gelu_fast",
+    "gelu_pytorch_tanh",
+    "silu",
+    "softplus",
+    "squared-relu",
+    "sigmoid",
+    "quick_gelu",
+    "identity",
+    *GATED_ACTIVATIONS,
+)
+
+PARAMETERS: dict[str, Parameter] = {
+    "kind": Parameter(
+        type="string",
+        choices=KINDS,
+        default="MLP",
+        meaning="which feed-forward layer",
+        source="Vaswani et al. 2017, arXiv 1706.03762; gated: Shazeer 2020, arXiv 2002.05202",
+        search={"values": list(KINDS)},
+    ),
+    "ffn_hidden_size": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=262_144,
+        default=None,
+        meaning="inner width; left out: 4 x hidden_size, gated: 8/3 x hidden_size rounded up to a multiple of 64",
+        source="Vaswani et al. 2017, arXiv 1706.03762; Shazeer 2020, arXiv 2002.05202",
+        search={"values": [256, 512, 1024, 2048]},
+    ),
+    "hidden_act": Parameter(
+        type="string",
+        choices=ACTIVATIONS,
+        default=None,
+        meaning="activation; a gated layer applies it to its gate; left out: gelu, gated: silu",
+        source="Radford et al. 2019 (gelu); Touvron et al. 2023, arXiv 2302.13971 (silu)",
+        search={"values": ["gelu", "silu", "relu"]},
+    ),
+    "bias": Parameter(
+        type="boolean",
+        default=True,
+        meaning="biases in all of its products",
+        source="TensorRT-LLM layers",
+        search={"values": [True, False]},
+    ),
+    "dtype": dtypes.of_layer("the feed-forward products"),
+    "tp_size": tensor_parallel.of_layer("by its inner width"),
+}
+
+APPLIES: dict[str, Condition] = {"tp_size": tensor_parallel.SHARED}
+
+LATER: dict[str, str] = {}
+"""Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
+
+
+@dataclass(frozen=True, slots=True)
+class MlpConfig:
+    """One feed-forward layer."""
+
+    kind: str
+    hidden_size: int
+    ffn_hidden_size: int
+    hidden_act: str
+    bias: bool = True
+    dtype: str | None = None
+    """None: the model's."""
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any]) -> MlpConfig:
+        return cls(
+            kind=model["mlp.kind"],
+            hidden_size=model["hidden_size"],
+            ffn_hidden_size=model["mlp.ffn_hidden_size"],
+            hidden_act=model["mlp.hidden_act"],
+            bias=model["mlp.bias"],
+            dtype=model.get("mlp.dtype"),
+        )
+
+    @property
+    def doubled(self) -> bool:
+        """The first product makes both the gate and what it gates."""
+        return self.kind == "FusedGatedMLP" or self.hidden_act in GATED_ACTIVATIONS
+
+    @property
+    def linears(self) -> tuple[LinearConfig, ...]:
+        """Its products, the last one back to `hidden_size`."""
+        first = LinearConfig(self.hidden_size, self.ffn_hidden_size * (2 if self.doubled else 1), self.bias)
+        last = LinearConfig(self.ffn_hidden_size, self.hidden_size, self.bias)
+        return (first, first, last) if self.kind == "GatedMLP" else (first, last)
+
+    def parameter_count(self) -> int:
+        return sum(linear.parameter_count() for linear in self.linears)
+
+    def flops(self, rows: int) -> int:
+        return sum(linear.flops(rows) for linear in self.linears)
+
+
+def follow(model: dict[str, Any]) -> None:
+    """Fill in the defaults that follow from other parameters."""
+    tensor_parallel.follow(model, "mlp")
+    dtypes.follow(model, "mlp")
+    width: int = model["hidden_size"]
+    gated = model["mlp.kind"] != "MLP"
+    model.setdefault("mlp.hidden_act", "silu" if gated else "gelu")
+    gated = gated or model["mlp.hidden_act"] in GATED_ACTIVATIONS
+    model.setdefault("mlp.ffn_hidden_size", round_up(8 * width / 3, 64) if gated else 4 * width)
+
+
+def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+    yield from tensor_parallel.broken_rules(model, "mlp", {"mlp.ffn_hidden_size": model["mlp.ffn_hidden_size"]})
+    yield from dtypes.broken_rules(model, "mlp")
+    kind, activation = model["mlp.kind"], model["mlp.hidden_act"]
+    paths = ("mlp.kind", "mlp.hidden_act")
+    if kind == "GatedMLP" and activation in GATED_ACTIVATIONS:
+        message = f"GatedMLP has a gate of its own: its hidden_act must not be gated, {activation} is"
+        yield Violation("mlp.hidden_act not gated in GatedMLP", message, paths)
+    if kind == "FusedGatedMLP" and activation not in FUSED_ACTIVATIONS:
+        message = f"FusedGatedMLP takes {' or '.join(FUSED_ACTIVATIONS)}, not {activation}; GatedMLP takes it"
+        yield Violation("mlp.hidden_act of FusedGatedMLP", message, paths)

@@ -1,0 +1,126 @@
+"""LayerNorm, RmsNorm and GroupNorm: what may be set, and what follows from it.
+
+In a language model GroupNorm normalizes each token's channels by itself: over time it would let a token see the future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layers.declarations import dtypes
+from layers.declarations.rules import Condition, Violation
+from layers.parameter import Parameter, Scalar
+
+KINDS = ("LayerNorm", "RmsNorm", "GroupNorm")
+
+PARAMETERS: dict[str, Parameter] = {
+    "kind": Parameter(
+        type="string",
+        choices=KINDS,
+        default="LayerNorm",
+        meaning="which normalization",
+        source=(
+            "Ba et al. 2016, arXiv 1607.06450; RmsNorm: Zhang & Sennrich 2019, arXiv 1910.07467; GroupNorm: Wu & "
+            "He 2018, arXiv 1803.08494"
+        ),
+        search={"values": ["LayerNorm", "RmsNorm"]},
+    ),
+    "eps": Parameter(
+        type="number",
+        minimum=1e-12,
+        maximum=0.1,
+        default=None,
+        meaning=(
+            "added to the variance (RmsNorm: to the mean square) before the root, in float32; left out: 1e-5, "
+            "RmsNorm 1e-6"
+        ),
+        source="TensorRT-LLM layers",
+        search={"min": 1e-8, "max": 1e-4, "log": True},
+    ),
+    "elementwise_affine": Parameter(
+        type="boolean",
+        default=True,
+        meaning="learned scale for each channel (LayerNorm, GroupNorm: and shift)",
+        source="TensorRT-LLM layers",
+        search={"values": [True, False]},
+    ),
+    "bias": Parameter(
+        type="boolean",
+        default=None,
+        meaning="learned shift for each channel; left out: as elementwise_affine",
+        source="TensorRT-LLM layers",
+        search={"values": [True, False]},
+    ),
+    "num_groups": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=65_536,
+        default=None,
+        meaning="groups of channels that are normalized apart; left out: 1, GroupNorm 32",
+        source="Wu & He 2018, arXiv 1803.08494: 32 groups, or 16 channels a group",
+        search={"values": [1, 8, 16, 32]},
+    ),
+    "dtype": dtypes.NORM,
+}
+
+APPLIES: dict[str, Condition] = {
+    "bias": Condition("norm.kind", ("LayerNorm", "GroupNorm")),
+    "num_groups": Condition("norm.kind", ("RmsNorm", "GroupNorm")),
+}
+
+LATER: dict[str, str] = {}
+"""Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
+
+
+@dataclass(frozen=True, slots=True)
+class NormConfig:
+    """One normalization over the last dimension (`width` channels)."""
+
+    kind: str
+    width: int
+    eps: float
+    elementwise_affine: bool = True
+    bias: bool = False
+    num_groups: int = 1
+    dtype: str = "float32"
+    """In which it computes, whatever format it is given and answers in."""
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any]) -> NormConfig:
+        return cls(
+            kind=model["norm.kind"],
+            width=model["hidden_size"],
+            eps=model["norm.eps"],
+            elementwise_affine=model["norm.elementwise_affine"],
+            bias=model.get("norm.bias", False),
+            num_groups=model.get("norm.num_groups", 1),
+            dtype=model.get("norm.dtype", "float32"),
+        )
+
+    def parameter_count(self) -> int:
+        return (self.width if self.elementwise_affine else 0) + (self.width if self.bias else 0)
+
+
+def follow(model: dict[str, Scalar]) -> None:
+    """Fill in the defaults that follow from other parameters."""
+    rms = model["norm.kind"] == "RmsNorm"
+    model.setdefault("norm.eps", 1e-6 if rms else 1e-5)
+    if APPLIES["bias"].holds(model):
+        model.setdefault("norm.bias", model["norm.elementwise_affine"])
+    if APPLIES["num_groups"].holds(model):
+        model.setdefault("norm.num_groups", 1 if rms else 32)
+
+
+def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+    groups = model.get("norm.num_groups", 1)
+    if model["hidden_size"] % groups:
+        message = f"hidden_size {model['hidden_size']} cannot be split into {groups} groups of channels"
+        yield Violation("hidden_size % norm.num_groups", message, ("hidden_size", "norm.num_groups"))
+    if model["norm.kind"] == "GroupNorm" and groups == model["hidden_size"]:
+        message = "one channel a group would normalize every value to zero"
+        yield Violation("norm.num_groups < hidden_size", message, ("hidden_size", "norm.num_groups"))
+    if model.get("norm.bias") and not model["norm.elementwise_affine"]:
+        message = "norm.bias needs norm.elementwise_affine"
+        yield Violation("norm.bias needs elementwise_affine", message, ("norm.bias", "norm.elementwise_affine"))

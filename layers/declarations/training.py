@@ -1,0 +1,319 @@
+"""How a trial is trained, and the shape that is measured: the sections `training` and `inference`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from layers.facts import check_lengths, fixed_lengths
+from layers.parameter import REQUIRED, Parameter, ParameterError, Scalar
+from layers.tolerance import near
+
+LENGTHS = ("steps", "tokens", "seconds")
+"""How long to train: exactly one of these."""
+
+DEFAULT_STEPS = 500
+
+NANOGPT = "karpathy/nanoGPT config/train_shakespeare_char.py"
+
+TRAINING: dict[str, Parameter] = {
+    "steps": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=100_000_000,
+        default=None,
+        meaning="optimizer steps; left out, with neither tokens nor seconds given: 500",
+        search={"values": [250, 500, 1000, 2000]},
+    ),
+    "tokens": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=10**15,
+        default=None,
+        meaning="tokens to train on, in place of steps; rounded up to whole steps",
+        source="about 20 a parameter: Hoffmann et al. 2022, arXiv 2203.15556",
+        search={"min": 100_000, "max": 10_000_000, "log": True},
+    ),
+    "seconds": Parameter(
+        type="number",
+        minimum=0.1,
+        maximum=31_536_000,
+        default=None,
+        meaning="time to train, in place of steps; the result then depends on the machine",
+        search={"values": [10, 30, 60]},
+    ),
+    "batch_size": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=65_536,
+        default=32,
+        meaning="sequences a step",
+        source="12 on a CPU, 64 on a GPU: " + NANOGPT,
+        search={"values": [16, 32, 64]},
+    ),
+    "sequence_length": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=None,
+        meaning="tokens of a training sequence; left out: inference.sequence_length",
+        search={"values": [64, 128, 256]},
+    ),
+    "source_length": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=None,
+        meaning="tokens of a training source (seq2seq); left out: inference.source_length",
+        search={"values": [16, 32, 64]},
+    ),
+    "learning_rate": Parameter(
+        type="number",
+        minimum=1e-8,
+        maximum=10.0,
+        default=1e-3,
+        meaning="highest learning rate (AdamW), reached after the warm-up",
+        source=NANOGPT,
+        search={"min": 1e-4, "max": 3e-3, "log": True},
+    ),
+    "min_learning_rate": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=10.0,
+        default=None,
+        meaning="learning rate at the end of the cosine; left out: a tenth of learning_rate",
+        source="Hoffmann et al. 2022, arXiv 2203.15556; " + NANOGPT,
+        search={"min": 1e-6, "max": 1e-4, "log": True},
+    ),
+    "warmup_steps": Parameter(
+        type="integer",
+        minimum=0,
+        maximum=10_000_000,
+        default=None,
+        meaning="steps of linear warm-up; left out: 100, but at most a fifth of steps",
+        source=NANOGPT,
+        search={"values": [0, 50, 100]},
+    ),
+    "beta1": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=0.9999,
+        default=0.9,
+        meaning="decay of AdamW's mean",
+        source="Kingma & Ba 2014, arXiv 1412.6980",
+        search={"values": [0.9, 0.95]},
+    ),
+    "beta2": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=0.99999,
+        default=0.99,
+        meaning="decay of AdamW's mean square",
+        source=NANOGPT + ": larger than 0.95, as a step has few tokens",
+        search={"values": [0.95, 0.99, 0.999]},
+    ),
+    "weight_decay": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=10.0,
+        default=0.1,
+        meaning="decoupled decay of matrices; vectors (biases, norms) have none",
+        source="Loshchilov & Hutter 2017, arXiv 1711.05101; " + NANOGPT,
+        search={"values": [0.0, 0.01, 0.1]},
+    ),
+    "dropout": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=0.9,
+        default=0.0,
+        meaning="share dropped of embeddings, attention weights and what each layer adds, in training only",
+        source="Srivastava et al. 2014; 0.2 in " + NANOGPT,
+        search={"values": [0.0, 0.1, 0.2]},
+    ),
+    "initialization": Parameter(
+        type="string",
+        choices=("gpt2", "fan_in"),
+        default="gpt2",
+        meaning=(
+            "deviation of the initial matrices: gpt2: 0.02; fan_in: the root of 1 / inputs, better where hidden_size "
+            "is far below GPT-2's 768"
+        ),
+        source="Radford et al. 2019; LeCun et al. 1998, Efficient BackProp",
+        search={"values": ["gpt2", "fan_in"]},
+    ),
+    "gradient_clip": Parameter(
+        type="number",
+        minimum=0.0,
+        maximum=1e6,
+        default=1.0,
+        meaning="highest norm of the gradient; 0: not clipped",
+        source=NANOGPT,
+        search={"values": [0.0, 0.5, 1.0]},
+    ),
+    "eval_every": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=10_000_000,
+        default=100,
+        meaning="steps between validation losses",
+        search={"values": [50, 100, 200]},
+    ),
+    "patience": Parameter(
+        type="integer",
+        minimum=0,
+        maximum=10_000,
+        default=0,
+        meaning="validation losses without a new best after which training stops early; 0: never",
+        source="Prechelt 1998, Early Stopping",
+        search={"values": [0, 3, 5]},
+    ),
+    "trainable": Parameter(
+        type="string",
+        choices=("all", "prompt"),
+        default="all",
+        meaning="what is trained: all weights, or the prompt of a PromptTuningEmbedding alone, the rest frozen",
+        source="Lester et al. 2021, arXiv 2104.08691",
+        search={"values": ["all", "prompt"]},
+    ),
+    "seed": Parameter(
+        type="integer",
+        minimum=0,
+        maximum=2**31 - 1,
+        default=0,
+        meaning="of initial weights, batches and dropout",
+        search={"values": [0, 1, 2]},
+    ),
+}
+
+INFERENCE: dict[str, Parameter] = {
+    "batch_size": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=65_536,
+        default=8,
+        meaning="sequences of one measured inference",
+        search={"values": [1, 8, 32]},
+    ),
+    "sequence_length": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=128,
+        meaning="tokens of a measured sequence, of a seq2seq's target; data of rows or pairs gives its own default",
+        search={"values": [64, 128, 256]},
+    ),
+    "optimization_level": Parameter(
+        type="integer",
+        minimum=0,
+        maximum=5,
+        default=None,
+        meaning="how long TensorRT's builder searches for the fastest kernels; left out: the library's 3",
+        source="TensorRT, IBuilderConfig.builder_optimization_level",
+        search={"values": [1, 3, 5]},
+    ),
+    "workspace_mib": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1 << 20,
+        default=None,
+        meaning="scratch memory that TensorRT's kernels may use; left out: all of the device's",
+        source="TensorRT, MemoryPoolType.WORKSPACE",
+        search={"values": [256, 1024, 4096]},
+    ),
+    "weights_mib": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1 << 20,
+        default=None,
+        meaning="weights that stay on the device; the others come from the host at each run; left out: all stay",
+        source="TensorRT, ICudaEngine.weight_streaming_budget_v2",
+        search={"values": [16, 64, 256]},
+    ),
+    "source_length": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=None,
+        meaning=(
+            "tokens of a measured source (seq2seq, and probes with cross attention); left out: the dataset's longest, "
+            "else sequence_length"
+        ),
+        search={"values": [16, 32, 64]},
+    ),
+}
+
+BUILD_OPTIONS = ("optimization_level", "workspace_mib", "weights_mib")
+"""Parameters of `inference` that say how an engine is built, where the runtime's builder takes them."""
+
+
+def build_options(inference: Mapping[str, Any]) -> dict[str, int]:
+    """Those of a completed section that were given."""
+    return {name: inference[name] for name in BUILD_OPTIONS if name in inference}
+
+
+def complete_inference(
+    values: Mapping[str, Scalar], task: str = "causal_lm", facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the section `inference` with its defaults, or raise ParameterError. `facts` are the dataset's."""
+    known = facts or {}
+    inference = _complete("inference", INFERENCE, {**fixed_lengths(task, known), **values})
+    if task == "seq2seq":
+        inference.setdefault("source_length", inference["sequence_length"])
+    check_lengths("inference", inference, task, known)
+    return inference
+
+
+def complete_training(
+    values: Mapping[str, Scalar],
+    inference: Mapping[str, Any],
+    task: str = "causal_lm",
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the section `training` with its defaults; of steps, tokens and seconds only the one that rules.
+
+    `inference` is the completed section, `facts` are the dataset's.
+    Raises ParameterError. Completing twice changes nothing.
+    """
+    lengths = [name for name in LENGTHS if name in values]
+    if len(lengths) > 1:
+        message = f"{' and '.join(lengths)} are both given"
+        raise ParameterError(f"training.{lengths[1]}", message, f"give one of {', '.join(LENGTHS)}")
+    training = _complete("training", TRAINING, values)
+    if not lengths:
+        training["steps"] = DEFAULT_STEPS
+    for name in ("sequence_length", "source_length"):
+        if name in inference:
+            training.setdefault(name, inference[name])
+    check_lengths("training", training, task, facts or {})
+    training.setdefault("min_learning_rate", training["learning_rate"] / 10)
+    lowest, highest = training["min_learning_rate"], training["learning_rate"]
+    if lowest > highest and not near(lowest, highest):
+        message = f"{training['min_learning_rate']:g} is above learning_rate {training['learning_rate']:g}"
+        raise ParameterError("training.min_learning_rate", message, "at most learning_rate, or leave it out")
+    steps = step_count(training)
+    training.setdefault("warmup_steps", 100 if steps is None else min(100, steps // 5))
+    if steps is not None and training["warmup_steps"] > steps:
+        message = f"{training['warmup_steps']} steps of warm-up are more than the {steps} steps of training"
+        raise ParameterError("training.warmup_steps", message, f"at most {steps}, or leave it out")
+    return {name: training[name] for name in TRAINING if name in training}
+
+
+def step_count(training: Mapping[str, Any]) -> int | None:
+    """Optimizer steps of a completed section; None where `seconds` decides."""
+    if "steps" in training:
+        return training["steps"]
+    if "tokens" in training:
+        return -(-training["tokens"] // (training["batch_size"] * training["sequence_length"]))
+    return None
+
+
+def _complete(section: str, declared: Mapping[str, Parameter], values: Mapping[str, Scalar]) -> dict[str, Any]:
+    completed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in declared:
+            raise ParameterError(f"{section}.{name}", "is not a parameter", f"one of: {', '.join(declared)}")
+        completed[name] = declared[name].check(f"{section}.{name}", value)
+    for name, parameter in declared.items():
+        if name not in completed and parameter.default is not None and parameter.default is not REQUIRED:
+            completed[name] = parameter.default
+    return {name: completed[name] for name in declared if name in completed}

@@ -1,0 +1,1 @@
+"""Expressions of sweep documents: parsed and bounded, never evaluated by Python."""

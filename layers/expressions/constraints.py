@@ -1,0 +1,119 @@
+"""Constraints of a sweep: comparisons of metrics, judged as soon as every metric that they name is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from layers.expressions import parser
+from layers.expressions.compiler import (
+    Evaluate,
+    EvaluationError,
+    Expression,
+    ExpressionError,
+    MissingName,
+    compile_tree,
+    number,
+    parse,
+)
+from layers.metrics import METRICS, STAGES, Stage
+from layers.parameter import Scalar
+from layers.problems import did_you_mean
+from layers.tolerance import near
+
+GUESSES = (0.37, 1.61, 211.3)
+"""In place of metrics that are not measured yet: a constraint that has no value for any of them never has one."""
+
+BOUNDS = ("<=", "<", ">=", ">")
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """One comparison, such as `latency_ms_p99 <= 2.0`. `stage`, by the latest metric in it: when it can be judged."""
+
+    text: str
+    expression: Expression = field(compare=False, repr=False)
+    stage: Stage = field(compare=False)
+    _strict: bool = field(compare=False, repr=False)
+    _smaller: Evaluate = field(compare=False, repr=False)
+    _larger: Evaluate = field(compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Callable[[str], Constraint], tuple[str]]:
+        # What it was compiled to stays in its process; the text says the same to another.
+        return parse_constraint, (self.text,)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics in it."""
+        return tuple(name for name in self.expression.names if name in METRICS)
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether something is calculated in it, which may have no value somewhere."""
+        return any(_calculates(operand) for operand in parser.children(self.expression.tree))
+
+    def failure(self, values: Mapping[str, Scalar]) -> str | None:
+        """Why it has no value at a point whatever is measured there, in words; None where it may have one.
+
+        `values` as for `violation`, as far as they are known before the trial.
+        """
+        failed: str | None = None
+        for guess in GUESSES:
+            known = {**dict.fromkeys(self.metrics, guess), **values}
+            try:
+                number(self._smaller(known))
+                number(self._larger(known))
+            except MissingName:
+                return None
+            except EvaluationError as error:
+                failed = failed or str(error)
+            else:
+                return None
+        return failed
+
+    def violation(self, values: Mapping[str, Scalar]) -> float | None:
+        """How far it is broken, in its own unit (<= 0: kept), or None where a name that it needs has no value.
+
+        `values` holds metrics and parameters by name (`layers.space.document.flatten` makes them of a configuration).
+        What cannot be calculated (a division by zero) or is not a number breaks it.
+        """
+        if any(name not in values for name in self.expression.names):
+            return None
+        try:
+            smaller, larger = float(number(self._smaller(values))), float(number(self._larger(values)))
+        except EvaluationError:
+            return 1e308
+        excess = smaller - larger
+        if math.isnan(excess):
+            return 1e308
+        if near(smaller, larger):
+            excess = 0.0
+        if self._strict and excess == 0:
+            excess = math.ulp(max(abs(smaller), 1e-300))
+        return max(min(excess, 1e308), -1e308)
+
+
+def _calculates(node: parser.Node) -> bool:
+    return isinstance(node, parser.Arithmetic | parser.Call) or any(map(_calculates, parser.children(node)))
+
+
+def parse_constraint(text: str) -> Constraint:
+    """Parse one constraint, names as they are written. Raises ExpressionError."""
+    expression = parse(text, kind="constraint")
+    tree = expression.tree
+    if not isinstance(tree, parser.Comparison) or len(tree.operators) != 1 or tree.operators[0] not in BOUNDS:
+        raise ExpressionError(
+            "a constraint is one comparison with <=, <, >= or >",
+            "write each bound by itself, for example latency_ms_p99 <= 2.0; conditions on parameters belong in rules",
+        )
+    left, right = (compile_tree(operand) for operand in tree.operands)
+    operator = tree.operators[0]
+    smaller, larger = (left, right) if operator in ("<=", "<") else (right, left)
+    stages = [STAGES.index(METRICS[name].stage) for name in expression.names if name in METRICS]
+    if not stages:
+        remedy = "conditions on parameters alone belong in rules"
+        unknown = next((name for name in expression.names if "." not in name), None)
+        near = did_you_mean(unknown, METRICS) if unknown else ""
+        raise ExpressionError("it names no metric", near if near.startswith("did") else remedy)
+    return Constraint(text, expression, STAGES[max(stages)], operator in ("<", ">"), smaller, larger)

@@ -1,0 +1,114 @@
+"""The names of parameters: paths below `model`, or `training.…` and `inference.…`; and what else users call them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from layers.declarations.model import APPLIES, DECLARATIONS, LATER
+from layers.declarations.per_layer import BLOCK_PATHS, LayerName, base_path, is_section, layer_name
+from layers.declarations.training import INFERENCE, TRAINING
+from layers.expressions.compiler import Expression
+from layers.parameter import REQUIRED, Parameter, Scalar
+from layers.problems import did_you_mean
+
+DECLARED: dict[str, Parameter] = {
+    **DECLARATIONS,
+    **{f"training.{name}": parameter for name, parameter in TRAINING.items()},
+    **{f"inference.{name}": parameter for name, parameter in INFERENCE.items()},
+}
+"""Every parameter by its full name."""
+
+
+def declaration(name: str) -> Parameter | None:
+    """The declaration of a parameter by its full name, which may be one layer's own; None where there is none."""
+    found = layer_name(name)
+    if found is None:
+        return DECLARED.get(name)
+    return DECLARED[found.path] if found.path in BLOCK_PATHS else None
+
+
+def has_below(name: str) -> bool:
+    """Whether parameters lie below a name: it is a section."""
+    return is_section(name) or any(known.startswith(f"{name}.") for known in DECLARED)
+
+
+RELATIVE_ATTENTION = "attention.relative_attention"
+POSITION_TYPE = "attention.position_embedding_type"
+RELATIVE = "relative"
+"""`relative_attention: true` is another spelling of `position_embedding_type: relative`."""
+
+
+class UnknownName(ValueError):
+    """A name that is no parameter, or could be several."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(f"{message} ({remedy})")
+        self.message = message
+        self.remedy = remedy
+
+
+def full_name(name: str, others: Iterable[str] = ()) -> str:
+    """The full name that `name` in an expression stands for: itself, or the only parameter that ends with it.
+
+    `others` are further names (metrics) that stand for themselves. Raises UnknownName.
+    """
+    if declaration(name) is not None or name in others:
+        return name
+    if (layer := layer_name(name)) is not None:
+        return _full_name_of_layer(layer)
+    if name in (RELATIVE_ATTENTION, "relative_attention"):
+        raise UnknownName(f"{name} is another spelling", f"write {POSITION_TYPE} == '{RELATIVE}'")
+    if name in LATER:
+        raise UnknownName(f"{name}: {LATER[name]} is not something that Layersweep builds", "leave it out")
+    if name.startswith("model."):
+        raise UnknownName(f"{name} is not a parameter", f"names begin below model: write {name.removeprefix('model.')}")
+    ends = [path for path in DECLARED if path.endswith(f".{name}")]
+    if len(ends) == 1:
+        return ends[0]
+    if ends:
+        raise UnknownName(f"{name} could be any of {', '.join(ends)}", "write the full name")
+    raise UnknownName(f"{name} is not a parameter", did_you_mean(name, [*DECLARED, *others]))
+
+
+def _full_name_of_layer(name: LayerName) -> str:
+    path = full_name(name.path)
+    if path not in BLOCK_PATHS:
+        raise UnknownName(f"{name}: {path} is the same in all layers", f"write {path}")
+    return str(name._replace(path=path))
+
+
+def complete_names(expression: Expression, others: Iterable[str] = ()) -> Expression:
+    """`expression` with every name in full. Raises UnknownName."""
+    known = tuple(others)
+    return expression.renamed(lambda name: full_name(name, known))
+
+
+def default_of(name: str) -> Scalar | None:
+    """The default of a parameter where that is one value, whatever the other parameters are; else None."""
+    path = base_path(name)
+    declared = DECLARED[path]
+    return None if path in APPLIES or declared.default is REQUIRED else declared.default
+
+
+def unknown_parameter(path: str, section: str) -> tuple[str, str]:
+    """What is wrong with `path` in a document's `section`, and the remedy."""
+    if path in LATER:
+        return f"{path}: {LATER[path]} is not something that Layersweep builds yet", "leave it out"
+    if (layer := layer_name(path)) is not None:
+        if layer.path in DECLARED:
+            return f"{layer.path} is the same in all layers", f"give {layer.path}"
+        return f"{path} is not a parameter", did_you_mean(layer.path, BLOCK_PATHS)
+    names = _below(DECLARED, section)
+    local = path.removeprefix(f"{section}.")
+    near = did_you_mean(local, names)
+    if not near.startswith("did"):
+        parent = local.rpartition(".")[0]
+        siblings = [name for name in names if name.rpartition(".")[0] == parent]
+        near = did_you_mean(local, siblings or names)
+    return f"{path} is not a parameter", near
+
+
+def _below(declared: Mapping[str, Parameter], section: str) -> list[str]:
+    if section == "model":
+        return [name for name in declared if not name.startswith(("training.", "inference."))]
+    return [name.removeprefix(f"{section}.") for name in declared if name.startswith(f"{section}.")]

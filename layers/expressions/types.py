@@ -1,0 +1,121 @@
+"""Types of expressions, checked before any point is looked at: a number never equals a name by chance."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from layers.expressions import parser
+from layers.expressions.compiler import Expression, ExpressionError
+from layers.expressions.names import declaration
+from layers.expressions.parser import Node
+from layers.metrics import METRICS
+from layers.parameter import Parameter
+from layers.problems import did_you_mean
+
+ValueType = Literal["number", "boolean", "string"]
+
+WORDS = {"number": "a number", "boolean": "true or false", "string": "a name"}
+
+
+def check_types(expression: Expression, declared: Parameter | None = None) -> None:
+    """Check an expression with full names. `declared` is the parameter that it derives. Raises ExpressionError."""
+    found = _type_of(expression.tree)
+    wanted = "boolean" if declared is None else _declared_type(declared)
+    if found != wanted:
+        raise ExpressionError(f"it gives {WORDS[found]}", f"{WORDS[wanted]} is needed")
+    if declared is not None and declared.choices:
+        for literal in _results(expression.tree):
+            _check_choice(literal.value, declared, "a value of it")
+
+
+def _declared_type(declared: Parameter) -> ValueType:
+    return "number" if declared.type == "integer" else declared.type
+
+
+def _declaration(path: str) -> Parameter:
+    found = declaration(path)
+    assert found is not None, f"{path} is not a full name"
+    return found
+
+
+def _type_of(node: Node) -> ValueType:
+    match node:
+        case parser.Literal(value=value):
+            return "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
+        case parser.Name(path=path):
+            return "number" if path in METRICS else _declared_type(_declaration(path))
+        case parser.Negative():
+            return _need(node.operand, "number")
+        case parser.Arithmetic():
+            _need(node.left, "number")
+            return _need(node.right, "number")
+        case parser.Call():
+            for argument in node.arguments:
+                _need(argument, "number")
+            return "number"
+        case parser.Not():
+            return _need(node.operand, "boolean")
+        case parser.Logical():
+            for operand in node.operands:
+                _need(operand, "boolean")
+            return "boolean"
+        case parser.Membership():
+            for member in node.members:
+                _comparable(node.operand, member)
+            return "boolean"
+        case parser.Comparison():
+            return _comparison(node)
+        case parser.Conditional():
+            _need(node.condition, "boolean")
+            return _need(node.otherwise, _type_of(node.then))
+
+
+def _comparison(node: parser.Comparison) -> ValueType:
+    for index, operator in enumerate(node.operators):
+        left, right = node.operands[index], node.operands[index + 1]
+        if operator in ("==", "!="):
+            _comparable(left, right)
+        else:
+            _need(left, "number")
+            _need(right, "number")
+    return "boolean"
+
+
+def _need(node: Node, wanted: ValueType) -> ValueType:
+    found = _type_of(node)
+    if found != wanted:
+        raise ExpressionError(f"{_shown(node)} is {WORDS[found]}", f"{WORDS[wanted]} is needed there")
+    return found
+
+
+def _comparable(left: Node, right: Node) -> None:
+    one, other = _type_of(left), _type_of(right)
+    if one != other:
+        message = f"{_shown(left)} is {WORDS[one]}, {_shown(right)} is {WORDS[other]}: they are never equal"
+        raise ExpressionError(message, "put quotes around names, and none around numbers, true and false")
+    for name, literal in ((left, right), (right, left)):
+        if isinstance(name, parser.Name) and isinstance(literal, parser.Literal) and name.path not in METRICS:
+            _check_choice(literal.value, _declaration(name.path), f"a value of {name.path}")
+
+
+def _check_choice(value: object, declared: Parameter, what: str) -> None:
+    if declared.choices and value not in declared.choices:
+        near = did_you_mean(str(value), declared.choices)
+        raise ExpressionError(f"{value!r} is not {what}", near or f"one of: {', '.join(declared.choices)}")
+
+
+def _results(node: Node) -> list[parser.Literal]:
+    """The literals that an expression may give."""
+    if isinstance(node, parser.Conditional):
+        return [*_results(node.then), *_results(node.otherwise)]
+    return [node] if isinstance(node, parser.Literal) else []
+
+
+def _shown(node: Node) -> str:
+    match node:
+        case parser.Name(path=path):
+            return path
+        case parser.Literal(value=value):
+            return str(value).lower() if isinstance(value, bool) else repr(value)
+        case _:
+            return "a part of it"

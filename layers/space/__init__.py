@@ -1,0 +1,1 @@
+"""A sweep document to its space: the open parameters, which points are feasible, where to start."""

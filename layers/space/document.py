@@ -1,0 +1,311 @@
+"""A sweep document to its space: open parameters, conditions and rules. Everything that is wrong with it in one go.
+
+`parse_document` reads a document, `read_document` surveys its space as well and reports the problems of both; `begin`
+does the first half of that, for those who have the survey made elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from layers.expressions.compiler import Expression, ExpressionError, parse
+from layers.expressions.constraints import Constraint, parse_constraint
+from layers.expressions.names import UnknownName, complete_names, default_of
+from layers.expressions.types import check_types
+from layers.facts import fixed_lengths, longest_sequence
+from layers.facts import too_long as sequence_too_long
+from layers.metrics import METRICS
+from layers.parameter import Scalar
+from layers.problems import DocumentError, Problem, Problems, shown
+from layers.space.document_fields import FieldReader, FindDataset, FindStart, lacking_metric
+from layers.space.enumeration import MAX_POINTS, expression_characters
+from layers.space.evaluation import PointError, Rejection
+from layers.space.feasibility import SAMPLES, Survey, survey_space
+from layers.space.parameters import SectionReader, nested
+from layers.space.per_layer_expansion import MAX_CHARACTERS, too_long
+from layers.space.search_parameters import Entry, OpenParameter
+from layers.space.space import Rule, Space, flatten
+from layers.space.starts import Start, StartReader
+
+__all__ = [
+    "MAX_POINTS",
+    "SAMPLES",
+    "Constraint",
+    "DocumentError",
+    "OpenParameter",
+    "PointError",
+    "Problem",
+    "Rejection",
+    "Rule",
+    "Space",
+    "Start",
+    "Survey",
+    "SweepDocument",
+    "Unsurveyed",
+    "begin",
+    "flatten",
+    "parse_constraint",
+    "parse_document",
+    "read_document",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepDocument:
+    """A sweep document as it was understood. `normalized` is the same document with defaults filled in and names in
+    full: parsing it again gives the same. `notes` are remarks that refuse nothing."""
+
+    name: str
+    task: str
+    dataset: str | None
+    objectives: tuple[dict[str, str], ...]
+    constraints: tuple[Constraint, ...]
+    rules: tuple[str, ...]
+    budget: dict[str, Any]
+    search: dict[str, Any]
+    starts: tuple[Start, ...]
+    target_runtime: str | None
+    allow_sparse: bool
+    space: Space = field(compare=False)
+    normalized: dict[str, Any]
+    notes: tuple[Problem, ...] = field(default=(), compare=False)
+
+
+def no_start(reference: str) -> Mapping[str, Scalar] | None:
+    """Knows no trials."""
+    return None
+
+
+def parse_document(document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start) -> SweepDocument:
+    """Read a sweep document. Raises DocumentError with every problem.
+
+    `find_dataset(name)` gives {"task", "tokenizer", "facts"} or None; `find_start("trial:<id>")` gives that trial's
+    configuration or its values by flat names, or None. The space is not surveyed: see `read_document`.
+    """
+    problems = Problems()
+    sweep = _Reading(document, problems).read(find_dataset, find_start)
+    problems.raise_any()
+    assert sweep is not None
+    return sweep
+
+
+def read_document(
+    document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start
+) -> tuple[SweepDocument, Survey]:
+    """Read a document and survey its space: where a sweep enters. Raises DocumentError with the problems of both."""
+    read = begin(document, find_dataset=find_dataset, find_start=find_start)
+    surveyed = survey_space(read.sweep.space)
+    read.examine(surveyed)
+    return read.sweep, surveyed
+
+
+def begin(document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start) -> Unsurveyed:
+    """Read a document as far as that needs no survey. Raises DocumentError where there is no space to survey."""
+    problems = Problems()
+    sweep = _Reading(document, problems).read(find_dataset, find_start)
+    if sweep is None:
+        problems.raise_any()
+        raise AssertionError("a document that was not read has a problem")
+    return Unsurveyed(sweep, problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsurveyed:
+    """A document that was read; what is wrong with it is told together with what its survey finds."""
+
+    sweep: SweepDocument
+    _problems: Problems
+
+    def examine(self, surveyed: Survey) -> None:
+        """Raise DocumentError where anything is wrong, a point cannot be had, or none can become a trial."""
+        _examine(self.sweep, surveyed, self._problems)
+        self._problems.raise_any()
+
+
+def _examine(sweep: SweepDocument, surveyed: Survey, problems: Problems) -> None:
+    space = sweep.space
+    pointers = {entry.name: entry.pointer for entry in space.entries}
+    for error in surveyed.errors:
+        pointer = _pointer_of(sweep, error.name, pointers)
+        remedy = error.remedy or "change it so that it has a value at every point, or exclude the point by a rule"
+        problems.add(pointer, f"{error.name}: {error.message}", remedy)
+    overridden = surveyed.sampled and sweep.allow_sparse
+    if surveyed.feasible_share > 0 or surveyed.errors or overridden:
+        return
+    rule, share = next(iter(surveyed.rejections.items()))
+    rejection = surveyed.examples[rule]
+    of = f"{surveyed.judged:,} sampled points" if surveyed.sampled else f"{surveyed.points:,} points"
+    others = [f"{name} ({part:.1%})" for name, part in list(surveyed.rejections.items())[1:4]]
+    also = f"; then {', '.join(others)}" if others else ""
+    remedy = "loosen it, or widen the parameters that it names"
+    if surveyed.sampled:
+        remedy += "; if few but some points keep it, set allow_sparse: true"
+    detail = f"none of {of} can become a trial: {rule} rejects {share:.1%}, for example {rejection.message}{also}"
+    problems.add(_pointer_of(sweep, rule, pointers), detail, remedy)
+
+
+def _pointer_of(sweep: SweepDocument, rule: str, pointers: Mapping[str, str]) -> str:
+    for known in sweep.space.rules:
+        if known.text == rule:
+            return known.pointer
+    for index, constraint in enumerate(sweep.constraints):
+        if constraint.text == rule:
+            return f"/constraints/{index}"
+    section, _, name = rule.partition(".")
+    # What the document leaves to a default is wrong where it would stand.
+    elsewhere = f"/{section}/{name}" if section in ("training", "inference") else "/model"
+    return pointers.get(rule, elsewhere)
+
+
+class _Reading:
+    """One document on its way to a SweepDocument."""
+
+    def __init__(self, document: Any, problems: Problems) -> None:
+        self._document: dict[Any, Any] = document if isinstance(document, dict) else {}
+        self._is_mapping = isinstance(document, dict)
+        self._problems = problems
+        self._notes: list[Problem] = []
+        self._fields = FieldReader(self._document, problems, self._notes)
+
+    def read(self, find_dataset: FindDataset, find_start: FindStart) -> SweepDocument | None:
+        """The sweep, or None where it is not understood well enough to make a space of it."""
+        if not self._is_mapping:
+            self._problems.add("", "the document is not a mapping", "begin with name, task, dataset, model, objectives")
+            return None
+        fields = self._fields
+        fields.fields()
+        name, task = fields.name(), fields.task()
+        dataset, about = fields.dataset(task, find_dataset)
+        runtime = fields.target_runtime()
+        objectives = fields.objectives(lambda metric: lacking_metric(metric, task, about, runtime))
+        budget, search, allow_sparse = fields.budget(), fields.search(), fields.allow_sparse()
+        reader = SectionReader(self._document, self._problems, self._notes)
+        entries = reader.read(task)
+        written_rules = self._rules()
+        rules = tuple(
+            Rule(expression.text, rule.pointer, expression)
+            for rule in written_rules
+            for expression in reader.expansion.rules(rule.pointer, rule.expression)
+        )
+        constraints = self._constraints(task, about, runtime)
+        for index, constraint in enumerate(constraints):
+            reader.expansion.check_constraint(f"/constraints/{index}", constraint.expression)
+        self._check_length(entries, rules)
+        self._check_sequences(entries, longest_sequence(task, about.get("facts", {})))
+        starts = fields.starts()
+        if search["sampler"] == "grid":
+            self._refuse_continuous(entries)
+        if len(self._problems):
+            return None
+        space = Space(
+            task=task,
+            facts=about.get("facts", {}),
+            entries=entries,
+            defaults=_defaults(entries, rules, fixed_lengths(task, about.get("facts", {}))),
+            rules=rules,
+            constraints=constraints,
+        )
+        return SweepDocument(
+            name=name,
+            task=task,
+            dataset=dataset,
+            objectives=objectives,
+            constraints=constraints,
+            rules=tuple(rule.text for rule in written_rules),
+            budget=budget,
+            search=search,
+            starts=StartReader(space, find_start, self._problems).read(starts),
+            target_runtime=runtime,
+            allow_sparse=allow_sparse,
+            space=space,
+            normalized={
+                "name": name,
+                "task": task,
+                **({} if dataset is None else {"dataset": dataset}),
+                **{section: nested(reader.written, section) for section in ("model", "training", "inference")},
+                "objectives": [dict(objective) for objective in objectives],
+                "constraints": [constraint.text for constraint in constraints],
+                "rules": [rule.text for rule in written_rules],
+                "budget": dict(budget),
+                "search": dict(search),
+                "start_from": starts,
+                **({} if runtime is None else {"target": {"runtime": runtime}}),
+                "allow_sparse": allow_sparse,
+            },
+            notes=tuple(self._notes),
+        )
+
+    def _rules(self) -> tuple[Rule, ...]:
+        rules: list[Rule] = []
+        for pointer, text in self._fields.texts("rules", "hidden_size % attention.num_attention_heads == 0"):
+            expression = self._condition(pointer, text)
+            if expression is not None:
+                rules.append(Rule(expression.text, pointer, expression))
+        return tuple(rules)
+
+    def _condition(self, pointer: str, text: str) -> Expression | None:
+        try:
+            expression = complete_names(parse(text, kind="rule"))
+            check_types(expression)
+        except (ExpressionError, UnknownName) as error:
+            metric = any(name in text for name in METRICS)
+            remedy = "conditions on metrics belong in constraints" if metric else error.remedy
+            self._problems.add(pointer, f"{shown(text)}: {error.message}", remedy)
+            return None
+        if not expression.names:
+            self._problems.add(pointer, f"{shown(text)} names no parameter", "leave it out, or name one")
+            return None
+        return expression
+
+    def _constraints(self, task: str, about: Mapping[str, Any], runtime: str | None) -> tuple[Constraint, ...]:
+        constraints: list[Constraint] = []
+        for pointer, text in self._fields.texts("constraints", "latency_ms_p99 <= 2.0"):
+            try:
+                # Names first: a misspelt metric is told apart from a constraint without one.
+                expression = complete_names(parse(text, kind="constraint"), METRICS)
+                check_types(expression)
+                constraint = parse_constraint(expression.text)
+            except (ExpressionError, UnknownName) as error:
+                self._problems.add(pointer, f"{shown(text)}: {error.message}", error.remedy)
+                continue
+            lacking = [lacking_metric(metric, task, about, runtime) for metric in constraint.metrics]
+            for reason in filter(None, lacking):
+                self._problems.add(pointer, f"{shown(text)}: {reason}", "choose another metric")
+            constraints.append(constraint)
+        return tuple(constraints)
+
+    def _check_length(self, entries: tuple[Entry, ...], rules: tuple[Rule, ...]) -> None:
+        characters = expression_characters(entries) + sum(len(rule.text) for rule in rules)
+        if characters > MAX_CHARACTERS:
+            self._problems.add("/rules", *too_long(f"{characters:,}"))
+
+    def _check_sequences(self, entries: tuple[Entry, ...], longest: int | None) -> None:
+        """Note every length, also among those to search, that the dataset has no sequence of."""
+        for entry in entries:
+            if longest is None or entry.name not in ("training.sequence_length", "inference.sequence_length"):
+                continue
+            for pointer, length in entry.written_numbers():
+                if length > longest:
+                    detail, remedy = sequence_too_long(int(length), longest)
+                    self._problems.add(pointer, f"{entry.name}: {detail}", remedy)
+
+    def _refuse_continuous(self, entries: tuple[Entry, ...]) -> None:
+        for entry in entries:
+            if entry.opening is not None and entry.opening.size is None:
+                detail = f"{entry.name} is continuous: a grid has no end there"
+                self._problems.add(entry.pointer, detail, "give it a step or values, or choose another sampler")
+
+
+def _defaults(
+    entries: tuple[Entry, ...], rules: tuple[Rule, ...], fixed_lengths: Mapping[str, int]
+) -> dict[str, Scalar]:
+    """What expressions name of the declarations and the document does not give, where it is one value."""
+    given = {entry.name for entry in entries}
+    expressions = [rule.expression for rule in rules]
+    expressions += [each for entry in entries for each in (entry.when, entry.derived) if each is not None]
+    named = {name for expression in expressions for name in expression.names} - given
+    of_data: dict[str, Scalar] = {f"inference.{name}": length for name, length in fixed_lengths.items()}
+    found = {name: of_data.get(name, default_of(name)) for name in sorted(named)}
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,308 @@
+"""A sweep document's own fields: everything but the parameters and the expressions over them."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+from layers.declarations.kinds import TASKS
+from layers.metrics import METRICS
+from layers.problems import Problem, Problems, below, did_you_mean, shown
+
+FIELDS = (
+    "name",
+    "task",
+    "dataset",
+    "model",
+    "training",
+    "inference",
+    "objectives",
+    "constraints",
+    "rules",
+    "budget",
+    "search",
+    "start_from",
+    "target",
+    "allow_sparse",
+)
+SAMPLERS = ("auto", "tpe", "nsga2", "gp", "qmc", "random", "grid")
+RUNTIMES = ("tensorrt", "tensorrt_rtx", "onnxruntime")
+GPU_METRICS = ("latency_ms_enqueue_p50", "latency_ms_enqueue_p99")
+"""A CPU has no queue of launches to time."""
+
+PROBE_QUALITY = ("device_seconds", "parity_error", "parity_error_worst")
+"""What is known at a trial's end, and needs no training."""
+
+BUDGET: dict[str, tuple[int, int, int]] = {
+    "trials": (100, 1, 1_000_000),
+    "parallel": (1, 1, 1_024),
+    "failures": (10, 1, 1_000_000),
+}
+"""Field -> default, least, most."""
+
+MAX_OBJECTIVES = 8
+MAX_EXPRESSIONS = 100
+MAX_STARTS = 100
+MAX_WALL_SECONDS = 31_536_000
+MAX_SEED = 2**32 - 1
+
+FindDataset = Callable[[str], Mapping[str, Any] | None]
+FindStart = Callable[[str], Mapping[str, Any] | None]
+
+
+class FieldReader:
+    """Reads the document's own fields one by one, fills in their defaults, and collects what is wrong with them and
+    what is worth a note."""
+
+    def __init__(self, document: Mapping[Any, Any], problems: Problems, notes: list[Problem]) -> None:
+        self._document = document
+        self._problems = problems
+        self._notes = notes
+
+    def fields(self) -> None:
+        """Note every field that is none of a sweep document's."""
+        self._known("", self._document, FIELDS)
+
+    def name(self) -> str:
+        name = self._document.get("name")
+        remedy = "give the sweep a name of 1 to 200 characters"
+        if name is None:
+            self._problems.add("/name", "the sweep has no name", remedy)
+            return ""
+        if not isinstance(name, str) or not name.strip() or len(name) > 200:
+            self._problems.add("/name", f"{shown(name)} is not a name", remedy)
+            return ""
+        if any(unicodedata.category(character).startswith("C") for character in name):
+            self._problems.add("/name", f"{shown(name)} has characters that cannot be shown", "leave them out")
+        return name
+
+    def task(self) -> str:
+        task = self._document.get("task")
+        remedy = f"one of: {', '.join(TASKS)}"
+        if task is None:
+            self._problems.add("/task", "the sweep has no task", remedy)
+        elif task not in TASKS:
+            self._problems.add("/task", f"{shown(task)} is not a task that Layersweep trains", remedy)
+        else:
+            return cast("str", task)
+        return ""
+
+    def dataset(self, task: str, find_dataset: FindDataset) -> tuple[str | None, Mapping[str, Any]]:
+        """The dataset's name, and what `find_dataset` says of it (empty where there is none, or it is not known)."""
+        name = self._document.get("dataset")
+        if task == "probe":
+            if name is not None:
+                self._problems.add("/dataset", "a probe has no dataset", "leave it out, or choose another task")
+            return None, {}
+        if name is None:
+            self._problems.add("/dataset", "the sweep has no dataset", "name a registered dataset")
+            return None, {}
+        if not isinstance(name, str):
+            self._problems.add("/dataset", f"{shown(name)} is not a dataset's name", "name a registered dataset")
+            return None, {}
+        dataset = find_dataset(name)
+        if dataset is None:
+            remedy = "register it first, or use a registered one: python-topics is always there"
+            self._problems.add("/dataset", f"there is no dataset {shown(name)}", remedy)
+            return name, {}
+        if task and dataset.get("task") != task:
+            detail = f"{name} is a dataset for {dataset.get('task')}, not for {task}"
+            self._problems.add("/dataset", detail, f"name a dataset for {task}, or change the task")
+        return name, dataset
+
+    def objectives(self, has_metric: Callable[[str], str | None]) -> tuple[dict[str, str], ...]:
+        """The objectives, each with its goal. `has_metric` says why a metric cannot be had, or None."""
+        written = self._list("objectives", "give 1 or more, for example [{metric: latency_ms_p50}]")
+        if not written and "objectives" not in self._document:
+            self._problems.add(
+                "/objectives", "the sweep has no objectives", "give 1 or more, for example [{metric: latency_ms_p50}]"
+            )
+        elif isinstance(self._document["objectives"], list) and not written:
+            self._problems.add(
+                "/objectives",
+                "the list of objectives is empty",
+                "give 1 or more, for example [{metric: latency_ms_p50}]",
+            )
+        if len(written) > MAX_OBJECTIVES:
+            self._problems.add(
+                "/objectives",
+                f"{len(written)} objectives",
+                f"give at most {MAX_OBJECTIVES}: make the others constraints",
+            )
+        objectives: list[dict[str, str]] = []
+        for index, item in enumerate(written[:MAX_OBJECTIVES]):
+            objective = self._objective(below("/objectives", index), item, has_metric)
+            if objective is None:
+                continue
+            if any(objective["metric"] == other["metric"] for other in objectives):
+                self._problems.add(
+                    below("/objectives", index), f"{objective['metric']} is an objective already", "leave it out"
+                )
+            objectives.append(objective)
+        return tuple(objectives)
+
+    def _objective(self, pointer: str, item: Any, has_metric: Callable[[str], str | None]) -> dict[str, str] | None:
+        if not isinstance(item, Mapping):
+            self._problems.add(
+                pointer, f"{shown(item)} is not an objective", "write {metric: latency_ms_p50, goal: minimize}"
+            )
+            return None
+        self._known(pointer, item, ("metric", "goal"))
+        metric, goal = item.get("metric"), item.get("goal")
+        if not isinstance(metric, str) or metric not in METRICS:
+            detail = f"{shown(metric)} is not a metric" if "metric" in item else "the objective names no metric"
+            near = did_you_mean(str(metric), METRICS)
+            listed = f"one of: {', '.join(METRICS)}"
+            self._problems.add(
+                below(pointer, "metric"), detail, f"{near} {listed}" if near.startswith("did") else listed
+            )
+            return None
+        lacking = has_metric(metric)
+        if lacking is not None:
+            self._problems.add(below(pointer, "metric"), lacking, "choose another metric")
+        if goal is not None and goal not in ("minimize", "maximize"):
+            self._problems.add(below(pointer, "goal"), f"{shown(goal)} is not a goal", "write minimize or maximize")
+        if goal in ("minimize", "maximize") and goal != METRICS[metric].goal:
+            better = "lower" if METRICS[metric].goal == "minimize" else "higher"
+            detail = f"{metric} is better where it is {better}, and goal: {goal} looks for the opposite"
+            self._notes.append(Problem(below(pointer, "goal"), detail, "leave goal out, unless that is meant"))
+        return {"metric": metric, "goal": goal if goal in ("minimize", "maximize") else METRICS[metric].goal}
+
+    def budget(self) -> dict[str, Any]:
+        written = self._mapping("budget", (*BUDGET, "wall_seconds"))
+        budget: dict[str, Any] = {
+            field: self._integer("/budget", written, field, default, least, most)
+            for field, (default, least, most) in BUDGET.items()
+        }
+        seconds = written.get("wall_seconds")
+        if seconds is not None and not _is_number(seconds, 0, MAX_WALL_SECONDS, above=True):
+            remedy = f"a number of seconds above 0 and at most {MAX_WALL_SECONDS:,}"
+            self._problems.add("/budget/wall_seconds", f"{shown(seconds)} is not a wall-clock limit", remedy)
+            seconds = None
+        budget["wall_seconds"] = None if seconds is None else float(seconds)
+        return budget
+
+    def search(self) -> dict[str, Any]:
+        written = self._mapping("search", ("sampler", "seed", "reuse"))
+        sampler = written.get("sampler", "auto")
+        if sampler not in SAMPLERS:
+            self._problems.add(
+                "/search/sampler", f"{shown(sampler)} is not a sampler", f"one of: {', '.join(SAMPLERS)}"
+            )
+            sampler = "auto"
+        seed = self._integer("/search", written, "seed", 0, 0, MAX_SEED)
+        return {
+            "sampler": sampler,
+            "seed": seed,
+            "reuse": self._boolean("/search/reuse", written.get("reuse", True), True),
+        }
+
+    def target_runtime(self) -> str | None:
+        written = self._mapping("target", ("runtime",))
+        runtime = written.get("runtime")
+        remedy = f"one of: {', '.join(RUNTIMES)}; or leave target out"
+        if runtime is not None and runtime not in RUNTIMES:
+            self._problems.add("/target/runtime", f"{shown(runtime)} is not a runtime", remedy)
+            return None
+        if isinstance(self._document.get("target"), Mapping) and runtime is None:
+            self._problems.add("/target/runtime", "the target names no runtime", remedy)
+        return runtime
+
+    def allow_sparse(self) -> bool:
+        return self._boolean("/allow_sparse", self._document.get("allow_sparse", False), False)
+
+    def texts(self, field: str, example: str) -> list[tuple[str, str]]:
+        """The expressions listed under `field`, each with its pointer; those that are not text are noted."""
+        remedy = f"write a list of expressions, for example [{example!r}]"
+        texts: list[tuple[str, str]] = []
+        for index, text in enumerate(self._list(field, remedy, MAX_EXPRESSIONS)):
+            pointer = below(f"/{field}", index)
+            if not isinstance(text, str):
+                self._problems.add(pointer, f"{shown(text)} is not an expression", "write it as text, in quotes")
+            elif any(text.strip() == other for _, other in texts):
+                self._problems.add(pointer, f"{shown(text)} is listed twice", "leave one of them out")
+            else:
+                texts.append((pointer, text.strip()))
+        return texts
+
+    def starts(self) -> list[Any]:
+        return self._list("start_from", "write a list, for example ['preset:nanogpt-char-cpu']", MAX_STARTS)
+
+    def _known(self, pointer: str, written: Mapping[Any, Any], fields: Iterable[str]) -> None:
+        for key in written:
+            if key not in fields:
+                self._problems.add(
+                    below(pointer, key), f"{shown(key)} is not a field here", did_you_mean(str(key), fields)
+                )
+
+    def _mapping(self, field: str, fields: tuple[str, ...]) -> Mapping[Any, Any]:
+        written = self._document.get(field, {})
+        if not isinstance(written, Mapping):
+            self._problems.add(
+                f"/{field}", f"{shown(written)} is not a mapping", f"give {', '.join(fields)} below it, or leave it out"
+            )
+            return {}
+        self._known(f"/{field}", written, fields)
+        return cast("Mapping[Any, Any]", written)
+
+    def _list(self, field: str, remedy: str, most: int | None = None) -> list[Any]:
+        written = self._document.get(field, [])
+        if not isinstance(written, list):
+            self._problems.add(f"/{field}", f"{shown(written)} is not a list", remedy)
+            return []
+        items = cast("list[Any]", written)
+        if most is not None and len(items) > most:
+            self._problems.add(f"/{field}", f"{len(items)} entries", f"give at most {most}")
+            return items[:most]
+        return items
+
+    def _integer(
+        self, pointer: str, written: Mapping[Any, Any], field: str, default: int, least: int, most: int
+    ) -> int:
+        value = written.get(field, default)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not least <= value <= most
+            or value != int(value)
+        ):
+            self._problems.add(
+                below(pointer, field), f"{shown(value)} is not in range", f"an integer from {least} to {most:,}"
+            )
+            return default
+        return int(value)
+
+    def _boolean(self, pointer: str, value: Any, default: bool) -> bool:
+        if not isinstance(value, bool):
+            self._problems.add(pointer, f"{shown(value)} is neither true nor false", "write true or false")
+            return default
+        return value
+
+
+def _is_number(value: object, low: float, high: float, *, above: bool) -> bool:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or (isinstance(value, float) and math.isnan(value))
+    ):
+        return False
+    return (low < value if above else low <= value) and value <= high
+
+
+def lacking_metric(metric: str, task: str, dataset: Mapping[str, Any], runtime: str | None) -> str | None:
+    """Why a sweep cannot have `metric`, in words; None where it can. `dataset` is empty where it is not known."""
+    if metric == "test_loss":
+        return "no sweep sees the test part: choose by validation_loss, and confirm the choice when the sweep has ended"
+    if task == "probe" and METRICS[metric].stage == "quality" and metric not in PROBE_QUALITY:
+        return f"a probe has no {metric}: it has no data and is not trained"
+    if metric == "accuracy" and task == "causal_lm":
+        return "accuracy is of classification and seq2seq; a causal_lm has validation_loss"
+    if metric == "bits_per_byte" and task and task != "causal_lm":
+        return f"bits_per_byte is of a causal_lm over bytes, not of {task}"
+    if metric == "bits_per_byte" and dataset and dataset.get("tokenizer") not in ("byte", "bytes"):
+        return f"bits_per_byte needs a dataset whose tokens are bytes; this one's are {dataset.get('tokenizer')}"
+    if metric in GPU_METRICS and runtime == "onnxruntime":
+        return f"{metric} is measured on GPUs; onnxruntime runs on the CPU"
+    return None

@@ -1,0 +1,350 @@
+"""The space of a sweep: its open parameters in the order in which they are suggested, and what makes a point of it.
+
+A point is given by the values chosen for the open parameters that are active there (`chosen`: name -> value). Names are
+paths below `model`, or `training.…` and `inference.…`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from layers.capabilities import lacking_option, unsupported
+from layers.declarations import completion, per_layer
+from layers.declarations import training as trainings
+from layers.declarations.model import broken_rules
+from layers.declarations.per_layer import layer_name
+from layers.declarations.stack import Shape, config_of
+from layers.expressions.compiler import EvaluationError, Expression
+from layers.expressions.constraints import Constraint
+from layers.parameter import ParameterError, Scalar
+from layers.problems import did_you_mean
+from layers.space.enumeration import Walked, Walker, draw, with_needs
+from layers.space.evaluation import PointError, Rejection, chosen_value, condition_of, is_active, place, seen_at
+from layers.space.point_index import PointIndex, indexed
+from layers.space.search_parameters import Entry, OpenParameter
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A user's rule, names completed. It is skipped at points where a parameter that it names is absent."""
+
+    text: str
+    pointer: str
+    expression: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A point with every default filled in, ready to be executed; or the reason why it cannot be completed."""
+
+    model: dict[str, Scalar]
+    training: dict[str, Any]
+    inference: dict[str, Any]
+
+
+@lru_cache(maxsize=1 << 16)
+def section_of(name: str) -> tuple[str, str]:
+    """The section of a name (`model`, `training`, `inference`), and the name below it."""
+    head, _, rest = name.partition(".")
+    return (head, rest) if head in ("training", "inference") else ("model", name)
+
+
+def flatten(configuration: Mapping[str, Any]) -> dict[str, Scalar]:
+    """The values of a trial's configuration by the names that expressions and constraints use."""
+    values: dict[str, Scalar] = dict(configuration["model"])
+    for section in ("training", "inference"):
+        values.update({f"{section}.{name}": value for name, value in configuration[section].items()})
+    return values
+
+
+class Space:
+    """The open, fixed and derived parameters of one sweep, and its rules. Immutable: threads may share it."""
+
+    def __init__(
+        self,
+        *,
+        task: str,
+        facts: Mapping[str, Any],
+        entries: tuple[Entry, ...],
+        defaults: Mapping[str, Scalar],
+        rules: tuple[Rule, ...],
+        constraints: tuple[Constraint, ...],
+    ) -> None:
+        """`entries` come in an order in which each depends only on earlier ones; `defaults` are what `when` and
+        `derived` may name of the declarations without the document giving it; `constraints` are all of the sweep's:
+        the static ones are judged, and each must have a value at every point that becomes a trial."""
+        self.task = task
+        self.facts = dict(facts)
+        self.entries = entries
+        self.rules = rules
+        self.constraints = tuple(constraint for constraint in constraints if constraint.stage == "static")
+        """Those that are judged before there is a trial."""
+        self.calculated = tuple(constraint for constraint in constraints if constraint.may_fail)
+        """Those, of any stage, that may have no value at some point."""
+        self.open: tuple[OpenParameter, ...] = tuple(entry.opening for entry in entries if entry.opening is not None)
+        self._defaults = dict(defaults)
+        self._index: tuple[PointIndex | None] | None = None
+        self._entry = {entry.name: entry for entry in entries}
+        self._given = frozenset(self._entry)
+        known = self._given | frozenset(defaults)
+        self.early_rules = tuple(rule for rule in rules if known.issuperset(rule.expression.names))
+        self.late_rules = tuple(rule for rule in rules if rule not in self.early_rules)
+        late = [rule.expression for rule in self.late_rules]
+        self._names_layers = any(layer_name(name) is not None for expression in late for name in expression.names)
+
+    # --- one point ------------------------------------------------------------------------------------------------
+
+    def environment(self) -> dict[str, Scalar]:
+        """Where a point begins: the declarations' defaults that expressions name and the document does not give."""
+        return dict(self._defaults)
+
+    def active(self, parameter: OpenParameter, chosen: Mapping[str, Scalar]) -> bool:
+        """Whether `parameter` is to be suggested, given what was chosen for the ones before it."""
+        if parameter.when is None:
+            return True
+        environment = dict(self._defaults)
+        for entry in self.entries:
+            if entry.name == parameter.name:
+                return is_active(entry, environment)
+            if entry.opening is not None:
+                if entry.name in chosen and is_active(entry, environment):
+                    environment[entry.name] = chosen[entry.name]
+            elif is_active(entry, environment):
+                place(entry, environment)
+        raise KeyError(parameter.name)
+
+    def resolve(self, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """All values of the point: fixed, chosen and derived; inactive parameters are absent.
+
+        Raises PointError where `chosen` is no point: a name too many or too few, a value outside, a derived value that
+        cannot be had (validation refuses spaces where it finds one).
+        """
+        for name in chosen:
+            if self._entry.get(name) is None or self._entry[name].opening is None:
+                raise PointError(
+                    name, "is not an open parameter", did_you_mean(name, [known.name for known in self.open])
+                )
+        environment = dict(self._defaults)
+        for entry in self.entries:
+            if not is_active(entry, environment):
+                if entry.name in chosen:
+                    raise PointError(entry.name, f"is absent here: {condition_of(entry)} is false", "leave it out")
+            elif entry.opening is not None:
+                environment[entry.name] = chosen_value(entry.opening, chosen)
+            else:
+                error = place(entry, environment)
+                if error is not None:
+                    raise error
+        return self.values_of(environment)
+
+    def values_of(self, environment: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """What of `environment` the document gives, in its order."""
+        return {entry.name: environment[entry.name] for entry in self.entries if entry.name in environment}
+
+    def chosen_of(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The values of the open parameters that are active at a point."""
+        return {parameter.name: values[parameter.name] for parameter in self.open if parameter.name in values}
+
+    def shown(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The values of the open and the derived parameters: what a leaderboard shows."""
+        searched = [entry.name for entry in self.entries if entry.opening is not None or entry.derived is not None]
+        return {name: values[name] for name in searched if name in values}
+
+    def configuration(self, values: Mapping[str, Scalar]) -> dict[str, Any]:
+        """What a worker executes: task, model, training and inference, every default filled in, paths flat below each.
+
+        Raises ParameterError where `judge` rejects the point for its values.
+        """
+        return self.configured(self.complete(values))
+
+    def configured(self, completed: Completed) -> dict[str, Any]:
+        """The same of what `complete_or_reject` returned."""
+        return {
+            "task": self.task,
+            "model": completed.model,
+            "training": completed.training,
+            "inference": completed.inference,
+        }
+
+    def complete(self, values: Mapping[str, Scalar]) -> Completed:
+        """Every default filled in. Raises ParameterError."""
+        inference = self.complete_inference(values)
+        training = self.complete_training(values, inference)
+        model = self.complete_model(values, inference, training)
+        return Completed(model, training, inference)
+
+    def complete_inference(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The section `inference`. Raises ParameterError."""
+        return trainings.complete_inference(_below("inference", values), self.task, self.facts)
+
+    def complete_training(self, values: Mapping[str, Scalar], inference: Mapping[str, Any]) -> dict[str, Scalar]:
+        """The section `training`; a probe has none. Raises ParameterError."""
+        if self.task == "probe":
+            return {}
+        return trainings.complete_training(_below("training", values), inference, self.task, self.facts)
+
+    def complete_model(
+        self, values: Mapping[str, Scalar], inference: Mapping[str, Any], training: Mapping[str, Any]
+    ) -> dict[str, Scalar]:
+        """The section `model`, for the dataset and the longest sequence elsewhere. Raises ParameterError."""
+        lengths = {
+            name: max(section[name] for section in (inference, training) if name in section)
+            for name in ("sequence_length", "source_length")
+            if name in inference
+        }
+        if self.task == "probe":
+            lengths.setdefault("source_length", lengths["sequence_length"])
+        model = completion.complete(self.task, _below("model", values), {**self.facts, **lengths})
+        completion.check_model(self.task, model, inference, training, self.facts)
+        return model
+
+    def static_metrics(self, values: Mapping[str, Scalar]) -> dict[str, float]:
+        """`parameter_count` and `flops`, which need no device. Raises ParameterError as `configuration`."""
+        completed = self.complete(values)
+        return _static_metrics(completed)
+
+    # --- whether it becomes a trial -------------------------------------------------------------------------------
+
+    def judge(self, values: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None = None) -> Rejection | None:
+        """Why the point becomes no trial, or None: as `complete_or_reject` finds."""
+        found = self.complete_or_reject(values, capabilities)
+        return found if isinstance(found, Rejection) else None
+
+    def complete_or_reject(
+        self, values: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None = None
+    ) -> Completed | Rejection:
+        """The completed point, or why it becomes no trial: the user's rules, the declarations' bounds and rules, the
+        static constraints, and where they are given the target's `capabilities`, in this order. The first one counts.
+        """
+        outcome = self.judge_rules(self.early_rules, {**self._defaults, **values})
+        if outcome is not None:
+            return outcome.rejection() if isinstance(outcome, PointError) else outcome
+        try:
+            completed = self.complete(values)
+        except ParameterError as error:
+            return Rejection(error.path, str(error), 1.0)
+        outcome = self.judge_completed(values, completed) or _judge_target(
+            completed.model, completed.inference, capabilities
+        )
+        if outcome is None:
+            return completed
+        return outcome.rejection() if isinstance(outcome, PointError) else outcome
+
+    def judge_rules(self, rules: tuple[Rule, ...], environment: Mapping[str, Scalar]) -> Rejection | PointError | None:
+        """The first of `rules` that is broken at a point; where none is, the first that has no value there."""
+        failed: PointError | None = None
+        for rule in rules:
+            if any(name not in environment for name in rule.expression.names):
+                continue
+            try:
+                shortfall = rule.expression.shortfall(environment)
+            except EvaluationError as error:
+                failed = failed or PointError(rule.text, f"{error}{seen_at(rule.expression, environment)}")
+                continue
+            if shortfall > 0:
+                return Rejection(
+                    rule.text, f"{rule.text} does not hold{seen_at(rule.expression, environment)}", shortfall
+                )
+        return failed
+
+    def judge_completed(self, values: Mapping[str, Scalar], completed: Completed) -> Rejection | PointError | None:
+        """What the completed point breaks: rules that name defaults, the model's own rules, static constraints. A
+        constraint that has no value there whatever is measured is an error, as a rule is."""
+        is_needed = self.late_rules or self.constraints or self.calculated
+        environment = self._late_environment(values, completed) if is_needed else {}
+        outcome = self.judge_rules(self.late_rules, environment)
+        if outcome is not None:
+            return outcome
+        violations = broken_rules(completed.model)
+        if violations:
+            return Rejection(violations[0].rule, violations[0].message, 1.0)
+        if not self.constraints and not self.calculated:
+            return None
+        environment.update(_static_metrics(completed))
+        for constraint in self.calculated:
+            failed = constraint.failure(environment)
+            if failed is not None:
+                remedy = "exclude the point by a rule, or write what holds there: a if condition else b"
+                return PointError(constraint.text, f"{failed}{seen_at(constraint.expression, environment)}", remedy)
+        for constraint in self.constraints:
+            violation = constraint.violation(environment)
+            if violation is not None and violation > 0:
+                had = ", ".join(f"{name} is {environment[name]:,}" for name in constraint.metrics)
+                return Rejection(constraint.text, f"{constraint.text} is broken: {had}", violation)
+        return None
+
+    def _late_environment(self, values: Mapping[str, Scalar], completed: Completed) -> dict[str, Scalar]:
+        """By name what the completed point has; what the document gives but is absent here stays absent."""
+        every = flatten({"model": completed.model, "training": completed.training, "inference": completed.inference})
+        if self._names_layers:
+            every = {**per_layer.spelt_out(completed.model), **every}
+        return {name: value for name, value in every.items() if name not in self._given or name in values}
+
+    # --- all points -----------------------------------------------------------------------------------------------
+
+    def walk(self) -> Iterator[Walked]:
+        """Every point of a finite space as (values by name, derived values that could not be had). The two change with
+        the next step."""
+        return Walker(self.entries, self._defaults).walk()
+
+    def enumerate(self) -> Iterator[dict[str, Scalar]]:
+        """Every distinct point as `chosen`, always in the same order. Raises ValueError for a continuous space."""
+        for environment, _ in self.walk():
+            yield self.chosen_of(environment)
+
+    def sample(self, source: random.Random) -> dict[str, Scalar]:
+        """One point at random as `chosen`: parameter by parameter, as a sampler draws it."""
+        environment, _ = self.draw(source)
+        return self.chosen_of(environment)
+
+    def draw(self, source: random.Random) -> Walked:
+        """One point at random as `walk` yields it."""
+        return draw(self.entries, self._defaults, source)
+
+    def points(self) -> int | None:
+        """How many distinct points there are; None where one is continuous or they are more than 10 ** 6."""
+        found = self._indexed()
+        return None if found is None else found.points
+
+    def at(self, index: int) -> dict[str, Scalar]:
+        """The point that `enumerate` yields after `index` others, without a walk. Raises IndexError, and ValueError for
+        a space whose points are not counted."""
+        found = self._indexed()
+        if found is None:
+            raise ValueError("a parameter is continuous, or the points are too many")
+        return found.at(index)
+
+    def _indexed(self) -> PointIndex | None:
+        if self._index is None:
+            self._index = (indexed(self.entries, self._defaults),)
+        return self._index[0]
+
+    def points_in(self, names: Iterable[str]) -> int | None:
+        """How many points differ in `names` alone, or in what those depend on; None as `points`."""
+        found = indexed(with_needs(self.entries, names), self._defaults)
+        return None if found is None else found.points
+
+
+def _below(section: str, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    return {found[1]: value for name, value in values.items() if (found := section_of(name))[0] == section}
+
+
+def _static_metrics(completed: Completed) -> dict[str, float]:
+    inference = completed.inference
+    length, source = inference["sequence_length"], inference.get("source_length")
+    config = config_of(completed.model)
+    shape = Shape(inference["batch_size"], length, source or length)
+    return {"parameter_count": config.parameter_count(), "flops": config.flops(shape)}
+
+
+def _judge_target(
+    model: Mapping[str, Scalar], inference: Mapping[str, Any], capabilities: Mapping[str, Any] | None
+) -> Rejection | None:
+    if capabilities is None:
+        return None
+    lacking = unsupported(model, capabilities) or lacking_option(inference, capabilities)
+    return None if lacking is None else Rejection("target", lacking, 1.0)

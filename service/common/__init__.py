@@ -1,0 +1,1 @@
+"""What every package of the service uses: identifiers, pages of lists, formats, notifications, traces, counters."""

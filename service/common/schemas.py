@@ -1,0 +1,69 @@
+"""What all schemas of HTTP share. Units are in the names; times are RFC 3339 in UTC.
+
+Workers, the client and the page are written against this file and its neighbours `*_schemas.py`; `openapi.json` is
+made from them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, PlainSerializer, model_validator
+
+from service.common.storable import check_storable
+
+Scalar = bool | int | float | str
+
+Timestamp = Annotated[
+    float,
+    PlainSerializer(
+        lambda seconds: datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        return_type=str,
+    ),
+]
+"""Seconds since the epoch inside, RFC 3339 outside."""
+
+Item = TypeVar("Item")
+
+
+class Schema(BaseModel):
+    """Answers: made by the service, from attributes or keywords."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Request(BaseModel):
+    """Bodies that callers send: unknown fields and non-finite numbers are errors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_stored(cls, value: Any) -> Any:
+        check_storable(value)
+        return value
+
+
+class Page(Schema, Generic[Item]):
+    """One page of a list. Pass `next_page_token` as `page_token` for the next; null at the end."""
+
+    items: list[Item]
+    next_page_token: str | None = None
+
+
+class ProblemItem(Schema):
+    pointer: str
+    detail: str
+    remedy: str = ""
+
+
+class ProblemDocument(Schema):
+    """application/problem+json (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str = ""
+    errors: list[ProblemItem] = []

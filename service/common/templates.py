@@ -1,0 +1,61 @@
+"""Jinja for pages and reports: where their templates lie, and how what is put in is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+
+from layersweep.display.printable import is_printable, printable
+from service.common import formatting
+
+DOCUMENT_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Under which every page and report is sent, beside its own Content-Security-Policy."""
+
+
+def html_environment() -> Environment:
+    """A new environment for HTML: everything that is put in is escaped."""
+    made = plain_environment(shown)
+    made.autoescape = select_autoescape(default=True, default_for_string=True)
+    filters: dict[str, Any] = made.filters
+    filters["prose"] = _prose
+    return made
+
+
+def plain_environment(finalize: Callable[[Any], Any]) -> Environment:
+    """A new environment for another text than HTML: `finalize` escapes what is put in."""
+    made = Environment(
+        loader=PackageLoader("service", "web/templates"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names: dict[str, Any] = made.globals
+    names["fmt"] = formatting
+    return made
+
+
+def shown(value: Any) -> Any:
+    """What a template puts in: of text, no character that turns the direction of what follows or is not seen."""
+    if not isinstance(value, str) or is_printable(value):
+        return value
+    safe = printable(value)
+    return Markup(safe) if isinstance(value, Markup) else safe
+
+
+def _prose(text: str) -> Markup:
+    """Text with `names` in backquotes, as docstrings have it."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(each) if odd % 2 else each for odd, each in enumerate(pieces)
+    )

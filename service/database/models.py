@@ -1,0 +1,319 @@
+"""The tables of datasets, workers, sweeps and their trials.
+
+Every time is seconds since the epoch by the *database's* clock (`service.database.sessions.now`).
+
+Ownership: leases (`Trial.attempt`, `charged_attempts`, `worker_id`, `lease_expires_at`, `state` while it runs) are
+written by `queue`, `holders` and `transitions` alone; `Ask` and new rows of `Trial` by `scheduler` alone, fenced by the
+sweep's `leader_epoch`; `Event` by `service.events.events` alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.database.base import Base, one_of
+
+SWEEP_STATES = ("active", "paused", "completed", "cancelled", "failed")
+TRIAL_STATES = ("queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled")
+ENDED_TRIAL_STATES = ("complete", "infeasible", "pruned", "failed", "cancelled")
+ASK_STATES = ("asked", "told")
+CONFIRMATION = "confirmation"
+"""`Sweep.sampler` of a confirmation: its trials are all there from the beginning, and nothing is scheduled."""
+
+
+class Dataset(Base):
+    """Registered data of one task kind. Its arrays lie as NPZ files under the data folder, named by `sha256`."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (UniqueConstraint("project", "name"),)
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64), default="default")
+    name: Mapped[str] = mapped_column(String(128))
+    task: Mapped[str] = mapped_column(String(32))
+    tokenizer: Mapped[str | None] = mapped_column(String(32))
+    builtin: Mapped[bool] = mapped_column(Boolean, default=False)
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of the arrays of all parts: the same data registered twice has the same hash."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    facts: Mapped[dict[str, Any]]
+    """What a model needs to know: vocabulary_size, classes, sequence_length where it is fixed."""
+    parts: Mapped[dict[str, Any]]
+    """{"training": {"tokens": n, "sha256": ...}, "validation": {...}, "test": {...}}; absent parts are left out."""
+    profile: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class Worker(Base):
+    """A process that owns one device and executes leases."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    project: Mapped[str | None] = mapped_column(String(64))
+    """The project whose trials it may claim; None: those of all projects."""
+    name: Mapped[str] = mapped_column(String(128))
+    device: Mapped[dict[str, Any]]
+    device_uuid: Mapped[str] = mapped_column(String(128), index=True)
+    targets: Mapped[list[Any]]
+    """The capabilities of each target that it serves, each with its `key`."""
+    versions: Mapped[dict[str, Any]]
+    registered_at: Mapped[float]
+    last_seen_at: Mapped[float]
+    signed_off_at: Mapped[float | None]
+    """When it stopped in good order; None for one that works, or was killed."""
+
+
+class Sweep(Base):
+    """What a user posted. The document is immutable; budget, state and the scheduler's bookkeeping change."""
+
+    __tablename__ = "sweeps"
+    __table_args__ = (
+        CheckConstraint(one_of("state", SWEEP_STATES), name="state"),
+        Index(None, "project", "id"),
+        Index(None, "state"),
+    )
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    project: Mapped[str] = mapped_column(String(64), default="default")
+    name: Mapped[str] = mapped_column(String(200))
+    task: Mapped[str] = mapped_column(String(32))
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    document: Mapped[dict[str, Any]]
+    """The document as it was understood: parsed, defaults of the document's own fields filled in."""
+    objectives: Mapped[list[Any]]
+    budget: Mapped[dict[str, Any]]
+    sampler: Mapped[str] = mapped_column(String(32))
+    sampler_reason: Mapped[str] = mapped_column(Text)
+    space: Mapped[dict[str, Any]]
+    """{"points": int | None, "feasible_share": float, "sampled": bool, ...} as validation found them."""
+    target_runtime: Mapped[str | None] = mapped_column(String(32))
+    """What the document asks for; None takes the first worker that can serve the sweep."""
+    target: Mapped[dict[str, Any] | None]
+    """The capabilities of the resolved target; None until a worker that can serve the sweep is known."""
+    target_key: Mapped[str | None] = mapped_column(String(300))
+    state: Mapped[str] = mapped_column(String(16), default="active")
+    reason: Mapped[str | None] = mapped_column(Text)
+    running_count: Mapped[int] = mapped_column(default=0)
+    rejected_count: Mapped[int] = mapped_column(default=0)
+    counts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Trials by state, kept by whoever changes a trial's state, in the same transaction."""
+    event_counter: Mapped[int] = mapped_column(default=0)
+    """The last event's sequence: also the version behind the sweep's ETag."""
+    scheduled_sequence: Mapped[int] = mapped_column(default=0)
+    """The last event that the scheduler has worked in; written with the asks that followed from it."""
+    leader_id: Mapped[str | None] = mapped_column(String(64))
+    leader_epoch: Mapped[int] = mapped_column(default=0)
+    leader_expires_at: Mapped[float | None]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+
+
+class Trial(Base):
+    """One point of a space, and all that was learnt of it."""
+
+    __tablename__ = "trials"
+    __table_args__ = (
+        CheckConstraint(one_of("state", TRIAL_STATES), name="state"),
+        UniqueConstraint("sweep_id", "number"),
+        UniqueConstraint("sweep_id", "point_hash"),
+        Index(
+            "ix_trials_claimable",
+            "target_key",
+            "id",
+            sqlite_where=text("state IN ('queued', 'running')"),
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+        Index(None, "sweep_id", "state", "number"),
+        Index(None, "sweep_id", "pareto_rank", "number"),
+        Index(None, "reuse_key"),
+    )
+
+    id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"))
+    project: Mapped[str] = mapped_column(String(64), default="default")
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16), default="queued")
+    parameters: Mapped[dict[str, Any]]
+    """Path -> value of the open and derived parameters: what a leaderboard shows."""
+    configuration: Mapped[dict[str, Any]]
+    """{"task", "model", "training", "inference"}: complete, defaults filled in, paths flat below each.
+
+    What a worker executes."""
+    point_hash: Mapped[str] = mapped_column(String(64))
+    reuse_key: Mapped[str] = mapped_column(String(64))
+    reused_from: Mapped[str | None] = mapped_column(String(26))
+    started_from: Mapped[str | None] = mapped_column(String(200))
+    """The start of `start_from` that this point came from."""
+    target_key: Mapped[str] = mapped_column(String(300))
+    attempt: Mapped[int] = mapped_column(default=0)
+    """The number of the newest attempt: the fencing token. Only ever grows."""
+    charged_attempts: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int] = mapped_column(default=3)
+    worker_id: Mapped[str | None] = mapped_column(String(26))
+    lease_expires_at: Mapped[float | None]
+    phase: Mapped[str | None] = mapped_column(String(16))
+    progress: Mapped[dict[str, Any] | None]
+    feasible: Mapped[bool | None]
+    violations: Mapped[dict[str, Any] | None]
+    """Constraint -> how far it is broken (<= 0: kept)."""
+    reason: Mapped[str | None] = mapped_column(Text)
+    metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    pareto_rank: Mapped[int | None]
+    """1 is the front, `pareto.LAST_RANK` all the rest; None where not complete and feasible, or not yet ranked."""
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+
+
+class TrialMetric(Base):
+    """One number of a trial: a copy of `Trial.metrics` that an index can sort by."""
+
+    __tablename__ = "trial_metrics"
+    __table_args__ = (Index(None, "sweep_id", "name", "value", "trial_id"),)
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"))
+    value: Mapped[float]
+
+
+class Attempt(Base):
+    """One execution of a trial by one worker."""
+
+    __tablename__ = "attempts"
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    worker_id: Mapped[str] = mapped_column(ForeignKey("workers.id"))
+    started_at: Mapped[float]
+    ended_at: Mapped[float | None]
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    """complete, infeasible, pruned, failed, cancelled, released or lost; None while it runs."""
+    reason: Mapped[str | None] = mapped_column(Text)
+    finish_hash: Mapped[str | None] = mapped_column(String(64))
+    """Of the body of the finish that was accepted: the same finish again is answered 200."""
+    phases: Mapped[list[Any]] = mapped_column(default=list)
+    """[{"phase", "started_at", "seconds"}] in order."""
+    log: Mapped[str] = mapped_column(Text, default="")
+
+
+class Report(Base):
+    """One report of a running attempt: losses at a step."""
+
+    __tablename__ = "reports"
+    __table_args__ = (
+        ForeignKeyConstraint(["trial_id", "attempt"], ["attempts.trial_id", "attempts.attempt"], ondelete="CASCADE"),
+    )
+
+    trial_id: Mapped[str] = mapped_column(String(26), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    values: Mapped[dict[str, Any]]
+    """{"training_loss", "validation_loss", "learning_rate", "seconds", "tokens"}, as far as measured."""
+    created_at: Mapped[float]
+
+
+class Measurement(Base):
+    """What is kept beside the metrics of a finished trial: raw latency samples, environment, parity, cost."""
+
+    __tablename__ = "measurements"
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """latency_samples_ms, latency_first, memory, parity, environment, training, ..."""
+    attempt: Mapped[int]
+    data: Mapped[dict[str, Any]]
+
+
+class Ask(Base):
+    """One suggestion of a sampler and what it was told of it: from these rows a study is rebuilt.
+
+    `ask` is Optuna's own trial number in the study; points that broke a rule have an ask and no trial.
+    """
+
+    __tablename__ = "asks"
+    __table_args__ = (CheckConstraint(one_of("state", ASK_STATES), name="state"), Index(None, "trial_id"))
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    ask: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    trial_id: Mapped[str | None] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"))
+    state: Mapped[str] = mapped_column(String(8), default="asked")
+    suggestions: Mapped[dict[str, Any]]
+    """Parameter -> what the sampler chose, in the sampler's own encoding."""
+    distributions: Mapped[dict[str, Any]]
+    system_attrs: Mapped[dict[str, Any]]
+    told: Mapped[dict[str, Any] | None]
+    """{"state", "values", "constraints"} as Optuna was told; None until it was."""
+    told_order: Mapped[int | None]
+    """Counts the tells of the sweep: samplers depend on their order."""
+    rejection: Mapped[str | None] = mapped_column(Text)
+    """Why no trial was made of this point."""
+
+
+class StudyAttribute(Base):
+    """A system attribute that a sampler keeps on its study (QMC's sequence, NSGA-II's generations)."""
+
+    __tablename__ = "study_attributes"
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(300), primary_key=True)
+    value: Mapped[dict[str, Any]]
+    """{"value": ...}"""
+
+
+class Event(Base):
+    """What happened in a sweep, in order. `sequence` is given out inside the transaction: replay loses nothing."""
+
+    __tablename__ = "events"
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    trial_id: Mapped[str | None] = mapped_column(String(26))
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class Confirmation(Base):
+    """Further trainings of a sweep's best trials: a sweep of its own kind, whose attempts are given the test part."""
+
+    __tablename__ = "confirmations"
+    __table_args__ = (Index(None, "confirms"),)
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    confirms: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"))
+    """The sweep whose trials are trained again."""
+    seeds: Mapped[list[Any]]
+    candidates: Mapped[list[Any]]
+    """The trials, by id: the recommended one first."""
+
+
+class Artifact(Base):
+    """One file that an attempt left: weights, graph, engine, ... Its bytes lie in the store of artifacts."""
+
+    __tablename__ = "artifacts"
+
+    trial_id: Mapped[str] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    attempt: Mapped[int]
+    """It counts only where this is the trial's newest attempt, and the trial is complete."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[float]

@@ -1,0 +1,1 @@
+"""Registered data: read from files, cut into splits that never change, profiled."""

@@ -1,0 +1,216 @@
+"""Datasets: registered once, cut into parts that never change, kept as NPZ files named by the hash of their content.
+
+A sweep's attempt is given training and validation; the test part is held back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.auth.projects import DEFAULT
+from service.common.ids import new_id
+from service.database.models import Dataset, Sweep
+from service.database.sessions import Database, now
+from service.datasets import schemas as dataset_schemas
+from service.datasets.content import Content
+from service.datasets.implications import implications
+from service.datasets.stored_splits import content_hash, folder, is_stored, remove, store
+from service.errors import Conflict, NotFound, Unprocessable
+from service.settings import Settings
+
+OfferedPart = Literal["training", "validation"]
+"""The parts that leave the service."""
+
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+Record = Callable[[Session, str], None]
+"""Called in the transaction of a change, with the dataset's id."""
+
+
+def unrecorded(session: Session, dataset_id: str) -> None:
+    """The `Record` of what no caller asked for."""
+
+
+def register(
+    database: Database,
+    settings: Settings,
+    content: Content,
+    *,
+    name: str,
+    size_bytes: int,
+    builtin: bool = False,
+    project: str = DEFAULT,
+    record: Record = unrecorded,
+) -> tuple[dataset_schemas.DatasetDetail, bool]:
+    """Register what a file held under `name`; True when it is new.
+
+    The same content under the same name is the dataset that is there already. Raises Conflict when the name belongs to
+    other content, Unprocessable when it will not do.
+    """
+    check_name(name)
+    digest = content_hash(content)
+    parts = store(settings.data_dir, digest, content)
+    profile = _profile(content)
+
+    def insert(session: Session) -> tuple[dataset_schemas.DatasetDetail, bool]:
+        known = find(session, name, project)
+        if known is not None:
+            _refuse_unless_the_same(known, digest)
+            return to_detail(known), False
+        row = Dataset(
+            id=new_id(),
+            project=project,
+            name=name,
+            task=content.task,
+            tokenizer=content.tokenizer,
+            builtin=builtin,
+            sha256=digest,
+            size_bytes=size_bytes,
+            facts=dict(content.facts),
+            parts=parts,
+            profile=profile,
+            created_at=now(session),
+        )
+        session.add(row)
+        session.flush()
+        record(session, row.id)
+        return to_detail(row), True
+
+    try:
+        try:
+            answer = database.write(insert)
+        except IntegrityError:
+            # Somebody took the name between our look and our insert: now it is found.
+            answer = database.write(insert)
+    except Conflict:
+        if not database.read(lambda session: _is_shared(session, digest)):
+            remove(settings.data_dir, digest)
+        raise
+    if not is_stored(settings.data_dir, digest, parts):
+        # The same content was deleted meanwhile, with its files.
+        store(settings.data_dir, digest, content)
+    return answer
+
+
+def _profile(content: Content) -> dict[str, Any]:
+    profile = content.profile()
+    if content.notes:
+        profile["notes"] = list(content.notes)
+    return profile
+
+
+def _refuse_unless_the_same(known: Dataset, digest: str) -> None:
+    if known.sha256 != digest:
+        raise Conflict(
+            f"the name {known.name!r} belongs to a dataset with other content (or cut otherwise), {known.id}: "
+            "choose another name, or delete that one first"
+        )
+
+
+def check_name(name: str) -> None:
+    """Raise Unprocessable unless `name` is lower-case letters, digits, '.', '_' and '-', at most 64 of them."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise Unprocessable(
+            f"{name!r} cannot name a dataset: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "beginning with a letter or digit"
+        )
+
+
+def find(session: Session, name: str, project: str = DEFAULT) -> Dataset | None:
+    """The dataset of this name in the project. Built-in ones are in every project."""
+    return session.scalar(select(Dataset).where(Dataset.name == name, _offered_to(project)).limit(1))
+
+
+def get(session: Session, key: str, project: str) -> Dataset:
+    """The dataset of this name in the project, or with this id in any: who may ask for it was checked before.
+
+    Names are lower-case and ids are not, so neither is taken for the other. Raises NotFound with the names that there
+    are.
+    """
+    row = find(session, key, project) or session.get(Dataset, key)
+    if row is None:
+        names = session.scalars(select(Dataset.name).where(_offered_to(project)).order_by(Dataset.name).limit(20))
+        raise NotFound(f"there is no dataset {key!r}; there are: {', '.join(names) or 'none yet'}")
+    return row
+
+
+def page(session: Session, project: str | None, after: str | None, size: int) -> tuple[list[Dataset], str | None]:
+    """Up to `size` datasets of a project (None: of all) by id after `after`, and the id to go on from."""
+    query = select(Dataset).order_by(Dataset.id).limit(size + 1)
+    if project is not None:
+        query = query.where(_offered_to(project))
+    if after is not None:
+        query = query.where(Dataset.id > after)
+    rows = list(session.scalars(query))
+    return rows[:size], rows[size - 1].id if len(rows) > size else None
+
+
+def content_path(session: Session, settings: Settings, key: str, part: OfferedPart, project: str) -> tuple[Path, str]:
+    """The NPZ file of a part, and its hash. Raises NotFound when there is no such dataset or its file is gone."""
+    row = get(session, key, project)
+    return part_path(settings, row, part), str(row.parts[part]["sha256"])
+
+
+def part_path(settings: Settings, row: Dataset, part: str) -> Path:
+    """The NPZ file of a part, whichever. Raises NotFound when it is gone."""
+    path = folder(settings.data_dir, row.sha256) / f"{part}.npz"
+    if not path.is_file():
+        raise NotFound(
+            f"the {part} part of dataset {row.name!r} is not in the service's data folder: register its file again"
+        )
+    return path
+
+
+def delete(
+    database: Database, settings: Settings, key: str, project: str = DEFAULT, record: Record = unrecorded
+) -> None:
+    """Delete a dataset, and its files unless another shares them. Raises Conflict when it is built in or in use."""
+
+    def remove_row(session: Session) -> str | None:
+        row = get(session, key, project)
+        if row.builtin:
+            raise Conflict(f"{row.name!r} is built in and stays")
+        sweeps = list(session.scalars(select(Sweep.id).where(Sweep.dataset_id == row.id).limit(5)))
+        if sweeps:
+            raise Conflict(f"{row.name!r} is the data of sweep {', '.join(sweeps)}: delete the sweeps first")
+        session.delete(row)
+        session.flush()
+        record(session, row.id)
+        return None if _is_shared(session, row.sha256) else row.sha256
+
+    orphan = database.write(remove_row)
+    if orphan is not None:
+        remove(settings.data_dir, orphan)
+
+
+def _is_shared(session: Session, digest: str) -> bool:
+    """Whether a dataset has this content."""
+    return bool(session.scalar(select(func.count()).select_from(Dataset).where(Dataset.sha256 == digest)))
+
+
+def uploads_folder(settings: Settings) -> Path:
+    """Where files are kept while they arrive: on the volume of the data, which has the room that /tmp may lack."""
+    uploads = Path(settings.data_dir) / "uploads"
+    uploads.mkdir(parents=True, exist_ok=True)
+    return uploads
+
+
+def _offered_to(project: str) -> ColumnElement[bool]:
+    return or_(Dataset.project == project, Dataset.builtin)
+
+
+def to_schema(row: Dataset) -> dataset_schemas.Dataset:
+    return dataset_schemas.Dataset.model_validate(row)
+
+
+def to_detail(row: Dataset) -> dataset_schemas.DatasetDetail:
+    found = dataset_schemas.DatasetDetail.model_validate(row)
+    return found.model_copy(update={"implications": implications(row).implications})

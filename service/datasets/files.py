@@ -1,0 +1,87 @@
+"""Uploaded files by the task that they are for: which fields go with a file, and who reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from service.datasets.content import Content
+from service.datasets.labelled import read_labelled
+from service.datasets.pairs import PAIR_TOKENIZERS, PairTokenizer, read_pairs
+from service.datasets.splits import Fractions
+from service.datasets.texts import TOKENIZERS, read_text
+from service.errors import Problem, Unprocessable
+
+Task = Literal["causal_lm", "classification", "seq2seq"]
+TASKS: tuple[Task, ...] = get_args(Task)
+"""What a file can be registered for."""
+
+FIELDS = ("name", "task", "tokenizer", "target_tokenizer", "validation", "test")
+
+_FOREIGN: Mapping[str, Mapping[str, str]] = {
+    "causal_lm": {"target_tokenizer": "a text has no targets apart"},
+    "classification": {
+        "tokenizer": "the file holds tokens already",
+        "target_tokenizer": "a class is no sequence of tokens",
+    },
+    "seq2seq": {},
+}
+"""Fields that another task has, with the reason why this one has not."""
+
+_Choice = TypeVar("_Choice", bound=str)
+
+
+class Form:
+    """The fields of an upload, with errors that name the field."""
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        for name in fields:
+            if name not in FIELDS:
+                raise _wrong(name, "means nothing here", f"the fields are {', '.join(FIELDS)} and file")
+        self._fields = {name: value.strip() for name, value in fields.items() if value.strip()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._fields
+
+    def required(self, name: str) -> str:
+        if name not in self._fields:
+            raise Unprocessable(f"the field `{name}` is missing")
+        return self._fields[name]
+
+    def choice(self, name: str, choices: tuple[_Choice, ...], default: _Choice) -> _Choice:
+        value = self._fields.get(name, default)
+        for each in choices:
+            if each == value:
+                return each
+        raise _wrong(name, f"is {value[:40]!r}", f"choose {' or '.join(choices)}")
+
+    def number(self, name: str, default: float) -> float:
+        text = self._fields.get(name, str(default))
+        try:
+            return float(text)
+        except ValueError:
+            raise _wrong(name, f"is {text[:40]!r}, which is not a number", f"such as {default:g}") from None
+
+
+def read(path: Path, form: Form, *, limit_bytes: int) -> Content:
+    """Read an uploaded file as its form says.
+
+    Raises Unprocessable, or PayloadTooLarge where it unpacks to more than the limit.
+    """
+    task = form.choice("task", TASKS, TASKS[0])
+    for name, why in _FOREIGN[task].items():
+        if name in form:
+            raise _wrong(name, f"does not go with {task}", f"leave it out: {why}")
+    fractions = Fractions(form.number("validation", 0.1), form.number("test", 0.0))
+    if task == "classification":
+        return read_labelled(path, fractions, limit_bytes=limit_bytes)
+    if task == "seq2seq":
+        of_sources: PairTokenizer = form.choice("tokenizer", PAIR_TOKENIZERS, PAIR_TOKENIZERS[0])
+        of_targets: PairTokenizer = form.choice("target_tokenizer", PAIR_TOKENIZERS, of_sources)
+        return read_pairs(path, of_sources, of_targets, fractions)
+    return read_text(path, form.choice("tokenizer", TOKENIZERS, TOKENIZERS[0]), fractions)
+
+
+def _wrong(name: str, what: str, remedy: str) -> Unprocessable:
+    return Unprocessable(f"the field `{name}` {what}: {remedy}", problems=[Problem(f"/{name}", what, remedy)])

@@ -1,0 +1,51 @@
+"""Datasets as they cross HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from service.common.schemas import Schema, Timestamp
+
+
+class Part(Schema):
+    tokens: int | None = None
+    examples: int | None = None
+    sha256: str
+
+
+class Dataset(Schema):
+    id: str
+    name: str
+    project: str
+    task: str
+    tokenizer: str | None
+    builtin: bool
+    sha256: str
+    size_bytes: int
+    facts: dict[str, Any]
+    parts: dict[str, Part]
+    created_at: Timestamp
+
+
+class Implication(Schema):
+    """What a dataset's profile means for a model of it."""
+
+    kind: str = Field(description="range, warning or note")
+    says: str
+    source: str | None = None
+
+
+class DataEvidence(Schema):
+    """What the dataset's profile implies for a model of it."""
+
+    dataset: str | None
+    parameters_low: float | None
+    parameters_high: float | None
+    implications: list[Implication]
+
+
+class DatasetDetail(Dataset):
+    profile: dict[str, Any]
+    implications: list[Implication] = Field(default=[], description="what the profile means for a model of it")

@@ -1,0 +1,1 @@
+"""What happened in a sweep, in order, and who is told of it outside: webhooks."""

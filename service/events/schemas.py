@@ -1,0 +1,83 @@
+"""What happens in a sweep, and the webhooks that tell of it, as they cross HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from service.common.schemas import Request, Schema, Timestamp
+
+EndCode = Literal[
+    "budget_exhausted",
+    "space_exhausted",
+    "wall_seconds",
+    "failures",
+    "all_failed",
+    "none_feasible",
+    "confirmed",
+    "cancelled",
+]
+
+
+class Event(Schema):
+    sequence: int
+    kind: str = Field(
+        description="sweep.created, sweep.state, sweep.confirmation, "
+        "trial.queued, trial.running, trial.phase, trial.report, trial.ended"
+    )
+    trial: str | None
+    data: dict[str, Any]
+    created_at: Timestamp
+
+
+WebhookEvent = Literal[
+    "sweep.created", "sweep.active", "sweep.paused", "sweep.completed", "sweep.cancelled", "sweep.failed"
+]
+_URL = Field(max_length=2000, description="https://... or http://..., at a public address")
+_EVENTS = Field(min_length=1, max_length=6, description="what it is told of", examples=[["sweep.completed"]])
+Url = Annotated[str, _URL]
+Events = Annotated[list[WebhookEvent], _EVENTS]
+
+
+class NewWebhook(Request):
+    url: Url = Field(examples=["https://example.com/layersweep"])
+    events: Events = Field(default=["sweep.completed", "sweep.cancelled", "sweep.failed"])
+
+
+class WebhookChange(Request):
+    """What is left out stays as it is."""
+
+    url: Url | None = None
+    events: Events | None = None
+    enabled: bool | None = Field(default=None, description="false: nothing is queued or sent", examples=[False])
+
+
+class Webhook(Schema):
+    id: str
+    project: str
+    url: str
+    events: list[str]
+    enabled: bool
+    made_by: str
+    created_at: Timestamp
+
+
+class CreatedWebhook(Webhook):
+    secret: str | None = Field(
+        description="what its deliveries are signed with, shown this once; null in a repeated answer to the same key"
+    )
+
+
+class WebhookDelivery(Schema):
+    """One message: at least once it was, or will be, sent."""
+
+    id: str = Field(description="its `webhook-id`, the same at every try")
+    state: Literal["pending", "delivered", "failed"]
+    body: dict[str, Any]
+    tries: int
+    status: int | None = Field(description="the last answer's HTTP status; null: there was no answer")
+    last_error: str | None
+    due_at: Timestamp = Field(description="when it is tried next, while it is pending")
+    created_at: Timestamp
+    ended_at: Timestamp | None

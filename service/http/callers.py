@@ -1,0 +1,81 @@
+"""Who makes the request that a route answers, and that it reaches what its path names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import Depends, Header, Request
+
+from service.auth.access import PROJECT_HEADER, Caller
+from service.database.access_models import Webhook
+from service.database.models import Dataset, Sweep, Trial, Worker
+from service.errors import NotFound
+from service.http.dependencies import GivenServices
+
+_NamedProject = Annotated[
+    str | None,
+    Header(
+        alias=PROJECT_HEADER,
+        max_length=64,
+        description="the project to work in; needed only with a token of all projects, for another than `default`",
+    ),
+]
+
+
+def get_caller(request: Request) -> Caller:
+    """Who makes this request."""
+    return request.state.caller
+
+
+async def _given(request: Request) -> Caller:
+    # Asynchronous, as what is not is sent to a thread.
+    return get_caller(request)
+
+
+GivenCaller = Annotated[Caller, Depends(_given)]
+"""The type of a route's parameter that takes the caller."""
+
+_OWNED: Mapping[str, tuple[str, Any]] = {
+    "sweep": ("sweep", Sweep),
+    "sweep_id": ("sweep", Sweep),
+    "trial": ("trial", Trial),
+    "dataset": ("dataset", Dataset),
+    "webhook": ("webhook", Webhook),
+    "worker": ("worker", Worker),
+}
+"""Parameter of a path -> what it is the id of, and the table that says whose that is."""
+
+_NOT_OWNED = frozenset({"attempt", "number", "name", "path", "project", "token"})
+"""Parts of what another parameter names, names of what everybody may see, and what its routes hold apart themselves."""
+
+
+async def within_project(request: Request, services: GivenServices, named_project: _NamedProject = None) -> None:
+    """A dependency of every router: what a path names must be in the caller's project, or it answers 404.
+
+    A parameter of which nobody has said whose it is answers 404 to every token of one project.
+    """
+    caller = get_caller(request)
+    if caller.named is not None:
+        await services.access.check_project(caller.named)
+    bound_to = caller.bound_to
+    if bound_to is None:
+        return
+    for parameter, value in request.path_params.items():
+        if parameter in _NOT_OWNED:
+            continue
+        if parameter not in _OWNED:
+            raise NotFound(f"{parameter} {value} belongs to no project that this token reaches")
+        noun, table = _OWNED[parameter]
+        query = sa.select(table.project).where(table.id == value)
+        owner = await services.read(lambda session, query=query: session.scalar(query))
+        if owner not in (None, bound_to) and not await _is_shared(services, table, value):
+            raise NotFound(f"there is no {noun} {value}")
+
+
+async def _is_shared(services: GivenServices, table: Any, row_id: str) -> bool:
+    if table is not Dataset:
+        return False
+    query = sa.select(Dataset.builtin).where(Dataset.id == row_id)
+    return bool(await services.read(lambda session: session.scalar(query)))

@@ -1,0 +1,128 @@
+"""Conditional reads: `ETag`, `If-None-Match`, and `Prefer: wait=N` that holds an unchanged answer back."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import sqlalchemy as sa
+from fastapi import Header, Request, Response
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from service.common.notifications import sweep_topic
+from service.database.models import Sweep
+from service.errors import NotFound
+from service.http.dependencies import Services
+from service.http.long_polling import WAIT_SECONDS
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+IfNoneMatch = Annotated[
+    str | None, Header(alias="If-None-Match", max_length=2000, description="ETags that the caller has: 304 if current")
+]
+Prefer = Annotated[
+    str | None,
+    Header(alias="Prefer", max_length=200, description="`wait=N`: hold the answer up to N seconds until there is news"),
+]
+
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "the caller has this version"}}
+"""For `responses=` of a conditional read."""
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
+
+
+def wait_seconds(prefer: str | None, most: float) -> float:
+    """The seconds that a `Prefer` header asks to wait (RFC 7240), bounded; 0 without it."""
+    match = _WAIT.search(prefer or "")
+    return 0.0 if match is None else min(float(match.group(1)), most)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The conditional headers of a request."""
+
+    if_none_match: str | None
+    prefer: str | None
+
+    def is_current(self, etag: str) -> bool:
+        """True when the caller has this ETag already (weak comparison, RFC 9110)."""
+        if self.if_none_match is None:
+            return False
+        known = {tag.strip().removeprefix("W/") for tag in self.if_none_match.split(",")}
+        return etag in known or "*" in known
+
+
+async def of_sweep(
+    request: Request,
+    services: Services,
+    sweep_id: str,
+    load: Callable[[Session], T],
+    render: Callable[[T], Response],
+    *,
+    read_version: Callable[[Session, str], int] | None = None,
+) -> Response:
+    """Answer a GET whose content changes only with the events of a sweep.
+
+    `load` reads what is shown and `render` makes the response of it. The ETag is the sweep's version, or what
+    `read_version` says. 304 without a body where the caller has that version. With `Prefer: wait=N` the answer is held
+    until the version is another one, at most N seconds. Raises NotFound.
+    """
+    version_of = read_version or sweep_version
+    condition = Condition(request.headers.get("if-none-match"), request.headers.get("prefer"))
+    deadline = time.monotonic() + wait_seconds(condition.prefer, services.settings.max_wait_seconds)
+    woken = False
+
+    async def read(what: Hashable, since: int, fn: Callable[[Session], V]) -> V:
+        if not woken:
+            return await services.read(fn)
+        # A thousand callers may have been woken by the same event.
+        return await services.shared_reads.read((sweep_id, what, since), lambda: services.read(fn))
+
+    while True:
+        since = services.notifications.version(sweep_topic(sweep_id))
+        version = await read(version_of, since, lambda session: version_of(session, sweep_id))
+        if not condition.is_current(_etag(version)):
+            break
+        left = deadline - time.monotonic()
+        if left <= 0 or await request.is_disconnected():
+            return _marked(Response(status_code=304), version)
+        woken = await services.notifications.wait(sweep_topic(sweep_id), min(left, WAIT_SECONDS), since=since)
+    shown = (request.url.path, request.url.query, request.headers.get("accept"))
+    version, content = await read(shown, since, lambda session: (version_of(session, sweep_id), load(session)))
+    return _marked(render(content), version)
+
+
+def json_response(model: BaseModel) -> Response:
+    """The response of a schema."""
+    return Response(model.model_dump_json(), media_type="application/json")
+
+
+def sweep_version(session: Session, sweep_id: str) -> int:
+    """The sequence of the sweep's newest event. Raises NotFound."""
+    version = session.scalar(sa.select(Sweep.event_counter).where(Sweep.id == sweep_id))
+    if version is None:
+        raise NotFound(f"there is no sweep {sweep_id}")
+    return version
+
+
+def ranked_version(session: Session, sweep_id: str) -> int:
+    """A number that grows with each event and each time that the scheduler ranked what ended. Raises NotFound."""
+    ranked = session.scalar(sa.select(Sweep.event_counter + Sweep.scheduled_sequence).where(Sweep.id == sweep_id))
+    if ranked is None:
+        raise NotFound(f"there is no sweep {sweep_id}")
+    return ranked
+
+
+def _etag(version: int) -> str:
+    return f'"{version}"'
+
+
+def _marked(response: Response, version: int) -> Response:
+    response.headers["ETag"] = _etag(version)
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response

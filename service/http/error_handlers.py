@@ -1,0 +1,163 @@
+"""Every error leaves the service as application/problem+json (RFC 9457): the handlers."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from service.common import schemas
+from service.common.storable import UnstorableError
+from service.database import outages
+from service.errors import (
+    Forbidden,
+    NotFound,
+    PayloadTooLarge,
+    Problem,
+    ServiceError,
+    Unauthorized,
+    Unavailable,
+    Unprocessable,
+    UnsupportedMediaType,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = logging.getLogger(__name__)
+_BY_STATUS: Mapping[int, type[ServiceError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    413: PayloadTooLarge,
+    415: UnsupportedMediaType,
+    422: Unprocessable,
+    503: Unavailable,
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`responses=` of a route or router that may answer with these statuses."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+            "model": schemas.ProblemDocument,
+        }
+        for status in statuses
+    }
+
+
+def keep_media_type(description: dict[str, Any]) -> None:
+    """Take plain JSON out of the problems in an OpenAPI description: the framework adds it beside our media type."""
+    for operations in description.get("paths", {}).values():
+        for operation in operations.values():
+            for response in operation.get("responses", {}).values():
+                if MEDIA_TYPE in response.get("content", {}):
+                    response["content"].pop("application/json", None)
+
+
+def respond(error: ServiceError, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The response that `error` is."""
+    extra = {} if error.retry_after_seconds is None else {"Retry-After": str(error.retry_after_seconds)}
+    return JSONResponse(
+        error.body(path), status_code=error.status, media_type=MEDIA_TYPE, headers=extra | dict(headers or {})
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers on `app`."""
+
+    @app.exception_handler(ServiceError)
+    async def service_error(request: Request, error: ServiceError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        return respond(error, request.url.path)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        problems = _problems(error.errors())
+        detail = "; ".join(f"{problem.pointer}: {problem.detail}" for problem in problems[:3])
+        return respond(Unprocessable(detail, problems=problems), request.url.path)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers |= _allow(app.openapi()["paths"], request.url.path)
+        return respond(_from_http(error), request.url.path, headers)
+
+    @app.exception_handler(PoolTimeoutError)
+    @app.exception_handler(OperationalError)
+    async def database_unavailable(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        answer = outages.answer_to(error) or Unavailable("the database does not answer now")
+        outages.log(_log, f"{request.method} {request.url.path} was answered 503", error)
+        return respond(answer, request.url.path)
+
+    @app.exception_handler(OSError)
+    async def storage_unavailable(request: Request, error: OSError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        answer = outages.answer_to(error)
+        if answer is None:
+            raise error
+        outages.log(_log, f"{request.method} {request.url.path} was answered 503", error)
+        return respond(answer, request.url.path)
+
+    @app.exception_handler(DataError)
+    async def unstorable(request: Request, error: DataError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        _log.warning("a value reached the database that it refuses: %s", error.orig)
+        return respond(Unprocessable("a value in the request cannot be stored"), request.url.path)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        # The server logs the exception itself: it is raised again after this answer.
+        return respond(ServiceError("the service's log has the details"), request.url.path)
+
+
+def _allow(paths: Mapping[str, Any], path: str) -> dict[str, str]:
+    """The `Allow` header of a path: every method of the description's nearest path, not those of one route alone."""
+    matching = [
+        template for template in paths if re.fullmatch(re.sub(r"\\{.*?\\}", "[^/]+", re.escape(template)), path)
+    ]
+    if not matching:
+        return {}
+    nearest = max(matching, key=lambda template: len(re.sub(r"\{.*?\}", "", template)))
+    return {"Allow": ", ".join(sorted(method.upper() for method in paths[nearest]))}
+
+
+def _from_http(error: HTTPException) -> ServiceError:
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        # The framework says it of bodies alone, and of those that are no text differently from those that are no JSON.
+        return Unprocessable("the body cannot be read as what its Content-Type says it is")
+    known = _BY_STATUS.get(error.status_code)
+    if known is not None:
+        return known(str(error.detail))
+
+    class Other(ServiceError):
+        status = error.status_code
+        type = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        title = HTTPStatus(error.status_code).phrase
+
+    return Other(str(error.detail))
+
+
+def _problems(errors: Sequence[Any]) -> list[Problem]:
+    problems: list[Problem] = []
+    for error in errors:
+        place, *path = error["loc"]
+        cause = error.get("ctx", {}).get("error")
+        if isinstance(cause, UnstorableError):
+            path += cause.path
+        pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+        if error["type"] == "json_invalid":
+            reason = error.get("ctx", {}).get("error", "")
+            problems.append(Problem("", f"the body is not JSON: {reason} at character {path[0]}", "send valid JSON"))
+        else:
+            where = "" if place == "body" else f"{place}: "
+            problems.append(Problem(pointer, f"{where}{cause if isinstance(cause, ValueError) else error['msg']}"))
+    return problems

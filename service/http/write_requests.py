@@ -1,0 +1,214 @@
+"""Requests that change something: carried out at most once a key, recorded in the audit, all in one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from service.auth import audit
+from service.auth.access import Caller
+from service.database.group_commit import Needs
+from service.errors import InFlight
+from service.http import idempotency
+from service.http.callers import get_caller
+from service.http.dependencies import GivenServices, Services, at_end
+from service.http.idempotency import Answer, IdempotencyKeyHeader
+from service.leases import schemas as lease_schemas
+
+
+class Call:
+    """One request that changes something, made by a caller."""
+
+    def __init__(self, request: Request, services: Services, caller: Caller, key: str | None) -> None:
+        self.caller = caller
+        self.services = services
+        self.key = key
+        self._request = request
+        self._address = None if request.client is None else request.client.host[:64]
+
+    @property
+    def project(self) -> str:
+        return self.caller.project
+
+    async def answer(
+        self,
+        action: str,
+        make: Callable[[Session], BaseModel],
+        *,
+        status: int = 200,
+        subject: str | None = None,
+    ) -> JSONResponse:
+        """Answer with what `make` returns, made in one transaction with its record and its idempotency key.
+
+        `subject` is what is changed (left out: the `id` of what was made).
+        """
+        digest = await self._digest()
+
+        def write(session: Session) -> Answer:
+            def once() -> Answer:
+                body = make(session).model_dump(mode="json")
+                self.record(session, action, subject if subject is not None else str(body["id"]))
+                return status, body
+
+            return idempotency.once(session, self.key, digest, once, project=self.project)
+
+        return self._response(*await self.services.write(write))
+
+    async def answer_with_secret(
+        self,
+        action: str,
+        make: Callable[[Session], tuple[BaseModel, str]],
+        *,
+        field: str,
+        status: int,
+        subject: str | None = None,
+    ) -> JSONResponse:
+        """The same with a secret, as `field` of the answer. It stays out of what is kept for a repetition."""
+        secrets: list[str] = []
+
+        def made(session: Session) -> BaseModel:
+            body, secret = make(session)
+            # A transaction that is run again makes another one.
+            secrets[:] = [secret]
+            return body
+
+        answer = await self.answer(action, made, status=status, subject=subject)
+        if not secrets:
+            return answer
+        return self._response(status, json.loads(bytes(answer.body)) | {field: secrets[0]})
+
+    async def answered(self) -> JSONResponse | None:
+        """The answer that was given to this key before; None where there is none.
+
+        To be asked before what costs much or may come out differently now: what was accepted once stays accepted.
+        """
+        kept = await self.kept()
+        return None if kept is None else self._response(*kept)
+
+    async def small_answer(self, make: Callable[[Session], BaseModel], *, needs: Needs | None = None) -> Response:
+        """The same for what workers send often: a small write, recorded with the trial's attempt and not here.
+
+        `needs`: the rows that it locks.
+        """
+        if self.key is None:
+            made = await self.services.submit(make, needs=needs)
+            return Response(made.model_dump_json(), media_type="application/json")
+        digest = await self._digest()
+
+        def write(session: Session) -> Answer:
+            return idempotency.once(
+                session, self.key, digest, lambda: (200, make(session).model_dump(mode="json")), project=self.project
+            )
+
+        _, body = await self.services.submit(write, needs=needs)
+        return JSONResponse(body)
+
+    async def claim_answer(
+        self,
+        claim: Callable[[Session], lease_schemas.Lease | None],
+        is_held: Callable[[Session, str, int], bool],
+        *,
+        needs: Needs,
+    ) -> Response | None:
+        """Answer with the lease that `claim` gives, kept in its transaction; None where it gives none.
+
+        A claim that is sent again gets the lease that it was given for as long as that is held, then another.
+        """
+        key, digest = self.key, await self._digest()
+
+        def write(session: Session) -> str | None:
+            given = None if key is None else idempotency.kept(session, self.project, key, digest)
+            if key is not None and given is not None:
+                _, body = given
+                if is_held(session, body["trial"], body["attempt"]):
+                    return json.dumps(body)
+                idempotency.forget(session, self.project, key)
+            lease = claim(session)
+            if lease is None:
+                return None
+            if key is not None:
+                idempotency.keep(session, self.project, key, digest, (200, lease.model_dump(mode="json")))
+            return lease.model_dump_json()
+
+        lease = await self.services.submit(write, needs=needs)
+        return None if lease is None else Response(lease, media_type="application/json")
+
+    async def kept(self, *parts: bytes | str) -> Answer | None:
+        """The answer that this request was given before. `parts` is what makes it the same, left out: its body."""
+        key = self.key
+        if key is None:
+            return None
+        digest = await self._digest(*parts)
+        return await self.services.read(lambda session: idempotency.kept(session, self.project, key, digest))
+
+    async def keep(self, answer: Answer, *parts: bytes | str) -> None:
+        """Keep the answer for `kept`, where it could not be kept in the transaction that made it."""
+        key = self.key
+        if key is not None:
+            digest = await self._digest(*parts)
+            await self.services.write(lambda session: idempotency.keep(session, self.project, key, digest, answer))
+
+    async def done(self, action: str, change: Callable[[Session], object], *, subject: str) -> Response:
+        """Change something and answer 204. What is deleted twice is not there the second time: no key is needed."""
+
+        def write(session: Session) -> None:
+            change(session)
+            self.record(session, action, subject)
+
+        await self.services.write(write)
+        return Response(status_code=204)
+
+    def record(self, session: Session, action: str, subject: str) -> None:
+        """Note in the audit that the caller did this."""
+        audit.record(
+            session,
+            actor=self.caller.name,
+            token_id=self.caller.token_id,
+            project=self.project,
+            action=action,
+            subject=subject,
+            request_id=self._request.state.request_id,
+            address=self._address,
+        )
+
+    def _response(self, status: int, body: dict[str, Any]) -> JSONResponse:
+        headers = {"Location": f"{self._request.url.path}/{body['id']}"} if status == 201 and "id" in body else {}
+        return JSONResponse(body, status, headers)
+
+    async def _digest(self, *parts: bytes | str) -> str:
+        if self.key is None:
+            return ""
+        url = self._request.url
+        kind = self._request.headers.get("content-type", "")
+        # The boundary of a form differs each time it is sent.
+        content = parts or (kind, await self._request.body())
+        return idempotency.request_hash(self._request.method, url.path, url.query, *content)
+
+
+async def _given(request: Request, services: GivenServices, idempotency_key: IdempotencyKeyHeader = None) -> Call:
+    call = Call(request, services, get_caller(request), idempotency_key)
+    if idempotency_key is not None:
+        mark = (call.project, idempotency_key)
+        if mark in services.in_flight:
+            raise InFlight("the request with this Idempotency-Key is being worked on: send it again")
+        services.in_flight.add(mark)
+        # Not by a generator: the framework's way of ending one costs every request as much as its own work.
+        at_end(request, services.in_flight.discard, mark)
+    return call
+
+
+async def _given_without_key(request: Request, services: GivenServices) -> Call:
+    return Call(request, services, get_caller(request), None)
+
+
+GivenCall = Annotated[Call, Depends(_given)]
+"""The type of a POST's parameter that takes the call, with its Idempotency-Key."""
+
+GivenChange = Annotated[Call, Depends(_given_without_key)]
+"""The same for a DELETE, which is the same when it is made twice."""

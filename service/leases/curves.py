@@ -1,0 +1,78 @@
+"""The curve of an attempt: its losses by step, of which no more are kept, or shown, than a picture can hold.
+
+Written by `service.leases.holders` only, while it holds the lock of the trial's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.database.models import Report
+from service.database.sessions import execute_deferred
+from service.leases import schemas as lease_schemas
+
+MOST_POINTS = 4_000
+"""Points of a curve that are kept; a worker reports a hundred and those with a validation loss."""
+
+SHOWN_POINTS = 1_000
+"""Points of each kind that are shown: those with a validation loss, and the others."""
+
+_VALIDATED = Report.values["validation_loss"].as_float().is_not(None)
+
+
+def store(session: Session, trial_id: str, attempt: int, losses: Sequence[lease_schemas.Losses], time: float) -> None:
+    """Store losses by step; what a step was already reported with stays where it is not reported anew.
+
+    A curve of more than MOST_POINTS is thinned evenly along its steps.
+    """
+    execute_deferred(session)
+    steps = {loss.step for loss in losses}
+    statement = sa.select(Report).where(*_of(trial_id, attempt), Report.step.in_(steps))
+    of_step = {row.step: row for row in session.scalars(statement)}
+    for loss in losses:
+        values = loss.model_dump(exclude={"step"}, exclude_none=True)
+        known = of_step.get(loss.step)
+        if known is None:
+            row = Report(trial_id=trial_id, attempt=attempt, step=loss.step, values=values, created_at=time)
+            session.add(row)
+            of_step[loss.step] = row
+        elif known.values | values != known.values:
+            known.values = known.values | values
+    session.flush()
+    points, last = _extent(session, trial_id, attempt)
+    if points > MOST_POINTS:
+        kept = _spread(trial_id, attempt, last, MOST_POINTS // 4)
+        gone = sa.delete(Report).where(*_of(trial_id, attempt), Report.step.not_in(kept))
+        session.execute(gone, execution_options={"synchronize_session": False})
+
+
+def read(session: Session, trial_id: str, attempt: int) -> list[lease_schemas.CurvePoint]:
+    """The curve in the order of its steps; of a long one, points that are spread evenly along it, and the last."""
+    statement = sa.select(Report.step, Report.values).where(*_of(trial_id, attempt))
+    points, last = _extent(session, trial_id, attempt)
+    if points > SHOWN_POINTS:
+        statement = statement.where(Report.step.in_(_spread(trial_id, attempt, last, SHOWN_POINTS)))
+    rows = session.execute(statement.order_by(Report.step))
+    return [lease_schemas.CurvePoint(**{**values, "step": step}) for step, values in rows]
+
+
+def _of(trial_id: str, attempt: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return Report.trial_id == trial_id, Report.attempt == attempt
+
+
+def _extent(session: Session, trial_id: str, attempt: int) -> tuple[int, int]:
+    """How many points there are, and the last one's step."""
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(Report.step), 0)).where(*_of(trial_id, attempt))
+    points, last = session.execute(query).one()
+    return points, last
+
+
+def _spread(trial_id: str, attempt: int, last: int, most: int) -> sa.Select[tuple[int]]:
+    """The steps of at most `most` points of each kind, evenly along the curve, and of the last."""
+    width = last // most + 1
+    place = sa.func.row_number().over(partition_by=[_VALIDATED, Report.step // width], order_by=Report.step)
+    placed = sa.select(Report.step, place.label("place")).where(*_of(trial_id, attempt)).subquery()
+    return sa.select(placed.c.step).where(sa.or_(placed.c.place == 1, placed.c.step == last))

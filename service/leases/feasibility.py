@@ -1,0 +1,77 @@
+"""Whether a finished trial keeps its sweep's constraints, and whether it reports what the sweep asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from layers.expressions.constraints import Constraint, parse_constraint
+from layers.metrics import Stage
+from layers.parameter import Scalar
+from service.errors import Problem, Unprocessable
+
+# An engine of trained weights is measured again.
+_TAKEN_AT: Mapping[Stage, str] = {"hardware": ", at the final measurement", "quality": ", at evaluation"}
+
+
+def constraint_violations(
+    constraints: Sequence[str], configuration: Mapping[str, Any], metrics: Mapping[str, float]
+) -> dict[str, float]:
+    """Return constraint -> how far it is broken (<= 0: kept), by the metrics and the configuration's parameters.
+
+    A constraint that names something absent is left out: a parameter whose condition is false, or a metric of a phase
+    that was not reached.
+    """
+    values = named_values(configuration, metrics)
+    violations = {text: _constraint(text).violation(values) for text in constraints}
+    return {text: violation for text, violation in violations.items() if violation is not None}
+
+
+def describe_violations(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
+    """Which constraints are broken, by how much, and what was measured; None where all are kept."""
+    said = [_broken(text, by, metrics) for text, by in violations.items() if by > 0]
+    return "; ".join(said) or None
+
+
+def describe_final_violations(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
+    """`describe_violations` of a complete trial, with the phase in which the figures were taken."""
+    said = [
+        _broken(text, by, metrics) + _TAKEN_AT.get(_constraint(text).stage, "")
+        for text, by in violations.items()
+        if by > 0
+    ]
+    return "; ".join(said) or None
+
+
+def check_required_metrics(
+    objectives: Sequence[Mapping[str, Any]], constraints: Sequence[str], metrics: Mapping[str, float]
+) -> None:
+    """Raise Unprocessable where a complete trial lacks a metric that an objective or a constraint needs."""
+    needed = {str(objective["metric"]) for objective in objectives}
+    for text in constraints:
+        needed |= set(_constraint(text).metrics)
+    missing = sorted(needed - metrics.keys())
+    if missing:
+        remedy = "a complete trial has every metric that the sweep's objectives and constraints name"
+        problems = [Problem(f"/metrics/{name}", "is missing", remedy) for name in missing]
+        raise Unprocessable(f"metrics that the sweep needs are missing: {', '.join(missing)}", problems=problems)
+
+
+def named_values(configuration: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Scalar]:
+    """Parameters and metrics by the names that constraints use: bare below `model`, else with their section."""
+    named = dict(configuration.get("model", {}))
+    for section in ("training", "inference"):
+        named |= {f"{section}.{name}": value for name, value in configuration.get(section, {}).items()}
+    return {**{name: value for name, value in named.items() if value is not None}, **metrics}
+
+
+def _broken(text: str, by: float, metrics: Mapping[str, float]) -> str:
+    named = _constraint(text).metrics
+    measured = ", ".join(f"{name} is {metrics[name]:.6g}" for name in named if name in metrics)
+    return f"{text} is broken by {by:.4g}" + (f" ({measured})" if measured else "")
+
+
+@lru_cache(maxsize=1024)
+def _constraint(text: str) -> Constraint:
+    return parse_constraint(text)

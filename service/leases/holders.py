@@ -1,0 +1,179 @@
+"""What the holder of a lease may do: renew it, report, finish the attempt, or give the trial back.
+
+Every write matches the trial, the attempt and the state `running`; one that matches nothing has lost its lease.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sqlalchemy.orm import Session
+
+from service.database.models import CONFIRMATION
+from service.database.sessions import at_end, defer, now
+from service.errors import LeaseLost
+from service.events import events
+from service.events.events import NewEvent
+from service.leases import attempts, curves, row_locks, transitions, trials, worker_reports
+from service.leases import schemas as lease_schemas
+from service.leases import statements as sql
+from service.leases.feasibility import check_required_metrics, constraint_violations, describe_final_violations
+from service.leases.row_locks import ChangesTrial
+
+Action = Literal["continue", "cancel", "prune"]
+
+
+def is_held(session: Session, trial_id: str, attempt: int) -> bool:
+    """Whether the attempt holds its trial, and its lease has not lapsed: nobody else can have it, or get it now."""
+    return session.connection().scalar(sql.IS_HELD_NOW, {"of_trial": trial_id, "attempt_number": attempt}) is not None
+
+
+def heartbeat(session: Session, trial_id: str, attempt: int, lease_seconds: float) -> Action:
+    """Renew the lease. "cancel": stop and throw the attempt away. Raises LeaseLost."""
+    return _action(session, trial_id, attempt, _renew(session, trial_id, attempt, lease_seconds))
+
+
+def report(
+    session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseReport, lease_seconds: float
+) -> Action:
+    """Store what the attempt reports and renew the lease. Losses sent twice are stored once.
+
+    Raises LeaseLost, and Unprocessable for what `worker_reports` refuses.
+    """
+    row_locks.take(session, ChangesTrial(trial_id))
+    trial = _renew(session, trial_id, attempt, lease_seconds)
+    if trial is not None:
+        _store_report(session, trial, body)
+    return _action(session, trial_id, attempt, trial)
+
+
+def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseFinish) -> lease_schemas.Trial:
+    """End the trial with the attempt's outcome, metrics and measurements, and judge the sweep's constraints.
+
+    The finish that was accepted may be sent again. Raises LeaseLost for a stale attempt, Unprocessable for metrics that
+    are missing, and for what `worker_reports` refuses.
+    """
+    digest = _digest(body)
+    row_locks.take(session, ChangesTrial(trial_id))
+    trial = _held(session, trial_id, attempt)
+    if trial is None:
+        if attempts.finished_with(session, trial_id, attempt) == digest:
+            return trials.to_schema(trials.get(session, trial_id))
+        raise _lost(session, trial_id, attempt)
+    worker_reports.check_measurements(body.measurements)
+    worker_reports.check_reason(body.outcome, body.reason)
+    worker_reports.check_metrics(body.metrics, trial.metrics, confirms=trial.sampler == CONFIRMATION)
+    constraints: list[str] = trial.constraints or []
+    metrics = {**trial.metrics, **body.metrics, **worker_reports.own_figures(trial.metrics)}
+    if body.outcome == "complete":
+        check_required_metrics(trial.objectives, constraints, metrics)
+    violations, feasible = trial.violations, trial.feasible
+    if body.outcome in ("complete", "infeasible"):
+        violations = constraint_violations(constraints, trial.configuration, metrics)
+        feasible = body.outcome == "complete" and all(violation <= 0 for violation in violations.values())
+    reason = body.reason
+    if body.outcome == "complete" and reason is None:
+        reason = describe_final_violations(violations or {}, metrics)
+    _store_results(session, trial, metrics, body.measurements)
+    attempts.append_log(session, trial_id, attempt, body.log)
+    findings = {"metrics": metrics, "violations": violations, "feasible": feasible}
+    return transitions.end(session, trial, body.outcome, reason, findings=findings, finish_hash=digest)
+
+
+def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseRelease) -> lease_schemas.Trial:
+    """Give the trial back to the queue; charged too often, it fails; in a sweep that has ended, it is cancelled.
+
+    Raises LeaseLost.
+    """
+    row_locks.take(session, ChangesTrial(trial_id))
+    trial = _held(session, trial_id, attempt)
+    if trial is None:
+        raise _lost(session, trial_id, attempt)
+    charged = trial.charged_attempts + body.charge
+    if trial.sweep_state not in sql.GOING_SWEEPS or charged >= trial.max_attempts:
+        return transitions.give_up(session, trial, charged, body.reason)
+    attempts.end(session, trial_id, attempt, "released", body.reason)
+    row = session.connection().execute(sql.REQUEUE, {"of_trial": trial_id, "charged": charged}).one()
+    data = {"number": trial.number, "attempt": attempt, "reason": body.reason, "charged": body.charge}
+    transitions.leave(session, trial, "queued", NewEvent("trial.queued", trial_id, data))
+    return trials.to_schema(row)
+
+
+def _renew(session: Session, trial_id: str, attempt: int, lease_seconds: float) -> sql.Row | None:
+    """Lock the trial for the holder of its lease and renew that; None when the lease is lost."""
+    connection = session.connection()
+    fence = {"of_trial": trial_id, "attempt_number": attempt, "lease_seconds": lease_seconds}
+    trial = connection.execute(sql.RENEW, fence).one_or_none()
+    if trial is not None:
+        at_end(session, sql.SEE_WORKER, trial.worker_id, {"of_worker": trial.worker_id})
+    return trial
+
+
+def _held(session: Session, trial_id: str, attempt: int) -> sql.Row | None:
+    """Lock the trial for the holder of its lease; None when that is lost."""
+    return session.connection().execute(sql.HELD, {"of_trial": trial_id, "attempt_number": attempt}).one_or_none()
+
+
+def _action(session: Session, trial_id: str, attempt: int, held: sql.Row | None) -> Action:
+    if held is None:
+        trial = trials.get(session, trial_id)
+        if trial.state == "cancelled" and trial.attempt == attempt:
+            return "cancel"
+        raise _lost(session, trial_id, attempt)
+    state = session.connection().scalar(sql.SWEEP_STATE, {"of_sweep": held.sweep_id})
+    return "continue" if state in sql.GOING_SWEEPS else "cancel"
+
+
+def _lost(session: Session, trial_id: str, attempt: int) -> LeaseLost:
+    trial = trials.get(session, trial_id)
+    return LeaseLost(
+        f"attempt {attempt} of trial {trial_id} does not run: the trial is {trial.state}, "
+        f"its newest attempt is {trial.attempt}"
+    )
+
+
+def _store_report(session: Session, trial: sql.Row, body: lease_schemas.LeaseReport) -> None:
+    worker_reports.check_progress(body.progress)
+    worker_reports.check_losses(body.losses)
+    connection, time = session.connection(), now(session)
+    attempts.append_log(session, trial.id, trial.attempt, body.log)
+    facts: dict[str, Any] = {"number": trial.number, "attempt": trial.attempt}
+    new: list[NewEvent] = []
+    phase, progress = trial.phase, trial.progress
+    if body.phase is not None and body.phase != phase:
+        attempts.enter_phase(session, trial.id, trial.attempt, body.phase, time)
+        phase, progress = body.phase, None
+        new.append(NewEvent("trial.phase", trial.id, facts | {"phase": phase}))
+    if body.progress is not None:
+        progress = body.progress
+    told: dict[str, Any] = {}
+    if body.losses:
+        curves.store(session, trial.id, trial.attempt, body.losses, time)
+        told["losses"] = body.losses[-1].model_dump(exclude_none=True)
+    if body.losses or body.progress is not None:
+        told |= {"phase": phase, "progress": progress}
+        new.append(NewEvent("trial.report", trial.id, facts | told))
+    if new:
+        connection.execute(sql.REPORT, {"of_trial": trial.id, "new_phase": phase, "new_progress": progress})
+        events.append_all(session, trial.sweep_id, new)
+
+
+def _store_results(
+    session: Session, trial: sql.Row, metrics: Mapping[str, float], measurements: Mapping[str, Any]
+) -> None:
+    if metrics:
+        identity = {"trial_id": trial.id, "sweep_id": trial.sweep_id}
+        for name, value in metrics.items():
+            defer(session, sql.ADD_METRICS, identity | {"name": name, "value": float(value)})
+    if measurements:
+        identity = {"trial_id": trial.id, "attempt": trial.attempt}
+        rows = [identity | {"name": name, "data": data} for name, data in measurements.items()]
+        session.connection().execute(sql.ADD_MEASUREMENTS, rows)
+
+
+def _digest(body: lease_schemas.LeaseFinish) -> str:
+    canonical = json.dumps(body.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,183 @@
+"""The one order in which PostgreSQL's rows are locked. Whoever keeps to it never waits in a circle.
+
+    sweeps, by id  →  trials, by id  →  what belongs to a trial  →  workers, by id
+
+A transaction locks all its sweeps with one ordered statement before anything else, then trials. What waits for no lock
+(`SKIP LOCKED`) may come in any order. Small writes share a transaction (`service.database.group_commit`), so each says
+beforehand what it will lock (`Needs`): the locks of all are taken first, sorted, and the writes run in the order of
+their trials. One that would have to wait for another process lets the others go first, once.
+That a worker lives is written last (`service.database.sessions.at_end`).
+
+A write that runs alone takes its locks when it asks for them here. SQLite has one writer and needs none of this.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import Session
+
+from service.database.group_commit import HELD, Needs
+from service.leases import statements as sql
+
+_IDS = postgresql.ARRAY(sa.String)
+
+
+def _locking(how: str) -> sa.TextClause:
+    """Sweeps that are given, or have one of the trials that are given: locked, each with these trials of it."""
+    return sa.text(
+        "SELECT sweeps.id AS sweep, trials.id AS trial FROM sweeps "
+        "LEFT JOIN trials ON trials.sweep_id = sweeps.id AND trials.id = ANY(:of_trials) "
+        "WHERE sweeps.id = ANY(ARRAY(SELECT sweep_id FROM trials WHERE id = ANY(:of_trials) "
+        f"UNION SELECT unnest(CAST(:ids AS VARCHAR[])))) ORDER BY sweeps.id FOR NO KEY UPDATE OF sweeps {how}"
+    ).bindparams(sa.bindparam("of_trials", type_=_IDS), sa.bindparam("ids", type_=_IDS))
+
+
+_LOCK_SWEEPS, _LOCK_FREE_SWEEPS = _locking(""), _locking("SKIP LOCKED")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a transaction has locked for all the writes that share it."""
+
+    sweeps: frozenset[str] = frozenset()
+    trials: frozenset[str] = frozenset()
+    """Whose sweeps are locked."""
+    targets: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict[str, Sequence[Mapping[str, Any]]])
+    """Worker that claims -> its targets, of those that are known."""
+
+
+class _LeaseNeeds(Needs):
+    @classmethod
+    def lock(cls, connection: sa.Connection, needs: Sequence[Needs]) -> Held:
+        held, _ = _locked(connection, needs, _LOCK_SWEEPS)
+        # Of a trial that there is not, nothing can be locked.
+        trials = frozenset(need.trial for need in needs if isinstance(need, ChangesTrial))
+        return replace(held, trials=trials)
+
+    @classmethod
+    def lock_free(cls, connection: sa.Connection, needs: Sequence[Needs]) -> tuple[Held, Collection[Needs]]:
+        held, covered = _locked(connection, needs, _LOCK_FREE_SWEEPS)
+        return held, covered
+
+
+def _locked(
+    connection: sa.Connection, needs: Sequence[Needs], statement: sa.TextClause
+) -> tuple[Held, Collection[Needs]]:
+    """What the statement locked of what is needed, and the needs that it covers."""
+    if connection.dialect.name != "postgresql":
+        return Held(), needs
+    changed = sorted({need.trial for need in needs if isinstance(need, ChangesTrial)})
+    claims = Counter(need.worker for need in needs if isinstance(need, Claims))
+    targets, wanted = _claimable_sweeps(connection, claims) if claims else ({}, set[str]())
+    sweeps, trials = set[str](), set[str | None]()
+    if changed or wanted:
+        for row in connection.execute(statement, {"of_trials": changed, "ids": sorted(wanted)}):
+            sweeps.add(row.sweep)
+            trials.add(row.trial)
+    held = Held(frozenset(sweeps), frozenset(trial for trial in trials if trial is not None), targets)
+    claims_are_covered = not wanted or bool(wanted & sweeps)
+    covered = {
+        need
+        for need in needs
+        if isinstance(need, RenewsLease)
+        or (isinstance(need, ChangesTrial) and need.trial in held.trials)
+        or (isinstance(need, Claims) and claims_are_covered)
+    }
+    return held, covered
+
+
+@dataclass(frozen=True, slots=True)
+class RenewsLease(_LeaseNeeds):
+    """The row of one trial; its sweep is only read."""
+
+    trial: str
+
+    @property
+    def order(self) -> str:
+        return self.trial
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesTrial(_LeaseNeeds):
+    """One trial, and its sweep with the counts and the numbers of events."""
+
+    trial: str
+
+    @property
+    def order(self) -> str:
+        return self.trial
+
+
+@dataclass(frozen=True, slots=True)
+class Claims(_LeaseNeeds):
+    """A trial that a worker can take, not yet known which, and its sweep."""
+
+    worker: str
+
+    @property
+    def order(self) -> str:
+        # After what ends trials, and so makes room in their sweeps: no id begins with a letter behind Z.
+        return f"~{self.worker}"
+
+
+def take(session: Session, need: RenewsLease | ChangesTrial | Claims) -> Held | None:
+    """Hold what `need` names until the transaction ends; None where the database needs no locks.
+
+    Where writes share the transaction that was done before the first of them.
+    """
+    connection = session.connection()
+    if connection.dialect.name != "postgresql":
+        return None
+    if HELD not in session.info:
+        return need.lock(connection, [need])
+    held = cast("Held | None", session.info[HELD])
+    if held is None or (isinstance(need, ChangesTrial) and need.trial not in held.trials):
+        raise RuntimeError(
+            "a write that shares its transaction says beforehand what it changes: see service.leases.row_locks"
+        )
+    return held
+
+
+def take_more(session: Session, need: Claims, held: Held) -> Held | None:
+    """Hold the sweeps of what can be claimed by now; None where that is nothing else, or others share the transaction.
+
+    Trials are claimed from the oldest sweep on, so what comes later in the order is what is left.
+    """
+    if HELD in session.info:
+        return None
+    more = need.lock(session.connection(), [need])
+    return more if more.sweeps - held.sweeps else None
+
+
+def take_sweeps(session: Session, sweep_ids: Collection[str]) -> None:
+    """Lock these sweeps, in order, before any of their trials."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCK_SWEEPS, {"of_trials": [], "ids": sorted(sweep_ids)}).close()
+
+
+def _claimable_sweeps(
+    connection: sa.Connection, claims: Mapping[str, int]
+) -> tuple[dict[str, Sequence[Mapping[str, Any]]], set[str]]:
+    """The targets of the workers that claim, and the sweeps of the trials that they would take now."""
+    rows = connection.execute(sql.TARGETS_OF, {"workers": list(claims)}).all()
+    alike: Counter[tuple[str | None, tuple[str, ...]]] = Counter()
+    asking: dict[tuple[str | None, tuple[str, ...]], str] = {}
+    for row in rows:
+        kind = (row.project, tuple(sql.keys_of(row.targets)))
+        alike[kind] += claims[row.id]
+        asking[kind] = row.id
+    wanted: set[str] = set()
+    for (project, keys), count in alike.items():
+        given = {"target_keys": list(keys), "full": [], "of_worker": asking[project, keys], "most": count}
+        found = set(connection.scalars(sql.CLAIMABLE_SWEEPS, given))
+        if not found:
+            found = set(connection.scalars(sql.LAPSED_SWEEPS_OF_TARGETS, given))
+        wanted |= found
+    return {row.id: row.targets for row in rows}, wanted

@@ -1,0 +1,218 @@
+"""Workers, their leases and the trials that they execute, as they cross HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from service.common.schemas import Request, Scalar, Schema, Timestamp
+from service.datasets.schemas import Part
+
+TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]
+Outcome = Literal["complete", "infeasible", "pruned", "failed"]
+Phase = Literal["check", "build", "measure", "train", "quantize", "rebuild", "remeasure", "evaluate", "finish"]
+Runtime = Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
+
+
+class Trial(Schema):
+    id: str
+    sweep: str
+    number: int
+    state: TrialState
+    phase: Phase | None
+    progress: dict[str, Any] | None
+    attempt: int
+    worker: str | None
+    parameters: dict[str, Scalar | None]
+    metrics: dict[str, float]
+    feasible: bool | None
+    violations: dict[str, float] | None = Field(description="constraint -> how far it is broken; <= 0 is kept")
+    rank: int | None
+    on_front: bool
+    reason: str | None
+    reused_from: str | None
+    started_from: str | None
+    created_at: Timestamp
+    started_at: Timestamp | None
+    ended_at: Timestamp | None
+
+
+class PhaseTime(Schema):
+    phase: Phase
+    started_at: Timestamp
+    seconds: float
+
+
+class Attempt(Schema):
+    attempt: int
+    worker: str
+    started_at: Timestamp
+    ended_at: Timestamp | None
+    outcome: str | None
+    reason: str | None
+    phases: list[PhaseTime]
+    log: str
+
+
+class CurvePoint(Schema):
+    step: int
+    training_loss: float | None = None
+    validation_loss: float | None = None
+    learning_rate: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+
+class TrialDetail(Trial):
+    configuration: dict[str, Any]
+    attempts: list[Attempt] = Field(description="the newest 20")
+    curve: list[CurvePoint] = Field(description="losses of the newest attempt; of a long curve a part")
+    measurements: dict[str, dict[str, Any]]
+
+
+Dtype = Literal["float32", "tf32", "float16", "bfloat16"]
+ShortText = Annotated[str, Field(max_length=128)]
+Text = Annotated[str, Field(max_length=2000)]
+
+
+class Device(Request):
+    kind: Literal["cpu", "gpu"]
+    uuid: str = Field(max_length=128, description="the GPU's UUID, or cpu-<machine id>", examples=["cpu-4f1c"])
+    model: str = Field(max_length=200, examples=["Intel Xeon"])
+    memory_bytes: int = Field(ge=0, examples=[8_589_934_592])
+
+
+class Capabilities(Request):
+    """What one target on one device supports. A point that needs more is rejected before it becomes a trial."""
+
+    runtime: Runtime
+    version: str = Field(max_length=64)
+    device_model: str = Field(max_length=200)
+    opset: int = Field(ge=7, le=64, description="the highest ONNX opset that the runtime's parser reads")
+    dtypes: list[Dtype] = Field(max_length=16)
+    quantizations: list[ShortText] = Field(
+        default=[], max_length=16, description="of `model.quantization`, beside none"
+    )
+    devices: int = Field(default=1, ge=1)
+    device_memory_bytes: int = Field(ge=0)
+    compute_capability: ShortText | None = None
+    build_only: bool = False
+    build_options: list[ShortText] = Field(
+        default=[], max_length=64, description="parameters of `inference` that its builder takes"
+    )
+    lacks: dict[ShortText, Text] = Field(
+        default={}, max_length=256, description="what is missing here, as `dtype bfloat16`, and why"
+    )
+
+
+class WorkerRegistration(Request):
+    name: str = Field(min_length=1, max_length=128, examples=["gpu-7"])
+    device: Device
+    targets: list[Capabilities] = Field(min_length=1, max_length=8)
+    versions: dict[ShortText, Text] = Field(
+        default={},
+        max_length=64,
+        description="results (the worker's RESULTS_VERSION; left out: 1), layersweep, python, torch, driver, ...",
+    )
+
+
+class Worker(Schema):
+    id: str
+    project: str | None = Field(description="whose trials it claims; null: those of all projects")
+    name: str
+    device: dict[str, Any]
+    targets: list[dict[str, Any]]
+    versions: dict[str, Any]
+    alive: bool
+    trial: str | None = Field(description="the trial that it runs now")
+    registered_at: Timestamp
+    last_seen_at: Timestamp
+
+
+class Registered(Schema):
+    """The answer to a registration."""
+
+    id: str
+    lease_seconds: float = Field(description="how long a lease lasts without a heartbeat")
+    heartbeat_seconds: float = Field(description="how often to send one")
+    target_keys: list[str]
+
+
+class LeaseRequest(Request):
+    worker: str = Field(max_length=26, examples=["01M891VDZHPG894V15G3RXXVWP"])
+
+
+class LeaseDataset(Schema):
+    id: str
+    name: str
+    task: str
+    sha256: str
+    facts: dict[str, Any]
+    parts: dict[str, Part]
+    """training and validation; test for the attempts of a confirmation alone"""
+
+
+class Lease(Schema):
+    """The right to execute one attempt: everything that a worker needs to know."""
+
+    trial: str
+    attempt: int
+    sweep: str
+    number: int
+    runtime: Runtime
+    target_key: str
+    configuration: dict[str, Any] = Field(description="task, model, training, inference; paths flat below each")
+    dataset: LeaseDataset | None
+    constraints: list[str] = Field(
+        description="all of the sweep's: the worker stops after measure when a hardware one is broken"
+    )
+    lease_seconds: float
+
+
+class LeaseAnswer(Schema):
+    """The answer to a heartbeat or a report."""
+
+    action: Literal["continue", "cancel", "prune"]
+    lease_seconds: float
+
+
+class Losses(Request):
+    step: int = Field(ge=0, le=2**31 - 1)
+    training_loss: float | None = None
+    validation_loss: float | None = None
+    learning_rate: float | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+
+class LeaseReport(Request):
+    """Where an attempt is. `phase` when a new one begins, `losses` as they come, `log` lines to keep.
+
+    Phases come in the order of `Phase`; some may be left out. Of a long curve and a long log a part is kept.
+    """
+
+    phase: Phase | None = None
+    progress: dict[str, Any] | None = Field(default=None, description="{step, ...} of a training, {waiting_for}")
+    losses: list[Losses] = Field(default=[], max_length=1000)
+    log: str = Field(default="", max_length=65_536, examples=["step 100: training loss 2.31\n"])
+
+
+class LeaseFinish(Request):
+    outcome: Outcome
+    reason: str | None = Field(default=None, max_length=4000)
+    metrics: dict[str, float] = Field(
+        default={},
+        max_length=64,
+        description="names of layers.metrics.METRICS, each in its range; parameter_count and flops are the service's",
+        examples=[{"latency_ms_p50": 0.41}],
+    )
+    measurements: dict[str, dict[str, Any]] = Field(default={}, description="raw samples, environment, parity, ...")
+    log: str = Field(default="", max_length=65_536)
+
+
+class LeaseRelease(Request):
+    reason: str = Field(max_length=4000, examples=["the worker drains"])
+    charge: bool = Field(
+        default=False, description="true: the attempt counts (a child was killed); false: the worker drains"
+    )

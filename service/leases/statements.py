@@ -1,0 +1,348 @@
+"""The statements that read and write leases, built once. Parameters: `of_trial`, `attempt_number`, `of_sweep`, ..."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from service.database.counts import moved
+from service.database.models import Dataset, Measurement, Sweep, Trial, TrialMetric, Worker
+from service.database.sessions import now_sql
+
+GOING_SWEEPS = ("active", "paused")
+
+_TRIALS, _SWEEPS, _DATASETS, _WORKERS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Dataset, Worker))
+
+
+def _text(name: str) -> sa.BindParameter[str]:
+    return sa.bindparam(name, type_=sa.String)
+
+
+def _integer(name: str) -> sa.BindParameter[int]:
+    return sa.bindparam(name, type_=sa.Integer)
+
+
+def _seconds(name: str) -> sa.BindParameter[float]:
+    return sa.bindparam(name, type_=sa.Double)
+
+
+class _Texts(sa.TypeDecorator[list[str]]):
+    """Any number of texts as one parameter: JSON."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: list[str] | None, dialect: sa.Dialect) -> str:
+        return json.dumps(value)
+
+    process_literal_param = process_bind_param
+
+
+class _one_of(FunctionElement[bool]):  # noqa: N801 - used like a function of SQL
+    inherit_cache = True
+    name = "one_of"
+
+
+@compiles(_one_of, "sqlite")
+def _one_of_sqlite(element: _one_of, compiler: SQLCompiler, **options: Any) -> str:
+    column, texts = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({column} IN (SELECT value FROM json_each({texts})))"
+
+
+@compiles(_one_of, "postgresql")
+def _one_of_postgresql(element: _one_of, compiler: SQLCompiler, **options: Any) -> str:
+    column, texts = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({column} = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST({texts} AS JSONB)))))"
+
+
+class _past_index(FunctionElement[Any]):  # noqa: N801 - used like a function of SQL
+    """A column that SQLite's planner is not to begin with."""
+
+    inherit_cache = True
+    name = "past_index"
+
+
+@compiles(_past_index, "sqlite")
+def _past_index_sqlite(element: _past_index, compiler: SQLCompiler, **options: Any) -> str:
+    return f"+{compiler.process(next(iter(element.clauses)), **options)}"
+
+
+@compiles(_past_index, "postgresql")
+def _past_index_postgresql(element: _past_index, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(next(iter(element.clauses)), **options)
+
+
+def _is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
+    """Whether the column is one of the texts of a parameter. One statement for any number of them: `IN` with its
+    expanding parameter is written anew each time it runs."""
+    return _one_of(column, sa.bindparam(name, type_=_Texts))
+
+
+_WORKS = sa.and_(_WORKERS.c.id == _text("of_worker"), _WORKERS.c.signed_off_at.is_(None))
+"""One that has signed off is unknown: it registers again if it still works."""
+TARGETS = sa.select(_WORKERS.c.targets).where(_WORKS)
+TARGETS_OF = sa.select(_WORKERS.c.id, _WORKERS.c.project, _WORKERS.c.targets).where(
+    _is_one_of(_WORKERS.c.id, "workers"), _WORKERS.c.signed_off_at.is_(None)
+)
+SEE_WORKER = sa.update(_WORKERS).where(_WORKS).values(last_seen_at=now_sql())
+"""The worker lives."""
+
+
+def keys_of(targets: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The targets of a worker for which it claims."""
+    return [target["key"] for target in targets if not target.get("build_only")]
+
+
+# --- claiming ---------------------------------------------------------------------------------------------------------
+
+_MAY_FAIL_ONCE_MORE = (
+    sa.func.coalesce(_SWEEPS.c.counts["failed"].as_integer(), 0) < _SWEEPS.c.budget["failures"].as_integer()
+)
+"""A sweep whose failures are used up ends when the scheduler next looks: until then it begins nothing."""
+_IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
+_PROJECT = sa.select(_WORKERS.c.project).where(_WORKERS.c.id == _text("of_worker")).scalar_subquery()
+
+
+def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """The oldest claimable trial."""
+    return (
+        sa.select(*columns)
+        .join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
+        .where(
+            # Word for word the condition of the index: finished trials cost a claim nothing.
+            _IS_OPEN,
+            _is_one_of(_TRIALS.c.target_key, "target_keys"),
+            # A worker without a project serves all of them.
+            _TRIALS.c.project == sa.func.coalesce(_PROJECT, _TRIALS.c.project),
+            _past_index(_SWEEPS.c.state) == "active",
+            sa.or_(
+                sa.and_(
+                    _TRIALS.c.state == "queued",
+                    _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(),
+                    _MAY_FAIL_ONCE_MORE,
+                    sa.not_(_is_one_of(_SWEEPS.c.id, "full")),
+                ),
+                sa.and_(
+                    _TRIALS.c.state == "running",
+                    _TRIALS.c.lease_expires_at < now_sql(),
+                    _TRIALS.c.charged_attempts + 1 < _TRIALS.c.max_attempts,
+                ),
+            ),
+        )
+        .order_by(_TRIALS.c.id)
+    )
+
+
+CLAIMABLE = _claimable(_TRIALS.c.id).limit(1)
+CLAIMABLE_SWEEPS = _claimable(_TRIALS.c.sweep_id).limit(_integer("most"))
+"""The sweeps of the oldest claimable trials, one for each of these."""
+FIND = (
+    _claimable(
+        _TRIALS.c.id,
+        _TRIALS.c.state,
+        _TRIALS.c.attempt,
+        _TRIALS.c.sweep_id,
+        _TRIALS.c.number,
+        _TRIALS.c.target_key,
+        _TRIALS.c.configuration,
+        _TRIALS.c.project,
+        _SWEEPS.c.target,
+        _SWEEPS.c.sampler,
+        _SWEEPS.c.document["constraints"].label("constraints"),
+        _DATASETS.c.id.label("dataset_id"),
+        _DATASETS.c.name.label("dataset_name"),
+        _DATASETS.c.task.label("dataset_task"),
+        _DATASETS.c.sha256.label("dataset_sha256"),
+        _DATASETS.c.facts.label("dataset_facts"),
+        _DATASETS.c.parts.label("dataset_parts"),
+    )
+    .join(_DATASETS, _DATASETS.c.id == _SWEEPS.c.dataset_id, isouter=True)
+    .limit(1)
+    .with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
+)
+"""Locks a claimable trial, with all that a lease says."""
+FIND_IN_SWEEPS = FIND.where(_is_one_of(_TRIALS.c.sweep_id, "sweeps"))
+TAKE = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.id == _text("of_trial"))
+    .values(
+        state="running",
+        attempt=_integer("attempt_number"),
+        charged_attempts=_TRIALS.c.charged_attempts + _integer("charge"),
+        worker_id=_text("of_worker"),
+        lease_expires_at=now_sql() + _seconds("lease_seconds"),
+        started_at=sa.func.coalesce(_TRIALS.c.started_at, now_sql()),
+        phase=None,
+        progress=sa.null(),
+    )
+)
+SET_REUSE_KEY = sa.update(_TRIALS).where(_TRIALS.c.id == _text("of_trial")).values(reuse_key=_text("its_key"))
+_ENTER = (
+    sa.update(_SWEEPS)
+    .where(_SWEEPS.c.id == _text("of_sweep"), _SWEEPS.c.state == "active")
+    .values(event_counter=_SWEEPS.c.event_counter + 1, started_at=sa.func.coalesce(_SWEEPS.c.started_at, now_sql()))
+    .returning(_SWEEPS.c.event_counter)
+)
+ENTER_FIRST = _ENTER.where(
+    _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(), _MAY_FAIL_ONCE_MORE
+).values(
+    running_count=_SWEEPS.c.running_count + 1,
+    counts=moved(_SWEEPS.c.counts, sa.literal("queued"), sa.literal("running")),
+)
+"""One more trial of the sweep runs, where there is room."""
+ENTER_AGAIN = _ENTER
+"""A trial that counts as running gets another attempt."""
+
+# --- holding ----------------------------------------------------------------------------------------------------------
+
+_IS_HELD = sa.and_(
+    _TRIALS.c.id == _text("of_trial"), _TRIALS.c.attempt == _integer("attempt_number"), _TRIALS.c.state == "running"
+)
+IS_HELD_NOW = sa.select(_TRIALS.c.id).where(_IS_HELD, _TRIALS.c.lease_expires_at >= now_sql())
+RENEW = (
+    sa.update(_TRIALS)
+    .where(_IS_HELD)
+    .values(lease_expires_at=now_sql() + _seconds("lease_seconds"))
+    .returning(
+        _TRIALS.c.id,
+        _TRIALS.c.sweep_id,
+        _TRIALS.c.number,
+        _TRIALS.c.attempt,
+        _TRIALS.c.worker_id,
+        _TRIALS.c.phase,
+        _TRIALS.c.progress,
+    )
+)
+SWEEP_STATE = sa.select(_SWEEPS.c.state).where(_SWEEPS.c.id == _text("of_sweep"))
+REPORT = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.id == _text("of_trial"))
+    .values(
+        phase=_text("new_phase"),
+        progress=sa.bindparam("new_progress", type_=_TRIALS.c.progress.type),
+    )
+)
+
+# --- ending -----------------------------------------------------------------------------------------------------------
+
+_OPEN = sa.select(
+    _TRIALS.c.id,
+    _TRIALS.c.sweep_id,
+    _TRIALS.c.number,
+    _TRIALS.c.state,
+    _TRIALS.c.attempt,
+    _TRIALS.c.phase,
+    _TRIALS.c.charged_attempts,
+    _TRIALS.c.max_attempts,
+    _TRIALS.c.feasible,
+    _TRIALS.c.metrics,
+    _TRIALS.c.violations,
+    _TRIALS.c.configuration,
+    _SWEEPS.c.state.label("sweep_state"),
+    _SWEEPS.c.sampler,
+    _SWEEPS.c.objectives,
+    _SWEEPS.c.document["constraints"].label("constraints"),
+).join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
+HELD = _OPEN.where(_IS_HELD).with_for_update(of=_TRIALS, key_share=True)
+OPEN_IN_SWEEP = (
+    _OPEN.where(_TRIALS.c.sweep_id == _text("of_sweep"), _TRIALS.c.state.in_(("queued", "running")))
+    .order_by(_TRIALS.c.id)
+    .with_for_update(of=_TRIALS, key_share=True)
+)
+_HAS_LAPSED = sa.and_(
+    _IS_OPEN,
+    _TRIALS.c.state == "running",
+    _TRIALS.c.lease_expires_at < now_sql(),
+    sa.or_(_TRIALS.c.charged_attempts + 1 >= _TRIALS.c.max_attempts, _SWEEPS.c.state.not_in(GOING_SWEEPS)),
+)
+LAPSED_SWEEPS = (
+    sa.select(_TRIALS.c.sweep_id)
+    .join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
+    .where(_HAS_LAPSED)
+    .distinct()
+    .limit(_integer("most"))
+)
+"""The sweeps of trials whose lease lapsed and that no claim will take again."""
+LAPSED_SWEEPS_OF_TARGETS = LAPSED_SWEEPS.where(_is_one_of(_TRIALS.c.target_key, "target_keys"))
+LAPSED = (
+    _OPEN.where(_HAS_LAPSED, _is_one_of(_TRIALS.c.sweep_id, "sweeps"))
+    .order_by(_TRIALS.c.sweep_id, _TRIALS.c.id)
+    .limit(_integer("most"))
+    .with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
+)
+"""Locks such trials, of sweeps that are locked."""
+END = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.id == _text("of_trial"))
+    .values(
+        state=_text("new_state"),
+        reason=_text("its_reason"),
+        charged_attempts=_integer("charged"),
+        metrics=sa.bindparam("all_metrics", type_=_TRIALS.c.metrics.type),
+        violations=sa.bindparam("its_violations", type_=_TRIALS.c.violations.type),
+        feasible=sa.bindparam("is_feasible", type_=sa.Boolean),
+        phase=None,
+        progress=sa.null(),
+        lease_expires_at=None,
+        ended_at=now_sql(),
+    )
+    .returning(_TRIALS)
+)
+REQUEUE = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.id == _text("of_trial"))
+    .values(
+        state="queued",
+        charged_attempts=_integer("charged"),
+        worker_id=None,
+        phase=None,
+        progress=sa.null(),
+        lease_expires_at=None,
+    )
+    .returning(_TRIALS)
+)
+ENDED = (
+    sa.select(_TRIALS.c.number, _TRIALS.c.metrics)
+    .where(_TRIALS.c.id == _text("of_trial"), _TRIALS.c.state.in_(("failed", "cancelled")))
+    .with_for_update(key_share=True)
+)
+REOPEN = (
+    sa.update(_TRIALS)
+    .where(_TRIALS.c.id == _text("of_trial"))
+    .values(
+        state="queued",
+        charged_attempts=0,
+        worker_id=None,
+        lease_expires_at=None,
+        metrics=sa.bindparam("all_metrics", type_=_TRIALS.c.metrics.type),
+        feasible=None,
+        violations=sa.null(),
+        reason=None,
+        started_at=None,
+        ended_at=None,
+    )
+)
+LEAVE = (
+    sa.update(_SWEEPS)
+    .where(_SWEEPS.c.id == _text("of_sweep"))
+    .values(
+        event_counter=_SWEEPS.c.event_counter + 1,
+        running_count=_SWEEPS.c.running_count - _integer("ran"),
+        counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state")),
+    )
+    .returning(_SWEEPS.c.event_counter)
+)
+"""A trial of the sweep went from one state to another."""
+_METRICS, _MEASUREMENTS = (cast("sa.Table", model.__table__) for model in (TrialMetric, Measurement))
+DROP_METRICS = sa.delete(_METRICS).where(_METRICS.c.trial_id == _text("of_trial"))
+DROP_MEASUREMENTS = sa.delete(_MEASUREMENTS).where(_MEASUREMENTS.c.trial_id == _text("of_trial"))
+ADD_METRICS = sa.insert(cast("sa.Table", TrialMetric.__table__))
+ADD_MEASUREMENTS = sa.insert(cast("sa.Table", Measurement.__table__))
+
+Row = sa.Row[*tuple[Any, ...]]

@@ -1,0 +1,64 @@
+"""A trial that leaves its state: the row, its attempt, the sweep's counts and the event change together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from service.events import events
+from service.events.events import NewEvent
+from service.leases import attempts, trials
+from service.leases import schemas as lease_schemas
+from service.leases import statements as sql
+
+
+def end(
+    session: Session,
+    trial: sql.Row,
+    state: str,
+    reason: str | None,
+    *,
+    charged: int | None = None,
+    findings: Mapping[str, Any] | None = None,
+    finish_hash: str | None = None,
+) -> lease_schemas.Trial:
+    """End an open trial. `findings`: metrics, violations and feasible; left out, they stay as they are."""
+    if trial.attempt:
+        end_attempt = attempts.end_without_phases if trial.phase is None else attempts.end
+        end_attempt(session, trial.id, trial.attempt, state, reason, finish_hash)
+    known = findings or {"metrics": trial.metrics, "violations": trial.violations, "feasible": trial.feasible}
+    ended = {
+        "of_trial": trial.id,
+        "new_state": state,
+        "its_reason": reason,
+        "charged": trial.charged_attempts if charged is None else charged,
+        "all_metrics": known["metrics"],
+        "its_violations": known["violations"],
+        "is_feasible": known["feasible"],
+    }
+    row = session.connection().execute(sql.END, ended).one()
+    data = {"number": trial.number, "state": state, "feasible": row.feasible, "reused": False}
+    leave(session, trial, state, NewEvent("trial.ended", trial.id, data))
+    return trials.to_schema(row)
+
+
+def give_up(session: Session, trial: sql.Row, charged: int, why: str) -> lease_schemas.Trial:
+    """End a trial that lost its attempt and is not tried again: its sweep has ended, or its attempts are used up."""
+    if trial.sweep_state not in sql.GOING_SWEEPS:
+        return end(session, trial, "cancelled", f"the sweep is {trial.sweep_state}", charged=charged)
+    reason = f"{charged} of at most {trial.max_attempts} attempts were lost, the last one so: {why}"
+    return end(session, trial, "failed", reason, charged=charged)
+
+
+def leave(session: Session, trial: sql.Row, state: str, event: NewEvent) -> None:
+    """Count a trial that went from its state to another, and say so."""
+    leaving = {
+        "of_sweep": trial.sweep_id,
+        "ran": int(trial.state == "running"),
+        "old_state": trial.state,
+        "new_state": state,
+    }
+    newest = session.connection().execute(sql.LEAVE, leaving).scalar_one()
+    events.write(session, trial.sweep_id, newest, [event])

@@ -1,0 +1,121 @@
+"""Trials: how they are found and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.common.paging import decode_token, encode_token
+from service.database.models import Attempt, Measurement, Sweep, Trial
+from service.database.sessions import now
+from service.errors import NotFound
+from service.leases import curves
+from service.leases import schemas as lease_schemas
+
+SHOWN_ATTEMPTS = 20
+"""The newest attempts of a trial that are shown: each has a log, and one that is given back is charged to nobody."""
+
+
+def get(session: Session, trial_id: str) -> Trial:
+    """Return the trial, or raise NotFound."""
+    trial = session.get(Trial, trial_id)
+    if trial is None:
+        raise NotFound(f"there is no trial {trial_id}")
+    return trial
+
+
+def get_by_number(session: Session, sweep_id: str, number: int) -> Trial:
+    """Return the trial of that number in the sweep, or raise NotFound."""
+    trial = session.scalar(sa.select(Trial).where(Trial.sweep_id == sweep_id, Trial.number == number))
+    if trial is None:
+        raise NotFound(f"there is no trial {number} in sweep {sweep_id}")
+    return trial
+
+
+def page(
+    session: Session, sweep_id: str, *, states: Sequence[str], page_size: int, page_token: str | None
+) -> tuple[list[Trial], str | None]:
+    """Return trials of the sweep in the order of their numbers, and the token of the next page."""
+    if session.get(Sweep, sweep_id) is None:
+        raise NotFound(f"there is no sweep {sweep_id}")
+    statement = sa.select(Trial).where(Trial.sweep_id == sweep_id)
+    if states:
+        statement = statement.where(Trial.state.in_(states))
+    if page_token is not None:
+        (after,) = decode_token(page_token, int)
+        statement = statement.where(Trial.number > after)
+    rows = list(session.scalars(statement.order_by(Trial.number).limit(page_size + 1)))
+    more = len(rows) > page_size
+    rows = rows[:page_size]
+    return rows, encode_token(rows[-1].number) if more else None
+
+
+def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> lease_schemas.Trial:
+    """The trial, or all columns of its row, as it crosses HTTP."""
+    return lease_schemas.Trial(
+        id=trial.id,
+        sweep=trial.sweep_id,
+        number=trial.number,
+        state=trial.state,  # pyright: ignore[reportArgumentType] - the table's check constraint says the same
+        phase=trial.phase,  # pyright: ignore[reportArgumentType] - written from the same literal
+        progress=trial.progress,
+        attempt=trial.attempt,
+        worker=trial.worker_id,
+        parameters=trial.parameters,
+        metrics=trial.metrics,
+        feasible=trial.feasible,
+        violations=trial.violations,
+        rank=trial.pareto_rank,
+        on_front=trial.pareto_rank == 1,
+        reason=trial.reason,
+        reused_from=trial.reused_from,
+        started_from=trial.started_from,
+        created_at=trial.created_at,
+        started_at=trial.started_at,
+        ended_at=trial.ended_at,
+    )
+
+
+def detail(session: Session, trial: Trial) -> lease_schemas.TrialDetail:
+    """The trial with its attempts, the losses of its newest attempt, and its measurements.
+
+    A trial that was not run but reused shows the attempts, curve and measurements of the one that it was reused from.
+    """
+    source = trial.id
+    newest = trial.attempt
+    if trial.reused_from is not None:
+        original = session.get(Trial, trial.reused_from)
+        if original is not None:
+            source, newest = original.id, original.attempt
+    query = sa.select(Attempt).where(Attempt.trial_id == source).order_by(Attempt.attempt.desc()).limit(SHOWN_ATTEMPTS)
+    attempts = session.scalars(query).all()[::-1]
+    measurements = session.scalars(
+        sa.select(Measurement).where(Measurement.trial_id == source).order_by(Measurement.name)
+    ).all()
+    time = now(session)
+    return lease_schemas.TrialDetail(
+        **to_schema(trial).__dict__,
+        configuration=trial.configuration,
+        attempts=[_attempt(attempt, time) for attempt in attempts],
+        curve=curves.read(session, source, newest),
+        measurements={measurement.name: measurement.data for measurement in measurements},
+    )
+
+
+def _attempt(attempt: Attempt, time: float) -> lease_schemas.Attempt:
+    phases = [dict(phase) for phase in attempt.phases]
+    if phases and attempt.ended_at is None:
+        phases[-1]["seconds"] = max(0.0, time - phases[-1]["started_at"])
+    return lease_schemas.Attempt(
+        attempt=attempt.attempt,
+        worker=attempt.worker_id,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        outcome=attempt.outcome,
+        reason=attempt.reason,
+        phases=[lease_schemas.PhaseTime(**phase) for phase in phases],
+        log=attempt.log,
+    )

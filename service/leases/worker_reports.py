@@ -1,0 +1,123 @@
+"""What a worker may say of its attempt: figures that can be, phases in their order, lists that end, reasons.
+
+What `layers.metrics` declares of each metric is checked here, and nothing else decides it. A worker of this project
+reaches none of the bounds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from layers.metrics import LARGEST, METRICS
+from service.errors import Problem, Unprocessable
+from service.leases import schemas as lease_schemas
+
+PHASES: tuple[lease_schemas.Phase, ...] = get_args(lease_schemas.Phase)
+"""In the order of an attempt. Some are left out; none comes again after a later one, unless the attempt begins anew."""
+
+MOST_TRIES = 8
+"""How often an attempt may begin with the first phase. A worker of this project tries twice."""
+
+MOST_MEASUREMENTS = 64
+MEASUREMENT_NAME_CHARACTERS = 64
+PROGRESS_CHARACTERS = 4096
+"""Of a report's progress, as JSON: it is kept with every event."""
+
+_SAME = 1e-9
+"""Figures that are written as integers by one and as floats by another differ by less."""
+
+
+def check_metrics(metrics: Mapping[str, float], known: Mapping[str, float], *, confirms: bool) -> None:
+    """Raise Unprocessable where a metric has no such name, cannot have that value, or is not the worker's to say.
+
+    `known` are the service's own figures of the trial: a worker may repeat them. `confirms`: the attempt is one of a
+    confirmation.
+    """
+    problems = [
+        problem for name, value in metrics.items() if (problem := _problem(name, value, known, confirms)) is not None
+    ]
+    if problems:
+        names = ", ".join(sorted(problem.pointer.removeprefix("/metrics/") for problem in problems))
+        what = (
+            "unknown metrics" if all(problem.detail == _UNKNOWN for problem in problems) else "metrics that cannot be"
+        )
+        raise Unprocessable(f"{what}: {names}", problems=problems)
+
+
+_UNKNOWN = "is not a metric"
+
+
+def _problem(name: str, value: float, known: Mapping[str, float], confirms: bool) -> Problem | None:
+    pointer = f"/metrics/{name}"
+    declared = METRICS.get(name)
+    if declared is None:
+        return Problem(pointer, _UNKNOWN, f"one of: {', '.join(METRICS)}")
+    if not declared.possible(value):
+        return Problem(pointer, f"is {value:g}", f"between {declared.low:g} and {declared.high:g}")
+    if declared.source == "service" and not math.isclose(value, known.get(name, value), rel_tol=_SAME):
+        return Problem(pointer, f"is {value:g}; the service has {known[name]:g}", "leave it out: the service says it")
+    if declared.source == "confirmation" and not confirms:
+        return Problem(pointer, "is of an attempt of a confirmation", "leave it out: no sweep sees the test part")
+    return None
+
+
+def own_figures(known: Mapping[str, float]) -> dict[str, float]:
+    """Those of a trial's metrics that the service says, whatever a worker repeats."""
+    return {name: value for name, value in known.items() if name in METRICS and METRICS[name].source == "service"}
+
+
+def check_measurements(measurements: Mapping[str, Any]) -> None:
+    """Raise Unprocessable where there are too many, or one has no name."""
+    if len(measurements) > MOST_MEASUREMENTS:
+        problem = Problem("/measurements", f"has {len(measurements)} entries", f"at most {MOST_MEASUREMENTS}")
+        raise Unprocessable(f"an attempt has at most {MOST_MEASUREMENTS} measurements", problems=[problem])
+    remedy = f"a name of 1 to {MEASUREMENT_NAME_CHARACTERS} characters"
+    for name in measurements:
+        if not 1 <= len(name) <= MEASUREMENT_NAME_CHARACTERS:
+            problem = Problem(f"/measurements/{name}", "is not a name of a measurement", remedy)
+            raise Unprocessable(f"a measurement has {remedy}", problems=[problem])
+
+
+def check_reason(outcome: str, reason: str | None) -> None:
+    """Raise Unprocessable where an attempt that is not complete does not say why."""
+    if outcome != "complete" and not (reason or "").strip():
+        remedy = "say what broke: a constraint by how much, an error's message"
+        problem = Problem("/reason", f"is missing, and the outcome is {outcome}", remedy)
+        raise Unprocessable(f"an attempt that ends {outcome} says why", problems=[problem])
+
+
+def check_phase(entered: Sequence[str], phase: lease_schemas.Phase) -> None:
+    """Raise Unprocessable where a phase comes after one that follows it, unless the attempt begins anew.
+
+    A worker whose child has crashed tries once more within its attempt: from the first phase on.
+    """
+    if not entered or PHASES.index(phase) >= PHASES.index(entered[-1]):
+        return
+    if phase != PHASES[0]:
+        problem = Problem("/phase", f"is {phase} after {entered[-1]}", f"the order is {', '.join(PHASES)}")
+        raise Unprocessable(f"the attempt has reached {entered[-1]}: {phase} does not follow it", problems=[problem])
+    if entered.count(phase) >= MOST_TRIES:
+        problem = Problem("/phase", f"is {phase} after {MOST_TRIES} tries", "finish, or release it")
+        raise Unprocessable(f"an attempt begins anew at most {MOST_TRIES - 1} times", problems=[problem])
+
+
+def check_progress(progress: Mapping[str, Any] | None) -> None:
+    """Raise Unprocessable where a report's progress is more than a few figures."""
+    characters = 0 if progress is None else len(json.dumps(progress))
+    if characters > PROGRESS_CHARACTERS:
+        detail = f"has {characters:,} characters of JSON"
+        problem = Problem("/progress", detail, f"at most {PROGRESS_CHARACTERS:,}: curves go as losses, text as log")
+        raise Unprocessable("a report's progress is a few figures", problems=[problem])
+
+
+def check_losses(losses: list[lease_schemas.Losses]) -> None:
+    """Raise Unprocessable where a point of a curve cannot be."""
+    for position, point in enumerate(losses):
+        for name, value in point.model_dump(exclude={"step"}, exclude_none=True).items():
+            # Cross-entropies, rates, counts and times alike.
+            if not METRICS["validation_loss"].possible(value):
+                problem = Problem(f"/losses/{position}/{name}", f"is {value:g}", f"between 0 and {LARGEST:g}")
+                raise Unprocessable("a point of the curve cannot be", problems=[problem])

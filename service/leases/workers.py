@@ -1,0 +1,182 @@
+"""Workers: who registered, with which targets, and who is alive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from layers.results import UNSAID
+from service.common.ids import new_id
+from service.common.notifications import SCHEDULER
+from service.common.paging import decode_token, encode_token
+from service.database.models import Trial, Worker
+from service.database.sessions import announce, now, now_sql
+from service.errors import DeviceInUse, NotFound, Problem, Unprocessable
+from service.leases import schemas as lease_schemas
+
+_VERSION_DIGITS = 9
+
+
+def target_key(capabilities: lease_schemas.Capabilities) -> str:
+    """What makes scores comparable: the runtime, its version and the device's model."""
+    return f"{capabilities.runtime} {capabilities.version} on {capabilities.device_model}"
+
+
+def results_version_of(target: Mapping[str, Any]) -> int:
+    """The `RESULTS_VERSION` of the worker that registered the target."""
+    return int(target.get("results_version", UNSAID))
+
+
+def _results_version(versions: Mapping[str, str]) -> int:
+    said = versions.get("results", str(UNSAID))
+    if not said.isascii() or not said.isdecimal() or len(said) > _VERSION_DIGITS:
+        problem = Problem("/versions/results", f"{said!r} is no version of results", "a whole number, or leave it out")
+        raise Unprocessable("the worker's version of its results is no number", problems=[problem])
+    return int(said)
+
+
+def is_alive(alive_seconds: float) -> sa.ColumnElement[bool]:
+    """Workers that were heard of lately and have not signed off."""
+    return sa.and_(Worker.last_seen_at >= now_sql() - alive_seconds, Worker.signed_off_at.is_(None))
+
+
+def register(
+    session: Session,
+    registration: lease_schemas.WorkerRegistration,
+    project: str | None = None,
+    *,
+    alive_seconds: float,
+) -> Worker:
+    """Store a worker of a project (None: of all) under a new id. A process that starts again is another worker.
+
+    Raises DeviceInUse where a living worker has the same GPU: two would disturb each other's measurements.
+    """
+    if registration.device.kind == "gpu":
+        _take_device(session, registration.device.uuid, alive_seconds)
+    version = _results_version(registration.versions)
+    targets = [
+        {**target.model_dump(), "key": target_key(target), "results_version": version}
+        for target in registration.targets
+    ]
+    keys = [target["key"] for target in targets]
+    for position, key in enumerate(keys):
+        if key in keys[:position]:
+            problem = Problem(f"/targets/{position}", f"{key} is there twice", "name each target once")
+            raise Unprocessable(f"the target {key} is there twice", problems=[problem])
+    time = now(session)
+    worker = Worker(
+        id=new_id(),
+        project=project,
+        name=registration.name,
+        device=registration.device.model_dump(),
+        device_uuid=registration.device.uuid,
+        targets=targets,
+        versions=dict(registration.versions),
+        registered_at=time,
+        last_seen_at=time,
+    )
+    session.add(worker)
+    session.flush()
+    # Sweeps that wait for a target may have found one.
+    announce(session, SCHEDULER)
+    return worker
+
+
+def sign_off(session: Session, worker_id: str, project: str | None) -> None:
+    """A worker stops and gives its device up. Raises NotFound as `check_reach` does."""
+    check_reach(session, worker_id, project)
+    session.execute(sa.update(Worker).where(Worker.id == worker_id).values(signed_off_at=now_sql()))
+
+
+def _take_device(session: Session, uuid: str, alive_seconds: float) -> None:
+    """Raise DeviceInUse while a worker lives on the GPU; those that were forgotten are signed off, and come back as new
+    ones or not at all."""
+    if session.get_bind().dialect.name == "postgresql":
+        # Of two that register at once, the second sees the first. SQLite has one writer anyway.
+        session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(uuid, 0))))
+    holds = sa.select(sa.func.max(Worker.last_seen_at)).where(Worker.device_uuid == uuid, is_alive(alive_seconds))
+    seen_at = session.scalar(holds)
+    if seen_at is not None:
+        # Not which worker: it may be another project's.
+        lapses = math.ceil(seen_at + alive_seconds - now(session)) + 1
+        raise DeviceInUse(
+            f"{uuid} has a living worker already, and two on one GPU disturb each other's measurements: stop that one, "
+            f"or use another device. One that was killed is forgotten {lapses} s from now",
+            retry_after_seconds=lapses,
+        )
+    forgotten = (
+        sa.select(Worker.id)
+        .where(Worker.device_uuid == uuid, Worker.signed_off_at.is_(None))
+        .order_by(Worker.id)
+        .with_for_update(key_share=True)
+    )
+    ids = session.scalars(forgotten).all()
+    session.execute(sa.update(Worker).where(Worker.id.in_(ids)).values(signed_off_at=now_sql()))
+
+
+def page(
+    session: Session,
+    *,
+    alive_seconds: float,
+    only_alive: bool,
+    page_size: int,
+    page_token: str | None,
+    project: str | None = None,
+) -> tuple[list[lease_schemas.Worker], str | None]:
+    """Return the workers that serve a project (None: all), the newest first, and the token of the next page."""
+    statement = sa.select(Worker, is_alive(alive_seconds)).where(serves(project))
+    if only_alive:
+        statement = statement.where(is_alive(alive_seconds))
+    if page_token is not None:
+        (before,) = decode_token(page_token, str)
+        statement = statement.where(Worker.id < before)
+    rows = session.execute(statement.order_by(Worker.id.desc()).limit(page_size + 1)).all()
+    more = len(rows) > page_size
+    rows = rows[:page_size]
+    running = _running(session, [row.id for row, _ in rows])
+    items = [_to_schema(row, running.get(row.id), alive) for row, alive in rows]
+    return items, encode_token(rows[-1][0].id) if more else None
+
+
+def serves(project: str | None) -> sa.ColumnElement[bool]:
+    """Workers that claim trials of the project; None: every worker."""
+    if project is None:
+        return sa.true()
+    return sa.or_(Worker.project.is_(None), Worker.project == project)
+
+
+def check_reach(session: Session, worker_id: str, project: str | None) -> None:
+    """Raise NotFound where the worker is not one of `project` (None: of any)."""
+    worker = session.get(Worker, worker_id)
+    if worker is None or (project is not None and worker.project != project):
+        raise NotFound(f"there is no worker {worker_id}: register again")
+
+
+def _running(session: Session, worker_ids: list[str]) -> dict[str, str]:
+    rows = session.execute(
+        sa.select(Trial.worker_id, Trial.id).where(
+            sa.text("trials.state IN ('queued', 'running')"),  # word for word the condition of the index
+            Trial.state == "running",
+            Trial.worker_id.in_(worker_ids),
+        )
+    )
+    return {worker_id: trial_id for worker_id, trial_id in rows if worker_id is not None}
+
+
+def _to_schema(worker: Worker, trial_id: str | None, alive: bool) -> lease_schemas.Worker:
+    return lease_schemas.Worker(
+        id=worker.id,
+        project=worker.project,
+        name=worker.name,
+        device=worker.device,
+        targets=worker.targets,
+        versions=worker.versions,
+        alive=alive,
+        trial=trial_id,
+        registered_at=worker.registered_at,
+        last_seen_at=worker.last_seen_at,
+    )

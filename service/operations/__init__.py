@@ -1,0 +1,1 @@
+"""What an operator looks after: artifacts, backups, retention, figures for Prometheus."""

@@ -1,0 +1,278 @@
+"""Artifacts: what a front trial's attempt leaves to be deployed, kept with its hash where `artifacts_url` says.
+
+An upload is fenced like every write of a worker: by the trial, its attempt and the state `running`. Files of an attempt
+that was lost are never shown, and cleared away by `tidy`, as are those of trials that have left the front.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import fsspec
+import sqlalchemy as sa
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+from sqlalchemy.orm import Session, aliased
+
+from layers.metrics import Goal
+from service.database.models import CONFIRMATION, Artifact, Sweep, Trial
+from service.database.sessions import Database, now
+from service.errors import LeaseLost, NotFound, Unprocessable
+from service.leases import worker_reports
+from service.leases.feasibility import constraint_violations
+from service.operations import schemas as artifact_schemas
+from service.recommendation.choice import Candidate, candidate_of, front_of, goals_of
+from service.settings import Settings
+
+NAMES = (
+    "configuration.json",
+    "weights.safetensors",
+    "model.onnx",
+    "model.engine",
+    "loss.engine",
+    "validation.npz",
+    "run.py",
+)
+CHUNK_BYTES = 1 << 20
+
+
+def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int, metrics: dict[str, float]) -> bool:
+    """Whether a trial that would finish with these metrics is to be kept: on its sweep's front, or of a confirmation.
+
+    Raises LeaseLost, and Unprocessable for metrics that `worker_reports` refuses.
+    """
+    trial = _held(session, trial_id, attempt)
+    sweep = session.get_one(Sweep, trial.sweep_id)
+    worker_reports.check_metrics(metrics, trial.metrics, confirms=sweep.sampler == CONFIRMATION)
+    if settings.artifacts == "none":
+        return False
+    if sweep.sampler == CONFIRMATION:
+        return True
+    goals: dict[str, Goal] = goals_of(sweep)
+    known = {**trial.metrics, **metrics}
+    violations = constraint_violations(list(sweep.document.get("constraints", [])), trial.configuration, known)
+    new = Candidate(trial.id, trial.number, known, True, violations)
+    front = session.scalars(sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1))
+    return any(member.id == new.id for member in front_of([*map(candidate_of, front), new], goals))
+
+
+def check_name(name: str) -> None:
+    """Raise Unprocessable unless it is one of `NAMES`."""
+    if name not in NAMES:
+        raise Unprocessable(f"{name!r} is no artifact: one of {', '.join(NAMES)}")
+
+
+def check_held(session: Session, trial_id: str, attempt: int) -> None:
+    """Raise LeaseLost unless the attempt holds its trial."""
+    _held(session, trial_id, attempt)
+
+
+def store(
+    database: Database, settings: Settings, trial_id: str, attempt: int, name: str, file: Path, sha256: str
+) -> None:
+    """Keep a file that has arrived whole. Raises LeaseLost, and then everything is as it was.
+
+    What is kept lies where its hash says, so nothing that is kept already is ever written over.
+    """
+    files, root = _files(settings)
+    place = _Place(trial_id, attempt, name, sha256)
+    _write(files, file, place.path(root))
+    size = file.stat().st_size
+
+    def write(session: Session) -> _Place | None:
+        _held(session, trial_id, attempt)
+        known = session.get(Artifact, (trial_id, name))
+        replaced = None if known is None else _Place.of(known)
+        row = {"attempt": attempt, "size_bytes": size, "sha256": sha256, "created_at": now(session)}
+        session.merge(Artifact(trial_id=trial_id, name=name, **row))
+        return replaced
+
+    try:
+        replaced = database.write(write)
+    except LeaseLost:
+        if not database.read(lambda session: _is_kept(session, place)):
+            _remove(files, place.path(root))
+        raise
+    if replaced is not None and replaced != place:
+        _remove(files, replaced.path(root), replaced.earlier_path(root))
+
+
+def of_trial(session: Session, trial_id: str) -> list[Artifact]:
+    """The artifacts of a complete trial by name; of a reused one, those of the trial that was executed."""
+    trial = session.get(Trial, trial_id)
+    if trial is None:
+        raise NotFound(f"there is no trial {trial_id}")
+    source = trial if trial.reused_from is None else session.get(Trial, trial.reused_from) or trial
+    if source.state != "complete":
+        return []
+    query = sa.select(Artifact).where(Artifact.trial_id == source.id, Artifact.attempt == source.attempt)
+    return sorted(session.scalars(query), key=lambda row: NAMES.index(row.name))
+
+
+def find(session: Session, trial_id: str, name: str) -> Artifact:
+    """Raises NotFound with the reason."""
+    rows = of_trial(session, trial_id)
+    for row in rows:
+        if row.name == name:
+            return row
+    raise NotFound(
+        f"trial {trial_id} has no artifact {name!r}; it has: {', '.join(row.name for row in rows)}"
+        if rows
+        else f"trial {trial_id} has no artifacts: they are kept of complete trials on the front"
+    )
+
+
+def read(settings: Settings, row: Artifact) -> Iterator[bytes]:
+    """The bytes of an artifact, piece by piece. Raises NotFound before the first where the store has lost it."""
+    files, root = _files(settings)
+    place = _Place.of(row)
+    for path in (place.path(root), place.earlier_path(root)):
+        with contextlib.suppress(FileNotFoundError):
+            return _pieces(files.open(path, "rb"))
+    raise NotFound(f"{row.name} of trial {row.trial_id} is not in the store of artifacts any more")
+
+
+def to_schema(row: Artifact) -> artifact_schemas.Artifact:
+    return artifact_schemas.Artifact.model_validate(row)
+
+
+def tidy(database: Database, settings: Settings) -> int:
+    """Delete what is not to be kept: of trials off the front, of lost attempts, and of old age. Returns how many."""
+    dropped = database.write(lambda session: _drop(session, settings))
+    files, root = _files(settings)
+    for place in dropped:
+        _remove(files, place.path(root), place.earlier_path(root))
+    return len(dropped) + _clear_orphans(database, files, root)
+
+
+def _pieces(opened: Any) -> Iterator[bytes]:
+    with opened:
+        while piece := opened.read(CHUNK_BYTES):
+            yield piece
+
+
+def _held(session: Session, trial_id: str, attempt: int) -> Trial:
+    trial = session.scalar(
+        sa.select(Trial)
+        .where(Trial.id == trial_id, Trial.attempt == attempt, Trial.state == "running")
+        .execution_options(populate_existing=True)
+    )
+    if trial is None:
+        raise LeaseLost(f"attempt {attempt} of trial {trial_id} does not run")
+    return trial
+
+
+def _drop(session: Session, settings: Settings) -> list[_Place]:
+    again = aliased(Trial)
+    reused = sa.select(again.id).where(again.reused_from == Trial.id, again.pareto_rank == 1).exists()
+    left_the_front = sa.and_(
+        Sweep.sampler != CONFIRMATION,
+        Trial.state == "complete",
+        sa.or_(Trial.pareto_rank > 1, sa.and_(Trial.pareto_rank.is_(None), Sweep.state.not_in(("active", "paused")))),
+        ~reused,
+    )
+    reasons = [
+        left_the_front,
+        Trial.state.in_(("infeasible", "pruned", "failed", "cancelled")),
+        Artifact.attempt != Trial.attempt,
+    ]
+    if settings.artifact_days:
+        reasons.append(Artifact.created_at < now(session) - settings.artifact_days * 86_400)
+    rows = session.scalars(
+        sa.select(Artifact)
+        .join(Trial, Trial.id == Artifact.trial_id)
+        .join(Sweep, Sweep.id == Trial.sweep_id)
+        .where(sa.or_(*reasons))
+        # Another process may tidy at the same time: what it deletes is passed by here.
+        .with_for_update(of=Artifact, skip_locked=True)
+    ).all()
+    dropped = [_Place.of(row) for row in rows]
+    for row in rows:
+        session.delete(row)
+    return dropped
+
+
+def _clear_orphans(database: Database, files: AbstractFileSystem, root: str) -> int:
+    """Remove what no row names: of deleted sweeps, of uploads that were cut off or came too late. Counts files.
+
+    What a running trial has is left alone: it may be arriving.
+    """
+    if not files.exists(root):
+        return 0
+    # The files first: one whose row is written after this look belongs to a trial that ran, and is not among them.
+    found = {_relative(str(path), root): str(path) for path in files.find(root)}
+    rows = database.read(lambda session: session.scalars(sa.select(Artifact)).all())
+    running = database.read(lambda session: set(session.scalars(sa.select(Trial.id).where(Trial.state == "running"))))
+    places = [_Place.of(row) for row in rows]
+    named = {each for place in places for each in (place.path(""), place.earlier_path(""))}
+    orphans = [path for path in found if path not in named and path.split("/")[1] not in running]
+    for path in orphans:
+        _remove(files, found[path])
+    with_rows = {place.trial_id for place in places} | running
+    for folder in files.ls(root, detail=False):
+        if _relative(str(folder), root).strip("/") not in with_rows:
+            with contextlib.suppress(FileNotFoundError):
+                files.rm(str(folder), recursive=True)
+    return len(orphans)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an artifact lies in the store."""
+
+    trial_id: str
+    attempt: int
+    name: str
+    sha256: str
+
+    @classmethod
+    def of(cls, row: Artifact) -> _Place:
+        return cls(row.trial_id, row.attempt, row.name, row.sha256)
+
+    def path(self, root: str) -> str:
+        return f"{root}/{self.trial_id}/{self.attempt}/{self.sha256[:16]}/{self.name}"
+
+    def earlier_path(self, root: str) -> str:
+        """Where releases before this layout put it."""
+        return f"{root}/{self.trial_id}/{self.attempt}/{self.name}"
+
+
+def _is_kept(session: Session, place: _Place) -> bool:
+    row = session.get(Artifact, (place.trial_id, place.name))
+    return row is not None and _Place.of(row) == place
+
+
+def _write(files: AbstractFileSystem, file: Path, path: str) -> None:
+    """Put the file there, whole or not at all. Stores of objects do so by themselves; a folder needs a move."""
+    folder, _, name = path.rpartition("/")
+    files.makedirs(folder, exist_ok=True)
+    if not isinstance(files, LocalFileSystem):
+        files.put_file(str(file), path)
+        return
+    part = Path(folder) / f".{name}.{secrets.token_hex(8)}.part"
+    try:
+        files.put_file(str(file), str(part))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _remove(files: AbstractFileSystem, *paths: str) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            files.rm_file(path)
+
+
+def _relative(path: str, root: str) -> str:
+    """The path below the root, with a slash before it: stores differ in how they begin their paths."""
+    return "/" + path.strip("/").removeprefix(root.strip("/")).strip("/")
+
+
+def _files(settings: Settings) -> tuple[AbstractFileSystem, str]:
+    files, root = fsspec.url_to_fs(settings.artifacts_url)
+    return cast("AbstractFileSystem", files), str(root).rstrip("/")

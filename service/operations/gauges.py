@@ -1,0 +1,102 @@
+"""What the database says of itself at the moment of a scrape, for Prometheus: the same from every process.
+
+Trials are counted where their sweeps keep count: the cost grows with the number of sweeps, not of trials.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from sqlalchemy.orm import Session
+
+from service.database.access_models import WebhookDelivery
+from service.database.models import SWEEP_STATES, TRIAL_STATES, Sweep, Trial, Worker
+from service.database.sessions import Database, now_sql
+from service.leases.workers import is_alive
+
+
+@dataclass(slots=True)
+class Figures:
+    """One look at the database."""
+
+    sweeps: Counter[str] = field(default_factory=Counter[str])
+    trials: Counter[str] = field(default_factory=Counter[str])
+    waiting: int = 0
+    """Queued trials of active sweeps: what workers may claim, as far as `budget.parallel` lets them."""
+    unscheduled: int = 0
+    """Events that the schedulers have not worked in."""
+    lapsed: int = 0
+    workers: int = 0
+    deliveries: int = 0
+
+
+def look(session: Session, alive_seconds: float) -> Figures:
+    """Read the figures."""
+    found = Figures()
+    rows = session.execute(sa.select(Sweep.state, Sweep.counts, Sweep.event_counter - Sweep.scheduled_sequence))
+    for state, counts, behind in rows:
+        found.sweeps[state] += 1
+        found.trials.update({name: count for name, count in counts.items() if name in TRIAL_STATES})
+        if state == "active":
+            found.waiting += counts.get("queued", 0)
+            found.unscheduled += behind
+    found.lapsed = _count(
+        session,
+        sa.select(sa.func.count())
+        .select_from(Trial)
+        .where(
+            # Word for word the condition of the index: finished trials cost nothing.
+            sa.text("trials.state IN ('queued', 'running')"),
+            Trial.state == "running",
+            Trial.lease_expires_at < now_sql(),
+        ),
+    )
+    found.workers = _count(
+        session,
+        sa.select(sa.func.count()).select_from(Worker).where(is_alive(alive_seconds)),
+    )
+    found.deliveries = _count(
+        session,
+        sa.select(sa.func.count()).select_from(WebhookDelivery).where(sa.text("webhook_deliveries.state = 'pending'")),
+    )
+    return found
+
+
+class Gauges:
+    """A collector of `prometheus_client`: reads the figures of one database whenever it is asked."""
+
+    def __init__(self, database: Database, alive_seconds: float) -> None:
+        self._database = database
+        self._alive_seconds = alive_seconds
+
+    def collect(self) -> Iterable[Metric]:
+        found = self._database.read(lambda session: look(session, self._alive_seconds))
+        yield _by_state("layersweep_sweeps", "Sweeps by state.", SWEEP_STATES, found.sweeps)
+        yield _by_state("layersweep_trials", "Trials by state.", TRIAL_STATES, found.trials)
+        yield _gauge("layersweep_queue_depth", "Queued trials of active sweeps.", found.waiting)
+        yield _gauge("layersweep_leases", "Trials that a worker holds.", found.trials["running"])
+        yield _gauge("layersweep_leases_lapsed", "Of these, those whose worker was silent for too long.", found.lapsed)
+        yield _gauge("layersweep_scheduler_events_waiting", "Events of active sweeps to work in.", found.unscheduled)
+        yield _gauge("layersweep_workers_alive", "Workers that were heard of lately.", found.workers)
+        yield _gauge("layersweep_webhook_deliveries_pending", "Deliveries that are to be sent.", found.deliveries)
+        yield _gauge("layersweep_writer_waiting", "Writes that wait for this process's writer.", self._database.waiting)
+
+
+def _count(session: Session, query: sa.Select[int]) -> int:
+    return session.scalars(query).one()
+
+
+def _gauge(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, words, value=value)
+
+
+def _by_state(name: str, words: str, states: Iterable[str], counts: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, words, labels=["state"])
+    for state in states:
+        family.add_metric([state], counts.get(state, 0))
+    return family

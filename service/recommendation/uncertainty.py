@@ -1,0 +1,125 @@
+"""How sure a recommendation is: noise of its measurements, seeds, how often the rule chooses the same trial again."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from layers.metrics import Goal
+from service.recommendation.choice import LOSS, Candidate, NothingWithin, choose
+from service.recommendation.preferences import Wishes
+from service.recommendation.schemas import Certainty
+
+REPEATS = 200
+MAX_CHOICES = 20_000
+"""Trials looked at in all repeats together: a front of a thousand is repeated less often."""
+
+Z95 = 1.959964
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What is known of the noise of the recommended trial's figures. None: not measured."""
+
+    latency_half_width_share: float | None = None
+    latency_rebuilt_share: float | None = None
+    front_rebuilt_shares: Sequence[float] = ()
+    """The same of every trial of the front that has it: how far two builds of one model differ."""
+    sampling_error_nats: float | None = None
+    seed_spread_nats: float | None = None
+    seeds: int = 1
+
+    @property
+    def latency_deviation_share(self) -> float:
+        """Standard deviation of one latency over its value: of two builds by their difference, or of the median."""
+        if self.front_rebuilt_shares:
+            squares = [share**2 for share in self.front_rebuilt_shares]
+            return math.sqrt(sum(squares) / len(squares) / 2)
+        return (self.latency_half_width_share or 0.0) / Z95
+
+    @property
+    def loss_deviation_nats(self) -> float:
+        """Of one training's validation loss: over seeds where that is known, else the part's sampling error."""
+        return self.seed_spread_nats if self.seed_spread_nats is not None else self.sampling_error_nats or 0.0
+
+    def deviation(self, metric: str, value: float) -> float:
+        """Standard deviation of a metric, in its unit; 0 for what is counted, not measured."""
+        if metric.startswith("latency_ms") or metric == "throughput_per_s":
+            return self.latency_deviation_share * abs(value)
+        return self.loss_deviation_nats if metric in (LOSS, "reference_loss") else 0.0
+
+
+def certainty(
+    chosen: Candidate, front: Sequence[Candidate], goals: Mapping[str, Goal], wishes: Wishes, noise: Noise
+) -> Certainty:
+    """`chosen` is the trial that the rule itself chooses, before the overfitting rule."""
+    repeats = max(20, min(REPEATS, MAX_CHOICES // max(1, len(front))))
+    noisy = any(noise.deviation(metric, 1.0) > 0 for metric in goals)
+    share = _chosen_again(chosen, front, goals, wishes, noise, repeats) if noisy and len(front) > 1 else None
+    return Certainty(
+        latency_half_width_share=noise.latency_half_width_share,
+        latency_rebuilt_share=noise.latency_rebuilt_share,
+        validation_standard_error_nats=noise.sampling_error_nats,
+        seeds=noise.seeds,
+        seed_spread_nats=noise.seed_spread_nats,
+        repeats_of_choice=repeats if share is not None else 0,
+        chosen_again_share=share,
+        says=_says(noise, share, repeats, len(front), chosen.number),
+    )
+
+
+def _chosen_again(
+    chosen: Candidate,
+    front: Sequence[Candidate],
+    goals: Mapping[str, Goal],
+    wishes: Wishes,
+    noise: Noise,
+    repeats: int,
+) -> float:
+    source = random.Random(0)
+    again = 0
+    for _ in range(repeats):
+        drawn = [_drawn(candidate, goals, noise, source) for candidate in front]
+        try:
+            choice = choose(drawn, goals, wishes)
+        except NothingWithin:
+            continue
+        again += choice is not None and choice.chosen.id == chosen.id
+    return again / repeats
+
+
+def _drawn(candidate: Candidate, goals: Mapping[str, Goal], noise: Noise, source: random.Random) -> Candidate:
+    metrics = dict(candidate.metrics)
+    for metric in goals:
+        value = candidate.value(metric)
+        metrics[metric] = value + source.gauss(0.0, 1.0) * noise.deviation(metric, value)
+    return Candidate(candidate.id, candidate.number, metrics)
+
+
+def _says(noise: Noise, share: float | None, repeats: int, front: int, chosen: int) -> list[str]:
+    says: list[str] = []
+    if noise.latency_half_width_share is not None:
+        says.append(f"the median latency is known to ±{noise.latency_half_width_share:.1%} (95 %, within one process)")
+    if noise.latency_rebuilt_share is not None:
+        says.append(
+            f"built and measured twice in two processes, its p50 differed by {abs(noise.latency_rebuilt_share):.1%}"
+        )
+    if noise.sampling_error_nats is not None:
+        says.append(f"the validation part is finite: standard error {noise.sampling_error_nats:.4f} nats")
+    if noise.seed_spread_nats is None:
+        says.append("one seed: how far another training of the same configuration lands is unknown until :confirm")
+    else:
+        says.append(
+            f"over the further seeds of its confirmation, losses spread by {noise.seed_spread_nats:.4f} nats "
+            "(standard deviation, pooled over the candidates)"
+        )
+    if share is not None:
+        says.append(
+            f"with noise of that size added to the {front} trials of the front, the rule alone chooses trial {chosen} "
+            f"in {share:.0%} of {repeats} repeats"
+        )
+    elif front == 1:
+        says.append("the front has one trial: there is nothing to choose between")
+    return says

@@ -1,0 +1,1 @@
+"""What came out of a sweep: leaderboards, fronts, importances, and what its pictures show."""

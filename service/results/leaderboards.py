@@ -1,0 +1,167 @@
+"""Leaderboards: the trials of a sweep ranked, filtered and paged by keys; the front.
+
+Ranked means: by Pareto rank among feasible complete trials, within a rank by the first objective, then by number. The
+scheduler keeps `Trial.pareto_rank`, with the `Ranking` that is offered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from layers.space.per_layer_expansion import own_names
+from service.database.models import Sweep, Trial, TrialMetric
+from service.errors import NotFound
+from service.results import schemas as result_schemas
+from service.results.columns import Columns, ColumnStore
+from service.results.pareto import Ranking
+from service.results.selection import Condition, Filters, Selection, needed, select
+from service.sweeps import schemas as sweep_schemas
+
+__all__ = ["Condition", "Filters", "Ranking", "front", "get_sweep", "ordered_ids", "page", "parameter_names", "rows_of"]
+
+
+_VARYING = {"values", "min", "max", "derived"}
+ENDED_SWEEPS = ("completed", "cancelled", "failed")
+
+
+def get_sweep(session: Session, sweep_id: str) -> Sweep:
+    """The sweep; raises NotFound."""
+    sweep = session.get(Sweep, sweep_id)
+    if sweep is None:
+        raise NotFound(f"there is no sweep {sweep_id!r}")
+    return sweep
+
+
+def page(
+    session: Session,
+    store: ColumnStore,
+    sweep: Sweep,
+    *,
+    sort: str,
+    filters: Filters,
+    size: int,
+    token: str | None,
+) -> result_schemas.Leaderboard:
+    """One page of the leaderboard.
+
+    `sort` is rank, number, a metric or a parameter's path; a leading '-' turns it. Raises Unprocessable for a sort
+    that is none of these, and for a token that is not this leaderboard's.
+    """
+    columns, selection = _selected(session, store, sweep, sort, filters)
+    some, next_token = selection.page(size, token)
+    return result_schemas.Leaderboard(
+        sweep=sweep.id,
+        objectives=[sweep_schemas.Objective(**objective) for objective in sweep.objectives],
+        items=[to_row(trial) for trial in _read(session, [columns.ids[index] for index in some])],
+        next_page_token=next_token,
+        total=len(selection.order),
+    )
+
+
+def ordered_ids(session: Session, store: ColumnStore, sweep: Sweep, sort: str, filters: Filters) -> list[str]:
+    """The ids of the whole leaderboard's trials, in order. Raises Unprocessable as `page` does."""
+    columns, selection = _selected(session, store, sweep, sort, filters)
+    return [columns.ids[index] for index in selection.order]
+
+
+def rows_of(session: Session, trial_ids: Sequence[str]) -> list[result_schemas.LeaderboardRow]:
+    """The rows of these trials, in this order."""
+    return [to_row(trial) for trial in _read(session, trial_ids)]
+
+
+def front(session: Session, sweep: Sweep) -> result_schemas.Front:
+    """The trials of rank 1, by the first objective."""
+    trials = session.scalars(sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1))
+    first = sweep.objectives[0]
+    sign = -1.0 if first["goal"] == "maximize" else 1.0
+    ordered = sorted(trials, key=lambda trial: (sign * trial.metrics[first["metric"]], trial.number))
+    return result_schemas.Front(
+        sweep=sweep.id,
+        objectives=[sweep_schemas.Objective(**each) for each in sweep.objectives],
+        items=[to_row(trial) for trial in ordered],
+    )
+
+
+def best(session: Session, sweep: Sweep) -> dict[str, sweep_schemas.BestTrial]:
+    """For each objective, the feasible complete trial with the best value; an objective without one is left out."""
+    found: dict[str, sweep_schemas.BestTrial] = {}
+    for objective in sweep.objectives:
+        value = TrialMetric.value.desc() if objective["goal"] == "maximize" else TrialMetric.value.asc()
+        row = session.execute(
+            sa.select(Trial.id, Trial.number, TrialMetric.value)
+            .join(TrialMetric, TrialMetric.trial_id == Trial.id)
+            .where(TrialMetric.sweep_id == sweep.id, TrialMetric.name == objective["metric"])
+            .where(Trial.state == "complete", Trial.feasible.is_(True))
+            .order_by(value, Trial.number)
+            .limit(1)
+        ).first()
+        if row is not None:
+            found[objective["metric"]] = sweep_schemas.BestTrial(trial=row[0], number=row[1], value=row[2])
+    return found
+
+
+def to_row(trial: Trial) -> result_schemas.LeaderboardRow:
+    return result_schemas.LeaderboardRow(
+        trial=trial.id,
+        number=trial.number,
+        state=trial.state,  # pyright: ignore[reportArgumentType]
+        rank=trial.pareto_rank,
+        on_front=trial.pareto_rank == 1,
+        feasible=trial.feasible,
+        parameters=trial.parameters,
+        metrics=trial.metrics,
+        reason=trial.reason,
+        reused_from=trial.reused_from,
+        started_from=trial.started_from,
+    )
+
+
+def parameter_names(sweep: Sweep) -> list[str]:
+    """The open and derived parameters of a sweep, as they are named in its trials, in the document's order."""
+    names: dict[str, None] = {}
+    for section in ("model", "training", "inference"):
+        prefix = "" if section == "model" else f"{section}."
+        for path, value in _leaves(sweep.document.get(section) or {}):
+            if isinstance(value, dict) and value.keys() & _VARYING:
+                own = own_names(path, _layer_counts(sweep)) if value.get("per_layer") else [prefix + path]
+                names |= dict.fromkeys(own)
+    for name in sweep.space.get("open_parameters", []):
+        names[name] = None
+    return list(names)
+
+
+def _layer_counts(sweep: Sweep) -> dict[str, Any]:
+    """How many layers a sweep's models may have, as its document writes it."""
+    model: dict[str, Any] = sweep.document["model"]
+    counts = {"num_layers": model["num_layers"]}
+    if sweep.task == "seq2seq":
+        counts["num_encoder_layers"] = model.get("num_encoder_layers", model["num_layers"])
+    return counts
+
+
+def _leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Paths and values of a section; a value, {values}, {min, max}, {derived} or {when} is a leaf."""
+    for name, value in section.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict) and not value.keys() & (_VARYING | {"when", "value"}):
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def _selected(
+    session: Session, store: ColumnStore, sweep: Sweep, sort: str, filters: Filters
+) -> tuple[Columns, Selection]:
+    names = needed(sweep.objectives, parameter_names(sweep), sort, filters)
+    columns = store.of(session, sweep, names)
+    return columns, select(columns, sweep.objectives, sort, filters)
+
+
+def _read(session: Session, trial_ids: Sequence[str]) -> list[Trial]:
+    """These trials, in this order; one that was deleted meanwhile is left out."""
+    found = {trial.id: trial for trial in session.scalars(sa.select(Trial).where(Trial.id.in_(trial_ids)))}
+    return [found[trial_id] for trial_id in trial_ids if trial_id in found]

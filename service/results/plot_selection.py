@@ -1,0 +1,117 @@
+"""Which trials a picture shows where there are too many to draw: the whole front, and the rest evenly by number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layers.expressions.constraints import parse_constraint
+from layers.metrics import METRICS, Goal
+from service.database.models import TRIAL_STATES, Sweep
+from service.errors import Unprocessable
+from service.results import leaderboards
+from service.results import schemas as result_schemas
+from service.results.columns import Columns, Indices
+
+TRIAL_NUMBER = "number"
+"""The axis that is no metric: how a search went on."""
+
+
+def check_names(sweep: Sweep, names: Sequence[str]) -> None:
+    """Raise Unprocessable for a name that is neither a metric nor a parameter of the sweep."""
+    parameters = leaderboards.parameter_names(sweep)
+    for name in names:
+        if name not in METRICS and name not in parameters:
+            metrics = ", ".join(list(METRICS)[:6])
+            raise Unprocessable(
+                f"{name!r} is neither a metric ({metrics}, ...) nor a parameter of this sweep ({', '.join(parameters)})"
+            )
+
+
+def evenly(indices: Indices, most: int) -> Indices:
+    """At most `most` of these, evenly spread, the same ones each time."""
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.intp)]
+
+
+def drawn(columns: Columns, shown: NDArray[np.bool_], most: int) -> Indices:
+    """The trials to draw of those in `shown`: the front first, then the rest evenly; in the order of their numbers."""
+    front = evenly(np.flatnonzero(shown & (columns.rank == 1)), most)
+    rest = evenly(np.flatnonzero(shown & (columns.rank != 1)), most - len(front))
+    return np.sort(np.concatenate([front, rest]))
+
+
+def sample(columns: Columns, sweep: Sweep, names: Sequence[str], most: int) -> result_schemas.ColumnSample:
+    """These metrics and parameters of the measured trials that have all the metrics among them."""
+    shown = columns.in_state("complete", "infeasible")
+    for name in names:
+        if name in METRICS:
+            shown &= ~np.isnan(columns.named(name).values)
+    some = drawn(columns, shown, most)
+    numbers, ranks, feasible = (each[some].tolist() for each in (columns.number, columns.rank, columns.judged))
+    return result_schemas.ColumnSample(
+        sweep=sweep.id,
+        total=int(shown.sum()),
+        trial=[columns.ids[index] for index in some],
+        number=numbers,
+        state=[TRIAL_STATES[code] for code in columns.state[some]],  # pyright: ignore[reportArgumentType]
+        rank=[rank or None for rank in ranks],
+        feasible=feasible,
+        values={name: [columns.named(name).at(int(index)) for index in some] for name in names},
+    )
+
+
+def tradeoff(columns: Columns, sweep: Sweep, x: str, y: str, most: int) -> result_schemas.Tradeoff:
+    """Two axes of a sweep: the trials to draw, the best trade-offs between the two, and the constraints on either."""
+    names = list(dict.fromkeys([x, y]))
+    goals: dict[str, Goal] = {name: _goal(sweep, name) for name in names if name != TRIAL_NUMBER}
+    metrics = [name for name in names if name != TRIAL_NUMBER]
+    best = edge(columns, goals) if len(goals) == 2 else np.zeros(0, dtype=np.intp)
+    return result_schemas.Tradeoff(
+        x=x,
+        y=y,
+        sample=sample(columns, sweep, metrics, most),
+        edge=[{name: float(columns.named(name).values[index]) for name in metrics} for index in best],
+        limits=_limits(sweep, metrics),
+    )
+
+
+def check_axes(*names: str) -> None:
+    """Raise Unprocessable for an axis that is neither a metric nor the trials' numbers."""
+    for name in names:
+        if name not in METRICS and name != TRIAL_NUMBER:
+            raise Unprocessable(f"{name!r} is not a metric: choose from {TRIAL_NUMBER}, {', '.join(METRICS)}")
+
+
+def edge(columns: Columns, goals: Mapping[str, Goal]) -> Indices:
+    """The competing trials that no other betters in two metrics, in the order of the first: the best trade-offs."""
+    (x, x_goal), (y, y_goal) = goals.items()
+    across, up = columns.named(x).values, columns.named(y).values
+    some = np.flatnonzero(columns.judged & ~np.isnan(across) & ~np.isnan(up))
+    costs_x = across[some] * (-1 if x_goal == "maximize" else 1)
+    costs_y = up[some] * (-1 if y_goal == "maximize" else 1)
+    order = np.lexsort((costs_y, costs_x))
+    best = np.minimum.accumulate(costs_y[order])
+    improves = np.concatenate([[True], best[1:] < best[:-1]]) if len(best) else np.zeros(0, dtype=bool)
+    return some[order[improves]]
+
+
+def _goal(sweep: Sweep, name: str) -> Goal:
+    goals: dict[str, Goal] = {objective["metric"]: objective["goal"] for objective in sweep.objectives}
+    return goals.get(name, METRICS[name].goal)
+
+
+def _limits(sweep: Sweep, metrics: Sequence[str]) -> list[result_schemas.Limit]:
+    """Where a constraint on one of these metrics alone lies, if it is linear in it."""
+    limits: list[result_schemas.Limit] = []
+    for text in sweep.document.get("constraints", []):
+        constraint = parse_constraint(text)
+        if len(constraint.expression.names) == 1 and (name := constraint.metrics[0]) in metrics:
+            at_0, at_1, at_2 = (constraint.violation({name: value}) or 0.0 for value in (0.0, 1.0, 2.0))
+            slope = at_1 - at_0
+            if slope and np.isclose(at_2 - at_1, slope):
+                limits.append(result_schemas.Limit(constraint=text, metric=name, value=-at_0 / slope))
+    return limits

@@ -1,0 +1,126 @@
+"""The results of a sweep as they cross HTTP: leaderboard, front, axes, importances and effects."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from service.common.schemas import Page, Scalar, Schema, Timestamp
+from service.leases.schemas import TrialState
+from service.sweeps.schemas import Objective
+
+
+class LeaderboardRow(Schema):
+    trial: str
+    number: int
+    state: TrialState
+    rank: int | None
+    on_front: bool
+    feasible: bool | None
+    parameters: dict[str, Scalar | None]
+    metrics: dict[str, float]
+    reason: str | None
+    reused_from: str | None
+    started_from: str | None
+
+
+class Leaderboard(Page[LeaderboardRow]):
+    sweep: str
+    objectives: list[Objective]
+    total: int = Field(description="rows that the filter keeps, on all pages")
+
+
+class Front(Schema):
+    """The trials of Pareto rank 1 among feasible complete ones."""
+
+    sweep: str
+    objectives: list[Objective]
+    items: list[LeaderboardRow]
+
+
+class ColumnSample(Schema):
+    """Metrics and parameters of measured trials, a list each, in the order of the trials' numbers."""
+
+    sweep: str
+    total: int = Field(description="measured trials that have all these metrics; fewer may be listed")
+    trial: list[str]
+    number: list[int]
+    state: list[TrialState]
+    rank: list[int | None]
+    feasible: list[bool] = Field(description="complete, and no constraint is broken")
+    values: dict[str, list[Scalar | None]]
+
+
+class Limit(Schema):
+    """Where a constraint on one metric lies."""
+
+    constraint: str
+    metric: str
+    value: float
+
+
+class Tradeoff(Schema):
+    """Two axes of a sweep. `edge`: the feasible trials that no other betters in these two, in the order of `x`."""
+
+    x: str
+    y: str
+    sample: ColumnSample
+    edge: list[dict[str, float]]
+    limits: list[Limit]
+
+
+class HypervolumeStep(Schema):
+    trials: int = Field(description="how many feasible trials were complete then")
+    number: int = Field(description="the trial that raised it")
+    ended_at: Timestamp
+    share: float
+
+
+class Hypervolume(Schema):
+    """The share of the box between the front's best values and `reference` that the trials so far dominate."""
+
+    sweep: str
+    objectives: list[Objective]
+    reference: dict[str, float] = Field(description="the worst value of the front, and a tenth of its range beyond")
+    trials: int
+    steps: list[HypervolumeStep]
+
+
+class Importance(Schema):
+    """PED-ANOVA: how differently a parameter's values are spread among the best tenth and among all trials."""
+
+    sweep: str
+    trials: int = Field(description="trials that it was calculated from")
+    total: int = Field(description="feasible complete trials of the sweep")
+    fewest_trials: int = Field(description="with fewer, `objectives` is empty")
+    objectives: dict[str, dict[str, float]] = Field(
+        description="objective -> parameter -> share; they add up to 1, or are all 0 where nothing differs"
+    )
+    intervals: dict[str, dict[str, tuple[float, float]]] = Field(
+        default={}, description="the same: the middle 90 % of each share over bootstrap resamples of the trials"
+    )
+    noise: dict[str, dict[str, float]] = Field(
+        default={}, description="the same: what the share of a parameter without any effect stays below 19 times in 20"
+    )
+    constant: list[str] = Field(default=[], description="the objectives that do not vary")
+
+
+class EffectLevel(Schema):
+    """One value of the parameter, or the range from `low` to `high`."""
+
+    low: Scalar
+    high: Scalar
+    trials: int
+    best: float
+    quartile_1: float
+    median: float
+    quartile_3: float
+
+
+class Effect(Schema):
+    """A metric of the feasible complete trials by the value of one parameter."""
+
+    sweep: str
+    parameter: str
+    metric: str
+    trials: int
+    levels: list[EffectLevel]

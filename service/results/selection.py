@@ -1,0 +1,246 @@
+"""Which trials of a sweep are looked at, and in which order: filters, sorts and the places where pages begin."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layers.expressions.names import declaration
+from layers.metrics import METRICS
+from service.common.paging import decode_token, encode_token
+from service.database.models import TRIAL_STATES
+from service.errors import Problem, Unprocessable
+from service.results.columns import Column, Columns, Floats, Indices
+
+Mask = NDArray[np.bool_]
+
+_CONDITION = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+_COMPARE: dict[str, Callable[[Floats, float], Mask]] = {
+    "<=": np.less_equal,
+    ">=": np.greater_equal,
+    "<": np.less,
+    ">": np.greater,
+    "=": np.equal,
+    "!=": np.not_equal,
+}
+MAX_CONDITIONS = 20
+MAX_CONDITION = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One comparison of a metric or parameter with a value: `latency_ms_p50 <= 2`, `mlp.kind = GatedMLP`.
+
+    A trial without that metric or parameter fails it.
+    """
+
+    name: str
+    operator: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Raises Unprocessable for what is not a name, an operator and a value."""
+        match = _CONDITION.fullmatch(text) if len(text) <= MAX_CONDITION else None
+        if match is None or not match.group(3):
+            detail = f"where={text[:80]!r} is not a condition"
+            remedy = "a name, one of <= >= < > = !=, and a value: latency_ms_p50<=2 or mlp.kind=GatedMLP"
+            raise Unprocessable(f"{detail}: write {remedy}", problems=[Problem("/where", detail, remedy)])
+        condition = cls(*match.groups())
+        condition._check_choice()
+        return condition
+
+    def _check_choice(self) -> None:
+        """Raise Unprocessable for a value that the parameter never has: no trial would keep the condition, or all."""
+        declared = declaration(self.name)
+        choices = () if declared is None else declared.choices
+        if declared is not None and declared.type == "boolean":
+            choices = ("false", "true")
+        if choices and self.value not in choices:
+            detail = f"where={str(self)!r}: {self.value!r} is not a value of {self.name}"
+            remedy = f"one of: {', '.join(choices)}"
+            raise Unprocessable(f"{detail}: {remedy}", problems=[Problem("/where", detail, remedy)])
+
+    def __str__(self) -> str:
+        return f"{self.name}{self.operator}{self.value}"
+
+    def mask(self, columns: Columns) -> Mask:
+        """Which trials keep it."""
+        column = columns.named(self.name)
+        present = ~np.isnan(column.values)
+        if column.labels is not None:
+            return present & self._compare_words(column.values, column.labels)
+        try:
+            bound = float(self.value)
+        except ValueError:
+            raise Unprocessable(
+                f"where={str(self)!r}: {self.name} is a number here, so it is compared with one"
+            ) from None
+        return present & _COMPARE[self.operator](column.values, bound)
+
+    def _compare_words(self, values: Floats, labels: Sequence[str]) -> Mask:
+        if self.operator not in ("=", "!="):
+            raise Unprocessable(
+                f"where={str(self)!r}: {self.name} is one of {', '.join(labels[:20])}: compare it by = or !="
+            )
+        code = labels.index(self.value) if self.value in labels else -1
+        return _COMPARE[self.operator](values, float(code))
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which trials a leaderboard keeps; None and () keep all."""
+
+    states: tuple[str, ...] = ()
+    feasible: bool | None = None
+    on_front: bool | None = None
+    where: tuple[Condition, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [state for state in self.states if state not in TRIAL_STATES]
+        if unknown:
+            raise Unprocessable(f"state={unknown[0]!r} is not a state of trials: choose from {', '.join(TRIAL_STATES)}")
+        if len(self.where) > MAX_CONDITIONS:
+            raise Unprocessable(f"where is given {len(self.where)} times: at most {MAX_CONDITIONS}")
+
+    def mask(self, columns: Columns) -> Mask:
+        """Which trials are kept."""
+        kept = np.ones(len(columns), dtype=bool)
+        if self.states:
+            kept &= columns.in_state(*self.states)
+        if self.feasible is not None:
+            kept &= columns.feasible == int(self.feasible)
+        if self.on_front is not None:
+            kept &= (columns.rank == 1) == self.on_front
+        for condition in self.where:
+            kept &= condition.mask(columns)
+        return kept
+
+    def identity(self) -> list[Any]:
+        return [self.states, self.feasible, self.on_front, [str(condition) for condition in self.where]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """Values to sort by, so that smaller comes first; what is absent is infinite and comes last."""
+
+    values: Floats
+    column: Column
+    descending: bool
+
+    @classmethod
+    def of(cls, column: Column, descending: bool) -> _Key:
+        turned = -column.values if descending else column.values
+        return cls(np.where(np.isnan(turned), np.inf, turned), column, descending)
+
+    def token(self, index: int) -> Any:
+        return self.column.at(index)
+
+    def place(self, value: Any) -> float:
+        """Where a token's value lies among `values`."""
+        if value is None:
+            return math.inf
+        if self.column.labels is not None:
+            position: float = bisect.bisect_left(self.column.labels, str(value))
+            if str(value) not in self.column.labels:
+                position -= 0.5
+        elif isinstance(value, int | float):
+            position = float(value)
+        else:
+            raise _other_list()
+        return -position if self.descending else position
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The kept trials, as positions in the columns, in order."""
+
+    order: Indices
+    keys: tuple[_Key, ...]
+    _identity: str
+
+    def page(self, size: int, token: str | None) -> tuple[Indices, str | None]:
+        """The next `size` trials after a token's, and the token of the page after; Unprocessable for another list's."""
+        start = 0 if token is None else self._after(token)
+        some = self.order[start : start + size]
+        more = start + size < len(self.order)
+        return some, self._token(int(some[-1])) if more and len(some) else None
+
+    def _token(self, index: int) -> str:
+        return encode_token(self._identity, json.dumps([key.token(index) for key in self.keys]))
+
+    def _after(self, token: str) -> int:
+        identity, text = decode_token(token, str, str)
+        try:
+            position = json.loads(text)
+        except (ValueError, RecursionError):
+            position = None
+        if identity != self._identity or not isinstance(position, list) or len(position) != len(self.keys):
+            raise _other_list()
+        before = np.zeros(len(self.order), dtype=bool)
+        level = np.ones(len(self.order), dtype=bool)
+        for key, value in zip(self.keys, position, strict=True):
+            place = key.place(value)
+            values = key.values[self.order]
+            before |= level & (values < place)
+            level &= values == place
+        return int((before | level).sum())
+
+
+def needed(objectives: Sequence[Mapping[str, str]], names: Sequence[str], sort: str, filters: Filters) -> list[str]:
+    """The metrics and parameters that `select` looks at. `names` are the parameters of the sweep.
+
+    Raises Unprocessable for a sort or a condition by anything else.
+    """
+    name = sort.removeprefix("-")
+    known = METRICS.keys() | set(names)
+    if name not in known | {"rank", "number"}:
+        raise Unprocessable(_unknown("sort", sort, ["rank", "number"], names) + "; a leading '-' turns the order")
+    for condition in filters.where:
+        if condition.name not in known:
+            raise Unprocessable(_unknown("where", condition.name, [], names))
+    sorted_by = {"rank": [objectives[0]["metric"]], "number": []}.get(name, [name])
+    return [*sorted_by, *(condition.name for condition in filters.where)]
+
+
+def select(columns: Columns, objectives: Sequence[Mapping[str, str]], sort: str, filters: Filters) -> Selection:
+    """The trials that `filters` keep, by `sort`: rank, number, a metric or a parameter; a '-' before it turns it.
+
+    Ties go to the first objective where ranks are equal, then to the lower number. What lacks the value comes last,
+    whichever way it is sorted. `columns` have what is `needed`.
+    """
+    name, descending = sort.removeprefix("-"), sort.startswith("-")
+    number = _Key.of(Column(columns.number.astype(np.float64)), descending and name == "number")
+    if name == "number":
+        keys = (number,)
+    elif name == "rank":
+        first = objectives[0]
+        rank = Column(np.where(columns.rank > 0, columns.rank, np.nan))
+        by_first = _Key.of(columns.named(first["metric"]), first["goal"] == "maximize")
+        keys = (_Key.of(rank, descending), by_first, number)
+    else:
+        keys = (_Key.of(columns.named(name), descending), number)
+    kept = np.flatnonzero(filters.mask(columns))
+    order = kept[np.lexsort([key.values[kept] for key in reversed(keys)])]
+    return Selection(order, keys, json.dumps([sort, *filters.identity()]))
+
+
+def _unknown(parameter: str, given: str, extra: Sequence[str], names: Sequence[str]) -> str:
+    metrics = [*extra, f"a metric ({', '.join(list(METRICS)[:4])}, ...)"]
+    verb = "sort" if parameter == "sort" else "compare"
+    return (
+        f"{parameter}={given!r}: {verb} by {', '.join(metrics)} "
+        f"or a parameter ({', '.join(names) or 'this sweep has none open'})"
+    )
+
+
+def _other_list() -> Unprocessable:
+    return Unprocessable("page_token belongs to another sort, other filters or another list: begin again without it")

@@ -1,0 +1,240 @@
+"""A sampler with its history, by Optuna: asked, told, and rebuilt from rows. Of what schedules, only this imports it.
+
+Our rows are the truth; a study is a cache of them in the memory of whoever leads the sweep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from layers.metrics import Goal
+from layers.parameter import Scalar
+from layers.space.document import OpenParameter, Space
+from service.scheduling.studies import Attributes, PastAsk, Suggestion, TrialResult
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+# Penalties are infinite on purpose: the Gaussian process takes the worst value that it saw in their place.
+warnings.filterwarnings("ignore", message="Clip non-finite values")
+
+_LEARNS_FROM_COMPLETE_ONLY = ("gp", "nsga2")
+"""Samplers that do not see a pruned trial: an infeasible point is told as complete, with penalty values."""
+
+
+class Encoding:
+    """How one open parameter is put to a sampler, and read back.
+
+    Numeric choices go as an ordinal index, not as categories: it matters more to a search than which sampler it is.
+    """
+
+    def __init__(self, parameter: OpenParameter) -> None:
+        self.name = parameter.name
+        self._parameter = parameter
+        self.distribution = _distribution(parameter)
+        self.json: dict[str, Any] = json.loads(distribution_to_json(self.distribution))
+
+    def suggest(self, trial: optuna.Trial) -> Any:
+        """What the sampler suggests, in its own encoding."""
+        distribution = self.distribution
+        if isinstance(distribution, IntDistribution):
+            return trial.suggest_int(
+                self.name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+            )
+        if isinstance(distribution, FloatDistribution):
+            return trial.suggest_float(self.name, distribution.low, distribution.high, log=distribution.log)
+        assert isinstance(distribution, CategoricalDistribution)
+        return trial.suggest_categorical(self.name, distribution.choices)
+
+    def decode(self, encoded: Any) -> Scalar:
+        """The parameter's value."""
+        parameter = self._parameter
+        if parameter.kind == "values":
+            return parameter.values[encoded] if parameter.ordinal else encoded
+        if self._is_stepped_number:
+            assert parameter.low is not None
+            assert parameter.high is not None
+            assert parameter.step is not None
+            return parameter.canonical(min(parameter.low + encoded * parameter.step, parameter.high))
+        return int(encoded) if parameter.kind == "integer" else float(encoded)
+
+    def encode(self, value: Scalar) -> Any:
+        """The inverse of `decode`."""
+        parameter = self._parameter
+        if parameter.kind == "values":
+            return parameter.values.index(value) if parameter.ordinal else value
+        if self._is_stepped_number:
+            assert parameter.low is not None
+            assert parameter.step is not None
+            return round((float(value) - parameter.low) / parameter.step)
+        return value
+
+    @property
+    def _is_stepped_number(self) -> bool:
+        return self._parameter.kind == "number" and self._parameter.step is not None
+
+
+def _distribution(parameter: OpenParameter) -> BaseDistribution:
+    if parameter.kind == "values":
+        return (
+            IntDistribution(0, len(parameter.values) - 1)
+            if parameter.ordinal
+            else CategoricalDistribution(parameter.values)
+        )
+    assert parameter.low is not None
+    assert parameter.high is not None
+    if parameter.kind == "integer":
+        return IntDistribution(
+            int(parameter.low), int(parameter.high), step=int(parameter.step or 1), log=parameter.log
+        )
+    if parameter.size is not None:
+        # As an index: a sampler's own steps come out as 0.30000000000000004 and would be another point.
+        return IntDistribution(0, parameter.size - 1)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+class OptunaStudy:
+    """A study in memory: `service.scheduling.studies.Study` over Optuna.
+
+    Every ask has a fresh sampler, seeded by the sweep's seed and the ask's number, so that nothing but the history
+    decides what is suggested. Rebuilt from `past` and `attributes`, it goes on as if it had never stopped.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        goals: Sequence[Goal],
+        *,
+        sampler: str,
+        seed: int,
+        population: int,
+        past: Iterable[PastAsk] = (),
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._space = space
+        self._sampler = sampler
+        self._seed = seed
+        self._population = population
+        self._encodings = {parameter.name: Encoding(parameter) for parameter in space.open}
+        self._worst = [math.inf if goal == "minimize" else -math.inf for goal in goals]
+        self._storage = InMemoryStorage()
+        self._study = optuna.create_study(storage=self._storage, directions=list(goals))
+        self._attributes: Attributes = {}
+        self.asked = 0
+        for name, value in (attributes or {}).items():
+            self._storage.set_study_system_attr(self._study._study_id, name, value)
+            self._attributes[name] = value
+        for ask in past:
+            self._restore(ask)
+
+    def ask(self, chosen: Mapping[str, Scalar] | None = None) -> Suggestion:
+        number = self.asked
+        self._study.sampler = self._sampler_for(number)
+        if chosen is not None:
+            self._study.enqueue_trial({name: self._encodings[name].encode(value) for name, value in chosen.items()})
+        trial = self._study.ask()
+        if chosen is not None and self._sampler == "nsga2":
+            # A point that is given is never sampled, and only sampling assigns a trial to its generation.
+            _ = trial.relative_params
+        self.asked += 1
+        suggestions: dict[str, Any] = {}
+        point: dict[str, Scalar] = {}
+        for parameter in self._space.open:
+            if self._space.active(parameter, point):
+                encoding = self._encodings[parameter.name]
+                suggestions[parameter.name] = encoding.suggest(trial)
+                point[parameter.name] = encoding.decode(suggestions[parameter.name])
+        return Suggestion(
+            ask=number,
+            chosen=point,
+            suggestions=suggestions,
+            distributions={name: self._encodings[name].json for name in suggestions},
+            system_attrs=dict(self._storage.get_trial_system_attrs(trial._trial_id)),
+        )
+
+    def tell(self, ask: int, result: TrialResult) -> None:
+        state, values = self._as_optuna(result)
+        if result.state != "failed":
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, ask)
+            optuna.Trial(self._study, trial_id).set_constraint("violation", result.violation)
+        self._study.tell(ask, values, state)
+
+    def take_changed_attributes(self) -> Attributes:
+        now = self._storage.get_study_system_attrs(self._study._study_id)
+        changed = {
+            name: value
+            for name, value in now.items()
+            if name not in self._attributes or self._attributes[name] != value
+        }
+        self._attributes.update(changed)
+        return changed
+
+    def optuna_trials(self) -> list[optuna.trial.FrozenTrial]:
+        """The study as Optuna has it, for looking into it."""
+        return self._study.get_trials()
+
+    def _as_optuna(self, result: TrialResult) -> tuple[TrialState, list[float] | None]:
+        if result.state == "complete":
+            assert result.values is not None
+            return TrialState.COMPLETE, list(result.values)
+        if result.state == "infeasible" and self._sampler in _LEARNS_FROM_COMPLETE_ONLY:
+            return TrialState.COMPLETE, self._worst
+        return (TrialState.FAIL if result.state == "failed" else TrialState.PRUNED), None
+
+    def _restore(self, past: PastAsk) -> None:
+        if past.ask != self.asked:
+            raise ValueError(f"ask {past.ask} follows ask {self.asked - 1}: rows are missing")
+        # In the order of the space: a JSON column may have sorted the names, and quasi-random sequences depend on it.
+        names = [name for name in self._encodings if name in past.suggestions]
+        state, values = (TrialState.RUNNING, None) if past.result is None else self._as_optuna(past.result)
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                values=values,
+                params={name: past.suggestions[name] for name in names},
+                distributions={name: self._restored_distribution(name, past.distributions[name]) for name in names},
+                system_attrs=dict(past.system_attrs),
+                constraints=None
+                if past.result is None or past.result.state == "failed"
+                else {"violation": past.result.violation},
+            )
+        )
+        self.asked += 1
+
+    def _restored_distribution(self, name: str, row: Mapping[str, Any]) -> BaseDistribution:
+        encoding = self._encodings[name]
+        return encoding.distribution if row == encoding.json else json_to_distribution(json.dumps(row))
+
+    def _sampler_for(self, ask: int) -> BaseSampler:
+        seed = int.from_bytes(hashlib.sha256(f"{self._seed}/{ask}".encode()).digest()[:4], "big")
+        if self._sampler == "tpe":
+            return TPESampler(multivariate=True, group=True, seed=seed)
+        if self._sampler == "nsga2":
+            return NSGAIISampler(population_size=self._population, seed=seed)
+        if self._sampler == "gp":
+            return GPSampler(seed=seed, warn_independent_sampling=False)
+        if self._sampler == "qmc":
+            return QMCSampler(
+                scramble=True,
+                seed=self._seed,
+                independent_sampler=RandomSampler(seed=seed),
+                warn_independent_sampling=False,
+            )
+        return RandomSampler(seed=seed)

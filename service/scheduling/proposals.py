@@ -1,0 +1,196 @@
+"""What a sweep tries next: its starts, then what the sampler suggests, less what breaks a rule or was tried before."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from layers.parameter import Scalar
+from layers.space.document import PointError, Rejection, Space, Start
+from service.common.hashing import canonical_hash
+from service.common.metrics import ASK_SECONDS, TELL_SECONDS
+from service.scheduling.grid import ShuffledGrid
+from service.scheduling.studies import FAILED, NO_CONSTRAINT_VIOLATION, Study, Suggestion, TrialResult
+
+MAX_CONSECUTIVE_REFUSALS = 20
+"""Suggestions in a row that may break a rule or repeat a point, before a new point is taken at random instead."""
+MAX_DRAWS = 5_000
+"""Random points that are looked at in a space too large to enumerate, before it counts as exhausted."""
+POINTS_AT_ONCE = 2_000
+"""Points of the grid that are looked at before what was passed is stored. A count: it is the same each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point that a trial may be made of."""
+
+    chosen: dict[str, Scalar]
+    shown: dict[str, Scalar]
+    configuration: dict[str, Any]
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One ask and what came of it: a new `point`, or a `rejection` with the `result` that the sampler was told."""
+
+    suggestion: Suggestion
+    point: Point | None = None
+    started_from: str | None = None
+    result: TrialResult | None = None
+    rejection: str | None = None
+    is_repetition: bool = False
+    """The rejected point breaks nothing: it was tried before."""
+
+
+@dataclass(slots=True)
+class Known:
+    """A point that has a trial."""
+
+    number: int
+    result: TrialResult | None = None
+
+
+def total_violation(violations: Iterable[float]) -> float:
+    """One figure of several constraints, <= 0 where all are kept: samplers compare it, units differ.
+
+    The sum of what is broken; where nothing is, how near the nearest bound is.
+    """
+    scaled = [math.copysign(math.log1p(abs(violation)), violation) for violation in violations]
+    broken = [violation for violation in scaled if violation > 0]
+    if broken:
+        return sum(broken)
+    return max(scaled, default=NO_CONSTRAINT_VIOLATION)
+
+
+class Proposals:
+    """The asks of one sweep. `known` maps the hash of a point to its trial, and is kept by the caller.
+
+    What comes next depends only on the study's history, `known` and `position`, never on time.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        study: Study,
+        known: Mapping[str, Known],
+        *,
+        starts: Sequence[Start],
+        capabilities: Mapping[str, Any] | None,
+        in_order: bool,
+        seed: int,
+        position: int = 0,
+        exhausted: bool = False,
+        is_drawing: bool = False,
+        progressed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._space = space
+        self._study = study
+        self._known = known
+        self._starts = starts
+        self._capabilities = capabilities
+        self._in_order = in_order
+        self._seed = seed
+        self._grid: ShuffledGrid | None = None
+        self.position = position
+        """Points of the grid that were passed."""
+        self.passed = 0
+        """Points of the grid that the grid sampler rejected since it was last set to 0."""
+        self.exhausted = exhausted
+        """True when no new point can be found any more."""
+        self.is_drawing = is_drawing
+        """True while a new point is looked for in the grid: `next` goes on there."""
+        self._progressed = progressed
+
+    @property
+    def has_starts(self) -> bool:
+        """Whether a start was not asked for yet: the first asks of a sweep are its starts."""
+        return not self.exhausted and self._study.asked < len(self._starts)
+
+    def next(self) -> Iterator[Asked]:
+        """The asks up to and with the one that has a new point.
+
+        Where the last one has none, the space is exhausted, or `is_drawing`: then more of the grid is to be looked at.
+        """
+        while not self.is_drawing and self.has_starts:
+            start = self._starts[self._study.asked]
+            asked = self._ask(start.chosen, start.name)
+            yield asked
+            if asked.point is not None:
+                return
+        refusals = MAX_CONSECUTIVE_REFUSALS if self._in_order or self.is_drawing else 0
+        while not self.exhausted and refusals < MAX_CONSECUTIVE_REFUSALS:
+            asked = self._ask()
+            yield asked
+            if asked.point is not None:
+                return
+            refusals += 1
+        if self.exhausted:
+            return
+        chosen = self._draw()
+        if chosen is not None:
+            yield self._ask(chosen)
+        elif not self.is_drawing:
+            self.exhausted = True
+
+    def ask_again(self, chosen: Mapping[str, Scalar]) -> Suggestion:
+        """Ask for a point that has a trial. The first asks are the starts, so none of them may be left."""
+        with ASK_SECONDS.time():
+            return self._study.ask(chosen)
+
+    def _ask(self, chosen: Mapping[str, Scalar] | None = None, started_from: str | None = None) -> Asked:
+        with ASK_SECONDS.time():
+            suggestion = self._study.ask(chosen)
+        found = self._judge(suggestion.chosen)
+        if isinstance(found, Rejection):
+            result = TrialResult("infeasible", None, total_violation([found.violation]))
+            asked = Asked(suggestion, result=result, rejection=f"{found.rule}: {found.message}")
+        elif (known := self._known.get(found.hash)) is not None:
+            result = known.result or FAILED
+            asked = Asked(suggestion, result=result, rejection=f"repeats trial {known.number}", is_repetition=True)
+        else:
+            return Asked(suggestion, found, started_from)
+        with TELL_SECONDS.time():
+            self._study.tell(suggestion.ask, result)
+        return replace(asked, started_from=started_from)
+
+    def _judge(self, chosen: Mapping[str, Scalar]) -> Point | Rejection:
+        try:
+            values = self._space.resolve(chosen)
+        except PointError as error:
+            return Rejection("derived", str(error), 1.0)
+        completed = self._space.complete_or_reject(values, self._capabilities)
+        if isinstance(completed, Rejection):
+            return completed
+        configuration = self._space.configured(completed)
+        return Point(dict(chosen), self._space.shown(values), configuration, canonical_hash(configuration))
+
+    def _draw(self) -> dict[str, Scalar] | None:
+        """A point that breaks nothing and has no trial. None: there is none, or it `is_drawing` still."""
+        self.is_drawing = False
+        for looked_at, chosen in enumerate(self._candidates(), start=1):
+            self._progressed()
+            found = self._judge(chosen)
+            if isinstance(found, Point) and found.hash not in self._known:
+                return chosen
+            self.passed += self._in_order and isinstance(found, Rejection)
+            if looked_at == POINTS_AT_ONCE and self._grid is not None and self.position < len(self._grid):
+                self.is_drawing = True
+                return None
+        return None
+
+    def _candidates(self) -> Iterator[dict[str, Scalar]]:
+        points = self._space.points()
+        if points is None:
+            source = random.Random(f"draw/{self._seed}/{self._study.asked}")
+            for _ in range(MAX_DRAWS):
+                yield dict(self._space.sample(source))
+            return
+        if self._grid is None:
+            self._grid = ShuffledGrid(self._space, points, self._seed)
+        while self.position < len(self._grid):
+            self.position += 1
+            yield self._grid.at(self.position - 1)

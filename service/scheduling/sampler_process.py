@@ -1,0 +1,196 @@
+"""Studies in processes of their own: while a sampler computes, it keeps no request from the interpreter.
+
+The rows are the truth: where a process dies, or is stopped because a call took too long, its studies are built again
+from them, in a new one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import signal
+import threading
+import traceback
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from layers.parameter import Scalar
+from service.scheduling.studies import Attributes, Study, Suggestion, TrialResult
+
+_STOP_SECONDS = 5.0
+
+
+class SamplerProcessError(RuntimeError):
+    """A sampler raised in its process, or that process has ended."""
+
+
+class SamplerTimeoutError(SamplerProcessError):
+    """A sampler took too long over a call: its process was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A call of a study's method, or of what makes one (`method` None)."""
+
+    study: int
+    method: str | None
+    arguments: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    forgotten: Sequence[int] = ()
+    """Studies that nobody has any more."""
+
+
+class SamplerProcess:
+    """Makes studies that live in one child process. The child ends with this one, however that ends."""
+
+    def __init__(self, call_seconds: float) -> None:
+        """`call_seconds`: how long a call may take. Making a study of many trials may take longer."""
+        self._call_seconds = call_seconds
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._process: Any = None
+        self._numbers = itertools.count(1)
+        self._living: set[int] = set()
+        self._forgotten: list[int] = []
+
+    def reserve(self) -> int:
+        """The number of a study that is to be made here; it counts among the studies from now on."""
+        number = next(self._numbers)
+        self._living.add(number)
+        return number
+
+    def study(self, number: int | None = None, *, make_seconds: float | None = None, **arguments: Any) -> RemoteStudy:
+        """A study as `OptunaStudy` makes it of these arguments; `number` is one that was reserved."""
+        number = self.reserve() if number is None else number
+        seconds = self._call_seconds if make_seconds is None else make_seconds
+        try:
+            with self._lock:
+                if self._connection is None:
+                    self._start()
+            asked = self._call(seconds, _Request(number, None, keywords=arguments))
+        except BaseException:
+            self._living.discard(number)
+            raise
+        study = RemoteStudy(self, number, asked)
+        weakref.finalize(study, self._forget, number)
+        return study
+
+    def call(self, study: int, method: str, *arguments: Any) -> Any:
+        """What the study's method returns. Raises SamplerProcessError."""
+        return self._call(self._call_seconds, _Request(study, method, arguments))
+
+    @property
+    def studies(self) -> int:
+        """How many studies live in it."""
+        return len(self._living)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a study computes now: others of this process wait for it."""
+        return self._lock.locked()
+
+    def close(self) -> None:
+        """End the process, also while it computes; its studies answer no more."""
+        process = self._process
+        if self.is_busy and process is not None:
+            process.kill()
+        with self._lock:
+            self._end()
+
+    def _forget(self, number: int) -> None:
+        self._living.discard(number)
+        self._forgotten.append(number)
+
+    def _call(self, seconds: float, request: _Request) -> Any:
+        with self._lock:
+            if self._connection is None:
+                raise SamplerProcessError("the sampler's process has ended")
+            gone, self._forgotten[:] = tuple(self._forgotten), []
+            try:
+                self._connection.send(replace(request, forgotten=gone))
+                if not self._connection.poll(seconds):
+                    self._kill()
+                    raise SamplerTimeoutError(f"a sampler took more than {seconds:g} seconds over a call")
+                error, result = self._connection.recv()
+            except (EOFError, OSError) as lost:
+                self._end()
+                raise SamplerProcessError("a process of samplers has ended: its studies are built again") from lost
+        if error is not None:
+            raise SamplerProcessError(error)
+        return result
+
+    def _start(self) -> None:
+        # Spawned: a fork would hold this process's locks and connections.
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), name="samplers", daemon=True)
+        self._process.start()
+        # Held by the child alone, so that its end is seen here.
+        theirs.close()
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._end()
+
+    def _end(self) -> None:
+        if self._connection is None:
+            return
+        # It ends by itself once nobody can ask it any more.
+        self._connection.close()
+        self._connection = None
+        self._process.join(_STOP_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process = None
+
+
+class RemoteStudy:
+    """A `Study` whose sampler computes in the process."""
+
+    def __init__(self, process: SamplerProcess, number: int, asked: int) -> None:
+        self._process = process
+        self._number = number
+        self.asked = asked
+
+    def ask(self, chosen: Mapping[str, Scalar] | None = None) -> Suggestion:
+        suggestion: Suggestion = self._process.call(self._number, "ask", chosen)
+        self.asked = suggestion.ask + 1
+        return suggestion
+
+    def tell(self, ask: int, result: TrialResult) -> None:
+        self._process.call(self._number, "tell", ask, result)
+
+    def take_changed_attributes(self) -> Attributes:
+        return self._process.call(self._number, "take_changed_attributes")
+
+
+def _serve(connection: Connection) -> None:
+    """Answer one request after the other until nobody can ask any more."""
+    # Ctrl-C reaches every process of a terminal: this one ends when the service has.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from service.scheduling.optuna_study import OptunaStudy
+
+    studies: dict[int, Study] = {}
+    while True:
+        try:
+            request: _Request = connection.recv()
+        except EOFError:
+            return
+        for number in request.forgotten:
+            studies.pop(number, None)
+        try:
+            if request.method is None:
+                made = studies[request.study] = OptunaStudy(**request.keywords)
+                answer = (None, made.asked)
+            else:
+                answer = (None, getattr(studies[request.study], request.method)(*request.arguments))
+        except Exception as error:  # noqa: BLE001 - raised where the study is asked
+            answer = (f"{type(error).__name__}: {error}\n{traceback.format_exc()}", None)
+        try:
+            connection.send(answer)
+        except OSError:
+            return

@@ -1,0 +1,67 @@
+"""The scheduler: the leader of sweeps whose points Optuna suggests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.common.notifications import Notifications
+from service.database.sessions import Database
+from service.scheduling.leader import Leader
+from service.scheduling.optuna_study import OptunaStudy
+from service.scheduling.repository import StoredSweep
+from service.scheduling.sampler_pool import SamplerPool
+from service.scheduling.studies import Study
+from service.scheduling.sweep_scheduler import OWN_ATTRIBUTES, SweepScheduler
+from service.settings import Settings
+from service.sweeps.sampling import LEARNS_NOTHING, population_size
+
+OWN_PROCESS_ASKS = 32
+"""From so many asks on, a sampler that learns computes in another process: requests then wait for no suggestion."""
+MAKE_SECONDS = 0.01
+"""A study that is built again from many asks is given so much more time for each."""
+
+
+class Scheduler(Leader):
+    """Leads sweeps whose points Optuna suggests."""
+
+    def __init__(self, database: Database, notifications: Notifications, settings: Settings) -> None:
+        super().__init__(database, notifications, settings)
+        self._samplers = SamplerPool(settings.sampler_processes, settings.sampler_seconds)
+
+    def make_study(self, loaded: StoredSweep) -> Study:
+        if not self._needs_process(loaded.facts.sampler, len(loaded.past)):
+            return optuna_study(loaded)
+        seconds = self._settings.sampler_seconds + MAKE_SECONDS * len(loaded.past)
+        study = self._samplers.study(make_seconds=seconds, **_arguments(loaded))
+        # Afterwards: a process without a study is warm, and this study may have taken it.
+        self._samplers.close_idle()
+        return study
+
+    def has_outgrown(self, scheduler: SweepScheduler) -> bool:
+        return isinstance(scheduler.study, OptunaStudy) and self._needs_process(
+            scheduler.facts.sampler, scheduler.study.asked
+        )
+
+    def interrupt(self) -> None:
+        self._samplers.close()
+
+    def _needs_process(self, sampler: str, asked: int) -> bool:
+        return self.is_running and sampler not in LEARNS_NOTHING and asked >= OWN_PROCESS_ASKS
+
+
+def optuna_study(loaded: StoredSweep) -> OptunaStudy:
+    """The study that a sweep's rows describe, in this process."""
+    return OptunaStudy(**_arguments(loaded))
+
+
+def _arguments(loaded: StoredSweep) -> dict[str, Any]:
+    facts = loaded.facts
+    return {
+        "space": facts.document.space,
+        "goals": facts.goals,
+        "sampler": facts.sampler,
+        "seed": facts.document.search["seed"],
+        "population": population_size(facts.document.budget["trials"]),
+        "past": loaded.past,
+        "attributes": {name: value for name, value in loaded.attributes.items() if not name.startswith(OWN_ATTRIBUTES)},
+    }

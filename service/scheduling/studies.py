@@ -1,0 +1,92 @@
+"""What a sampler suggested and what it is told: the plain records between the rows, the points and Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from layers.parameter import Scalar
+
+Attributes = dict[str, Any]
+
+NO_CONSTRAINT_VIOLATION = -1.0
+"""The violation of a point that nothing constrains: clearly kept, so that a model of it does not see a boundary."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """What a sampler learns of one of its suggestions.
+
+    `complete` has `values` in the order of the objectives; `infeasible` was not measured to the end because it breaks a
+    rule or a constraint; `pruned` was stopped early; `failed` teaches nothing. `violation` says how far the constraints
+    are broken (<= 0: all are kept).
+    """
+
+    state: Literal["complete", "infeasible", "pruned", "failed"]
+    values: tuple[float, ...] | None = None
+    violation: float = NO_CONSTRAINT_VIOLATION
+
+    def to_row(self) -> dict[str, Any]:
+        """As it lies in `Ask.told`."""
+        return {
+            "state": self.state,
+            "values": None if self.values is None else list(self.values),
+            "constraints": {} if self.state == "failed" else {"violation": self.violation},
+        }
+
+    @staticmethod
+    def from_row(row: Mapping[str, Any]) -> TrialResult:
+        """The inverse of `to_row`."""
+        values: Sequence[float] | None = row["values"]
+        return TrialResult(
+            row["state"],
+            None if values is None else tuple(float(value) for value in values),
+            float(row["constraints"].get("violation", NO_CONSTRAINT_VIOLATION)),
+        )
+
+
+FAILED = TrialResult("failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """One ask of a study. `suggestions` and `distributions` are in the sampler's own encoding, JSON-able."""
+
+    ask: int
+    chosen: dict[str, Scalar]
+    suggestions: dict[str, Any]
+    distributions: dict[str, Any]
+    system_attrs: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class PastAsk:
+    """An ask as its row keeps it, for rebuilding a study. `result` None is in flight."""
+
+    ask: int
+    suggestions: Mapping[str, Any]
+    distributions: Mapping[str, Any]
+    system_attrs: Mapping[str, Any]
+    result: TrialResult | None
+
+
+class Study(Protocol):
+    """A sampler with its history. The n-th `ask` depends only on the seed, n, and the asks and tells before it."""
+
+    @property
+    def asked(self) -> int:
+        """Asks so far: the number of the next one."""
+        ...
+
+    def ask(self, chosen: Mapping[str, Scalar] | None = None) -> Suggestion:
+        """Suggest the next point; where `chosen` is given, the sampler learns that this point is tried instead."""
+        ...
+
+    def tell(self, ask: int, result: TrialResult) -> None:
+        """Say what became of an ask. Each ask is told once."""
+        ...
+
+    def take_changed_attributes(self) -> Attributes:
+        """Return the study's attributes that are new or different since the last call."""
+        ...

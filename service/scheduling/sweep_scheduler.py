@@ -1,0 +1,401 @@
+"""The scheduler of one sweep: its events are worked in one after the other, and each is followed by new asks.
+
+What is asked depends only on the order of the events, never on when they are read; a sampler that learns nothing from
+them is asked further ahead where they come quickly. Nothing is written here: `Changes` says what is to be.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from layers.declarations.model import flops, parameter_count
+from service.common.ids import new_id
+from service.common.metrics import TELL_SECONDS
+from service.leases.reuse_keys import reuse_key
+from service.leases.workers import results_version_of
+from service.results.pareto import Ranking
+from service.scheduling.proposals import Asked, Known, Point, Proposals, total_violation
+from service.scheduling.reuse import Reused, Source, judge_source
+from service.scheduling.studies import FAILED, Study, Suggestion, TrialResult
+from service.scheduling.sweep_state import Changes, History, SweepEvent, SweepFacts, Termination, Tried
+from service.sweeps.sampling import LEARNS_NOTHING
+
+MAX_SECONDS = 1.0
+"""What is left after this time is done in the next step: what was done is stored, and nobody does it again."""
+
+MAX_LOOKAHEAD = 64
+"""Trials ahead of need in a quick sweep whose sampler learns nothing from those that end meanwhile."""
+
+OWN_ATTRIBUTES = "layersweep:"
+POSITION = f"{OWN_ATTRIBUTES}position"
+EXHAUSTED = f"{OWN_ATTRIBUTES}exhausted"
+DRAWING = f"{OWN_ATTRIBUTES}drawing"
+"""Names under which what `Proposals` needs to go on is kept beside the study's own attributes."""
+
+FindSources = Callable[[Collection[str]], Sequence[Source]]
+"""The ended trials with one of these reuse keys."""
+
+
+class SweepScheduler:
+    """One sweep while it is led. Not thread-safe. After an error it is to be thrown away and built again."""
+
+    def __init__(
+        self,
+        facts: SweepFacts,
+        history: History,
+        study: Study,
+        ranking: Ranking,
+        attributes: Mapping[str, Any],
+        progressed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`progressed` is called again and again while a step works: one that calls it no more hangs."""
+        self.facts = facts
+        self._progressed = progressed
+        self.read_sequence = history.scheduled_sequence
+        """The last event that was looked at; the one that is stored may be earlier."""
+        self.stored_sequence = history.scheduled_sequence
+        self._history = history
+        self._study = study
+        self._ranking = ranking
+        document = facts.document
+        self._proposals = Proposals(
+            document.space,
+            study,
+            history.known,
+            starts=document.starts,
+            capabilities=facts.target,
+            in_order=facts.sampler == "grid",
+            seed=document.search["seed"],
+            position=int(attributes.get(POSITION, 0)),
+            exhausted=bool(attributes.get(EXHAUSTED, False)),
+            is_drawing=bool(attributes.get(DRAWING, False)),
+            progressed=progressed,
+        )
+        self._lookahead = facts.lookahead
+        self._stored_position = self._proposals.position
+        self._stored_exhausted = self._proposals.exhausted
+        self._stored_drawing = self._proposals.is_drawing
+
+    @property
+    def study(self) -> Study:
+        return self._study
+
+    @property
+    def budget(self) -> Mapping[str, Any]:
+        return self._history.budget
+
+    @property
+    def batches(self) -> bool:
+        """Whether steps may be a moment apart: what ends meanwhile changes no suggestion."""
+        return self.facts.sampler in LEARNS_NOTHING
+
+    def advance(
+        self, events: Sequence[SweepEvent], sequence: int, *, going: bool, find_sources: FindSources
+    ) -> Changes:
+        """Work in what happened up to the event `sequence`. `going`: the sweep is active or paused, so ask for more."""
+        changes = Changes(self.read_sequence)
+        deadline = time.monotonic() + MAX_SECONDS
+        self._look_ahead(events)
+        resumes = _resumption(events)
+        if going and not resumes:
+            self._top_up(changes, find_sources, deadline)
+        for position, event in enumerate(events):
+            is_late = time.monotonic() > deadline and not changes.is_empty
+            if changes.is_full or changes.unfinished or changes.termination is not None or is_late:
+                break
+            self._progressed()
+            self._work_in(event, changes)
+            changes.scheduled_sequence = event.sequence
+            if going and position >= resumes:
+                changes.termination = self._termination()
+                self._top_up(changes, find_sources, deadline)
+        else:
+            changes.scheduled_sequence = sequence
+        changes.unfinished |= changes.scheduled_sequence < sequence or changes.is_full
+        if going and not changes.is_full and changes.termination is None:
+            changes.termination = self._termination()
+        self._take_attributes(changes)
+        self.read_sequence = changes.scheduled_sequence
+        return changes
+
+    def end(self, reason: str) -> Termination:
+        """How the sweep ends where `reason` lets nothing more be asked: it failed if every trial that ended did."""
+        history = self._history
+        if not history.failed or len(history.failed) < history.spent - len(history.outstanding):
+            return Termination("completed", reason)
+        return self._failed(
+            f"all {len(history.failed)} trials failed" if len(history.failed) > 1 else "its trial failed"
+        )
+
+    # --- what happened ------------------------------------------------------------------------------------------------
+
+    def _work_in(self, event: SweepEvent, changes: Changes) -> None:
+        history = self._history
+        if event.budget is not None:
+            history.budget = event.budget
+            history.to_retry = set(history.failed)
+        if event.trial_id is None:
+            return
+        # A reused trial was told when it was made: its event finds it gone.
+        tried = history.outstanding.pop(event.trial_id, None)
+        if tried is None:
+            return
+        if event.state == "failed":
+            history.failed[event.trial_id] = tried
+            history.last_failure = event.reason
+        elif event.state == "cancelled":
+            history.cancelled[event.trial_id] = tried
+        result = self._result_of(event.state, event.metrics, event.violations)
+        self._tell(tried, result, changes)
+        if event.state == "complete" and event.feasible:
+            self._rank(event.trial_id, result, changes)
+
+    def _result_of(self, state: str, metrics: Mapping[str, Any], violations: Mapping[str, float]) -> TrialResult:
+        violation = total_violation(violations.values())
+        if state == "complete":
+            values = tuple(float(metrics.get(each["metric"], math.nan)) for each in self.facts.document.objectives)
+            return TrialResult("complete", values, violation) if all(map(math.isfinite, values)) else FAILED
+        if state == "infeasible":
+            return TrialResult("infeasible", None, violation if violation > 0 else 1.0)
+        return TrialResult("pruned", None, violation) if state == "pruned" else FAILED
+
+    def _tell(self, tried: Tried, result: TrialResult, changes: Changes) -> None:
+        with TELL_SECONDS.time():
+            self._study.tell(tried.ask, result)
+        self._history.known[tried.point_hash].result = result
+        self._record_result(tried.ask, result, changes)
+
+    def _record_result(self, ask: int, result: TrialResult, changes: Changes) -> None:
+        row = {"state": "told", "told": result.to_row(), "told_order": self._history.results}
+        self._history.results += 1
+        if ask in changes.asks:
+            changes.asks[ask].update(row)
+        else:
+            changes.tells.append({"of_sweep": self.facts.id, "of_ask": ask, **row})
+
+    def _rank(self, trial_id: str, result: TrialResult, changes: Changes) -> None:
+        if result.values is None or trial_id in self._ranking:
+            return
+        for ranked, rank in self._ranking.add(trial_id, result.values).items():
+            if ranked in changes.trials:
+                changes.trials[ranked]["pareto_rank"] = rank
+            else:
+                changes.ranks[ranked] = rank
+
+    def _termination(self) -> Termination | None:
+        history = self._history
+        if len(history.failed) >= history.budget["failures"]:
+            return self._failed(f"{len(history.failed)} trials failed, the most that the budget allows")
+        if history.outstanding or self._retriable():
+            return None
+        if history.spent >= history.budget["trials"]:
+            return self.end("budget_exhausted")
+        exhausted = self._proposals.exhausted and not history.cancelled
+        return self.end("space_exhausted") if exhausted else None
+
+    def _failed(self, what: str) -> Termination:
+        last = self._history.last_failure
+        return Termination("failed", f"{what}; the last one: {last}" if last else what)
+
+    # --- what is asked ------------------------------------------------------------------------------------------------
+
+    def _top_up(self, changes: Changes, find_sources: FindSources, deadline: float) -> None:
+        while changes.termination is None and not changes.is_full and (missing := self._missing()) > 0:
+            missing -= self._resume(missing, changes)
+            asked = self._ask_for(missing, changes, find_sources, deadline)
+            if asked and self.facts.document.search["reuse"]:
+                self._reuse(asked, changes, find_sources)
+            if not asked or changes.unfinished:
+                break
+        if changes.termination is None and not changes.is_full and not changes.unfinished:
+            self._retry(changes)
+
+    def _ask_for(self, missing: int, changes: Changes, find_sources: FindSources, deadline: float) -> list[str]:
+        """Ask for so many new trials; fewer where the step takes long, which changes no suggestion."""
+        asked: list[str] = []
+        for _ in range(missing):
+            self._progressed()
+            trial_id = self._propose(changes)
+            if trial_id is not None:
+                asked.append(trial_id)
+            if self._proposals.is_drawing:
+                changes.unfinished = True
+                break
+            # A trial that ends at once teaches the sampler, but not before its neighbours were asked for.
+            if asked and time.monotonic() > deadline and not self._sources_of(asked, changes, find_sources):
+                changes.unfinished = True
+                break
+        return asked
+
+    def _look_ahead(self, events: Sequence[SweepEvent]) -> None:
+        """As far as trials end quickly, where that changes no suggestion: workers then wait for no step."""
+        if self.batches:
+            self._lookahead = max(self.facts.lookahead, min(2 * len(events), MAX_LOOKAHEAD))
+
+    def _missing(self) -> int:
+        return min(self._room(), self._history.budget["trials"] - self._history.spent)
+
+    def _room(self) -> int:
+        return self._history.budget["parallel"] + self._lookahead - len(self._history.outstanding)
+
+    def _resume(self, most: int, changes: Changes) -> int:
+        """Try what the end of the sweep cut off before anything new, except the starts; returns how many."""
+        cancelled = self._history.cancelled
+        resumed = [] if self._proposals.has_starts else sorted(cancelled)[:most]
+        for trial_id in resumed:
+            self._try_again(trial_id, cancelled.pop(trial_id), "cancelled", changes)
+        return len(resumed)
+
+    def _retry(self, changes: Changes) -> None:
+        """Try what had failed before an extension once more, after all else that the space and the budget allow."""
+        history = self._history
+        if self._missing() > 0 and (history.cancelled or not self._proposals.exhausted):
+            return
+        for trial_id in self._retriable()[: max(self._room(), 0)]:
+            history.to_retry.remove(trial_id)
+            self._try_again(trial_id, history.failed.pop(trial_id), "failed", changes)
+
+    def _retriable(self) -> list[str]:
+        return [] if self._proposals.has_starts else sorted(self._history.to_retry)
+
+    def _try_again(self, trial_id: str, tried: Tried, state: str, changes: Changes) -> None:
+        """Queue an ended trial again: for the sampler it is another ask of the same point."""
+        suggestion = self._proposals.ask_again(tried.chosen)
+        changes.asks[suggestion.ask] = self._ask_row(suggestion, None) | {"trial_id": trial_id}
+        changes.requeued[trial_id] = state
+        self._history.outstanding[trial_id] = replace(tried, ask=suggestion.ask)
+
+    def _propose(self, changes: Changes) -> str | None:
+        """Ask until there is a new point, and make a trial of it; None where there is none left."""
+        trial_id = None
+        for asked in self._proposals.next():
+            row = self._ask_row(asked.suggestion, asked.rejection)
+            changes.asks[asked.suggestion.ask] = row
+            if asked.result is not None:
+                self._record_result(asked.suggestion.ask, asked.result, changes)
+                changes.rejected += not asked.is_repetition
+            if asked.point is not None:
+                trial_id = row["trial_id"] = self._new_trial(asked, asked.point, changes)
+        changes.rejected += self._proposals.passed
+        self._proposals.passed = 0
+        return trial_id
+
+    def _ask_row(self, suggestion: Suggestion, rejection: str | None) -> dict[str, Any]:
+        return {
+            "sweep_id": self.facts.id,
+            "ask": suggestion.ask,
+            "trial_id": None,
+            "state": "asked",
+            "suggestions": suggestion.suggestions,
+            "distributions": suggestion.distributions,
+            "system_attrs": suggestion.system_attrs,
+            "told": None,
+            "told_order": None,
+            "rejection": rejection,
+        }
+
+    def _new_trial(self, asked: Asked, point: Point, changes: Changes) -> str:
+        facts, history = self.facts, self._history
+        trial_id, target_key = new_id(), facts.target["key"]
+        changes.trials[trial_id] = {
+            "id": trial_id,
+            "sweep_id": facts.id,
+            "project": facts.project,
+            "number": history.trials,
+            "state": "queued",
+            "parameters": point.shown,
+            "configuration": point.configuration,
+            "point_hash": point.hash,
+            "reuse_key": reuse_key(
+                project=facts.project,
+                configuration=point.configuration,
+                dataset_sha256=facts.dataset_sha256,
+                target_key=target_key,
+                results_version=results_version_of(facts.target),
+            ),
+            "reused_from": None,
+            "started_from": asked.started_from,
+            "target_key": target_key,
+            "max_attempts": facts.max_attempts,
+            "feasible": None,
+            "violations": None,
+            "reason": None,
+            "metrics": _static_metrics(point.configuration),
+            "pareto_rank": None,
+        }
+        history.known[point.hash] = Known(history.trials)
+        history.outstanding[trial_id] = Tried(asked.suggestion.ask, point.hash, point.chosen)
+        history.trials += 1
+        return trial_id
+
+    def _reuse(self, trial_ids: Sequence[str], changes: Changes, find_sources: FindSources) -> None:
+        """End the new trials that were measured before."""
+        sources: dict[str, list[Source]] = {}
+        for source in self._sources_of(trial_ids, changes, find_sources):
+            sources.setdefault(source.reuse_key, []).append(source)
+        for trial_id in trial_ids:
+            row = changes.trials[trial_id]
+            answers = (self._judge(source, row) for source in sources.get(row["reuse_key"], ()))
+            reused = next((answer for answer in answers if answer is not None), None)
+            if reused is not None:
+                self._end_at_once(trial_id, reused, changes)
+
+    def _sources_of(self, trial_ids: Sequence[str], changes: Changes, find_sources: FindSources) -> Sequence[Source]:
+        if not self.facts.document.search["reuse"]:
+            return ()
+        return find_sources([changes.trials[trial_id]["reuse_key"] for trial_id in trial_ids])
+
+    def _judge(self, source: Source, row: Mapping[str, Any]) -> Reused | None:
+        document = self.facts.document
+        return judge_source(source, row["configuration"], document.objectives, document.constraints)
+
+    def _end_at_once(self, trial_id: str, reused: Reused, changes: Changes) -> None:
+        source = reused.source
+        changes.reused[trial_id] = source.id
+        changes.trials[trial_id].update(
+            state=source.state,
+            reused_from=source.origin,
+            metrics=source.metrics,
+            violations=reused.violations,
+            feasible=reused.feasible,
+            reason=reused.reason,
+        )
+        tried = self._history.outstanding.pop(trial_id)
+        result = self._result_of(source.state, source.metrics, reused.violations)
+        self._tell(tried, result, changes)
+        if source.state == "complete" and reused.feasible:
+            self._rank(trial_id, result, changes)
+
+    def _take_attributes(self, changes: Changes) -> None:
+        changes.attributes = self._study.take_changed_attributes()
+        if self._proposals.position != self._stored_position:
+            changes.attributes[POSITION] = self._stored_position = self._proposals.position
+        if self._proposals.exhausted != self._stored_exhausted:
+            changes.attributes[EXHAUSTED] = self._stored_exhausted = self._proposals.exhausted
+        if self._proposals.is_drawing != self._stored_drawing:
+            changes.attributes[DRAWING] = self._stored_drawing = self._proposals.is_drawing
+
+
+def _resumption(events: Sequence[SweepEvent]) -> int:
+    """The position from which on a sweep that is going may ask and end.
+
+    A trial is cancelled only when its sweep ends: from then on nothing was asked until the budget was extended.
+    """
+    last = max((at for at, event in enumerate(events) if event.state == "cancelled"), default=None)
+    if last is None:
+        return 0
+    after = range(last + 1, len(events))
+    return next((at for at in after if events[at].budget is not None), len(events))
+
+
+def _static_metrics(configuration: Mapping[str, Any]) -> dict[str, float]:
+    """What is known of a trial before it runs."""
+    model, inference = configuration["model"], configuration["inference"]
+    return {
+        "parameter_count": parameter_count(model),
+        "flops": flops(model, inference["batch_size"], inference["sequence_length"], inference.get("source_length")),
+    }

@@ -1,0 +1,136 @@
+"""What the scheduler of a sweep works on: its facts and history, what happened in it, and what is to be written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from layers.metrics import Goal
+from layers.parameter import Scalar
+from layers.space.document import SweepDocument
+from service.scheduling.proposals import Known
+
+MAX_ASKS = 1_000
+"""Asks that are written in one transaction; more go into the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepEvent:
+    """An event that the scheduler acts on: a trial ended, or the budget was extended."""
+
+    sequence: int
+    trial_id: str | None = None
+    state: str = ""
+    feasible: bool | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    violations: Mapping[str, float] = field(default_factory=dict[str, float])
+    reason: str | None = None
+    budget: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """How a sweep ends."""
+
+    state: Literal["completed", "failed"]
+    reason: str
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one step of a sweep writes. Rows are dictionaries by column; times are the writer's."""
+
+    scheduled_sequence: int
+    asks: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
+    tells: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    reused: dict[str, str] = field(default_factory=dict[str, str])
+    """New trial -> the trial whose measurements it gets."""
+    requeued: dict[str, str] = field(default_factory=dict[str, str])
+    """Trial that goes back to the queue -> the state in which it had ended."""
+    ranks: dict[str, int] = field(default_factory=dict[str, int])
+    attributes: dict[str, Any] = field(default_factory=dict[str, Any])
+    rejected: int = 0
+    termination: Termination | None = None
+    unfinished: bool = False
+    """There is more to do at once."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True where only the position among the events changed."""
+        return not (self.asks or self.tells or self.ranks or self.attributes or self.rejected or self.termination)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.asks) >= MAX_ASKS
+
+    def counts(self) -> Counter[str]:
+        """How many more trials there are in each state, and of those that are reused."""
+        counts = Counter(trial["state"] for trial in self.trials.values())
+        if self.reused:
+            counts["reused"] = len(self.reused)
+        if self.requeued:
+            counts["queued"] += len(self.requeued)
+            counts.subtract(self.requeued.values())
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFacts:
+    """What of a sweep never changes once its target is known."""
+
+    id: str
+    project: str
+    document: SweepDocument
+    sampler: str
+    target: Mapping[str, Any]
+    dataset_sha256: str | None
+    max_attempts: int
+    lookahead: int
+
+    @property
+    def goals(self) -> list[Goal]:
+        return ["maximize" if objective["goal"] == "maximize" else "minimize" for objective in self.document.objectives]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A trial's last ask, and its point."""
+
+    ask: int
+    point_hash: str
+    chosen: dict[str, Scalar]
+
+
+def _no_trials() -> dict[str, Tried]:
+    return {}
+
+
+@dataclass(slots=True)
+class History:
+    """What is known of the trials at some event of the sweep: the state that its scheduler goes on from.
+
+    Trials by id are in the order in which they were made; so are those that are tried again.
+    """
+
+    scheduled_sequence: int
+    budget: dict[str, Any]
+    outstanding: dict[str, Tried] = field(default_factory=_no_trials)
+    """In flight."""
+    cancelled: dict[str, Tried] = field(default_factory=_no_trials)
+    """Ended by the end of the sweep, not by themselves: they cost no budget, and are the first to be tried again."""
+    failed: dict[str, Tried] = field(default_factory=_no_trials)
+    to_retry: set[str] = field(default_factory=set[str])
+    """Those of `failed` that had failed when the budget was last extended: each is tried once more."""
+    known: dict[str, Known] = field(default_factory=dict[str, Known])
+    trials: int = 0
+    results: int = 0
+    """How many asks the sampler was told the result of."""
+    last_failure: str | None = None
+
+    @property
+    def spent(self) -> int:
+        """The trials that count against the budget: one that is tried again counts once."""
+        return self.trials - len(self.cancelled)

@@ -1,0 +1,1 @@
+"""Sweeps: documents validated, targets resolved, made, extended, ended."""

@@ -1,0 +1,55 @@
+"""What can be swept, as it crosses HTTP: layers, presets and targets."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from service.common.schemas import Scalar, Schema
+from service.leases.schemas import Runtime
+
+
+class ParameterSupport(Schema):
+    supported: bool
+    note: str = Field(description="under which condition, or why not; empty where it is simply supported")
+    values: dict[str, str] = Field(description="single values that need something, or that the runtime has not: why")
+
+
+class LayerParameter(Schema):
+    path: str
+    type: Literal["boolean", "integer", "number", "string"]
+    default: Scalar | None
+    required: bool
+    minimum: float | None
+    maximum: float | None
+    choices: list[str]
+    meaning: str
+    source: str
+    search: dict[str, Any] | None = Field(description="a search default that can be pasted into a sweep document")
+    per_layer: bool = Field(description="whether it can be independent in each layer")
+    targets: dict[str, ParameterSupport] = Field(description="what each runtime supports of it")
+
+
+class LayerKind(Schema):
+    section: str = Field(description="model, attention, mlp, norm, embedding, training or inference")
+    kinds: list[str]
+    parameters: list[LayerParameter]
+
+
+class Preset(Schema):
+    name: str
+    task: str
+    title: str
+    source: str
+    url: str
+    document: dict[str, Any] = Field(description="the parts of a sweep document that it sets")
+
+
+class Target(Schema):
+    key: str
+    runtime: Runtime
+    version: str
+    device_model: str
+    capabilities: dict[str, Any]
+    workers: list[str]

@@ -1,0 +1,132 @@
+"""Drafts of sweeps: documents that are read, surveyed and found good before a sweep is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from layers.facts import facts_of
+from layers.space.document import DocumentError, Space, Survey, SweepDocument, Unsurveyed, begin
+from layers.space.feasibility import survey_space
+from service.auth.projects import DEFAULT
+from service.common import schemas
+from service.database.models import Dataset, Sweep, Trial
+from service.database.sessions import Database
+from service.datasets import datasets
+from service.sweeps import documents
+from service.sweeps import schemas as sweep_schemas
+from service.sweeps.sampling import Choice, choose
+
+Starts = Mapping[str, Mapping[str, Any]]
+"""What a document names as a start -> its values for the open parameters."""
+NO_STARTS: Starts = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A document that was found good, with everything that validation learnt."""
+
+    document: SweepDocument
+    survey: Survey
+    choice: Choice
+    dataset_id: str | None
+
+    def space(self) -> dict[str, Any]:
+        """As it lies in `Sweep.space`. The starts are kept by value: a trial that they name may be deleted."""
+        return {
+            "points": self.survey.points,
+            "feasible_share": self.survey.feasible_share,
+            "sampled": self.survey.sampled,
+            "judged": self.survey.judged,
+            "feasible_interval": list(self.survey.interval),
+            "open_parameters": [parameter.name for parameter in self.document.space.open],
+            "rejections": self.survey.rejections,
+            "starts": [{"name": start.name, "chosen": start.chosen} for start in self.document.starts],
+        }
+
+    def preview(self) -> sweep_schemas.SweepPreview:
+        """The answer to `validate_only=true`."""
+        return sweep_schemas.SweepPreview(
+            document=self.document.normalized,
+            space=sweep_schemas.SpaceFacts(**self.space()),
+            sampler=self.choice.sampler,
+            sampler_reason=self.choice.reason,
+            notes=[
+                schemas.ProblemItem(pointer=note.pointer, detail=note.detail, remedy=note.remedy)
+                for note in self.document.notes
+            ],
+        )
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """What a document's reader needs to know of a dataset."""
+    facts = facts_of(dataset.task, dataset.facts, dataset.parts)
+    return {"task": dataset.task, "tokenizer": dataset.tokenizer, "facts": facts}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A document that was read, but for its survey."""
+
+    read: Unsurveyed
+    dataset_id: str | None
+
+    @property
+    def space(self) -> Space:
+        return self.read.sweep.space
+
+    def prepared(self, survey: Survey) -> Prepared:
+        """With its survey. Raises InvalidDocument with all that is wrong."""
+        try:
+            self.read.examine(survey)
+        except DocumentError as error:
+            raise documents.invalid(error) from None
+        return Prepared(self.read.sweep, survey, choose(self.read.sweep, survey), self.dataset_id)
+
+
+def prepare(database: Database, document: Mapping[str, Any], *, project: str = DEFAULT) -> Prepared:
+    """Validate a document as a whole and survey its space: it may take seconds. Raises InvalidDocument.
+
+    What answers requests asks `service.sweeps.validation` for it, so that nobody else waits meanwhile.
+    """
+    draft = drafted(database, document, project=project)
+    return draft.prepared(survey_space(draft.space))
+
+
+def drafted(
+    database: Database, document: Mapping[str, Any], *, project: str = DEFAULT, starts: Starts = NO_STARTS
+) -> Draft:
+    """Read a document as far as that needs no survey. Raises InvalidDocument where there is no space to survey.
+
+    `starts`: what starts that the document names were when it was accepted before; their trials may be gone.
+    """
+    found: dict[str, Dataset] = {}
+
+    def find_dataset(name: str) -> Mapping[str, Any] | None:
+        dataset = database.read(lambda session: datasets.find(session, name, project))
+        if dataset is None:
+            return None
+        found[name] = dataset
+        return described(dataset)
+
+    def find_start(reference: str) -> Mapping[str, Any] | None:
+        if reference in starts:
+            return starts[reference]
+        trial_id = reference.removeprefix("trial:")
+        query = sa.select(Trial.configuration).where(Trial.project == project, Trial.id == trial_id)
+        return database.read(lambda session: session.scalars(query).one_or_none())
+
+    try:
+        read = begin(document, find_dataset=find_dataset, find_start=find_start)
+    except DocumentError as error:
+        raise documents.invalid(error) from None
+    dataset = None if read.sweep.dataset is None else found[read.sweep.dataset]
+    return Draft(read, None if dataset is None else dataset.id)
+
+
+def stored_starts(sweep: Sweep) -> Starts:
+    """The sweep's starts by name, each with its values for the open parameters: as they were when it was posted."""
+    return {start["name"]: start["chosen"] for start in sweep.space.get("starts", ())}

@@ -1,0 +1,93 @@
+"""What a sweep will cost in device time, from what earlier trials cost: before anything runs.
+
+A trial's time is taken as a fixed part and a part in proportion to its work (floating-point operations of training,
+three times those of a forward pass a token), fitted by least squares without negative parts.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from scipy.optimize import nnls
+from sqlalchemy.orm import Session
+
+from layers.parameter import ParameterError
+from layers.space.evaluation import PointError
+from layers.space.space import Space
+from service.database.models import Sweep, Trial
+from service.sweeps import schemas as sweep_schemas
+from service.sweeps.drafts import Prepared
+
+MOST_TRIALS = 300
+FEWEST_TRIALS = 3
+POINTS = 60
+TRIES = 2000
+_BACKWARD = 3.0
+
+
+def estimate(session: Session, prepared: Prepared, *, project: str = "default") -> sweep_schemas.CostEstimate | None:
+    """The device time of the whole budget; None where too few trials of the task have run to say anything."""
+    document = prepared.document
+    query = (
+        sa.select(Trial.configuration, Trial.metrics, Trial.target_key)
+        .join(Sweep, Sweep.id == Trial.sweep_id)
+        .where(Trial.project == project, Sweep.task == document.task)
+        .where(Trial.state == "complete", Trial.reused_from.is_(None), Trial.attempt > 0)
+        .order_by(Trial.id.desc())
+        .limit(MOST_TRIALS)
+    )
+    runtime = document.target_runtime
+    past = [
+        (_work(configuration, metrics["flops"]), float(metrics["device_seconds"]), target)
+        for configuration, metrics, target in session.execute(query)
+        if "flops" in metrics and "device_seconds" in metrics and (runtime is None or target.startswith(runtime))
+    ]
+    # Times of another device say nothing: the newest trial's target speaks.
+    past = [each for each in past if each[2] == past[0][2]]
+    works = _works(document.space) if len(past) >= FEWEST_TRIALS else []
+    if not works:
+        return None
+    scale = max(work for work, _, _ in past) or 1.0
+    rows = np.array([[1.0, work / scale] for work, _, _ in past])
+    seconds = np.array([each[1] for each in past])
+    coefficients, _ = nnls(rows, seconds)
+    errors = np.abs(rows @ coefficients - seconds) / np.maximum(seconds, 1e-9)
+    trial_seconds = statistics.fmean(float(coefficients[0] + coefficients[1] * work / scale) for work in works)
+    budget: Mapping[str, Any] = document.budget
+    return sweep_schemas.CostEstimate(
+        trial_seconds=trial_seconds,
+        device_seconds=trial_seconds * budget["trials"],
+        wall_seconds=trial_seconds * budget["trials"] / budget["parallel"],
+        from_trials=len(past),
+        target=past[0][2],
+        median_error_share=float(np.median(errors)),
+    )
+
+
+def _work(configuration: Mapping[str, Any], flops: float) -> float:
+    """Floating-point operations of a trial's training."""
+    inference, training = configuration["inference"], configuration["training"]
+    tokens_measured = inference["batch_size"] * inference["sequence_length"]
+    tokens_trained = training.get("steps", 0) * training.get("batch_size", 0) * training.get("sequence_length", 0)
+    return _BACKWARD * flops / tokens_measured * tokens_trained
+
+
+def _works(space: Space) -> list[float]:
+    """The work of some points that the sweep may try."""
+    source = random.Random(0)
+    works: list[float] = []
+    for _ in range(TRIES):
+        try:
+            values = space.resolve(space.sample(source))
+            if space.judge(values) is None:
+                works.append(_work(space.configuration(values), space.static_metrics(values)["flops"]))
+        except (PointError, ParameterError):
+            continue
+        if len(works) >= POINTS:
+            break
+    return works

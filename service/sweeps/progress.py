@@ -1,0 +1,45 @@
+"""How fast a sweep goes, and when it will be done with its budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.database.models import ENDED_TRIAL_STATES, Event, Sweep
+
+LAST_EVENTS = 2000
+LAST_TRIALS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressRate:
+    per_second: float
+    """Trials that ended a second, over the last ones."""
+    seconds_left: float
+    """Until the budget of trials is used up, if it goes on like this."""
+
+
+def progress_rate(session: Session, sweep: Sweep) -> ProgressRate | None:
+    """The progress rate of a running sweep; None before two trials ended, and where nothing is left to do."""
+    ended = sum(int(sweep.counts.get(state, 0)) for state in ENDED_TRIAL_STATES)
+    left = int(sweep.budget.get("trials", 0)) - ended
+    if sweep.state != "active" or left <= 0:
+        return None
+    times = list(
+        session.scalars(
+            sa.select(Event.created_at)
+            .where(
+                Event.sweep_id == sweep.id,
+                Event.sequence > sweep.event_counter - LAST_EVENTS,
+                Event.kind == "trial.ended",
+            )
+            .order_by(Event.sequence.desc())
+            .limit(LAST_TRIALS)
+        )
+    )
+    if len(times) < 2 or times[0] <= times[-1]:
+        return None
+    per_second = (len(times) - 1) / (times[0] - times[-1])
+    return ProgressRate(per_second, left / per_second)

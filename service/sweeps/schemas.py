@@ -1,0 +1,129 @@
+"""Sweeps as they cross HTTP."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from service.common.schemas import ProblemItem, Request, Schema, Timestamp
+from service.events.schemas import EndCode
+
+SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
+
+
+class Objective(Schema):
+    metric: str
+    goal: Literal["minimize", "maximize"]
+
+
+class Budget(Schema):
+    trials: int
+    parallel: int
+    failures: int
+    wall_seconds: float | None = None
+
+
+class SpaceFacts(Schema):
+    """What validation found out about the space."""
+
+    points: int | None = Field(
+        description="number of distinct points; null where a parameter is continuous or the space too large to count"
+    )
+    feasible_share: float = Field(description="share of points that break no rule and no static constraint")
+    sampled: bool = Field(description="true: the share comes from samples, false: from enumeration")
+    judged: int | None = Field(
+        default=None,
+        description="points that the share comes from: all, 10,000 samples, or as many as could be judged in time",
+    )
+    feasible_interval: tuple[float, float] | None = Field(
+        default=None,
+        description="where the share of all points lies, with 95 % confidence (Wilson) where it comes from samples",
+    )
+    open_parameters: list[str]
+    rejections: dict[str, float] = Field(default={}, description="rule -> share of points that it rejects first")
+
+
+class Progress(Schema):
+    """Trials by state. `rejected` points broke a rule and became no trial."""
+
+    trials: int = Field(description="trials that exist")
+    budget: int
+    queued: int = 0
+    running: int = 0
+    complete: int = 0
+    infeasible: int = 0
+    pruned: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    reused: int = 0
+    rejected: int = 0
+
+
+class BestTrial(Schema):
+    trial: str
+    number: int
+    value: float
+
+
+class Sweep(Schema):
+    id: str
+    name: str
+    project: str
+    task: str
+    dataset: str | None
+    state: SweepState
+    reason: str | None = Field(description="why it is in this state, or what it waits for")
+    end_code: EndCode | None = Field(default=None, description="how it ended; null while it goes on")
+    objectives: list[Objective]
+    constraints: list[str]
+    budget: Budget
+    sampler: str
+    sampler_reason: str
+    space: SpaceFacts
+    target: str | None = Field(description="runtime, version and device model; null until it is resolved")
+    progress: Progress
+    best: dict[str, BestTrial] = Field(default={}, description="objective -> best feasible complete trial")
+    version: int = Field(
+        description="the sequence of its newest event; changes with everything that happens in the sweep"
+    )
+    created_at: Timestamp
+    started_at: Timestamp | None
+    ended_at: Timestamp | None
+
+
+class SweepDetail(Sweep):
+    document: dict[str, Any]
+
+
+class CostEstimate(Schema):
+    """What a sweep will cost if its trials cost what earlier ones did."""
+
+    trial_seconds: float
+    device_seconds: float = Field(description="of the whole budget of trials")
+    wall_seconds: float = Field(description="the same, with as many workers as `budget.parallel`")
+    from_trials: int
+    target: str
+    median_error_share: float = Field(description="of the fit to those trials")
+
+
+class SweepPreview(Schema):
+    """The answer to `validate_only=true`: everything but a stored sweep."""
+
+    valid: Literal[True] = True
+    document: dict[str, Any]
+    space: SpaceFacts
+    sampler: str
+    sampler_reason: str
+    notes: list[ProblemItem] = Field(default=[], description="remarks that refuse nothing")
+    estimate: CostEstimate | None = Field(
+        default=None, description="from earlier trials of the task; null where fewer than 3 ran"
+    )
+
+
+class BudgetExtension(Request):
+    """`:extend`: what to add to the budget."""
+
+    trials: int = Field(default=0, ge=0, le=1_000_000, examples=[20])
+    wall_seconds: float = Field(default=0, ge=0)
+    failures: int = Field(default=0, ge=0)

@@ -1,0 +1,323 @@
+"""Sweeps: made from a document, listed, extended, ended, deleted. What they try next is the scheduler's matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from layers.space.document_fields import BUDGET, MAX_WALL_SECONDS
+from service.auth.projects import DEFAULT
+from service.common.ids import new_id
+from service.common.paging import decode_token, encode_token
+from service.database.models import CONFIRMATION, Dataset, Sweep, Trial, TrialMetric
+from service.database.sessions import now, now_sql
+from service.errors import Conflict, NotFound, Problem, Unprocessable
+from service.events import events
+from service.events.end_codes import end_code
+from service.leases.queue import cancel_open
+from service.sweeps import schemas as sweep_schemas
+from service.sweeps.drafts import Prepared
+from service.sweeps.targets import waits_for
+
+GOING = ("active", "paused")
+ENDED = ("completed", "cancelled", "failed")
+
+Sort = Literal["created_at", "-created_at", "name", "-name"]
+
+_UNSYNCHRONIZED: Mapping[str, Any] = {"synchronize_session": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which sweeps a list holds, and in which order; None and () leave a filter out."""
+
+    project: str | None = None
+    states: tuple[str, ...] = ()
+    task: str | None = None
+    name: str | None = None
+    """Part of the name, in upper or lower case."""
+    sort: Sort = "-created_at"
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        given: list[tuple[object, sa.ColumnElement[bool]]] = [
+            (self.project, Sweep.project == self.project),
+            (self.states, Sweep.state.in_(self.states)),
+            (self.task, Sweep.task == self.task),
+            (self.name, Sweep.name.icontains(self.name or "", autoescape=True)),
+        ]
+        return [condition for value, condition in given if value]
+
+
+def insert(session: Session, prepared: Prepared, *, project: str = DEFAULT) -> Sweep:
+    """Store a new sweep. Raises Conflict where its dataset was deleted meanwhile."""
+    document = prepared.document
+    if prepared.dataset_id is not None and session.get(Dataset, prepared.dataset_id) is None:
+        raise Conflict(f"the dataset {document.dataset!r} was deleted while the document was being read")
+    sweep = Sweep(
+        id=new_id(),
+        project=project,
+        name=document.name,
+        task=document.task,
+        dataset_id=prepared.dataset_id,
+        document=document.normalized,
+        objectives=[dict(objective) for objective in document.objectives],
+        budget=dict(document.budget),
+        sampler=prepared.choice.sampler,
+        sampler_reason=prepared.choice.reason,
+        space=prepared.space(),
+        target_runtime=document.target_runtime,
+        state="active",
+        reason=waits_for(document.target_runtime),
+        counts={},
+        created_at=now(session),
+    )
+    session.add(sweep)
+    session.flush()
+    events.append(session, sweep.id, "sweep.created", data={"name": sweep.name})
+    return get(session, sweep.id)
+
+
+def get(session: Session, sweep_id: str) -> Sweep:
+    """Return the sweep as the database has it now, or raise NotFound."""
+    sweep = session.get(Sweep, sweep_id, populate_existing=True)
+    if sweep is None:
+        raise NotFound(f"there is no sweep {sweep_id}")
+    return sweep
+
+
+def page(
+    session: Session, wanted: Wanted, *, page_size: int, page_token: str | None
+) -> tuple[list[sweep_schemas.Sweep], str | None]:
+    """Return a page of sweeps, and the token of the next. Raises Unprocessable for another list's token.
+
+    Confirmations are listed with the sweep that they confirm.
+    """
+    name, descending = wanted.sort.removeprefix("-"), wanted.sort.startswith("-")
+    # Ids sort by the time at which they were made.
+    key: list[Any] = [Sweep.id] if name == "created_at" else [Sweep.name, Sweep.id]
+    statement = sa.select(Sweep).where(Sweep.sampler != CONFIRMATION, *wanted.conditions())
+    if page_token is not None:
+        sort, *after = decode_token(page_token, str, *(str for _ in key))
+        if sort != wanted.sort:
+            raise Unprocessable("page_token belongs to another sort: begin again without it")
+        ours, theirs = sa.tuple_(*key), sa.tuple_(*after)
+        statement = statement.where(ours < theirs if descending else ours > theirs)
+    order = [column.desc() if descending else column.asc() for column in key]
+    rows = list(session.scalars(statement.order_by(*order).limit(page_size + 1)))
+    more = len(rows) > page_size
+    rows = rows[:page_size]
+    token = encode_token(wanted.sort, *(getattr(rows[-1], column.key) for column in key)) if more else None
+    return [sweep_schemas.Sweep(**_facts(session, row)) for row in rows], token
+
+
+def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
+    """The sweep with its document, as it crosses HTTP."""
+    return sweep_schemas.SweepDetail(**_facts(session, sweep), document=sweep.document)
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+def cancel(session: Session, sweep_id: str) -> Sweep:
+    """End the sweep: what is queued or runs is cancelled. Cancelling twice is fine. Raises NotFound, Conflict."""
+    sweep = get(session, sweep_id)
+    if sweep.state == "cancelled":
+        return sweep
+    _refuse_unless(sweep, GOING, "be cancelled")
+    cancel_open(session, sweep_id, "the sweep was cancelled")
+    end(session, sweep_id, "cancelled", "cancelled by a user")
+    return get(session, sweep_id)
+
+
+def pause(session: Session, sweep_id: str) -> Sweep:
+    """Let no worker claim more trials of the sweep; those that run go on. Raises NotFound, Conflict."""
+    return _turn(session, sweep_id, "active", "paused", "be paused", "paused by a user")
+
+
+def resume(session: Session, sweep_id: str) -> Sweep:
+    """Let workers claim trials of a paused sweep again. Raises NotFound, Conflict."""
+    sweep = get(session, sweep_id)
+    reason = waits_for(sweep.target_runtime) if sweep.target_key is None else None
+    return _turn(session, sweep_id, "paused", "active", "be resumed", reason)
+
+
+def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExtension) -> Sweep:
+    """Add to the budget; a sweep that ended because of it goes on. Raises NotFound, Conflict, Unprocessable.
+
+    Points that the end cut off are tried again first, points that had failed once more at the end.
+    """
+    sweep = session.get(Sweep, sweep_id, with_for_update={"key_share": True}, populate_existing=True)
+    if sweep is None:
+        raise NotFound(f"there is no sweep {sweep_id}")
+    if sweep.sampler == CONFIRMATION:
+        raise Conflict("a confirmation has no budget to extend: its trials are all there from the beginning")
+    budget = _extended(sweep.budget, extension)
+    reopened = sweep.state not in GOING
+    if reopened:
+        _refuse_unless_reopenable(sweep, budget)
+    limit = budget["wall_seconds"]
+    if limit is not None and sweep.started_at is not None:
+        missing = now(session) - sweep.started_at - limit
+        if missing >= 0 and (reopened or extension.wall_seconds):
+            remedy = f"extend wall_seconds by more than {extension.wall_seconds + missing:.0f}"
+            problem = Problem(
+                "/wall_seconds", "the clock runs from the sweep's start: it would be over at once", remedy
+            )
+            raise Unprocessable("the extended wall-clock budget is over already", problems=[problem])
+    sweep.budget = budget
+    if reopened:
+        sweep.state, sweep.reason, sweep.ended_at = "active", None, None
+    session.flush()
+    events.append(session, sweep_id, "sweep.extended", data={"budget": budget})
+    if reopened:
+        events.append(session, sweep_id, "sweep.state", data={"state": "active", "reason": None})
+    return get(session, sweep_id)
+
+
+def delete(session: Session, sweep_id: str) -> None:
+    """Delete a sweep that has ended, with its trials and events. Raises NotFound, Conflict."""
+    sweep = get(session, sweep_id)
+    _refuse_unless(sweep, ENDED, "be deleted")
+    statement = sa.delete(Sweep).where(Sweep.id == sweep_id, Sweep.state.in_(ENDED))
+    session.execute(statement, execution_options=_UNSYNCHRONIZED)
+
+
+def end(session: Session, sweep_id: str, state: Literal["completed", "cancelled", "failed"], reason: str) -> int:
+    """Write that a sweep has ended, after its open trials were cancelled; return the event's sequence.
+
+    Raises Conflict where it had ended before.
+    """
+    ended = session.scalar(
+        sa.update(Sweep)
+        .where(Sweep.id == sweep_id, Sweep.state.in_(GOING))
+        .values(state=state, reason=reason, ended_at=now_sql())
+        .returning(Sweep.id)
+        .execution_options(**_UNSYNCHRONIZED)
+    )
+    if ended is None:
+        raise Conflict("the sweep has ended meanwhile")
+    return events.append(session, sweep_id, "sweep.state", data={"state": state, "reason": reason})
+
+
+def _turn(session: Session, sweep_id: str, before: str, after: str, what: str, reason: str | None) -> Sweep:
+    sweep = get(session, sweep_id)
+    if sweep.state == after:
+        return sweep
+    _refuse_unless(sweep, (before,), what)
+    turned = session.scalar(
+        sa.update(Sweep)
+        .where(Sweep.id == sweep_id, Sweep.state == before)
+        .values(state=after, reason=reason)
+        .returning(Sweep.id)
+        .execution_options(**_UNSYNCHRONIZED)
+    )
+    if turned is None:
+        _refuse_unless(get(session, sweep_id), (before,), what)
+    events.append(session, sweep_id, "sweep.state", data={"state": after, "reason": reason})
+    return get(session, sweep_id)
+
+
+def _refuse_unless(sweep: Sweep, states: Sequence[str], what: str) -> None:
+    if sweep.state not in states:
+        raise Conflict(f"the sweep is {sweep.state}: only one that is {' or '.join(states)} can {what}")
+
+
+def _extended(budget: Mapping[str, Any], extension: sweep_schemas.BudgetExtension) -> dict[str, Any]:
+    if not (extension.trials or extension.failures or extension.wall_seconds):
+        raise Unprocessable("the extension adds nothing: give trials, failures or wall_seconds above 0")
+    if extension.wall_seconds and budget["wall_seconds"] is None:
+        problem = Problem("/wall_seconds", "the sweep has no wall-clock limit", "leave it out")
+        raise Unprocessable("the sweep has no wall-clock limit to extend", problems=[problem])
+    most = {"trials": BUDGET["trials"][2], "failures": BUDGET["failures"][2], "wall_seconds": MAX_WALL_SECONDS}
+    extended = dict(budget)
+    for name, limit in most.items():
+        added = getattr(extension, name)
+        if not added:
+            continue
+        extended[name] = budget[name] + added
+        if extended[name] > limit:
+            problem = Problem(f"/{name}", f"the budget would be {extended[name]:,}", f"at most {limit:,} in all")
+            raise Unprocessable(f"a budget has at most {limit:,} {name}", problems=[problem])
+    return extended
+
+
+def _refuse_unless_reopenable(sweep: Sweep, budget: Mapping[str, Any]) -> None:
+    """Raise Conflict unless the extended budget lets the sweep go on: with new points, or with trials to try again."""
+    ended = f"the sweep is {sweep.state} ({sweep.reason})"
+    if sweep.state == "cancelled":
+        raise Conflict(f"{ended}: a larger budget does not make it go on")
+    counts: Mapping[str, int] = sweep.counts
+    failed, cut_off = counts.get("failed", 0), counts.get("cancelled", 0)
+    if failed >= budget["failures"]:
+        raise Conflict(f"{ended}: extend failures to make it go on")
+    if failed:
+        return
+    if sweep.reason == "space_exhausted" and not cut_off:
+        raise Conflict(f"{ended}: a larger budget does not make it go on")
+    if progress_of(sweep).trials - cut_off >= budget["trials"]:
+        raise Conflict(f"{ended}: extend trials to make it go on")
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def progress_of(sweep: Sweep) -> sweep_schemas.Progress:
+    """Trials by state."""
+    counts: Mapping[str, int] = sweep.counts
+    trials = sum(count for state, count in counts.items() if state != "reused")
+    return sweep_schemas.Progress(trials=trials, budget=sweep.budget["trials"], rejected=sweep.rejected_count, **counts)
+
+
+def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
+    best = _best(session, sweep)
+    dataset = None if sweep.dataset_id is None else session.get(Dataset, sweep.dataset_id)
+    return {
+        "id": sweep.id,
+        "name": sweep.name,
+        "project": sweep.project,
+        "task": sweep.task,
+        "dataset": None if dataset is None else dataset.name,
+        "state": sweep.state,
+        "reason": sweep.reason,
+        "end_code": end_code(sweep, feasible=bool(best)),
+        "objectives": sweep.objectives,
+        "constraints": sweep.document.get("constraints", []),
+        "budget": sweep.budget,
+        "sampler": sweep.sampler,
+        "sampler_reason": sweep.sampler_reason,
+        "space": sweep.space,
+        "target": sweep.target_key,
+        "progress": progress_of(sweep),
+        "best": best,
+        "version": sweep.event_counter,
+        "created_at": sweep.created_at,
+        "started_at": sweep.started_at,
+        "ended_at": sweep.ended_at,
+    }
+
+
+def _best(session: Session, sweep: Sweep) -> dict[str, sweep_schemas.BestTrial]:
+    best: dict[str, sweep_schemas.BestTrial] = {}
+    if not sweep.counts.get("complete"):
+        return best
+    for objective in sweep.objectives:
+        value = TrialMetric.value
+        row = session.execute(
+            sa.select(Trial.id, Trial.number, value)
+            .join(Trial, Trial.id == TrialMetric.trial_id)
+            .where(
+                TrialMetric.sweep_id == sweep.id,
+                TrialMetric.name == objective["metric"],
+                Trial.state == "complete",
+                Trial.feasible.is_(True),
+            )
+            .order_by(value.desc() if objective["goal"] == "maximize" else value.asc(), Trial.number)
+            .limit(1)
+        ).one_or_none()
+        if row is not None:
+            best[objective["metric"]] = sweep_schemas.BestTrial(trial=row[0], number=row[1], value=row[2])
+    return best

@@ -1,0 +1,89 @@
+"""The target of a sweep: the one that its document names, on the first living worker that can serve the sweep."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from layers.parameter import Scalar
+from layers.space.document import PointError, Space
+from service.database.models import Worker
+from service.leases import workers
+
+MAX_PROBED_POINTS = 1_000
+
+WAITING = "waiting for a worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A target's capabilities with its `key`; or None and what the sweep waits for."""
+
+    target: dict[str, Any] | None
+    waits_for: str | None
+
+
+def offered(session: Session, alive_seconds: float, project: str) -> list[dict[str, Any]]:
+    """The targets of the workers that are alive and serve the project, each once, those of the first worker first."""
+    alive = session.scalars(
+        sa.select(Worker.targets).where(workers.is_alive(alive_seconds), workers.serves(project)).order_by(Worker.id)
+    )
+    found: dict[str, dict[str, Any]] = {}
+    for targets in alive:
+        for target in targets:
+            if not target.get("build_only"):
+                found.setdefault(target["key"], target)
+    return list(found.values())
+
+
+def waits_for(runtime: str | None) -> str:
+    """What a sweep waits for while no worker has the runtime that it asks for."""
+    return f"{WAITING} with runtime {runtime}" if runtime else WAITING
+
+
+def resolve(space: Space, runtime: str | None, targets: Sequence[Mapping[str, Any]]) -> Resolution:
+    """The first of `targets` that has the runtime (None: any) and supports some point of the space."""
+    wanted = [target for target in targets if runtime is None or target["runtime"] == runtime]
+    if not wanted:
+        return Resolution(None, waits_for(runtime))
+    lacking: list[str] = []
+    for target in wanted:
+        reason = _unsupported(space, target)
+        if reason is None:
+            return Resolution(dict(target), None)
+        lacking.append(f"{target['key']}: {reason}")
+    return Resolution(None, f"{WAITING} that supports a point of the space ({'; '.join(lacking)})")
+
+
+def _unsupported(space: Space, target: Mapping[str, Any]) -> str | None:
+    """Why the target refuses every point that it was asked about; None where it takes one, or rules refuse them all.
+
+    Of a sparse space perhaps none that is looked at keeps the rules: that says nothing against the target.
+    """
+    reason = None
+    for chosen in _points(space):
+        try:
+            values = space.resolve(chosen)
+        except PointError:
+            continue
+        rejection = space.judge(values, target)
+        if rejection is None:
+            return None
+        if rejection.rule == "target":
+            reason = rejection.message
+    return reason
+
+
+def _points(space: Space) -> Iterator[Mapping[str, Scalar]]:
+    points = space.points()
+    if points is not None and points <= MAX_PROBED_POINTS:
+        yield from space.enumerate()
+        return
+    source = random.Random(0)
+    for _ in range(MAX_PROBED_POINTS):
+        yield space.sample(source)

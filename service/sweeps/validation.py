@@ -1,0 +1,64 @@
+"""Validating the documents of requests so that nobody else waits for it: small ones here, large ones in a process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+from anyio import to_thread
+
+from layers.space.feasibility import Survey, expected_seconds, survey_space
+from service.database.sessions import Database
+from service.errors import CallerGone
+from service.sweeps.drafts import NO_STARTS, Draft, Prepared, Starts, drafted
+from service.sweeps.survey_processes import SurveyProcesses
+
+SMALL_SECONDS = 0.5
+"""Up to here a survey is made in a thread: a process would save nobody anything."""
+AT_A_TIME = 2
+"""Documents that are read and small spaces that are surveyed in threads of their own; others wait, in order."""
+LOOK_SECONDS = 0.25
+"""How often a request is asked whether its caller is still there."""
+
+
+class Validation:
+    """What one process validates. One event loop uses it."""
+
+    def __init__(self, database: Database, processes: int) -> None:
+        self._database = database
+        self._limiter = anyio.CapacityLimiter(AT_A_TIME)
+        self._processes = SurveyProcesses(processes)
+
+    async def prepare(
+        self,
+        document: Mapping[str, Any],
+        project: str,
+        is_gone: Callable[[], Awaitable[bool]],
+        starts: Starts = NO_STARTS,
+    ) -> Prepared:
+        """As `drafts.prepare`, with `starts` as in `drafted`.
+
+        Raises InvalidDocument, Unavailable, and CallerGone as soon as `is_gone` says so.
+        """
+        draft = await to_thread.run_sync(
+            lambda: drafted(self._database, document, project=project, starts=starts), limiter=self._limiter
+        )
+        survey = asyncio.ensure_future(self._surveyed(draft))
+        try:
+            while not (await asyncio.wait({survey}, timeout=LOOK_SECONDS))[0]:
+                if await is_gone():
+                    raise CallerGone("nobody waits for the answer any more")
+        finally:
+            survey.cancel()
+        return draft.prepared(survey.result())
+
+    async def close(self) -> None:
+        """End the processes."""
+        await self._processes.close()
+
+    async def _surveyed(self, draft: Draft) -> Survey:
+        if expected_seconds(draft.space) > SMALL_SECONDS:
+            return await self._processes.survey(draft.space)
+        return await to_thread.run_sync(survey_space, draft.space, limiter=self._limiter)

@@ -1,0 +1,89 @@
+"""The templates of the pages, their static files, and the headers under which every page is sent."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Response
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment
+
+from layersweep import __version__
+from service.common.templates import DOCUMENT_HEADERS, html_environment
+
+WEB = Path(__file__).resolve().parent
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    **DOCUMENT_HEADERS,
+}
+
+_MEDIA_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A file of the page: it never changes while the service runs."""
+
+    content: bytes
+    media_type: str
+    digest: str
+
+
+@cache
+def static_files() -> dict[str, StaticFile]:
+    """The page's own files by their path below `static`. Nothing else can be asked for, whatever a path says."""
+    return {
+        path.relative_to(WEB / "static").as_posix(): StaticFile(
+            content := path.read_bytes(), _MEDIA_TYPES[path.suffix], hashlib.sha256(content).hexdigest()[:16]
+        )
+        for path in sorted((WEB / "static").rglob("*"))
+        if path.suffix in _MEDIA_TYPES
+    }
+
+
+def static_response(name: str, if_none_match: str) -> Response | None:
+    """The answer for a static file; None when there is none of this name."""
+    file = static_files().get(name)
+    if file is None:
+        return None
+    # Its address holds its hash, so that what was cached is never stale.
+    headers = {
+        "ETag": f'"{file.digest}"',
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if headers["ETag"] in if_none_match:
+        return Response(status_code=304, headers=headers)
+    return Response(file.content, media_type=file.media_type, headers=headers)
+
+
+def render(template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+    """A page or a fragment of one. Everything that is put in is escaped."""
+    return HTMLResponse(
+        environment().get_template(template).render(**context), status_code=status, headers=dict(HEADERS)
+    )
+
+
+@cache
+def environment() -> Environment:
+    """The templates, with what all of them may use."""
+    made = html_environment()
+    names: dict[str, Any] = made.globals
+    names |= {"static": _static_url, "version": __version__}
+    return made
+
+
+def _static_url(name: str) -> str:
+    return f"/static/{name}?v={static_files()[name].digest}"

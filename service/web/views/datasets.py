@@ -1,0 +1,46 @@
+"""The pages of datasets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select, true
+from sqlalchemy.orm import Session
+
+from service.database.models import Dataset, Sweep
+from service.database.sessions import now
+from service.datasets import datasets
+from service.datasets.implications import implications
+from service.results import charts
+from service.web.views.common import baselines_nats
+
+
+def dataset_list(session: Session, project: str | None) -> dict[str, Any]:
+    """The datasets of a project (None: of all) by name."""
+    rows, _ = datasets.page(session, project, None, 1000)
+    rows.sort(key=lambda row: row.name)
+    return {"now": now(session), "rows": rows}
+
+
+def dataset(session: Session, key: str, project: str, listed: str | None) -> dict[str, Any]:
+    """One dataset with its profile, and the sweeps over it in the project `listed` (None: in all)."""
+    row = datasets.get(session, key, project)
+    of_project = true() if listed is None else Sweep.project == listed
+    sweeps_of = list(
+        session.scalars(select(Sweep).where(Sweep.dataset_id == row.id, of_project).order_by(Sweep.id.desc()).limit(20))
+    )
+    losses = baselines_nats(row)
+    highest = max(losses.values(), default=1.0) or 1.0
+    bars = {name: round(1000 * loss / highest, 1) for name, loss in losses.items()}
+    return {
+        "now": now(session),
+        "dataset": row,
+        "sweeps": sweeps_of,
+        "implications": implications(row).implications,
+        "bars": bars,
+        "parts": charts.segments(_sizes(row)),
+    }
+
+
+def _sizes(row: Dataset) -> dict[str, float]:
+    return {part: float(facts.get("tokens") or facts.get("examples") or 0) for part, facts in row.parts.items()}

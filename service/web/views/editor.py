@@ -1,0 +1,131 @@
+"""The page on which a sweep is written: what is in the editor at first, and what is said of what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from sqlalchemy.orm import Session
+
+from layers.presets import PRESETS
+from service.errors import NotFound, ServiceError
+from service.results import leaderboards
+from service.sweeps import documents, drafts, estimates, sweeps
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+USUAL = "example:quickstart"
+"""What the editor holds where nothing else is asked for."""
+YAML = "application/yaml"
+
+
+def beginnings(session: Session, project: str | None) -> dict[str, Any]:
+    """What the editor can be filled from; of sweeps, the newest of a project (None: of all)."""
+    newest, _ = sweeps.page(session, sweeps.Wanted(project), page_size=10, page_token=None)
+    return {
+        "examples": [path.stem for path in _examples()],
+        "presets": [(preset.name, preset.title) for preset in PRESETS.values()],
+        "sweeps": newest,
+    }
+
+
+def beginning(session: Session, source: str, project: str | None) -> str:
+    """The text to begin with: `example:NAME`, `preset:NAME` or `sweep:ID`. Raises NotFound.
+
+    A sweep of another project (None: there is none) is as if it were not.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "example":
+        for path in _examples():
+            if path.stem == name:
+                return path.read_text()
+    if kind == "preset" and name in PRESETS:
+        return _of_preset(name)
+    if kind == "sweep":
+        row = leaderboards.get_sweep(session, name)
+        if project in (None, row.project):
+            return _written(row.document)
+    raise NotFound(f"there is nothing to begin from at {source!r}: give example:NAME, preset:NAME or sweep:ID")
+
+
+def read(text: str, max_bytes: int) -> dict[str, Any]:
+    """The document in the editor. Raises ServiceError."""
+    return documents.read(text.encode(), YAML, max_bytes=max_bytes)
+
+
+def refused(text: str, error: ServiceError) -> dict[str, Any]:
+    """What is wrong with a document, each with its line."""
+    lines = _lines(text)
+    problems = [{"problem": problem, "line": _line_of(lines, problem.pointer)} for problem in error.problems]
+    return {"error": error, "problems": problems, "preview": None, "estimate": None}
+
+
+def accepted(session: Session, prepared: drafts.Prepared, project: str) -> dict[str, Any]:
+    """What a document means, and what it will cost."""
+    cost = estimates.estimate(session, prepared, project=project)
+    return {"error": None, "problems": [], "preview": prepared.preview(), "estimate": cost}
+
+
+def _examples() -> Sequence[Path]:
+    return sorted(EXAMPLES.glob("*.yaml"))
+
+
+def _of_preset(name: str) -> str:
+    """A sweep around a published configuration: the preset as it is, to open parameters in."""
+    preset = PRESETS[name]
+    document: dict[str, Any] = {
+        "name": f"around-{name}",
+        "task": "causal_lm",
+        "dataset": "python-topics",
+        **preset.document(),
+        "objectives": [
+            {"metric": "latency_ms_p50", "goal": "minimize"},
+            {"metric": "validation_loss", "goal": "minimize"},
+        ],
+        "budget": {"trials": 20, "parallel": 1},
+        "start_from": [f"preset:{name}"],
+    }
+    if rate := document.get("training", {}).get("learning_rate"):
+        document["training"]["learning_rate"] = {"min": rate / 3, "max": rate * 3, "log": True}
+    return (
+        f"# {preset.title}\n# {preset.source}\n"
+        "# Open further parameters: replace a value by {values: [...]} or {min: ..., max: ...}.\n"
+    ) + _written(document)
+
+
+def _written(document: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _lines(text: str) -> dict[str, int]:
+    """JSON pointer -> line, from 1, of every place of a document that can be read as YAML."""
+    lines: dict[str, int] = {}
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            _mark(root, "", lines)
+    except (yaml.YAMLError, RecursionError):
+        pass
+    return lines
+
+
+def _mark(node: yaml.Node, pointer: str, lines: dict[str, int]) -> None:
+    lines.setdefault(pointer, node.start_mark.line + 1)
+    if len(lines) > documents.MAX_NODES or pointer.count("/") > documents.MAX_DEPTH:
+        return
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = f"{pointer}/{str(key.value).replace('~', '~0').replace('/', '~1')}"
+            lines[below] = key.start_mark.line + 1
+            _mark(value, below, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _mark(value, f"{pointer}/{index}", lines)
+
+
+def _line_of(lines: Mapping[str, int], pointer: str) -> int | None:
+    """The line of a place, or of the nearest place above it that is written."""
+    while pointer and pointer not in lines:
+        pointer = pointer.rpartition("/")[0]
+    return lines.get(pointer) if pointer else None

@@ -1,0 +1,132 @@
+"""The state of a sweep's page, all of it in its address: what one sees, a link shows to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+from starlette.datastructures import QueryParams
+
+from service.errors import Unprocessable
+from service.results.leaderboards import Condition, Filters
+
+PICTURES = ("importance", "effects", "hypervolume", "parallel")
+MAX_COMPARED = 10
+
+_WISHES = ("prefer", "within", "weight")
+_FLAGS = ("feasible", "on_front")
+_LISTS = ("state", "where", "column", "trial", "hide", *_WISHES)
+_WORDS = ("x", "y", "picture", "metric", "over", "page_token")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepQuery:
+    """What is sorted, kept, shown and chosen on a sweep's page."""
+
+    sort: str = "rank"
+    state: tuple[str, ...] = ()
+    feasible: bool | None = None
+    on_front: bool | None = None
+    where: tuple[str, ...] = ()
+    column: tuple[str, ...] = ()
+    """The columns of the leaderboard; none: the usual ones."""
+    differing: bool = False
+    """Only columns in which the rows differ."""
+    trial: tuple[str, ...] = ()
+    """Numbers of the trials that are chosen for comparison."""
+    x: str | None = None
+    y: str | None = None
+    picture: str | None = None
+    metric: str | None = None
+    """Of the effects."""
+    over: str | None = None
+    """Across the hypervolume: trials or time."""
+    hide: tuple[str, ...] = ()
+    """Axes of the parallel coordinates that are switched off."""
+    prefer: tuple[str, ...] = ()
+    """What the recommendation is wished to be: as of the API's."""
+    within: tuple[str, ...] = ()
+    weight: tuple[str, ...] = ()
+    page_token: str | None = None
+
+    @classmethod
+    def of(cls, given: QueryParams) -> SweepQuery:
+        """What a request asks for; forms send empty fields for what is not chosen."""
+        lists = {name: tuple(dict.fromkeys(each for each in given.getlist(name) if each)) for name in _LISTS}
+        name, operator, value = (given.get(f"where_{part}", "").strip() for part in ("name", "operator", "value"))
+        if name and value:
+            lists["where"] = tuple(dict.fromkeys([*lists["where"], f"{name}{operator or '='}{value}"]))
+        if unknown := [each for each in lists["trial"] if not (each.isascii() and each.isdigit() and len(each) < 10)]:
+            raise Unprocessable(f"trial={unknown[0][:40]!r} is not the number of a trial")
+        picture = given.get("picture") or None
+        if picture is not None and picture not in PICTURES:
+            raise Unprocessable(f"picture={picture[:40]!r}: choose from {', '.join(PICTURES)}")
+        over = given.get("over") or None
+        if over not in (None, "trials", "time"):
+            raise Unprocessable(f"over={over[:40]!r}: choose from trials, time")
+        values: dict[str, Any] = {
+            "sort": given.get("sort") or "rank",
+            "differing": _flag("differing", given.get("differing", "")) is True,
+            **{flag: _flag(flag, given.get(flag, "")) for flag in _FLAGS},
+            **{word: given.get(word) or None for word in _WORDS},
+            **lists,
+        }
+        return cls(**values)
+
+    @property
+    def filters(self) -> Filters:
+        """The leaderboard's filters. Raises Unprocessable for what is none."""
+        return Filters(self.state, self.feasible, self.on_front, tuple(map(Condition.parse, self.where)))
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.state or self.where) or self.feasible is not None or self.on_front is not None
+
+    def pairs(self, *without: str) -> list[tuple[str, str]]:
+        """What differs from the plain page, as query parameters, less those named."""
+        pairs = [("sort", self.sort)] if self.sort != "rank" else []
+        pairs += [(name, each) for name in _LISTS for each in getattr(self, name)]
+        pairs += [(name, "true" if flag else "false") for name in _FLAGS if (flag := getattr(self, name)) is not None]
+        pairs += [("differing", "true")] if self.differing else []
+        pairs += [(name, word) for name in _WORDS if (word := getattr(self, name))]
+        return [(name, value) for name, value in pairs if name not in without]
+
+    def url(self, path: str = "", **changes: Any) -> str:
+        """The address with these changes; a changed sort or filter begins at the first page."""
+        changed = replace(self, **({"page_token": None} | changes))
+        query = urlencode(changed.pairs())
+        return f"{path}?{query}" if query else path or "?"
+
+    @property
+    def wishes(self) -> list[tuple[str, str]]:
+        """What is wished of the recommendation, as parameters of a query."""
+        return [pair for pair in self.pairs() if pair[0] in _WISHES]
+
+    def api(self, path: str, **given: str) -> str:
+        """An address of the API that chooses as this page does."""
+        query = urlencode([*given.items(), *self.wishes])
+        return f"{path}?{query}" if query else path
+
+    def export(self) -> str:
+        """The same leaderboard as a query of the API."""
+        return urlencode([pair for pair in self.pairs() if pair[0] in ("sort", "state", "where", *_FLAGS)])
+
+
+@dataclass(frozen=True, slots=True)
+class BoardColumn:
+    """A column of the leaderboard, with the link that its head holds."""
+
+    name: str
+    kind: Literal["metric", "parameter"]
+    objective: bool
+    sort: str
+    """What a click on the head sorts by."""
+    direction: Literal["ascending", "descending"] | None
+    """How the table is sorted by it now."""
+
+
+def _flag(name: str, text: str) -> bool | None:
+    if text not in ("", "true", "false"):
+        raise Unprocessable(f"{name}={text!r}: give true or false")
+    return None if not text else text == "true"

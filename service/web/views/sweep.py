@@ -1,0 +1,224 @@
+"""The page of one sweep, in parts: each is asked for again by itself when something happened to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import and_, select
+from sqlalchemy.orm import Session
+
+from layers.metrics import METRICS, Goal
+from service.common import formatting
+from service.confirmation import confirmations
+from service.confirmation import results as confirmation_results
+from service.database.models import CONFIRMATION, TRIAL_STATES, Attempt, Confirmation, Sweep, Trial, Worker
+from service.database.sessions import now
+from service.errors import NotFound
+from service.events.end_codes import end_code
+from service.operations import artifacts
+from service.recommendation.preferences import Wishes
+from service.recommendation.recommend import recommend_with_smaller, wishes_of
+from service.recommendation.schemas import Recommendation, SmallerTrial
+from service.results import leaderboards
+from service.results import schemas as result_schemas
+from service.results.columns import ColumnStore, metric_names
+from service.results.leaderboards import ENDED_SWEEPS
+from service.results.plot_selection import TRIAL_NUMBER, check_axes
+from service.sweeps.progress import progress_rate
+from service.web.views.common import dataset_of, ended_trials, progress_bar, target_words
+from service.web.views.query import BoardColumn, SweepQuery
+
+PAGE_ROWS = 50
+_COLUMNS = ("validation_loss", "latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count", "accuracy")
+
+
+def whole(session: Session, store: ColumnStore, sweep_id: str, query: SweepQuery) -> dict[str, Any]:
+    """Everything that the page shows before its pictures are drawn."""
+    row = leaderboards.get_sweep(session, sweep_id)
+    parts = (
+        live(session, row),
+        results(session, row, query),
+        board(session, store, row, query),
+        pictures(session, row, query),
+    )
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def live(session: Session, row: Sweep) -> dict[str, Any]:
+    """State, progress, and the trials that run now."""
+    return {
+        "now": now(session),
+        "sweep": row,
+        "dataset": dataset_of(session, row),
+        "target": target_words(row),
+        "bar": progress_bar(row),
+        "ended_trials": ended_trials(row),
+        "ended": row.state in ENDED_SWEEPS,
+        "progress_rate": progress_rate(session, row),
+        "running": _running(session, row),
+        "end_code": end_code(row, feasible=bool(leaderboards.best(session, row))),
+        "extends": _extends(row),
+    }
+
+
+def results(session: Session, row: Sweep, query: SweepQuery) -> dict[str, Any]:
+    """What the sweep looks for, the best of each so far, and the recommended trial."""
+    wishes = _wishes(row, query)
+    recommended, smaller = _recommended(session, row, wishes) or (None, None)
+    newest = next(iter(confirmations.of_sweep(session, row.id)), None)
+    return {
+        "sweep": row,
+        "ended": row.state in ENDED_SWEEPS,
+        "constraints": list(row.document.get("constraints", [])),
+        "best": leaderboards.best(session, row),
+        "recommended": recommended,
+        "smaller": smaller,
+        "artifacts": [] if recommended is None else artifacts.of_trial(session, recommended.trial.trial),
+        "confirmation": None if newest is None else confirmation_results.to_schema(session, newest, wishes),
+        "confirmable": confirmations.is_confirmable(session, row),
+        "confirms": session.scalar(select(Confirmation.confirms).where(Confirmation.sweep_id == row.id)),
+    }
+
+
+def board(session: Session, store: ColumnStore, row: Sweep, query: SweepQuery) -> dict[str, Any]:
+    """One page of the leaderboard, with the columns to choose from."""
+    page = leaderboards.page(
+        session, store, row, sort=query.sort, filters=query.filters, size=PAGE_ROWS, token=query.page_token
+    )
+    present = metric_names(session, row)
+    parameters = leaderboards.parameter_names(row)
+    chosen = _chosen_columns(row, query, present, parameters)
+    if query.differing:
+        key = query.sort.removeprefix("-")
+        chosen = [name for name in chosen if name == key or _differs(page.items, name)]
+    return {
+        "now": now(session),
+        "sweep": row,
+        "query": query,
+        "board": page,
+        "columns": [_column(row, query, name) for name in chosen],
+        "offered": {"metrics": present, "parameters": parameters},
+        "states": TRIAL_STATES,
+        "recommended_trial": _recommended_trial(session, row, query),
+    }
+
+
+def pictures(session: Session, row: Sweep, query: SweepQuery) -> dict[str, Any]:
+    """What the pictures can show, and which of it they do show. Their data comes over the API."""
+    objectives = [each["metric"] for each in row.objectives]
+    metrics = list(dict.fromkeys([*objectives, *metric_names(session, row)]))
+    parameters = leaderboards.parameter_names(row)
+    usual_x = objectives[0] if len(objectives) > 1 else TRIAL_NUMBER
+    x, y = query.x or usual_x, query.y or objectives[-1]
+    check_axes(x, y)
+    names = [TRIAL_NUMBER, *dict.fromkeys([*metrics, *(each for each in (x, y) if each != TRIAL_NUMBER), *parameters])]
+    facts = {name: _facts(row, name) for name in names}
+    return {
+        "sweep": row,
+        "query": query,
+        "ended": row.state in ENDED_SWEEPS,
+        "axes": list(dict.fromkeys([TRIAL_NUMBER, *metrics, x, y])),
+        "x": x,
+        "y": y,
+        "usual_x": usual_x,
+        "usual_y": objectives[-1],
+        "picture": query.picture or "importance",
+        "effect_metric": query.metric if query.metric in metrics else objectives[-1],
+        "parallel_axes": [*row.space.get("open_parameters", []), *objectives],
+        "metrics": metrics,
+        "picture_facts": json.dumps({"names": facts, "objectives": row.objectives, "parameters": parameters}),
+    }
+
+
+def _facts(row: Sweep, name: str) -> dict[str, str]:
+    goals = {each["metric"]: each["goal"] for each in row.objectives}
+    goal = goals.get(name) or (METRICS[name].goal if name in METRICS else "")
+    label = formatting.label(name) if name in METRICS or name == TRIAL_NUMBER else name
+    return {"label": label, "unit": formatting.unit(name), "goal": goal}
+
+
+def _extends(row: Sweep) -> list[str]:
+    """What can be added to the budget so that something comes of it."""
+    limit = row.budget.get("wall_seconds")
+    if row.state in ("active", "paused"):
+        return ["trials", *(["wall_seconds"] if limit is not None else [])]
+    if row.state == "cancelled" or row.sampler == CONFIRMATION:
+        return []
+    failed, cut_off = row.counts.get("failed", 0), row.counts.get("cancelled", 0)
+    if row.reason == "space_exhausted" and not (failed or cut_off):
+        return []
+    time_is_over = limit is not None and row.ended_at is not None and row.ended_at >= (row.started_at or 0) + limit
+    lifts = ["failures"] if failed >= row.budget["failures"] else [] if time_is_over else ["trials"]
+    return [*lifts, *(["wall_seconds"] if time_is_over else [])]
+
+
+def _wishes(row: Sweep, query: SweepQuery) -> Wishes:
+    return wishes_of(row, prefer=query.prefer, within=query.within, weight=query.weight)
+
+
+def _recommended(session: Session, row: Sweep, wishes: Wishes) -> tuple[Recommendation, SmallerTrial | None] | None:
+    try:
+        return recommend_with_smaller(session, row, wishes)
+    except NotFound:
+        return None
+
+
+def _recommended_trial(session: Session, row: Sweep, query: SweepQuery) -> str | None:
+    found = _recommended(session, row, _wishes(row, query))
+    return None if found is None else found[0].trial.trial
+
+
+def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], parameters: Sequence[str]) -> list[str]:
+    """Those asked for; else objectives, what constraints name, the usual metrics, and the sweep's parameters. What the
+    rows are sorted by is always among them."""
+    key = query.sort.removeprefix("-")
+    sorted_by = [key] if key in METRICS or key in parameters else []
+    if query.column:
+        chosen = [name for name in query.column if name in METRICS or name in parameters]
+        return list(dict.fromkeys([*chosen, *sorted_by]))
+    objectives = [each["metric"] for each in row.objectives]
+    constrained = [name for name in METRICS if any(name in text for text in row.document.get("constraints", []))]
+    usual = dict.fromkeys([*objectives, *constrained, *_COLUMNS])
+    metrics = [name for name in usual if name in objectives or name in present]
+    return list(dict.fromkeys([*metrics, *(name for name in sorted_by if name in METRICS), *parameters]))
+
+
+def _differs(rows: Sequence[result_schemas.LeaderboardRow], name: str) -> bool:
+    return len({row.metrics.get(name) if name in METRICS else row.parameters.get(name) for row in rows}) > 1
+
+
+def _column(row: Sweep, query: SweepQuery, name: str) -> BoardColumn:
+    objectives: dict[str, Goal] = {each["metric"]: each["goal"] for each in row.objectives}
+    goal = objectives.get(name, METRICS[name].goal if name in METRICS else "minimize")
+    first, second = (f"-{name}", name) if goal == "maximize" else (name, f"-{name}")
+    return BoardColumn(
+        name,
+        "metric" if name in METRICS else "parameter",
+        name in objectives,
+        second if query.sort == first else first,
+        {name: "ascending", f"-{name}": "descending"}.get(query.sort),  # pyright: ignore[reportArgumentType]
+    )
+
+
+def _running(session: Session, row: Sweep) -> list[dict[str, Any]]:
+    """The trials that are being executed, with the phase that each is in and for how long."""
+    query = (
+        select(Trial, Attempt.phases, Worker.name)
+        .outerjoin(Attempt, and_(Attempt.trial_id == Trial.id, Attempt.attempt == Trial.attempt))
+        .outerjoin(Worker, Worker.id == Trial.worker_id)
+        .where(Trial.sweep_id == row.id, Trial.state == "running")
+        .order_by(Trial.number)
+        .limit(16)
+    )
+    time = now(session)
+    return [
+        {
+            "trial": running,
+            "worker": worker,
+            "phases": [phase["phase"] for phase in phases or []],
+            "seconds": max(0.0, time - phases[-1]["started_at"]) if phases else None,
+        }
+        for running, phases, worker in session.execute(query)
+    ]

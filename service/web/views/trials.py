@@ -1,0 +1,109 @@
+"""The page of one trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from layers.expressions.names import DECLARED
+from layers.metrics import METRICS
+from service.database.models import Sweep, Worker
+from service.database.sessions import now
+from service.leases import schemas as lease_schemas
+from service.leases import trials
+from service.operations import artifacts
+from service.results import charts, leaderboards
+from service.results.leaderboards import ENDED_SWEEPS
+from service.web.views.common import baselines_nats, dataset_of, flat
+
+_LATENCY_MEASUREMENTS = {
+    "latency_first": "latency before training",
+    "latency_samples_ms": "latency of the final engine",
+}
+PERCENTILES = ("p50", "p90", "p99")
+GAPS = ("precision_gap", "generalization_gap", "parity_error", "parity_error_worst")
+
+
+def trial(session: Session, trial_id: str) -> dict[str, Any]:
+    """One trial with everything that was learnt of it."""
+    row = trials.get(session, trial_id)
+    sweep_row = leaderboards.get_sweep(session, row.sweep_id)
+    detail = trials.detail(session, row)
+    dataset = dataset_of(session, sweep_row)
+    executing = select(Worker).where(Worker.id.in_([each.worker for each in detail.attempts]))
+    metrics = row.metrics
+    percentiles = {name: metrics[f"latency_ms_{name}"] for name in PERCENTILES if f"latency_ms_{name}" in metrics}
+    return {
+        "now": now(session),
+        "sweep": sweep_row,
+        "trial": detail,
+        "dataset": dataset,
+        "workers": {worker.id: worker.name for worker in session.scalars(executing)},
+        "phases": _phases(detail.attempts[-1] if detail.attempts else None),
+        "metric_names": [name for name in METRICS if name in metrics] + sorted(metrics.keys() - METRICS.keys()),
+        "objectives": {each["metric"]: each["goal"] for each in sweep_row.objectives},
+        "curve": charts.curve([point.model_dump() for point in detail.curve], baselines_nats(dataset)),
+        "histogram": charts.histogram(_latency_samples(detail.measurements), percentiles),
+        "memory": charts.segments(
+            {
+                name: float(metrics[name])
+                for name in ("weights_bytes", "activation_bytes", "io_bytes")
+                if name in metrics
+            }
+        ),
+        "parameters": _parameters(sweep_row, detail),
+        "artifacts": artifacts.of_trial(session, trial_id),
+        "facts": _facts(detail.measurements),
+        "is_live": row.state in ("queued", "running") and sweep_row.state not in ENDED_SWEEPS,
+    }
+
+
+def _parameters(sweep: Sweep, detail: lease_schemas.TrialDetail) -> list[dict[str, Any]]:
+    """What the sweep varies, with what each parameter is and where its recommendation comes from."""
+    open_names = set(sweep.space.get("open_parameters", []))
+    return [
+        {
+            "name": name,
+            "value": value,
+            "origin": "swept" if name in open_names else "derived",
+            "meaning": DECLARED[name].meaning if name in DECLARED else "",
+            "source": DECLARED[name].source if name in DECLARED else "",
+        }
+        for name, value in detail.parameters.items()
+    ]
+
+
+def _phases(attempt: lease_schemas.Attempt | None) -> list[tuple[charts.Segment, lease_schemas.PhaseTime]]:
+    """The newest attempt's phases beside one another, in proportion to their time."""
+    if attempt is None or not attempt.phases:
+        return []
+    keyed = {f"{index} {phase.phase}": phase for index, phase in enumerate(attempt.phases)}
+    # A sliver is left for what took no time, so that it can be seen and pointed at.
+    least = sum(phase.seconds for phase in attempt.phases) / 200 or 1.0
+    pieces = charts.segments({key: max(phase.seconds, least) for key, phase in keyed.items()})
+    return [(piece, keyed[piece.name]) for piece in pieces]
+
+
+def _latency_samples(measurements: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """The raw samples behind the reported latencies: of the final engine, or of the first where there is no other."""
+    for name in ("latency_samples_ms", "latency_first"):
+        samples = measurements.get(name, {}).get("samples_ms")
+        if isinstance(samples, list):
+            return [float(each) for each in samples if isinstance(each, int | float)]
+    return []
+
+
+def _facts(measurements: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What is kept beside the metrics, less what the page shows elsewhere."""
+    facts: dict[str, dict[str, Any]] = {}
+    for name, data in measurements.items():
+        if name == "memory":
+            continue
+        if name in _LATENCY_MEASUREMENTS:
+            # The environment is a measurement of its own; the final figures are the metrics.
+            data = {key: value for key, value in data.items() if key != "environment"}
+        facts[_LATENCY_MEASUREMENTS.get(name, name.replace("_", " "))] = flat(data)
+    return facts

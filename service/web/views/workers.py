@@ -1,0 +1,47 @@
+"""The page of workers: each device, and what it does now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.database.models import Sweep, Trial
+from service.database.sessions import now
+from service.leases import schemas as lease_schemas
+from service.leases import workers
+from service.sweeps import catalog
+
+PAGE_WORKERS = 200
+
+
+def workers_page(session: Session, project: str | None, alive_seconds: float) -> dict[str, Any]:
+    """The newest workers that serve a project (None: all), the trials that they execute, and their targets."""
+    items, _ = workers.page(
+        session,
+        alive_seconds=alive_seconds,
+        only_alive=False,
+        page_size=PAGE_WORKERS,
+        page_token=None,
+        project=project,
+    )
+    return {
+        "now": now(session),
+        "workers": items,
+        "running": _running(session, items, project),
+        "targets": catalog.targets(session, project),
+    }
+
+
+def _running(session: Session, items: Sequence[lease_schemas.Worker], project: str | None) -> dict[str, dict[str, Any]]:
+    """Worker -> its trial and the trial's sweep. What runs for another project is not shown to this one."""
+    query = (
+        select(Trial, Sweep)
+        .join(Sweep, Sweep.id == Trial.sweep_id)
+        .where(Trial.id.in_([worker.trial for worker in items if worker.trial]))
+    )
+    if project is not None:
+        query = query.where(Trial.project == project)
+    return {str(trial.worker_id): {"trial": trial, "sweep": sweep} for trial, sweep in session.execute(query)}

@@ -1,0 +1,183 @@
+"""What is kept of a trial stays as it was acknowledged, whatever arrives late, twice or in part."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from service.database.models import Artifact
+from service.datasets import datasets
+from service.errors import LeaseLost, NotFound
+from service.http import uploads
+from service.http.dependencies import Services
+from service.leases import holders, queue
+from service.leases import schemas as lease_schemas
+from service.operations import artifacts
+from tests.service.conftest import Rows
+
+NAME = "run.py"
+FINISH = {"outcome": "complete", "metrics": {"latency_ms_p50": 1.0}}
+
+
+class Attempt:
+    """A running attempt of a worker."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        rows = Rows(services.database)
+        rows.sweep(1)
+        worker = rows.worker()
+        lease = services.database.write(lambda session: queue.claim(session, worker, 60))
+        assert lease is not None
+        self.trial = lease.trial
+
+    def store(self, content: bytes) -> None:
+        with_content = datasets.uploads_folder(self.services.settings) / "arrived"
+        with_content.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        artifacts.store(self.services.database, self.services.settings, self.trial, 1, NAME, with_content, digest)
+        with_content.unlink()
+
+    def finish(self) -> None:
+        body = lease_schemas.LeaseFinish.model_validate(FINISH)
+        self.services.database.write(lambda session: holders.finish(session, self.trial, 1, body))
+
+    def read(self) -> bytes:
+        row = self.services.database.read(lambda session: artifacts.find(session, self.trial, NAME))
+        return b"".join(artifacts.read(self.services.settings, row))
+
+    def row(self) -> Artifact:
+        return self.services.database.read(lambda session: session.get_one(Artifact, (self.trial, NAME)))
+
+    def files(self) -> list[Path]:
+        folder = Path(self.services.settings.artifacts_url)
+        return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def attempt(services: Services) -> Iterator[Attempt]:
+    services.database.upgrade()
+    yield Attempt(services)
+    services.database.close()
+
+
+def test_a_body_that_ends_after_its_trial_leaves_what_was_kept(
+    app: FastAPI, services: Services, serve: Callable[[FastAPI], str]
+) -> None:
+    url = serve(app)
+    trial = Attempt(services).trial
+    path = f"{url}/v1/leases/{trial}/1"
+    arriving = datasets.uploads_folder(services.settings)
+
+    def put(content: bytes | Iterator[bytes], whole: bytes) -> httpx2.Response:
+        digest = base64.b64encode(hashlib.sha256(whole).digest()).decode()
+        headers = {"Content-Digest": f"sha-256=:{digest}:"}
+        return httpx2.put(f"{path}/artifacts/{NAME}", content=content, headers=headers, timeout=60)
+
+    def held_open() -> Iterator[bytes]:
+        yield b"la"
+        while not any(arriving.iterdir()):
+            pass  # until the service has let the upload in
+        assert httpx2.post(f"{path}:finish", json=FINISH).status_code == 200
+        yield b"te"
+
+    assert put(b"kept", b"kept").status_code == 204
+    late = put(held_open(), b"late")
+    assert (late.status_code, late.json()["type"].rpartition(":")[2]) == (409, "lease-lost")
+    of_trial = f"{url}/v1/trials/{trial}/artifacts"
+    assert [each["name"] for each in httpx2.get(of_trial).json()["items"]] == [NAME]
+    assert httpx2.get(f"{of_trial}/{NAME}").content == b"kept"
+    assert not any(arriving.iterdir())
+
+
+@pytest.mark.parametrize("late", [b"other", b"kept"])
+def test_what_comes_too_late_changes_nothing_and_leaves_nothing(attempt: Attempt, late: bytes) -> None:
+    attempt.store(b"kept")
+    attempt.finish()
+    with pytest.raises(LeaseLost):
+        attempt.store(late)
+    assert attempt.read() == b"kept"
+    assert len(attempt.files()) == 1
+
+
+def test_an_upload_that_is_sent_again_replaces_the_first(attempt: Attempt) -> None:
+    for content in (b"first", b"second", b"second"):
+        attempt.store(content)
+    attempt.finish()
+    assert attempt.read() == b"second"
+    assert len(attempt.files()) == 1
+
+
+def test_what_an_earlier_release_kept_is_found_and_cleared(attempt: Attempt) -> None:
+    attempt.store(b"kept")
+    attempt.finish()
+    (path,) = attempt.files()
+    path.rename(path.parent.parent / NAME)
+    path.parent.rmdir()
+    settings = attempt.services.settings
+    row = attempt.row()
+    assert b"".join(artifacts.read(settings, row)) == b"kept"
+    settings.artifact_days = 1e-9
+    assert artifacts.tidy(attempt.services.database, settings) == 1
+    assert attempt.files() == []
+    with pytest.raises(NotFound):
+        artifacts.read(settings, row)
+
+
+def test_files_that_no_row_names_are_cleared_once_their_trial_has_ended(attempt: Attempt) -> None:
+    attempt.store(b"kept")
+    (path,) = attempt.files()
+    # A process was killed while it wrote, another before it could say that it had.
+    (path.parent / f".{NAME}.0a.part").write_bytes(b"half")
+    unacknowledged = path.parent.parent / "feed" / NAME
+    unacknowledged.parent.mkdir()
+    unacknowledged.write_bytes(b"whole")
+    database, settings = attempt.services.database, attempt.services.settings
+    assert artifacts.tidy(database, settings) == 0, "they may be arriving"
+    attempt.finish()
+    Rows(database).update(artifacts.Trial, attempt.trial, pareto_rank=1)
+    assert artifacts.tidy(database, settings) == 2
+    assert attempt.files() == [path]
+
+
+def test_uploads_are_written_outside_the_event_loop(tmp_path: Path) -> None:
+    class Recorder:
+        def __init__(self) -> None:
+            self.content = b""
+            self.threads: set[int] = set()
+
+        def write(self, block: bytes) -> None:
+            self.threads.add(threading.get_ident())
+            self.content += block
+
+        def flush(self) -> None:
+            self.threads.add(threading.get_ident())
+
+    async def chunks(pieces: list[bytes]) -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    plain, multipart = Recorder(), Recorder()
+    pieces = [bytes([number]) * 65_536 for number in range(40)]
+    form = [b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n', *pieces, b"\r\n--b--\r\n"]
+
+    async def both() -> bytes:
+        reader = uploads.MultipartReader("multipart/form-data; boundary=b", as_file(multipart), 1 << 30)
+        await reader.read(chunks(form))
+        return await uploads.receive(chunks(pieces), as_file(plain), 1 << 30, NAME)
+
+    def as_file(recorder: Recorder) -> Any:
+        return recorder
+
+    assert anyio.run(both) == hashlib.sha256(b"".join(pieces)).digest()
+    assert plain.content == multipart.content == b"".join(pieces)
+    assert threading.get_ident() not in plain.threads | multipart.threads

@@ -1,0 +1,132 @@
+"""What Prometheus is told: the format, the figures, who may ask, and that it costs the same at any number of trials."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.auth import projects, tokens
+from service.database.models import Sweep
+from service.database.sessions import Database
+from service.http.dependencies import Services
+from service.leases import holders, queue
+from service.leases import schemas as lease_schemas
+from service.operations import gauges
+
+BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, sqlite_url: str) -> str:
+    """An SQLite file; for what is marked with `BOTH`, PostgreSQL too."""
+    kind = getattr(request, "param", "sqlite")
+    return request.getfixturevalue("postgres_url") if kind == "postgresql" else sqlite_url
+
+
+def scraped(client: TestClient, **headers: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """The samples of a scrape: name and labels -> value."""
+    answer = client.get("/metrics", headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_a_scrape_tells_of_the_queue_the_phases_and_the_requests(client: TestClient, served_rows: Any) -> None:
+    before = scraped(client)
+    sweep = served_rows.sweep(queued=3)
+    worker = served_rows.worker()
+    lease = client.post("/v1/leases", json={"worker": worker}).json()
+    at = f"/v1/leases/{lease['trial']}/1"
+    client.post(f"{at}:report", json={"phase": "check"})
+    client.post(f"{at}:report", json={"phase": "build"})
+    after = scraped(client)
+
+    def more(name: str, **labels: str) -> float:
+        key = (name, tuple(sorted(labels.items())))
+        return after[key] - before.get(key, 0.0)
+
+    assert more("layersweep_trials", state="queued") == 2
+    assert more("layersweep_trials", state="running") == 1
+    assert more("layersweep_sweeps", state="active") == 1
+    assert more("layersweep_queue_depth") == 2
+    assert more("layersweep_leases") == 1
+    assert more("layersweep_leases_lapsed") == 0
+    assert more("layersweep_workers_alive") == 1
+    assert more("layersweep_phase_seconds_count", phase="check") == 1
+    report = {"method": "POST", "route": "/v1/leases/{trial}/{attempt}:report"}
+    assert more("layersweep_http_requests_total", status="200", **report) == 2
+    assert more("layersweep_http_request_seconds_count", **report) == 2
+    assert more("layersweep_group_commit_writes_total") > 0
+    assert after["layersweep_http_requests_running", ()] >= 1, "this scrape"
+
+    served_rows.lapse(lease["trial"])
+    client.post(f"/v1/sweeps/{sweep}:pause")
+    last = scraped(client)
+    assert last["layersweep_leases_lapsed", ()] == 1
+    assert last["layersweep_queue_depth", ()] == 0, "nobody may claim what is paused"
+
+
+def test_labels_do_not_grow_with_what_callers_send(client: TestClient) -> None:
+    client.get("/v1/sweeps/first")
+    before = set(scraped(client))
+    for number in range(20):
+        client.get(f"/v1/sweeps/unknown-{number}")
+        client.get(f"/no/such/page/{number}")
+    client.request("BREW", "/v1/sweeps")
+    new = {labels for name, labels in set(scraped(client)) - before if name == "layersweep_http_requests_total"}
+    assert len(new) <= 3, new
+    assert not any("unknown" in str(labels) or "BREW" in str(labels) for labels in new)
+
+
+def test_metrics_take_a_token_that_reads_all_projects(client: TestClient, services: Services) -> None:
+    def make(session: Any, scope: Any, project: str | None) -> str:
+        return "Bearer " + tokens.create(session, tokens.NewToken("x", [scope], project), made_by="")[1]
+
+    services.database.write(lambda session: projects.create(session, "vision").name)
+    reader, bound, worker = (
+        services.database.write(lambda session, given=given: make(session, *given))
+        for given in (("read", None), ("read", "vision"), ("work", None))
+    )
+    services.access.forget()
+    assert client.get("/metrics").status_code == 401
+    assert client.get("/metrics", headers={"Authorization": bound}).status_code == 403
+    assert client.get("/metrics", headers={"Authorization": worker}).status_code == 403
+    assert scraped(client, Authorization=reader)["layersweep_queue_depth", ()] == 0
+
+
+@BOTH
+def test_a_look_at_the_database_reads_no_finished_trial(database: Database, rows: Any) -> None:
+    sweep = rows.sweep(queued=1)
+    worker = rows.worker()
+    lease = database.write(lambda session: queue.claim(session, worker, 30))
+    assert lease is not None
+    done = lease_schemas.LeaseFinish(outcome="failed", reason="a test")
+    database.write(lambda session: holders.finish(session, lease.trial, 1, done).id)
+    counted = sa.update(Sweep).where(Sweep.id == sweep).values(counts={"complete": 99_999, "failed": 1})
+    database.write(lambda session: session.execute(counted).rowcount)
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        statements.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        found = database.read(lambda session: gauges.look(session, 60))
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert (found.trials["complete"], found.trials["failed"], found.workers) == (99_999, 1, 1)
+    of_trials = [statement for statement in statements if "FROM trials" in statement]
+    assert len(of_trials) == 1
+    if database.dialect == "sqlite":
+        explain = f"EXPLAIN QUERY PLAN {of_trials[0].replace('?', chr(39) + 'running' + chr(39))}"
+        with database.engine.connect() as connection:
+            plan = str(connection.exec_driver_sql(explain).all())
+        assert "ix_trials_claimable" in plan

@@ -1,0 +1,170 @@
+"""What samplers are asked and told: encodings, conditions, infeasible points, and which sampler `auto` is."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from layers.space.document import SweepDocument, read_document
+from service.errors import InvalidDocument
+from service.scheduling.optuna_study import OptunaStudy
+from service.scheduling.studies import FAILED, TrialResult
+from service.sweeps.sampling import choose, population_size
+from tests.service.sweep_driver import TWELVE_POINTS, document, small
+
+DATASET = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
+
+
+def _read(written: Mapping[str, Any]) -> Any:
+    return read_document(written, find_dataset=lambda name: DATASET)
+
+
+def _study(parsed: SweepDocument, sampler: str, *, seed: int = 0) -> OptunaStudy:
+    return OptunaStudy(parsed.space, ["minimize", "minimize"], sampler=sampler, seed=seed, population=8)
+
+
+@pytest.fixture(scope="module")
+def parsed() -> SweepDocument:
+    return _read(document())[0]
+
+
+def test_numeric_values_are_put_to_the_sampler_as_an_ordinal_index(parsed: SweepDocument) -> None:
+    suggestion = _study(parsed, "random").ask()
+    assert suggestion.distributions["hidden_size"]["name"] == "IntDistribution"
+    assert suggestion.chosen["hidden_size"] == (32, 48, 64, 96)[suggestion.suggestions["hidden_size"]]
+    assert suggestion.distributions["norm.kind"]["name"] == "CategoricalDistribution"
+    assert suggestion.distributions["training.learning_rate"]["attributes"]["log"] is True
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "qmc"])
+def test_every_suggestion_is_a_point_of_the_space(parsed: SweepDocument, sampler: str) -> None:
+    study = _study(parsed, sampler)
+    for number in range(30):
+        suggestion = study.ask()
+        # `resolve` refuses a parameter whose condition is false, and one that is missing.
+        values = parsed.space.resolve(suggestion.chosen)
+        assert ("norm.eps" in suggestion.chosen) == (values["norm.kind"] == "RmsNorm")
+        study.tell(suggestion.ask, TrialResult("complete", (float(number % 7), float(number % 5)), -1.0))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_point_that_is_given_is_suggested_as_it_is(parsed: SweepDocument, sampler: str) -> None:
+    study = _study(parsed, sampler)
+    chosen = _study(parsed, "random", seed=3).ask().chosen
+    assert study.ask(chosen).chosen == chosen
+    assert study.ask().ask == 1
+
+
+@pytest.mark.parametrize(
+    ("sampler", "state"),
+    [
+        ("tpe", "PRUNED"),
+        ("random", "PRUNED"),
+        ("qmc", "PRUNED"),
+        ("grid", "PRUNED"),
+        ("gp", "COMPLETE"),
+        ("nsga2", "COMPLETE"),
+    ],
+)
+def test_an_infeasible_point_is_told_so_that_the_sampler_learns_from_it(
+    parsed: SweepDocument, sampler: str, state: str
+) -> None:
+    study = _study(parsed, sampler)
+    study.tell(study.ask().ask, TrialResult("infeasible", None, 3.0))
+    (trial,) = study.optuna_trials()
+    assert trial.state.name == state
+    assert trial.constraints == {"violation": 3.0}
+    if state == "COMPLETE":
+        assert trial.values == [float("inf"), float("inf")], "a penalty is the worst of its direction"
+
+
+def test_a_failed_trial_teaches_nothing_and_a_pruned_one_is_pruned(parsed: SweepDocument) -> None:
+    study = _study(parsed, "tpe")
+    for told in (FAILED, TrialResult("pruned"), TrialResult("complete", (1.0, 2.0), 0.5)):
+        study.tell(study.ask().ask, told)
+    assert [trial.state.name for trial in study.optuna_trials()] == ["FAIL", "PRUNED", "COMPLETE"]
+    assert study.optuna_trials()[2].constraints == {"violation": 0.5}
+
+
+def test_tpe_learns_where_points_are_infeasible(parsed: SweepDocument) -> None:
+    def infeasible_of_the_last_30(told_infeasible: Callable[[float], TrialResult]) -> int:
+        study = _study(parsed, "tpe")
+        excesses: list[float] = []
+        for _ in range(50):
+            suggestion = study.ask()
+            excess = float(suggestion.chosen["num_layers"]) - 4
+            # The best feasible point lies at the boundary.
+            told = told_infeasible(excess) if excess > 0 else TrialResult("complete", (-excess, -excess), excess)
+            study.tell(suggestion.ask, told)
+            excesses.append(excess)
+        return sum(excess > 0 for excess in excesses[20:])
+
+    learning = infeasible_of_the_last_30(lambda excess: TrialResult("infeasible", None, excess))
+    assert learning < infeasible_of_the_last_30(lambda excess: FAILED)
+
+
+def test_auto_takes_the_grid_where_the_budget_covers_the_space() -> None:
+    choice = choose(*_read(small(search={"sampler": "auto"}, budget={"trials": 12})))
+    assert (choice.sampler, "12" in choice.reason) == ("grid", True)
+    assert choose(*_read(small(search={"sampler": "auto"}, budget={"trials": 11}))).sampler == "tpe"
+
+
+def test_auto_takes_tpe_for_conditional_spaces_and_nsga2_for_long_searches_without_conditions() -> None:
+    conditional = document(search={"sampler": "auto"}, budget={"trials": 50_000})
+    assert choose(*_read(conditional)).sampler == "tpe"
+    model = {**TWELVE_POINTS, "mlp": {"ffn_hidden_size": {"min": 32, "max": 512}}}
+    plain = document(model=model, search={"sampler": "auto"}, budget={"trials": 5000})
+    choice = choose(*_read(plain))
+    assert (choice.sampler, "5000" in choice.reason) == ("nsga2", True)
+    assert choose(*_read(plain | {"objectives": plain["objectives"][:1]})).sampler == "tpe"
+
+
+def test_the_gaussian_process_is_refused_where_torch_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("service.sweeps.sampling.find_spec", lambda name: None if name == "torch" else find_spec(name))
+    with pytest.raises(InvalidDocument) as caught:
+        choose(*_read(small(search={"sampler": "gp"})))
+    assert caught.value.problems[0].pointer == "/search/sampler"
+
+
+def test_a_grid_over_too_many_points_is_refused() -> None:
+    model = {**TWELVE_POINTS, "mlp": {"ffn_hidden_size": {"min": 1, "max": 100_000}}}
+    with pytest.raises(InvalidDocument, match="1,000,000"):
+        choose(*_read(document(model=model, search={"sampler": "grid"}, training={"learning_rate": 1e-3})))
+
+
+def test_a_small_budget_has_several_generations() -> None:
+    assert [population_size(trials) for trials in (20, 100, 300, 10_000)] == [10, 10, 30, 50]
+
+
+def test_study_attributes_are_reported_once(parsed: SweepDocument) -> None:
+    study = _study(parsed, "qmc")
+    assert study.take_changed_attributes() == {}
+    for _ in range(2):
+        study.tell(study.ask().ask, TrialResult("complete", (1.0, 1.0)))
+    assert len(study.take_changed_attributes()) == 1
+    assert study.take_changed_attributes() == {}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "qmc", "gp", "grid"])
+def test_a_parameter_of_each_layer_is_suggested_for_the_layers_that_a_point_has(sampler: str) -> None:
+    widths = {"values": [32, 64, 128], "per_layer": True}
+    model = {**TWELVE_POINTS, "mlp": {"ffn_hidden_size": widths, "bias": {"values": [True, False], "per_layer": True}}}
+    space = _read(document(model=model, constraints=[]))[0].space
+    study = OptunaStudy(space, ["minimize", "minimize"], sampler=sampler, seed=0, population=8)
+    seen: set[int] = set()
+    for number in range(12):
+        suggestion = study.ask()
+        values = space.resolve(suggestion.chosen)
+        assert space.judge(values) is None
+        layers = int(values["num_layers"])
+        seen.add(layers)
+        assert [f"layers.{index}.mlp.ffn_hidden_size" in suggestion.chosen for index in range(3)] == [
+            index < layers for index in range(3)
+        ]
+        assert suggestion.distributions["layers.0.mlp.ffn_hidden_size"]["name"] == "IntDistribution"
+        study.tell(suggestion.ask, TrialResult("complete", (float(number % 7), float(number % 5)), -1.0))
+    assert len(seen) > 1

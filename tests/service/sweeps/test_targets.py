@@ -1,0 +1,34 @@
+"""Which worker's target a sweep takes."""
+
+from __future__ import annotations
+
+from service.database.sessions import Database
+from service.settings import Settings
+from tests.service.sweep_driver import Driver, document
+
+SPARSE = document(
+    model={
+        "num_layers": {"min": 1, "max": 50},
+        "hidden_size": {"values": list(range(32, 672, 32))},
+        "attention": {"num_attention_heads": {"values": [1, 2, 4, 8]}},
+    },
+    training={"learning_rate": 1e-3, "dropout": 0.0},
+    constraints=[],
+    rules=["num_layers == 3 and hidden_size == 64 and attention.num_attention_heads == 4"],
+    search={"sampler": "grid"},
+    allow_sparse=True,
+)
+"""One of 4,000 points keeps the rule: not one of those that are tried on a target."""
+
+
+def test_a_space_of_which_hardly_a_point_keeps_the_rules_is_no_fault_of_the_target(
+    database: Database, settings: Settings
+) -> None:
+    driver = Driver(database, settings)
+    driver.add_dataset()
+    sweep = driver.post(SPARSE)
+    driver.add_worker("cpu", device_model="CPU")
+    driver.step(sweep)
+    found = driver.sweep(sweep)
+    assert (found.target_key, found.reason) == ("onnxruntime 1.32.0 on CPU", None)
+    assert [trial.parameters["hidden_size"] for trial in driver.trials(sweep)] == [64]

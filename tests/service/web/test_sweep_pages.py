@@ -1,0 +1,198 @@
+"""The comparison, the editor, and what a sweep's page says of its confirmation."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pytest
+import sqlalchemy as sa
+
+from service.database.models import Event, Sweep
+from service.events import events
+from service.sweeps import drafts, estimates
+from service.sweeps.documents import read
+from service.sweeps.progress import progress_rate
+from tests.service.pages import page
+from tests.service.sweep_rows import add_sweep, add_trial, add_worker, complete_configuration, rank
+
+DOCUMENT = """\
+name: written
+task: probe
+model:
+  hidden_size: {values: [64, 128]}
+  attention: {num_attention_heads: {values: [2, 4]}}
+inference: {batch_size: 1, sequence_length: 16}
+objectives: [{metric: latency_ms_p50, goal: minimize}]
+budget: {trials: 4}
+"""
+
+
+@pytest.fixture
+def compared(client, services):
+    """A sweep of four trials that differ in their layers."""
+
+    def fill(session):
+        sweep = add_sweep(session)
+        trials = [
+            add_trial(
+                session,
+                sweep,
+                number,
+                {"latency_ms_p50": 2.0 + number, "validation_loss": 3.0 - number, "parameter_count": 1000.0},
+                parameters={"num_layers": number + 1},
+                configuration=complete_configuration(number + 1),
+            )
+            for number in range(4)
+        ]
+        rank(session, sweep, trials)
+        return sweep.id
+
+    return f"/sweeps/{services.database.write(fill)}/compare"
+
+
+def table(text, caption):
+    """Row head -> texts of the cells, of the table with this caption."""
+    found = re.search(rf'<caption class="unseen">{caption}</caption>(.*?)</table>', text, re.DOTALL)
+    rows = re.findall(r'<th scope="row"[^>]*>([^<]+)</th>(.*?)</tr>', found.group(1), re.DOTALL)
+    return {
+        name: [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", cells, re.DOTALL)]
+        for name, cells in rows
+    }
+
+
+def test_trials_stand_side_by_side_with_what_differs_first(client, compared):
+    text = page(client, compared, trial=["2", "0"])
+    assert table(text, "Parameters in which the trials differ") == {"num_layers": ["3", "1"]}
+    metrics = table(text, "Metrics in which the trials differ")
+    assert list(metrics) == ["latency p50", "validation loss"]
+    assert metrics["latency p50"] == ["4 ms +100 %", "2 ms"]
+    assert text.count('class="number best"') == 2
+    assert "parameters" in table(text, "Metrics that are the same")
+    assert "The same in all" not in page(client, compared, trial=["2", "0"], differing="true")
+
+
+def test_two_to_ten_trials_are_compared(client, compared):
+    for numbers in ([], ["1"], [str(number) for number in range(11)]):
+        assert "choose from 2 to 10" in page(client, compared, status=422, trial=numbers)
+    assert "There is no such thing" in page(client, compared, status=404, trial=["1", "99"])
+
+
+def checked(client, text):
+    answer = client.post("/new/check", data={"document": text})
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_the_editor_is_filled_from_examples_presets_and_sweeps(client, services, compared):
+    assert "name: quickstart" in page(client, "/new")
+    assert "name: digits" in page(client, "/new?from=example:digits")
+    preset = page(client, "/new?from=preset:nanogpt-char-cpu")
+    assert "preset:nanogpt-char-cpu" in preset
+    assert "karpathy/nanoGPT" in preset
+    sweep = compared.split("/")[2]
+    assert f'<option value="sweep:{sweep}" selected>' in page(client, f"/new?from=sweep:{sweep}")
+    for nothing in ("example:../pyproject", "preset:none", "sweep:none", "none"):
+        assert "There is no such thing" in page(client, "/new", status=404, **{"from": nothing})
+
+
+@pytest.mark.slow
+def test_what_each_preset_and_example_fills_in_is_accepted_or_says_what_it_lacks(client):
+    text = page(client, "/new")
+    beginnings = re.findall(r'<option value="((?:example|preset):[^"]+)"', text)
+    assert len(beginnings) > 4
+    for beginning in beginnings:
+        filled = page(client, "/new", **{"from": beginning})
+        document = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", filled, re.DOTALL).group(1)
+        said = checked(client, html.unescape(document))
+        assert "Ready to run" in said or "/dataset" in said, beginning
+
+
+def test_a_document_is_checked_as_one_types(client):
+    good = checked(client, DOCUMENT)
+    assert "Ready to run" in good
+    assert "<dt>points</dt><dd>4</dd>" in good
+    assert "<dt>keep the rules</dt><dd>100%</dd>" in good
+    assert "three trials of this task" in good, "why there is no estimate"
+    wrong = checked(client, DOCUMENT.replace("{values: [64, 128]}", "wide"))
+    assert "<code>/model/hidden_size</code>" in wrong
+    assert 'data-go="4"' in wrong, "the line of it"
+    assert "Not yet" in checked(client, "name: [")
+    assert "Not yet" in checked(client, "")
+    assert "<script>" not in checked(client, DOCUMENT.replace("written", "<script>"))
+
+
+def test_nothing_is_stored_by_a_check(client):
+    checked(client, DOCUMENT)
+    assert client.get("/v1/sweeps").json()["items"] == []
+
+
+def test_the_cost_is_estimated_from_earlier_trials_of_the_task(client, services):
+    prepared = drafts.prepare(services.database, read(DOCUMENT.encode(), "application/yaml", max_bytes=10_000))
+
+    def estimate():
+        return services.database.read(lambda session: estimates.estimate(session, prepared))
+
+    assert estimate() is None
+
+    def fill(session):
+        sweep = add_sweep(session, task="probe")
+        for number in range(3):
+            configuration = {"inference": {"batch_size": 1, "sequence_length": 16}, "training": {}}
+            metrics = {"flops": 1e6, "device_seconds": 5.0}
+            executed = {"configuration": configuration, "attempt": 1, "target_key": "onnxruntime 1 on CPU"}
+            add_trial(session, sweep, number, metrics, **executed)
+
+    services.database.write(fill)
+    found = estimate()
+    assert (found.from_trials, found.target) == (3, "onnxruntime 1 on CPU")
+    assert found.trial_seconds == pytest.approx(5.0)
+    assert found.device_seconds == pytest.approx(20.0)
+    headers = {"Content-Type": "application/yaml"}
+    answer = client.post("/v1/sweeps?validate_only=true", content=DOCUMENT, headers=headers)
+    assert answer.json()["estimate"]["device_seconds"] == pytest.approx(20.0)
+
+
+def test_the_pace_is_of_the_last_trials_and_says_what_is_left(services, client):
+    def fill(session):
+        sweep = add_sweep(session, counts={"complete": 5})
+        for number in range(5):
+            sequence = events.append(session, sweep.id, "trial.ended", data={"number": number})
+            at = sa.update(Event).where(Event.sweep_id == sweep.id, Event.sequence == sequence)
+            session.execute(at.values(created_at=1000.0 + 10 * number))
+        return sweep.id
+
+    sweep = services.database.write(fill)
+    found = services.database.read(lambda session: progress_rate(session, session.get(Sweep, sweep)))
+    assert found.per_second == pytest.approx(0.1)
+    assert found.seconds_left == pytest.approx(150.0), "fifteen of twenty are left"
+    assert "6 a minute" in page(client, f"/sweeps/{sweep}")
+
+
+def test_the_page_of_workers_says_what_each_does_now(client, services):
+    def fill(session):
+        worker, _ = add_worker(session, "busy"), add_worker(session, "free")
+        sweep = add_sweep(session, name="the work")
+        add_trial(
+            session,
+            sweep,
+            3,
+            state="running",
+            phase="train",
+            progress={"step": 10, "steps": 40, "waiting_for": "a measurement on this device"},
+            worker_id=worker.id,
+        )
+
+    services.database.write(fill)
+    text = page(client, "/workers")
+    assert re.search(
+        r'trial 3</a> of <a href="/sweeps/[^"]+">the work</a> <span [^>]+>train, step 10 of 40, waiting for', text
+    )
+    assert "waits for a trial" in text
+
+
+def test_a_sweep_that_has_ended_offers_to_be_confirmed_where_it_can_be(client, services, compared):
+    path = compared.removesuffix("/compare")
+    assert "When the sweep has ended." in page(client, path)
+    services.database.write(lambda session: setattr(session.get(Sweep, path.split("/")[2]), "state", "completed"))
+    assert "It has no test part." in page(client, path)

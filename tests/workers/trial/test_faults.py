@@ -1,0 +1,317 @@
+"""Hostile conditions, by injected faults: each ends its trial with the reason, and the worker's next trial succeeds.
+
+The children are the real ones with some functions replaced, which fail while a file says so: the builder hangs, dies,
+lacks memory or disk, logs an error, writes half an engine, or an engine of another function. On a machine with a GPU
+and TensorRT they fail in the same way there, and the GPU's memory is taken by another process in truth.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workers.conftest import ScriptedService
+from tests.workers.engine_parent import ENGINE_PYTHON
+from workers.data.cache import DatasetCache
+from workers.engine_cache import EngineCache
+from workers.execution import Execution
+from workers.interruption import Interruption
+from workers.processes.child import Child
+from workers.processes.children import Children
+from workers.trial import measure
+from workers.trial.context import Limits
+
+ROOT = Path(__file__).parents[3]
+
+ENGINES = {"onnxruntime": ("onnxruntime.engine", "OnnxRuntimeEngine"), "tensorrt": ("tensorrt.engine", "TensorRtEngine")}
+
+ENGINE = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from types import SimpleNamespace
+from workers.engine import __main__ as child
+from workers.engine.tensorrt import support
+from workers.engine.{module} import {engine} as Real
+from workers.engine.protocol import RequestError
+
+fault = Path({fault!r})
+build, load, make = Real._build, Real._load, Real.build
+
+disk_usage = shutil.disk_usage
+
+def faulty_build(self, onnx, engine, options, log):
+    armed, shutil.disk_usage = fault.read_text(), disk_usage
+    if armed == "hang":
+        time.sleep(600)
+    if armed == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if armed == "memory at build":
+        raise MemoryError("the builder asked for 80 GiB")
+    if armed == "disk at build":
+        os.symlink("/dev/full", engine)
+        shutil.disk_usage = lambda folder: SimpleNamespace(free=0)
+    if armed == "every axis" and Real.runtime == "onnxruntime":
+        onnx = reduced_over_every_axis(onnx)
+    if armed == "every axis" and Real.runtime == "tensorrt":
+        support.opset = lambda runtime, version: 18
+    build(self, onnx, engine, options, log)
+    if armed == "logged error":
+        log.error("Error Code 4: a mask and a causal kind were both set")
+
+# As TensorRT 8.6 does, whose parser reads axes as an attribute, where newer opsets have them as an input.
+def reduced_over_every_axis(onnx):
+    import onnx as graphs
+    model = graphs.load(onnx)
+    for node in model.graph.node:
+        if node.op_type == "ReduceMean":
+            del node.input[1:]
+            kept = [each for each in node.attribute if each.name != "axes"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+    wrong = onnx.with_name("wrong.onnx")
+    graphs.save(model, wrong)
+    return wrong
+
+def faulty_make(self, onnx, engine, options):
+    built = make(self, onnx, engine, options)
+    if fault.read_text() == "untrained" and engine.name == "final.engine":
+        shutil.copyfile(engine.with_name("first.engine"), engine)
+    if fault.read_text() == "truncated" and engine.name != "loss.engine":
+        os.truncate(engine, built["engine_bytes"] // 2)
+    return built
+
+def faulty_load(self, engine, options):
+    if fault.read_text() == "memory at load":
+        raise RequestError("out_of_memory", engine.name + ": there is no memory for an execution context")
+    return load(self, engine, options)
+
+Real._build, Real._load, Real.build = faulty_build, faulty_load, faulty_make
+child.main()
+"""
+
+MODEL = """
+import os
+from pathlib import Path
+import torch
+from workers.processes import torch_child
+from workers.training import loop
+
+fault = Path({fault!r})
+step, export = loop.Training._step, torch_child.export
+
+def faulty_step(self, batch, learning_rate):
+    if fault.read_text() == "memory at training":
+        torch.empty(1 << 50)
+    step(self, batch, learning_rate)
+
+def faulty_export(module, inputs, path, **options):
+    if fault.read_text() == "disk at export":
+        path.unlink(missing_ok=True)
+        os.symlink("/dev/full", path)
+    export(module, inputs, path, **options)
+
+loop.Training._step, torch_child.export = faulty_step, faulty_export
+torch_child.main()
+"""
+
+
+class FaultyChildren(Children):
+    """Children that fail while `arm` says how."""
+
+    def __init__(self, folder: Path, runtime: str) -> None:
+        super().__init__(threads=1)
+        self._fault = folder / "fault"
+        self.arm("none")
+        self._programs = {"engine": folder / "engine.py", "model": folder / "model.py"}
+        module, engine = ENGINES[runtime]
+        program = ENGINE.format(fault=str(self._fault), root=str(ROOT), module=module, engine=engine)
+        self._programs["engine"].write_text(program)
+        self._programs["model"].write_text(MODEL.format(fault=str(self._fault)))
+
+    def arm(self, fault: str) -> None:
+        self._fault.write_text(fault)
+
+    def armed(self) -> str:
+        return self._fault.read_text()
+
+    def model(self) -> Child:
+        if self._model is None or not self._model.alive():
+            self.discard_model()
+            self._model = self._start("model", "model", "--threads", "1")
+        return self._model
+
+    def _start_engine(self, name: str) -> Child:
+        return self._start("engine", name)
+
+    def _start(self, program: str, name: str, *arguments: str) -> Child:
+        python = ENGINE_PYTHON if program == "engine" else sys.executable
+        env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_MODULE_LOADING": "LAZY"}
+        return Child([python, str(self._programs[program]), *arguments], name=name, env=env)
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", pytest.param("tensorrt", marks=pytest.mark.gpu)])
+def runtime(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def faulty(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyChildren]:
+    children = FaultyChildren(tmp_path_factory.mktemp("faulty"), runtime)
+    yield children
+    children.kill()
+
+
+@pytest.fixture(scope="module")
+def capabilities(faulty: FaultyChildren, runtime: str) -> dict[str, Any]:
+    return faulty.builder().request("describe", {"runtime": runtime}, timeout_seconds=120)
+
+
+@pytest.fixture(autouse=True)
+def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in (measure.MEASURE, measure.REMEASURE):
+        for name, value in {"warmup_seconds": 0.0, "seconds": 0.02, "min_runs": 5}.items():
+            monkeypatch.setitem(options, name, value)
+
+
+PROBE = {"kind": "norm", "norm.kind": "RmsNorm", "attention.num_attention_heads": None}
+"""It is built and measured, and that is all: the least that a builder can fail at."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("hang", "was not done within 1 s: it hung and was ended"),
+        ("logged error", r"the engine cannot be built: \w+ logged errors while it built: .*Error Code 4"),
+        ("truncated", r"final\.engine is (no engine that ONNX Runtime reads \(|).*cut off"),
+        ("disk at build", r"the engine cannot be built: .*(the disk is full|No space left)"),
+        ("every axis", "parity: the engine's logits are off by "),
+        pytest.param("disk at export", "No space left on device", marks=pytest.mark.slow),
+        pytest.param("crash", "the build process was ended by SIGSEGV, 2 times", marks=pytest.mark.slow),
+        pytest.param("memory at build", "out of memory: the builder asked for 80 GiB", marks=pytest.mark.slow),
+        pytest.param("memory at load", r"out of memory: final\.engine: there is no memory", marks=pytest.mark.slow),
+    ],
+)
+def test_a_fault_in_building_fails_its_trial_and_not_the_next(fault: str, reason: str, bench: Bench) -> None:
+    failed, next_one = bench.two_trials(fault, ScriptedService("probe"), model=PROBE)
+    assert failed["outcome"] == "failed"
+    assert re.search(reason, failed["reason"]), failed["reason"]
+    assert (next_one["outcome"], next_one["reason"]) == ("complete", None)
+
+
+@pytest.mark.slow
+def test_too_little_memory_in_training_fails_its_trial_and_not_the_next(bench: Bench) -> None:
+    failed, next_one = bench.two_trials("memory at training", ScriptedService(), training={"steps": 2})
+    assert failed["outcome"] == "failed"
+    assert failed["reason"].startswith("out of memory: `train`: ")
+    assert failed["metrics"]["latency_ms_p50"] > 0, "what was measured before is kept"
+    assert (next_one["outcome"], next_one["reason"]) == ("complete", None)
+
+
+@pytest.mark.slow
+def test_an_engine_without_what_was_learnt_is_noticed_after_the_rebuild(bench: Bench) -> None:
+    learning = {"steps": 30, "learning_rate": 1e-2}
+    failed, next_one = bench.two_trials("untrained", ScriptedService(), training=learning)
+    assert failed["outcome"] == "failed"
+    assert failed["reason"].startswith("parity: the engine's logits are off by ")
+    assert "validation_loss" not in failed["metrics"], "it is no score of this model"
+    assert (next_one["outcome"], next_one["reason"]) == ("complete", None)
+
+
+def test_what_was_built_before_is_not_built_again(bench: Bench) -> None:
+    """A builder that is asked for anything in the second trial hangs."""
+    first, again = bench.two_trials("none", ScriptedService("probe"), model=PROBE, then="hang")
+    assert (first["outcome"], again["outcome"]) == ("complete", "complete")
+    assert first["measurements"]["cost"]["engines_from_cache"] == []
+    assert again["measurements"]["cost"]["engines_from_cache"] == ["final"]
+
+
+HOG = """
+import sys
+import torch
+free, _ = torch.cuda.mem_get_info()
+held = torch.empty(free - int(sys.argv[1]), dtype=torch.uint8, device="cuda")
+torch.cuda.synchronize()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def _held_by_another(all_but_bytes: int) -> Iterator[None]:
+    """Meanwhile another process holds the GPU's memory, all but so many bytes."""
+    command = [sys.executable, "-c", HOG, str(all_but_bytes)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog:
+        assert hog.stdin is not None
+        assert hog.stdout is not None
+        assert hog.stdout.readline() == b"held\n"
+        yield
+        hog.stdin.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("runtime", ["tensorrt"], indirect=True)
+def test_memory_that_another_process_holds_fails_what_needs_it_and_not_the_next(bench: Bench) -> None:
+    probe, text = ScriptedService("probe"), ScriptedService()
+    assert bench.trial(probe, {"model": PROBE})["outcome"] == "complete"
+    with _held_by_another(64 << 20):
+        at_context = bench.trial(probe, {"model": PROBE})
+        at_build = bench.trial(probe, {"model": {**PROBE, "hidden_size": 4096}, "inference": {"batch_size": 512}})
+    assert at_context["measurements"]["cost"]["engines_from_cache"] == ["final"]
+    with _held_by_another(4 << 30):
+        wide = {"model": {"hidden_size": 256}, "training": {"batch_size": 1 << 14, "steps": 2}}
+        at_training = bench.trial(text, wide)
+    for failed in (at_context, at_build, at_training):
+        assert failed["outcome"] == "failed"
+        assert "out of memory" in failed["reason"], failed["reason"]
+    assert at_training["metrics"]["latency_ms_p50"] > 0
+    assert bench.trial(text, {})["outcome"] == "complete"
+
+
+class Bench:
+    """A worker's children and caches, over several trials."""
+
+    def __init__(self, children: FaultyChildren, capabilities: dict[str, Any], cache_dir: Path) -> None:
+        self._children = children
+        self._capabilities = capabilities
+        self._cache_dir = cache_dir
+
+    def two_trials(
+        self, fault: str, service: ScriptedService, *, then: str = "none", **sections: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """How a trial ends while the children have the fault, and how the same one ends with another after that."""
+        self._children.arm(fault)
+        first = self.trial(service, sections, Limits(build_seconds=1) if fault == "hang" else Limits())
+        self._children.arm(then)
+        return first, self.trial(service, sections)
+
+    def trial(self, service: ScriptedService, sections: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
+        """How a trial ends."""
+        client, runtime = service.client(), self._capabilities["runtime"]
+        misread = self._children.armed() == "every axis" and runtime == "tensorrt"
+        capabilities = {**self._capabilities, "device_model": "here"} | ({"opset": 18} if misread else {})
+        Execution(
+            service.lease(**sections) | {"runtime": runtime, "target_key": f"{runtime} here"},
+            service=client,
+            children=self._children,
+            datasets=DatasetCache(client, self._cache_dir),
+            engines=EngineCache(self._cache_dir / "engines"),
+            device_uuid="device-here",
+            capabilities={runtime: capabilities},
+            heartbeat_seconds=30,
+            interruption=Interruption(),
+            limits=limits or Limits(),
+        ).run()
+        return service.sent("finish")[-1]
+
+
+@pytest.fixture
+def bench(faulty: FaultyChildren, capabilities: dict[str, Any], cache_dir: Path) -> Bench:
+    return Bench(faulty, capabilities, cache_dir)

@@ -1,0 +1,77 @@
+"""A dataset's parts on this machine: downloaded once, verified by their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workers.data.batches import DataError
+from workers.interruption import Interruption
+from workers.service.client import ServiceClient, persistently
+
+logger = logging.getLogger("layersweep.worker")
+
+DOWNLOAD_TRIES = 3
+DOWNLOAD_SECONDS = 300.0
+"""How long a download is tried while the service does not answer."""
+
+
+class DatasetCache:
+    """Parts of datasets as files named by their hash, shared by all workers of a user on a machine."""
+
+    def __init__(self, service: ServiceClient, folder: Path) -> None:
+        self._service = service
+        self._folder = folder
+        self._verified: set[Path] = set()
+
+    def part(self, dataset: Mapping[str, Any], name: str, interruption: Interruption) -> Path:
+        """The NPZ file of a part of a lease's dataset, downloaded if it is not here.
+
+        Raises DataError if what the service sends is not what the lease names, UnreachableError or RefusedError from
+        the service, the interruption's cause.
+        """
+        digest = dataset["parts"][name]["sha256"]
+        path = self._folder / f"{digest}.npz"
+        if path in self._verified:
+            return path
+        if path.is_file() and _file_hash(path) == digest:
+            self._verified.add(path)
+            return path
+        for _ in range(DOWNLOAD_TRIES):
+            logger.info("downloading the %s part of %s", name, dataset["name"])
+            received = persistently(
+                lambda: self._service.download(dataset["id"], name, path, check=interruption.check),
+                seconds=DOWNLOAD_SECONDS,
+                wait=interruption.wait,
+            )
+            if received == digest:
+                self._verified.add(path)
+                return path
+            path.unlink(missing_ok=True)
+            interruption.check()
+        raise DataError(
+            f"the {name} part of {dataset['name']!r} came with another content than the lease names ({digest[:12]}…), "
+            f"{DOWNLOAD_TRIES} times"
+        )
+
+
+def check_lengths(dataset: Mapping[str, Any], sequence_length: int) -> None:
+    """Raise DataError if the training part is shorter than one window with its target, or a part is not there."""
+    for name, needed in (("training", sequence_length + 1), ("validation", 2)):
+        part = dataset["parts"].get(name)
+        if part is None:
+            raise DataError(f"dataset {dataset['name']!r} has no {name} part")
+        tokens = part.get("tokens")
+        if tokens is not None and tokens < needed:
+            raise DataError(
+                f"the {name} part of {dataset['name']!r} has {tokens} tokens; sequences of {sequence_length} "
+                f"need at least {needed}: shorten the sequences or register more text"
+            )
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

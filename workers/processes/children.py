@@ -1,0 +1,81 @@
+"""The children of a worker: one holds torch, one builds engines, and each engine that runs has a fresh one."""
+
+from __future__ import annotations
+
+import sys
+
+from workers.processes.child import Child
+
+
+class Children:
+    """Starts children as they are needed. One that has died, or was killed, is started anew when it is asked for again.
+
+    `engine_python` is the interpreter of the engine children (a runtime's bindings may exist for one version only).
+    `gpu_uuid` is the only GPU that they see; None: they see none, and compute on the CPU.
+    """
+
+    def __init__(self, *, threads: int, engine_python: str | None = None, gpu_uuid: str | None = None) -> None:
+        self.threads = threads
+        self._engine_python = engine_python or sys.executable
+        # Passive: threads that spin while they wait slow each other down many times over where cores are shared.
+        self._environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        self._environment["CUDA_VISIBLE_DEVICES"] = gpu_uuid or ""
+        # Kernels are loaded when they are first used: an engine's memory is not that of a whole library.
+        self._environment["CUDA_MODULE_LOADING"] = "LAZY"
+        self._model: Child | None = None
+        self._builder: Child | None = None
+        self._engine: Child | None = None
+
+    def model(self) -> Child:
+        """The torch child, kept between trials until it fails."""
+        if self._model is None or not self._model.alive():
+            self.discard_model()
+            argv = [sys.executable, "-m", "workers.processes.torch_child", "--threads", str(self.threads)]
+            self._model = Child(argv, name="model", env=self._environment)
+        return self._model
+
+    def builder(self) -> Child:
+        """The engine child that describes and builds: kept warm, because second builds are faster."""
+        if self._builder is None or not self._builder.alive():
+            self._builder = _killed(self._builder)
+            self._builder = self._start_engine("build")
+        return self._builder
+
+    def fresh_engine(self) -> Child:
+        """A new process for the engine that is measured now: what it takes is that engine's. The one before ends."""
+        self.close_engine()
+        self._engine = self._start_engine("engine")
+        return self._engine
+
+    def close_engine(self) -> None:
+        """End the process of the engine that was measured."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+
+    def discard_model(self) -> None:
+        """End the torch child: after an error its device's state is not to be trusted."""
+        self._model = _killed(self._model)
+
+    def discard_builder(self) -> None:
+        """End the building child: after an error its device's state is not to be trusted."""
+        self._builder = _killed(self._builder)
+
+    def kill(self) -> None:
+        """End all children at once."""
+        self._model, self._builder, self._engine = _killed(self._model), _killed(self._builder), _killed(self._engine)
+
+    def _start_engine(self, name: str) -> Child:
+        argv = [self._engine_python, "-m", "workers.engine"]
+        try:
+            return Child(argv, name=name, env=self._environment)
+        except OSError as error:
+            raise OSError(
+                f"the interpreter of the engine child, {self._engine_python!r}, cannot be started: {error}. "
+                "LAYERSWEEP_ENGINE_PYTHON names it"
+            ) from error
+
+
+def _killed(child: Child | None) -> None:
+    if child is not None:
+        child.kill()

@@ -1,0 +1,281 @@
+"""The torch child: makes a trial's module, exports it, trains it and computes references.
+
+It is kept between trials, with one module in memory. Verbs:
+
+    describe  {}                                                 -> device, versions
+    prepare   {configuration}                                    -> parameter_count
+    export    {path, opset, loss_path?, calibration?: npz}       -> seconds, quantized_products; quantized where the
+                                                                    model says so, calibrated on inputs [batches, ...]
+    reference {inputs: npz by name, outputs: npz by name,        -> {}; with `graph`, what that ONNX file computes
+               graph?}
+    train     {training: npz, validation: npz, specials, turns}  -> how it ended; progress: points of the curve,
+                                                                    {step, fraction} alone between them, and with
+                                                                    `waiting` while a measurement has the device
+                                                                    whose `turns` these are (engine/turns.py)
+    evaluate  {batches: npz}                                     -> loss, accuracy, targets
+    save      {path}                                             -> {}; the module's weights as safetensors
+    stop      {}                                                 -> {}; at once: a training ends after its step
+    release   {}                                                 -> {}; forgets the module
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+# Read when CUDA's libraries are initialised: without it their products are not the same from run to run.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from layers.declarations import quantization
+from layers.export.onnx_export import cast_copy, export, export_loss
+from layers.modules.model import build, set_trainable
+from layers.signature import Signature, signature_of
+from workers.data.batches import Batches, DataError
+from workers.data.splits import Form, load_part
+from workers.engine.arbitration import Steps
+from workers.engine.protocol import Progress, Request, RequestError, Result, serve
+from workers.training import reference
+from workers.training.loop import Point, Training, derived_seed
+
+ALIVE_SECONDS = 5.0
+
+VALIDATION_TOKENS = 16_384
+"""About how many tokens of the validation part choose the best checkpoint. The reported losses are of all of it."""
+
+
+class ModelProcess:
+    """One module at a time, with the configuration that it was made of."""
+
+    def __init__(self) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._module: nn.Module | None = None
+        self._configuration: Mapping[str, Any] = {}
+        self._stop = threading.Event()
+
+    def handlers(self) -> dict[str, Callable[[Request, Progress], Result]]:
+        verbs = (
+            self.describe,
+            self.prepare,
+            self.export,
+            self.reference,
+            self.train,
+            self.evaluate,
+            self.save,
+            self.release,
+        )
+        return {verb.__name__: _with_memory_errors(verb) for verb in verbs}
+
+    def describe(self, request: Request, progress: Progress) -> Result:
+        cuda = self._device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self._device) if cuda else "cpu",
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+
+    def prepare(self, request: Request, progress: Progress) -> Result:
+        self.release(request, progress)
+        configuration = request["configuration"]
+        # A probe has no training: its weights are as good as any others.
+        training: Mapping[str, Any] = configuration["training"] or {"seed": 0, "dropout": 0.0}
+        torch.manual_seed(derived_seed(training["seed"], "weights"))
+        module = build(
+            configuration["model"], dropout=training["dropout"], initialization=training.get("initialization", "gpt2")
+        )
+        self._configuration = configuration
+        self._module = module.to(self._device)
+        return {"parameter_count": sum(parameter.numel() for parameter in module.parameters())}
+
+    def export(self, request: Request, progress: Progress) -> Result:
+        module, model, signature = self._made(), self._configuration["model"], self._signature
+        started_at = time.monotonic()
+        opset = request["opset"]
+        deployed = cast_copy(module, model["dtype"]).to("cpu")
+        (output,) = signature.outputs
+        try:
+            export(
+                deployed,
+                tuple(torch.zeros(given.shape, dtype=getattr(torch, given.dtype)) for given in signature.inputs),
+                Path(request["path"]),
+                opset=opset,
+                input_names=self._input_names,
+                output_names=(output.name,),
+            )
+            quantized = 0
+            if quantization.of_model(model) != quantization.NONE:
+                quantized = self._quantize(Path(request["path"]), Path(request["calibration"]))
+            if request.get("loss_path"):
+                export_loss(Path(request["loss_path"]), logits_shape=output.shape, opset=opset, dtype=model["dtype"])
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise RequestError("build", f"the model cannot be exported: {error}") from error
+        return {"seconds": time.monotonic() - started_at, "quantized_products": quantized}
+
+    def _quantize(self, path: Path, calibration: Path) -> int:
+        """Quantize the products of a float graph in place; answers how many."""
+        # Imported here: most trials quantize nothing, and it brings ONNX Runtime into the process.
+        from layers.export.quantization import quantize
+
+        with np.load(calibration, allow_pickle=False) as arrays:
+            inputs = {name: arrays[name] for name in self._input_names}
+        return quantize(path, quantization.of_model(self._configuration["model"]), inputs)
+
+    def reference(self, request: Request, progress: Progress) -> Result:
+        with np.load(request["inputs"], allow_pickle=False) as arrays:
+            if request.get("graph"):
+                found = reference.graph_outputs(Path(request["graph"]), arrays, self._input_names)
+            else:
+                found = reference.outputs(self._made(), arrays, self._input_names, self._device)
+        (output,) = self._signature.outputs
+        np.savez(request["outputs"], allow_pickle=False, **{output.name: found})
+        return {}
+
+    def train(self, request: Request, progress: Progress) -> Result:
+        self._stop.clear()
+        module, section, task = self._made(), self._configuration["training"], self._configuration["task"]
+        form = Form.of(self._input_names, section, request["specials"])
+        set_trainable(module, section.get("trainable", "all"))
+        try:
+            training = Training(
+                module,
+                load_part(Path(request["training"]), task, form),
+                load_part(Path(request["validation"]), task, form).evaluation(
+                    1, at_most=max(1, VALIDATION_TOKENS // form.sequence_length)
+                ),
+                section,
+                names=self._input_names,
+                choices=self._choices,
+                device=self._device,
+            )
+            keepalive = _Keepalive(progress)
+            with Steps(Path(request["turns"]), keepalive.waiting, self._settle) as steps:
+                trained = training.run(
+                    lambda point: progress(_as_progress(point)),
+                    alive=keepalive.step,
+                    pause=steps.yield_to_measurement,
+                    stop=self._stop,
+                )
+        except DataError as error:
+            raise RequestError("invalid", str(error)) from None
+        return {**dataclasses.asdict(trained), **self.describe(request, progress)}
+
+    def evaluate(self, request: Request, progress: Progress) -> Result:
+        batches = Batches.load(Path(request["batches"]))
+        return dataclasses.asdict(
+            reference.score(self._made(), batches, self._input_names, self._device, choices=self._choices)
+        )
+
+    def save(self, request: Request, progress: Progress) -> Result:
+        # A tied table is stored under both names: the format has no aliases.
+        state = {name: value.detach().cpu().clone().contiguous() for name, value in self._made().state_dict().items()}
+        save_file(state, request["path"])
+        return {}
+
+    def release(self, request: Request, progress: Progress) -> Result:
+        self._module = None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return {}
+
+    def _settle(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def stop(self, request: Request) -> Result:
+        self._stop.set()
+        return {}
+
+    @property
+    def _signature(self) -> Signature:
+        """Of the module at the shape that is measured."""
+        return signature_of(self._configuration)
+
+    @property
+    def _input_names(self) -> tuple[str, ...]:
+        return tuple(given.name for given in self._signature.inputs)
+
+    @property
+    def _choices(self) -> int:
+        """Logits of one target: the dataset's vocabulary or its classes, or more if the model says so."""
+        return self._signature.outputs[0].shape[-1]
+
+    def _made(self) -> nn.Module:
+        if self._module is None:
+            raise RequestError("invalid", "there is no module: send `prepare` first")
+        return self._module
+
+
+class _Keepalive:
+    """Says every few seconds that a training moves, however far apart the points of its curve are."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._at = {"step": 0, "fraction": 0.0}
+        self._said_at = time.monotonic()
+
+    def step(self, step: int, fraction: float) -> None:
+        self._at = {"step": step, "fraction": fraction}
+        if time.monotonic() - self._said_at >= ALIVE_SECONDS:
+            self._said_at = time.monotonic()
+            self._progress(self._at)
+
+    def waiting(self) -> None:
+        """It does not move because a measurement has the device. The next step says that it does again."""
+        self._said_at = -math.inf
+        self._progress({**self._at, "waiting": True})
+
+
+def _as_progress(point: Point) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(point).items() if value is not None}
+
+
+def _with_memory_errors(verb: Callable[[Request, Progress], Result]) -> Callable[[Request, Progress], Result]:
+    """Name the ways in which torch says that memory is short."""
+
+    def wrapped(request: Request, progress: Progress) -> Result:
+        try:
+            return verb(request, progress)
+        except torch.OutOfMemoryError as error:
+            raise RequestError("out_of_memory", f"`{verb.__name__}`: {error}") from error
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error):
+                raise RequestError("out_of_memory", f"`{verb.__name__}`: {error}") from error
+            raise
+
+    return wrapped
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m workers.processes.torch_child", description="The worker's torch child."
+    )
+    parser.add_argument("--answers-fd", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    # Its attention has no deterministic backward pass; the other kernels have.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    process = ModelProcess()
+    serve(process.handlers(), arguments.answers_fd, immediate={"stop": process.stop})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,323 @@
+"""The training loop: AdamW, warm-up and cosine decay, clipping, best checkpoint, patience, divergence.
+
+Everything random comes from `training.seed`: the same configuration gives the same losses, bit for bit, on the same
+machine with the same number of threads (but not with a budget in seconds, whose steps depend on the machine).
+
+Legend: R targets of a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from layers.declarations.training import step_count
+from workers.data.batches import Batch, Batches
+from workers.data.splits import Part
+from workers.training.reference import score
+
+Stopped = Literal["budget", "patience", "diverged", "non_finite", "asked"]
+
+REPORTS = 100
+"""Points of a training curve, beside those where the validation loss was taken."""
+
+WARMUP_SHARE = 0.2
+"""With a budget in seconds, the share of it after which the warm-up is over, however few steps that were."""
+
+DIVERGED_FACTOR = 2.0
+"""Diverged: the running mean of the training loss is this many times what guessing, or the untrained model, scores."""
+
+RUNNING_MEAN_STEPS = 20
+
+STEPS_A_CUDA_READ = 10
+"""Losses are read from a GPU so many steps at a time: reading each would wait for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of the curve. Losses in nats a target; `seconds` of training; `fraction` of the budget."""
+
+    step: int
+    tokens: int
+    seconds: float
+    fraction: float
+    learning_rate: float
+    training_loss: float | None = None
+    """Mean over the steps since the point before."""
+    validation_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """How a training went. The module holds the weights of `best_step`, unless it diverged or was stopped."""
+
+    stopped: Stopped
+    reason: str
+    steps: int
+    tokens: int
+    seconds: float
+    paused_seconds: float
+    """Before steps that had to wait. They are in no other figure and in no budget."""
+    best_step: int
+    best_validation_loss: float | None
+
+
+class Training:
+    """One training of one module, in place.
+
+    `training` is the completed section of a configuration. `part` is the training part, `validation` the fixed sample
+    of the validation part by which the best checkpoint is chosen. `names` are the module's inputs in the order of its
+    `forward`, `choices` the logits of one target. What the module has frozen stays as it is. On a GPU products are
+    computed in bfloat16 (float16 with loss scaling where the GPU has no bfloat16); weights and their update stay
+    float32.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        part: Part,
+        validation: Batches,
+        training: Mapping[str, Any],
+        *,
+        names: Sequence[str],
+        choices: int,
+        device: torch.device,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._module = module
+        self._part = part
+        self._validation = validation
+        self._training = training
+        self._names = names
+        self._choices = choices
+        self._device = device
+        self._clock = clock
+        self._steps = step_count(training)
+        self._optimizer = _optimizer(module, training, fused=device.type in ("cpu", "cuda"))
+        self._parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        self._half = _half_precision(device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._half == torch.float16)
+        self._started_at = self._paused_seconds = 0.0
+        self._unread: list[torch.Tensor] = []
+        self._since_report: list[float] = []
+        self._watch = _Watch(choices)
+
+    def run(
+        self,
+        report: Callable[[Point], None],
+        *,
+        alive: Callable[[int, float], None] = lambda step, fraction: None,
+        pause: Callable[[], float] = lambda: 0.0,
+        stop: threading.Event | None = None,
+    ) -> Trained:
+        """Train to the end of the budget, or until something ends it before.
+
+        `report` is told each point of the curve, `alive` each step with the fraction of the budget that is used.
+        `pause` is called before each step, and answers for how many seconds it kept the training waiting.
+        `stop` can be set by another thread; training then ends after the step that it is in.
+        """
+        training, device = self._training, self._device
+        # Of the global generator, from which dropout draws; batches have a generator of their own.
+        torch.manual_seed(derived_seed(training["seed"], "dropout"))
+        generator = np.random.default_rng(derived_seed(training["seed"], "batches"))
+        batches = self._part.training(generator, training["batch_size"])
+        best = _Best(training["patience"])
+        self._started_at, self._paused_seconds = self._clock(), 0.0
+        step, learning_rate, reported = 0, 0.0, 0
+        warmed_up_at: float | None = None
+        self._module.train()
+
+        def point(**losses: float) -> Point:
+            seconds = self._trained_seconds()
+            tokens = step * training["batch_size"] * training["sequence_length"]
+            return Point(step, tokens, seconds, self._fraction(step, seconds), learning_rate, **losses)
+
+        def ended(stopped: Stopped, reason: str) -> Trained:
+            now = point()
+            return Trained(stopped, reason, step, now.tokens, now.seconds, self._paused_seconds, best.step, best.loss)
+
+        while True:
+            self._paused_seconds += pause()
+            fraction = self._fraction(step, self._trained_seconds())
+            warmth = self._warmth(step, fraction)
+            if warmth >= 1 and warmed_up_at is None:
+                warmed_up_at = fraction
+            learning_rate = self._learning_rate(warmth, fraction, warmed_up_at)
+            self._step(next(batches), learning_rate)
+            step += 1
+            fraction = self._fraction(step, self._trained_seconds())
+            alive(step, fraction)
+            last = fraction >= 1
+            evaluating = last or step % training["eval_every"] == 0
+            reporting = evaluating or int(fraction * REPORTS) > reported
+            reading = reporting or device.type == "cpu" or len(self._unread) >= STEPS_A_CUDA_READ
+            if reading and (trouble := self._read(step, warm=warmth >= 1)) is not None:
+                return ended(*trouble)
+            if evaluating:
+                loss = score(self._module, self._validation, self._names, device, choices=self._choices).loss
+                if not math.isfinite(loss):
+                    return ended("non_finite", f"the validation loss is not finite at step {step}")
+                best.take(step, loss, self._module, last=last)
+                report(point(training_loss=self._mean(), validation_loss=loss))
+            elif reporting:
+                report(point(training_loss=self._mean()))
+            reported = max(reported, int(fraction * REPORTS))
+            if stop is not None and stop.is_set():
+                return ended("asked", "stopped as asked")
+            if last or best.patience_is_over:
+                best.restore(self._module)
+                if last:
+                    return ended("budget", "")
+                return ended("patience", f"no new best validation loss in {training['patience']} evaluations")
+
+    def _step(self, batch: Batch, learning_rate: float) -> None:
+        """One step of the optimizer."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        inputs = [self._on_device(batch.inputs[name]) for name in self._names]
+        targets_R, weights_R = self._on_device(batch.targets).flatten().long(), self._on_device(batch.weights).flatten()
+        autocast = torch.autocast(self._device.type, self._half) if self._half else contextlib.nullcontext()
+        with autocast:
+            logits = self._module(*inputs)
+        losses_R = functional.cross_entropy(logits.float().flatten(0, -2), targets_R, reduction="none")
+        loss = (losses_R * weights_R).sum() / weights_R.sum()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        if self._training["gradient_clip"] > 0:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, self._training["gradient_clip"])
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._unread.append(loss.detach())
+
+    def _on_device(self, array: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def _read(self, step: int, *, warm: bool) -> tuple[Stopped, str] | None:
+        """Read the losses of the steps up to `step`; what is wrong with them, if something is."""
+        losses = torch.stack(self._unread).tolist() if self._unread else []
+        self._unread.clear()
+        self._since_report += losses
+        for number, loss in enumerate(losses, step - len(losses) + 1):
+            if (trouble := self._watch.feed(number, loss, warm=warm)) is not None:
+                return trouble
+        return None
+
+    def _mean(self) -> float:
+        mean = sum(self._since_report) / len(self._since_report)
+        self._since_report.clear()
+        return mean
+
+    def _trained_seconds(self) -> float:
+        return self._clock() - self._started_at - self._paused_seconds
+
+    def _fraction(self, step: int, seconds: float) -> float:
+        """How much of the budget is used."""
+        if self._steps is not None:
+            return step / self._steps
+        return max(0.0, seconds / self._training["seconds"])
+
+    def _warmth(self, step: int, fraction: float) -> float:
+        """How far the warm-up is; 1 or more when it is over."""
+        warmth = (step + 1) / (self._training["warmup_steps"] + 1)
+        return warmth if self._steps is not None else max(warmth, fraction / WARMUP_SHARE)
+
+    def _learning_rate(self, warmth: float, fraction: float, warmed_up_at: float | None) -> float:
+        """Linear to the highest rate, which the first step after the warm-up has; then a half cosine over what is left
+        of the budget to the lowest (karpathy/nanoGPT loop.py, get_lr)."""
+        highest, lowest = self._training["learning_rate"], self._training["min_learning_rate"]
+        if warmed_up_at is None:
+            return highest * warmth
+        progress = min(1.0, (fraction - warmed_up_at) / (1 - warmed_up_at)) if warmed_up_at < 1 else 1.0
+        return lowest + 0.5 * (1 + math.cos(math.pi * progress)) * (highest - lowest)
+
+
+class _Watch:
+    """Looks at every training loss: is it finite, and does it run away?"""
+
+    def __init__(self, choices: int) -> None:
+        self._guessing = math.log(choices)
+        self._initial: float | None = None
+        self._mean = 0.0
+        self._count = 0
+
+    def feed(self, step: int, loss: float, *, warm: bool) -> tuple[Stopped, str] | None:
+        if not math.isfinite(loss):
+            return "non_finite", f"the training loss is not finite at step {step}"
+        if self._initial is None:
+            self._initial = loss
+        self._count += 1
+        self._mean += (loss - self._mean) / min(self._count, RUNNING_MEAN_STEPS)
+        limit = DIVERGED_FACTOR * max(self._initial, self._guessing)
+        if warm and self._count >= RUNNING_MEAN_STEPS and self._mean > limit:
+            return "diverged", (
+                f"diverged at step {step}: the running mean of the training loss is {self._mean:.3g} nats, "
+                f"above {limit:.3g}, twice what the untrained model or guessing scores"
+            )
+        return None
+
+
+class _Best:
+    """The weights of the lowest validation loss, and how many evaluations ago that was."""
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._weights: dict[str, torch.Tensor] | None = None
+        self._waited = 0
+        self.step = 0
+        self.loss: float | None = None
+
+    def take(self, step: int, loss: float, module: nn.Module, *, last: bool) -> None:
+        if self.loss is not None and loss >= self.loss:
+            self._waited += 1
+            return
+        self.step, self.loss, self._waited = step, loss, 0
+        # The module itself holds the last weights: a copy would only cost.
+        self._weights = None if last else {k: v.detach().to("cpu", copy=True) for k, v in module.state_dict().items()}
+
+    @property
+    def patience_is_over(self) -> bool:
+        return 0 < self._patience <= self._waited
+
+    def restore(self, module: nn.Module) -> None:
+        if self._weights is not None:
+            module.load_state_dict(self._weights)
+
+
+def derived_seed(seed: int, use: str) -> int:
+    """A seed for one use of randomness, so that initial weights, batches and dropout do not share a sequence."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {use}".encode()).digest()[:8]) >> 1
+
+
+def _optimizer(module: nn.Module, training: Mapping[str, Any], *, fused: bool) -> torch.optim.AdamW:
+    """AdamW that decays matrices and leaves vectors (biases, norms) alone."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training["weight_decay"]},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=training["learning_rate"],
+        betas=(training["beta1"], training["beta2"]),
+        fused=fused,
+    )
+
+
+def _half_precision(device: torch.device) -> torch.dtype | None:
+    """The type in which products are computed; None where everything stays float32."""
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

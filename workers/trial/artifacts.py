@@ -1,0 +1,79 @@
+"""What a trial on its sweep's front leaves to be deployed: collected from the attempt's folder, and uploaded."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workers.interruption import Interruption
+from workers.service.client import RefusedError, ServiceClient, UnreachableError, persistently
+
+logger = logging.getLogger("layersweep.worker")
+
+LOADER = Path(__file__).with_name("loader.py")
+UPLOAD_SECONDS = 300.0
+"""How long an upload is tried while the service does not answer."""
+
+
+class ArtifactStore:
+    """The service's store of artifacts, for one attempt."""
+
+    def __init__(self, service: ServiceClient, trial: str, attempt: int, interruption: Interruption) -> None:
+        self._service = service
+        self._attempt = (trial, attempt)
+        self._interruption = interruption
+
+    def wants(self, metrics: Mapping[str, float]) -> list[str]:
+        """The names of the files that the service keeps of a trial with these metrics; empty: none.
+
+        A service that does not answer, or knows no artifacts, wants none: no trial fails for its files.
+        """
+        try:
+            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+            return self._service.offer(*self._attempt, finite)
+        except (UnreachableError, RefusedError) as failure:
+            logger.warning("artifacts are not offered: %s", failure)
+            return []
+
+    def test_part(self, path: Path) -> str:
+        """Download the test part to `path`; its hash. Raises ServiceError, the interruption's cause."""
+        return self._persistently(
+            lambda: self._service.download_test(*self._attempt, path, check=self._interruption.check)
+        )
+
+    def upload(self, name: str, path: Path) -> bool:
+        """Upload one file; False where it could not be, which is logged. Raises the interruption's cause."""
+        with path.open("rb") as file:
+            digest = base64.b64encode(hashlib.file_digest(file, "sha256").digest()).decode()
+        try:
+            self._persistently(lambda: self._service.upload(*self._attempt, name, path, f"sha-256=:{digest}:"))
+        except (UnreachableError, RefusedError) as failure:
+            logger.warning("the artifact %s is not kept: %s", name, failure)
+            return False
+        return True
+
+    def _persistently(self, call: Callable[[], Any]) -> Any:
+        return persistently(call, seconds=UPLOAD_SECONDS, wait=self._interruption.wait)
+
+
+def collect(folder: Path, description: Mapping[str, Any], files: Mapping[str, Path], batches: Path) -> dict[str, Path]:
+    """Name -> file of everything that is uploaded, written below `folder` where it is not a file already.
+
+    `files`: what there is, by the name that it gets; `batches`: the NPZ file that the validation loss was of.
+    """
+    folder.mkdir(exist_ok=True)
+    described, validation, loader = (folder / name for name in ("configuration.json", "validation.npz", "run.py"))
+    described.write_text(json.dumps(description, indent=2) + "\n")
+    with np.load(batches, allow_pickle=False) as arrays:
+        np.savez_compressed(validation, allow_pickle=False, **{name: arrays[name] for name in arrays.files})
+    shutil.copyfile(LOADER, loader)
+    return {**files, described.name: described, validation.name: validation, loader.name: loader}

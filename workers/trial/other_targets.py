@@ -1,0 +1,63 @@
+"""Does the trained model build for other targets, too? Tried with the real builder of each that needs no GPU here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from workers.interruption import Interruption
+from workers.processes.child import ChildError
+from workers.processes.children import Children
+
+BUILDERS: Mapping[str, Mapping[str, int]] = {
+    "tensorrt_rtx": {"7.5": 75, "8.6": 86, "8.9": 89, "12.0": 120},
+}
+"""Runtime -> compute capability -> the option of that name. The RTX builder needs no GPU."""
+
+DESCRIBE_SECONDS = 60.0
+BUILD_SECONDS = 300.0
+
+Export = Callable[[Path, int], object]
+"""Write the model's graph to a file, in an opset."""
+
+
+def try_builds(
+    children: Children, folder: Path, export: Export, interruption: Interruption
+) -> dict[str, dict[str, Any]]:
+    """Target -> {built, seconds, engine_bytes} or {built, reason}; empty where no such builder is installed.
+
+    A builder that fails, crashes or hangs is a finding about its target, and no failure of the attempt.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for runtime, capabilities in BUILDERS.items():
+        try:
+            described = children.builder().request(
+                "describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS, interruption=interruption
+            )
+            onnx = folder / f"{runtime}.onnx"
+            export(onnx, described["opset"])
+        except (ChildError, OSError):
+            continue
+        for capability, option in capabilities.items():
+            name = f"{runtime} {described['version']} for compute capability {capability}"
+            found[name] = _try_build(children, runtime, onnx, option, interruption)
+    return found
+
+
+def _try_build(
+    children: Children, runtime: str, onnx: Path, capability: int, interruption: Interruption
+) -> dict[str, Any]:
+    arguments = {
+        "runtime": runtime,
+        "onnx": str(onnx),
+        "engine": str(onnx.with_suffix(f".{capability}.engine")),
+        "options": {"compute_capability": capability},
+    }
+    started_at = time.monotonic()
+    try:
+        built = children.builder().request("build", arguments, timeout_seconds=BUILD_SECONDS, interruption=interruption)
+    except ChildError as failure:
+        return {"built": False, "reason": str(failure)[:1000]}
+    return {"built": True, "seconds": time.monotonic() - started_at, "engine_bytes": built["engine_bytes"]}
