@@ -8,40 +8,52 @@ print(sweep.recommendation()["configuration"])
 
 from layersweep.client import Client
 from layersweep.errors import (
-    Conflict,
-    InvalidDocument,
-    InvalidUsage,
+    ConflictError,
+    InvalidDocumentError,
+    InvalidUsageError,
     LayersweepError,
-    MissingDependency,
-    NotAuthorized,
-    NotFound,
+    MissingDependencyError,
+    NotAuthorizedError,
+    NotFoundError,
     ProblemItem,
-    RequestRefused,
+    RequestRefusedError,
     ResponseError,
-    ServiceFailure,
-    Unreachable,
-    WaitTimeout,
+    ServiceFailureError,
+    UnreachableError,
+    WaitTimeoutError,
 )
 from layersweep.leaderboard import Leaderboard
 from layersweep.sweep import Sweep
 from layersweep.version import __version__
 
+# The names before every error ended in Error: scripts that catch them go on.
+Conflict = ConflictError
+InvalidDocument = InvalidDocumentError
+InvalidUsage = InvalidUsageError
+MissingDependency = MissingDependencyError
+NotAuthorized = NotAuthorizedError
+NotFound = NotFoundError
+RequestRefused = RequestRefusedError
+ServiceFailure = ServiceFailureError
+Unreachable = UnreachableError
+WaitTimeout = WaitTimeoutError
+
 __all__ = [
     "Client",
-    "Conflict",
-    "InvalidDocument",
-    "InvalidUsage",
+    "ConflictError",
+    "InvalidDocumentError",
+    "InvalidUsageError",
     "LayersweepError",
     "Leaderboard",
-    "MissingDependency",
-    "NotAuthorized",
-    "NotFound",
+    "MissingDependencyError",
+    "NotAuthorizedError",
+    "NotFoundError",
     "ProblemItem",
-    "RequestRefused",
+    "RequestRefusedError",
     "ResponseError",
-    "ServiceFailure",
+    "ServiceFailureError",
     "Sweep",
-    "Unreachable",
-    "WaitTimeout",
+    "UnreachableError",
+    "WaitTimeoutError",
     "__version__",
 ]

@@ -23,7 +23,7 @@ import httpx2
 
 from layersweep import documents, files
 from layersweep.documents import Source
-from layersweep.errors import InvalidUsage, NotFound, ServiceFailure
+from layersweep.errors import InvalidUsageError, NotFoundError, ServiceFailureError
 from layersweep.leaderboard import Leaderboard, read_leaderboard
 from layersweep.names import is_id, segment, split_trial
 from layersweep.records.administration import (
@@ -94,7 +94,7 @@ class Client:
         """Submit a sweep document: a path, YAML or JSON text, or a mapping.
 
         Sent with an Idempotency-Key, so that a submission whose answer was lost is not made twice; pass your own to
-        make that hold across processes. Raises InvalidDocument with all that is wrong in the document.
+        make that hold across processes. Raises InvalidDocumentError with all that is wrong in the document.
         """
         body, content_type = documents.read(document)
         headers = {"Content-Type": content_type, "Idempotency-Key": idempotency_key or uuid.uuid4().hex}
@@ -104,7 +104,7 @@ class Client:
         """Check a sweep document as `submit` would, and store nothing.
 
         The answer has the document as it was understood, the size of its space, the share of feasible points and the
-        sampler. Raises InvalidDocument like `submit`.
+        sampler. Raises InvalidDocumentError like `submit`.
         """
         body, content_type = documents.read(document)
         headers = {"Content-Type": content_type}
@@ -124,11 +124,11 @@ class Client:
         self.transport.delete(f"/v1/sweeps/{self._sweep_id(sweep)}")
 
     def sweep(self, sweep: str) -> Sweep:
-        """The sweep with this id, or the newest of this name. Raises NotFound."""
+        """The sweep with this id, or the newest of this name. Raises NotFoundError."""
         if is_id(sweep):
             try:
                 return self._sweep_by_id(sweep.upper())
-            except NotFound:
+            except NotFoundError:
                 # A name can look like an id.
                 return self._sweep_by_id(self._newest(sweep))
         return self._sweep_by_id(self._newest(sweep))
@@ -140,14 +140,14 @@ class Client:
         return segment(sweep.upper()) if is_id(sweep) else self._newest(sweep)
 
     def _newest(self, name: str) -> str:
-        """The id of the newest sweep of this name. Raises NotFound."""
+        """The id of the newest sweep of this name. Raises NotFoundError."""
         if not name:
-            raise InvalidUsage("'' is not an id or a name")
+            raise InvalidUsageError("'' is not an id or a name")
         for record in self.pages("/v1/sweeps", {"name": name}):
             if record["name"] == name:
                 return str(record["id"])
         detail = f"no sweep has the id or the name {name!r}: see `layersweep sweep list`"
-        raise NotFound(404, {"type": "not-found", "detail": detail})
+        raise NotFoundError(404, {"type": "not-found", "detail": detail})
 
     def sweeps(self) -> Iterator[Sweep]:
         """All sweeps, newest first."""
@@ -159,7 +159,7 @@ class Client:
 
             client.trial("shakespeare/21")
 
-        SWEEP is the id of a sweep, or its name (the newest of that name). Raises NotFound, and InvalidUsage for a
+        SWEEP is the id of a sweep, or its name (the newest of that name). Raises NotFoundError, and InvalidUsage for a
         number alone: numbers are a sweep's own.
         """
         sweep, number = split_trial(trial)
@@ -177,14 +177,14 @@ class Client:
     def download_artifacts(self, trial: str, folder: str | os.PathLike[str]) -> list[Path]:
         """Download all artifacts of a trial into a folder (made if it is not there); the files.
 
-        `python FOLDER/run.py FOLDER` runs the engine and says its latency and validation loss. Raises NotFound where
-        there are none, ServiceFailure where a file does not arrive with the hash that it is listed with.
+        `python FOLDER/run.py FOLDER` runs the engine and says its latency and validation loss. Raises NotFoundError
+        where there are none, ServiceFailure where a file does not arrive with the hash that it is listed with.
         """
         trial_id = self._trial_id(trial)
         listed = self.artifacts(trial_id)
         if not listed:
             detail = f"trial {trial} has no artifacts: they are kept of complete trials on the front"
-            raise NotFound(404, {"type": "not-found", "detail": detail})
+            raise NotFoundError(404, {"type": "not-found", "detail": detail})
         files.make_folder(Path(folder))
         return [self._download(trial_id, each, Path(folder) / segment(each["name"])) for each in listed]
 
@@ -194,7 +194,7 @@ class Client:
         found = hashlib.sha256(content).hexdigest()
         if found != artifact["sha256"]:
             detail = f"{artifact['name']} came with the SHA-256 {found}; it is listed with {artifact['sha256']}"
-            raise ServiceFailure(502, {"type": "corrupt", "detail": detail})
+            raise ServiceFailureError(502, {"type": "corrupt", "detail": detail})
         with files.written(path) as stream:
             stream.write(content)
         return path

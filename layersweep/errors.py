@@ -1,17 +1,17 @@
 """What the client raises. Each prints as a sentence: what was wrong and, where it is known, what would be right.
 
 LayersweepError
-├── InvalidUsage             the call itself cannot be carried out: no such file, a server that is no URL, ...
-├── MissingDependency        an optional package is not installed (also an ImportError)
-├── Unreachable              no answer from the service (also a ConnectionError)
-├── WaitTimeout              a wait ended before the sweep did (also a TimeoutError)
-└── ResponseError            the service answered with a problem document (RFC 9457)
-    ├── NotAuthorized        401, 403
-    ├── NotFound             404
-    ├── Conflict             409
-    ├── InvalidDocument      422 with a list of problems, each with its place
-    ├── RequestRefused       any other 4xx
-    └── ServiceFailure       5xx, or an answer that is not Layersweep's
+├── InvalidUsageError          the call itself cannot be carried out: no such file, a server that is no URL, ...
+├── MissingDependencyError     an optional package is not installed (also an ImportError)
+├── UnreachableError           no answer from the service (also a ConnectionError)
+├── WaitTimeoutError           a wait ended before the sweep did (also a TimeoutError)
+└── ResponseError              the service answered with a problem document (RFC 9457)
+    ├── NotAuthorizedError     401, 403
+    ├── NotFoundError          404
+    ├── ConflictError          409
+    ├── InvalidDocumentError   422 with a list of problems, each with its place
+    ├── RequestRefusedError    any other 4xx
+    └── ServiceFailureError    5xx, or an answer that is not Layersweep's
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class LayersweepError(Exception):
     """The root of all errors that this package raises on purpose."""
 
 
-class InvalidUsage(LayersweepError):
+class InvalidUsageError(LayersweepError):
     """The call cannot be carried out as it stands; nothing was sent."""
 
 
-class MissingDependency(LayersweepError, ImportError):
+class MissingDependencyError(LayersweepError, ImportError):
     """An optional package is needed for this and is not installed."""
 
 
-class Unreachable(LayersweepError, ConnectionError):
+class UnreachableError(LayersweepError, ConnectionError):
     """The service gave no answer, retries included."""
 
 
-class WaitTimeout(LayersweepError, TimeoutError):
+class WaitTimeoutError(LayersweepError, TimeoutError):
     """The time given to a wait is over; the sweep goes on."""
 
 
@@ -80,41 +80,41 @@ class ResponseError(LayersweepError):
     @staticmethod
     def of(status: int, document: Mapping[str, Any], *, retry_after_seconds: float | None = None) -> ResponseError:
         """The error class that fits `status`, made from the problem document."""
-        kind = _BY_STATUS.get(status, RequestRefused if 400 <= status < 500 else ServiceFailure)
+        kind = _BY_STATUS.get(status, RequestRefusedError if 400 <= status < 500 else ServiceFailureError)
         if status == 422 and str(document.get("type", "")).endswith("invalid-document"):
-            kind = InvalidDocument
+            kind = InvalidDocumentError
         return kind(status, document, retry_after_seconds=retry_after_seconds)
 
 
-class NotAuthorized(ResponseError):
+class NotAuthorizedError(ResponseError):
     """The token is missing, wrong, or does not allow this. Set LAYERSWEEP_TOKEN or pass `token=`."""
 
 
-class NotFound(ResponseError):
+class NotFoundError(ResponseError):
     """There is no such thing."""
 
 
-class Conflict(ResponseError):
+class ConflictError(ResponseError):
     """The state of the thing does not allow this: a sweep that has ended cannot be paused."""
 
 
-class InvalidDocument(ResponseError):
+class InvalidDocumentError(ResponseError):
     """A document was not accepted; `errors` has a place and a remedy for every problem."""
 
 
-class RequestRefused(ResponseError):
+class RequestRefusedError(ResponseError):
     """The request was refused for another reason."""
 
 
-class ServiceFailure(ResponseError):
+class ServiceFailureError(ResponseError):
     """The service failed, or what answered is not a Layersweep service."""
 
 
 _BY_STATUS: dict[int, type[ResponseError]] = {
-    401: NotAuthorized,
-    403: NotAuthorized,
-    404: NotFound,
-    409: Conflict,
+    401: NotAuthorizedError,
+    403: NotAuthorizedError,
+    404: NotFoundError,
+    409: ConflictError,
 }
 
 

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from layersweep.errors import InvalidUsage
+from layersweep.errors import InvalidUsageError
 
 
 @contextmanager
 def opened(path: Path) -> Generator[IO[bytes]]:
     """The bytes of a file, from its beginning, with a length. What comes through a pipe is kept in a temporary file.
 
-    Raises InvalidUsage for what is not there, may not be read, is a folder, or is a device without an end.
+    Raises InvalidUsageError for what is not there, may not be read, is a folder, or is a device without an end.
     """
     with _told(path, "read"):
         stream = _usable(path).open("rb")
@@ -28,7 +28,7 @@ def opened(path: Path) -> Generator[IO[bytes]]:
             yield stream
             return
         if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or stream.isatty()):
-            raise InvalidUsage(f"{path} cannot be read: it is a device, not a file")
+            raise InvalidUsageError(f"{path} cannot be read: it is a device, not a file")
         with tempfile.TemporaryFile() as kept:
             with _told(path, "kept in a temporary file"):
                 shutil.copyfileobj(stream, kept)
@@ -37,17 +37,17 @@ def opened(path: Path) -> Generator[IO[bytes]]:
 
 
 def read(path: Path, most_bytes: int) -> bytes:
-    """All bytes of a file. Raises InvalidUsage where it cannot be read, or holds more than `most_bytes`."""
+    """All bytes of a file. Raises InvalidUsageError where it cannot be read, or holds more than `most_bytes`."""
     with opened(path) as stream, _told(path, "read"):
         content = stream.read(most_bytes + 1)
     if len(content) > most_bytes:
-        raise InvalidUsage(f"{path} cannot be read: it has more than {most_bytes // 2**20} MiB")
+        raise InvalidUsageError(f"{path} cannot be read: it has more than {most_bytes // 2**20} MiB")
     return content
 
 
 @contextmanager
 def written(path: Path) -> Generator[IO[bytes]]:
-    """A file to write: it is there, under its name, once all of it was written. Raises InvalidUsage.
+    """A file to write: it is there, under its name, once all of it was written. Raises InvalidUsageError.
 
     What is there already and is no ordinary file (a pipe, a device) is written to as it is.
     """
@@ -69,7 +69,7 @@ def written(path: Path) -> Generator[IO[bytes]]:
 
 
 def make_folder(path: Path) -> None:
-    """A folder, with those above it, where it is not there yet. Raises InvalidUsage."""
+    """A folder, with those above it, where it is not there yet. Raises InvalidUsageError."""
     with _told(path, "made"):
         _usable(path).mkdir(parents=True, exist_ok=True)
 
@@ -81,10 +81,10 @@ def _told(path: Path, done: str) -> Generator[None]:
     except OSError as problem:
         if isinstance(problem, ConnectionError | TimeoutError):
             raise
-        raise InvalidUsage(f"{path} cannot be {done}: {problem.strerror or problem}") from problem
+        raise InvalidUsageError(f"{path} cannot be {done}: {problem.strerror or problem}") from problem
 
 
 def _usable(path: Path) -> Path:
     if "\0" in str(path):
-        raise InvalidUsage(f"{str(path)!r} is not a path: it holds a zero byte")
+        raise InvalidUsageError(f"{str(path)!r} is not a path: it holds a zero byte")
     return path

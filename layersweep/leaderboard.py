@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from layersweep.errors import MissingDependency
+from layersweep.errors import MissingDependencyError
 from layersweep.records.sweeps import LeaderboardRow, Objective
 from layersweep.transport import PAGE_SIZE, Transport
 
@@ -48,7 +48,7 @@ class Leaderboard(Sequence[LeaderboardRow]):
     def dataframe(self) -> pandas.DataFrame:
         """One row a trial, indexed by its number; a column for each parameter and metric.
 
-        Raises MissingDependency where pandas is not installed.
+        Raises MissingDependencyError where pandas is not installed.
         """
         return dataframe(self._rows)
 
@@ -91,7 +91,7 @@ def dataframe(rows: Iterable[LeaderboardRow]) -> pandas.DataFrame:
     try:
         import pandas
     except ImportError as problem:
-        raise MissingDependency(
+        raise MissingDependencyError(
             "dataframe() needs pandas, which is not installed: pip install 'layersweep[pandas]'"
         ) from problem
     rows = list(rows)

@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from layersweep.errors import InvalidUsage, MissingDependency
+from layersweep.errors import InvalidUsageError, MissingDependencyError
 from layersweep.records.sweeps import Scalar, SweepDetailRecord, TrialRecord
 from layersweep.sweep import Sweep
 
@@ -40,7 +40,7 @@ def write_study(sweep: Sweep, storage_url: str, *, name: str | None = None) -> o
     try:
         import optuna
     except ImportError as problem:
-        raise MissingDependency(
+        raise MissingDependencyError(
             "an export needs optuna, which is not installed: pip install 'layersweep[optuna]'"
         ) from problem
     record = sweep.refresh().record
@@ -60,7 +60,7 @@ def _create(storage_url: str, name: str, record: SweepDetailRecord) -> optuna.St
     with _told(storage_url):
         engine = sqlalchemy.create_engine(storage_url)
         if sqlalchemy.inspect(engine).has_table(SERVICE_TABLE):
-            raise InvalidUsage(f"{storage_url} is the database of a service: export to one of its own")
+            raise InvalidUsageError(f"{storage_url} is the database of a service: export to one of its own")
         engine.dispose()
         try:
             study = optuna.create_study(
@@ -69,7 +69,7 @@ def _create(storage_url: str, name: str, record: SweepDetailRecord) -> optuna.St
                 directions=[objective["goal"] for objective in record["objectives"]],
             )
         except optuna.exceptions.DuplicatedStudyError:
-            raise InvalidUsage(f"there is a study {name!r} in {storage_url}: give another name (--name)") from None
+            raise InvalidUsageError(f"there is a study {name!r} in {storage_url}: give another name (--name)") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([objective["metric"] for objective in record["objectives"]])
@@ -87,7 +87,7 @@ def _told(storage_url: str) -> Generator[None]:
         yield
     except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as problem:
         reason = str(problem).splitlines()[0]
-        raise InvalidUsage(f"{storage_url} {_UNREADABLE}: {reason}") from problem
+        raise InvalidUsageError(f"{storage_url} {_UNREADABLE}: {reason}") from problem
 
 
 def _frozen(

@@ -8,15 +8,17 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, cast
 
-from layersweep.errors import InvalidUsage
+from layersweep.errors import InvalidUsageError
 
 
 def plain(value: Any, what: str = "the document") -> Any:
-    """`value` in JSON's own types. Raises InvalidUsage with the place of what JSON cannot say, NaN included."""
+    """`value` in JSON's own types. Raises InvalidUsageError with the place of what JSON cannot say, NaN included."""
     try:
         return _plain(value, "", what)
     except RecursionError as problem:
-        raise InvalidUsage(f"{what} cannot be written as JSON: it is nested too deeply, or holds itself") from problem
+        raise InvalidUsageError(
+            f"{what} cannot be written as JSON: it is nested too deeply, or holds itself"
+        ) from problem
 
 
 def _plain(value: Any, place: str, what: str) -> Any:
@@ -62,5 +64,5 @@ def _text(text: str, place: str, what: str) -> str:
     return str(text)
 
 
-def _refused(place: str, what: str, why: str) -> InvalidUsage:
-    return InvalidUsage(f"{what} cannot be written as JSON: {place or 'it'} is {why}")
+def _refused(place: str, what: str, why: str) -> InvalidUsageError:
+    return InvalidUsageError(f"{what} cannot be written as JSON: {place or 'it'} is {why}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class SelectionPreferences:
     """How to choose on the front, in the words of the API. Empty: the trial nearest to the ideal point."""
 
     prefer: tuple[str, ...] = ()
@@ -20,7 +20,7 @@ class Wishes:
         prefer: str | Sequence[str],
         within: Mapping[str, str | float] | None,
         weights: Mapping[str, float] | None,
-    ) -> Wishes:
+    ) -> SelectionPreferences:
         """From the arguments of `Sweep.recommendation`, `report` and `confirm`."""
         return cls(
             (prefer,) if isinstance(prefer, str) else tuple(prefer),

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from layersweep import files
-from layersweep.errors import ServiceFailure, Unreachable, WaitTimeout
+from layersweep.errors import ServiceFailureError, UnreachableError, WaitTimeoutError
 from layersweep.leaderboard import Leaderboard, read_leaderboard
-from layersweep.preferences import Wishes
+from layersweep.preferences import SelectionPreferences
 from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
     Confirmation,
@@ -86,8 +86,8 @@ class Sweep:
         """Wait until the sweep has ended, and return it.
 
         `on_progress` is called with the record at once and after every change. A service that restarts meanwhile is
-        waited for. How it ended is in `state` and `record["reason"]`. Raises WaitTimeout after `timeout_seconds`; the
-        sweep itself goes on.
+        waited for. How it ended is in `state` and `record["reason"]`. Raises WaitTimeoutError after `timeout_seconds`;
+        the sweep itself goes on.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         self._poll(wait_seconds=0)
@@ -101,11 +101,14 @@ class Sweep:
                 return self
             left_seconds = LONG_POLL_SECONDS if deadline is None else deadline - time.monotonic()
             if left_seconds <= 0:
-                raise WaitTimeout(f"sweep {self.id} has not ended within {timeout_seconds:g} s: it is {self.state}")
+                raise WaitTimeoutError(
+                    f"sweep {self.id} has not ended within {timeout_seconds:g} s: it is {self.state}"
+                )
             self._poll(wait_seconds=min(LONG_POLL_SECONDS, left_seconds))
 
     def trial(self, number: int) -> TrialDetailRecord:
-        """The trial with this number, with its configuration, attempts, losses and measurements. Raises NotFound."""
+        """The trial with this number, with its configuration, attempts, losses and measurements. Raises
+        NotFoundError."""
         return self._transport.object("GET", self._path(f"/trials/{int(number)}"))
 
     def trials(self, *, state: TrialState | None = None) -> Iterator[TrialRecord]:
@@ -169,10 +172,10 @@ class Sweep:
         Without arguments: the trial of the front that is nearest to the ideal point. `prefer`: the best in this metric
         (several: the later ones decide ties). `within`: only trials at most so much worse than the front's best, a
         share ("1%") or in the metric's unit (0.02). `weights`: what an objective counts in the distance (default 1).
-        `report` and `confirm` take the same. Raises NotFound while no trial is feasible and complete, and ResponseError
-        (422) for wishes that cannot be read or that no trial meets.
+        `report` and `confirm` take the same. Raises NotFoundError while no trial is feasible and complete, and
+        ResponseError (422) for wishes that cannot be read or that no trial meets.
         """
-        params = Wishes.of(prefer, within, weights).fields()
+        params = SelectionPreferences.of(prefer, within, weights).fields()
         return self._transport.object("GET", self._path("/recommendation"), named_by="trial", params=params)
 
     def report(
@@ -184,7 +187,7 @@ class Sweep:
         weights: Mapping[str, float] | None = None,
     ) -> str:
         """The whole story as a text: "html" that stands alone, "markdown", or "json"; chosen as by `recommendation`."""
-        params = {"format": format} | Wishes.of(prefer, within, weights).fields()
+        params = {"format": format} | SelectionPreferences.of(prefer, within, weights).fields()
         return self._transport.request("GET", self._path("/report"), params=params).text
 
     def confirm(
@@ -208,7 +211,7 @@ class Sweep:
         Conflict while the sweep goes on, and where its dataset was registered without a test part.
         """
         body = {"seeds": seeds, "candidates": candidates, "trials": list(trials)}
-        body |= Wishes.of(prefer, within, weights).fields()
+        body |= SelectionPreferences.of(prefer, within, weights).fields()
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         return self._transport.object("POST", self._path(":confirm"), json=body, headers=headers)
 
@@ -223,11 +226,11 @@ class Sweep:
 
         `recommended` marks the trial that `recommendation` chooses with the same wishes.
         """
-        params = Wishes.of(prefer, within, weights).fields()
+        params = SelectionPreferences.of(prefer, within, weights).fields()
         return self._transport.page(self._path("/confirmations"), params)["items"]
 
     def dataframe(self) -> pandas.DataFrame:
-        """The whole leaderboard as a pandas DataFrame. Raises MissingDependency where pandas is not installed."""
+        """The whole leaderboard as a pandas DataFrame. Raises MissingDependencyError where pandas is not installed."""
         return self.leaderboard().dataframe()
 
     def events(self, *, after: int = 0) -> Iterator[EventRecord]:
@@ -286,10 +289,10 @@ class Sweep:
 
 
 def record_of(response: httpx2.Response) -> SweepDetailRecord:
-    """The sweep that an answer holds. Raises ServiceFailure where something else than the service answered."""
+    """The sweep that an answer holds. Raises ServiceFailureError where something else than the service answered."""
     found = decode(response)
     if not isinstance(found, dict) or "id" not in found:
-        raise ServiceFailure(502, {"type": "not-layersweep", "detail": foreign(str(response.url))})
+        raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(str(response.url))})
     return cast("SweepDetailRecord", found)
 
 
@@ -297,7 +300,7 @@ def _event(data: str) -> Any:
     try:
         return json.loads(data)
     except ValueError:
-        raise Unreachable("the stream of events broke off in the middle of one") from None
+        raise UnreachableError("the stream of events broke off in the middle of one") from None
 
 
 def _follow(transport: Transport, sweep: Sweep, after: int) -> Iterator[EventRecord]:
@@ -315,7 +318,7 @@ def _follow(transport: Transport, sweep: Sweep, after: int) -> Iterator[EventRec
                     event = cast("EventRecord", _event(message.data))
                     last = event["sequence"]
                     yield event
-        except Unreachable:
+        except UnreachableError:
             started_waiting = started_waiting or time.monotonic()
             if time.monotonic() - started_waiting > RESTART_PATIENCE_SECONDS:
                 raise

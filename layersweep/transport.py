@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import httpx2
 
-from layersweep.errors import InvalidUsage, ResponseError, ServiceFailure, Unreachable
+from layersweep.errors import InvalidUsageError, ResponseError, ServiceFailureError, UnreachableError
 from layersweep.plain import plain
 from layersweep.version import __version__
 
@@ -31,7 +31,7 @@ class Transport:
     the time that `Retry-After` names, for `retry_seconds` from the first failure. Requests that could act twice are
     sent once: a POST is retried only when it carries an `Idempotency-Key`.
 
-    Raises Unreachable when no answer came, and a ResponseError for every answer of 400 and above.
+    Raises UnreachableError when no answer came, and a ResponseError for every answer of 400 and above.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Transport:
                 trust_env=httpx2.URL(self.server).host not in LOOPBACK_HOSTS,
             )
         except (OSError, ValueError, ImportError, httpx2.InvalidURL) as problem:
-            raise InvalidUsage(
+            raise InvalidUsageError(
                 f"the environment's proxy or certificates (HTTPS_PROXY, SSL_CERT_FILE, ...) cannot be used: {problem}"
             ) from problem
 
@@ -110,7 +110,7 @@ class Transport:
             else:
                 if error is None:
                     return response
-            retryable = isinstance(error, Unreachable) or error.status in RETRIED_STATUSES or is_in_flight(error)
+            retryable = isinstance(error, UnreachableError) or error.status in RETRIED_STATUSES or is_in_flight(error)
             waited_seconds += time.monotonic() - started
             delay_seconds = backoff_seconds(tries)
             if isinstance(error, ResponseError) and error.retry_after_seconds is not None:
@@ -130,19 +130,19 @@ class Transport:
         """The decoded body of an answer that is one thing of the service's: a JSON object with an `id`."""
         found = self.json(method, path, **arguments)
         if not isinstance(found, dict) or named_by not in found:
-            raise ServiceFailure(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
+            raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
         return cast("dict[str, Any]", found)
 
     def delete(self, path: str) -> None:
         """Delete what is there. An answer with a body is not the service's: nothing is believed to be deleted."""
         if self.request("DELETE", path).content:
-            raise ServiceFailure(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
+            raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
 
     def page(self, path: str, params: Mapping[str, Any]) -> Any:
         """The decoded body of an answer that is a list's page."""
         found = self.json("GET", path, params=params)
         if not isinstance(found, dict) or not isinstance(cast("dict[str, Any]", found).get("items"), list):
-            raise ServiceFailure(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
+            raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
         return cast("dict[str, Any]", found)
 
     def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
@@ -180,14 +180,14 @@ class Transport:
         except httpx2.RequestError as problem:
             raise self._unreachable(problem) from problem
 
-    def _unreachable(self, problem: httpx2.RequestError) -> Unreachable:
+    def _unreachable(self, problem: httpx2.RequestError) -> UnreachableError:
         reason = str(problem) or type(problem).__name__
         if isinstance(problem, httpx2.ConnectError):
-            return Unreachable(
+            return UnreachableError(
                 f"no service answers at {self.server}: {reason}. Start one with `layersweep serve`, "
                 "or name another with --server or LAYERSWEEP_SERVER"
             )
-        return Unreachable(f"the connection to {self.server} was lost: {reason}")
+        return UnreachableError(f"the connection to {self.server} was lost: {reason}")
 
 
 def is_in_flight(error: ResponseError) -> bool:
@@ -208,7 +208,7 @@ def error_of(response: httpx2.Response) -> ResponseError | None:
     if status < 400:
         place = response.headers.get("Location", "an address that it does not name")
         detail = f"{response.url} sends on to {place}: name the service's own address (--server, LAYERSWEEP_SERVER)"
-        return ServiceFailure(status, {"type": "redirect", "detail": detail})
+        return ServiceFailureError(status, {"type": "redirect", "detail": detail})
     try:
         document = response.json()
     except ValueError:
@@ -230,7 +230,7 @@ def decode(response: httpx2.Response) -> Any:
     except ValueError:
         kind = response.headers.get("Content-Type", "an unnamed type")
         detail = f"{response.url} answered with {kind} instead of JSON: is a Layersweep service there?"
-        raise ServiceFailure(response.status_code, {"type": "not-json", "detail": detail}) from None
+        raise ServiceFailureError(response.status_code, {"type": "not-json", "detail": detail}) from None
 
 
 def foreign(address: str) -> str:
@@ -263,16 +263,16 @@ def header_value(what: str, value: str) -> str:
     """A value that a header can carry; a line break at its end, as a file has it, is none of it."""
     value = value.strip()
     if not value.isascii() or not value.isprintable() or not value:
-        raise InvalidUsage(f"the {what} is empty, or has characters that none has: was something else pasted?")
+        raise InvalidUsageError(f"the {what} is empty, or has characters that none has: was something else pasted?")
     return value
 
 
 def base_url(server: str) -> str:
-    """A service's address. Raises InvalidUsage for what is none."""
+    """A service's address. Raises InvalidUsageError for what is none."""
     try:
         url = httpx2.URL(server)
     except (httpx2.InvalidURL, ValueError) as problem:
-        raise InvalidUsage(f"the server {server!r} is not a URL: {problem}") from problem
+        raise InvalidUsageError(f"the server {server!r} is not a URL: {problem}") from problem
     if url.scheme not in {"http", "https"} or not url.host:
-        raise InvalidUsage(f"the server {server!r} is not a URL: write it like http://127.0.0.1:8420")
+        raise InvalidUsageError(f"the server {server!r} is not a URL: write it like http://127.0.0.1:8420")
     return server.rstrip("/")

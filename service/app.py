@@ -25,10 +25,10 @@ from service.events.sender import WebhookSender
 from service.http import api_description, error_handlers, idempotency
 from service.http.callers import within_project
 from service.http.dependencies import Services
-from service.http.long_polling import Watch
-from service.http.middleware import Guard
+from service.http.long_polling import ChangePoller
+from service.http.middleware import RequestMiddleware
 from service.operations.housekeeping import Housekeeping
-from service.results.prewarming import warm
+from service.results.prewarming import prewarm
 from service.routes import (
     administration,
     analyses,
@@ -94,8 +94,8 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
             housekeeping.start()
             sending = asyncio.create_task(sender.run(), name="webhooks")
         background = [
-            asyncio.create_task(Watch(services).run(), name="watch"),
-            asyncio.create_task(warm(services.read, services.columns), name="warm"),
+            asyncio.create_task(ChangePoller(services).run(), name="watch"),
+            asyncio.create_task(prewarm(services.read, services.columns), name="warm"),
         ]
         try:
             yield
@@ -135,7 +135,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
     app.state.services = services
     error_handlers.install(app)
     open_paths = [each.pattern for each in scopes.declarations(app) if not each.opened_by]
-    app.add_middleware(Guard, access=access, settings=settings, open_paths=open_paths)
+    app.add_middleware(RequestMiddleware, access=access, settings=settings, open_paths=open_paths)
     if settings.trusted_proxies:
         app.add_middleware(
             cast("Any", ProxyHeadersMiddleware), trusted_hosts=[str(network) for network in settings.trusted_proxies]

@@ -1,26 +1,26 @@
 """The tree of errors, each with its HTTP status and problem type; rendered as application/problem+json by one handler.
 
     ServiceError
-    ├── Unauthorized             401
-    ├── Forbidden                403
-    ├── NotFound                 404
-    ├── Conflict                 409
-    │   ├── InFlight             409  the same request is being worked on: send it again a little later
-    │   ├── DeviceInUse          409  a living worker has this GPU
-    │   └── LeaseLost            409  the attempt is stale: throw its result away
-    ├── InvalidDocument          422  a list of problems, each with a pointer and a remedy
-    ├── Unprocessable            422
-    ├── PayloadTooLarge          413
-    ├── UnsupportedMediaType     415
-    ├── TooSlow                  408
-    ├── URITooLong               414
-    ├── HeadTooLarge             431
-    ├── TooManyRequests          429
-    ├── CallerGone               499  nobody reads the answer: for the log
-    └── Unavailable              503
-        └── CannotStore          503  a disk is full or read-only: an operator has to see to it
+    ├── UnauthorizedError          401
+    ├── ForbiddenError             403
+    ├── NotFoundError              404
+    ├── ConflictError              409
+    │   ├── InFlightError          409  the same request is being worked on: send it again a little later
+    │   ├── DeviceInUseError       409  a living worker has this GPU
+    │   └── LeaseLostError         409  the attempt is stale: throw its result away
+    ├── InvalidDocumentError       422  a list of problems, each with a pointer and a remedy
+    ├── UnprocessableError         422
+    ├── PayloadTooLargeError       413
+    ├── UnsupportedMediaTypeError  415
+    ├── TooSlowError               408
+    ├── URITooLongError            414
+    ├── HeadTooLargeError          431
+    ├── TooManyRequestsError       429
+    ├── CallerGoneError            499  nobody reads the answer: for the log
+    └── UnavailableError           503
+        └── CannotStoreError       503  a disk is full or read-only: an operator has to see to it
 
-Errors of `layers.space.document` (`DocumentError`) are turned into `InvalidDocument` where a document enters.
+Errors of `layers.space.document` (`DocumentError`) are turned into `InvalidDocumentError` where a document enters.
 """
 
 from __future__ import annotations
@@ -72,37 +72,37 @@ class ServiceError(Exception):
         return body | self.extra
 
 
-class Unauthorized(ServiceError):
+class UnauthorizedError(ServiceError):
     status = 401
     type = "unauthorized"
     title = "A valid token is needed"
 
 
-class Forbidden(ServiceError):
+class ForbiddenError(ServiceError):
     status = 403
     type = "forbidden"
     title = "This is not allowed"
 
 
-class NotFound(ServiceError):
+class NotFoundError(ServiceError):
     status = 404
     type = "not-found"
     title = "There is no such thing"
 
 
-class Conflict(ServiceError):
+class ConflictError(ServiceError):
     status = 409
     type = "conflict"
     title = "The state of the resource does not allow this"
 
 
-class InFlight(Conflict):
+class InFlightError(ConflictError):
     type = "in-flight"
     title = "The same request is being worked on"
     retry_after_seconds = 1
 
 
-class DeviceInUse(Conflict):
+class DeviceInUseError(ConflictError):
     type = "device-in-use"
     title = "A living worker has this GPU"
 
@@ -111,48 +111,48 @@ class DeviceInUse(Conflict):
         self.retry_after_seconds = retry_after_seconds
 
 
-class LeaseLost(Conflict):
+class LeaseLostError(ConflictError):
     type = "lease-lost"
     title = "This attempt no longer holds the lease"
 
 
-class InvalidDocument(ServiceError):
+class InvalidDocumentError(ServiceError):
     status = 422
     type = "invalid-document"
     title = "The document was not accepted"
 
 
-class Unprocessable(ServiceError):
+class UnprocessableError(ServiceError):
     status = 422
     type = "unprocessable"
     title = "The request cannot be carried out as it stands"
 
 
-class PayloadTooLarge(ServiceError):
+class PayloadTooLargeError(ServiceError):
     status = 413
     type = "payload-too-large"
     title = "The body is too large"
 
 
-class TooSlow(ServiceError):
+class TooSlowError(ServiceError):
     status = 408
     type = "too-slow"
     title = "The body did not arrive in time"
 
 
-class URITooLong(ServiceError):
+class URITooLongError(ServiceError):
     status = 414
     type = "uri-too-long"
     title = "The address is too long"
 
 
-class HeadTooLarge(ServiceError):
+class HeadTooLargeError(ServiceError):
     status = 431
     type = "head-too-large"
     title = "The headers are too many or too long"
 
 
-class TooManyRequests(ServiceError):
+class TooManyRequestsError(ServiceError):
     status = 429
     type = "too-many-requests"
     title = "Too many requests"
@@ -162,26 +162,26 @@ class TooManyRequests(ServiceError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class CallerGone(ServiceError):
+class CallerGoneError(ServiceError):
     status = 499
     type = "caller-gone"
     title = "The caller has closed the connection"
 
 
-class UnsupportedMediaType(ServiceError):
+class UnsupportedMediaTypeError(ServiceError):
     status = 415
     type = "unsupported-media-type"
     title = "The body is of a type that is not read here"
 
 
-class Unavailable(ServiceError):
+class UnavailableError(ServiceError):
     status = 503
     type = "unavailable"
     title = "The service cannot answer now"
     retry_after_seconds = 1
 
 
-class CannotStore(Unavailable):
+class CannotStoreError(UnavailableError):
     type = "cannot-store"
     title = "The service cannot store anything now"
     retry_after_seconds = 10

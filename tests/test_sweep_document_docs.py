@@ -11,7 +11,7 @@ import pytest
 from layers.expressions.parser import FUNCTIONS
 from layers.facts import BUILT_IN
 from layers.space import document_fields, feasibility
-from layers.space.document import MAX_CHARACTERS, Survey, read_document
+from layers.space.document import MAX_CHARACTERS, FeasibilityReport, read_document
 from layers.space.document_fields import BUDGET, FIELDS, MAX_OBJECTIVES, RUNTIMES, SAMPLERS
 from service.sweeps import documents
 
@@ -43,7 +43,7 @@ def find_dataset(name: str) -> Mapping[str, Any] | None:
     return known.get(name)
 
 
-def read(text: str) -> Survey:
+def read(text: str) -> FeasibilityReport:
     """Validate an example: a whole document, or what it changes in BASE."""
     example = documents.read(text.encode(), "application/yaml")
     whole = copy.deepcopy(example if "name" in example else BASE)

@@ -22,7 +22,7 @@ from workers.interruption import (
 from workers.processes.child import ChildDiedError, ChildError
 from workers.processes.children import Children
 from workers.processes.folders import attempt_folder
-from workers.service.client import RefusedError, ServiceClient, UnreachableError, persistently
+from workers.service.client import RefusedError, ServiceClient, UnreachableError, retry_while_unreachable
 from workers.service.lease import Lease
 from workers.trial.artifacts import ArtifactStore
 from workers.trial.context import Limits, TrialContext
@@ -163,16 +163,18 @@ class Execution:
             self._service.finish(*self._trial, body)
 
         try:
-            persistently(send, seconds=FINISH_SECONDS, wait=self._interruption.wait)
+            retry_while_unreachable(send, seconds=FINISH_SECONDS, wait=self._interruption.wait)
         except UnreachableError:
             if not isinstance(self._interruption.cause, DrainedError):
                 raise
-            persistently(send, seconds=DRAINING_SECONDS)
+            retry_while_unreachable(send, seconds=DRAINING_SECONDS)
 
     def _release(self, reason: str, *, charge: bool) -> None:
         self._lease.flush(1.0)
         try:
-            persistently(lambda: self._service.release(*self._trial, reason, charge=charge), seconds=DRAINING_SECONDS)
+            retry_while_unreachable(
+                lambda: self._service.release(*self._trial, reason, charge=charge), seconds=DRAINING_SECONDS
+            )
         except UnreachableError as error:
             logger.warning("the service does not answer (%s): the lease will lapse", error)
         except RefusedError as refusal:

@@ -203,7 +203,7 @@ class Worker:
             logger.info("stopped")
         finally:
             self._children.kill()
-            self._sign_off()
+            self._deregister()
             self._service.close()
 
     # --- registration -----------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class Worker:
         key = uuid.uuid4().hex
         while True:
             try:
-                self._registered = self._patiently(lambda key=key: self._service.register(body, key))
+                self._registered = self._retry_until_drained(lambda key=key: self._service.register(body, key))
                 break
             except RefusedError as refusal:
                 if refusal.kind == "in-flight":
@@ -280,11 +280,11 @@ class Worker:
         self._draining.check()
         return True
 
-    def _sign_off(self) -> None:
+    def _deregister(self) -> None:
         """Give the device up, so that the next worker need not wait. Where nobody hears it, silence does the same."""
         if self._registered:
             with contextlib.suppress(ServiceError):
-                self._service.sign_off(self._registered["id"])
+                self._service.deregister(self._registered["id"])
 
     # --- claiming ---------------------------------------------------------------------------------------------------
 
@@ -308,11 +308,11 @@ class Worker:
         key = uuid.uuid4().hex
 
         def claim() -> dict[str, Any] | None:
-            return self._abandonably(lambda: self._service.claim(self._registered["id"], wait_seconds, key))
+            return self._stop_when_abandoned(lambda: self._service.claim(self._registered["id"], wait_seconds, key))
 
         while True:
             try:
-                return self._patiently(claim)
+                return self._retry_until_drained(claim)
             except RefusedError as refusal:
                 if refusal.kind == "in-flight":
                     # Its answer was lost, and the service does not know it yet.
@@ -324,7 +324,7 @@ class Worker:
                 self._register()
                 return None
 
-    def _patiently(self, call: Callable[[], Answer]) -> Answer:
+    def _retry_until_drained(self, call: Callable[[], Answer]) -> Answer:
         """Make a call until the service answers. Raises DrainedError."""
         for delay in backoff(most_seconds=15.0):
             self._draining.check()
@@ -360,7 +360,7 @@ class Worker:
             self._running = None
             interruption.close()
 
-    def _abandonably(self, call: Callable[[], Answer]) -> Answer:
+    def _stop_when_abandoned(self, call: Callable[[], Answer]) -> Answer:
         """Wait for a call in another thread, so that a drain need not wait for a long poll. Raises DrainedError."""
         answers: queue.SimpleQueue[tuple[Answer | None, Exception | None]] = queue.SimpleQueue()
         answered = Interruption()

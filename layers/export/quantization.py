@@ -56,7 +56,7 @@ def quantize(path: Path, scheme: str, calibration: Mapping[str, NDArray[Any]]) -
     model = onnx.load(path)
     opset = model.opset_import[0].version
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    products = _products(model.graph, set(weights))
+    products = _matmuls(model.graph, set(weights))
     if not products:
         raise ValueError("the graph has no product with weights: there is nothing to quantize")
     floats = all(weights[node.input[1]].data_type == TensorProto.FLOAT for node in products)
@@ -94,7 +94,7 @@ def quantize(path: Path, scheme: str, calibration: Mapping[str, NDArray[Any]]) -
     return len(products)
 
 
-def _products(graph: onnx.GraphProto, weights: set[str]) -> list[onnx.NodeProto]:
+def _matmuls(graph: onnx.GraphProto, weights: set[str]) -> list[onnx.NodeProto]:
     """The products with weights, but for that which makes logits.
 
     Logits are few products that a loss feels most: NVIDIA's ModelOpt leaves them, too. And the exporter folds a tied

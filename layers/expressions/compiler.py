@@ -20,7 +20,7 @@ from layers.expressions.parser import Node
 from layers.parameter import Scalar
 from layers.tolerance import near, nearest
 
-__all__ = ["EvaluationError", "Expression", "ExpressionError", "Kind", "MissingName", "parse"]
+__all__ = ["EvaluationError", "Expression", "ExpressionError", "Kind", "MissingNameError", "parse"]
 
 Kind = Literal["derived", "when", "rule", "constraint"]
 """What an expression is for: `derived` gives a value, the others true or false."""
@@ -33,7 +33,7 @@ class EvaluationError(ValueError):
     """An expression has no value at a point: a division by zero, an overflow, a name where a number is needed."""
 
 
-class MissingName(EvaluationError):
+class MissingNameError(EvaluationError):
     """A name that the expression needs has no value at this point."""
 
     def __init__(self, name: str) -> None:
@@ -58,7 +58,7 @@ class Expression:
         return _parsed_again, (self.text, self.kind)
 
     def evaluate(self, values: Values) -> Scalar:
-        """The value at a point. Raises MissingName, EvaluationError. What is not needed is not looked at."""
+        """The value at a point. Raises MissingNameError, EvaluationError. What is not needed is not looked at."""
         return self._evaluate(values)
 
     def holds(self, values: Values) -> bool:
@@ -274,7 +274,7 @@ def _compile_name(path: str) -> Evaluate:
         try:
             return values[path]
         except KeyError:
-            raise MissingName(path) from None
+            raise MissingNameError(path) from None
 
     return evaluate
 

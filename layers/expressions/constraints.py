@@ -12,7 +12,7 @@ from layers.expressions.compiler import (
     EvaluationError,
     Expression,
     ExpressionError,
-    MissingName,
+    MissingNameError,
     compile_tree,
     number,
     parse,
@@ -64,7 +64,7 @@ class Constraint:
             try:
                 number(self._smaller(known))
                 number(self._larger(known))
-            except MissingName:
+            except MissingNameError:
                 return None
             except EvaluationError as error:
                 failed = failed or str(error)

@@ -38,7 +38,7 @@ RELATIVE = "relative"
 """`relative_attention: true` is another spelling of `position_embedding_type: relative`."""
 
 
-class UnknownName(ValueError):
+class UnknownNameError(ValueError):
     """A name that is no parameter, or could be several."""
 
     def __init__(self, message: str, remedy: str) -> None:
@@ -50,35 +50,37 @@ class UnknownName(ValueError):
 def full_name(name: str, others: Iterable[str] = ()) -> str:
     """The full name that `name` in an expression stands for: itself, or the only parameter that ends with it.
 
-    `others` are further names (metrics) that stand for themselves. Raises UnknownName.
+    `others` are further names (metrics) that stand for themselves. Raises UnknownNameError.
     """
     if declaration(name) is not None or name in others:
         return name
     if (layer := layer_name(name)) is not None:
         return _full_name_of_layer(layer)
     if name in (RELATIVE_ATTENTION, "relative_attention"):
-        raise UnknownName(f"{name} is another spelling", f"write {POSITION_TYPE} == '{RELATIVE}'")
+        raise UnknownNameError(f"{name} is another spelling", f"write {POSITION_TYPE} == '{RELATIVE}'")
     if name in LATER:
-        raise UnknownName(f"{name}: {LATER[name]} is not something that Layersweep builds", "leave it out")
+        raise UnknownNameError(f"{name}: {LATER[name]} is not something that Layersweep builds", "leave it out")
     if name.startswith("model."):
-        raise UnknownName(f"{name} is not a parameter", f"names begin below model: write {name.removeprefix('model.')}")
+        raise UnknownNameError(
+            f"{name} is not a parameter", f"names begin below model: write {name.removeprefix('model.')}"
+        )
     ends = [path for path in DECLARED if path.endswith(f".{name}")]
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise UnknownName(f"{name} could be any of {', '.join(ends)}", "write the full name")
-    raise UnknownName(f"{name} is not a parameter", did_you_mean(name, [*DECLARED, *others]))
+        raise UnknownNameError(f"{name} could be any of {', '.join(ends)}", "write the full name")
+    raise UnknownNameError(f"{name} is not a parameter", did_you_mean(name, [*DECLARED, *others]))
 
 
 def _full_name_of_layer(name: LayerName) -> str:
     path = full_name(name.path)
     if path not in BLOCK_PATHS:
-        raise UnknownName(f"{name}: {path} is the same in all layers", f"write {path}")
+        raise UnknownNameError(f"{name}: {path} is the same in all layers", f"write {path}")
     return str(name._replace(path=path))
 
 
 def complete_names(expression: Expression, others: Iterable[str] = ()) -> Expression:
-    """`expression` with every name in full. Raises UnknownName."""
+    """`expression` with every name in full. Raises UnknownNameError."""
     known = tuple(others)
     return expression.renamed(lambda name: full_name(name, known))
 

@@ -69,9 +69,9 @@ class Attention(nn.Module):
         self.q_layernorm = build_norm(config.qk_norm) if config.qk_norm else None
         self.k_layernorm = build_norm(config.qk_norm) if config.qk_norm else None
         self.rotary = Rotary(config) if config.rotary_dim else None
-        self._make_products()
+        self._make_matmuls()
 
-    def _make_products(self) -> None:
+    def _make_matmuls(self) -> None:
         self.qkv = build_linear(self.config.qkv)
 
     def forward(self, x_BTD: Tensor, bias_BNTS: Tensor | None = None, encoded_BSD: Tensor | None = None) -> Tensor:
@@ -126,7 +126,7 @@ class Attention(nn.Module):
 class CrossAttention(Attention):
     """The same with keys and values of an encoder's output."""
 
-    def _make_products(self) -> None:
+    def _make_matmuls(self) -> None:
         self.query = build_linear(self.config.query)
         self.key_value = build_linear(self.config.key_value)
 

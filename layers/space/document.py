@@ -1,7 +1,7 @@
 """A sweep document to its space: open parameters, conditions and rules. Everything that is wrong with it in one go.
 
-`parse_document` reads a document, `read_document` surveys its space as well and reports the problems of both; `begin`
-does the first half of that, for those who have the survey made elsewhere.
+`parse_document` reads a document, `read_document` measures the feasibility of its space as well and reports the
+problems of both; `begin` does the first half of that, for those who have the measured feasibility made elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from layers.expressions.compiler import Expression, ExpressionError, parse
 from layers.expressions.constraints import Constraint, parse_constraint
-from layers.expressions.names import UnknownName, complete_names, default_of
+from layers.expressions.names import UnknownNameError, complete_names, default_of
 from layers.expressions.types import check_types
 from layers.facts import fixed_lengths, longest_sequence
 from layers.facts import too_long as sequence_too_long
@@ -22,7 +22,7 @@ from layers.problems import DocumentError, Problem, Problems, shown
 from layers.space.document_fields import FieldReader, FindDataset, FindStart, lacking_metric
 from layers.space.enumeration import MAX_POINTS, expression_characters
 from layers.space.evaluation import PointError, Rejection
-from layers.space.feasibility import SAMPLES, Survey, survey_space
+from layers.space.feasibility import SAMPLES, FeasibilityReport, measure_feasibility
 from layers.space.parameters import SectionReader, nested
 from layers.space.per_layer_expansion import MAX_CHARACTERS, too_long
 from layers.space.search_parameters import Entry, OpenParameter
@@ -34,6 +34,7 @@ __all__ = [
     "SAMPLES",
     "Constraint",
     "DocumentError",
+    "FeasibilityReport",
     "OpenParameter",
     "PointError",
     "Problem",
@@ -41,9 +42,8 @@ __all__ = [
     "Rule",
     "Space",
     "Start",
-    "Survey",
     "SweepDocument",
-    "Unsurveyed",
+    "UnexaminedSpace",
     "begin",
     "flatten",
     "parse_constraint",
@@ -82,7 +82,7 @@ def parse_document(document: Any, *, find_dataset: FindDataset, find_start: Find
     """Read a sweep document. Raises DocumentError with every problem.
 
     `find_dataset(name)` gives {"task", "tokenizer", "facts"} or None; `find_start("trial:<id>")` gives that trial's
-    configuration or its values by flat names, or None. The space is not surveyed: see `read_document`.
+    configuration or its values by flat names, or None. The space is not measured: see `read_document`.
     """
     problems = Problems()
     sweep = _Reading(document, problems).read(find_dataset, find_start)
@@ -93,54 +93,56 @@ def parse_document(document: Any, *, find_dataset: FindDataset, find_start: Find
 
 def read_document(
     document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start
-) -> tuple[SweepDocument, Survey]:
-    """Read a document and survey its space: where a sweep enters. Raises DocumentError with the problems of both."""
+) -> tuple[SweepDocument, FeasibilityReport]:
+    """Read a document and measure the feasibility of its space: where a sweep enters. Raises DocumentError with the
+    problems of both."""
     read = begin(document, find_dataset=find_dataset, find_start=find_start)
-    surveyed = survey_space(read.sweep.space)
-    read.examine(surveyed)
-    return read.sweep, surveyed
+    feasibility = measure_feasibility(read.sweep.space)
+    read.examine(feasibility)
+    return read.sweep, feasibility
 
 
-def begin(document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start) -> Unsurveyed:
-    """Read a document as far as that needs no survey. Raises DocumentError where there is no space to survey."""
+def begin(document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start) -> UnexaminedSpace:
+    """Read a document as far as that needs no measured feasibility. Raises DocumentError where there is no space to
+    measure."""
     problems = Problems()
     sweep = _Reading(document, problems).read(find_dataset, find_start)
     if sweep is None:
         problems.raise_any()
         raise AssertionError("a document that was not read has a problem")
-    return Unsurveyed(sweep, problems)
+    return UnexaminedSpace(sweep, problems)
 
 
 @dataclass(frozen=True, slots=True)
-class Unsurveyed:
-    """A document that was read; what is wrong with it is told together with what its survey finds."""
+class UnexaminedSpace:
+    """A document that was read; what is wrong with it is told together with what its measured feasibility finds."""
 
     sweep: SweepDocument
     _problems: Problems
 
-    def examine(self, surveyed: Survey) -> None:
+    def examine(self, feasibility: FeasibilityReport) -> None:
         """Raise DocumentError where anything is wrong, a point cannot be had, or none can become a trial."""
-        _examine(self.sweep, surveyed, self._problems)
+        _examine(self.sweep, feasibility, self._problems)
         self._problems.raise_any()
 
 
-def _examine(sweep: SweepDocument, surveyed: Survey, problems: Problems) -> None:
+def _examine(sweep: SweepDocument, feasibility: FeasibilityReport, problems: Problems) -> None:
     space = sweep.space
     pointers = {entry.name: entry.pointer for entry in space.entries}
-    for error in surveyed.errors:
+    for error in feasibility.errors:
         pointer = _pointer_of(sweep, error.name, pointers)
         remedy = error.remedy or "change it so that it has a value at every point, or exclude the point by a rule"
         problems.add(pointer, f"{error.name}: {error.message}", remedy)
-    overridden = surveyed.sampled and sweep.allow_sparse
-    if surveyed.feasible_share > 0 or surveyed.errors or overridden:
+    overridden = feasibility.sampled and sweep.allow_sparse
+    if feasibility.feasible_share > 0 or feasibility.errors or overridden:
         return
-    rule, share = next(iter(surveyed.rejections.items()))
-    rejection = surveyed.examples[rule]
-    of = f"{surveyed.judged:,} sampled points" if surveyed.sampled else f"{surveyed.points:,} points"
-    others = [f"{name} ({part:.1%})" for name, part in list(surveyed.rejections.items())[1:4]]
+    rule, share = next(iter(feasibility.rejections.items()))
+    rejection = feasibility.examples[rule]
+    of = f"{feasibility.judged:,} sampled points" if feasibility.sampled else f"{feasibility.points:,} points"
+    others = [f"{name} ({part:.1%})" for name, part in list(feasibility.rejections.items())[1:4]]
     also = f"; then {', '.join(others)}" if others else ""
     remedy = "loosen it, or widen the parameters that it names"
-    if surveyed.sampled:
+    if feasibility.sampled:
         remedy += "; if few but some points keep it, set allow_sparse: true"
     detail = f"none of {of} can become a trial: {rule} rejects {share:.1%}, for example {rejection.message}{also}"
     problems.add(_pointer_of(sweep, rule, pointers), detail, remedy)
@@ -249,7 +251,7 @@ class _Reading:
         try:
             expression = complete_names(parse(text, kind="rule"))
             check_types(expression)
-        except (ExpressionError, UnknownName) as error:
+        except (ExpressionError, UnknownNameError) as error:
             metric = any(name in text for name in METRICS)
             remedy = "conditions on metrics belong in constraints" if metric else error.remedy
             self._problems.add(pointer, f"{shown(text)}: {error.message}", remedy)
@@ -267,7 +269,7 @@ class _Reading:
                 expression = complete_names(parse(text, kind="constraint"), METRICS)
                 check_types(expression)
                 constraint = parse_constraint(expression.text)
-            except (ExpressionError, UnknownName) as error:
+            except (ExpressionError, UnknownNameError) as error:
                 self._problems.add(pointer, f"{shown(text)}: {error.message}", error.remedy)
                 continue
             lacking = [lacking_metric(metric, task, about, runtime) for metric in constraint.metrics]

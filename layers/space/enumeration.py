@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 
 from layers.parameter import Scalar
-from layers.space.evaluation import PointError, is_present, place
+from layers.space.evaluation import PointError, evaluate_entry, is_present
 from layers.space.search_parameters import Entry
 
 MAX_POINTS = 10**6
@@ -50,7 +50,7 @@ class Walker:
         for option in self._stack[-1]:
             if entry.derived is not None and option is not None:
                 self._errors.pop(entry.name, None)
-                error = place(entry, self._environment)
+                error = evaluate_entry(entry, self._environment)
                 if error is not None:
                     self._errors[entry.name] = error
             elif option is not None:
@@ -79,7 +79,7 @@ def draw(entries: Entries, defaults: Mapping[str, Scalar], source: random.Random
         if entry.opening is not None:
             environment[entry.name] = entry.opening.draw(source)
         else:
-            error = place(entry, environment)
+            error = evaluate_entry(entry, environment)
             if error is not None:
                 errors[entry.name] = error
     return environment, errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from layers.expressions.compiler import EvaluationError, Expression, MissingName
+from layers.expressions.compiler import EvaluationError, Expression, MissingNameError
 from layers.parameter import Parameter, Scalar
 from layers.space.search_parameters import Entry, OpenParameter
 from layers.tolerance import near, nearest
@@ -43,13 +43,13 @@ def is_active(entry: Entry, environment: Mapping[str, Scalar]) -> bool:
         return True
     try:
         return entry.when.holds(environment)
-    except MissingName:
+    except MissingNameError:
         return False
     except EvaluationError as error:
         raise PointError(entry.name, f"when {entry.when.text}: {error}{seen_at(entry.when, environment)}") from None
 
 
-def place(entry: Entry, environment: dict[str, Scalar]) -> PointError | None:
+def evaluate_entry(entry: Entry, environment: dict[str, Scalar]) -> PointError | None:
     """Put a fixed or derived entry's value into `environment`; or return why it has none."""
     if entry.derived is None:
         assert entry.value is not None
@@ -58,7 +58,7 @@ def place(entry: Entry, environment: dict[str, Scalar]) -> PointError | None:
     derived = entry.derived
     try:
         value = derived.evaluate(environment)
-    except MissingName as error:
+    except MissingNameError as error:
         remedy = f"use it only where it is present, or give {entry.name} a when"
         detail = f"{derived.text} needs {error.name}, which is absent{seen_at(derived, environment)}"
         return PointError(entry.name, detail, remedy)

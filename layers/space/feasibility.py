@@ -19,9 +19,9 @@ SAMPLES = 10_000
 FEWEST_SAMPLES = 200
 """Points that are judged however long that takes."""
 SECONDS = 6.0
-"""Of this thread's CPU time, after which a survey ends with as many samples as it has."""
+"""Of this thread's CPU time, after which a measurement of feasibility ends with as many samples as it has."""
 CLOCK_TIMES = 3
-"""By the clock a survey may take so many times SECONDS: others use the processors, too."""
+"""By the clock a measurement of feasibility may take so many times SECONDS: others use the processors, too."""
 ENUMERATION_SHARE = 2 / 3
 """Of that time: an enumeration that takes longer is given up for samples."""
 CONFIDENCE = 1.959964
@@ -41,7 +41,7 @@ CHARACTER_WORK = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class FeasibilityReport:
     """`points`: distinct points, None where a parameter is continuous or they are more than 10 ** 6.
 
     `feasible_share` and `rejections` (rule -> share of the points that it rejects first) are over all distinct points,
@@ -74,7 +74,7 @@ class Survey:
 Outcome = Rejection | PointError | None
 
 
-class Surveyor:
+class FeasibilityJudge:
     """Judges many points of one space. A model is completed once, however many ways there are to train it."""
 
     def __init__(self, space: Space) -> None:
@@ -161,40 +161,40 @@ def _outcome(error: ParameterError, values: Mapping[str, Scalar]) -> Outcome:
     return Rejection(error.path, str(error), 1.0)
 
 
-def survey_space(space: Space, seconds: float = SECONDS) -> Survey:
+def measure_feasibility(space: Space, seconds: float = SECONDS) -> FeasibilityReport:
     """Judge every point of `space`, or SAMPLES of them where all would take more than a few seconds.
 
     Deterministic, but for a space of which even these take more than `seconds`: there the first so many are judged.
     """
     allowed = _Allowed(seconds)
     points = space.points()
-    surveyor = Surveyor(space)
-    if points is not None and _expected_work(space, surveyor, points) <= MAX_COMPLETIONS:
+    judge = FeasibilityJudge(space)
+    if points is not None and _expected_work(space, judge, points) <= MAX_COMPLETIONS:
         tally = _Tally()
-        if _enumerate(space, surveyor, tally, allowed):
-            return tally.survey(points, sampled=False)
+        if _enumerate(space, judge, tally, allowed):
+            return tally.report(points, sampled=False)
     source = random.Random(0)
     tally = _Tally()
     for point in (space.draw(source) for _ in range(SAMPLES)):
-        tally.add(surveyor.judge(point))
+        tally.add(judge.judge(point))
         if tally.judged % CHECKED_EVERY == 0 and tally.judged >= FEWEST_SAMPLES and allowed.share_used() > 1:
             break
-    return tally.survey(points, sampled=True)
+    return tally.report(points, sampled=True)
 
 
-def _enumerate(space: Space, surveyor: Surveyor, tally: _Tally, allowed: _Allowed) -> bool:
+def _enumerate(space: Space, judge: FeasibilityJudge, tally: _Tally, allowed: _Allowed) -> bool:
     """Judge every point; False where that takes too long."""
     for point in space.walk():
-        tally.add(surveyor.judge(point))
+        tally.add(judge.judge(point))
         late = tally.judged % CHECKED_EVERY == 0 and allowed.share_used() > ENUMERATION_SHARE
-        if late or surveyor.completions > 2 * MAX_COMPLETIONS:
+        if late or judge.completions > 2 * MAX_COMPLETIONS:
             return False
     return True
 
 
-def _expected_work(space: Space, surveyor: Surveyor, points: int) -> float:
+def _expected_work(space: Space, judge: FeasibilityJudge, points: int) -> float:
     """An enumeration's work, in models completed."""
-    models = min(points, space.points_in(surveyor.model_names) or points)
+    models = min(points, space.points_in(judge.model_names) or points)
     source = random.Random(0)
     outcomes = (space.judge_rules(space.early_rules, space.draw(source)[0]) for _ in range(PROBES))
     kept = sum(not isinstance(outcome, Rejection) for outcome in outcomes) / PROBES
@@ -203,11 +203,12 @@ def _expected_work(space: Space, surveyor: Surveyor, points: int) -> float:
 
 
 def expected_seconds(space: Space) -> float:
-    """About how long a survey takes, told without a look at points: rather too much than too little."""
+    """About how long a measurement of feasibility takes, told without a look at points: rather too much than too
+    little."""
     sizes = {opening.name: opening.size or SAMPLES for opening in space.open}
     is_finite = all(opening.size is not None for opening in space.open)
     points = min(math.prod(sizes.values()), MOST_ENUMERATED if is_finite else SAMPLES)
-    of_models = set(Surveyor(space).model_names)
+    of_models = set(FeasibilityJudge(space).model_names)
     models = math.prod(size for name, size in sizes.items() if name in of_models)
     characters = expression_characters(space.entries) + sum(len(rule.text) for rule in space.rules)
     looked_at = LOOK_SECONDS + ENTRY_SECONDS * len(space.entries) + CHARACTER_WORK * MODEL_SECONDS * characters
@@ -215,7 +216,8 @@ def expected_seconds(space: Space) -> float:
 
 
 class _Allowed:
-    """The time of a survey from now on: so many seconds of this thread, and by the clock CLOCK_TIMES as many."""
+    """The time of a measurement of feasibility from now on: so many seconds of this thread, and by the clock
+    CLOCK_TIMES as many."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = max(seconds, 1e-9)
@@ -248,7 +250,9 @@ class _Tally:
         else:
             self._errors.setdefault(outcome.name, outcome)
 
-    def survey(self, points: int | None, *, sampled: bool) -> Survey:
+    def report(self, points: int | None, *, sampled: bool) -> FeasibilityReport:
         shares = {rule: count / self.judged for rule, count in self._rejected.most_common()}
         share = self._feasible / self.judged
-        return Survey(points, share, sampled, self.judged, shares, tuple(self._errors.values()), self._examples)
+        return FeasibilityReport(
+            points, share, sampled, self.judged, shares, tuple(self._errors.values()), self._examples
+        )

@@ -15,7 +15,7 @@ from layers.expressions.names import (
     POSITION_TYPE,
     RELATIVE,
     RELATIVE_ATTENTION,
-    UnknownName,
+    UnknownNameError,
     complete_names,
     declaration,
     default_of,
@@ -184,7 +184,7 @@ class SectionReader:
         try:
             completed = complete_names(expression)
             check_types(completed, entry.declared if field == "derived" else None)
-        except (UnknownName, ExpressionError) as error:
+        except (UnknownNameError, ExpressionError) as error:
             self._problems.add(pointer, f"{shown(expression.text)}: {error.message}", error.remedy)
             return None
         for name in completed.names:

@@ -17,8 +17,8 @@ from layers.problems import Problems, below
 from layers.space.search_parameters import Entry
 
 MAX_CHARACTERS = 10_000
-"""Of a document's rules, conditions and derivations together, those of a layer counted for each: surveying takes time
-by their length."""
+"""Of a document's rules, conditions and derivations together, those of a layer counted for each: measuring feasibility
+takes time by their length."""
 
 MOST_LAYERS = 200
 """More parameters than that a document does not open: see `layers.space.parameters`."""

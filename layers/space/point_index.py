@@ -15,7 +15,7 @@ from math import inf, prod
 
 from layers.parameter import Scalar
 from layers.space.enumeration import MAX_POINTS, Entries, expression_characters, with_needs
-from layers.space.evaluation import PointError, is_present, place
+from layers.space.evaluation import PointError, evaluate_entry, is_present
 from layers.space.search_parameters import OpenParameter
 
 MOST_WORK = 3 * MAX_POINTS
@@ -28,7 +28,7 @@ State = tuple[Scalar | None, ...]
 """What the conditions from some entry on see of the entries before it; None where one is absent."""
 
 
-class TooManyPoints(Exception):
+class TooManyPointsError(Exception):
     """There are more than MAX_POINTS points, or they take too long to count."""
 
 
@@ -46,7 +46,7 @@ class _Stretch:
 class PointIndex:
     """Of `entries`, which come after what they depend on. `defaults` is where each point begins.
 
-    Raises TooManyPoints, and ValueError where a parameter is continuous. Threads may share it.
+    Raises TooManyPointsError, and ValueError where a parameter is continuous. Threads may share it.
     """
 
     def __init__(self, entries: Entries, defaults: Mapping[str, Scalar]) -> None:
@@ -92,11 +92,11 @@ class PointIndex:
         """How many points there are from the entry `start` on."""
         self._visits_left -= 1
         if self._visits_left < 0:
-            raise TooManyPoints
+            raise TooManyPointsError
         stretch = self._stretch(start, state)
         points = self._ends_of(start, state, stretch)[-1] * prod(self._sizes[each.name] for each in stretch.digits)
         if points > MAX_POINTS:
-            raise TooManyPoints
+            raise TooManyPointsError
         return points
 
     def _ends_of(self, start: int, state: State, stretch: _Stretch) -> Sequence[int]:
@@ -120,7 +120,7 @@ class PointIndex:
                 counts[state] = self._count(after, state)
             total += counts[state]
             if total > MAX_POINTS:
-                raise TooManyPoints
+                raise TooManyPointsError
             yield total
 
     def _stretch(self, start: int, state: State) -> _Stretch:
@@ -139,7 +139,7 @@ class PointIndex:
             if entry.opening is not None:
                 digits.append(entry.opening)
             else:
-                place(entry, environment)
+                evaluate_entry(entry, environment)
         return _Stretch(digits, environment, len(self._entries))
 
     def _state(self, start: int, environment: Mapping[str, Scalar]) -> State:
@@ -157,7 +157,7 @@ def indexed(entries: Entries, defaults: Mapping[str, Scalar]) -> PointIndex | No
         return None
     try:
         return PointIndex(entries, defaults)
-    except TooManyPoints:
+    except TooManyPointsError:
         return None
 
 

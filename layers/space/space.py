@@ -23,7 +23,15 @@ from layers.expressions.constraints import Constraint
 from layers.parameter import ParameterError, Scalar
 from layers.problems import did_you_mean
 from layers.space.enumeration import Walked, Walker, draw, with_needs
-from layers.space.evaluation import PointError, Rejection, chosen_value, condition_of, is_active, place, seen_at
+from layers.space.evaluation import (
+    PointError,
+    Rejection,
+    chosen_value,
+    condition_of,
+    evaluate_entry,
+    is_active,
+    seen_at,
+)
 from layers.space.point_index import PointIndex, indexed
 from layers.space.search_parameters import Entry, OpenParameter
 
@@ -114,7 +122,7 @@ class Space:
                 if entry.name in chosen and is_active(entry, environment):
                     environment[entry.name] = chosen[entry.name]
             elif is_active(entry, environment):
-                place(entry, environment)
+                evaluate_entry(entry, environment)
         raise KeyError(parameter.name)
 
     def resolve(self, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -136,7 +144,7 @@ class Space:
             elif entry.opening is not None:
                 environment[entry.name] = chosen_value(entry.opening, chosen)
             else:
-                error = place(entry, environment)
+                error = evaluate_entry(entry, environment)
                 if error is not None:
                     raise error
         return self.values_of(environment)

@@ -13,7 +13,7 @@ from layers.parameter import ParameterError, Scalar
 from layers.presets import PRESETS
 from layers.problems import Problems, below, did_you_mean, shown
 from layers.space.document_fields import FindStart
-from layers.space.evaluation import PointError, is_active, place
+from layers.space.evaluation import PointError, evaluate_entry, is_active
 from layers.space.search_parameters import Entry
 from layers.space.space import Space, flatten, section_of
 
@@ -157,7 +157,7 @@ class StartReader:
         environment: dict[str, Scalar],
     ) -> None:
         """Put a fixed or derived value into `environment`; one that is spelt out has to be the same."""
-        error = None if _lacks(entry, environment) else place(entry, environment)
+        error = None if _lacks(entry, environment) else evaluate_entry(entry, environment)
         if error is not None:
             remedy = error.remedy or "give other values"
             self._problems.add(pointer, f"{name}: {error.name}: {error.message}", remedy)

@@ -21,7 +21,7 @@ from layersweep.cli.common import AsJson, connect, err, out, part_of_product, pr
 from layersweep.cli.installation import existing_database, writable_database
 from layersweep.cli.places import OwnDatabase, OwnDataDir, Place, RemoteServer
 from layersweep.client import Client
-from layersweep.errors import InvalidUsage
+from layersweep.errors import InvalidUsageError
 
 ALL_PROJECTS = "*"
 MADE_BY = "the command line"
@@ -54,7 +54,7 @@ def create(
     place = Place.of(server, data_dir, database)
     if place.server is not None:
         if secret_from is not None:
-            raise InvalidUsage("--secret-from works on the database: add --database")
+            raise InvalidUsageError("--secret-from works on the database: add --database")
         with _service(place.server) as client:
             record: dict[str, Any] = dict(
                 client.create_token(name, scope, project=bound_to, expires_in_days=expires_in_days)
@@ -191,7 +191,7 @@ class _Service:
             if known is not None:
                 lacking = [scope for scope in scopes if scope not in known.scopes]
                 if lacking:
-                    raise InvalidUsage(
+                    raise InvalidUsageError(
                         f"this secret is the token {known.name!r} already, without the scope {', '.join(lacking)}: "
                         "give each token a secret of its own"
                     )
@@ -253,7 +253,7 @@ class _Service:
 def _secret(variable: str) -> str:
     secret = os.environ.get(variable, "")
     if not secret:
-        raise InvalidUsage(f"the environment variable {variable} is empty")
+        raise InvalidUsageError(f"the environment variable {variable} is empty")
     return secret
 
 
@@ -284,7 +284,7 @@ def _told() -> Generator[None]:
         yield
     except errors.ServiceError as problem:
         remedies = "; ".join(each.remedy for each in problem.problems if each.remedy)
-        raise InvalidUsage(f"{problem.detail}{': ' if remedies else ''}{remedies}") from problem
+        raise InvalidUsageError(f"{problem.detail}{': ' if remedies else ''}{remedies}") from problem
 
 
 def _reach(record: dict[str, Any]) -> str:

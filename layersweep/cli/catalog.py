@@ -24,7 +24,7 @@ from layersweep.cli.common import (
 )
 from layersweep.display import units
 from layersweep.display.terminal import show_text, show_yaml
-from layersweep.errors import InvalidUsage
+from layersweep.errors import InvalidUsageError
 from layersweep.records.catalog import DatasetDetailRecord, DatasetRecord, LayerKind, LayerParameter, Preset
 
 datasets = typer.Typer(help="Register and look at datasets.", no_args_is_help=True)
@@ -139,7 +139,7 @@ def layers(
         sections = [section for section in known if layer == section["section"] or layer in section["kinds"]]
         if not sections:
             names = ", ".join(name for section in known for name in (section["section"], *section["kinds"]))
-            raise InvalidUsage(f"there is no layer {layer!r}; there are: {names}")
+            raise InvalidUsageError(f"there is no layer {layer!r}; there are: {names}")
     if as_json:
         print_json_list(sections)
         return
@@ -160,7 +160,7 @@ def presets(
         records = [record for record in known if record["name"] == preset.removeprefix("preset:")]
         if not records:
             names = ", ".join(record["name"] for record in known)
-            raise InvalidUsage(f"there is no preset {preset!r}; there are: {names}")
+            raise InvalidUsageError(f"there is no preset {preset!r}; there are: {names}")
     if as_json:
         print_json_list(records)
     elif preset is not None:

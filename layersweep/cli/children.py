@@ -18,7 +18,7 @@ STOP_SECONDS = 15.0
 TAIL_CHARACTERS = 2000
 
 
-class ChildDied(LayersweepError):
+class ChildDiedError(LayersweepError):
     """A child ended although it was needed."""
 
 
@@ -53,7 +53,7 @@ class Child:
         if code is None:
             return
         tail = self.log.read_text(errors="replace")[-TAIL_CHARACTERS:].strip()
-        raise ChildDied(f"the {self.name} ended with code {code}. Its log, {self.log}, ends with:\n{tail}")
+        raise ChildDiedError(f"the {self.name} ended with code {code}. Its log, {self.log}, ends with:\n{tail}")
 
     def stop(self) -> None:
         """End the process and all that it started: politely, then by force after a while."""

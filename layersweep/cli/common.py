@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 from layersweep.client import DEFAULT_SERVER, Client
 from layersweep.display.terminal import Terminal, show_json
-from layersweep.errors import InvalidUsage, LayersweepError, ResponseError, Unreachable
+from layersweep.errors import InvalidUsageError, LayersweepError, ResponseError, UnreachableError
 
 RETRY_SECONDS = 3.0
 """A person waits for a command: a service that is not there is told soon. Waits bear a restart of their own."""
@@ -116,9 +116,11 @@ def report(error: LayersweepError) -> None:
 
 
 def exit_code(error: LayersweepError) -> int:
-    if isinstance(error, Unreachable):
+    if isinstance(error, UnreachableError):
         return EXIT_UNREACHABLE
-    if isinstance(error, InvalidUsage) or (isinstance(error, ResponseError) and error.status in {400, 413, 415, 422}):
+    if isinstance(error, InvalidUsageError) or (
+        isinstance(error, ResponseError) and error.status in {400, 413, 415, 422}
+    ):
         return EXIT_WRONG_CALL
     return EXIT_REFUSED
 
@@ -158,4 +160,4 @@ def part_of_product(module: str, extra: str) -> ModuleType:
             hint = "this is the client alone; the service and the worker run from a checkout: `make setup` there"
         else:
             hint = f"install it with `pip install -e '.[{extra}]'` in the checkout, or with `make setup`"
-        raise InvalidUsage(f"this command needs {missing!r}, which is not installed: {hint}") from problem
+        raise InvalidUsageError(f"this command needs {missing!r}, which is not installed: {hint}") from problem

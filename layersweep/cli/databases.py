@@ -74,7 +74,7 @@ def prune(
     retention = part_of_product("service.operations.retention", "service")
     settings = read_settings(data_dir=data_dir)
     with existing_database(data_dir) as found:
-        counts = (retention.look if dry_run else retention.prune)(found, settings)
+        counts = (retention.preview if dry_run else retention.prune)(found, settings)
     for name, count in counts.items():
         print(f"{count:>9,}  {name}")
     if not any(counts.values()):

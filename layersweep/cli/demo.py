@@ -21,7 +21,7 @@ from layersweep.cli.results import configuration_yaml, recommended
 from layersweep.client import Client
 from layersweep.display import leaderboards, progress, units
 from layersweep.display.terminal import show_text
-from layersweep.errors import InvalidUsage, LayersweepError, ResponseError, Unreachable
+from layersweep.errors import InvalidUsageError, LayersweepError, ResponseError, UnreachableError
 from layersweep.records.sweeps import Recommendation
 from layersweep.sweep import Sweep
 
@@ -51,7 +51,7 @@ def demo(
 ) -> None:
     """Start a service and a CPU worker, run a small sweep, and show what came out of it."""
     if not document.is_file():
-        raise InvalidUsage(f"{document} is not there: the demo runs from a checkout of Layersweep")
+        raise InvalidUsageError(f"{document} is not there: the demo runs from a checkout of Layersweep")
     part_of_product("service.app", "service")
     started = time.monotonic()
     folder = data_dir.absolute()
@@ -87,7 +87,7 @@ def free_port(first: int) -> int:
             except OSError:
                 continue
             return port
-    raise InvalidUsage(f"no port from {first} to {first + PORTS_TRIED - 1} is free: choose one with --port")
+    raise InvalidUsageError(f"no port from {first} to {first + PORTS_TRIED - 1} is free: choose one with --port")
 
 
 def _start(children: Children, client: Client, folder: Path, port: int) -> None:
@@ -107,7 +107,7 @@ def _start(children: Children, client: Client, folder: Path, port: int) -> None:
         try:
             client.transport.request("GET", "/readyz", retry_seconds=0, timeout_seconds=5)
             return
-        except (Unreachable, ResponseError):
+        except (UnreachableError, ResponseError):
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.1)

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from layersweep.cli.common import err, part_of_product
-from layersweep.errors import InvalidUsage, LayersweepError
+from layersweep.errors import InvalidUsageError, LayersweepError
 
 SQLITE = "sqlite:///"
 
@@ -23,7 +23,7 @@ DataDir = Annotated[
 
 
 def read_settings(**given: Any) -> Any:
-    """The service's settings; options of the command line win over the environment. Raises InvalidUsage."""
+    """The service's settings; options of the command line win over the environment. Raises InvalidUsageError."""
     pydantic = part_of_product("pydantic", "service")
     module = part_of_product("service.settings", "service")
     try:
@@ -33,7 +33,7 @@ def read_settings(**given: Any) -> Any:
             f"{'LAYERSWEEP_' + str(error['loc'][0]).upper() if error['loc'] else 'settings'}: {error['msg']}"
             for error in problem.errors()
         ]
-        raise InvalidUsage("the settings are not usable: " + "; ".join(reasons)) from problem
+        raise InvalidUsageError("the settings are not usable: " + "; ".join(reasons)) from problem
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def existing_database(data_dir: Path | None) -> Generator[Any]:
     settings = read_settings(data_dir=data_dir)
     file = database_file(settings)
     if file is not None and not file.is_file():
-        raise InvalidUsage(
+        raise InvalidUsageError(
             f"there is no database {file}: name a service (--server, LAYERSWEEP_SERVER), "
             "or the folder of the service's data (--data-dir, LAYERSWEEP_DATA_DIR)"
         )
@@ -111,7 +111,7 @@ def told_as_sentence(expected: type[Exception]) -> Generator[None]:
     try:
         yield
     except expected as problem:
-        raise InvalidUsage(str(problem)) from problem
+        raise InvalidUsageError(str(problem)) from problem
 
 
 @contextmanager
@@ -121,9 +121,9 @@ def usable_url() -> Generator[None]:
     try:
         yield
     except (errors.ArgumentError, ValueError) as problem:
-        raise InvalidUsage(f"LAYERSWEEP_DATABASE_URL is not usable: {problem}") from problem
+        raise InvalidUsageError(f"LAYERSWEEP_DATABASE_URL is not usable: {problem}") from problem
     except OSError as problem:
-        raise InvalidUsage(
+        raise InvalidUsageError(
             f"{problem.filename} cannot be used: {problem.strerror}. Name another folder with --data-dir or "
             "LAYERSWEEP_DATA_DIR"
         ) from problem

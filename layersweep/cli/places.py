@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from layersweep.cli.common import SERVER_VARIABLE
-from layersweep.errors import InvalidUsage
+from layersweep.errors import InvalidUsageError
 
 RemoteServer = Annotated[
     str | None,
@@ -50,10 +50,12 @@ class Place:
 
     @classmethod
     def of(cls, server: str | None, data_dir: Path | None, database: bool) -> Place:
-        """The place that an invocation and its environment name. Raises InvalidUsage where it names two."""
+        """The place that an invocation and its environment name. Raises InvalidUsageError where it names two."""
         names_database = data_dir is not None or database
         if not names_database:
             return cls(server, None)
         if server is not None and server != os.environ.get(SERVER_VARIABLE):
-            raise InvalidUsage("--server names a service, --data-dir and --database a database: leave one of them out")
+            raise InvalidUsageError(
+                "--server names a service, --data-dir and --database a database: leave one of them out"
+            )
         return cls(None, data_dir)

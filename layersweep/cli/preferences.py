@@ -7,7 +7,7 @@ from typing import Annotated, TypedDict
 
 import typer
 
-from layersweep.errors import InvalidUsage
+from layersweep.errors import InvalidUsageError
 
 Prefer = Annotated[
     list[str] | None,
@@ -23,7 +23,7 @@ Weight = Annotated[
 ]
 
 
-class Wishes(TypedDict):
+class SelectionPreferences(TypedDict):
     """Arguments of `Sweep.recommendation`, `Sweep.report` and `Sweep.confirm`."""
 
     prefer: Sequence[str]
@@ -31,12 +31,12 @@ class Wishes(TypedDict):
     weights: Mapping[str, float]
 
 
-def wishes(prefer: list[str] | None, within: list[str] | None, weight: list[str] | None) -> Wishes:
-    """The options' values. Raises InvalidUsage."""
-    return Wishes(prefer=prefer or (), within=_pairs("within", within), weights=_weights(weight))
+def wishes(prefer: list[str] | None, within: list[str] | None, weight: list[str] | None) -> SelectionPreferences:
+    """The options' values. Raises InvalidUsageError."""
+    return SelectionPreferences(prefer=prefer or (), within=_pairs("within", within), weights=_weights(weight))
 
 
-def options(given: Wishes) -> list[str]:
+def options(given: SelectionPreferences) -> list[str]:
     """The options again, for a command that chooses in the same way."""
     found = [("--prefer", metric) for metric in given["prefer"]]
     found += [("--within", f"{metric}:{amount}") for metric, amount in given["within"].items()]
@@ -49,9 +49,9 @@ def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
     for text in texts or []:
         metric, separator, amount = text.partition(":")
         if not separator:
-            raise InvalidUsage(f"--{option} {text}: write METRIC:AMOUNT, for example validation_loss:1%")
+            raise InvalidUsageError(f"--{option} {text}: write METRIC:AMOUNT, for example validation_loss:1%")
         if metric in pairs:
-            raise InvalidUsage(f"--{option} {metric} is given twice: leave one of them out")
+            raise InvalidUsageError(f"--{option} {metric} is given twice: leave one of them out")
         pairs[metric] = amount
     return pairs
 
@@ -62,5 +62,5 @@ def _weights(texts: list[str] | None) -> dict[str, float]:
         try:
             weights[metric] = float(amount)
         except ValueError:
-            raise InvalidUsage(f"--weight {metric}:{amount}: {amount!r} is not a number") from None
+            raise InvalidUsageError(f"--weight {metric}:{amount}: {amount!r} is not a number") from None
     return weights

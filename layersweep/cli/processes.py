@@ -24,7 +24,7 @@ from layersweep.cli.installation import (
     told_as_sentence,
     usable_url,
 )
-from layersweep.errors import InvalidUsage
+from layersweep.errors import InvalidUsageError
 from layersweep.transport import base_url, header_value
 
 STOP_SECONDS = 5
@@ -59,7 +59,7 @@ def serve(
         try:
             settings.check_exposure(lambda: not is_open)
         except RuntimeError as problem:
-            raise InvalidUsage(str(problem)) from problem
+            raise InvalidUsageError(str(problem)) from problem
         if is_open:
             _say(settings, "No token was made yet: whoever is on this machine may do everything, others nothing.")
         _say(settings, f"The database: {shown(settings)}")
@@ -155,11 +155,11 @@ def worker(
         raise typer.Exit(0 if works else 1)
     form = os.environ.get(logs.VARIABLE) or "text"
     if form not in logs.FORMS:
-        raise InvalidUsage(f"{logs.VARIABLE} is {form!r}: use {' or '.join(logs.FORMS)}")
+        raise InvalidUsageError(f"{logs.VARIABLE} is {form!r}: use {' or '.join(logs.FORMS)}")
     logs.configure(logging.INFO, form)
     if all_devices:
         if device is not None:
-            raise InvalidUsage("--all-devices and --device (LAYERSWEEP_DEVICE) are both given: leave one out")
+            raise InvalidUsageError("--all-devices and --device (LAYERSWEEP_DEVICE) are both given: leave one out")
         options = {
             "--server": server,
             "--name": name,
@@ -205,7 +205,7 @@ def _run_all_devices(options: Mapping[str, Any], switches: list[str]) -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises InvalidUsage where the port is in use or the address is not this machine's."""
+    """A socket that listens. Raises InvalidUsageError where the port is in use or the address is not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio sets TCP_NODELAY only then: without it every answer waits 40 ms for an ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -217,11 +217,11 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as problem:
         listener.close()
         if problem.errno == errno.EADDRINUSE:
-            raise InvalidUsage(
+            raise InvalidUsageError(
                 f"port {port} on {host} is in use, perhaps by another `layersweep serve`: "
                 f"stop that one, or choose another port with --port {port + 1}"
             ) from problem
-        raise InvalidUsage(f"cannot listen on {host}, port {port}: {problem.strerror or problem}") from problem
+        raise InvalidUsageError(f"cannot listen on {host}, port {port}: {problem.strerror or problem}") from problem
     return listener
 
 

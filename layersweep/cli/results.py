@@ -22,11 +22,11 @@ from layersweep.cli.common import (
     print_json,
     ready,
 )
-from layersweep.cli.preferences import Prefer, Weight, Wishes, Within, options, wishes
+from layersweep.cli.preferences import Prefer, SelectionPreferences, Weight, Within, options, wishes
 from layersweep.display import leaderboards, progress, recommendations
 from layersweep.display.terminal import as_yaml, show_data, show_text
 from layersweep.documents import nested
-from layersweep.errors import Conflict, InvalidUsage, NotFound
+from layersweep.errors import ConflictError, InvalidUsageError, NotFoundError
 from layersweep.records.sweeps import Recommendation
 from layersweep.sweep import Sweep
 
@@ -49,7 +49,7 @@ def leaderboard(
 ) -> None:
     """Show a sweep's trials, best first, and which is recommended. --json and --csv print all of them."""
     if csv and as_json:
-        raise InvalidUsage("--csv and --json exclude each other")
+        raise InvalidUsageError("--csv and --json exclude each other")
     chosen = wishes(prefer, within, weight)
     with connect(server) as client:
         found = client.sweep(sweep)
@@ -86,7 +86,7 @@ def recommendation(
 ) -> None:
     """Say which trial to take, by which rule, how sure it is, and what speaks for it."""
     if as_yaml and as_json:
-        raise InvalidUsage("--configuration and --json exclude each other")
+        raise InvalidUsageError("--configuration and --json exclude each other")
     chosen = wishes(prefer, within, weight)
     with connect(server) as client:
         sweep_found = client.sweep(sweep)
@@ -152,7 +152,7 @@ def report(
     formats = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json"}
     chosen = "markdown" if out_file is None else formats.get(out_file.suffix.lower())
     if chosen is None:
-        raise InvalidUsage(f"{out_file}: end its name in .html, .md or .json")
+        raise InvalidUsageError(f"{out_file}: end its name in .html, .md or .json")
     wished = wishes(prefer, within, weight)
     with connect(server) as client:
         text = client.sweep(sweep).report(chosen, **wished)
@@ -164,11 +164,11 @@ def report(
     out.print(Text(f"Wrote {out_file}."), soft_wrap=True)
 
 
-def recommended(sweep: Sweep, chosen: Wishes | None = None) -> Recommendation | None:
+def recommended(sweep: Sweep, chosen: SelectionPreferences | None = None) -> Recommendation | None:
     """The recommended trial, as wished; None while there is none."""
     try:
         return sweep.recommendation(**(chosen or wishes(None, None, None)))
-    except (NotFound, Conflict):
+    except (NotFoundError, ConflictError):
         return None
 
 

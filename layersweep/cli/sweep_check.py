@@ -27,7 +27,7 @@ from layersweep.cli.common import (
     print_json,
 )
 from layersweep.display import units
-from layersweep.errors import InvalidUsage, ResponseError, Unreachable
+from layersweep.errors import InvalidUsageError, ResponseError, UnreachableError
 
 
 def check(
@@ -54,7 +54,7 @@ def check(
     try:
         checking = tool.SpaceCheck(target, compute_capability=compute_capability, engine_python=engine_python)
     except tool.NoBuilderError as problem:
-        raise InvalidUsage(f"{problem}. `layersweep worker --doctor` says what to install") from None
+        raise InvalidUsageError(f"{problem}. `layersweep worker --doctor` says what to install") from None
     with contextlib.closing(checking):
         sample = tool.sample(space, samples, seed)
         steps = checking.findings(space, sample.points)
@@ -69,7 +69,7 @@ def check(
 
 
 def _read_space(file: Path, server: str) -> Any:
-    """The space of a document, read here. Raises InvalidDocument as the service would, with every problem."""
+    """The space of a document, read here. Raises InvalidDocumentError as the service would, with every problem."""
     reader, errors = (part_of_product(name, "service") for name in ("service.sweeps.documents", "service.errors"))
     body, content_type = documents.read(file)
     try:
@@ -93,8 +93,8 @@ def _dataset(name: Any, server: str) -> Mapping[str, Any] | None:
     try:
         with connect(server) as client:
             return client.dataset(name)
-    except Unreachable as problem:
-        raise Unreachable(
+    except UnreachableError as problem:
+        raise UnreachableError(
             f"what the dataset {name!r} holds is known to the service that it was uploaded to (built in are "
             f"{', '.join(built_in)}): {problem}"
         ) from problem

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, connect, hint, out, print_json, ready
-from layersweep.cli.preferences import Prefer, Weight, Wishes, Within, wishes
+from layersweep.cli.preferences import Prefer, SelectionPreferences, Weight, Within, wishes
 from layersweep.cli.results import configuration_yaml
 from layersweep.client import Client
 from layersweep.display import units
 from layersweep.display.terminal import show_text
-from layersweep.errors import InvalidUsage, NotFound
+from layersweep.errors import InvalidUsageError, NotFoundError
 from layersweep.names import is_id, split_trial
 from layersweep.records.sweeps import TrialDetailRecord
 
@@ -73,27 +73,29 @@ def download(
     hint(f"Run it: {shlex.join(['python', str(folder / 'run.py'), str(folder)])}")
 
 
-def _find(client: Client, server: str, command: str, trial: str, chosen: Wishes) -> TrialDetailRecord:
-    """The trial that is named, or the recommended one of the sweep that is. Raises InvalidUsage, NotFound."""
+def _find(client: Client, server: str, command: str, trial: str, chosen: SelectionPreferences) -> TrialDetailRecord:
+    """The trial that is named, or the recommended one of the sweep that is. Raises InvalidUsageError, NotFound."""
     wished = any(chosen.values())
     try:
         _, number = split_trial(trial)
-    except InvalidUsage as problem:
+    except InvalidUsageError as problem:
         newest = next(client.sweeps(), None)
         named = "SWEEP" if newest is None else newest.name
-        raise InvalidUsage(f"{problem}: {ready(server, 'trial', command, f'{named}/{trial}')}") from None
+        raise InvalidUsageError(f"{problem}: {ready(server, 'trial', command, f'{named}/{trial}')}") from None
     if number is not None and not wished:
         return client.trial(trial)
     if number is not None:
-        raise InvalidUsage("--prefer, --within and --weight choose among the trials of a sweep: name the sweep alone")
+        raise InvalidUsageError(
+            "--prefer, --within and --weight choose among the trials of a sweep: name the sweep alone"
+        )
     if is_id(trial) and not wished:
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(NotFoundError):
             return client.trial(trial)
     try:
         sweep = client.sweep(trial)
-    except NotFound:
+    except NotFoundError:
         detail = f"there is neither a trial nor a sweep {trial!r}: name a trial as SWEEP/NUMBER"
-        raise NotFound(404, {"type": "not-found", "detail": detail}) from None
+        raise NotFoundError(404, {"type": "not-found", "detail": detail}) from None
     return client.trial(sweep.recommendation(**chosen)["trial"]["trial"])
 
 

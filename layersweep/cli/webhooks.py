@@ -21,7 +21,7 @@ from layersweep.cli.common import (
     print_json_list,
     ready,
 )
-from layersweep.errors import InvalidUsage
+from layersweep.errors import InvalidUsageError
 from layersweep.records.administration import CreatedWebhookRecord, WebhookDeliveryRecord
 
 app = typer.Typer(help="Have a URL told of a project's sweeps (docs/webhooks.md).", no_args_is_help=True)
@@ -76,7 +76,7 @@ def change(
 ) -> None:
     """Change where a webhook leads, or what it is told of."""
     if url is None and event is None:
-        raise InvalidUsage("say what to change: --url or --event")
+        raise InvalidUsageError("say what to change: --url or --event")
     with connect(server) as client:
         record = client.change_webhook(webhook, url=url, events=event)
     out.print(Text(f"{webhook}: {record['url']} is told of {', '.join(record['events'])}."))

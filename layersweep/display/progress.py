@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from layersweep.display import units
-from layersweep.errors import WaitTimeout
+from layersweep.errors import WaitTimeoutError
 from layersweep.records.sweeps import ENDED_TRIAL_STATES, Progress, SweepDetailRecord, TrialRecord
 from layersweep.sweep import Sweep
 
@@ -35,7 +35,7 @@ def watch(
     timeout_seconds: float | None = None,
     check: Callable[[], object] | None = None,
 ) -> Sweep:
-    """Show `sweep` until it has ended; raises WaitTimeout after `timeout_seconds`.
+    """Show `sweep` until it has ended; raises WaitTimeoutError after `timeout_seconds`.
 
     `check` is called every few seconds and may raise to give up.
     """
@@ -67,7 +67,7 @@ def _wait(
         check()
         try:
             return sweep.wait(min(CHECK_SECONDS, deadline - time.monotonic()), on_progress=show)
-        except WaitTimeout:
+        except WaitTimeoutError:
             if time.monotonic() >= deadline:
                 raise
 

@@ -23,7 +23,7 @@ from service.auth.rate_limits import Limits
 from service.auth.tokens import Scope
 from service.database.access_models import Token
 from service.database.sessions import Database
-from service.errors import Forbidden, Unauthorized
+from service.errors import ForbiddenError, UnauthorizedError
 
 T = TypeVar("T")
 
@@ -101,14 +101,14 @@ class Access:
     async def caller(self, secret: str, address: str) -> Caller:
         """The caller with this token, which came from an address.
 
-        Raises Unauthorized with what is wrong with it, and TooManyRequests where too many wrong ones came from there:
-        then it is not even looked at.
+        Raises UnauthorizedError with what is wrong with it, and TooManyRequests where too many wrong ones came from
+        there: then it is not even looked at.
         """
         if tokens.hash_of(secret) not in self._known:
             self.limits.check_address(address)
         try:
             return await self._caller(secret)
-        except Unauthorized:
+        except UnauthorizedError:
             self.limits.wrong_token(address)
             raise
 
@@ -118,14 +118,14 @@ class Access:
         if known is None or time.monotonic() - known.read_at > CACHE_SECONDS:
             token = await self._read(lambda session: tokens.find(session, secret))
             if token is None:
-                raise Unauthorized("this token is not known here: see `layersweep token create`")
+                raise UnauthorizedError("this token is not known here: see `layersweep token create`")
             known = _known(token)
             if len(self._known) >= _CACHED_TOKENS:
                 self._known.clear()
             self._known[digest] = known
             await to_thread.run_sync(self.database.write, lambda session: tokens.mark_seen(session, token.id))
         if known.expires_at is not None and known.expires_at <= time.time():
-            raise Unauthorized("this token has expired: make a new one with `layersweep token create`")
+            raise UnauthorizedError("this token has expired: make a new one with `layersweep token create`")
         return known.caller
 
     async def check_project(self, name: str) -> None:
@@ -147,7 +147,7 @@ class Access:
 
 def _known(token: Token) -> _Known:
     if token.revoked_at is not None:
-        raise Unauthorized("this token was revoked")
+        raise UnauthorizedError("this token was revoked")
     given = frozenset(cast("list[str]", token.scopes))
     scopes = given.union(*(_HOLDS.get(scope, ()) for scope in given))
     return _Known(Caller(token.name, token.id, scopes, token.project), token.expires_at, time.monotonic())
@@ -157,7 +157,7 @@ def check_scopes(caller: Caller, needed: frozenset[Scope]) -> None:
     """Raise Forbidden unless the caller has one of the scopes."""
     if not needed & caller.scopes:
         words = " or ".join(sorted(needed))
-        raise Forbidden(
+        raise ForbiddenError(
             f"this needs a token with the scope {words}; this one has {', '.join(sorted(caller.scopes)) or 'none'}"
         )
 
@@ -165,4 +165,4 @@ def check_scopes(caller: Caller, needed: frozenset[Scope]) -> None:
 def check_named(caller: Caller, named: str) -> None:
     """Raise Forbidden where a token of one project names another."""
     if caller.bound_to not in (None, named):
-        raise Forbidden(f"this token belongs to the project {caller.bound_to!r}, not to {named!r}")
+        raise ForbiddenError(f"this token belongs to the project {caller.bound_to!r}, not to {named!r}")

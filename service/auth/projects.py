@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.database.access_models import Project, Token, Webhook
 from service.database.models import Dataset, Sweep
 from service.database.sessions import now
-from service.errors import Conflict, NotFound, Problem, Unprocessable
+from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 
 DEFAULT = "default"
 """The project of callers who name none. It is always there."""
@@ -19,14 +19,14 @@ NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 def create(session: Session, name: str) -> Project:
-    """Store a project. Raises Conflict where it is there, Unprocessable for a name that will not do."""
+    """Store a project. Raises ConflictError where it is there, Unprocessable for a name that will not do."""
     if not NAME_PATTERN.fullmatch(name):
         remedy = "use 1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit"
-        raise Unprocessable(
+        raise UnprocessableError(
             f"{name!r} cannot name a project: {remedy}", problems=[Problem("/name", "not a project's name", remedy)]
         )
     if find(session, name) is not None:
-        raise Conflict(f"there is a project {name!r} already")
+        raise ConflictError(f"there is a project {name!r} already")
     project = Project(name=name, created_at=now(session))
     session.add(project)
     session.flush()
@@ -38,10 +38,10 @@ def find(session: Session, name: str) -> Project | None:
 
 
 def get(session: Session, name: str) -> Project:
-    """The project of this name. Raises NotFound."""
+    """The project of this name. Raises NotFoundError."""
     project = find(session, name)
     if project is None:
-        raise NotFound(f"there is no project {name!r}")
+        raise NotFoundError(f"there is no project {name!r}")
     return project
 
 
@@ -52,12 +52,12 @@ def every(session: Session, only: str | None) -> list[Project]:
 
 
 def delete(session: Session, name: str) -> None:
-    """Delete an empty project. Raises NotFound, and Conflict where something is in it."""
+    """Delete an empty project. Raises NotFoundError, and Conflict where something is in it."""
     project = get(session, name)
     if name == DEFAULT:
-        raise Conflict(f"the project {DEFAULT!r} stays: it is that of callers who name none")
+        raise ConflictError(f"the project {DEFAULT!r} stays: it is that of callers who name none")
     for table, what in ((Sweep, "sweeps"), (Dataset, "datasets"), (Token, "tokens"), (Webhook, "webhooks")):
         if session.scalar(sa.select(table.id).where(table.project == name).limit(1)) is not None:
-            raise Conflict(f"the project {name!r} has {what}: delete or revoke what is in it first")
+            raise ConflictError(f"the project {name!r} has {what}: delete or revoke what is in it first")
     session.delete(project)
     session.flush()

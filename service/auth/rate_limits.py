@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Message, Receive
 
-from service.errors import TooManyRequests, TooSlow
+from service.errors import TooManyRequestsError, TooSlowError
 from service.settings import Settings
 
 BURST_SECONDS = 4.0
@@ -50,17 +50,17 @@ class Limits:
 
     @contextmanager
     def request(self, who: str) -> Generator[None]:
-        """Count a request of a caller while it runs. Raises TooManyRequests."""
+        """Count a request of a caller while it runs. Raises TooManyRequestsError."""
         rate = self.settings.requests_per_second
         missing = _take(self._requests, who, rate, rate * BURST_SECONDS, self.clock())
         if missing:
-            raise TooManyRequests(
+            raise TooManyRequestsError(
                 f"more than {rate:g} requests a second of one caller", retry_after_seconds=math.ceil(missing)
             )
         running = self._running.get(who, 0)
         if running >= self.settings.concurrent_requests:
             detail = f"{running} requests of one caller are being worked on: wait for some of them"
-            raise TooManyRequests(detail, retry_after_seconds=1)
+            raise TooManyRequestsError(detail, retry_after_seconds=1)
         self._running[who] = running + 1
         try:
             yield
@@ -75,7 +75,7 @@ class Limits:
         a_second = self.settings.wrong_tokens_per_minute / 60
         missing = 0.0 if bucket is None else (1 - bucket.left) / a_second - (self.clock() - bucket.at)
         if missing > 0:
-            raise TooManyRequests("too many wrong tokens came from here", retry_after_seconds=math.ceil(missing))
+            raise TooManyRequestsError("too many wrong tokens came from here", retry_after_seconds=math.ceil(missing))
 
     def wrong_token(self, address: str) -> None:
         """Count a wrong token from an address."""
@@ -83,7 +83,7 @@ class Limits:
         _take(self._wrong_tokens, address, a_minute / 60, a_minute, self.clock())
 
     def body(self, receive: Receive) -> TimedBody:
-        """`receive` that raises TooSlow where the body stops coming, or comes at less than a trickle."""
+        """`receive` that raises TooSlowError where the body stops coming, or comes at less than a trickle."""
         return TimedBody(receive, self.settings.body_idle_seconds, self.clock)
 
 
@@ -94,7 +94,7 @@ class TimedBody:
     """
 
     def __init__(self, receive: Receive, idle_seconds: float, clock: Callable[[], float]) -> None:
-        self.refusal: TooSlow | None = None
+        self.refusal: TooSlowError | None = None
         self.is_gone = False
         self.is_broken_off = False
         self._receive = receive
@@ -123,8 +123,8 @@ class TimedBody:
             raise self._refused(f"the body comes at less than {MIN_BODY_BYTES_PER_SECOND} bytes a second")
         return message
 
-    def _refused(self, why: str) -> TooSlow:
-        self.refusal = TooSlow(why)
+    def _refused(self, why: str) -> TooSlowError:
+        self.refusal = TooSlowError(why)
         return self.refusal
 
 

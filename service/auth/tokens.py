@@ -16,7 +16,7 @@ from service.common.ids import new_id
 from service.common.paging import decode_token, encode_token
 from service.database.access_models import Token
 from service.database.sessions import now, now_sql
-from service.errors import Conflict, NotFound, Problem, Unprocessable
+from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 
 Scope = Literal["read", "submit", "work", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -44,8 +44,8 @@ class NewToken:
 def create(session: Session, new: NewToken, *, made_by: str) -> tuple[Token, str]:
     """Store a token; return its row and the secret, which is nowhere else.
 
-    Raises NotFound for an unknown project, Unprocessable for scopes or a secret that will not do, and Conflict where
-    that secret is a token already.
+    Raises NotFoundError for an unknown project, Unprocessable for scopes or a secret that will not do, and Conflict
+    where that secret is a token already.
     """
     if new.project is not None:
         projects.get(session, new.project)
@@ -53,14 +53,14 @@ def create(session: Session, new: NewToken, *, made_by: str) -> tuple[Token, str
     if unknown or not new.scopes:
         remedy = f"choose from {', '.join(SCOPES)}"
         what = f"{unknown[0]!r} is not a scope" if unknown else "a token without a scope opens nothing"
-        raise Unprocessable(what, problems=[Problem("/scopes", what, remedy)])
+        raise UnprocessableError(what, problems=[Problem("/scopes", what, remedy)])
     secret = new.secret or PREFIX + secrets.token_urlsafe(32)
     if len(secret) < MIN_SECRET_CHARACTERS or not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise Unprocessable(
+        raise UnprocessableError(
             f"a token has at least {MIN_SECRET_CHARACTERS} visible ASCII characters: openssl rand -hex 24"
         )
     if find(session, secret) is not None:
-        raise Conflict("this token is there already")
+        raise ConflictError("this token is there already")
     time = now(session)
     token = Token(
         id=new_id(),
@@ -78,15 +78,15 @@ def create(session: Session, new: NewToken, *, made_by: str) -> tuple[Token, str
 
 
 def get(session: Session, token_id: str, project: str | None) -> Token:
-    """The token with this id, as far as somebody bound to `project` (None: to none) sees it. Raises NotFound."""
+    """The token with this id, as far as somebody bound to `project` (None: to none) sees it. Raises NotFoundError."""
     token = session.get(Token, token_id)
     if token is None or (project is not None and token.project != project):
-        raise NotFound(f"there is no token {token_id}")
+        raise NotFoundError(f"there is no token {token_id}")
     return token
 
 
 def revoke(session: Session, token_id: str, project: str | None) -> Token:
-    """Let a token open nothing from now on; revoking twice is fine. Raises NotFound."""
+    """Let a token open nothing from now on; revoking twice is fine. Raises NotFoundError."""
     token = get(session, token_id, project)
     if token.revoked_at is None:
         token.revoked_at = now(session)

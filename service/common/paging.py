@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import Query, Request, Response
 
 from service.common.storable import UnstorableError, check_storable
-from service.errors import Problem, Unprocessable
+from service.errors import Problem, UnprocessableError
 
 PageSize = Annotated[int, Query(ge=1, le=1000, description="most items of a page")]
 PageToken = Annotated[str | None, Query(max_length=2000, description="`next_page_token` of the page before")]
@@ -32,7 +32,9 @@ def decode_token(token: str, *types: type | tuple[type, ...]) -> tuple[Any, ...]
         or any(not isinstance(value, kind) or not _storable(value) for value, kind in zip(key, types, strict=True))
     ):
         remedy = "send next_page_token of the page before as it was given, with the same sort and filter"
-        raise Unprocessable("page_token is not a token of this list", problems=[Problem("/page_token", token, remedy)])
+        raise UnprocessableError(
+            "page_token is not a token of this list", problems=[Problem("/page_token", token, remedy)]
+        )
     return tuple(key)
 
 

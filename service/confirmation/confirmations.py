@@ -19,13 +19,13 @@ from service.database import counts
 from service.database.models import CONFIRMATION, Confirmation, Dataset, Sweep, Trial
 from service.database.sessions import now
 from service.datasets import datasets
-from service.errors import Conflict, Forbidden, LeaseLost, Problem, Unprocessable
+from service.errors import ConflictError, ForbiddenError, LeaseLostError, Problem, UnprocessableError
 from service.events import events
 from service.events.events import NewEvent
 from service.leases import row_locks
 from service.recommendation.further_trainings import TEST_LOSS
-from service.recommendation.preferences import Wishes
-from service.recommendation.recommend import ranked, wishes_of
+from service.recommendation.preferences import SelectionPreferences
+from service.recommendation.recommend import preferences_of, ranked
 from service.settings import Settings
 from service.sweeps import sweeps
 
@@ -44,13 +44,13 @@ def create(
     wished: Mapping[str, Sequence[str]] | None = None,
     max_attempts: int,
 ) -> Confirmation:
-    """Queue the further trainings. Raises NotFound, Conflict where the sweep still goes on, Unprocessable.
+    """Queue the further trainings. Raises NotFoundError, Conflict where the sweep still goes on, Unprocessable.
 
     `wished` are the wishes of a recommendation: without `numbers`, its trial is the first candidate.
     """
     sweep = sweeps.get(session, sweep_id)
     _refuse_unless_confirmable(session, sweep)
-    wishes = wishes_of(sweep, **(wished or {}))
+    wishes = preferences_of(sweep, **(wished or {}))
     chosen = _chosen(session, sweep, numbers) if numbers else ranked(session, sweep, candidates, wishes)
     further = _further_seeds(session, sweep, seeds)
     child = _child(session, sweep, len(chosen) * len(further), wishes)
@@ -82,19 +82,20 @@ def is_confirmable(session: Session, sweep: Sweep) -> bool:
     """Whether `create` would accept the sweep."""
     try:
         _refuse_unless_confirmable(session, sweep)
-    except Conflict:
+    except ConflictError:
         return False
     return True
 
 
 def test_part(session: Session, settings: Settings, trial_id: str, attempt: int) -> Path:
-    """The file of the test part, for a running attempt of a confirmation. Raises Forbidden, LeaseLost, NotFound."""
+    """The file of the test part, for a running attempt of a confirmation. Raises ForbiddenError, LeaseLost,
+    NotFound."""
     trial = session.get(Trial, trial_id)
     if trial is None or trial.attempt != attempt or trial.state != "running":
-        raise LeaseLost(f"attempt {attempt} of trial {trial_id} does not run")
+        raise LeaseLostError(f"attempt {attempt} of trial {trial_id} does not run")
     sweep = session.get_one(Sweep, trial.sweep_id)
     if sweep.sampler != CONFIRMATION or sweep.dataset_id is None:
-        raise Forbidden("the test part is held back: what chooses a configuration must not see it")
+        raise ForbiddenError("the test part is held back: what chooses a configuration must not see it")
     return datasets.part_path(settings, session.get_one(Dataset, sweep.dataset_id), "test")
 
 
@@ -113,7 +114,7 @@ def end_finished(session: Session) -> int:
         ended = _outcome(session, child_id)
         try:
             sweeps.end(session, child_id, *ended)
-        except Conflict:
+        except ConflictError:
             # Another process was first.
             continue
         events.append(session, parent_id, "sweep.confirmation", data={"confirmation": child_id, "state": ended[0]})
@@ -121,12 +122,12 @@ def end_finished(session: Session) -> int:
 
 
 def delete_of_sweep(session: Session, sweep_id: str) -> None:
-    """Delete a sweep's confirmations, before the sweep itself. Raises Conflict while one goes on."""
+    """Delete a sweep's confirmations, before the sweep itself. Raises ConflictError while one goes on."""
     children = session.scalars(sa.select(Confirmation.sweep_id).where(Confirmation.confirms == sweep_id)).all()
     row_locks.take_sweeps(session, [sweep_id, *children])
     going = session.scalar(sa.select(Sweep.id).where(Sweep.id.in_(children), Sweep.state.in_(sweeps.GOING)).limit(1))
     if going is not None:
-        raise Conflict(f"its confirmation {going} goes on: cancel that first (POST /v1/sweeps/{going}:cancel)")
+        raise ConflictError(f"its confirmation {going} goes on: cancel that first (POST /v1/sweeps/{going}:cancel)")
     session.execute(sa.delete(Sweep).where(Sweep.id.in_(children)).execution_options(synchronize_session=False))
 
 
@@ -142,13 +143,13 @@ def _outcome(session: Session, child_id: str) -> tuple[Any, str]:
 
 def _refuse_unless_confirmable(session: Session, sweep: Sweep) -> None:
     if session.get(Confirmation, sweep.id) is not None:
-        raise Conflict(f"{sweep.id} is a confirmation itself: confirm the sweep that it confirms")
+        raise ConflictError(f"{sweep.id} is a confirmation itself: confirm the sweep that it confirms")
     if sweep.state not in sweeps.ENDED:
-        raise Conflict(
+        raise ConflictError(
             f"the sweep is {sweep.state}: its front may still change. Confirm it when it has ended, or :cancel it first"
         )
     if sweep.task not in TASKS_WITH_A_TEST_PART or sweep.dataset_id is None:
-        raise Conflict(f"a sweep for {sweep.task} has no dataset, and so no test part to be confirmed on")
+        raise ConflictError(f"a sweep for {sweep.task} has no dataset, and so no test part to be confirmed on")
     dataset = session.get_one(Dataset, sweep.dataset_id)
     if "test" not in dataset.parts:
         remedy = (
@@ -156,7 +157,7 @@ def _refuse_unless_confirmable(session: Session, sweep: Sweep) -> None:
             "sweep that: what was trained on may be in any part cut now"
         )
         problem = Problem("/dataset", f"{dataset.name} has no test part", remedy)
-        raise Conflict(f"the dataset {dataset.name!r} has no test part: {remedy}", problems=[problem])
+        raise ConflictError(f"the dataset {dataset.name!r} has no test part: {remedy}", problems=[problem])
 
 
 def _chosen(session: Session, sweep: Sweep, numbers: Sequence[int]) -> list[Trial]:
@@ -172,7 +173,7 @@ def _chosen(session: Session, sweep: Sweep, numbers: Sequence[int]) -> list[Tria
         if number not in found or found[number].state != "complete" or not found[number].feasible
     ]
     if problems:
-        raise Unprocessable("; ".join(problem.detail for problem in problems), problems=problems)
+        raise UnprocessableError("; ".join(problem.detail for problem in problems), problems=problems)
     return [found[number] for number in dict.fromkeys(numbers)]
 
 
@@ -197,7 +198,7 @@ def _further_seeds(session: Session, sweep: Sweep, count: int) -> list[int]:
     return found
 
 
-def _child(session: Session, sweep: Sweep, count: int, wishes: Wishes) -> Sweep:
+def _child(session: Session, sweep: Sweep, count: int, wishes: SelectionPreferences) -> Sweep:
     child = Sweep(
         id=new_id(),
         project=sweep.project,

@@ -13,12 +13,12 @@ from service.confirmation.schemas import Confirmation, ConfirmationRun, Confirme
 from service.confirmation.statistics import estimate
 from service.database.models import Confirmation as Row
 from service.database.models import Sweep, Trial
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.leases.feasibility import constraint_violations
 from service.recommendation.choice import LOSS
 from service.recommendation.further_trainings import TEST_LOSS, FurtherTraining, ScoredTraining, by_candidate, scored
 from service.recommendation.noise import pooled_spread
-from service.recommendation.preferences import Wishes
+from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.recommend import recommend
 from service.results import leaderboards
 from service.sweeps import sweeps
@@ -32,7 +32,7 @@ METHOD = (
 )
 
 
-def to_schema(session: Session, row: Row, wishes: Wishes | None = None) -> Confirmation:
+def to_schema(session: Session, row: Row, wishes: SelectionPreferences | None = None) -> Confirmation:
     """What it found so far. `recommended` marks the trial that the recommendation with these wishes names."""
     child, parent = session.get_one(Sweep, row.sweep_id), session.get_one(Sweep, row.confirms)
     originals = {trial.id: trial for trial in session.scalars(sa.select(Trial).where(Trial.id.in_(row.candidates)))}
@@ -68,10 +68,10 @@ def to_schema(session: Session, row: Row, wishes: Wishes | None = None) -> Confi
     )
 
 
-def _recommended(session: Session, parent: Sweep, wishes: Wishes | None) -> str | None:
+def _recommended(session: Session, parent: Sweep, wishes: SelectionPreferences | None) -> str | None:
     try:
         return recommend(session, parent, wishes).trial.trial
-    except NotFound:
+    except NotFoundError:
         return None
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from service.database.retries import is_connection_loss
-from service.errors import CannotStore, Unavailable
+from service.errors import CannotStoreError, UnavailableError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
@@ -36,13 +36,13 @@ def cause_of(error: BaseException) -> str | None:
     return None
 
 
-def answer_to(error: BaseException) -> Unavailable | None:
+def answer_to(error: BaseException) -> UnavailableError | None:
     """The answer to a request that met it; None where it is another kind of error."""
     storage = _storage_cause(error)
     if storage is not None:
-        return CannotStore(storage)
+        return CannotStoreError(storage)
     cause = cause_of(error)
-    return None if cause is None else Unavailable(cause)
+    return None if cause is None else UnavailableError(cause)
 
 
 def log(logger: logging.Logger, what: str, error: BaseException) -> None:
@@ -64,7 +64,7 @@ def check_folder(folder: Path, name: str) -> None:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise CannotStore(f"{name} cannot be written: {_words(error)}") from error
+        raise CannotStoreError(f"{name} cannot be written: {_words(error)}") from error
 
 
 def database_folder(url: sa.URL) -> Path | None:

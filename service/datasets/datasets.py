@@ -22,7 +22,7 @@ from service.datasets import schemas as dataset_schemas
 from service.datasets.content import Content
 from service.datasets.implications import implications
 from service.datasets.stored_splits import content_hash, folder, is_stored, remove, store
-from service.errors import Conflict, NotFound, Unprocessable
+from service.errors import ConflictError, NotFoundError, UnprocessableError
 from service.settings import Settings
 
 OfferedPart = Literal["training", "validation"]
@@ -52,8 +52,8 @@ def register(
 ) -> tuple[dataset_schemas.DatasetDetail, bool]:
     """Register what a file held under `name`; True when it is new.
 
-    The same content under the same name is the dataset that is there already. Raises Conflict when the name belongs to
-    other content, Unprocessable when it will not do.
+    The same content under the same name is the dataset that is there already. Raises ConflictError when the name
+    belongs to other content, Unprocessable when it will not do.
     """
     check_name(name)
     digest = content_hash(content)
@@ -90,7 +90,7 @@ def register(
         except IntegrityError:
             # Somebody took the name between our look and our insert: now it is found.
             answer = database.write(insert)
-    except Conflict:
+    except ConflictError:
         if not database.read(lambda session: _is_shared(session, digest)):
             remove(settings.data_dir, digest)
         raise
@@ -109,7 +109,7 @@ def _profile(content: Content) -> dict[str, Any]:
 
 def _refuse_unless_the_same(known: Dataset, digest: str) -> None:
     if known.sha256 != digest:
-        raise Conflict(
+        raise ConflictError(
             f"the name {known.name!r} belongs to a dataset with other content (or cut otherwise), {known.id}: "
             "choose another name, or delete that one first"
         )
@@ -118,7 +118,7 @@ def _refuse_unless_the_same(known: Dataset, digest: str) -> None:
 def check_name(name: str) -> None:
     """Raise Unprocessable unless `name` is lower-case letters, digits, '.', '_' and '-', at most 64 of them."""
     if not NAME_PATTERN.fullmatch(name):
-        raise Unprocessable(
+        raise UnprocessableError(
             f"{name!r} cannot name a dataset: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
             "beginning with a letter or digit"
         )
@@ -132,13 +132,13 @@ def find(session: Session, name: str, project: str = DEFAULT) -> Dataset | None:
 def get(session: Session, key: str, project: str) -> Dataset:
     """The dataset of this name in the project, or with this id in any: who may ask for it was checked before.
 
-    Names are lower-case and ids are not, so neither is taken for the other. Raises NotFound with the names that there
-    are.
+    Names are lower-case and ids are not, so neither is taken for the other. Raises NotFoundError with the names that
+    there are.
     """
     row = find(session, key, project) or session.get(Dataset, key)
     if row is None:
         names = session.scalars(select(Dataset.name).where(_offered_to(project)).order_by(Dataset.name).limit(20))
-        raise NotFound(f"there is no dataset {key!r}; there are: {', '.join(names) or 'none yet'}")
+        raise NotFoundError(f"there is no dataset {key!r}; there are: {', '.join(names) or 'none yet'}")
     return row
 
 
@@ -154,16 +154,16 @@ def page(session: Session, project: str | None, after: str | None, size: int) ->
 
 
 def content_path(session: Session, settings: Settings, key: str, part: OfferedPart, project: str) -> tuple[Path, str]:
-    """The NPZ file of a part, and its hash. Raises NotFound when there is no such dataset or its file is gone."""
+    """The NPZ file of a part, and its hash. Raises NotFoundError when there is no such dataset or its file is gone."""
     row = get(session, key, project)
     return part_path(settings, row, part), str(row.parts[part]["sha256"])
 
 
 def part_path(settings: Settings, row: Dataset, part: str) -> Path:
-    """The NPZ file of a part, whichever. Raises NotFound when it is gone."""
+    """The NPZ file of a part, whichever. Raises NotFoundError when it is gone."""
     path = folder(settings.data_dir, row.sha256) / f"{part}.npz"
     if not path.is_file():
-        raise NotFound(
+        raise NotFoundError(
             f"the {part} part of dataset {row.name!r} is not in the service's data folder: register its file again"
         )
     return path
@@ -172,15 +172,16 @@ def part_path(settings: Settings, row: Dataset, part: str) -> Path:
 def delete(
     database: Database, settings: Settings, key: str, project: str = DEFAULT, record: Record = unrecorded
 ) -> None:
-    """Delete a dataset, and its files unless another shares them. Raises Conflict when it is built in or in use."""
+    """Delete a dataset, and its files unless another shares them. Raises ConflictError when it is built in or in
+    use."""
 
     def remove_row(session: Session) -> str | None:
         row = get(session, key, project)
         if row.builtin:
-            raise Conflict(f"{row.name!r} is built in and stays")
+            raise ConflictError(f"{row.name!r} is built in and stays")
         sweeps = list(session.scalars(select(Sweep.id).where(Sweep.dataset_id == row.id).limit(5)))
         if sweeps:
-            raise Conflict(f"{row.name!r} is the data of sweep {', '.join(sweeps)}: delete the sweeps first")
+            raise ConflictError(f"{row.name!r} is the data of sweep {', '.join(sweeps)}: delete the sweeps first")
         session.delete(row)
         session.flush()
         record(session, row.id)

@@ -11,7 +11,7 @@ from service.datasets.labelled import read_labelled
 from service.datasets.pairs import PAIR_TOKENIZERS, PairTokenizer, read_pairs
 from service.datasets.splits import Fractions
 from service.datasets.texts import TOKENIZERS, read_text
-from service.errors import Problem, Unprocessable
+from service.errors import Problem, UnprocessableError
 
 Task = Literal["causal_lm", "classification", "seq2seq"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -46,7 +46,7 @@ class Form:
 
     def required(self, name: str) -> str:
         if name not in self._fields:
-            raise Unprocessable(f"the field `{name}` is missing")
+            raise UnprocessableError(f"the field `{name}` is missing")
         return self._fields[name]
 
     def choice(self, name: str, choices: tuple[_Choice, ...], default: _Choice) -> _Choice:
@@ -67,7 +67,7 @@ class Form:
 def read(path: Path, form: Form, *, limit_bytes: int) -> Content:
     """Read an uploaded file as its form says.
 
-    Raises Unprocessable, or PayloadTooLarge where it unpacks to more than the limit.
+    Raises UnprocessableError, or PayloadTooLargeError where it unpacks to more than the limit.
     """
     task = form.choice("task", TASKS, TASKS[0])
     for name, why in _FOREIGN[task].items():
@@ -83,5 +83,5 @@ def read(path: Path, form: Form, *, limit_bytes: int) -> Content:
     return read_text(path, form.choice("tokenizer", TOKENIZERS, TOKENIZERS[0]), fractions)
 
 
-def _wrong(name: str, what: str, remedy: str) -> Unprocessable:
-    return Unprocessable(f"the field `{name}` {what}: {remedy}", problems=[Problem(f"/{name}", what, remedy)])
+def _wrong(name: str, what: str, remedy: str) -> UnprocessableError:
+    return UnprocessableError(f"the field `{name}` {what}: {remedy}", problems=[Problem(f"/{name}", what, remedy)])

@@ -17,7 +17,7 @@ from service.datasets.example_profiles import labelled_profile
 from service.datasets.npz import is_zip, read_arrays
 from service.datasets.splits import Fractions, Indices, split_examples
 from service.datasets.texts import byte_order_mark_notes, smallest_type
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 
 LABEL = "label"
 """The column of a CSV file that holds the class."""
@@ -44,7 +44,8 @@ def read_labelled(path: Path, fractions: Fractions, *, limit_bytes: int) -> Cont
 
     CSV: a header, a column `label` with any text, every other column a token; empty cells at the end of a row are
     padding. NPZ: `tokens` [N, T] and `labels` [N], perhaps `lengths` [N] and `attention_mask` [N, T, T].
-    Raises Unprocessable with the row and the remedy; PayloadTooLarge where an NPZ file unpacks to more than the limit.
+    Raises UnprocessableError with the row and the remedy; PayloadTooLarge where an NPZ file unpacks to more than the
+    limit.
     """
     fractions.check()
     if is_zip(path):
@@ -89,9 +90,9 @@ def _classes(labels: NDArray[Any]) -> tuple[list[str], NDArray[np.int32]]:
     values, classes = np.unique(labels, return_inverse=True)
     names = [str(value) for value in values.tolist()]
     if len(names) < 2:
-        raise Unprocessable(f"every label is {names[0]!r}: a classification needs at least 2 classes")
+        raise UnprocessableError(f"every label is {names[0]!r}: a classification needs at least 2 classes")
     if len(names) > MAX_CLASSES:
-        raise Unprocessable(
+        raise UnprocessableError(
             f"there are {len(names):,} different labels: at most {MAX_CLASSES:,} classes; group values into classes"
         )
     order = sorted(range(len(names)), key=lambda index: int(names[index])) if all(map(_is_number, names)) else None
@@ -100,7 +101,7 @@ def _classes(labels: NDArray[Any]) -> tuple[list[str], NDArray[np.int32]]:
         classes = np.argsort(order)[classes]
     for name in names:
         if not name.strip() or len(name) > MAX_LABEL_CHARACTERS or not name.isprintable():
-            raise Unprocessable(
+            raise UnprocessableError(
                 f"the label {name[:40]!r} cannot name a class: use 1 to {MAX_LABEL_CHARACTERS} characters that "
                 "can be printed"
             )
@@ -117,7 +118,7 @@ def _padded(rows: LabelledRows) -> tuple[NDArray[Any], dict[str, Any]]:
     vocabulary_size = int(tokens.max()) + 1
     if vocabulary_size > MAX_VOCABULARY:
         row = int(np.argmax(tokens.max(axis=1)))
-        raise Unprocessable(
+        raise UnprocessableError(
             f"example {row + 1} has the token {vocabulary_size - 1}: tokens are numbered from 0 without gaps, "
             f"below {MAX_VOCABULARY:,}"
         )
@@ -132,7 +133,7 @@ def _padded(rows: LabelledRows) -> tuple[NDArray[Any], dict[str, Any]]:
 def _check_classes(training_labels: NDArray[Any], names: Sequence[str]) -> None:
     counts = np.bincount(training_labels, minlength=len(names))
     if (missing := np.flatnonzero(counts == 0)).size:
-        raise Unprocessable(f"no example of the class {names[missing[0]]!r} is left to train on: give more of it")
+        raise UnprocessableError(f"no example of the class {names[missing[0]]!r} is left to train on: give more of it")
 
 
 def _missing_classes(parts: Mapping[str, Arrays], names: Sequence[str]) -> Iterator[str]:
@@ -155,11 +156,11 @@ def _from_csv(path: Path) -> LabelledRows:
         rows = _csv_rows(reader)
         header = next(rows, None)
         if header is None:
-            raise Unprocessable("the file is empty")
+            raise UnprocessableError("the file is empty")
         place = _label_column(header)
         for row in rows:
             if len(row) != len(header):
-                raise Unprocessable(
+                raise UnprocessableError(
                     f"line {reader.line_num} has {len(row)} fields, the header has {len(header)}: give every row as "
                     "many; leave the last cells of a shorter example empty",
                     line=reader.line_num,
@@ -168,7 +169,7 @@ def _from_csv(path: Path) -> LabelledRows:
             columns = header[:place] + header[place + 1 :]
             lengths.append(_take_tokens(row, tokens, columns, reader.line_num))
     if not labels:
-        raise Unprocessable("the file has a header and no rows")
+        raise UnprocessableError("the file has a header and no rows")
     return LabelledRows(*_table(tokens, lengths, labels))
 
 
@@ -177,9 +178,9 @@ def _csv_rows(reader: Any) -> Iterator[list[str]]:
     try:
         yield from (row for row in reader if row)
     except csv.Error as error:
-        raise Unprocessable(f"line {reader.line_num} is not CSV: {error}", line=reader.line_num) from None
+        raise UnprocessableError(f"line {reader.line_num} is not CSV: {error}", line=reader.line_num) from None
     except UnicodeDecodeError as error:
-        raise Unprocessable(
+        raise UnprocessableError(
             f"the file is neither UTF-8 text nor NPZ: after line {reader.line_num} comes the byte "
             f"0x{error.object[error.start]:02x}. Convert it to UTF-8",
             line=reader.line_num + 1,
@@ -190,17 +191,17 @@ def _label_column(header: list[str]) -> int:
     names = [name.strip().lower() for name in header]
     if names.count(LABEL) != 1:
         has = "no column" if LABEL not in names else "several columns"
-        raise Unprocessable(
+        raise UnprocessableError(
             f"line 1 has {has} `{LABEL}`: begin with a header such as t0,t1,t2,{LABEL}, one column a token", line=1
         )
     if len(header) < 2:
-        raise Unprocessable(f"line 1 has the column `{LABEL}` alone: add one column a token", line=1)
+        raise UnprocessableError(f"line 1 has the column `{LABEL}` alone: add one column a token", line=1)
     return names.index(LABEL)
 
 
 def _label(cell: str, line: int) -> str:
     if not (label := cell.strip()):
-        raise Unprocessable(f"line {line} has no label: name its class, or leave the row out", line=line)
+        raise UnprocessableError(f"line {line} has no label: name its class, or leave the row out", line=line)
     return label
 
 
@@ -210,13 +211,13 @@ def _take_tokens(cells: list[str], tokens: array[int], columns: list[str], line:
     while length and not cells[length - 1].strip():
         length -= 1
     if not length:
-        raise Unprocessable(f"line {line} has no tokens: leave the row out", line=line)
+        raise UnprocessableError(f"line {line} has no tokens: leave the row out", line=line)
     for column, cell in enumerate(cells[:length]):
         # isdecimal and not int() alone: "1_000" and "-1" are no tokens.
         text = cell.strip()
         if not (text.isdecimal() and len(text) < 10):
             what = "is empty, with tokens after it" if not text else f"holds {text[:40]!r}, which is no token"
-            raise Unprocessable(
+            raise UnprocessableError(
                 f"line {line}: the column {columns[column]!r} {what}: tokens are whole numbers from 0 to "
                 f"{MAX_VOCABULARY - 1:,} (bring measured values to a few levels first)",
                 line=line,
@@ -242,17 +243,17 @@ def _table(
 def _from_npz(arrays: Arrays) -> LabelledRows:
     for name in arrays:
         if name not in NPZ_ARRAYS:
-            raise Unprocessable(f"the array {name!r} means nothing here: give {', '.join(NPZ_ARRAYS)}")
+            raise UnprocessableError(f"the array {name!r} means nothing here: give {', '.join(NPZ_ARRAYS)}")
     for name in ("tokens", "labels"):
         if name not in arrays:
-            raise Unprocessable(f"the array {name!r} is missing: give tokens [N, T] and labels [N]")
+            raise UnprocessableError(f"the array {name!r} is missing: give tokens [N, T] and labels [N]")
     tokens, labels = arrays["tokens"], arrays["labels"]
     if tokens.ndim != 2 or 0 in tokens.shape or tokens.dtype.kind not in "iu":
-        raise Unprocessable(f"tokens are {tokens.dtype} of shape {list(tokens.shape)}: give whole numbers [N, T]")
+        raise UnprocessableError(f"tokens are {tokens.dtype} of shape {list(tokens.shape)}: give whole numbers [N, T]")
     if labels.dtype.kind == "U":
         labels = np.char.strip(labels)
     if labels.shape != tokens.shape[:1]:
-        raise Unprocessable(f"labels are of shape {list(labels.shape)}: give one a row of tokens, [{len(tokens)}]")
+        raise UnprocessableError(f"labels are of shape {list(labels.shape)}: give one a row of tokens, [{len(tokens)}]")
     lengths = _lengths(arrays.get("lengths"), tokens)
     within = tokens if lengths is None else np.where(np.arange(tokens.shape[1]) < lengths[:, None], tokens, 0)
     _refuse_rows(np.any(within < 0, axis=1), "has a token below 0: tokens are numbered from 0")
@@ -267,7 +268,7 @@ def _lengths(lengths: NDArray[Any] | None, tokens: NDArray[Any]) -> NDArray[np.i
     if lengths is None:
         return None
     if lengths.shape != tokens.shape[:1] or lengths.dtype.kind not in "iu":
-        raise Unprocessable(
+        raise UnprocessableError(
             f"lengths are {lengths.dtype} of shape {list(lengths.shape)}: give whole numbers [{len(tokens)}]"
         )
     longest = tokens.shape[1]
@@ -282,7 +283,7 @@ def _attention_mask(
         return None
     count, length = shape
     if mask.shape != (count, length, length) or mask.dtype.kind not in "biu":
-        raise Unprocessable(
+        raise UnprocessableError(
             f"attention_mask is {mask.dtype} of shape {list(mask.shape)}: give 0 and 1 (1: may attend) of shape "
             f"[{count}, {length}, {length}]"
         )
@@ -297,4 +298,4 @@ def _attention_mask(
 def _refuse_rows(wrong: NDArray[Any], what: str) -> None:
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise Unprocessable(f"row {row} (counted from 0) {what}", row=row)
+        raise UnprocessableError(f"row {row} (counted from 0) {what}", row=row)

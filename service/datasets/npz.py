@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from service.errors import PayloadTooLarge, Unprocessable
+from service.errors import PayloadTooLargeError, UnprocessableError
 
 MAX_ARRAYS = 16
 MAX_HEADER_BYTES = 10_000
@@ -28,7 +28,7 @@ def is_zip(path: Path) -> bool:
 def read_arrays(path: Path, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
     """The arrays of an NPZ file by name; together they take at most `limit_bytes` when unpacked.
 
-    Raises Unprocessable for what is no NPZ file, is damaged, or holds anything but plain numbers and text;
+    Raises UnprocessableError for what is no NPZ file, is damaged, or holds anything but plain numbers and text;
     PayloadTooLarge above the limit.
     """
     try:
@@ -36,13 +36,13 @@ def read_arrays(path: Path, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
             return _read_members(archive, limit_bytes)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         remedy = "write it with numpy.savez or numpy.savez_compressed"
-        raise Unprocessable(f"the file is no NPZ file that can be read ({error}): {remedy}") from None
+        raise UnprocessableError(f"the file is no NPZ file that can be read ({error}): {remedy}") from None
 
 
 def _read_members(archive: zipfile.ZipFile, limit_bytes: int) -> dict[str, NDArray[Any]]:
     members = archive.infolist()
     if len(members) > MAX_ARRAYS:
-        raise Unprocessable(f"the NPZ file has {len(members)} members: at most {MAX_ARRAYS} arrays are read")
+        raise UnprocessableError(f"the NPZ file has {len(members)} members: at most {MAX_ARRAYS} arrays are read")
     if sum(member.file_size for member in members) > limit_bytes:
         raise _too_large(limit_bytes)
     arrays: dict[str, NDArray[Any]] = {}
@@ -50,14 +50,16 @@ def _read_members(archive: zipfile.ZipFile, limit_bytes: int) -> dict[str, NDArr
     for member in members:
         name = member.filename.removesuffix(".npy")
         if name == member.filename or name in arrays:
-            raise Unprocessable(f"{member.filename!r} is not an array of an NPZ file, or is there twice")
+            raise UnprocessableError(f"{member.filename!r} is not an array of an NPZ file, or is there twice")
         with archive.open(member) as file:
             shape, dtype = _header(file, name)
         size = math.prod(shape) * dtype.itemsize
         if size > left:
             raise _too_large(limit_bytes)
         if not size <= member.file_size <= size + MAX_HEADER_BYTES + 16:
-            raise Unprocessable(f"the array {name} has {member.file_size} bytes, its header says {size}: write it anew")
+            raise UnprocessableError(
+                f"the array {name} has {member.file_size} bytes, its header says {size}: write it anew"
+            )
         left -= size
         with archive.open(member) as file:
             arrays[name] = _array(file, name)
@@ -71,9 +73,9 @@ def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]
             raise ValueError(f"format {version[0]}.{version[1]} is not known")
         shape, _, dtype = _HEADERS[version](file, max_header_size=MAX_HEADER_BYTES)
     except ValueError as error:
-        raise Unprocessable(f"the array {name} cannot be read ({error}): write it with numpy.savez") from None
+        raise UnprocessableError(f"the array {name} cannot be read ({error}): write it with numpy.savez") from None
     if dtype.kind not in "biuU":
-        raise Unprocessable(
+        raise UnprocessableError(
             f"the array {name} is of type {dtype}: arrays of whole numbers, true and false or text are read "
             "(round measured values to a few levels, and number those from 0)"
         )
@@ -84,8 +86,10 @@ def _array(file: IO[bytes], name: str) -> NDArray[Any]:
     try:
         return npy.read_array(file, allow_pickle=False, max_header_size=MAX_HEADER_BYTES)
     except ValueError as error:
-        raise Unprocessable(f"the array {name} cannot be read ({error}): write it with numpy.savez") from None
+        raise UnprocessableError(f"the array {name} cannot be read ({error}): write it with numpy.savez") from None
 
 
-def _too_large(limit_bytes: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"unpacked, the arrays are larger than the {limit_bytes:,} bytes that are accepted here")
+def _too_large(limit_bytes: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(
+        f"unpacked, the arrays are larger than the {limit_bytes:,} bytes that are accepted here"
+    )

@@ -15,7 +15,7 @@ from service.datasets.content import Arrays, Content
 from service.datasets.example_profiles import pairs_profile
 from service.datasets.splits import Fractions, Indices, split_examples
 from service.datasets.texts import byte_order_mark_notes, smallest_type
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 
 PairTokenizer = Literal["char", "whitespace"]
 PAIR_TOKENIZERS: tuple[PairTokenizer, ...] = get_args(PairTokenizer)
@@ -60,12 +60,12 @@ def read_pairs(
     `source<tab>target` at the start is a header. Symbols are numbered in the order of their code points, behind the
     special tokens; a symbol that only validation has still gets a token.
     Parts hold `source` and `target` (tokens of all examples one behind the other, without specials), `source_lengths`
-    and `target_lengths`. Raises Unprocessable with the line and the remedy.
+    and `target_lengths`. Raises UnprocessableError with the line and the remedy.
     """
     fractions.check()
     pairs = [(source, target) for source, target in _lines(path)]
     if not pairs:
-        raise Unprocessable("the file is empty: give lines of a source, a tab and its target")
+        raise UnprocessableError("the file is empty: give lines of a source, a tab and its target")
     sources = _side([source for source, _ in pairs], source_tokenizer, SOURCE_SPECIALS, "source")
     targets = _side([target for _, target in pairs], target_tokenizer, TARGET_SPECIALS, "target")
     keys = [VARIANT.sub("", source).encode() for source, _ in pairs]
@@ -107,12 +107,12 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
                 continue
             fields = line.split("\t")
             if len(fields) != 2:
-                raise Unprocessable(
+                raise UnprocessableError(
                     f"line {number} has {len(fields) - 1} tabs: write a source, one tab and its target", line=number
                 )
             for name, value in zip(("source", "target"), fields, strict=True):
                 if not value.strip():
-                    raise Unprocessable(f"line {number} has an empty {name}: leave the line out", line=number)
+                    raise UnprocessableError(f"line {number} has an empty {name}: leave the line out", line=number)
             yield fields[0].strip(), fields[1].strip()
 
 
@@ -120,13 +120,13 @@ def _decoded(raw: bytes, number: int) -> str:
     try:
         line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise Unprocessable(
+        raise UnprocessableError(
             f"line {number} is not UTF-8: its byte {error.start} (counted from 0) is 0x{raw[error.start]:02x}. "
             "Convert the file to UTF-8",
             line=number,
         ) from None
     if "\0" in line:
-        raise Unprocessable(f"line {number} holds a NUL character: take it out", line=number)
+        raise UnprocessableError(f"line {number} holds a NUL character: take it out", line=number)
     return line
 
 
@@ -134,14 +134,14 @@ def _side(texts: Sequence[str], tokenizer: PairTokenizer, specials: int, name: s
     rows = [list(text) if tokenizer == "char" else text.split() for text in texts]
     lengths = np.array([len(row) for row in rows], np.int32)
     if (longest := int(lengths.max())) > MAX_TOKENS:
-        raise Unprocessable(
+        raise UnprocessableError(
             f"the {name} {texts[int(lengths.argmax())][:40]!r}... has {longest:,} tokens: at most {MAX_TOKENS:,}; "
             "cut it into shorter ones"
         )
     symbols = sorted({symbol for row in rows for symbol in row})
     if len(symbols) > MAX_SYMBOLS:
         field = "tokenizer" if name == "source" else "target_tokenizer"
-        raise Unprocessable(
+        raise UnprocessableError(
             f"the {name}s have {len(symbols):,} different tokens: at most {MAX_SYMBOLS:,}; register them with "
             f"{field}=char"
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 
 MINIMUM_TRAINING_EXAMPLES = 16
 MINIMUM_EXAMPLES = 4
@@ -30,11 +30,13 @@ class Fractions:
     def check(self) -> None:
         """Raise Unprocessable unless every part can be there and training keeps at least half."""
         if not 0 < self.validation <= 0.5:
-            raise Unprocessable(f"validation={self.validation:g}: give a fraction above 0 and at most 0.5, such as 0.1")
+            raise UnprocessableError(
+                f"validation={self.validation:g}: give a fraction above 0 and at most 0.5, such as 0.1"
+            )
         if not 0 <= self.test <= 0.5:
-            raise Unprocessable(f"test={self.test:g}: give a fraction from 0 (no test part) to 0.5")
+            raise UnprocessableError(f"test={self.test:g}: give a fraction from 0 (no test part) to 0.5")
         if self.validation + self.test > 0.5:
-            raise Unprocessable(
+            raise UnprocessableError(
                 f"validation and test take {self.validation + self.test:.0%} of the data: "
                 "leave at least half of it to train on"
             )
@@ -50,7 +52,7 @@ def split_examples(strata: NDArray[Any], keys: Sequence[bytes], fractions: Fract
     Each stratum is cut in the same shares, and examples of a stratum with the same key are never cut apart: a copy of
     an example, or another answer to it, does not leak into the part that judges. Which part a key falls into follows
     from its SHA-256 alone, so the same data is cut the same way in whatever order it comes.
-    Raises Unprocessable where a part would have too few examples.
+    Raises UnprocessableError where a part would have too few examples.
     """
     fractions.check()
     shares = fractions.held_out()
@@ -86,7 +88,7 @@ def _check_sizes(sizes: Mapping[str, int], count: int) -> None:
     for part, size in sizes.items():
         minimum = MINIMUM_TRAINING_EXAMPLES if part == "training" else MINIMUM_EXAMPLES
         if size < minimum:
-            raise Unprocessable(
+            raise UnprocessableError(
                 f"the file is too small: of its {count} examples, {size} fall into the {part} part, "
                 f"which needs at least {minimum} (what has the same key stays together)"
             )

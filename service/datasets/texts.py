@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.datasets.content import Content
 from service.datasets.profiles import text_profile
 from service.datasets.splits import Fractions
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 
 Tokenizer = Literal["byte", "char"]
 TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
@@ -29,8 +29,8 @@ def read_text(path: Path, tokenizer: Tokenizer, fractions: Fractions) -> Content
     """Tokenize the file and cut it into parts, each with one array `tokens`.
 
     Characters are numbered in the order of their code points, over the whole text: a character that only validation
-    has still gets a token. Raises Unprocessable for text that is too short, is not UTF-8 (with the byte's offset), or
-    holds NUL characters.
+    has still gets a token. Raises UnprocessableError for text that is too short, is not UTF-8 (with the byte's offset),
+    or holds NUL characters.
     """
     fractions.check()
     vocabulary: list[str] | None = None
@@ -71,7 +71,7 @@ def _character_tokens(path: Path) -> tuple[NDArray[Any], list[str]]:
         present[chunk] = True
         count += len(chunk)
     if present[0]:
-        raise Unprocessable("the text holds NUL characters: register it with tokenizer=byte")
+        raise UnprocessableError("the text holds NUL characters: register it with tokenizer=byte")
     used = np.flatnonzero(present)
     numbers = np.zeros(len(present), dtype=np.int32)
     numbers[used] = np.arange(len(used), dtype=np.int32)
@@ -94,7 +94,7 @@ def _characters(path: Path) -> Iterator[NDArray[np.uint32]]:
             try:
                 text, consumed = codecs.utf_8_decode(data, "strict", not read)
             except UnicodeDecodeError as error:
-                raise Unprocessable(
+                raise UnprocessableError(
                     f"the file is not UTF-8: byte {offset + error.start} (counted from 0) is "
                     f"0x{data[error.start]:02x}. Convert it, or register it with tokenizer=byte",
                     byte_offset=offset + error.start,
@@ -115,7 +115,7 @@ def smallest_type(vocabulary_size: int) -> type[np.generic]:
 
 def _cut(tokens: NDArray[Any], fractions: Fractions) -> dict[str, NDArray[Any]]:
     if not len(tokens):
-        raise Unprocessable("the file is empty")
+        raise UnprocessableError("the file is empty")
     validation, test = (round(len(tokens) * share) for share in (fractions.validation, fractions.test))
     training = len(tokens) - validation - test
     sizes = {"training": (training, MINIMUM_TRAINING_TOKENS), "validation": (validation, MINIMUM_TOKENS)}
@@ -123,7 +123,7 @@ def _cut(tokens: NDArray[Any], fractions: Fractions) -> dict[str, NDArray[Any]]:
         sizes["test"] = (test, MINIMUM_TOKENS)
     for part, (size, minimum) in sizes.items():
         if size < minimum:
-            raise Unprocessable(
+            raise UnprocessableError(
                 f"the file is too small: of its {len(tokens)} tokens, {size} fall into the {part} part, "
                 f"which needs at least {minimum}"
             )

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from service.common.notifications import QUEUE, SCHEDULER, sweep_topic
 from service.database.models import Event, Sweep
 from service.database.sessions import announce, defer, execute_deferred, now_sql
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.events import schemas as event_schemas
 from service.events import webhooks
 
@@ -52,7 +52,7 @@ def append_all(session: Session, sweep_id: str, new: Sequence[NewEvent]) -> int:
     parameters = {"of_sweep": sweep_id, "number_of_events": len(new)}
     newest = session.connection().scalar(_TAKE_SEQUENCES, parameters)
     if newest is None:
-        raise NotFound(f"there is no sweep {sweep_id}")
+        raise NotFoundError(f"there is no sweep {sweep_id}")
     write(session, sweep_id, newest, new)
     return newest
 

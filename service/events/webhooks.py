@@ -30,7 +30,7 @@ from service.common.paging import decode_token, encode_token
 from service.database.access_models import Webhook, WebhookDelivery
 from service.database.models import SWEEP_STATES, Confirmation, Sweep
 from service.database.sessions import announce, now, now_sql
-from service.errors import Conflict, NotFound, Problem, Unprocessable
+from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 from service.events import addresses
 from service.events.addresses import AddressError, Network
 from service.events.end_codes import end_code, has_feasible
@@ -69,13 +69,13 @@ class Taken:
 def create(
     session: Session, *, project: str, url: str, events: Sequence[str], made_by: str, allowed: Sequence[Network]
 ) -> Webhook:
-    """Store a webhook. Raises NotFound for an unknown project, Unprocessable for an address that is not called, and
-    Conflict where the project has as many as it may."""
+    """Store a webhook. Raises NotFoundError for an unknown project, Unprocessable for an address that is not called,
+    and Conflict where the project has as many as it may."""
     projects.get(session, project)
     check(url, allowed)
     have = session.scalar(sa.select(sa.func.count()).select_from(Webhook).where(Webhook.project == project)) or 0
     if have >= MAX_OF_A_PROJECT:
-        raise Conflict(f"the project {project!r} has {have} webhooks, the most that it may: delete one first")
+        raise ConflictError(f"the project {project!r} has {have} webhooks, the most that it may: delete one first")
     webhook = Webhook(
         id=new_id(),
         project=project,
@@ -100,14 +100,14 @@ def check(url: str, allowed: Sequence[Network]) -> None:
             addresses.check_address(address, allowed)
     except AddressError as error:
         problem = Problem("/url", str(error), "a URL such as https://example.com/layersweep that the internet reaches")
-        raise Unprocessable("this URL is not called", problems=[problem]) from None
+        raise UnprocessableError("this URL is not called", problems=[problem]) from None
 
 
 def get(session: Session, webhook_id: str) -> Webhook:
-    """Raises NotFound."""
+    """Raises NotFoundError."""
     webhook = session.get(Webhook, webhook_id, populate_existing=True)
     if webhook is None:
-        raise NotFound(f"there is no webhook {webhook_id}")
+        raise NotFoundError(f"there is no webhook {webhook_id}")
     return webhook
 
 
@@ -202,19 +202,19 @@ def ping(session: Session, webhook_id: str) -> WebhookDelivery:
     """Queue a message that only tries the webhook out."""
     webhook = get(session, webhook_id)
     if not webhook.enabled:
-        raise Conflict("the webhook is not enabled: nothing is sent to it")
+        raise ConflictError("the webhook is not enabled: nothing is sent to it")
     body = _body(PING, now(session), {"webhook": webhook.id, "project": webhook.project})
     (made,) = _insert(session, [webhook_id], body)
     return made
 
 
 def resend(session: Session, webhook_id: str, delivery_id: str) -> WebhookDelivery:
-    """Send a delivery again that has ended, with the same id. Raises NotFound, Conflict where it is pending."""
+    """Send a delivery again that has ended, with the same id. Raises NotFoundError, Conflict where it is pending."""
     delivery = session.get(WebhookDelivery, delivery_id, populate_existing=True)
     if delivery is None or delivery.webhook_id != webhook_id:
-        raise NotFound(f"webhook {webhook_id} has no delivery {delivery_id}")
+        raise NotFoundError(f"webhook {webhook_id} has no delivery {delivery_id}")
     if delivery.state == "pending":
-        raise Conflict("the delivery is pending: it is sent without being asked for")
+        raise ConflictError("the delivery is pending: it is sent without being asked for")
     delivery.state, delivery.tries, delivery.due_at, delivery.ended_at = "pending", 0, now(session), None
     session.flush()
     announce(session, WEBHOOKS)

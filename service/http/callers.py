@@ -11,7 +11,7 @@ from fastapi import Depends, Header, Request
 from service.auth.access import PROJECT_HEADER, Caller
 from service.database.access_models import Webhook
 from service.database.models import Dataset, Sweep, Trial, Worker
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.http.dependencies import GivenServices
 
 _NamedProject = Annotated[
@@ -66,12 +66,12 @@ async def within_project(request: Request, services: GivenServices, named_projec
         if parameter in _NOT_OWNED:
             continue
         if parameter not in _OWNED:
-            raise NotFound(f"{parameter} {value} belongs to no project that this token reaches")
+            raise NotFoundError(f"{parameter} {value} belongs to no project that this token reaches")
         noun, table = _OWNED[parameter]
         query = sa.select(table.project).where(table.id == value)
         owner = await services.read(lambda session, query=query: session.scalar(query))
         if owner not in (None, bound_to) and not await _is_shared(services, table, value):
-            raise NotFound(f"there is no {noun} {value}")
+            raise NotFoundError(f"there is no {noun} {value}")
 
 
 async def _is_shared(services: GivenServices, table: Any, row_id: str) -> bool:

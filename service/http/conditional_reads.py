@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service.common.notifications import sweep_topic
 from service.database.models import Sweep
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.http.dependencies import Services
 from service.http.long_polling import WAIT_SECONDS
 
@@ -70,7 +70,7 @@ async def of_sweep(
 
     `load` reads what is shown and `render` makes the response of it. The ETag is the sweep's version, or what
     `read_version` says. 304 without a body where the caller has that version. With `Prefer: wait=N` the answer is held
-    until the version is another one, at most N seconds. Raises NotFound.
+    until the version is another one, at most N seconds. Raises NotFoundError.
     """
     version_of = read_version or sweep_version
     condition = Condition(request.headers.get("if-none-match"), request.headers.get("prefer"))
@@ -103,18 +103,18 @@ def json_response(model: BaseModel) -> Response:
 
 
 def sweep_version(session: Session, sweep_id: str) -> int:
-    """The sequence of the sweep's newest event. Raises NotFound."""
+    """The sequence of the sweep's newest event. Raises NotFoundError."""
     version = session.scalar(sa.select(Sweep.event_counter).where(Sweep.id == sweep_id))
     if version is None:
-        raise NotFound(f"there is no sweep {sweep_id}")
+        raise NotFoundError(f"there is no sweep {sweep_id}")
     return version
 
 
 def ranked_version(session: Session, sweep_id: str) -> int:
-    """A number that grows with each event and each time that the scheduler ranked what ended. Raises NotFound."""
+    """A number that grows with each event and each time that the scheduler ranked what ended. Raises NotFoundError."""
     ranked = session.scalar(sa.select(Sweep.event_counter + Sweep.scheduled_sequence).where(Sweep.id == sweep_id))
     if ranked is None:
-        raise NotFound(f"there is no sweep {sweep_id}")
+        raise NotFoundError(f"there is no sweep {sweep_id}")
     return ranked
 
 

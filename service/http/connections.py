@@ -13,7 +13,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.errors import HeadTooLarge, ServiceError, URITooLong
+from service.errors import HeadTooLargeError, ServiceError, URITooLongError
 
 MAX_HEADERS = 100
 MAX_HEAD_BYTES = 64 * 1024
@@ -21,7 +21,7 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_URI_BYTES = 32 * 1024
 
 
-class ImpatientProtocol(HttpToolsProtocol):
+class HeaderTimeoutProtocol(HttpToolsProtocol):
     """The server's protocol, which waits for ever for the rest of a head and takes one of any size; this one does not.
 
     A body that does not come has its own limit, in `service.auth.rate_limits`; what comes of one that was refused is
@@ -51,7 +51,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._unread_bytes += len(data)
         super().data_received(data)
         if self._unread_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refusal = HeadTooLarge(_HEAD_TOO_LARGE)
+            self._refusal = HeadTooLargeError(_HEAD_TOO_LARGE)
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
@@ -64,13 +64,15 @@ class ImpatientProtocol(HttpToolsProtocol):
         super().on_url(url)
         self._head_bytes += len(url)
         if len(self.url) > MAX_URI_BYTES:
-            self._refuse(URITooLong(f"the address is longer than the {MAX_URI_BYTES:,} bytes that are accepted here"))
+            self._refuse(
+                URITooLongError(f"the address is longer than the {MAX_URI_BYTES:,} bytes that are accepted here")
+            )
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers += 1
         self._head_bytes += len(name) + len(value)
         if self._headers > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(HeadTooLarge(_HEAD_TOO_LARGE))
+            self._refuse(HeadTooLargeError(_HEAD_TOO_LARGE))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -144,7 +146,7 @@ class _ReadToTheEnd:
     Closing it earlier would reset the connection while the client still sends, and the answer would be lost.
     """
 
-    def __init__(self, protocol: ImpatientProtocol) -> None:
+    def __init__(self, protocol: HeaderTimeoutProtocol) -> None:
         self._protocol = protocol
 
     def close(self) -> None:
@@ -163,6 +165,6 @@ def _answer(refusal: ServiceError) -> bytes:
     return head.encode() + body
 
 
-def protocol(head_seconds: float) -> type[ImpatientProtocol]:
+def protocol(head_seconds: float) -> type[HeaderTimeoutProtocol]:
     """The protocol that gives a head so many seconds."""
-    return type("Protocol", (ImpatientProtocol,), {"head_seconds": head_seconds})
+    return type("Protocol", (HeaderTimeoutProtocol,), {"head_seconds": head_seconds})

@@ -19,28 +19,28 @@ from service.common import schemas
 from service.common.storable import UnstorableError
 from service.database import outages
 from service.errors import (
-    Forbidden,
-    NotFound,
-    PayloadTooLarge,
+    ForbiddenError,
+    NotFoundError,
+    PayloadTooLargeError,
     Problem,
     ServiceError,
-    Unauthorized,
-    Unavailable,
-    Unprocessable,
-    UnsupportedMediaType,
+    UnauthorizedError,
+    UnavailableError,
+    UnprocessableError,
+    UnsupportedMediaTypeError,
 )
 
 MEDIA_TYPE = "application/problem+json"
 
 _log = logging.getLogger(__name__)
 _BY_STATUS: Mapping[int, type[ServiceError]] = {
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    413: PayloadTooLarge,
-    415: UnsupportedMediaType,
-    422: Unprocessable,
-    503: Unavailable,
+    401: UnauthorizedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    413: PayloadTooLargeError,
+    415: UnsupportedMediaTypeError,
+    422: UnprocessableError,
+    503: UnavailableError,
 }
 
 
@@ -84,7 +84,7 @@ def install(app: FastAPI) -> None:
     async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         problems = _problems(error.errors())
         detail = "; ".join(f"{problem.pointer}: {problem.detail}" for problem in problems[:3])
-        return respond(Unprocessable(detail, problems=problems), request.url.path)
+        return respond(UnprocessableError(detail, problems=problems), request.url.path)
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
@@ -96,7 +96,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(PoolTimeoutError)
     @app.exception_handler(OperationalError)
     async def database_unavailable(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        answer = outages.answer_to(error) or Unavailable("the database does not answer now")
+        answer = outages.answer_to(error) or UnavailableError("the database does not answer now")
         outages.log(_log, f"{request.method} {request.url.path} was answered 503", error)
         return respond(answer, request.url.path)
 
@@ -111,7 +111,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(DataError)
     async def unstorable(request: Request, error: DataError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         _log.warning("a value reached the database that it refuses: %s", error.orig)
-        return respond(Unprocessable("a value in the request cannot be stored"), request.url.path)
+        return respond(UnprocessableError("a value in the request cannot be stored"), request.url.path)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
@@ -133,7 +133,7 @@ def _allow(paths: Mapping[str, Any], path: str) -> dict[str, str]:
 def _from_http(error: HTTPException) -> ServiceError:
     if error.status_code == HTTPStatus.BAD_REQUEST:
         # The framework says it of bodies alone, and of those that are no text differently from those that are no JSON.
-        return Unprocessable("the body cannot be read as what its Content-Type says it is")
+        return UnprocessableError("the body cannot be read as what its Content-Type says it is")
     known = _BY_STATUS.get(error.status_code)
     if known is not None:
         return known(str(error.detail))

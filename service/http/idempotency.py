@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from service.auth.projects import DEFAULT
 from service.database.access_models import IdempotencyKey
 from service.database.sessions import now_sql
-from service.errors import InFlight, Problem, Unprocessable
+from service.errors import InFlightError, Problem, UnprocessableError
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 
@@ -48,8 +48,8 @@ def once(
     """Return `make()`'s answer, made at most once a key; without a key it is simply made.
 
     Works inside the transaction that `make` writes in: the answer is kept if and only if its effects are. Errors are
-    not kept, as they undo the transaction. Raises Unprocessable where the key was used for another request, InFlight
-    where another process works on the same one.
+    not kept, as they undo the transaction. Raises UnprocessableError where the key was used for another request,
+    InFlight where another process works on the same one.
     """
     if key is None:
         return make()
@@ -61,20 +61,21 @@ def once(
 
 
 def kept(session: Session, project: str, key: str, hash_of_request: str) -> Answer | None:
-    """The answer that a request with this key was given, if there was one. Raises Unprocessable, InFlight."""
+    """The answer that a request with this key was given, if there was one. Raises UnprocessableError, InFlight."""
     row = session.get(IdempotencyKey, (project, key), populate_existing=True)
     if row is None:
         return None
     if row.request_hash != hash_of_request:
         problem = Problem("", "the Idempotency-Key was used for another request", "take a new key for a new request")
-        raise Unprocessable("this Idempotency-Key was used for another request", problems=[problem])
+        raise UnprocessableError("this Idempotency-Key was used for another request", problems=[problem])
     if row.status is None or row.body is None:
         raise _in_flight()
     return row.status, row.body
 
 
 def keep(session: Session, project: str, key: str, hash_of_request: str, answer: Answer) -> None:
-    """Keep an answer for whoever sends the same request again. Raises InFlight where somebody else answers it now."""
+    """Keep an answer for whoever sends the same request again. Raises InFlightError where somebody else answers it
+    now."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     # On PostgreSQL this waits for the end of a transaction that has inserted the same key.
     created = session.scalar(
@@ -112,5 +113,5 @@ def forget_old(session: Session) -> int:
     return session.connection().execute(sa.delete(IdempotencyKey).where(key.in_(old))).rowcount
 
 
-def _in_flight() -> InFlight:
-    return InFlight("the request with this Idempotency-Key is being worked on: send it again")
+def _in_flight() -> InFlightError:
+    return InFlightError("the request with this Idempotency-Key is being worked on: send it again")

@@ -24,7 +24,7 @@ LOOK_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
-class Watch:
+class ChangePoller:
     """Publishes the topics of the sweeps that changed, `LOOK_SECONDS` after they did at the latest.
 
     A thousand callers that wait cost one query a look. A sweep that is watched anew is published at once: it may have
@@ -40,11 +40,11 @@ class Watch:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                await self.look()
+                await self.poll()
             except (DBAPIError, PoolTimeoutError):
                 _log.warning("the database did not answer: nobody learns now what other processes changed")
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Wake those whose sweeps changed since the last look."""
         waited = _waited(self._services.notifications)
         now = await self._services.read(lambda session: _versions(session, waited)) if waited else {}

@@ -27,14 +27,14 @@ from service.auth.rate_limits import TimedBody
 from service.common import metrics, tracing
 from service.database import outages
 from service.errors import (
-    Forbidden,
-    NotFound,
-    PayloadTooLarge,
+    ForbiddenError,
+    NotFoundError,
+    PayloadTooLargeError,
     ServiceError,
-    TooSlow,
-    Unauthorized,
-    Unavailable,
-    Unprocessable,
+    TooSlowError,
+    UnauthorizedError,
+    UnavailableError,
+    UnprocessableError,
 )
 from service.http.error_handlers import MEDIA_TYPE, respond
 from service.settings import Settings, is_loopback
@@ -58,7 +58,7 @@ _HEADERS = {
 """Of every answer that does not say otherwise."""
 
 
-class Guard:
+class RequestMiddleware:
     """ASGI middleware. It finds the caller, who is `request.state.caller` from here on, or refuses the request.
 
     A token comes as `Authorization: Bearer <token>`, or in the cookie that `/login` sets. With the cookie, what changes
@@ -136,13 +136,13 @@ class Guard:
                 caller = dataclasses.replace(caller, named=named)
         except (OperationalError, PoolTimeoutError) as error:
             outages.log(_log, f"{method} {path!r} was answered 503", error)
-            raise (outages.answer_to(error) or Unavailable("the database does not answer now")) from None
+            raise (outages.answer_to(error) or UnavailableError("the database does not answer now")) from None
         if method not in access.SAFE_METHODS and not _is_same_origin(headers):
-            raise Forbidden("a page of another origin may not change anything here")
+            raise ForbiddenError("a page of another origin may not change anything here")
         if "\0" in path:
-            raise NotFound("no path contains a NUL character")
+            raise NotFoundError("no path contains a NUL character")
         if b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
-            raise Unprocessable("the query contains a NUL character")
+            raise UnprocessableError("the query contains a NUL character")
         return caller
 
     async def _caller(self, scope: Scope, path: str, method: str, headers: Headers) -> Caller:
@@ -155,17 +155,21 @@ class Guard:
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
         secret = bearer or cookie
         if not secret:
-            raise Unauthorized("send a token as `Authorization: Bearer <token>`; `layersweep token create` makes one")
+            raise UnauthorizedError(
+                "send a token as `Authorization: Bearer <token>`; `layersweep token create` makes one"
+            )
         caller = await self._access.caller(secret, address_of(scope))
         if bearer is None and method not in access.SAFE_METHODS and not _comes_from_own_page(headers):
-            raise Forbidden("with the cookie, only a page of this service may change anything: send the token instead")
+            raise ForbiddenError(
+                "with the cookie, only a page of this service may change anything: send the token instead"
+            )
         return caller
 
     def _check_host(self, headers: Headers) -> None:
         """While everybody may do everything, a page elsewhere must not get in by a name that leads to this machine."""
         name = _host_name(headers)
         if not is_loopback(name) and name not in self._trusted_hosts:
-            raise Forbidden(
+            raise ForbiddenError(
                 f"without tokens this service answers on loopback addresses only, not as {name!r}: "
                 "make a token with `layersweep token create`"
             )
@@ -175,9 +179,9 @@ class Guard:
         wants_page = (
             scope["method"] == "GET" and not path.startswith("/v1") and "text/html" in headers.get("accept", "")
         )
-        if isinstance(refusal, Unauthorized) and wants_page:
+        if isinstance(refusal, UnauthorizedError) and wants_page:
             return RedirectResponse(f"{LOGIN_PATH}?next={quote(path, safe='/')}", 303)
-        is_unknown = isinstance(refusal, Unauthorized)
+        is_unknown = isinstance(refusal, UnauthorizedError)
         return respond(refusal, path, {"WWW-Authenticate": 'Bearer realm="layersweep"'} if is_unknown else None)
 
 
@@ -217,9 +221,12 @@ def _complete(headers: MutableHeaders, request_id: str) -> None:
 
 def _refused_body(start: Message, body: TimedBody) -> ServiceError | None:
     """Why the body was refused, where the framework says it in words of its own, whatever a handler says."""
-    if start["status"] == PayloadTooLarge.status and Headers(raw=start["headers"]).get("content-type") != MEDIA_TYPE:
-        return PayloadTooLarge(_TOO_LARGE)
-    return body.refusal if start["status"] != TooSlow.status else None
+    if (
+        start["status"] == PayloadTooLargeError.status
+        and Headers(raw=start["headers"]).get("content-type") != MEDIA_TYPE
+    ):
+        return PayloadTooLargeError(_TOO_LARGE)
+    return body.refusal if start["status"] != TooSlowError.status else None
 
 
 def _is_of_leaving(error: BaseException) -> bool:
@@ -235,12 +242,13 @@ def _bearer(headers: Headers) -> str | None:
 
 
 def _host_name(headers: Headers) -> str:
-    """The name in the Host header. Raises Forbidden for what is none: every address that is made from it would fail."""
+    """The name in the Host header. Raises ForbiddenError for what is none: every address that is made from it would
+    fail."""
     try:
         parts = urlsplit(f"//{headers.get('host', '')}")
         name, _ = parts.hostname or "", parts.port
     except ValueError:
-        raise Forbidden("the Host header holds no name of a host") from None
+        raise ForbiddenError("the Host header holds no name of a host") from None
     return name
 
 

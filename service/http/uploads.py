@@ -18,7 +18,7 @@ from anyio import CancelScope, to_thread
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.errors import PayloadTooLarge, Unprocessable, UnsupportedMediaType
+from service.errors import PayloadTooLargeError, UnprocessableError, UnsupportedMediaTypeError
 
 BOUNDARY_CHARACTERS = 70
 """RFC 2046, 5.1.1; the parser raises at 257."""
@@ -45,7 +45,7 @@ async def arriving(folder: Path) -> AsyncGenerator[IO[bytes]]:
 
 
 async def receive(chunks: AsyncIterator[bytes], file: IO[bytes], limit_bytes: int, what: str) -> bytes:
-    """Write a body to the file and return its SHA-256. Raises PayloadTooLarge above the limit."""
+    """Write a body to the file and return its SHA-256. Raises PayloadTooLargeError above the limit."""
     digest, received = hashlib.sha256(), 0
 
     def write(block: bytes) -> None:
@@ -55,7 +55,7 @@ async def receive(chunks: AsyncIterator[bytes], file: IO[bytes], limit_bytes: in
     async for block in _in_blocks(chunks):
         received += len(block)
         if received > limit_bytes:
-            raise PayloadTooLarge(f"{what} is larger than the {limit_bytes:,} bytes that are accepted here")
+            raise PayloadTooLargeError(f"{what} is larger than the {limit_bytes:,} bytes that are accepted here")
         await to_thread.run_sync(write, block)
     await to_thread.run_sync(file.flush)
     return digest.digest()
@@ -86,17 +86,21 @@ class _Part:
 class MultipartReader:
     """Reads one multipart body with one file, whose bytes go to `file`; the other fields are in `fields`.
 
-    Raises PayloadTooLarge above `limit_bytes` of file, Unprocessable for a body that is not what it says it is, and
-    UnsupportedMediaType for a content type that is not multipart.
+    Raises PayloadTooLargeError above `limit_bytes` of file, Unprocessable for a body that is not what it says it is,
+    and UnsupportedMediaType for a content type that is not multipart.
     """
 
     def __init__(self, content_type: str, file: IO[bytes], limit_bytes: int) -> None:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
-            raise UnsupportedMediaType("send multipart/form-data with the fields name, tokenizer, validation and file")
+            raise UnsupportedMediaTypeError(
+                "send multipart/form-data with the fields name, tokenizer, validation and file"
+            )
         if len(boundary) > BOUNDARY_CHARACTERS:
-            raise UnsupportedMediaType(f"the boundary of a multipart body has at most {BOUNDARY_CHARACTERS} characters")
+            raise UnsupportedMediaTypeError(
+                f"the boundary of a multipart body has at most {BOUNDARY_CHARACTERS} characters"
+            )
         self.fields: dict[str, str] = {}
         self.file_bytes: int | None = None
         self._file = file
@@ -128,9 +132,9 @@ class MultipartReader:
                 await to_thread.run_sync(self._parser.write, block)
             self._parser.finalize()
         except MultipartParseError as error:
-            raise Unprocessable(f"the multipart body cannot be read: {error}") from None
+            raise UnprocessableError(f"the multipart body cannot be read: {error}") from None
         if not self._ended:
-            raise Unprocessable("the multipart body ends before its last boundary")
+            raise UnprocessableError("the multipart body ends before its last boundary")
         await to_thread.run_sync(self._file.flush)
 
     def _collect(self, buffer: Callable[[], bytearray]) -> Callable[[bytes, int, int], None]:
@@ -138,13 +142,13 @@ class MultipartReader:
             kept = buffer()
             kept += data[start:end]
             if len(kept) > FIELD_BYTES:
-                raise Unprocessable("a header of the multipart body is too long")
+                raise UnprocessableError("a header of the multipart body is too long")
 
         return collect
 
     def _begin(self) -> None:
         if len(self.fields) >= FIELDS:
-            raise Unprocessable("the multipart body has too many fields")
+            raise UnprocessableError("the multipart body has too many fields")
         self._part = _Part()
 
     def _header(self) -> None:
@@ -159,7 +163,7 @@ class MultipartReader:
         self._part.is_file = self._part.name == "file"
         if self._part.is_file:
             if self.file_bytes is not None:
-                raise Unprocessable("the multipart body has two fields `file`: send one file")
+                raise UnprocessableError("the multipart body has two fields `file`: send one file")
             self.file_bytes = 0
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -171,17 +175,17 @@ class MultipartReader:
             return
         self._part.value += data[start:end]
         if len(self._part.value) > FIELD_BYTES:
-            raise Unprocessable(f"the field {self._part.name!r} is longer than {FIELD_BYTES} bytes")
+            raise UnprocessableError(f"the field {self._part.name!r} is longer than {FIELD_BYTES} bytes")
 
     def _finish_part(self) -> None:
         if not self._part.is_file:
             try:
                 self.fields[self._part.name] = self._part.value.decode()
             except UnicodeDecodeError:
-                raise Unprocessable(f"the field {self._part.name!r} is not UTF-8") from None
+                raise UnprocessableError(f"the field {self._part.name!r} is not UTF-8") from None
 
     def _end(self) -> None:
         self._ended = True
 
-    def _too_large(self) -> PayloadTooLarge:
-        return PayloadTooLarge(f"the file is larger than the {self._limit:,} bytes that are accepted here")
+    def _too_large(self) -> PayloadTooLargeError:
+        return PayloadTooLargeError(f"the file is larger than the {self._limit:,} bytes that are accepted here")

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from service.auth import audit
 from service.auth.access import Caller
 from service.database.group_commit import Needs
-from service.errors import InFlight
+from service.errors import InFlightError
 from service.http import idempotency
 from service.http.callers import get_caller
 from service.http.dependencies import GivenServices, Services, at_end
@@ -22,7 +22,7 @@ from service.http.idempotency import Answer, IdempotencyKeyHeader
 from service.leases import schemas as lease_schemas
 
 
-class Call:
+class WriteRequest:
     """One request that changes something, made by a caller."""
 
     def __init__(self, request: Request, services: Services, caller: Caller, key: str | None) -> None:
@@ -191,24 +191,26 @@ class Call:
         return idempotency.request_hash(self._request.method, url.path, url.query, *content)
 
 
-async def _given(request: Request, services: GivenServices, idempotency_key: IdempotencyKeyHeader = None) -> Call:
-    call = Call(request, services, get_caller(request), idempotency_key)
+async def _given(
+    request: Request, services: GivenServices, idempotency_key: IdempotencyKeyHeader = None
+) -> WriteRequest:
+    call = WriteRequest(request, services, get_caller(request), idempotency_key)
     if idempotency_key is not None:
         mark = (call.project, idempotency_key)
         if mark in services.in_flight:
-            raise InFlight("the request with this Idempotency-Key is being worked on: send it again")
+            raise InFlightError("the request with this Idempotency-Key is being worked on: send it again")
         services.in_flight.add(mark)
         # Not by a generator: the framework's way of ending one costs every request as much as its own work.
         at_end(request, services.in_flight.discard, mark)
     return call
 
 
-async def _given_without_key(request: Request, services: GivenServices) -> Call:
-    return Call(request, services, get_caller(request), None)
+async def _given_without_key(request: Request, services: GivenServices) -> WriteRequest:
+    return WriteRequest(request, services, get_caller(request), None)
 
 
-GivenCall = Annotated[Call, Depends(_given)]
+GivenCall = Annotated[WriteRequest, Depends(_given)]
 """The type of a POST's parameter that takes the call, with its Idempotency-Key."""
 
-GivenChange = Annotated[Call, Depends(_given_without_key)]
+GivenChange = Annotated[WriteRequest, Depends(_given_without_key)]
 """The same for a DELETE, which is the same when it is made twice."""

@@ -98,7 +98,7 @@ def _ended(
 
 
 def enter_phase(session: Session, trial_id: str, attempt: int, phase: lease_schemas.Phase, time: float) -> None:
-    """Close the phase that runs and begin the next. Raises Unprocessable where it does not follow."""
+    """Close the phase that runs and begin the next. Raises UnprocessableError where it does not follow."""
     execute_deferred(session)
     connection = session.connection()
     phases = connection.execute(_PHASES, {"of_trial": trial_id, "attempt_number": attempt}).scalar_one()

@@ -9,7 +9,7 @@ from typing import Any
 from layers.expressions.constraints import Constraint, parse_constraint
 from layers.metrics import Stage
 from layers.parameter import Scalar
-from service.errors import Problem, Unprocessable
+from service.errors import Problem, UnprocessableError
 
 # An engine of trained weights is measured again.
 _TAKEN_AT: Mapping[Stage, str] = {"hardware": ", at the final measurement", "quality": ", at evaluation"}
@@ -55,7 +55,7 @@ def check_required_metrics(
     if missing:
         remedy = "a complete trial has every metric that the sweep's objectives and constraints name"
         problems = [Problem(f"/metrics/{name}", "is missing", remedy) for name in missing]
-        raise Unprocessable(f"metrics that the sweep needs are missing: {', '.join(missing)}", problems=problems)
+        raise UnprocessableError(f"metrics that the sweep needs are missing: {', '.join(missing)}", problems=problems)
 
 
 def named_values(configuration: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Scalar]:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from service.database.models import CONFIRMATION
 from service.database.sessions import at_end, defer, now
-from service.errors import LeaseLost
+from service.errors import LeaseLostError
 from service.events import events
 from service.events.events import NewEvent
 from service.leases import attempts, curves, row_locks, transitions, trials, worker_reports
@@ -32,7 +32,7 @@ def is_held(session: Session, trial_id: str, attempt: int) -> bool:
 
 
 def heartbeat(session: Session, trial_id: str, attempt: int, lease_seconds: float) -> Action:
-    """Renew the lease. "cancel": stop and throw the attempt away. Raises LeaseLost."""
+    """Renew the lease. "cancel": stop and throw the attempt away. Raises LeaseLostError."""
     return _action(session, trial_id, attempt, _renew(session, trial_id, attempt, lease_seconds))
 
 
@@ -41,7 +41,7 @@ def report(
 ) -> Action:
     """Store what the attempt reports and renew the lease. Losses sent twice are stored once.
 
-    Raises LeaseLost, and Unprocessable for what `worker_reports` refuses.
+    Raises LeaseLostError, and Unprocessable for what `worker_reports` refuses.
     """
     row_locks.take(session, ChangesTrial(trial_id))
     trial = _renew(session, trial_id, attempt, lease_seconds)
@@ -53,8 +53,8 @@ def report(
 def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseFinish) -> lease_schemas.Trial:
     """End the trial with the attempt's outcome, metrics and measurements, and judge the sweep's constraints.
 
-    The finish that was accepted may be sent again. Raises LeaseLost for a stale attempt, Unprocessable for metrics that
-    are missing, and for what `worker_reports` refuses.
+    The finish that was accepted may be sent again. Raises LeaseLostError for a stale attempt, Unprocessable for metrics
+    that are missing, and for what `worker_reports` refuses.
     """
     digest = _digest(body)
     row_locks.take(session, ChangesTrial(trial_id))
@@ -86,7 +86,7 @@ def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.Le
 def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseRelease) -> lease_schemas.Trial:
     """Give the trial back to the queue; charged too often, it fails; in a sweep that has ended, it is cancelled.
 
-    Raises LeaseLost.
+    Raises LeaseLostError.
     """
     row_locks.take(session, ChangesTrial(trial_id))
     trial = _held(session, trial_id, attempt)
@@ -127,9 +127,9 @@ def _action(session: Session, trial_id: str, attempt: int, held: sql.Row | None)
     return "continue" if state in sql.GOING_SWEEPS else "cancel"
 
 
-def _lost(session: Session, trial_id: str, attempt: int) -> LeaseLost:
+def _lost(session: Session, trial_id: str, attempt: int) -> LeaseLostError:
     trial = trials.get(session, trial_id)
-    return LeaseLost(
+    return LeaseLostError(
         f"attempt {attempt} of trial {trial_id} does not run: the trial is {trial.state}, "
         f"its newest attempt is {trial.attempt}"
     )

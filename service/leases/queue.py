@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from service.common.notifications import QUEUE
 from service.database.models import CONFIRMATION
 from service.database.sessions import at_end
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.events import events
 from service.events.events import NewEvent
 from service.leases import attempts, row_locks, transitions, worker_reports
@@ -198,7 +198,7 @@ def _lease_dataset(trial: sql.Row) -> lease_schemas.LeaseDataset:
 
 def _target_keys(targets: Sequence[Mapping[str, Any]] | None, worker_id: str) -> list[str]:
     if targets is None:
-        raise NotFound(f"there is no worker {worker_id}: register again")
+        raise NotFoundError(f"there is no worker {worker_id}: register again")
     return sql.keys_of(targets)
 
 

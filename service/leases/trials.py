@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.common.paging import decode_token, encode_token
 from service.database.models import Attempt, Measurement, Sweep, Trial
 from service.database.sessions import now
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.leases import curves
 from service.leases import schemas as lease_schemas
 
@@ -23,7 +23,7 @@ def get(session: Session, trial_id: str) -> Trial:
     """Return the trial, or raise NotFound."""
     trial = session.get(Trial, trial_id)
     if trial is None:
-        raise NotFound(f"there is no trial {trial_id}")
+        raise NotFoundError(f"there is no trial {trial_id}")
     return trial
 
 
@@ -31,7 +31,7 @@ def get_by_number(session: Session, sweep_id: str, number: int) -> Trial:
     """Return the trial of that number in the sweep, or raise NotFound."""
     trial = session.scalar(sa.select(Trial).where(Trial.sweep_id == sweep_id, Trial.number == number))
     if trial is None:
-        raise NotFound(f"there is no trial {number} in sweep {sweep_id}")
+        raise NotFoundError(f"there is no trial {number} in sweep {sweep_id}")
     return trial
 
 
@@ -40,7 +40,7 @@ def page(
 ) -> tuple[list[Trial], str | None]:
     """Return trials of the sweep in the order of their numbers, and the token of the next page."""
     if session.get(Sweep, sweep_id) is None:
-        raise NotFound(f"there is no sweep {sweep_id}")
+        raise NotFoundError(f"there is no sweep {sweep_id}")
     statement = sa.select(Trial).where(Trial.sweep_id == sweep_id)
     if states:
         statement = statement.where(Trial.state.in_(states))

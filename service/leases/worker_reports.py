@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from layers.metrics import LARGEST, METRICS
-from service.errors import Problem, Unprocessable
+from service.errors import Problem, UnprocessableError
 from service.leases import schemas as lease_schemas
 
 PHASES: tuple[lease_schemas.Phase, ...] = get_args(lease_schemas.Phase)
@@ -44,7 +44,7 @@ def check_metrics(metrics: Mapping[str, float], known: Mapping[str, float], *, c
         what = (
             "unknown metrics" if all(problem.detail == _UNKNOWN for problem in problems) else "metrics that cannot be"
         )
-        raise Unprocessable(f"{what}: {names}", problems=problems)
+        raise UnprocessableError(f"{what}: {names}", problems=problems)
 
 
 _UNKNOWN = "is not a metric"
@@ -73,12 +73,12 @@ def check_measurements(measurements: Mapping[str, Any]) -> None:
     """Raise Unprocessable where there are too many, or one has no name."""
     if len(measurements) > MOST_MEASUREMENTS:
         problem = Problem("/measurements", f"has {len(measurements)} entries", f"at most {MOST_MEASUREMENTS}")
-        raise Unprocessable(f"an attempt has at most {MOST_MEASUREMENTS} measurements", problems=[problem])
+        raise UnprocessableError(f"an attempt has at most {MOST_MEASUREMENTS} measurements", problems=[problem])
     remedy = f"a name of 1 to {MEASUREMENT_NAME_CHARACTERS} characters"
     for name in measurements:
         if not 1 <= len(name) <= MEASUREMENT_NAME_CHARACTERS:
             problem = Problem(f"/measurements/{name}", "is not a name of a measurement", remedy)
-            raise Unprocessable(f"a measurement has {remedy}", problems=[problem])
+            raise UnprocessableError(f"a measurement has {remedy}", problems=[problem])
 
 
 def check_reason(outcome: str, reason: str | None) -> None:
@@ -86,7 +86,7 @@ def check_reason(outcome: str, reason: str | None) -> None:
     if outcome != "complete" and not (reason or "").strip():
         remedy = "say what broke: a constraint by how much, an error's message"
         problem = Problem("/reason", f"is missing, and the outcome is {outcome}", remedy)
-        raise Unprocessable(f"an attempt that ends {outcome} says why", problems=[problem])
+        raise UnprocessableError(f"an attempt that ends {outcome} says why", problems=[problem])
 
 
 def check_phase(entered: Sequence[str], phase: lease_schemas.Phase) -> None:
@@ -98,10 +98,12 @@ def check_phase(entered: Sequence[str], phase: lease_schemas.Phase) -> None:
         return
     if phase != PHASES[0]:
         problem = Problem("/phase", f"is {phase} after {entered[-1]}", f"the order is {', '.join(PHASES)}")
-        raise Unprocessable(f"the attempt has reached {entered[-1]}: {phase} does not follow it", problems=[problem])
+        raise UnprocessableError(
+            f"the attempt has reached {entered[-1]}: {phase} does not follow it", problems=[problem]
+        )
     if entered.count(phase) >= MOST_TRIES:
         problem = Problem("/phase", f"is {phase} after {MOST_TRIES} tries", "finish, or release it")
-        raise Unprocessable(f"an attempt begins anew at most {MOST_TRIES - 1} times", problems=[problem])
+        raise UnprocessableError(f"an attempt begins anew at most {MOST_TRIES - 1} times", problems=[problem])
 
 
 def check_progress(progress: Mapping[str, Any] | None) -> None:
@@ -110,7 +112,7 @@ def check_progress(progress: Mapping[str, Any] | None) -> None:
     if characters > PROGRESS_CHARACTERS:
         detail = f"has {characters:,} characters of JSON"
         problem = Problem("/progress", detail, f"at most {PROGRESS_CHARACTERS:,}: curves go as losses, text as log")
-        raise Unprocessable("a report's progress is a few figures", problems=[problem])
+        raise UnprocessableError("a report's progress is a few figures", problems=[problem])
 
 
 def check_losses(losses: list[lease_schemas.Losses]) -> None:
@@ -120,4 +122,4 @@ def check_losses(losses: list[lease_schemas.Losses]) -> None:
             # Cross-entropies, rates, counts and times alike.
             if not METRICS["validation_loss"].possible(value):
                 problem = Problem(f"/losses/{position}/{name}", f"is {value:g}", f"between 0 and {LARGEST:g}")
-                raise Unprocessable("a point of the curve cannot be", problems=[problem])
+                raise UnprocessableError("a point of the curve cannot be", problems=[problem])

@@ -15,7 +15,7 @@ from service.common.notifications import SCHEDULER
 from service.common.paging import decode_token, encode_token
 from service.database.models import Trial, Worker
 from service.database.sessions import announce, now, now_sql
-from service.errors import DeviceInUse, NotFound, Problem, Unprocessable
+from service.errors import DeviceInUseError, NotFoundError, Problem, UnprocessableError
 from service.leases import schemas as lease_schemas
 
 _VERSION_DIGITS = 9
@@ -35,7 +35,7 @@ def _results_version(versions: Mapping[str, str]) -> int:
     said = versions.get("results", str(UNSAID))
     if not said.isascii() or not said.isdecimal() or len(said) > _VERSION_DIGITS:
         problem = Problem("/versions/results", f"{said!r} is no version of results", "a whole number, or leave it out")
-        raise Unprocessable("the worker's version of its results is no number", problems=[problem])
+        raise UnprocessableError("the worker's version of its results is no number", problems=[problem])
     return int(said)
 
 
@@ -53,7 +53,7 @@ def register(
 ) -> Worker:
     """Store a worker of a project (None: of all) under a new id. A process that starts again is another worker.
 
-    Raises DeviceInUse where a living worker has the same GPU: two would disturb each other's measurements.
+    Raises DeviceInUseError where a living worker has the same GPU: two would disturb each other's measurements.
     """
     if registration.device.kind == "gpu":
         _take_device(session, registration.device.uuid, alive_seconds)
@@ -66,7 +66,7 @@ def register(
     for position, key in enumerate(keys):
         if key in keys[:position]:
             problem = Problem(f"/targets/{position}", f"{key} is there twice", "name each target once")
-            raise Unprocessable(f"the target {key} is there twice", problems=[problem])
+            raise UnprocessableError(f"the target {key} is there twice", problems=[problem])
     time = now(session)
     worker = Worker(
         id=new_id(),
@@ -86,8 +86,8 @@ def register(
     return worker
 
 
-def sign_off(session: Session, worker_id: str, project: str | None) -> None:
-    """A worker stops and gives its device up. Raises NotFound as `check_reach` does."""
+def deregister(session: Session, worker_id: str, project: str | None) -> None:
+    """A worker stops and gives its device up. Raises NotFoundError as `check_reach` does."""
     check_reach(session, worker_id, project)
     session.execute(sa.update(Worker).where(Worker.id == worker_id).values(signed_off_at=now_sql()))
 
@@ -103,7 +103,7 @@ def _take_device(session: Session, uuid: str, alive_seconds: float) -> None:
     if seen_at is not None:
         # Not which worker: it may be another project's.
         lapses = math.ceil(seen_at + alive_seconds - now(session)) + 1
-        raise DeviceInUse(
+        raise DeviceInUseError(
             f"{uuid} has a living worker already, and two on one GPU disturb each other's measurements: stop that one, "
             f"or use another device. One that was killed is forgotten {lapses} s from now",
             retry_after_seconds=lapses,
@@ -153,7 +153,7 @@ def check_reach(session: Session, worker_id: str, project: str | None) -> None:
     """Raise NotFound where the worker is not one of `project` (None: of any)."""
     worker = session.get(Worker, worker_id)
     if worker is None or (project is not None and worker.project != project):
-        raise NotFound(f"there is no worker {worker_id}: register again")
+        raise NotFoundError(f"there is no worker {worker_id}: register again")
 
 
 def _running(session: Session, worker_ids: list[str]) -> dict[str, str]:

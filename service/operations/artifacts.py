@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, aliased
 from layers.metrics import Goal
 from service.database.models import CONFIRMATION, Artifact, Sweep, Trial
 from service.database.sessions import Database, now
-from service.errors import LeaseLost, NotFound, Unprocessable
+from service.errors import LeaseLostError, NotFoundError, UnprocessableError
 from service.leases import worker_reports
 from service.leases.feasibility import constraint_violations
 from service.operations import schemas as artifact_schemas
@@ -44,7 +44,7 @@ CHUNK_BYTES = 1 << 20
 def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int, metrics: dict[str, float]) -> bool:
     """Whether a trial that would finish with these metrics is to be kept: on its sweep's front, or of a confirmation.
 
-    Raises LeaseLost, and Unprocessable for metrics that `worker_reports` refuses.
+    Raises LeaseLostError, and Unprocessable for metrics that `worker_reports` refuses.
     """
     trial = _held(session, trial_id, attempt)
     sweep = session.get_one(Sweep, trial.sweep_id)
@@ -64,7 +64,7 @@ def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int,
 def check_name(name: str) -> None:
     """Raise Unprocessable unless it is one of `NAMES`."""
     if name not in NAMES:
-        raise Unprocessable(f"{name!r} is no artifact: one of {', '.join(NAMES)}")
+        raise UnprocessableError(f"{name!r} is no artifact: one of {', '.join(NAMES)}")
 
 
 def check_held(session: Session, trial_id: str, attempt: int) -> None:
@@ -75,7 +75,7 @@ def check_held(session: Session, trial_id: str, attempt: int) -> None:
 def store(
     database: Database, settings: Settings, trial_id: str, attempt: int, name: str, file: Path, sha256: str
 ) -> None:
-    """Keep a file that has arrived whole. Raises LeaseLost, and then everything is as it was.
+    """Keep a file that has arrived whole. Raises LeaseLostError, and then everything is as it was.
 
     What is kept lies where its hash says, so nothing that is kept already is ever written over.
     """
@@ -94,7 +94,7 @@ def store(
 
     try:
         replaced = database.write(write)
-    except LeaseLost:
+    except LeaseLostError:
         if not database.read(lambda session: _is_kept(session, place)):
             _remove(files, place.path(root))
         raise
@@ -106,7 +106,7 @@ def of_trial(session: Session, trial_id: str) -> list[Artifact]:
     """The artifacts of a complete trial by name; of a reused one, those of the trial that was executed."""
     trial = session.get(Trial, trial_id)
     if trial is None:
-        raise NotFound(f"there is no trial {trial_id}")
+        raise NotFoundError(f"there is no trial {trial_id}")
     source = trial if trial.reused_from is None else session.get(Trial, trial.reused_from) or trial
     if source.state != "complete":
         return []
@@ -115,12 +115,12 @@ def of_trial(session: Session, trial_id: str) -> list[Artifact]:
 
 
 def find(session: Session, trial_id: str, name: str) -> Artifact:
-    """Raises NotFound with the reason."""
+    """Raises NotFoundError with the reason."""
     rows = of_trial(session, trial_id)
     for row in rows:
         if row.name == name:
             return row
-    raise NotFound(
+    raise NotFoundError(
         f"trial {trial_id} has no artifact {name!r}; it has: {', '.join(row.name for row in rows)}"
         if rows
         else f"trial {trial_id} has no artifacts: they are kept of complete trials on the front"
@@ -128,20 +128,20 @@ def find(session: Session, trial_id: str, name: str) -> Artifact:
 
 
 def read(settings: Settings, row: Artifact) -> Iterator[bytes]:
-    """The bytes of an artifact, piece by piece. Raises NotFound before the first where the store has lost it."""
+    """The bytes of an artifact, piece by piece. Raises NotFoundError before the first where the store has lost it."""
     files, root = _files(settings)
     place = _Place.of(row)
     for path in (place.path(root), place.earlier_path(root)):
         with contextlib.suppress(FileNotFoundError):
             return _pieces(files.open(path, "rb"))
-    raise NotFound(f"{row.name} of trial {row.trial_id} is not in the store of artifacts any more")
+    raise NotFoundError(f"{row.name} of trial {row.trial_id} is not in the store of artifacts any more")
 
 
 def to_schema(row: Artifact) -> artifact_schemas.Artifact:
     return artifact_schemas.Artifact.model_validate(row)
 
 
-def tidy(database: Database, settings: Settings) -> int:
+def collect_garbage(database: Database, settings: Settings) -> int:
     """Delete what is not to be kept: of trials off the front, of lost attempts, and of old age. Returns how many."""
     dropped = database.write(lambda session: _drop(session, settings))
     files, root = _files(settings)
@@ -163,7 +163,7 @@ def _held(session: Session, trial_id: str, attempt: int) -> Trial:
         .execution_options(populate_existing=True)
     )
     if trial is None:
-        raise LeaseLost(f"attempt {attempt} of trial {trial_id} does not run")
+        raise LeaseLostError(f"attempt {attempt} of trial {trial_id} does not run")
     return trial
 
 

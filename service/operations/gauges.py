@@ -35,7 +35,7 @@ class Figures:
     deliveries: int = 0
 
 
-def look(session: Session, alive_seconds: float) -> Figures:
+def read_figures(session: Session, alive_seconds: float) -> Figures:
     """Read the figures."""
     found = Figures()
     rows = session.execute(sa.select(Sweep.state, Sweep.counts, Sweep.event_counter - Sweep.scheduled_sequence))
@@ -75,7 +75,7 @@ class Gauges:
         self._alive_seconds = alive_seconds
 
     def collect(self) -> Iterable[Metric]:
-        found = self._database.read(lambda session: look(session, self._alive_seconds))
+        found = self._database.read(lambda session: read_figures(session, self._alive_seconds))
         yield _by_state("layersweep_sweeps", "Sweeps by state.", SWEEP_STATES, found.sweeps)
         yield _by_state("layersweep_trials", "Trials by state.", TRIAL_STATES, found.trials)
         yield _gauge("layersweep_queue_depth", "Queued trials of active sweeps.", found.waiting)

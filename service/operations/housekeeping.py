@@ -48,13 +48,13 @@ class Housekeeping:
             self._thread.join(STOP_SECONDS)
             self._thread = None
 
-    def tidy(self) -> bool:
+    def collect_garbage(self) -> bool:
         """Do what is due by now; of what is too old one step. True where another step follows at once."""
         clock = time.monotonic()
         if clock >= self._collects_at:
             self._collects_at = clock + COLLECT_SECONDS
             self._attempt(lambda: self._database.write(idempotency.forget_old))
-            self._attempt(lambda: artifacts.tidy(self._database, self._settings))
+            self._attempt(lambda: artifacts.collect_garbage(self._database, self._settings))
         if clock >= self._prunes_at:
             self._prunes_at = clock + PRUNE_SECONDS
             self._pruning = retention.steps(self._database, self._settings)
@@ -62,7 +62,7 @@ class Housekeeping:
 
     def _run(self) -> None:
         while True:
-            again = self.tidy()
+            again = self.collect_garbage()
             if self._stopping.wait(STEP_SECONDS if again else min(COLLECT_SECONDS, 60.0)):
                 return
 

@@ -72,11 +72,11 @@ def steps(database: Database, settings: Settings) -> Iterator[tuple[str, int]]:
             if count < BATCH_ROWS:
                 break
     yield "repeated requests", database.write(idempotency.forget_old)
-    yield "artifacts", artifacts.tidy(database, settings)
+    yield "artifacts", artifacts.collect_garbage(database, settings)
     yield "broken-off uploads", _clear_uploads(settings)
 
 
-def look(database: Database, settings: Settings) -> Counter[str]:
+def preview(database: Database, settings: Settings) -> Counter[str]:
     """How many of each kind `prune` would delete now, of those that go by a rule of this file."""
     found: Counter[str] = Counter()
     for rule in RULES:

@@ -13,7 +13,7 @@ import numpy as np
 
 from layers.metrics import METRICS, Goal
 from service.database.models import Sweep, Trial
-from service.recommendation.preferences import Wishes
+from service.recommendation.preferences import SelectionPreferences
 from service.results.pareto import dominated
 
 LOSS = "validation_loss"
@@ -62,7 +62,7 @@ class Choice:
     """Metric -> the worst value that is within."""
 
 
-class NothingWithin(Exception):
+class NothingWithinError(Exception):
     """No trial of the front keeps every limit; `closest` is the one that misses them by least."""
 
     def __init__(self, closest: Candidate, limits: Mapping[str, float]) -> None:
@@ -99,10 +99,10 @@ def front_of(candidates: Sequence[Candidate], goals: Mapping[str, Goal]) -> list
     return [candidate for candidate, is_beaten in zip(able, beaten, strict=True) if not is_beaten]
 
 
-def choose(candidates: Sequence[Candidate], goals: Mapping[str, Goal], wishes: Wishes) -> Choice | None:
+def choose(candidates: Sequence[Candidate], goals: Mapping[str, Goal], wishes: SelectionPreferences) -> Choice | None:
     """The choice on the front of `candidates`; None where no candidate can be recommended.
 
-    `goals` are the sweep's objectives in order. Raises NothingWithin.
+    `goals` are the sweep's objectives in order. Raises NothingWithinError.
     """
     front = front_of(candidates, goals)
     if not front:
@@ -110,7 +110,7 @@ def choose(candidates: Sequence[Candidate], goals: Mapping[str, Goal], wishes: W
     limits = _limits(front, goals, wishes)
     kept = [candidate for candidate in front if _is_within(candidate, limits, goals)]
     if not kept:
-        raise NothingWithin(_closest(front, limits, goals), limits)
+        raise NothingWithinError(_closest(front, limits, goals), limits)
     distances = _distances(front, goals, wishes.weights)
 
     def order(candidate: Candidate) -> tuple[float | int, ...]:
@@ -171,7 +171,7 @@ def find_smaller(
     )
 
 
-def rule_in_words(wishes: Wishes) -> str:
+def rule_in_words(wishes: SelectionPreferences) -> str:
     """How a trial is chosen under these wishes."""
     if wishes.prefer:
         rule = PREFERRED.format(metrics=", then the best ".join(wishes.prefer))
@@ -184,7 +184,7 @@ def rule_in_words(wishes: Wishes) -> str:
     return rule + TIES + SMALLER
 
 
-def _limits(front: Sequence[Candidate], goals: Mapping[str, Goal], wishes: Wishes) -> dict[str, float]:
+def _limits(front: Sequence[Candidate], goals: Mapping[str, Goal], wishes: SelectionPreferences) -> dict[str, float]:
     limits: dict[str, float] = {}
     for within in wishes.within:
         goal = goal_of(within.metric, goals)

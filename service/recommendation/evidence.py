@@ -16,12 +16,12 @@ from service.recommendation.choice import LOSS, Candidate, candidate_of
 from service.recommendation.compatibility import compatibility
 from service.recommendation.complexity import complexity
 from service.recommendation.neighbours import neighbours
-from service.recommendation.preferences import Wishes
-from service.recommendation.preset_comparison import literature
+from service.recommendation.preferences import SelectionPreferences
+from service.recommendation.preset_comparison import compare_presets
 from service.recommendation.recommend import Recommended, decide
 from service.recommendation.schemas import Evidence, ExplainedRecommendation
 from service.recommendation.slack import Row, Setting, slacks
-from service.recommendation.uncertainty import certainty
+from service.recommendation.uncertainty import uncertainty
 from service.results import leaderboards
 from service.results import schemas as result_schemas
 from service.sweeps import catalog
@@ -50,9 +50,9 @@ class _Others:
         return {trial.id: trial for trials in (self.complete, self.broken, self.starts) for trial in trials}
 
 
-def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> ExplainedRecommendation:
+def detailed(session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None) -> ExplainedRecommendation:
     """As `recommend`, with the evidence."""
-    found = decide(session, sweep, wishes or Wishes())
+    found = decide(session, sweep, wishes or SelectionPreferences())
     others = _others(session, sweep)
     trials = {**found.trials, **others.by_id}
 
@@ -67,7 +67,7 @@ def detailed(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Ex
         weights=found.wishes.weights,
         smaller=found.smaller_in_words(),
         neighbours=neighbours(found.candidate, found.choice.front, found.goals, row),
-        certainty=certainty(found.choice.chosen, found.choice.front, found.goals, found.wishes, found.noise),
+        certainty=uncertainty(found.choice.chosen, found.choice.front, found.goals, found.wishes, found.noise),
         evidence=_evidence(session, found, others, row),
     )
 
@@ -93,7 +93,7 @@ def _evidence(session: Session, found: Recommended, others: _Others, row: Row) -
         complexity=complexity(
             chosen, trial.configuration, complete, list(goals), training_tokens(dataset), found.smaller_in_words()
         ),
-        literature=literature(chosen, trial.configuration, starts, goals, row),
+        literature=compare_presets(chosen, trial.configuration, starts, goals, row),
         compatibility=compatibility(trial.configuration, sweep.target_key, _registered(session), builds),
     )
 

@@ -11,7 +11,9 @@ from service.recommendation.choice import Candidate, goal_of
 from service.recommendation.schemas import Trade
 
 
-def trades(other: Candidate, chosen: Candidate, metrics: Iterable[str], goals: Mapping[str, Goal]) -> list[Trade]:
+def metric_differences(
+    other: Candidate, chosen: Candidate, metrics: Iterable[str], goals: Mapping[str, Goal]
+) -> list[Trade]:
     """The differences of `other` from `chosen` in each metric that both have."""
     found: list[Trade] = []
     for metric in dict.fromkeys(metrics):

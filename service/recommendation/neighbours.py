@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from layers.metrics import Goal
 from service.common import formatting
 from service.recommendation.choice import Candidate
-from service.recommendation.metric_differences import in_words, trades
+from service.recommendation.metric_differences import in_words, metric_differences
 from service.recommendation.schemas import Neighbour
 from service.results.schemas import LeaderboardRow
 
@@ -26,7 +26,7 @@ def neighbours(
         if not better:
             continue
         nearest = min(better, key=lambda each: (sign * (chosen.value(metric) - each.value(metric)), each.number))
-        traded = trades(nearest, chosen, [*goals, "parameter_count"], goals)
+        traded = metric_differences(nearest, chosen, [*goals, "parameter_count"], goals)
         says = f"trial {nearest.number} is the next better in {formatting.label(metric)}: {in_words(traded)}"
         found.append(Neighbour(trial=row(nearest), better_in=metric, trades=traded, says=says))
     return found

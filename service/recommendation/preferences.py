@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from layers.metrics import METRICS, Goal
-from service.errors import Problem, Unprocessable
+from service.errors import Problem, UnprocessableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Within:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class SelectionPreferences:
     """How to choose on the front. Empty: the trial nearest to the ideal point."""
 
     prefer: tuple[str, ...] = ()
@@ -48,8 +48,8 @@ class Wishes:
     @classmethod
     def parse(
         cls, objectives: Sequence[str], *, prefer: Sequence[str], within: Sequence[str], weight: Sequence[str]
-    ) -> Wishes:
-        """Read a query's values. Raises Unprocessable with each that is wrong and what would be right."""
+    ) -> SelectionPreferences:
+        """Read a query's values. Raises UnprocessableError with each that is wrong and what would be right."""
         problems: list[Problem] = []
         for name in prefer:
             _check_metric(f"/prefer/{name}", name, objectives, problems)
@@ -68,7 +68,7 @@ class Wishes:
             problems.append(Problem("/weight", "all weights are 0", "give one objective a weight above 0"))
         if problems:
             detail = "; ".join(f"{each.pointer.strip('/')}: {each.detail}" for each in problems)
-            raise Unprocessable(f"what is wished for cannot be read: {detail}", problems=problems)
+            raise UnprocessableError(f"what is wished for cannot be read: {detail}", problems=problems)
         return cls(tuple(dict.fromkeys(prefer)), tuple(limits), weights)
 
 

@@ -10,12 +10,12 @@ from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.presets import PRESETS, Preset
 from service.recommendation.choice import Candidate
-from service.recommendation.metric_differences import in_words, trades
+from service.recommendation.metric_differences import in_words, metric_differences
 from service.recommendation.schemas import Literature, NearestPreset, ParameterDifference, StartResult
 from service.results.schemas import LeaderboardRow
 
 
-def literature(
+def compare_presets(
     chosen: Candidate,
     configuration: Mapping[str, Any],
     starts: Sequence[tuple[str, Candidate]],
@@ -74,7 +74,7 @@ def _result(
     row: Callable[[Candidate], LeaderboardRow],
 ) -> StartResult:
     preset = PRESETS.get(name.removeprefix("preset:"))
-    found = trades(trial, chosen, [*goals, "parameter_count"], goals)
+    found = metric_differences(trial, chosen, [*goals, "parameter_count"], goals)
     if trial.id == chosen.id:
         says = f"{name} is the recommended trial itself"
     elif found:
@@ -93,10 +93,10 @@ def _compared(values: Mapping[str, Scalar], preset: Preset) -> dict[str, tuple[S
 
 def _distance(values: Mapping[str, Scalar], preset: Preset) -> float:
     compared = _compared(values, preset)
-    return sum(_unlikeness(mine, theirs) for mine, theirs in compared.values()) / max(1, len(compared))
+    return sum(_distance_share(mine, theirs) for mine, theirs in compared.values()) / max(1, len(compared))
 
 
-def _unlikeness(mine: Scalar | None, theirs: Scalar) -> float:
+def _distance_share(mine: Scalar | None, theirs: Scalar) -> float:
     if mine == theirs:
         return 0.0
     numbers = [each for each in (mine, theirs) if isinstance(each, int | float) and not isinstance(each, bool)]

@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 from layers.metrics import Goal
 from service.common import formatting
 from service.database.models import Sweep, Trial
-from service.errors import NotFound, Problem, Unprocessable
+from service.errors import NotFoundError, Problem, UnprocessableError
 from service.recommendation import smaller as overfitting
 from service.recommendation.choice import (
     Candidate,
     Choice,
-    NothingWithin,
+    NothingWithinError,
     Smaller,
     candidate_of,
     choose,
@@ -24,7 +24,7 @@ from service.recommendation.choice import (
     rule_in_words,
 )
 from service.recommendation.measured_noise import noise_of
-from service.recommendation.preferences import Wishes
+from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.recommendation.uncertainty import Noise
 from service.results import leaderboards
@@ -35,7 +35,7 @@ class Recommended:
     """What was chosen, and everything that the choice rests on."""
 
     sweep: Sweep
-    wishes: Wishes
+    wishes: SelectionPreferences
     goals: dict[str, Goal]
     choice: Choice
     smaller: Smaller | None
@@ -67,18 +67,21 @@ class Recommended:
         return overfitting.in_words(self.smaller, leaderboards.to_row(self.trials[self.smaller.instead_of.id]))
 
 
-def decide(session: Session, sweep: Sweep, wishes: Wishes) -> Recommended:
-    """Choose on the front. Raises NotFound while there is none, Unprocessable where no trial is within the wishes."""
+def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Recommended:
+    """Choose on the front. Raises NotFoundError while there is none, Unprocessable where no trial is within the
+    wishes."""
     front = session.scalars(sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1)).all()
     trials: Mapping[str, Trial] = {trial.id: trial for trial in front}
     goals = goals_of(sweep)
     try:
         choice = choose([candidate_of(trial) for trial in front], goals, wishes)
-    except NothingWithin as nothing:
+    except NothingWithinError as nothing:
         raise _nothing_within(nothing) from None
     if choice is None:
         missing = "ended without a" if sweep.state in leaderboards.ENDED_SWEEPS else "does not yet have a"
-        raise NotFound(f"sweep {sweep.id} {missing} trial that is complete and feasible: there is none to recommend")
+        raise NotFoundError(
+            f"sweep {sweep.id} {missing} trial that is complete and feasible: there is none to recommend"
+        )
     noise = noise_of(session, sweep.id, choice.chosen, trials)
     found = overfitting.smaller_trial(session, sweep, choice, goals, noise)
     if found is None:
@@ -87,34 +90,35 @@ def decide(session: Session, sweep: Sweep, wishes: Wishes) -> Recommended:
     return Recommended(sweep, wishes, goals, choice, smaller, noise, {**trials, row.id: row})
 
 
-def recommend(session: Session, sweep: Sweep, wishes: Wishes | None = None) -> Recommendation:
-    """The recommended trial and the rule. Raises NotFound while there is none, Unprocessable where none is within."""
-    return decide(session, sweep, wishes or Wishes()).answer()
+def recommend(session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None) -> Recommendation:
+    """The recommended trial and the rule. Raises NotFoundError while there is none, Unprocessable where none is
+    within."""
+    return decide(session, sweep, wishes or SelectionPreferences()).answer()
 
 
 def recommend_with_smaller(
-    session: Session, sweep: Sweep, wishes: Wishes | None = None
+    session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None
 ) -> tuple[Recommendation, SmallerTrial | None]:
     """As `recommend`, with why a smaller trial is recommended in place of the one that the rule chose, where one is."""
-    found = decide(session, sweep, wishes or Wishes())
+    found = decide(session, sweep, wishes or SelectionPreferences())
     return found.answer(), found.smaller_in_words()
 
 
-def ranked(session: Session, sweep: Sweep, count: int, wishes: Wishes | None = None) -> list[Trial]:
+def ranked(session: Session, sweep: Sweep, count: int, wishes: SelectionPreferences | None = None) -> list[Trial]:
     """The recommended trial, the one that the rule alone would choose, and then those that the rule puts next."""
-    found = decide(session, sweep, wishes or Wishes())
+    found = decide(session, sweep, wishes or SelectionPreferences())
     order = dict.fromkeys([found.candidate.id, *(candidate.id for candidate in found.choice.kept)])
     return [found.trials[trial_id] for trial_id in list(order)[:count]]
 
 
-def wishes_of(
+def preferences_of(
     sweep: Sweep, *, prefer: Sequence[str] = (), within: Sequence[str] = (), weight: Sequence[str] = ()
-) -> Wishes:
-    """A query's values read for this sweep. Raises Unprocessable."""
-    return Wishes.parse(list(goals_of(sweep)), prefer=prefer, within=within, weight=weight)
+) -> SelectionPreferences:
+    """A query's values read for this sweep. Raises UnprocessableError."""
+    return SelectionPreferences.parse(list(goals_of(sweep)), prefer=prefer, within=within, weight=weight)
 
 
-def _nothing_within(nothing: NothingWithin) -> Unprocessable:
+def _nothing_within(nothing: NothingWithinError) -> UnprocessableError:
     closest = nothing.closest
     problems = [
         Problem(
@@ -125,4 +129,4 @@ def _nothing_within(nothing: NothingWithin) -> Unprocessable:
         )
         for metric, limit in nothing.limits.items()
     ]
-    return Unprocessable(f"{nothing}: widen a limit", problems=problems)
+    return UnprocessableError(f"{nothing}: widen a limit", problems=problems)

@@ -10,9 +10,9 @@ from layers.expressions.constraints import Constraint, parse_constraint
 from layers.metrics import METRICS, Goal
 from layers.parameter import Scalar
 from service.common import formatting
-from service.recommendation.choice import Candidate, NothingWithin, choose, front_of
-from service.recommendation.metric_differences import in_words, trades
-from service.recommendation.preferences import Wishes
+from service.recommendation.choice import Candidate, NothingWithinError, choose, front_of
+from service.recommendation.metric_differences import in_words, metric_differences
+from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.schemas import ConstraintSlack, LimitStep
 from service.results.schemas import LeaderboardRow
 
@@ -30,7 +30,7 @@ class Setting:
     broken: Sequence[Candidate]
     """Trials that are not feasible, with what they break. Those that were stopped before training have no loss."""
     goals: Mapping[str, Goal]
-    wishes: Wishes
+    wishes: SelectionPreferences
 
 
 def slacks(constraints: Sequence[str], setting: Setting, row: Row) -> list[ConstraintSlack]:
@@ -81,12 +81,12 @@ def _tighter(text: str, metric: str | None, setting: Setting, row: Row) -> Limit
     kept = [each for each in setting.front if each.violations.get(text, math.inf) < own]
     try:
         choice = choose(kept, setting.goals, setting.wishes)
-    except NothingWithin:
+    except NothingWithinError:
         choice = None
     if choice is None:
         return LimitStep(limit=None, trial=None, trades=[], says="no trial of the front keeps it by more")
     other = choice.chosen
-    traded = trades(other, setting.chosen, [*setting.goals, "parameter_count"], setting.goals)
+    traded = metric_differences(other, setting.chosen, [*setting.goals, "parameter_count"], setting.goals)
     limit = _finite(other.value(metric)) if metric else None
     at = f"{formatting.metric(metric, limit)}" if metric and limit is not None else "that trial's value"
     says = f"tightened to {at}, trial {other.number} would be recommended: {in_words(traded)}"
@@ -106,7 +106,7 @@ def _looser(text: str, metric: str | None, slack: float, setting: Setting, row: 
         allowed = Candidate(each.id, each.number, each.metrics)
         joined = front_of([*setting.front, allowed], setting.goals)
         if any(member.id == each.id for member in joined):
-            traded = trades(each, setting.chosen, [*setting.goals, "parameter_count"], setting.goals)
+            traded = metric_differences(each, setting.chosen, [*setting.goals, "parameter_count"], setting.goals)
             limit = _finite(each.value(metric)) if metric else None
             at = f"{formatting.metric(metric, limit)}" if metric and limit is not None else "its value"
             says = f"loosened to {at}, trial {each.number} would join the front: {in_words(traded)}"

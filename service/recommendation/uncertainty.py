@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from layers.metrics import Goal
-from service.recommendation.choice import LOSS, Candidate, NothingWithin, choose
-from service.recommendation.preferences import Wishes
+from service.recommendation.choice import LOSS, Candidate, NothingWithinError, choose
+from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.schemas import Certainty
 
 REPEATS = 200
@@ -51,8 +51,8 @@ class Noise:
         return self.loss_deviation_nats if metric in (LOSS, "reference_loss") else 0.0
 
 
-def certainty(
-    chosen: Candidate, front: Sequence[Candidate], goals: Mapping[str, Goal], wishes: Wishes, noise: Noise
+def uncertainty(
+    chosen: Candidate, front: Sequence[Candidate], goals: Mapping[str, Goal], wishes: SelectionPreferences, noise: Noise
 ) -> Certainty:
     """`chosen` is the trial that the rule itself chooses, before the overfitting rule."""
     repeats = max(20, min(REPEATS, MAX_CHOICES // max(1, len(front))))
@@ -74,7 +74,7 @@ def _chosen_again(
     chosen: Candidate,
     front: Sequence[Candidate],
     goals: Mapping[str, Goal],
-    wishes: Wishes,
+    wishes: SelectionPreferences,
     noise: Noise,
     repeats: int,
 ) -> float:
@@ -84,7 +84,7 @@ def _chosen_again(
         drawn = [_drawn(candidate, goals, noise, source) for candidate in front]
         try:
             choice = choose(drawn, goals, wishes)
-        except NothingWithin:
+        except NothingWithinError:
             continue
         again += choice is not None and choice.chosen.id == chosen.id
     return again / repeats

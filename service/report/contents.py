@@ -12,10 +12,10 @@ from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
 from service.database.models import TRIAL_STATES, Attempt, Dataset, Measurement, Sweep, Trial, Worker
 from service.database.sessions import now
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.recommendation import further_trainings
 from service.recommendation.evidence import detailed
-from service.recommendation.preferences import Wishes
+from service.recommendation.preferences import SelectionPreferences
 from service.report.schemas import Report, ReportedDataset, Reproduction
 from service.results import leaderboards
 from service.results.schemas import LeaderboardRow
@@ -25,15 +25,15 @@ MAX_FRONT = 50
 """Rows of the front that a report lists."""
 
 
-def gather(session: Session, sweep_id: str, wishes: Wishes) -> Report:
-    """Raises NotFound, and Unprocessable where no trial is within the wishes."""
+def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -> Report:
+    """Raises NotFoundError, and Unprocessable where no trial is within the wishes."""
     row = sweeps.get(session, sweep_id)
     dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None
     confirmation = further_trainings.newest(session, row.id)
     confirmed = None if confirmation is None else results.to_schema(session, confirmation, wishes)
     try:
         recommendation = RecommendationDetail(**detailed(session, row, wishes).__dict__)
-    except NotFound:
+    except NotFoundError:
         recommendation = None
     front = session.scalars(
         sa.select(Trial).where(Trial.sweep_id == row.id, Trial.pareto_rank == 1).order_by(Trial.number)

@@ -110,15 +110,15 @@ class Columns:
         return np.isin(self.state, [TRIAL_STATES.index(state) for state in states])
 
     @property
-    def judged(self) -> NDArray[np.bool_]:
+    def competing(self) -> NDArray[np.bool_]:
         """Which trials are complete and feasible: those that compete."""
         return self.in_state("complete") & (self.feasible == 1)
 
-    def once(self, key: Any, calculate: Callable[[], T]) -> T:
+    def cached(self, key: Any, calculate: Callable[[], T]) -> T:
         """What `calculate` returns, calculated once for these trials."""
         return _once(self._parts, key, calculate)
 
-    def lastingly_once(self, key: Any, calculate: Callable[[], T]) -> T:
+    def cached_across_versions(self, key: Any, calculate: Callable[[], T]) -> T:
         """As `once`, kept for later versions, too: for what rests on ended trials alone, which `key` must name."""
         return _once(self._lasting, key, calculate)
 
@@ -203,7 +203,7 @@ def _read_values(session: Session, sweep: Sweep, columns: Columns, names: Sequen
 
 def _read_metric(session: Session, columns: Columns, name: str, among: sa.ColumnElement[bool]) -> Column:
     query = sa.select(TrialMetric.trial_id, TrialMetric.value).where(among, TrialMetric.name == name)
-    positions = columns.once("positions", lambda: {trial_id: at for at, trial_id in enumerate(columns.ids)})
+    positions = columns.cached("positions", lambda: {trial_id: at for at, trial_id in enumerate(columns.ids)})
     values = np.full(len(columns), np.nan)
     if found := _rows(session, query):
         ids, those = zip(*found, strict=True)
@@ -262,7 +262,7 @@ def _renewed(session: Session, sweep: Sweep, known: Columns, version: tuple[int,
 
 def _ranks(session: Session, sweep: Sweep, columns: Columns) -> NDArray[np.int32]:
     """Every trial's rank. What is in the last one never leaves it, so that most of a large sweep is not read again."""
-    unranked = columns.number[columns.judged & (columns.rank == 0)].tolist()
+    unranked = columns.number[columns.competing & (columns.rank == 0)].tolist()
     rank = np.where(columns.rank > 0, np.int32(LAST_RANK), np.int32(0))
     found = sa.select(Trial.number, Trial.pareto_rank).where(Trial.sweep_id == sweep.id)
     queries = [found.where(Trial.pareto_rank < LAST_RANK)]

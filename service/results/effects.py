@@ -22,7 +22,7 @@ def effect(columns: Columns, sweep: Sweep, parameter: str, metric: str) -> resul
     goals = {objective["metric"]: objective["goal"] for objective in sweep.objectives}
     goal = goals.get(metric, METRICS[metric].goal)
     column, scores = columns.named(parameter), columns.named(metric).values
-    shown = columns.judged & ~np.isnan(column.values) & ~np.isnan(scores)
+    shown = columns.competing & ~np.isnan(column.values) & ~np.isnan(scores)
     values, scores = column.values[shown], scores[shown]
     levels = [
         result_schemas.EffectLevel(

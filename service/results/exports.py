@@ -32,7 +32,7 @@ class Export:
 def csv_export(session: Session, store: ColumnStore, sweep_id: str, sort: str, filters: leaderboards.Filters) -> Export:
     """A column a metric and a column a parameter, by their names; what is absent is empty.
 
-    Raises NotFound, Unprocessable.
+    Raises NotFoundError, Unprocessable.
     """
     sweep = leaderboards.get_sweep(session, sweep_id)
     metrics = metric_names(session, sweep)
@@ -56,7 +56,7 @@ def csv_export(session: Session, store: ColumnStore, sweep_id: str, sort: str, f
 def jsonl_export(
     session: Session, store: ColumnStore, sweep_id: str, sort: str, filters: leaderboards.Filters
 ) -> Export:
-    """A line a trial, each a `LeaderboardRow`. Raises NotFound, Unprocessable."""
+    """A line a trial, each a `LeaderboardRow`. Raises NotFoundError, Unprocessable."""
     sweep = leaderboards.get_sweep(session, sweep_id)
     return Export(
         leaderboards.ordered_ids(session, store, sweep, sort, filters),

@@ -30,7 +30,7 @@ def history(columns: Columns, sweep: Sweep) -> result_schemas.Hypervolume:
     objectives = [sweep_schemas.Objective(**objective) for objective in sweep.objectives]
     signs = np.array([-1.0 if objective.goal == "maximize" else 1.0 for objective in objectives])
     costs = np.stack([columns.named(objective.metric).values for objective in objectives], axis=1) * signs
-    ended = columns.judged & ~np.isnan(costs).any(axis=1)
+    ended = columns.competing & ~np.isnan(costs).any(axis=1)
     order = np.flatnonzero(ended)
     order = order[np.lexsort((columns.number[order], columns.ended_at[order]))]
     costs = costs[order]

@@ -55,7 +55,7 @@ def importance(columns: Columns, sweep: Sweep) -> result_schemas.Importance:
     """
     objectives: list[Mapping[str, str]] = sweep.objectives
     parameters: list[str] = sweep.space.get("open_parameters", [])
-    judged = columns.judged
+    judged = columns.competing
     for objective in objectives:
         judged &= ~np.isnan(columns.named(objective["metric"]).values)
     total = int(judged.sum())
@@ -67,7 +67,7 @@ def importance(columns: Columns, sweep: Sweep) -> result_schemas.Importance:
 
     found: dict[str, _Shares] = {}
     if len(some) >= FEWEST_TRIALS:
-        found = columns.lastingly_once(("importance", columns.number[some].tobytes()), calculate)
+        found = columns.cached_across_versions(("importance", columns.number[some].tobytes()), calculate)
     return result_schemas.Importance(
         sweep=sweep.id,
         trials=len(some),

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from layers.space.per_layer_expansion import own_names
 from service.database.models import Sweep, Trial, TrialMetric
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.results import schemas as result_schemas
 from service.results.columns import Columns, ColumnStore
 from service.results.pareto import Ranking
@@ -29,10 +29,10 @@ ENDED_SWEEPS = ("completed", "cancelled", "failed")
 
 
 def get_sweep(session: Session, sweep_id: str) -> Sweep:
-    """The sweep; raises NotFound."""
+    """The sweep; raises NotFoundError."""
     sweep = session.get(Sweep, sweep_id)
     if sweep is None:
-        raise NotFound(f"there is no sweep {sweep_id!r}")
+        raise NotFoundError(f"there is no sweep {sweep_id!r}")
     return sweep
 
 
@@ -48,7 +48,7 @@ def page(
 ) -> result_schemas.Leaderboard:
     """One page of the leaderboard.
 
-    `sort` is rank, number, a metric or a parameter's path; a leading '-' turns it. Raises Unprocessable for a sort
+    `sort` is rank, number, a metric or a parameter's path; a leading '-' turns it. Raises UnprocessableError for a sort
     that is none of these, and for a token that is not this leaderboard's.
     """
     columns, selection = _selected(session, store, sweep, sort, filters)
@@ -63,7 +63,7 @@ def page(
 
 
 def ordered_ids(session: Session, store: ColumnStore, sweep: Sweep, sort: str, filters: Filters) -> list[str]:
-    """The ids of the whole leaderboard's trials, in order. Raises Unprocessable as `page` does."""
+    """The ids of the whole leaderboard's trials, in order. Raises UnprocessableError as `page` does."""
     columns, selection = _selected(session, store, sweep, sort, filters)
     return [columns.ids[index] for index in selection.order]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from layers.expressions.constraints import parse_constraint
 from layers.metrics import METRICS, Goal
 from service.database.models import TRIAL_STATES, Sweep
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 from service.results import leaderboards
 from service.results import schemas as result_schemas
 from service.results.columns import Columns, Indices
@@ -25,7 +25,7 @@ def check_names(sweep: Sweep, names: Sequence[str]) -> None:
     for name in names:
         if name not in METRICS and name not in parameters:
             metrics = ", ".join(list(METRICS)[:6])
-            raise Unprocessable(
+            raise UnprocessableError(
                 f"{name!r} is neither a metric ({metrics}, ...) nor a parameter of this sweep ({', '.join(parameters)})"
             )
 
@@ -37,7 +37,7 @@ def evenly(indices: Indices, most: int) -> Indices:
     return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.intp)]
 
 
-def drawn(columns: Columns, shown: NDArray[np.bool_], most: int) -> Indices:
+def select_for_plot(columns: Columns, shown: NDArray[np.bool_], most: int) -> Indices:
     """The trials to draw of those in `shown`: the front first, then the rest evenly; in the order of their numbers."""
     front = evenly(np.flatnonzero(shown & (columns.rank == 1)), most)
     rest = evenly(np.flatnonzero(shown & (columns.rank != 1)), most - len(front))
@@ -50,8 +50,8 @@ def sample(columns: Columns, sweep: Sweep, names: Sequence[str], most: int) -> r
     for name in names:
         if name in METRICS:
             shown &= ~np.isnan(columns.named(name).values)
-    some = drawn(columns, shown, most)
-    numbers, ranks, feasible = (each[some].tolist() for each in (columns.number, columns.rank, columns.judged))
+    some = select_for_plot(columns, shown, most)
+    numbers, ranks, feasible = (each[some].tolist() for each in (columns.number, columns.rank, columns.competing))
     return result_schemas.ColumnSample(
         sweep=sweep.id,
         total=int(shown.sum()),
@@ -83,14 +83,14 @@ def check_axes(*names: str) -> None:
     """Raise Unprocessable for an axis that is neither a metric nor the trials' numbers."""
     for name in names:
         if name not in METRICS and name != TRIAL_NUMBER:
-            raise Unprocessable(f"{name!r} is not a metric: choose from {TRIAL_NUMBER}, {', '.join(METRICS)}")
+            raise UnprocessableError(f"{name!r} is not a metric: choose from {TRIAL_NUMBER}, {', '.join(METRICS)}")
 
 
 def edge(columns: Columns, goals: Mapping[str, Goal]) -> Indices:
     """The competing trials that no other betters in two metrics, in the order of the first: the best trade-offs."""
     (x, x_goal), (y, y_goal) = goals.items()
     across, up = columns.named(x).values, columns.named(y).values
-    some = np.flatnonzero(columns.judged & ~np.isnan(across) & ~np.isnan(up))
+    some = np.flatnonzero(columns.competing & ~np.isnan(across) & ~np.isnan(up))
     costs_x = across[some] * (-1 if x_goal == "maximize" else 1)
     costs_y = up[some] * (-1 if y_goal == "maximize" else 1)
     order = np.lexsort((costs_y, costs_x))

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.database.models import Sweep
 from service.database.sessions import AsyncRead
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.results.columns import ColumnStore, metric_names
 from service.results.leaderboards import get_sweep, parameter_names
 
@@ -24,13 +24,13 @@ MOST = 3
 _log = logging.getLogger(__name__)
 
 
-async def warm(read: AsyncRead, columns: ColumnStore) -> None:
+async def prewarm(read: AsyncRead, columns: ColumnStore) -> None:
     """Read the columns of the newest large sweeps step by step: a request that comes meanwhile waits for one step."""
     try:
         for sweep_id in await read(_large):
             for names in await read(partial(_steps, sweep_id)):
                 await read(partial(_load, columns, sweep_id, names))
-    except (SQLAlchemyError, NotFound) as problem:
+    except (SQLAlchemyError, NotFoundError) as problem:
         _log.warning("columns are read when they are asked for: they could not be read ahead: %s", problem)
 
 

@@ -17,7 +17,7 @@ from layers.expressions.names import declaration
 from layers.metrics import METRICS
 from service.common.paging import decode_token, encode_token
 from service.database.models import TRIAL_STATES
-from service.errors import Problem, Unprocessable
+from service.errors import Problem, UnprocessableError
 from service.results.columns import Column, Columns, Floats, Indices
 
 Mask = NDArray[np.bool_]
@@ -48,12 +48,12 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """Raises Unprocessable for what is not a name, an operator and a value."""
+        """Raises UnprocessableError for what is not a name, an operator and a value."""
         match = _CONDITION.fullmatch(text) if len(text) <= MAX_CONDITION else None
         if match is None or not match.group(3):
             detail = f"where={text[:80]!r} is not a condition"
             remedy = "a name, one of <= >= < > = !=, and a value: latency_ms_p50<=2 or mlp.kind=GatedMLP"
-            raise Unprocessable(f"{detail}: write {remedy}", problems=[Problem("/where", detail, remedy)])
+            raise UnprocessableError(f"{detail}: write {remedy}", problems=[Problem("/where", detail, remedy)])
         condition = cls(*match.groups())
         condition._check_choice()
         return condition
@@ -67,7 +67,7 @@ class Condition:
         if choices and self.value not in choices:
             detail = f"where={str(self)!r}: {self.value!r} is not a value of {self.name}"
             remedy = f"one of: {', '.join(choices)}"
-            raise Unprocessable(f"{detail}: {remedy}", problems=[Problem("/where", detail, remedy)])
+            raise UnprocessableError(f"{detail}: {remedy}", problems=[Problem("/where", detail, remedy)])
 
     def __str__(self) -> str:
         return f"{self.name}{self.operator}{self.value}"
@@ -81,14 +81,14 @@ class Condition:
         try:
             bound = float(self.value)
         except ValueError:
-            raise Unprocessable(
+            raise UnprocessableError(
                 f"where={str(self)!r}: {self.name} is a number here, so it is compared with one"
             ) from None
         return present & _COMPARE[self.operator](column.values, bound)
 
     def _compare_words(self, values: Floats, labels: Sequence[str]) -> Mask:
         if self.operator not in ("=", "!="):
-            raise Unprocessable(
+            raise UnprocessableError(
                 f"where={str(self)!r}: {self.name} is one of {', '.join(labels[:20])}: compare it by = or !="
             )
         code = labels.index(self.value) if self.value in labels else -1
@@ -107,9 +107,11 @@ class Filters:
     def __post_init__(self) -> None:
         unknown = [state for state in self.states if state not in TRIAL_STATES]
         if unknown:
-            raise Unprocessable(f"state={unknown[0]!r} is not a state of trials: choose from {', '.join(TRIAL_STATES)}")
+            raise UnprocessableError(
+                f"state={unknown[0]!r} is not a state of trials: choose from {', '.join(TRIAL_STATES)}"
+            )
         if len(self.where) > MAX_CONDITIONS:
-            raise Unprocessable(f"where is given {len(self.where)} times: at most {MAX_CONDITIONS}")
+            raise UnprocessableError(f"where is given {len(self.where)} times: at most {MAX_CONDITIONS}")
 
     def mask(self, columns: Columns) -> Mask:
         """Which trials are kept."""
@@ -198,15 +200,15 @@ class Selection:
 def needed(objectives: Sequence[Mapping[str, str]], names: Sequence[str], sort: str, filters: Filters) -> list[str]:
     """The metrics and parameters that `select` looks at. `names` are the parameters of the sweep.
 
-    Raises Unprocessable for a sort or a condition by anything else.
+    Raises UnprocessableError for a sort or a condition by anything else.
     """
     name = sort.removeprefix("-")
     known = METRICS.keys() | set(names)
     if name not in known | {"rank", "number"}:
-        raise Unprocessable(_unknown("sort", sort, ["rank", "number"], names) + "; a leading '-' turns the order")
+        raise UnprocessableError(_unknown("sort", sort, ["rank", "number"], names) + "; a leading '-' turns the order")
     for condition in filters.where:
         if condition.name not in known:
-            raise Unprocessable(_unknown("where", condition.name, [], names))
+            raise UnprocessableError(_unknown("where", condition.name, [], names))
     sorted_by = {"rank": [objectives[0]["metric"]], "number": []}.get(name, [name])
     return [*sorted_by, *(condition.name for condition in filters.where)]
 
@@ -242,5 +244,7 @@ def _unknown(parameter: str, given: str, extra: Sequence[str], names: Sequence[s
     )
 
 
-def _other_list() -> Unprocessable:
-    return Unprocessable("page_token belongs to another sort, other filters or another list: begin again without it")
+def _other_list() -> UnprocessableError:
+    return UnprocessableError(
+        "page_token belongs to another sort, other filters or another list: begin again without it"
+    )

@@ -11,7 +11,7 @@ from service.auth.access import Caller
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.common.paging import PageSize, PageToken, link_next
-from service.errors import Forbidden
+from service.errors import ForbiddenError
 from service.http.callers import GivenCaller
 from service.http.dependencies import GivenServices
 from service.http.error_handlers import documented
@@ -28,7 +28,7 @@ async def create_token(body: auth_schemas.NewToken, call: GivenCall) -> Response
     if "project" not in body.model_fields_set:
         project = call.caller.lists
     if call.caller.bound_to not in (None, project):
-        raise Forbidden(f"a token of the project {call.caller.bound_to!r} makes tokens of that project only")
+        raise ForbiddenError(f"a token of the project {call.caller.bound_to!r} makes tokens of that project only")
     new = tokens.NewToken(body.name, body.scopes, project, body.expires_in_days)
 
     def make(session: Session) -> tuple[auth_schemas.CreatedToken, str]:
@@ -120,4 +120,6 @@ def list_audit_records(
 
 def _check_unbound(caller: Caller) -> None:
     if caller.bound_to is not None:
-        raise Forbidden(f"this token belongs to the project {caller.bound_to!r}: projects take one of all projects")
+        raise ForbiddenError(
+            f"this token belongs to the project {caller.bound_to!r}: projects take one of all projects"
+        )

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from layers.metrics import METRICS
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.database.models import Sweep
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 from service.http import conditional_reads
 from service.http.conditional_reads import IfNoneMatch, Prefer
 from service.http.dependencies import GivenServices, Services
@@ -45,7 +45,7 @@ async def _answer(
     def load(session: Session) -> BaseModel:
         sweep = leaderboards.get_sweep(session, sweep_id)
         columns = services.columns.of(session, sweep, names(sweep))
-        return columns.once(str(request.url.query) + request.url.path, lambda: analyse(columns, sweep))
+        return columns.cached(str(request.url.query) + request.url.path, lambda: analyse(columns, sweep))
 
     return await conditional_reads.of_sweep(request, services, sweep_id, load, conditional_reads.json_response)
 
@@ -141,9 +141,9 @@ async def get_effect(
 
     def names(row: Sweep) -> list[str]:
         if metric not in METRICS:
-            raise Unprocessable(f"metric={metric!r} is not a metric: choose from {', '.join(METRICS)}")
+            raise UnprocessableError(f"metric={metric!r} is not a metric: choose from {', '.join(METRICS)}")
         if parameter not in (known := leaderboards.parameter_names(row)):
-            raise Unprocessable(f"parameter={parameter!r} is not one of this sweep's: {', '.join(known)}")
+            raise UnprocessableError(f"parameter={parameter!r} is not one of this sweep's: {', '.join(known)}")
         return [parameter, metric]
 
     return await _answer(

@@ -15,7 +15,7 @@ from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.confirmation import confirmations
 from service.datasets import datasets
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 from service.http.dependencies import GivenServices
 from service.http.error_handlers import documented
 from service.http.uploads import arriving, receive
@@ -67,7 +67,7 @@ async def upload_artifact(
     async with arriving(folder) as file:
         digest = await receive(request.stream(), file, services.settings.max_upload_bytes, name)
         if content_digest != f"sha-256=:{base64.b64encode(digest).decode()}:":
-            raise Unprocessable(f"{name} did not arrive as it was sent: its SHA-256 is {digest.hex()}")
+            raise UnprocessableError(f"{name} did not arrive as it was sent: its SHA-256 is {digest.hex()}")
         path, sha256 = Path(file.name), digest.hex()
         await to_thread.run_sync(
             artifacts.store, services.database, services.settings, trial, attempt, name, path, sha256

@@ -18,7 +18,7 @@ from service.datasets import datasets, files
 from service.datasets import schemas as dataset_schemas
 from service.datasets.pairs import PAIR_TOKENIZERS
 from service.datasets.texts import TOKENIZERS
-from service.errors import Forbidden, PayloadTooLarge, Unprocessable
+from service.errors import ForbiddenError, PayloadTooLargeError, UnprocessableError
 from service.http import conditional_reads
 from service.http.callers import GivenCaller
 from service.http.dependencies import GivenServices
@@ -96,14 +96,14 @@ async def upload_dataset(request: Request, call: GivenCall) -> Response:
     limit = services.settings.max_upload_bytes
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and (len(announced) > MAX_DIGITS or int(announced) > limit + OVERHEAD_BYTES):
-        raise PayloadTooLarge(f"the file is larger than the {limit:,} bytes that are accepted here")
+        raise PayloadTooLargeError(f"the file is larger than the {limit:,} bytes that are accepted here")
     folder = await to_thread.run_sync(datasets.uploads_folder, services.settings)
     async with arriving(folder) as file:
         reader = MultipartReader(request.headers.get("content-type", ""), file, limit)
         await reader.read(request.stream())
         size_bytes = reader.file_bytes
         if size_bytes is None:
-            raise Unprocessable("the field `file` is missing: send the data as a file")
+            raise UnprocessableError("the field `file` is missing: send the data as a file")
 
         def digest() -> str:
             with Path(file.name).open("rb") as read:
@@ -186,7 +186,7 @@ def get_content(
 ) -> Response:
     """The arrays of a part as an NPZ file. The test part is held back: it answers 403."""
     if part == "test":
-        raise Forbidden("the test part is held back: what has chosen a configuration must not have seen it")
+        raise ForbiddenError("the test part is held back: what has chosen a configuration must not have seen it")
     path, digest = services.database.read(
         lambda session: datasets.content_path(session, services.settings, dataset, part, caller.project)
     )

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common.notifications import sweep_topic
 from service.database.models import Sweep
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.events import events
 from service.events import schemas as event_schemas
 from service.http.dependencies import GivenServices
@@ -33,7 +33,7 @@ _LastEventId = Annotated[
 def _existing_sweep(sweep: str, services: GivenServices) -> str:
     # Before the stream begins, where an error still has a status.
     if services.database.read(lambda session: session.get(Sweep, sweep)) is None:
-        raise NotFound(f"there is no sweep {sweep}")
+        raise NotFoundError(f"there is no sweep {sweep}")
     return sweep
 
 

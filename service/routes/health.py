@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.auth.scopes import ScopedRoute, needs_no_token
 from service.database import outages
-from service.errors import Unavailable
+from service.errors import UnavailableError
 from service.http.dependencies import GivenServices
 from service.http.error_handlers import documented
 
@@ -33,9 +33,9 @@ def is_ready(services: GivenServices) -> Health:
     try:
         current = services.database.schema_is_current()
     except SQLAlchemyError as error:
-        raise outages.answer_to(error) or Unavailable("the database does not answer") from error
+        raise outages.answer_to(error) or UnavailableError("the database does not answer") from error
     if not current:
-        raise Unavailable("the database's schema is not the one this version needs: run `layersweep db upgrade`")
+        raise UnavailableError("the database's schema is not the one this version needs: run `layersweep db upgrade`")
     outages.check_folder(services.settings.data_dir, "the data folder")
     embedded = outages.database_folder(services.database.url)
     if embedded is not None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from service.auth.scopes import ScopedRoute, needs_no_token
-from service.errors import TooManyRequests, Unauthorized
+from service.errors import TooManyRequestsError, UnauthorizedError
 from service.http.dependencies import GivenServices
 from service.http.middleware import COOKIE, LOGIN_PATH, address_of
 from service.web.rendering import render
@@ -35,7 +35,7 @@ async def log_in(
 ) -> Response:
     try:
         await services.access.caller(token.strip(), address_of(request.scope))
-    except (Unauthorized, TooManyRequests) as error:
+    except (UnauthorizedError, TooManyRequestsError) as error:
         answer = render("login.html", status=error.status, next=_own_path(next), error=error.detail)
         if error.retry_after_seconds is not None:
             answer.headers["Retry-After"] = str(error.retry_after_seconds)

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import metrics
-from service.errors import Forbidden
+from service.errors import ForbiddenError
 from service.http.callers import GivenCaller
 from service.http.dependencies import GivenServices
 from service.operations.gauges import Gauges
@@ -21,7 +21,7 @@ router = APIRouter(tags=["health"], route_class=ScopedRoute)
 def get_metrics(services: GivenServices, caller: GivenCaller) -> Response:
     """The figures of this process and of the database in Prometheus' text format. Takes a token of all projects."""
     if caller.bound_to is not None:
-        raise Forbidden(f"the metrics are of all projects, and this token is of {caller.bound_to!r} alone")
+        raise ForbiddenError(f"the metrics are of all projects, and this token is of {caller.bound_to!r} alone")
     of_database = CollectorRegistry(auto_describe=False)
     of_database.register(Gauges(services.database, services.settings.worker_alive_seconds))
     content = generate_latest(of_database) + generate_latest(metrics.REGISTRY)

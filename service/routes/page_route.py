@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 
 from service.auth.scopes import ScopedRoute
-from service.errors import ServiceError, Unprocessable
+from service.errors import ServiceError, UnprocessableError
 from service.web.rendering import render
 
 
@@ -27,7 +27,7 @@ class PageRoute(ScopedRoute):
                 return problem_page(error)
             except RequestValidationError as error:
                 places = "; ".join(f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in error.errors())
-                return problem_page(Unprocessable(places))
+                return problem_page(UnprocessableError(places))
 
         return handle_with_pages
 

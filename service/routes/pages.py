@@ -8,7 +8,7 @@ from fastapi import Query, Request, Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from service.auth.scopes import needs_no_token, needs_scope
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.http.callers import GivenCaller
 from service.http.dependencies import GivenServices
 from service.routes.page_route import page_router, wanted_part
@@ -94,11 +94,11 @@ def show_docs(request: Request) -> Response:
 def get_static(name: str, request: Request) -> Response:
     found = static_response(name, request.headers.get("if-none-match", ""))
     if found is None:
-        raise NotFound(f"there is no file {name!r}")
+        raise NotFoundError(f"there is no file {name!r}")
     return found
 
 
 @router.get("/{path:page}")
 @needs_scope("read")
 def show_nothing(path: str) -> Response:
-    raise NotFound(f"there is no page /{path}")
+    raise NotFoundError(f"there is no page /{path}")

@@ -14,7 +14,7 @@ from service.http.dependencies import GivenServices
 from service.http.error_handlers import documented
 from service.recommendation import further_trainings
 from service.recommendation.evidence import detailed
-from service.recommendation.recommend import wishes_of
+from service.recommendation.recommend import preferences_of
 from service.results import leaderboards
 
 router = APIRouter(
@@ -46,7 +46,7 @@ def get_recommendation(
 
     def read_it(session: Session) -> RecommendationDetail:
         sweep = leaderboards.get_sweep(session, sweep_id)
-        wishes = wishes_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
+        wishes = preferences_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
         row = further_trainings.newest(session, sweep.id)
         confirmation = None if row is None else results.to_schema(session, row, wishes)
         return RecommendationDetail(**detailed(session, sweep, wishes).__dict__, confirmation=confirmation)

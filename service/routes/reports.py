@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.http.dependencies import GivenServices
 from service.http.error_handlers import documented
-from service.recommendation.recommend import wishes_of
+from service.recommendation.recommend import preferences_of
 from service.report import rendering
-from service.report.contents import gather
+from service.report.contents import read_report
 from service.report.schemas import Report
 from service.results import leaderboards
 from service.routes.recommendations import Prefer, Weight, Within
@@ -44,8 +44,8 @@ def get_report(
 
     def read(session: Session) -> Report:
         sweep = leaderboards.get_sweep(session, sweep_id)
-        wishes = wishes_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
-        return gather(session, sweep_id, wishes)
+        wishes = preferences_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
+        return read_report(session, sweep_id, wishes)
 
     report = services.database.read(read)
     chosen = format or _accepted(request.headers.get("accept", ""))

@@ -19,7 +19,7 @@ from service.http.callers import GivenCaller
 from service.http.conditional_reads import IfNoneMatch, Prefer
 from service.http.dependencies import GivenServices
 from service.http.error_handlers import documented
-from service.http.write_requests import Call, GivenCall, GivenChange
+from service.http.write_requests import GivenCall, GivenChange, WriteRequest
 from service.sweeps import documents, drafts, estimates, sweeps
 from service.sweeps import schemas as sweep_schemas
 
@@ -203,12 +203,12 @@ async def clone_sweep(sweep: str, request: Request, call: GivenCall) -> Response
 
 
 async def _prepared(
-    request: Request, call: Call, document: Mapping[str, Any], starts: drafts.Starts = drafts.NO_STARTS
+    request: Request, call: WriteRequest, document: Mapping[str, Any], starts: drafts.Starts = drafts.NO_STARTS
 ) -> drafts.Prepared:
     return await call.services.validation.prepare(document, call.project, request.is_disconnected, starts)
 
 
-async def _created(call: Call, action: str, prepared: drafts.Prepared) -> Response:
+async def _created(call: WriteRequest, action: str, prepared: drafts.Prepared) -> Response:
     answer = await call.answer(
         action,
         lambda session: _shown(session, sweeps.insert(session, prepared, project=call.project)),
@@ -218,7 +218,7 @@ async def _created(call: Call, action: str, prepared: drafts.Prepared) -> Respon
     return answer
 
 
-async def _acted(call: Call, action: str, sweep: str, act: Callable[[Session, str], Sweep]) -> Response:
+async def _acted(call: WriteRequest, action: str, sweep: str, act: Callable[[Session, str], Sweep]) -> Response:
     return await call.answer(action, lambda session: _shown(session, act(session, sweep)), subject=sweep)
 
 

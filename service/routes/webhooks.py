@@ -17,7 +17,7 @@ from service.events import server_key, webhooks
 from service.http.callers import GivenCaller
 from service.http.dependencies import GivenServices
 from service.http.error_handlers import documented
-from service.http.write_requests import Call, GivenCall, GivenChange
+from service.http.write_requests import GivenCall, GivenChange, WriteRequest
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=ScopedRoute)
 
@@ -142,7 +142,7 @@ async def resend_webhook_delivery(webhook: str, delivery: str, call: GivenCall) 
 
 
 async def _with_secret(
-    call: Call, action: str, make: Callable[[Session], Webhook], *, status: int, subject: str | None
+    call: WriteRequest, action: str, make: Callable[[Session], Webhook], *, status: int, subject: str | None
 ) -> Response:
     """Answer with a webhook and its secret."""
     key = await to_thread.run_sync(server_key.read, call.services.settings)

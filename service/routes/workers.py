@@ -47,7 +47,7 @@ async def register_worker(body: lease_schemas.WorkerRegistration, call: GivenCal
 async def sign_off_worker(worker: str, call: GivenChange) -> Response:
     """Sign a worker off that stops: it is not alive any more, and its GPU is free. What it did stays."""
     return await call.done(
-        "worker.sign_off", lambda session: workers.sign_off(session, worker, call.caller.lists), subject=worker
+        "worker.sign_off", lambda session: workers.deregister(session, worker, call.caller.lists), subject=worker
     )
 
 

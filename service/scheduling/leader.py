@@ -99,7 +99,7 @@ class Leader(ABC):
             worked |= wrote
         return worked
 
-    def look_around(self) -> bool:
+    def discover_sweeps(self) -> bool:
         """Work once for each sweep that is due, in this thread; True where one has more to do."""
         self._tick()
         again = False

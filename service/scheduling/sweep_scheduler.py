@@ -108,7 +108,7 @@ class SweepScheduler:
             if changes.is_full or changes.unfinished or changes.termination is not None or is_late:
                 break
             self._progressed()
-            self._work_in(event, changes)
+            self._apply_event(event, changes)
             changes.scheduled_sequence = event.sequence
             if going and position >= resumes:
                 changes.termination = self._termination()
@@ -133,7 +133,7 @@ class SweepScheduler:
 
     # --- what happened ------------------------------------------------------------------------------------------------
 
-    def _work_in(self, event: SweepEvent, changes: Changes) -> None:
+    def _apply_event(self, event: SweepEvent, changes: Changes) -> None:
         history = self._history
         if event.budget is not None:
             history.budget = event.budget
@@ -237,9 +237,9 @@ class SweepScheduler:
             self._lookahead = max(self.facts.lookahead, min(2 * len(events), MAX_LOOKAHEAD))
 
     def _missing(self) -> int:
-        return min(self._room(), self._history.budget["trials"] - self._history.spent)
+        return min(self._free_slots(), self._history.budget["trials"] - self._history.spent)
 
-    def _room(self) -> int:
+    def _free_slots(self) -> int:
         return self._history.budget["parallel"] + self._lookahead - len(self._history.outstanding)
 
     def _resume(self, most: int, changes: Changes) -> int:
@@ -255,7 +255,7 @@ class SweepScheduler:
         history = self._history
         if self._missing() > 0 and (history.cancelled or not self._proposals.exhausted):
             return
-        for trial_id in self._retriable()[: max(self._room(), 0)]:
+        for trial_id in self._retriable()[: max(self._free_slots(), 0)]:
             history.to_retry.remove(trial_id)
             self._try_again(trial_id, history.failed.pop(trial_id), "failed", changes)
 

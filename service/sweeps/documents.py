@@ -18,7 +18,7 @@ from typing import Any, cast
 import yaml
 
 from layers.problems import DocumentError, below
-from service.errors import InvalidDocument, PayloadTooLarge, Problem, UnsupportedMediaType
+from service.errors import InvalidDocumentError, PayloadTooLargeError, Problem, UnsupportedMediaTypeError
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
@@ -60,25 +60,25 @@ class _Repeated(dict[str, Any]):
 def read(body: bytes, content_type: str | None, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The document in `body`: a mapping of plain JSON values, every number finite and within 64 bits.
 
-    Raises PayloadTooLarge, UnsupportedMediaType, or InvalidDocument with every problem and its place.
+    Raises PayloadTooLargeError, UnsupportedMediaType, or InvalidDocumentError with every problem and its place.
     """
     if len(body) > max_bytes:
-        raise PayloadTooLarge(f"the body has {len(body):,} bytes: a document has at most {max_bytes:,}")
+        raise PayloadTooLargeError(f"the body has {len(body):,} bytes: a document has at most {max_bytes:,}")
     kind = _media_type(content_type)
     text = _decode(body)
     document = _read_json(text) if kind == "json" else _read_yaml(text)
     problems = list(_unusable(document))[:MAX_PROBLEMS]
     if problems:
-        raise InvalidDocument(_summary(problems), problems=problems)
+        raise InvalidDocumentError(_summary(problems), problems=problems)
     if not isinstance(document, dict):
         raise _refused("the document is not a mapping", "begin with a name and a value, such as name: my-sweep")
     return cast("dict[str, Any]", document)
 
 
-def invalid(error: DocumentError) -> InvalidDocument:
+def invalid(error: DocumentError) -> InvalidDocumentError:
     """What `layers.space.document` found wrong with a document, as the error that a caller gets."""
     problems = [Problem(problem.pointer, problem.detail, problem.remedy) for problem in error.problems]
-    return InvalidDocument(_summary(problems), problems=problems)
+    return InvalidDocumentError(_summary(problems), problems=problems)
 
 
 def _summary(problems: list[Problem]) -> str:
@@ -87,9 +87,9 @@ def _summary(problems: list[Problem]) -> str:
     return f"{first.pointer or 'the document'}: {first.detail}{more}"
 
 
-def _refused(detail: str, remedy: str, pointer: str = "") -> InvalidDocument:
+def _refused(detail: str, remedy: str, pointer: str = "") -> InvalidDocumentError:
     problem = Problem(pointer, detail, remedy)
-    return InvalidDocument(_summary([problem]), problems=[problem])
+    return InvalidDocumentError(_summary([problem]), problems=[problem])
 
 
 def _media_type(content_type: str | None) -> str:
@@ -102,10 +102,10 @@ def _media_type(content_type: str | None) -> str:
         kind = "yaml"
     else:
         given = f"{content_type!r} is not read here" if content_type else "the body's Content-Type is missing"
-        raise UnsupportedMediaType(f"{given}: send application/json or application/yaml")
+        raise UnsupportedMediaTypeError(f"{given}: send application/json or application/yaml")
     charset = str(message.get_content_charset() or "utf-8")
     if charset not in ("utf-8", "utf8", "us-ascii"):
-        raise UnsupportedMediaType(f"charset {charset} is not read here: send UTF-8")
+        raise UnsupportedMediaTypeError(f"charset {charset} is not read here: send UTF-8")
     return kind
 
 
@@ -321,7 +321,7 @@ def _refuse_tag(event: Any) -> None:
 # --- both -----------------------------------------------------------------------------------------------------------
 
 
-def _too_deep() -> InvalidDocument:
+def _too_deep() -> InvalidDocumentError:
     return _refused("the document is nested too deeply", f"nest at most {MAX_DEPTH} deep")
 
 

@@ -1,4 +1,4 @@
-"""Drafts of sweeps: documents that are read, surveyed and found good before a sweep is made of them."""
+"""Drafts of sweeps: documents that are read, measured for feasibility and found good before a sweep is made of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from layers.facts import facts_of
-from layers.space.document import DocumentError, Space, Survey, SweepDocument, Unsurveyed, begin
-from layers.space.feasibility import survey_space
+from layers.space.document import DocumentError, FeasibilityReport, Space, SweepDocument, UnexaminedSpace, begin
+from layers.space.feasibility import measure_feasibility
 from service.auth.projects import DEFAULT
 from service.common import schemas
 from service.database.models import Dataset, Sweep, Trial
@@ -30,20 +30,20 @@ class Prepared:
     """A document that was found good, with everything that validation learnt."""
 
     document: SweepDocument
-    survey: Survey
+    feasibility: FeasibilityReport
     choice: Choice
     dataset_id: str | None
 
     def space(self) -> dict[str, Any]:
         """As it lies in `Sweep.space`. The starts are kept by value: a trial that they name may be deleted."""
         return {
-            "points": self.survey.points,
-            "feasible_share": self.survey.feasible_share,
-            "sampled": self.survey.sampled,
-            "judged": self.survey.judged,
-            "feasible_interval": list(self.survey.interval),
+            "points": self.feasibility.points,
+            "feasible_share": self.feasibility.feasible_share,
+            "sampled": self.feasibility.sampled,
+            "judged": self.feasibility.judged,
+            "feasible_interval": list(self.feasibility.interval),
             "open_parameters": [parameter.name for parameter in self.document.space.open],
-            "rejections": self.survey.rejections,
+            "rejections": self.feasibility.rejections,
             "starts": [{"name": start.name, "chosen": start.chosen} for start in self.document.starts],
         }
 
@@ -69,37 +69,39 @@ def described(dataset: Dataset) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A document that was read, but for its survey."""
+    """A document that was read, but for its feasibility."""
 
-    read: Unsurveyed
+    read: UnexaminedSpace
     dataset_id: str | None
 
     @property
     def space(self) -> Space:
         return self.read.sweep.space
 
-    def prepared(self, survey: Survey) -> Prepared:
-        """With its survey. Raises InvalidDocument with all that is wrong."""
+    def prepared(self, feasibility: FeasibilityReport) -> Prepared:
+        """With its measured feasibility. Raises InvalidDocumentError with all that is wrong."""
         try:
-            self.read.examine(survey)
+            self.read.examine(feasibility)
         except DocumentError as error:
             raise documents.invalid(error) from None
-        return Prepared(self.read.sweep, survey, choose(self.read.sweep, survey), self.dataset_id)
+        return Prepared(self.read.sweep, feasibility, choose(self.read.sweep, feasibility), self.dataset_id)
 
 
 def prepare(database: Database, document: Mapping[str, Any], *, project: str = DEFAULT) -> Prepared:
-    """Validate a document as a whole and survey its space: it may take seconds. Raises InvalidDocument.
+    """Validate a document as a whole and measure the feasibility of its space: it may take seconds. Raises
+    InvalidDocumentError.
 
     What answers requests asks `service.sweeps.validation` for it, so that nobody else waits meanwhile.
     """
     draft = drafted(database, document, project=project)
-    return draft.prepared(survey_space(draft.space))
+    return draft.prepared(measure_feasibility(draft.space))
 
 
 def drafted(
     database: Database, document: Mapping[str, Any], *, project: str = DEFAULT, starts: Starts = NO_STARTS
 ) -> Draft:
-    """Read a document as far as that needs no survey. Raises InvalidDocument where there is no space to survey.
+    """Read a document as far as that needs no measured feasibility. Raises InvalidDocumentError where there is no space
+    to measure.
 
     `starts`: what starts that the document names were when it was accepted before; their trials may be gone.
     """

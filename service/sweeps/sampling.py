@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from layers.space.document import Survey, SweepDocument
-from service.errors import InvalidDocument, Problem
+from layers.space.document import FeasibilityReport, SweepDocument
+from service.errors import InvalidDocumentError, Problem
 
 SLOW_TPE_TRIALS = 2_000
 """From here on a TPE suggestion for several objectives takes about a quarter of a second and more, and grows."""
@@ -32,15 +32,15 @@ class Choice:
     reason: str
 
 
-def choose(document: SweepDocument, survey: Survey) -> Choice:
+def choose(document: SweepDocument, feasibility: FeasibilityReport) -> Choice:
     """The sampler of a sweep: the one it names, or what `auto` means for it.
 
-    Raises InvalidDocument where the sampler that it names cannot search this space or does not run here.
+    Raises InvalidDocumentError where the sampler that it names cannot search this space or does not run here.
     """
     named = document.search["sampler"]
     if named == "auto":
-        return _automatic(document, survey)
-    if named == "grid" and survey.points is None:
+        return _automatic(document, feasibility)
+    if named == "grid" and feasibility.points is None:
         raise _refused(
             "the grid needs a finite space of at most 1,000,000 points",
             "give every min and max a step, list values, or take another sampler",
@@ -58,10 +58,10 @@ def population_size(trials: int) -> int:
     return min(50, max(10, trials // 10))
 
 
-def _automatic(document: SweepDocument, survey: Survey) -> Choice:
+def _automatic(document: SweepDocument, feasibility: FeasibilityReport) -> Choice:
     trials = document.budget["trials"]
-    if survey.points is not None and survey.points <= trials:
-        return Choice("grid", f"the budget of {trials} trials covers all {survey.points} points of the space")
+    if feasibility.points is not None and feasibility.points <= trials:
+        return Choice("grid", f"the budget of {trials} trials covers all {feasibility.points} points of the space")
     conditional = any(parameter.when is not None for parameter in document.space.open)
     objectives = len(document.objectives)
     if objectives > 1 and trials > SLOW_TPE_TRIALS and not conditional:
@@ -78,5 +78,5 @@ def _caveat(named: str, document: SweepDocument) -> str:
     return ""
 
 
-def _refused(detail: str, remedy: str) -> InvalidDocument:
-    return InvalidDocument(detail, problems=[Problem("/search/sampler", detail, remedy)])
+def _refused(detail: str, remedy: str) -> InvalidDocumentError:
+    return InvalidDocumentError(detail, problems=[Problem("/search/sampler", detail, remedy)])

@@ -15,7 +15,7 @@ from service.common.ids import new_id
 from service.common.paging import decode_token, encode_token
 from service.database.models import CONFIRMATION, Dataset, Sweep, Trial, TrialMetric
 from service.database.sessions import now, now_sql
-from service.errors import Conflict, NotFound, Problem, Unprocessable
+from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 from service.events import events
 from service.events.end_codes import end_code
 from service.leases.queue import cancel_open
@@ -53,10 +53,10 @@ class Wanted:
 
 
 def insert(session: Session, prepared: Prepared, *, project: str = DEFAULT) -> Sweep:
-    """Store a new sweep. Raises Conflict where its dataset was deleted meanwhile."""
+    """Store a new sweep. Raises ConflictError where its dataset was deleted meanwhile."""
     document = prepared.document
     if prepared.dataset_id is not None and session.get(Dataset, prepared.dataset_id) is None:
-        raise Conflict(f"the dataset {document.dataset!r} was deleted while the document was being read")
+        raise ConflictError(f"the dataset {document.dataset!r} was deleted while the document was being read")
     sweep = Sweep(
         id=new_id(),
         project=project,
@@ -85,14 +85,14 @@ def get(session: Session, sweep_id: str) -> Sweep:
     """Return the sweep as the database has it now, or raise NotFound."""
     sweep = session.get(Sweep, sweep_id, populate_existing=True)
     if sweep is None:
-        raise NotFound(f"there is no sweep {sweep_id}")
+        raise NotFoundError(f"there is no sweep {sweep_id}")
     return sweep
 
 
 def page(
     session: Session, wanted: Wanted, *, page_size: int, page_token: str | None
 ) -> tuple[list[sweep_schemas.Sweep], str | None]:
-    """Return a page of sweeps, and the token of the next. Raises Unprocessable for another list's token.
+    """Return a page of sweeps, and the token of the next. Raises UnprocessableError for another list's token.
 
     Confirmations are listed with the sweep that they confirm.
     """
@@ -103,7 +103,7 @@ def page(
     if page_token is not None:
         sort, *after = decode_token(page_token, str, *(str for _ in key))
         if sort != wanted.sort:
-            raise Unprocessable("page_token belongs to another sort: begin again without it")
+            raise UnprocessableError("page_token belongs to another sort: begin again without it")
         ours, theirs = sa.tuple_(*key), sa.tuple_(*after)
         statement = statement.where(ours < theirs if descending else ours > theirs)
     order = [column.desc() if descending else column.asc() for column in key]
@@ -123,7 +123,7 @@ def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
 
 
 def cancel(session: Session, sweep_id: str) -> Sweep:
-    """End the sweep: what is queued or runs is cancelled. Cancelling twice is fine. Raises NotFound, Conflict."""
+    """End the sweep: what is queued or runs is cancelled. Cancelling twice is fine. Raises NotFoundError, Conflict."""
     sweep = get(session, sweep_id)
     if sweep.state == "cancelled":
         return sweep
@@ -134,27 +134,27 @@ def cancel(session: Session, sweep_id: str) -> Sweep:
 
 
 def pause(session: Session, sweep_id: str) -> Sweep:
-    """Let no worker claim more trials of the sweep; those that run go on. Raises NotFound, Conflict."""
+    """Let no worker claim more trials of the sweep; those that run go on. Raises NotFoundError, Conflict."""
     return _turn(session, sweep_id, "active", "paused", "be paused", "paused by a user")
 
 
 def resume(session: Session, sweep_id: str) -> Sweep:
-    """Let workers claim trials of a paused sweep again. Raises NotFound, Conflict."""
+    """Let workers claim trials of a paused sweep again. Raises NotFoundError, Conflict."""
     sweep = get(session, sweep_id)
     reason = waits_for(sweep.target_runtime) if sweep.target_key is None else None
     return _turn(session, sweep_id, "paused", "active", "be resumed", reason)
 
 
 def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExtension) -> Sweep:
-    """Add to the budget; a sweep that ended because of it goes on. Raises NotFound, Conflict, Unprocessable.
+    """Add to the budget; a sweep that ended because of it goes on. Raises NotFoundError, Conflict, Unprocessable.
 
     Points that the end cut off are tried again first, points that had failed once more at the end.
     """
     sweep = session.get(Sweep, sweep_id, with_for_update={"key_share": True}, populate_existing=True)
     if sweep is None:
-        raise NotFound(f"there is no sweep {sweep_id}")
+        raise NotFoundError(f"there is no sweep {sweep_id}")
     if sweep.sampler == CONFIRMATION:
-        raise Conflict("a confirmation has no budget to extend: its trials are all there from the beginning")
+        raise ConflictError("a confirmation has no budget to extend: its trials are all there from the beginning")
     budget = _extended(sweep.budget, extension)
     reopened = sweep.state not in GOING
     if reopened:
@@ -167,7 +167,7 @@ def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExten
             problem = Problem(
                 "/wall_seconds", "the clock runs from the sweep's start: it would be over at once", remedy
             )
-            raise Unprocessable("the extended wall-clock budget is over already", problems=[problem])
+            raise UnprocessableError("the extended wall-clock budget is over already", problems=[problem])
     sweep.budget = budget
     if reopened:
         sweep.state, sweep.reason, sweep.ended_at = "active", None, None
@@ -179,7 +179,7 @@ def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExten
 
 
 def delete(session: Session, sweep_id: str) -> None:
-    """Delete a sweep that has ended, with its trials and events. Raises NotFound, Conflict."""
+    """Delete a sweep that has ended, with its trials and events. Raises NotFoundError, Conflict."""
     sweep = get(session, sweep_id)
     _refuse_unless(sweep, ENDED, "be deleted")
     statement = sa.delete(Sweep).where(Sweep.id == sweep_id, Sweep.state.in_(ENDED))
@@ -189,7 +189,7 @@ def delete(session: Session, sweep_id: str) -> None:
 def end(session: Session, sweep_id: str, state: Literal["completed", "cancelled", "failed"], reason: str) -> int:
     """Write that a sweep has ended, after its open trials were cancelled; return the event's sequence.
 
-    Raises Conflict where it had ended before.
+    Raises ConflictError where it had ended before.
     """
     ended = session.scalar(
         sa.update(Sweep)
@@ -199,7 +199,7 @@ def end(session: Session, sweep_id: str, state: Literal["completed", "cancelled"
         .execution_options(**_UNSYNCHRONIZED)
     )
     if ended is None:
-        raise Conflict("the sweep has ended meanwhile")
+        raise ConflictError("the sweep has ended meanwhile")
     return events.append(session, sweep_id, "sweep.state", data={"state": state, "reason": reason})
 
 
@@ -223,15 +223,15 @@ def _turn(session: Session, sweep_id: str, before: str, after: str, what: str, r
 
 def _refuse_unless(sweep: Sweep, states: Sequence[str], what: str) -> None:
     if sweep.state not in states:
-        raise Conflict(f"the sweep is {sweep.state}: only one that is {' or '.join(states)} can {what}")
+        raise ConflictError(f"the sweep is {sweep.state}: only one that is {' or '.join(states)} can {what}")
 
 
 def _extended(budget: Mapping[str, Any], extension: sweep_schemas.BudgetExtension) -> dict[str, Any]:
     if not (extension.trials or extension.failures or extension.wall_seconds):
-        raise Unprocessable("the extension adds nothing: give trials, failures or wall_seconds above 0")
+        raise UnprocessableError("the extension adds nothing: give trials, failures or wall_seconds above 0")
     if extension.wall_seconds and budget["wall_seconds"] is None:
         problem = Problem("/wall_seconds", "the sweep has no wall-clock limit", "leave it out")
-        raise Unprocessable("the sweep has no wall-clock limit to extend", problems=[problem])
+        raise UnprocessableError("the sweep has no wall-clock limit to extend", problems=[problem])
     most = {"trials": BUDGET["trials"][2], "failures": BUDGET["failures"][2], "wall_seconds": MAX_WALL_SECONDS}
     extended = dict(budget)
     for name, limit in most.items():
@@ -241,7 +241,7 @@ def _extended(budget: Mapping[str, Any], extension: sweep_schemas.BudgetExtensio
         extended[name] = budget[name] + added
         if extended[name] > limit:
             problem = Problem(f"/{name}", f"the budget would be {extended[name]:,}", f"at most {limit:,} in all")
-            raise Unprocessable(f"a budget has at most {limit:,} {name}", problems=[problem])
+            raise UnprocessableError(f"a budget has at most {limit:,} {name}", problems=[problem])
     return extended
 
 
@@ -249,17 +249,17 @@ def _refuse_unless_reopenable(sweep: Sweep, budget: Mapping[str, Any]) -> None:
     """Raise Conflict unless the extended budget lets the sweep go on: with new points, or with trials to try again."""
     ended = f"the sweep is {sweep.state} ({sweep.reason})"
     if sweep.state == "cancelled":
-        raise Conflict(f"{ended}: a larger budget does not make it go on")
+        raise ConflictError(f"{ended}: a larger budget does not make it go on")
     counts: Mapping[str, int] = sweep.counts
     failed, cut_off = counts.get("failed", 0), counts.get("cancelled", 0)
     if failed >= budget["failures"]:
-        raise Conflict(f"{ended}: extend failures to make it go on")
+        raise ConflictError(f"{ended}: extend failures to make it go on")
     if failed:
         return
     if sweep.reason == "space_exhausted" and not cut_off:
-        raise Conflict(f"{ended}: a larger budget does not make it go on")
+        raise ConflictError(f"{ended}: a larger budget does not make it go on")
     if progress_of(sweep).trials - cut_off >= budget["trials"]:
-        raise Conflict(f"{ended}: extend trials to make it go on")
+        raise ConflictError(f"{ended}: extend trials to make it go on")
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

@@ -9,16 +9,16 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from layers.space.feasibility import Survey, expected_seconds, survey_space
+from layers.space.feasibility import FeasibilityReport, expected_seconds, measure_feasibility
 from service.database.sessions import Database
-from service.errors import CallerGone
+from service.errors import CallerGoneError
 from service.sweeps.drafts import NO_STARTS, Draft, Prepared, Starts, drafted
-from service.sweeps.survey_processes import SurveyProcesses
+from service.sweeps.feasibility_processes import FeasibilityProcesses
 
 SMALL_SECONDS = 0.5
-"""Up to here a survey is made in a thread: a process would save nobody anything."""
+"""Up to here a measurement of feasibility is made in a thread: a process would save nobody anything."""
 AT_A_TIME = 2
-"""Documents that are read and small spaces that are surveyed in threads of their own; others wait, in order."""
+"""Documents that are read and small spaces that are measured in threads of their own; others wait, in order."""
 LOOK_SECONDS = 0.25
 """How often a request is asked whether its caller is still there."""
 
@@ -29,7 +29,7 @@ class Validation:
     def __init__(self, database: Database, processes: int) -> None:
         self._database = database
         self._limiter = anyio.CapacityLimiter(AT_A_TIME)
-        self._processes = SurveyProcesses(processes)
+        self._processes = FeasibilityProcesses(processes)
 
     async def prepare(
         self,
@@ -40,25 +40,25 @@ class Validation:
     ) -> Prepared:
         """As `drafts.prepare`, with `starts` as in `drafted`.
 
-        Raises InvalidDocument, Unavailable, and CallerGone as soon as `is_gone` says so.
+        Raises InvalidDocumentError, Unavailable, and CallerGone as soon as `is_gone` says so.
         """
         draft = await to_thread.run_sync(
             lambda: drafted(self._database, document, project=project, starts=starts), limiter=self._limiter
         )
-        survey = asyncio.ensure_future(self._surveyed(draft))
+        feasibility = asyncio.ensure_future(self._measured(draft))
         try:
-            while not (await asyncio.wait({survey}, timeout=LOOK_SECONDS))[0]:
+            while not (await asyncio.wait({feasibility}, timeout=LOOK_SECONDS))[0]:
                 if await is_gone():
-                    raise CallerGone("nobody waits for the answer any more")
+                    raise CallerGoneError("nobody waits for the answer any more")
         finally:
-            survey.cancel()
-        return draft.prepared(survey.result())
+            feasibility.cancel()
+        return draft.prepared(feasibility.result())
 
     async def close(self) -> None:
         """End the processes."""
         await self._processes.close()
 
-    async def _surveyed(self, draft: Draft) -> Survey:
+    async def _measured(self, draft: Draft) -> FeasibilityReport:
         if expected_seconds(draft.space) > SMALL_SECONDS:
-            return await self._processes.survey(draft.space)
-        return await to_thread.run_sync(survey_space, draft.space, limiter=self._limiter)
+            return await self._processes.measure(draft.space)
+        return await to_thread.run_sync(measure_feasibility, draft.space, limiter=self._limiter)

@@ -96,7 +96,7 @@ def live_seldom(service: ServiceClient, registration: dict[str, Any]) -> None:
     service.report(*pruned, {"phase": "train", "progress": {"step": 10}, "losses": losses})
     service.finish(*pruned, {"outcome": "pruned", "reason": "the training diverged", "metrics": metrics})
     service.claim(worker, 0, uuid.uuid4().hex)
-    service.sign_off(worker)
+    service.deregister(worker)
     with contextlib.suppress(RefusedError):
         service.claim("00000000000000000000000000", 0, uuid.uuid4().hex)
 

@@ -47,8 +47,8 @@ CHANGES: dict[str, tuple[str, Plant, str]] = {
     "page": ("/datasets/digits", set_attribute(formatting, "bytes_", lambda value: f"{value} octets"), "octets"),
     "header of a page": ("/layers", set_item(rendering.HEADERS, "Referrer-Policy", "origin"), "referrer-policy"),
     "header": ("/v1/targets", set_item(middleware._HEADERS, "X-Frame-Options", "SAMEORIGIN"), "x-frame-options"),
-    "status": ("/v1/sweeps/nothing", set_attribute(errors.NotFound, "status", 410), "410"),
-    "problem": ("/v1/sweeps/nothing", set_attribute(errors.NotFound, "title", "It is gone"), "It is gone"),
+    "status": ("/v1/sweeps/nothing", set_attribute(errors.NotFoundError, "status", 410), "410"),
+    "problem": ("/v1/sweeps/nothing", set_attribute(errors.NotFoundError, "title", "It is gone"), "It is gone"),
     "column of a CSV": (
         "/v1/sweeps/shapes/leaderboard?format=csv",
         set_attribute(exports, "FACTS", exports.FACTS[:-1]),

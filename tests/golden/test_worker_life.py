@@ -73,7 +73,7 @@ def _calls(service: ServiceClient, exchange: Exchange, folder: Path) -> Callable
     body = exchange.body or {}
     if noun == "workers":
         if exchange.method == "DELETE":
-            return lambda: service.sign_off(rest[0])
+            return lambda: service.deregister(rest[0])
         return lambda: service.register(body, exchange.headers["idempotency-key"])
     if noun == "datasets":
         return lambda: service.download(rest[0], query.removeprefix("part="), folder / "part")

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from layers.space.document import DocumentError, Problem, Survey, SweepDocument, parse_document, read_document
+from layers.space.document import (
+    DocumentError,
+    FeasibilityReport,
+    Problem,
+    SweepDocument,
+    parse_document,
+    read_document,
+)
 
 GOOD: dict[str, Any] = {
     "name": "good",
@@ -60,8 +67,8 @@ def parsed(changes: Mapping[str, Any] | None = None, **known: Any) -> SweepDocum
     return parse_document(changed(changes or {}), find_dataset=DATASETS.get, **known)
 
 
-def surveyed(changes: Mapping[str, Any]) -> tuple[SweepDocument, Survey]:
-    """GOOD with changes, parsed and surveyed."""
+def measured(changes: Mapping[str, Any]) -> tuple[SweepDocument, FeasibilityReport]:
+    """GOOD with changes, parsed and measured."""
     return read_document(changed(changes), find_dataset=DATASETS.get)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layersweep.cli.children import ChildDied, Children
+from layersweep.cli.children import ChildDiedError, Children
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +41,9 @@ def test_a_child_that_died_is_told_with_its_log(tmp_path: Path) -> None:
     with Children() as children:
         child = children.start("service", ["sweep", "submit", "missing.yaml"], os.environ, log)
         child.wait()
-        with pytest.raises(ChildDied, match=r"service ended with code 2(.|\n)*missing\.yaml cannot be read") as raised:
+        with pytest.raises(
+            ChildDiedError, match=r"service ended with code 2(.|\n)*missing\.yaml cannot be read"
+        ) as raised:
             children.check()
     assert str(log) in str(raised.value)
 

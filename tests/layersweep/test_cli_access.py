@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
-from layersweep import Client, NotAuthorized
+from layersweep import Client, NotAuthorizedError
 from layersweep.cli import app
 from service.app import create_app
 from service.settings import Settings
@@ -33,7 +33,7 @@ def test_the_first_token_is_made_on_the_machine_and_others_by_it(
     assert made.exit_code == 0, made.output
     secret = made.stdout.strip()
     url = serve(create_app(Settings(data_dir=tmp_path), start_scheduler=False))
-    with pytest.raises(NotAuthorized), Client(url) as nobody:
+    with pytest.raises(NotAuthorizedError), Client(url) as nobody:
         nobody.datasets()
     with Client(url, secret) as ana:
         ana.create_project("vision")
@@ -42,7 +42,7 @@ def test_the_first_token_is_made_on_the_machine_and_others_by_it(
         with Client(url, record["token"]) as ci:
             assert [each["name"] for each in ci.projects()] == ["vision"]
         ana.revoke_token(record["id"])
-        with pytest.raises(NotAuthorized), Client(url, record["token"]) as ci:
+        with pytest.raises(NotAuthorizedError), Client(url, record["token"]) as ci:
             ci.datasets()
     monkeypatch.setenv("LAYERSWEEP_TOKEN", secret)
     listed = run("token", "list", "--server", url, "--json")

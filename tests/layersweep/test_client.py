@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from layersweep import InvalidUsage, MissingDependency, NotFound, Sweep, WaitTimeout
+from layersweep import InvalidUsageError, MissingDependencyError, NotFoundError, Sweep, WaitTimeoutError
 from layersweep import sweep as sweep_module
 from layersweep.documents import nested
 from tests.layersweep.answers import page, problem, row, scripted, sweep_record
@@ -60,7 +60,7 @@ def test_a_document_is_sent_as_it_is_whatever_it_comes_as(yaml_file: Path) -> No
 @pytest.mark.parametrize("source", ["missing.yaml", {"x": float("nan")}, {"x": object()}])
 def test_a_document_that_cannot_be_sent_is_told_before_anything_is(source: object) -> None:
     client, script, _ = scripted()
-    with pytest.raises(InvalidUsage):
+    with pytest.raises(InvalidUsageError):
         client.submit(source)  # type: ignore[arg-type]
     assert script.requests == []
 
@@ -113,7 +113,7 @@ def test_waiting_has_an_end_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep_module.time, "monotonic", lambda: float(next(clock)))
     answers = [httpx2.Response(304, headers={"ETag": '"1"'})] * 50
     client, _, _ = scripted(httpx2.Response(201, json=sweep_record()), versioned(1), *answers)
-    with pytest.raises(WaitTimeout, match="has not ended within 30 s"):
+    with pytest.raises(WaitTimeoutError, match="has not ended within 30 s"):
         client.submit({"name": "tiny"}).wait(timeout_seconds=30)
 
 
@@ -152,7 +152,7 @@ def test_the_dataframe_has_a_column_for_each_parameter_and_metric() -> None:
 def test_the_dataframe_without_pandas_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     client, _, _ = scripted(httpx2.Response(200, json=sweep_record()), board([row(0)]))
-    with pytest.raises(MissingDependency, match=r"pip install 'layersweep\[pandas\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'layersweep\[pandas\]'"):
         client.sweep("01J0000000000000000000000A").dataframe()
 
 
@@ -179,7 +179,7 @@ def test_a_dataset_is_uploaded_with_its_fields(tmp_path: Path) -> None:
 
 def test_a_dataset_file_that_is_missing_is_told(tmp_path: Path) -> None:
     client, _, _ = scripted()
-    with pytest.raises(InvalidUsage, match=r"missing\.txt cannot be read"):
+    with pytest.raises(InvalidUsageError, match=r"missing\.txt cannot be read"):
         client.add_dataset("x", tmp_path / "missing.txt")
 
 
@@ -209,7 +209,7 @@ def test_events_reconnect_from_the_last_one_seen(monkeypatch: pytest.MonkeyPatch
 
 def test_events_of_a_sweep_that_is_not_there() -> None:
     client, _, _ = scripted(httpx2.Response(200, json=sweep_record()), problem(404, "not-found", "there is no sweep"))
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         next(client.sweep("01J0000000000000000000000A").events())
 
 

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
-from layersweep import Client, InvalidUsage, Unreachable, documents, files
+from layersweep import Client, InvalidUsageError, UnreachableError, documents, files
 from layersweep.cli import app
 from tests.layersweep.answers import scripted, sweep_record
 from tests.layersweep.conftest import DOCUMENT
@@ -90,7 +90,7 @@ def test_a_data_set_that_was_named_as_a_document_is_not_read_whole(
     large = tmp_path / "large"
     with large.open("wb") as stream:
         stream.truncate(2**20 + 1)
-    with pytest.raises(InvalidUsage, match="more than 1 MiB"):
+    with pytest.raises(InvalidUsageError, match="more than 1 MiB"):
         documents.read(large)
 
 
@@ -100,9 +100,9 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     def half() -> None:
         with files.written(path) as stream:
             stream.write(b"half")
-            raise Unreachable("the connection was lost")
+            raise UnreachableError("the connection was lost")
 
-    with pytest.raises(Unreachable):
+    with pytest.raises(UnreachableError):
         half()
     assert list(tmp_path.iterdir()) == []
     path.write_text("before")

@@ -13,7 +13,7 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from layersweep import Client, InvalidUsage, NotFound, Sweep
+from layersweep import Client, InvalidUsageError, NotFoundError, Sweep
 from layersweep.cli import app
 from layersweep.plain import plain
 from tests.layersweep.answers import page, scripted, sweep_record
@@ -67,14 +67,14 @@ def test_what_measures_like_python_is_written_like_it(given: Any, written: Any) 
     ],
 )
 def test_what_json_cannot_say_is_refused_with_its_place(given: Any, said: str) -> None:
-    with pytest.raises(InvalidUsage, match=said):
+    with pytest.raises(InvalidUsageError, match=said):
         plain(given)
 
 
 def test_what_holds_itself_is_refused() -> None:
     given: dict[str, Any] = {}
     given["a"] = given
-    with pytest.raises(InvalidUsage, match="nested too deeply"):
+    with pytest.raises(InvalidUsageError, match="nested too deeply"):
         plain(given)
 
 
@@ -98,7 +98,7 @@ def test_the_newest_sweep_of_a_name_is_meant(client: Client, document: Path) -> 
     assert client.sweep(first.id.lower()).id == first.id
     assert client.sweep("a/b small?").id == second.id
     assert client.leaderboard("small").total == len(list(third.trials()))
-    with pytest.raises(NotFound, match="'smal'"):
+    with pytest.raises(NotFoundError, match="'smal'"):
         client.sweep("smal")
     client.sweep("small").cancel()
     client.delete_sweep("small")
@@ -113,9 +113,9 @@ def test_trials_are_named_by_their_sweep_and_number(client: Client, document: Pa
     assert (record["sweep"], record["number"]) == (sweep.id, 2)
     assert client.trial("small/2")["id"] == client.trial(f"{sweep.id}/2")["id"] == record["id"]
     assert client.artifacts("small/2") == []
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         client.trial("small/77")
-    with pytest.raises(InvalidUsage, match="NAME/2"):
+    with pytest.raises(InvalidUsageError, match="NAME/2"):
         client.trial("2")
 
     def run(*arguments: str) -> Any:

@@ -15,7 +15,7 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from layersweep import Client, InvalidUsage, Sweep, optuna_study
+from layersweep import Client, InvalidUsageError, Sweep, optuna_study
 from layersweep.optuna_study import write_study
 from tests.layersweep.answers import page, row, scripted, sweep_record
 from tests.layersweep.conftest import Finisher
@@ -54,17 +54,17 @@ def test_a_study_shows_the_same_front_constraints_and_attributes(
     distribution = study.trials[0].distributions["training.learning_rate"]
     assert (distribution.low, distribution.high, distribution.log) == (1e-4, 1e-2, True)
 
-    with pytest.raises(InvalidUsage, match="give another name"):
+    with pytest.raises(InvalidUsageError, match="give another name"):
         write_study(sweep, storage, name="mine")
 
 
 def test_a_storage_that_will_not_do_is_told(client: Client, document: Path, finisher: Finisher, tmp_path: Path) -> None:
     sweep = client.submit(document)
     for url in ("nonsense", "sqlite:////no/such/folder/study.db"):
-        with pytest.raises(InvalidUsage, match="is not a storage that Optuna can write to"):
+        with pytest.raises(InvalidUsageError, match="is not a storage that Optuna can write to"):
             write_study(sweep, url)
     own = next(tmp_path.rglob("*.db"))
-    with pytest.raises(InvalidUsage, match="the database of a service"):
+    with pytest.raises(InvalidUsageError, match="the database of a service"):
         write_study(sweep, f"sqlite:///{own}")
 
 

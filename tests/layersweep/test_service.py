@@ -12,7 +12,7 @@ import pydantic
 import pytest
 import yaml
 
-from layersweep import Client, Conflict, InvalidDocument, NotFound, RequestRefused
+from layersweep import Client, ConflictError, InvalidDocumentError, NotFoundError, RequestRefusedError
 from layersweep.cli.results import configuration_yaml
 from layersweep.records import catalog, sweeps
 from service.confirmation.schemas import Confirmation, ConfirmedTrial, Estimate, RecommendationDetail
@@ -113,9 +113,9 @@ def test_steering_a_real_sweep(client: Client) -> None:
     assert sweep.resume().state == "active"
     assert sweep.extend(trials=2).record["budget"]["trials"] == 8
     assert sweep.cancel().state == "cancelled"
-    with pytest.raises(Conflict):
+    with pytest.raises(ConflictError):
         sweep.pause()
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         sweep.recommendation()
 
 
@@ -124,13 +124,13 @@ def test_the_same_key_submits_once(client: Client) -> None:
     again = client.submit(DOCUMENT, idempotency_key="monday")
     assert first.id == again.id
     assert len(list(client.sweeps())) == 1
-    with pytest.raises(RequestRefused):
+    with pytest.raises(RequestRefusedError):
         client.submit(DOCUMENT.replace("small", "other"), idempotency_key="monday")
 
 
 def test_every_problem_of_a_document_comes_with_its_place_and_remedy(client: Client) -> None:
     wrong = DOCUMENT.replace("[16, 32]", "[]").replace("sampler: random", "sampler: oracle")
-    with pytest.raises(InvalidDocument) as raised:
+    with pytest.raises(InvalidDocumentError) as raised:
         client.submit(wrong)
     pointers = {item.pointer for item in raised.value.errors}
     assert any(pointer.startswith("/model/hidden_size") for pointer in pointers)
@@ -147,7 +147,7 @@ def test_datasets_layers_presets_and_workers(client: Client, tmp_path: Path, fin
     assert {dataset["name"] for dataset in client.datasets()} == {"python-topics", "digits", "poem"}
     assert "baselines_nats" in client.dataset("poem")["profile"]
     client.delete_dataset("poem")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         client.dataset("poem")
     assert {section["section"] for section in client.layers()} >= {"model", "attention", "mlp", "norm"}
     assert any(preset["name"] == "nanogpt-char-cpu" for preset in client.presets())
@@ -171,5 +171,5 @@ def test_a_sweep_is_cloned_exported_and_deleted(
     assert clone.id != sweep.id
     assert clone.record["progress"]["reused"] > 0
     client.delete_sweep(sweep.id)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         client.sweep(sweep.id)

@@ -10,15 +10,15 @@ import pytest
 
 from layersweep import (
     Client,
-    Conflict,
-    InvalidDocument,
-    InvalidUsage,
+    ConflictError,
+    InvalidDocumentError,
+    InvalidUsageError,
     LayersweepError,
-    NotAuthorized,
-    NotFound,
-    RequestRefused,
-    ServiceFailure,
-    Unreachable,
+    NotAuthorizedError,
+    NotFoundError,
+    RequestRefusedError,
+    ServiceFailureError,
+    UnreachableError,
 )
 from layersweep.transport import LONGEST_DELAY_SECONDS, backoff_seconds, retry_after_seconds
 from tests.layersweep.answers import page, problem, scripted, sweep_record
@@ -40,7 +40,7 @@ def test_the_delay_that_the_service_asks_for_is_kept() -> None:
 
 def test_a_delay_beyond_patience_raises_at_once() -> None:
     client, script, delays = scripted(problem(503, "unavailable", "later", Retry_After="3600"), retry_seconds=30)
-    with pytest.raises(ServiceFailure) as raised:
+    with pytest.raises(ServiceFailureError) as raised:
         client.datasets()
     assert raised.value.status == 503
     assert raised.value.retry_after_seconds == 3600
@@ -49,7 +49,7 @@ def test_a_delay_beyond_patience_raises_at_once() -> None:
 
 def test_retrying_ends_when_patience_does() -> None:
     client, _, delays = scripted(*[httpx2.ConnectError("refused")] * 200, retry_seconds=20)
-    with pytest.raises(Unreachable, match=r"http://service\.test.*layersweep serve"):
+    with pytest.raises(UnreachableError, match=r"http://service\.test.*layersweep serve"):
         client.datasets()
     assert 10 < sum(delays) <= 20
 
@@ -88,7 +88,7 @@ def test_two_submissions_have_two_keys() -> None:
 
 def test_a_post_without_a_key_is_sent_once() -> None:
     client, script, _ = scripted(httpx2.ReadError("lost"))
-    with pytest.raises(Unreachable):
+    with pytest.raises(UnreachableError):
         client.create_token("ci", ["read"], project=None)
     assert [request.method for request in script.requests] == ["POST"]
 
@@ -106,14 +106,14 @@ def test_a_budget_is_extended_once_though_its_answer_was_lost_and_the_service_st
 @pytest.mark.parametrize(
     ("status", "kind", "error"),
     [
-        (401, "unauthorized", NotAuthorized),
-        (403, "forbidden", NotAuthorized),
-        (404, "not-found", NotFound),
-        (409, "conflict", Conflict),
-        (413, "payload-too-large", RequestRefused),
-        (422, "invalid-document", InvalidDocument),
-        (422, "unprocessable", RequestRefused),
-        (500, "internal", ServiceFailure),
+        (401, "unauthorized", NotAuthorizedError),
+        (403, "forbidden", NotAuthorizedError),
+        (404, "not-found", NotFoundError),
+        (409, "conflict", ConflictError),
+        (413, "payload-too-large", RequestRefusedError),
+        (422, "invalid-document", InvalidDocumentError),
+        (422, "unprocessable", RequestRefusedError),
+        (500, "internal", ServiceFailureError),
     ],
 )
 def test_an_error_carries_the_problem_document(status: int, kind: str, error: type[LayersweepError]) -> None:
@@ -132,13 +132,13 @@ def test_an_error_carries_the_problem_document(status: int, kind: str, error: ty
 
 def test_an_error_that_is_no_problem_document_keeps_its_text() -> None:
     client, _, _ = scripted(httpx2.Response(500, text="<html>proxy\n  trouble</html>"))
-    with pytest.raises(ServiceFailure, match="proxy trouble"):
+    with pytest.raises(ServiceFailureError, match="proxy trouble"):
         client.datasets()
 
 
 def test_something_else_than_the_service_is_recognized() -> None:
     client, _, _ = scripted(httpx2.Response(200, html="<html>hello</html>"))
-    with pytest.raises(ServiceFailure, match="is a Layersweep service there"):
+    with pytest.raises(ServiceFailureError, match="is a Layersweep service there"):
         client.datasets()
 
 
@@ -167,14 +167,14 @@ def test_server_and_token_come_from_the_environment(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("server", ["localhost:8420", "ftp://x", "http://", "http://[::1"])
 def test_a_server_that_is_no_url_is_refused_with_an_example(server: str) -> None:
-    with pytest.raises(InvalidUsage, match="is not a URL"):
+    with pytest.raises(InvalidUsageError, match="is not a URL"):
         Client(server)
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a?b", "a#b"])
 def test_a_name_cannot_reach_another_address(name: str) -> None:
     client, script, _ = scripted()
-    with pytest.raises(InvalidUsage):
+    with pytest.raises(InvalidUsageError):
         client.dataset(name)
     assert script.requests == []
 
@@ -182,7 +182,7 @@ def test_a_name_cannot_reach_another_address(name: str) -> None:
 @pytest.mark.parametrize("name", ["..", "a/b", "a?b&page_size=1", "a#b"])
 def test_a_sweep_of_any_name_is_looked_for_among_names(name: str) -> None:
     client, script, _ = scripted(page([{"id": "2", "name": f"{name} and more"}]))
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         client.sweep(name)
     assert script.requests[0].url.path == "/v1/sweeps"
     assert script.requests[0].url.params["name"] == name
@@ -199,7 +199,7 @@ def test_a_token_is_taken_as_a_file_has_it(token: str) -> None:
 
 @pytest.mark.parametrize("token", ["se\ncret", "schlüssel", "\x1b[0m", "\n"])
 def test_what_is_no_token_is_refused_without_being_shown(token: str) -> None:
-    with pytest.raises(InvalidUsage, match="LAYERSWEEP_TOKEN") as raised:
+    with pytest.raises(InvalidUsageError, match="LAYERSWEEP_TOKEN") as raised:
         Client("http://service.test", token)
     assert token.strip() == "" or token not in str(raised.value)
 
@@ -209,7 +209,7 @@ def test_what_was_not_sent_is_sent_again_whatever_it_is() -> None:
     client.create_webhook("https://example.com/hook")
     assert len(script.requests) == 2
     client, script, _ = scripted(httpx2.ReadError("lost"), httpx2.Response(201, json={"id": "1"}))
-    with pytest.raises(Unreachable):
+    with pytest.raises(UnreachableError):
         client.create_webhook("https://example.com/hook")
     assert len(script.requests) == 1
 
@@ -217,11 +217,11 @@ def test_what_was_not_sent_is_sent_again_whatever_it_is() -> None:
 @pytest.mark.parametrize(("name", "value"), [("HTTPS_PROXY", "nonsense://x"), ("SSL_CERT_FILE", "/nowhere/ca.pem")])
 def test_an_environment_that_cannot_be_used_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(InvalidUsage, match="HTTPS_PROXY, SSL_CERT_FILE"):
+    with pytest.raises(InvalidUsageError, match="HTTPS_PROXY, SSL_CERT_FILE"):
         Client("https://service.test")
 
 
 def test_nothing_is_deleted_by_an_answer_of_another_server() -> None:
     client, _, _ = scripted(httpx2.Response(200, html="<p>Welcome</p>"))
-    with pytest.raises(ServiceFailure, match="is a Layersweep service there"):
+    with pytest.raises(ServiceFailureError, match="is a Layersweep service there"):
         client.revoke_token("1")

@@ -150,7 +150,7 @@ class Driver:
         return self.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
 
     def post(self, written: dict[str, Any]) -> str:
-        """Store a sweep as the route does; the same document is surveyed once. Returns its id."""
+        """Store a sweep as the route does; the same document is measured for feasibility once. Returns its id."""
         key = json.dumps(written, sort_keys=True)
         prepared = self._prepared.get(key)
         if prepared is None:

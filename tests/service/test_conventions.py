@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from service.app import create_app
 from service.auth.rate_limits import Limits
-from service.errors import TooManyRequests, TooSlow
+from service.errors import TooManyRequestsError, TooSlowError
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE as DOCUMENT
 from service.settings import Settings
@@ -138,7 +138,7 @@ def test_a_caller_that_asks_too_much_is_told_when_to_come_back() -> None:
     for _ in range(40):
         with limits.request("a"):
             pass
-    with pytest.raises(TooManyRequests) as refused, limits.request("a"):
+    with pytest.raises(TooManyRequestsError) as refused, limits.request("a"):
         pass
     assert refused.value.retry_after_seconds == 1
     with limits.request("b"):
@@ -151,7 +151,7 @@ def test_a_caller_that_asks_too_much_is_told_when_to_come_back() -> None:
 def test_a_caller_has_only_so_many_requests_at_a_time() -> None:
     limits, _ = _limits(concurrent_requests=1)
     with limits.request("a"):
-        with pytest.raises(TooManyRequests), limits.request("a"):
+        with pytest.raises(TooManyRequestsError), limits.request("a"):
             pass
         with limits.request("b"):
             pass
@@ -199,7 +199,7 @@ def test_a_body_that_stops_or_trickles_is_given_up() -> None:
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     for receive in (stops, trickles):
-        with pytest.raises(TooSlow):
+        with pytest.raises(TooSlowError):
             asyncio.run(limits.body(receive)())
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.data.batches import DataError
 from workers.interruption import Interruption
-from workers.service.client import ServiceClient, persistently
+from workers.service.client import ServiceClient, retry_while_unreachable
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -42,7 +42,7 @@ class DatasetCache:
             return path
         for _ in range(DOWNLOAD_TRIES):
             logger.info("downloading the %s part of %s", name, dataset["name"])
-            received = persistently(
+            received = retry_while_unreachable(
                 lambda: self._service.download(dataset["id"], name, path, check=interruption.check),
                 seconds=DOWNLOAD_SECONDS,
                 wait=interruption.wait,

@@ -162,7 +162,7 @@ class ModelProcess:
                 device=self._device,
             )
             keepalive = _Keepalive(progress)
-            with Steps(Path(request["turns"]), keepalive.waiting, self._settle) as steps:
+            with Steps(Path(request["turns"]), keepalive.waiting, self._apply_settings) as steps:
                 trained = training.run(
                     lambda point: progress(_as_progress(point)),
                     alive=keepalive.step,
@@ -192,7 +192,7 @@ class ModelProcess:
             torch.cuda.empty_cache()
         return {}
 
-    def _settle(self) -> None:
+    def _apply_settings(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 

@@ -61,7 +61,9 @@ def backoff(first_seconds: float = 0.25, most_seconds: float = 10.0) -> Iterator
         seconds = min(2 * seconds, most_seconds)
 
 
-def persistently(call: Callable[[], Answer], *, seconds: float, wait: Callable[[float], Any] = time.sleep) -> Answer:
+def retry_while_unreachable(
+    call: Callable[[], Answer], *, seconds: float, wait: Callable[[float], Any] = time.sleep
+) -> Answer:
     """Make a call again and again until it is answered; raise the last UnreachableError after `seconds`.
 
     `wait` sleeps between tries; a true result of it ("stop now") leaves one last try.
@@ -100,7 +102,7 @@ class ServiceClient:
         """
         return self._post("/v1/workers", registration, headers={"Idempotency-Key": key}).json()
 
-    def sign_off(self, worker: str) -> None:
+    def deregister(self, worker: str) -> None:
         """Say that the worker stops."""
         with _failures():
             response = self._http.delete(f"/v1/workers/{worker}", timeout=CONNECT_SECONDS)

@@ -151,10 +151,10 @@ class Training:
         while True:
             self._paused_seconds += pause()
             fraction = self._fraction(step, self._trained_seconds())
-            warmth = self._warmth(step, fraction)
-            if warmth >= 1 and warmed_up_at is None:
+            warmup_fraction = self._warmup_fraction(step, fraction)
+            if warmup_fraction >= 1 and warmed_up_at is None:
                 warmed_up_at = fraction
-            learning_rate = self._learning_rate(warmth, fraction, warmed_up_at)
+            learning_rate = self._learning_rate(warmup_fraction, fraction, warmed_up_at)
             self._step(next(batches), learning_rate)
             step += 1
             fraction = self._fraction(step, self._trained_seconds())
@@ -163,7 +163,7 @@ class Training:
             evaluating = last or step % training["eval_every"] == 0
             reporting = evaluating or int(fraction * REPORTS) > reported
             reading = reporting or device.type == "cpu" or len(self._unread) >= STEPS_A_CUDA_READ
-            if reading and (trouble := self._read(step, warm=warmth >= 1)) is not None:
+            if reading and (trouble := self._read(step, warm=warmup_fraction >= 1)) is not None:
                 return ended(*trouble)
             if evaluating:
                 loss = score(self._module, self._validation, self._names, device, choices=self._choices).loss
@@ -229,17 +229,17 @@ class Training:
             return step / self._steps
         return max(0.0, seconds / self._training["seconds"])
 
-    def _warmth(self, step: int, fraction: float) -> float:
+    def _warmup_fraction(self, step: int, fraction: float) -> float:
         """How far the warm-up is; 1 or more when it is over."""
-        warmth = (step + 1) / (self._training["warmup_steps"] + 1)
-        return warmth if self._steps is not None else max(warmth, fraction / WARMUP_SHARE)
+        warmup_fraction = (step + 1) / (self._training["warmup_steps"] + 1)
+        return warmup_fraction if self._steps is not None else max(warmup_fraction, fraction / WARMUP_SHARE)
 
-    def _learning_rate(self, warmth: float, fraction: float, warmed_up_at: float | None) -> float:
+    def _learning_rate(self, warmup_fraction: float, fraction: float, warmed_up_at: float | None) -> float:
         """Linear to the highest rate, which the first step after the warm-up has; then a half cosine over what is left
         of the budget to the lowest (karpathy/nanoGPT loop.py, get_lr)."""
         highest, lowest = self._training["learning_rate"], self._training["min_learning_rate"]
         if warmed_up_at is None:
-            return highest * warmth
+            return highest * warmup_fraction
         progress = min(1.0, (fraction - warmed_up_at) / (1 - warmed_up_at)) if warmed_up_at < 1 else 1.0
         return lowest + 0.5 * (1 + math.cos(math.pi * progress)) * (highest - lowest)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from workers.interruption import Interruption
-from workers.service.client import RefusedError, ServiceClient, UnreachableError, persistently
+from workers.service.client import RefusedError, ServiceClient, UnreachableError, retry_while_unreachable
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -46,23 +46,21 @@ class ArtifactStore:
 
     def test_part(self, path: Path) -> str:
         """Download the test part to `path`; its hash. Raises ServiceError, the interruption's cause."""
-        return self._persistently(
-            lambda: self._service.download_test(*self._attempt, path, check=self._interruption.check)
-        )
+        return self._retry(lambda: self._service.download_test(*self._attempt, path, check=self._interruption.check))
 
     def upload(self, name: str, path: Path) -> bool:
         """Upload one file; False where it could not be, which is logged. Raises the interruption's cause."""
         with path.open("rb") as file:
             digest = base64.b64encode(hashlib.file_digest(file, "sha256").digest()).decode()
         try:
-            self._persistently(lambda: self._service.upload(*self._attempt, name, path, f"sha-256=:{digest}:"))
+            self._retry(lambda: self._service.upload(*self._attempt, name, path, f"sha-256=:{digest}:"))
         except (UnreachableError, RefusedError) as failure:
             logger.warning("the artifact %s is not kept: %s", name, failure)
             return False
         return True
 
-    def _persistently(self, call: Callable[[], Any]) -> Any:
-        return persistently(call, seconds=UPLOAD_SECONDS, wait=self._interruption.wait)
+    def _retry(self, call: Callable[[], Any]) -> Any:
+        return retry_while_unreachable(call, seconds=UPLOAD_SECONDS, wait=self._interruption.wait)
 
 
 def collect(folder: Path, description: Mapping[str, Any], files: Mapping[str, Path], batches: Path) -> dict[str, Path]:

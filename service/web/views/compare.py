@@ -14,7 +14,7 @@ from layers.parameter import Scalar
 from layers.space.document import flatten
 from service.database.models import Sweep, Trial
 from service.database.sessions import now
-from service.errors import NotFound, Unprocessable
+from service.errors import NotFoundError, UnprocessableError
 from service.results import leaderboards
 from service.web.views.query import MAX_COMPARED, SweepQuery
 
@@ -35,17 +35,19 @@ class Row:
 
 
 def compare(session: Session, sweep_id: str, query: SweepQuery) -> dict[str, Any]:
-    """The chosen trials. Raises NotFound, and Unprocessable for fewer than two or more than ten."""
+    """The chosen trials. Raises NotFoundError, and Unprocessable for fewer than two or more than ten."""
     row = leaderboards.get_sweep(session, sweep_id)
     numbers = [int(number) for number in query.trial]
     if not 2 <= len(numbers) <= MAX_COMPARED:
-        raise Unprocessable(f"{len(numbers)} trials are chosen: choose from 2 to {MAX_COMPARED} on the leaderboard")
+        raise UnprocessableError(
+            f"{len(numbers)} trials are chosen: choose from 2 to {MAX_COMPARED} on the leaderboard"
+        )
     found = {
         trial.number: trial
         for trial in session.scalars(select(Trial).where(Trial.sweep_id == row.id, Trial.number.in_(numbers)))
     }
     if missing := [number for number in numbers if number not in found]:
-        raise NotFound(f"there is no trial {missing[0]} in sweep {row.id}")
+        raise NotFoundError(f"there is no trial {missing[0]} in sweep {row.id}")
     chosen = [found[number] for number in numbers]
     return {
         "now": now(session),

@@ -10,7 +10,7 @@ import yaml
 from sqlalchemy.orm import Session
 
 from layers.presets import PRESETS
-from service.errors import NotFound, ServiceError
+from service.errors import NotFoundError, ServiceError
 from service.results import leaderboards
 from service.sweeps import documents, drafts, estimates, sweeps
 
@@ -31,7 +31,7 @@ def beginnings(session: Session, project: str | None) -> dict[str, Any]:
 
 
 def beginning(session: Session, source: str, project: str | None) -> str:
-    """The text to begin with: `example:NAME`, `preset:NAME` or `sweep:ID`. Raises NotFound.
+    """The text to begin with: `example:NAME`, `preset:NAME` or `sweep:ID`. Raises NotFoundError.
 
     A sweep of another project (None: there is none) is as if it were not.
     """
@@ -46,7 +46,7 @@ def beginning(session: Session, source: str, project: str | None) -> str:
         row = leaderboards.get_sweep(session, name)
         if project in (None, row.project):
             return _written(row.document)
-    raise NotFound(f"there is nothing to begin from at {source!r}: give example:NAME, preset:NAME or sweep:ID")
+    raise NotFoundError(f"there is nothing to begin from at {source!r}: give example:NAME, preset:NAME or sweep:ID")
 
 
 def read(text: str, max_bytes: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 from service.results.leaderboards import Condition, Filters
 
 PICTURES = ("importance", "effects", "hypervolume", "parallel")
@@ -58,13 +58,13 @@ class SweepQuery:
         if name and value:
             lists["where"] = tuple(dict.fromkeys([*lists["where"], f"{name}{operator or '='}{value}"]))
         if unknown := [each for each in lists["trial"] if not (each.isascii() and each.isdigit() and len(each) < 10)]:
-            raise Unprocessable(f"trial={unknown[0][:40]!r} is not the number of a trial")
+            raise UnprocessableError(f"trial={unknown[0][:40]!r} is not the number of a trial")
         picture = given.get("picture") or None
         if picture is not None and picture not in PICTURES:
-            raise Unprocessable(f"picture={picture[:40]!r}: choose from {', '.join(PICTURES)}")
+            raise UnprocessableError(f"picture={picture[:40]!r}: choose from {', '.join(PICTURES)}")
         over = given.get("over") or None
         if over not in (None, "trials", "time"):
-            raise Unprocessable(f"over={over[:40]!r}: choose from trials, time")
+            raise UnprocessableError(f"over={over[:40]!r}: choose from trials, time")
         values: dict[str, Any] = {
             "sort": given.get("sort") or "rank",
             "differing": _flag("differing", given.get("differing", "")) is True,
@@ -76,7 +76,7 @@ class SweepQuery:
 
     @property
     def filters(self) -> Filters:
-        """The leaderboard's filters. Raises Unprocessable for what is none."""
+        """The leaderboard's filters. Raises UnprocessableError for what is none."""
         return Filters(self.state, self.feasible, self.on_front, tuple(map(Condition.parse, self.where)))
 
     @property
@@ -128,5 +128,5 @@ class BoardColumn:
 
 def _flag(name: str, text: str) -> bool | None:
     if text not in ("", "true", "false"):
-        raise Unprocessable(f"{name}={text!r}: give true or false")
+        raise UnprocessableError(f"{name}={text!r}: give true or false")
     return None if not text else text == "true"

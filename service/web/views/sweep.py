@@ -15,11 +15,11 @@ from service.confirmation import confirmations
 from service.confirmation import results as confirmation_results
 from service.database.models import CONFIRMATION, TRIAL_STATES, Attempt, Confirmation, Sweep, Trial, Worker
 from service.database.sessions import now
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.events.end_codes import end_code
 from service.operations import artifacts
-from service.recommendation.preferences import Wishes
-from service.recommendation.recommend import recommend_with_smaller, wishes_of
+from service.recommendation.preferences import SelectionPreferences
+from service.recommendation.recommend import preferences_of, recommend_with_smaller
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.results import leaderboards
 from service.results import schemas as result_schemas
@@ -154,14 +154,16 @@ def _extends(row: Sweep) -> list[str]:
     return [*lifts, *(["wall_seconds"] if time_is_over else [])]
 
 
-def _wishes(row: Sweep, query: SweepQuery) -> Wishes:
-    return wishes_of(row, prefer=query.prefer, within=query.within, weight=query.weight)
+def _wishes(row: Sweep, query: SweepQuery) -> SelectionPreferences:
+    return preferences_of(row, prefer=query.prefer, within=query.within, weight=query.weight)
 
 
-def _recommended(session: Session, row: Sweep, wishes: Wishes) -> tuple[Recommendation, SmallerTrial | None] | None:
+def _recommended(
+    session: Session, row: Sweep, wishes: SelectionPreferences
+) -> tuple[Recommendation, SmallerTrial | None] | None:
     try:
         return recommend_with_smaller(session, row, wishes)
-    except NotFound:
+    except NotFoundError:
         return None
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.database.models import CONFIRMATION, SWEEP_STATES, Sweep, Worker
 from service.database.sessions import now
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 from service.events.end_codes import end_code
 from service.results import leaderboards
 from service.web.views.common import dataset_names, ended_trials, progress_bar, target_words
@@ -38,9 +38,10 @@ class Wanted:
 
 
 def sweeps(session: Session, wanted: Wanted, size: int = PAGE_SWEEPS) -> dict[str, Any]:
-    """The newest sweeps that are wanted, each with its best values. Raises Unprocessable for a state that is none."""
+    """The newest sweeps that are wanted, each with its best values. Raises UnprocessableError for a state that is
+    none."""
     if wanted.state is not None and wanted.state not in SWEEP_STATES:
-        raise Unprocessable(f"state={wanted.state!r}: choose from {', '.join(SWEEP_STATES)}")
+        raise UnprocessableError(f"state={wanted.state!r}: choose from {', '.join(SWEEP_STATES)}")
     query = select(Sweep).where(Sweep.sampler != CONFIRMATION).order_by(Sweep.id.desc()).limit(size + 1)
     if wanted.project is not None:
         query = query.where(Sweep.project == wanted.project)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layers.expressions.compiler import EvaluationError, Expression, ExpressionError, MissingName, parse
+from layers.expressions.compiler import EvaluationError, Expression, ExpressionError, MissingNameError, parse
 from layers.expressions.constraints import parse_constraint
 
 VALUES = {
@@ -172,7 +172,7 @@ def test_what_is_not_needed_is_not_looked_at() -> None:
     assert value_of("1 if true else absent") == 1
     assert value_of("tie_embeddings or absent > 2") is True
     assert value_of("not tie_embeddings and absent > 2") is False
-    with pytest.raises(MissingName) as missing:
+    with pytest.raises(MissingNameError) as missing:
         value_of("tie_embeddings and absent > 2")
     assert missing.value.name == "absent"
 

@@ -13,7 +13,7 @@ from layers.metrics import METRICS
 from layers.parameter import Scalar
 from layers.presets import PRESETS
 from layers.space.document import DocumentError, Problem, flatten, parse_document, read_document
-from tests.layers.sweep_documents import DATASETS, GOOD, LEFT_OUT, changed, parsed, problems, surveyed
+from tests.layers.sweep_documents import DATASETS, GOOD, LEFT_OUT, changed, measured, parsed, problems
 
 FULL: dict[str, Any] = {
     "name": "shakespeare-small",
@@ -151,9 +151,9 @@ def test_every_declared_parameter_has_a_search_default_that_can_be_used_as_it_is
 
 def test_a_default_space_is_absent_where_its_parameter_does_not_apply() -> None:
     changes = {"/model/norm/kind": "default_space", "/model/norm/num_groups": "default_space"}
-    sweep, survey = surveyed(changes)
+    sweep, report = measured(changes)
     assert sweep.normalized["model"]["norm"]["num_groups"]["when"] == "norm.kind in ['RmsNorm', 'GroupNorm']"
-    assert survey.feasible_share > 0
+    assert report.feasible_share > 0
     chosen = [point for point in sweep.space.enumerate() if point["norm.kind"] == "LayerNorm"]
     assert chosen
     assert all("norm.num_groups" not in point for point in chosen)

@@ -330,14 +330,14 @@ def test_an_encoder_decoders_stacks_both_differ():
         },
         "objectives": [{"metric": "latency_ms_p50"}],
     }
-    sweep, survey = read_document(document, find_dataset=DATASETS.get)
+    sweep, feasibility = read_document(document, find_dataset=DATASETS.get)
     assert [each.name for each in sweep.space.open] == [
         "num_encoder_layers",
         *(f"layers.{index}.attention.num_attention_heads" for index in range(2)),
         *(f"encoder_layers.{index}.attention.num_attention_heads" for index in range(3)),
         *(f"layers.{index}.attention.attention_mask_type" for index in range(2)),
     ]
-    assert survey.feasible_share == 1
+    assert feasibility.feasible_share == 1
     chosen = {
         "num_encoder_layers": 1,
         "layers.0.attention.num_attention_heads": 2,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from layers.declarations.model import broken_rules
 from layers.space.document import PointError, Space, flatten
-from layers.space.feasibility import FEWEST_SAMPLES, SAMPLES, Survey, survey_space
-from tests.layers.sweep_documents import parsed, problems, surveyed
+from layers.space.feasibility import FEWEST_SAMPLES, SAMPLES, FeasibilityReport, measure_feasibility
+from tests.layers.sweep_documents import measured, parsed, problems
 
 CAPABILITIES: dict[str, Any] = {
     "runtime": "onnxruntime",
@@ -236,16 +236,16 @@ def test_what_the_target_lacks_rejects_a_point() -> None:
 
 
 def test_a_derived_value_out_of_bounds_rejects_its_point_alone() -> None:
-    sweep, survey = surveyed({"/model/mlp/ffn_hidden_size": {"derived": "hidden_size - 32"}})
-    assert survey.rejections["mlp.ffn_hidden_size"] == pytest.approx(1 / 3)
+    sweep, report = measured({"/model/mlp/ffn_hidden_size": {"derived": "hidden_size - 32"}})
+    assert report.rejections["mlp.ffn_hidden_size"] == pytest.approx(1 / 3)
     rejection = sweep.space.judge(sweep.space.resolve(chosen(hidden_size=32)))
     assert rejection is not None
     assert rejection.rule == "mlp.ffn_hidden_size"
 
 
 def test_sections_that_contradict_each_other_reject_a_point() -> None:
-    _, survey = surveyed({"/training": {"steps": {"values": [10, 100]}, "warmup_steps": 50}})
-    assert survey.rejections["training.warmup_steps"] == pytest.approx(1 / 2)
+    _, report = measured({"/training": {"steps": {"values": [10, 100]}, "warmup_steps": 50}})
+    assert report.rejections["training.warmup_steps"] == pytest.approx(1 / 2)
 
 
 # --- what validation refuses ----------------------------------------------------------------------------------------
@@ -291,13 +291,13 @@ def test_a_value_that_some_point_does_not_have_is_an_error_with_an_example(
 
 
 def test_points_that_a_rule_excludes_need_no_derived_value() -> None:
-    sweep, survey = surveyed(
+    sweep, report = measured(
         {
             "/model/mlp/ffn_hidden_size": {"derived": "hidden_size / (num_layers - 2)"},
             "/rules": ["num_layers != 2", "hidden_size % 32 == 0"],
         }
     )
-    assert survey.rejections["num_layers != 2"] == pytest.approx(1 / 4)
+    assert report.rejections["num_layers != 2"] == pytest.approx(1 / 4)
     with pytest.raises(PointError):
         sweep.space.resolve(chosen())
 
@@ -339,8 +339,8 @@ def test_sparse_spaces_that_are_sampled_can_be_allowed() -> None:
     assert problem.pointer == "/rules/0"
     assert f"{SAMPLES:,} sampled points" in problem.detail
     assert "allow_sparse" in problem.remedy
-    _, survey = surveyed(sparse | {"/allow_sparse": True})
-    assert (survey.feasible_share, survey.sampled) == (0, True)
+    _, report = measured(sparse | {"/allow_sparse": True})
+    assert (report.feasible_share, report.sampled) == (0, True)
 
 
 # --- counting, walking and drawing ----------------------------------------------------------------------------------
@@ -375,66 +375,66 @@ def test_a_continuous_space_cannot_be_enumerated() -> None:
 
 
 def test_the_feasible_share_is_over_distinct_points() -> None:
-    _, survey = surveyed(CONDITIONAL | {"/rules": ["rotary_embedding_base > 1e4"]})
+    _, report = measured(CONDITIONAL | {"/rules": ["rotary_embedding_base > 1e4"]})
     # Of the 6 ways to place tokens one has a base of 1e4; of the 3 widths 64 cannot have 3 heads.
-    assert survey.points == 144
-    assert survey.rejections["attention.rotary_embedding_base > 1e4"] == pytest.approx(1 / 6)
-    heads = survey.rejections["hidden_size % num_attention_heads"]
+    assert report.points == 144
+    assert report.rejections["attention.rotary_embedding_base > 1e4"] == pytest.approx(1 / 6)
+    heads = report.rejections["hidden_size % num_attention_heads"]
     assert heads == pytest.approx(5 / 6 * 2 / 6)
-    assert survey.feasible_share == pytest.approx(5 / 6 * 4 / 6)
-    assert not survey.sampled
+    assert report.feasible_share == pytest.approx(5 / 6 * 4 / 6)
+    assert not report.sampled
 
 
 def test_the_share_of_a_continuous_space_is_sampled_and_the_same_every_time() -> None:
     changes = {"/training/learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}, "/rules": ["learning_rate < 1e-3"]}
-    _, survey = surveyed(changes)
-    assert survey.sampled
-    assert survey.points is None
-    assert survey.rejections["training.learning_rate < 1e-3"] == pytest.approx(1 / 2, abs=0.02)
-    assert surveyed(changes)[1] == survey
+    _, report = measured(changes)
+    assert report.sampled
+    assert report.points is None
+    assert report.rejections["training.learning_rate < 1e-3"] == pytest.approx(1 / 2, abs=0.02)
+    assert measured(changes)[1] == report
 
 
 def test_a_finite_space_that_would_take_too_long_is_sampled() -> None:
-    _, survey = surveyed(
+    _, report = measured(
         {
             "/model/num_layers": {"min": 1, "max": 100},
             "/model/hidden_size": {"min": 6, "max": 1000, "step": 6},
             "/model/norm/eps": {"values": [1e-6, 1e-5, 1e-4, 1e-3]},
         }
     )
-    assert survey.points == 100 * 166 * 2 * 4
-    assert survey.sampled
-    assert survey.feasible_share == 1
+    assert report.points == 100 * 166 * 2 * 4
+    assert report.sampled
+    assert report.feasible_share == 1
 
 
 def test_a_large_space_with_few_models_is_judged_as_a_whole() -> None:
-    _, survey = surveyed({"/training/seed": {"min": 0, "max": 4_999}})
-    assert survey.points == 120_000
-    assert not survey.sampled
-    assert survey.feasible_share == pytest.approx(4 / 6)
+    _, report = measured({"/training/seed": {"min": 0, "max": 4_999}})
+    assert report.points == 120_000
+    assert not report.sampled
+    assert report.feasible_share == pytest.approx(4 / 6)
 
 
 SLOW: dict[str, Any] = {"/training/learning_rate": {"min": 1e-4, "max": 1e-2}, "/rules": ["hidden_size != 96"]}
 """A space that is sampled."""
 
 
-def test_a_survey_that_takes_too_long_ends_with_the_samples_it_has() -> None:
-    _, whole = surveyed(SLOW)
+def test_a_measurement_of_feasibility_that_takes_too_long_ends_with_the_samples_it_has() -> None:
+    _, whole = measured(SLOW)
     assert (whole.judged, whole.sampled) == (SAMPLES, True)
-    survey = survey_space(space(SLOW), seconds=0.0)
-    assert (survey.judged, survey.sampled) == (FEWEST_SAMPLES, True)
-    low, high = survey.interval
-    assert low < survey.feasible_share < high
+    report = measure_feasibility(space(SLOW), seconds=0.0)
+    assert (report.judged, report.sampled) == (FEWEST_SAMPLES, True)
+    low, high = report.interval
+    assert low < report.feasible_share < high
     assert low < whole.interval[0] < whole.feasible_share < whole.interval[1] < high
 
 
 def test_an_enumeration_that_takes_too_long_is_given_up_for_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"/rules": ["hidden_size != 96"]}
-    assert (surveyed(changes)[1].judged, surveyed(changes)[1].sampled) == (24, False)
+    assert (measured(changes)[1].judged, measured(changes)[1].sampled) == (24, False)
     monkeypatch.setattr("layers.space.feasibility.ENUMERATION_SHARE", 0.0)
-    _, survey = surveyed(changes)
-    assert (survey.points, survey.judged, survey.sampled) == (24, SAMPLES, True)
-    assert survey.feasible_share == pytest.approx(1 / 3, abs=0.02)
+    _, report = measured(changes)
+    assert (report.points, report.judged, report.sampled) == (24, SAMPLES, True)
+    assert report.feasible_share == pytest.approx(1 / 3, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -443,12 +443,12 @@ def test_an_enumeration_that_takes_too_long_is_given_up_for_samples(monkeypatch:
 )
 def test_the_interval_of_a_sampled_share_is_wilsons(feasible: int, judged: int, low: float, high: float) -> None:
     # Newcombe 1998, Statistics in Medicine 17, method 3.
-    survey = Survey(None, feasible / judged, True, judged, {})
-    assert survey.interval == pytest.approx((low, high), rel=2e-3, abs=1e-6)
+    report = FeasibilityReport(None, feasible / judged, True, judged, {})
+    assert report.interval == pytest.approx((low, high), rel=2e-3, abs=1e-6)
 
 
 def test_the_share_of_an_enumerated_space_is_exact() -> None:
-    assert Survey(24, 0.25, False, 24, {}).interval == (0.25, 0.25)
+    assert FeasibilityReport(24, 0.25, False, 24, {}).interval == (0.25, 0.25)
 
 
 def test_draws_follow_the_scale_of_a_range() -> None:
@@ -546,7 +546,7 @@ def test_a_drawn_point_lies_in_the_space(changes: dict[str, Any], seed: int) -> 
 
 @settings(max_examples=25, deadline=None)
 @given(_changes(), st.sampled_from(["hidden_size % 3 == 0", "num_layers < 20", "attention.attention_head_size > 8"]))
-def test_a_survey_agrees_with_judging_every_point(changes: dict[str, Any], rule: str) -> None:
+def test_a_measurement_of_feasibility_agrees_with_judging_every_point(changes: dict[str, Any], rule: str) -> None:
     made = space(changes | {"/rules": [rule], "/constraints": ["parameter_count < 1e6"]})
     points = made.points()
     if points is None or points > 3000:
@@ -555,10 +555,10 @@ def test_a_survey_agrees_with_judging_every_point(changes: dict[str, Any], rule:
     for point in made.enumerate():
         rejection = made.judge(made.resolve(point))
         found["" if rejection is None else rejection.rule] += 1
-    survey = survey_space(made)
-    assert survey.errors == ()
-    assert survey.feasible_share == pytest.approx(found.pop("", 0) / points)
-    assert survey.rejections == pytest.approx({rule: count / points for rule, count in found.items()})
+    report = measure_feasibility(made)
+    assert report.errors == ()
+    assert report.feasible_share == pytest.approx(found.pop("", 0) / points)
+    assert report.rejections == pytest.approx({rule: count / points for rule, count in found.items()})
 
 
 # --- rounding -------------------------------------------------------------------------------------------------------
@@ -581,7 +581,7 @@ def test_what_a_user_calculates_by_hand_is_kept() -> None:
 
 @pytest.mark.parametrize("text", ["hidden_size * 3.3 / 1.1", "hidden_size * 3.3 // 1.1"])
 def test_a_derived_integer_is_what_it_is_but_for_rounding(text: str) -> None:
-    sweep, survey = surveyed(
+    sweep, report = measured(
         {
             "/model/hidden_size": 32,
             "/model/attention/num_attention_heads": 2,
@@ -589,7 +589,7 @@ def test_a_derived_integer_is_what_it_is_but_for_rounding(text: str) -> None:
             "/rules": ["mlp.ffn_hidden_size == 96", "hidden_size * 3.3 / 1.1 in [96]"],
         }
     )
-    assert survey.feasible_share == 1
+    assert report.feasible_share == 1
     assert sweep.space.resolve({"num_layers": 1})["mlp.ffn_hidden_size"] == 96
 
 
@@ -599,9 +599,9 @@ def test_a_derived_number_is_within_its_bounds_but_for_rounding() -> None:
         "/training/min_learning_rate": {"derived": "0.1 * 3 / 100"},
         "/training/learning_rate": 0.003,
     }
-    sweep, survey = surveyed(changes)
+    sweep, report = measured(changes)
     assert sweep.space.resolve(chosen())["training.dropout"] == 0.9
-    assert survey.rejections.keys() == {"hidden_size % num_attention_heads"}
+    assert report.rejections.keys() == {"hidden_size % num_attention_heads"}
 
 
 def test_a_start_is_in_the_space_but_for_rounding() -> None:
@@ -648,6 +648,6 @@ def test_a_constraint_without_a_value_is_refused_with_its_point(text: str) -> No
     ],
 )
 def test_a_constraint_that_may_have_a_value_is_kept(text: str, rules: list[str]) -> None:
-    _, survey = surveyed({**ZERO, "/constraints": [text], "/rules": rules})
-    assert survey.errors == ()
-    assert survey.feasible_share > 0
+    _, report = measured({**ZERO, "/constraints": [text], "/rules": rules})
+    assert report.errors == ()
+    assert report.feasible_share > 0

@@ -153,9 +153,9 @@ def test_artifacts_are_kept_of_the_front_and_fenced_by_the_attempt(client, servi
         )
 
     set_rank(1)
-    assert artifacts.tidy(services.database, services.settings) == 0
+    assert artifacts.collect_garbage(services.database, services.settings) == 0
     set_rank(2)
-    assert artifacts.tidy(services.database, services.settings) > 0
+    assert artifacts.collect_garbage(services.database, services.settings) > 0
     assert client.get(f"{trial}/artifacts").json()["items"] == []
     assert not list((services.settings.data_dir / "artifacts").rglob("*.onnx"))
 
@@ -175,7 +175,9 @@ def test_artifacts_lie_wherever_fsspec_reaches(client, services, make_sweep, wor
     services.database.write(confirmations.end_finished)
     assert client.get(f"/v1/sweeps/{made['id']}").json()["state"] == "completed"
     assert client.delete(f"/v1/sweeps/{sweep}").status_code == 204
-    assert artifacts.tidy(services.database, services.settings) == 1, "what a deleted sweep left is cleared away"
+    assert artifacts.collect_garbage(services.database, services.settings) == 1, (
+        "what a deleted sweep left is cleared away"
+    )
 
 
 def test_no_sweep_may_choose_by_the_test_part(client):

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
 from service.database import outages
-from service.errors import CannotStore, Unavailable
+from service.errors import CannotStoreError, UnavailableError
 from service.http import uploads
 from service.http.dependencies import Services
 
@@ -80,17 +80,17 @@ def test_a_folder_that_cannot_be_written_makes_the_service_not_ready(
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (OSError(errno.ENOSPC, ""), CannotStore),
-        (OSError(errno.EROFS, ""), CannotStore),
-        (PermissionError(errno.EACCES, ""), CannotStore),
-        (OSError(errno.EDQUOT, ""), CannotStore),
+        (OSError(errno.ENOSPC, ""), CannotStoreError),
+        (OSError(errno.EROFS, ""), CannotStoreError),
+        (PermissionError(errno.EACCES, ""), CannotStoreError),
+        (OSError(errno.EDQUOT, ""), CannotStoreError),
         (FileNotFoundError(errno.ENOENT, ""), None),
         (ConnectionResetError(errno.ECONNRESET, ""), None),
         (ValueError(), None),
-        (sa.exc.TimeoutError(), Unavailable),
+        (sa.exc.TimeoutError(), UnavailableError),
         (OperationalError("", None, Exception()), None),
     ],
 )
-def test_which_errors_an_operator_has_to_see_to(error: Exception, kind: type[Unavailable] | None) -> None:
+def test_which_errors_an_operator_has_to_see_to(error: Exception, kind: type[UnavailableError] | None) -> None:
     answer = outages.answer_to(error)
     assert (None if answer is None else type(answer)) is kind

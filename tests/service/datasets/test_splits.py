@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.datasets.splits import Fractions, split_examples
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 
 HALVES = Fractions(validation=0.25, test=0.25)
 
@@ -39,7 +39,7 @@ def test_what_has_the_same_key_stays_together_in_any_order(numbers: list[int], r
     strata = np.array([number % 3 for number in numbers])
     try:
         parts = split_examples(strata, keys, HALVES)
-    except Unprocessable:
+    except UnprocessableError:
         return
     where = {part: {keys[index] for index in indices} for part, indices in parts.items()}
     assert sorted(np.concatenate(list(parts.values()))) == list(range(len(keys)))
@@ -54,5 +54,5 @@ def test_what_has_the_same_key_stays_together_in_any_order(numbers: list[int], r
 
 
 def test_too_few_examples_are_refused_with_the_part() -> None:
-    with pytest.raises(Unprocessable, match="of its 20 examples, 2 fall into the validation part"):
+    with pytest.raises(UnprocessableError, match="of its 20 examples, 2 fall into the validation part"):
         split_examples(np.zeros(20, int), keys_of(20), Fractions(validation=0.1))

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from service.app import create_app
 from service.database.models import Sweep
 from service.database.sessions import Database
-from service.errors import NotFound
+from service.errors import NotFoundError
 from service.events import events
 from service.settings import Settings
 
@@ -64,7 +64,7 @@ def test_a_transaction_that_fails_leaves_no_gap(database: Database, rows: Any) -
 
 
 def test_an_event_of_no_sweep_is_refused(database: Database) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         _append(database, "nothing")
 
 

@@ -26,7 +26,7 @@ from service.app import create_app
 from service.auth import projects, tokens
 from service.database.access_models import Webhook, WebhookDelivery
 from service.database.models import SWEEP_STATES
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 from service.events import addresses, server_key, webhooks
 from service.events import schemas as event_schemas
 from service.events.addresses import AddressError
@@ -371,7 +371,7 @@ def test_a_name_that_changes_its_address_gains_nothing(
     ],
 )
 def test_a_webhook_to_any_spelling_of_this_machine_is_refused_when_it_is_made(host: str) -> None:
-    with pytest.raises(Unprocessable, match="this URL is not called"):
+    with pytest.raises(UnprocessableError, match="this URL is not called"):
         webhooks.check(f"http://{host}:8420/", [])
     webhooks.check(f"http://{host}:8420/", [ipaddress.ip_network("0.0.0.0/0")])
 
@@ -454,7 +454,7 @@ def test_the_certificate_must_be_of_the_name_although_the_address_is_called(tmp_
     ],
 )
 def test_a_url_that_will_not_do_is_refused(url: str) -> None:
-    with pytest.raises(Unprocessable) as refused:
+    with pytest.raises(UnprocessableError) as refused:
         webhooks.check(url, [])
     assert refused.value.problems[0].pointer == "/url"
 

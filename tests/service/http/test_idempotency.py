@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from service.database.access_models import IdempotencyKey
 from service.database.sessions import Database
-from service.errors import InFlight, Unprocessable
+from service.errors import InFlightError, UnprocessableError
 from service.http.idempotency import Answer, forget_old, once, request_hash
 
 
@@ -30,7 +30,7 @@ def test_without_a_key_everything_is_done_again(database: Database) -> None:
 
 def test_a_key_is_for_one_request(database: Database) -> None:
     _once(database, "key", "a", 1)
-    with pytest.raises(Unprocessable, match="another request"):
+    with pytest.raises(UnprocessableError, match="another request"):
         _once(database, "key", "b", 2)
 
 
@@ -51,7 +51,7 @@ def test_requests_at_the_same_time_are_done_once(database: Database) -> None:
         while True:
             try:
                 return _once(database, "key", "a", number)
-            except InFlight:
+            except InFlightError:
                 # Another transaction has it: PostgreSQL lets both begin.
                 continue
 

@@ -13,7 +13,7 @@ from service.common.notifications import Notifications, sweep_topic
 from service.database.sessions import Database
 from service.events import events
 from service.http.dependencies import Services
-from service.http.long_polling import Watch
+from service.http.long_polling import ChangePoller
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
 from service.sweeps.validation import Validation
@@ -47,14 +47,14 @@ def test_a_change_by_another_process_wakes_those_who_wait_for_that_sweep(service
     elsewhere = Database(database.url.render_as_string(hide_password=False))
 
     async def story() -> None:
-        watch, notifications = Watch(services), services.notifications
+        watch, notifications = ChangePoller(services), services.notifications
         waiters = {sweep: await _begun(notifications, topic[sweep]) for sweep in topic}
-        await watch.look()
+        await watch.poll()
         assert [await _settled(waiters[sweep]) for sweep in topic] == [True, True], "each is looked at once"
 
         waiters = {sweep: await _begun(notifications, topic[sweep]) for sweep in topic}
         elsewhere.write(lambda session: events.append(session, changed, "sweep.paused"))
-        await watch.look()
+        await watch.poll()
         assert await _settled(waiters[changed])
         assert not await _settled(waiters[other])
         waiters[other].cancel()
@@ -65,12 +65,12 @@ def test_a_change_by_another_process_wakes_those_who_wait_for_that_sweep(service
 
 def test_a_sweep_that_is_gone_wakes_its_waiters_once(services: Services) -> None:
     async def story() -> None:
-        watch, topic = Watch(services), sweep_topic("0" * 26)
+        watch, topic = ChangePoller(services), sweep_topic("0" * 26)
         first = await _begun(services.notifications, topic)
-        await watch.look()
+        await watch.poll()
         assert await _settled(first)
         second = await _begun(services.notifications, topic)
-        await watch.look()
+        await watch.poll()
         assert not await _settled(second)
         second.cancel()
 

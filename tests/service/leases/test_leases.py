@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.database.models import Dataset, Sweep
-from service.errors import InFlight
+from service.errors import InFlightError
 from service.http import idempotency
 from service.http.dependencies import Services
 from service.routes.leases import MAX_FINISH_BYTES
@@ -228,7 +228,7 @@ def test_a_claim_whose_answer_cannot_be_kept_is_none(
     sweep = served_rows.sweep(1)
 
     def unkept(*arguments: Any) -> None:
-        raise InFlight("another process works on it")
+        raise InFlightError("another process works on it")
 
     with monkeypatch.context() as patch:
         patch.setattr(idempotency, "keep", unkept)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service.database import counts
 from service.database.models import Attempt, Event, Measurement, Report, Sweep, Trial, TrialMetric
 from service.database.sessions import Database
-from service.errors import LeaseLost, NotFound, Unprocessable
+from service.errors import LeaseLostError, NotFoundError, UnprocessableError
 from service.leases import holders, queue, statements, trials
 from service.leases import schemas as lease_schemas
 
@@ -97,7 +97,7 @@ def test_nothing_to_claim_is_no_error(rows: Any, worker: Worker) -> None:
 
 
 def test_an_unknown_worker_is_told_to_register(database: Database) -> None:
-    with pytest.raises(NotFound, match="register"):
+    with pytest.raises(NotFoundError, match="register"):
         database.write(lambda session: queue.claim(session, "nobody", 30))
 
 
@@ -171,7 +171,7 @@ def test_a_lapsed_lease_is_another_attempt_and_the_first_is_told(rows: Any, work
     new = other.must_claim()
     assert (new.trial, new.attempt) == (old.trial, 2)
     for call in (worker.heartbeat, worker.report, worker.finish, worker.release):
-        with pytest.raises(LeaseLost):
+        with pytest.raises(LeaseLostError):
             call(old)
     assert other.heartbeat(new) == "continue"
     assert rows.trial(new.trial).charged_attempts == 1
@@ -206,7 +206,7 @@ def test_a_trial_whose_attempts_are_used_up_fails_with_that_reason(rows: Any, wo
     assert "3 of at most 3 attempts" in (trial.reason or "")
     assert [attempt.outcome for attempt in _attempts(rows.database, trial.id)] == ["lost"] * 3
     assert rows.kinds(sweep)[-1] == "trial.ended"
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         worker.finish(lease)
     _assert_counted(rows, sweep)
 
@@ -315,7 +315,7 @@ def test_the_worker_of_a_cancelled_trial_is_told_to_stop(rows: Any, worker: Work
     assert worker.heartbeat(lease) == "cancel"
     assert worker.report(lease, log="more") == "cancel"
     for call in (worker.finish, worker.release):
-        with pytest.raises(LeaseLost):
+        with pytest.raises(LeaseLostError):
             call(lease)
     trial = rows.trial(lease.trial)
     assert (trial.state, trial.reason) == ("cancelled", "cancelled by its owner")
@@ -328,7 +328,7 @@ def test_a_trial_that_does_not_exist_is_not_found(worker: Worker, rows: Any) -> 
     rows.sweep(1)
     lease = worker.must_claim().model_copy(update={"trial": "nothing"})
     for call in (worker.heartbeat, worker.report, worker.finish, worker.release):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             call(lease)
 
 
@@ -364,7 +364,7 @@ def test_the_same_finish_twice_is_accepted_once(rows: Any, worker: Worker) -> No
     again = worker.finish(lease)
     assert (again.id, again.state, again.ended_at) == (first.id, first.state, first.ended_at)
     assert rows.kinds(sweep).count("trial.ended") == 1
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         worker.finish(lease, FAILED)
     _assert_counted(rows, sweep)
 
@@ -427,7 +427,7 @@ def test_a_finish_that_cannot_be_used_is_refused_and_the_lease_stays(
 ) -> None:
     rows.sweep(1, constraints=("latency_ms_p99 <= 2.0",))
     lease = worker.must_claim()
-    with pytest.raises(Unprocessable) as caught:
+    with pytest.raises(UnprocessableError) as caught:
         worker.finish(lease, lease_schemas.LeaseFinish(**body))
     assert place in [problem.pointer for problem in caught.value.problems]
     assert rows.trial(lease.trial).lease_expires_at is not None
@@ -446,7 +446,7 @@ def test_a_released_trial_is_queued_again_without_a_charge(rows: Any, worker: Wo
     assert rows.trial(lease.trial).charged_attempts == 0
     assert rows.kinds(sweep)[-1] == "trial.queued"
     _assert_counted(rows, sweep)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         worker.heartbeat(lease)
     again = worker.must_claim()
     assert (again.trial, again.attempt) == (lease.trial, 2)

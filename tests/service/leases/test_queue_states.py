@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from service.database.models import ENDED_TRIAL_STATES, Attempt, Event, Sweep, Trial
 from service.database.sessions import Database
-from service.errors import LeaseLost
+from service.errors import LeaseLostError
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.leases.row_locks import ChangesTrial, Claims
@@ -65,7 +65,7 @@ class QueueMachine(RuleBasedStateMachine):
             answer = self.database.submit(lambda session: what(session, lease), needs=ChangesTrial(lease.trial)).result(
                 30
             )
-        except LeaseLost:
+        except LeaseLostError:
             assert not held
         else:
             assert held or answer == "cancel" or getattr(answer, "state", None) in ENDED_TRIAL_STATES
@@ -193,7 +193,7 @@ LOST = object()
 def _unless_lost(call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except LeaseLost:
+    except LeaseLostError:
         return LOST
 
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from service.database.models import Artifact
 from service.datasets import datasets
-from service.errors import LeaseLost, NotFound
+from service.errors import LeaseLostError, NotFoundError
 from service.http import uploads
 from service.http.dependencies import Services
 from service.leases import holders, queue
@@ -103,7 +103,7 @@ def test_a_body_that_ends_after_its_trial_leaves_what_was_kept(
 def test_what_comes_too_late_changes_nothing_and_leaves_nothing(attempt: Attempt, late: bytes) -> None:
     attempt.store(b"kept")
     attempt.finish()
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLostError):
         attempt.store(late)
     assert attempt.read() == b"kept"
     assert len(attempt.files()) == 1
@@ -127,9 +127,9 @@ def test_what_an_earlier_release_kept_is_found_and_cleared(attempt: Attempt) -> 
     row = attempt.row()
     assert b"".join(artifacts.read(settings, row)) == b"kept"
     settings.artifact_days = 1e-9
-    assert artifacts.tidy(attempt.services.database, settings) == 1
+    assert artifacts.collect_garbage(attempt.services.database, settings) == 1
     assert attempt.files() == []
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         artifacts.read(settings, row)
 
 
@@ -142,10 +142,10 @@ def test_files_that_no_row_names_are_cleared_once_their_trial_has_ended(attempt:
     unacknowledged.parent.mkdir()
     unacknowledged.write_bytes(b"whole")
     database, settings = attempt.services.database, attempt.services.settings
-    assert artifacts.tidy(database, settings) == 0, "they may be arriving"
+    assert artifacts.collect_garbage(database, settings) == 0, "they may be arriving"
     attempt.finish()
     Rows(database).update(artifacts.Trial, attempt.trial, pareto_rank=1)
-    assert artifacts.tidy(database, settings) == 2
+    assert artifacts.collect_garbage(database, settings) == 2
     assert attempt.files() == [path]
 
 

@@ -119,7 +119,7 @@ def test_a_look_at_the_database_reads_no_finished_trial(database: Database, rows
 
     sa.event.listen(sa.Engine, "before_cursor_execute", note)
     try:
-        found = database.read(lambda session: gauges.look(session, 60))
+        found = database.read(lambda session: gauges.read_figures(session, 60))
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", note)
     assert (found.trials["complete"], found.trials["failed"], found.workers) == (99_999, 1, 1)

@@ -95,7 +95,7 @@ def test_what_is_old_goes_and_results_stay(database: Database, settings: Setting
     keeping = Settings(**settings.model_dump() | ALL)
     assert not any(retention.prune(database, keeping).values()), "nothing is old yet"
     _grow_old(database, 9.9)
-    assert not any(retention.look(database, keeping).values())
+    assert not any(retention.preview(database, keeping).values())
     _grow_old(database, 0.2)
     expected = {
         "logs of attempts": 1,
@@ -104,7 +104,7 @@ def test_what_is_old_goes_and_results_stay(database: Database, settings: Setting
         "webhook deliveries": 1,
         "audit records": 1,
     }
-    assert retention.look(database, keeping) == expected
+    assert retention.preview(database, keeping) == expected
     assert +retention.prune(database, keeping) == expected
     assert not any(retention.prune(database, keeping).values()), "it goes once"
 
@@ -144,13 +144,13 @@ def test_what_goes_on_is_not_touched(database: Database, settings: Settings, row
     assert not any(retention.prune(database, keeping).values())
     ended = sa.update(Sweep).where(Sweep.id == sweep).values(state="completed", ended_at=1.0)
     database.write(lambda session: session.execute(ended).rowcount)
-    assert retention.look(database, keeping)["events of ended sweeps"] == 0, "no scheduler has worked them in yet"
+    assert retention.preview(database, keeping)["events of ended sweeps"] == 0, "no scheduler has worked them in yet"
     waiting = sa.update(WebhookDelivery).values(created_at=1.0)
     database.write(lambda session: session.execute(waiting).rowcount)
-    assert retention.look(database, keeping)["webhook deliveries"] == 0, "it is still tried"
+    assert retention.preview(database, keeping)["webhook deliveries"] == 0, "it is still tried"
     off = {"url": None, "events": None, "enabled": False, "allowed": []}
     database.write(lambda session: webhooks.change(session, made, **off).id)
-    assert retention.look(database, keeping)["webhook deliveries"] == 1
+    assert retention.preview(database, keeping)["webhook deliveries"] == 1
 
 
 def test_much_goes_in_several_transactions(
@@ -168,7 +168,7 @@ def test_the_service_does_it_by_itself(database: Database, settings: Settings, r
     _used(database, rows)
     _grow_old(database, 31)
     housekeeping = Housekeeping(database, settings)
-    while housekeeping.tidy():
+    while housekeeping.collect_garbage():
         pass
     assert database.read(lambda session: session.scalars(sa.select(WebhookDelivery)).all()) == []
 

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 from service.recommendation.choice import (
     Candidate,
     Choice,
-    NothingWithin,
+    NothingWithinError,
     choose,
     find_smaller,
     rule_in_words,
 )
-from service.recommendation.preferences import Wishes, Within
+from service.recommendation.preferences import SelectionPreferences, Within
 
 GOALS = {"latency_ms_p50": "minimize", "validation_loss": "minimize", "accuracy": "maximize"}
 TWO = {"latency_ms_p50": "minimize", "validation_loss": "minimize"}
@@ -51,13 +51,13 @@ def wishes(draw):
         for metric in draw(st.lists(st.sampled_from(metrics), max_size=2, unique=True))
     )
     weights = {} if prefer else {metric: draw(st.sampled_from([0.0, 1.0, 5.0])) for metric in list(GOALS)[:1]}
-    return Wishes(prefer, within, weights)
+    return SelectionPreferences(prefer, within, weights)
 
 
 def chosen_by(candidates, goals, wish) -> Choice | None:
     try:
         return choose(candidates, goals, wish)
-    except NothingWithin:
+    except NothingWithinError:
         return None
 
 
@@ -85,7 +85,7 @@ def test_no_constraint_is_broken_and_nothing_dominates_the_choice(candidates, wi
 @given(leaderboards())
 def test_there_is_a_choice_exactly_when_some_trial_is_able(candidates):
     able = [candidate for candidate in candidates if is_able(candidate, GOALS)]
-    assert (choose(candidates, GOALS, Wishes()) is not None) == bool(able)
+    assert (choose(candidates, GOALS, SelectionPreferences()) is not None) == bool(able)
 
 
 @given(leaderboards(), wishes())
@@ -103,7 +103,7 @@ def test_within_keeps_what_is_at_most_so_much_worse_than_the_fronts_best(candida
 
 @given(leaderboards(), wishes(), st.sampled_from([*GOALS, "parameter_count"]))
 def test_prefer_takes_the_best_of_what_is_within(candidates, wish, metric):
-    choice = chosen_by(candidates, GOALS, Wishes((metric,), wish.within))
+    choice = chosen_by(candidates, GOALS, SelectionPreferences((metric,), wish.within))
     if choice is None:
         return
     sign = 1 if GOALS.get(metric, "minimize") == "minimize" else -1
@@ -115,7 +115,7 @@ def test_prefer_takes_the_best_of_what_is_within(candidates, wish, metric):
 @given(leaderboards(), st.integers(0, 2))
 def test_a_looser_limit_never_costs_what_is_preferred(candidates, amount):
     def preferred(room: float) -> float | None:
-        wish = Wishes(("latency_ms_p50",), (Within("validation_loss", room, False),))
+        wish = SelectionPreferences(("latency_ms_p50",), (Within("validation_loss", room, False),))
         choice = chosen_by(candidates, TWO, wish)
         return None if choice is None else choice.chosen.value("latency_ms_p50")
 
@@ -127,7 +127,7 @@ def test_a_looser_limit_never_costs_what_is_preferred(candidates, amount):
 
 @given(leaderboards())
 def test_an_objective_with_all_the_weight_decides(candidates):
-    choice = chosen_by(candidates, TWO, Wishes(weights={"latency_ms_p50": 1.0, "validation_loss": 0.0}))
+    choice = chosen_by(candidates, TWO, SelectionPreferences(weights={"latency_ms_p50": 1.0, "validation_loss": 0.0}))
     if choice is not None:
         assert choice.chosen.value("latency_ms_p50") == min(each.value("latency_ms_p50") for each in choice.front)
 
@@ -165,7 +165,7 @@ def test_the_smallest_of_those_as_good_is_named():
     middle = Candidate("1", 1, {"latency_ms_p50": 1.0, "validation_loss": 1.01, "parameter_count": 500})
     small = Candidate("2", 2, {"latency_ms_p50": 1.0, "validation_loss": 1.04, "parameter_count": 100})
     slow = Candidate("3", 3, {"latency_ms_p50": 1.2, "validation_loss": 1.0, "parameter_count": 50})
-    choice = choose([big, middle, small, slow], TWO, Wishes())
+    choice = choose([big, middle, small, slow], TWO, SelectionPreferences())
     assert choice is not None
     assert choice.chosen is big
 
@@ -183,8 +183,8 @@ def test_the_smallest_of_those_as_good_is_named():
 def test_limits_that_nothing_keeps_name_the_closest_trial():
     fast = Candidate("0", 0, {"latency_ms_p50": 1.0, "validation_loss": 4.0})
     good = Candidate("1", 1, {"latency_ms_p50": 4.0, "validation_loss": 1.0})
-    wish = Wishes(within=(Within("latency_ms_p50", 0.1, True), Within("validation_loss", 1.0, False)))
-    with pytest.raises(NothingWithin) as nothing:
+    wish = SelectionPreferences(within=(Within("latency_ms_p50", 0.1, True), Within("validation_loss", 1.0, False)))
+    with pytest.raises(NothingWithinError) as nothing:
         choose([fast, good], TWO, wish)
     assert nothing.value.closest is fast
     assert nothing.value.limits == {"latency_ms_p50": pytest.approx(1.1), "validation_loss": 2.0}
@@ -207,18 +207,20 @@ def test_limits_that_nothing_keeps_name_the_closest_trial():
 )
 def test_wishes_that_cannot_be_read_are_refused_with_a_remedy(query, said):
     given = {"prefer": [], "within": [], "weight": []} | query
-    with pytest.raises(Unprocessable, match=said) as refused:
-        Wishes.parse(list(TWO), **given)
+    with pytest.raises(UnprocessableError, match=said) as refused:
+        SelectionPreferences.parse(list(TWO), **given)
     assert all(problem.pointer and problem.remedy for problem in refused.value.problems)
 
 
 def test_an_objective_without_weight_leaves_the_choice_to_the_others():
-    assert Wishes.parse(list(TWO), prefer=[], within=[], weight=["latency_ms_p50:0"]).weights == {"latency_ms_p50": 0}
+    assert SelectionPreferences.parse(list(TWO), prefer=[], within=[], weight=["latency_ms_p50:0"]).weights == {
+        "latency_ms_p50": 0
+    }
 
 
 def test_the_rule_says_what_was_wished():
-    wish = Wishes.parse(list(TWO), prefer=["latency_ms_p50"], within=["validation_loss:1%"], weight=[])
+    wish = SelectionPreferences.parse(list(TWO), prefer=["latency_ms_p50"], within=["validation_loss:1%"], weight=[])
     assert "best latency_ms_p50" in rule_in_words(wish)
     assert "validation_loss:1%" in rule_in_words(wish)
-    weighted = Wishes.parse(list(TWO), prefer=[], within=[], weight=["latency_ms_p50:3"])
+    weighted = SelectionPreferences.parse(list(TWO), prefer=[], within=[], weight=["latency_ms_p50:3"])
     assert "latency_ms_p50 3" in rule_in_words(weighted)

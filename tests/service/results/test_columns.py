@@ -61,7 +61,7 @@ def test_columns_hold_what_the_rows_hold(database, sweep_id):
     assert [found.named("training.bias").at(index) for index in (2, 3)] == ["false", "true"]
     assert found.named("num_layers").at(4) == 1
     assert found.named("norm.kind").at(0) is None
-    assert found.judged.all()
+    assert found.competing.all()
     assert database.read(lambda s: metric_names(s, s.get(Sweep, sweep_id))) == [
         "latency_ms_p50",
         "validation_loss",

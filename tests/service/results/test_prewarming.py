@@ -9,7 +9,7 @@ import pytest
 from service.database.models import Sweep
 from service.events import events
 from service.results import columns, prewarming
-from service.results.prewarming import warm
+from service.results.prewarming import prewarm
 from tests.service.sweep_rows import add_sweep, add_trial
 
 
@@ -24,7 +24,7 @@ def test_nothing_is_read_for_a_large_sweep_that_was_warmed(client, services, mon
 
     sweep_id = services.database.write(fill)
     monkeypatch.setattr(prewarming, "LARGE", 3)
-    asyncio.run(warm(services.read, services.columns))
+    asyncio.run(prewarm(services.read, services.columns))
     monkeypatch.setattr(columns, "_rows", lambda session, query: pytest.fail(f"read: {query}"))
     names = ("latency_ms_p50", "memory_bytes", "num_layers", "mlp.kind")
     found = services.database.read(lambda s: services.columns.of(s, s.get(Sweep, sweep_id), names))
@@ -35,4 +35,4 @@ def test_nothing_is_read_for_a_large_sweep_that_was_warmed(client, services, mon
 def test_small_sweeps_are_left_alone(client, services, monkeypatch):
     services.database.write(add_sweep)
     monkeypatch.setattr(columns, "_rows", lambda session, query: pytest.fail(f"read: {query}"))
-    asyncio.run(warm(services.read, services.columns))
+    asyncio.run(prewarm(services.read, services.columns))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from service.database.models import Measurement, Trial, TrialMetric
 from service.database.sessions import Database
-from service.errors import Unprocessable
+from service.errors import UnprocessableError
 from service.leases import schemas as lease_schemas
 from service.leases import workers
 from service.settings import Settings
@@ -149,7 +149,7 @@ def _add_worker(driver: Driver, **versions: str) -> str:
         versions=versions,
     )
     if driver.worker:
-        driver.database.write(lambda session: workers.sign_off(session, driver.worker, None))
+        driver.database.write(lambda session: workers.deregister(session, driver.worker, None))
     driver.worker = driver.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
     return driver.worker
 
@@ -190,6 +190,6 @@ def test_results_are_of_the_version_of_the_worker_that_measured_them(driver: Dri
 
 @pytest.mark.parametrize("version", ["", "two", "-1", "1.5", "²", "9" * 10])
 def test_a_version_of_results_that_is_no_number_is_refused(driver: Driver, version: str) -> None:
-    with pytest.raises(Unprocessable, match="no number") as refused:
+    with pytest.raises(UnprocessableError, match="no number") as refused:
         _add_worker(driver, results=version)
     assert [problem.pointer for problem in refused.value.problems] == ["/versions/results"]

@@ -464,7 +464,7 @@ def test_a_sweep_that_cannot_be_scheduled_says_so_and_goes_on_when_it_can(
         return asked(study, chosen)
 
     monkeypatch.setattr(OptunaStudy, "ask", ask)
-    assert driver.scheduler.look_around() is False
+    assert driver.scheduler.discover_sweeps() is False
     reason = driver.sweep(broken).reason or ""
     assert reason.startswith("scheduling failed once and is tried again (internal_error)")
     assert "no idea" not in reason, "an exception is for the log"

@@ -9,16 +9,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import InvalidDocument, PayloadTooLarge, ServiceError, UnsupportedMediaType
+from service.errors import InvalidDocumentError, PayloadTooLargeError, ServiceError, UnsupportedMediaTypeError
 from service.sweeps import documents
 
 JSON, YAML = "application/json", "application/yaml"
 
 
-def refused(body: bytes | str, content_type: str = YAML) -> InvalidDocument:
+def refused(body: bytes | str, content_type: str = YAML) -> InvalidDocumentError:
     """Why a body is no document; its problem document is JSON that UTF-8 can carry."""
     body = body.encode() if isinstance(body, str) else body
-    with pytest.raises(InvalidDocument) as error:
+    with pytest.raises(InvalidDocumentError) as error:
         documents.read(body, content_type)
     json.dumps(error.value.body("/v1/sweeps"), ensure_ascii=False).encode()
     assert all(problem.detail and problem.remedy for problem in error.value.problems)
@@ -107,7 +107,7 @@ def test_yaml_types(content_type: str) -> None:
     [None, "", "text/plain", "multipart/form-data; boundary=x", "application/json; charset=latin-1", "json"],
 )
 def test_other_types_are_refused(content_type: str | None) -> None:
-    with pytest.raises(UnsupportedMediaType, match="send"):
+    with pytest.raises(UnsupportedMediaTypeError, match="send"):
         documents.read(b"{}", content_type)
 
 
@@ -123,9 +123,9 @@ def test_other_encodings_are_refused(body: bytes) -> None:
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read() -> None:
-    with pytest.raises(PayloadTooLarge, match="10,000,000"):
+    with pytest.raises(PayloadTooLargeError, match="10,000,000"):
         documents.read(b"[" * 10_000_000, JSON)
-    with pytest.raises(PayloadTooLarge, match="at most 3"):
+    with pytest.raises(PayloadTooLargeError, match="at most 3"):
         documents.read(b"{   }", JSON, max_bytes=3)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.database.sessions import Database
-from service.errors import Conflict
+from service.errors import ConflictError
 from service.settings import Settings
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps import sweeps
@@ -172,7 +172,7 @@ def test_a_leader_that_comes_after_the_extension_asks_the_same(driver: Driver) -
 def test_a_sweep_that_has_nothing_left_to_try_is_not_extended(driver: Driver) -> None:
     sweep = driver.post(small(budget={"trials": 100, "parallel": 2}))
     driver.run_to_the_end(sweep, _measures)
-    with pytest.raises(Conflict, match="space_exhausted"):
+    with pytest.raises(ConflictError, match="space_exhausted"):
         _extend(driver, sweep, trials=5)
 
 

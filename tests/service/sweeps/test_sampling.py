@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from layers.space.document import SweepDocument, read_document
-from service.errors import InvalidDocument
+from service.errors import InvalidDocumentError
 from service.scheduling.optuna_study import OptunaStudy
 from service.scheduling.studies import FAILED, TrialResult
 from service.sweeps.sampling import choose, population_size
@@ -125,14 +125,14 @@ def test_auto_takes_tpe_for_conditional_spaces_and_nsga2_for_long_searches_witho
 def test_the_gaussian_process_is_refused_where_torch_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("service.sweeps.sampling.find_spec", lambda name: None if name == "torch" else find_spec(name))
-    with pytest.raises(InvalidDocument) as caught:
+    with pytest.raises(InvalidDocumentError) as caught:
         choose(*_read(small(search={"sampler": "gp"})))
     assert caught.value.problems[0].pointer == "/search/sampler"
 
 
 def test_a_grid_over_too_many_points_is_refused() -> None:
     model = {**TWELVE_POINTS, "mlp": {"ffn_hidden_size": {"min": 1, "max": 100_000}}}
-    with pytest.raises(InvalidDocument, match="1,000,000"):
+    with pytest.raises(InvalidDocumentError, match="1,000,000"):
         choose(*_read(document(model=model, search={"sampler": "grid"}, training={"learning_rate": 1e-3})))
 
 

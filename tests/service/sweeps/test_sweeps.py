@@ -16,6 +16,7 @@ from layers.space.document import read_document
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE, EXAMPLE_YAML
 from service.sweeps import sweeps
+from service.sweeps.validation import Validation
 from tests.service.sweep_driver import TWELVE_POINTS, Driver, small
 
 POST: dict[str, Any] = small(budget={"trials": 4, "parallel": 1}, search={"reuse": True})
@@ -129,7 +130,7 @@ def test_a_post_sent_again_is_answered_before_it_is_validated_again(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("validated again")
 
-    monkeypatch.setattr(sweeps, "prepare", refuse)
+    monkeypatch.setattr(Validation, "prepare", refuse)
     again = client.post("/v1/sweeps", json=POST, headers=headers)
     assert (again.status_code, again.json()) == (201, first.json())
 

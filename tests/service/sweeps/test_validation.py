@@ -17,13 +17,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from layers.space.document import PointError, Rejection, Space
-from layers.space.feasibility import FEWEST_SAMPLES, SAMPLES, Survey, expected_seconds, survey_space
+from layers.space.feasibility import FEWEST_SAMPLES, SAMPLES, FeasibilityReport, expected_seconds, measure_feasibility
 from service.app import create_app
-from service.errors import Unavailable
+from service.errors import UnavailableError
 from service.settings import Settings
-from service.sweeps import drafts, survey_processes
-from service.sweeps.survey_process import packed
-from service.sweeps.survey_processes import SurveyProcesses
+from service.sweeps import drafts, feasibility_processes
+from service.sweeps.feasibility_process import packed
+from service.sweeps.feasibility_processes import FeasibilityProcesses
 from service.sweeps.validation import SMALL_SECONDS
 from tests.layers.sweep_documents import parsed
 
@@ -70,8 +70,8 @@ def settings(sqlite_url: str, tmp_path: Path) -> Settings:
 
 
 @asynccontextmanager
-async def processes(most: int = 1) -> AsyncIterator[SurveyProcesses]:
-    made = SurveyProcesses(most)
+async def processes(most: int = 1) -> AsyncIterator[FeasibilityProcesses]:
+    made = FeasibilityProcesses(most)
     try:
         yield made
     finally:
@@ -99,15 +99,15 @@ def large(layers: int = 32) -> Space:
 # --- the processes --------------------------------------------------------------------------------------------------
 
 
-def test_a_survey_is_the_same_in_a_process(started: list[asyncio.subprocess.Process]) -> None:
+def test_a_measurement_of_feasibility_is_the_same_in_a_process(started: list[asyncio.subprocess.Process]) -> None:
     changes = {"/rules": ["hidden_size != 96"], "/model/mlp/ffn_hidden_size": {"derived": "4096 // (num_layers - 2)"}}
 
-    async def run() -> Survey:
+    async def run() -> FeasibilityReport:
         async with processes() as pool:
-            await pool.survey(parsed().space)
-            return await pool.survey(parsed(changes).space)
+            await pool.measure(parsed().space)
+            return await pool.measure(parsed(changes).space)
 
-    found, here = asyncio.run(run()), survey_space(parsed(changes).space)
+    found, here = asyncio.run(run()), measure_feasibility(parsed(changes).space)
     assert len(started) == 1
     assert [str(error) for error in found.errors] == [str(error) for error in here.errors] != []
     assert (found.points, found.judged, found.rejections) == (here.points, here.judged, here.rejections)
@@ -116,19 +116,19 @@ def test_a_survey_is_the_same_in_a_process(started: list[asyncio.subprocess.Proc
     assert isinstance(found.errors[0], PointError)
 
 
-def _broken(survey: Survey) -> tuple[str, float]:
-    example = survey.examples["hidden_size != 96"]
+def _broken(feasibility: FeasibilityReport) -> tuple[str, float]:
+    example = feasibility.examples["hidden_size != 96"]
     return example.message, example.violation
 
 
 def test_a_process_that_was_killed_is_made_again(started: list[asyncio.subprocess.Process]) -> None:
     async def run() -> None:
         async with processes() as pool:
-            await pool.survey(parsed().space)
+            await pool.measure(parsed().space)
             # While it has nothing to do, and while it computes.
             started[0].kill()
-            assert (await pool.survey(parsed().space)).judged == 24
-            awaited = asyncio.ensure_future(pool.survey(large(6)))
+            assert (await pool.measure(parsed().space)).judged == 24
+            awaited = asyncio.ensure_future(pool.measure(large(6)))
             await until(lambda: not pool._idle)
             os.kill(started[-1].pid, signal.SIGKILL)
             assert (await awaited).sampled
@@ -137,53 +137,55 @@ def test_a_process_that_was_killed_is_made_again(started: list[asyncio.subproces
     assert len(started) == 3
 
 
-def test_a_survey_that_kills_its_processes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_of_feasibility_that_kills_its_processes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with processes() as pool:
-            with pytest.raises(Unavailable, match="twice") as refused:
-                await pool.survey(parsed().space)
+            with pytest.raises(UnavailableError, match="twice") as refused:
+                await pool.measure(parsed().space)
             assert refused.value.retry_after_seconds
 
-    monkeypatch.setattr(survey_processes, "packed", lambda message: packed("no space"))
+    monkeypatch.setattr(feasibility_processes, "packed", lambda message: packed("no space"))
     asyncio.run(run())
 
 
-def test_a_survey_that_nobody_awaits_ends_with_its_process(started: list[asyncio.subprocess.Process]) -> None:
+def test_a_measurement_of_feasibility_that_nobody_awaits_ends_with_its_process(
+    started: list[asyncio.subprocess.Process],
+) -> None:
     async def run() -> None:
         async with processes() as pool:
-            awaited = asyncio.ensure_future(pool.survey(large()))
+            awaited = asyncio.ensure_future(pool.measure(large()))
             await until(lambda: started)
             awaited.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await awaited
             assert started[0].returncode == -signal.SIGKILL
-            assert (await pool.survey(parsed().space)).judged == 24
+            assert (await pool.measure(parsed().space)).judged == 24
 
     asyncio.run(run())
 
 
-def test_a_survey_is_shorter_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey_processes, "HURRIED_SECONDS", 0.0)
+def test_a_measurement_of_feasibility_is_shorter_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feasibility_processes, "HURRIED_SECONDS", 0.0)
 
-    async def run() -> list[Survey]:
+    async def run() -> list[FeasibilityReport]:
         async with processes() as pool:
-            return await asyncio.gather(*(pool.survey(large(6)) for _ in range(3)))
+            return await asyncio.gather(*(pool.measure(large(6)) for _ in range(3)))
 
     # Of these the second alone begins while another waits.
-    assert [survey.judged for survey in asyncio.run(run())] == [SAMPLES, FEWEST_SAMPLES, SAMPLES]
+    assert [feasibility.judged for feasibility in asyncio.run(run())] == [SAMPLES, FEWEST_SAMPLES, SAMPLES]
 
 
 def test_too_many_documents_are_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey_processes, "MOST_WAITING", 2)
+    monkeypatch.setattr(feasibility_processes, "MOST_WAITING", 2)
 
     async def run() -> None:
         async with processes() as pool:
-            waiting = [asyncio.ensure_future(pool.survey(parsed().space)) for _ in range(3)]
+            waiting = [asyncio.ensure_future(pool.measure(parsed().space)) for _ in range(3)]
             await asyncio.sleep(0)
-            with pytest.raises(Unavailable, match="2 documents wait") as refused:
-                await pool.survey(parsed().space)
+            with pytest.raises(UnavailableError, match="2 documents wait") as refused:
+                await pool.measure(parsed().space)
             assert refused.value.retry_after_seconds == 2
-            assert [survey.judged for survey in await asyncio.gather(*waiting)] == [24, 24, 24]
+            assert [feasibility.judged for feasibility in await asyncio.gather(*waiting)] == [24, 24, 24]
 
     asyncio.run(run())
 
@@ -191,11 +193,11 @@ def test_too_many_documents_are_told_to_come_again(monkeypatch: pytest.MonkeyPat
 def test_a_process_without_work_ends(
     monkeypatch: pytest.MonkeyPatch, started: list[asyncio.subprocess.Process]
 ) -> None:
-    monkeypatch.setattr(survey_processes, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(feasibility_processes, "IDLE_SECONDS", 0.0)
 
     async def run() -> None:
         async with processes() as pool:
-            await pool.survey(parsed().space)
+            await pool.measure(parsed().space)
             async with asyncio.timeout(60):
                 assert await started[0].wait() == 0
 
@@ -205,7 +207,7 @@ def test_a_process_without_work_ends(
 # --- what is validated where ----------------------------------------------------------------------------------------
 
 
-def test_the_time_of_a_survey_is_told_before() -> None:
+def test_the_time_of_a_measurement_is_told_before() -> None:
     assert expected_seconds(parsed().space) < 0.01 < SMALL_SECONDS < expected_seconds(large())
     continuous = {"/training/learning_rate": {"min": 1e-4, "max": 1e-2}}
     assert expected_seconds(parsed(continuous).space) < SMALL_SECONDS
@@ -248,8 +250,8 @@ def url(settings: Settings, serve: Callable[[FastAPI], str]) -> str:
 
 
 def test_others_are_answered_while_large_documents_are_validated(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey_processes, "HURRIED_SECONDS", 0.0)
-    monkeypatch.setattr(survey_processes, "SECONDS", 0.5)
+    monkeypatch.setattr(feasibility_processes, "HURRIED_SECONDS", 0.0)
+    monkeypatch.setattr(feasibility_processes, "SECONDS", 0.5)
     # More than the threads that plain routes share.
     documents = [{**deep(32), "name": f"deep-{number}"} for number in range(45)]
 

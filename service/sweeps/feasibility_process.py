@@ -1,7 +1,8 @@
-"""A process that surveys one space after the other until its input ends; `service.sweeps.survey_processes` starts it.
+"""A process that measures the feasibility of one space after the other until its input ends;
+`service.sweeps.feasibility_processes` starts it.
 
 Each message is its length in eight bytes, then a pickle: to here a space and the seconds that it may take, from here
-the survey, or the exception that it ended with.
+the measured feasibility, or the exception that it ended with.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import signal
 import sys
 from typing import BinaryIO
 
-from layers.space.feasibility import survey_space
+from layers.space.feasibility import measure_feasibility
 from layers.space.space import Space
 
 LENGTH_BYTES = 8
@@ -27,14 +28,14 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer every request."""
     while length := requests.read(LENGTH_BYTES):
         space, seconds = pickle.loads(requests.read(int.from_bytes(length)))
-        answers.write(packed(_surveyed(space, seconds)))
+        answers.write(packed(_measured(space, seconds)))
         answers.flush()
 
 
-def _surveyed(space: Space, seconds: float) -> object:
+def _measured(space: Space, seconds: float) -> object:
     try:
-        return survey_space(space, seconds)
-    except Exception as error:  # noqa: BLE001 - raised where the survey is awaited
+        return measure_feasibility(space, seconds)
+    except Exception as error:  # noqa: BLE001 - raised where the measured feasibility is awaited
         return RuntimeError(f"{type(error).__name__}: {error}")
 
 

@@ -1,4 +1,5 @@
-"""Surveys of large spaces in a few processes of their own: while they compute, no request waits for the interpreter."""
+"""The feasibility of large spaces in a few processes of their own: while they compute, no request waits for the
+interpreter."""
 
 from __future__ import annotations
 
@@ -9,26 +10,28 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 
-from layers.space.feasibility import SECONDS, Survey
+from layers.space.feasibility import SECONDS, FeasibilityReport
 from layers.space.space import Space
-from service.errors import Unavailable
-from service.sweeps.survey_process import LENGTH_BYTES, packed
+from service.errors import UnavailableError
+from service.sweeps.feasibility_process import LENGTH_BYTES, packed
 
 MOST_WAITING = 64
-"""Surveys that wait for a process; more are told to come again."""
+"""Spaces that wait for a process; more are told to come again."""
 HURRIED_SECONDS = 1.0
-"""How long a survey may take while others wait: its share then rests on fewer samples, and says so."""
+"""How long a measurement of feasibility may take while others wait: its share then rests on fewer samples, and says
+so."""
 STUCK_SECONDS = 90.0
-"""By the clock, after which a process is given up: a survey has SECONDS of a processor, which others may use, too."""
+"""By the clock, after which a process is given up: a measurement of feasibility has SECONDS of a processor, which
+others may use, too."""
 IDLE_SECONDS = 60.0
 """After which a process that has nothing to do ends."""
 TRIES = 2
 
 
-class SurveyProcesses:
+class FeasibilityProcesses:
     """At most `most` processes, each started when it is needed and kept for the next. One event loop uses them.
 
-    A survey that is no longer awaited (its task is cancelled) ends at once, with its process.
+    A measurement of feasibility that is no longer awaited (its task is cancelled) ends at once, with its process.
     """
 
     def __init__(self, most: int) -> None:
@@ -37,8 +40,9 @@ class SurveyProcesses:
         self._waiting = 0
         self._idle: dict[Process, asyncio.TimerHandle] = {}
 
-    async def survey(self, space: Space) -> Survey:
-        """The survey of a space. Raises Unavailable where too many wait, or no process comes to an end with it."""
+    async def measure(self, space: Space) -> FeasibilityReport:
+        """Measure the feasibility of a space. Raises UnavailableError where too many wait, or no process comes to an
+        end with it."""
         if self._waiting >= MOST_WAITING:
             raise _busy(f"{self._waiting} documents wait to be validated", self._waiting / self._most)
         self._waiting += 1
@@ -58,7 +62,7 @@ class SurveyProcesses:
             self._retire(process)
         await asyncio.gather(*(process.wait() for process in idle))
 
-    async def _tried(self, request: bytes) -> Survey:
+    async def _tried(self, request: bytes) -> FeasibilityReport:
         for _ in range(TRIES):
             try:
                 return await self._answered(request)
@@ -69,7 +73,7 @@ class SurveyProcesses:
                 continue
         raise _busy("the process that validates documents has ended before its answer, twice", HURRIED_SECONDS)
 
-    async def _answered(self, request: bytes) -> Survey:
+    async def _answered(self, request: bytes) -> FeasibilityReport:
         process = await self._taken()
         try:
             async with asyncio.timeout(STUCK_SECONDS):
@@ -79,9 +83,9 @@ class SurveyProcesses:
             await _end(process)
             raise
         self._idle[process] = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._retire, process)
-        if isinstance(answer, Survey):
+        if isinstance(answer, FeasibilityReport):
             return answer
-        raise RuntimeError(f"a space could not be surveyed: {answer}")
+        raise RuntimeError(f"a space could not be measured: {answer}")
 
     async def _taken(self) -> Process:
         while self._idle:
@@ -90,7 +94,7 @@ class SurveyProcesses:
             if process.returncode is None:
                 return process
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service.sweeps.survey_process", stdin=PIPE, stdout=PIPE, env=_environment()
+            sys.executable, "-m", "service.sweeps.feasibility_process", stdin=PIPE, stdout=PIPE, env=_environment()
         )
 
     def _retire(self, process: Process) -> None:
@@ -122,7 +126,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
 
 
-def _busy(detail: str, seconds: float) -> Unavailable:
-    error = Unavailable(f"{detail}: send it again in a while")
+def _busy(detail: str, seconds: float) -> UnavailableError:
+    error = UnavailableError(f"{detail}: send it again in a while")
     error.retry_after_seconds = max(1, round(seconds))
     return error
