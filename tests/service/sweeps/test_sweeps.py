@@ -15,7 +15,6 @@ from fastapi.testclient import TestClient
 from layers.space.document import read_document
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE, EXAMPLE_YAML
-from service.sweeps import sweeps
 from service.sweeps.validation import Validation
 from tests.service.sweep_driver import TWELVE_POINTS, Driver, small
 

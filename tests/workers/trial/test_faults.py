@@ -30,7 +30,10 @@ from workers.trial.context import Limits
 
 ROOT = Path(__file__).parents[3]
 
-ENGINES = {"onnxruntime": ("onnxruntime.engine", "OnnxRuntimeEngine"), "tensorrt": ("tensorrt.engine", "TensorRtEngine")}
+ENGINES = {
+    "onnxruntime": ("onnxruntime.engine", "OnnxRuntimeEngine"),
+    "tensorrt": ("tensorrt.engine", "TensorRtEngine"),
+}
 
 ENGINE = """
 import os, shutil, signal, sys, time
