@@ -1,4 +1,4 @@
-"""A sweep is confirmed on a part that it has not seen, and its recommended trial runs outside of the service."""
+"""A sweep is confirmed on a split that it has not seen, and its recommended trial runs outside of the service."""
 
 from __future__ import annotations
 

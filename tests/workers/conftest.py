@@ -51,7 +51,7 @@ def _pairs(count: int, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-PARTS: dict[str, dict[str, dict[str, np.ndarray]]] = {
+SPLITS: dict[str, dict[str, dict[str, np.ndarray]]] = {
     "causal_lm": {"training": {"tokens": TEXT[:40_000]}, "validation": {"tokens": TEXT[400_000:403_000]}},
     "classification": {"training": _labelled(400, 1), "validation": _labelled(90, 2)},
     "seq2seq": {"training": _pairs(500, 1), "validation": _pairs(70, 2)},
@@ -122,7 +122,7 @@ class ScriptedService:
 
     def __init__(self, task: str = "causal_lm") -> None:
         self.task = task
-        self.parts = {name: _npz(arrays) for name, arrays in PARTS[task].items()}
+        self.splits = {name: _npz(arrays) for name, arrays in SPLITS[task].items()}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.wanted: list[str] = []
         self.uploaded: dict[str, bytes] = {}
@@ -136,11 +136,11 @@ class ScriptedService:
             return httpx2.Response(204)
         body = json.loads(request.content) if request.content else {}
         if path.endswith("/test"):
-            verb, usual = "download", httpx2.Response(200, content=self.parts["test"])
+            verb, usual = "download", httpx2.Response(200, content=self.splits["test"])
         elif path.endswith(":offer"):
             verb, usual = "offer", httpx2.Response(200, json={"wanted": self.wanted})
         elif path.endswith("/content"):
-            verb, usual = "download", httpx2.Response(200, content=self.parts[request.url.params["part"]])
+            verb, usual = "download", httpx2.Response(200, content=self.splits[request.url.params["part"]])
         else:
             verb = request.url.path.rpartition(":")[2]
             usual = httpx2.Response(200, json={"action": "continue", "lease_seconds": 30})
@@ -154,14 +154,14 @@ class ScriptedService:
 
     def lease(self, *, constraints: tuple[str, ...] = (), **sections: Mapping[str, Any]) -> dict[str, Any]:
         """A lease on a trial of the scripted service's data."""
-        parts: dict[str, dict[str, Any]] = {
-            name: {"sha256": hashlib.sha256(content).hexdigest()} for name, content in self.parts.items()
+        splits: dict[str, dict[str, Any]] = {
+            name: {"sha256": hashlib.sha256(content).hexdigest()} for name, content in self.splits.items()
         }
         if self.task == "causal_lm":
-            for name, content in self.parts.items():
-                parts[name]["tokens"] = len(_tokens(content))
+            for name, content in self.splits.items():
+                splits[name]["tokens"] = len(_tokens(content))
         facts = FACTS[self.task]
-        dataset = {"id": "D0", "name": "text", "task": self.task, "sha256": "", "facts": facts, "parts": parts}
+        dataset = {"id": "D0", "name": "text", "task": self.task, "sha256": "", "facts": facts, "parts": splits}
         return {
             "trial": "T0",
             "attempt": 1,
@@ -170,7 +170,7 @@ class ScriptedService:
             "runtime": "onnxruntime",
             "target_key": "onnxruntime here",
             "configuration": configuration(**sections, task=self.task),
-            "dataset": dataset if self.parts else None,
+            "dataset": dataset if self.splits else None,
             "constraints": list(constraints),
             "lease_seconds": 30,
         }

@@ -1,4 +1,4 @@
-"""A dataset's parts on this machine: downloaded once, verified by their hash."""
+"""A dataset's splits on this machine: downloaded once, verified by their hash."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ DOWNLOAD_SECONDS = 300.0
 
 
 class DatasetCache:
-    """Parts of datasets as files named by their hash, shared by all workers of a user on a machine."""
+    """Splits of datasets as files named by their hash, shared by all workers of a user on a machine."""
 
     def __init__(self, service: ServiceClient, folder: Path) -> None:
         self._service = service
         self._folder = folder
         self._verified: set[Path] = set()
 
-    def part(self, dataset: Mapping[str, Any], name: str, interruption: Interruption) -> Path:
-        """The NPZ file of a part of a lease's dataset, downloaded if it is not here.
+    def split(self, dataset: Mapping[str, Any], name: str, interruption: Interruption) -> Path:
+        """The NPZ file of a split of a lease's dataset, downloaded if it is not here.
 
         Raises DataError if what the service sends is not what the lease names, UnreachableError or RefusedError from
         the service, the interruption's cause.
@@ -41,7 +41,7 @@ class DatasetCache:
             self._verified.add(path)
             return path
         for _ in range(DOWNLOAD_TRIES):
-            logger.info("downloading the %s part of %s", name, dataset["name"])
+            logger.info("downloading the %s split of %s", name, dataset["name"])
             received = retry_while_unreachable(
                 lambda: self._service.download(dataset["id"], name, path, check=interruption.check),
                 seconds=DOWNLOAD_SECONDS,
@@ -53,21 +53,21 @@ class DatasetCache:
             path.unlink(missing_ok=True)
             interruption.check()
         raise DataError(
-            f"the {name} part of {dataset['name']!r} came with another content than the lease names ({digest[:12]}…), "
+            f"the {name} split of {dataset['name']!r} came with another content than the lease names ({digest[:12]}…), "
             f"{DOWNLOAD_TRIES} times"
         )
 
 
 def check_lengths(dataset: Mapping[str, Any], sequence_length: int) -> None:
-    """Raise DataError if the training part is shorter than one window with its target, or a part is not there."""
+    """Raise DataError if the training split is shorter than one window with its target, or a split is not there."""
     for name, needed in (("training", sequence_length + 1), ("validation", 2)):
-        part = dataset["parts"].get(name)
-        if part is None:
-            raise DataError(f"dataset {dataset['name']!r} has no {name} part")
-        tokens = part.get("tokens")
+        split = dataset["parts"].get(name)
+        if split is None:
+            raise DataError(f"dataset {dataset['name']!r} has no {name} split")
+        tokens = split.get("tokens")
         if tokens is not None and tokens < needed:
             raise DataError(
-                f"the {name} part of {dataset['name']!r} has {tokens} tokens; sequences of {sequence_length} "
+                f"the {name} split of {dataset['name']!r} has {tokens} tokens; sequences of {sequence_length} "
                 f"need at least {needed}: shorten the sequences or register more text"
             )
 

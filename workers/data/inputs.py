@@ -1,4 +1,4 @@
-"""The inputs on which an attempt's engine is compared and measured: of the validation part, or a probe's own."""
+"""The inputs on which an attempt's engine is compared and measured: of the validation split, or a probe's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Inputs = Mapping[str, NDArray[Any]]
 
 
 def data_inputs(validation: Batches) -> Inputs:
-    """The first batches of the validation part."""
+    """The first batches of the validation split."""
     return {name: array[:INPUT_SETS] for name, array in validation.inputs.items()}
 
 

@@ -1,4 +1,4 @@
-"""A dataset's parts as a model reads them: windows of a text, labelled rows, pairs of source and target. Numpy alone.
+"""A dataset's splits as a model reads them: windows of a text, labelled rows, pairs of source and target. Numpy alone.
 
 Legend: B examples, T tokens, S source tokens.
 """
@@ -44,8 +44,8 @@ def specials_of(facts: Mapping[str, Any]) -> dict[str, int]:
     return {name: facts[name] for name in SPECIALS if name in facts}
 
 
-class Part(ABC):
-    """The examples of one part, in one form."""
+class Split(ABC):
+    """The examples of one split, in one form."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class Part(ABC):
         """The examples at these places."""
 
     def evaluation(self, batch_size: int, at_most: int | None = None) -> Batches:
-        """Every example once, in order; with `at_most`, that many spread evenly over the part: a fixed, unbiased
+        """Every example once, in order; with `at_most`, that many spread evenly over the split: a fixed, unbiased
         sample of it."""
         count = len(self)
         chosen = np.arange(count)
@@ -74,7 +74,7 @@ class Part(ABC):
             waiting = waiting[batch_size:]
 
 
-class TextPart(Part):
+class TextSplit(Split):
     """A text as contiguous windows, each position with its next token as the target. Every token but the first is a
     target once; what is beyond the last has weight 0."""
 
@@ -82,7 +82,7 @@ class TextPart(Part):
         if tokens.ndim != 1 or tokens.dtype.kind not in "ui":
             raise DataError(f"tokens are {tokens.dtype} of shape {tokens.shape}, not a row of integers")
         if len(tokens) < 2:
-            raise DataError(f"a part of {len(tokens)} tokens has no next token to predict")
+            raise DataError(f"a split of {len(tokens)} tokens has no next token to predict")
         self._tokens = tokens
         self._length = length
 
@@ -96,7 +96,7 @@ class TextPart(Part):
         return _windows(windows, counted)
 
     def evaluation(self, batch_size: int, at_most: int | None = None) -> Batches:
-        """As for any part; a sample is of full windows."""
+        """As for any split; a sample is of full windows."""
         full = (len(self._tokens) - 1) // self._length
         if at_most is None or at_most >= full:
             return super().evaluation(batch_size)
@@ -115,7 +115,7 @@ class TextPart(Part):
             yield _windows(windows, np.ones((batch_size, self._length), bool))
 
 
-class LabelledPart(Part):
+class LabelledSplit(Split):
     """Rows of tokens, each with its class as the one target."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]], form: Form) -> None:
@@ -155,7 +155,7 @@ class LabelledPart(Part):
         return mask_BTT
 
 
-class PairsPart(Part):
+class PairsSplit(Split):
     """Sources with their targets. A decoder reads the start and the target; it is to say the target and its end."""
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]], form: Form) -> None:
@@ -211,18 +211,18 @@ class _Ragged:
         return np.where(present, rows, np.int32(pad))
 
 
-def load_part(path: Path, task: str, form: Form) -> Part:
-    """The part in an NPZ file of a dataset for `task`. Raises DataError where its arrays are not what the task has."""
+def load_split(path: Path, task: str, form: Form) -> Split:
+    """The split in an NPZ file of a dataset for `task`. Raises DataError where its arrays are not what the task has."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     try:
         match task:
             case "causal_lm":
-                return TextPart(arrays["tokens"], form.sequence_length)
+                return TextSplit(arrays["tokens"], form.sequence_length)
             case "classification":
-                return LabelledPart(arrays, form)
+                return LabelledSplit(arrays, form)
             case "seq2seq":
-                return PairsPart(arrays, form)
+                return PairsSplit(arrays, form)
             case _:
                 raise DataError(f"{task} has no data")
     except KeyError as missing:
@@ -231,17 +231,17 @@ def load_part(path: Path, task: str, form: Form) -> Part:
 
 @dataclass(frozen=True, slots=True)
 class TrialData:
-    """The parts that a trial trains on and is judged by, in the form in which its engine takes them."""
+    """The splits that a trial trains on and is judged by, in the form in which its engine takes them."""
 
     task: str
     paths: Mapping[str, Path]
     form: Form
 
-    def training(self) -> Part:
-        return load_part(self.paths["training"], self.task, self.form)
+    def training(self) -> Split:
+        return load_split(self.paths["training"], self.task, self.form)
 
-    def validation(self) -> Part:
-        return load_part(self.paths["validation"], self.task, self.form)
+    def validation(self) -> Split:
+        return load_split(self.paths["validation"], self.task, self.form)
 
 
 def _windows(windows: NDArray[Any], counted: NDArray[np.bool_]) -> Batch:

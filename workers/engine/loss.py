@@ -17,13 +17,13 @@ PROGRESS_SECONDS = 1.0
 """How often progress is reported, at most."""
 
 BLOCKS = 64
-"""Consecutive batches are summed in at most so many blocks: enough to see how much the loss differs along a part, and
+"""Consecutive batches are summed in at most so many blocks: enough to see how much the loss differs along a split, and
 long enough that neighbouring blocks are nearly independent."""
 
 
 @dataclass(frozen=True)
-class PartLoss:
-    """Sums over a part, and the same over its blocks: how far these differ says how certain the mean is."""
+class SplitLoss:
+    """Sums over a split, and the same over its blocks: how far these differ says how certain the mean is."""
 
     loss_sum: float
     weight_sum: float
@@ -32,7 +32,7 @@ class PartLoss:
     block_weight_sums: list[float]
 
 
-def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray], progress: Progress) -> PartLoss:
+def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray], progress: Progress) -> SplitLoss:
     """Sums over all batches, added up in float64.
 
     `batches`: `targets` and `weights` [N, ...] and the engine's inputs by name [N, ...], N batches each; an engine with
@@ -62,7 +62,7 @@ def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray]
         if time.monotonic() - reported >= PROGRESS_SECONDS:
             reported = time.monotonic()
             progress({"batch": index + 1, "batches": count})
-    return PartLoss(
+    return SplitLoss(
         loss_sum,
         sum(sums.weight_sum for sums in found),
         sum(sums.correct for sums in found),

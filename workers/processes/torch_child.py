@@ -44,7 +44,7 @@ from layers.export.onnx_export import cast_copy, export, export_loss
 from layers.modules.model import build, set_trainable
 from layers.signature import Signature, signature_of
 from workers.data.batches import Batches, DataError
-from workers.data.splits import Form, load_part
+from workers.data.splits import Form, load_split
 from workers.engine.arbitration import Steps
 from workers.engine.protocol import Progress, Request, RequestError, Result, serve
 from workers.training import reference
@@ -53,7 +53,7 @@ from workers.training.loop import Point, Training, derived_seed
 ALIVE_SECONDS = 5.0
 
 VALIDATION_TOKENS = 16_384
-"""About how many tokens of the validation part choose the best checkpoint. The reported losses are of all of it."""
+"""About how many tokens of the validation split choose the best checkpoint. The reported losses are of all of it."""
 
 
 class ModelProcess:
@@ -152,8 +152,8 @@ class ModelProcess:
         try:
             training = Training(
                 module,
-                load_part(Path(request["training"]), task, form),
-                load_part(Path(request["validation"]), task, form).evaluation(
+                load_split(Path(request["training"]), task, form),
+                load_split(Path(request["validation"]), task, form).evaluation(
                     1, at_most=max(1, VALIDATION_TOKENS // form.sequence_length)
                 ),
                 section,

@@ -133,15 +133,15 @@ class ServiceClient:
     def release(self, trial: str, attempt: int, reason: str, *, charge: bool) -> None:
         self._post(f"/v1/leases/{trial}/{attempt}:release", {"reason": reason[:4000], "charge": charge})
 
-    def download(self, dataset: str, part: str, path: Path, *, check: Callable[[], None] = lambda: None) -> str:
-        """Write a part of a dataset to `path`, whole or not at all; the SHA-256 of what came, as hexadecimal digits.
+    def download(self, dataset: str, split: str, path: Path, *, check: Callable[[], None] = lambda: None) -> str:
+        """Write a split of a dataset to `path`, whole or not at all; the SHA-256 of what came, as hexadecimal digits.
 
         `check` is called between chunks and may raise to give up.
         """
-        return self._download(f"/v1/datasets/{dataset}/content", {"part": part}, path, check)
+        return self._download(f"/v1/datasets/{dataset}/content", {"part": split}, path, check)
 
     def download_test(self, trial: str, attempt: int, path: Path, *, check: Callable[[], None] = lambda: None) -> str:
-        """As `download`, the test part: for an attempt of a confirmation alone."""
+        """As `download`, the test split: for an attempt of a confirmation alone."""
         return self._download(f"/v1/leases/{trial}/{attempt}/test", {}, path, check)
 
     def offer(self, trial: str, attempt: int, metrics: dict[str, float]) -> list[str]:

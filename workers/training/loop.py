@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from layers.declarations.training import step_count
 from workers.data.batches import Batch, Batches
-from workers.data.splits import Part
+from workers.data.splits import Split
 from workers.training.reference import score
 
 Stopped = Literal["budget", "patience", "diverged", "non_finite", "asked"]
@@ -77,8 +77,8 @@ class Trained:
 class Training:
     """One training of one module, in place.
 
-    `training` is the completed section of a configuration. `part` is the training part, `validation` the fixed sample
-    of the validation part by which the best checkpoint is chosen. `names` are the module's inputs in the order of its
+    `training` is the completed section of a configuration. `split` is the training split, `validation` the fixed sample
+    of the validation split by which the best checkpoint is chosen. `names` are the module's inputs in the order of its
     `forward`, `choices` the logits of one target. What the module has frozen stays as it is. On a GPU products are
     computed in bfloat16 (float16 with loss scaling where the GPU has no bfloat16); weights and their update stay
     float32.
@@ -87,7 +87,7 @@ class Training:
     def __init__(
         self,
         module: nn.Module,
-        part: Part,
+        split: Split,
         validation: Batches,
         training: Mapping[str, Any],
         *,
@@ -97,7 +97,7 @@ class Training:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._module = module
-        self._part = part
+        self._split = split
         self._validation = validation
         self._training = training
         self._names = names
@@ -132,7 +132,7 @@ class Training:
         # Of the global generator, from which dropout draws; batches have a generator of their own.
         torch.manual_seed(derived_seed(training["seed"], "dropout"))
         generator = np.random.default_rng(derived_seed(training["seed"], "batches"))
-        batches = self._part.training(generator, training["batch_size"])
+        batches = self._split.training(generator, training["batch_size"])
         best = _Best(training["patience"])
         self._started_at, self._paused_seconds = self._clock(), 0.0
         step, learning_rate, reported = 0, 0.0, 0

@@ -44,8 +44,8 @@ class ArtifactStore:
             logger.warning("artifacts are not offered: %s", failure)
             return []
 
-    def test_part(self, path: Path) -> str:
-        """Download the test part to `path`; its hash. Raises ServiceError, the interruption's cause."""
+    def test_split(self, path: Path) -> str:
+        """Download the test split to `path`; its hash. Raises ServiceError, the interruption's cause."""
         return self._retry(lambda: self._service.download_test(*self._attempt, path, check=self._interruption.check))
 
     def upload(self, name: str, path: Path) -> bool:

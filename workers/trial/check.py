@@ -12,7 +12,7 @@ from workers.trial.context import TrialContext
 from workers.trial.outcomes import TrialEndedError
 
 CALIBRATION_EXAMPLES = 128
-"""Of the training part, spread evenly over it: the ranges of 8-bit products are found on these."""
+"""Of the training split, spread evenly over it: the ranges of 8-bit products are found on these."""
 
 
 def check_model(context: TrialContext) -> None:
@@ -24,7 +24,7 @@ def check_model(context: TrialContext) -> None:
 
 
 def fetch_data(context: TrialContext) -> TrialData:
-    """The parts of the dataset, downloaded where they are not here. Raises TrialEndedError, DataError, ServiceError."""
+    """The dataset's splits, downloaded where they are not here. Raises TrialEndedError, DataError, ServiceError."""
     task, dataset = context.task, context.dataset
     if dataset is None or dataset["task"] != task:
         raise TrialEndedError(
@@ -33,7 +33,7 @@ def fetch_data(context: TrialContext) -> TrialData:
     for section in ("training", "inference") if task == "causal_lm" else ():
         # Rows and pairs are filled up to any length; of a text there are windows.
         check_lengths(dataset, context.configuration[section]["sequence_length"])
-    paths = {name: context.datasets.part(dataset, name, context.interruption) for name in ("training", "validation")}
+    paths = {name: context.datasets.split(dataset, name, context.interruption) for name in ("training", "validation")}
     names = [given.name for given in context.signature.inputs]
     return TrialData(task, paths, Form.of(names, context.inference, specials_of(dataset["facts"])))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.data.splits import TrialData, load_part
+from workers.data.splits import TrialData, load_split
 from workers.trial.build import keep_for_later_trials, write_graph
 from workers.trial.context import TrialContext
 from workers.trial.load import LoadedEngine, check_parity
@@ -17,14 +17,14 @@ from workers.trial.outcomes import TrialEndedError
 
 
 @dataclass(frozen=True, slots=True)
-class PartLoss:
-    """The engine's loss on a part, as sums: of all targets, and along the part."""
+class SplitLoss:
+    """The engine's loss on a split, as sums: of all targets, and along the split."""
 
     loss_sum: float
     weight_sum: float
     correct: float
     blocks: Mapping[str, list[float]]
-    """The sums along the part, from which the service says how certain its mean is."""
+    """The sums along the split, from which the service says how certain its mean is."""
 
     @property
     def mean(self) -> float:
@@ -43,12 +43,12 @@ def evaluate(context: TrialContext, engine: LoadedEngine, data: TrialData) -> No
     if engine.built.loss is not None:
         keep_for_later_trials(context, engine.built.loss)
     context.record.add_metrics(_of_task(context, validation))
-    if _test_part(context) is not None:
-        _score_test_part(context, engine, data)
+    if _test_split(context) is not None:
+        _score_test_split(context, engine, data)
         _try_other_targets(context)
 
 
-def _validation_loss(context: TrialContext, engine: LoadedEngine, data: TrialData) -> PartLoss:
+def _validation_loss(context: TrialContext, engine: LoadedEngine, data: TrialData) -> SplitLoss:
     files, limit = context.files, context.limits.evaluate_seconds
     validation = _engine_loss(context, engine, files.batches("validation"))
     reference = context.request_model("evaluate", {"batches": str(files.batches("validation"))}, limit)
@@ -68,7 +68,7 @@ def _validation_loss(context: TrialContext, engine: LoadedEngine, data: TrialDat
     return validation
 
 
-def _of_task(context: TrialContext, validation: PartLoss) -> dict[str, float]:
+def _of_task(context: TrialContext, validation: SplitLoss) -> dict[str, float]:
     """The metric of quality that a task has beside its loss."""
     if context.task != "causal_lm":
         return {"accuracy": validation.accuracy}
@@ -77,17 +77,17 @@ def _of_task(context: TrialContext, validation: PartLoss) -> dict[str, float]:
     return {}
 
 
-def _test_part(context: TrialContext) -> Mapping[str, Any] | None:
-    """The part that no sweep has seen: the lease names it for the attempts of a confirmation alone."""
+def _test_split(context: TrialContext) -> Mapping[str, Any] | None:
+    """The split that no sweep has seen: the lease names it for the attempts of a confirmation alone."""
     return context.dataset["parts"].get("test") if context.dataset is not None else None
 
 
-def _score_test_part(context: TrialContext, engine: LoadedEngine, data: TrialData) -> None:
-    path, store, named = context.files.test_part, context.artifacts, _test_part(context)
-    if store is None or named is None or store.test_part(path) != named["sha256"]:
-        raise TrialEndedError("failed", "the test part did not come as the lease names it")
+def _score_test_split(context: TrialContext, engine: LoadedEngine, data: TrialData) -> None:
+    path, store, named = context.files.test_split, context.artifacts, _test_split(context)
+    if store is None or named is None or store.test_split(path) != named["sha256"]:
+        raise TrialEndedError("failed", "the test split did not come as the lease names it")
     batches = context.files.batches("test")
-    load_part(path, data.task, data.form).evaluation(context.batch_size).save(batches)
+    load_split(path, data.task, data.form).evaluation(context.batch_size).save(batches)
     test = _engine_loss(context, engine, batches)
     context.record.add_metrics({"test_loss": test.mean})
     context.record.extend_measurement("loss_blocks", {"test": test.blocks})
@@ -105,7 +105,7 @@ def _try_other_targets(context: TrialContext) -> None:
         context.record.set_measurement("builds", builds)
 
 
-def _engine_loss(context: TrialContext, engine: LoadedEngine, batches: Path) -> PartLoss:
+def _engine_loss(context: TrialContext, engine: LoadedEngine, batches: Path) -> SplitLoss:
     sums = context.request(
         engine.process,
         "loss",
@@ -114,4 +114,4 @@ def _engine_loss(context: TrialContext, engine: LoadedEngine, batches: Path) -> 
         on_progress=lambda progress: context.lease.progress(**progress),
     )
     blocks = {"loss_sums": sums["block_loss_sums"], "weight_sums": sums["block_weight_sums"]}
-    return PartLoss(sums["loss_sum"], sums["weight_sum"], sums["correct"], blocks)
+    return SplitLoss(sums["loss_sum"], sums["weight_sum"], sums["correct"], blocks)

@@ -34,7 +34,7 @@ class AttemptFiles:
 
     @property
     def calibration(self) -> Path:
-        """Examples of the training part that the ranges of 8-bit products are found on."""
+        """Examples of the training split that the ranges of 8-bit products are found on."""
         return self.folder / "calibration.npz"
 
     @property
@@ -48,18 +48,18 @@ class AttemptFiles:
         return self.folder / "weights.safetensors"
 
     @property
-    def test_part(self) -> Path:
-        """The test part as the service sends it."""
-        return self.folder / "test-part.npz"
+    def test_split(self) -> Path:
+        """The test split as the service sends it."""
+        return self.folder / "test-split.npz"
 
     @property
     def artifacts(self) -> Path:
         """The folder of what is written for the artifacts alone."""
         return self.folder / "artifacts"
 
-    def batches(self, part: str) -> Path:
-        """The batches of a part that a loss is computed on."""
-        return self.folder / f"{part}.npz"
+    def batches(self, split: str) -> Path:
+        """The batches of a split that a loss is computed on."""
+        return self.folder / f"{split}.npz"
 
     def onnx(self, name: str) -> Path:
         """The graph of the model: `first` as it was made, `final` as it is reported."""

@@ -14,58 +14,58 @@ from workers.interruption import DrainedError, Interruption
 from workers.service.client import RefusedError
 
 
-def test_a_part_is_downloaded_once_and_shared_between_workers(scripted: ScriptedService, cache_dir: Path) -> None:
+def test_a_split_is_downloaded_once_and_shared_between_workers(scripted: ScriptedService, cache_dir: Path) -> None:
     dataset, interruption = scripted.lease()["dataset"], Interruption()
     first = DatasetCache(scripted.client(), cache_dir)
-    path = first.part(dataset, "training", interruption)
-    assert path.read_bytes() == scripted.parts["training"]
-    assert first.part(dataset, "training", interruption) == path
-    assert DatasetCache(scripted.client(), cache_dir).part(dataset, "training", interruption) == path
+    path = first.split(dataset, "training", interruption)
+    assert path.read_bytes() == scripted.splits["training"]
+    assert first.split(dataset, "training", interruption) == path
+    assert DatasetCache(scripted.client(), cache_dir).split(dataset, "training", interruption) == path
     assert len(scripted.sent("download")) == 1
 
 
 def test_a_damaged_file_of_the_cache_is_fetched_again(scripted: ScriptedService, cache_dir: Path) -> None:
     dataset = scripted.lease()["dataset"]
-    path = DatasetCache(scripted.client(), cache_dir).part(dataset, "training", Interruption())
+    path = DatasetCache(scripted.client(), cache_dir).split(dataset, "training", Interruption())
     path.write_bytes(b"damaged")
-    again = DatasetCache(scripted.client(), cache_dir).part(dataset, "training", Interruption())
-    assert again.read_bytes() == scripted.parts["training"]
+    again = DatasetCache(scripted.client(), cache_dir).split(dataset, "training", Interruption())
+    assert again.read_bytes() == scripted.splits["training"]
 
 
 def test_content_that_is_not_what_the_lease_names_is_refused(scripted: ScriptedService, cache_dir: Path) -> None:
     dataset = scripted.lease()["dataset"]
-    scripted.parts["training"] = b"something else"
+    scripted.splits["training"] = b"something else"
     with pytest.raises(DataError, match="another content"):
-        DatasetCache(scripted.client(), cache_dir).part(dataset, "training", Interruption())
+        DatasetCache(scripted.client(), cache_dir).split(dataset, "training", Interruption())
     assert list(cache_dir.iterdir()) == []
 
 
 def test_a_refused_download_says_why(scripted: ScriptedService, cache_dir: Path) -> None:
     scripted.script = lambda verb, body: httpx2.Response(404, json={"detail": "there is no dataset D0"})
     with pytest.raises(RefusedError, match="there is no dataset D0"):
-        DatasetCache(scripted.client(), cache_dir).part(scripted.lease()["dataset"], "training", Interruption())
+        DatasetCache(scripted.client(), cache_dir).split(scripted.lease()["dataset"], "training", Interruption())
     assert list(cache_dir.iterdir()) == []
 
 
 def test_a_download_is_tried_again_while_the_service_is_away(scripted: ScriptedService, cache_dir: Path) -> None:
     answers = [httpx2.Response(503, json={"detail": "starting"}), None]
     scripted.script = lambda verb, body: answers.pop(0)
-    path = DatasetCache(scripted.client(), cache_dir).part(scripted.lease()["dataset"], "training", Interruption())
-    assert path.read_bytes() == scripted.parts["training"]
+    path = DatasetCache(scripted.client(), cache_dir).split(scripted.lease()["dataset"], "training", Interruption())
+    assert path.read_bytes() == scripted.splits["training"]
 
 
 def test_a_download_stops_when_the_attempt_does(scripted: ScriptedService, cache_dir: Path) -> None:
     interruption = Interruption()
     interruption.set(DrainedError("asked to stop"))
     with pytest.raises(DrainedError):
-        DatasetCache(scripted.client(), cache_dir).part(scripted.lease()["dataset"], "training", interruption)
+        DatasetCache(scripted.client(), cache_dir).split(scripted.lease()["dataset"], "training", interruption)
     assert list(cache_dir.iterdir()) == []
 
 
-def test_parts_too_short_for_the_windows_are_named() -> None:
+def test_splits_too_short_for_the_windows_are_named() -> None:
     dataset = {"name": "tiny", "parts": {"training": {"tokens": 32}, "validation": {"tokens": 8}}}
     check_lengths(dataset, 31)
-    with pytest.raises(DataError, match=r"training part of 'tiny' has 32 tokens.*at least 33"):
+    with pytest.raises(DataError, match=r"training split of 'tiny' has 32 tokens.*at least 33"):
         check_lengths(dataset, 32)
-    with pytest.raises(DataError, match="has no validation part"):
+    with pytest.raises(DataError, match="has no validation split"):
         check_lengths({"name": "half", "parts": {"training": {"tokens": 99}}}, 8)

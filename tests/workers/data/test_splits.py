@@ -7,26 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.workers.conftest import FACTS, PARTS
+from tests.workers.conftest import FACTS, SPLITS
 from workers.data.batches import Batches, DataError
 from workers.data.inputs import data_inputs
-from workers.data.splits import Form, LabelledPart, PairsPart, Part, TextPart, load_part, specials_of
+from workers.data.splits import Form, LabelledSplit, PairsSplit, Split, TextSplit, load_split, specials_of
 
 PAIR_INPUTS = ("source", "source_mask", "tokens")
 
 
-def labelled(*inputs: str, length: int = 12, **changed: np.ndarray) -> LabelledPart:
-    return LabelledPart(PARTS["classification"]["training"] | changed, Form(("tokens", *inputs), length, length, {}))
+def labelled(*inputs: str, length: int = 12, **changed: np.ndarray) -> LabelledSplit:
+    return LabelledSplit(SPLITS["classification"]["training"] | changed, Form(("tokens", *inputs), length, length, {}))
 
 
-def pairs(part: str = "training", *, source: int = 7, target: int = 8) -> PairsPart:
-    return PairsPart(PARTS["seq2seq"][part], Form(PAIR_INPUTS, target, source, specials_of(FACTS["seq2seq"])))
+def pairs(split: str = "training", *, source: int = 7, target: int = 8) -> PairsSplit:
+    return PairsSplit(SPLITS["seq2seq"][split], Form(PAIR_INPUTS, target, source, specials_of(FACTS["seq2seq"])))
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(2, 1), (33, 4), (97, 4), (100, 1), (1000, 7)])
 def test_every_token_but_the_first_is_a_target_once(count: int, batch_size: int) -> None:
     tokens = np.arange(1000, 1000 + count)
-    batches = TextPart(tokens, 16).evaluation(batch_size)
+    batches = TextSplit(tokens, 16).evaluation(batch_size)
     counted = batches.weights > 0
     inputs = batches.inputs["tokens"]
     assert inputs.shape == batches.targets.shape == batches.weights.shape
@@ -36,29 +36,29 @@ def test_every_token_but_the_first_is_a_target_once(count: int, batch_size: int)
     assert (inputs.dtype, batches.targets.dtype, batches.weights.dtype) == (np.int32, np.int32, np.float32)
 
 
-def test_a_sample_is_full_windows_spread_over_the_part() -> None:
-    batches = TextPart(np.arange(16 * 100 + 5), 16).evaluation(4, at_most=10)
+def test_a_sample_is_full_windows_spread_over_the_split() -> None:
+    batches = TextSplit(np.arange(16 * 100 + 5), 16).evaluation(4, at_most=10)
     assert batches.weights.sum() == 10 * 16
     starts = batches.in_one().inputs["tokens"][:10, 0]
     assert starts.tolist() == [160 * number for number in range(10)]
 
 
-def test_a_sample_larger_than_the_part_is_the_part() -> None:
-    for part in (TextPart(np.arange(100), 16), labelled(), pairs()):
-        whole, sample = part.evaluation(4), part.evaluation(4, at_most=1000)
+def test_a_sample_larger_than_the_split_is_the_split() -> None:
+    for split in (TextSplit(np.arange(100), 16), labelled(), pairs()):
+        whole, sample = split.evaluation(4), split.evaluation(4, at_most=1000)
         assert (whole.inputs["tokens"] == sample.inputs["tokens"]).all()
         assert (whole.weights == sample.weights).all()
 
 
 def test_one_token_has_nothing_to_predict() -> None:
     with pytest.raises(DataError, match="no next token"):
-        TextPart(np.arange(1), 4)
+        TextSplit(np.arange(1), 4)
 
 
 def test_tokens_must_be_a_row_of_integers(tmp_path: Path) -> None:
-    np.savez(tmp_path / "part.npz", tokens=np.zeros((2, 2)))
+    np.savez(tmp_path / "split.npz", tokens=np.zeros((2, 2)))
     with pytest.raises(DataError, match="not a row of integers"):
-        load_part(tmp_path / "part.npz", "causal_lm", Form(("tokens",), 4, 4, {}))
+        load_split(tmp_path / "split.npz", "causal_lm", Form(("tokens",), 4, 4, {}))
 
 
 def test_batches_come_back_from_their_file(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_batches_come_back_from_their_file(tmp_path: Path) -> None:
 
 
 def test_rows_keep_their_labels_and_what_fills_a_batch_up_does_not_count() -> None:
-    arrays = PARTS["classification"]["training"]
+    arrays = SPLITS["classification"]["training"]
     batches = labelled().evaluation(7)
     assert batches.targets.shape == batches.weights.shape == (58, 7), "400 examples, one target each"
     counted = batches.weights > 0
@@ -83,7 +83,7 @@ def test_rows_keep_their_labels_and_what_fills_a_batch_up_does_not_count() -> No
 
 
 def test_masks_say_where_padding_is() -> None:
-    arrays = PARTS["classification"]["training"]
+    arrays = SPLITS["classification"]["training"]
     batch = labelled("token_mask", "attention_mask").rows(np.arange(400))
     assert (batch.inputs["token_mask"].sum(1) == arrays["lengths"]).all()
     mask_BTT = batch.inputs["attention_mask"]
@@ -94,9 +94,9 @@ def test_masks_say_where_padding_is() -> None:
 
 
 def test_a_mask_that_the_data_lacks_is_named() -> None:
-    arrays = {name: array for name, array in PARTS["classification"]["training"].items() if name != "attention_mask"}
+    arrays = {name: array for name, array in SPLITS["classification"]["training"].items() if name != "attention_mask"}
     with pytest.raises(DataError, match="custom_mask needs the array `attention_mask`"):
-        LabelledPart(arrays, Form(("tokens", "attention_mask"), 12, 12, {}))
+        LabelledSplit(arrays, Form(("tokens", "attention_mask"), 12, 12, {}))
 
 
 def test_a_decoder_reads_the_start_and_says_the_end() -> None:
@@ -120,26 +120,26 @@ def test_pairs_longer_than_the_model_are_refused(lengths: dict[str, int], said: 
 def test_rows_of_another_length_and_missing_arrays_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the rows have 12 tokens, the model takes 16"):
         labelled(length=16)
-    np.savez(tmp_path / "part.npz", tokens=np.zeros((2, 2), int))
+    np.savez(tmp_path / "split.npz", tokens=np.zeros((2, 2), int))
     with pytest.raises(DataError, match="lacks the array 'labels', which classification needs"):
-        load_part(tmp_path / "part.npz", "classification", Form(("tokens",), 2, 2, {}))
+        load_split(tmp_path / "split.npz", "classification", Form(("tokens",), 2, 2, {}))
 
 
-@pytest.mark.parametrize("part", [labelled(), pairs()])
-def test_training_passes_over_every_example_in_a_new_order_and_repeats_itself(part: Part) -> None:
+@pytest.mark.parametrize("split", [labelled(), pairs()])
+def test_training_passes_over_every_example_in_a_new_order_and_repeats_itself(split: Split) -> None:
     def targets(seed: int, batches: int) -> list[bytes]:
-        source = part.training(np.random.default_rng(seed), 50)
+        source = split.training(np.random.default_rng(seed), 50)
         return [row.tobytes() for _ in range(batches) for row in _rows(next(source))]
 
     def _rows(batch) -> list[np.ndarray]:
         inputs = batch.inputs
         return [np.concatenate([inputs[name][row] for name in inputs]) for row in range(len(batch))]
 
-    everything = sorted(row.tobytes() for row in _rows(part.rows(np.arange(len(part)))))
-    passes = len(part) // 50
+    everything = sorted(row.tobytes() for row in _rows(split.rows(np.arange(len(split)))))
+    passes = len(split) // 50
     twice = targets(0, 2 * passes)
-    assert sorted(twice[: len(part)]) == sorted(twice[len(part) :]) == everything
-    assert twice[: len(part)] != twice[len(part) :]
+    assert sorted(twice[: len(split)]) == sorted(twice[len(split) :]) == everything
+    assert twice[: len(split)] != twice[len(split) :]
     assert twice == targets(0, 2 * passes)
     assert twice != targets(1, 2 * passes)
 

@@ -13,14 +13,14 @@ from torch import nn
 
 from layers.declarations.training import step_count
 from layers.signature import signature_of
-from tests.workers.conftest import FACTS, PARTS, TEXT, configuration
+from tests.workers.conftest import FACTS, SPLITS, TEXT, configuration
 from workers.data.batches import DataError
-from workers.data.splits import Form, LabelledPart, PairsPart, TextPart, specials_of
+from workers.data.splits import Form, LabelledSplit, PairsSplit, TextSplit, specials_of
 from workers.training.loop import Point, Trained, Training, derived_seed
 from workers.training.reference import score
 
 CPU = torch.device("cpu")
-VALIDATION = TextPart(TEXT[400_000:402_000], 32).evaluation(1)
+VALIDATION = TextSplit(TEXT[400_000:402_000], 32).evaluation(1)
 NAMES = ("tokens",)
 
 
@@ -50,9 +50,9 @@ def make(training: dict[str, Any], **options: Any) -> tuple[nn.Module, Training]
     section = whole["training"]
     module = build(whole["model"], dropout=section["dropout"], initialization=section["initialization"])
     tokens = options.pop("tokens", TEXT[:40_000])
-    part = TextPart(tokens, whole["training"]["sequence_length"])
+    split = TextSplit(tokens, whole["training"]["sequence_length"])
     training = whole["training"]
-    return module, Training(module, part, VALIDATION, training, names=NAMES, choices=256, device=CPU, **options)
+    return module, Training(module, split, VALIDATION, training, names=NAMES, choices=256, device=CPU, **options)
 
 
 def train(training: dict[str, Any], **options: Any) -> tuple[nn.Module, list[Point], Trained]:
@@ -229,7 +229,7 @@ def test_too_short_a_text_is_an_error() -> None:
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_a_score_does_not_depend_on_the_grouping_and_leaves_padding_out(batch_size: int) -> None:
     module, _ = make({"steps": 1})
-    batches = TextPart(TEXT[:1000], 32).evaluation(batch_size)
+    batches = TextSplit(TEXT[:1000], 32).evaluation(batch_size)
     found = score(module, batches, NAMES, CPU, choices=256)
     assert found.targets == 999
     examples = batches.in_one()
@@ -248,8 +248,8 @@ def test_what_is_frozen_stays_and_the_rest_learns() -> None:
     table.requires_grad_(True)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     training = configuration(training={"steps": 3})["training"]
-    part = TextPart(TEXT[:40_000], 32)
-    Training(module, part, VALIDATION, training, names=NAMES, choices=256, device=CPU).run(lambda point: None)
+    split = TextSplit(TEXT[:40_000], 32)
+    Training(module, split, VALIDATION, training, names=NAMES, choices=256, device=CPU).run(lambda point: None)
     changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all(module.state_dict()[name].data_ptr() == table.data_ptr() for name in changed)
@@ -263,8 +263,8 @@ def test_every_task_keeps_every_budget(task: str, budget: dict[str, Any]) -> Non
     whole = configuration(task=task, training={**budget, "eval_every": 2, "patience": 50})
     names = [given.name for given in signature_of(whole).inputs]
     form = Form.of(names, whole["training"], specials_of(FACTS[task]))
-    parts = {"classification": LabelledPart, "seq2seq": PairsPart}
-    training, validation = (parts[task](PARTS[task][name], form) for name in ("training", "validation"))
+    splits = {"classification": LabelledSplit, "seq2seq": PairsSplit}
+    training, validation = (splits[task](SPLITS[task][name], form) for name in ("training", "validation"))
     clock = Clock()
     it = Training(
         build(whole["model"]),

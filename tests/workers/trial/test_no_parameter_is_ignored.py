@@ -25,9 +25,9 @@ from layers.signature import signature_of
 from tests.layers.combinations import BASES, FACTS, lively
 from tests.layers.modules import test_no_parameter_is_ignored as of_models
 from tests.workers.conftest import FACTS as DATA_FACTS
-from tests.workers.conftest import PARTS, TEXT, configuration
+from tests.workers.conftest import SPLITS, TEXT, configuration
 from workers.data.batches import Batches
-from workers.data.splits import Form, PairsPart, TextPart, specials_of
+from workers.data.splits import Form, PairsSplit, TextSplit, specials_of
 from workers.training.loop import Point, Training, derived_seed
 
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def validation() -> Batches:
-    return TextPart(TEXT[400_000:400_400], 16).evaluation(1)
+    return TextSplit(TEXT[400_000:400_400], 16).evaluation(1)
 
 
 def trained(changes: dict[str, Any]) -> tuple[Any, ...]:
@@ -87,9 +87,9 @@ def trained(changes: dict[str, Any]) -> tuple[Any, ...]:
     torch.manual_seed(derived_seed(training["seed"], "weights"))
     module: nn.Module = build(whole["model"], dropout=training["dropout"], initialization=training["initialization"])
     set_trainable(module, training["trainable"])
-    part = TextPart(TEXT[:20_000], training["sequence_length"])
+    split = TextSplit(TEXT[:20_000], training["sequence_length"])
     points: list[Point] = []
-    it = Training(module, part, validation(), training, names=("tokens",), choices=256, device=CPU, clock=Seconds())
+    it = Training(module, split, validation(), training, names=("tokens",), choices=256, device=CPU, clock=Seconds())
     ended = it.run(points.append)
     curve = [(point.step, point.tokens, point.training_loss, point.validation_loss) for point in points]
     weights = sum(float(parameter.detach().double().abs().sum()) for parameter in module.parameters())
@@ -105,7 +105,7 @@ def test_a_parameter_of_training_changed_alone_changes_the_training(name: str) -
 def test_a_source_length_changes_what_is_read() -> None:
     specials = specials_of(DATA_FACTS["seq2seq"])
     shapes = [
-        PairsPart(PARTS["seq2seq"]["training"], Form.of(("source",), section, specials))
+        PairsSplit(SPLITS["seq2seq"]["training"], Form.of(("source",), section, specials))
         .evaluation(2)
         .inputs["source"]
         .shape
@@ -166,7 +166,7 @@ def held(kind: str, changes: dict[str, Any]) -> list[Any]:
     assert broken_rules(model) == []
     module = split(lively(model), model, Group(0, 2))
     shapes = [(name, tuple(parameter.shape)) for name, parameter in module.named_parameters()]
-    return [shapes, [part.gather_output for part in module.modules() if isinstance(part, ColumnLinear)]]
+    return [shapes, [layer.gather_output for layer in module.modules() if isinstance(layer, ColumnLinear)]]
 
 
 @pytest.mark.parametrize(("kind", "path", "value"), SHARING)

@@ -131,16 +131,16 @@ def test_a_trial_is_worked_through_all_phases(bench: Bench) -> None:
     evaluated = {loss["step"]: loss["validation_loss"] for loss in bench.scripted.losses() if "validation_loss" in loss}
     assert list(evaluated) == [10, 20, 30]
     assert min(evaluated.values()) == pytest.approx(measurements["training"]["best_validation_loss"])
-    # The scripted validation part is small: the sample that chooses the checkpoint is all of it.
+    # The scripted validation split is small: the sample that chooses the checkpoint is all of it.
     assert metrics["reference_loss"] == pytest.approx(min(evaluated.values()))
 
 
 def test_a_trial_on_the_front_leaves_what_runs_without_a_service(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And an attempt of a confirmation, whose lease names the test part, scores that."""
+    """And an attempt of a confirmation, whose lease names the test split, scores that."""
     scripted = bench.scripted
-    scripted.parts["test"] = scripted.parts["training"]
+    scripted.splits["test"] = scripted.splits["training"]
     scripted.wanted = ["weights.safetensors", "model.onnx", "model.engine", "loss.engine", "validation.npz"]
     scripted.wanted += ["configuration.json", "run.py", "what this worker does not know"]
     finish = bench.execute(scripted.lease())
@@ -256,7 +256,7 @@ def test_every_task_with_data_is_worked_through_all_phases(bench: Bench, task: s
     assert metrics["accuracy"] > 1 / choices
     assert metrics["validation_loss"] == pytest.approx(metrics["reference_loss"] + metrics["precision_gap"])
     best = finish["measurements"]["training"]["best_validation_loss"]
-    assert metrics["reference_loss"] == pytest.approx(best), "the small validation part is judged as a whole"
+    assert metrics["reference_loss"] == pytest.approx(best), "the small validation split is judged as a whole"
 
 
 def test_a_custom_mask_comes_from_the_data(bench: Bench) -> None:
