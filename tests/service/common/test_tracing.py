@@ -64,7 +64,7 @@ def test_the_steps_of_a_sweep_are_traced(settings: Settings, exporter: InMemoryS
         document |= {"objectives": [{"metric": "latency_ms_p50", "goal": "minimize"}], "budget": {"trials": 1}}
         made = client.post("/v1/sweeps", json=document)
         assert made.status_code == 201, made.text
-        app.state.services.scheduler.look_around()
+        app.state.services.scheduler.discover_sweeps()
     advanced = [span.attributes for span in exporter.get_finished_spans() if span.name == "sweep.advance"]
     assert {"layersweep.sweep": made.json()["id"]} in [dict(each or {}) for each in advanced]
 

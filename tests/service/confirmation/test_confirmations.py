@@ -43,7 +43,7 @@ def test_a_confirmation_from_the_request_to_its_intervals(client, services, make
     assert len(np.load(io.BytesIO(part.content))["tokens"]) == lease["dataset"]["parts"]["test"]["tokens"]
     finish(client, lease)
     assert client.get(f"{path}/test").status_code == 409, "the attempt has ended"
-    services.scheduler.look_around()
+    services.scheduler.discover_sweeps()
     for _ in range(5):
         finish(client, claim(client, services, worker))
     services.database.write(confirmations.end_finished)
