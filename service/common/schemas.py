@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from service.common.storable import check_storable
 
@@ -33,10 +33,24 @@ class Schema(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-class Request(BaseModel):
-    """Bodies that callers send: unknown fields and non-finite numbers are errors."""
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+"""An integer of a `Request` as JSON Schema means it: 1.0 is one. Its field says the bounds."""
+
+MAX_COUNT = 2**53 - 1
+"""The largest integer that every reader of JSON keeps as it is."""
+
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(_whole)]
+"""How many of something, or which one."""
+
+
+class Request(BaseModel):
+    """Bodies that callers send: unknown fields, non-finite numbers and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from service.common.schemas import Request, Schema, Timestamp
+from service.common.schemas import Count, Integer, Request, Schema, Timestamp
 from service.recommendation.schemas import ExplainedRecommendation
 from service.results.schemas import LeaderboardRow
 from service.sweeps.schemas import Progress, SweepState
@@ -13,14 +13,14 @@ from service.sweeps.schemas import Progress, SweepState
 class ConfirmationRequest(Request):
     """`:confirm`: what to retrain, and how often."""
 
-    seeds: int = Field(default=3, ge=1, le=20, description="further trainings of each candidate")
-    candidates: int = Field(
+    seeds: Integer = Field(default=3, ge=1, le=20, description="further trainings of each candidate")
+    candidates: Integer = Field(
         default=3,
         ge=1,
         le=20,
         description="how many trials: the recommended one, then those nearest to the ideal point",
     )
-    trials: list[int] = Field(
+    trials: list[Count] = Field(
         default=[], max_length=20, description="numbers of the trials to retrain, in place of `candidates`"
     )
     prefer: list[str] = Field(default=[], max_length=20, description="as of the recommendation: it names the first")

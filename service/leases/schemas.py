@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from service.common.schemas import Request, Scalar, Schema, Timestamp
+from service.common.schemas import MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp
 from service.datasets.schemas import Part
 
 TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]
@@ -80,7 +80,7 @@ class Device(Request):
     kind: Literal["cpu", "gpu"]
     uuid: str = Field(max_length=128, description="the GPU's UUID, or cpu-<machine id>", examples=["cpu-4f1c"])
     model: str = Field(max_length=200, examples=["Intel Xeon"])
-    memory_bytes: int = Field(ge=0, examples=[8_589_934_592])
+    memory_bytes: Count = Field(examples=[8_589_934_592])
 
 
 class Capabilities(Request):
@@ -89,13 +89,13 @@ class Capabilities(Request):
     runtime: Runtime
     version: str = Field(max_length=64)
     device_model: str = Field(max_length=200)
-    opset: int = Field(ge=7, le=64, description="the highest ONNX opset that the runtime's parser reads")
+    opset: Integer = Field(ge=7, le=64, description="the highest ONNX opset that the runtime's parser reads")
     dtypes: list[Dtype] = Field(max_length=16)
     quantizations: list[ShortText] = Field(
         default=[], max_length=16, description="of `model.quantization`, beside none"
     )
-    devices: int = Field(default=1, ge=1)
-    device_memory_bytes: int = Field(ge=0)
+    devices: Integer = Field(default=1, ge=1, le=MAX_COUNT)
+    device_memory_bytes: Count
     compute_capability: ShortText | None = None
     build_only: bool = False
     build_options: list[ShortText] = Field(
@@ -178,11 +178,11 @@ class LeaseAnswer(Schema):
 
 
 class Losses(Request):
-    step: int = Field(ge=0, le=2**31 - 1)
+    step: Integer = Field(ge=0, le=2**31 - 1)
     training_loss: float | None = None
     validation_loss: float | None = None
     learning_rate: float | None = None
-    tokens: int | None = None
+    tokens: Count | None = None
     seconds: float | None = None
 
 

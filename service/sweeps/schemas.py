@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.common.schemas import ProblemItem, Request, Schema, Timestamp
+from layers.space.document_fields import BUDGET, MAX_WALL_SECONDS
+from service.common.schemas import Integer, ProblemItem, Request, Schema, Timestamp
 from service.events.schemas import EndCode
 
 SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
@@ -124,6 +125,6 @@ class SweepPreview(Schema):
 class BudgetExtension(Request):
     """`:extend`: what to add to the budget."""
 
-    trials: int = Field(default=0, ge=0, le=1_000_000, examples=[20])
-    wall_seconds: float = Field(default=0, ge=0)
-    failures: int = Field(default=0, ge=0)
+    trials: Integer = Field(default=0, ge=0, le=BUDGET["trials"][2], examples=[20])
+    wall_seconds: float = Field(default=0, ge=0, le=MAX_WALL_SECONDS)
+    failures: Integer = Field(default=0, ge=0, le=BUDGET["failures"][2])
