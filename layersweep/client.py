@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -38,7 +38,7 @@ from layersweep.records.administration import (
 from layersweep.records.catalog import DatasetDetailRecord, DatasetRecord, LayerKind, Preset, Target, WorkerRecord
 from layersweep.records.sweeps import ArtifactRecord, EventRecord, SweepPreview, TrialDetailRecord
 from layersweep.sweep import Sweep
-from layersweep.transport import Transport
+from layersweep.transport import Query, Transport
 
 DEFAULT_SERVER = "http://127.0.0.1:8420"
 
@@ -333,7 +333,7 @@ class Client:
 
         The answer's `secret` is shown this once: it verifies what arrives (docs/webhooks.md).
         """
-        body: dict[str, Any] = {"url": url} if events is None else {"url": url, "events": list(events)}
+        body = {"url": url, **({} if events is None else {"events": list(events)})}
         return self.transport.object("POST", "/v1/webhooks", json=body)
 
     def change_webhook(
@@ -370,7 +370,7 @@ class Client:
         path = f"/v1/webhooks/{segment(webhook)}/deliveries/{segment(delivery)}:resend"
         return self.transport.object("POST", path)
 
-    def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
+    def pages(self, path: str, params: Query | None = None) -> Iterator[Any]:
         """The items of all pages of a list, fetched as they are needed."""
         return self.transport.pages(path, params)
 

@@ -9,10 +9,9 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from layersweep import files
-from layersweep.plain import plain
+from layersweep.plain import JsonObject, plain
 
 MOST_BYTES = 64 * 2**20
 """More than any service takes as a document: a data set that was named by mistake is not read into memory."""
@@ -20,7 +19,7 @@ MOST_BYTES = 64 * 2**20
 JSON_TYPE = "application/json"
 YAML_TYPE = "application/yaml"
 
-Source = str | os.PathLike[str] | Mapping[str, Any]
+Source = str | os.PathLike[str] | Mapping[str, object]
 """A sweep document: a path, YAML or JSON text (anything with a line break or a brace), or a mapping."""
 
 
@@ -38,9 +37,9 @@ def read(source: Source) -> tuple[bytes, str]:
     return files.read(path, MOST_BYTES), JSON_TYPE if path.suffix.lower() == ".json" else YAML_TYPE
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nested(flat: Mapping[str, object]) -> JsonObject:
     """Flat paths as a document nests them: {"mlp.kind": "MLP"} becomes {"mlp": {"kind": "MLP"}}."""
-    document: dict[str, Any] = {}
+    document: JsonObject = {}
     for path, value in flat.items():
         *parents, leaf = path.split(".")
         place = document

@@ -61,7 +61,9 @@ class ResponseError(LayersweepError):
     sentences, `errors` the single problems with their places, `document` the whole answer.
     """
 
-    def __init__(self, status: int, document: Mapping[str, Any], *, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, status: int, document: Mapping[str, object], *, retry_after_seconds: float | None = None
+    ) -> None:
         self.status = status
         self.document = dict(document)
         self.type = str(document.get("type", "")).rpartition(":")[2] or "unknown"
@@ -78,7 +80,7 @@ class ResponseError(LayersweepError):
         return "\n".join(lines)
 
     @staticmethod
-    def of(status: int, document: Mapping[str, Any], *, retry_after_seconds: float | None = None) -> ResponseError:
+    def of(status: int, document: Mapping[str, object], *, retry_after_seconds: float | None = None) -> ResponseError:
         """The error class that fits `status`, made from the problem document."""
         kind = _BY_STATUS.get(status, RequestRefusedError if 400 <= status < 500 else ServiceFailureError)
         if status == 422 and str(document.get("type", "")).endswith("invalid-document"):

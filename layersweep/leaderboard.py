@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from layersweep.errors import MissingDependencyError
-from layersweep.records.sweeps import LeaderboardRow, Objective
-from layersweep.transport import PAGE_SIZE, Transport
+from layersweep.records.sweeps import LeaderboardRow, Objective, Scalar
+from layersweep.transport import PAGE_SIZE, QueryValue, Transport
 
 if TYPE_CHECKING:
     import pandas
@@ -65,7 +65,7 @@ def read_leaderboard(
 ) -> Leaderboard:
     """All pages of a sweep's leaderboard, or as many as hold `limit` rows."""
     path = f"/v1/sweeps/{sweep_id}/leaderboard"
-    params: dict[str, Any] = {
+    params: dict[str, QueryValue] = {
         "sort": sort,
         "state": state,
         "feasible": _flag(feasible),
@@ -99,7 +99,7 @@ def dataframe(rows: Iterable[LeaderboardRow]) -> pandas.DataFrame:
     metrics = {name for row in rows for name in row["metrics"]}
     taken = (parameters & metrics) | set(_OWN_COLUMNS)
 
-    def columns(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    def columns(section: str, values: Mapping[str, Scalar | None]) -> dict[str, Scalar | None]:
         return {f"{section}.{name}" if name in taken else name: value for name, value in values.items()}
 
     frame = pandas.DataFrame(

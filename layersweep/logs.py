@@ -29,11 +29,11 @@ _SECRET = re.compile(r"\b(lsw_|whsec_)[A-Za-z0-9_+/=-]{8,}")
 _QUIET = ("httpx2", "httpcore2", "alembic.runtime.migration")
 """Loggers that tell every URL that is called, or what nobody asked for."""
 
-_about: ContextVar[Mapping[str, Any] | None] = ContextVar("layersweep_about", default=None)
+_about: ContextVar[Mapping[str, object] | None] = ContextVar("layersweep_about", default=None)
 
 
 @contextmanager
-def about(**ids: Any) -> Generator[None]:
+def about(**ids: object) -> Generator[None]:
     """Give every line that is logged inside these ids: `request_id`, `sweep`, `trial`, `attempt`."""
     reset = _about.set({**(_about.get() or {}), **ids})
     try:
@@ -83,7 +83,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object: time, level, logger, message, what it is about, its facts, and an exception's traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
+        line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,

@@ -13,9 +13,11 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from layersweep.errors import InvalidUsageError, MissingDependencyError
+from layersweep.plain import JsonObject
+from layersweep.records.catalog import Opening
 from layersweep.records.sweeps import Scalar, SweepDetailRecord, TrialRecord
 from layersweep.sweep import Sweep
 
@@ -123,18 +125,18 @@ def _frozen(
     return frozen
 
 
-def _attributes(trial: TrialRecord, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    attributes: dict[str, Any] = {"layersweep:trial": trial["id"], "layersweep:state": trial["state"]}
+def _attributes(trial: TrialRecord, parameters: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    attributes: dict[str, Scalar] = {"layersweep:trial": trial["id"], "layersweep:state": trial["state"]}
     for name in ("rank", "feasible", "reason", "reused_from", "started_from"):
-        if trial[name] is not None:
-            attributes[f"layersweep:{name}"] = trial[name]
+        if (value := trial[name]) is not None:
+            attributes[f"layersweep:{name}"] = value
     derived = {name: value for name, value in trial["parameters"].items() if name not in parameters}
     return attributes | {name: value for name, value in derived.items() if value is not None} | trial["metrics"]
 
 
 def _distributions(record: SweepDetailRecord, trials: Sequence[TrialRecord]) -> dict[str, BaseDistribution]:
     """The open parameters' ranges, as the sweep's document writes them."""
-    written: dict[str, dict[str, Any]] = {}
+    written: dict[str, Opening] = {}
     for section in ("model", "training", "inference"):
         _collect(record["document"].get(section) or {}, "" if section == "model" else f"{section}.", written)
     found: dict[str, BaseDistribution] = {}
@@ -146,10 +148,10 @@ def _distributions(record: SweepDetailRecord, trials: Sequence[TrialRecord]) -> 
     return found
 
 
-def _collect(section: Mapping[str, Any], prefix: str, found: dict[str, dict[str, Any]]) -> None:
+def _collect(section: JsonObject, prefix: str, found: dict[str, Opening]) -> None:
     for name, value in section.items():
         if isinstance(value, dict) and value.keys() & _OPENING:
-            found[f"{prefix}{name}"] = value
+            found[f"{prefix}{name}"] = cast("Opening", value)
         elif isinstance(value, dict):
             _collect(value, f"{prefix}{name}.", found)
 
@@ -160,12 +162,12 @@ def _of_any_layer(name: str) -> str:
     return ".".join(parts[2:]) if parts[0] == "layers" and len(parts) > 2 else name
 
 
-def distribution(opening: Mapping[str, Any], *, whole: bool) -> BaseDistribution:
+def distribution(opening: Opening, *, whole: bool) -> BaseDistribution:
     """What Optuna calls a parameter's range or values. `whole`: none of its trials has a fraction."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if "values" in opening:
-        values: list[Scalar | None] = opening["values"]
+        values = opening["values"]
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
         if not numbers or len(numbers) < len(values):
             return CategoricalDistribution(values)

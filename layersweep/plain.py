@@ -6,9 +6,12 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from layersweep.errors import InvalidUsageError
+
+JsonObject: TypeAlias = dict[str, Any]
+"""An object of JSON whose members nobody fixed: they are what a document, a profile or another service says."""
 
 
 def plain(value: Any, what: str = "the document") -> Any:

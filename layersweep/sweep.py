@@ -14,12 +14,11 @@ from layersweep import files
 from layersweep.errors import ServiceFailureError, UnreachableError, WaitTimeoutError
 from layersweep.leaderboard import Leaderboard, read_leaderboard
 from layersweep.preferences import SelectionPreferences
+from layersweep.records.recommendations import Confirmation, Recommendation
 from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
-    Confirmation,
     EventRecord,
     LeaderboardRow,
-    Recommendation,
     SweepDetailRecord,
     SweepState,
     TrialDetailRecord,
@@ -261,11 +260,10 @@ class Sweep:
     def _path(self, rest: str = "") -> str:
         return f"/v1/sweeps/{self.id}{rest}"
 
-    def _act(self, action: str, body: dict[str, Any] | None = None) -> Sweep:
-        arguments: dict[str, Any] = {} if body is None else {"json": body}
+    def _act(self, action: str, body: Mapping[str, float] | None = None) -> Sweep:
         # With a key it may be sent again where its answer was lost: a budget is not extended twice.
-        arguments["headers"] = {"Idempotency-Key": uuid.uuid4().hex}
-        self.record = self._transport.object("POST", self._path(f":{action}"), **arguments)
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        self.record = self._transport.object("POST", self._path(f":{action}"), json=body, headers=headers)
         self._etag = None
         return self
 

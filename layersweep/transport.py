@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import httpx2
 
 from layersweep.errors import InvalidUsageError, ResponseError, ServiceFailureError, UnreachableError
-from layersweep.plain import plain
+from layersweep.plain import JsonObject, plain
 from layersweep.version import __version__
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
@@ -22,6 +22,10 @@ LONGEST_DELAY_SECONDS = 10.0
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 PAGE_SIZE = 200
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+QueryValue: TypeAlias = str | float | Sequence[str] | None
+Query: TypeAlias = Mapping[str, QueryValue]
+"""Parameters of a query; one that is None is left out."""
 
 
 class Transport:
@@ -76,7 +80,7 @@ class Transport:
         method: str,
         path: str,
         *,
-        params: Mapping[str, Any] | None = None,
+        params: Query | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
         retry_seconds: float | None = None,
@@ -131,21 +135,21 @@ class Transport:
         found = self.json(method, path, **arguments)
         if not isinstance(found, dict) or named_by not in found:
             raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
-        return cast("dict[str, Any]", found)
+        return cast("JsonObject", found)
 
     def delete(self, path: str) -> None:
         """Delete what is there. An answer with a body is not the service's: nothing is believed to be deleted."""
         if self.request("DELETE", path).content:
             raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
 
-    def page(self, path: str, params: Mapping[str, Any]) -> Any:
+    def page(self, path: str, params: Query) -> Any:
         """The decoded body of an answer that is a list's page."""
         found = self.json("GET", path, params=params)
-        if not isinstance(found, dict) or not isinstance(cast("dict[str, Any]", found).get("items"), list):
+        if not isinstance(found, dict) or not isinstance(found.get("items"), list):
             raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
-        return cast("dict[str, Any]", found)
+        return cast("JsonObject", found)
 
-    def pages(self, path: str, params: Mapping[str, Any] | None = None) -> Iterator[Any]:
+    def pages(self, path: str, params: Query | None = None) -> Iterator[Any]:
         """The items of all pages of a list, fetched as they are needed."""
         token: str | None = None
         while True:
@@ -155,7 +159,7 @@ class Transport:
             if token is None:
                 return
 
-    def stream(self, path: str, *, params: Mapping[str, Any]) -> Iterator[bytes]:
+    def stream(self, path: str, *, params: Query) -> Iterator[bytes]:
         """The body of an answer, piece by piece. Not retried."""
         try:
             with self._http.stream("GET", path, params=_without_none(params), headers={"Accept": "*/*"}) as response:
@@ -218,7 +222,7 @@ def error_of(response: httpx2.Response) -> ResponseError | None:
         document = {"title": response.reason_phrase, "detail": text or response.reason_phrase or "no reason was given"}
     return ResponseError.of(
         status,
-        cast("dict[str, Any]", document),
+        cast("JsonObject", document),
         retry_after_seconds=retry_after_seconds(response.headers.get("Retry-After")),
     )
 
@@ -253,7 +257,7 @@ def retry_after_seconds(value: str | None) -> float | None:
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
-def _without_none(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _without_none(params: Query | None) -> dict[str, str | float | Sequence[str]] | None:
     if params is None:
         return None
     return {name: value for name, value in params.items() if value is not None}

@@ -22,6 +22,7 @@ from layersweep.cli.installation import existing_database, writable_database
 from layersweep.cli.places import OwnDatabase, OwnDataDir, Place, RemoteServer
 from layersweep.client import Client
 from layersweep.errors import InvalidUsageError
+from layersweep.records.administration import CreatedTokenRecord, ProjectRecord, TokenRecord
 
 ALL_PROJECTS = "*"
 MADE_BY = "the command line"
@@ -56,9 +57,7 @@ def create(
         if secret_from is not None:
             raise InvalidUsageError("--secret-from works on the database: add --database")
         with _service(place.server) as client:
-            record: dict[str, Any] = dict(
-                client.create_token(name, scope, project=bound_to, expires_in_days=expires_in_days)
-            )
+            record = client.create_token(name, scope, project=bound_to, expires_in_days=expires_in_days)
     else:
         secret = None if secret_from is None else _secret(secret_from)
         with _written(place) as service:
@@ -85,7 +84,7 @@ def list_(
     place = Place.of(server, data_dir, database)
     if place.server is not None:
         with _service(place.server) as client:
-            records: list[dict[str, Any]] = [dict(record) for record in client.tokens()]
+            records = list(client.tokens())
     else:
         with _read(place) as service:
             records = service.list()
@@ -160,7 +159,7 @@ def list_projects(
     place = Place.of(server, data_dir, database)
     if place.server is not None:
         with _service(place.server) as client:
-            records: list[dict[str, Any]] = [dict(record) for record in client.projects()]
+            records = client.projects()
     else:
         with _read(place) as service:
             records = service.projects()
@@ -183,10 +182,10 @@ class _Service:
 
     def create(
         self, name: str, scopes: list[str], project: str | None, expires_in_days: float | None, secret: str | None
-    ) -> Any:
+    ) -> CreatedTokenRecord:
         new = self._tokens.NewToken(name, scopes, project, expires_in_days, secret)
 
-        def write(session: Any) -> dict[str, Any]:
+        def write(session: Any) -> CreatedTokenRecord:
             known = None if new.secret is None else self._tokens.find(session, new.secret)
             if known is not None:
                 lacking = [scope for scope in scopes if scope not in known.scopes]
@@ -195,16 +194,16 @@ class _Service:
                         f"this secret is the token {known.name!r} already, without the scope {', '.join(lacking)}: "
                         "give each token a secret of its own"
                     )
-                return self._shown(known) | {"token": None}
+                return {**self._shown(known), "token": None}
             row, made = self._tokens.create(session, new, made_by=MADE_BY)
             self._record(session, "token.create", row.id, project)
-            return self._shown(row) | {"token": made}
+            return {**self._shown(row), "token": made}
 
         return self._database.write(write)
 
-    def list(self) -> Any:
-        def read(session: Any) -> list[dict[str, Any]]:
-            found: list[dict[str, Any]] = []
+    def list(self) -> list[TokenRecord]:
+        def read(session: Any) -> list[TokenRecord]:
+            found: list[TokenRecord] = []
             following: str | None = None
             while True:
                 rows, following = self._tokens.page(session, project=None, page_size=1000, page_token=following)
@@ -214,28 +213,28 @@ class _Service:
 
         return self._database.read(read)
 
-    def revoke(self, token: str) -> Any:
+    def revoke(self, token: str) -> None:
         def write(session: Any) -> None:
             row = self._tokens.revoke(session, token, None)
             self._record(session, "token.revoke", token, row.project)
 
         return self._database.write(write)
 
-    def create_project(self, name: str) -> Any:
+    def create_project(self, name: str) -> None:
         def write(session: Any) -> None:
             self._projects.create(session, name)
             self._record(session, "project.create", name, name)
 
         return self._database.write(write)
 
-    def projects(self) -> Any:
-        def read(session: Any) -> list[dict[str, Any]]:
+    def projects(self) -> list[ProjectRecord]:
+        def read(session: Any) -> list[ProjectRecord]:
             rows = self._projects.every(session, None)
             return [self._schemas.Project.model_validate(row).model_dump(mode="json") for row in rows]
 
         return self._database.read(read)
 
-    def _shown(self, row: Any) -> dict[str, Any]:
+    def _shown(self, row: Any) -> TokenRecord:
         return self._schemas.Token.model_validate(row).model_dump(mode="json")
 
     def _record(self, session: Any, action: str, subject: str, project: str | None) -> None:
@@ -287,13 +286,13 @@ def _told() -> Generator[None]:
         raise InvalidUsageError(f"{problem.detail}{': ' if remedies else ''}{remedies}") from problem
 
 
-def _reach(record: dict[str, Any]) -> str:
+def _reach(record: TokenRecord) -> str:
     where = f"the project {record['project']}" if record["project"] else "all projects"
     until = f" until {record['expires_at']}" if record["expires_at"] else ""
     return f"with {', '.join(record['scopes'])} in {where}{until}"
 
 
-def _state(record: dict[str, Any]) -> str:
+def _state(record: TokenRecord) -> str:
     if record["revoked_at"]:
         return f"revoked {record['revoked_at']}"
     if not record["expires_at"]:

@@ -22,7 +22,7 @@ from layersweep.client import Client
 from layersweep.display import leaderboards, progress, units
 from layersweep.display.terminal import show_text
 from layersweep.errors import InvalidUsageError, LayersweepError, ResponseError, UnreachableError
-from layersweep.records.sweeps import Recommendation
+from layersweep.records.recommendations import Recommendation
 from layersweep.sweep import Sweep
 
 HOST = "127.0.0.1"

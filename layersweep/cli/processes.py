@@ -189,7 +189,7 @@ def worker(
     raise typer.Exit(status)
 
 
-def _run_all_devices(options: Mapping[str, Any], switches: list[str]) -> int:
+def _run_all_devices(options: Mapping[str, str | float | None], switches: list[str]) -> int:
     every_device = part_of_product("workers.every_device", "worker")
     found = every_device.names()
     given = {"--threads": every_device.threads_each(len(found))}

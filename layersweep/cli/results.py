@@ -27,7 +27,8 @@ from layersweep.display import leaderboards, progress, recommendations
 from layersweep.display.terminal import as_yaml, show_data, show_text
 from layersweep.documents import nested
 from layersweep.errors import ConflictError, InvalidUsageError, NotFoundError
-from layersweep.records.sweeps import Recommendation
+from layersweep.records.recommendations import Recommendation
+from layersweep.records.sweeps import Configuration
 from layersweep.sweep import Sweep
 
 SHOWN_ROWS = 20
@@ -172,7 +173,7 @@ def recommended(sweep: Sweep, chosen: SelectionPreferences | None = None) -> Rec
         return None
 
 
-def configuration_yaml(configuration: dict[str, dict[str, object]], dataset: str | None = None) -> str:
+def configuration_yaml(configuration: Configuration, dataset: str | None = None) -> str:
     """A trial's complete configuration as the parts of a sweep document, ready to paste."""
     document: dict[str, object] = {"task": configuration["task"]}
     if dataset is not None:

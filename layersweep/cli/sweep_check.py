@@ -28,6 +28,7 @@ from layersweep.cli.common import (
 )
 from layersweep.display import units
 from layersweep.errors import InvalidUsageError, ResponseError, UnreachableError
+from layersweep.records.checks import SpaceCheckReport
 
 
 def check(
@@ -60,7 +61,7 @@ def check(
         steps = checking.findings(space, sample.points)
         # On the error stream: the standard output is for the answer.
         findings = list(track(steps, "building", len(sample.points), console=err, transient=True))
-    found = tool.report(sample, findings, checking.capabilities)
+    found: SpaceCheckReport = tool.report(sample, findings, checking.capabilities)
     if as_json:
         print_json(found)
     else:
@@ -83,7 +84,7 @@ def _read_space(file: Path, server: str) -> Any:
         raise ResponseError.of(problem.status, problem.body(str(file))) from problem
 
 
-def _dataset(name: Any, server: str) -> Mapping[str, Any] | None:
+def _dataset(name: object, server: str) -> Mapping[str, object] | None:
     """What is known of the dataset that a document names: of a built-in one here, of others by the service."""
     built_in = part_of_product("layers.facts", "worker").BUILT_IN
     if not isinstance(name, str):
@@ -100,14 +101,14 @@ def _dataset(name: Any, server: str) -> Mapping[str, Any] | None:
         ) from problem
 
 
-def _print(found: Mapping[str, Any]) -> None:
+def _print(found: SpaceCheckReport) -> None:
     about, outcomes, points = found["target"], found["outcomes"], found["points"]
     of = f"all {points}" if found["whole_space"] else f"{points} sampled"
     share = f"{outcomes.get('builds', 0)} of {of} points build"
     out.print(Text(f"{share} with {about['runtime']} {about['version']} for {about['device_model']}."))
     if found["break_a_rule"]:
         out.print(Text(f"{found['break_a_rule']} more break a rule: no trial will have them.", style="dim"))
-    if found["build_seconds"]:
+    if found["build_seconds"] and found["engine_bytes"]:
         (fast, slow), (small, large) = found["build_seconds"], found["engine_bytes"]
         sizes = f"{units.size(small)} to {units.size(large)}"
         out.print(Text(f"A build took {fast:.1f} to {slow:.1f} s; engines of {sizes}."))

@@ -118,7 +118,8 @@ def describe(trial: TrialRecord) -> str:
     line = f"trial {trial['number']}: {trial['phase'] or 'starting'}"
     progress = trial["progress"] or {}
     if "step" in progress:
-        line += f", step {progress['step']}" + (f" of {progress['steps']}" if progress.get("steps") else "")
+        steps = progress.get("steps")
+        line += f", step {progress['step']}" + (f" of {steps}" if steps else "")
     if "waiting_for" in progress:
         line += f", waiting for {progress['waiting_for']}"
     if trial["attempt"] > 1:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from layersweep.display import units
 from layersweep.display.leaderboards import USUAL_METRICS
-from layersweep.records.sweeps import Confirmation, Recommendation
+from layersweep.records.recommendations import Confirmation, Recommendation
 
 
 def render(found: Recommendation) -> RenderableType:

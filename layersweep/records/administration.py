@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
+
+from layersweep.plain import JsonObject
 
 
 class ProjectRecord(TypedDict):
@@ -57,7 +59,7 @@ class WebhookDeliveryRecord(TypedDict):
 
     id: str
     state: Literal["pending", "delivered", "failed"]
-    body: dict[str, Any]
+    body: JsonObject
     tries: int
     status: int | None
     last_error: str | None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Literal, NotRequired, TypeAlias, TypedDict, final
 
+from layersweep.plain import JsonObject
 from layersweep.records.sweeps import Scalar
 
 
@@ -11,6 +12,35 @@ class Part(TypedDict):
     tokens: int | None
     examples: int | None
     sha256: str
+
+
+class DatasetFacts(TypedDict, total=False):
+    """What a model has to know of its data; which of it there is depends on the task."""
+
+    tokenizer: str
+    target_tokenizer: str
+    vocabulary_size: int
+    vocabulary: list[str]
+    classes: int
+    labels: list[str]
+    sequence_length: int
+    attention_mask: bool
+    pad_id: int
+    start_id: int
+    end_id: int
+    source_vocabulary_size: int
+    source_symbols: list[str]
+    target_symbols: list[str]
+    source_length: int
+    target_length: int
+
+
+class Implication(TypedDict):
+    """What a dataset's profile means for a model of it: a range, a warning or a note."""
+
+    kind: str
+    says: str
+    source: str | None
 
 
 class DatasetRecord(TypedDict):
@@ -22,22 +52,39 @@ class DatasetRecord(TypedDict):
     builtin: bool
     sha256: str
     size_bytes: int
-    facts: dict[str, Any]
+    facts: DatasetFacts
     parts: dict[str, Part]
     created_at: str
 
 
 class DatasetDetailRecord(DatasetRecord):
-    """`implications`: what the profile means for a model of it, each {"kind", "says", "source"}."""
+    """`profile`: sizes, repetition and baselines, by names that depend on the task."""
 
-    profile: dict[str, Any]
-    implications: list[dict[str, Any]]
+    profile: JsonObject
+    implications: list[Implication]
 
 
 class ParameterSupport(TypedDict):
     supported: bool
     note: str
     values: dict[str, str]
+
+
+@final
+class ListedValues(TypedDict):
+    values: list[Scalar | None]
+
+
+@final
+class Range(TypedDict):
+    min: float
+    max: float
+    step: NotRequired[float]
+    log: NotRequired[bool]
+
+
+Opening: TypeAlias = ListedValues | Range
+"""What is tried of a parameter."""
 
 
 class LayerParameter(TypedDict):
@@ -50,7 +97,7 @@ class LayerParameter(TypedDict):
     choices: list[str]
     meaning: str
     source: str
-    search: dict[str, Any] | None
+    search: Opening | None
     per_layer: bool
     targets: dict[str, ParameterSupport]
 
@@ -67,7 +114,41 @@ class Preset(TypedDict):
     title: str
     source: str
     url: str
-    document: dict[str, Any]
+    document: JsonObject
+
+
+class Device(TypedDict):
+    kind: Literal["cpu", "gpu"]
+    uuid: str
+    model: str
+    memory_bytes: int
+
+
+class Capabilities(TypedDict):
+    """What one target on one device supports."""
+
+    runtime: str
+    version: str
+    device_model: str
+    opset: int
+    dtypes: list[str]
+    quantizations: list[str]
+    devices: int
+    device_memory_bytes: int
+    compute_capability: str | None
+    build_only: bool
+    build_options: list[str]
+    lacks: dict[str, str]
+
+
+class RegisteredCapabilities(Capabilities):
+    """`results_version`: of the worker; its measurements are comparable with those of the same version."""
+
+    results_version: NotRequired[str]
+
+
+class WorkerTarget(RegisteredCapabilities):
+    key: str
 
 
 class Target(TypedDict):
@@ -75,7 +156,7 @@ class Target(TypedDict):
     runtime: str
     version: str
     device_model: str
-    capabilities: dict[str, Any]
+    capabilities: RegisteredCapabilities
     workers: list[str]
 
 
@@ -83,9 +164,9 @@ class WorkerRecord(TypedDict):
     id: str
     project: str | None
     name: str
-    device: dict[str, Any]
-    targets: list[dict[str, Any]]
-    versions: dict[str, Any]
+    device: Device
+    targets: list[WorkerTarget]
+    versions: dict[str, str]
     alive: bool
     trial: str | None
     registered_at: str

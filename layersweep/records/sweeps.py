@@ -5,7 +5,9 @@ Units are in the names; times are RFC 3339 strings in UTC. A newer service may s
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
+
+from layersweep.plain import JsonObject
 
 SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
 TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]
@@ -86,8 +88,42 @@ class SweepRecord(TypedDict):
     ended_at: str | None
 
 
+class SearchSettings(TypedDict):
+    """How the points of a sweep are chosen."""
+
+    sampler: str
+    seed: int
+    reuse: bool
+
+
+class TargetChoice(TypedDict):
+    runtime: str
+
+
+class SweepDocument(TypedDict):
+    """A sweep document as it was understood: with every default, in full names.
+
+    A section holds a value, or what is tried of it ({"values": [...]}, {"min": 1, "max": 6}), by nested names.
+    """
+
+    name: str
+    task: str
+    dataset: NotRequired[str]
+    model: JsonObject
+    training: JsonObject
+    inference: JsonObject
+    objectives: list[Objective]
+    constraints: list[str]
+    rules: list[str]
+    budget: Budget
+    search: SearchSettings
+    start_from: list[str | JsonObject]
+    target: NotRequired[TargetChoice]
+    allow_sparse: bool
+
+
 class SweepDetailRecord(SweepRecord):
-    document: dict[str, Any]
+    document: SweepDocument
 
 
 class ProblemNote(TypedDict):
@@ -113,7 +149,7 @@ class SweepPreview(TypedDict):
     """What a valid document would become; nothing is stored."""
 
     valid: Literal[True]
-    document: dict[str, Any]
+    document: SweepDocument
     space: SpaceFacts
     sampler: str
     sampler_reason: str
@@ -125,8 +161,17 @@ class EventRecord(TypedDict):
     sequence: int
     kind: str
     trial: str | None
-    data: dict[str, Any]
+    data: JsonObject
     created_at: str
+
+
+class TrialProgress(TypedDict, total=False):
+    """Where a phase is, in what it counts."""
+
+    step: int
+    steps: int
+    fraction: float
+    waiting_for: str
 
 
 class TrialRecord(TypedDict):
@@ -135,7 +180,7 @@ class TrialRecord(TypedDict):
     number: int
     state: TrialState
     phase: str | None
-    progress: dict[str, Any] | None
+    progress: TrialProgress | None
     attempt: int
     worker: str | None
     parameters: dict[str, Scalar | None]
@@ -178,11 +223,22 @@ class CurvePoint(TypedDict):
     seconds: float | None
 
 
+class Configuration(TypedDict):
+    """All parameters of a trial, by section; names are in full: `attention.head_dim`."""
+
+    task: str
+    model: dict[str, Scalar | None]
+    training: dict[str, Scalar | None]
+    inference: dict[str, Scalar | None]
+
+
 class TrialDetailRecord(TrialRecord):
-    configuration: dict[str, Any]
+    """`measurements`: what was measured beside the metrics, by its name: samples, environment, parity."""
+
+    configuration: Configuration
     attempts: list[AttemptRecord]
     curve: list[CurvePoint]
-    measurements: dict[str, dict[str, Any]]
+    measurements: dict[str, JsonObject]
 
 
 class LeaderboardRow(TypedDict):
@@ -197,83 +253,6 @@ class LeaderboardRow(TypedDict):
     reason: str | None
     reused_from: str | None
     started_from: str | None
-
-
-class Trade(TypedDict):
-    """What another trial has of one metric; `difference` is other - recommended."""
-
-    metric: str
-    goal: str
-    value: float
-    difference: float
-    share: float | None
-
-
-class Neighbour(TypedDict):
-    trial: LeaderboardRow
-    better_in: str
-    trades: list[Trade]
-    says: str
-
-
-class Recommendation(TypedDict):
-    """The whole answer is described in the service's /docs; these fields are what most callers read."""
-
-    sweep: str
-    rule: str
-    trial: LeaderboardRow
-    configuration: dict[str, Any]
-    final: bool
-    objectives: list[Objective]
-    prefer: list[str]
-    within: list[str]
-    weights: dict[str, float]
-    smaller: dict[str, Any] | None
-    neighbours: list[Neighbour]
-    certainty: dict[str, Any]
-    evidence: dict[str, Any]
-    confirmation: Confirmation | None
-
-
-class Estimate(TypedDict):
-    """A mean over seeds in nats. Intervals are {"low", "high"} at 95 %."""
-
-    mean: float
-    spread: float | None
-    sampling_error: float | None
-    expected: dict[str, float] | None
-    one_more: dict[str, float] | None
-
-
-class ConfirmedTrial(TypedDict):
-    trial: LeaderboardRow
-    recommended: bool
-    runs: list[dict[str, Any]]
-    validation: Estimate | None
-    test: Estimate | None
-    optimism_nats: float | None
-    test_gap_nats: float | None
-    kept_constraints: bool | None
-    says: list[str]
-
-
-class Confirmation(TypedDict):
-    """`id` is also a sweep's: wait for it, pause and cancel it as one."""
-
-    id: str
-    sweep: str
-    state: SweepState
-    reason: str | None
-    seeds: list[int]
-    progress: Progress
-    candidates: list[ConfirmedTrial]
-    best: int | None
-    optimism_nats: float | None
-    seed_spread_nats: float | None
-    says: list[str]
-    method: str
-    created_at: str
-    ended_at: str | None
 
 
 class ArtifactRecord(TypedDict):

@@ -14,13 +14,13 @@ import yaml
 
 from layersweep import Client, ConflictError, InvalidDocumentError, NotFoundError, RequestRefusedError
 from layersweep.cli.results import configuration_yaml
-from layersweep.records import catalog, sweeps
-from service.confirmation.schemas import Confirmation, ConfirmedTrial, Estimate, RecommendationDetail
+from layersweep.records import catalog, recommendations, sweeps
+from service.confirmation import schemas as confirmation_schemas
 from service.datasets import schemas as dataset_schemas
 from service.events import schemas as event_schemas
 from service.leases import schemas as lease_schemas
 from service.operations import schemas as artifact_schemas
-from service.recommendation.schemas import Neighbour, Trade
+from service.recommendation import schemas as recommendation_schemas
 from service.results import schemas as result_schemas
 from service.sweeps import catalog_schemas
 from service.sweeps import schemas as sweep_schemas
@@ -86,19 +86,38 @@ def test_an_answer_has_the_keys_that_the_records_name() -> None:
         (lease_schemas.Attempt, sweeps.AttemptRecord),
         (lease_schemas.CurvePoint, sweeps.CurvePoint),
         (result_schemas.LeaderboardRow, sweeps.LeaderboardRow),
-        (RecommendationDetail, sweeps.Recommendation),
-        (Trade, sweeps.Trade),
-        (Neighbour, sweeps.Neighbour),
-        (Confirmation, sweeps.Confirmation),
-        (ConfirmedTrial, sweeps.ConfirmedTrial),
-        (Estimate, sweeps.Estimate),
+        (confirmation_schemas.RecommendationDetail, recommendations.Recommendation),
+        (recommendation_schemas.Trade, recommendations.Trade),
+        (recommendation_schemas.Neighbour, recommendations.Neighbour),
+        (confirmation_schemas.Confirmation, recommendations.Confirmation),
+        (confirmation_schemas.ConfirmedTrial, recommendations.ConfirmedTrial),
+        (confirmation_schemas.Estimate, recommendations.Estimate),
+        (recommendation_schemas.LimitStep, recommendations.LimitStep),
+        (recommendation_schemas.ConstraintSlack, recommendations.ConstraintSlack),
+        (recommendation_schemas.SmallerTrial, recommendations.SmallerTrial),
+        (recommendation_schemas.Certainty, recommendations.Certainty),
+        (recommendation_schemas.ComplexityPoint, recommendations.ComplexityPoint),
+        (recommendation_schemas.Complexity, recommendations.Complexity),
+        (recommendation_schemas.ParameterDifference, recommendations.ParameterDifference),
+        (recommendation_schemas.StartResult, recommendations.StartResult),
+        (recommendation_schemas.NearestPreset, recommendations.NearestPreset),
+        (recommendation_schemas.Literature, recommendations.Literature),
+        (recommendation_schemas.TargetFit, recommendations.TargetFit),
+        (recommendation_schemas.Compatibility, recommendations.Compatibility),
+        (recommendation_schemas.Evidence, recommendations.Evidence),
+        (confirmation_schemas.Interval, recommendations.Interval),
+        (confirmation_schemas.ConfirmationRun, recommendations.ConfirmationRun),
+        (dataset_schemas.DataEvidence, recommendations.DataEvidence),
         (artifact_schemas.Artifact, sweeps.ArtifactRecord),
         (dataset_schemas.Dataset, catalog.DatasetRecord),
         (dataset_schemas.DatasetDetail, catalog.DatasetDetailRecord),
+        (dataset_schemas.Implication, catalog.Implication),
         (catalog_schemas.LayerKind, catalog.LayerKind),
         (catalog_schemas.LayerParameter, catalog.LayerParameter),
         (catalog_schemas.Preset, catalog.Preset),
         (catalog_schemas.Target, catalog.Target),
+        (lease_schemas.Capabilities, catalog.Capabilities),
+        (lease_schemas.Device, catalog.Device),
         (lease_schemas.Worker, catalog.WorkerRecord),
     ]
     for schema, record in pairs:
