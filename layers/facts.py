@@ -1,19 +1,59 @@
 """What a dataset's facts fix of a sweep's shapes.
 
-Facts by task: causal_lm {vocabulary_size, and training_tokens where the split is known}; classification
-{vocabulary_size, classes, sequence_length, and, where the data has them, pad_id, attention_mask}; seq2seq
-{source_vocabulary_size, vocabulary_size, source_length, target_length}.
 Empty facts (the dataset is not known) fix nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict, cast
 
-from layers.parameter import ParameterError
+from layers.parameter import ParameterError, Scalar
 
-BUILT_IN: Mapping[str, Mapping[str, Any]] = {
+
+class DatasetFacts(TypedDict, total=False):
+    """What a dataset's record says of its data, as far as a space and a trial rest on it."""
+
+    vocabulary_size: int
+    tokenizer: str
+    """Of a text: byte or char."""
+    training_tokens: int
+    """Of a text, where its split is known."""
+    classes: int
+    """Of a classification."""
+    sequence_length: int
+    """Of a classification's rows."""
+    attention_mask: bool
+    """Whether each row of a classification has a mask of its own."""
+    source_vocabulary_size: int
+    """Of a seq2seq, as its lengths."""
+    source_length: int
+    target_length: int
+    pad_id: int
+    start_id: int
+    end_id: int
+
+
+class DatasetDescription(TypedDict):
+    """What a sweep's document rests on of its dataset."""
+
+    task: str
+    tokenizer: str | None
+    facts: DatasetFacts
+
+
+class ModelFacts(TypedDict, total=False):
+    """What a model's defaults follow from: the dataset's vocabularies and classes, and the lengths of sequences (one or
+    all that are trained or measured)."""
+
+    vocabulary_size: int
+    source_vocabulary_size: int
+    classes: int
+    sequence_length: int | Iterable[int]
+    source_length: int | Iterable[int]
+
+
+BUILT_IN: Mapping[str, DatasetDescription] = {
     "python-topics": {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256}},
     "digits": {
         "task": "classification",
@@ -25,44 +65,67 @@ BUILT_IN: Mapping[str, Mapping[str, Any]] = {
 them)."""
 
 
-def facts_of(task: str, facts: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a space rests on of a registered dataset: its facts, and of a text how long its training part is."""
-    tokens = parts.get("training", {}).get("tokens") if task == "causal_lm" else None
-    return dict(facts) if tokens is None else {**facts, "training_tokens": tokens}
+def facts_of(task: str, facts: Mapping[str, Any], parts: Mapping[str, Any]) -> DatasetFacts:
+    """What a space rests on of a registered dataset, of the JSON of its record: its facts, and of a text how long its
+    training part is."""
+    known = cast("DatasetFacts", dict(facts))
+    tokens: int | None = parts.get("training", {}).get("tokens") if task == "causal_lm" else None
+    if tokens is not None:
+        known["training_tokens"] = tokens
+    return known
 
 
-def longest_sequence(task: str, facts: Mapping[str, Any]) -> int | None:
+def model_facts(facts: DatasetFacts, lengths: Mapping[str, int]) -> ModelFacts:
+    """What a model for a dataset follows from, with the longest sequences that it is given."""
+    found: ModelFacts = {}
+    if "vocabulary_size" in facts:
+        found["vocabulary_size"] = facts["vocabulary_size"]
+    if "source_vocabulary_size" in facts:
+        found["source_vocabulary_size"] = facts["source_vocabulary_size"]
+    if "classes" in facts:
+        found["classes"] = facts["classes"]
+    if "sequence_length" in lengths:
+        found["sequence_length"] = lengths["sequence_length"]
+    if "source_length" in lengths:
+        found["source_length"] = lengths["source_length"]
+    return found
+
+
+def longest_sequence(task: str, facts: DatasetFacts) -> int | None:
     """The longest sequence that a text's training part holds with the token after it; None where nothing limits it."""
-    tokens: int | None = facts.get("training_tokens")
+    tokens = facts.get("training_tokens")
     return None if task != "causal_lm" or tokens is None else tokens - 1
 
 
 TASKS_WITH_SOURCES = ("seq2seq", "probe")
 
-_FIXED = {
-    "classification": {"sequence_length": "sequence_length"},
-    "seq2seq": {"sequence_length": "target_length", "source_length": "source_length"},
-}
 
-
-def fixed_lengths(task: str, facts: Mapping[str, Any]) -> dict[str, int]:
+def fixed_lengths(task: str, facts: DatasetFacts) -> dict[str, int]:
     """The lengths that hold where a document gives none: the rows' of a classification, the longest of a seq2seq."""
-    return {name: facts[fact] for name, fact in _FIXED.get(task, {}).items() if fact in facts}
+    fixed: dict[str, int] = {}
+    if task == "classification" and "sequence_length" in facts:
+        fixed["sequence_length"] = facts["sequence_length"]
+    if task == "seq2seq" and "target_length" in facts:
+        fixed["sequence_length"] = facts["target_length"]
+    if task == "seq2seq" and "source_length" in facts:
+        fixed["source_length"] = facts["source_length"]
+    return fixed
 
 
-def check_lengths(section: str, values: Mapping[str, Any], task: str, facts: Mapping[str, Any]) -> None:
+def check_lengths(section: str, values: Mapping[str, Scalar], task: str, facts: DatasetFacts) -> None:
     """Raise ParameterError where a completed section's lengths do not fit the data, or the task has no such length."""
     if "source_length" in values and task not in TASKS_WITH_SOURCES:
         raise ParameterError(f"{section}.source_length", f"does not apply: a {task} has no source", "leave it out")
-    longest = longest_sequence(task, facts)
-    if longest is not None and values["sequence_length"] > longest:
-        raise ParameterError(f"{section}.sequence_length", *too_long(values["sequence_length"], longest))
+    longest, given = longest_sequence(task, facts), int(values["sequence_length"])
+    if longest is not None and given > longest:
+        raise ParameterError(f"{section}.sequence_length", *too_long(given, longest))
     for name, length in fixed_lengths(task, facts).items():
-        if task == "classification" and values[name] != length:
-            message = f"{values[name]} is not the length of the dataset's rows"
+        given = int(values[name])
+        if task == "classification" and given != length:
+            message = f"{given} is not the length of the dataset's rows"
             raise ParameterError(f"{section}.{name}", message, f"leave it out: it is {length}")
-        if values[name] < length:
-            message = f"{values[name]} is too short for the dataset, whose longest has {length}"
+        if given < length:
+            message = f"{given} is too short for the dataset, whose longest has {length}"
             raise ParameterError(f"{section}.{name}", message, f"at least {length}, or leave it out")
 
 

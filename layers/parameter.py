@@ -6,14 +6,25 @@ Validation, OpenAPI, docs and search spaces are all derived from these declarati
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 Scalar = bool | int | float | str
 """What a parameter can be set to."""
 
 Type = Literal["boolean", "integer", "number", "string"]
+
+
+class SearchDefault(TypedDict, total=False):
+    """A search default as a sweep document writes it: {"values": [...]} or {"min", "max", "step"?, "log"?}."""
+
+    values: Sequence[Scalar]
+    min: float
+    max: float
+    step: float
+    log: bool
+
 
 REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED", "__reduce__": lambda self: "REQUIRED"})()
 """The default of a parameter that has none."""
@@ -43,8 +54,7 @@ class Parameter:
     maximum: float = math.inf
     choices: tuple[str, ...] = ()
     source: str = ""
-    search: Mapping[str, Any] | None = None
-    """A search default as a sweep document writes it: {"values": [...]} or {"min", "max", "step"?, "log"?}."""
+    search: SearchDefault | None = None
 
     def check(self, path: str, value: Any) -> Scalar:
         """Return `value` as this parameter's type, or raise ParameterError with the place and the remedy."""
@@ -85,3 +95,9 @@ class Parameter:
         if self.maximum < math.inf:
             return f"{kind} of at most {self.maximum:g}"
         return kind
+
+
+def fields_of(values: Mapping[str, Scalar], names: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    """Checked values as the fields of a dataclass that has the declared types: those of `names` that are given below
+    `prefix`."""
+    return {name: values[path] for name in names if (path := f"{prefix}{name}") in values}

@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from layers.declarations import dtypes, tensor_parallel
 from layers.declarations.linear import LinearConfig
 from layers.declarations.normalization import NormConfig
 from layers.declarations.rules import Condition, Violation
 from layers.declarations.score_bias import CAUSAL_MASKS, RelativeConfig, ScoreBiasConfig, alibi_slopes
-from layers.parameter import Parameter, ParameterError, Scalar
+from layers.parameter import Parameter, ParameterError, Scalar, fields_of
 
 OPEN_MASKS = ("padding", "bidirectional", "custom_mask")
 MASK_TYPES = (*CAUSAL_MASKS, *OPEN_MASKS)
@@ -219,10 +218,9 @@ class AttentionConfig:
     tp_size: int = 1
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> AttentionConfig:
+    def of(cls, model: Mapping[str, Scalar]) -> AttentionConfig:
         """The layer that the section `attention` describes, by itself."""
-        section = {name: model[f"attention.{name}"] for name in PARAMETERS if f"attention.{name}" in model}
-        return cls(hidden_size=model["hidden_size"], **section)
+        return cls(hidden_size=int(model["hidden_size"]), **fields_of(model, PARAMETERS, "attention."))
 
     def to_itself(self, mask_type: str) -> AttentionConfig:
         """The same layer as self-attention under a mask."""
@@ -295,25 +293,27 @@ class AttentionConfig:
         return products + 2 * 2 * pairs * self.attention_head_size
 
 
-def follow(model: dict[str, Any]) -> None:
+def follow(model: dict[str, Scalar]) -> None:
     """Fill in the defaults that follow from other parameters.
 
     `attention_head_size` stays absent where the heads do not divide the width: that is a broken rule, not a default.
     """
-    heads = model["attention.num_attention_heads"]
+    heads, width = int(model["attention.num_attention_heads"]), int(model["hidden_size"])
     tensor_parallel.follow(model, "attention")
     dtypes.follow(model, "attention")
     model.setdefault("attention.num_kv_heads", heads)
-    if model["hidden_size"] % heads == 0:
-        model.setdefault("attention.attention_head_size", model["hidden_size"] // heads)
+    if width % heads == 0:
+        model.setdefault("attention.attention_head_size", width // heads)
 
 
-def follow_lengths(model: dict[str, Any], longest: int | None) -> None:
+def follow_lengths(model: dict[str, Scalar], longest: int | None) -> None:
     """Fill in what follows from the longest sequence. Raises ParameterError where that is longer than what is given."""
     path = "attention.max_position_embeddings"
-    positions = model.setdefault(path, longest)
-    if positions is None:
+    if longest is not None:
+        model.setdefault(path, longest)
+    if path not in model:
         raise ParameterError(path, "is missing", "give inference.sequence_length, or give it")
+    positions = int(model[path])
     if longest is not None and positions < longest:
         message = f"{positions} positions are too few for sequences of {longest}"
         raise ParameterError(path, message, f"at least {longest}, or leave it out")
@@ -321,7 +321,7 @@ def follow_lengths(model: dict[str, Any], longest: int | None) -> None:
         model.setdefault("attention.max_attention_window_size", -(-(longest or positions) // 2))
 
 
-def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
     yield from _broken_heads(model)
     yield from _broken_shares(model)
     yield from dtypes.broken_rules(model, "attention")
@@ -330,8 +330,8 @@ def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
         yield from _broken_buckets(model)
 
 
-def _broken_heads(model: Mapping[str, Any]) -> Iterator[Violation]:
-    heads, kv_heads = model["attention.num_attention_heads"], model["attention.num_kv_heads"]
+def _broken_heads(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    heads, kv_heads = int(model["attention.num_attention_heads"]), int(model["attention.num_kv_heads"])
     if heads % kv_heads:
         message = f"{heads} query heads cannot share {kv_heads} key and value heads equally"
         paths = ("attention.num_attention_heads", "attention.num_kv_heads")
@@ -351,17 +351,17 @@ def _broken_heads(model: Mapping[str, Any]) -> Iterator[Violation]:
         yield Violation("rotary dimension even", message, paths)
 
 
-def _broken_shares(model: Mapping[str, Any]) -> Iterator[Violation]:
-    heads = {"attention.num_attention_heads": model["attention.num_attention_heads"]}
+def _broken_shares(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    heads = {"attention.num_attention_heads": int(model["attention.num_attention_heads"])}
     yield from tensor_parallel.broken_rules(model, "attention", heads)
-    size, kv_heads = model.get("attention.tp_size", 1), model["attention.num_kv_heads"]
+    size, kv_heads = int(model.get("attention.tp_size", 1)), int(model["attention.num_kv_heads"])
     if size % kv_heads and kv_heads % size:
         message = f"{size} devices can neither share {kv_heads} key and value heads evenly, nor share one evenly"
         yield Violation("num_kv_heads and tp_size", message, ("attention.num_kv_heads", "attention.tp_size"))
 
 
-def _broken_masks(model: Mapping[str, Any]) -> Iterator[Violation]:
-    kind, mask = model["kind"], model["attention.attention_mask_type"]
+def _broken_masks(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    kind, mask = str(model["kind"]), model["attention.attention_mask_type"]
     paths = ("kind", "attention.attention_mask_type")
     if mask not in MASKS_OF_KIND.get(kind, MASK_TYPES):
         if kind == "encoder":
@@ -390,8 +390,8 @@ def _broken_masks(model: Mapping[str, Any]) -> Iterator[Violation]:
             yield Violation("cross attention has no distances", message, paths)
 
 
-def _broken_buckets(model: Mapping[str, Any]) -> Iterator[Violation]:
-    buckets, distance = model["attention.num_buckets"], model["attention.max_distance"]
+def _broken_buckets(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    buckets, distance = int(model["attention.num_buckets"]), int(model["attention.max_distance"])
     both_ways = model["kind"] == "encoder_decoder" or model["attention.attention_mask_type"] not in CAUSAL_MASKS
     one_way = model["kind"] == "encoder_decoder" or not both_ways
     if both_ways and buckets % 2:

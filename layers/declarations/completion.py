@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
-from typing import Any
 
 from layers.declarations import attention, embedding, per_layer
 from layers.declarations.kinds import KINDS, TASKS, Kind, kinds_of, kinds_with
 from layers.declarations.model import APPLIES, DECLARATIONS, LATER, SECTIONS
 from layers.declarations.per_layer import LayerName, LayerView, layer_name
 from layers.declarations.rules import Condition
+from layers.facts import DatasetFacts, ModelFacts
 from layers.parameter import REQUIRED, Parameter, ParameterError, Scalar
 
 MOST_KEPT_LAYERS = 1_000
@@ -21,11 +21,9 @@ class DoesNotApply(ParameterError):
     """A parameter that is given where it has no effect."""
 
 
-def complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any]) -> dict[str, Scalar]:
+def complete(task: str, values: Mapping[str, Scalar], facts: ModelFacts) -> dict[str, Scalar]:
     """Return `values` (flat paths below `model`) with every default filled in, in the order of the declarations.
 
-    facts: of the dataset, `vocabulary_size`, `source_vocabulary_size`, `classes`, as its task has them; and
-    `sequence_length` and `source_length`: a length, or all that are trained or measured.
     Parameters of single layers (`layers.3.mlp.kind`) come last, for every layer: see `layers.declarations.per_layer`.
     Raises ParameterError for what is unknown, missing, out of bounds or does not apply (DoesNotApply). Completing
     twice changes nothing. Rules between parameters are `broken_rules`' matter.
@@ -39,7 +37,7 @@ def complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any]) 
 
 
 def _complete_layers(
-    task: str, values: Mapping[str, Scalar], own: Mapping[str, LayerName], facts: Mapping[str, Any]
+    task: str, values: Mapping[str, Scalar], own: Mapping[str, LayerName], facts: ModelFacts
 ) -> dict[str, Scalar]:
     """`complete` for a model of layers that differ: each is completed as a model of layers like itself."""
     shared = {path: value for path, value in values.items() if path not in own}
@@ -68,15 +66,15 @@ def _complete_layers(
     return per_layer.joined(layers, (name.path for name in own.values()), DECLARATIONS)
 
 
-_Key = tuple[tuple[str, type, Any], ...]
+_Key = tuple[tuple[str, type, object], ...]
 
 
-def _key_of(values: Mapping[str, Any]) -> _Key:
+def _key_of(values: Mapping[str, object]) -> _Key:
     """Values by name, to look up by. With their types: 1, 1.0 and true are equal, and mean three things."""
     return tuple((path, type(values[path]), values[path]) for path in sorted(values))
 
 
-def _completed_layers(task: str, shared: Mapping[str, Scalar], facts: Mapping[str, Any]) -> dict[_Key, LayerView]:
+def _completed_layers(task: str, shared: Mapping[str, Scalar], facts: ModelFacts) -> dict[_Key, LayerView]:
     """The layers that were completed beside the same `shared` values, by what is given for them."""
     try:
         return _layers_beside(task, _key_of(shared), _key_of(facts))
@@ -115,7 +113,7 @@ def _check_layer(path: str, name: LayerName, counts: Mapping[str, int]) -> None:
 
 
 def _complete_layer(
-    task: str, shared: Mapping[str, Scalar], layer: LayerName, changes: Mapping[str, Scalar], facts: Mapping[str, Any]
+    task: str, shared: Mapping[str, Scalar], layer: LayerName, changes: Mapping[str, Scalar], facts: ModelFacts
 ) -> dict[str, Scalar]:
     """One layer's view of the model; what is wrong with it is said of that layer."""
     try:
@@ -136,7 +134,7 @@ def _kind(task: str, model: dict[str, Scalar]) -> tuple[str, Kind]:
     return name, KINDS[name]
 
 
-def _complete(task: str, values: Mapping[str, Scalar], facts: Mapping[str, Any]) -> dict[str, Scalar]:
+def _complete(task: str, values: Mapping[str, Scalar], facts: ModelFacts) -> dict[str, Scalar]:
     """`complete` for a model whose layers are alike."""
     model = {path: _declaration(path).check(path, value) for path, value in values.items()}
     _, kind = _kind(task, model)
@@ -201,12 +199,12 @@ def _declaration(path: str) -> Parameter:
     raise ParameterError(path, "is not a parameter", f"one of: {', '.join(siblings or DECLARATIONS)}")
 
 
-def _follow_facts(model: dict[str, Any], facts: Mapping[str, Any]) -> None:
+def _follow_facts(model: dict[str, Scalar], facts: ModelFacts) -> None:
     """What follows from the data and the shapes, and what they forbid."""
-    kind = KINDS[model["kind"]]
+    kind = KINDS[str(model["kind"])]
     sources: list[int | Iterable[int] | None] = []
     prompt = int(model.get("embedding.prompt_length", 0))
-    own = [facts.get("sequence_length")]
+    own: list[int | Iterable[int] | None] = [facts.get("sequence_length")]
     if kind.has("num_encoder_layers"):
         model.setdefault("num_encoder_layers", model["num_layers"])
     if "embedding" in kind.sections:
@@ -222,10 +220,12 @@ def _follow_facts(model: dict[str, Any], facts: Mapping[str, Any]) -> None:
         _follow_classes(model, facts.get("classes"))
 
 
-def _follow_classes(model: dict[str, Any], classes: int | None) -> None:
-    if model.setdefault("classes", classes) is None:
-        raise ParameterError("classes", "is missing", "name a dataset, whose classes give it, or give it")
-    if classes is not None and model["classes"] < classes:
+def _follow_classes(model: dict[str, Scalar], classes: int | None) -> None:
+    if classes is None:
+        if "classes" not in model:
+            raise ParameterError("classes", "is missing", "name a dataset, whose classes give it, or give it")
+        return
+    if int(model.setdefault("classes", classes)) < classes:
         message = f"{model['classes']} are fewer than the dataset's {classes}"
         raise ParameterError("classes", message, f"at least {classes}, or leave it out")
 
@@ -240,10 +240,10 @@ def _longest(lengths: Iterable[int | Iterable[int] | None]) -> int | None:
 
 def check_model(
     task: str,
-    model: Mapping[str, Any],
-    inference: Mapping[str, Any],
-    training: Mapping[str, Any],
-    facts: Mapping[str, Any],
+    model: Mapping[str, Scalar],
+    inference: Mapping[str, Scalar],
+    training: Mapping[str, Scalar],
+    facts: DatasetFacts,
 ) -> None:
     """Raise ParameterError where a completed model lacks what is trained, or needs what data and shape have not."""
     if training.get("trainable") == "prompt" and "embedding.prompt_length" not in model:

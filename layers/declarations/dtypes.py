@@ -7,7 +7,6 @@ gives is brought back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from layers.declarations.rules import Violation
 from layers.parameter import Parameter, Scalar
@@ -44,9 +43,15 @@ def of_layer(what: str) -> Parameter:
     )
 
 
-def follow(model: dict[str, Any], section: str) -> None:
+def follow(model: dict[str, Scalar], section: str) -> None:
     """Fill in a kind of layer's own format."""
     model.setdefault(f"{section}.dtype", model["dtype"])
+
+
+def own_format(model: Mapping[str, Scalar], section: str) -> str | None:
+    """The format of a kind of layer; None where only the model's is given."""
+    value = model.get(f"{section}.dtype")
+    return None if value is None else str(value)
 
 
 def formats(model: Mapping[str, Scalar]) -> dict[str, str]:
@@ -58,7 +63,7 @@ def formats(model: Mapping[str, Scalar]) -> dict[str, str]:
     return {name: each for name, each in named.items() if not (name.endswith("norm.dtype") and each == "float32")}
 
 
-def broken_rules(model: Mapping[str, Any], section: str) -> Iterator[Violation]:
+def broken_rules(model: Mapping[str, Scalar], section: str) -> Iterator[Violation]:
     """tf32 is a switch of a whole engine: its float32 products are all rounded, or none is."""
     path = f"{section}.dtype"
     own, whole = model.get(path, model["dtype"]), model["dtype"]

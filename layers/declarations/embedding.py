@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from layers.declarations import dtypes, tensor_parallel
 from layers.declarations.linear import LinearConfig
 from layers.declarations.rules import Condition, Violation
+from layers.facts import ModelFacts
 from layers.parameter import Parameter, ParameterError, Scalar
 
 PROMPT_TUNING = "PromptTuningEmbedding"
@@ -129,20 +129,20 @@ class EmbeddingConfig:
     """With prompts: the first of their ids."""
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> EmbeddingConfig:
+    def of(cls, model: Mapping[str, Scalar]) -> EmbeddingConfig:
         return cls(
-            num_embeddings=model["embedding.num_embeddings"],
-            embedding_dim=model["embedding.embedding_dim"],
-            hidden_size=model["hidden_size"],
-            dtype=model.get("embedding.dtype"),
-            prompt_length=model.get("embedding.prompt_length", 0),
-            num_tasks=model.get("embedding.num_tasks", 1),
-            vocab_size=model.get("embedding.vocab_size", model["embedding.num_embeddings"]),
+            num_embeddings=int(model["embedding.num_embeddings"]),
+            embedding_dim=int(model["embedding.embedding_dim"]),
+            hidden_size=int(model["hidden_size"]),
+            dtype=dtypes.own_format(model, "embedding"),
+            prompt_length=int(model.get("embedding.prompt_length", 0)),
+            num_tasks=int(model.get("embedding.num_tasks", 1)),
+            vocab_size=int(model.get("embedding.vocab_size", model["embedding.num_embeddings"])),
         )
 
-    def of_source(self, model: Mapping[str, Any]) -> EmbeddingConfig:
+    def of_source(self, model: Mapping[str, Scalar]) -> EmbeddingConfig:
         """The same for the source's tokens of an encoder_decoder."""
-        rows = model["embedding.source_num_embeddings"]
+        rows = int(model["embedding.source_num_embeddings"])
         return replace(self, num_embeddings=rows, vocab_size=rows)
 
     def without_prompt(self) -> EmbeddingConfig:
@@ -173,7 +173,7 @@ def follow(model: dict[str, Scalar]) -> None:
     model.setdefault("embedding.embedding_dim", model["hidden_size"])
 
 
-def follow_facts(model: dict[str, Any], facts: Mapping[str, Any]) -> None:
+def follow_facts(model: dict[str, Scalar], facts: ModelFacts) -> None:
     """Fill in what follows from the dataset's vocabularies. Raises ParameterError for what they forbid."""
     size, source_size = facts.get("vocabulary_size"), facts.get("source_vocabulary_size")
     _follow_vocabulary(model, "embedding.num_embeddings", size)
@@ -186,25 +186,27 @@ def follow_facts(model: dict[str, Any], facts: Mapping[str, Any]) -> None:
         raise ParameterError("share_source_embedding", message, "set it to false")
 
 
-def _follow_vocabulary(model: dict[str, Any], path: str, size: int | None) -> None:
-    rows = model.setdefault(path, size)
-    if rows is None:
-        raise ParameterError(path, "is missing", "name a dataset, whose vocabulary gives it, or give it")
-    if size is not None and rows < size:
+def _follow_vocabulary(model: dict[str, Scalar], path: str, size: int | None) -> None:
+    if size is None:
+        if path not in model:
+            raise ParameterError(path, "is missing", "name a dataset, whose vocabulary gives it, or give it")
+        return
+    rows = int(model.setdefault(path, size))
+    if rows < size:
         message = f"{rows} rows are too few for a vocabulary of {size}"
         raise ParameterError(path, message, f"at least {size}, or leave it out")
 
 
-def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
-    columns = {"embedding.embedding_dim": model["embedding.embedding_dim"]} if model.get(SHARDING_DIM) == 1 else {}
+def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    rows, hidden_size = int(model["embedding.num_embeddings"]), int(model["hidden_size"])
+    width, vocabulary = int(model["embedding.embedding_dim"]), int(model.get("embedding.vocab_size", 0))
+    columns = {"embedding.embedding_dim": width} if model.get(SHARDING_DIM) == 1 else {}
     yield from tensor_parallel.broken_rules(model, "embedding", columns)
     yield from dtypes.broken_rules(model, "embedding")
-    if model.get("embedding.vocab_size", 0) > model["embedding.num_embeddings"]:
-        vocabulary, rows = model["embedding.vocab_size"], model["embedding.num_embeddings"]
+    if vocabulary > rows:
         message = f"ids up to embedding.vocab_size {vocabulary} are read from a table of {rows} rows"
         paths = ("embedding.vocab_size", "embedding.num_embeddings")
         yield Violation("embedding.vocab_size <= num_embeddings", message, paths)
-    if model["embedding.embedding_dim"] > model["hidden_size"]:
-        width, hidden_size = model["embedding.embedding_dim"], model["hidden_size"]
+    if width > hidden_size:
         message = f"embedding.embedding_dim {width} is wider than hidden_size {hidden_size}"
         yield Violation("embedding.embedding_dim <= hidden_size", message, ("embedding.embedding_dim", "hidden_size"))

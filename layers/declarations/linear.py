@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from layers.declarations import dtypes, tensor_parallel
 from layers.declarations.rules import Condition, Violation
-from layers.parameter import Parameter
+from layers.parameter import Parameter, Scalar
 
 KINDS = ("Linear", "ColumnLinear", "RowLinear")
 
@@ -80,10 +79,14 @@ class LinearConfig:
     """None: the model's, or that of the layer that it is a part of."""
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> LinearConfig:
+    def of(cls, model: Mapping[str, Scalar]) -> LinearConfig:
         """The layer of the section `linear`."""
-        sizes = model["linear.in_features"], model["linear.out_features"]
-        return cls(*sizes, bias=model["linear.bias"], dtype=model.get("linear.dtype"))
+        return cls(
+            in_features=int(model["linear.in_features"]),
+            out_features=int(model["linear.out_features"]),
+            bias=bool(model["linear.bias"]),
+            dtype=dtypes.own_format(model, "linear"),
+        )
 
     def parameter_count(self) -> int:
         return self.in_features * self.out_features + (self.out_features if self.bias else 0)
@@ -93,16 +96,16 @@ class LinearConfig:
         return 2 * rows * self.in_features * self.out_features
 
 
-def follow(model: dict[str, Any]) -> None:
+def follow(model: dict[str, Scalar]) -> None:
     """Fill in the defaults that follow from other parameters."""
     tensor_parallel.follow(model, "linear")
     dtypes.follow(model, "linear")
 
 
-def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
     row = model["linear.kind"] == "RowLinear"
     shared = "linear.in_features" if row else "linear.out_features"
-    yield from tensor_parallel.broken_rules(model, "linear", {shared: model[shared]})
+    yield from tensor_parallel.broken_rules(model, "linear", {shared: int(model[shared])})
     yield from dtypes.broken_rules(model, "linear")
     if row and model.get("linear.gather_output") is False:
         message = "what leaves a RowLinear is a sum over its devices, and so whole on each"

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from layers.declarations import dtypes, tensor_parallel
 from layers.declarations.linear import LinearConfig
 from layers.declarations.rules import Condition, Violation, round_up
-from layers.parameter import Parameter
+from layers.parameter import Parameter, Scalar
 
 KINDS = ("MLP", "GatedMLP", "FusedGatedMLP")
 GATED_ACTIVATIONS = ("swiglu", "geglu")
@@ -90,14 +89,14 @@ class MlpConfig:
     """None: the model's."""
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> MlpConfig:
+    def of(cls, model: Mapping[str, Scalar]) -> MlpConfig:
         return cls(
-            kind=model["mlp.kind"],
-            hidden_size=model["hidden_size"],
-            ffn_hidden_size=model["mlp.ffn_hidden_size"],
-            hidden_act=model["mlp.hidden_act"],
-            bias=model["mlp.bias"],
-            dtype=model.get("mlp.dtype"),
+            kind=str(model["mlp.kind"]),
+            hidden_size=int(model["hidden_size"]),
+            ffn_hidden_size=int(model["mlp.ffn_hidden_size"]),
+            hidden_act=str(model["mlp.hidden_act"]),
+            bias=bool(model["mlp.bias"]),
+            dtype=dtypes.own_format(model, "mlp"),
         )
 
     @property
@@ -119,19 +118,20 @@ class MlpConfig:
         return sum(linear.flops(rows) for linear in self.linears)
 
 
-def follow(model: dict[str, Any]) -> None:
+def follow(model: dict[str, Scalar]) -> None:
     """Fill in the defaults that follow from other parameters."""
     tensor_parallel.follow(model, "mlp")
     dtypes.follow(model, "mlp")
-    width: int = model["hidden_size"]
+    width = int(model["hidden_size"])
     gated = model["mlp.kind"] != "MLP"
     model.setdefault("mlp.hidden_act", "silu" if gated else "gelu")
     gated = gated or model["mlp.hidden_act"] in GATED_ACTIVATIONS
     model.setdefault("mlp.ffn_hidden_size", round_up(8 * width / 3, 64) if gated else 4 * width)
 
 
-def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
-    yield from tensor_parallel.broken_rules(model, "mlp", {"mlp.ffn_hidden_size": model["mlp.ffn_hidden_size"]})
+def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    width = int(model["mlp.ffn_hidden_size"])
+    yield from tensor_parallel.broken_rules(model, "mlp", {"mlp.ffn_hidden_size": width})
     yield from dtypes.broken_rules(model, "mlp")
     kind, activation = model["mlp.kind"], model["mlp.hidden_act"]
     paths = ("mlp.kind", "mlp.hidden_act")

@@ -6,7 +6,6 @@ Paths are flat below `model`: `hidden_size`, `attention.num_attention_heads`, `m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from layers.declarations import (
     attention,
@@ -181,7 +180,7 @@ def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
     return [*found, *per_layer.broken_rules(model), *quantization.broken_rules(model)]
 
 
-def _broken_rules_of(view: Mapping[str, Any], sections: Iterable[str]) -> list[Violation]:
+def _broken_rules_of(view: Mapping[str, Scalar], sections: Iterable[str]) -> list[Violation]:
     return [violation for name in sections for violation in SECTIONS[name].broken_rules(view)]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from layers.declarations import dtypes
 from layers.declarations.rules import Condition, Violation
@@ -88,15 +87,15 @@ class NormConfig:
     """In which it computes, whatever format it is given and answers in."""
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> NormConfig:
+    def of(cls, model: Mapping[str, Scalar]) -> NormConfig:
         return cls(
-            kind=model["norm.kind"],
-            width=model["hidden_size"],
-            eps=model["norm.eps"],
-            elementwise_affine=model["norm.elementwise_affine"],
-            bias=model.get("norm.bias", False),
-            num_groups=model.get("norm.num_groups", 1),
-            dtype=model.get("norm.dtype", "float32"),
+            kind=str(model["norm.kind"]),
+            width=int(model["hidden_size"]),
+            eps=float(model["norm.eps"]),
+            elementwise_affine=bool(model["norm.elementwise_affine"]),
+            bias=bool(model.get("norm.bias", False)),
+            num_groups=int(model.get("norm.num_groups", 1)),
+            dtype=str(model.get("norm.dtype", "float32")),
         )
 
     def parameter_count(self) -> int:
@@ -113,12 +112,12 @@ def follow(model: dict[str, Scalar]) -> None:
         model.setdefault("norm.num_groups", 1 if rms else 32)
 
 
-def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
-    groups = model.get("norm.num_groups", 1)
-    if model["hidden_size"] % groups:
-        message = f"hidden_size {model['hidden_size']} cannot be split into {groups} groups of channels"
+def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    groups, width = int(model.get("norm.num_groups", 1)), int(model["hidden_size"])
+    if width % groups:
+        message = f"hidden_size {width} cannot be split into {groups} groups of channels"
         yield Violation("hidden_size % norm.num_groups", message, ("hidden_size", "norm.num_groups"))
-    if model["norm.kind"] == "GroupNorm" and groups == model["hidden_size"]:
+    if model["norm.kind"] == "GroupNorm" and groups == width:
         message = "one channel a group would normalize every value to zero"
         yield Violation("norm.num_groups < hidden_size", message, ("hidden_size", "norm.num_groups"))
     if model.get("norm.bias") and not model["norm.elementwise_affine"]:

@@ -81,12 +81,12 @@ def place_of(name: LayerName) -> tuple[int, int, int]:
     return (list(STACKS).index(name.stack), name.number, _ORDER.get(name.path, len(_ORDER)))
 
 
-def has_own(model: Mapping[str, Any]) -> bool:
+def has_own(model: Mapping[str, Scalar]) -> bool:
     """Whether some layer of a model has parameters of its own."""
     return isinstance(model, LayeredModel) or any(name.startswith(("layers.", "encoder_layers.")) for name in model)
 
 
-class LayerView(dict[str, Any]):
+class LayerView(dict[str, Scalar]):
     """One layer by itself: the model as it were if all of its layers were like this one. Not changed once it is made.
 
     `kept` holds what was found out about it: of the thousands of points that validation looks at, many have it.
@@ -98,24 +98,24 @@ class LayerView(dict[str, Any]):
         super().__init__(*arguments)
         self.kept: dict[Any, Any] = {}
 
-    def __reduce__(self) -> tuple[type[LayerView], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[type[LayerView], tuple[dict[str, Scalar]]]:
         return LayerView, (dict(self),)
 
 
-class LayeredModel(dict[str, Any]):
+class LayeredModel(dict[str, Scalar]):
     """A completed model of layers that differ, with its layers' views where they are known. Not changed once made."""
 
     __slots__ = ("layers",)
 
-    def __init__(self, values: Mapping[str, Any], layers: tuple[LayerView, ...] | None = None) -> None:
+    def __init__(self, values: Mapping[str, Scalar], layers: tuple[LayerView, ...] | None = None) -> None:
         super().__init__(values)
         self.layers = layers
 
-    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[type[dict[str, Scalar]], tuple[dict[str, Scalar]]]:
         return dict, (dict(self),)
 
 
-def kept(view: Mapping[str, Any], key: object, make: Callable[[Mapping[str, Any]], T]) -> T:
+def kept(view: Mapping[str, Scalar], key: object, make: Callable[[Mapping[str, Scalar]], T]) -> T:
     """What `make` finds out about a layer's view, kept with it under `key`; of any other model it is made anew."""
     if not isinstance(view, LayerView):
         return make(view)
@@ -124,21 +124,21 @@ def kept(view: Mapping[str, Any], key: object, make: Callable[[Mapping[str, Any]
     return view.kept[key]
 
 
-def views(model: Mapping[str, Any], stack: str = "layers") -> tuple[Mapping[str, Any], ...]:
+def views(model: Mapping[str, Scalar], stack: str = "layers") -> tuple[Mapping[str, Scalar], ...]:
     """Each layer of a completed model's stack by itself: the model as it were if all of its layers were like this one.
 
     Layers that are alike are the same object.
     """
     if stack == "layers" and isinstance(model, LayeredModel) and model.layers is not None:
         return model.layers
-    count: int = model[STACKS[stack]]
+    count = int(model[STACKS[stack]])
     if not has_own(model):
         return (model,) * count
     shared = {name: value for name, value in model.items() if layer_name(name) is None}
     if stack == "encoder_layers":
         # Not read where the mask is known to be the source's padding, but a view is whole.
         shared.setdefault("attention.attention_mask_type", "causal")
-    own: list[dict[str, Any]] = [{} for _ in range(count)]
+    own: list[dict[str, Scalar]] = [{} for _ in range(count)]
     for name, value in model.items():
         found = layer_name(name)
         if found is not None and found.stack == stack and found.number < count:
@@ -151,7 +151,7 @@ def views(model: Mapping[str, Any], stack: str = "layers") -> tuple[Mapping[str,
     return tuple(made[tuple(sorted(each.items()))] for each in own)
 
 
-def spelt_out(model: Mapping[str, Any]) -> dict[str, Scalar]:
+def spelt_out(model: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Every block's parameter of every layer by the layer's own name, whether or not the layers differ in it."""
     return {
         f"{stack}.{index}.{path}": view[path]
@@ -163,7 +163,7 @@ def spelt_out(model: Mapping[str, Any]) -> dict[str, Scalar]:
     }
 
 
-def distinct_views(model: Mapping[str, Any]) -> Iterator[tuple[LayerName, Mapping[str, Any]]]:
+def distinct_views(model: Mapping[str, Scalar]) -> Iterator[tuple[LayerName, Mapping[str, Scalar]]]:
     """The layers of all stacks that differ, each once, with the first that is so (its path is empty)."""
     for stack in STACKS:
         seen: set[int] = set()
@@ -203,7 +203,7 @@ class _Apart:
 
     __slots__ = ("first", "paths")
 
-    def __init__(self, first: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
+    def __init__(self, first: Mapping[str, Scalar], layer: Mapping[str, Scalar]) -> None:
         self.first = first
         self.paths = frozenset(
             path for path in {**first, **layer} if (path in first, first.get(path)) != (path in layer, layer.get(path))
@@ -220,7 +220,7 @@ def _has(layer: tuple[str, int], path: str) -> bool:
     return layer[0] == "layers" or path not in DECODER_ONLY
 
 
-def mask_types(model: Mapping[str, Any]) -> set[str]:
+def mask_types(model: Mapping[str, Scalar]) -> set[str]:
     """The masks of a completed model's attention; of an encoder_decoder its decoder's. Empty without attention."""
     if isinstance(model, LayeredModel) and model.layers is not None:
         found = {layer.get("attention.attention_mask_type") for layer in model.layers}
@@ -229,7 +229,7 @@ def mask_types(model: Mapping[str, Any]) -> set[str]:
     return {str(value) for value in own}
 
 
-def broken_rules(model: Mapping[str, Any]) -> Iterator[Violation]:
+def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
     """What does not go together in layers that differ, each of which is right by itself."""
     masks = mask_types(model)
     if {"padding", "custom_mask"} <= masks:

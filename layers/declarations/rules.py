@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from layers.parameter import Scalar
 
@@ -25,7 +24,7 @@ class Condition:
     path: str
     values: tuple[Scalar, ...]
 
-    def holds(self, model: Mapping[str, Any]) -> bool:
+    def holds(self, model: Mapping[str, Scalar]) -> bool:
         return model.get(self.path) in self.values
 
     def __str__(self) -> str:

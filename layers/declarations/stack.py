@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from layers.declarations import attention
 from layers.declarations.attention import AttentionConfig
@@ -18,6 +18,7 @@ from layers.declarations.mlp import MlpConfig
 from layers.declarations.normalization import NormConfig
 from layers.declarations.per_layer import kept, views
 from layers.declarations.score_bias import ScoreBiasConfig
+from layers.parameter import Scalar
 
 Formatted = AttentionConfig | MlpConfig | EmbeddingConfig | LinearConfig
 """Layers whose weights may have a number format of their own."""
@@ -56,7 +57,7 @@ class BlockConfig:
     """What was counted already: operations by shape, and parameters, which have none."""
 
     @classmethod
-    def of(cls, model: Mapping[str, Any], *, mask_type: str, cross_mask_type: str | None = None) -> BlockConfig:
+    def of(cls, model: Mapping[str, Scalar], *, mask_type: str, cross_mask_type: str | None = None) -> BlockConfig:
         """The block of a model whose layers are alike. `cross_mask_type`: of its attention to an encoder, if any."""
         declared = AttentionConfig.of(model)
         return cls(
@@ -64,7 +65,7 @@ class BlockConfig:
             cross_attention=None if cross_mask_type is None else declared.to_encoder(cross_mask_type),
             mlp=MlpConfig.of(model),
             norm=NormConfig.of(model),
-            norm_position=model["norm_position"],
+            norm_position=str(model["norm_position"]),
         )
 
     @property
@@ -117,12 +118,12 @@ class StackConfig:
     final_norm: NormConfig | None
 
     @classmethod
-    def of(cls, layers: Sequence[Mapping[str, Any]], blocks: tuple[BlockConfig, ...]) -> StackConfig:
+    def of(cls, layers: Sequence[Mapping[str, Scalar]], blocks: tuple[BlockConfig, ...]) -> StackConfig:
         """`layers`: the model as each of its layers sees it, `blocks` what they are."""
         first, last = layers[0], layers[-1]
         return cls(
-            hidden_size=first["hidden_size"],
-            max_position_embeddings=first["attention.max_position_embeddings"],
+            hidden_size=int(first["hidden_size"]),
+            max_position_embeddings=int(first["attention.max_position_embeddings"]),
             position_rows=max(kept(layer, "rows", attention.table_rows) for layer in layers),
             embedding_norm=NormConfig.of(first) if first["has_embedding_layernorm"] else None,
             blocks=blocks,
@@ -130,11 +131,13 @@ class StackConfig:
         )
 
     @classmethod
-    def over_itself(cls, model: Mapping[str, Any]) -> StackConfig:
+    def over_itself(cls, model: Mapping[str, Scalar]) -> StackConfig:
         """A stack whose blocks attend to its own tokens alone, under the masks that the model names."""
         layers = views(model)
         blocks = _blocks(
-            "over itself", layers, lambda layer: BlockConfig.of(layer, mask_type=layer["attention.attention_mask_type"])
+            "over itself",
+            layers,
+            lambda layer: BlockConfig.of(layer, mask_type=str(layer["attention.attention_mask_type"])),
         )
         return cls.of(layers, blocks)
 
@@ -164,7 +167,7 @@ class StackConfig:
 
 
 def _blocks(
-    use: str, layers: Sequence[Mapping[str, Any]], make: Callable[[Mapping[str, Any]], BlockConfig]
+    use: str, layers: Sequence[Mapping[str, Scalar]], make: Callable[[Mapping[str, Scalar]], BlockConfig]
 ) -> tuple[BlockConfig, ...]:
     """A block for each layer; layers that are one object get one block. `use`: what `make` makes of a layer."""
     made = {id(layer): kept(layer, use, make) for layer in {id(layer): layer for layer in layers}.values()}
@@ -182,8 +185,8 @@ class HeadConfig:
     """Of what enters a tied head: T5 divides by the root of the width (Raffel et al. 2020, their code)."""
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> HeadConfig:
-        embedding, width, tied = EmbeddingConfig.of(model), model["hidden_size"], model["tie_embeddings"]
+    def of(cls, model: Mapping[str, Scalar]) -> HeadConfig:
+        embedding, width, tied = EmbeddingConfig.of(model), int(model["hidden_size"]), bool(model["tie_embeddings"])
         projected = tied and embedding.projection is not None
         return cls(
             linear=LinearConfig(embedding.embedding_dim if tied else width, embedding.num_embeddings, bias=False),
@@ -209,7 +212,7 @@ class DecoderConfig:
     head: HeadConfig
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> DecoderConfig:
+    def of(cls, model: Mapping[str, Scalar]) -> DecoderConfig:
         return cls(EmbeddingConfig.of(model), StackConfig.over_itself(model), HeadConfig.of(model))
 
     def formatted(self) -> Iterator[Formatted]:
@@ -235,14 +238,14 @@ class EncoderConfig:
     classifier: LinearConfig
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> EncoderConfig:
-        width = model["hidden_size"]
+    def of(cls, model: Mapping[str, Scalar]) -> EncoderConfig:
+        width = int(model["hidden_size"])
         return cls(
             embedding=EmbeddingConfig.of(model),
             stack=StackConfig.over_itself(model),
-            pooling=model["pooling"],
+            pooling=str(model["pooling"]),
             pooler=LinearConfig(width, width) if model["pooling"] == "pooler" else None,
-            classifier=LinearConfig(width, model["classes"]),
+            classifier=LinearConfig(width, int(model["classes"])),
         )
 
     def formatted(self) -> Iterator[Formatted]:
@@ -274,7 +277,7 @@ class EncoderDecoderConfig:
     head: HeadConfig
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> EncoderDecoderConfig:
+    def of(cls, model: Mapping[str, Scalar]) -> EncoderDecoderConfig:
         embedding = EmbeddingConfig.of(model)
         reading, writing = views(model, "encoder_layers"), views(model)
         encoder = _blocks("encoder", reading, lambda layer: BlockConfig.of(layer, mask_type="padding"))
@@ -282,7 +285,7 @@ class EncoderDecoderConfig:
             "decoder",
             writing,
             lambda layer: BlockConfig.of(
-                layer, mask_type=layer["attention.attention_mask_type"], cross_mask_type="padding"
+                layer, mask_type=str(layer["attention.attention_mask_type"]), cross_mask_type="padding"
             ),
         )
         return cls(
@@ -318,8 +321,8 @@ class BlockProbeConfig:
     block: BlockConfig
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> BlockProbeConfig:
-        mask_type = model["attention.attention_mask_type"]
+    def of(cls, model: Mapping[str, Scalar]) -> BlockProbeConfig:
+        mask_type = str(model["attention.attention_mask_type"])
         cross_mask_type = "bidirectional" if model["attention.cross_attention"] else None
         return cls(BlockConfig.of(model, mask_type=mask_type, cross_mask_type=cross_mask_type))
 
@@ -340,7 +343,7 @@ class AttentionProbeConfig:
     attention: AttentionConfig
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> AttentionProbeConfig:
+    def of(cls, model: Mapping[str, Scalar]) -> AttentionProbeConfig:
         return cls(AttentionConfig.of(model))
 
     def formatted(self) -> Iterator[Formatted]:
@@ -361,8 +364,8 @@ class LayerProbeConfig:
     layer: MlpConfig | LinearConfig | NormConfig | EmbeddingConfig
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> LayerProbeConfig:
-        return cls(_LAYERS[model["kind"]].of(model))
+    def of(cls, model: Mapping[str, Scalar]) -> LayerProbeConfig:
+        return cls(_LAYERS[str(model["kind"])].of(model))
 
     def formatted(self) -> Iterator[Formatted]:
         if not isinstance(self.layer, NormConfig):
@@ -391,6 +394,6 @@ _CONFIGS: dict[str, type[ModelConfig]] = {
 }
 
 
-def config_of(model: Mapping[str, Any]) -> ModelConfig:
+def config_of(model: Mapping[str, Scalar]) -> ModelConfig:
     """What a completed model consists of. Raises KeyError where its rules are broken so far that a size is unknown."""
-    return _CONFIGS[model["kind"]].of(model)
+    return _CONFIGS[str(model["kind"])].of(model)

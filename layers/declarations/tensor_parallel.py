@@ -6,7 +6,6 @@ As in TensorRT-LLM: `tp_size` devices hold one model; a layer whose own tp_size 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from layers.declarations.rules import Condition, Violation
 from layers.parameter import Parameter, Scalar
@@ -40,17 +39,17 @@ def of_layer(what: str) -> Parameter:
     )
 
 
-def follow(model: dict[str, Any], section: str) -> None:
+def follow(model: dict[str, Scalar], section: str) -> None:
     """Fill in a layer's own tp_size."""
     if SHARED.holds(model):
         model.setdefault(f"{section}.tp_size", model["tp_size"])
 
 
-def broken_rules(model: Mapping[str, Any], section: str, widths: Mapping[str, int]) -> Iterator[Violation]:
+def broken_rules(model: Mapping[str, Scalar], section: str, widths: Mapping[str, int]) -> Iterator[Violation]:
     """`widths`: path -> how much of it there is to be shared evenly."""
-    size = model.get("tp_size", 1)
+    size = int(model.get("tp_size", 1))
     path = f"{section}.tp_size"
-    own = model.get(path, 1)
+    own = int(model.get(path, 1))
     if own not in (1, size):
         message = f"{path} is {own}: it is 1 or the model's tp_size, {size}"
         yield Violation(f"{path} of the group", message, ("tp_size", path))
@@ -61,7 +60,7 @@ def broken_rules(model: Mapping[str, Any], section: str, widths: Mapping[str, in
             )
 
 
-def lacking_devices(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
+def lacking_devices(model: Mapping[str, Scalar], capabilities: Mapping[str, Scalar]) -> str | None:
     """Why a target cannot spread this model, in words without the target's name; None where it can."""
     size, devices = int(model.get("tp_size", 1)), int(capabilities.get("devices", 1))
     if size == 1:

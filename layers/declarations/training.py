@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from layers.facts import check_lengths, fixed_lengths
-from layers.parameter import REQUIRED, Parameter, ParameterError, Scalar
+from layers.facts import DatasetFacts, check_lengths, fixed_lengths
+from layers.parameter import REQUIRED, Parameter, ParameterError, Scalar, fields_of
 from layers.tolerance import near
 
 LENGTHS = ("steps", "tokens", "seconds")
@@ -246,16 +246,74 @@ BUILD_OPTIONS = ("optimization_level", "workspace_mib", "weights_mib")
 """Parameters of `inference` that say how an engine is built, where the runtime's builder takes them."""
 
 
-def build_options(inference: Mapping[str, Any]) -> dict[str, int]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceConfig:
+    """The shape that is measured, and what the engine's builder is told: a completed section `inference`."""
+
+    batch_size: int
+    sequence_length: int
+    source_length: int | None = None
+    optimization_level: int | None = None
+    workspace_mib: int | None = None
+    weights_mib: int | None = None
+
+    @classmethod
+    def of(cls, section: Mapping[str, Scalar]) -> InferenceConfig:
+        return cls(**fields_of(section, INFERENCE))
+
+    def build_options(self) -> dict[str, int]:
+        """Those that were given."""
+        options = {name: getattr(self, name) for name in BUILD_OPTIONS}
+        return {name: value for name, value in options.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """How a trial is trained: a completed section `training`. One of `steps`, `tokens` and `seconds` is given."""
+
+    batch_size: int
+    sequence_length: int
+    learning_rate: float
+    min_learning_rate: float
+    warmup_steps: int
+    beta1: float
+    beta2: float
+    weight_decay: float
+    gradient_clip: float
+    eval_every: int
+    patience: int
+    seed: int
+    dropout: float
+    initialization: str
+    trainable: str
+    steps: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    source_length: int | None = None
+
+    @classmethod
+    def of(cls, section: Mapping[str, Scalar]) -> TrainingConfig:
+        return cls(**fields_of(section, TRAINING))
+
+    def step_count(self) -> int | None:
+        """Optimizer steps; None where `seconds` decides."""
+        if self.steps is not None:
+            return self.steps
+        if self.tokens is not None:
+            return -(-self.tokens // (self.batch_size * self.sequence_length))
+        return None
+
+
+def build_options(inference: Mapping[str, Scalar]) -> dict[str, int]:
     """Those of a completed section that were given."""
-    return {name: inference[name] for name in BUILD_OPTIONS if name in inference}
+    return {name: int(inference[name]) for name in BUILD_OPTIONS if name in inference}
 
 
 def complete_inference(
-    values: Mapping[str, Scalar], task: str = "causal_lm", facts: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    values: Mapping[str, Scalar], task: str = "causal_lm", facts: DatasetFacts | None = None
+) -> dict[str, Scalar]:
     """Return the section `inference` with its defaults, or raise ParameterError. `facts` are the dataset's."""
-    known = facts or {}
+    known: DatasetFacts = facts or {}
     inference = _complete("inference", INFERENCE, {**fixed_lengths(task, known), **values})
     if task == "seq2seq":
         inference.setdefault("source_length", inference["sequence_length"])
@@ -265,10 +323,10 @@ def complete_inference(
 
 def complete_training(
     values: Mapping[str, Scalar],
-    inference: Mapping[str, Any],
+    inference: Mapping[str, Scalar],
     task: str = "causal_lm",
-    facts: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    facts: DatasetFacts | None = None,
+) -> dict[str, Scalar]:
     """Return the section `training` with its defaults; of steps, tokens and seconds only the one that rules.
 
     `inference` is the completed section, `facts` are the dataset's.
@@ -285,30 +343,30 @@ def complete_training(
         if name in inference:
             training.setdefault(name, inference[name])
     check_lengths("training", training, task, facts or {})
-    training.setdefault("min_learning_rate", training["learning_rate"] / 10)
-    lowest, highest = training["min_learning_rate"], training["learning_rate"]
+    highest = float(training["learning_rate"])
+    lowest = float(training.setdefault("min_learning_rate", highest / 10))
     if lowest > highest and not near(lowest, highest):
-        message = f"{training['min_learning_rate']:g} is above learning_rate {training['learning_rate']:g}"
+        message = f"{lowest:g} is above learning_rate {highest:g}"
         raise ParameterError("training.min_learning_rate", message, "at most learning_rate, or leave it out")
     steps = step_count(training)
-    training.setdefault("warmup_steps", 100 if steps is None else min(100, steps // 5))
-    if steps is not None and training["warmup_steps"] > steps:
-        message = f"{training['warmup_steps']} steps of warm-up are more than the {steps} steps of training"
+    warmup = int(training.setdefault("warmup_steps", 100 if steps is None else min(100, steps // 5)))
+    if steps is not None and warmup > steps:
+        message = f"{warmup} steps of warm-up are more than the {steps} steps of training"
         raise ParameterError("training.warmup_steps", message, f"at most {steps}, or leave it out")
     return {name: training[name] for name in TRAINING if name in training}
 
 
-def step_count(training: Mapping[str, Any]) -> int | None:
+def step_count(training: Mapping[str, Scalar]) -> int | None:
     """Optimizer steps of a completed section; None where `seconds` decides."""
     if "steps" in training:
-        return training["steps"]
+        return int(training["steps"])
     if "tokens" in training:
-        return -(-training["tokens"] // (training["batch_size"] * training["sequence_length"]))
+        return -(-int(training["tokens"]) // (int(training["batch_size"]) * int(training["sequence_length"])))
     return None
 
 
-def _complete(section: str, declared: Mapping[str, Parameter], values: Mapping[str, Scalar]) -> dict[str, Any]:
-    completed: dict[str, Any] = {}
+def _complete(section: str, declared: Mapping[str, Parameter], values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    completed: dict[str, Scalar] = {}
     for name, value in values.items():
         if name not in declared:
             raise ParameterError(f"{section}.{name}", "is not a parameter", f"one of: {', '.join(declared)}")

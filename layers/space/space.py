@@ -20,6 +20,7 @@ from layers.declarations.per_layer import layer_name
 from layers.declarations.stack import Shape, config_of
 from layers.expressions.compiler import EvaluationError, Expression
 from layers.expressions.constraints import Constraint
+from layers.facts import DatasetFacts, model_facts
 from layers.parameter import ParameterError, Scalar
 from layers.problems import did_you_mean
 from layers.space.enumeration import Walked, Walker, draw, with_needs
@@ -50,8 +51,8 @@ class Completed:
     """A point with every default filled in, ready to be executed; or the reason why it cannot be completed."""
 
     model: dict[str, Scalar]
-    training: dict[str, Any]
-    inference: dict[str, Any]
+    training: dict[str, Scalar]
+    inference: dict[str, Scalar]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -76,7 +77,7 @@ class Space:
         self,
         *,
         task: str,
-        facts: Mapping[str, Any],
+        facts: DatasetFacts,
         entries: tuple[Entry, ...],
         defaults: Mapping[str, Scalar],
         rules: tuple[Rule, ...],
@@ -86,7 +87,7 @@ class Space:
         `derived` may name of the declarations without the document giving it; `constraints` are all of the sweep's:
         the static ones are judged, and each must have a value at every point that becomes a trial."""
         self.task = task
-        self.facts = dict(facts)
+        self.facts = facts.copy()
         self.entries = entries
         self.rules = rules
         self.constraints = tuple(constraint for constraint in constraints if constraint.stage == "static")
@@ -189,24 +190,24 @@ class Space:
         """The section `inference`. Raises ParameterError."""
         return trainings.complete_inference(_below("inference", values), self.task, self.facts)
 
-    def complete_training(self, values: Mapping[str, Scalar], inference: Mapping[str, Any]) -> dict[str, Scalar]:
+    def complete_training(self, values: Mapping[str, Scalar], inference: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The section `training`; a probe has none. Raises ParameterError."""
         if self.task == "probe":
             return {}
         return trainings.complete_training(_below("training", values), inference, self.task, self.facts)
 
     def complete_model(
-        self, values: Mapping[str, Scalar], inference: Mapping[str, Any], training: Mapping[str, Any]
+        self, values: Mapping[str, Scalar], inference: Mapping[str, Scalar], training: Mapping[str, Scalar]
     ) -> dict[str, Scalar]:
         """The section `model`, for the dataset and the longest sequence elsewhere. Raises ParameterError."""
         lengths = {
-            name: max(section[name] for section in (inference, training) if name in section)
+            name: max(int(section[name]) for section in (inference, training) if name in section)
             for name in ("sequence_length", "source_length")
             if name in inference
         }
         if self.task == "probe":
             lengths.setdefault("source_length", lengths["sequence_length"])
-        model = completion.complete(self.task, _below("model", values), {**self.facts, **lengths})
+        model = completion.complete(self.task, _below("model", values), model_facts(self.facts, lengths))
         completion.check_model(self.task, model, inference, training, self.facts)
         return model
 
@@ -343,14 +344,14 @@ def _below(section: str, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 def _static_metrics(completed: Completed) -> dict[str, float]:
     inference = completed.inference
-    length, source = inference["sequence_length"], inference.get("source_length")
+    length = int(inference["sequence_length"])
     config = config_of(completed.model)
-    shape = Shape(inference["batch_size"], length, source or length)
+    shape = Shape(int(inference["batch_size"]), length, int(inference.get("source_length", length)))
     return {"parameter_count": config.parameter_count(), "flops": config.flops(shape)}
 
 
 def _judge_target(
-    model: Mapping[str, Scalar], inference: Mapping[str, Any], capabilities: Mapping[str, Any] | None
+    model: Mapping[str, Scalar], inference: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None
 ) -> Rejection | None:
     if capabilities is None:
         return None
