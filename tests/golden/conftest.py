@@ -23,7 +23,9 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         url = f"sqlite:///{folder / 'layersweep.db'}"
         if request.param == "postgresql":
             url = stack.enter_context(request.getfixturevalue("new_postgres_url")())
-        app = create_app(Settings(database_url=url, data_dir=folder / "data"), start_scheduler=False)
+        # Its worker sends no heartbeats, and lives and holds its lease also where a busy machine takes minutes.
+        patient = Settings(database_url=url, data_dir=folder / "data", lease_seconds=3600, worker_alive_seconds=3600)
+        app = create_app(patient, start_scheduler=False)
         keep_key_order(app.state.services.database.engine)
         client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
         yield world.fill(client, app.state.services)

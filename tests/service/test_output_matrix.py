@@ -81,7 +81,13 @@ def made() -> Made:
 def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """On SQLite alone: the recorded answers are compared on both databases."""
     folder = tmp_path_factory.mktemp("matrix")
-    settings = Settings(database_url=f"sqlite:///{folder / 'layersweep.db'}", data_dir=folder / "data")
+    settings = Settings(
+        database_url=f"sqlite:///{folder / 'layersweep.db'}",
+        data_dir=folder / "data",
+        # No heartbeats come, also where a busy machine takes minutes.
+        lease_seconds=3600,
+        worker_alive_seconds=3600,
+    )
     app = create_app(settings, start_scheduler=False)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield world.begin(client, app.state.services)
