@@ -37,8 +37,8 @@ settings.load_profile(os.environ.get("LAYERSWEEP_TEST_EXAMPLES", "repeatable"))
 # The name by which the test client calls an application in its own process.
 os.environ.setdefault("LAYERSWEEP_TRUSTED_HOSTS", '["testserver"]')
 
-_POSTGRES_BYTES = 4 * 2**30
-"""More than one PostgreSQL server of the tests takes."""
+_ROOM_BYTES = 4 * 2**30
+"""More than the databases of the tests take."""
 
 # Loading every test module makes objects by the hundred thousand and no garbage: the collector would only count them.
 gc.disable()
@@ -109,9 +109,9 @@ def postgres_server() -> Iterator[sa.URL]:
 
 
 def _memory() -> str | None:
-    """A folder in memory, where there is one with room: each database for a test is 300 files to make and unlink."""
+    """A folder in memory, where there is one with room: a PostgreSQL database is 300 files to make and to unlink."""
     folder = Path("/dev/shm")
-    return str(folder) if folder.is_dir() and shutil.disk_usage(folder).free > _POSTGRES_BYTES else None
+    return str(folder) if folder.is_dir() and shutil.disk_usage(folder).free > _ROOM_BYTES else None
 
 
 @pytest.fixture(scope="session")
@@ -150,9 +150,16 @@ def postgres_url(new_postgres_url: Callable[[], AbstractContextManager[str]]) ->
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
+def sqlite_file() -> Iterator[Path]:
+    """The path of an SQLite file that does not exist yet, in memory where there is room: each commit is flushed."""
+    with tempfile.TemporaryDirectory(prefix="layersweep-sqlite-", dir=_memory()) as folder:
+        yield Path(folder) / "layersweep.db"
+
+
+@pytest.fixture
+def sqlite_url(sqlite_file: Path) -> str:
     """The URL of an SQLite file that does not exist yet."""
-    return f"sqlite:///{tmp_path / 'layersweep.db'}"
+    return f"sqlite:///{sqlite_file}"
 
 
 @pytest.fixture(scope="session")
@@ -166,9 +173,9 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def migrated_sqlite_url(tmp_path: Path, sqlite_url: str, sqlite_template: Path) -> str:
+def migrated_sqlite_url(sqlite_file: Path, sqlite_url: str, sqlite_template: Path) -> str:
     """The URL of a fresh, migrated SQLite file."""
-    shutil.copyfile(sqlite_template, tmp_path / "layersweep.db")
+    shutil.copyfile(sqlite_template, sqlite_file)
     return sqlite_url
 
 

@@ -58,14 +58,13 @@ def test_a_study_shows_the_same_front_constraints_and_attributes(
         write_study(sweep, storage, name="mine")
 
 
-def test_a_storage_that_will_not_do_is_told(client: Client, document: Path, finisher: Finisher, tmp_path: Path) -> None:
+def test_a_storage_that_will_not_do_is_told(client: Client, document: Path, sqlite_url: str) -> None:
     sweep = client.submit(document)
     for url in ("nonsense", "sqlite:////no/such/folder/study.db"):
         with pytest.raises(InvalidUsageError, match="is not a storage that Optuna can write to"):
             write_study(sweep, url)
-    own = next(tmp_path.rglob("*.db"))
     with pytest.raises(InvalidUsageError, match="the database of a service"):
-        write_study(sweep, f"sqlite:///{own}")
+        write_study(sweep, sqlite_url)
 
 
 VALUES: list[tuple[list[Any], BaseDistribution]] = [
