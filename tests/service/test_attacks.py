@@ -44,9 +44,9 @@ HEADERS_OF_OURS = {
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(migrated_sqlite_url: str) -> str:
     """One kind of database is enough where what is asked of it is asked on both elsewhere."""
-    return sqlite_url
+    return migrated_sqlite_url
 
 
 def _files(folder: Path) -> set[Path]:

@@ -29,9 +29,9 @@ from service.settings import Settings
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(migrated_sqlite_url: str) -> str:
     """One kind of database is enough here."""
-    return sqlite_url
+    return migrated_sqlite_url
 
 
 @pytest.fixture

@@ -44,9 +44,9 @@ PARTS = {"attempt": "1", "number": "0", "name": "model.onnx", "part": "training"
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(migrated_sqlite_url: str) -> str:
     """One kind of database is enough here: what is asked of it is asked on both elsewhere."""
-    return sqlite_url
+    return migrated_sqlite_url
 
 
 PAGE_STATUSES = frozenset({200, 401, 403, 404, 422})

@@ -93,9 +93,9 @@ def has_losses(event: dict[str, Any]) -> bool:
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(migrated_sqlite_url: str) -> str:
     """One kind of database: the worker does not see which it is."""
-    return sqlite_url
+    return migrated_sqlite_url
 
 
 @pytest.fixture

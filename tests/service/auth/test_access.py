@@ -21,9 +21,9 @@ MakeToken = Callable[..., str]
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(migrated_sqlite_url: str) -> str:
     """One kind of database is enough here: what is asked of it is asked on both elsewhere."""
-    return sqlite_url
+    return migrated_sqlite_url
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(migrated_sqlite_url: str) -> str:
     """One kind of database is enough here."""
-    return sqlite_url
+    return migrated_sqlite_url
 
 
 @pytest.fixture

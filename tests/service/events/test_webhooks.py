@@ -96,9 +96,9 @@ def receiver(make_receiver: Callable[[], Receiver]) -> Receiver:
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(migrated_sqlite_url: str) -> str:
     """One kind of database is enough here: test_outbox.py asks both."""
-    return sqlite_url
+    return migrated_sqlite_url
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ PARTS = b'--x\r\nContent-Disposition: form-data; name="file"; filename="t"\r\n\r
 
 
 @pytest.fixture
-def database_url(sqlite_url: str) -> str:
+def database_url(migrated_sqlite_url: str) -> str:
     """Connections do not depend on the kind of database."""
-    return sqlite_url
+    return migrated_sqlite_url
 
 
 @pytest.fixture

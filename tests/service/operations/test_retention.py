@@ -31,10 +31,10 @@ BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirec
 
 
 @pytest.fixture
-def database_url(request: pytest.FixtureRequest, sqlite_url: str) -> str:
+def database_url(request: pytest.FixtureRequest) -> str:
     """An SQLite file; for what is marked with `BOTH`, PostgreSQL too."""
     kind = getattr(request, "param", "sqlite")
-    return request.getfixturevalue("postgres_url") if kind == "postgresql" else sqlite_url
+    return request.getfixturevalue("postgres_url" if kind == "postgresql" else "migrated_sqlite_url")
 
 
 @pytest.fixture
