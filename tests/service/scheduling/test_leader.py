@@ -166,7 +166,7 @@ def test_a_store_of_artifacts_that_hangs_keeps_no_sweep_waiting(
         released.wait(60)
         return 0
 
-    monkeypatch.setattr(artifacts, "tidy", hang)
+    monkeypatch.setattr(artifacts, "collect_garbage", hang)
     monkeypatch.setattr(housekeeping, "STOP_SECONDS", 0.01)
     with TestClient(create_app(settings.model_copy(update={"scheduler_idle_seconds": 0.05}))):
         assert reached.wait(30)
