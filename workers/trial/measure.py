@@ -44,6 +44,7 @@ def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, f
     environment = {**answer["environment"], "target": context.target_key}
     known = {**engine.metrics, **metrics}
     context.record.add_metrics(metrics)
+    context.lease.log(_described(known))
     context.record.set_measurement("environment", environment)
     context.record.set_measurement(
         "memory", {name: known[name] for name in METRICS if name.endswith("_bytes") and name in known}
@@ -71,6 +72,12 @@ def _named(configuration: Mapping[str, Any]) -> dict[str, Any]:
     for section in ("training", "inference"):
         named |= {f"{section}.{name}": value for name, value in configuration[section].items()}
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _described(metrics: Mapping[str, float]) -> str:
+    """A line for the log: the service gets the figures themselves when the attempt ends."""
+    latency = f"{metrics['latency_ms_p50']:,.4f} ms (p50), {metrics['latency_ms_p99']:,.4f} ms (p99)"
+    return f"measured: latency {latency}, memory {metrics['memory_bytes']:,.0f} bytes"
 
 
 def _report(context: TrialContext, progress: dict[str, Any]) -> None:

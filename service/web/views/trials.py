@@ -14,6 +14,7 @@ from service.database.models import Sweep, Worker
 from service.database.sessions import now
 from service.leases import schemas as lease_schemas
 from service.leases import trials
+from service.leases.worker_reports import PHASES
 from service.operations import artifacts
 from service.results import charts, leaderboards
 from service.results.leaderboards import ENDED_SWEEPS
@@ -35,6 +36,7 @@ def trial(session: Session, trial_id: str) -> dict[str, Any]:
     dataset = dataset_of(session, sweep_row)
     executing = select(Worker).where(Worker.id.in_([each.worker for each in detail.attempts]))
     metrics = row.metrics
+    is_live = row.state in ("queued", "running") and sweep_row.state not in ENDED_SWEEPS
     percentiles = {name: metrics[f"latency_ms_{name}"] for name in PERCENTILES if f"latency_ms_{name}" in metrics}
     return {
         "now": now(session),
@@ -57,7 +59,8 @@ def trial(session: Session, trial_id: str) -> dict[str, Any]:
         "parameters": _parameters(sweep_row, detail),
         "artifacts": artifacts.of_trial(session, trial_id),
         "facts": _facts(detail.measurements),
-        "is_live": row.state in ("queued", "running") and sweep_row.state not in ENDED_SWEEPS,
+        "is_live": is_live,
+        "not_measured": _not_measured(detail) if is_live else "Not measured.",
     }
 
 
@@ -74,6 +77,14 @@ def _parameters(sweep: Sweep, detail: lease_schemas.TrialDetail) -> list[dict[st
         }
         for name, value in detail.parameters.items()
     ]
+
+
+def _not_measured(detail: lease_schemas.TrialDetail) -> str:
+    """Why a trial that goes on has no latency: it was not measured yet, or its figures come when it ends."""
+    phase = detail.phase
+    if phase is None or PHASES.index(phase) <= PHASES.index("measure"):
+        return "Not measured yet."
+    return "Measured before its training: the log below has the figures, and they stand here once the trial ends."
 
 
 def _phases(attempt: lease_schemas.Attempt | None) -> list[tuple[charts.Segment, lease_schemas.PhaseTime]]:

@@ -246,6 +246,30 @@ def test_a_trial_s_page_shows_what_was_learnt(client, filled):
     assert "waiting for &lt;b&gt;one that measures" in running
 
 
+def test_a_running_trial_s_page_says_what_is_known_already(client, services):
+    def fill(session):
+        worker, sweep = add_worker(session), add_sweep(session)
+        phases = ("check", "measure", "train", "evaluate")
+        made = {
+            phase: add_trial(session, sweep, number, {}, state="running", phase=phase, worker_id=worker.id)
+            for number, phase in enumerate(phases)
+        }
+        for trial in made.values():
+            add_attempt(session, trial, worker, ended_at=None, outcome=None, log="measured: latency 0.4 ms (p50)")
+        made["ended"] = add_trial(session, sweep, len(phases), {}, state="failed", reason="it broke")
+        return {name: trial.id for name, trial in made.items()}
+
+    trials = services.database.write(fill)
+    texts = {name: page(client, f"/trials/{trial}") for name, trial in trials.items()}
+    for name in ("check", "measure"):
+        assert "Not measured yet." in texts[name]
+    for name in ("train", "evaluate"):
+        assert "Not measured" not in texts[name]
+        assert "Measured before its training: the log below has the figures" in texts[name]
+        assert " open><summary>Log</summary>" in texts[name]
+    assert "Not measured." in texts["ended"]
+
+
 def test_a_dataset_s_page_shows_its_baselines(client):
     text = page(client, "/datasets/python-topics")
     assert "trigram" in text

@@ -107,6 +107,10 @@ def test_a_trial_is_worked_through_all_phases(bench: Bench) -> None:
     assert bench.scripted.phases() == ALL_PHASES
 
     metrics, measurements = finish["metrics"], finish["measurements"]
+    logged = "".join(report.get("log", "") for report in bench.scripted.sent("report"))
+    for taken in ("latency_first", "latency_samples_ms"):
+        assert f"measured: latency {measurements[taken]['latency_ms_p50']:,.4f} ms (p50)" in logged
+    assert f"memory {metrics['memory_bytes']:,.0f} bytes" in logged
     not_here = {"latency_ms_enqueue_p50", "latency_ms_enqueue_p99", "test_loss", "accuracy"}
     assert set(metrics) == set(METRICS) - not_here
     assert abs(metrics["precision_gap"]) < 1e-3
