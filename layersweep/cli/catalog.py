@@ -92,7 +92,7 @@ def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
             record["task"],
             _tokenizer(record),
             _parts(record),
-            units.size(record["size_bytes"]),
+            units.bytes_(record["size_bytes"]),
         )
     out.print(table)
 
@@ -234,7 +234,7 @@ def _parts(record: DatasetRecord) -> str:
 def _print_dataset(record: DatasetDetailRecord) -> None:
     out.print(Text(f"{record['name']} ({record['id']})", style="bold"))
     tokenizer = f", tokenizer {_tokenizer(record)}" if record["tokenizer"] else ""
-    out.print(Text(f"{record['task']}{tokenizer}, {units.size(record['size_bytes'])}; {_parts(record)}"))
+    out.print(Text(f"{record['task']}{tokenizer}, {units.bytes_(record['size_bytes'])}; {_parts(record)}"))
     for note in record["profile"].get("notes", []):
         out.print(Text(f"note: {note}", style="yellow"))
     facts = {name: value for name, value in record["facts"].items() if not isinstance(value, list | dict)}
@@ -263,7 +263,7 @@ def _print_section(section: LayerKind) -> None:
     kinds = f": {', '.join(section['kinds'])}" if section["kinds"] else ""
     out.print(Text(f"{section['section']}{kinds}", style="bold"))
     for parameter in section["parameters"]:
-        default = "required" if parameter["required"] else f"default {units.scalar(parameter['default'])}"
+        default = "required" if parameter["required"] else f"default {units.value(parameter['default'])}"
         if not parameter["required"] and parameter["default"] is None:
             default = "may be left out"
         out.print(Text.assemble("  ", (parameter["path"], "cyan"), f"  {_range(parameter)}; {default}"))

@@ -16,7 +16,7 @@ from layersweep.cli.installation import (
     read_settings,
     told_as_sentence,
 )
-from layersweep.display.units import size
+from layersweep.display.units import bytes_
 
 app = typer.Typer(
     help="Look after the service's database on this machine (LAYERSWEEP_DATABASE_URL, LAYERSWEEP_DATA_DIR).",
@@ -44,7 +44,7 @@ def backup(
     with told_as_sentence(backups.BackupError):
         made = backups.back_up(read_settings(data_dir=data_dir), archive)
     err.print(
-        f"{archive}: {made.files} files, {size(made.size_bytes)} before compression, schema {made.schema}.",
+        f"{archive}: {made.files} files, {bytes_(made.size_bytes)} before compression, schema {made.schema}.",
         soft_wrap=True,
     )
 

@@ -158,7 +158,7 @@ def _explain(server: str, folder: Path, document: Path, sweep: Sweep, elapsed_se
     counts = sweep.record["progress"]
     out.print(Rule(style="dim"))
     out.print(Text(f"{sweep.name} is {sweep.state}: {progress.tally(counts)}."))
-    out.print(Text(f"It took {units.seconds(elapsed_seconds)} in all."))
+    out.print(Text(f"It took {units.duration(elapsed_seconds)} in all."))
     if counts["reused"]:
         out.print(
             Text(

@@ -110,7 +110,7 @@ def _print(found: SpaceCheckReport) -> None:
         out.print(Text(f"{found['break_a_rule']} more break a rule: no trial will have them.", style="dim"))
     if found["build_seconds"] and found["engine_bytes"]:
         (fast, slow), (small, large) = found["build_seconds"], found["engine_bytes"]
-        sizes = f"{units.size(small)} to {units.size(large)}"
+        sizes = f"{units.bytes_(small)} to {units.bytes_(large)}"
         out.print(Text(f"A build took {fast:.1f} to {slow:.1f} s; engines of {sizes}."))
     if found["reasons"]:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -69,7 +69,7 @@ def download(
         files = client.download_artifacts(record["id"], folder)
     out.print(Text(f"Trial {record['number']} of sweep {record['sweep']}:"))
     for file in files:
-        out.print(Text(f"{file}  {units.size(file.stat().st_size)}"), soft_wrap=True)
+        out.print(Text(f"{file}  {units.bytes_(file.stat().st_size)}"), soft_wrap=True)
     hint(f"Run it: {shlex.join(['python', str(folder / 'run.py'), str(folder)])}")
 
 
@@ -119,7 +119,7 @@ def _print_trial(record: TrialDetailRecord) -> None:
         out.print("\nMetrics", style="bold")
         out.print(table)
     for attempt in record["attempts"]:
-        phases = ", ".join(f"{phase['phase']} {units.seconds(phase['seconds'])}" for phase in attempt["phases"])
+        phases = ", ".join(f"{phase['phase']} {units.duration(phase['seconds'])}" for phase in attempt["phases"])
         ended = attempt["outcome"] or "running"
         reason = f": {attempt['reason']}" if attempt["reason"] else ""
         out.print(Text(f"\nAttempt {attempt['attempt']} {ended}{reason}", style="bold"))

@@ -111,7 +111,7 @@ def _wide(
         table.add_column(_folded(short[name]), justify="right" if numeric else "left", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for row in rows:
-        values = [units.scalar(row["parameters"].get(name)) for name in parameters]
+        values = [units.value(row["parameters"].get(name)) for name in parameters]
         table.add_row(*_cells(row, metrics, recommended), *values, _state(row), style=_style(row))
     return table
 
@@ -145,7 +145,7 @@ def _narrow(
 
 
 def _settings(parameters: Mapping[str, Scalar | None], short: Mapping[str, str]) -> list[str]:
-    return [f"{label}={units.scalar(parameters[name])}" for name, label in short.items() if name in parameters]
+    return [f"{label}={units.value(parameters[name])}" for name, label in short.items() if name in parameters]
 
 
 def _folded(name: str) -> str:

@@ -80,7 +80,9 @@ def view(record: SweepDetailRecord, running: Sequence[TrialRecord], elapsed_seco
     """The sweep's state as a few lines: a bar by state, what runs now, the best so far."""
     progress = record["progress"]
     title = Text.assemble(
-        (record["name"], "bold"), f"  {record['state']}  {units.seconds(elapsed_seconds)}", (f"  {record['id']}", "dim")
+        (record["name"], "bold"),
+        f"  {record['state']}  {units.duration(elapsed_seconds)}",
+        (f"  {record['id']}", "dim"),
     )
     lines: list[RenderableType] = [title]
     if record["reason"]:
@@ -160,7 +162,9 @@ class _Lines:
         if news == self._shown:
             return
         self._shown = news
-        line = f"[{units.seconds(time.monotonic() - self._started):>10}] {record['state']}: {tally(record['progress'])}"
+        line = (
+            f"[{units.duration(time.monotonic() - self._started):>10}] {record['state']}: {tally(record['progress'])}"
+        )
         if record["reason"]:
             line += f" ({record['reason']})"
         if record["best"]:

@@ -26,8 +26,9 @@ def render(found: Recommendation) -> RenderableType:
     parts += _section("Neighbours on the front", [each["says"] for each in found["neighbours"]])
     limits: list[str] = []
     for each in evidence["constraints"]:
-        left = f" ({each['slack_share']:.0%} of the limit)" if each["slack_share"] is not None else ""
-        limits.append(f"{each['constraint']}: {each['slack']:.4g} left{left}")
+        of_limit = f" ({units.share(each['slack_share'])} of the limit)" if each["slack_share"] is not None else ""
+        left = units.metric(each["metric"] if each["metric"] and each["limit"] is not None else "", each["slack"])
+        limits.append(f"{each['constraint']}: {left} left{of_limit}")
         limits += [f"    {each['tighter']['says']}", f"    {each['looser']['says']}"]
     parts += _section("Constraints", limits)
     parts += _section("How sure", found["certainty"]["says"])

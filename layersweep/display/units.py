@@ -1,13 +1,21 @@
-"""Numbers as people read them. The exact values are in `--json` and `--csv`."""
+"""Numbers and units as people read them, on pages as in a terminal. `--json`, `--csv` and the API have exact values."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from itertools import pairwise
 
-MICROSECONDS_PER_MILLISECOND = 1000
 ABSENT = "–"
 
+BYTES = ((1.0, "B"), (2.0**10, "KiB"), (2.0**20, "MiB"), (2.0**30, "GiB"))
+COUNTS = ((1.0, ""), (1e3, "k"), (1e6, "M"), (1e9, "G"), (1e12, "T"))
+TIMES = ((1.0, "s"), (60.0, "min"), (3600.0, "h"), (86_400.0, "d"))
+SHARES = ((0.01, "%"),)
+PLAIN = ((1.0, ""),)
+
+_COUNTED = ("parameter_count", "flops")
+_SUFFIXES = {"_bytes": "B", "_seconds": "s", "_per_s": "1/s", "loss": "nats", "_gap": "nats"}
 _HEADINGS = {
     "memory_bytes": "memory",
     "validation_loss": "val. loss",
@@ -16,31 +24,107 @@ _HEADINGS = {
 }
 
 
+def unit(name: str) -> str:
+    """The unit that a metric's name tells; "" where it has none."""
+    if name.startswith("latency_ms"):
+        return "ms"
+    if name == "bits_per_byte":
+        return "bit"
+    return next((known for suffix, known in _SUFFIXES.items() if name.endswith(suffix)), "")
+
+
+def scale(name: str) -> tuple[tuple[float, str], ...]:
+    """The units in which a metric is drawn, from the smallest: how much of the metric's own each is, and its name."""
+    if name in _COUNTED:
+        return COUNTS
+    if name == "accuracy":
+        return SHARES
+    own = unit(name)
+    return {"B": BYTES, "s": TIMES}.get(own, ((1.0, own),))
+
+
 def metric(name: str, value: float | None) -> str:
-    """A metric's value in the unit that its name tells, scaled: ("latency_ms_p50", 0.2143) is "214 µs"."""
+    """A metric's value with its unit: ("latency_ms_p50", 0.14412) is "0.1441 ms"."""
     if value is None:
         return ABSENT
-    if name.startswith("latency_ms"):
-        return milliseconds(value)
-    if name.endswith("_bytes"):
-        return size(value)
-    if name.endswith("_seconds"):
-        return seconds(value)
-    if name in {"parameter_count", "flops"}:
+    own = unit(name)
+    if own == "B":
+        return bytes_(value)
+    if own == "s":
+        return duration(value)
+    if own == "1/s":
+        return f"{count(value)}/s"
+    if name in _COUNTED:
         return count(value)
     if name == "accuracy":
-        return f"{value:.1%}"
-    if name.endswith("_loss") or name in {"bits_per_byte", "generalization_gap"}:
-        # "z": a gap that rounds to zero has no sign.
-        return f"{value:z.3f}"
-    return number(value)
+        return share(value, decimals=2)
+    return f"{number(value)} {own}" if own else number(value)
 
 
 def number(value: float) -> str:
-    """Four significant digits and every whole one: 10000 and 10001 stay apart, 0.00001234 is 1.234e-05."""
-    if math.isfinite(value) and value.is_integer() and abs(value) < 1e15:
-        return f"{value:z.0f}"
-    return f"{value:.1f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
+    """Four significant digits, fewer where they would be zeros, without an exponent where it can be read without."""
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return str(value)
+    magnitude = abs(value)
+    if float(value).is_integer() and magnitude < 1e9:
+        return f"{value:.0f}"
+    if not 1e-4 <= magnitude < 1e6:
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    rounded = float(f"{magnitude:.3e}")
+    text = f"{value:.{max(0, 3 - math.floor(math.log10(rounded)))}f}"
+    # A single zero stays: it keeps the decimal points of a column below one another.
+    return text.rstrip("0").rstrip(".") if "." in text and text.endswith("00") else text
+
+
+def bytes_(value: float) -> str:
+    """Bytes in binary units."""
+    return f"{value:.0f} B" if abs(value) < 1023.5 else _scaled(value, BYTES)
+
+
+def count(value: float) -> str:
+    """A large count: 4.61 M."""
+    return _scaled(value, COUNTS)
+
+
+def duration(seconds: float) -> str:
+    """How long something took: 240 ms, 3.2 s, 4 min 10 s, 2 h 5 min."""
+    if seconds < 0.001:
+        return "0 s" if seconds <= 0 else "< 1 ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    (below, below_name), (size, name) = next(pair for pair in reversed([*pairwise(TIMES)]) if whole >= pair[1][0])
+    first, rest = divmod(whole, int(size))
+    second = rest // int(below)
+    return f"{first} {name} {second} {below_name}" if second else f"{first} {name}"
+
+
+def share(value: float, decimals: int | None = None) -> str:
+    """A fraction as per cent, with as many decimals as keep it apart from nothing and from all: 99.996%."""
+    digits = decimals if decimals is not None else 1 if 0 < value < 0.1 else 0
+    rest = min(value, 1 - value)
+    if 0 < rest < 0.01:
+        digits = max(digits, min(6, math.ceil(-math.log10(100 * rest))))
+    return f"{value:.{digits}%}"
+
+
+def value(given: object) -> str:
+    """A parameter's value: as a document writes it, numbers to four digits."""
+    if given is None:
+        return ABSENT
+    if isinstance(given, bool):
+        return "true" if given else "false"
+    if not isinstance(given, float):
+        return str(given)
+    text = number(given)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def heading(name: str) -> str:
@@ -50,54 +134,16 @@ def heading(name: str) -> str:
     return name.replace("latency_ms", "latency").removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")
 
 
-def milliseconds(value: float) -> str:
-    if value < 1:
-        return f"{_three_digits(value * MICROSECONDS_PER_MILLISECOND)} µs"
-    if value < 1000:
-        return f"{_three_digits(value)} ms"
-    return seconds(value / 1000)
+def three_digits(value: float) -> str:
+    """Three significant digits and every whole one: 999.6 is 1000, never 1e+03."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
-def seconds(value: float) -> str:
-    if value < 60:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    minutes, rest = divmod(round(value), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
-
-
-def size(value: float) -> str:
-    """Bytes in powers of 1024."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            return f"{value:.0f} B" if unit == "B" else f"{_three_digits(value)} {unit}"
-        value /= 1024
-    raise AssertionError("the last unit takes every size")
-
-
-def count(value: float) -> str:
-    """A number of things in powers of 1000."""
-    for unit in ("", " k", " M", " G", " T"):
-        if value < 1000 or unit == " T":
-            return f"{value:.0f}" if unit == "" else f"{_three_digits(value)}{unit}"
-        value /= 1000
-    raise AssertionError("the last unit takes every count")
-
-
-def scalar(value: Any) -> str:
-    """A parameter's value: as a document writes it, numbers to four digits."""
-    if value is None:
-        return ABSENT
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return number(value)
-    return str(value)
-
-
-def _three_digits(value: float) -> str:
-    if value >= 99.95:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+def _scaled(value: float, steps: Sequence[tuple[float, str]]) -> str:
+    """A value in the largest of the units that it reaches as it is written: 1023.9 KiB is 1 MiB."""
+    for (size, name), (larger, _) in pairwise(steps):
+        text = three_digits(value / size)
+        if abs(float(text)) * size < larger:
+            return f"{text} {name}".rstrip()
+    size, name = steps[-1]
+    return f"{three_digits(value / size)} {name}"

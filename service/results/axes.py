@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layers.metrics import LARGEST
+from layersweep.display import units
 from service.common import formatting
 
 LOG_RATIO = 30.0
 """Positive values that spread further than this are drawn on a logarithmic axis."""
+NICE_STEPS = (1, 2, 2.5, 5, 10)
+"""What neighbouring ticks of a linear axis may differ by, times a power of ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +70,45 @@ class Axis:
 
     @property
     def ticks(self) -> list[Tick]:
-        """Four to seven round values."""
+        """Four to seven values that are round in the unit of the title."""
+        size, _ = self._unit
         values = self._log_values() if self.log else self._linear_values()
         decimals = 0 if self.log or len(values) < 2 else _decimals(values[1] - values[0])
-        return [Tick(self.at(value), _tick_label(self.name, value, decimals)) for value in values]
+        return [
+            Tick(self.at(value * size), f"{value:.{decimals}f}" if decimals else units.number(float(f"{value:.10g}")))
+            for value in values
+        ]
 
     @property
     def title(self) -> str:
-        """What the axis shows, with its unit where the ticks do not say it."""
-        unit = formatting.unit(self.name)
-        text = formatting.label(self.name) + (f" ({unit})" if unit and unit != "B" else "")
+        """What the axis shows, with the unit of its ticks."""
+        _, unit = self._unit
+        text = formatting.label(self.name) + (f" ({unit})" if unit else "")
         return f"{text}, log scale" if self.log else text
 
+    @property
+    def _unit(self) -> tuple[float, str]:
+        """The unit that the ticks are in: the largest that the axis reaches."""
+        steps = units.scale(self.name)
+        most = max(abs(self.low), abs(self.high))
+        return next((step for step in reversed(steps) if most >= step[0]), steps[0])
+
     def _linear_values(self) -> list[float]:
-        scale = _binary_scale(self.high) if formatting.unit(self.name) == "B" else 1.0
-        step = _nice_step((self.high - self.low) / scale / 5) * scale
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [index * step for index in range(first, last + 1)]
+        size, _ = self._unit
+        low, high = self.low / size, self.high / size
+        step = _nice_step((high - low) / 5)
+        return [index * step for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
     def _log_values(self) -> list[float]:
-        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        size, _ = self._unit
+        low, high = self.low / size, self.high / size
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         for mantissas in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
             values = [
                 mantissa * 10.0**decade
                 for decade in decades
                 for mantissa in mantissas
-                if self.low <= mantissa * 10.0**decade <= self.high
+                if low <= mantissa * 10.0**decade <= high
             ]
             if len(values) >= 4:
                 break
@@ -107,21 +122,9 @@ def _drawable(value: float) -> float:
 
 def _nice_step(rough: float) -> float:
     decade = 10.0 ** math.floor(math.log10(rough))
-    return next(factor * decade for factor in (1, 2, 2.5, 5, 10) if factor * decade >= rough * 0.999)
-
-
-def _binary_scale(high: float) -> float:
-    return next((float(size) for size in (2**30, 2**20, 2**10) if high >= size), 1.0)
+    return next(factor * decade for factor in NICE_STEPS if factor * decade >= rough * 0.999)
 
 
 def _decimals(step: float) -> int:
     """The decimals that neighbouring ticks need to differ, the same for all of an axis."""
     return next((digits for digits in range(9) if abs(round(step, digits) - step) < step * 1e-6), 9)
-
-
-def _tick_label(name: str, value: float, decimals: int) -> str:
-    if formatting.unit(name) == "B":
-        return formatting.bytes_(value)
-    if name in ("parameter_count", "flops") or abs(value) >= 10_000:
-        return formatting.count(value)
-    return f"{value:.{decimals}f}" if decimals else f"{value:.6g}"

@@ -144,7 +144,7 @@ confirm language --candidates 1 --seeds 2 --json
 """
 
 _SECRETS = re.compile(r"\b(?:lsw_|whsec_)[\w+/=-]{20,}")
-_WATCHED = re.compile(r"^\[ *\d+\.\d s\]", re.MULTILINE)
+_WATCHED = re.compile(r"^\[ *(?:< )?\d[\w. ]* \w+\]", re.MULTILINE)
 _ENVIRONMENT = {
     "COLUMNS": "140",
     "LINES": "40",

@@ -3,12 +3,11 @@
 
 const EMPTY = "–";
 const TICK_CHARACTERS = 14;
-const LOG_RATIO = 30;
 const FEW_VALUES = 8;
 const COUNTED = ["parameter_count", "flops"];
-const COUNTS = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
-const BYTES = [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]];
-const TIMES = [[86400, "d"], [3600, "h"], [60, "min"]];
+const COUNTS = [[1, ""], [1e3, "k"], [1e6, "M"], [1e9, "G"], [1e12, "T"]];
+const BYTES = [[1, "B"], [2 ** 10, "KiB"], [2 ** 20, "MiB"], [2 ** 30, "GiB"]];
+const TIMES = [[1, "s"], [60, "min"], [3600, "h"], [86400, "d"]];
 const reduced = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** Draw the pictures in `root`'s page, and again when `results` are announced, the colours change or a choice does. */
@@ -114,11 +113,26 @@ class Page {
 
   /** The unit in which an axis that holds these values is drawn: its name, and how much of the metric's own it is. */
   unit(name, values) {
-    const { unit } = this.facts.names[name] ?? { unit: "" };
+    const steps = this.facts.names[name]?.scale ?? [[1, ""]];
     const most = Math.max(...values.filter((value) => typeof value === "number").map(Math.abs));
-    const steps = COUNTED.includes(name) ? COUNTS : { B: BYTES, s: TIMES }[unit];
-    const [size, text] = steps?.find(([each]) => most >= each) ?? [1, unit];
+    const [size, text] = steps.findLast(([each]) => most >= each) ?? steps[0];
     return { size, text };
+  }
+
+  /** Whether positive values spread so far that their axis is logarithmic. */
+  isLog(low, high) {
+    return low > 0 && high / low > this.facts.axes.log_ratio;
+  }
+
+  /** The ends of an axis and its marks, which are round in the unit in which they are written. */
+  ticks([low, high], unit, isLog, most = 6, whole = false) {
+    if (isLog) return { min: low, max: high };
+    const rough = (high - low) / unit.size / most;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const exact = this.facts.axes.nice_steps.find((each) => each * power >= rough * 0.999) * power * unit.size;
+    // Between whole numbers there is nothing to mark.
+    const interval = whole ? Math.max(1, Math.ceil(exact)) : exact;
+    return { min: Math.floor(low / interval) * interval, max: Math.ceil(high / interval) * interval, interval };
   }
 
   /** The title of an axis: what it is, in which unit it is drawn, and where better is. */
@@ -135,6 +149,7 @@ class Page {
     if (unit === "B") return bytes(given);
     if (unit === "s") return duration(given);
     if (COUNTED.includes(name)) return count(given);
+    if (name === "accuracy") return share(given, 2);
     if (unit === "1/s") return `${count(given)}/s`;
     return unit ? `${number(given)} ${unit}` : number(given);
   }
@@ -347,7 +362,7 @@ class Tradeoff extends Picture {
 
   axis(name, values, colours, side) {
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    const isLog = name !== "number" && low > 0 && high / low > LOG_RATIO;
+    const isLog = name !== "number" && this.page.isLog(low, high);
     const unit = this.page.unit(name, values);
     const margin = (high - low) * 0.03 || Math.abs(high) * 0.05 || 1;
     const bounds = isLog ? [low * 0.8, high * 1.25] : [low >= 0 ? Math.max(0, low - margin) : low - margin, high + margin];
@@ -358,7 +373,7 @@ class Tradeoff extends Picture {
       nameLocation: "middle",
       nameGap: side === "x" ? 28 : 48,
       nameTextStyle: { color: colours.quiet },
-      ...ticks(bounds, unit, isLog, 6, unit.size === 1 && values.every(Number.isInteger)),
+      ...this.page.ticks(bounds, unit, isLog, 6, unit.size === 1 && values.every(Number.isInteger)),
       axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, formatter: (value) => tidy(value / unit.size) },
     };
   }
@@ -397,8 +412,8 @@ class Importance extends Picture {
   words(data, metric, parameter) {
     if (data.constant.includes(metric)) return "does not vary";
     const range = data.intervals[metric]?.[parameter];
-    const share = percent(data.objectives[metric][parameter] ?? 0);
-    return `${share}${range ? ` (${percent(range[0])} to ${percent(range[1])})` : ""}${this.isNoise(data, metric, parameter) ? ", within noise" : ""}`;
+    const own = share(data.objectives[metric][parameter] ?? 0);
+    return `${own}${range ? ` (${share(range[0])} to ${share(range[1])})` : ""}${this.isNoise(data, metric, parameter) ? ", within noise" : ""}`;
   }
 
   paint(data, colours) {
@@ -418,7 +433,7 @@ class Importance extends Picture {
           axisPointer: { type: "shadow", shadowStyle: { color: colours.soft, opacity: 0.6 } },
           formatter: (rows) => card(rows[0].axisValue, [], [...rows].reverse().map((row) => [row.seriesName, this.words(data, metrics[row.seriesIndex], row.axisValue)])),
         },
-        xAxis: { ...axis(colours), type: "value", min: 0, axisLabel: { ...axis(colours).axisLabel, formatter: percent } },
+        xAxis: { ...axis(colours), type: "value", min: 0, axisLabel: { ...axis(colours).axisLabel, formatter: (value) => share(value) } },
         yAxis: { ...axis(colours), type: "category", data: parameters, splitLine: { show: false }, axisLabel: { color: colours.ink, fontFamily: colours.mono, fontSize: 11.5 } },
         series: metrics.map((name, index) => ({
           type: "bar",
@@ -506,7 +521,7 @@ class Effects extends Picture {
           },
         },
         xAxis: { ...axis(colours), type: "category", data: names, splitLine: { show: false }, axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, formatter: (text) => short(text) } },
-        yAxis: { ...axis(colours), type: "value", ...ticks([low - margin, high + margin], unit, false, 3), axisLabel: { ...axis(colours).axisLabel, formatter: (value) => tidy(value / unit.size) } },
+        yAxis: { ...axis(colours), type: "value", ...this.page.ticks([low - margin, high + margin], unit, false, 3), axisLabel: { ...axis(colours).axisLabel, formatter: (value) => tidy(value / unit.size) } },
         series: [
           {
             type: "candlestick",
@@ -563,7 +578,7 @@ class Hypervolume extends Picture {
           axisPointer: { lineStyle: { color: colours.strong } },
           formatter: ([{ data: point }]) => {
             const { step } = point;
-            return step && card(percent(step.share), [`raised by trial ${step.number}`], [
+            return step && card(share(step.share), [`raised by trial ${step.number}`], [
               ["feasible trials", step.trials.toLocaleString("en")],
               ["after the first", duration(step.ended_at - begun)],
             ]);
@@ -580,7 +595,7 @@ class Hypervolume extends Picture {
           nameTextStyle: { color: colours.quiet },
           axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, formatter: this.over === "time" ? duration : count },
         },
-        yAxis: { ...axis(colours), type: "value", min: 0, axisLabel: { ...axis(colours).axisLabel, formatter: percent } },
+        yAxis: { ...axis(colours), type: "value", min: 0, axisLabel: { ...axis(colours).axisLabel, formatter: (value) => share(value) } },
         series: [
           {
             type: "line",
@@ -597,13 +612,13 @@ class Hypervolume extends Picture {
       { notMerge: true },
     );
     const last = steps.at(-1);
-    return `${percent(last.share)} after ${trials.toLocaleString("en")} feasible trials; trial ${last.number} raised it last.`;
+    return `${share(last.share)} after ${trials.toLocaleString("en")} feasible trials; trial ${last.number} raised it last.`;
   }
 
   table({ steps }) {
     return {
       head: ["feasible trials", "raised by trial", "share", "after the first"],
-      rows: steps.map((step) => [step.trials, step.number, percent(step.share), duration(step.ended_at - steps[0].ended_at)]),
+      rows: steps.map((step) => [step.trials, step.number, share(step.share), duration(step.ended_at - steps[0].ended_at)]),
     };
   }
 }
@@ -688,14 +703,14 @@ class Parallel extends Picture {
       return { scale, at: (value) => (value === null ? null : String(value)) };
     }
     const [low, high] = [Math.min(...given), Math.max(...given)];
-    const isLog = low > 0 && high / low > LOG_RATIO;
+    const isLog = this.page.isLog(low, high);
     const unit = this.page.unit(name, given);
     const bounds = high > low ? [low, high] : [low - 1, high + 1];
     const scale = {
       type: isLog ? "log" : "value",
-      ...ticks(bounds, unit, isLog, 6, unit.size === 1 && given.every(Number.isInteger)),
+      ...this.page.ticks(bounds, unit, isLog, 6, unit.size === 1 && given.every(Number.isInteger)),
       inverse: this.page.goal(name) === "minimize",
-      axisLabel: { ...label, hideOverlap: true, formatter: (value) => `${tidy(value / unit.size)}${unit.size > 1 ? ` ${unit.text}` : ""}` },
+      axisLabel: { ...label, hideOverlap: true, formatter: (value) => `${tidy(value / unit.size)}${unit.size === 1 ? "" : ` ${unit.text}`}` },
     };
     return { scale, at: (value) => value };
   }
@@ -749,17 +764,6 @@ const axis = (colours) => ({
   splitLine: { lineStyle: { color: colours.line } },
 });
 
-/** The ends of an axis and its marks, which are round in the unit in which they are written. */
-function ticks([low, high], unit, isLog, most = 6, whole = false) {
-  if (isLog) return { min: low, max: high };
-  const rough = (high - low) / unit.size / most;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const exact = [1, 2, 2.5, 5, 10].find((each) => each * power >= rough) * power * unit.size;
-  // Between whole numbers there is nothing to mark.
-  const interval = whole ? Math.max(1, Math.ceil(exact)) : exact;
-  return { min: Math.floor(low / interval) * interval, max: Math.ceil(high / interval) * interval, interval };
-}
-
 const legend = (colours) => ({
   type: "scroll",
   top: 0,
@@ -810,40 +814,62 @@ function cells(kind, texts, scope) {
   return row;
 }
 
-// --- numbers as people read them: as service/formatting.py writes them ------------------------------------------------
+// --- numbers as people read them: as layersweep/display/units.py writes them ------------------------------------------
 
-function number(given) {
+export function number(given) {
   if (given === 0) return "0";
   const size = Math.abs(given);
   if (Number.isInteger(given) && size < 1e9) return String(given);
-  if (size < 1e-4 || size >= 1e6) return given.toExponential(2).replace("e+", "e");
-  return String(Number(given.toPrecision(4)));
+  if (size < 1e-4 || size >= 1e6) return given.toExponential(3).split("e").map(Number).join("e");
+  const rounded = Number(size.toExponential(3));
+  const text = given.toFixed(Math.max(0, 3 - Math.floor(Math.log10(rounded))));
+  return text.includes(".") && text.endsWith("00") ? withoutZeros(text) : text;
 }
 
 /** A mark of an axis: without what floating-point numbers add to it. */
-const tidy = (given) => number(Number(given.toPrecision(10)));
+function tidy(given) {
+  const text = number(Number(given.toPrecision(10)));
+  return text.includes(".") && !text.includes("e") ? withoutZeros(text) : text;
+}
+
+export const count = (given) => scaled(given, COUNTS);
+
+export function bytes(given) {
+  return Math.abs(given) < 1023.5 ? `${Math.round(given)} B` : scaled(given, BYTES);
+}
+
+export function duration(seconds) {
+  if (seconds < 0.001) return seconds <= 0 ? "0 s" : "< 1 ms";
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 9.95) return `${Number(seconds.toPrecision(2))} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const place = TIMES.findLastIndex(([size]) => whole >= size);
+  const [[below, belowName], [size, name]] = [TIMES[place - 1], TIMES[place]];
+  const second = Math.floor((whole % size) / below);
+  return `${Math.floor(whole / size)} ${name}${second ? ` ${second} ${belowName}` : ""}`;
+}
+
+export function share(given, decimals = given > 0 && given < 0.1 ? 1 : 0) {
+  const rest = Math.min(given, 1 - given);
+  const needed = rest > 0 && rest < 0.01 ? Math.min(6, Math.ceil(-Math.log10(100 * rest))) : 0;
+  return `${(100 * given).toFixed(Math.max(decimals, needed))}%`;
+}
 
 function scaled(given, steps) {
-  for (const [size, name] of steps) if (Math.abs(given) >= size) return `${Number((given / size).toPrecision(3))} ${name}`;
-  return String(Number(given.toPrecision(3)));
+  for (const [place, [size, name]] of steps.slice(0, -1).entries()) {
+    const text = threeDigits(given / size);
+    if (Math.abs(Number(text)) * size < steps[place + 1][0]) return `${text} ${name}`.trimEnd();
+  }
+  const [size, name] = steps.at(-1);
+  return `${threeDigits(given / size)} ${name}`;
 }
 
-const count = (given) => scaled(given, COUNTS);
-
-function bytes(given) {
-  return Math.abs(given) < 1024 ? `${Math.round(given)} B` : scaled(given, BYTES);
+function threeDigits(given) {
+  return Math.abs(given) < 999.5 ? String(Number(given.toPrecision(3))) : given.toFixed(0);
 }
 
-function duration(seconds) {
-  if (seconds <= 0) return "0 s";
-  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 60) return `${Number(seconds.toPrecision(2))} s`;
-  return scaled(seconds, TIMES);
-}
-
-function percent(share) {
-  return `${Number((100 * share).toPrecision(share < 0.1 ? 2 : 3))} %`;
-}
+const withoutZeros = (text) => text.replace(/\.?0+$/, "");
 
 function short(text, most = TICK_CHARACTERS) {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;

@@ -10,6 +10,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from layers.metrics import METRICS, Goal
+from layersweep.display import units
 from service.common import formatting
 from service.confirmation import confirmations
 from service.confirmation import results as confirmation_results
@@ -23,6 +24,7 @@ from service.recommendation.recommend import preferences_of, recommend_with_smal
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.results import leaderboards
 from service.results import schemas as result_schemas
+from service.results.axes import LOG_RATIO, NICE_STEPS
 from service.results.columns import ColumnStore, metric_names
 from service.results.leaderboards import ENDED_SWEEPS
 from service.results.plot_selection import TRIAL_NUMBER, check_axes
@@ -128,15 +130,23 @@ def pictures(session: Session, row: Sweep, query: SweepQuery) -> dict[str, Any]:
         "effect_metric": query.metric if query.metric in metrics else objectives[-1],
         "parallel_axes": [*row.space.get("open_parameters", []), *objectives],
         "metrics": metrics,
-        "picture_facts": json.dumps({"names": facts, "objectives": row.objectives, "parameters": parameters}),
+        "picture_facts": json.dumps(
+            {
+                "names": facts,
+                "axes": {"log_ratio": LOG_RATIO, "nice_steps": NICE_STEPS},
+                "objectives": row.objectives,
+                "parameters": parameters,
+            }
+        ),
     }
 
 
-def _facts(row: Sweep, name: str) -> dict[str, str]:
+def _facts(row: Sweep, name: str) -> dict[str, object]:
     goals = {each["metric"]: each["goal"] for each in row.objectives}
     goal = goals.get(name) or (METRICS[name].goal if name in METRICS else "")
     label = formatting.label(name) if name in METRICS or name == TRIAL_NUMBER else name
-    return {"label": label, "unit": formatting.unit(name), "goal": goal}
+    unit, scale = (units.unit(name), units.scale(name)) if name in METRICS else ("", units.PLAIN)
+    return {"label": label, "unit": unit, "scale": scale, "goal": goal}
 
 
 def _extends(row: Sweep) -> list[str]:

@@ -40,15 +40,17 @@ def test_wide_ranges_are_logarithmic_and_narrow_ones_are_not():
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "labels"),
+    ("name", "values", "labels", "title"),
     [
-        ("validation_loss", [1.52, 2.2], ["1.6", "1.8", "2.0", "2.2"]),
-        ("memory_bytes", [2**20, 4 * 2**20], ["1 MiB", "2 MiB", "3 MiB", "4 MiB"]),
-        ("parameter_count", [1e5, 1e7], ["100 k", "300 k", "1 M", "3 M", "10 M"]),
+        ("validation_loss", [1.52, 2.2], ["1.6", "1.8", "2.0", "2.2"], "validation loss (nats)"),
+        ("memory_bytes", [2**20, 4 * 2**20], ["1", "2", "3", "4"], "memory (MiB)"),
+        ("parameter_count", [1e5, 1e7], ["0.1", "0.3", "1", "3", "10"], "parameters (M), log scale"),
+        ("accuracy", [0.9, 0.95], ["90", "92", "94"], "accuracy (%)"),
     ],
 )
-def test_ticks_are_round_in_the_metric_s_own_unit(name, values, labels):
+def test_ticks_are_round_in_the_metric_s_unit(name, values, labels, title):
     assert [tick.label for tick in Axis.over(name, values, 0, 100).ticks] == labels
+    assert Axis.over(name, values, 0, 100).title == title
 
 
 def point(number, x, y, **facts):

@@ -66,7 +66,7 @@ def test_trials_stand_side_by_side_with_what_differs_first(client, compared):
     assert table(text, "Parameters in which the trials differ") == {"num_layers": ["3", "1"]}
     metrics = table(text, "Metrics in which the trials differ")
     assert list(metrics) == ["latency p50", "validation loss"]
-    assert metrics["latency p50"] == ["4 ms +100 %", "2 ms"]
+    assert metrics["latency p50"] == ["4 ms +100%", "2 ms"]
     assert text.count('class="number best"') == 2
     assert "parameters" in table(text, "Metrics that are the same")
     assert "The same in all" not in page(client, compared, trial=["2", "0"], differing="true")
