@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 
 from service.common.hashing import canonical_hash
 from service.common.ids import new_id
+from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, OPEN_TRIALS, SweepKind, SweepState, TrialState
 from service.database import counts
-from service.database.models import CONFIRMATION, Confirmation, Dataset, Sweep, Trial
+from service.database.models import Confirmation, Dataset, Sweep, Trial
 from service.database.sessions import now
 from service.datasets import datasets
 from service.errors import ConflictError, ForbiddenError, LeaseLostError, Problem, UnprocessableError
@@ -66,9 +67,9 @@ def create(
     ]
     session.add_all(rows)
     session.flush()
-    counts.add(session, child.id, {"queued": len(rows)})
+    counts.add(session, child.id, {TrialState.QUEUED: len(rows)})
     events.append_all(session, child.id, [NewEvent("trial.queued", row.id, {"number": row.number}) for row in rows])
-    events.append(session, sweep.id, "sweep.confirmation", data={"confirmation": child.id, "state": "active"})
+    events.append(session, sweep.id, "sweep.confirmation", data={"confirmation": child.id, "state": SweepState.ACTIVE})
     return confirmation
 
 
@@ -91,22 +92,22 @@ def test_part(session: Session, settings: Settings, trial_id: str, attempt: int)
     """The file of the test part, for a running attempt of a confirmation. Raises ForbiddenError, LeaseLost,
     NotFound."""
     trial = session.get(Trial, trial_id)
-    if trial is None or trial.attempt != attempt or trial.state != "running":
+    if trial is None or trial.attempt != attempt or trial.state != TrialState.RUNNING:
         raise LeaseLostError(f"attempt {attempt} of trial {trial_id} does not run")
     sweep = session.get_one(Sweep, trial.sweep_id)
-    if sweep.sampler != CONFIRMATION or sweep.dataset_id is None:
+    if sweep.kind is not SweepKind.CONFIRMATION or sweep.dataset_id is None:
         raise ForbiddenError("the test part is held back: what chooses a configuration must not see it")
     return datasets.part_path(settings, session.get_one(Dataset, sweep.dataset_id), "test")
 
 
 def end_finished(session: Session) -> int:
     """End the confirmations of which every trial has ended; return how many. Safe to call from several processes."""
-    open_states = ("queued", "running")
+    open_states = OPEN_TRIALS
     waiting = sa.select(Trial.id).where(Trial.sweep_id == Sweep.id, Trial.state.in_(open_states)).exists()
     due = session.execute(
         sa.select(Sweep.id, Confirmation.confirms)
         .join(Confirmation, Confirmation.sweep_id == Sweep.id)
-        .where(Sweep.state.in_(sweeps.GOING), ~waiting)
+        .where(Sweep.state.in_(GOING_SWEEPS), ~waiting)
         .order_by(Sweep.id)
     ).all()
     row_locks.take_sweeps(session, {sweep_id for pair in due for sweep_id in pair})
@@ -125,7 +126,7 @@ def delete_of_sweep(session: Session, sweep_id: str) -> None:
     """Delete a sweep's confirmations, before the sweep itself. Raises ConflictError while one goes on."""
     children = session.scalars(sa.select(Confirmation.sweep_id).where(Confirmation.confirms == sweep_id)).all()
     row_locks.take_sweeps(session, [sweep_id, *children])
-    going = session.scalar(sa.select(Sweep.id).where(Sweep.id.in_(children), Sweep.state.in_(sweeps.GOING)).limit(1))
+    going = session.scalar(sa.select(Sweep.id).where(Sweep.id.in_(children), Sweep.state.in_(GOING_SWEEPS)).limit(1))
     if going is not None:
         raise ConflictError(f"its confirmation {going} goes on: cancel that first (POST /v1/sweeps/{going}:cancel)")
     session.execute(sa.delete(Sweep).where(Sweep.id.in_(children)).execution_options(synchronize_session=False))
@@ -133,9 +134,9 @@ def delete_of_sweep(session: Session, sweep_id: str) -> None:
 
 def _outcome(session: Session, child_id: str) -> tuple[Any, str]:
     counts: Mapping[str, int] = session.scalars(sa.select(Sweep.counts).where(Sweep.id == child_id)).one()
-    if counts.get("complete"):
-        lost = sum(int(counts.get(state, 0)) for state in ("failed", "infeasible", "pruned"))
-        return "completed", "confirmed" if not lost else f"confirmed; {lost} further trainings gave no loss"
+    if counts.get(TrialState.COMPLETE):
+        lost = sum(int(counts.get(state, 0)) for state in (TrialState.FAILED, TrialState.INFEASIBLE, TrialState.PRUNED))
+        return SweepState.COMPLETED, "confirmed" if not lost else f"confirmed; {lost} further trainings gave no loss"
     ended = Trial.sweep_id == child_id, Trial.reason.is_not(None)
     last = session.scalar(sa.select(Trial.reason).where(*ended).order_by(Trial.ended_at.desc(), Trial.id).limit(1))
     return "failed", "no further training came to its end" + (f"; the last one: {last}" if last else "")
@@ -144,7 +145,7 @@ def _outcome(session: Session, child_id: str) -> tuple[Any, str]:
 def _refuse_unless_confirmable(session: Session, sweep: Sweep) -> None:
     if session.get(Confirmation, sweep.id) is not None:
         raise ConflictError(f"{sweep.id} is a confirmation itself: confirm the sweep that it confirms")
-    if sweep.state not in sweeps.ENDED:
+    if sweep.state not in ENDED_SWEEPS:
         raise ConflictError(
             f"the sweep is {sweep.state}: its front may still change. Confirm it when it has ended, or :cancel it first"
         )
@@ -170,7 +171,7 @@ def _chosen(session: Session, sweep: Sweep, numbers: Sequence[int]) -> list[Tria
     problems = [
         Problem(f"/trials/{index}", _lack(found.get(number), number), "a complete trial that keeps every constraint")
         for index, number in enumerate(numbers)
-        if number not in found or found[number].state != "complete" or not found[number].feasible
+        if number not in found or found[number].state != TrialState.COMPLETE or not found[number].feasible
     ]
     if problems:
         raise UnprocessableError("; ".join(problem.detail for problem in problems), problems=problems)
@@ -180,7 +181,7 @@ def _chosen(session: Session, sweep: Sweep, numbers: Sequence[int]) -> list[Tria
 def _lack(trial: Trial | None, number: int) -> str:
     if trial is None:
         return f"there is no trial {number} in the sweep"
-    return f"trial {number} is {trial.state}" + (" but not feasible" if trial.state == "complete" else "")
+    return f"trial {number} is {trial.state}" + (" but not feasible" if trial.state == TrialState.COMPLETE else "")
 
 
 def _further_seeds(session: Session, sweep: Sweep, count: int) -> list[int]:
@@ -209,13 +210,13 @@ def _child(session: Session, sweep: Sweep, count: int, wishes: SelectionPreferen
         document={**sweep.document, "constraints": []},
         objectives=[{"metric": TEST_LOSS, "goal": "minimize"}],
         budget={"trials": count, "parallel": sweep.budget["parallel"], "failures": count, "wall_seconds": None},
-        sampler=CONFIRMATION,
+        sampler=SweepKind.CONFIRMATION,
         sampler_reason=f"every further training is known beforehand{f'; chosen by {wishes}' if wishes else ''}",
         space={"points": count, "feasible_share": 1.0, "sampled": False, "open_parameters": ["training.seed"]},
         target_runtime=sweep.target_runtime,
         target=sweep.target,
         target_key=sweep.target_key,
-        state="active",
+        state=SweepState.ACTIVE,
         counts={},
         created_at=now(session),
     )
@@ -231,7 +232,7 @@ def _row(child: Sweep, trial: Trial, seed: int, number: int, max_attempts: int, 
         sweep_id=child.id,
         project=child.project,
         number=number,
-        state="queued",
+        state=TrialState.QUEUED,
         parameters={**trial.parameters, "training.seed": seed},
         configuration=configuration,
         point_hash=canonical_hash(configuration),

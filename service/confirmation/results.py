@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.common.states import TrialState
 from service.confirmation import statistics
 from service.confirmation.schemas import Confirmation, ConfirmationRun, ConfirmedTrial, Estimate, Interval
 from service.confirmation.statistics import estimate
@@ -114,7 +115,7 @@ def _run(trial: Trial) -> ConfirmationRun:
 
 def _kept(parent: Sweep, trainings: Sequence[FurtherTraining]) -> bool | None:
     constraints: list[str] = parent.document.get("constraints", [])
-    ended = [training.trial for training in trainings if training.trial.state == "complete"]
+    ended = [training.trial for training in trainings if training.trial.state == TrialState.COMPLETE]
     if not ended or not constraints:
         return None
     broken = (constraint_violations(constraints, trial.configuration, trial.metrics) for trial in ended)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from service.common.schemas import Count, Integer, Request, Schema, Timestamp
+from service.common.states import SweepState
 from service.recommendation.schemas import ExplainedRecommendation
 from service.results.schemas import LeaderboardRow
-from service.sweeps.schemas import Progress, SweepState
+from service.sweeps.schemas import Progress
 
 
 class ConfirmationRequest(Request):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
+import sqlalchemy as sa
 from sqlalchemy import JSON, Double, MetaData
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
@@ -29,4 +31,22 @@ class Base(DeclarativeBase):
 
 def one_of(column: str, values: tuple[str, ...]) -> str:
     """The condition of a check: the column holds one of these values."""
-    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+_State = TypeVar("_State", bound=StrEnum)
+
+
+class OneOf(sa.TypeDecorator[_State]):
+    """A short text that is read as a member of its enumeration."""
+
+    impl = sa.String(16)
+    cache_ok = True
+
+    def __init__(self, states: type[_State]) -> None:
+        super().__init__()
+        self.states = states
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
+        # Where an outer join finds no row there is no state.
+        return {None: None, **{str(state): state for state in self.states}}.__getitem__

@@ -26,14 +26,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database.base import Base, one_of
+from service.common.states import SweepKind, SweepState, TrialState
+from service.database.base import Base, OneOf, one_of
 
-SWEEP_STATES = ("active", "paused", "completed", "cancelled", "failed")
-TRIAL_STATES = ("queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled")
-ENDED_TRIAL_STATES = ("complete", "infeasible", "pruned", "failed", "cancelled")
 ASK_STATES = ("asked", "told")
-CONFIRMATION = "confirmation"
-"""`Sweep.sampler` of a confirmation: its trials are all there from the beginning, and nothing is scheduled."""
 
 
 class Dataset(Base):
@@ -84,7 +80,7 @@ class Sweep(Base):
 
     __tablename__ = "sweeps"
     __table_args__ = (
-        CheckConstraint(one_of("state", SWEEP_STATES), name="state"),
+        CheckConstraint(one_of("state", tuple(SweepState)), name="state"),
         Index(None, "project", "id"),
         Index(None, "state"),
     )
@@ -107,7 +103,7 @@ class Sweep(Base):
     target: Mapped[dict[str, Any] | None]
     """The capabilities of the resolved target; None until a worker that can serve the sweep is known."""
     target_key: Mapped[str | None] = mapped_column(String(300))
-    state: Mapped[str] = mapped_column(String(16), default="active")
+    state: Mapped[SweepState] = mapped_column(OneOf(SweepState), default=SweepState.ACTIVE)
     reason: Mapped[str | None] = mapped_column(Text)
     running_count: Mapped[int] = mapped_column(default=0)
     rejected_count: Mapped[int] = mapped_column(default=0)
@@ -124,13 +120,22 @@ class Sweep(Base):
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]
 
+    @property
+    def kind(self) -> SweepKind:
+        return SweepKind.of(self.sampler)
+
+
+IS_SEARCH = Sweep.sampler != SweepKind.CONFIRMATION
+IS_CONFIRMATION = Sweep.sampler == SweepKind.CONFIRMATION
+"""`Sweep.kind` as conditions of a query."""
+
 
 class Trial(Base):
     """One point of a space, and all that was learnt of it."""
 
     __tablename__ = "trials"
     __table_args__ = (
-        CheckConstraint(one_of("state", TRIAL_STATES), name="state"),
+        CheckConstraint(one_of("state", tuple(TrialState)), name="state"),
         UniqueConstraint("sweep_id", "number"),
         UniqueConstraint("sweep_id", "point_hash"),
         Index(
@@ -149,7 +154,7 @@ class Trial(Base):
     sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"))
     project: Mapped[str] = mapped_column(String(64), default="default")
     number: Mapped[int]
-    state: Mapped[str] = mapped_column(String(16), default="queued")
+    state: Mapped[TrialState] = mapped_column(OneOf(TrialState), default=TrialState.QUEUED)
     parameters: Mapped[dict[str, Any]]
     """Path -> value of the open and derived parameters: what a leaderboard shows."""
     configuration: Mapped[dict[str, Any]]

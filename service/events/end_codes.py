@@ -7,20 +7,21 @@ from typing import get_args
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.database.models import CONFIRMATION, Sweep, Trial
+from service.common.states import SweepKind, SweepState, TrialState
+from service.database.models import Sweep, Trial
 from service.events.schemas import EndCode
 
 
 def end_code(sweep: Sweep, *, feasible: bool) -> EndCode | None:
     """The code; None while the sweep goes on. `feasible`: it has a trial that is complete and keeps the constraints."""
-    if sweep.state == "cancelled":
+    if sweep.state == SweepState.CANCELLED:
         return "cancelled"
-    if sweep.state == "failed":
-        used_up = sweep.counts.get("failed", 0) >= sweep.budget["failures"]
-        return "failures" if used_up and sweep.sampler != CONFIRMATION else "all_failed"
-    if sweep.state != "completed":
+    if sweep.state == SweepState.FAILED:
+        used_up = sweep.counts.get(TrialState.FAILED, 0) >= sweep.budget["failures"]
+        return "failures" if used_up and sweep.kind is SweepKind.SEARCH else "all_failed"
+    if sweep.state != SweepState.COMPLETED:
         return None
-    if sweep.sampler == CONFIRMATION:
+    if sweep.kind is SweepKind.CONFIRMATION:
         return "confirmed"
     if not feasible:
         return "none_feasible"
@@ -30,6 +31,6 @@ def end_code(sweep: Sweep, *, feasible: bool) -> EndCode | None:
 def has_feasible(session: Session, sweep_id: str) -> bool:
     """Whether a trial of the sweep is complete and keeps the constraints."""
     found = sa.select(Trial.id).where(
-        Trial.sweep_id == sweep_id, Trial.state == "complete", Trial.feasible.is_(sa.true())
+        Trial.sweep_id == sweep_id, Trial.state == TrialState.COMPLETE, Trial.feasible.is_(sa.true())
     )
     return session.scalar(found.limit(1)) is not None

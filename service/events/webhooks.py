@@ -27,15 +27,16 @@ from service.auth import projects
 from service.common.ids import new_id
 from service.common.notifications import WEBHOOKS
 from service.common.paging import decode_token, encode_token
+from service.common.states import SweepState
 from service.database.access_models import Webhook, WebhookDelivery
-from service.database.models import SWEEP_STATES, Confirmation, Sweep
+from service.database.models import Confirmation, Sweep
 from service.database.sessions import announce, now, now_sql
 from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 from service.events import addresses
 from service.events.addresses import AddressError, Network
 from service.events.end_codes import end_code, has_feasible
 
-EVENTS = ("sweep.created", *(f"sweep.{state}" for state in SWEEP_STATES))
+EVENTS = ("sweep.created", *(f"sweep.{state}" for state in SweepState))
 """What may be subscribed to. `sweep.active`: a sweep was resumed, or a larger budget made it go on."""
 TOLD_OF = frozenset({"sweep.created", "sweep.state"})
 """The kinds of a sweep's events that are deliveries."""
@@ -329,7 +330,7 @@ def _facts(session: Session, sweep_id: str, sequence: int) -> dict[str, Any]:
         .where(Sweep.id == sweep_id)
         .execution_options(populate_existing=True)
     ).one()
-    feasible = sweep.state == "completed" and has_feasible(session, sweep_id)
+    feasible = sweep.state == SweepState.COMPLETED and has_feasible(session, sweep_id)
     return {
         "sweep": sweep_id,
         "name": sweep.name,

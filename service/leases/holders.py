@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from service.database.models import CONFIRMATION
+from service.common.states import GOING_SWEEPS, SweepKind, TrialState
 from service.database.sessions import at_end, defer, now
 from service.errors import LeaseLostError
 from service.events import events
@@ -65,22 +65,24 @@ def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.Le
         raise _lost(session, trial_id, attempt)
     worker_reports.check_measurements(body.measurements)
     worker_reports.check_reason(body.outcome, body.reason)
-    worker_reports.check_metrics(body.metrics, trial.metrics, confirms=trial.sampler == CONFIRMATION)
+    worker_reports.check_metrics(
+        body.metrics, trial.metrics, confirms=SweepKind.of(trial.sampler) is SweepKind.CONFIRMATION
+    )
     constraints: list[str] = trial.constraints or []
     metrics = {**trial.metrics, **body.metrics, **worker_reports.own_figures(trial.metrics)}
-    if body.outcome == "complete":
+    if body.outcome == TrialState.COMPLETE:
         check_required_metrics(trial.objectives, constraints, metrics)
     violations, feasible = trial.violations, trial.feasible
-    if body.outcome in ("complete", "infeasible"):
+    if body.outcome in (TrialState.COMPLETE, TrialState.INFEASIBLE):
         violations = constraint_violations(constraints, trial.configuration, metrics)
-        feasible = body.outcome == "complete" and all(violation <= 0 for violation in violations.values())
+        feasible = body.outcome == TrialState.COMPLETE and all(violation <= 0 for violation in violations.values())
     reason = body.reason
-    if body.outcome == "complete" and reason is None:
+    if body.outcome == TrialState.COMPLETE and reason is None:
         reason = describe_final_violations(violations or {}, metrics)
     _store_results(session, trial, metrics, body.measurements)
     attempts.append_log(session, trial_id, attempt, body.log)
     findings = {"metrics": metrics, "violations": violations, "feasible": feasible}
-    return transitions.end(session, trial, body.outcome, reason, findings=findings, finish_hash=digest)
+    return transitions.end(session, trial, TrialState(body.outcome), reason, findings=findings, finish_hash=digest)
 
 
 def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseRelease) -> lease_schemas.Trial:
@@ -93,12 +95,12 @@ def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.L
     if trial is None:
         raise _lost(session, trial_id, attempt)
     charged = trial.charged_attempts + body.charge
-    if trial.sweep_state not in sql.GOING_SWEEPS or charged >= trial.max_attempts:
+    if trial.sweep_state not in GOING_SWEEPS or charged >= trial.max_attempts:
         return transitions.give_up(session, trial, charged, body.reason)
     attempts.end(session, trial_id, attempt, "released", body.reason)
     row = session.connection().execute(sql.REQUEUE, {"of_trial": trial_id, "charged": charged}).one()
     data = {"number": trial.number, "attempt": attempt, "reason": body.reason, "charged": body.charge}
-    transitions.leave(session, trial, "queued", NewEvent("trial.queued", trial_id, data))
+    transitions.leave(session, trial, TrialState.QUEUED, NewEvent("trial.queued", trial_id, data))
     return trials.to_schema(row)
 
 
@@ -120,11 +122,11 @@ def _held(session: Session, trial_id: str, attempt: int) -> sql.Row | None:
 def _action(session: Session, trial_id: str, attempt: int, held: sql.Row | None) -> Action:
     if held is None:
         trial = trials.get(session, trial_id)
-        if trial.state == "cancelled" and trial.attempt == attempt:
+        if trial.state == TrialState.CANCELLED and trial.attempt == attempt:
             return "cancel"
         raise _lost(session, trial_id, attempt)
     state = session.connection().scalar(sql.SWEEP_STATE, {"of_sweep": held.sweep_id})
-    return "continue" if state in sql.GOING_SWEEPS else "cancel"
+    return "continue" if state in GOING_SWEEPS else "cancel"
 
 
 def _lost(session: Session, trial_id: str, attempt: int) -> LeaseLostError:

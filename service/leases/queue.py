@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from service.common.notifications import QUEUE
-from service.database.models import CONFIRMATION
+from service.common.states import SweepKind, TrialState
 from service.database.sessions import at_end
 from service.errors import NotFoundError
 from service.events import events
@@ -99,7 +99,7 @@ def cancel_open(session: Session, sweep_id: str, reason: str) -> int:
     row_locks.take_sweeps(session, [sweep_id])
     rows = session.connection().execute(sql.OPEN_IN_SWEEP, {"of_sweep": sweep_id}).all()
     for trial in rows:
-        transitions.end(session, trial, "cancelled", reason)
+        transitions.end(session, trial, TrialState.CANCELLED, reason)
     return len(rows)
 
 
@@ -127,7 +127,7 @@ def reopen(session: Session, trial_ids: Sequence[str]) -> dict[str, int]:
 def _begin_attempt(session: Session, trial: sql.Row, worker_id: str, lease_seconds: float) -> bool:
     """Write what belongs to a claim; False, and nothing is written, when the sweep may not run one more trial."""
     connection = session.connection()
-    is_lapsed = trial.state == "running"
+    is_lapsed = trial.state == TrialState.RUNNING
     enter = sql.ENTER_AGAIN if is_lapsed else sql.ENTER_FIRST
     newest = connection.scalar(enter, {"of_sweep": trial.sweep_id})
     if newest is None:
@@ -154,7 +154,7 @@ def _key_results(session: Session, trial: sql.Row, targets: Sequence[Mapping[str
     target = next(target for target in targets if target["key"] == trial.target_key)
     version = results_version_of(target)
     expected = results_version_of(trial.target)
-    if trial.sampler == CONFIRMATION or (version == expected and trial.attempt == 0):
+    if SweepKind.of(trial.sampler) is SweepKind.CONFIRMATION or (version == expected and trial.attempt == 0):
         return
     key = reuse_key(
         project=trial.project,
@@ -184,7 +184,7 @@ def _lease(trial: sql.Row, lease_seconds: float) -> lease_schemas.Lease:
 
 def _lease_dataset(trial: sql.Row) -> lease_schemas.LeaseDataset:
     parts = trial.dataset_parts
-    if trial.sampler != CONFIRMATION:
+    if SweepKind.of(trial.sampler) is SweepKind.SEARCH:
         parts = {name: part for name, part in parts.items() if name != "test"}
     return lease_schemas.LeaseDataset(
         id=trial.dataset_id,

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from service.common.schemas import MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp
+from service.common.states import TrialState
 from service.datasets.schemas import Part
 
-TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]
 Outcome = Literal["complete", "infeasible", "pruned", "failed"]
 Phase = Literal["check", "build", "measure", "train", "quantize", "rebuild", "remeasure", "evaluate", "finish"]
 Runtime = Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]

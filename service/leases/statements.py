@@ -11,11 +11,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from service.common.states import GOING_SWEEPS, OPEN_TRIALS, SweepState, TrialState
 from service.database.counts import moved
 from service.database.models import Dataset, Measurement, Sweep, Trial, TrialMetric, Worker
 from service.database.sessions import now_sql
-
-GOING_SWEEPS = ("active", "paused")
 
 _TRIALS, _SWEEPS, _DATASETS, _WORKERS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Dataset, Worker))
 
@@ -61,11 +60,12 @@ def _one_of_postgresql(element: _one_of, compiler: SQLCompiler, **options: Any) 
     return f"({column} = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST({texts} AS JSONB)))))"
 
 
-class _past_index(FunctionElement[Any]):  # noqa: N801 - used like a function of SQL
+class _past_index(FunctionElement[str]):  # noqa: N801 - used like a function of SQL
     """A column that SQLite's planner is not to begin with."""
 
     inherit_cache = True
     name = "past_index"
+    type = sa.String()
 
 
 @compiles(_past_index, "sqlite")
@@ -102,7 +102,7 @@ def keys_of(targets: Sequence[Mapping[str, Any]]) -> list[str]:
 # --- claiming ---------------------------------------------------------------------------------------------------------
 
 _MAY_FAIL_ONCE_MORE = (
-    sa.func.coalesce(_SWEEPS.c.counts["failed"].as_integer(), 0) < _SWEEPS.c.budget["failures"].as_integer()
+    sa.func.coalesce(_SWEEPS.c.counts[TrialState.FAILED].as_integer(), 0) < _SWEEPS.c.budget["failures"].as_integer()
 )
 """A sweep whose failures are used up ends when the scheduler next looks: until then it begins nothing."""
 _IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
@@ -120,16 +120,16 @@ def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
             _is_one_of(_TRIALS.c.target_key, "target_keys"),
             # A worker without a project serves all of them.
             _TRIALS.c.project == sa.func.coalesce(_PROJECT, _TRIALS.c.project),
-            _past_index(_SWEEPS.c.state) == "active",
+            _past_index(_SWEEPS.c.state) == SweepState.ACTIVE,
             sa.or_(
                 sa.and_(
-                    _TRIALS.c.state == "queued",
+                    _TRIALS.c.state == TrialState.QUEUED,
                     _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(),
                     _MAY_FAIL_ONCE_MORE,
                     sa.not_(_is_one_of(_SWEEPS.c.id, "full")),
                 ),
                 sa.and_(
-                    _TRIALS.c.state == "running",
+                    _TRIALS.c.state == TrialState.RUNNING,
                     _TRIALS.c.lease_expires_at < now_sql(),
                     _TRIALS.c.charged_attempts + 1 < _TRIALS.c.max_attempts,
                 ),
@@ -172,7 +172,7 @@ TAKE = (
     sa.update(_TRIALS)
     .where(_TRIALS.c.id == _text("of_trial"))
     .values(
-        state="running",
+        state=TrialState.RUNNING,
         attempt=_integer("attempt_number"),
         charged_attempts=_TRIALS.c.charged_attempts + _integer("charge"),
         worker_id=_text("of_worker"),
@@ -185,7 +185,7 @@ TAKE = (
 SET_REUSE_KEY = sa.update(_TRIALS).where(_TRIALS.c.id == _text("of_trial")).values(reuse_key=_text("its_key"))
 _ENTER = (
     sa.update(_SWEEPS)
-    .where(_SWEEPS.c.id == _text("of_sweep"), _SWEEPS.c.state == "active")
+    .where(_SWEEPS.c.id == _text("of_sweep"), _SWEEPS.c.state == SweepState.ACTIVE)
     .values(event_counter=_SWEEPS.c.event_counter + 1, started_at=sa.func.coalesce(_SWEEPS.c.started_at, now_sql()))
     .returning(_SWEEPS.c.event_counter)
 )
@@ -193,7 +193,7 @@ ENTER_FIRST = _ENTER.where(
     _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(), _MAY_FAIL_ONCE_MORE
 ).values(
     running_count=_SWEEPS.c.running_count + 1,
-    counts=moved(_SWEEPS.c.counts, sa.literal("queued"), sa.literal("running")),
+    counts=moved(_SWEEPS.c.counts, sa.literal(TrialState.QUEUED, sa.String), sa.literal(TrialState.RUNNING, sa.String)),
 )
 """One more trial of the sweep runs, where there is room."""
 ENTER_AGAIN = _ENTER
@@ -202,7 +202,9 @@ ENTER_AGAIN = _ENTER
 # --- holding ----------------------------------------------------------------------------------------------------------
 
 _IS_HELD = sa.and_(
-    _TRIALS.c.id == _text("of_trial"), _TRIALS.c.attempt == _integer("attempt_number"), _TRIALS.c.state == "running"
+    _TRIALS.c.id == _text("of_trial"),
+    _TRIALS.c.attempt == _integer("attempt_number"),
+    _TRIALS.c.state == TrialState.RUNNING,
 )
 IS_HELD_NOW = sa.select(_TRIALS.c.id).where(_IS_HELD, _TRIALS.c.lease_expires_at >= now_sql())
 RENEW = (
@@ -251,13 +253,13 @@ _OPEN = sa.select(
 ).join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
 HELD = _OPEN.where(_IS_HELD).with_for_update(of=_TRIALS, key_share=True)
 OPEN_IN_SWEEP = (
-    _OPEN.where(_TRIALS.c.sweep_id == _text("of_sweep"), _TRIALS.c.state.in_(("queued", "running")))
+    _OPEN.where(_TRIALS.c.sweep_id == _text("of_sweep"), _TRIALS.c.state.in_(OPEN_TRIALS))
     .order_by(_TRIALS.c.id)
     .with_for_update(of=_TRIALS, key_share=True)
 )
 _HAS_LAPSED = sa.and_(
     _IS_OPEN,
-    _TRIALS.c.state == "running",
+    _TRIALS.c.state == TrialState.RUNNING,
     _TRIALS.c.lease_expires_at < now_sql(),
     sa.or_(_TRIALS.c.charged_attempts + 1 >= _TRIALS.c.max_attempts, _SWEEPS.c.state.not_in(GOING_SWEEPS)),
 )
@@ -298,7 +300,7 @@ REQUEUE = (
     sa.update(_TRIALS)
     .where(_TRIALS.c.id == _text("of_trial"))
     .values(
-        state="queued",
+        state=TrialState.QUEUED,
         charged_attempts=_integer("charged"),
         worker_id=None,
         phase=None,
@@ -309,14 +311,14 @@ REQUEUE = (
 )
 ENDED = (
     sa.select(_TRIALS.c.number, _TRIALS.c.metrics)
-    .where(_TRIALS.c.id == _text("of_trial"), _TRIALS.c.state.in_(("failed", "cancelled")))
+    .where(_TRIALS.c.id == _text("of_trial"), _TRIALS.c.state.in_((TrialState.FAILED, TrialState.CANCELLED)))
     .with_for_update(key_share=True)
 )
 REOPEN = (
     sa.update(_TRIALS)
     .where(_TRIALS.c.id == _text("of_trial"))
     .values(
-        state="queued",
+        state=TrialState.QUEUED,
         charged_attempts=0,
         worker_id=None,
         lease_expires_at=None,

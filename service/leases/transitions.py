@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.common.states import GOING_SWEEPS, TrialState
 from service.events import events
 from service.events.events import NewEvent
 from service.leases import attempts, trials
@@ -17,7 +18,7 @@ from service.leases import statements as sql
 def end(
     session: Session,
     trial: sql.Row,
-    state: str,
+    state: TrialState,
     reason: str | None,
     *,
     charged: int | None = None,
@@ -46,17 +47,17 @@ def end(
 
 def give_up(session: Session, trial: sql.Row, charged: int, why: str) -> lease_schemas.Trial:
     """End a trial that lost its attempt and is not tried again: its sweep has ended, or its attempts are used up."""
-    if trial.sweep_state not in sql.GOING_SWEEPS:
-        return end(session, trial, "cancelled", f"the sweep is {trial.sweep_state}", charged=charged)
+    if trial.sweep_state not in GOING_SWEEPS:
+        return end(session, trial, TrialState.CANCELLED, f"the sweep is {trial.sweep_state}", charged=charged)
     reason = f"{charged} of at most {trial.max_attempts} attempts were lost, the last one so: {why}"
-    return end(session, trial, "failed", reason, charged=charged)
+    return end(session, trial, TrialState.FAILED, reason, charged=charged)
 
 
-def leave(session: Session, trial: sql.Row, state: str, event: NewEvent) -> None:
+def leave(session: Session, trial: sql.Row, state: TrialState, event: NewEvent) -> None:
     """Count a trial that went from its state to another, and say so."""
     leaving = {
         "of_sweep": trial.sweep_id,
-        "ran": int(trial.state == "running"),
+        "ran": int(trial.state == TrialState.RUNNING),
         "old_state": trial.state,
         "new_state": state,
     }

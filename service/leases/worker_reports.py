@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from layers.metrics import LARGEST, METRICS
+from service.common.states import TrialState
 from service.errors import Problem, UnprocessableError
 from service.leases import schemas as lease_schemas
 
@@ -83,7 +84,7 @@ def check_measurements(measurements: Mapping[str, Any]) -> None:
 
 def check_reason(outcome: str, reason: str | None) -> None:
     """Raise Unprocessable where an attempt that is not complete does not say why."""
-    if outcome != "complete" and not (reason or "").strip():
+    if outcome != TrialState.COMPLETE and not (reason or "").strip():
         remedy = "say what broke: a constraint by how much, an error's message"
         problem = Problem("/reason", f"is missing, and the outcome is {outcome}", remedy)
         raise UnprocessableError(f"an attempt that ends {outcome} says why", problems=[problem])

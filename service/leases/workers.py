@@ -13,6 +13,7 @@ from layers.results import UNSAID
 from service.common.ids import new_id
 from service.common.notifications import SCHEDULER
 from service.common.paging import decode_token, encode_token
+from service.common.states import TrialState
 from service.database.models import Trial, Worker
 from service.database.sessions import announce, now, now_sql
 from service.errors import DeviceInUseError, NotFoundError, Problem, UnprocessableError
@@ -160,7 +161,7 @@ def _running(session: Session, worker_ids: list[str]) -> dict[str, str]:
     rows = session.execute(
         sa.select(Trial.worker_id, Trial.id).where(
             sa.text("trials.state IN ('queued', 'running')"),  # word for word the condition of the index
-            Trial.state == "running",
+            Trial.state == TrialState.RUNNING,
             Trial.worker_id.in_(worker_ids),
         )
     )

@@ -20,7 +20,8 @@ from fsspec.spec import AbstractFileSystem
 from sqlalchemy.orm import Session, aliased
 
 from layers.metrics import Goal
-from service.database.models import CONFIRMATION, Artifact, Sweep, Trial
+from service.common.states import GOING_SWEEPS, SweepKind, TrialState
+from service.database.models import IS_SEARCH, Artifact, Sweep, Trial
 from service.database.sessions import Database, now
 from service.errors import LeaseLostError, NotFoundError, UnprocessableError
 from service.leases import worker_reports
@@ -48,10 +49,10 @@ def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int,
     """
     trial = _held(session, trial_id, attempt)
     sweep = session.get_one(Sweep, trial.sweep_id)
-    worker_reports.check_metrics(metrics, trial.metrics, confirms=sweep.sampler == CONFIRMATION)
+    worker_reports.check_metrics(metrics, trial.metrics, confirms=sweep.kind is SweepKind.CONFIRMATION)
     if settings.artifacts == "none":
         return False
-    if sweep.sampler == CONFIRMATION:
+    if sweep.kind is SweepKind.CONFIRMATION:
         return True
     goals: dict[str, Goal] = goals_of(sweep)
     known = {**trial.metrics, **metrics}
@@ -108,7 +109,7 @@ def of_trial(session: Session, trial_id: str) -> list[Artifact]:
     if trial is None:
         raise NotFoundError(f"there is no trial {trial_id}")
     source = trial if trial.reused_from is None else session.get(Trial, trial.reused_from) or trial
-    if source.state != "complete":
+    if source.state != TrialState.COMPLETE:
         return []
     query = sa.select(Artifact).where(Artifact.trial_id == source.id, Artifact.attempt == source.attempt)
     return sorted(session.scalars(query), key=lambda row: NAMES.index(row.name))
@@ -159,7 +160,7 @@ def _pieces(opened: Any) -> Iterator[bytes]:
 def _held(session: Session, trial_id: str, attempt: int) -> Trial:
     trial = session.scalar(
         sa.select(Trial)
-        .where(Trial.id == trial_id, Trial.attempt == attempt, Trial.state == "running")
+        .where(Trial.id == trial_id, Trial.attempt == attempt, Trial.state == TrialState.RUNNING)
         .execution_options(populate_existing=True)
     )
     if trial is None:
@@ -171,14 +172,14 @@ def _drop(session: Session, settings: Settings) -> list[_Place]:
     again = aliased(Trial)
     reused = sa.select(again.id).where(again.reused_from == Trial.id, again.pareto_rank == 1).exists()
     left_the_front = sa.and_(
-        Sweep.sampler != CONFIRMATION,
-        Trial.state == "complete",
-        sa.or_(Trial.pareto_rank > 1, sa.and_(Trial.pareto_rank.is_(None), Sweep.state.not_in(("active", "paused")))),
+        IS_SEARCH,
+        Trial.state == TrialState.COMPLETE,
+        sa.or_(Trial.pareto_rank > 1, sa.and_(Trial.pareto_rank.is_(None), Sweep.state.not_in(GOING_SWEEPS))),
         ~reused,
     )
     reasons = [
         left_the_front,
-        Trial.state.in_(("infeasible", "pruned", "failed", "cancelled")),
+        Trial.state.in_((TrialState.INFEASIBLE, TrialState.PRUNED, TrialState.FAILED, TrialState.CANCELLED)),
         Artifact.attempt != Trial.attempt,
     ]
     if settings.artifact_days:
@@ -207,7 +208,9 @@ def _clear_orphans(database: Database, files: AbstractFileSystem, root: str) -> 
     # The files first: one whose row is written after this look belongs to a trial that ran, and is not among them.
     found = {_relative(str(path), root): str(path) for path in files.find(root)}
     rows = database.read(lambda session: session.scalars(sa.select(Artifact)).all())
-    running = database.read(lambda session: set(session.scalars(sa.select(Trial.id).where(Trial.state == "running"))))
+    running = database.read(
+        lambda session: set(session.scalars(sa.select(Trial.id).where(Trial.state == TrialState.RUNNING)))
+    )
     places = [_Place.of(row) for row in rows]
     named = {each for place in places for each in (place.path(""), place.earlier_path(""))}
     orphans = [path for path in found if path not in named and path.split("/")[1] not in running]

@@ -14,8 +14,9 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy.orm import Session
 
+from service.common.states import SweepState, TrialState
 from service.database.access_models import WebhookDelivery
-from service.database.models import SWEEP_STATES, TRIAL_STATES, Sweep, Trial, Worker
+from service.database.models import Sweep, Trial, Worker
 from service.database.sessions import Database, now_sql
 from service.leases.workers import is_alive
 
@@ -41,9 +42,9 @@ def read_figures(session: Session, alive_seconds: float) -> Figures:
     rows = session.execute(sa.select(Sweep.state, Sweep.counts, Sweep.event_counter - Sweep.scheduled_sequence))
     for state, counts, behind in rows:
         found.sweeps[state] += 1
-        found.trials.update({name: count for name, count in counts.items() if name in TRIAL_STATES})
-        if state == "active":
-            found.waiting += counts.get("queued", 0)
+        found.trials.update({each: counts[each] for each in TrialState if each in counts})
+        if state == SweepState.ACTIVE:
+            found.waiting += counts.get(TrialState.QUEUED, 0)
             found.unscheduled += behind
     found.lapsed = _count(
         session,
@@ -52,7 +53,7 @@ def read_figures(session: Session, alive_seconds: float) -> Figures:
         .where(
             # Word for word the condition of the index: finished trials cost nothing.
             sa.text("trials.state IN ('queued', 'running')"),
-            Trial.state == "running",
+            Trial.state == TrialState.RUNNING,
             Trial.lease_expires_at < now_sql(),
         ),
     )
@@ -76,10 +77,10 @@ class Gauges:
 
     def collect(self) -> Iterable[Metric]:
         found = self._database.read(lambda session: read_figures(session, self._alive_seconds))
-        yield _by_state("layersweep_sweeps", "Sweeps by state.", SWEEP_STATES, found.sweeps)
-        yield _by_state("layersweep_trials", "Trials by state.", TRIAL_STATES, found.trials)
+        yield _by_state("layersweep_sweeps", "Sweeps by state.", SweepState, found.sweeps)
+        yield _by_state("layersweep_trials", "Trials by state.", TrialState, found.trials)
         yield _gauge("layersweep_queue_depth", "Queued trials of active sweeps.", found.waiting)
-        yield _gauge("layersweep_leases", "Trials that a worker holds.", found.trials["running"])
+        yield _gauge("layersweep_leases", "Trials that a worker holds.", found.trials[TrialState.RUNNING])
         yield _gauge("layersweep_leases_lapsed", "Of these, those whose worker was silent for too long.", found.lapsed)
         yield _gauge("layersweep_scheduler_events_waiting", "Events of active sweeps to work in.", found.unscheduled)
         yield _gauge("layersweep_workers_alive", "Workers that were heard of lately.", found.workers)

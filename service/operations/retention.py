@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from service.database.access_models import AuditRecord, Webhook, WebhookDelivery
 from service.database.base import Base
-from service.database.models import CONFIRMATION, Attempt, Event, Measurement, Sweep, Trial
+from service.database.models import IS_CONFIRMATION, Attempt, Event, Measurement, Sweep, Trial
 from service.database.sessions import Database, now_sql
 from service.datasets import datasets
 from service.datasets.stored_splits import INCOMING
@@ -142,7 +142,7 @@ def _drop_samples(session: Session, keys: Sequence[Any]) -> None:
 
 def _old_events(days: float) -> sa.Select:
     # What the scheduler needs to go on, should the sweep be extended, is of the sweep itself and stays.
-    worked_in = sa.or_(Sweep.sampler == CONFIRMATION, Sweep.scheduled_sequence >= Sweep.event_counter)
+    worked_in = sa.or_(IS_CONFIRMATION, Sweep.scheduled_sequence >= Sweep.event_counter)
     return (
         sa.select(Event.sweep_id, Event.sequence)
         .join(Sweep, Sweep.id == Event.sweep_id)

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.common.states import TrialState
 from service.database.models import Confirmation, Dataset, Measurement, Sweep, Trial
 from service.datasets.implications import implications, training_tokens
 from service.leases.feasibility import named_values
@@ -104,8 +105,10 @@ def _others(session: Session, sweep: Sweep) -> _Others:
         return session.scalars(query.order_by(Trial.number.desc()).limit(limit)).all()
 
     return _Others(
-        complete=read(MAX_POINTS, Trial.state == "complete"),
-        broken=read(MAX_BROKEN, Trial.state.in_(("complete", "infeasible")), Trial.feasible.is_(False)),
+        complete=read(MAX_POINTS, Trial.state == TrialState.COMPLETE),
+        broken=read(
+            MAX_BROKEN, Trial.state.in_((TrialState.COMPLETE, TrialState.INFEASIBLE)), Trial.feasible.is_(False)
+        ),
         starts=read(MAX_STARTS, Trial.started_from.is_not(None))[::-1],
     )
 

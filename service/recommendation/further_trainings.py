@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.common.states import SweepState, TrialState
 from service.database.models import Confirmation, Measurement, Sweep, Trial
 from service.recommendation.choice import LOSS
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, pooled_spread
@@ -38,7 +39,7 @@ def newest(session: Session, sweep_id: str, *, completed: bool = False) -> Confi
     """The newest confirmation of a sweep (that came to its end); None where there is none."""
     query = sa.select(Confirmation).where(Confirmation.confirms == sweep_id)
     if completed:
-        query = query.join(Sweep, Sweep.id == Confirmation.sweep_id).where(Sweep.state == "completed")
+        query = query.join(Sweep, Sweep.id == Confirmation.sweep_id).where(Sweep.state == SweepState.COMPLETED)
     return session.scalar(query.order_by(Confirmation.sweep_id.desc()).limit(1))
 
 
@@ -68,7 +69,7 @@ def scored(trainings: Sequence[FurtherTraining]) -> list[ScoredTraining]:
             test_blocks=Blocks.read(training.blocks.get("test")),
         )
         for training in trainings
-        if training.trial.state == "complete" and {LOSS, TEST_LOSS} <= training.trial.metrics.keys()
+        if training.trial.state == TrialState.COMPLETE and {LOSS, TEST_LOSS} <= training.trial.metrics.keys()
     ]
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from layers.metrics import Goal
 from service.common import formatting
+from service.common.states import ENDED_SWEEPS
 from service.database.models import Sweep, Trial
 from service.errors import NotFoundError, Problem, UnprocessableError
 from service.recommendation import smaller as overfitting
@@ -57,7 +58,7 @@ class Recommended:
             rule=rule_in_words(self.wishes),
             trial=leaderboards.to_row(self.trial),
             configuration=self.trial.configuration,
-            final=self.sweep.state in leaderboards.ENDED_SWEEPS,
+            final=self.sweep.state in ENDED_SWEEPS,
         )
 
     def smaller_in_words(self) -> SmallerTrial | None:
@@ -78,7 +79,7 @@ def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Reco
     except NothingWithinError as nothing:
         raise _nothing_within(nothing) from None
     if choice is None:
-        missing = "ended without a" if sweep.state in leaderboards.ENDED_SWEEPS else "does not yet have a"
+        missing = "ended without a" if sweep.state in ENDED_SWEEPS else "does not yet have a"
         raise NotFoundError(
             f"sweep {sweep.id} {missing} trial that is complete and feasible: there is none to recommend"
         )

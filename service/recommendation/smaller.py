@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from layers.metrics import Goal
 from service.common import formatting
+from service.common.states import TrialState
 from service.database.models import Sweep, Trial, TrialMetric
 from service.recommendation.choice import LOSS, Candidate, Choice, Smaller, candidate_of, find_smaller
 from service.recommendation.measured_noise import validation_blocks
@@ -66,7 +67,7 @@ def _smaller_alike(sweep: Sweep, size: float, least: float, most: float) -> sa.S
     return (
         sa.select(Trial)
         .join(sizes, sizes.c.trial_id == Trial.id)
-        .where(Trial.state == "complete", Trial.feasible.is_(True))
+        .where(Trial.state == TrialState.COMPLETE, Trial.feasible.is_(True))
         .order_by(sizes.c.value, Trial.number)
         .limit(MAX_SMALLER)
     )

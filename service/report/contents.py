@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layersweep import __version__
+from service.common.states import TrialState
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
-from service.database.models import TRIAL_STATES, Attempt, Dataset, Measurement, Sweep, Trial, Worker
+from service.database.models import Attempt, Dataset, Measurement, Sweep, Trial, Worker
 from service.database.sessions import now
 from service.errors import NotFoundError
 from service.recommendation import further_trainings
@@ -55,7 +56,7 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
 
 def _states(row: Sweep) -> dict[str, int]:
     # A database gives the counts in an order of its own.
-    order = [*TRIAL_STATES, *sorted(set(row.counts) - set(TRIAL_STATES))]
+    order = [*TrialState, *sorted(set(row.counts) - set(TrialState))]
     return {state: int(row.counts[state]) for state in order if row.counts.get(state)}
 
 

@@ -20,7 +20,8 @@ from sqlalchemy.orm import Session
 
 from layers.metrics import METRICS
 from layers.parameter import Scalar
-from service.database.models import TRIAL_STATES, Event, Sweep, Trial, TrialMetric
+from service.common.states import TrialState
+from service.database.models import Event, Sweep, Trial, TrialMetric
 from service.results.pareto import LAST_RANK
 
 T = TypeVar("T")
@@ -79,6 +80,9 @@ class Column:
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
+_CODES = {state: code for code, state in enumerate(TrialState)}
+
+
 @dataclass(frozen=True)
 class Columns:
     """The trials of one sweep, in the order of their numbers. Nothing in it is changed once it is made."""
@@ -87,7 +91,7 @@ class Columns:
     ids: list[str]
     number: NDArray[np.int64]
     state: NDArray[np.int8]
-    """The position in TRIAL_STATES."""
+    """The position in TrialState."""
     rank: NDArray[np.int32]
     """The Pareto rank; 0 where a trial has none."""
     feasible: NDArray[np.int8]
@@ -105,14 +109,14 @@ class Columns:
         """The metric or parameter of that name; empty where no trial has it."""
         return self.values.get(name) or Column.empty(len(self))
 
-    def in_state(self, *states: str) -> NDArray[np.bool_]:
+    def in_state(self, *states: TrialState) -> NDArray[np.bool_]:
         """Which trials are in one of these states."""
-        return np.isin(self.state, [TRIAL_STATES.index(state) for state in states])
+        return np.isin(self.state, [_CODES[state] for state in states])
 
     @property
     def competing(self) -> NDArray[np.bool_]:
         """Which trials are complete and feasible: those that compete."""
-        return self.in_state("complete") & (self.feasible == 1)
+        return self.in_state(TrialState.COMPLETE) & (self.feasible == 1)
 
     def cached(self, key: Any, calculate: Callable[[], T]) -> T:
         """What `calculate` returns, calculated once for these trials."""
@@ -287,12 +291,11 @@ def _positions(ordered: NDArray[np.int64], wanted: NDArray[np.int64]) -> Indices
 def _made(version: tuple[int, int], rows: Sequence[tuple[Any, ...]], values: dict[str, Column]) -> Columns:
     by_column = list(zip(*rows, strict=True)) if rows else [()] * len(_FACTS)
     ids, numbers, states, ranks, feasible, ended = by_column
-    codes = {state: code for code, state in enumerate(TRIAL_STATES)}
     return Columns(
         version,
         list(ids),
         np.array(numbers, dtype=np.int64),
-        np.array([codes[state] for state in states], dtype=np.int8),
+        np.array([_CODES[state] for state in states], dtype=np.int8),
         np.array([rank or 0 for rank in ranks], dtype=np.int32),
         np.array([-1 if each is None else int(each) for each in feasible], dtype=np.int8),
         np.array([np.nan if each is None else each for each in ended], dtype=np.float64),

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.space.per_layer_expansion import own_names
+from service.common.states import TrialState
 from service.database.models import Sweep, Trial, TrialMetric
 from service.errors import NotFoundError
 from service.results import schemas as result_schemas
@@ -25,7 +26,6 @@ __all__ = ["Condition", "Filters", "Ranking", "front", "get_sweep", "ordered_ids
 
 
 _VARYING = {"values", "min", "max", "derived"}
-ENDED_SWEEPS = ("completed", "cancelled", "failed")
 
 
 def get_sweep(session: Session, sweep_id: str) -> Sweep:
@@ -95,7 +95,7 @@ def best(session: Session, sweep: Sweep) -> dict[str, sweep_schemas.BestTrial]:
             sa.select(Trial.id, Trial.number, TrialMetric.value)
             .join(TrialMetric, TrialMetric.trial_id == Trial.id)
             .where(TrialMetric.sweep_id == sweep.id, TrialMetric.name == objective["metric"])
-            .where(Trial.state == "complete", Trial.feasible.is_(True))
+            .where(Trial.state == TrialState.COMPLETE, Trial.feasible.is_(True))
             .order_by(value, Trial.number)
             .limit(1)
         ).first()

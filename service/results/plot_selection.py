@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from layers.expressions.constraints import parse_constraint
 from layers.metrics import METRICS, Goal
-from service.database.models import TRIAL_STATES, Sweep
+from service.common.states import TrialState
+from service.database.models import Sweep
 from service.errors import UnprocessableError
 from service.results import leaderboards
 from service.results import schemas as result_schemas
@@ -46,18 +47,19 @@ def select_for_plot(columns: Columns, shown: NDArray[np.bool_], most: int) -> In
 
 def sample(columns: Columns, sweep: Sweep, names: Sequence[str], most: int) -> result_schemas.ColumnSample:
     """These metrics and parameters of the measured trials that have all the metrics among them."""
-    shown = columns.in_state("complete", "infeasible")
+    shown = columns.in_state(TrialState.COMPLETE, TrialState.INFEASIBLE)
     for name in names:
         if name in METRICS:
             shown &= ~np.isnan(columns.named(name).values)
     some = select_for_plot(columns, shown, most)
+    states = tuple(TrialState)
     numbers, ranks, feasible = (each[some].tolist() for each in (columns.number, columns.rank, columns.competing))
     return result_schemas.ColumnSample(
         sweep=sweep.id,
         total=int(shown.sum()),
         trial=[columns.ids[index] for index in some],
         number=numbers,
-        state=[TRIAL_STATES[code] for code in columns.state[some]],  # pyright: ignore[reportArgumentType]
+        state=[states[code] for code in columns.state[some]],
         rank=[rank or None for rank in ranks],
         feasible=feasible,
         values={name: [columns.named(name).at(int(index)) for index in some] for name in names},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from service.common.schemas import Page, Scalar, Schema, Timestamp
-from service.leases.schemas import TrialState
+from service.common.states import TrialState
 from service.sweeps.schemas import Objective
 
 

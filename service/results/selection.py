@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from layers.expressions.names import declaration
 from layers.metrics import METRICS
 from service.common.paging import decode_token, encode_token
-from service.database.models import TRIAL_STATES
+from service.common.states import TrialState
 from service.errors import Problem, UnprocessableError
 from service.results.columns import Column, Columns, Floats, Indices
 
@@ -105,10 +105,10 @@ class Filters:
     where: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = [state for state in self.states if state not in TRIAL_STATES]
+        unknown = [state for state in self.states if state not in set(TrialState)]
         if unknown:
             raise UnprocessableError(
-                f"state={unknown[0]!r} is not a state of trials: choose from {', '.join(TRIAL_STATES)}"
+                f"state={unknown[0]!r} is not a state of trials: choose from {', '.join(TrialState)}"
             )
         if len(self.where) > MAX_CONDITIONS:
             raise UnprocessableError(f"where is given {len(self.where)} times: at most {MAX_CONDITIONS}")
@@ -117,7 +117,7 @@ class Filters:
         """Which trials are kept."""
         kept = np.ones(len(columns), dtype=bool)
         if self.states:
-            kept &= columns.in_state(*self.states)
+            kept &= columns.in_state(*map(TrialState, self.states))
         if self.feasible is not None:
             kept &= columns.feasible == int(self.feasible)
         if self.on_front is not None:

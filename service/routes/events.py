@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common.notifications import sweep_topic
+from service.common.states import ENDED_SWEEPS
 from service.database.models import Sweep
 from service.errors import NotFoundError
 from service.events import events
@@ -23,7 +24,6 @@ from service.http.long_polling import WAIT_SECONDS
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404), route_class=ScopedRoute)
 
 BATCH = 500
-_ENDED = ("completed", "cancelled", "failed")
 _Sequence = Annotated[int, Query(ge=0, le=2**31 - 1, description="replay what came after this sequence")]
 _LastEventId = Annotated[
     str | None, Header(alias="Last-Event-ID", max_length=40, description="sent by a client that connects again")
@@ -65,7 +65,7 @@ def _news(session: Session, sweep_id: str, after: int) -> tuple[list[event_schem
     """The next events, and whether no more will come; a sweep that was deleted has ended."""
     state = session.scalar(sa.select(Sweep.state).where(Sweep.id == sweep_id))
     rows = events.read(session, sweep_id, after, BATCH)
-    return [events.to_schema(row) for row in rows], state is None or state in _ENDED
+    return [events.to_schema(row) for row in rows], state is None or state in ENDED_SWEEPS
 
 
 def _resumed(after: int, last_event_id: str | None) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.common.paging import PageSize, PageToken, link_next
+from service.common.states import SweepState
 from service.confirmation import confirmations
 from service.database.models import Sweep
 from service.http import conditional_reads
@@ -114,7 +115,7 @@ def list_sweeps(
     response: Response,
     services: GivenServices,
     caller: GivenCaller,
-    state: Annotated[list[sweep_schemas.SweepState], Query(description="only sweeps in one of these states")] = [],  # noqa: B006
+    state: Annotated[list[SweepState], Query(description="only sweeps in one of these states")] = [],  # noqa: B006
     task: Annotated[str | None, Query(max_length=32, description="only sweeps of this task")] = None,
     name: Annotated[str | None, Query(max_length=200, description="only sweeps whose name holds this")] = None,
     sort: Annotated[sweeps.Sort, Query(description="'-' turns it")] = "-created_at",

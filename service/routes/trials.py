@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.common.paging import PageSize, PageToken, link_next
+from service.common.states import TrialState
 from service.database.models import Trial
 from service.http import conditional_reads
 from service.http.conditional_reads import IfNoneMatch, Prefer
@@ -29,7 +30,7 @@ async def list_trials(
     sweep: str,
     request: Request,
     services: GivenServices,
-    state: Annotated[list[lease_schemas.TrialState], Query(description="only trials in one of these states")] = [],  # noqa: B006
+    state: Annotated[list[TrialState], Query(description="only trials in one of these states")] = [],  # noqa: B006
     page_size: PageSize = 100,
     page_token: PageToken = None,
     if_none_match: IfNoneMatch = None,

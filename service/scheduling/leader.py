@@ -16,6 +16,7 @@ from collections.abc import Collection, Sequence
 from service.common import tracing
 from service.common.ids import new_id
 from service.common.notifications import SCHEDULER, Notifications
+from service.common.states import GOING_SWEEPS
 from service.confirmation import confirmations
 from service.database import outages
 from service.database.sessions import Database
@@ -249,11 +250,11 @@ class Leader(ABC):
         if update is None:
             held.forget()
             return False, False
-        going = update.state in sweeps.GOING and not update.overdue
+        going = update.state in GOING_SWEEPS and not update.overdue
         changes = scheduler.advance(update.events, update.sequence, going=going, find_sources=self._finder(scheduler))
         if update.overdue and changes.termination is None:
             changes.termination = scheduler.end("wall_seconds")
-        ended = update.state not in sweeps.GOING
+        ended = update.state not in GOING_SWEEPS
         if changes.is_empty and not (ended and scheduler.stored_sequence < changes.scheduled_sequence):
             return False, changes.unfinished
         epoch, stored = held.epoch, scheduler.stored_sequence

@@ -23,11 +23,12 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
+from optuna.trial import TrialState as OptunaState
 
 from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.space.document import OpenParameter, Space
+from service.common.states import TrialState
 from service.scheduling.studies import Attributes, PastAsk, Suggestion, TrialResult
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -190,20 +191,20 @@ class OptunaStudy:
         """The study as Optuna has it, for looking into it."""
         return self._study.get_trials()
 
-    def _as_optuna(self, result: TrialResult) -> tuple[TrialState, list[float] | None]:
-        if result.state == "complete":
+    def _as_optuna(self, result: TrialResult) -> tuple[OptunaState, list[float] | None]:
+        if result.state == TrialState.COMPLETE:
             assert result.values is not None
-            return TrialState.COMPLETE, list(result.values)
-        if result.state == "infeasible" and self._sampler in _LEARNS_FROM_COMPLETE_ONLY:
-            return TrialState.COMPLETE, self._worst
-        return (TrialState.FAIL if result.state == "failed" else TrialState.PRUNED), None
+            return OptunaState.COMPLETE, list(result.values)
+        if result.state == TrialState.INFEASIBLE and self._sampler in _LEARNS_FROM_COMPLETE_ONLY:
+            return OptunaState.COMPLETE, self._worst
+        return (OptunaState.FAIL if result.state == TrialState.FAILED else OptunaState.PRUNED), None
 
     def _restore(self, past: PastAsk) -> None:
         if past.ask != self.asked:
             raise ValueError(f"ask {past.ask} follows ask {self.asked - 1}: rows are missing")
         # In the order of the space: a JSON column may have sorted the names, and quasi-random sequences depend on it.
         names = [name for name in self._encodings if name in past.suggestions]
-        state, values = (TrialState.RUNNING, None) if past.result is None else self._as_optuna(past.result)
+        state, values = (OptunaState.RUNNING, None) if past.result is None else self._as_optuna(past.result)
         self._study.add_trial(
             optuna.trial.create_trial(
                 state=state,
@@ -212,7 +213,7 @@ class OptunaStudy:
                 distributions={name: self._restored_distribution(name, past.distributions[name]) for name in names},
                 system_attrs=dict(past.system_attrs),
                 constraints=None
-                if past.result is None or past.result.state == "failed"
+                if past.result is None or past.result.state == TrialState.FAILED
                 else {"violation": past.result.violation},
             )
         )

@@ -12,6 +12,7 @@ from layers.parameter import Scalar
 from layers.space.document import PointError, Rejection, Space, Start
 from service.common.hashing import canonical_hash
 from service.common.metrics import ASK_SECONDS, TELL_SECONDS
+from service.common.states import TrialState
 from service.scheduling.grid import ShuffledGrid
 from service.scheduling.studies import FAILED, NO_CONSTRAINT_VIOLATION, Study, Suggestion, TrialResult
 
@@ -146,7 +147,7 @@ class Proposals:
             suggestion = self._study.ask(chosen)
         found = self._judge(suggestion.chosen)
         if isinstance(found, Rejection):
-            result = TrialResult("infeasible", None, total_violation([found.violation]))
+            result = TrialResult(TrialState.INFEASIBLE, None, total_violation([found.violation]))
             asked = Asked(suggestion, result=result, rejection=f"{found.rule}: {found.message}")
         elif (known := self._known.get(found.hash)) is not None:
             result = known.result or FAILED

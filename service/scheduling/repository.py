@@ -11,18 +11,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from layers.space.document import Start, SweepDocument, parse_document
 from service.common.notifications import sweep_topic
+from service.common.states import GOING_SWEEPS, SweepState, TrialState
 from service.database import counts
-from service.database.models import (
-    CONFIRMATION,
-    SWEEP_STATES,
-    Ask,
-    Dataset,
-    Event,
-    StudyAttribute,
-    Sweep,
-    Trial,
-    TrialMetric,
-)
+from service.database.models import IS_SEARCH, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
 from service.database.sessions import announce, now, now_sql
 from service.events import events
 from service.events.events import NewEvent
@@ -33,7 +24,6 @@ from service.scheduling.proposals import Known
 from service.scheduling.studies import PastAsk, TrialResult
 from service.scheduling.sweep_state import Changes, History, SweepEvent, SweepFacts, Tried
 from service.sweeps import drafts, sweeps, targets
-from service.sweeps.sweeps import GOING
 from service.sweeps.targets import Resolution
 
 EVENTS_AT_ONCE = 500
@@ -46,8 +36,8 @@ _UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
 _CANDIDATES = (
     sa.select(Sweep.id, Sweep.event_counter, Sweep.state, Sweep.started_at, Sweep.budget, now_sql())
     .where(
-        sa.or_(Sweep.state.in_(GOING), Sweep.scheduled_sequence < Sweep.event_counter),
-        Sweep.sampler != CONFIRMATION,
+        sa.or_(Sweep.state.in_(GOING_SWEEPS), Sweep.scheduled_sequence < Sweep.event_counter),
+        IS_SEARCH,
         may_lead(sa.bindparam("leader", type_=sa.String)),
     )
     .order_by(Sweep.id)
@@ -211,13 +201,14 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
     while more trials were to be added. The sweep is locked first, as `service.leases.row_locks` says.
     """
     connection = session.connection()
+    must_go_on = bool(changes.trials or changes.requeued or changes.termination is not None)
     fenced = {
         "sweep_id": sweep_id,
         "epoch": epoch,
         "stored_sequence": stored_sequence,
         "scheduled": changes.scheduled_sequence,
         "rejected": changes.rejected,
-        "states": GOING if changes.trials or changes.requeued or changes.termination is not None else SWEEP_STATES,
+        "states": GOING_SWEEPS if must_go_on else tuple(SweepState),
     }
     newest = connection.scalar(_FENCE, fenced)
     if newest is None:
@@ -250,20 +241,22 @@ def find_target(session: Session, sweep_id: str, alive_seconds: float) -> Unreso
         raise StaleLeaderError(sweep_id)
     if sweep.target_key is not None:
         return None
-    return Unresolved(sweep.state in GOING, targets.offered(session, alive_seconds, sweep.project))
+    return Unresolved(sweep.state in GOING_SWEEPS, targets.offered(session, alive_seconds, sweep.project))
 
 
 def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolution) -> bool:
     """Give the sweep its target, or say what it waits for. False where it has none now: it may have ended meanwhile."""
     target = resolution.target
     # A paused sweep keeps its reason.
-    reason = sa.case((Sweep.state == "active", sa.literal(resolution.waits_for, sa.Text)), else_=Sweep.reason)
+    reason = sa.case((Sweep.state == SweepState.ACTIVE, sa.literal(resolution.waits_for, sa.Text)), else_=Sweep.reason)
     values: dict[str, Any] = {"reason": reason}
     if target is not None:
         values |= {"target": target, "target_key": target["key"]}
     stored = session.scalar(
         sa.update(Sweep)
-        .where(Sweep.id == sweep_id, Sweep.leader_epoch == epoch, Sweep.target_key.is_(None), Sweep.state.in_(GOING))
+        .where(
+            Sweep.id == sweep_id, Sweep.leader_epoch == epoch, Sweep.target_key.is_(None), Sweep.state.in_(GOING_SWEEPS)
+        )
         .where(sa.true() if target is not None else Sweep.reason.is_distinct_from(resolution.waits_for))
         .values(values)
         .returning(Sweep.id)
@@ -279,7 +272,7 @@ def skip_events(session: Session, sweep_id: str, epoch: int) -> None:
     """Count every event of a sweep as worked in: it ended before it had a target."""
     session.execute(
         sa.update(Sweep)
-        .where(Sweep.id == sweep_id, Sweep.leader_epoch == epoch, Sweep.state.not_in(GOING))
+        .where(Sweep.id == sweep_id, Sweep.leader_epoch == epoch, Sweep.state.not_in(GOING_SWEEPS))
         .values(scheduled_sequence=Sweep.event_counter),
         execution_options=_UNSYNCHRONIZED,
     )
@@ -312,12 +305,12 @@ def _replay_asks(
             trials.pop(ask.trial_id, None)
         if result is None:
             history.outstanding[ask.trial_id] = tried
-        elif state == "cancelled":
+        elif state is TrialState.CANCELLED:
             history.cancelled[ask.trial_id] = tried
-        elif state == "failed":
+        elif state is TrialState.FAILED:
             history.failed[ask.trial_id] = tried
             history.last_failure = reason
-        elif state == "complete" and feasible and result.values is not None and ask.told_order is not None:
+        elif state == TrialState.COMPLETE and feasible and result.values is not None and ask.told_order is not None:
             ranked.append((ask.told_order, ask.trial_id, result.values))
     return past, [(trial_id, values) for _, trial_id, values in sorted(ranked)]
 
@@ -353,7 +346,7 @@ def _insert_trials(session: Session, changes: Changes) -> None:
 
 def _new_trial(trial_id: str, row: dict[str, Any]) -> NewEvent:
     data: dict[str, Any] = {"number": row["number"]}
-    if row["state"] == "queued":
+    if row["state"] is TrialState.QUEUED:
         return NewEvent("trial.queued", trial_id, data)
     return NewEvent(
         "trial.ended", trial_id, data | {"state": row["state"], "feasible": row["feasible"], "reused": True}
@@ -376,7 +369,7 @@ def _sweep_event(
         sequence,
         trial_id,
         # As the event says it: that is what happened at this point of the order.
-        state=data["state"],
+        state=TrialState(data["state"]),
         feasible=feasible,
         metrics=metrics or {},
         violations=violations or {},
@@ -399,7 +392,9 @@ def _failed_before_extension(session: Session, sweep: Sweep) -> set[str]:
     later = sa.select(Event.trial_id).where(
         Event.sweep_id == sweep.id, Event.sequence > extended, Event.kind == "trial.ended"
     )
-    failed = sa.select(Trial.id).where(Trial.sweep_id == sweep.id, Trial.state == "failed", Trial.id.not_in(later))
+    failed = sa.select(Trial.id).where(
+        Trial.sweep_id == sweep.id, Trial.state == TrialState.FAILED, Trial.id.not_in(later)
+    )
     return set(session.scalars(failed))
 
 
@@ -414,4 +409,4 @@ def _last_extension(sweep: Sweep, column: InstrumentedAttribute[Any]) -> sa.Sele
 
 def _is_overdue(state: str, started_at: float | None, budget: dict[str, Any], time: float) -> bool:
     limit = budget.get("wall_seconds")
-    return state == "active" and limit is not None and started_at is not None and time >= started_at + limit
+    return state == SweepState.ACTIVE and limit is not None and started_at is not None and time >= started_at + limit

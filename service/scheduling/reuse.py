@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.space.document import Constraint
+from service.common.states import TrialState
 from service.database.models import Measurement, Trial
 from service.leases.feasibility import constraint_violations, describe_final_violations, describe_violations
 
@@ -22,7 +23,7 @@ class Source:
     origin: str
     """The trial that was executed: a source may itself be reused."""
     reuse_key: str
-    state: str
+    state: TrialState
     metrics: dict[str, Any]
     reason: str | None
 
@@ -38,7 +39,7 @@ class Reused:
     @property
     def reason(self) -> str | None:
         """The constraints that it breaks here; what the other sweep said of its own does not hold for this one."""
-        describe = describe_final_violations if self.source.state == "complete" else describe_violations
+        describe = describe_final_violations if self.source.state == TrialState.COMPLETE else describe_violations
         return describe(self.violations, self.source.metrics)
 
 
@@ -49,7 +50,7 @@ def find(session: Session, project: str, keys: Collection[str], *, other_than: s
         .where(
             Trial.reuse_key.in_(keys),
             Trial.project == project,
-            Trial.state.in_(("complete", "infeasible")),
+            Trial.state.in_((TrialState.COMPLETE, TrialState.INFEASIBLE)),
             Trial.sweep_id != other_than,
         )
         .order_by(Trial.id)
@@ -69,7 +70,7 @@ def judge_source(
     hardware constraint of this sweep is broken, too.
     """
     violations = constraint_violations([constraint.text for constraint in constraints], configuration, source.metrics)
-    if source.state == "infeasible":
+    if source.state == TrialState.INFEASIBLE:
         hardware = (constraint.text for constraint in constraints if constraint.stage == "hardware")
         broken = any(violations.get(text, 0) > 0 for text in hardware)
         return Reused(source, violations, False) if broken else None

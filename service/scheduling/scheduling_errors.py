@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service.common.states import SweepState
 from service.database.models import Sweep
 from service.events import events
 from service.scheduling.sampler_process import SamplerProcessError, SamplerTimeoutError
@@ -63,7 +64,7 @@ def store(session: Session, sweep_id: str, error: SchedulingError | None) -> Non
     changes = Sweep.reason.startswith(REASON_PREFIX) if error is None else Sweep.reason.is_distinct_from(reason)
     stored = session.scalar(
         sa.update(Sweep)
-        .where(Sweep.id == sweep_id, Sweep.state == "active", changes)
+        .where(Sweep.id == sweep_id, Sweep.state == SweepState.ACTIVE, changes)
         .values(reason=reason)
         .returning(Sweep.id)
         .execution_options(synchronize_session=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from layers.parameter import Scalar
+from service.common.states import TrialState
 
 Attributes = dict[str, Any]
 
@@ -23,7 +24,7 @@ class TrialResult:
     are broken (<= 0: all are kept).
     """
 
-    state: Literal["complete", "infeasible", "pruned", "failed"]
+    state: TrialState
     values: tuple[float, ...] | None = None
     violation: float = NO_CONSTRAINT_VIOLATION
 
@@ -32,7 +33,7 @@ class TrialResult:
         return {
             "state": self.state,
             "values": None if self.values is None else list(self.values),
-            "constraints": {} if self.state == "failed" else {"violation": self.violation},
+            "constraints": {} if self.state is TrialState.FAILED else {"violation": self.violation},
         }
 
     @staticmethod
@@ -40,13 +41,13 @@ class TrialResult:
         """The inverse of `to_row`."""
         values: Sequence[float] | None = row["values"]
         return TrialResult(
-            row["state"],
+            TrialState(row["state"]),
             None if values is None else tuple(float(value) for value in values),
             float(row["constraints"].get("violation", NO_CONSTRAINT_VIOLATION)),
         )
 
 
-FAILED = TrialResult("failed")
+FAILED = TrialResult(TrialState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)

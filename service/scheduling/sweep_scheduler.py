@@ -15,6 +15,7 @@ from typing import Any
 from layers.declarations.model import flops, parameter_count
 from service.common.ids import new_id
 from service.common.metrics import TELL_SECONDS
+from service.common.states import SweepState, TrialState
 from service.leases.reuse_keys import reuse_key
 from service.leases.workers import results_version_of
 from service.results.pareto import Ranking
@@ -126,7 +127,7 @@ class SweepScheduler:
         """How the sweep ends where `reason` lets nothing more be asked: it failed if every trial that ended did."""
         history = self._history
         if not history.failed or len(history.failed) < history.spent - len(history.outstanding):
-            return Termination("completed", reason)
+            return Termination(SweepState.COMPLETED, reason)
         return self._failed(
             f"all {len(history.failed)} trials failed" if len(history.failed) > 1 else "its trial failed"
         )
@@ -144,24 +145,26 @@ class SweepScheduler:
         tried = history.outstanding.pop(event.trial_id, None)
         if tried is None:
             return
-        if event.state == "failed":
+        if event.state == TrialState.FAILED:
             history.failed[event.trial_id] = tried
             history.last_failure = event.reason
-        elif event.state == "cancelled":
+        elif event.state == TrialState.CANCELLED:
             history.cancelled[event.trial_id] = tried
         result = self._result_of(event.state, event.metrics, event.violations)
         self._tell(tried, result, changes)
-        if event.state == "complete" and event.feasible:
+        if event.state == TrialState.COMPLETE and event.feasible:
             self._rank(event.trial_id, result, changes)
 
-    def _result_of(self, state: str, metrics: Mapping[str, Any], violations: Mapping[str, float]) -> TrialResult:
+    def _result_of(
+        self, state: TrialState | None, metrics: Mapping[str, Any], violations: Mapping[str, float]
+    ) -> TrialResult:
         violation = total_violation(violations.values())
-        if state == "complete":
+        if state == TrialState.COMPLETE:
             values = tuple(float(metrics.get(each["metric"], math.nan)) for each in self.facts.document.objectives)
-            return TrialResult("complete", values, violation) if all(map(math.isfinite, values)) else FAILED
-        if state == "infeasible":
-            return TrialResult("infeasible", None, violation if violation > 0 else 1.0)
-        return TrialResult("pruned", None, violation) if state == "pruned" else FAILED
+            return TrialResult(TrialState.COMPLETE, values, violation) if all(map(math.isfinite, values)) else FAILED
+        if state == TrialState.INFEASIBLE:
+            return TrialResult(TrialState.INFEASIBLE, None, violation if violation > 0 else 1.0)
+        return TrialResult(TrialState.PRUNED, None, violation) if state == TrialState.PRUNED else FAILED
 
     def _tell(self, tried: Tried, result: TrialResult, changes: Changes) -> None:
         with TELL_SECONDS.time():
@@ -199,7 +202,7 @@ class SweepScheduler:
 
     def _failed(self, what: str) -> Termination:
         last = self._history.last_failure
-        return Termination("failed", f"{what}; the last one: {last}" if last else what)
+        return Termination(SweepState.FAILED, f"{what}; the last one: {last}" if last else what)
 
     # --- what is asked ------------------------------------------------------------------------------------------------
 
@@ -247,7 +250,7 @@ class SweepScheduler:
         cancelled = self._history.cancelled
         resumed = [] if self._proposals.has_starts else sorted(cancelled)[:most]
         for trial_id in resumed:
-            self._try_again(trial_id, cancelled.pop(trial_id), "cancelled", changes)
+            self._try_again(trial_id, cancelled.pop(trial_id), TrialState.CANCELLED, changes)
         return len(resumed)
 
     def _retry(self, changes: Changes) -> None:
@@ -257,12 +260,12 @@ class SweepScheduler:
             return
         for trial_id in self._retriable()[: max(self._free_slots(), 0)]:
             history.to_retry.remove(trial_id)
-            self._try_again(trial_id, history.failed.pop(trial_id), "failed", changes)
+            self._try_again(trial_id, history.failed.pop(trial_id), TrialState.FAILED, changes)
 
     def _retriable(self) -> list[str]:
         return [] if self._proposals.has_starts else sorted(self._history.to_retry)
 
-    def _try_again(self, trial_id: str, tried: Tried, state: str, changes: Changes) -> None:
+    def _try_again(self, trial_id: str, tried: Tried, state: TrialState, changes: Changes) -> None:
         """Queue an ended trial again: for the sampler it is another ask of the same point."""
         suggestion = self._proposals.ask_again(tried.chosen)
         changes.asks[suggestion.ask] = self._ask_row(suggestion, None) | {"trial_id": trial_id}
@@ -306,7 +309,7 @@ class SweepScheduler:
             "sweep_id": facts.id,
             "project": facts.project,
             "number": history.trials,
-            "state": "queued",
+            "state": TrialState.QUEUED,
             "parameters": point.shown,
             "configuration": point.configuration,
             "point_hash": point.hash,
@@ -367,7 +370,7 @@ class SweepScheduler:
         tried = self._history.outstanding.pop(trial_id)
         result = self._result_of(source.state, source.metrics, reused.violations)
         self._tell(tried, result, changes)
-        if source.state == "complete" and reused.feasible:
+        if source.state == TrialState.COMPLETE and reused.feasible:
             self._rank(trial_id, result, changes)
 
     def _take_attributes(self, changes: Changes) -> None:
@@ -385,7 +388,7 @@ def _resumption(events: Sequence[SweepEvent]) -> int:
 
     A trial is cancelled only when its sweep ends: from then on nothing was asked until the budget was extended.
     """
-    last = max((at for at, event in enumerate(events) if event.state == "cancelled"), default=None)
+    last = max((at for at, event in enumerate(events) if event.state == TrialState.CANCELLED), default=None)
     if last is None:
         return 0
     after = range(last + 1, len(events))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.space.document import SweepDocument
+from service.common.states import SweepState, TrialState
 from service.scheduling.proposals import Known
 
 MAX_ASKS = 1_000
@@ -22,7 +23,7 @@ class SweepEvent:
 
     sequence: int
     trial_id: str | None = None
-    state: str = ""
+    state: TrialState | None = None
     feasible: bool | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
     violations: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -34,7 +35,7 @@ class SweepEvent:
 class Termination:
     """How a sweep ends."""
 
-    state: Literal["completed", "failed"]
+    state: SweepState
     reason: str
 
 
@@ -48,7 +49,7 @@ class Changes:
     trials: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     reused: dict[str, str] = field(default_factory=dict[str, str])
     """New trial -> the trial whose measurements it gets."""
-    requeued: dict[str, str] = field(default_factory=dict[str, str])
+    requeued: dict[str, TrialState] = field(default_factory=dict[str, TrialState])
     """Trial that goes back to the queue -> the state in which it had ended."""
     ranks: dict[str, int] = field(default_factory=dict[str, int])
     attributes: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -72,7 +73,7 @@ class Changes:
         if self.reused:
             counts["reused"] = len(self.reused)
         if self.requeued:
-            counts["queued"] += len(self.requeued)
+            counts[TrialState.QUEUED] += len(self.requeued)
             counts.subtract(self.requeued.values())
         return counts
 

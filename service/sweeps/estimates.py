@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from layers.parameter import ParameterError
 from layers.space.evaluation import PointError
 from layers.space.space import Space
+from service.common.states import TrialState
 from service.database.models import Sweep, Trial
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps.drafts import Prepared
@@ -37,7 +38,7 @@ def estimate(session: Session, prepared: Prepared, *, project: str = "default") 
         sa.select(Trial.configuration, Trial.metrics, Trial.target_key)
         .join(Sweep, Sweep.id == Trial.sweep_id)
         .where(Trial.project == project, Sweep.task == document.task)
-        .where(Trial.state == "complete", Trial.reused_from.is_(None), Trial.attempt > 0)
+        .where(Trial.state == TrialState.COMPLETE, Trial.reused_from.is_(None), Trial.attempt > 0)
         .order_by(Trial.id.desc())
         .limit(MOST_TRIALS)
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.database.models import ENDED_TRIAL_STATES, Event, Sweep
+from service.common.states import ENDED_TRIALS, SweepState
+from service.database.models import Event, Sweep
 
 LAST_EVENTS = 2000
 LAST_TRIALS = 20
@@ -23,9 +24,9 @@ class ProgressRate:
 
 def progress_rate(session: Session, sweep: Sweep) -> ProgressRate | None:
     """The progress rate of a running sweep; None before two trials ended, and where nothing is left to do."""
-    ended = sum(int(sweep.counts.get(state, 0)) for state in ENDED_TRIAL_STATES)
+    ended = sum(int(sweep.counts.get(state, 0)) for state in ENDED_TRIALS)
     left = int(sweep.budget.get("trials", 0)) - ended
-    if sweep.state != "active" or left <= 0:
+    if sweep.state != SweepState.ACTIVE or left <= 0:
         return None
     times = list(
         session.scalars(

@@ -8,9 +8,8 @@ from pydantic import Field
 
 from layers.space.document_fields import BUDGET, MAX_WALL_SECONDS
 from service.common.schemas import Integer, ProblemItem, Request, Schema, Timestamp
+from service.common.states import SweepState
 from service.events.schemas import EndCode
-
-SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
 
 
 class Objective(Schema):

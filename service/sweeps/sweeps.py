@@ -13,7 +13,8 @@ from layers.space.document_fields import BUDGET, MAX_WALL_SECONDS
 from service.auth.projects import DEFAULT
 from service.common.ids import new_id
 from service.common.paging import decode_token, encode_token
-from service.database.models import CONFIRMATION, Dataset, Sweep, Trial, TrialMetric
+from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
+from service.database.models import IS_SEARCH, Dataset, Sweep, Trial, TrialMetric
 from service.database.sessions import now, now_sql
 from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 from service.events import events
@@ -22,9 +23,6 @@ from service.leases.queue import cancel_open
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps.drafts import Prepared
 from service.sweeps.targets import waits_for
-
-GOING = ("active", "paused")
-ENDED = ("completed", "cancelled", "failed")
 
 Sort = Literal["created_at", "-created_at", "name", "-name"]
 
@@ -70,7 +68,7 @@ def insert(session: Session, prepared: Prepared, *, project: str = DEFAULT) -> S
         sampler_reason=prepared.choice.reason,
         space=prepared.space(),
         target_runtime=document.target_runtime,
-        state="active",
+        state=SweepState.ACTIVE,
         reason=waits_for(document.target_runtime),
         counts={},
         created_at=now(session),
@@ -99,7 +97,7 @@ def page(
     name, descending = wanted.sort.removeprefix("-"), wanted.sort.startswith("-")
     # Ids sort by the time at which they were made.
     key: list[Any] = [Sweep.id] if name == "created_at" else [Sweep.name, Sweep.id]
-    statement = sa.select(Sweep).where(Sweep.sampler != CONFIRMATION, *wanted.conditions())
+    statement = sa.select(Sweep).where(IS_SEARCH, *wanted.conditions())
     if page_token is not None:
         sort, *after = decode_token(page_token, str, *(str for _ in key))
         if sort != wanted.sort:
@@ -125,24 +123,24 @@ def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
 def cancel(session: Session, sweep_id: str) -> Sweep:
     """End the sweep: what is queued or runs is cancelled. Cancelling twice is fine. Raises NotFoundError, Conflict."""
     sweep = get(session, sweep_id)
-    if sweep.state == "cancelled":
+    if sweep.state == SweepState.CANCELLED:
         return sweep
-    _refuse_unless(sweep, GOING, "be cancelled")
+    _refuse_unless(sweep, GOING_SWEEPS, "be cancelled")
     cancel_open(session, sweep_id, "the sweep was cancelled")
-    end(session, sweep_id, "cancelled", "cancelled by a user")
+    end(session, sweep_id, SweepState.CANCELLED, "cancelled by a user")
     return get(session, sweep_id)
 
 
 def pause(session: Session, sweep_id: str) -> Sweep:
     """Let no worker claim more trials of the sweep; those that run go on. Raises NotFoundError, Conflict."""
-    return _turn(session, sweep_id, "active", "paused", "be paused", "paused by a user")
+    return _turn(session, sweep_id, SweepState.ACTIVE, SweepState.PAUSED, "be paused", "paused by a user")
 
 
 def resume(session: Session, sweep_id: str) -> Sweep:
     """Let workers claim trials of a paused sweep again. Raises NotFoundError, Conflict."""
     sweep = get(session, sweep_id)
     reason = waits_for(sweep.target_runtime) if sweep.target_key is None else None
-    return _turn(session, sweep_id, "paused", "active", "be resumed", reason)
+    return _turn(session, sweep_id, SweepState.PAUSED, SweepState.ACTIVE, "be resumed", reason)
 
 
 def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExtension) -> Sweep:
@@ -153,10 +151,10 @@ def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExten
     sweep = session.get(Sweep, sweep_id, with_for_update={"key_share": True}, populate_existing=True)
     if sweep is None:
         raise NotFoundError(f"there is no sweep {sweep_id}")
-    if sweep.sampler == CONFIRMATION:
+    if sweep.kind is SweepKind.CONFIRMATION:
         raise ConflictError("a confirmation has no budget to extend: its trials are all there from the beginning")
     budget = _extended(sweep.budget, extension)
-    reopened = sweep.state not in GOING
+    reopened = sweep.state not in GOING_SWEEPS
     if reopened:
         _refuse_unless_reopenable(sweep, budget)
     limit = budget["wall_seconds"]
@@ -170,30 +168,30 @@ def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExten
             raise UnprocessableError("the extended wall-clock budget is over already", problems=[problem])
     sweep.budget = budget
     if reopened:
-        sweep.state, sweep.reason, sweep.ended_at = "active", None, None
+        sweep.state, sweep.reason, sweep.ended_at = SweepState.ACTIVE, None, None
     session.flush()
     events.append(session, sweep_id, "sweep.extended", data={"budget": budget})
     if reopened:
-        events.append(session, sweep_id, "sweep.state", data={"state": "active", "reason": None})
+        events.append(session, sweep_id, "sweep.state", data={"state": SweepState.ACTIVE, "reason": None})
     return get(session, sweep_id)
 
 
 def delete(session: Session, sweep_id: str) -> None:
     """Delete a sweep that has ended, with its trials and events. Raises NotFoundError, Conflict."""
     sweep = get(session, sweep_id)
-    _refuse_unless(sweep, ENDED, "be deleted")
-    statement = sa.delete(Sweep).where(Sweep.id == sweep_id, Sweep.state.in_(ENDED))
+    _refuse_unless(sweep, ENDED_SWEEPS, "be deleted")
+    statement = sa.delete(Sweep).where(Sweep.id == sweep_id, Sweep.state.in_(ENDED_SWEEPS))
     session.execute(statement, execution_options=_UNSYNCHRONIZED)
 
 
-def end(session: Session, sweep_id: str, state: Literal["completed", "cancelled", "failed"], reason: str) -> int:
+def end(session: Session, sweep_id: str, state: SweepState, reason: str) -> int:
     """Write that a sweep has ended, after its open trials were cancelled; return the event's sequence.
 
     Raises ConflictError where it had ended before.
     """
     ended = session.scalar(
         sa.update(Sweep)
-        .where(Sweep.id == sweep_id, Sweep.state.in_(GOING))
+        .where(Sweep.id == sweep_id, Sweep.state.in_(GOING_SWEEPS))
         .values(state=state, reason=reason, ended_at=now_sql())
         .returning(Sweep.id)
         .execution_options(**_UNSYNCHRONIZED)
@@ -203,7 +201,9 @@ def end(session: Session, sweep_id: str, state: Literal["completed", "cancelled"
     return events.append(session, sweep_id, "sweep.state", data={"state": state, "reason": reason})
 
 
-def _turn(session: Session, sweep_id: str, before: str, after: str, what: str, reason: str | None) -> Sweep:
+def _turn(
+    session: Session, sweep_id: str, before: SweepState, after: SweepState, what: str, reason: str | None
+) -> Sweep:
     sweep = get(session, sweep_id)
     if sweep.state == after:
         return sweep
@@ -248,10 +248,10 @@ def _extended(budget: Mapping[str, Any], extension: sweep_schemas.BudgetExtensio
 def _refuse_unless_reopenable(sweep: Sweep, budget: Mapping[str, Any]) -> None:
     """Raise Conflict unless the extended budget lets the sweep go on: with new points, or with trials to try again."""
     ended = f"the sweep is {sweep.state} ({sweep.reason})"
-    if sweep.state == "cancelled":
+    if sweep.state == SweepState.CANCELLED:
         raise ConflictError(f"{ended}: a larger budget does not make it go on")
     counts: Mapping[str, int] = sweep.counts
-    failed, cut_off = counts.get("failed", 0), counts.get("cancelled", 0)
+    failed, cut_off = counts.get(TrialState.FAILED, 0), counts.get(TrialState.CANCELLED, 0)
     if failed >= budget["failures"]:
         raise ConflictError(f"{ended}: extend failures to make it go on")
     if failed:
@@ -302,7 +302,7 @@ def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
 
 def _best(session: Session, sweep: Sweep) -> dict[str, sweep_schemas.BestTrial]:
     best: dict[str, sweep_schemas.BestTrial] = {}
-    if not sweep.counts.get("complete"):
+    if not sweep.counts.get(TrialState.COMPLETE):
         return best
     for objective in sweep.objectives:
         value = TrialMetric.value
@@ -312,7 +312,7 @@ def _best(session: Session, sweep: Sweep) -> dict[str, sweep_schemas.BestTrial]:
             .where(
                 TrialMetric.sweep_id == sweep.id,
                 TrialMetric.name == objective["metric"],
-                Trial.state == "complete",
+                Trial.state == TrialState.COMPLETE,
                 Trial.feasible.is_(True),
             )
             .order_by(value.desc() if objective["goal"] == "maximize" else value.asc(), Trial.number)

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.common.ids import new_id
+from service.common.states import GOING_SWEEPS
 from service.database.models import Ask, Dataset, Event, StudyAttribute, Sweep, Trial
 from service.database.sessions import Database, now
 from service.events import events
@@ -195,7 +196,7 @@ class Driver:
 
     def cancel(self, sweep_id: str) -> None:
         """End the sweep, if it still goes on."""
-        if self.sweep(sweep_id).state in sweeps.GOING:
+        if self.sweep(sweep_id).state in GOING_SWEEPS:
             self.database.write(lambda session: sweeps.cancel(session, sweep_id).id)
             self.step(sweep_id)
 

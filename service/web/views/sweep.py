@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 from layers.metrics import METRICS, Goal
 from layersweep.display import units
 from service.common import formatting
+from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
 from service.confirmation import confirmations
 from service.confirmation import results as confirmation_results
-from service.database.models import CONFIRMATION, TRIAL_STATES, Attempt, Confirmation, Sweep, Trial, Worker
+from service.database.models import Attempt, Confirmation, Sweep, Trial, Worker
 from service.database.sessions import now
 from service.errors import NotFoundError
 from service.events.end_codes import end_code
@@ -26,7 +27,6 @@ from service.results import leaderboards
 from service.results import schemas as result_schemas
 from service.results.axes import LOG_RATIO, NICE_STEPS
 from service.results.columns import ColumnStore, metric_names
-from service.results.leaderboards import ENDED_SWEEPS
 from service.results.plot_selection import TRIAL_NUMBER, check_axes
 from service.sweeps.progress import progress_rate
 from service.web.views.common import dataset_of, ended_trials, progress_bar, target_words
@@ -102,7 +102,7 @@ def board(session: Session, store: ColumnStore, row: Sweep, query: SweepQuery) -
         "board": page,
         "columns": [_column(row, query, name) for name in chosen],
         "offered": {"metrics": present, "parameters": parameters},
-        "states": TRIAL_STATES,
+        "states": tuple(TrialState),
         "recommended_trial": _recommended_trial(session, row, query),
     }
 
@@ -152,11 +152,11 @@ def _facts(row: Sweep, name: str) -> dict[str, object]:
 def _extends(row: Sweep) -> list[str]:
     """What can be added to the budget so that something comes of it."""
     limit = row.budget.get("wall_seconds")
-    if row.state in ("active", "paused"):
+    if row.state in GOING_SWEEPS:
         return ["trials", *(["wall_seconds"] if limit is not None else [])]
-    if row.state == "cancelled" or row.sampler == CONFIRMATION:
+    if row.state == SweepState.CANCELLED or row.kind is SweepKind.CONFIRMATION:
         return []
-    failed, cut_off = row.counts.get("failed", 0), row.counts.get("cancelled", 0)
+    failed, cut_off = row.counts.get(TrialState.FAILED, 0), row.counts.get(TrialState.CANCELLED, 0)
     if row.reason == "space_exhausted" and not (failed or cut_off):
         return []
     time_is_over = limit is not None and row.ended_at is not None and row.ended_at >= (row.started_at or 0) + limit
@@ -220,7 +220,7 @@ def _running(session: Session, row: Sweep) -> list[dict[str, Any]]:
         select(Trial, Attempt.phases, Worker.name)
         .outerjoin(Attempt, and_(Attempt.trial_id == Trial.id, Attempt.attempt == Trial.attempt))
         .outerjoin(Worker, Worker.id == Trial.worker_id)
-        .where(Trial.sweep_id == row.id, Trial.state == "running")
+        .where(Trial.sweep_id == row.id, Trial.state == TrialState.RUNNING)
         .order_by(Trial.number)
         .limit(16)
     )

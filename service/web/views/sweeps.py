@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.database.models import CONFIRMATION, SWEEP_STATES, Sweep, Worker
+from service.common.states import SweepState
+from service.database.models import IS_SEARCH, Sweep, Worker
 from service.database.sessions import now
 from service.errors import UnprocessableError
 from service.events.end_codes import end_code
@@ -40,9 +41,9 @@ class Wanted:
 def sweeps(session: Session, wanted: Wanted, size: int = PAGE_SWEEPS) -> dict[str, Any]:
     """The newest sweeps that are wanted, each with its best values. Raises UnprocessableError for a state that is
     none."""
-    if wanted.state is not None and wanted.state not in SWEEP_STATES:
-        raise UnprocessableError(f"state={wanted.state!r}: choose from {', '.join(SWEEP_STATES)}")
-    query = select(Sweep).where(Sweep.sampler != CONFIRMATION).order_by(Sweep.id.desc()).limit(size + 1)
+    if wanted.state is not None and wanted.state not in set(SweepState):
+        raise UnprocessableError(f"state={wanted.state!r}: choose from {', '.join(SweepState)}")
+    query = select(Sweep).where(IS_SEARCH).order_by(Sweep.id.desc()).limit(size + 1)
     if wanted.project is not None:
         query = query.where(Sweep.project == wanted.project)
     if wanted.before is not None:
@@ -72,7 +73,7 @@ def sweeps(session: Session, wanted: Wanted, size: int = PAGE_SWEEPS) -> dict[st
         "next": replace(wanted, before=rows[size - 1].id).url() if len(rows) > size else None,
         "first": wanted.before is None,
         "filters": {"state": wanted.state, "name": wanted.name},
-        "states": SWEEP_STATES,
+        "states": tuple(SweepState),
         "workers": session.scalar(select(Worker.id).limit(1)) is not None,
-        "is_live": any(row.state == "active" for row in rows[:size]),
+        "is_live": any(row.state == SweepState.ACTIVE for row in rows[:size]),
     }

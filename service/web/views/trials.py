@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from layers.expressions.names import DECLARED
 from layers.metrics import METRICS
+from service.common.states import ENDED_SWEEPS, OPEN_TRIALS
 from service.database.models import Sweep, Worker
 from service.database.sessions import now
 from service.leases import schemas as lease_schemas
@@ -17,7 +18,6 @@ from service.leases import trials
 from service.leases.worker_reports import PHASES
 from service.operations import artifacts
 from service.results import charts, leaderboards
-from service.results.leaderboards import ENDED_SWEEPS
 from service.web.views.common import baselines_nats, dataset_of, flat
 
 _LATENCY_MEASUREMENTS = {
@@ -36,7 +36,7 @@ def trial(session: Session, trial_id: str) -> dict[str, Any]:
     dataset = dataset_of(session, sweep_row)
     executing = select(Worker).where(Worker.id.in_([each.worker for each in detail.attempts]))
     metrics = row.metrics
-    is_live = row.state in ("queued", "running") and sweep_row.state not in ENDED_SWEEPS
+    is_live = row.state in OPEN_TRIALS and sweep_row.state not in ENDED_SWEEPS
     percentiles = {name: metrics[f"latency_ms_{name}"] for name in PERCENTILES if f"latency_ms_{name}" in metrics}
     return {
         "now": now(session),

@@ -24,8 +24,8 @@ from httpx2 import ConnectError
 
 from service.app import create_app
 from service.auth import projects, tokens
+from service.common.states import SweepState
 from service.database.access_models import Webhook, WebhookDelivery
-from service.database.models import SWEEP_STATES
 from service.errors import UnprocessableError
 from service.events import addresses, server_key, webhooks
 from service.events import schemas as event_schemas
@@ -183,7 +183,7 @@ def test_a_delivery_is_verified_as_the_page_says(
 
 
 def test_every_state_can_be_subscribed_to() -> None:
-    assert set(webhooks.EVENTS) == {"sweep.created", *(f"sweep.{state}" for state in SWEEP_STATES)}
+    assert set(webhooks.EVENTS) == {"sweep.created", *(f"sweep.{state}" for state in SweepState)}
     assert set(webhooks.EVENTS) == set(event_schemas.WebhookEvent.__args__)
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy.orm import Session
 
-from service.database.models import ENDED_TRIAL_STATES, Attempt, Event, Sweep, Trial
+from service.common.states import ENDED_TRIALS
+from service.database.models import Attempt, Event, Sweep, Trial
 from service.database.sessions import Database
 from service.errors import LeaseLostError
 from service.leases import holders, queue
@@ -68,7 +69,7 @@ class QueueMachine(RuleBasedStateMachine):
         except LeaseLostError:
             assert not held
         else:
-            assert held or answer == "cancel" or getattr(answer, "state", None) in ENDED_TRIAL_STATES
+            assert held or answer == "cancel" or getattr(answer, "state", None) in ENDED_TRIALS
 
     @rule(worker=WORKERS)
     def claim(self, worker: int) -> None:
@@ -180,7 +181,7 @@ class QueueMachine(RuleBasedStateMachine):
         open_attempts = session.scalars(sa.select(Attempt.trial_id).where(Attempt.outcome.is_(None))).all()
         assert sorted(open_attempts) == sorted(going), "what runs has one open attempt, all else none"
         for trial in trials:
-            ended = trial.state in ENDED_TRIAL_STATES
+            ended = trial.state in ENDED_TRIALS
             assert endings[trial.id] == ended
             assert self.ended.get(trial.id, trial.state) == trial.state, "an ending is for good"
             if ended:
