@@ -34,7 +34,14 @@ def effect(columns: Columns, sweep: Sweep, parameter: str, metric: str) -> resul
         )
         for low, high, some in _levels(values, scores)
     ]
-    return result_schemas.Effect(sweep=sweep.id, parameter=parameter, metric=metric, trials=len(values), levels=levels)
+    return result_schemas.Effect(
+        sweep=sweep.id,
+        parameter=parameter,
+        metric=metric,
+        trials=len(values),
+        levels=levels,
+        constant=len(scores) > 1 and bool(scores.min() == scores.max()),
+    )
 
 
 def _levels(values: Floats, scores: Floats) -> Iterator[tuple[float, float, Floats]]:

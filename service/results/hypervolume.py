@@ -1,8 +1,9 @@
 """How the front grew: the share of the space of objectives that the trials so far dominate.
 
 The space is the box between the best value of each objective and a reference point: the worst value that the final
-front has, and a tenth of its range beyond. The share is counted on a fixed Sobol sequence of points in that box, so it
-takes the same time for any number of objectives; each point is dominated from some trial on.
+front has, and a tenth of its range beyond. A front of one point spans no box: a share of one would say nothing. The
+share is counted on a fixed Sobol sequence of points in that box, so it takes the same time for any number of
+objectives; each point is dominated from some trial on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from service.database.models import Sweep
 from service.results import schemas as result_schemas
 from service.results.columns import Columns, Floats
+from service.results.pareto import Ranking
 from service.sweeps import schemas as sweep_schemas
 
 POINTS_LOG2 = 12
@@ -34,10 +36,16 @@ def history(columns: Columns, sweep: Sweep) -> result_schemas.Hypervolume:
     order = np.flatnonzero(ended)
     order = order[np.lexsort((columns.number[order], columns.ended_at[order]))]
     costs = costs[order]
+    nothing = result_schemas.Hypervolume(
+        sweep=sweep.id, objectives=objectives, reference={}, steps=[], trials=len(costs)
+    )
     if not len(costs):
-        return result_schemas.Hypervolume(sweep=sweep.id, objectives=objectives, reference={}, steps=[], trials=0)
-    front = costs[columns.rank[order] == 1] if (columns.rank[order] == 1).any() else costs
+        return nothing
+    first = columns.rank[order] == 1
+    front = costs[first] if first.any() else _front(costs)
     best, worst = front.min(axis=0), front.max(axis=0)
+    if (best == worst).all():
+        return nothing.model_copy(update={"reason": _why_no_box(costs)})
     span = np.where(worst > best, worst - best, np.maximum(np.abs(worst), 1e-12))
     reference = worst + _BEYOND * span
     scaled = (costs - best) / (reference - best)
@@ -62,6 +70,20 @@ def history(columns: Columns, sweep: Sweep) -> result_schemas.Hypervolume:
         ],
         trials=len(costs),
     )
+
+
+def _front(costs: Floats) -> Floats:
+    """Of trials that have no ranks: those of a confirmation."""
+    ranking = Ranking(["minimize"] * costs.shape[1], last_rank=2)
+    for position, row in enumerate(costs):
+        ranking.add(str(position), row.tolist())
+    return costs[[int(position) for position in ranking.front]]
+
+
+def _why_no_box(costs: Floats) -> str:
+    if len(costs) > 1 and (costs == costs[0]).all():
+        return f"no objective varies over the {len(costs)} feasible trials"
+    return "the front is one point: it spans no box that trials could have a share of"
 
 
 @cache

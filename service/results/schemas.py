@@ -82,7 +82,8 @@ class Hypervolume(Schema):
     objectives: list[Objective]
     reference: dict[str, float] = Field(description="the worst value of the front, and a tenth of its range beyond")
     trials: int
-    steps: list[HypervolumeStep]
+    steps: list[HypervolumeStep] = Field(description="empty where there is no such box: `reason` says why")
+    reason: str | None = Field(default=None, description="why the share of a box means nothing")
 
 
 class Importance(Schema):
@@ -124,3 +125,4 @@ class Effect(Schema):
     metric: str
     trials: int
     levels: list[EffectLevel]
+    constant: bool = Field(default=False, description="the metric is the same in all of these trials")

@@ -476,7 +476,10 @@ class Effects extends Picture {
   }
 
   nothing(effects) {
-    return effects.length ? "" : "No parameter has two values among the feasible trials yet.";
+    if (!effects.length) return "No parameter has two values among the feasible trials yet.";
+    if (!effects.every((effect) => effect.constant)) return "";
+    const value = this.page.value(this.metric, effects[0].levels[0].median);
+    return `${this.page.label(this.metric)} does not vary: it is ${value} in all feasible trials.`;
   }
 
   paint(effects, colours) {
@@ -559,7 +562,8 @@ class Hypervolume extends Picture {
     return this.page.get("hypervolume", {});
   }
 
-  nothing({ steps }) {
+  nothing({ steps, reason }) {
+    if (reason) return `There is nothing to draw: ${reason}.`;
     return steps.length ? "" : "The first feasible trial with every objective begins it.";
   }
 

@@ -74,6 +74,33 @@ def test_the_hypervolume_grows_to_what_the_final_front_dominates(client, service
     assert found["steps"][1]["share"] == pytest.approx((0.2 * 0.44 + 2.0 * 0.04) / box, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("points", "reason"),
+    [
+        ([(3.0, 0.6)], "the front is one point"),
+        ([(3.0, 0.6), (2.9, 0.7), (3.1, 0.5)], "the front is one point"),
+        ([(3.0, 0.6), (3.0, 0.7)], "the front is one point"),
+        ([(3.0, 0.6), (3.0, 0.6)], "no objective varies over the 2 feasible trials"),
+    ],
+)
+def test_a_front_of_one_point_has_no_hypervolume(client, services, points, reason):
+    sweep = fill(services, [(*each, {"num_layers": 1}) for each in points])
+    found = get(client, sweep, "hypervolume")
+    assert (found["steps"], found["reference"], found["trials"]) == ([], {}, len(points))
+    assert reason in found["reason"]
+
+
+def test_a_sweep_of_one_objective_has_no_hypervolume(client, services):
+    def write(session):
+        sweep = add_sweep(session, objectives=OBJECTIVES[:1])
+        rank(session, sweep, [add_trial(session, sweep, n, {"latency_ms_p50": 1.0 + n % 3}) for n in range(6)])
+        return sweep.id
+
+    found = get(client, services.database.write(write), "hypervolume")
+    assert found["steps"] == []
+    assert "the front is one point" in found["reason"]
+
+
 def test_importance_finds_what_matters_to_each_objective(client, many):
     found = get(client, many, "importance")
     assert found["trials"] == found["total"] == 60
@@ -100,6 +127,14 @@ def test_an_effect_is_the_spread_of_a_metric_at_each_value(client, many):
     assert best["best"] > best["quartile_3"], "of a metric to maximize, the best is the highest"
 
 
+def test_an_effect_says_whether_its_metric_varies(client, services):
+    sweep = fill(services, [(1.0, 0.5 + n / 10, {"num_layers": n}) for n in range(4)])
+    assert get(client, sweep, "effect", parameter="num_layers", metric="latency_ms_p50")["constant"]
+    assert not get(client, sweep, "effect", parameter="num_layers", metric="accuracy")["constant"]
+    one = fill(services, [(1.0, 0.5, {"num_layers": 1})])
+    assert not get(client, one, "effect", parameter="num_layers", metric="accuracy")["constant"]
+
+
 def test_words_and_many_values_have_effects_too(client, services):
     points = [(1.0 + n, 0.5, {"mlp.kind": ["MLP", "GatedMLP"][n % 2], "num_layers": n}) for n in range(50)]
     sweep = fill(services, points)
@@ -114,7 +149,8 @@ def test_words_and_many_values_have_effects_too(client, services):
 def test_a_sweep_without_results_is_answered_without_any(client, services):
     sweep = services.database.write(lambda session: add_sweep(session).id)
     assert get(client, sweep, "columns", name="latency_ms_p50")["number"] == []
-    assert get(client, sweep, "hypervolume")["steps"] == []
+    nothing = get(client, sweep, "hypervolume")
+    assert (nothing["steps"], nothing["reason"]) == ([], None)
     assert get(client, sweep, "importance")["objectives"] == {}
     assert get(client, sweep, "effect", parameter="num_layers", metric="latency_ms_p50")["levels"] == []
 
