@@ -56,6 +56,7 @@ def detailed(session: Session, sweep: Sweep, wishes: SelectionPreferences | None
     found = decide(session, sweep, wishes or SelectionPreferences())
     others = _others(session, sweep)
     trials = {**found.trials, **others.by_id}
+    feasible = [candidate_of(each) for each in others.complete if each.feasible]
 
     def row(candidate: Candidate) -> result_schemas.LeaderboardRow:
         return leaderboards.to_row(trials[candidate.id])
@@ -68,7 +69,9 @@ def detailed(session: Session, sweep: Sweep, wishes: SelectionPreferences | None
         weights=found.wishes.weights,
         smaller=found.smaller_in_words(),
         neighbours=neighbours(found.candidate, found.choice.front, found.goals, row),
-        certainty=uncertainty(found.choice.chosen, found.choice.front, found.goals, found.wishes, found.noise),
+        certainty=uncertainty(
+            found.choice.chosen, found.choice.front, found.goals, found.wishes, found.noise, feasible
+        ),
         evidence=_evidence(session, found, others, row),
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from layers.metrics import Goal
+from service.common.formatting import label
 from service.recommendation.choice import LOSS, Candidate, NothingWithinError, choose
 from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.schemas import Certainty
@@ -52,9 +53,14 @@ class Noise:
 
 
 def uncertainty(
-    chosen: Candidate, front: Sequence[Candidate], goals: Mapping[str, Goal], wishes: SelectionPreferences, noise: Noise
+    chosen: Candidate,
+    front: Sequence[Candidate],
+    goals: Mapping[str, Goal],
+    wishes: SelectionPreferences,
+    noise: Noise,
+    feasible: Sequence[Candidate],
 ) -> Certainty:
-    """`chosen` is the trial that the rule itself chooses, before the overfitting rule."""
+    """`chosen` is the trial that the rule itself chooses, before the overfitting rule; `feasible`: what there was."""
     repeats = max(20, min(REPEATS, MAX_CHOICES // max(1, len(front))))
     noisy = any(noise.deviation(metric, 1.0) > 0 for metric in goals)
     share = _chosen_again(chosen, front, goals, wishes, noise, repeats) if noisy and len(front) > 1 else None
@@ -66,7 +72,7 @@ def uncertainty(
         seed_spread_nats=noise.seed_spread_nats,
         repeats_of_choice=repeats if share is not None else 0,
         chosen_again_share=share,
-        says=_says(noise, share, repeats, len(front), chosen.number),
+        says=[*_says_of_noise(noise), *_says_of_choice(chosen, front, goals, feasible, share, repeats)],
     )
 
 
@@ -98,7 +104,7 @@ def _drawn(candidate: Candidate, goals: Mapping[str, Goal], noise: Noise, source
     return Candidate(candidate.id, candidate.number, metrics)
 
 
-def _says(noise: Noise, share: float | None, repeats: int, front: int, chosen: int) -> list[str]:
+def _says_of_noise(noise: Noise) -> list[str]:
     says: list[str] = []
     if noise.latency_half_width_share is not None:
         says.append(f"the median latency is known to ±{noise.latency_half_width_share:.1%} (95 %, within one process)")
@@ -115,11 +121,36 @@ def _says(noise: Noise, share: float | None, repeats: int, front: int, chosen: i
             f"over the further seeds of its confirmation, losses spread by {noise.seed_spread_nats:.4f} nats "
             "(standard deviation, pooled over the candidates)"
         )
-    if share is not None:
-        says.append(
-            f"with noise of that size added to the {front} trials of the front, the rule alone chooses trial {chosen} "
-            f"in {share:.0%} of {repeats} repeats"
-        )
-    elif front == 1:
-        says.append("the front has one trial: there is nothing to choose between")
     return says
+
+
+def _says_of_choice(
+    chosen: Candidate,
+    front: Sequence[Candidate],
+    goals: Mapping[str, Goal],
+    feasible: Sequence[Candidate],
+    share: float | None,
+    repeats: int,
+) -> list[str]:
+    """What there was to choose between, and how the rule chooses with noise added."""
+    if len(feasible) > 1 and all(_is_same(feasible, metric) for metric in goals):
+        return [f"no objective varies over the {len(feasible)} feasible trials: any is as good as this one"]
+    says = [
+        f"{label(metric)} does not vary over the {len(feasible)} feasible trials: it decides nothing"
+        for metric in goals
+        if len(feasible) > 1 and _is_same(feasible, metric)
+    ]
+    if len(front) == 1:
+        says.append("the front has one trial: there is nothing to choose between")
+    elif all(_is_same(front, metric) for metric in goals):
+        says.append(f"the {len(front)} trials of the front are the same in every objective: any is as good as this one")
+    elif share is not None:
+        says.append(
+            f"with noise of that size added to the {len(front)} trials of the front, the rule alone chooses trial "
+            f"{chosen.number} in {share:.0%} of {repeats} repeats"
+        )
+    return says
+
+
+def _is_same(candidates: Sequence[Candidate], metric: str) -> bool:
+    return len({candidate.value(metric) for candidate in candidates}) == 1

@@ -128,6 +128,39 @@ def test_certainty_states_its_noise(client, sweep):
     assert any(":confirm" in line for line in found["says"])
 
 
+@pytest.mark.parametrize(
+    ("losses_of_trials", "said", "unsaid"),
+    [
+        ((3.0, 3.0, 3.0), "no objective varies over the 3 feasible trials: any is as good as this one", "repeats"),
+        ((3.0, 2.0, 1.0), "latency p50 does not vary over the 3 feasible trials: it decides nothing", "no objective"),
+        ((1.0, 1.0, 2.0), "the 2 trials of the front are the same in every objective", "no objective"),
+        ((3.0,), "the front has one trial", "does not vary"),
+    ],
+)
+def test_trials_that_are_all_the_same_are_said_to_be(client, services, losses_of_trials, said, unsaid):
+    def fill(session):
+        sweep = add_sweep(session)
+        trials = [
+            add_trial(
+                session,
+                sweep,
+                number,
+                {"latency_ms_p50": 2.0, "validation_loss": loss},
+                configuration=complete_configuration(2),
+            )
+            for number, loss in enumerate(losses_of_trials)
+        ]
+        rank(session, sweep, trials)
+        return sweep.id
+
+    sweep = services.database.write(fill)
+    text = " ".join(recommended(client, sweep)["certainty"]["says"])
+    assert said in text
+    assert unsaid not in text
+    report = client.get(f"/v1/sweeps/{sweep}/report", params={"format": "markdown"}).text
+    assert said in report
+
+
 def test_complexity_shows_the_gap_by_size(client, sweep):
     found = recommended(client, sweep)["evidence"]["complexity"]
     assert [point["number"] for point in found["points"]] == [4, 3, 2, 1, 0]
