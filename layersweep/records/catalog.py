@@ -144,7 +144,7 @@ class Capabilities(TypedDict):
 class RegisteredCapabilities(Capabilities):
     """`results_version`: of the worker; its measurements are comparable with those of the same version."""
 
-    results_version: NotRequired[str]
+    results_version: NotRequired[int]
 
 
 class WorkerTarget(RegisteredCapabilities):

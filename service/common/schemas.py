@@ -7,13 +7,16 @@ made from them.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from service.common.storable import check_storable
 
 Scalar = bool | int | float | str
+
+JsonObject: TypeAlias = dict[str, Any]
+"""An object of JSON whose members nobody fixed: what a document, a profile or a worker says."""
 
 Timestamp = Annotated[
     float,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
@@ -19,16 +19,15 @@ DOCUMENT_HEADERS = {
 """Under which every page and report is sent, beside its own Content-Security-Policy."""
 
 
-def html_environment() -> Environment:
-    """A new environment for HTML: everything that is put in is escaped."""
-    made = plain_environment(shown)
+def html_environment(**names: object) -> Environment:
+    """A new environment for HTML, whose templates may use `names`: everything that is put in is escaped."""
+    made = plain_environment(shown, **names)
     made.autoescape = select_autoescape(default=True, default_for_string=True)
-    filters: dict[str, Any] = made.filters
-    filters["prose"] = _prose
+    made.filters["prose"] = _prose
     return made
 
 
-def plain_environment(finalize: Callable[[Any], Any]) -> Environment:
+def plain_environment(finalize: Callable[[Any], Any], **names: object) -> Environment:
     """A new environment for another text than HTML: `finalize` escapes what is put in."""
     made = Environment(
         loader=PackageLoader("service", "web/templates"),
@@ -38,8 +37,8 @@ def plain_environment(finalize: Callable[[Any], Any]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    names: dict[str, Any] = made.globals
-    names["fmt"] = formatting
+    known = cast("dict[str, object]", made.globals)
+    known |= {"fmt": formatting, **names}
     return made
 
 

@@ -118,7 +118,4 @@ def _html() -> Environment:
 @cache
 def _plain() -> Environment:
     """Everything that is put in is escaped for Markdown."""
-    made = plain_environment(escaping.shown)
-    names: dict[str, Any] = made.globals
-    names |= {"code": escaping.code, "block": escaping.block}
-    return made
+    return plain_environment(escaping.shown, code=escaping.code, block=escaping.block)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from layers.metrics import LARGEST, Goal
+from service.leases.schemas import CurvePoint
 from service.results.axes import Axis
 from service.results.pareto import Ranking
 
@@ -139,10 +140,10 @@ class Curve:
     """Name and height of the reference losses that lie in the picture."""
 
 
-def curve(points: Sequence[Mapping[str, Any]], baselines: Mapping[str, float]) -> Curve | None:
+def curve(points: Sequence[CurvePoint], baselines: Mapping[str, float]) -> Curve | None:
     """Training and validation loss by step, with the `baselines` that lie in their range; None without two points."""
     series = {
-        name: [(point["step"], point[name]) for point in points if _is_measurable(point.get(name))]
+        name: [(point.step, loss) for point in points if _is_measurable(loss := getattr(point, name))]
         for name in ("training_loss", "validation_loss")
     }
     values = [pair for pairs in series.values() for pair in pairs]

@@ -47,15 +47,13 @@ def show_sweeps(
 ) -> Response:
     template = "_sweeps.html" if wanted_part(request) == "sweeps" else "sweeps.html"
     wanted = sweeps.Wanted(caller.lists, before, state or None, name or None)
-    return render(template, **services.database.read(lambda session: sweeps.sweeps(session, wanted)))
+    return render(template, services.database.read(lambda session: sweeps.sweeps(session, wanted)))
 
 
 @router.get("/datasets")
 @needs_scope("read")
 def show_datasets(services: GivenServices, caller: GivenCaller) -> Response:
-    return render(
-        "datasets.html", **services.database.read(lambda session: datasets.dataset_list(session, caller.lists))
-    )
+    return render("datasets.html", services.database.read(lambda session: datasets.dataset_list(session, caller.lists)))
 
 
 @router.get("/datasets/{dataset}")
@@ -63,7 +61,7 @@ def show_datasets(services: GivenServices, caller: GivenCaller) -> Response:
 def show_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> Response:
     return render(
         "dataset.html",
-        **services.database.read(lambda session: datasets.dataset(session, dataset, caller.project, caller.lists)),
+        services.database.read(lambda session: datasets.dataset(session, dataset, caller.project, caller.lists)),
     )
 
 
@@ -79,7 +77,7 @@ def show_workers(request: Request, services: GivenServices, caller: GivenCaller)
     template = "_workers.html" if wanted_part(request) == "workers" else "workers.html"
     alive_seconds = services.settings.worker_alive_seconds
     return render(
-        template, **services.database.read(lambda session: workers.workers_page(session, caller.lists, alive_seconds))
+        template, services.database.read(lambda session: workers.workers_page(session, caller.lists, alive_seconds))
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Form, Query, Request, Response
 from sqlalchemy.orm import Session
@@ -36,7 +36,7 @@ def show_editor(
             editor.beginning(session, source, caller.bound_to),
         )
     )
-    return render("new.html", **offered, text=text, source=source)
+    return render("new.html", offered, text=text, source=source)
 
 
 @router.post("/new/check")
@@ -50,9 +50,9 @@ async def check_document(
         written = editor.read(text, services.settings.max_document_bytes)
         prepared = await services.validation.prepare(written, project, request.is_disconnected)
     except ServiceError as error:
-        return render("_findings.html", **editor.refused(text, error))
+        return render("_findings.html", editor.refused(text, error))
     found = await services.read(lambda session: editor.accepted(session, prepared, project))
-    return render("_findings.html", **found)
+    return render("_findings.html", found)
 
 
 @router.get("/sweeps/{sweep_id}")
@@ -62,21 +62,23 @@ def show_sweep(sweep_id: str, request: Request, services: GivenServices) -> Resp
     part = wanted_part(request)
     if part not in _PARTS:
         shown = services.database.read(lambda session: sweep.whole(session, services.columns, sweep_id, query))
-        return render("sweep.html", **shown)
+        return render("sweep.html", *shown)
     shown = services.database.read(lambda session: _part(session, services, sweep_id, query, part))
-    response = render(_PARTS[part], **shown)
+    response = render(_PARTS[part], shown, query=query)
     if request.headers.get("hx-boosted") == "true":
         # As the address is written here: without the empty fields that a form sends.
         response.headers["HX-Push-Url"] = query.url(f"/sweeps/{sweep_id}", page_token=query.page_token)
     return response
 
 
-def _part(session: Session, services: Services, sweep_id: str, query: SweepQuery, part: str) -> dict[str, Any]:
+def _part(
+    session: Session, services: Services, sweep_id: str, query: SweepQuery, part: str
+) -> sweep.LivePart | sweep.ResultsPart | sweep.BoardPart:
     row = leaderboards.get_sweep(session, sweep_id)
     if part == "sweep-live":
-        return sweep.live(session, row) | {"query": query}
+        return sweep.live(session, row)
     if part == "sweep-results":
-        return sweep.results(session, row, query) | {"query": query}
+        return sweep.results(session, row, query)
     return sweep.board(session, services.columns, row, query)
 
 
@@ -84,11 +86,11 @@ def _part(session: Session, services: Services, sweep_id: str, query: SweepQuery
 @needs_scope("read")
 def show_comparison(sweep_id: str, request: Request, services: GivenServices) -> Response:
     query = SweepQuery.of(request.query_params)
-    return render("compare.html", **services.database.read(lambda session: compare.compare(session, sweep_id, query)))
+    return render("compare.html", services.database.read(lambda session: compare.compare(session, sweep_id, query)))
 
 
 @router.get("/trials/{trial}")
 @needs_scope("read")
 def show_trial(trial: str, request: Request, services: GivenServices) -> Response:
     template = "_trial.html" if wanted_part(request) == "trial" else "trial.html"
-    return render(template, **services.database.read(lambda session: trials.trial(session, trial)))
+    return render(template, services.database.read(lambda session: trials.trial(session, trial)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastapi import Response
 from fastapi.responses import HTMLResponse
@@ -14,6 +14,9 @@ from jinja2 import Environment
 
 from layersweep import __version__
 from service.common.templates import DOCUMENT_HEADERS, html_environment
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 WEB = Path(__file__).resolve().parent
 
@@ -69,20 +72,18 @@ def static_response(name: str, if_none_match: str) -> Response | None:
     return Response(file.content, media_type=file.media_type, headers=headers)
 
 
-def render(template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
-    """A page or a fragment of one. Everything that is put in is escaped."""
+def render(template: str, *views: DataclassInstance, status: int = 200, **more: object) -> HTMLResponse:
+    """A page or a fragment of one, of what views have gathered. Everything that is put in is escaped."""
+    context = {field.name: getattr(view, field.name) for view in views for field in fields(view)}
     return HTMLResponse(
-        environment().get_template(template).render(**context), status_code=status, headers=dict(HEADERS)
+        environment().get_template(template).render(context, **more), status_code=status, headers=dict(HEADERS)
     )
 
 
 @cache
 def environment() -> Environment:
     """The templates, with what all of them may use."""
-    made = html_environment()
-    names: dict[str, Any] = made.globals
-    names |= {"static": _static_url, "version": __version__}
-    return made
+    return html_environment(static=_static_url, version=__version__)
 
 
 def _static_url(name: str) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeAlias
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.common.schemas import JsonObject
 from service.database.models import Dataset, Sweep
 from service.results import charts
+
+Fact: TypeAlias = bool | int | float | str | None
+"""A value of a measurement as a page shows it."""
 
 BAR_STATES = ("complete", "infeasible", "pruned", "failed", "cancelled", "running", "queued")
 """Trials by state, in the order in which the progress bar shows them."""
@@ -33,9 +37,9 @@ def progress_bar(row: Sweep) -> list[charts.Segment]:
     return charts.segments(counts, float(row.budget.get("trials", 0)))
 
 
-def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(data: JsonObject, prefix: str = "") -> dict[str, Fact]:
     """A measurement's values by dotted name; long lists are only counted."""
-    found: dict[str, Any] = {}
+    found: dict[str, Fact] = {}
     for name, value in data.items():
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{name}.")

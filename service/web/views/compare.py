@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -34,7 +33,17 @@ class Row:
         return len(set(self.values)) > 1
 
 
-def compare(session: Session, sweep_id: str, query: SweepQuery) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    now: float
+    sweep: Sweep
+    query: SweepQuery
+    trials: list[Trial]
+    metrics: list[Row]
+    parameters: list[Row]
+
+
+def compare(session: Session, sweep_id: str, query: SweepQuery) -> Comparison:
     """The chosen trials. Raises NotFoundError, and Unprocessable for fewer than two or more than ten."""
     row = leaderboards.get_sweep(session, sweep_id)
     numbers = [int(number) for number in query.trial]
@@ -49,14 +58,14 @@ def compare(session: Session, sweep_id: str, query: SweepQuery) -> dict[str, Any
     if missing := [number for number in numbers if number not in found]:
         raise NotFoundError(f"there is no trial {missing[0]} in sweep {row.id}")
     chosen = [found[number] for number in numbers]
-    return {
-        "now": now(session),
-        "sweep": row,
-        "query": query,
-        "trials": chosen,
-        "metrics": _metrics(row, chosen),
-        "parameters": _parameters(chosen),
-    }
+    return Comparison(
+        now=now(session),
+        sweep=row,
+        query=query,
+        trials=chosen,
+        metrics=_metrics(row, chosen),
+        parameters=_parameters(chosen),
+    )
 
 
 def _metrics(sweep: Sweep, chosen: Sequence[Trial]) -> list[Row]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import select, true
 from sqlalchemy.orm import Session
@@ -11,18 +12,37 @@ from service.database.models import Dataset, Sweep
 from service.database.sessions import now
 from service.datasets import datasets
 from service.datasets.implications import implications
+from service.datasets.schemas import Implication
 from service.results import charts
 from service.web.views.common import baselines_nats
 
 
-def dataset_list(session: Session, project: str | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class DatasetList:
+    now: float
+    rows: list[Dataset]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPage:
+    now: float
+    dataset: Dataset
+    sweeps: list[Sweep]
+    """The newest over it."""
+    implications: list[Implication]
+    bars: Mapping[str, float]
+    """Baseline -> how long its bar is, in thousandths of the longest."""
+    parts: list[charts.Segment]
+
+
+def dataset_list(session: Session, project: str | None) -> DatasetList:
     """The datasets of a project (None: of all) by name."""
     rows, _ = datasets.page(session, project, None, 1000)
     rows.sort(key=lambda row: row.name)
-    return {"now": now(session), "rows": rows}
+    return DatasetList(now(session), rows)
 
 
-def dataset(session: Session, key: str, project: str, listed: str | None) -> dict[str, Any]:
+def dataset(session: Session, key: str, project: str, listed: str | None) -> DatasetPage:
     """One dataset with its profile, and the sweeps over it in the project `listed` (None: in all)."""
     row = datasets.get(session, key, project)
     of_project = true() if listed is None else Sweep.project == listed
@@ -32,14 +52,14 @@ def dataset(session: Session, key: str, project: str, listed: str | None) -> dic
     losses = baselines_nats(row)
     highest = max(losses.values(), default=1.0) or 1.0
     bars = {name: round(1000 * loss / highest, 1) for name, loss in losses.items()}
-    return {
-        "now": now(session),
-        "dataset": row,
-        "sweeps": sweeps_of,
-        "implications": implications(row).implications,
-        "bars": bars,
-        "parts": charts.segments(_sizes(row)),
-    }
+    return DatasetPage(
+        now=now(session),
+        dataset=row,
+        sweeps=sweeps_of,
+        implications=implications(row).implications,
+        bars=bars,
+        parts=charts.segments(_sizes(row)),
+    )
 
 
 def _sizes(row: Dataset) -> dict[str, float]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from sqlalchemy.orm import Session
 
 from layers.presets import PRESETS
-from service.errors import NotFoundError, ServiceError
+from service.common.schemas import JsonObject
+from service.errors import NotFoundError, Problem, ServiceError
 from service.results import leaderboards
 from service.sweeps import documents, drafts, estimates, sweeps
+from service.sweeps.schemas import CostEstimate, Sweep, SweepPreview
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 USUAL = "example:quickstart"
@@ -20,14 +22,40 @@ USUAL = "example:quickstart"
 YAML = "application/yaml"
 
 
-def beginnings(session: Session, project: str | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Beginnings:
+    """What the editor can be filled from."""
+
+    examples: list[str]
+    presets: list[tuple[str, str]]
+    """Name and title."""
+    sweeps: list[Sweep]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedProblem:
+    problem: Problem
+    line: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is said of the document in the editor: what is wrong with it, or what it means and will cost."""
+
+    error: ServiceError | None = None
+    problems: Sequence[MarkedProblem] = ()
+    preview: SweepPreview | None = None
+    estimate: CostEstimate | None = None
+
+
+def beginnings(session: Session, project: str | None) -> Beginnings:
     """What the editor can be filled from; of sweeps, the newest of a project (None: of all)."""
     newest, _ = sweeps.page(session, sweeps.Wanted(project), page_size=10, page_token=None)
-    return {
-        "examples": [path.stem for path in _examples()],
-        "presets": [(preset.name, preset.title) for preset in PRESETS.values()],
-        "sweeps": newest,
-    }
+    return Beginnings(
+        examples=[path.stem for path in _examples()],
+        presets=[(preset.name, preset.title) for preset in PRESETS.values()],
+        sweeps=newest,
+    )
 
 
 def beginning(session: Session, source: str, project: str | None) -> str:
@@ -49,22 +77,22 @@ def beginning(session: Session, source: str, project: str | None) -> str:
     raise NotFoundError(f"there is nothing to begin from at {source!r}: give example:NAME, preset:NAME or sweep:ID")
 
 
-def read(text: str, max_bytes: int) -> dict[str, Any]:
+def read(text: str, max_bytes: int) -> JsonObject:
     """The document in the editor. Raises ServiceError."""
     return documents.read(text.encode(), YAML, max_bytes=max_bytes)
 
 
-def refused(text: str, error: ServiceError) -> dict[str, Any]:
+def refused(text: str, error: ServiceError) -> Findings:
     """What is wrong with a document, each with its line."""
     lines = _lines(text)
-    problems = [{"problem": problem, "line": _line_of(lines, problem.pointer)} for problem in error.problems]
-    return {"error": error, "problems": problems, "preview": None, "estimate": None}
+    problems = [MarkedProblem(problem, _line_of(lines, problem.pointer)) for problem in error.problems]
+    return Findings(error=error, problems=problems)
 
 
-def accepted(session: Session, prepared: drafts.Prepared, project: str) -> dict[str, Any]:
+def accepted(session: Session, prepared: drafts.Prepared, project: str) -> Findings:
     """What a document means, and what it will cost."""
     cost = estimates.estimate(session, prepared, project=project)
-    return {"error": None, "problems": [], "preview": prepared.preview(), "estimate": cost}
+    return Findings(preview=prepared.preview(), estimate=cost)
 
 
 def _examples() -> Sequence[Path]:
@@ -74,7 +102,7 @@ def _examples() -> Sequence[Path]:
 def _of_preset(name: str) -> str:
     """A sweep around a published configuration: the preset as it is, to open parameters in."""
     preset = PRESETS[name]
-    document: dict[str, Any] = {
+    document: JsonObject = {
         "name": f"around-{name}",
         "task": "causal_lm",
         "dataset": "python-topics",
@@ -94,8 +122,8 @@ def _of_preset(name: str) -> str:
     ) + _written(document)
 
 
-def _written(document: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True, width=110)
+def _written(document: JsonObject) -> str:
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
 
 
 def _lines(text: str) -> dict[str, int]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
@@ -15,10 +15,20 @@ from service.common import formatting
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
 from service.confirmation import confirmations
 from service.confirmation import results as confirmation_results
-from service.database.models import Attempt, Confirmation, Sweep, Trial, Worker
+from service.confirmation.schemas import Confirmation as ConfirmationRecord
+from service.database.models import (
+    Artifact,
+    Attempt,
+    Confirmation,
+    Dataset,
+    Sweep,
+    Trial,
+    Worker,
+)
 from service.database.sessions import now
 from service.errors import NotFoundError
 from service.events.end_codes import end_code
+from service.events.schemas import EndCode
 from service.operations import artifacts
 from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.recommend import preferences_of, recommend_with_smaller
@@ -26,9 +36,11 @@ from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.results import leaderboards
 from service.results import schemas as result_schemas
 from service.results.axes import LOG_RATIO, NICE_STEPS
+from service.results.charts import Segment
 from service.results.columns import ColumnStore, metric_names
 from service.results.plot_selection import TRIAL_NUMBER, check_axes
-from service.sweeps.progress import progress_rate
+from service.sweeps.progress import ProgressRate, progress_rate
+from service.sweeps.schemas import BestTrial
 from service.web.views.common import dataset_of, ended_trials, progress_bar, target_words
 from service.web.views.query import BoardColumn, SweepQuery
 
@@ -36,56 +48,135 @@ PAGE_ROWS = 50
 _COLUMNS = ("validation_loss", "latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count", "accuracy")
 
 
-def whole(session: Session, store: ColumnStore, sweep_id: str, query: SweepQuery) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class RunningTrial:
+    trial: Trial
+    worker: str | None
+    """Its name."""
+    phases: list[str]
+    """Those that have begun."""
+    seconds: float | None
+    """How long the last of them goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class LivePart:
+    """State, progress, and the trials that run now."""
+
+    now: float
+    sweep: Sweep
+    dataset: Dataset | None
+    target: str | None
+    bar: list[Segment]
+    ended_trials: int
+    ended: bool
+    progress_rate: ProgressRate | None
+    running: list[RunningTrial]
+    end_code: EndCode | None
+    extends: list[str]
+    """What can be added to the budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsPart:
+    """What the sweep looks for, the best of each so far, and the recommended trial."""
+
+    sweep: Sweep
+    ended: bool
+    constraints: list[str]
+    best: Mapping[str, BestTrial]
+    recommended: Recommendation | None
+    smaller: SmallerTrial | None
+    artifacts: Sequence[Artifact]
+    confirmation: ConfirmationRecord | None
+    confirmable: bool
+    confirms: str | None
+    """The sweep that this one confirms."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardPart:
+    """One page of the leaderboard, with the columns to choose from."""
+
+    now: float
+    sweep: Sweep
+    query: SweepQuery
+    board: result_schemas.Leaderboard
+    columns: list[BoardColumn]
+    offered: Mapping[str, Sequence[str]]
+    """Columns to choose from, by what they are."""
+    states: Sequence[str]
+    recommended_trial: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PicturesPart:
+    """What the pictures can show, and which of it they do show. Their data comes over the API."""
+
+    sweep: Sweep
+    query: SweepQuery
+    ended: bool
+    axes: list[str]
+    x: str
+    y: str
+    usual_x: str
+    usual_y: str
+    picture: str
+    effect_metric: str
+    parallel_axes: list[str]
+    metrics: list[str]
+    picture_facts: str
+    """JSON for the script."""
+
+
+def whole(
+    session: Session, store: ColumnStore, sweep_id: str, query: SweepQuery
+) -> tuple[LivePart, ResultsPart, BoardPart, PicturesPart]:
     """Everything that the page shows before its pictures are drawn."""
     row = leaderboards.get_sweep(session, sweep_id)
-    parts = (
+    return (
         live(session, row),
         results(session, row, query),
         board(session, store, row, query),
         pictures(session, row, query),
     )
-    return {name: value for part in parts for name, value in part.items()}
 
 
-def live(session: Session, row: Sweep) -> dict[str, Any]:
-    """State, progress, and the trials that run now."""
-    return {
-        "now": now(session),
-        "sweep": row,
-        "dataset": dataset_of(session, row),
-        "target": target_words(row),
-        "bar": progress_bar(row),
-        "ended_trials": ended_trials(row),
-        "ended": row.state in ENDED_SWEEPS,
-        "progress_rate": progress_rate(session, row),
-        "running": _running(session, row),
-        "end_code": end_code(row, feasible=bool(leaderboards.best(session, row))),
-        "extends": _extends(row),
-    }
+def live(session: Session, row: Sweep) -> LivePart:
+    return LivePart(
+        now=now(session),
+        sweep=row,
+        dataset=dataset_of(session, row),
+        target=target_words(row),
+        bar=progress_bar(row),
+        ended_trials=ended_trials(row),
+        ended=row.state in ENDED_SWEEPS,
+        progress_rate=progress_rate(session, row),
+        running=_running(session, row),
+        end_code=end_code(row, feasible=bool(leaderboards.best(session, row))),
+        extends=_extends(row),
+    )
 
 
-def results(session: Session, row: Sweep, query: SweepQuery) -> dict[str, Any]:
-    """What the sweep looks for, the best of each so far, and the recommended trial."""
+def results(session: Session, row: Sweep, query: SweepQuery) -> ResultsPart:
     wishes = _wishes(row, query)
     recommended, smaller = _recommended(session, row, wishes) or (None, None)
     newest = next(iter(confirmations.of_sweep(session, row.id)), None)
-    return {
-        "sweep": row,
-        "ended": row.state in ENDED_SWEEPS,
-        "constraints": list(row.document.get("constraints", [])),
-        "best": leaderboards.best(session, row),
-        "recommended": recommended,
-        "smaller": smaller,
-        "artifacts": [] if recommended is None else artifacts.of_trial(session, recommended.trial.trial),
-        "confirmation": None if newest is None else confirmation_results.to_schema(session, newest, wishes),
-        "confirmable": confirmations.is_confirmable(session, row),
-        "confirms": session.scalar(select(Confirmation.confirms).where(Confirmation.sweep_id == row.id)),
-    }
+    return ResultsPart(
+        sweep=row,
+        ended=row.state in ENDED_SWEEPS,
+        constraints=list(row.document.get("constraints", [])),
+        best=leaderboards.best(session, row),
+        recommended=recommended,
+        smaller=smaller,
+        artifacts=[] if recommended is None else artifacts.of_trial(session, recommended.trial.trial),
+        confirmation=None if newest is None else confirmation_results.to_schema(session, newest, wishes),
+        confirmable=confirmations.is_confirmable(session, row),
+        confirms=session.scalar(select(Confirmation.confirms).where(Confirmation.sweep_id == row.id)),
+    )
 
 
-def board(session: Session, store: ColumnStore, row: Sweep, query: SweepQuery) -> dict[str, Any]:
-    """One page of the leaderboard, with the columns to choose from."""
+def board(session: Session, store: ColumnStore, row: Sweep, query: SweepQuery) -> BoardPart:
     page = leaderboards.page(
         session, store, row, sort=query.sort, filters=query.filters, size=PAGE_ROWS, token=query.page_token
     )
@@ -95,20 +186,19 @@ def board(session: Session, store: ColumnStore, row: Sweep, query: SweepQuery) -
     if query.differing:
         key = query.sort.removeprefix("-")
         chosen = [name for name in chosen if name == key or _differs(page.items, name)]
-    return {
-        "now": now(session),
-        "sweep": row,
-        "query": query,
-        "board": page,
-        "columns": [_column(row, query, name) for name in chosen],
-        "offered": {"metrics": present, "parameters": parameters},
-        "states": tuple(TrialState),
-        "recommended_trial": _recommended_trial(session, row, query),
-    }
+    return BoardPart(
+        now=now(session),
+        sweep=row,
+        query=query,
+        board=page,
+        columns=[_column(row, query, name) for name in chosen],
+        offered={"metrics": present, "parameters": parameters},
+        states=tuple(TrialState),
+        recommended_trial=_recommended_trial(session, row, query),
+    )
 
 
-def pictures(session: Session, row: Sweep, query: SweepQuery) -> dict[str, Any]:
-    """What the pictures can show, and which of it they do show. Their data comes over the API."""
+def pictures(session: Session, row: Sweep, query: SweepQuery) -> PicturesPart:
     objectives = [each["metric"] for each in row.objectives]
     metrics = list(dict.fromkeys([*objectives, *metric_names(session, row)]))
     parameters = leaderboards.parameter_names(row)
@@ -117,20 +207,20 @@ def pictures(session: Session, row: Sweep, query: SweepQuery) -> dict[str, Any]:
     check_axes(x, y)
     names = [TRIAL_NUMBER, *dict.fromkeys([*metrics, *(each for each in (x, y) if each != TRIAL_NUMBER), *parameters])]
     facts = {name: _facts(row, name) for name in names}
-    return {
-        "sweep": row,
-        "query": query,
-        "ended": row.state in ENDED_SWEEPS,
-        "axes": list(dict.fromkeys([TRIAL_NUMBER, *metrics, x, y])),
-        "x": x,
-        "y": y,
-        "usual_x": usual_x,
-        "usual_y": objectives[-1],
-        "picture": query.picture or "importance",
-        "effect_metric": query.metric if query.metric in metrics else objectives[-1],
-        "parallel_axes": [*row.space.get("open_parameters", []), *objectives],
-        "metrics": metrics,
-        "picture_facts": json.dumps(
+    return PicturesPart(
+        sweep=row,
+        query=query,
+        ended=row.state in ENDED_SWEEPS,
+        axes=list(dict.fromkeys([TRIAL_NUMBER, *metrics, x, y])),
+        x=x,
+        y=y,
+        usual_x=usual_x,
+        usual_y=objectives[-1],
+        picture=query.picture or "importance",
+        effect_metric=query.metric if query.metric and query.metric in metrics else objectives[-1],
+        parallel_axes=[*row.space.get("open_parameters", []), *objectives],
+        metrics=metrics,
+        picture_facts=json.dumps(
             {
                 "names": facts,
                 "axes": {"log_ratio": LOG_RATIO, "nice_steps": NICE_STEPS},
@@ -138,7 +228,7 @@ def pictures(session: Session, row: Sweep, query: SweepQuery) -> dict[str, Any]:
                 "parameters": parameters,
             }
         ),
-    }
+    )
 
 
 def _facts(row: Sweep, name: str) -> dict[str, object]:
@@ -214,7 +304,7 @@ def _column(row: Sweep, query: SweepQuery, name: str) -> BoardColumn:
     )
 
 
-def _running(session: Session, row: Sweep) -> list[dict[str, Any]]:
+def _running(session: Session, row: Sweep) -> list[RunningTrial]:
     """The trials that are being executed, with the phase that each is in and for how long."""
     query = (
         select(Trial, Attempt.phases, Worker.name)
@@ -226,11 +316,11 @@ def _running(session: Session, row: Sweep) -> list[dict[str, Any]]:
     )
     time = now(session)
     return [
-        {
-            "trial": running,
-            "worker": worker,
-            "phases": [phase["phase"] for phase in phases or []],
-            "seconds": max(0.0, time - phases[-1]["started_at"]) if phases else None,
-        }
+        RunningTrial(
+            trial=running,
+            worker=worker,
+            phases=[phase["phase"] for phase in phases or []],
+            seconds=max(0.0, time - phases[-1]["started_at"]) if phases else None,
+        )
         for running, phases, worker in session.execute(query)
     ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import urlencode
 
 from sqlalchemy import select
@@ -14,7 +14,10 @@ from service.database.models import IS_SEARCH, Sweep, Worker
 from service.database.sessions import now
 from service.errors import UnprocessableError
 from service.events.end_codes import end_code
+from service.events.schemas import EndCode
 from service.results import leaderboards
+from service.results.charts import Segment
+from service.sweeps.schemas import BestTrial
 from service.web.views.common import dataset_names, ended_trials, progress_bar, target_words
 
 PAGE_SWEEPS = 50
@@ -38,7 +41,36 @@ class Wanted:
         return f"/?{query}" if query else "/"
 
 
-def sweeps(session: Session, wanted: Wanted, size: int = PAGE_SWEEPS) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ListedSweep:
+    row: Sweep
+    dataset: str | None
+    """Its name."""
+    target: str | None
+    best: Mapping[str, BestTrial]
+    end_code: EndCode | None
+    bar: list[Segment]
+    ended_trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class SweepList:
+    now: float
+    items: list[ListedSweep]
+    here: str
+    """The address of this list."""
+    next: str | None
+    """The address of the older ones."""
+    first: bool
+    """Whether there are no newer ones."""
+    filters: Wanted
+    states: Sequence[str]
+    workers: bool
+    """Whether one has ever registered."""
+    is_live: bool
+
+
+def sweeps(session: Session, wanted: Wanted, size: int = PAGE_SWEEPS) -> SweepList:
     """The newest sweeps that are wanted, each with its best values. Raises UnprocessableError for a state that is
     none."""
     if wanted.state is not None and wanted.state not in set(SweepState):
@@ -55,25 +87,25 @@ def sweeps(session: Session, wanted: Wanted, size: int = PAGE_SWEEPS) -> dict[st
     rows = list(session.scalars(query))
     names = dataset_names(session, {row.dataset_id for row in rows[:size] if row.dataset_id})
     items = [
-        {
-            "row": row,
-            "dataset": names.get(row.dataset_id or ""),
-            "target": target_words(row),
-            "best": (best := leaderboards.best(session, row)),
-            "end_code": end_code(row, feasible=bool(best)),
-            "bar": progress_bar(row),
-            "ended_trials": ended_trials(row),
-        }
+        ListedSweep(
+            row=row,
+            dataset=names.get(row.dataset_id or ""),
+            target=target_words(row),
+            best=(best := leaderboards.best(session, row)),
+            end_code=end_code(row, feasible=bool(best)),
+            bar=progress_bar(row),
+            ended_trials=ended_trials(row),
+        )
         for row in rows[:size]
     ]
-    return {
-        "now": now(session),
-        "items": items,
-        "here": wanted.url(),
-        "next": replace(wanted, before=rows[size - 1].id).url() if len(rows) > size else None,
-        "first": wanted.before is None,
-        "filters": {"state": wanted.state, "name": wanted.name},
-        "states": tuple(SweepState),
-        "workers": session.scalar(select(Worker.id).limit(1)) is not None,
-        "is_live": any(row.state == SweepState.ACTIVE for row in rows[:size]),
-    }
+    return SweepList(
+        now=now(session),
+        items=items,
+        here=wanted.url(),
+        next=replace(wanted, before=rows[size - 1].id).url() if len(rows) > size else None,
+        first=wanted.before is None,
+        filters=wanted,
+        states=tuple(SweepState),
+        workers=session.scalar(select(Worker.id).limit(1)) is not None,
+        is_live=any(row.state == SweepState.ACTIVE for row in rows[:size]),
+    )

@@ -3,32 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from layers.expressions.names import DECLARED
-from layers.metrics import METRICS
+from layers.metrics import METRICS, Goal
+from layers.parameter import Scalar
+from service.common.schemas import JsonObject
 from service.common.states import ENDED_SWEEPS, OPEN_TRIALS
-from service.database.models import Sweep, Worker
+from service.database.models import Artifact, Dataset, Sweep, Worker
 from service.database.sessions import now
 from service.leases import schemas as lease_schemas
 from service.leases import trials
 from service.leases.worker_reports import PHASES
 from service.operations import artifacts
 from service.results import charts, leaderboards
-from service.web.views.common import baselines_nats, dataset_of, flat
+from service.web.views.common import Fact, baselines_nats, dataset_of, flat
 
 _LATENCY_MEASUREMENTS = {
     "latency_first": "latency before training",
     "latency_samples_ms": "latency of the final engine",
 }
+MEMORY = ("weights_bytes", "activation_bytes", "io_bytes")
 PERCENTILES = ("p50", "p90", "p99")
 GAPS = ("precision_gap", "generalization_gap", "parity_error", "parity_error_worst")
 
 
-def trial(session: Session, trial_id: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class VariedParameter:
+    """What the sweep varies, with what it is and where its recommendation comes from."""
+
+    name: str
+    value: Scalar | None
+    origin: Literal["swept", "derived"]
+    meaning: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPage:
+    now: float
+    sweep: Sweep
+    trial: lease_schemas.TrialDetail
+    dataset: Dataset | None
+    workers: Mapping[str, str]
+    """Names by id."""
+    phases: list[tuple[charts.Segment, lease_schemas.PhaseTime]]
+    metric_names: list[str]
+    objectives: Mapping[str, Goal]
+    curve: charts.Curve | None
+    histogram: charts.Histogram | None
+    memory: list[charts.Segment]
+    parameters: list[VariedParameter]
+    artifacts: list[Artifact]
+    facts: Mapping[str, Mapping[str, Fact]]
+    is_live: bool
+    not_measured: str
+    """What stands where a latency will be."""
+
+
+def trial(session: Session, trial_id: str) -> TrialPage:
     """One trial with everything that was learnt of it."""
     row = trials.get(session, trial_id)
     sweep_row = leaderboards.get_sweep(session, row.sweep_id)
@@ -38,43 +75,36 @@ def trial(session: Session, trial_id: str) -> dict[str, Any]:
     metrics = row.metrics
     is_live = row.state in OPEN_TRIALS and sweep_row.state not in ENDED_SWEEPS
     percentiles = {name: metrics[f"latency_ms_{name}"] for name in PERCENTILES if f"latency_ms_{name}" in metrics}
-    return {
-        "now": now(session),
-        "sweep": sweep_row,
-        "trial": detail,
-        "dataset": dataset,
-        "workers": {worker.id: worker.name for worker in session.scalars(executing)},
-        "phases": _phases(detail.attempts[-1] if detail.attempts else None),
-        "metric_names": [name for name in METRICS if name in metrics] + sorted(metrics.keys() - METRICS.keys()),
-        "objectives": {each["metric"]: each["goal"] for each in sweep_row.objectives},
-        "curve": charts.curve([point.model_dump() for point in detail.curve], baselines_nats(dataset)),
-        "histogram": charts.histogram(_latency_samples(detail.measurements), percentiles),
-        "memory": charts.segments(
-            {
-                name: float(metrics[name])
-                for name in ("weights_bytes", "activation_bytes", "io_bytes")
-                if name in metrics
-            }
-        ),
-        "parameters": _parameters(sweep_row, detail),
-        "artifacts": artifacts.of_trial(session, trial_id),
-        "facts": _facts(detail.measurements),
-        "is_live": is_live,
-        "not_measured": _not_measured(detail) if is_live else "Not measured.",
-    }
+    return TrialPage(
+        now=now(session),
+        sweep=sweep_row,
+        trial=detail,
+        dataset=dataset,
+        workers={worker.id: worker.name for worker in session.scalars(executing)},
+        phases=_phases(detail.attempts[-1] if detail.attempts else None),
+        metric_names=[name for name in METRICS if name in metrics] + sorted(metrics.keys() - METRICS.keys()),
+        objectives={each["metric"]: each["goal"] for each in sweep_row.objectives},
+        curve=charts.curve(detail.curve, baselines_nats(dataset)),
+        histogram=charts.histogram(_latency_samples(detail.measurements), percentiles),
+        memory=charts.segments({name: float(metrics[name]) for name in MEMORY if name in metrics}),
+        parameters=_parameters(sweep_row, detail),
+        artifacts=artifacts.of_trial(session, trial_id),
+        facts=_facts(detail.measurements),
+        is_live=is_live,
+        not_measured=_not_measured(detail) if is_live else "Not measured.",
+    )
 
 
-def _parameters(sweep: Sweep, detail: lease_schemas.TrialDetail) -> list[dict[str, Any]]:
-    """What the sweep varies, with what each parameter is and where its recommendation comes from."""
+def _parameters(sweep: Sweep, detail: lease_schemas.TrialDetail) -> list[VariedParameter]:
     open_names = set(sweep.space.get("open_parameters", []))
     return [
-        {
-            "name": name,
-            "value": value,
-            "origin": "swept" if name in open_names else "derived",
-            "meaning": DECLARED[name].meaning if name in DECLARED else "",
-            "source": DECLARED[name].source if name in DECLARED else "",
-        }
+        VariedParameter(
+            name=name,
+            value=value,
+            origin="swept" if name in open_names else "derived",
+            meaning=DECLARED[name].meaning if name in DECLARED else "",
+            source=DECLARED[name].source if name in DECLARED else "",
+        )
         for name, value in detail.parameters.items()
     ]
 
@@ -98,7 +128,7 @@ def _phases(attempt: lease_schemas.Attempt | None) -> list[tuple[charts.Segment,
     return [(piece, keyed[piece.name]) for piece in pieces]
 
 
-def _latency_samples(measurements: Mapping[str, Mapping[str, Any]]) -> list[float]:
+def _latency_samples(measurements: Mapping[str, JsonObject]) -> list[float]:
     """The raw samples behind the reported latencies: of the final engine, or of the first where there is no other."""
     for name in ("latency_samples_ms", "latency_first"):
         samples = measurements.get(name, {}).get("samples_ms")
@@ -107,9 +137,9 @@ def _latency_samples(measurements: Mapping[str, Mapping[str, Any]]) -> list[floa
     return []
 
 
-def _facts(measurements: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _facts(measurements: Mapping[str, JsonObject]) -> dict[str, dict[str, Fact]]:
     """What is kept beside the metrics, less what the page shows elsewhere."""
-    facts: dict[str, dict[str, Any]] = {}
+    facts: dict[str, dict[str, Fact]] = {}
     for name, data in measurements.items():
         if name == "memory":
             continue

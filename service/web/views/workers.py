@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -13,11 +13,29 @@ from service.database.sessions import now
 from service.leases import schemas as lease_schemas
 from service.leases import workers
 from service.sweeps import catalog
+from service.sweeps.catalog_schemas import Target
 
 PAGE_WORKERS = 200
 
 
-def workers_page(session: Session, project: str | None, alive_seconds: float) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a worker does now."""
+
+    trial: Trial
+    sweep: Sweep
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersPage:
+    now: float
+    workers: list[lease_schemas.Worker]
+    running: dict[str, Execution]
+    """Worker -> what it does."""
+    targets: list[Target]
+
+
+def workers_page(session: Session, project: str | None, alive_seconds: float) -> WorkersPage:
     """The newest workers that serve a project (None: all), the trials that they execute, and their targets."""
     items, _ = workers.page(
         session,
@@ -27,15 +45,15 @@ def workers_page(session: Session, project: str | None, alive_seconds: float) ->
         page_token=None,
         project=project,
     )
-    return {
-        "now": now(session),
-        "workers": items,
-        "running": _running(session, items, project),
-        "targets": catalog.targets(session, project),
-    }
+    return WorkersPage(
+        now=now(session),
+        workers=items,
+        running=_running(session, items, project),
+        targets=catalog.targets(session, project),
+    )
 
 
-def _running(session: Session, items: Sequence[lease_schemas.Worker], project: str | None) -> dict[str, dict[str, Any]]:
+def _running(session: Session, items: Sequence[lease_schemas.Worker], project: str | None) -> dict[str, Execution]:
     """Worker -> its trial and the trial's sweep. What runs for another project is not shown to this one."""
     query = (
         select(Trial, Sweep)
@@ -44,4 +62,4 @@ def _running(session: Session, items: Sequence[lease_schemas.Worker], project: s
     )
     if project is not None:
         query = query.where(Trial.project == project)
-    return {str(trial.worker_id): {"trial": trial, "sweep": sweep} for trial, sweep in session.execute(query)}
+    return {str(trial.worker_id): Execution(trial, sweep) for trial, sweep in session.execute(query)}

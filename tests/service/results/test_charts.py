@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.leases.schemas import CurvePoint
 from service.results import charts
 from service.results.axes import Axis
 from service.results.charts import Point
@@ -85,7 +86,7 @@ def test_what_matters_is_drawn_last():
 
 def test_nothing_to_draw_is_no_drawing():
     assert charts.scatter([], "latency_ms_p50", "validation_loss", {}) is None
-    assert charts.curve([{"step": 0, "training_loss": None, "validation_loss": None}], {}) is None
+    assert charts.curve([CurvePoint(step=0)], {}) is None
     assert charts.histogram([1.0], {}) is None
     assert charts.segments({}) == []
 
@@ -99,7 +100,7 @@ def test_one_point_and_equal_points_can_be_drawn():
 
 def test_a_curve_leaves_out_what_was_not_measured_and_shows_the_baselines_in_range():
     points = [
-        {"step": step, "training_loss": 5 - step / 10, "validation_loss": 5.0 if step % 20 == 0 else None}
+        CurvePoint(step=step, training_loss=5 - step / 10, validation_loss=5.0 if step % 20 == 0 else None)
         for step in range(0, 41, 10)
     ]
     curve = charts.curve(points, {"uniform": 9.0, "bigram": 2.5})
