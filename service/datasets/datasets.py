@@ -6,7 +6,7 @@ A sweep's attempt is given training and validation; the test part is held back.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,6 +151,11 @@ def page(session: Session, project: str | None, after: str | None, size: int) ->
         query = query.where(Dataset.id > after)
     rows = list(session.scalars(query))
     return rows[:size], rows[size - 1].id if len(rows) > size else None
+
+
+def names_of(session: Session, ids: Collection[str]) -> dict[str, str]:
+    """The names of datasets by their ids."""
+    return {row.id: row.name for row in session.execute(select(Dataset.id, Dataset.name).where(Dataset.id.in_(ids)))}
 
 
 def content_path(session: Session, settings: Settings, key: str, part: OfferedPart, project: str) -> tuple[Path, str]:

@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.space.per_layer_expansion import own_names
-from service.common.states import TrialState
-from service.database.models import Sweep, Trial, TrialMetric
+from service.database.models import Sweep, Trial
 from service.errors import NotFoundError
 from service.results import schemas as result_schemas
 from service.results.columns import Columns, ColumnStore
@@ -84,24 +83,6 @@ def front(session: Session, sweep: Sweep) -> result_schemas.Front:
         objectives=[sweep_schemas.Objective(**each) for each in sweep.objectives],
         items=[to_row(trial) for trial in ordered],
     )
-
-
-def best(session: Session, sweep: Sweep) -> dict[str, sweep_schemas.BestTrial]:
-    """For each objective, the feasible complete trial with the best value; an objective without one is left out."""
-    found: dict[str, sweep_schemas.BestTrial] = {}
-    for objective in sweep.objectives:
-        value = TrialMetric.value.desc() if objective["goal"] == "maximize" else TrialMetric.value.asc()
-        row = session.execute(
-            sa.select(Trial.id, Trial.number, TrialMetric.value)
-            .join(TrialMetric, TrialMetric.trial_id == Trial.id)
-            .where(TrialMetric.sweep_id == sweep.id, TrialMetric.name == objective["metric"])
-            .where(Trial.state == TrialState.COMPLETE, Trial.feasible.is_(True))
-            .order_by(value, Trial.number)
-            .limit(1)
-        ).first()
-        if row is not None:
-            found[objective["metric"]] = sweep_schemas.BestTrial(trial=row[0], number=row[1], value=row[2])
-    return found
 
 
 def to_row(trial: Trial) -> result_schemas.LeaderboardRow:

@@ -14,13 +14,15 @@ from service.auth.projects import DEFAULT
 from service.common.ids import new_id
 from service.common.paging import decode_token, encode_token
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
-from service.database.models import IS_SEARCH, Dataset, Sweep, Trial, TrialMetric
+from service.database.models import IS_SEARCH, Dataset, Sweep
 from service.database.sessions import now, now_sql
+from service.datasets.datasets import names_of
 from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 from service.events import events
 from service.events.end_codes import end_code
 from service.leases.queue import cancel_open
 from service.sweeps import schemas as sweep_schemas
+from service.sweeps.best_trials import best_of_each
 from service.sweeps.drafts import Prepared
 from service.sweeps.targets import waits_for
 
@@ -109,12 +111,13 @@ def page(
     more = len(rows) > page_size
     rows = rows[:page_size]
     token = encode_token(wanted.sort, *(getattr(rows[-1], column.key) for column in key)) if more else None
-    return [sweep_schemas.Sweep(**_facts(session, row)) for row in rows], token
+    return [sweep_schemas.Sweep(**facts) for facts in _shown(session, rows)], token
 
 
 def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
     """The sweep with its document, as it crosses HTTP."""
-    return sweep_schemas.SweepDetail(**_facts(session, sweep), document=sweep.document)
+    (facts,) = _shown(session, [sweep])
+    return sweep_schemas.SweepDetail(**facts, document=sweep.document)
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------
@@ -272,15 +275,19 @@ def progress_of(sweep: Sweep) -> sweep_schemas.Progress:
     return sweep_schemas.Progress(trials=trials, budget=sweep.budget["trials"], rejected=sweep.rejected_count, **counts)
 
 
-def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
-    best = _best(session, sweep)
-    dataset = None if sweep.dataset_id is None else session.get(Dataset, sweep.dataset_id)
+def _shown(session: Session, sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    best = best_of_each(session, sweeps)
+    datasets = names_of(session, {sweep.dataset_id for sweep in sweeps if sweep.dataset_id is not None})
+    return [_facts(sweep, best[sweep.id], datasets.get(sweep.dataset_id or "")) for sweep in sweeps]
+
+
+def _facts(sweep: Sweep, best: dict[str, sweep_schemas.BestTrial], dataset: str | None) -> dict[str, Any]:
     return {
         "id": sweep.id,
         "name": sweep.name,
         "project": sweep.project,
         "task": sweep.task,
-        "dataset": None if dataset is None else dataset.name,
+        "dataset": dataset,
         "state": sweep.state,
         "reason": sweep.reason,
         "end_code": end_code(sweep, feasible=bool(best)),
@@ -298,26 +305,3 @@ def _facts(session: Session, sweep: Sweep) -> dict[str, Any]:
         "started_at": sweep.started_at,
         "ended_at": sweep.ended_at,
     }
-
-
-def _best(session: Session, sweep: Sweep) -> dict[str, sweep_schemas.BestTrial]:
-    best: dict[str, sweep_schemas.BestTrial] = {}
-    if not sweep.counts.get(TrialState.COMPLETE):
-        return best
-    for objective in sweep.objectives:
-        value = TrialMetric.value
-        row = session.execute(
-            sa.select(Trial.id, Trial.number, value)
-            .join(Trial, Trial.id == TrialMetric.trial_id)
-            .where(
-                TrialMetric.sweep_id == sweep.id,
-                TrialMetric.name == objective["metric"],
-                Trial.state == TrialState.COMPLETE,
-                Trial.feasible.is_(True),
-            )
-            .order_by(value.desc() if objective["goal"] == "maximize" else value.asc(), Trial.number)
-            .limit(1)
-        ).one_or_none()
-        if row is not None:
-            best[objective["metric"]] = sweep_schemas.BestTrial(trial=row[0], number=row[1], value=row[2])
-    return best

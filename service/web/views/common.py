@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.common.schemas import JsonObject
@@ -60,8 +59,3 @@ def baselines_nats(dataset: Dataset | None) -> Mapping[str, float]:
 
 def dataset_of(session: Session, row: Sweep) -> Dataset | None:
     return session.get(Dataset, row.dataset_id) if row.dataset_id else None
-
-
-def dataset_names(session: Session, ids: set[str]) -> dict[str, str]:
-    """The names of datasets by their ids."""
-    return {row.id: row.name for row in session.scalars(select(Dataset).where(Dataset.id.in_(ids)))}

@@ -39,6 +39,7 @@ from service.results.axes import LOG_RATIO, NICE_STEPS
 from service.results.charts import Segment
 from service.results.columns import ColumnStore, metric_names
 from service.results.plot_selection import TRIAL_NUMBER, check_axes
+from service.sweeps.best_trials import best_trials
 from service.sweeps.progress import ProgressRate, progress_rate
 from service.sweeps.schemas import BestTrial
 from service.web.views.common import dataset_of, ended_trials, progress_bar, target_words
@@ -153,7 +154,7 @@ def live(session: Session, row: Sweep) -> LivePart:
         ended=row.state in ENDED_SWEEPS,
         progress_rate=progress_rate(session, row),
         running=_running(session, row),
-        end_code=end_code(row, feasible=bool(leaderboards.best(session, row))),
+        end_code=end_code(row, feasible=bool(best_trials(session, row))),
         extends=_extends(row),
     )
 
@@ -166,7 +167,7 @@ def results(session: Session, row: Sweep, query: SweepQuery) -> ResultsPart:
         sweep=row,
         ended=row.state in ENDED_SWEEPS,
         constraints=list(row.document.get("constraints", [])),
-        best=leaderboards.best(session, row),
+        best=best_trials(session, row),
         recommended=recommended,
         smaller=smaller,
         artifacts=[] if recommended is None else artifacts.of_trial(session, recommended.trial.trial),

@@ -12,13 +12,14 @@ from sqlalchemy.orm import Session
 from service.common.states import SweepState
 from service.database.models import IS_SEARCH, Sweep, Worker
 from service.database.sessions import now
+from service.datasets.datasets import names_of
 from service.errors import UnprocessableError
 from service.events.end_codes import end_code
 from service.events.schemas import EndCode
-from service.results import leaderboards
 from service.results.charts import Segment
+from service.sweeps.best_trials import best_of_each
 from service.sweeps.schemas import BestTrial
-from service.web.views.common import dataset_names, ended_trials, progress_bar, target_words
+from service.web.views.common import ended_trials, progress_bar, target_words
 
 PAGE_SWEEPS = 50
 
@@ -85,14 +86,15 @@ def sweeps(session: Session, wanted: Wanted, size: int = PAGE_SWEEPS) -> SweepLi
     if wanted.name is not None:
         query = query.where(Sweep.name.icontains(wanted.name, autoescape=True))
     rows = list(session.scalars(query))
-    names = dataset_names(session, {row.dataset_id for row in rows[:size] if row.dataset_id})
+    names = names_of(session, {row.dataset_id for row in rows[:size] if row.dataset_id})
+    best = best_of_each(session, rows[:size])
     items = [
         ListedSweep(
             row=row,
             dataset=names.get(row.dataset_id or ""),
             target=target_words(row),
-            best=(best := leaderboards.best(session, row)),
-            end_code=end_code(row, feasible=bool(best)),
+            best=best[row.id],
+            end_code=end_code(row, feasible=bool(best[row.id])),
             bar=progress_bar(row),
             ended_trials=ended_trials(row),
         )

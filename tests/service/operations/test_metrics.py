@@ -16,6 +16,7 @@ from service.http.dependencies import Services
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.operations import gauges
+from tests.service.statements import recorded_statements
 
 BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 
@@ -112,16 +113,8 @@ def test_a_look_at_the_database_reads_no_finished_trial(database: Database, rows
     database.write(lambda session: holders.finish(session, lease.trial, 1, done).id)
     counted = sa.update(Sweep).where(Sweep.id == sweep).values(counts={"complete": 99_999, "failed": 1})
     database.write(lambda session: session.execute(counted).rowcount)
-    statements: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        statements.append(statement)
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    try:
+    with recorded_statements() as statements:
         found = database.read(lambda session: gauges.read_figures(session, 60))
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", note)
     assert (found.trials["complete"], found.trials["failed"], found.workers) == (99_999, 1, 1)
     of_trials = [statement for statement in statements if "FROM trials" in statement]
     assert len(of_trials) == 1

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.database.models import Sweep
-from service.results import leaderboards
 from service.results.exports import _cell
+from service.sweeps.best_trials import best_trials
 from tests.service.sweep_rows import add_sweep, add_trial, rank
 
 QUALITIES = ((1.0, 5.0), (2.0, 4.0), (1.5, 6.0), (4.0, 1.0), (2.0, 4.0))
@@ -227,7 +227,7 @@ def test_maximized_objectives_rank_the_highest_first(client, services):
             add_trial(session, sweep, number, {"accuracy": value}) for number, value in enumerate((0.1, 0.9, 0.5))
         ]
         rank(session, sweep, trials)
-        best = leaderboards.best(session, sweep)
+        best = best_trials(session, sweep)
         return sweep.id, best["accuracy"].number
 
     sweep, best = services.database.write(fill)
