@@ -65,11 +65,11 @@ BUILT_IN: Mapping[str, DatasetDescription] = {
 them)."""
 
 
-def facts_of(task: str, facts: Mapping[str, Any], parts: Mapping[str, Any]) -> DatasetFacts:
+def facts_of(task: str, facts: Mapping[str, Any], splits: Mapping[str, Any]) -> DatasetFacts:
     """What a space rests on of a registered dataset, of the JSON of its record: its facts, and of a text how long its
-    training part is."""
+    training split is."""
     known = cast("DatasetFacts", dict(facts))
-    tokens: int | None = parts.get("training", {}).get("tokens") if task == "causal_lm" else None
+    tokens: int | None = splits.get("training", {}).get("tokens") if task == "causal_lm" else None
     if tokens is not None:
         known["training_tokens"] = tokens
     return known
@@ -92,7 +92,7 @@ def model_facts(facts: DatasetFacts, lengths: Mapping[str, int]) -> ModelFacts:
 
 
 def longest_sequence(task: str, facts: DatasetFacts) -> int | None:
-    """The longest sequence that a text's training part holds with the token after it; None where nothing limits it."""
+    """The longest sequence that a text's training split holds with the token after it; None where nothing limits it."""
     tokens = facts.get("training_tokens")
     return None if task != "causal_lm" or tokens is None else tokens - 1
 
@@ -130,6 +130,6 @@ def check_lengths(section: str, values: Mapping[str, Scalar], task: str, facts: 
 
 
 def too_long(length: int, longest: int) -> tuple[str, str]:
-    """What is wrong with a sequence that a text's training part does not hold, and what would be right."""
-    detail = f"{length:,} tokens and the one after them are more than the {longest + 1:,} of the training part"
+    """What is wrong with a sequence that a text's training split does not hold, and what would be right."""
+    detail = f"{length:,} tokens and the one after them are more than the {longest + 1:,} of the training split"
     return detail, f"at most {longest:,}, or register more text"

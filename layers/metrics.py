@@ -2,7 +2,7 @@
 may say them. Names are the contract.
 
 `stage` says when a constraint on a metric can be judged: `static` before a trial exists, `hardware` after the engine
-was measured, `quality` after it was evaluated on the validation part.
+was measured, `quality` after it was evaluated on the validation split.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ METRICS: dict[str, Metric] = {
         "what the device (the process, on the CPU) reports over the engine's load and first run",
     ),
     "validation_loss": Metric(
-        "nats", "minimize", "quality", "mean cross-entropy of the validation part, by the engine", -ROUNDING
+        "nats", "minimize", "quality", "mean cross-entropy of the validation split, by the engine", -ROUNDING
     ),
     "reference_loss": Metric(
         "nats", "minimize", "quality", "the same by PyTorch in float32 on the same weights", -ROUNDING
@@ -85,7 +85,7 @@ METRICS: dict[str, Metric] = {
         "nats",
         "minimize",
         "quality",
-        "as validation_loss, of the test part; confirmations alone have it",
+        "as validation_loss, of the test split; confirmations alone have it",
         -ROUNDING,
         source="confirmation",
     ),

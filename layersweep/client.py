@@ -254,7 +254,7 @@ class Client:
         causal_lm: a text, `tokenizer` "byte" (default) or "char". classification: CSV with a column `label` and one
         column a token, or NPZ with `tokens` and `labels`. seq2seq: lines of a source, a tab and its target; `tokenizer`
         (of sources) and `target_tokenizer` are "char" (default) or "whitespace".
-        `validation` and `test` are the shares that are kept apart. The test part is never shown to a sweep. The same
+        `validation` and `test` are the shares that are kept apart. The test split is never shown to a sweep. The same
         content under the same name again is no error.
         """
         given = {

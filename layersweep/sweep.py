@@ -199,7 +199,7 @@ class Sweep:
         within: Mapping[str, str | float] | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> Confirmation:
-        """Train the best trials again with further seeds, and score them on the test part that no sweep has seen.
+        """Train the best trials again with further seeds, and score them on the test split that no sweep has seen.
 
             confirmation = sweep.confirm(seeds=3)
             client.sweep(confirmation["id"]).wait()
@@ -207,7 +207,7 @@ class Sweep:
 
         `candidates`: how many, the recommended one first, as `recommendation` chooses it with the same wishes;
         `trials`: their numbers instead. Workers execute it like a sweep of its own, whose id the answer has. Raises
-        Conflict while the sweep goes on, and where its dataset was registered without a test part.
+        Conflict while the sweep goes on, and where its dataset was registered without a test split.
         """
         body = {"seeds": seeds, "candidates": candidates, "trials": list(trials)}
         body |= SelectionPreferences.of(prefer, within, weights).fields()

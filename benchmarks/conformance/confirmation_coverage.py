@@ -1,11 +1,11 @@
 """Do a confirmation's intervals hold what they say? The confirmation repeated on different splits of Tiny Shakespeare.
 
-Each repetition deals the text's paragraphs anew into training, validation and test parts, sweeps a few small models,
+Each repetition deals the text's paragraphs anew into training, validation and test splits, sweeps a few small models,
 and confirms the recommended one with three seeds. Its two intervals are then tried on what they were given for:
 
-- *one further training*: the same configuration is confirmed once more with another seed; its loss on the test part is
+- *one further training*: the same configuration is confirmed once more with another seed; its loss on the test split is
   to lie within.
-- *expected loss on text like the part*: the same configuration is trained with the same seeds on the same training
+- *expected loss on text like the split*: the same configuration is trained with the same seeds on the same training
   text, and scored on a reserve of further paragraphs three times as long; the mean is to lie within.
 
 Both at 95 %: nine of ten repetitions are asked for. Prints one line of JSON last.
@@ -27,7 +27,7 @@ from benchmarks.support.processes import machine, running_service, running_worke
 from layersweep import Client
 
 TRAINING, VALIDATION, TEST, RESERVE = 120_000, 30_000, 30_000, 90_000
-"""Characters of each part."""
+"""Characters of each split."""
 
 DOCUMENT: dict[str, Any] = {
     "task": "causal_lm",
@@ -83,15 +83,15 @@ def repeat(client: Client, paragraphs: list[str], number: int) -> dict[str, Any]
     random.Random(number).shuffle(shuffled)
     text = "\n\n".join(shuffled)
     name, seen = f"split-{number}", TRAINING + VALIDATION + TEST
-    parts = {"validation": VALIDATION / seen, "test": TEST / seen}
-    client.add_dataset(name, text[:seen].encode(), **parts)
+    splits = {"validation": VALIDATION / seen, "test": TEST / seen}
+    client.add_dataset(name, text[:seen].encode(), **splits)
     sweep = client.submit({**DOCUMENT, "name": name, "dataset": name, "search": {"seed": number}}).wait()
     trial = sweep.recommendation()["trial"]
     candidate = confirmed(client, sweep, trial["number"], seeds=3)
     (another,) = confirmed(client, sweep, trial["number"], seeds=1)["runs"]
     further = another["test_loss"]
 
-    # The same training text, validation part and seeds; the reserve in place of the test part.
+    # The same training text, validation split and seeds; the reserve in place of the test split.
     reserve = text[: TRAINING + VALIDATION] + text[seen : seen + RESERVE]
     whole = TRAINING + VALIDATION + RESERVE
     client.add_dataset(f"{name}-reserve", reserve.encode(), validation=VALIDATION / whole, test=RESERVE / whole)

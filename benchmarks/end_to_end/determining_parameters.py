@@ -2,7 +2,7 @@
 
 Registers the text (characters; 91 % training, 4 % validation, 5 % test), runs the sweep of
 `examples/shakespeare-decision.yaml` (latency, size and loss; a latency and a parameter constraint; a published start),
-confirms the best trials with further seeds on the test part, runs the recommended trial's artifacts outside of the
+confirms the best trials with further seeds on the test split, runs the recommended trial's artifacts outside of the
 service, writes the study for Optuna, and writes the report. Prints one line of JSON last.
 
     python -m benchmarks.end_to_end.determining_parameters TEXT [--trials 32] [--seeds 3] [--report

@@ -294,7 +294,9 @@ def _is_number(value: object, low: float, high: float, *, above: bool) -> bool:
 def lacking_metric(metric: str, task: str, dataset: Mapping[str, Any], runtime: str | None) -> str | None:
     """Why a sweep cannot have `metric`, in words; None where it can. `dataset` is empty where it is not known."""
     if metric == "test_loss":
-        return "no sweep sees the test part: choose by validation_loss, and confirm the choice when the sweep has ended"
+        return (
+            "no sweep sees the test split: choose by validation_loss, and confirm the choice when the sweep has ended"
+        )
     if task == "probe" and METRICS[metric].stage == "quality" and metric not in PROBE_QUALITY:
         return f"a probe has no {metric}: it has no data and is not trained"
     if metric == "accuracy" and task == "causal_lm":

@@ -70,7 +70,7 @@ def add(
     if as_json:
         print_json(record)
         return
-    out.print(Text(f"Registered {record['name']} ({record['id']}): {_parts(record)}."))
+    out.print(Text(f"Registered {record['name']} ({record['id']}): {_split_sizes(record)}."))
     out.print(Text(f"Use it in a sweep document: dataset: {record['name']}", style="dim"))
 
 
@@ -83,7 +83,7 @@ def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
         print_json_list(records)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "task", "tokenizer", "parts", "size"):
+    for name in ("name", "task", "tokenizer", "splits", "size"):
         table.add_column(name, overflow="fold", justify="right" if name == "size" else "left")
     for record in records:
         built_in = " (built in)" if record["builtin"] else ""
@@ -91,7 +91,7 @@ def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
             Text(record["name"] + built_in),
             record["task"],
             _tokenizer(record),
-            _parts(record),
+            _split_sizes(record),
             units.bytes_(record["size_bytes"]),
         )
     out.print(table)
@@ -224,17 +224,17 @@ def _tokenizer(record: DatasetRecord) -> str:
     return " → ".join(dict.fromkeys(name for name in names if name))
 
 
-def _parts(record: DatasetRecord) -> str:
-    """How large the parts are: examples, where there are any, else tokens."""
-    counted = "examples" if any(part.get("examples") for part in record["parts"].values()) else "tokens"
-    sizes = ", ".join(f"{name} {units.count(part.get(counted) or 0)}" for name, part in record["parts"].items())
+def _split_sizes(record: DatasetRecord) -> str:
+    """How large the splits are: examples, where there are any, else tokens."""
+    counted = "examples" if any(split.get("examples") for split in record["parts"].values()) else "tokens"
+    sizes = ", ".join(f"{name} {units.count(split.get(counted) or 0)}" for name, split in record["parts"].items())
     return f"{sizes} {counted}"
 
 
 def _print_dataset(record: DatasetDetailRecord) -> None:
     out.print(Text(f"{record['name']} ({record['id']})", style="bold"))
     tokenizer = f", tokenizer {_tokenizer(record)}" if record["tokenizer"] else ""
-    out.print(Text(f"{record['task']}{tokenizer}, {units.bytes_(record['size_bytes'])}; {_parts(record)}"))
+    out.print(Text(f"{record['task']}{tokenizer}, {units.bytes_(record['size_bytes'])}; {_split_sizes(record)}"))
     for note in record["profile"].get("notes", []):
         out.print(Text(f"note: {note}", style="yellow"))
     facts = {name: value for name, value in record["facts"].items() if not isinstance(value, list | dict)}

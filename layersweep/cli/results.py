@@ -117,7 +117,7 @@ def confirm(
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Train the best trials again with further seeds, and score them on the test part that no sweep has seen.
+    """Train the best trials again with further seeds, and score them on the test split that no sweep has seen.
 
     With --wait the exit code is 0 if the confirmation completed.
     """

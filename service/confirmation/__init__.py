@@ -1,1 +1,1 @@
-"""Whether the choice holds: further seeds for the front's candidates, scored on the part that no sweep has seen."""
+"""Whether the choice holds: further seeds for the front's candidates, scored on the split that no sweep has seen."""

@@ -1,7 +1,8 @@
-"""Confirmations: the front's candidates trained again with further seeds, and scored on the part no sweep has seen.
+"""Confirmations: the front's candidates trained again with further seeds, and scored on the split no sweep has seen.
 
 A confirmation is a sweep of its own kind: its trials are all there from the beginning, no sampler is asked, and its
-attempts alone are given the test part. Claims, leases, attempts, events, `:pause` and `:cancel` are those of any sweep.
+attempts alone are given the test split. Claims, leases, attempts, events, `:pause` and `:cancel` are those of any
+sweep.
 """
 
 from __future__ import annotations
@@ -88,16 +89,16 @@ def is_confirmable(session: Session, sweep: Sweep) -> bool:
     return True
 
 
-def test_part(session: Session, settings: Settings, trial_id: str, attempt: int) -> Path:
-    """The file of the test part, for a running attempt of a confirmation. Raises ForbiddenError, LeaseLost,
+def test_split(session: Session, settings: Settings, trial_id: str, attempt: int) -> Path:
+    """The file of the test split, for a running attempt of a confirmation. Raises ForbiddenError, LeaseLost,
     NotFound."""
     trial = session.get(Trial, trial_id)
     if trial is None or trial.attempt != attempt or trial.state != TrialState.RUNNING:
         raise LeaseLostError(f"attempt {attempt} of trial {trial_id} does not run")
     sweep = session.get_one(Sweep, trial.sweep_id)
     if sweep.kind is not SweepKind.CONFIRMATION or sweep.dataset_id is None:
-        raise ForbiddenError("the test part is held back: what chooses a configuration must not see it")
-    return datasets.part_path(settings, session.get_one(Dataset, sweep.dataset_id), "test")
+        raise ForbiddenError("the test split is held back: what chooses a configuration must not see it")
+    return datasets.split_path(settings, session.get_one(Dataset, sweep.dataset_id), "test")
 
 
 def end_finished(session: Session) -> int:
@@ -150,15 +151,15 @@ def _refuse_unless_confirmable(session: Session, sweep: Sweep) -> None:
             f"the sweep is {sweep.state}: its front may still change. Confirm it when it has ended, or :cancel it first"
         )
     if sweep.task not in TASKS_WITH_A_TEST_PART or sweep.dataset_id is None:
-        raise ConflictError(f"a sweep for {sweep.task} has no dataset, and so no test part to be confirmed on")
+        raise ConflictError(f"a sweep for {sweep.task} has no dataset, and so no test split to be confirmed on")
     dataset = session.get_one(Dataset, sweep.dataset_id)
     if "test" not in dataset.parts:
         remedy = (
-            "register the data again under another name with a test part (`layersweep dataset add --test 0.1`), and "
-            "sweep that: what was trained on may be in any part cut now"
+            "register the data again under another name with a test split (`layersweep dataset add --test 0.1`), and "
+            "sweep that: what was trained on may be in any split cut now"
         )
-        problem = Problem("/dataset", f"{dataset.name} has no test part", remedy)
-        raise ConflictError(f"the dataset {dataset.name!r} has no test part: {remedy}", problems=[problem])
+        problem = Problem("/dataset", f"{dataset.name} has no test split", remedy)
+        raise ConflictError(f"the dataset {dataset.name!r} has no test split: {remedy}", problems=[problem])
 
 
 def _chosen(session: Session, sweep: Sweep, numbers: Sequence[int]) -> list[Trial]:
@@ -236,7 +237,7 @@ def _row(child: Sweep, trial: Trial, seed: int, number: int, max_attempts: int, 
         parameters={**trial.parameters, "training.seed": seed},
         configuration=configuration,
         point_hash=canonical_hash(configuration),
-        # No sweep may reuse it: its scores are of the test part.
+        # No sweep may reuse it: its scores are of the test split.
         reuse_key="",
         started_from=f"trial:{trial.id}",
         target_key=trial.target_key,

@@ -26,10 +26,11 @@ from service.sweeps import sweeps
 
 METHOD = (
     "Every candidate is trained again from its configuration with seeds that no trial of the sweep had, and scored by "
-    "its engine on the whole test part, which no sweep has seen. Expected loss: the mean over seeds, with an interval "
-    "that joins the t interval over seeds and 1.96 standard errors of the part (by blocks) as independent. One further "
-    "training: mean ± t·s·sqrt(1 + 1/S). Optimism: mean validation loss of the further seeds less the figure that the "
-    "sweep chose by; both are of the same validation part, so the difference is the luck that selection keeps."
+    "its engine on the whole test split, which no sweep has seen. Expected loss: the mean over seeds, with an interval "
+    "that joins the t interval over seeds and 1.96 standard errors of the split (by blocks) as independent. One "
+    "further training: mean ± t·s·sqrt(1 + 1/S). Optimism: mean validation loss of the further seeds less the figure "
+    "that the sweep chose by; both are of the same validation split, so the difference is the luck that selection "
+    "keeps."
 )
 
 
@@ -146,7 +147,7 @@ def _says_of(found: ConfirmedTrial, chosen_by: float | None, runs: int) -> list[
     if test.expected is not None:
         says[0] += f"; expected within {test.expected.low:.4f} to {test.expected.high:.4f} (95 %)"
     if test.spread is None:
-        says.append("one seed: the interval holds the sampling error of the part alone")
+        says.append("one seed: the interval holds the sampling error of the split alone")
     if test.one_more is not None:
         says.append(f"one further training lands within {test.one_more.low:.4f} to {test.one_more.high:.4f} (95 %)")
     if found.optimism_nats is not None and chosen_by is not None and found.validation is not None:

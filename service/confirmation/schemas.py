@@ -44,9 +44,9 @@ class Estimate(Schema):
 
     mean: float
     spread: float | None = Field(description="standard deviation over seeds; null for one seed")
-    sampling_error: float | None = Field(description="standard error by blocks of the part")
-    expected: Interval | None = Field(description="where the expected loss on text like the part lies")
-    one_more: Interval | None = Field(description="where one further training lands on the same part")
+    sampling_error: float | None = Field(description="standard error by blocks of the split")
+    expected: Interval | None = Field(description="where the expected loss on text like the split lies")
+    one_more: Interval | None = Field(description="where one further training lands on the same split")
 
 
 class ConfirmationRun(Schema):
@@ -67,8 +67,8 @@ class ConfirmedTrial(Schema):
     trial: LeaderboardRow
     recommended: bool
     runs: list[ConfirmationRun]
-    validation: Estimate | None = Field(description="of the further seeds, on the part that chose the trial")
-    test: Estimate | None = Field(description="of the further seeds, on the part that no sweep has seen")
+    validation: Estimate | None = Field(description="of the further seeds, on the split that chose the trial")
+    test: Estimate | None = Field(description="of the further seeds, on the split that no sweep has seen")
     optimism_nats: float | None = Field(
         description="validation: mean of the further seeds less the figure that the sweep chose by"
     )

@@ -1,11 +1,11 @@
-"""What further seeds and an unseen part say of a configuration: means, spreads, intervals and the choice's optimism.
+"""What further seeds and an unseen split say of a configuration: means, spreads, intervals and the choice's optimism.
 
-Two things make a measured loss uncertain: the seed of the training, and the text that happens to be in the part.
+Two things make a measured loss uncertain: the seed of the training, and the text that happens to be in the split.
 
-- *Expected loss* of a configuration on text like the part: the mean over S seeds. Its interval joins the t interval
-  over the seeds (half width t(S-1) s / sqrt(S)) and the sampling error of the part (z times the standard error by
+- *Expected loss* of a configuration on text like the split: the mean over S seeds. Its interval joins the t interval
+  over the seeds (half width t(S-1) s / sqrt(S)) and the sampling error of the split (z times the standard error by
   blocks of the seeds' mean loss) by the root of the sum of their squares: the two are independent.
-- *One further training* on the same part: mean ± t(S-1) s sqrt(1 + 1/S), the prediction interval of a normal sample.
+- *One further training* on the same split: mean ± t(S-1) s sqrt(1 + 1/S), the prediction interval of a normal sample.
 
 With one seed the spread is unknown, and only the sampling error is in the interval: it then says so.
 """
@@ -44,30 +44,32 @@ class Estimate:
     """Standard deviation over seeds; None for one seed."""
     sampling_error: float | None
     expected: Interval | None
-    """Where the expected loss on text like the part lies, at `CONFIDENCE`."""
+    """Where the expected loss on text like the split lies, at `CONFIDENCE`."""
     one_more: Interval | None
-    """Where one further training lands on the same part, at `CONFIDENCE`."""
+    """Where one further training lands on the same split, at `CONFIDENCE`."""
 
 
 def estimate(losses: Sequence[float], blocks: Sequence[Blocks | None] = ()) -> Estimate:
-    """Of at least one loss of one configuration; `blocks` are the same runs' sums along the part."""
+    """Of at least one loss of one configuration; `blocks` are the same runs' sums along the split."""
     count, mean = len(losses), float(np.mean(losses))
     text = sampling_error(mean_blocks(blocks))
     spread = float(np.std(losses, ddof=1)) if count > 1 else None
     t = quantile(count - 1) if count > 1 else 0.0
     over_seeds = None if spread is None else t * spread / math.sqrt(count)
-    parts = [part for part in (over_seeds, None if text is None else quantile(None) * text) if part is not None]
+    half_widths = [
+        width for width in (over_seeds, None if text is None else quantile(None) * text) if width is not None
+    ]
     return Estimate(
         mean=mean,
         spread=spread,
         sampling_error=text,
-        expected=Interval.around(mean, math.hypot(*parts)) if parts else None,
+        expected=Interval.around(mean, math.hypot(*half_widths)) if half_widths else None,
         one_more=None if spread is None else Interval.around(mean, t * spread * math.sqrt(1 + 1 / count)),
     )
 
 
 def mean_blocks(blocks: Sequence[Blocks | None]) -> Blocks | None:
-    """The mean over seeds of the losses along a part; None where one is missing or was cut otherwise."""
+    """The mean over seeds of the losses along a split; None where one is missing or was cut otherwise."""
     known = [each for each in blocks if each is not None]
     if not known or len(known) < len(blocks):
         return None

@@ -45,12 +45,12 @@ class Dataset(Base):
     tokenizer: Mapped[str | None] = mapped_column(String(32))
     builtin: Mapped[bool] = mapped_column(Boolean, default=False)
     sha256: Mapped[str] = mapped_column(String(64))
-    """Of the arrays of all parts: the same data registered twice has the same hash."""
+    """Of the arrays of all splits: the same data registered twice has the same hash."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     facts: Mapped[dict[str, Any]]
     """What a model needs to know: vocabulary_size, classes, sequence_length where it is fixed."""
     parts: Mapped[dict[str, Any]]
-    """{"training": {"tokens": n, "sha256": ...}, "validation": {...}, "test": {...}}; absent parts are left out."""
+    """{"training": {"tokens": n, "sha256": ...}, "validation": {...}, "test": {...}}; absent splits are left out."""
     profile: Mapped[dict[str, Any]]
     created_at: Mapped[float]
 
@@ -297,7 +297,7 @@ class Event(Base):
 
 
 class Confirmation(Base):
-    """Further trainings of a sweep's best trials: a sweep of its own kind, whose attempts are given the test part."""
+    """Further trainings of a sweep's best trials: a sweep of its own kind, whose attempts are given the test split."""
 
     __tablename__ = "confirmations"
     __table_args__ = (Index(None, "confirms"),)

@@ -33,7 +33,7 @@ def python_topics(settings: Settings) -> tuple[Content, int]:
 def digits(settings: Settings) -> tuple[Content, int]:
     """scikit-learn's handwritten digits and their size: 1,797 images of 8×8 as 64 tokens of 17 greys, 10 classes.
 
-    Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (UCI), of which it is the test part.
+    Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (UCI), of which it is the test split.
     """
     # It takes a second to import, and is needed once in an installation's life.
     from sklearn.datasets import load_digits

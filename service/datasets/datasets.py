@@ -1,6 +1,6 @@
-"""Datasets: registered once, cut into parts that never change, kept as NPZ files named by the hash of their content.
+"""Datasets: registered once, cut into splits that never change, kept as NPZ files named by the hash of their content.
 
-A sweep's attempt is given training and validation; the test part is held back.
+A sweep's attempt is given training and validation; the test split is held back.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from service.datasets.stored_splits import content_hash, folder, is_stored, remo
 from service.errors import ConflictError, NotFoundError, UnprocessableError
 from service.settings import Settings
 
-OfferedPart = Literal["training", "validation"]
-"""The parts that leave the service."""
+OfferedSplit = Literal["training", "validation"]
+"""The splits that leave the service."""
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -57,7 +57,7 @@ def register(
     """
     check_name(name)
     digest = content_hash(content)
-    parts = store(settings.data_dir, digest, content)
+    splits = store(settings.data_dir, digest, content)
     profile = _profile(content)
 
     def insert(session: Session) -> tuple[dataset_schemas.DatasetDetail, bool]:
@@ -75,7 +75,7 @@ def register(
             sha256=digest,
             size_bytes=size_bytes,
             facts=dict(content.facts),
-            parts=parts,
+            parts=splits,
             profile=profile,
             created_at=now(session),
         )
@@ -94,7 +94,7 @@ def register(
         if not database.read(lambda session: _is_shared(session, digest)):
             remove(settings.data_dir, digest)
         raise
-    if not is_stored(settings.data_dir, digest, parts):
+    if not is_stored(settings.data_dir, digest, splits):
         # The same content was deleted meanwhile, with its files.
         store(settings.data_dir, digest, content)
     return answer
@@ -158,18 +158,18 @@ def names_of(session: Session, ids: Collection[str]) -> dict[str, str]:
     return {row.id: row.name for row in session.execute(select(Dataset.id, Dataset.name).where(Dataset.id.in_(ids)))}
 
 
-def content_path(session: Session, settings: Settings, key: str, part: OfferedPart, project: str) -> tuple[Path, str]:
-    """The NPZ file of a part, and its hash. Raises NotFoundError when there is no such dataset or its file is gone."""
+def content_path(session: Session, settings: Settings, key: str, split: OfferedSplit, project: str) -> tuple[Path, str]:
+    """The NPZ file of a split, and its hash. Raises NotFoundError when there is no such dataset or its file is gone."""
     row = get(session, key, project)
-    return part_path(settings, row, part), str(row.parts[part]["sha256"])
+    return split_path(settings, row, split), str(row.parts[split]["sha256"])
 
 
-def part_path(settings: Settings, row: Dataset, part: str) -> Path:
-    """The NPZ file of a part, whichever. Raises NotFoundError when it is gone."""
-    path = folder(settings.data_dir, row.sha256) / f"{part}.npz"
+def split_path(settings: Settings, row: Dataset, split: str) -> Path:
+    """The NPZ file of a split, whichever. Raises NotFoundError when it is gone."""
+    path = folder(settings.data_dir, row.sha256) / f"{split}.npz"
     if not path.is_file():
         raise NotFoundError(
-            f"the {part} part of dataset {row.name!r} is not in the service's data folder: register its file again"
+            f"the {split} split of dataset {row.name!r} is not in the service's data folder: register its file again"
         )
     return path
 

@@ -1,8 +1,8 @@
 """What a dataset of examples is like, before anything is trained on it: sizes, copies, and scores to beat.
 
-The baselines know nothing of an example: they are the shares of classes (or of target tokens) in the training part,
-scored on the validation part in the units of `validation_loss` and `accuracy`. Shares are smoothed by one count a class
-(Laplace), so that what training never saw is not infinitely surprising.
+The baselines know nothing of an example: they are the shares of classes (or of target tokens) in the training split,
+scored on the validation split in the units of `validation_loss` and `accuracy`. Shares are smoothed by one count a
+class (Laplace), so that what training never saw is not infinitely surprising.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ SHOWN_CLASSES = 50
 SHOWN_SYMBOLS = 20
 
 
-def labelled_profile(parts: Mapping[str, Arrays], names: Sequence[str], vocabulary_size: int) -> dict[str, Any]:
-    """The profile of labelled rows. Losses in nats per example; the test part is counted, and not looked at."""
-    training, validation = parts["training"], parts["validation"]
+def labelled_profile(splits: Mapping[str, Arrays], names: Sequence[str], vocabulary_size: int) -> dict[str, Any]:
+    """The profile of labelled rows. Losses in nats per example; the test split is counted, and not looked at."""
+    training, validation = splits["training"], splits["validation"]
     counts = np.bincount(training["labels"], minlength=len(names))
     seen = np.zeros(vocabulary_size, bool)
     seen[training["tokens"].ravel()] = True
     fitted = [row.tobytes() for row in training["tokens"]]
     distinct = set(fitted)
     return {
-        "examples": {part: len(arrays["labels"]) for part, arrays in parts.items()},
+        "examples": {split: len(arrays["labels"]) for split, arrays in splits.items()},
         "vocabulary_size": vocabulary_size,
         "used_in_training": int(seen.sum()),
         "classes": _class_shares(training["labels"], validation["labels"], names),
@@ -47,10 +47,12 @@ def labelled_profile(parts: Mapping[str, Arrays], names: Sequence[str], vocabula
     }
 
 
-def pairs_profile(parts: Mapping[str, Arrays], facts: Mapping[str, Any], end: int) -> dict[str, Any]:
-    """The profile of pairs. Losses in nats per target token, its end included; the test part is only counted."""
-    training, validation = parts["training"], parts["validation"]
-    fitted, scored = (_with_ends(part["target"], len(part["target_lengths"]), end) for part in (training, validation))
+def pairs_profile(splits: Mapping[str, Arrays], facts: Mapping[str, Any], end: int) -> dict[str, Any]:
+    """The profile of pairs. Losses in nats per target token, its end included; the test split is only counted."""
+    training, validation = splits["training"], splits["validation"]
+    fitted, scored = (
+        _with_ends(split["target"], len(split["target_lengths"]), end) for split in (training, validation)
+    )
     counts = np.bincount(fitted, minlength=facts["vocabulary_size"])
     # Neither padding nor the start is ever to be said: no baseline spends probability on them.
     sayable = counts[end:]
@@ -59,7 +61,7 @@ def pairs_profile(parts: Mapping[str, Arrays], facts: Mapping[str, Any], end: in
     symbols: Sequence[str] = facts["target_symbols"]
     order = np.argsort(-sayable, kind="stable")[:SHOWN_SYMBOLS]
     return {
-        "examples": {part: len(arrays["target_lengths"]) for part, arrays in parts.items()},
+        "examples": {split: len(arrays["target_lengths"]) for split, arrays in splits.items()},
         "target_tokens": {"training": len(fitted), "validation": len(scored)},
         "source_vocabulary_size": facts["source_vocabulary_size"],
         "vocabulary_size": facts["vocabulary_size"],
@@ -103,7 +105,7 @@ def _class_shares(training: NDArray[Any], validation: NDArray[Any], names: Seque
 
 
 def _lengths(lengths: NDArray[Any] | None, longest: int) -> dict[str, float]:
-    """Of the training part; `longest` is of all parts."""
+    """Of the training split; `longest` is of all splits."""
     if lengths is None:
         return {"minimum": longest, "mean": float(longest), "longest": longest}
     percentiles = dict(zip(("p50", "p90", "p99"), np.percentile(lengths, (50, 90, 99)).tolist(), strict=True))

@@ -33,14 +33,14 @@ def implications(dataset: Dataset | None, configuration: Mapping[str, Any] | Non
     low, high, found = _range(dataset)
     found += _leaks(dataset)
     found += _padding(dataset)
-    found += _parts(dataset)
+    found += _splits(dataset)
     if configuration is not None:
         found += _against(dataset, configuration, high)
     return DataEvidence(dataset=dataset.name, parameters_low=low, parameters_high=high, implications=found)
 
 
 def training_tokens(dataset: Dataset | None) -> int | None:
-    """Tokens of the training part; None where it is counted in examples."""
+    """Tokens of the training split; None where it is counted in examples."""
     if dataset is None:
         return None
     return dataset.parts.get("training", {}).get("tokens")
@@ -74,7 +74,7 @@ def _range(dataset: Dataset) -> tuple[float | None, float | None, list[Implicati
     found.append(
         Implication(
             kind="range",
-            says=f"from {formatting.count(high)} parameters on a model can hold the whole training part by heart: it "
+            says=f"from {formatting.count(high)} parameters on a model can hold the whole training split by heart: it "
             f"has {formatting.count(tokens * loss / math.log(2))} bits (the {name} model has {loss:.3f} nats a token), "
             f"at {BITS_PER_PARAMETER} bits a parameter",
             source=MORRIS,
@@ -90,7 +90,7 @@ def _leaks(dataset: Dataset) -> list[Implication]:
         share = float(facts.get("validation_in_training_share", 0.0))
         if share >= LEAK_SHARE:
             says = (
-                f"{share:.1%} of the validation part's {what} are in the training part, too: the validation loss "
+                f"{share:.1%} of the validation split's {what} are in the training split, too: the validation loss "
                 "flatters models that learn by heart"
             )
             found.append(Implication(kind="warning", says=says))
@@ -110,16 +110,16 @@ def _padding(dataset: Dataset) -> list[Implication]:
     return found
 
 
-def _parts(dataset: Dataset) -> list[Implication]:
+def _splits(dataset: Dataset) -> list[Implication]:
     found: list[Implication] = []
     validation = dataset.parts.get("validation", {})
     size = validation.get("tokens") or validation.get("examples")
     if size and size < SMALL_PART:
         unit = "tokens" if validation.get("tokens") else "examples"
-        says = f"the validation part has {size:,} {unit}: its loss is a rough estimate"
+        says = f"the validation split has {size:,} {unit}: its loss is a rough estimate"
         found.append(Implication(kind="warning", says=says))
     if "test" not in dataset.parts:
-        says = "there is no test part: register the data with one (--test 0.1) to be able to confirm a choice"
+        says = "there is no test split: register the data with one (--test 0.1) to be able to confirm a choice"
         found.append(Implication(kind="note", says=says))
     return found
 
@@ -128,7 +128,7 @@ def _against(dataset: Dataset, configuration: Mapping[str, Any], memorizes_from:
     found: list[Implication] = []
     count = configuration.get("parameter_count")
     if count and memorizes_from and count >= memorizes_from:
-        says = f"{formatting.count(count)} parameters could hold the training part by heart: watch the gap"
+        says = f"{formatting.count(count)} parameters could hold the training split by heart: watch the gap"
         found.append(Implication(kind="warning", says=says, source=MORRIS))
     loss, baseline = configuration.get("validation_loss"), best_baseline(dataset)
     if loss is not None and baseline is not None and loss > baseline[1]:

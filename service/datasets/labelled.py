@@ -1,4 +1,4 @@
-"""Labelled rows of tokens (classification): from CSV or NPZ files, cut into parts class by class."""
+"""Labelled rows of tokens (classification): from CSV or NPZ files, cut into splits class by class."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LabelledRows:
 
 
 def read_labelled(path: Path, fractions: Fractions, *, limit_bytes: int) -> Content:
-    """Read a CSV or an NPZ file and cut it into parts.
+    """Read a CSV or an NPZ file and cut it into splits.
 
     CSV: a header, a column `label` with any text, every other column a token; empty cells at the end of a row are
     padding. NPZ: `tokens` [N, T] and `labels` [N], perhaps `lengths` [N] and `attention_mask` [N, T, T].
@@ -68,16 +68,16 @@ def labelled_content(rows: LabelledRows, fractions: Fractions, notes: Sequence[s
         arrays["attention_mask"] = rows.attention_mask
         facts["attention_mask"] = True
     keys = [row.tobytes() for row in tokens]
-    parts = {part: _rows(arrays, chosen) for part, chosen in split_examples(classes, keys, fractions).items()}
-    _check_classes(parts["training"]["labels"], names)
+    splits = {split: _rows(arrays, chosen) for split, chosen in split_examples(classes, keys, fractions).items()}
+    _check_classes(splits["training"]["labels"], names)
     return Content(
         task="classification",
         tokenizer=None,
         facts=facts,
-        parts=parts,
-        counts={part: {"examples": len(piece["labels"])} for part, piece in parts.items()},
-        profile=lambda: labelled_profile(parts, names, facts["vocabulary_size"]),
-        notes=(*notes, *_missing_classes(parts, names)),
+        splits=splits,
+        counts={split: {"examples": len(piece["labels"])} for split, piece in splits.items()},
+        profile=lambda: labelled_profile(splits, names, facts["vocabulary_size"]),
+        notes=(*notes, *_missing_classes(splits, names)),
     )
 
 
@@ -136,14 +136,14 @@ def _check_classes(training_labels: NDArray[Any], names: Sequence[str]) -> None:
         raise UnprocessableError(f"no example of the class {names[missing[0]]!r} is left to train on: give more of it")
 
 
-def _missing_classes(parts: Mapping[str, Arrays], names: Sequence[str]) -> Iterator[str]:
-    """A line for each part that lacks examples of some class."""
-    for part, arrays in parts.items():
+def _missing_classes(splits: Mapping[str, Arrays], names: Sequence[str]) -> Iterator[str]:
+    """A line for each split that lacks examples of some class."""
+    for split, arrays in splits.items():
         missing = np.flatnonzero(np.bincount(arrays["labels"], minlength=len(names)) == 0)
         if missing.size:
             some = ", ".join(repr(names[index]) for index in missing[:5])
             more = f" and {missing.size - 5} more" if missing.size > 5 else ""
-            yield f"the {part} part has no example of {some}{more}: there are too few of them to be divided"
+            yield f"the {split} split has no example of {some}{more}: there are too few of them to be divided"
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Pairs of a source and its target (seq2seq): from TSV files, cut into parts by the source."""
+"""Pairs of a source and its target (seq2seq): from TSV files, cut into splits by the source."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class Side:
 def read_pairs(
     path: Path, source_tokenizer: PairTokenizer, target_tokenizer: PairTokenizer, fractions: Fractions
 ) -> Content:
-    """Read lines of a source, a tab and its target, and cut them into parts.
+    """Read lines of a source, a tab and its target, and cut them into splits.
 
-    All targets of one source are in the same part, and so are dictionary variants of it (`read`, `read(2)`). A line
+    All targets of one source are in the same split, and so are dictionary variants of it (`read`, `read(2)`). A line
     `source<tab>target` at the start is a header. Symbols are numbered in the order of their code points, behind the
     special tokens; a symbol that only validation has still gets a token.
-    Parts hold `source` and `target` (tokens of all examples one behind the other, without specials), `source_lengths`
+    Splits hold `source` and `target` (tokens of all examples one behind the other, without specials), `source_lengths`
     and `target_lengths`. Raises UnprocessableError with the line and the remedy.
     """
     fractions.check()
@@ -70,7 +70,7 @@ def read_pairs(
     targets = _side([target for _, target in pairs], target_tokenizer, TARGET_SPECIALS, "target")
     keys = [VARIANT.sub("", source).encode() for source, _ in pairs]
     chosen = split_examples(np.zeros(len(pairs), np.int8), keys, fractions)
-    parts = {part: _part(sources, targets, indices) for part, indices in chosen.items()}
+    splits = {split: _split(sources, targets, indices) for split, indices in chosen.items()}
     facts: dict[str, Any] = {
         "tokenizer": source_tokenizer,
         "target_tokenizer": target_tokenizer,
@@ -89,12 +89,12 @@ def read_pairs(
         task="seq2seq",
         tokenizer=source_tokenizer,
         facts=facts,
-        parts=parts,
+        splits=splits,
         counts={
-            part: {"examples": len(indices), "tokens": int(parts[part]["target_lengths"].sum()) + len(indices)}
-            for part, indices in chosen.items()
+            split: {"examples": len(indices), "tokens": int(splits[split]["target_lengths"].sum()) + len(indices)}
+            for split, indices in chosen.items()
         },
-        profile=lambda: pairs_profile(parts, facts, END),
+        profile=lambda: pairs_profile(splits, facts, END),
         notes=byte_order_mark_notes(path),
     )
 
@@ -150,7 +150,7 @@ def _side(texts: Sequence[str], tokenizer: PairTokenizer, specials: int, name: s
     return Side(tokens.astype(smallest_type(specials + len(symbols))), lengths, symbols)
 
 
-def _part(sources: Side, targets: Side, chosen: Indices) -> Arrays:
+def _split(sources: Side, targets: Side, chosen: Indices) -> Arrays:
     source, source_lengths = sources.rows(chosen)
     target, target_lengths = targets.rows(chosen)
     return {

@@ -1,6 +1,6 @@
-"""What a dataset is like, before anything is trained on it: sizes, leaks between parts, and losses to beat.
+"""What a dataset is like, before anything is trained on it: sizes, leaks between splits, and losses to beat.
 
-The baselines are n-gram models fitted on the training part alone and scored on the validation part in nats per token,
+The baselines are n-gram models fitted on the training split alone and scored on the validation split in nats per token,
 the unit of `validation_loss`. They interpolate every order with the shorter ones down to uniform (Witten and Bell 1991,
 "The zero-frequency problem", estimator C): no unseen context or token is infinitely surprising, and nothing is tuned.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Tokens = NDArray[Any]
-"""A part of a text: unsigned integers below the vocabulary's size, 1-D."""
+"""A split of a text: unsigned integers below the vocabulary's size, 1-D."""
 
 BASELINES = ("unigram", "bigram", "trigram", "4-gram", "5-gram")
 
@@ -28,19 +28,21 @@ LINE_CHARACTERS = 20
 """Shorter lines repeat by chance (a bracket, a name) and say nothing about leaks."""
 
 
-def text_profile(parts: Mapping[str, Tokens], vocabulary: Sequence[str] | None, vocabulary_size: int) -> dict[str, Any]:
-    """The profile of a text with a `training` and a `validation` part.
+def text_profile(
+    splits: Mapping[str, Tokens], vocabulary: Sequence[str] | None, vocabulary_size: int
+) -> dict[str, Any]:
+    """The profile of a text with a `training` and a `validation` split.
 
     `vocabulary` is the list of characters, or None where tokens are bytes. Answers plain JSON values; losses are in
-    nats per token. The test part is counted, and otherwise not looked at.
+    nats per token. The test split is counted, and otherwise not looked at.
     """
-    training, validation = parts["training"], parts["validation"]
+    training, validation = splits["training"], splits["validation"]
     seen = np.zeros(vocabulary_size, dtype=bool)
     seen[training] = True
     unseen = np.flatnonzero(np.bincount(validation, minlength=vocabulary_size).astype(bool) & ~seen)
     fit, score = training[:FIT_TOKENS], validation[:SCORE_TOKENS]
     return {
-        "tokens": {name: len(tokens) for name, tokens in parts.items()},
+        "tokens": {name: len(tokens) for name, tokens in splits.items()},
         "vocabulary_size": vocabulary_size,
         "used_in_training": int(seen.sum()),
         "unseen_in_training": {
@@ -58,7 +60,7 @@ def text_profile(parts: Mapping[str, Tokens], vocabulary: Sequence[str] | None, 
 def baselines_nats(training: Tokens, validation: Tokens, vocabulary_size: int) -> dict[str, float]:
     """Cross-entropy on `validation`, in nats per token, of the uniform model and of n-gram models of `training`.
 
-    The first tokens of the validation part, whose context is cut off, are predicted from what context there is.
+    The first tokens of the validation split, whose context is cut off, are predicted from what context there is.
     """
     losses = {"uniform": math.log(vocabulary_size)}
     probabilities = np.full(len(validation), 1.0 / vocabulary_size)
@@ -82,7 +84,7 @@ class _Contexts:
     tokens: Tokens
     ids: NDArray[np.int64]
     start: int
-    """The position in the part of `tokens[0]`, which is the contexts' length."""
+    """The position in the split of `tokens[0]`, which is the contexts' length."""
 
     @staticmethod
     def empty(tokens: Tokens) -> _Contexts:
@@ -91,7 +93,7 @@ class _Contexts:
 
 @dataclass(frozen=True, slots=True)
 class _Grams:
-    """The distinct (context, token) pairs of the training part; a pair's position names the next longer context."""
+    """The distinct (context, token) pairs of the training split; a pair's position names the next longer context."""
 
     keys: NDArray[np.int64]
     counts: NDArray[np.int64]
@@ -110,7 +112,7 @@ def _grams(contexts: _Contexts, vocabulary_size: int) -> _Grams:
 
 
 def _lookup(grams: _Grams, contexts: _Contexts, vocabulary_size: int) -> NDArray[np.int64]:
-    """The position of each (context, token) of the validation part among those of training, or -1."""
+    """The position of each (context, token) of the validation split among those of training, or -1."""
     wanted = np.where(contexts.ids < 0, -1, contexts.ids * vocabulary_size + contexts.tokens)
     positions = np.minimum(np.searchsorted(grams.keys, wanted), len(grams.keys) - 1)
     return np.where(grams.keys[positions] == wanted, positions, -1)
@@ -160,7 +162,7 @@ def _frequent_tokens(training: Tokens, vocabulary: Sequence[str] | None, vocabul
 
 
 def _line_facts(training: str, validation: str) -> dict[str, Any]:
-    """How much of the text repeats: what is in both parts can be learnt by heart and flatters a validation loss."""
+    """How much of the text repeats: what is in both splits can be learnt by heart and flatters a validation loss."""
     fitted, scored = _long_lines(training), _long_lines(validation)
     distinct = set(fitted)
     shared = sum(line in distinct for line in scored)

@@ -1,4 +1,4 @@
-"""How data is cut into parts: by shares of a text's length, or example by example, what belongs together staying so."""
+"""How data is split: by shares of a text's length, or example by example, what belongs together staying so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.errors import UnprocessableError
 
 MINIMUM_TRAINING_EXAMPLES = 16
 MINIMUM_EXAMPLES = 4
-"""Of the validation part, and of the test part where there is one."""
+"""Of the validation split, and of the test split where there is one."""
 
 Indices = NDArray[np.int64]
 
@@ -28,13 +28,13 @@ class Fractions:
     test: float = 0.0
 
     def check(self) -> None:
-        """Raise Unprocessable unless every part can be there and training keeps at least half."""
+        """Raise Unprocessable unless every split can be there and training keeps at least half."""
         if not 0 < self.validation <= 0.5:
             raise UnprocessableError(
                 f"validation={self.validation:g}: give a fraction above 0 and at most 0.5, such as 0.1"
             )
         if not 0 <= self.test <= 0.5:
-            raise UnprocessableError(f"test={self.test:g}: give a fraction from 0 (no test part) to 0.5")
+            raise UnprocessableError(f"test={self.test:g}: give a fraction from 0 (no test split) to 0.5")
         if self.validation + self.test > 0.5:
             raise UnprocessableError(
                 f"validation and test take {self.validation + self.test:.0%} of the data: "
@@ -42,34 +42,34 @@ class Fractions:
             )
 
     def held_out(self) -> dict[str, float]:
-        """The parts beside training that there are to be, with their shares."""
+        """The splits beside training that there are to be, with their shares."""
         return {"validation": self.validation} | ({"test": self.test} if self.test else {})
 
 
 def split_examples(strata: NDArray[Any], keys: Sequence[bytes], fractions: Fractions) -> dict[str, Indices]:
-    """The examples of each part, as ascending indices.
+    """The examples of each split, as ascending indices.
 
     Each stratum is cut in the same shares, and examples of a stratum with the same key are never cut apart: a copy of
-    an example, or another answer to it, does not leak into the part that judges. Which part a key falls into follows
+    an example, or another answer to it, does not leak into the split that judges. Which split a key falls into follows
     from its SHA-256 alone, so the same data is cut the same way in whatever order it comes.
-    Raises UnprocessableError where a part would have too few examples.
+    Raises UnprocessableError where a split would have too few examples.
     """
     fractions.check()
     shares = fractions.held_out()
     owed = dict.fromkeys(shares, 0.0)
-    taken: dict[str, list[int]] = {part: [] for part in ("training", *shares)}
+    taken: dict[str, list[int]] = {split: [] for split in ("training", *shares)}
     for members in _members(strata):
         groups = deque(_groups(members, keys))
-        for part, share in shares.items():
+        for split, share in shares.items():
             # What rounding left owing in one stratum, the next ones pay: rare classes are not all lost to training.
-            owed[part] += share * len(members)
-            while len(groups) > 1 and len(groups[0]) / 2 <= owed[part]:
+            owed[split] += share * len(members)
+            while len(groups) > 1 and len(groups[0]) / 2 <= owed[split]:
                 group = groups.popleft()
-                owed[part] -= len(group)
-                taken[part] += group
+                owed[split] -= len(group)
+                taken[split] += group
         taken["training"] += [index for group in groups for index in group]
-    _check_sizes({part: len(indices) for part, indices in taken.items()}, len(keys))
-    return {part: np.array(sorted(indices), np.int64) for part, indices in taken.items()}
+    _check_sizes({split: len(indices) for split, indices in taken.items()}, len(keys))
+    return {split: np.array(sorted(indices), np.int64) for split, indices in taken.items()}
 
 
 def _members(strata: NDArray[Any]) -> list[Indices]:
@@ -85,10 +85,10 @@ def _groups(members: Indices, keys: Sequence[bytes]) -> list[list[int]]:
 
 
 def _check_sizes(sizes: Mapping[str, int], count: int) -> None:
-    for part, size in sizes.items():
-        minimum = MINIMUM_TRAINING_EXAMPLES if part == "training" else MINIMUM_EXAMPLES
+    for split, size in sizes.items():
+        minimum = MINIMUM_TRAINING_EXAMPLES if split == "training" else MINIMUM_EXAMPLES
         if size < minimum:
             raise UnprocessableError(
-                f"the file is too small: of its {count} examples, {size} fall into the {part} part, "
+                f"the file is too small: of its {count} examples, {size} fall into the {split} split, "
                 f"which needs at least {minimum} (what has the same key stays together)"
             )

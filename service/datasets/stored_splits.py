@@ -1,4 +1,4 @@
-"""The parts of datasets on disk: NPZ files below `datasets/<sha256>/`, all of a dataset's or none."""
+"""The splits of datasets on disk: NPZ files below `datasets/<sha256>/`, all of a dataset's or none."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from typing import Any
 
 import numpy as np
 
-from service.datasets.content import PART_NAMES, Content
+from service.datasets.content import SPLIT_NAMES, Content
 
 INCOMING = "incoming-"
 """How the folder of a dataset begins that is being written: one that is old was cut off with its process."""
 
 
 def content_hash(content: Content) -> str:
-    """SHA-256 over the task, the facts and every array's part, name, type, shape and little-endian bytes."""
+    """SHA-256 over the task, the facts and every array's split, name, type, shape and little-endian bytes."""
     digest = hashlib.sha256(json.dumps([content.task, dict(content.facts)], sort_keys=True).encode())
-    for part in PART_NAMES:
-        for name, given in sorted(content.parts.get(part, {}).items()):
+    for split in SPLIT_NAMES:
+        for name, given in sorted(content.splits.get(split, {}).items()):
             array = np.ascontiguousarray(given, dtype=given.dtype.newbyteorder("<"))
-            digest.update(f"\0{part} {name} {array.dtype.str} {array.shape}\0".encode())
+            digest.update(f"\0{split} {name} {array.dtype.str} {array.shape}\0".encode())
             digest.update(array.data)
     return digest.hexdigest()
 
 
 def folder(data_dir: Path | str, digest: str) -> Path:
-    """Where the parts of the dataset with this content hash lie."""
+    """Where the splits of the dataset with this content hash lie."""
     return Path(data_dir) / "datasets" / digest
 
 
-def is_stored(data_dir: Path | str, digest: str, parts: Mapping[str, Any]) -> bool:
-    return all((folder(data_dir, digest) / f"{part}.npz").is_file() for part in parts)
+def is_stored(data_dir: Path | str, digest: str, splits: Mapping[str, Any]) -> bool:
+    return all((folder(data_dir, digest) / f"{split}.npz").is_file() for split in splits)
 
 
 def store(data_dir: Path | str, digest: str, content: Content) -> dict[str, Any]:
-    """Write the parts, all or nothing; answer each part's counts and its file's hash."""
+    """Write the splits, all or nothing; answer each split's counts and its file's hash."""
     place = folder(data_dir, digest)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=INCOMING) as incoming:
         complete = Path(incoming) / "complete"
         complete.mkdir()
         described: dict[str, Any] = {}
-        for part, arrays in content.parts.items():
-            path = complete / f"{part}.npz"
+        for split, arrays in content.splits.items():
+            path = complete / f"{split}.npz"
             np.savez(path, allow_pickle=False, **arrays)
-            described[part] = {**content.counts[part], "sha256": _file_hash(path)}
+            described[split] = {**content.counts[split], "sha256": _file_hash(path)}
         try:
             complete.replace(place)
         except OSError:

@@ -1,4 +1,4 @@
-"""Text files as tokens: bytes or characters, cut into contiguous parts."""
+"""Text files as tokens: bytes or characters, cut into contiguous splits."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 
 MINIMUM_TRAINING_TOKENS = 256
 MINIMUM_TOKENS = 64
-"""Of the validation part, and of the test part where there is one."""
+"""Of the validation split, and of the test split where there is one."""
 
 CHUNK_BYTES = 1 << 22
 
 
 def read_text(path: Path, tokenizer: Tokenizer, fractions: Fractions) -> Content:
-    """Tokenize the file and cut it into parts, each with one array `tokens`.
+    """Tokenize the file and cut it into splits, each with one array `tokens`.
 
     Characters are numbered in the order of their code points, over the whole text: a character that only validation
     has still gets a token. Raises UnprocessableError for text that is too short, is not UTF-8 (with the byte's offset),
@@ -40,14 +40,14 @@ def read_text(path: Path, tokenizer: Tokenizer, fractions: Fractions) -> Content
     else:
         tokens, vocabulary = _character_tokens(path)
         facts = {"tokenizer": "char", "vocabulary_size": len(vocabulary), "vocabulary": vocabulary}
-    parts = _cut(tokens, fractions)
+    splits = _cut(tokens, fractions)
     return Content(
         task="causal_lm",
         tokenizer=tokenizer,
         facts=facts,
-        parts={part: {"tokens": piece} for part, piece in parts.items()},
-        counts={part: {"tokens": len(piece)} for part, piece in parts.items()},
-        profile=lambda: text_profile(parts, vocabulary, facts["vocabulary_size"]),
+        splits={split: {"tokens": piece} for split, piece in splits.items()},
+        counts={split: {"tokens": len(piece)} for split, piece in splits.items()},
+        profile=lambda: text_profile(splits, vocabulary, facts["vocabulary_size"]),
         notes=byte_order_mark_notes(path),
     )
 
@@ -121,11 +121,11 @@ def _cut(tokens: NDArray[Any], fractions: Fractions) -> dict[str, NDArray[Any]]:
     sizes = {"training": (training, MINIMUM_TRAINING_TOKENS), "validation": (validation, MINIMUM_TOKENS)}
     if fractions.test:
         sizes["test"] = (test, MINIMUM_TOKENS)
-    for part, (size, minimum) in sizes.items():
+    for split, (size, minimum) in sizes.items():
         if size < minimum:
             raise UnprocessableError(
-                f"the file is too small: of its {len(tokens)} tokens, {size} fall into the {part} part, "
+                f"the file is too small: of its {len(tokens)} tokens, {size} fall into the {split} split, "
                 f"which needs at least {minimum}"
             )
     starts = {"training": 0, "validation": training, "test": training + validation}
-    return {part: tokens[starts[part] : starts[part] + size] for part, (size, _) in sizes.items()}
+    return {split: tokens[starts[split] : starts[split] + size] for split, (size, _) in sizes.items()}

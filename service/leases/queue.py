@@ -183,16 +183,16 @@ def _lease(trial: sql.Row, lease_seconds: float) -> lease_schemas.Lease:
 
 
 def _lease_dataset(trial: sql.Row) -> lease_schemas.LeaseDataset:
-    parts = trial.dataset_parts
+    splits = trial.dataset_splits
     if SweepKind.of(trial.sampler) is SweepKind.SEARCH:
-        parts = {name: part for name, part in parts.items() if name != "test"}
+        splits = {name: split for name, split in splits.items() if name != "test"}
     return lease_schemas.LeaseDataset(
         id=trial.dataset_id,
         name=trial.dataset_name,
         task=trial.dataset_task,
         sha256=trial.dataset_sha256,
         facts=trial.dataset_facts,
-        parts=parts,
+        parts=splits,
     )
 
 

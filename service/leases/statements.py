@@ -160,7 +160,7 @@ FIND = (
         _DATASETS.c.task.label("dataset_task"),
         _DATASETS.c.sha256.label("dataset_sha256"),
         _DATASETS.c.facts.label("dataset_facts"),
-        _DATASETS.c.parts.label("dataset_parts"),
+        _DATASETS.c.parts.label("dataset_splits"),
     )
     .join(_DATASETS, _DATASETS.c.id == _SWEEPS.c.dataset_id, isouter=True)
     .limit(1)

@@ -76,7 +76,7 @@ def _says(found: Complexity) -> list[str]:
     if found.epochs is not None:
         says.append(
             f"training reads {formatting.count(found.tokens_seen or 0)} tokens, {found.epochs:.2g} passes over the "
-            "training part (up to 4 are nearly as good as fresh data: Muennighoff et al. 2023)"
+            "training split (up to 4 are nearly as good as fresh data: Muennighoff et al. 2023)"
         )
     if found.generalization_gap is not None:
         loss_rises = found.generalization_gap > 0

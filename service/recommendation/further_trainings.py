@@ -19,7 +19,7 @@ TEST_LOSS = "test_loss"
 
 @dataclass(frozen=True, slots=True)
 class FurtherTraining:
-    """One further training, and the blocks of its losses by part."""
+    """One further training, and the blocks of its losses by split."""
 
     trial: Trial
     blocks: Mapping[str, Any]
@@ -27,7 +27,7 @@ class FurtherTraining:
 
 @dataclass(frozen=True, slots=True)
 class ScoredTraining:
-    """A further training with both of its losses, in nats, and the blocks of the test part's."""
+    """A further training with both of its losses, in nats, and the blocks of the test split's."""
 
     seed: int
     validation_loss: float

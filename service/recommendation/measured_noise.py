@@ -48,7 +48,7 @@ def noise_of(session: Session, sweep_id: str, chosen: Candidate, front: Mapping[
 
 
 def validation_blocks(session: Session, trial_ids: Collection[str]) -> dict[str, Blocks]:
-    """Trial -> its losses along the validation part, where they were stored."""
+    """Trial -> its losses along the validation split, where they were stored."""
     rows = session.execute(
         sa.select(Measurement.trial_id, Measurement.data).where(
             Measurement.name == BLOCKS_MEASUREMENT, Measurement.trial_id.in_(trial_ids)

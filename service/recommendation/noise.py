@@ -1,7 +1,7 @@
 """How certain a measured loss is: its sampling error, that of a difference of two models, and its spread over seeds.
 
-A mean over a part of T tokens is an estimate. Its standard error is taken from the sums over consecutive blocks of the
-part (batch means: tokens next to one another are not independent, blocks are nearly so), as that of a ratio of sums
+A mean over a split of T tokens is an estimate. Its standard error is taken from the sums over consecutive blocks of the
+split (batch means: tokens next to one another are not independent, blocks are nearly so), as that of a ratio of sums
 (Cochran 1977, Sampling Techniques, section 6.3). Two models that saw the same blocks are compared block by block: what
 makes a block hard makes it hard for both, and cancels.
 """
@@ -18,12 +18,12 @@ import numpy as np
 CONFIDENCE = 0.95
 
 BLOCKS_MEASUREMENT = "loss_blocks"
-"""The measurement of a trial that holds, for each part, the sums by block."""
+"""The measurement of a trial that holds, for each split, the sums by block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Summed losses (nats) and weights of the consecutive blocks of a part."""
+    """Summed losses (nats) and weights of the consecutive blocks of a split."""
 
     loss_sums: tuple[float, ...]
     weight_sums: tuple[float, ...]
@@ -45,7 +45,7 @@ class Blocks:
 
 
 def sampling_error(blocks: Blocks | None) -> float | None:
-    """Standard error in nats of the mean loss of the part; None below two blocks."""
+    """Standard error in nats of the mean loss of the split; None below two blocks."""
     if blocks is None:
         return None
     return _ratio_error(np.asarray(blocks.loss_sums), np.asarray(blocks.weight_sums))

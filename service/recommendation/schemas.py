@@ -78,7 +78,7 @@ class Certainty(Schema):
     latency_rebuilt_share: float | None = Field(
         description="p50 of the trained engine over p50 of the first one, less 1: another build, another process"
     )
-    validation_standard_error_nats: float | None = Field(description="sampling error of the validation part")
+    validation_standard_error_nats: float | None = Field(description="sampling error of the validation split")
     seeds: int = Field(description="trainings of this configuration that were scored")
     seed_spread_nats: float | None = Field(description="standard deviation over seeds; null until it is confirmed")
     repeats_of_choice: int
@@ -103,10 +103,10 @@ class Complexity(Schema):
     """Size against overfitting."""
 
     parameter_count: float | None
-    training_tokens: int | None = Field(description="of the training part")
+    training_tokens: int | None = Field(description="of the training split")
     tokens_seen: int | None = Field(description="steps x batch size x sequence length")
     epochs: float | None
-    tokens_per_parameter: float | None = Field(description="of the training part")
+    tokens_per_parameter: float | None = Field(description="of the training split")
     generalization_gap: float | None
     points: list[ComplexityPoint]
     smaller: SmallerTrial | None

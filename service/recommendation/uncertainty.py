@@ -42,7 +42,7 @@ class Noise:
 
     @property
     def loss_deviation_nats(self) -> float:
-        """Of one training's validation loss: over seeds where that is known, else the part's sampling error."""
+        """Of one training's validation loss: over seeds where that is known, else the split's sampling error."""
         return self.seed_spread_nats if self.seed_spread_nats is not None else self.sampling_error_nats or 0.0
 
     def deviation(self, metric: str, value: float) -> float:
@@ -113,7 +113,7 @@ def _says_of_noise(noise: Noise) -> list[str]:
             f"built and measured twice in two processes, its p50 differed by {abs(noise.latency_rebuilt_share):.1%}"
         )
     if noise.sampling_error_nats is not None:
-        says.append(f"the validation part is finite: standard error {noise.sampling_error_nats:.4f} nats")
+        says.append(f"the validation split is finite: standard error {noise.sampling_error_nats:.4f} nats")
     if noise.seed_spread_nats is None:
         says.append("one seed: how far another training of the same configuration lands is unknown until :confirm")
     else:

@@ -67,7 +67,7 @@ def _context(report: Report) -> dict[str, Any]:
         "found": found,
         "confirmed": _confirmed(report, found),
         "bars": pictures.baselines(report),
-        "parts": [] if report.dataset is None else [_part(*each) for each in report.dataset.parts.items()],
+        "splits": [] if report.dataset is None else [_split(*each) for each in report.dataset.parts.items()],
         "columns": [name for name in dict.fromkeys([*objectives, *_USUAL]) if name in known],
         "parameters": [name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1],
         "environment": {name: environment[name] for name in _ENVIRONMENT_SHOWN if environment.get(name) is not None},
@@ -76,10 +76,10 @@ def _context(report: Report) -> dict[str, Any]:
     }
 
 
-def _part(name: str, part: Mapping[str, Any]) -> str:
-    """How much a part of the data has: tokens where it is a text, else examples."""
-    kind = "tokens" if part.get("tokens") else "examples"
-    return f"{name} {part.get(kind) or 0:,} {kind}"
+def _split(name: str, split: Mapping[str, Any]) -> str:
+    """How much a split of the data has: tokens where it is a text, else examples."""
+    kind = "tokens" if split.get("tokens") else "examples"
+    return f"{name} {split.get(kind) or 0:,} {kind}"
 
 
 def _confirmed(report: Report, found: RecommendationDetail | None) -> Any:

@@ -77,8 +77,8 @@ async def upload_artifact(
 @router.get("/leases/{trial}/{attempt}/test", response_class=FileResponse, responses=documented(403, 409) | BINARY)
 @needs_scope("work")
 def get_test_part(trial: str, attempt: Attempt, services: GivenServices) -> FileResponse:
-    """The test part of the dataset, for a running attempt of a confirmation and for nobody else."""
-    path = services.database.read(lambda session: confirmations.test_part(session, services.settings, trial, attempt))
+    """The test split of the dataset, for a running attempt of a confirmation and for nobody else."""
+    path = services.database.read(lambda session: confirmations.test_split(session, services.settings, trial, attempt))
     return FileResponse(path, media_type="application/octet-stream")
 
 

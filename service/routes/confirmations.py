@@ -1,4 +1,4 @@
-"""/v1/sweeps/{id}:confirm and /confirmations: further seeds for the front's candidates, scored on the test part."""
+"""/v1/sweeps/{id}:confirm and /confirmations: further seeds for the front's candidates, scored on the test split."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ router = APIRouter(prefix="/v1/sweeps", tags=["confirmations"], responses=docume
 @router.post("/{sweep}:confirm", status_code=201, response_model=Confirmation, responses=documented(409, 422))
 @needs_scope("submit")
 async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) -> Response:
-    """Train the front's candidates again with further seeds, and score them on the test part that no sweep has seen.
+    """Train the front's candidates again with further seeds, and score them on the test split that no sweep has seen.
 
     Workers execute it like a sweep: follow it at /v1/sweeps/{id of the confirmation}. 409 while the sweep goes on, and
-    where its dataset was registered without a test part.
+    where its dataset was registered without a test split.
     """
     wanted = body or ConfirmationRequest()
     max_attempts = call.services.settings.max_attempts

@@ -59,7 +59,7 @@ UPLOAD: dict[str, Any] = {
                         "validation": {
                             "type": "number",
                             "default": 0.1,
-                            "description": "fraction of the data; of a text, what follows the training part",
+                            "description": "fraction of the data; of a text, what follows the training split",
                         },
                         "test": {
                             "type": "number",
@@ -160,7 +160,7 @@ def list_datasets(
 @router.get("/{dataset}", responses=documented(404))
 @needs_scope("read")
 def get_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> dataset_schemas.DatasetDetail:
-    """One dataset, by name or id, with its profile: sizes, repetition across parts, losses and accuracies to beat."""
+    """One dataset, by name or id, with its profile: sizes, repetition across splits, losses and accuracies to beat."""
     return services.database.read(lambda session: datasets.to_detail(datasets.get(session, dataset, caller.project)))
 
 
@@ -182,13 +182,13 @@ def get_content(
     request: Request,
     services: GivenServices,
     caller: GivenCaller,
-    part: Annotated[Literal["training", "validation", "test"], Query()],
+    split: Annotated[Literal["training", "validation", "test"], Query(alias="part")],
 ) -> Response:
-    """The arrays of a part as an NPZ file. The test part is held back: it answers 403."""
-    if part == "test":
-        raise ForbiddenError("the test part is held back: what has chosen a configuration must not have seen it")
+    """The arrays of a split as an NPZ file. The test split is held back: it answers 403."""
+    if split == "test":
+        raise ForbiddenError("the test split is held back: what has chosen a configuration must not have seen it")
     path, digest = services.database.read(
-        lambda session: datasets.content_path(session, services.settings, dataset, part, caller.project)
+        lambda session: datasets.content_path(session, services.settings, dataset, split, caller.project)
     )
     etag = f'"{digest}"'
     if etag in request.headers.get("if-none-match", ""):

@@ -74,7 +74,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def watched(browser, folder: Path) -> Iterator[Watched]:
     with running_service(folder) as url:
-        # With a test part, which a confirmation needs.
+        # With a test split, which a confirmation needs.
         Client(url).add_dataset("help", "\n".join(topics.values()).encode(), tokenizer="byte", validation=0.2, test=0.2)
         context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
         context.set_default_timeout(60_000)
@@ -156,7 +156,7 @@ def test_from_the_editor_to_the_report(watched: Watched, folder: Path) -> None:
         page.wait_for_url(re.compile("/trials/"))
         expect(page.locator("main")).to_contain_text("Attempt 1")
 
-        # Confirmed on the test part, by the button.
+        # Confirmed on the test split, by the button.
         page.goto(f"{url}/sweeps/{sweep}")
         page.locator("form.confirm [name=candidates]").fill("1")
         page.locator("form.confirm [name=seeds]").fill("2")

@@ -8,9 +8,9 @@ from service.database.models import Dataset
 from service.datasets.implications import implications, truncated_share
 
 
-def dataset(task="causal_lm", parts=None, **profile) -> Dataset:
+def dataset(task="causal_lm", splits=None, **profile) -> Dataset:
     sizes = {"training": {"tokens": 100_000}, "validation": {"tokens": 20_000}, "test": {"tokens": 10_000}}
-    return Dataset(name="d", task=task, parts=sizes if parts is None else parts, profile=profile)
+    return Dataset(name="d", task=task, parts=sizes if splits is None else splits, profile=profile)
 
 
 def said(found) -> list[tuple[str, str]]:
@@ -39,11 +39,11 @@ def test_a_model_that_counting_betters_is_warned_of():
         assert any("only counts" in says for kind, says in said(found) if kind == "warning") == warned
 
 
-def test_leaks_small_parts_and_a_missing_test_part_are_told():
-    parts = {"training": {"examples": 500}, "validation": {"examples": 50}}
-    found = said(implications(dataset("classification", parts, duplicates={"validation_in_training_share": 0.3})))
+def test_leaks_small_splits_and_a_missing_test_split_are_told():
+    splits = {"training": {"examples": 500}, "validation": {"examples": 50}}
+    found = said(implications(dataset("classification", splits, duplicates={"validation_in_training_share": 0.3})))
     assert ("warning", found[0][1]) == found[0]
-    assert "30.0% of the validation part's examples" in found[0][1]
+    assert "30.0% of the validation split's examples" in found[0][1]
     assert "50 examples: its loss is a rough estimate" in found[1][1]
     assert "--test 0.1" in found[2][1]
 

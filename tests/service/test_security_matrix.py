@@ -209,7 +209,7 @@ def test_a_scope_opens_what_is_documented_and_nothing_else(world: World, scope: 
 
 
 def test_a_scope_is_never_what_a_scope_that_opens_it_lacks(world: World) -> None:
-    """What its scopes open is refused for another reason, if at all: what is of all projects, the test part."""
+    """What its scopes open is refused for another reason, if at all: what is of all projects, the test split."""
     everything = world.token(*SCOPES, project="ours")
     allowed = ("/v1/projects", "/v1/projects/{project}", "/metrics")
     refused = [

@@ -32,7 +32,7 @@ class DatasetPage:
     implications: list[Implication]
     bars: Mapping[str, float]
     """Baseline -> how long its bar is, in thousandths of the longest."""
-    parts: list[charts.Segment]
+    splits: list[charts.Segment]
 
 
 def dataset_list(session: Session, project: str | None) -> DatasetList:
@@ -58,9 +58,9 @@ def dataset(session: Session, key: str, project: str, listed: str | None) -> Dat
         sweeps=sweeps_of,
         implications=implications(row).implications,
         bars=bars,
-        parts=charts.segments(_sizes(row)),
+        splits=charts.segments(_sizes(row)),
     )
 
 
 def _sizes(row: Dataset) -> dict[str, float]:
-    return {part: float(facts.get("tokens") or facts.get("examples") or 0) for part, facts in row.parts.items()}
+    return {split: float(facts.get("tokens") or facts.get("examples") or 0) for split, facts in row.parts.items()}

@@ -693,7 +693,7 @@ SHORT_TEXT = {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_si
         ({"/training/sequence_length": {"values": [64, 11_598]}}, []),
     ],
 )
-def test_a_sequence_longer_than_the_training_part_is_refused_in_its_place(
+def test_a_sequence_longer_than_the_training_split_is_refused_in_its_place(
     changes: dict[str, Any], pointers: list[str]
 ) -> None:
     try:

@@ -38,9 +38,9 @@ def test_a_confirmation_from_the_request_to_its_intervals(client, services, make
     assert lease["constraints"] == []
     assert set(lease["dataset"]["parts"]) == {"training", "validation", "test"}
     path = f"/v1/leases/{lease['trial']}/{lease['attempt']}"
-    part = client.get(f"{path}/test")
-    assert hashlib.sha256(part.content).hexdigest() == lease["dataset"]["parts"]["test"]["sha256"]
-    assert len(np.load(io.BytesIO(part.content))["tokens"]) == lease["dataset"]["parts"]["test"]["tokens"]
+    split = client.get(f"{path}/test")
+    assert hashlib.sha256(split.content).hexdigest() == lease["dataset"]["parts"]["test"]["sha256"]
+    assert len(np.load(io.BytesIO(split.content))["tokens"]) == lease["dataset"]["parts"]["test"]["tokens"]
     finish(client, lease)
     assert client.get(f"{path}/test").status_code == 409, "the attempt has ended"
     services.scheduler.discover_sweeps()
@@ -120,7 +120,7 @@ def test_artifacts_are_kept_of_the_front_and_fenced_by_the_attempt(client, servi
     services.database.write(queue)
     lease = claim(client, services, worker)
     path = f"/v1/leases/{lease['trial']}/{lease['attempt']}"
-    assert client.get(f"{path}/test").status_code == 403, "no sweep sees the test part"
+    assert client.get(f"{path}/test").status_code == 403, "no sweep sees the test split"
     dominated = {"metrics": {"latency_ms_p50": 2.5, "validation_loss": 2.5}}
     assert client.post(f"{path}:offer", json=dominated).json() == {"wanted": []}
     broken = {"metrics": {"latency_ms_p50": 2.95, "validation_loss": 0.1}}
@@ -180,8 +180,8 @@ def test_artifacts_lie_wherever_fsspec_reaches(client, services, make_sweep, wor
     )
 
 
-def test_no_sweep_may_choose_by_the_test_part(client):
+def test_no_sweep_may_choose_by_the_test_split(client):
     body = {"name": "x", "task": "causal_lm", "dataset": "python-topics", "objectives": [{"metric": "test_loss"}]}
     answer = client.post("/v1/sweeps", json=body)
     assert answer.status_code == 422
-    assert "no sweep sees the test part" in answer.text
+    assert "no sweep sees the test split" in answer.text

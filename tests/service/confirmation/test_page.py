@@ -19,7 +19,7 @@ def test_a_sweep_that_can_be_confirmed_offers_it(client, make_sweep):
     assert ":confirm" not in going, "one at a time"
 
 
-def test_what_the_test_part_said_stands_beside_the_recommended_trial(client, confirmed_sweep):
+def test_what_the_test_split_said_stands_beside_the_recommended_trial(client, confirmed_sweep):
     text = page(client, f"/sweeps/{confirmed_sweep}")
     assert len(re.findall(r"test loss of 3 further seeds</dt><dd>[\d.]+ nats", text)) == 2
     assert "95 % interval" in text

@@ -23,7 +23,7 @@ def test_the_intervals_are_those_of_student():
     assert found.sampling_error is None
 
 
-def test_the_sampling_error_of_the_part_widens_the_expected_interval_only():
+def test_the_sampling_error_of_the_split_widens_the_expected_interval_only():
     along = np.random.default_rng(0).normal(1.5, 0.2, 30)
     plain = estimate([1.49, 1.5, 1.51])
     found = estimate([1.49, 1.5, 1.51], [blocks(along)] * 3)

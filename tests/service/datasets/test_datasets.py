@@ -21,8 +21,8 @@ def upload(client, content=TEXT, name="bottles", **fields):
     return client.post("/v1/datasets", data={"name": name, **fields}, files={"file": ("any name.txt", content)})
 
 
-def tokens(client, dataset, part):
-    answer = client.get(f"/v1/datasets/{dataset}/content", params={"part": part})
+def tokens(client, dataset, split):
+    answer = client.get(f"/v1/datasets/{dataset}/content", params={"part": split})
     assert answer.status_code == 200
     with np.load(io.BytesIO(answer.content), allow_pickle=False) as arrays:
         assert list(arrays) == ["tokens"]
@@ -40,10 +40,10 @@ def test_bytes_come_back_as_they_were_sent(client):
     validation, _ = tokens(client, "bottles", "validation")
     assert digest == dataset["parts"]["training"]["sha256"]
     assert (training.dtype, validation.dtype) == (np.uint8, np.uint8)
-    sizes = [dataset["parts"][part]["tokens"] for part in ("training", "validation", "test")]
+    sizes = [dataset["parts"][split]["tokens"] for split in ("training", "validation", "test")]
     assert sizes == [len(training), len(validation), round(len(TEXT) * 0.1)]
     assert sum(sizes) == len(TEXT)
-    assert TEXT.startswith(training.tobytes() + validation.tobytes()), "parts are contiguous and in order"
+    assert TEXT.startswith(training.tobytes() + validation.tobytes()), "splits are contiguous and in order"
 
 
 def test_characters_are_numbered_over_the_whole_text(client):
@@ -66,7 +66,7 @@ def test_many_characters_take_a_wider_type(client):
     assert training.dtype == np.uint16
 
 
-def test_the_test_part_is_held_back(client):
+def test_the_test_split_is_held_back(client):
     upload(client, test="0.1")
     answer = client.get("/v1/datasets/bottles/content", params={"part": "test"})
     assert answer.status_code == 403

@@ -39,7 +39,7 @@ def upload(client, content, name="rows", **fields):
     return client.post("/v1/datasets", data=fields, files={"file": ("any name", content)})
 
 
-def part(client, name, dataset="rows"):
+def split(client, name, dataset="rows"):
     answer = client.get(f"/v1/datasets/{dataset}/content", params={"part": name})
     assert answer.status_code == 200, answer.text
     with np.load(io.BytesIO(answer.content), allow_pickle=False) as arrays:
@@ -52,7 +52,7 @@ def test_csv_comes_back_as_rows_and_classes(client):
     dataset = answer.json()
     assert dataset["tokenizer"] is None
     assert dataset["facts"] == {"vocabulary_size": 9, "classes": 2, "sequence_length": 5, "labels": ["even", "odd"]}
-    training, validation = part(client, "training"), part(client, "validation")
+    training, validation = split(client, "training"), split(client, "validation")
     assert set(training) == {"tokens", "labels"}
     assert dataset["parts"]["validation"]["examples"] == len(validation["labels"]) == pytest.approx(50, abs=4)
     rows = np.concatenate([training["tokens"], validation["tokens"]])
@@ -65,7 +65,7 @@ def test_csv_comes_back_as_rows_and_classes(client):
 def test_numbers_as_labels_are_ordered_as_numbers(client):
     dataset = upload(client, csv_of(TOKENS, [10 if label == "odd" else 9 for label in LABELS])).json()
     assert dataset["facts"]["labels"] == ["9", "10"]
-    training = part(client, "training")
+    training = split(client, "training")
     assert (training["tokens"].sum(1) % 2 == training["labels"]).all()
 
 
@@ -73,7 +73,7 @@ def test_empty_cells_at_the_end_are_padding_with_a_token_of_its_own(client):
     lines = [f"{a},{b},{'' if a > 4 else c},{label}" for (a, b, c, *_), label in zip(TOKENS, LABELS, strict=True)]
     dataset = upload(client, "\n".join(["a,b,c,label", *lines]).encode()).json()
     assert (dataset["facts"]["vocabulary_size"], dataset["facts"]["pad_id"]) == (10, 9)
-    training = part(client, "training")
+    training = split(client, "training")
     assert set(training["lengths"]) == {2, 3}
     assert ((training["tokens"][:, 2] == 9) == (training["lengths"] == 2)).all()
     assert dataset["profile"]["lengths"]["minimum"] == 2
@@ -85,7 +85,7 @@ def test_npz_holds_lengths_and_masks(client):
     answer = upload(client, npz_of(tokens=TOKENS, labels=LABELS, lengths=lengths, attention_mask=mask))
     assert answer.status_code == 201, answer.text
     assert answer.json()["facts"]["attention_mask"] is True
-    training = part(client, "training")
+    training = split(client, "training")
     assert training["attention_mask"].shape == (len(training["labels"]), 5, 5)
     assert ((training["tokens"] == 9).sum(1) == 5 - training["lengths"]).all()
 
@@ -94,7 +94,7 @@ def test_a_profile_has_the_scores_to_beat(client):
     labels = np.where(np.arange(ROWS) % 4 == 0, "rare", "usual")
     rows = np.concatenate([TOKENS[:, :4], np.arange(ROWS)[:, None]], axis=1)
     profile = upload(client, csv_of(rows, labels)).json()["profile"]
-    validation = part(client, "validation")["labels"]
+    validation = split(client, "validation")["labels"]
     share = (validation == 1).mean()
     assert profile["baselines_accuracy"]["majority"] == pytest.approx(share)
     expected = -(share * math.log(0.75) + (1 - share) * math.log(0.25))
@@ -261,5 +261,5 @@ def test_a_class_that_only_training_has_is_told(client):
     answer = upload(client, csv_of([*TOKENS, TOKENS[0]], [*LABELS, "rare"]))
     assert answer.status_code == 201, answer.text
     (note,) = answer.json()["profile"]["notes"]
-    assert "the validation part has no example of 'rare'" in note
-    assert "the validation part has no example of" in client.get("/datasets/rows").text.lower()
+    assert "the validation split has no example of 'rare'" in note
+    assert "the validation split has no example of" in client.get("/datasets/rows").text.lower()

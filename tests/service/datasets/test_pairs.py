@@ -21,9 +21,9 @@ def upload(client, content, name="pairs", **fields):
     return client.post("/v1/datasets", data=fields, files={"file": ("any name", content)})
 
 
-def pairs(client, facts, part):
-    """The pairs of a part as text."""
-    answer = client.get("/v1/datasets/pairs/content", params={"part": part})
+def pairs(client, facts, split):
+    """The pairs of a split as text."""
+    answer = client.get("/v1/datasets/pairs/content", params={"part": split})
     assert answer.status_code == 200, answer.text
     with np.load(io.BytesIO(answer.content), allow_pickle=False) as arrays:
         sides = []
@@ -45,7 +45,7 @@ def test_pairs_come_back_cut_by_their_source(client):
     assert (facts["source_length"], facts["target_length"]) == (4, 5), "the end is a target token, too"
     training, validation = pairs(client, facts, "training"), pairs(client, facts, "validation")
     assert {*training, *validation} < {tuple(line.split("\t")) for line in LINES}
-    assert [dataset["parts"][part]["examples"] for part in ("training", "validation")] == [
+    assert [dataset["parts"][split]["examples"] for split in ("training", "validation")] == [
         len(training),
         len(validation),
     ]
@@ -53,17 +53,17 @@ def test_pairs_come_back_cut_by_their_source(client):
     assert sum(piece["examples"] for piece in dataset["parts"].values()) == 300
 
 
-def test_variants_of_a_headword_do_not_leak_between_parts(client):
+def test_variants_of_a_headword_do_not_leak_between_splits(client):
     lines = [f"{word}{variant}\tA {word[1]}" for word in WORDS for variant in ("", "(2)", "(3)")]
     dataset = upload(client, lines, validation="0.3").json()
-    training, validation = (pairs(client, dataset["facts"], part) for part in ("training", "validation"))
+    training, validation = (pairs(client, dataset["facts"], split) for split in ("training", "validation"))
     assert len(training) + len(validation) == 900
     assert not {s.partition("(")[0] for s, _ in training} & {s.partition("(")[0] for s, _ in validation}
 
 
 def test_several_targets_of_a_source_stay_together(client):
     dataset = upload(client, [f"{word}\t{target}" for word in WORDS for target in ("A", "B")]).json()
-    training, validation = (pairs(client, dataset["facts"], part) for part in ("training", "validation"))
+    training, validation = (pairs(client, dataset["facts"], split) for split in ("training", "validation"))
     assert not {source for source, _ in training} & {source for source, _ in validation}
     assert dataset["profile"]["sources_with_several_targets_share"] == 1.0
 

@@ -61,7 +61,7 @@ def test_a_text_of_a_single_repeated_pair_is_learnt_by_a_bigram():
 
 
 def test_repeated_lines_and_leaks_are_counted():
-    lines = [f"this is line number {number} of the training part" for number in range(50)]
+    lines = [f"this is line number {number} of the training split" for number in range(50)]
     training = "\n".join([*lines, *lines[:25], "}", "}"])
     validation = "\n".join([*lines[:5], *(f"a line that nobody has seen before {number}" for number in range(15)), "}"])
     facts = text_profile(

@@ -92,12 +92,12 @@ def test_a_worker_that_has_gone_while_it_waited_is_given_nothing(
     assert lease.json()["attempt"] == 1
 
 
-def test_the_test_part_of_a_dataset_is_never_offered(client: TestClient, served_rows: Any, worker: str) -> None:
+def test_the_test_split_of_a_dataset_is_never_offered(client: TestClient, served_rows: Any, worker: str) -> None:
     dataset = client.get("/v1/datasets").json()["items"][0]
     sweep = served_rows.sweep(1)
     served_rows.update(Sweep, sweep, dataset_id=dataset["id"])
-    part = {"tokens": 1, "sha256": "0" * 64}
-    served_rows.update(Dataset, dataset["id"], parts={"training": part, "validation": part, "test": part})
+    split = {"tokens": 1, "sha256": "0" * 64}
+    served_rows.update(Dataset, dataset["id"], parts={"training": split, "validation": split, "test": split})
     assert set(_claim(client, worker).json()["dataset"]["parts"]) == {"training", "validation"}
 
 

@@ -106,7 +106,7 @@ def test_the_service_s_own_figures_may_be_repeated_and_not_changed(attempt: Atte
     assert attempt.shown()["metrics"] == {"latency_ms_p50": 1.0, "parameter_count": 1000, "flops": 5e6}
 
 
-def test_the_test_part_s_loss_is_of_confirmations(attempt: Attempt) -> None:
+def test_the_test_split_s_loss_is_of_confirmations(attempt: Attempt) -> None:
     refused = attempt.finish(metrics={"latency_ms_p50": 1.0, "test_loss": 1.0})
     assert "confirmation" in _refused(refused, "/metrics/test_loss")
 

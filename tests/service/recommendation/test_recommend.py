@@ -219,7 +219,7 @@ def test_what_the_data_implies_and_where_it_builds(client, services, sweep):
     assert data["parameters_low"] == 50_000
     assert data["parameters_high"] == pytest.approx(1e6 * 1.8 / np.log(2) / 3.6)
     said = " ".join(each["says"] for each in data["implications"])
-    for part in ("20.0% of the validation", "rough estimate", "--test 0.1"):
-        assert part in said
+    for phrase in ("20.0% of the validation", "rough estimate", "--test 0.1"):
+        assert phrase in said
     assert all(each["source"] for each in data["implications"] if each["kind"] == "range")
     assert evidence["complexity"]["tokens_per_parameter"] == pytest.approx(1e6 / 996)

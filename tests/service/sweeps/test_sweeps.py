@@ -316,4 +316,4 @@ def test_a_sequence_that_no_window_of_the_text_has_is_refused(client: TestClient
     assert answer.status_code == 422
     (problem,) = answer.json()["errors"]
     assert problem["pointer"] == "/training/sequence_length/values/1"
-    assert "training part" in problem["detail"]
+    assert "training split" in problem["detail"]

@@ -195,4 +195,4 @@ def test_a_sweep_that_has_ended_offers_to_be_confirmed_where_it_can_be(client, s
     path = compared.removesuffix("/compare")
     assert "When the sweep has ended." in page(client, path)
     services.database.write(lambda session: setattr(session.get(Sweep, path.split("/")[2]), "state", "completed"))
-    assert "It has no test part." in page(client, path)
+    assert "It has no test split." in page(client, path)
