@@ -18,6 +18,9 @@ Scalar = bool | int | float | str
 JsonObject: TypeAlias = dict[str, Any]
 """An object of JSON whose members nobody fixed: what a document, a profile or a worker says."""
 
+Responses: TypeAlias = dict[int | str, JsonObject]
+"""What a route may answer, by status, as OpenAPI describes it."""
+
 Timestamp = Annotated[
     float,
     PlainSerializer(

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import sqlalchemy as sa
 from fastapi import Header, Request, Response
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from service.common.notifications import sweep_topic
+from service.common.schemas import Responses
 from service.database.models import Sweep
 from service.errors import NotFoundError
 from service.http.dependencies import Services
@@ -30,7 +31,7 @@ Prefer = Annotated[
     Header(alias="Prefer", max_length=200, description="`wait=N`: hold the answer up to N seconds until there is news"),
 ]
 
-NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "the caller has this version"}}
+NOT_MODIFIED: Responses = {304: {"description": "the caller has this version"}}
 """For `responses=` of a conditional read."""
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)

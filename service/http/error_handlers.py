@@ -44,7 +44,7 @@ _BY_STATUS: Mapping[int, type[ServiceError]] = {
 }
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def documented(*statuses: int) -> schemas.Responses:
     """`responses=` of a route or router that may answer with these statuses."""
     return {
         status: {
@@ -56,7 +56,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def keep_media_type(description: dict[str, Any]) -> None:
+def keep_media_type(description: schemas.JsonObject) -> None:
     """Take plain JSON out of the problems in an OpenAPI description: the framework adds it beside our media type."""
     for operations in description.get("paths", {}).values():
         for operation in operations.values():

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -25,6 +25,7 @@ from service.database.models import Event, Sweep, Trial, TrialMetric
 from service.results.pareto import LAST_RANK
 
 T = TypeVar("T")
+ParameterValues: TypeAlias = Mapping[str, Scalar | None]
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -218,21 +219,21 @@ def _read_metric(session: Session, columns: Columns, name: str, among: sa.Column
 
 def _read_parameters(
     session: Session, columns: Columns, *conditions: sa.ColumnElement[bool]
-) -> list[dict[str, Any] | None]:
+) -> list[ParameterValues | None]:
     rows = _rows(session, sa.select(Trial.number, Trial.parameters).where(*conditions))
     # PostgreSQL's driver reads JSON itself, SQLite's leaves the text.
-    found: dict[int, dict[str, Any]] = {n: json.loads(each) if isinstance(each, str) else each for n, each in rows}
+    found: dict[int, ParameterValues] = {n: json.loads(each) if isinstance(each, str) else each for n, each in rows}
     return [found.get(number) for number in columns.number.tolist()]
 
 
-def _names(rows: Sequence[dict[str, Any] | None]) -> dict[str, None]:
+def _names(rows: Sequence[ParameterValues | None]) -> dict[str, None]:
     names: dict[str, None] = {}
     for row in rows:
         names.update(dict.fromkeys(row or ()))
     return names
 
 
-def _parameters(rows: Sequence[dict[str, Any] | None], names: Iterable[str]) -> dict[str, Column]:
+def _parameters(rows: Sequence[ParameterValues | None], names: Iterable[str]) -> dict[str, Column]:
     return {name: Column.of([None if row is None else row.get(name) for row in rows]) for name in names}
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.space.per_layer_expansion import own_names
+from service.common.schemas import JsonObject
 from service.database.models import Sweep, Trial
 from service.errors import NotFoundError
 from service.results import schemas as result_schemas
@@ -115,16 +116,16 @@ def parameter_names(sweep: Sweep) -> list[str]:
     return list(names)
 
 
-def _layer_counts(sweep: Sweep) -> dict[str, Any]:
+def _layer_counts(sweep: Sweep) -> JsonObject:
     """How many layers a sweep's models may have, as its document writes it."""
-    model: dict[str, Any] = sweep.document["model"]
+    model: JsonObject = sweep.document["model"]
     counts = {"num_layers": model["num_layers"]}
     if sweep.task == "seq2seq":
         counts["num_encoder_layers"] = model.get("num_encoder_layers", model["num_layers"])
     return counts
 
 
-def _leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(section: JsonObject, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Paths and values of a section; a value, {values}, {min, max}, {derived} or {when} is a leaf."""
     for name, value in section.items():
         path = f"{prefix}{name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Request, Response
@@ -30,7 +30,7 @@ router = APIRouter(prefix="/v1", tags=["artifacts"], responses=documented(404), 
 ContentDigest = Annotated[
     str, Header(alias="Content-Digest", max_length=200, description="sha-256=:BASE64: of the body (RFC 9530)")
 ]
-BINARY: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
+BINARY: schemas.Responses = {200: {"content": {"application/octet-stream": {}}}}
 
 
 @router.post(

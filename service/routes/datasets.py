@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -34,7 +34,7 @@ MAX_DIGITS = 18
 UNLIMITED = 1 << 62
 """`MultipartReader` holds the body to the setting, and says so; the application's limit is that of documents."""
 
-UPLOAD: dict[str, Any] = {
+UPLOAD: schemas.JsonObject = {
     "requestBody": {
         "required": True,
         "content": {
@@ -135,7 +135,7 @@ async def upload_dataset(request: Request, call: GivenCall) -> Response:
     return _registered(*answer)
 
 
-def _registered(status: int, body: dict[str, Any]) -> Response:
+def _registered(status: int, body: schemas.JsonObject) -> Response:
     return JSONResponse(body, status, {"Location": f"/v1/datasets/{body['id']}"})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common.paging import PageSize, PageToken, link_next
+from service.common.schemas import Responses
 from service.http import conditional_reads
 from service.http.conditional_reads import IfNoneMatch, Prefer
 from service.http.dependencies import GivenServices
@@ -36,7 +37,7 @@ EXPORTS: dict[str, tuple[str, Callable[..., Export]]] = {
     "csv": ("text/csv; charset=utf-8", csv_export),
     "jsonl": ("application/jsonl", jsonl_export),
 }
-ALL_ROWS: dict[int | str, dict[str, Any]] = {
+ALL_ROWS: Responses = {
     200: {
         "content": {
             "text/csv": {"schema": {"type": "string"}},

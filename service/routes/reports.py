@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
+from service.common.schemas import Responses
 from service.http.dependencies import GivenServices
 from service.http.error_handlers import documented
 from service.recommendation.recommend import preferences_of
@@ -22,7 +23,7 @@ router = APIRouter(
 )
 
 Format = Literal["html", "markdown", "json"]
-FORMATS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {}, "text/markdown": {}}}}
+FORMATS: Responses = {200: {"content": {"text/html": {}, "text/markdown": {}}}}
 _OF_MEDIA_TYPE: dict[str, Format] = {"text/html": "html", "text/markdown": "markdown", "application/json": "json"}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
@@ -26,7 +26,7 @@ from service.sweeps import schemas as sweep_schemas
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404), route_class=ScopedRoute)
 
-EXAMPLE: dict[str, Any] = {
+EXAMPLE: schemas.JsonObject = {
     "name": "small-decoder",
     "task": "causal_lm",
     "dataset": "python-topics",
@@ -64,7 +64,7 @@ constraints: ["parameter_count <= 2e6"]
 budget: {trials: 30, parallel: 2}
 """
 
-_BODY: dict[str, Any] = {
+_BODY: schemas.JsonObject = {
     "requestBody": {
         "required": True,
         "description": "A sweep document. docs/sweep-document.md says what stands in it.",
@@ -204,7 +204,7 @@ async def clone_sweep(sweep: str, request: Request, call: GivenCall) -> Response
 
 
 async def _prepared(
-    request: Request, call: WriteRequest, document: Mapping[str, Any], starts: drafts.Starts = drafts.NO_STARTS
+    request: Request, call: WriteRequest, document: schemas.JsonObject, starts: drafts.Starts = drafts.NO_STARTS
 ) -> drafts.Prepared:
     return await call.services.validation.prepare(document, call.project, request.is_disconnected, starts)
 

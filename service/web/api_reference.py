@@ -2,11 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 METHODS = ("get", "post", "put", "patch", "delete")
+
+
+JsonSchema = TypedDict(
+    "JsonSchema",
+    {
+        "$ref": str,
+        "anyOf": list["JsonSchema"],
+        "oneOf": list["JsonSchema"],
+        "const": str,
+        "enum": list[str],
+        "type": str,
+        "format": str,
+        "items": "JsonSchema",
+        "properties": dict[str, "JsonSchema"],
+        "required": list[str],
+        "additionalProperties": "JsonSchema | bool",
+        "description": str,
+    },
+    total=False,
+)
+
+
+class MediaType(TypedDict, total=False):
+    schema: JsonSchema
+
+
+class Body(TypedDict, total=False):
+    """Of a request or an answer."""
+
+    description: str
+    content: dict[str, MediaType]
+
+
+Parameter = TypedDict(
+    "Parameter",
+    {
+        "name": str,
+        "in": str,
+        "required": NotRequired[bool],
+        "description": NotRequired[str],
+        "schema": NotRequired[JsonSchema],
+    },
+)
+
+
+class DescribedOperation(TypedDict, total=False):
+    operationId: str
+    tags: list[str]
+    summary: str
+    description: str
+    parameters: list[Parameter]
+    requestBody: Body
+    responses: dict[str, Body]
+
+
+class Info(TypedDict):
+    title: str
+    version: str
+
+
+class Components(TypedDict, total=False):
+    schemas: dict[str, JsonSchema]
+
+
+class OpenApi(TypedDict):
+    """An OpenAPI document, as far as the page shows it."""
+
+    info: Info
+    paths: NotRequired[dict[str, dict[str, DescribedOperation]]]
+    components: NotRequired[Components]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +117,7 @@ class Api:
     schemas: list[SchemaFacts]
 
 
-def describe(document: Mapping[str, Any]) -> Api:
+def describe(document: OpenApi) -> Api:
     """Read an OpenAPI document."""
     tags: dict[str, list[Operation]] = {}
     for path, operations in document.get("paths", {}).items():
@@ -66,7 +135,7 @@ def describe(document: Mapping[str, Any]) -> Api:
     )
 
 
-def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Operation:
+def _operation(method: str, path: str, operation: DescribedOperation) -> Operation:
     return Operation(
         method=method.upper(),
         path=path,
@@ -93,12 +162,12 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> Operatio
     )
 
 
-def _answer_words(answer: Mapping[str, Any]) -> str:
+def _answer_words(answer: Body) -> str:
     words = [type_words(content.get("schema", {})) for content in answer.get("content", {}).values()]
     return ", ".join(dict.fromkeys(each for each in words if each != "any"))
 
 
-def _schema(name: str, schema: Mapping[str, Any]) -> SchemaFacts:
+def _schema(name: str, schema: JsonSchema) -> SchemaFacts:
     required = set(schema.get("required", []))
     return SchemaFacts(
         name,
@@ -110,13 +179,13 @@ def _schema(name: str, schema: Mapping[str, Any]) -> SchemaFacts:
     )
 
 
-def type_words(schema: Mapping[str, Any]) -> str:
+def type_words(schema: JsonSchema) -> str:
     """A JSON schema's type in a few words."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
-    for several in ("anyOf", "oneOf"):
-        if several in schema:
-            return " or ".join(dict.fromkeys(type_words(each) for each in schema[several]))
+    for several in (schema.get("anyOf"), schema.get("oneOf")):
+        if several is not None:
+            return " or ".join(dict.fromkeys(type_words(each) for each in several))
     if "const" in schema:
         return repr(schema["const"])
     if "enum" in schema:

@@ -15,17 +15,38 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 FOLDER = Path(__file__).resolve().parent / "static" / "vendor"
 MANIFEST = FOLDER / "vendor.json"
 
 
-def packages() -> list[dict[str, Any]]:
-    """The recorded packages: `package`, `version`, `licence`, `integrity` (npm's, of the tarball), and `files`.
+class VendoredFile(TypedDict):
+    name: str
+    """Here."""
+    source: str
+    """In the package."""
+    sha256: str
 
-    Each file has a `name` here, its `source` in the package and its `sha256`.
-    """
+
+class VendoredPackage(TypedDict):
+    package: str
+    version: str
+    licence: str
+    integrity: str
+    """npm's, of the tarball."""
+    files: list[VendoredFile]
+
+
+class Packed(TypedDict):
+    """What `npm pack` says of a tarball."""
+
+    filename: str
+    integrity: str
+
+
+def packages() -> list[VendoredPackage]:
+    """The recorded packages."""
     return json.loads(MANIFEST.read_text())
 
 
@@ -48,7 +69,7 @@ def fetch() -> None:
             answer = subprocess.run(
                 ["npm", "pack", "--json", "--silent", specification], cwd=folder, check=True, capture_output=True
             )
-            packed: dict[str, Any] = json.loads(answer.stdout)[0]
+            packed: Packed = json.loads(answer.stdout)[0]
             package["integrity"] = packed["integrity"]
             with tarfile.open(Path(folder) / packed["filename"]) as archive:
                 for file in package["files"]:

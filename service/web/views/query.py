@@ -65,14 +65,19 @@ class SweepQuery:
         over = given.get("over") or None
         if over not in (None, "trials", "time"):
             raise UnprocessableError(f"over={over[:40]!r}: choose from trials, time")
-        values: dict[str, Any] = {
-            "sort": given.get("sort") or "rank",
-            "differing": _flag("differing", given.get("differing", "")) is True,
-            **{flag: _flag(flag, given.get(flag, "")) for flag in _FLAGS},
-            **{word: given.get(word) or None for word in _WORDS},
+        return cls(
+            sort=given.get("sort") or "rank",
+            feasible=_flag("feasible", given.get("feasible", "")),
+            on_front=_flag("on_front", given.get("on_front", "")),
+            differing=_flag("differing", given.get("differing", "")) is True,
+            x=given.get("x") or None,
+            y=given.get("y") or None,
+            picture=picture,
+            metric=given.get("metric") or None,
+            over=over,
+            page_token=given.get("page_token") or None,
             **lists,
-        }
-        return cls(**values)
+        )
 
     @property
     def filters(self) -> Filters:
