@@ -19,14 +19,26 @@ class RelativeBias(nn.Module):
         super().__init__()
         self.config = config
         self.table = nn.Parameter(torch.empty(config.num_heads, config.num_buckets))
+        self._kept: tuple[int, int, Tensor] | None = None
 
     def forward(self, queries: int, keys: int) -> Tensor:
         """Numbers of tokens -> [1, N, T, S]."""
         # By distance first: there are T + S - 1 of them, and T x S pairs. In a graph the buckets are a constant.
-        buckets = [self.config.bucket(distance) for distance in range(1 - queries, keys)]
-        values_LN = functional.embedding(torch.tensor(buckets, device=self.table.device), self.table.t())
+        values_LN = functional.embedding(self._buckets(queries, keys), self.table.t())
         pairs_TS = distances(queries, keys, self.table.device) + (queries - 1)
         return functional.embedding(pairs_TS, values_LN).permute(2, 0, 1).unsqueeze(0)
+
+    def _buckets(self, queries: int, keys: int) -> Tensor:
+        """The bucket of each distance, kept from step to step: no CUDA graph takes them out of the host's memory."""
+        if torch.compiler.is_exporting():
+            return self._made(queries, keys)
+        if self._kept is None or (*self._kept[:2], self._kept[2].device) != (queries, keys, self.table.device):
+            self._kept = queries, keys, self._made(queries, keys)
+        return self._kept[2]
+
+    def _made(self, queries: int, keys: int) -> Tensor:
+        buckets = [self.config.bucket(distance) for distance in range(1 - queries, keys)]
+        return torch.tensor(buckets, device=self.table.device)
 
 
 class ScoreBias(nn.Module):

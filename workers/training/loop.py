@@ -2,13 +2,10 @@
 
 Everything random comes from `training.seed`: the same configuration gives the same losses, bit for bit, on the same
 machine with the same number of threads (but not with a budget in seconds, whose steps depend on the machine).
-
-Legend: R targets of a step.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import threading
@@ -19,14 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from layers.declarations.training import step_count
 from workers.data.batches import Batch, Batches
 from workers.data.splits import Split
 from workers.training.reference import score
+from workers.training.step import step_for
 
 Stopped = Literal["budget", "patience", "diverged", "non_finite", "asked"]
 
@@ -79,9 +75,7 @@ class Training:
 
     `training` is the completed section of a configuration. `split` is the training split, `validation` the fixed sample
     of the validation split by which the best checkpoint is chosen. `names` are the module's inputs in the order of its
-    `forward`, `choices` the logits of one target. What the module has frozen stays as it is. On a GPU products are
-    computed in bfloat16 (float16 with loss scaling where the GPU has no bfloat16); weights and their update stay
-    float32.
+    `forward`, `choices` the logits of one target.
     """
 
     def __init__(
@@ -105,10 +99,7 @@ class Training:
         self._device = device
         self._clock = clock
         self._steps = step_count(training)
-        self._optimizer = _optimizer(module, training, fused=device.type in ("cpu", "cuda"))
-        self._parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
-        self._half = _half_precision(device)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self._half == torch.float16)
+        self._one_step = step_for(module, training, names=names, device=device)
         self._started_at = self._paused_seconds = 0.0
         self._unread: list[torch.Tensor] = []
         self._since_report: list[float] = []
@@ -183,27 +174,7 @@ class Training:
                 return ended("patience", f"no new best validation loss in {training['patience']} evaluations")
 
     def _step(self, batch: Batch, learning_rate: float) -> None:
-        """One step of the optimizer."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        inputs = [self._on_device(batch.inputs[name]) for name in self._names]
-        targets_R, weights_R = self._on_device(batch.targets).flatten().long(), self._on_device(batch.weights).flatten()
-        autocast = torch.autocast(self._device.type, self._half) if self._half else contextlib.nullcontext()
-        with autocast:
-            logits = self._module(*inputs)
-        losses_R = functional.cross_entropy(logits.float().flatten(0, -2), targets_R, reduction="none")
-        loss = (losses_R * weights_R).sum() / weights_R.sum()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
-        if self._training["gradient_clip"] > 0:
-            self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._parameters, self._training["gradient_clip"])
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._unread.append(loss.detach())
-
-    def _on_device(self, array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device)
+        self._unread.append(self._one_step.take(batch, learning_rate))
 
     def _read(self, step: int, *, warm: bool) -> tuple[Stopped, str] | None:
         """Read the losses of the steps up to `step`; what is wrong with them, if something is."""
@@ -299,25 +270,3 @@ class _Best:
 def derived_seed(seed: int, use: str) -> int:
     """A seed for one use of randomness, so that initial weights, batches and dropout do not share a sequence."""
     return int.from_bytes(hashlib.sha256(f"{seed} {use}".encode()).digest()[:8]) >> 1
-
-
-def _optimizer(module: nn.Module, training: Mapping[str, Any], *, fused: bool) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves vectors (biases, norms) alone."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training["weight_decay"]},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=training["learning_rate"],
-        betas=(training["beta1"], training["beta2"]),
-        fused=fused,
-    )
-
-
-def _half_precision(device: torch.device) -> torch.dtype | None:
-    """The type in which products are computed; None where everything stays float32."""
-    if device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

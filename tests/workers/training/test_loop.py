@@ -214,13 +214,6 @@ def test_another_thread_can_stop_it() -> None:
     assert (trained.stopped, trained.steps) == ("asked", 5)
 
 
-def test_weights_decay_in_matrices_only() -> None:
-    module, it = make({"steps": 1, "weight_decay": 0.3})
-    decays = {parameter: group["weight_decay"] for group in it._optimizer.param_groups for parameter in group["params"]}
-    assert {parameter.ndim >= 2: decay for parameter, decay in decays.items()} == {True: 0.3, False: 0.0}
-    assert len(decays) == len(list(module.parameters()))
-
-
 def test_too_short_a_text_is_an_error() -> None:
     with pytest.raises(DataError, match="too few for sequences of 32"):
         train({"steps": 1}, tokens=TEXT[:32])
