@@ -18,7 +18,7 @@ from service.errors import NotFoundError
 from service.leases.feasibility import constraint_violations
 from service.recommendation.choice import LOSS
 from service.recommendation.further_trainings import TEST_LOSS, FurtherTraining, ScoredTraining, by_candidate, scored
-from service.recommendation.noise import pooled_spread
+from service.recommendation.noise import LEAST_NATS, pooled_spread
 from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.recommend import recommend
 from service.results import leaderboards
@@ -145,20 +145,30 @@ def _says_of(found: ConfirmedTrial, chosen_by: float | None, runs: int) -> list[
     test = found.test
     says = [f"test loss {test.mean:.4f} nats, the mean of {runs} further seed{'s' if runs > 1 else ''}"]
     if test.expected is not None:
-        says[0] += f"; expected within {test.expected.low:.4f} to {test.expected.high:.4f} (95 %)"
+        says[0] += f"; expected {_within(test.expected)} (95 %)"
     if test.spread is None:
         says.append("one seed: the interval holds the sampling error of the split alone")
     if test.one_more is not None:
-        says.append(f"one further training lands within {test.one_more.low:.4f} to {test.one_more.high:.4f} (95 %)")
+        says.append(f"one further training lands {_within(test.one_more)} (95 %)")
     if found.optimism_nats is not None and chosen_by is not None and found.validation is not None:
         says.append(
             f"the sweep chose it by a validation loss of {chosen_by:.4f}; further seeds have "
-            f"{found.validation.mean:.4f} there: the figure was {abs(found.optimism_nats):.4f} nats too "
-            + ("good" if found.optimism_nats >= 0 else "bad")
+            f"{found.validation.mean:.4f} there: {_optimism(found.optimism_nats)}"
         )
     if found.kept_constraints is False:
         says.append("a further training broke a constraint of the sweep: its limit is closer than its noise")
     return says
+
+
+def _within(interval: Interval) -> str:
+    low, high = f"{interval.low:.4f}", f"{interval.high:.4f}"
+    return f"at {low}, within {LEAST_NATS}" if low == high else f"within {low} to {high}"
+
+
+def _optimism(nats: float) -> str:
+    if abs(nats) < LEAST_NATS:
+        return "as the sweep had it"
+    return f"the figure was {abs(nats):.4f} nats too {'good' if nats > 0 else 'bad'}"
 
 
 def _says(
@@ -170,17 +180,18 @@ def _says(
     says: list[str] = []
     first = candidates[0] if candidates else None
     if optimism is not None:
-        says.append(
-            f"selection flattered the candidates' validation losses by {optimism:+.4f} nats on average over "
-            f"{len(candidates)}"
-        )
+        flattered = f"flattered the candidates' validation losses by {optimism:+.4f} nats on average"
+        if abs(optimism) < LEAST_NATS:
+            flattered = "flattered the candidates' validation losses by nothing that can be seen on average"
+        says.append(f"selection {flattered} over {len(candidates)}")
     if first is None or best is None or first.test is None:
         return says
     if best.trial.trial == first.trial.trial:
         says.append(f"trial {first.trial.number} has the lowest mean test loss of the candidates")
         return says
     between = statistics.difference(runs[first.trial.trial], runs[best.trial.trial])
-    error = "" if between.standard_error is None else f" ± {2 * between.standard_error:.4f}"
+    width = 2 * (between.standard_error or 0.0)
+    error = f" ± {width:.4f}" if width >= LEAST_NATS else ""
     clear = "clearly better" if between.is_clear else "not clearly better"
     says.append(
         f"trial {best.trial.number} has the lowest mean test loss: {clear} than trial {first.trial.number} by "

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from layers.metrics import Goal
 from service.common import formatting
 from service.recommendation.choice import Candidate, goal_of
+from service.recommendation.noise import LEAST_SHARE
 from service.recommendation.schemas import Trade
 
 
@@ -34,6 +35,8 @@ def in_words(found: Iterable[Trade]) -> str:
         text = f"{formatting.label(trade.metric)} {formatting.metric(trade.metric, trade.value)}"
         if trade.difference == 0:
             text += " (the same)"
+        elif trade.share is not None and abs(trade.share) < LEAST_SHARE:
+            text += f" ({'more' if trade.share > 0 else 'less'} by under {LEAST_SHARE:.1%})"
         elif trade.share is not None:
             text += f" ({trade.share:+.1%})"
         parts.append(text)

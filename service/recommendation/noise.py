@@ -17,6 +17,9 @@ import numpy as np
 
 CONFIDENCE = 0.95
 
+LEAST_SHARE, LEAST_NATS = 0.001, 0.0001
+"""What is smaller is shown as less than that: 0.0 % would say that there is none."""
+
 BLOCKS_MEASUREMENT = "loss_blocks"
 """The measurement of a trial that holds, for each split, the sums by block."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from layers.metrics import Goal
 from service.common.formatting import label
 from service.recommendation.choice import LOSS, Candidate, NothingWithinError, choose
+from service.recommendation.noise import LEAST_NATS, LEAST_SHARE
 from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.schemas import Certainty
 
@@ -72,7 +73,11 @@ def uncertainty(
         seed_spread_nats=noise.seed_spread_nats,
         repeats_of_choice=repeats if share is not None else 0,
         chosen_again_share=share,
-        says=[*_says_of_noise(noise), *_says_of_choice(chosen, front, goals, feasible, share, repeats)],
+        says=[
+            *_says_of_noise(noise),
+            *([_says_of_seeds(noise)] if LOSS in chosen.metrics else []),
+            *_says_of_choice(chosen, front, goals, feasible, share, repeats),
+        ],
     )
 
 
@@ -107,21 +112,32 @@ def _drawn(candidate: Candidate, goals: Mapping[str, Goal], noise: Noise, source
 def _says_of_noise(noise: Noise) -> list[str]:
     says: list[str] = []
     if noise.latency_half_width_share is not None:
-        says.append(f"the median latency is known to ±{noise.latency_half_width_share:.1%} (95 %, within one process)")
+        width = noise.latency_half_width_share
+        known = f"±{width:.1%}" if width >= LEAST_SHARE else f"within {LEAST_SHARE:.1%}"
+        says.append(f"the median latency is known to {known} (95 %, within one process)")
     if noise.latency_rebuilt_share is not None:
-        says.append(
-            f"built and measured twice in two processes, its p50 differed by {abs(noise.latency_rebuilt_share):.1%}"
-        )
+        differed = abs(noise.latency_rebuilt_share)
+        by = f"{differed:.1%}" if differed >= LEAST_SHARE else f"less than {LEAST_SHARE:.1%}"
+        says.append(f"built and measured twice in two processes, its p50 differed by {by}")
     if noise.sampling_error_nats is not None:
-        says.append(f"the validation split is finite: standard error {noise.sampling_error_nats:.4f} nats")
-    if noise.seed_spread_nats is None:
-        says.append("one seed: how far another training of the same configuration lands is unknown until :confirm")
-    else:
-        says.append(
-            f"over the further seeds of its confirmation, losses spread by {noise.seed_spread_nats:.4f} nats "
-            "(standard deviation, pooled over the candidates)"
-        )
+        says.append(f"the validation split is finite: standard error {_nats(noise.sampling_error_nats)}")
     return says
+
+
+def _says_of_seeds(noise: Noise) -> str:
+    if noise.seed_spread_nats is None:
+        return (
+            "one seed: how far another training of the same configuration lands is not known; confirm the sweep to "
+            "measure it (layersweep confirm, or Confirm on its page)"
+        )
+    return (
+        f"over the further seeds of its confirmation, losses spread by {_nats(noise.seed_spread_nats)} "
+        "(standard deviation, pooled over the candidates)"
+    )
+
+
+def _nats(value: float) -> str:
+    return f"{value:.4f} nats" if value >= LEAST_NATS else f"less than {LEAST_NATS:.4f} nats"
 
 
 def _says_of_choice(

@@ -75,6 +75,30 @@ def _events(services, sweep_id):
     return [{"kind": row.kind, "data": row.data} for row in rows]
 
 
+def test_trainings_that_are_all_the_same_have_no_interval_of_nothing(client, services, make_sweep, worker):
+    sweep = make_sweep()
+    made = client.post(f"/v1/sweeps/{sweep}:confirm", json={"seeds": 2, "trials": [1]})
+    assert made.status_code == 201, made.text
+    blocks = {"loss_sums": [20.0, 20.0, 20.0], "weight_sums": [10, 10, 10]}
+    for _ in range(2):
+        lease = claim(client, services, worker)
+        body = {
+            "outcome": "complete",
+            "metrics": {"latency_ms_p50": 2.0, "validation_loss": 2.0, "test_loss": 2.0},
+            "measurements": {"loss_blocks": {"validation": blocks, "test": blocks}},
+        }
+        answer = client.post(f"/v1/leases/{lease['trial']}/{lease['attempt']}:finish", json=body)
+        assert answer.status_code == 200, answer.text
+    (found,) = client.get(f"/v1/sweeps/{sweep}/confirmations").json()["items"]
+    says = [*found["candidates"][0]["says"], *found["says"]]
+    text = " ".join(says)
+    assert "expected at 2.0000, within 0.0001" in text
+    assert "as the sweep had it" in text
+    assert "by nothing that can be seen" in text
+    for nothing in ("0.0000 nats", "2.0000 to 2.0000", "±"):
+        assert nothing not in text.replace("test loss 2.0000 nats", "")
+
+
 def test_what_cannot_be_confirmed_says_what_to_do(client, services, make_sweep):
     without_test = make_sweep("untested", test="0")
     answer = client.post(f"/v1/sweeps/{without_test}:confirm", json={})

@@ -125,7 +125,43 @@ def test_certainty_states_its_noise(client, sweep):
     assert found["seeds"] == 1
     assert found["seed_spread_nats"] is None
     assert 0 < found["chosen_again_share"] <= 1
-    assert any(":confirm" in line for line in found["says"])
+    assert any("confirm the sweep to measure it (layersweep confirm" in line for line in found["says"])
+
+
+def test_no_noise_is_shown_as_zero(client, services):
+    """A clock that is too coarse for a difference, losses that are all but equal."""
+
+    def fill(session):
+        sweep = add_sweep(session)
+        trials = []
+        for number, latency in enumerate((1.0, 0.9999)):
+            metrics = {"latency_ms_p50": latency, "validation_loss": 2.0 + number}
+            trials.append(add_trial(session, sweep, number, metrics, configuration=complete_configuration(2)))
+            samples = {"environment": {"median_half_width": 0.0}}
+            add_measurement(session, trials[-1], "latency_samples_ms", samples)
+            add_measurement(session, trials[-1], "latency_first", {"latency_ms_p50": latency * 1.00001})
+            add_measurement(session, trials[-1], "loss_blocks", losses(np.full(9, 2.0 + number)))
+        rank(session, sweep, trials)
+        return sweep.id
+
+    found = recommended(client, services.database.write(fill))
+    text = " ".join([*found["certainty"]["says"], *(each["says"] for each in found["neighbours"])])
+    assert "known to within 0.1%" in text
+    assert "its p50 differed by less than 0.1%" in text
+    assert "standard error less than 0.0001 nats" in text
+    assert "by under 0.1%" in text
+    for nothing in ("+0.0%", "-0.0%", " 0.0%", "0.0000", "±"):
+        assert nothing not in text
+
+
+def test_a_trial_that_was_not_trained_says_nothing_of_seeds(client, services):
+    def fill(session):
+        sweep = add_sweep(session, objectives=[{"metric": "latency_ms_p50", "goal": "minimize"}])
+        trial = add_trial(session, sweep, 0, {"latency_ms_p50": 1.0}, configuration=complete_configuration(2))
+        rank(session, sweep, [trial])
+        return sweep.id
+
+    assert not any("seed" in line for line in recommended(client, services.database.write(fill))["certainty"]["says"])
 
 
 @pytest.mark.parametrize(
