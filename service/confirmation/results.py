@@ -14,13 +14,10 @@ from service.confirmation.schemas import Confirmation, ConfirmationRun, Confirme
 from service.confirmation.statistics import estimate
 from service.database.models import Confirmation as Row
 from service.database.models import Sweep, Trial
-from service.errors import NotFoundError
 from service.leases.feasibility import constraint_violations
 from service.recommendation.choice import LOSS
 from service.recommendation.further_trainings import TEST_LOSS, FurtherTraining, ScoredTraining, by_candidate, scored
 from service.recommendation.noise import LEAST_NATS, pooled_spread
-from service.recommendation.preferences import SelectionPreferences
-from service.recommendation.recommend import recommend
 from service.results import leaderboards
 from service.sweeps import sweeps
 
@@ -34,12 +31,11 @@ METHOD = (
 )
 
 
-def to_schema(session: Session, row: Row, wishes: SelectionPreferences | None = None) -> Confirmation:
-    """What it found so far. `recommended` marks the trial that the recommendation with these wishes names."""
+def to_schema(session: Session, row: Row, recommended: str | None) -> Confirmation:
+    """What it found so far, with the trial that is recommended marked where it is among the candidates."""
     child, parent = session.get_one(Sweep, row.sweep_id), session.get_one(Sweep, row.confirms)
     originals = {trial.id: trial for trial in session.scalars(sa.select(Trial).where(Trial.id.in_(row.candidates)))}
     found = by_candidate(session, row)
-    recommended = _recommended(session, parent, wishes)
     runs = {trial_id: scored(found.get(trial_id, [])) for trial_id in row.candidates}
     candidates = [
         _candidate(parent, originals[trial_id], found.get(trial_id, []), runs[trial_id], trial_id == recommended)
@@ -68,13 +64,6 @@ def to_schema(session: Session, row: Row, wishes: SelectionPreferences | None = 
         created_at=child.created_at,
         ended_at=child.ended_at,
     )
-
-
-def _recommended(session: Session, parent: Sweep, wishes: SelectionPreferences | None) -> str | None:
-    try:
-        return recommend(session, parent, wishes).trial.trial
-    except NotFoundError:
-        return None
 
 
 def _candidate(

@@ -97,6 +97,14 @@ def recommend(session: Session, sweep: Sweep, wishes: SelectionPreferences | Non
     return decide(session, sweep, wishes or SelectionPreferences()).answer()
 
 
+def recommended_trial(session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None) -> str | None:
+    """The id of the recommended trial; None while there is none. Raises Unprocessable where none is within."""
+    try:
+        return recommend(session, sweep, wishes).trial.trial
+    except NotFoundError:
+        return None
+
+
 def recommend_with_smaller(
     session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None
 ) -> tuple[Recommendation, SmallerTrial | None]:

@@ -31,11 +31,11 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
     row = sweeps.get(session, sweep_id)
     dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None
     confirmation = further_trainings.newest(session, row.id)
-    confirmed = None if confirmation is None else results.to_schema(session, confirmation, wishes)
     try:
         recommendation = RecommendationDetail(**detailed(session, row, wishes).__dict__)
     except NotFoundError:
         recommendation = None
+    recommended = None if recommendation is None else recommendation.trial.trial
     front = session.scalars(
         sa.select(Trial).where(Trial.sweep_id == row.id, Trial.pareto_rank == 1).order_by(Trial.number)
     ).all()
@@ -47,7 +47,7 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
         states=_states(row),
         front=_by_first_objective(front, row)[:MAX_FRONT],
         recommendation=recommendation,
-        confirmation=confirmed,
+        confirmation=None if confirmation is None else results.to_schema(session, confirmation, recommended),
         reproduction=_reproduction(
             session, row, dataset, recommendation, [] if confirmation is None else confirmation.seeds
         ),

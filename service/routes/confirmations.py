@@ -13,7 +13,7 @@ from service.confirmation.schemas import Confirmation, ConfirmationRequest, Conf
 from service.http.dependencies import GivenServices
 from service.http.error_handlers import documented
 from service.http.write_requests import GivenCall
-from service.recommendation.recommend import preferences_of
+from service.recommendation.recommend import preferences_of, recommended_trial
 from service.routes.recommendations import Prefer, Weight, Within
 from service.sweeps import sweeps
 
@@ -46,7 +46,10 @@ async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) 
             wished=wanted.wished,
             max_attempts=max_attempts,
         )
-        return results.to_schema(session, row, preferences_of(sweeps.get(session, sweep), **wanted.wished))
+        parent = sweeps.get(session, sweep)
+        return results.to_schema(
+            session, row, recommended_trial(session, parent, preferences_of(parent, **wanted.wished))
+        )
 
     response = await call.answer("sweep.confirm", make, status=201, subject=sweep)
     response.headers["Location"] = f"/v1/sweeps/{sweep}/confirmations"
@@ -66,7 +69,8 @@ def list_confirmations(
     def read(session: Session) -> Confirmations:
         row = sweeps.get(session, sweep)
         wishes = preferences_of(row, prefer=prefer or (), within=within or (), weight=weight or ())
-        items = [results.to_schema(session, each, wishes) for each in confirmations.of_sweep(session, row.id)]
+        recommended = recommended_trial(session, row, wishes)
+        items = [results.to_schema(session, each, recommended) for each in confirmations.of_sweep(session, row.id)]
         return Confirmations(sweep=row.id, items=items)
 
     return services.database.read(read)

@@ -48,7 +48,8 @@ def get_recommendation(
         sweep = leaderboards.get_sweep(session, sweep_id)
         wishes = preferences_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
         row = further_trainings.newest(session, sweep.id)
-        confirmation = None if row is None else results.to_schema(session, row, wishes)
-        return RecommendationDetail(**detailed(session, sweep, wishes).__dict__, confirmation=confirmation)
+        found = detailed(session, sweep, wishes)
+        confirmation = None if row is None else results.to_schema(session, row, found.trial.trial)
+        return RecommendationDetail(**found.__dict__, confirmation=confirmation)
 
     return services.database.read(read_it)

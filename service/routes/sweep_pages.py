@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Form, Query, Request, Response
-from sqlalchemy.orm import Session
 
 from service.auth.scopes import needs_scope
 from service.errors import ServiceError
 from service.http.callers import GivenCaller
-from service.http.dependencies import GivenServices, Services
-from service.results import leaderboards
+from service.http.dependencies import GivenServices
+from service.results.columns import ColumnStore
 from service.routes.page_route import page_router, wanted_part
 from service.web.rendering import render
 from service.web.views import compare, editor, sweep, trials
@@ -61,9 +60,13 @@ def show_sweep(sweep_id: str, request: Request, services: GivenServices) -> Resp
     query = SweepQuery.of(request.query_params)
     part = wanted_part(request)
     if part not in _PARTS:
-        shown = services.database.read(lambda session: sweep.whole(session, services.columns, sweep_id, query))
-        return render("sweep.html", *shown)
-    shown = services.database.read(lambda session: _part(session, services, sweep_id, query, part))
+        found = services.database.read(
+            lambda session: sweep.whole(sweep.ShownSweep(session, sweep_id, query), services.columns)
+        )
+        return render("sweep.html", *found)
+    shown = services.database.read(
+        lambda session: _part(sweep.ShownSweep(session, sweep_id, query), services.columns, part)
+    )
     response = render(_PARTS[part], shown, query=query)
     if request.headers.get("hx-boosted") == "true":
         # As the address is written here: without the empty fields that a form sends.
@@ -72,14 +75,13 @@ def show_sweep(sweep_id: str, request: Request, services: GivenServices) -> Resp
 
 
 def _part(
-    session: Session, services: Services, sweep_id: str, query: SweepQuery, part: str
+    shown: sweep.ShownSweep, store: ColumnStore, part: str
 ) -> sweep.LivePart | sweep.ResultsPart | sweep.BoardPart:
-    row = leaderboards.get_sweep(session, sweep_id)
     if part == "sweep-live":
-        return sweep.live(session, row)
+        return sweep.live(shown)
     if part == "sweep-results":
-        return sweep.results(session, row, query)
-    return sweep.board(session, services.columns, row, query)
+        return sweep.results(shown)
+    return sweep.board(shown, store)
 
 
 @router.get("/sweeps/{sweep_id}/compare")

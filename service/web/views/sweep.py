@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
@@ -30,7 +31,6 @@ from service.errors import NotFoundError
 from service.events.end_codes import end_code
 from service.events.schemas import EndCode
 from service.operations import artifacts
-from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.recommend import preferences_of, recommend_with_smaller
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.results import leaderboards
@@ -130,20 +130,39 @@ class PicturesPart:
     """JSON for the script."""
 
 
-def whole(
-    session: Session, store: ColumnStore, sweep_id: str, query: SweepQuery
-) -> tuple[LivePart, ResultsPart, BoardPart, PicturesPart]:
+class ShownSweep:
+    """A sweep for one answer: what several parts of its page need is found once. Raises NotFoundError."""
+
+    def __init__(self, session: Session, sweep_id: str, query: SweepQuery) -> None:
+        self.session = session
+        self.row = leaderboards.get_sweep(session, sweep_id)
+        self.query = query
+
+    @cached_property
+    def best(self) -> Mapping[str, BestTrial]:
+        return best_trials(self.session, self.row)
+
+    @cached_property
+    def recommendation(self) -> tuple[Recommendation, SmallerTrial | None] | None:
+        """The recommended trial, and why it is smaller than the one that the rule chose; None while there is none."""
+        wished = preferences_of(self.row, prefer=self.query.prefer, within=self.query.within, weight=self.query.weight)
+        try:
+            return recommend_with_smaller(self.session, self.row, wished)
+        except NotFoundError:
+            return None
+
+    @property
+    def recommended_trial(self) -> str | None:
+        return None if self.recommendation is None else self.recommendation[0].trial.trial
+
+
+def whole(shown: ShownSweep, store: ColumnStore) -> tuple[LivePart, ResultsPart, BoardPart, PicturesPart]:
     """Everything that the page shows before its pictures are drawn."""
-    row = leaderboards.get_sweep(session, sweep_id)
-    return (
-        live(session, row),
-        results(session, row, query),
-        board(session, store, row, query),
-        pictures(session, row, query),
-    )
+    return live(shown), results(shown), board(shown, store), pictures(shown)
 
 
-def live(session: Session, row: Sweep) -> LivePart:
+def live(shown: ShownSweep) -> LivePart:
+    session, row = shown.session, shown.row
     return LivePart(
         now=now(session),
         sweep=row,
@@ -154,30 +173,33 @@ def live(session: Session, row: Sweep) -> LivePart:
         ended=row.state in ENDED_SWEEPS,
         progress_rate=progress_rate(session, row),
         running=_running(session, row),
-        end_code=end_code(row, feasible=bool(best_trials(session, row))),
+        end_code=end_code(row, feasible=bool(shown.best)),
         extends=_extends(row),
     )
 
 
-def results(session: Session, row: Sweep, query: SweepQuery) -> ResultsPart:
-    wishes = _wishes(row, query)
-    recommended, smaller = _recommended(session, row, wishes) or (None, None)
+def results(shown: ShownSweep) -> ResultsPart:
+    session, row = shown.session, shown.row
+    recommended, smaller = shown.recommendation or (None, None)
     newest = next(iter(confirmations.of_sweep(session, row.id)), None)
     return ResultsPart(
         sweep=row,
         ended=row.state in ENDED_SWEEPS,
         constraints=list(row.document.get("constraints", [])),
-        best=best_trials(session, row),
+        best=shown.best,
         recommended=recommended,
         smaller=smaller,
         artifacts=[] if recommended is None else artifacts.of_trial(session, recommended.trial.trial),
-        confirmation=None if newest is None else confirmation_results.to_schema(session, newest, wishes),
+        confirmation=(
+            None if newest is None else confirmation_results.to_schema(session, newest, shown.recommended_trial)
+        ),
         confirmable=confirmations.is_confirmable(session, row),
         confirms=session.scalar(select(Confirmation.confirms).where(Confirmation.sweep_id == row.id)),
     )
 
 
-def board(session: Session, store: ColumnStore, row: Sweep, query: SweepQuery) -> BoardPart:
+def board(shown: ShownSweep, store: ColumnStore) -> BoardPart:
+    session, row, query = shown.session, shown.row, shown.query
     page = leaderboards.page(
         session, store, row, sort=query.sort, filters=query.filters, size=PAGE_ROWS, token=query.page_token
     )
@@ -195,11 +217,12 @@ def board(session: Session, store: ColumnStore, row: Sweep, query: SweepQuery) -
         columns=[_column(row, query, name) for name in chosen],
         offered={"metrics": present, "parameters": parameters},
         states=tuple(TrialState),
-        recommended_trial=_recommended_trial(session, row, query),
+        recommended_trial=shown.recommended_trial,
     )
 
 
-def pictures(session: Session, row: Sweep, query: SweepQuery) -> PicturesPart:
+def pictures(shown: ShownSweep) -> PicturesPart:
+    session, row, query = shown.session, shown.row, shown.query
     objectives = [each["metric"] for each in row.objectives]
     metrics = list(dict.fromkeys([*objectives, *metric_names(session, row)]))
     parameters = leaderboards.parameter_names(row)
@@ -253,24 +276,6 @@ def _extends(row: Sweep) -> list[str]:
     time_is_over = limit is not None and row.ended_at is not None and row.ended_at >= (row.started_at or 0) + limit
     lifts = ["failures"] if failed >= row.budget["failures"] else [] if time_is_over else ["trials"]
     return [*lifts, *(["wall_seconds"] if time_is_over else [])]
-
-
-def _wishes(row: Sweep, query: SweepQuery) -> SelectionPreferences:
-    return preferences_of(row, prefer=query.prefer, within=query.within, weight=query.weight)
-
-
-def _recommended(
-    session: Session, row: Sweep, wishes: SelectionPreferences
-) -> tuple[Recommendation, SmallerTrial | None] | None:
-    try:
-        return recommend_with_smaller(session, row, wishes)
-    except NotFoundError:
-        return None
-
-
-def _recommended_trial(session: Session, row: Sweep, query: SweepQuery) -> str | None:
-    found = _recommended(session, row, _wishes(row, query))
-    return None if found is None else found[0].trial.trial
 
 
 def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], parameters: Sequence[str]) -> list[str]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+from service.recommendation import recommend
+from service.recommendation.choice import choose
 from tests.service.pages import page
 
 
@@ -25,3 +29,18 @@ def test_what_the_test_split_said_stands_beside_the_recommended_trial(client, co
     assert "95 % interval" in text
     assert "Confirm again" in text
     assert "data-poll" not in text
+
+
+@pytest.mark.parametrize(
+    "path", ["/sweeps/{}", "/v1/sweeps/{}/report", "/v1/sweeps/{}/recommendation", "/v1/sweeps/{}/confirmations"]
+)
+def test_the_trial_to_take_is_chosen_once_for_an_answer(client, confirmed_sweep, monkeypatch, path):
+    chosen = []
+
+    def counted(*given):
+        chosen.append(choose(*given))
+        return chosen[-1]
+
+    monkeypatch.setattr(recommend, "choose", counted)
+    assert client.get(path.format(confirmed_sweep)).status_code == 200
+    assert len(chosen) == 1
