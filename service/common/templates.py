@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
 from layersweep.display.printable import is_printable, printable
 from service.common import formatting
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 DOCUMENT_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -40,6 +44,11 @@ def plain_environment(finalize: Callable[[Any], Any], **names: object) -> Enviro
     known = cast("dict[str, object]", made.globals)
     known |= {"fmt": formatting, **names}
     return made
+
+
+def context(*views: DataclassInstance) -> dict[str, object]:
+    """What templates call the fields of views."""
+    return {field.name: getattr(view, field.name) for view in views for field in fields(view)}
 
 
 def shown(value: Any) -> Any:

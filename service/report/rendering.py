@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
 from layersweep.documents import nested
-from service.common.templates import DOCUMENT_HEADERS, html_environment, plain_environment
-from service.confirmation.schemas import RecommendationDetail
+from service.common.schemas import JsonObject
+from service.common.templates import DOCUMENT_HEADERS, context, html_environment, plain_environment
+from service.confirmation.schemas import ConfirmedTrial, RecommendationDetail
 from service.report import markdown as escaping
 from service.report import pictures
 from service.report.schemas import Report
+from service.sweeps.schemas import SweepDetail
 
 _ENVIRONMENT_SHOWN = (
     "device",
@@ -32,20 +34,41 @@ _ENVIRONMENT_SHOWN = (
 _USUAL = ("latency_ms_p50", "memory_bytes", "validation_loss", "parameter_count")
 
 
+@dataclass(frozen=True, slots=True)
+class ReportView:
+    """What the templates of a report show."""
+
+    report: Report
+    sweep: SweepDetail
+    found: RecommendationDetail | None
+    confirmed: ConfirmedTrial | None
+    """The recommended trial among the confirmation's candidates."""
+    bars: list[pictures.Bar]
+    splits: list[str]
+    columns: list[str]
+    """Metrics of the front."""
+    parameters: list[str]
+    """Those in which the front differs."""
+    environment: Mapping[str, object]
+    configuration: str
+    document: str
+
+
 def html(report: Report) -> str:
     """The whole document."""
-    context = _context(report) | {
-        "style": Markup(_style()),
-        "trade_off": pictures.trade_off(report),
-        "gap": pictures.gap_by_size(report),
-        "whiskers": pictures.whiskers(report),
-    }
-    return _html().get_template("report.html").render(**context)
+    template = _html().get_template("report.html")
+    return template.render(
+        context(_view(report)),
+        style=Markup(_style()),
+        trade_off=pictures.trade_off(report),
+        gap=pictures.gap_by_size(report),
+        whiskers=pictures.whiskers(report),
+    )
 
 
 def markdown(report: Report) -> str:
     """The same story, in tables and lists."""
-    return _plain().get_template("report.md").render(**_context(report))
+    return _plain().get_template("report.md").render(context(_view(report)))
 
 
 def headers() -> Mapping[str, str]:
@@ -55,42 +78,41 @@ def headers() -> Mapping[str, str]:
     return {"Content-Security-Policy": policy, **DOCUMENT_HEADERS}
 
 
-def _context(report: Report) -> dict[str, Any]:
+def _view(report: Report) -> ReportView:
     found = report.recommendation
     objectives = [objective.metric for objective in report.sweep.objectives]
     known = {name for row in report.front for name in row.metrics}
     names = dict.fromkeys(name for row in report.front for name in row.parameters)
     environment = report.reproduction.environment
-    return {
-        "report": report,
-        "sweep": report.sweep,
-        "found": found,
-        "confirmed": _confirmed(report, found),
-        "bars": pictures.baselines(report),
-        "splits": [] if report.dataset is None else [_split(*each) for each in report.dataset.parts.items()],
-        "columns": [name for name in dict.fromkeys([*objectives, *_USUAL]) if name in known],
-        "parameters": [name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1],
-        "environment": {name: environment[name] for name in _ENVIRONMENT_SHOWN if environment.get(name) is not None},
-        "configuration": "" if found is None else _configuration(found.configuration, report.sweep.dataset),
-        "document": _yaml(report.reproduction.document),
-    }
+    return ReportView(
+        report=report,
+        sweep=report.sweep,
+        found=found,
+        confirmed=_confirmed(report, found),
+        bars=pictures.baselines(report),
+        splits=[] if report.dataset is None else [_split(*each) for each in report.dataset.parts.items()],
+        columns=[name for name in dict.fromkeys([*objectives, *_USUAL]) if name in known],
+        parameters=[name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1],
+        environment={name: environment[name] for name in _ENVIRONMENT_SHOWN if environment.get(name) is not None},
+        configuration="" if found is None else _configuration(found.configuration, report.sweep.dataset),
+        document=_yaml(report.reproduction.document),
+    )
 
 
-def _split(name: str, split: Mapping[str, Any]) -> str:
+def _split(name: str, split: Mapping[str, int]) -> str:
     """How much a split of the data has: tokens where it is a text, else examples."""
     kind = "tokens" if split.get("tokens") else "examples"
     return f"{name} {split.get(kind) or 0:,} {kind}"
 
 
-def _confirmed(report: Report, found: RecommendationDetail | None) -> Any:
-    """The recommended trial among the confirmation's candidates."""
+def _confirmed(report: Report, found: RecommendationDetail | None) -> ConfirmedTrial | None:
     if report.confirmation is None or found is None:
         return None
     return next((each for each in report.confirmation.candidates if each.trial.trial == found.trial.trial), None)
 
 
-def _configuration(configuration: Mapping[str, Any], dataset: str | None) -> str:
-    document: dict[str, Any] = {"task": configuration["task"]}
+def _configuration(configuration: JsonObject, dataset: str | None) -> str:
+    document: JsonObject = {"task": configuration["task"]}
     if dataset is not None:
         document["dataset"] = dataset
     document |= {
@@ -101,8 +123,8 @@ def _configuration(configuration: Mapping[str, Any], dataset: str | None) -> str
     return _yaml(document)
 
 
-def _yaml(document: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(document), sort_keys=False, allow_unicode=True)
+def _yaml(document: JsonObject) -> str:
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
 @cache

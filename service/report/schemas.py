@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from service.common.schemas import Schema, Timestamp
+from service.common.schemas import JsonObject, Schema, Timestamp
 from service.confirmation.schemas import Confirmation, RecommendationDetail
 from service.results.schemas import LeaderboardRow
 from service.sweeps.schemas import SweepDetail
@@ -18,8 +16,8 @@ class ReportedDataset(Schema):
     tokenizer: str | None
     sha256: str
     size_bytes: int
-    parts: dict[str, Any]
-    profile: dict[str, Any]
+    parts: JsonObject
+    profile: JsonObject
 
 
 class Reproduction(Schema):
@@ -27,13 +25,13 @@ class Reproduction(Schema):
 
     layersweep: str
     target: str | None
-    environment: dict[str, Any] = Field(description="as it stands beside the recommended trial's measurement")
-    worker_versions: dict[str, Any]
+    environment: JsonObject = Field(description="as it stands beside the recommended trial's measurement")
+    worker_versions: JsonObject
     search_seed: int
     training_seeds: list[int]
     confirmation_seeds: list[int]
     dataset_sha256: str | None
-    document: dict[str, Any]
+    document: JsonObject
 
 
 class Report(Schema):

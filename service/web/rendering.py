@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
 from layersweep import __version__
-from service.common.templates import DOCUMENT_HEADERS, html_environment
+from service.common.templates import DOCUMENT_HEADERS, context, html_environment
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -74,10 +74,8 @@ def static_response(name: str, if_none_match: str) -> Response | None:
 
 def render(template: str, *views: DataclassInstance, status: int = 200, **more: object) -> HTMLResponse:
     """A page or a fragment of one, of what views have gathered. Everything that is put in is escaped."""
-    context = {field.name: getattr(view, field.name) for view in views for field in fields(view)}
-    return HTMLResponse(
-        environment().get_template(template).render(context, **more), status_code=status, headers=dict(HEADERS)
-    )
+    text = environment().get_template(template).render(context(*views), **more)
+    return HTMLResponse(text, status_code=status, headers=dict(HEADERS))
 
 
 @cache
