@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from layers.declarations import dtypes, quantization, tensor_parallel
 from layers.declarations.model import weights_bytes
-from layers.declarations.training import build_options
+from layers.declarations.training import BUILD_OPTIONS
 from layers.parameter import Scalar
+
+
+class Capabilities(TypedDict):
+    """What a target can do, as a worker registers it."""
+
+    runtime: str
+    version: str
+    device_model: str
+    opset: int
+    """The highest that it reads."""
+    dtypes: list[str]
+    device_memory_bytes: int
+    quantizations: NotRequired[list[str]]
+    devices: NotRequired[int]
+    compute_capability: NotRequired[str | None]
+    build_only: NotRequired[bool]
+    build_options: NotRequired[list[str]]
+    lacks: NotRequired[dict[str, str]]
+    """What a user might expect of it and does not get -> why."""
+
+
+class Target(Capabilities):
+    """Registered capabilities, with the name of the target."""
+
+    key: str
+
 
 LOWEST_OPSET = 17
 """LayerNormalization is an operator from opset 17 on."""
 
 
-def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
+def unsupported(model: Mapping[str, Scalar], capabilities: Capabilities) -> str | None:
     """What the target lacks for this model, in words; None where it lacks nothing."""
     target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
-    if lacking := _lacking_format(model, capabilities) or quantization.lacking(model, capabilities):
+    if lacking := _lacking_format(model, capabilities) or quantization.lacking(
+        model, capabilities.get("quantizations", ()), capabilities.get("lacks", {})
+    ):
         return f"{target} {lacking}"
     if capabilities["opset"] < LOWEST_OPSET:
         return f"{target} reads ONNX opset {capabilities['opset']}: at least {LOWEST_OPSET} is needed"
-    if lacking := tensor_parallel.lacking_devices(model, capabilities):
+    if lacking := tensor_parallel.lacking_devices(model, capabilities.get("devices", 1)):
         return f"{target} {lacking}"
     needed = weights_bytes(model)
     if needed > capabilities["device_memory_bytes"]:
@@ -29,9 +57,9 @@ def unsupported(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) ->
     return None
 
 
-def _lacking_format(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]) -> str | None:
+def _lacking_format(model: Mapping[str, Scalar], capabilities: Capabilities) -> str | None:
     """Which number format, or mixture of them, a target does not run, in words without its name."""
-    lacks: Mapping[str, str] = capabilities.get("lacks", {})
+    lacks = capabilities.get("lacks", {})
     formats = dtypes.formats(model)
     for path, dtype in formats.items():
         if dtype not in capabilities["dtypes"]:
@@ -45,9 +73,9 @@ def _lacking_format(model: Mapping[str, Scalar], capabilities: Mapping[str, Any]
     return None
 
 
-def lacking_option(inference: Mapping[str, Any], capabilities: Mapping[str, Any]) -> str | None:
+def lacking_option(inference: Mapping[str, Scalar], capabilities: Capabilities) -> str | None:
     """What the target's builder does not take, in words; None where it takes all that is given."""
-    for name in build_options(inference):
-        if name not in capabilities.get("build_options", ()):
+    for name in BUILD_OPTIONS:
+        if name in inference and name not in capabilities.get("build_options", ()):
             return f"{capabilities['runtime']} {capabilities['version']} has no build option {name}: leave it out"
     return None

@@ -65,7 +65,7 @@ BUILT_IN: Mapping[str, DatasetDescription] = {
 them)."""
 
 
-def facts_of(task: str, facts: Mapping[str, Any], splits: Mapping[str, Any]) -> DatasetFacts:
+def facts_of(task: str, facts: Mapping[str, object], splits: Mapping[str, Any]) -> DatasetFacts:
     """What a space rests on of a registered dataset, of the JSON of its record: its facts, and of a text how long its
     training split is."""
     known = cast("DatasetFacts", dict(facts))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from layers.declarations.kinds import KINDS, kinds_with
 from layers.declarations.model import APPLIES, DECLARATIONS
 from layers.declarations.training import INFERENCE, TRAINING
-from layers.parameter import REQUIRED, Parameter
+from layers.parameter import REQUIRED, Parameter, SearchDefault
 from layers.problems import shown
 from layers.targets import in_words
 
@@ -86,12 +85,13 @@ def _applies(path: str) -> str:
     return "; ".join([*where, *([f"`{APPLIES[path]}`"] if path in APPLIES else [])])
 
 
-def _search(search: Mapping[str, Any] | None) -> str:
+def _search(search: SearchDefault | None) -> str:
     if search is None:
         return ""
     if "values" in search:
         return ", ".join(shown(value).strip("'") for value in search["values"])
-    return f"{search['min']:g} to {search['max']:g}" + (", logarithmic" if search.get("log") else "")
+    least, most = search.get("min", 0), search.get("max", 0)
+    return f"{least:g} to {most:g}" + (", logarithmic" if search.get("log") else "")
 
 
 if __name__ == "__main__":

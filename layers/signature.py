@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from layers.configuration import TrialConfiguration
 from layers.declarations.embedding import PROMPT_TUNING
 from layers.declarations.kinds import KINDS, kinds_of
 from layers.declarations.per_layer import mask_types
-from layers.parameter import ParameterError
+from layers.parameter import ParameterError, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Signature:
 
 
 def signature(
-    task: str, model: Mapping[str, Any], batch_size: int, sequence_length: int, source_length: int | None = None
+    task: str, model: Mapping[str, Scalar], batch_size: int, sequence_length: int, source_length: int | None = None
 ) -> Signature:
     """The signature of a completed model at a shape. `source_length` left out: sequence_length."""
     kind = str(model["kind"])
@@ -55,20 +55,20 @@ def signature(
         return (TensorSpec(name, dtype, shape),)
 
     if kind == "decoder":
-        return Signature((tokens,), outputs("logits", batch, length, model["embedding.num_embeddings"]))
+        return Signature((tokens,), outputs("logits", batch, length, int(model["embedding.num_embeddings"])))
     if kind == "encoder":
         masks = _masks(model, batch, length, length)
-        return Signature((tokens, *masks), outputs("logits", batch, model["classes"]))
+        return Signature((tokens, *masks), outputs("logits", batch, int(model["classes"])))
     if kind == "encoder_decoder":
         sources = (TensorSpec("source", "int32", (batch, source)), TensorSpec("source_mask", "int32", (batch, source)))
-        return Signature((*sources, tokens), outputs("logits", batch, length, model["embedding.num_embeddings"]))
+        return Signature((*sources, tokens), outputs("logits", batch, length, int(model["embedding.num_embeddings"])))
     if kind == "embedding":
         tasks = (TensorSpec("tasks", "int32", (batch,)),) if model["embedding.kind"] == PROMPT_TUNING else ()
-        return Signature((tokens, *tasks), outputs("output", batch, length, model["hidden_size"]))
+        return Signature((tokens, *tasks), outputs("output", batch, length, int(model["hidden_size"])))
     if kind == "linear":
-        hidden = TensorSpec("hidden_states", "float32", (batch, length, model["linear.in_features"]))
-        return Signature((hidden,), outputs("output", batch, length, model["linear.out_features"]))
-    width = model["hidden_size"]
+        hidden = TensorSpec("hidden_states", "float32", (batch, length, int(model["linear.in_features"])))
+        return Signature((hidden,), outputs("output", batch, length, int(model["linear.out_features"])))
+    width = int(model["hidden_size"])
     hidden = TensorSpec("hidden_states", "float32", (batch, length, width))
     encoded: tuple[TensorSpec, ...] = ()
     masks = ()
@@ -80,7 +80,7 @@ def signature(
     return Signature((hidden, *encoded, *masks), outputs("output", batch, length, width))
 
 
-def _masks(model: Mapping[str, Any], batch: int, queries: int, keys: int) -> tuple[TensorSpec, ...]:
+def _masks(model: Mapping[str, Scalar], batch: int, queries: int, keys: int) -> tuple[TensorSpec, ...]:
     """The masks that are given with the data: one for all layers."""
     masks = mask_types(model)
     if "padding" in masks:
@@ -90,13 +90,9 @@ def _masks(model: Mapping[str, Any], batch: int, queries: int, keys: int) -> tup
     return ()
 
 
-def signature_of(configuration: Mapping[str, Any]) -> Signature:
-    """The signature of a trial's model at the shape that is measured, by its configuration."""
-    inference = configuration["inference"]
+def signature_of(configuration: TrialConfiguration) -> Signature:
+    """The signature of a trial's model at the shape that is measured."""
+    shape = configuration.inference
     return signature(
-        configuration["task"],
-        configuration["model"],
-        inference["batch_size"],
-        inference["sequence_length"],
-        inference.get("source_length"),
+        configuration.task, configuration.model, shape.batch_size, shape.sequence_length, shape.source_length
     )

@@ -9,6 +9,7 @@ import os
 import platform
 import socket
 from pathlib import Path
+from typing import TypedDict
 
 from workers.engine.nvml import Gpu, driver_version, gpus
 
@@ -21,7 +22,16 @@ MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"), Path("
 PACKAGES = ("layersweep", "torch", "onnx", "onnxscript", "numpy")
 
 
-def cpu(threads: int) -> dict[str, str | int]:
+class Device(TypedDict):
+    """What a worker works on, as it registers it."""
+
+    kind: str
+    uuid: str
+    model: str
+    memory_bytes: int
+
+
+def cpu(threads: int) -> Device:
     """This machine's processor as a device of the HTTP contract, used with `threads` threads.
 
     The number of threads is part of its model: latencies measured with another number are of another device.
@@ -34,7 +44,7 @@ def cpu(threads: int) -> dict[str, str | int]:
     }
 
 
-def gpu(found: Gpu) -> dict[str, str | int]:
+def gpu(found: Gpu) -> Device:
     """A GPU as a device of the HTTP contract."""
     return {"kind": "gpu", "uuid": found.uuid, "model": found.model[:200], "memory_bytes": found.memory_bytes}
 

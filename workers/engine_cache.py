@@ -7,9 +7,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from workers.engine.protocol import JsonObject
 
 LIMIT_BYTES = 4 << 30
 """What the cache may hold; the engines that were used longest ago go first."""
@@ -36,7 +38,7 @@ class EngineCache:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
-    def take(self, key: str, engine: Path) -> dict[str, Any] | None:
+    def take(self, key: str, engine: Path) -> JsonObject | None:
         """Put the engine of that key at `engine` and return what its build said; None where there is none."""
         kept, said = self._paths(key)
         try:
@@ -50,7 +52,7 @@ class EngineCache:
             return None
         return built
 
-    def keep(self, key: str, engine: Path, built: Mapping[str, Any]) -> None:
+    def keep(self, key: str, engine: Path, built: JsonObject) -> None:
         """Keep an engine. A cache that cannot be written keeps nothing: a build is never lost by it."""
         kept, said = self._paths(key)
         with contextlib.suppress(OSError):
@@ -78,5 +80,5 @@ class EngineCache:
                 kept.unlink(missing_ok=True)
 
 
-def _writer(built: Mapping[str, Any]) -> Any:
-    return lambda part: part.write_text(json.dumps(dict(built)))
+def _writer(built: JsonObject) -> Callable[[Path], int]:
+    return lambda part: part.write_text(json.dumps(built))

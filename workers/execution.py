@@ -7,8 +7,9 @@ import logging
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from layers.capabilities import Capabilities
+from layers.configuration import TrialConfiguration
 from layersweep import logs
 from workers.data.cache import DatasetCache
 from workers.engine_cache import EngineCache
@@ -24,6 +25,8 @@ from workers.processes.children import Children
 from workers.processes.folders import attempt_folder
 from workers.service.client import RefusedError, ServiceClient, UnreachableError, retry_while_unreachable
 from workers.service.lease import Lease
+from workers.service.leased_trial import LeasedTrial
+from workers.service.messages import FinishRequest
 from workers.trial.artifacts import ArtifactStore
 from workers.trial.context import Limits, TrialContext
 from workers.trial.files import AttemptFiles
@@ -47,20 +50,19 @@ class Execution:
 
     def __init__(
         self,
-        leased: Mapping[str, Any],
+        leased: LeasedTrial,
         *,
         service: ServiceClient,
         children: Children,
         datasets: DatasetCache,
         engines: EngineCache,
         device_uuid: str,
-        capabilities: Mapping[str, Mapping[str, Any]],
+        capabilities: Mapping[str, Capabilities],
         heartbeat_seconds: float,
         interruption: Interruption,
         limits: Limits | None = None,
     ) -> None:
-        """`leased`: as the service gave it; `capabilities`: the worker's, by runtime; `interruption` stops the attempt
-        when it is set."""
+        """`capabilities`: the worker's, by runtime; `interruption` stops the attempt when it is set."""
         self._leased = leased
         self._service = service
         self._children = children
@@ -70,13 +72,13 @@ class Execution:
         self._capabilities = capabilities
         self._interruption = interruption
         self._limits = limits or Limits()
-        self._trial: tuple[str, int] = (leased["trial"], leased["attempt"])
-        self._label = f"trial {leased['number']} ({leased['trial']}, attempt {leased['attempt']})"
+        self._trial: tuple[str, int] = (leased.trial, leased.attempt)
+        self._label = f"trial {leased.number} ({leased.trial}, attempt {leased.attempt})"
         self._lease = Lease(service, *self._trial, heartbeat_seconds=heartbeat_seconds, interruption=interruption)
 
     def run(self) -> None:
         """Execute the attempt and tell the service how it ended. What goes wrong is logged and told, never raised."""
-        sweep, (trial, attempt) = self._leased["sweep"], self._trial
+        sweep, (trial, attempt) = self._leased.sweep, self._trial
         with logs.about(sweep=sweep, trial=trial, attempt=attempt):
             self._run()
 
@@ -121,14 +123,14 @@ class Execution:
     def _context(self, folder: Path) -> TrialContext:
         leased = self._leased
         return TrialContext(
-            trial=leased["trial"],
-            runtime=leased["runtime"],
-            target_key=leased["target_key"],
-            configuration=leased["configuration"],
-            constraints=leased["constraints"],
-            dataset=leased["dataset"],
+            trial=leased.trial,
+            runtime=leased.runtime,
+            target_key=leased.target_key,
+            configuration=TrialConfiguration.of(leased.configuration),
+            constraints=leased.constraints,
+            dataset=leased.dataset,
             lease=self._lease,
-            capabilities=self._capabilities[leased["runtime"]],
+            capabilities=self._capabilities[leased.runtime],
             files=AttemptFiles(folder),
             children=self._children,
             datasets=self._datasets,
@@ -158,7 +160,7 @@ class Execution:
         how = f": {finish.reason}" if finish.reason else _scores(finish)
         logger.info("%s: %s%s", self._label, finish.outcome, how)
 
-    def _offer(self, body: dict[str, Any]) -> None:
+    def _offer(self, body: FinishRequest) -> None:
         def send() -> None:
             self._service.finish(*self._trial, body)
 

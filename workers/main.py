@@ -15,15 +15,17 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar, cast
 
+from layers.capabilities import Capabilities
 from layers.results import RESULTS_VERSION
 from layersweep import logs
 from workers import device
 from workers.data.cache import DatasetCache
+from workers.device import Device
 from workers.device_lock import DeviceBusyError, lock_device, lock_folder, turns_of
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine_cache import EngineCache
@@ -32,6 +34,8 @@ from workers.interruption import DrainedError, Interruption, InterruptionError
 from workers.processes.child import ChildError
 from workers.processes.children import Children
 from workers.service.client import RefusedError, ServiceClient, ServiceError, UnreachableError, backoff
+from workers.service.leased_trial import LeasedTrial
+from workers.service.messages import LeaseAnswer, RegistrationAnswer, RegistrationRequest
 from workers.trial.context import Limits
 
 logger = logging.getLogger("layersweep.worker")
@@ -110,7 +114,7 @@ def run(
         try:
             if gpu is not None:
                 held = worker.lock_device(gpu.uuid)
-            turns_of(str(worked_on["uuid"]))
+            turns_of(worked_on["uuid"])
         except DrainedError:
             logger.info("stopped")
             return 0
@@ -147,7 +151,7 @@ class Worker:
         *,
         children: Children,
         cache_dir: Path,
-        worked_on: Mapping[str, str | int] | None = None,
+        worked_on: Device | None = None,
         limits: Limits | None = None,
         timing_cache: bool = True,
         wait_for_device: bool = False,
@@ -165,10 +169,10 @@ class Worker:
         self._idle_exit_seconds = idle_exit_seconds
         self._draining = Interruption()
         self._running: Interruption | None = None
-        self._registered: dict[str, Any] = {}
+        self._registered: RegistrationAnswer | None = None
         self._waits_each_time = wait_for_device
         self._waited_for_device = False
-        self._capabilities: dict[str, dict[str, Any]] = {}
+        self._capabilities: dict[str, Capabilities] = {}
         self._device = worked_on or device.cpu(children.threads)
 
     def drain(self) -> None:
@@ -223,7 +227,7 @@ class Worker:
                 lacks.append(f"{runtime}: {found['lacks'].get('execution', 'it builds here and does not run')}")
                 continue
             # The engine child knows the processor, the worker with how many threads it is used.
-            self._capabilities[runtime] = {**found, "device_model": self._device["model"]}
+            self._capabilities[runtime] = cast("Capabilities", found | {"device_model": self._device["model"]})
         if not self._capabilities:
             remedy = "`layersweep worker --doctor` says what to install"
             raise WorkerError(f"no runtime works on {self._device['model']}. {'; '.join(lacks)}. {remedy}")
@@ -231,7 +235,7 @@ class Worker:
             logger.info("not served: %s", lack)
 
     def _register(self) -> None:
-        body = {
+        body: RegistrationRequest = {
             "name": self._name,
             "device": self._device,
             "targets": list(self._capabilities.values()),
@@ -244,7 +248,7 @@ class Worker:
         key = uuid.uuid4().hex
         while True:
             try:
-                self._registered = self._retry_until_drained(lambda key=key: self._service.register(body, key))
+                registered = self._retry_until_drained(lambda key=key: self._service.register(body, key))
                 break
             except RefusedError as refusal:
                 if refusal.kind == "in-flight":
@@ -256,11 +260,12 @@ class Worker:
                 remedy = ": give the service's token (LAYERSWEEP_TOKEN)" if refusal.status in (401, 403) else ""
                 failure = DeviceTakenError if refusal.kind == "device-in-use" else WorkerError
                 raise failure(f"{self._service.server} refused the registration: {refusal}{remedy}") from None
+        self._registered = registered
         logger.info(
             "registered with %s as %s for %s",
             self._service.server,
             self._name,
-            ", ".join(self._registered["target_keys"]),
+            ", ".join(registered["target_keys"]),
         )
 
     def _waits_for_device(self, seconds: float | None) -> bool:
@@ -282,7 +287,7 @@ class Worker:
 
     def _deregister(self) -> None:
         """Give the device up, so that the next worker need not wait. Where nobody hears it, silence does the same."""
-        if self._registered:
+        if self._registered is not None:
             with contextlib.suppress(ServiceError):
                 self._service.deregister(self._registered["id"])
 
@@ -297,22 +302,28 @@ class Worker:
                 if wait_seconds < 0:
                     logger.info("stopping: nothing to do for %g s", self._idle_exit_seconds)
                     return
-            lease = self._claim(wait_seconds)
-            if lease is not None:
-                self._execute(lease)
+            leased = self._claim(wait_seconds)
+            if leased is not None:
+                self._execute(leased)
                 done += 1
                 idle_since = time.monotonic()
                 self._draining.check()
 
-    def _claim(self, wait_seconds: float) -> dict[str, Any] | None:
+    @property
+    def _registration(self) -> RegistrationAnswer:
+        assert self._registered is not None, "a worker registers before it claims"
+        return self._registered
+
+    def _claim(self, wait_seconds: float) -> LeasedTrial | None:
         key = uuid.uuid4().hex
 
-        def claim() -> dict[str, Any] | None:
-            return self._stop_when_abandoned(lambda: self._service.claim(self._registered["id"], wait_seconds, key))
+        def claim() -> LeaseAnswer | None:
+            return self._stop_when_abandoned(lambda: self._service.claim(self._registration["id"], wait_seconds, key))
 
         while True:
             try:
-                return self._retry_until_drained(claim)
+                answer = self._retry_until_drained(claim)
+                return None if answer is None else LeasedTrial.of(answer)
             except RefusedError as refusal:
                 if refusal.kind == "in-flight":
                     # Its answer was lost, and the service does not know it yet.
@@ -337,17 +348,17 @@ class Worker:
             self._draining.wait(delay)
         raise AssertionError("backoff never ends")
 
-    def _execute(self, lease: dict[str, Any]) -> None:
+    def _execute(self, leased: LeasedTrial) -> None:
         interruption = Interruption()
         execution = Execution(
-            lease,
+            leased,
             service=self._service,
             children=self._children,
             datasets=self._datasets,
             engines=self._engines,
-            device_uuid=str(self._device["uuid"]),
+            device_uuid=self._device["uuid"],
             capabilities=self._capabilities,
-            heartbeat_seconds=self._registered["heartbeat_seconds"],
+            heartbeat_seconds=self._registration["heartbeat_seconds"],
             interruption=interruption,
             limits=self._limits,
         )

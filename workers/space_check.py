@@ -9,23 +9,27 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import NotRequired, TypeVar, cast
 
+from layers.capabilities import Capabilities
+from layers.configuration import Configuration, TrialConfiguration
 from layers.declarations import dtypes
-from layers.declarations.training import build_options
-from layers.facts import facts_of
+from layers.facts import DatasetDescription, facts_of
 from layers.parameter import Scalar
 from layers.signature import signature_of
 from layers.space.document import read_document
 from layers.space.space import Space
+from layersweep.records.checks import BuildFinding, BuildOutcome, BuildReason, SpaceCheckReport
 from workers import device
 from workers.data.inputs import probe_inputs, save_inputs
+from workers.engine.protocol import JsonObject
 from workers.engine.tensorrt import support
 from workers.processes.child import ChildError, ChildRequestError
 from workers.processes.children import Children
+from workers.service.messages import SplitAnswer
 from workers.trial.context import Limits
 
 DESCRIBE_SECONDS = 120.0
@@ -37,7 +41,7 @@ MOST_REASON = 1000
 ANY_MEMORY_BYTES = 1 << 50
 """A builder without a GPU has no device whose memory could be too small."""
 
-Outcome = Literal["builds", "infeasible", "fails"]
+Number = TypeVar("Number", int, float)
 
 
 class NoBuilderError(Exception):
@@ -48,7 +52,7 @@ class NoBuilderError(Exception):
 class Finding:
     """What became of one point. `infeasible`: the target lacks something for it, so that no builder was asked."""
 
-    outcome: Outcome
+    outcome: BuildOutcome
     reason: str | None
     parameters: dict[str, Scalar]
     build_seconds: float | None = None
@@ -66,12 +70,18 @@ class Sample:
     """Whether they are all that there are."""
 
 
-def read_space(document: Mapping[str, Any], dataset: Mapping[str, Any] | None) -> Space:
+class RecordedDataset(DatasetDescription):
+    """A registered dataset, or one that every installation has: the size of its splits is not known before."""
+
+    parts: NotRequired[dict[str, SplitAnswer]]
+
+
+def read_space(document: JsonObject, dataset: RecordedDataset | None) -> Space:
     """The space of a document. Raises DocumentError, also where none of its points can become a trial.
 
     dataset: the record of the one that it names. Starts are left out: they are points like any others.
     """
-    about = dataset and {
+    about: DatasetDescription | None = dataset and {
         "task": dataset["task"],
         "tokenizer": dataset["tokenizer"],
         "facts": facts_of(dataset["task"], dataset["facts"], dataset.get("parts", {})),
@@ -134,9 +144,8 @@ class SpaceCheck:
                 "lacks": dict(limits.lacks),
                 "device_model": f"compute capability {compute_capability}",
             }
-        self.capabilities: dict[str, Any] = found | {
-            "device_memory_bytes": found["device_memory_bytes"] or ANY_MEMORY_BYTES
-        }
+        found |= {"device_memory_bytes": found["device_memory_bytes"] or ANY_MEMORY_BYTES}
+        self.capabilities = cast("Capabilities", found)
 
     def close(self) -> None:
         self._children.kill()
@@ -165,35 +174,39 @@ class SpaceCheck:
             "builds", None, parameters, built["build_seconds"], built["engine_bytes"], built["weights_bytes"]
         )
 
-    def _build(self, configuration: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        limits, model, inference = Limits(), configuration["model"], configuration["inference"]
+    def _build(self, configuration: Configuration, folder: Path) -> JsonObject:
+        limits, trial = Limits(), TrialConfiguration.of(configuration)
         self._children.model().request(
             "prepare", {"configuration": configuration}, timeout_seconds=limits.prepare_seconds
         )
         # A quantized graph has ranges; which ones does not decide whether it builds.
-        save_inputs(folder, probe_inputs(signature_of(configuration), model))
+        save_inputs(folder, probe_inputs(signature_of(trial), trial.model))
         export = {"path": str(folder / "model.onnx"), "opset": self.capabilities["opset"]}
         self._children.model().request(
             "export", {**export, "calibration": str(folder / "measure.npz")}, timeout_seconds=limits.export_seconds
         )
-        tf32 = {"tf32": 1} if "tf32" in dtypes.formats(model).values() else {}
+        tf32 = {"tf32": 1} if "tf32" in dtypes.formats(trial.model).values() else {}
         return self._children.builder().request(
             "build",
             {
                 "runtime": self._runtime,
                 "onnx": export["path"],
                 "engine": str(folder / "model.engine"),
-                "options": {**build_options(inference), **tf32, **self._options},
+                "options": {**trial.inference.build_options(), **tf32, **self._options},
             },
             timeout_seconds=limits.build_seconds,
         )
 
 
-def report(checked: Sample, findings: list[Finding], capabilities: Mapping[str, Any]) -> dict[str, Any]:
+def report(checked: Sample, findings: list[Finding], capabilities: Capabilities) -> SpaceCheckReport:
     """All that there is to say, as JSON."""
     built = [finding for finding in findings if finding.outcome == "builds"]
     return {
-        "target": {name: capabilities[name] for name in ("runtime", "version", "device_model")},
+        "target": {
+            "runtime": capabilities["runtime"],
+            "version": capabilities["version"],
+            "device_model": capabilities["device_model"],
+        },
         "whole_space": checked.whole,
         "points": len(findings),
         "break_a_rule": checked.broken,
@@ -202,13 +215,13 @@ def report(checked: Sample, findings: list[Finding], capabilities: Mapping[str, 
         "build_seconds": _range([finding.build_seconds for finding in built]),
         "engine_bytes": _range([finding.engine_bytes for finding in built]),
         "weights_bytes": _range([finding.weights_bytes for finding in built]),
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [cast("BuildFinding", asdict(finding)) for finding in findings],
     }
 
 
-def _reasons(findings: list[Finding]) -> list[dict[str, Any]]:
+def _reasons(findings: list[Finding]) -> list[BuildReason]:
     """Why points do not build, what most have first. `shared`: values that its points have and others lack."""
-    groups: dict[tuple[str, str], list[Finding]] = {}
+    groups: dict[tuple[BuildOutcome, str], list[Finding]] = {}
     for finding in findings:
         if finding.reason is not None:
             groups.setdefault((finding.outcome, finding.reason), []).append(finding)
@@ -234,6 +247,6 @@ def _shared(findings: list[Finding]) -> dict[str, Scalar]:
     }
 
 
-def _range(values: list[Any]) -> list[Any] | None:
+def _range(values: Iterable[Number | None]) -> tuple[Number, Number] | None:
     known = [value for value in values if value is not None]
-    return [min(known), max(known)] if known else None
+    return (min(known), max(known)) if known else None

@@ -6,7 +6,7 @@ every runtime computes the same function: `layers.export.quantization` makes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from layers.declarations import dtypes
 from layers.declarations.rules import Violation
@@ -47,15 +47,12 @@ def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
             return
 
 
-def lacking(model: Mapping[str, Scalar], capabilities: Mapping[str, object]) -> str | None:
-    """Which quantization a target does not run, in words without its name; None where it lacks nothing."""
+def lacking(model: Mapping[str, Scalar], able: Collection[str], lacks: Mapping[str, str]) -> str | None:
+    """Which quantization a target does not run that is `able` to run these and says why it `lacks` others, in words
+    without its name; None where it lacks nothing."""
     wanted = of_model(model)
     if wanted == NONE:
         return None
-    lacks = capabilities.get("lacks", {})
-    assert isinstance(lacks, Mapping)
-    able = capabilities.get("quantizations", ())
-    assert isinstance(able, list | tuple)
     if wanted not in able:
         why = lacks.get(f"quantization {wanted}", "it says nothing of it")
         return f"does not run quantization {wanted}: {why}"

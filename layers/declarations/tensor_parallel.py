@@ -60,9 +60,9 @@ def broken_rules(model: Mapping[str, Scalar], section: str, widths: Mapping[str,
             )
 
 
-def lacking_devices(model: Mapping[str, Scalar], capabilities: Mapping[str, Scalar]) -> str | None:
-    """Why a target cannot spread this model, in words without the target's name; None where it can."""
-    size, devices = int(model.get("tp_size", 1)), int(capabilities.get("devices", 1))
+def lacking_devices(model: Mapping[str, Scalar], devices: int) -> str | None:
+    """Why a target of so many devices cannot spread this model, in words without its name; None where it can."""
+    size = int(model.get("tp_size", 1))
     if size == 1:
         return None
     if size > devices:

@@ -284,8 +284,8 @@ class TrainingConfig:
     patience: int
     seed: int
     dropout: float
-    initialization: str
-    trainable: str
+    initialization: str = "gpt2"
+    trainable: str = "all"
     steps: int | None = None
     tokens: int | None = None
     seconds: float | None = None
@@ -297,16 +297,7 @@ class TrainingConfig:
 
     def step_count(self) -> int | None:
         """Optimizer steps; None where `seconds` decides."""
-        if self.steps is not None:
-            return self.steps
-        if self.tokens is not None:
-            return -(-self.tokens // (self.batch_size * self.sequence_length))
-        return None
-
-
-def build_options(inference: Mapping[str, Scalar]) -> dict[str, int]:
-    """Those of a completed section that were given."""
-    return {name: int(inference[name]) for name in BUILD_OPTIONS if name in inference}
+        return _step_count(self.steps, self.tokens, self.batch_size * self.sequence_length)
 
 
 def complete_inference(
@@ -358,11 +349,14 @@ def complete_training(
 
 def step_count(training: Mapping[str, Scalar]) -> int | None:
     """Optimizer steps of a completed section; None where `seconds` decides."""
-    if "steps" in training:
-        return int(training["steps"])
-    if "tokens" in training:
-        return -(-int(training["tokens"]) // (int(training["batch_size"]) * int(training["sequence_length"])))
-    return None
+    steps, tokens = (int(training[name]) if name in training else None for name in ("steps", "tokens"))
+    return _step_count(steps, tokens, int(training["batch_size"]) * int(training["sequence_length"]))
+
+
+def _step_count(steps: int | None, tokens: int | None, tokens_a_step: int) -> int | None:
+    if steps is None and tokens is not None:
+        return -(-tokens // tokens_a_step)
+    return steps
 
 
 def _complete(section: str, declared: Mapping[str, Parameter], values: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -10,23 +10,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from layers.configuration import flatten
 from layers.expressions.compiler import Expression, ExpressionError, parse
 from layers.expressions.constraints import Constraint, parse_constraint
 from layers.expressions.names import UnknownNameError, complete_names, default_of
 from layers.expressions.types import check_types
-from layers.facts import fixed_lengths, longest_sequence
+from layers.facts import DatasetDescription, DatasetFacts, fixed_lengths, longest_sequence
 from layers.facts import too_long as sequence_too_long
 from layers.metrics import METRICS
 from layers.parameter import Scalar
 from layers.problems import DocumentError, Problem, Problems, shown
-from layers.space.document_fields import FieldReader, FindDataset, FindStart, lacking_metric
+from layers.space.document_fields import (
+    Budget,
+    FieldReader,
+    FindDataset,
+    FindStart,
+    Objective,
+    SearchSettings,
+    lacking_metric,
+)
 from layers.space.enumeration import MAX_POINTS, expression_characters
 from layers.space.evaluation import PointError, Rejection
 from layers.space.feasibility import SAMPLES, FeasibilityReport, measure_feasibility
 from layers.space.parameters import SectionReader, nested
 from layers.space.per_layer_expansion import MAX_CHARACTERS, too_long
 from layers.space.search_parameters import Entry, OpenParameter
-from layers.space.space import Rule, Space, flatten
+from layers.space.space import Rule, Space
 from layers.space.starts import Start, StartReader
 
 __all__ = [
@@ -60,11 +69,11 @@ class SweepDocument:
     name: str
     task: str
     dataset: str | None
-    objectives: tuple[dict[str, str], ...]
+    objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     rules: tuple[str, ...]
-    budget: dict[str, Any]
-    search: dict[str, Any]
+    budget: Budget
+    search: SearchSettings
     starts: tuple[Start, ...]
     target_runtime: str | None
     allow_sparse: bool
@@ -81,7 +90,7 @@ def no_start(reference: str) -> Mapping[str, Scalar] | None:
 def parse_document(document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start) -> SweepDocument:
     """Read a sweep document. Raises DocumentError with every problem.
 
-    `find_dataset(name)` gives {"task", "tokenizer", "facts"} or None; `find_start("trial:<id>")` gives that trial's
+    `find_dataset(name)` gives what is known of it or None; `find_start("trial:<id>")` gives that trial's
     configuration or its values by flat names, or None. The space is not measured: see `read_document`.
     """
     problems = Problems()
@@ -180,6 +189,7 @@ class _Reading:
         fields.fields()
         name, task = fields.name(), fields.task()
         dataset, about = fields.dataset(task, find_dataset)
+        facts: DatasetFacts = {} if about is None else about["facts"]
         runtime = fields.target_runtime()
         objectives = fields.objectives(lambda metric: lacking_metric(metric, task, about, runtime))
         budget, search, allow_sparse = fields.budget(), fields.search(), fields.allow_sparse()
@@ -195,7 +205,7 @@ class _Reading:
         for index, constraint in enumerate(constraints):
             reader.expansion.check_constraint(f"/constraints/{index}", constraint.expression)
         self._check_length(entries, rules)
-        self._check_sequences(entries, longest_sequence(task, about.get("facts", {})))
+        self._check_sequences(entries, longest_sequence(task, facts))
         starts = fields.starts()
         if search["sampler"] == "grid":
             self._refuse_continuous(entries)
@@ -203,9 +213,9 @@ class _Reading:
             return None
         space = Space(
             task=task,
-            facts=about.get("facts", {}),
+            facts=facts,
             entries=entries,
-            defaults=_defaults(entries, rules, fixed_lengths(task, about.get("facts", {}))),
+            defaults=_defaults(entries, rules, fixed_lengths(task, facts)),
             rules=rules,
             constraints=constraints,
         )
@@ -261,7 +271,7 @@ class _Reading:
             return None
         return expression
 
-    def _constraints(self, task: str, about: Mapping[str, Any], runtime: str | None) -> tuple[Constraint, ...]:
+    def _constraints(self, task: str, about: DatasetDescription | None, runtime: str | None) -> tuple[Constraint, ...]:
         constraints: list[Constraint] = []
         for pointer, text in self._fields.texts("constraints", "latency_ms_p99 <= 2.0"):
             try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from layers.declarations.kinds import TASKS
+from layers.facts import DatasetDescription
 from layers.metrics import METRICS
 from layers.problems import Problem, Problems, below, did_you_mean, shown
 
@@ -48,8 +49,33 @@ MAX_STARTS = 100
 MAX_WALL_SECONDS = 31_536_000
 MAX_SEED = 2**32 - 1
 
-FindDataset = Callable[[str], Mapping[str, Any] | None]
-FindStart = Callable[[str], Mapping[str, Any] | None]
+FindDataset = Callable[[str], DatasetDescription | None]
+FindStart = Callable[[str], Mapping[str, object] | None]
+"""Answers a trial's configuration, or its values by flat names."""
+
+
+class Objective(TypedDict):
+    """A metric, and whether it is to be minimized or maximized."""
+
+    metric: str
+    goal: str
+
+
+class Budget(TypedDict):
+    """How much a sweep may take."""
+
+    trials: int
+    parallel: int
+    failures: int
+    wall_seconds: float | None
+
+
+class SearchSettings(TypedDict):
+    """How a sweep chooses its points."""
+
+    sampler: str
+    seed: int
+    reuse: bool
 
 
 class FieldReader:
@@ -89,30 +115,30 @@ class FieldReader:
             return cast("str", task)
         return ""
 
-    def dataset(self, task: str, find_dataset: FindDataset) -> tuple[str | None, Mapping[str, Any]]:
-        """The dataset's name, and what `find_dataset` says of it (empty where there is none, or it is not known)."""
+    def dataset(self, task: str, find_dataset: FindDataset) -> tuple[str | None, DatasetDescription | None]:
+        """The dataset's name, and what `find_dataset` says of it (None where there is none, or it is not known)."""
         name = self._document.get("dataset")
         if task == "probe":
             if name is not None:
                 self._problems.add("/dataset", "a probe has no dataset", "leave it out, or choose another task")
-            return None, {}
+            return None, None
         if name is None:
             self._problems.add("/dataset", "the sweep has no dataset", "name a registered dataset")
-            return None, {}
+            return None, None
         if not isinstance(name, str):
             self._problems.add("/dataset", f"{shown(name)} is not a dataset's name", "name a registered dataset")
-            return None, {}
+            return None, None
         dataset = find_dataset(name)
         if dataset is None:
             remedy = "register it first, or use a registered one: python-topics is always there"
             self._problems.add("/dataset", f"there is no dataset {shown(name)}", remedy)
-            return name, {}
-        if task and dataset.get("task") != task:
-            detail = f"{name} is a dataset for {dataset.get('task')}, not for {task}"
+            return name, None
+        if task and dataset["task"] != task:
+            detail = f"{name} is a dataset for {dataset['task']}, not for {task}"
             self._problems.add("/dataset", detail, f"name a dataset for {task}, or change the task")
         return name, dataset
 
-    def objectives(self, has_metric: Callable[[str], str | None]) -> tuple[dict[str, str], ...]:
+    def objectives(self, has_metric: Callable[[str], str | None]) -> tuple[Objective, ...]:
         """The objectives, each with its goal. `has_metric` says why a metric cannot be had, or None."""
         written = self._list("objectives", "give 1 or more, for example [{metric: latency_ms_p50}]")
         if not written and "objectives" not in self._document:
@@ -131,7 +157,7 @@ class FieldReader:
                 f"{len(written)} objectives",
                 f"give at most {MAX_OBJECTIVES}: make the others constraints",
             )
-        objectives: list[dict[str, str]] = []
+        objectives: list[Objective] = []
         for index, item in enumerate(written[:MAX_OBJECTIVES]):
             objective = self._objective(below("/objectives", index), item, has_metric)
             if objective is None:
@@ -143,7 +169,7 @@ class FieldReader:
             objectives.append(objective)
         return tuple(objectives)
 
-    def _objective(self, pointer: str, item: Any, has_metric: Callable[[str], str | None]) -> dict[str, str] | None:
+    def _objective(self, pointer: str, item: Any, has_metric: Callable[[str], str | None]) -> Objective | None:
         if not isinstance(item, Mapping):
             self._problems.add(
                 pointer, f"{shown(item)} is not an objective", "write {metric: latency_ms_p50, goal: minimize}"
@@ -170,21 +196,24 @@ class FieldReader:
             self._notes.append(Problem(below(pointer, "goal"), detail, "leave goal out, unless that is meant"))
         return {"metric": metric, "goal": goal if goal in ("minimize", "maximize") else METRICS[metric].goal}
 
-    def budget(self) -> dict[str, Any]:
+    def budget(self) -> Budget:
         written = self._mapping("budget", (*BUDGET, "wall_seconds"))
-        budget: dict[str, Any] = {
-            field: self._integer("/budget", written, field, default, least, most)
-            for field, (default, least, most) in BUDGET.items()
+        return {
+            "trials": self._integer("/budget", written, "trials", *BUDGET["trials"]),
+            "parallel": self._integer("/budget", written, "parallel", *BUDGET["parallel"]),
+            "failures": self._integer("/budget", written, "failures", *BUDGET["failures"]),
+            "wall_seconds": self._wall_seconds(written),
         }
+
+    def _wall_seconds(self, written: Mapping[Any, Any]) -> float | None:
         seconds = written.get("wall_seconds")
         if seconds is not None and not _is_number(seconds, 0, MAX_WALL_SECONDS, above=True):
             remedy = f"a number of seconds above 0 and at most {MAX_WALL_SECONDS:,}"
             self._problems.add("/budget/wall_seconds", f"{shown(seconds)} is not a wall-clock limit", remedy)
-            seconds = None
-        budget["wall_seconds"] = None if seconds is None else float(seconds)
-        return budget
+            return None
+        return None if seconds is None else float(seconds)
 
-    def search(self) -> dict[str, Any]:
+    def search(self) -> SearchSettings:
         written = self._mapping("search", ("sampler", "seed", "reuse"))
         sampler = written.get("sampler", "auto")
         if sampler not in SAMPLERS:
@@ -291,8 +320,8 @@ def _is_number(value: object, low: float, high: float, *, above: bool) -> bool:
     return (low < value if above else low <= value) and value <= high
 
 
-def lacking_metric(metric: str, task: str, dataset: Mapping[str, Any], runtime: str | None) -> str | None:
-    """Why a sweep cannot have `metric`, in words; None where it can. `dataset` is empty where it is not known."""
+def lacking_metric(metric: str, task: str, dataset: DatasetDescription | None, runtime: str | None) -> str | None:
+    """Why a sweep cannot have `metric`, in words; None where it can. `dataset` is None where it is not known."""
     if metric == "test_loss":
         return (
             "no sweep sees the test split: choose by validation_loss, and confirm the choice when the sweep has ended"
@@ -303,8 +332,8 @@ def lacking_metric(metric: str, task: str, dataset: Mapping[str, Any], runtime: 
         return "accuracy is of classification and seq2seq; a causal_lm has validation_loss"
     if metric == "bits_per_byte" and task and task != "causal_lm":
         return f"bits_per_byte is of a causal_lm over bytes, not of {task}"
-    if metric == "bits_per_byte" and dataset and dataset.get("tokenizer") not in ("byte", "bytes"):
-        return f"bits_per_byte needs a dataset whose tokens are bytes; this one's are {dataset.get('tokenizer')}"
+    if metric == "bits_per_byte" and dataset and dataset["tokenizer"] not in ("byte", "bytes"):
+        return f"bits_per_byte needs a dataset whose tokens are bytes; this one's are {dataset['tokenizer']}"
     if metric in GPU_METRICS and runtime == "onnxruntime":
         return f"{metric} is measured on GPUs; onnxruntime runs on the CPU"
     return None

@@ -10,9 +10,9 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from layers.capabilities import lacking_option, unsupported
+from layers.capabilities import Capabilities, lacking_option, unsupported
+from layers.configuration import Configuration, flatten
 from layers.declarations import completion, per_layer
 from layers.declarations import training as trainings
 from layers.declarations.model import broken_rules
@@ -60,14 +60,6 @@ def section_of(name: str) -> tuple[str, str]:
     """The section of a name (`model`, `training`, `inference`), and the name below it."""
     head, _, rest = name.partition(".")
     return (head, rest) if head in ("training", "inference") else ("model", name)
-
-
-def flatten(configuration: Mapping[str, Any]) -> dict[str, Scalar]:
-    """The values of a trial's configuration by the names that expressions and constraints use."""
-    values: dict[str, Scalar] = dict(configuration["model"])
-    for section in ("training", "inference"):
-        values.update({f"{section}.{name}": value for name, value in configuration[section].items()})
-    return values
 
 
 class Space:
@@ -163,14 +155,14 @@ class Space:
         searched = [entry.name for entry in self.entries if entry.opening is not None or entry.derived is not None]
         return {name: values[name] for name in searched if name in values}
 
-    def configuration(self, values: Mapping[str, Scalar]) -> dict[str, Any]:
+    def configuration(self, values: Mapping[str, Scalar]) -> Configuration:
         """What a worker executes: task, model, training and inference, every default filled in, paths flat below each.
 
         Raises ParameterError where `judge` rejects the point for its values.
         """
         return self.configured(self.complete(values))
 
-    def configured(self, completed: Completed) -> dict[str, Any]:
+    def configured(self, completed: Completed) -> Configuration:
         """The same of what `complete_or_reject` returned."""
         return {
             "task": self.task,
@@ -218,13 +210,13 @@ class Space:
 
     # --- whether it becomes a trial -------------------------------------------------------------------------------
 
-    def judge(self, values: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None = None) -> Rejection | None:
+    def judge(self, values: Mapping[str, Scalar], capabilities: Capabilities | None = None) -> Rejection | None:
         """Why the point becomes no trial, or None: as `complete_or_reject` finds."""
         found = self.complete_or_reject(values, capabilities)
         return found if isinstance(found, Rejection) else None
 
     def complete_or_reject(
-        self, values: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None = None
+        self, values: Mapping[str, Scalar], capabilities: Capabilities | None = None
     ) -> Completed | Rejection:
         """The completed point, or why it becomes no trial: the user's rules, the declarations' bounds and rules, the
         static constraints, and where they are given the target's `capabilities`, in this order. The first one counts.
@@ -351,7 +343,7 @@ def _static_metrics(completed: Completed) -> dict[str, float]:
 
 
 def _judge_target(
-    model: Mapping[str, Scalar], inference: Mapping[str, Scalar], capabilities: Mapping[str, Any] | None
+    model: Mapping[str, Scalar], inference: Mapping[str, Scalar], capabilities: Capabilities | None
 ) -> Rejection | None:
     if capabilities is None:
         return None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from layers.configuration import Sections, flatten
 from layers.declarations.per_layer import base_path
 from layers.expressions.names import declaration, has_below
 from layers.facts import fixed_lengths
@@ -15,7 +16,7 @@ from layers.problems import Problems, below, did_you_mean, shown
 from layers.space.document_fields import FindStart
 from layers.space.evaluation import PointError, evaluate_entry, is_active
 from layers.space.search_parameters import Entry
-from layers.space.space import Space, flatten, section_of
+from layers.space.space import Space, section_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class StartReader:
                 )
                 return None
             if isinstance(values.get("model"), Mapping):
-                values = flatten(values)
+                values = flatten(cast("Sections", values))
             return self._point(f"trial:{name}", pointer, {}, values)
         remedy = "write preset:NAME, trial:ID, or the values of the open parameters as a mapping"
         self._problems.add(pointer, f"{shown(item)} is not a start", remedy)
@@ -97,7 +98,7 @@ class StartReader:
         return None if wrong else given
 
     def _point(
-        self, name: str, pointer: str, spelt: Mapping[str, tuple[str, Any]], offered: Mapping[str, Any]
+        self, name: str, pointer: str, spelt: Mapping[str, tuple[str, Any]], offered: Mapping[str, object]
     ) -> Start | None:
         """The start of a point that is `spelt` out in the document or `offered` by what the document names."""
         before = len(self._problems)
@@ -173,7 +174,7 @@ def _lacks(entry: Entry, environment: Mapping[str, Scalar]) -> bool:
     return entry.derived is not None and any(name not in environment for name in entry.derived.names)
 
 
-def _filled(space: Space, values: Mapping[str, Scalar]) -> dict[str, Any]:
+def _filled(space: Space, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """A preset's values with the defaults that they imply; lengths that the data fixes are the data's.
 
     What cannot be in this sweep's models (the kind of another task, say) implies nothing; where such a parameter is

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layers import targets
-from layers.capabilities import unsupported
+from layers.capabilities import Capabilities, Target, unsupported
 from layers.declarations.dtypes import MIXED
 from layers.declarations.quantization import IN_HALF
 from service.recommendation.schemas import Compatibility, TargetFit
@@ -25,7 +25,7 @@ _MEMORY_GIB = {"7.5": 16, "8.0": 40, "8.6": 24, "8.9": 24, "9.0": 80, "10.0": 18
 """Of a usual card: T4, A100, RTX 3090, L4, H100, B200, RTX 5090."""
 
 
-def _known(runtime: str, in_words: str, version: tuple[int, int], opset: int, capability: str) -> dict[str, Any]:
+def _known(runtime: str, in_words: str, version: tuple[int, int], opset: int, capability: str) -> Capabilities:
     """Capabilities as a worker sends them, by what `layers.targets` says of the runtime."""
     major, minor = map(int, capability.split("."))
     lacks: dict[str, str] = {}
@@ -56,7 +56,7 @@ def _known(runtime: str, in_words: str, version: tuple[int, int], opset: int, ca
     }
 
 
-KNOWN: tuple[dict[str, Any], ...] = tuple(
+KNOWN: tuple[Capabilities, ...] = tuple(
     _known(runtime, in_words, version, opset, capability)
     for runtime, in_words, version, opset, capabilities in _RUNTIMES
     for capability in capabilities
@@ -67,7 +67,7 @@ KNOWN: tuple[dict[str, Any], ...] = tuple(
 def compatibility(
     configuration: Mapping[str, Any],
     measured_on: str | None,
-    registered: Sequence[Mapping[str, Any]],
+    registered: Sequence[Target],
     builds: Mapping[str, Mapping[str, Any]],
 ) -> Compatibility:
     """`registered` are capabilities as workers sent them, each with its `key`; `builds` are builds by target."""
@@ -80,13 +80,13 @@ def compatibility(
     ]
     for capabilities in registered:
         lacks = unsupported(model, capabilities)
-        key = str(capabilities["key"])
+        key = capabilities["key"]
         basis = "measured there" if key == measured_on else "capabilities that a worker registered"
         fits.append(TargetFit(target=key, fits=lacks is None, lacks=lacks, basis=basis))
     tried = {(target.partition(" ")[0], target.rpartition(" ")[2]) for target in builds}
     runtimes = {(each["runtime"], str(each.get("compute_capability"))) for each in registered}
     for capabilities in KNOWN:
-        if (capabilities["runtime"], capabilities["compute_capability"]) in runtimes | tried:
+        if (capabilities["runtime"], capabilities.get("compute_capability")) in runtimes | tried:
             continue
         lacks = unsupported(model, capabilities)
         target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.capabilities import Target
 from service.common.states import TrialState
 from service.database.models import Confirmation, Dataset, Measurement, Sweep, Trial
 from service.datasets.implications import implications, training_tokens
@@ -128,5 +129,6 @@ def _builds(session: Session, sweep: Sweep, trial: Trial) -> dict[str, dict[str,
     return {target: found for builds in rows for target, found in builds.items()}
 
 
-def _registered(session: Session) -> list[dict[str, Any]]:
-    return [{**target.capabilities, "key": target.key} for target in catalog.targets(session)]
+def _registered(session: Session) -> list[Target]:
+    targets = [{**target.capabilities, "key": target.key} for target in catalog.targets(session)]
+    return cast("list[Target]", targets)

@@ -6,8 +6,9 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from layers.capabilities import Capabilities
+from layers.configuration import Configuration
 from layers.parameter import Scalar
 from layers.space.document import PointError, Rejection, Space, Start
 from service.common.hashing import canonical_hash
@@ -30,7 +31,7 @@ class Point:
 
     chosen: dict[str, Scalar]
     shown: dict[str, Scalar]
-    configuration: dict[str, Any]
+    configuration: Configuration
     hash: str
 
 
@@ -80,7 +81,7 @@ class Proposals:
         known: Mapping[str, Known],
         *,
         starts: Sequence[Start],
-        capabilities: Mapping[str, Any] | None,
+        capabilities: Capabilities | None,
         in_order: bool,
         seed: int,
         position: int = 0,

@@ -9,6 +9,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from layers.capabilities import Target
 from layers.space.document import Start, SweepDocument, parse_document
 from service.common.notifications import sweep_topic
 from service.common.states import GOING_SWEEPS, SweepState, TrialState
@@ -173,7 +174,7 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
         project=sweep.project,
         document=parse_stored(session, sweep),
         sampler=sweep.sampler,
-        target=sweep.target,
+        target=cast("Target", sweep.target),
         dataset_sha256=None if dataset is None else dataset.sha256,
         max_attempts=max_attempts,
         lookahead=lookahead,

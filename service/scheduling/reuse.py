@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.space.document import Constraint
+from layers.space.document_fields import Objective
 from service.common.states import TrialState
 from service.database.models import Measurement, Trial
 from service.leases.feasibility import constraint_violations, describe_final_violations, describe_violations
@@ -61,7 +62,7 @@ def find(session: Session, project: str, keys: Collection[str], *, other_than: s
 def judge_source(
     source: Source,
     configuration: Mapping[str, Any],
-    objectives: Sequence[Mapping[str, str]],
+    objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
 ) -> Reused | None:
     """The source under this sweep's objectives and constraints; None where it does not say enough, so that it must run.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from layers.capabilities import Target
 from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.space.document import SweepDocument
@@ -86,7 +87,7 @@ class SweepFacts:
     project: str
     document: SweepDocument
     sampler: str
-    target: Mapping[str, Any]
+    target: Target
     dataset_sha256: str | None
     max_attempts: int
     lookahead: int

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from layers.facts import facts_of
+from layers.facts import DatasetDescription, facts_of
 from layers.space.document import DocumentError, FeasibilityReport, Space, SweepDocument, UnexaminedSpace, begin
 from layers.space.feasibility import measure_feasibility
 from service.auth.projects import DEFAULT
@@ -61,7 +61,7 @@ class Prepared:
         )
 
 
-def described(dataset: Dataset) -> dict[str, Any]:
+def described(dataset: Dataset) -> DatasetDescription:
     """What a document's reader needs to know of a dataset."""
     facts = facts_of(dataset.task, dataset.facts, dataset.parts)
     return {"task": dataset.task, "tokenizer": dataset.tokenizer, "facts": facts}
@@ -107,7 +107,7 @@ def drafted(
     """
     found: dict[str, Dataset] = {}
 
-    def find_dataset(name: str) -> Mapping[str, Any] | None:
+    def find_dataset(name: str) -> DatasetDescription | None:
         dataset = database.read(lambda session: datasets.find(session, name, project))
         if dataset is None:
             return None

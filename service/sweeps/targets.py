@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.capabilities import Capabilities
 from layers.parameter import Scalar
 from layers.space.document import PointError, Space
 from service.database.models import Worker
@@ -53,14 +54,14 @@ def resolve(space: Space, runtime: str | None, targets: Sequence[Mapping[str, An
         return Resolution(None, waits_for(runtime))
     lacking: list[str] = []
     for target in wanted:
-        reason = _unsupported(space, target)
+        reason = _unsupported(space, cast("Capabilities", target))
         if reason is None:
             return Resolution(dict(target), None)
         lacking.append(f"{target['key']}: {reason}")
     return Resolution(None, f"{WAITING} that supports a point of the space ({'; '.join(lacking)})")
 
 
-def _unsupported(space: Space, target: Mapping[str, Any]) -> str | None:
+def _unsupported(space: Space, target: Capabilities) -> str | None:
     """Why the target refuses every point that it was asked about; None where it takes one, or rules refuse them all.
 
     Of a sparse space perhaps none that is looked at keeps the rules: that says nothing against the target.

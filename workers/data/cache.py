@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from workers.data.batches import DataError
 from workers.interruption import Interruption
 from workers.service.client import ServiceClient, retry_while_unreachable
+from workers.service.leased_trial import LeasedDataset
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -27,13 +26,13 @@ class DatasetCache:
         self._folder = folder
         self._verified: set[Path] = set()
 
-    def split(self, dataset: Mapping[str, Any], name: str, interruption: Interruption) -> Path:
+    def split(self, dataset: LeasedDataset, name: str, interruption: Interruption) -> Path:
         """The NPZ file of a split of a lease's dataset, downloaded if it is not here.
 
         Raises DataError if what the service sends is not what the lease names, UnreachableError or RefusedError from
         the service, the interruption's cause.
         """
-        digest = dataset["parts"][name]["sha256"]
+        digest = dataset.splits[name].sha256
         path = self._folder / f"{digest}.npz"
         if path in self._verified:
             return path
@@ -41,9 +40,9 @@ class DatasetCache:
             self._verified.add(path)
             return path
         for _ in range(DOWNLOAD_TRIES):
-            logger.info("downloading the %s split of %s", name, dataset["name"])
+            logger.info("downloading the %s split of %s", name, dataset.name)
             received = retry_while_unreachable(
-                lambda: self._service.download(dataset["id"], name, path, check=interruption.check),
+                lambda: self._service.download(dataset.id, name, path, check=interruption.check),
                 seconds=DOWNLOAD_SECONDS,
                 wait=interruption.wait,
             )
@@ -53,21 +52,21 @@ class DatasetCache:
             path.unlink(missing_ok=True)
             interruption.check()
         raise DataError(
-            f"the {name} split of {dataset['name']!r} came with another content than the lease names ({digest[:12]}…), "
+            f"the {name} split of {dataset.name!r} came with another content than the lease names ({digest[:12]}…), "
             f"{DOWNLOAD_TRIES} times"
         )
 
 
-def check_lengths(dataset: Mapping[str, Any], sequence_length: int) -> None:
+def check_lengths(dataset: LeasedDataset, sequence_length: int) -> None:
     """Raise DataError if the training split is shorter than one window with its target, or a split is not there."""
     for name, needed in (("training", sequence_length + 1), ("validation", 2)):
-        split = dataset["parts"].get(name)
+        split = dataset.splits.get(name)
         if split is None:
-            raise DataError(f"dataset {dataset['name']!r} has no {name} split")
-        tokens = split.get("tokens")
+            raise DataError(f"dataset {dataset.name!r} has no {name} split")
+        tokens = split.tokens
         if tokens is not None and tokens < needed:
             raise DataError(
-                f"the {name} split of {dataset['name']!r} has {tokens} tokens; sequences of {sequence_length} "
+                f"the {name} split of {dataset.name!r} has {tokens} tokens; sequences of {sequence_length} "
                 f"need at least {needed}: shorten the sequences or register more text"
             )
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layers.parameter import Scalar
 from layers.signature import Signature
 from workers.data.batches import Batches
 
@@ -26,7 +27,7 @@ def data_inputs(validation: Batches) -> Inputs:
     return {name: array[:INPUT_SETS] for name, array in validation.inputs.items()}
 
 
-def probe_inputs(signature: Signature, model: Mapping[str, Any]) -> Inputs:
+def probe_inputs(signature: Signature, model: Mapping[str, Scalar]) -> Inputs:
     """Inputs for a layer alone, the same in every attempt: normal activations, as a norm would give them; tokens of
     the whole vocabulary; masks that hide something of every sequence (its end, or what comes later)."""
     generator = np.random.default_rng(PROBE_SEED)
@@ -36,11 +37,11 @@ def probe_inputs(signature: Signature, model: Mapping[str, Any]) -> Inputs:
         match given.name:
             case "tokens":
                 # With prompts, ids beyond the vocabulary are those of the prompt.
-                prompts = model.get("embedding.prompt_length", 0)
-                first = model.get("embedding.vocab_size", model["embedding.num_embeddings"])
+                prompts = int(model.get("embedding.prompt_length", 0))
+                first = int(model.get("embedding.vocab_size", model["embedding.num_embeddings"]))
                 array = generator.integers(0, first + prompts, shape)
             case "tasks":
-                array = generator.integers(0, model["embedding.num_tasks"], shape)
+                array = generator.integers(0, int(model["embedding.num_tasks"]), shape)
             case "token_mask":
                 lengths = generator.integers(-(-shape[-1] // 2), shape[-1] + 1, shape[:-1])
                 array = np.arange(shape[-1]) < lengths[..., None]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layers.declarations.training import InferenceConfig, TrainingConfig
+from layers.facts import DatasetFacts
 from workers.data.batches import Batch, Batches, DataError
 
 Indices = NDArray[np.intp]
@@ -30,18 +32,16 @@ class Form:
     specials: Mapping[str, int]
 
     @staticmethod
-    def of(inputs: Collection[str], section: Mapping[str, Any], specials: Mapping[str, int]) -> Form:
-        """The form that a completed section `training` or `inference` asks for."""
-        length: int = section["sequence_length"]
-        return Form(inputs, length, section.get("source_length", length), specials)
+    def of(inputs: Collection[str], section: TrainingConfig | InferenceConfig, specials: Mapping[str, int]) -> Form:
+        """The form that a training or an inference asks for."""
+        length = section.sequence_length
+        return Form(inputs, length, section.source_length or length, specials)
 
 
-SPECIALS = ("pad_id", "start_id", "end_id")
-
-
-def specials_of(facts: Mapping[str, Any]) -> dict[str, int]:
+def specials_of(facts: DatasetFacts) -> dict[str, int]:
     """The tokens with a meaning of their own that a dataset's facts name."""
-    return {name: facts[name] for name in SPECIALS if name in facts}
+    found = {"pad_id": facts.get("pad_id"), "start_id": facts.get("start_id"), "end_id": facts.get("end_id")}
+    return {name: token for name, token in found.items() if token is not None}
 
 
 class Split(ABC):

@@ -28,9 +28,12 @@ from typing import Any, Literal
 
 from .lifetime import end_with_parent
 
-Request = dict[str, Any]
-Result = dict[str, Any]
-Progress = Callable[[dict[str, Any]], None]
+JsonObject = dict[str, Any]
+"""A JSON object whose content is not the reader's to say: a message before its verb is known, a measurement."""
+
+Request = JsonObject
+Result = JsonObject
+Progress = Callable[[JsonObject], None]
 Handler = Callable[[Request, Progress], Result]
 
 ErrorKind = Literal["build", "out_of_memory", "unsupported", "invalid", "internal"]
@@ -119,7 +122,7 @@ class _Answers:
         poll.register(self._descriptor, 0)
         return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll())
 
-    def _write(self, message: dict[str, Any]) -> None:
+    def _write(self, message: JsonObject) -> None:
         line = memoryview(json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n")
         with self._lock:
             try:

@@ -17,10 +17,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workers.engine.protocol import JsonObject, Progress
 from workers.interruption import Interruption
 from workers.processes.environment import child_environment
 
@@ -132,13 +133,13 @@ class Child:
     def request(
         self,
         verb: str,
-        arguments: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, object] | None = None,
         *,
         timeout_seconds: float | None,
         silence_seconds: float | None = None,
-        on_progress: Callable[[dict[str, Any]], None] | None = None,
+        on_progress: Progress | None = None,
         interruption: Interruption | None = None,
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """Send one request and return its result.
 
         `timeout_seconds` bounds all of it, `silence_seconds` the time without progress; None is no bound.
@@ -192,9 +193,9 @@ class Child:
         verb: str,
         timeout_seconds: float | None,
         silence_seconds: float | None,
-        on_progress: Callable[[dict[str, Any]], None] | None,
+        on_progress: Progress | None,
         interruption: Interruption | None,
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         started_at = heard_at = time.monotonic()
         while True:
             for message in self._receive(started_at, heard_at, verb, timeout_seconds, silence_seconds, interruption):
@@ -218,7 +219,7 @@ class Child:
         timeout_seconds: float | None,
         silence_seconds: float | None,
         interruption: Interruption | None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[JsonObject]:
         """Wait for something to happen; the messages that have come, if that is what happened."""
         now = time.monotonic()
         limits = [

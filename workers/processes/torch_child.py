@@ -27,9 +27,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 # Read when CUDA's libraries are initialised: without it their products are not the same from run to run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -39,6 +39,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from layers.configuration import TrialConfiguration
 from layers.declarations import quantization
 from layers.export.onnx_export import cast_copy, export, export_loss
 from layers.modules.model import build, set_trainable
@@ -46,7 +47,7 @@ from layers.signature import Signature, signature_of
 from workers.data.batches import Batches, DataError
 from workers.data.splits import Form, load_split
 from workers.engine.arbitration import Steps
-from workers.engine.protocol import Progress, Request, RequestError, Result, serve
+from workers.engine.protocol import JsonObject, Progress, Request, RequestError, Result, serve
 from workers.training import reference
 from workers.training.loop import Point, Training, derived_seed
 
@@ -56,13 +57,34 @@ VALIDATION_TOKENS = 16_384
 """About how many tokens of the validation split choose the best checkpoint. The reported losses are of all of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A module, and the configuration that it was made of."""
+
+    module: nn.Module
+    configuration: TrialConfiguration
+
+    @property
+    def signature(self) -> Signature:
+        """Of the module at the shape that is measured."""
+        return signature_of(self.configuration)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(given.name for given in self.signature.inputs)
+
+    @property
+    def choices(self) -> int:
+        """Logits of one target: the dataset's vocabulary or its classes, or more if the model says so."""
+        return self.signature.outputs[0].shape[-1]
+
+
 class ModelProcess:
-    """One module at a time, with the configuration that it was made of."""
+    """One model at a time."""
 
     def __init__(self) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._module: nn.Module | None = None
-        self._configuration: Mapping[str, Any] = {}
+        self._model: _Model | None = None
         self._stop = threading.Event()
 
     def handlers(self) -> dict[str, Callable[[Request, Progress], Result]]:
@@ -88,22 +110,23 @@ class ModelProcess:
 
     def prepare(self, request: Request, progress: Progress) -> Result:
         self.release(request, progress)
-        configuration = request["configuration"]
+        configuration = TrialConfiguration.of(request["configuration"])
+        training = configuration.training
         # A probe has no training: its weights are as good as any others.
-        training: Mapping[str, Any] = configuration["training"] or {"seed": 0, "dropout": 0.0}
-        torch.manual_seed(derived_seed(training["seed"], "weights"))
-        module = build(
-            configuration["model"], dropout=training["dropout"], initialization=training.get("initialization", "gpt2")
-        )
-        self._configuration = configuration
-        self._module = module.to(self._device)
+        torch.manual_seed(derived_seed(0 if training is None else training.seed, "weights"))
+        if training is None:
+            module = build(configuration.model)
+        else:
+            module = build(configuration.model, dropout=training.dropout, initialization=training.initialization)
+        self._model = _Model(module.to(self._device), configuration)
         return {"parameter_count": sum(parameter.numel() for parameter in module.parameters())}
 
     def export(self, request: Request, progress: Progress) -> Result:
-        module, model, signature = self._made(), self._configuration["model"], self._signature
+        made = self._made()
+        model, signature = made.configuration.model, made.signature
         started_at = time.monotonic()
-        opset = request["opset"]
-        deployed = cast_copy(module, model["dtype"]).to("cpu")
+        opset, dtype = request["opset"], str(model["dtype"])
+        deployed = cast_copy(made.module, dtype).to("cpu")
         (output,) = signature.outputs
         try:
             export(
@@ -111,54 +134,49 @@ class ModelProcess:
                 tuple(torch.zeros(given.shape, dtype=getattr(torch, given.dtype)) for given in signature.inputs),
                 Path(request["path"]),
                 opset=opset,
-                input_names=self._input_names,
+                input_names=made.input_names,
                 output_names=(output.name,),
             )
             quantized = 0
             if quantization.of_model(model) != quantization.NONE:
-                quantized = self._quantize(Path(request["path"]), Path(request["calibration"]))
+                quantized = _quantize(made, Path(request["path"]), Path(request["calibration"]))
             if request.get("loss_path"):
-                export_loss(Path(request["loss_path"]), logits_shape=output.shape, opset=opset, dtype=model["dtype"])
+                export_loss(Path(request["loss_path"]), logits_shape=output.shape, opset=opset, dtype=dtype)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise RequestError("build", f"the model cannot be exported: {error}") from error
         return {"seconds": time.monotonic() - started_at, "quantized_products": quantized}
 
-    def _quantize(self, path: Path, calibration: Path) -> int:
-        """Quantize the products of a float graph in place; answers how many."""
-        # Imported here: most trials quantize nothing, and it brings ONNX Runtime into the process.
-        from layers.export.quantization import quantize
-
-        with np.load(calibration, allow_pickle=False) as arrays:
-            inputs = {name: arrays[name] for name in self._input_names}
-        return quantize(path, quantization.of_model(self._configuration["model"]), inputs)
-
     def reference(self, request: Request, progress: Progress) -> Result:
+        made = self._made()
         with np.load(request["inputs"], allow_pickle=False) as arrays:
             if request.get("graph"):
-                found = reference.graph_outputs(Path(request["graph"]), arrays, self._input_names)
+                found = reference.graph_outputs(Path(request["graph"]), arrays, made.input_names)
             else:
-                found = reference.outputs(self._made(), arrays, self._input_names, self._device)
-        (output,) = self._signature.outputs
+                found = reference.outputs(made.module, arrays, made.input_names, self._device)
+        (output,) = made.signature.outputs
         np.savez(request["outputs"], allow_pickle=False, **{output.name: found})
         return {}
 
     def train(self, request: Request, progress: Progress) -> Result:
         self._stop.clear()
-        module, section, task = self._made(), self._configuration["training"], self._configuration["task"]
-        form = Form.of(self._input_names, section, request["specials"])
-        set_trainable(module, section.get("trainable", "all"))
+        made = self._made()
+        task, section = made.configuration.task, made.configuration.training
+        if section is None:
+            raise RequestError("invalid", f"a {task} is not trained")
+        form = Form.of(made.input_names, section, request["specials"])
+        set_trainable(made.module, section.trainable)
         try:
             training = Training(
-                module,
+                made.module,
                 load_split(Path(request["training"]), task, form),
                 load_split(Path(request["validation"]), task, form).evaluation(
                     1, at_most=max(1, VALIDATION_TOKENS // form.sequence_length)
                 ),
                 section,
-                names=self._input_names,
-                choices=self._choices,
+                names=made.input_names,
+                choices=made.choices,
                 device=self._device,
             )
             keepalive = _Keepalive(progress)
@@ -174,19 +192,20 @@ class ModelProcess:
         return {**dataclasses.asdict(trained), **self.describe(request, progress)}
 
     def evaluate(self, request: Request, progress: Progress) -> Result:
-        batches = Batches.load(Path(request["batches"]))
+        made, batches = self._made(), Batches.load(Path(request["batches"]))
         return dataclasses.asdict(
-            reference.score(self._made(), batches, self._input_names, self._device, choices=self._choices)
+            reference.score(made.module, batches, made.input_names, self._device, choices=made.choices)
         )
 
     def save(self, request: Request, progress: Progress) -> Result:
         # A tied table is stored under both names: the format has no aliases.
-        state = {name: value.detach().cpu().clone().contiguous() for name, value in self._made().state_dict().items()}
+        weights = self._made().module.state_dict()
+        state = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
         save_file(state, request["path"])
         return {}
 
     def release(self, request: Request, progress: Progress) -> Result:
-        self._module = None
+        self._model = None
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -200,24 +219,10 @@ class ModelProcess:
         self._stop.set()
         return {}
 
-    @property
-    def _signature(self) -> Signature:
-        """Of the module at the shape that is measured."""
-        return signature_of(self._configuration)
-
-    @property
-    def _input_names(self) -> tuple[str, ...]:
-        return tuple(given.name for given in self._signature.inputs)
-
-    @property
-    def _choices(self) -> int:
-        """Logits of one target: the dataset's vocabulary or its classes, or more if the model says so."""
-        return self._signature.outputs[0].shape[-1]
-
-    def _made(self) -> nn.Module:
-        if self._module is None:
+    def _made(self) -> _Model:
+        if self._model is None:
             raise RequestError("invalid", "there is no module: send `prepare` first")
-        return self._module
+        return self._model
 
 
 class _Keepalive:
@@ -240,7 +245,17 @@ class _Keepalive:
         self._progress({**self._at, "waiting": True})
 
 
-def _as_progress(point: Point) -> dict[str, Any]:
+def _quantize(made: _Model, path: Path, calibration: Path) -> int:
+    """Quantize the products of a float graph in place; answers how many."""
+    # Imported here: most trials quantize nothing, and it brings ONNX Runtime into the process.
+    from layers.export.quantization import quantize
+
+    with np.load(calibration, allow_pickle=False) as arrays:
+        inputs = {name: arrays[name] for name in made.input_names}
+    return quantize(path, quantization.of_model(made.configuration.model), inputs)
+
+
+def _as_progress(point: Point) -> JsonObject:
     return {name: value for name, value in dataclasses.asdict(point).items() if value is not None}
 
 

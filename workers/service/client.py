@@ -14,11 +14,21 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
+
+from workers.engine.protocol import JsonObject
+from workers.service.messages import (
+    FinishRequest,
+    LeaseAnswer,
+    RegistrationAnswer,
+    RegistrationRequest,
+    Report,
+    ReportAnswer,
+)
 
 Answer = TypeVar("Answer")
 
@@ -95,8 +105,8 @@ class ServiceClient:
     def close(self) -> None:
         self._http.close()
 
-    def register(self, registration: dict[str, Any], key: str) -> dict[str, Any]:
-        """Register the worker; its id, the lease's and the heartbeat's seconds, and its targets' keys.
+    def register(self, registration: RegistrationRequest, key: str) -> RegistrationAnswer:
+        """Register the worker.
 
         A registration whose answer was lost is the same one when it is sent again with the same `key`.
         """
@@ -108,7 +118,7 @@ class ServiceClient:
             response = self._http.delete(f"/v1/workers/{worker}", timeout=CONNECT_SECONDS)
         _raise_for(response)
 
-    def claim(self, worker: str, wait_seconds: float, key: str) -> dict[str, Any] | None:
+    def claim(self, worker: str, wait_seconds: float, key: str) -> LeaseAnswer | None:
         """The next lease, or None if there is none within `wait_seconds`.
 
         A claim whose answer was lost gets the same lease when it is sent again with the same `key`.
@@ -121,13 +131,13 @@ class ServiceClient:
         )
         return response.json() if response.status_code != 204 and response.content else None
 
-    def heartbeat(self, trial: str, attempt: int) -> dict[str, Any]:
+    def heartbeat(self, trial: str, attempt: int) -> ReportAnswer:
         return self._post(f"/v1/leases/{trial}/{attempt}:heartbeat", {}).json()
 
-    def report(self, trial: str, attempt: int, report: dict[str, Any]) -> dict[str, Any]:
+    def report(self, trial: str, attempt: int, report: Report) -> ReportAnswer:
         return self._post(f"/v1/leases/{trial}/{attempt}:report", report).json()
 
-    def finish(self, trial: str, attempt: int, finish: dict[str, Any]) -> None:
+    def finish(self, trial: str, attempt: int, finish: FinishRequest) -> None:
         self._post(f"/v1/leases/{trial}/{attempt}:finish", finish)
 
     def release(self, trial: str, attempt: int, reason: str, *, charge: bool) -> None:
@@ -182,7 +192,7 @@ class ServiceClient:
             raise
         return digest.hexdigest()
 
-    def _post(self, path: str, body: dict[str, Any], **options: Any) -> httpx2.Response:
+    def _post(self, path: str, body: Mapping[str, object], **options: Any) -> httpx2.Response:
         with _failures():
             response = self._http.post(path, json=body, **options)
         _raise_for(response)
@@ -201,7 +211,7 @@ def _raise_for(response: httpx2.Response) -> None:
     status = response.status_code
     if status < 400:
         return
-    problem: dict[str, Any] = {}
+    problem: JsonObject = {}
     with contextlib.suppress(ValueError):
         body = response.json()
         problem = body if isinstance(body, dict) else {}
@@ -213,7 +223,7 @@ def _raise_for(response: httpx2.Response) -> None:
     raise RefusedError(status, detail, _kind(problem), _retry_after_seconds(response))
 
 
-def _kind(problem: dict[str, Any]) -> str:
+def _kind(problem: JsonObject) -> str:
     return re.split("[:/]", str(problem.get("type", "")))[-1]
 
 

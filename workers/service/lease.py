@@ -9,13 +9,16 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from workers.engine.protocol import JsonObject
 from workers.interruption import Interruption, LeaseLostError, TrialCancelledError, TrialPrunedError
 from workers.service.client import RefusedError, ServiceClient, UnreachableError, backoff
+from workers.service.messages import Report, ReportAnswer
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -49,7 +52,7 @@ class Lease:
         self._heartbeat_seconds = heartbeat_seconds
         self._interval_seconds = report_interval_seconds
         self.interruption = interruption
-        self._pending: collections.deque[dict[str, Any]] = collections.deque()
+        self._pending: collections.deque[Report] = collections.deque()
         self._changed = threading.Condition()
         self._sending = False
         self._closing = False
@@ -72,17 +75,16 @@ class Lease:
     def phase(self, name: str, **progress: Any) -> None:
         """Say that a phase begins; sent at once."""
         with self._changed:
-            self._pending.append({"phase": name, **({"progress": progress} if progress else {})})
+            self._pending.append({"phase": name, "progress": progress} if progress else {"phase": name})
             self._urgent = True
             self._changed.notify_all()
 
-    def progress(self, losses: dict[str, Any] | None = None, **progress: Any) -> None:
+    def progress(self, losses: JsonObject | None = None, **progress: Any) -> None:
         """Say how far the phase is; `losses` is one point of the curve (its `step` and what was measured there)."""
         with self._changed:
             report = self._report()
             if losses is not None and len(report.get("losses", [])) >= LOSSES_A_REPORT:
-                report = {}
-                self._pending.append(report)
+                report = self._begin_report()
             if progress:
                 report["progress"] = progress
             if losses is not None:
@@ -95,8 +97,7 @@ class Lease:
         with self._changed:
             report = self._report()
             if len(report.get("log", "")) + len(line) > LOG_CHARACTERS_A_REPORT:
-                report = {}
-                self._pending.append(report)
+                report = self._begin_report()
             report["log"] = report.get("log", "") + line
             self._changed.notify_all()
 
@@ -109,11 +110,14 @@ class Lease:
                 lambda: not (self._pending or self._sending) or not self._thread.is_alive(), seconds
             )
 
-    def _report(self) -> dict[str, Any]:
+    def _report(self) -> Report:
         """The newest report that is still to be sent."""
-        if not self._pending:
-            self._pending.append({})
-        return self._pending[-1]
+        return self._pending[-1] if self._pending else self._begin_report()
+
+    def _begin_report(self) -> Report:
+        report: Report = {}
+        self._pending.append(report)
+        return report
 
     def _keep(self) -> None:
         try:
@@ -124,7 +128,7 @@ class Lease:
                 self._sending = False
                 self._changed.notify_all()
 
-    def _next(self) -> dict[str, Any] | None:
+    def _next(self) -> Report | None:
         """Wait until something is due: a report, an empty one for a heartbeat, or None at the end."""
         with self._changed:
             while True:
@@ -141,7 +145,7 @@ class Lease:
                     return self._pending.popleft() if self._pending else {}
                 self._changed.wait(due_at - now)
 
-    def _send(self, report: dict[str, Any]) -> None:
+    def _send(self, report: Report) -> None:
         try:
             if report:
                 answer = self._service.report(self._trial, self._attempt, report)
@@ -163,7 +167,7 @@ class Lease:
             self._settle()
             self._act_on(answer)
 
-    def _put_back(self, report: dict[str, Any]) -> None:
+    def _put_back(self, report: Report) -> None:
         with self._changed:
             if report:
                 self._pending.appendleft(report)
@@ -184,12 +188,13 @@ class Lease:
             self._urgent = bool(self._pending) and self._urgent
             self._changed.notify_all()
 
-    def _act_on(self, answer: dict[str, Any]) -> None:
+    def _act_on(self, answer: ReportAnswer) -> None:
         match answer.get("action"):
             case "cancel":
                 self.interruption.set(TrialCancelledError("the sweep does not want the trial any more"))
             case "prune":
                 self.interruption.set(TrialPrunedError(str(answer.get("reason") or "pruned by the sweep's pruner")))
             case _:
-                with contextlib.suppress(KeyError, TypeError, ValueError):
-                    self._heartbeat_seconds = min(self._heartbeat_seconds, float(answer["lease_seconds"]) / 3)
+                with contextlib.suppress(TypeError, ValueError):
+                    lease_seconds = float(answer.get("lease_seconds", math.inf))
+                    self._heartbeat_seconds = min(self._heartbeat_seconds, lease_seconds / 3)

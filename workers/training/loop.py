@@ -10,15 +10,15 @@ import hashlib
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from layers.declarations.training import step_count
+from layers.declarations.training import TrainingConfig
 from workers.data.batches import Batch, Batches
 from workers.data.splits import Split
 from workers.training.reference import score
@@ -73,9 +73,8 @@ class Trained:
 class Training:
     """One training of one module, in place.
 
-    `training` is the completed section of a configuration. `split` is the training split, `validation` the fixed sample
-    of the validation split by which the best checkpoint is chosen. `names` are the module's inputs in the order of its
-    `forward`, `choices` the logits of one target.
+    `split` is the training split, `validation` the fixed sample of the validation split by which the best checkpoint is
+    chosen. `names` are the module's inputs in the order of its `forward`, `choices` the logits of one target.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Training:
         module: nn.Module,
         split: Split,
         validation: Batches,
-        training: Mapping[str, Any],
+        training: TrainingConfig,
         *,
         names: Sequence[str],
         choices: int,
@@ -98,7 +97,7 @@ class Training:
         self._choices = choices
         self._device = device
         self._clock = clock
-        self._steps = step_count(training)
+        self._steps = training.step_count()
         self._one_step = step_for(module, training, names=names, device=device)
         self._started_at = self._paused_seconds = 0.0
         self._unread: list[torch.Tensor] = []
@@ -121,10 +120,10 @@ class Training:
         """
         training, device = self._training, self._device
         # Of the global generator, from which dropout draws; batches have a generator of their own.
-        torch.manual_seed(derived_seed(training["seed"], "dropout"))
-        generator = np.random.default_rng(derived_seed(training["seed"], "batches"))
-        batches = self._split.training(generator, training["batch_size"])
-        best = _Best(training["patience"])
+        torch.manual_seed(derived_seed(training.seed, "dropout"))
+        generator = np.random.default_rng(derived_seed(training.seed, "batches"))
+        batches = self._split.training(generator, training.batch_size)
+        best = _Best(training.patience)
         self._started_at, self._paused_seconds = self._clock(), 0.0
         step, learning_rate, reported = 0, 0.0, 0
         warmed_up_at: float | None = None
@@ -132,7 +131,7 @@ class Training:
 
         def point(**losses: float) -> Point:
             seconds = self._trained_seconds()
-            tokens = step * training["batch_size"] * training["sequence_length"]
+            tokens = step * training.batch_size * training.sequence_length
             return Point(step, tokens, seconds, self._fraction(step, seconds), learning_rate, **losses)
 
         def ended(stopped: Stopped, reason: str) -> Trained:
@@ -151,7 +150,7 @@ class Training:
             fraction = self._fraction(step, self._trained_seconds())
             alive(step, fraction)
             last = fraction >= 1
-            evaluating = last or step % training["eval_every"] == 0
+            evaluating = last or step % training.eval_every == 0
             reporting = evaluating or int(fraction * REPORTS) > reported
             reading = reporting or device.type == "cpu" or len(self._unread) >= STEPS_A_CUDA_READ
             if reading and (trouble := self._read(step, warm=warmup_fraction >= 1)) is not None:
@@ -171,7 +170,7 @@ class Training:
                 best.restore(self._module)
                 if last:
                     return ended("budget", "")
-                return ended("patience", f"no new best validation loss in {training['patience']} evaluations")
+                return ended("patience", f"no new best validation loss in {training.patience} evaluations")
 
     def _step(self, batch: Batch, learning_rate: float) -> None:
         self._unread.append(self._one_step.take(batch, learning_rate))
@@ -198,17 +197,18 @@ class Training:
         """How much of the budget is used."""
         if self._steps is not None:
             return step / self._steps
-        return max(0.0, seconds / self._training["seconds"])
+        assert self._training.seconds is not None
+        return max(0.0, seconds / self._training.seconds)
 
     def _warmup_fraction(self, step: int, fraction: float) -> float:
         """How far the warm-up is; 1 or more when it is over."""
-        warmup_fraction = (step + 1) / (self._training["warmup_steps"] + 1)
+        warmup_fraction = (step + 1) / (self._training.warmup_steps + 1)
         return warmup_fraction if self._steps is not None else max(warmup_fraction, fraction / WARMUP_SHARE)
 
     def _learning_rate(self, warmup_fraction: float, fraction: float, warmed_up_at: float | None) -> float:
         """Linear to the highest rate, which the first step after the warm-up has; then a half cosine over what is left
         of the budget to the lowest (karpathy/nanoGPT loop.py, get_lr)."""
-        highest, lowest = self._training["learning_rate"], self._training["min_learning_rate"]
+        highest, lowest = self._training.learning_rate, self._training.min_learning_rate
         if warmed_up_at is None:
             return highest * warmup_fraction
         progress = min(1.0, (fraction - warmed_up_at) / (1 - warmed_up_at)) if warmed_up_at < 1 else 1.0

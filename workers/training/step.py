@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from layers.declarations.training import TrainingConfig
 from workers.data.batches import Batch
 
 STEPS_BEFORE_CAPTURE = 3
@@ -39,10 +40,10 @@ class Step:
     """
 
     def __init__(
-        self, module: nn.Module, training: Mapping[str, Any], *, names: Sequence[str], device: torch.device
+        self, module: nn.Module, training: TrainingConfig, *, names: Sequence[str], device: torch.device
     ) -> None:
         self._module = module
-        self._gradient_clip: float = training["gradient_clip"]
+        self._gradient_clip = training.gradient_clip
         self._names = names
         self._device = device
         self._optimizer = _optimizer(module, training, device)
@@ -86,7 +87,7 @@ class CapturedStep(Step):
     """
 
     def __init__(
-        self, module: nn.Module, training: Mapping[str, Any], *, names: Sequence[str], device: torch.device
+        self, module: nn.Module, training: TrainingConfig, *, names: Sequence[str], device: torch.device
     ) -> None:
         super().__init__(module, training, names=names, device=device)
         self._stream = torch.cuda.Stream(device)
@@ -196,7 +197,7 @@ class _Pinned:
 
 
 def step_for(
-    module: nn.Module, training: Mapping[str, Any], *, names: Sequence[str], device: torch.device
+    module: nn.Module, training: TrainingConfig, *, names: Sequence[str], device: torch.device
 ) -> Step | CapturedStep:
     """The step of a training on this device."""
     kind = CapturedStep if device.type == "cuda" else Step
@@ -210,19 +211,19 @@ def half_precision(device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _optimizer(module: nn.Module, training: Mapping[str, Any], device: torch.device) -> torch.optim.AdamW:
+def _optimizer(module: nn.Module, training: TrainingConfig, device: torch.device) -> torch.optim.AdamW:
     """AdamW that decays matrices and leaves vectors (biases, norms) alone."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training["weight_decay"]},
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     cuda = device.type == "cuda"
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         # A graph holds the place of a rate, not its value.
-        lr=torch.tensor(training["learning_rate"], device=device) if cuda else training["learning_rate"],
-        betas=(training["beta1"], training["beta2"]),
+        lr=torch.tensor(training.learning_rate, device=device) if cuda else training.learning_rate,
+        betas=(training.beta1, training.beta2),
         fused=device.type in ("cpu", "cuda"),
         capturable=cuda,
     )

@@ -10,18 +10,43 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
 import numpy as np
 
+from layers.configuration import Configuration
+from layers.facts import DatasetFacts
+from workers.engine.protocol import JsonObject
 from workers.interruption import Interruption
 from workers.service.client import RefusedError, ServiceClient, UnreachableError, retry_while_unreachable
+
+Answer = TypeVar("Answer")
 
 logger = logging.getLogger("layersweep.worker")
 
 LOADER = Path(__file__).with_name("loader.py")
 UPLOAD_SECONDS = 300.0
 """How long an upload is tried while the service does not answer."""
+
+
+class DescribedDataset(TypedDict):
+    """What a trial's files say of its dataset."""
+
+    name: str
+    sha256: str
+    facts: DatasetFacts
+
+
+class ArtifactDescription(TypedDict):
+    """What a trial's files are: the content of configuration.json."""
+
+    trial: str
+    runtime: str
+    target: str
+    configuration: Configuration
+    dataset: DescribedDataset
+    metrics: dict[str, float]
+    environment: JsonObject
 
 
 class ArtifactStore:
@@ -59,11 +84,13 @@ class ArtifactStore:
             return False
         return True
 
-    def _retry(self, call: Callable[[], Any]) -> Any:
+    def _retry(self, call: Callable[[], Answer]) -> Answer:
         return retry_while_unreachable(call, seconds=UPLOAD_SECONDS, wait=self._interruption.wait)
 
 
-def collect(folder: Path, description: Mapping[str, Any], files: Mapping[str, Path], batches: Path) -> dict[str, Path]:
+def collect(
+    folder: Path, description: ArtifactDescription, files: Mapping[str, Path], batches: Path
+) -> dict[str, Path]:
     """Name -> file of everything that is uploaded, written below `folder` where it is not a file already.
 
     `files`: what there is, by the name that it gets; `batches`: the NPZ file that the validation loss was of.

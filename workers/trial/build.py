@@ -6,10 +6,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from layers.declarations import model as models
-from layers.declarations import training
+from workers.engine.protocol import JsonObject
 from workers.trial.context import TrialContext
 from workers.trial.record import metrics_in
 
@@ -29,7 +28,7 @@ class BuiltEngine:
 
     path: Path
     key: str
-    said: Mapping[str, Any]
+    said: JsonObject
     from_cache: bool
 
 
@@ -46,11 +45,11 @@ class BuiltEngines:
 def prepare_model(context: TrialContext) -> None:
     """Let the torch child make the model with random weights."""
     prepared = context.request_model(
-        "prepare", {"configuration": context.configuration}, context.limits.prepare_seconds
+        "prepare", {"configuration": context.configuration.document}, context.limits.prepare_seconds
     )
     shape = context.inference
     context.record.add_metrics({"parameter_count": prepared["parameter_count"]})
-    flops = models.flops(context.model, shape["batch_size"], shape["sequence_length"], shape.get("source_length"))
+    flops = models.flops(context.model, shape.batch_size, shape.sequence_length, shape.source_length)
     context.record.add_metrics({"flops": flops})
 
 
@@ -65,7 +64,7 @@ def export(context: TrialContext, name: str) -> ExportedGraphs:
     return graphs
 
 
-def write_graph(context: TrialContext, path: Path, opset: int, loss_path: Path | None = None) -> dict[str, Any]:
+def write_graph(context: TrialContext, path: Path, opset: int, loss_path: Path | None = None) -> JsonObject:
     """Let the torch child write the model's graph in an opset, and its loss's beside it; answers what it says."""
     # A probe, which has no data, is quantized on the inputs that it is measured on.
     calibration = context.files.measured_inputs if context.is_probe else context.files.calibration
@@ -89,7 +88,7 @@ def keep_for_later_trials(context: TrialContext, engine: BuiltEngine) -> None:
 
 
 def _options(context: TrialContext) -> dict[str, int]:
-    options = training.build_options(context.inference)
+    options = context.inference.build_options()
     return {**options, "tf32": 1} if "tf32" in context.formats else options
 
 
@@ -112,7 +111,7 @@ def _build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping
     return BuiltEngine(path, key, said, from_cache=cached is not None)
 
 
-def _request_build(context: TrialContext, onnx: Path, path: Path, options: Mapping[str, int]) -> dict[str, Any]:
+def _request_build(context: TrialContext, onnx: Path, path: Path, options: Mapping[str, int]) -> JsonObject:
     timings = context.engines.timings
     arguments = {
         "runtime": context.runtime,

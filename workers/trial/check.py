@@ -26,16 +26,17 @@ def check_model(context: TrialContext) -> None:
 def fetch_data(context: TrialContext) -> TrialData:
     """The dataset's splits, downloaded where they are not here. Raises TrialEndedError, DataError, ServiceError."""
     task, dataset = context.task, context.dataset
-    if dataset is None or dataset["task"] != task:
+    if dataset is None or dataset.task != task:
         raise TrialEndedError(
-            "failed", f"{task} needs a dataset of its kind; the lease names {dataset and dataset['name']}"
+            "failed", f"{task} needs a dataset of its kind; the lease names {dataset and dataset.name}"
         )
-    for section in ("training", "inference") if task == "causal_lm" else ():
+    for section in (context.configuration.training, context.inference) if task == "causal_lm" else ():
         # Rows and pairs are filled up to any length; of a text there are windows.
-        check_lengths(dataset, context.configuration[section]["sequence_length"])
+        if section is not None:
+            check_lengths(dataset, section.sequence_length)
     paths = {name: context.datasets.split(dataset, name, context.interruption) for name in ("training", "validation")}
     names = [given.name for given in context.signature.inputs]
-    return TrialData(task, paths, Form.of(names, context.inference, specials_of(dataset["facts"])))
+    return TrialData(task, paths, Form.of(names, context.inference, specials_of(dataset.facts)))
 
 
 def lay_out_probe_inputs(context: TrialContext) -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from layers.capabilities import Capabilities
+from layers.configuration import TrialConfiguration
 from layers.declarations import dtypes, quantization
+from layers.declarations.training import InferenceConfig
+from layers.parameter import Scalar
 from layers.signature import Signature, signature_of
 from workers.data.cache import DatasetCache
 from workers.device_lock import turns_of
+from workers.engine.protocol import JsonObject, Progress
 from workers.engine_cache import EngineCache
 from workers.interruption import Interruption
 from workers.processes.child import Child
 from workers.processes.children import Children
 from workers.service.lease import Lease
+from workers.service.leased_trial import LeasedDataset
 from workers.trial.artifacts import ArtifactStore
 from workers.trial.files import AttemptFiles
 from workers.trial.record import TrialRecord
@@ -46,13 +51,13 @@ class TrialContext:
     trial: str
     runtime: str
     target_key: str
-    configuration: Mapping[str, Any]
+    configuration: TrialConfiguration
     constraints: Sequence[str]
-    dataset: Mapping[str, Any] | None
-    """As the service describes it; None for a probe."""
+    dataset: LeasedDataset | None
+    """None: a probe has none."""
     lease: Lease
     """Keeps the attempt and carries its reports."""
-    capabilities: Mapping[str, Any]
+    capabilities: Capabilities
     """Of the target that the trial is for."""
     files: AttemptFiles
     children: Children
@@ -70,7 +75,7 @@ class TrialContext:
 
     @property
     def task(self) -> str:
-        return self.configuration["task"]
+        return self.configuration.task
 
     @property
     def is_probe(self) -> bool:
@@ -78,17 +83,17 @@ class TrialContext:
         return self.task == "probe"
 
     @property
-    def model(self) -> Mapping[str, Any]:
-        return self.configuration["model"]
+    def model(self) -> Mapping[str, Scalar]:
+        return self.configuration.model
 
     @property
-    def inference(self) -> Mapping[str, Any]:
-        return self.configuration["inference"]
+    def inference(self) -> InferenceConfig:
+        return self.configuration.inference
 
     @property
     def batch_size(self) -> int:
         """Of inference."""
-        return self.inference["batch_size"]
+        return self.inference.batch_size
 
     @property
     def signature(self) -> Signature:
@@ -117,12 +122,12 @@ class TrialContext:
         self,
         child: Child,
         verb: str,
-        arguments: Mapping[str, Any],
+        arguments: Mapping[str, object],
         *,
         timeout_seconds: float | None = None,
         silence_seconds: float | None = None,
-        on_progress: Callable[[dict[str, Any]], None] | None = None,
-    ) -> dict[str, Any]:
+        on_progress: Progress | None = None,
+    ) -> JsonObject:
         """Ask a child, until it answers or the attempt is interrupted."""
         return child.request(
             verb,
@@ -133,7 +138,7 @@ class TrialContext:
             interruption=self.interruption,
         )
 
-    def request_model(self, verb: str, arguments: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
+    def request_model(self, verb: str, arguments: Mapping[str, object], timeout_seconds: float) -> JsonObject:
         """Ask the torch child."""
         return self.request(self.children.model(), verb, arguments, timeout_seconds=timeout_seconds)
 

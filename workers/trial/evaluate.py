@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from workers.data.splits import TrialData, load_split
+from workers.service.leased_trial import LeasedSplit
 from workers.trial.build import keep_for_later_trials, write_graph
 from workers.trial.context import TrialContext
 from workers.trial.load import LoadedEngine, check_parity
@@ -72,19 +72,19 @@ def _of_task(context: TrialContext, validation: SplitLoss) -> dict[str, float]:
     """The metric of quality that a task has beside its loss."""
     if context.task != "causal_lm":
         return {"accuracy": validation.accuracy}
-    if context.dataset is not None and context.dataset["facts"].get("tokenizer") == "byte":
+    if context.dataset is not None and context.dataset.facts.get("tokenizer") == "byte":
         return {"bits_per_byte": validation.mean / math.log(2)}
     return {}
 
 
-def _test_split(context: TrialContext) -> Mapping[str, Any] | None:
+def _test_split(context: TrialContext) -> LeasedSplit | None:
     """The split that no sweep has seen: the lease names it for the attempts of a confirmation alone."""
-    return context.dataset["parts"].get("test") if context.dataset is not None else None
+    return context.dataset.splits.get("test") if context.dataset is not None else None
 
 
 def _score_test_split(context: TrialContext, engine: LoadedEngine, data: TrialData) -> None:
     path, store, named = context.files.test_split, context.artifacts, _test_split(context)
-    if store is None or named is None or store.test_split(path) != named["sha256"]:
+    if store is None or named is None or store.test_split(path) != named.sha256:
         raise TrialEndedError("failed", "the test split did not come as the lease names it")
     batches = context.files.batches("test")
     load_split(path, data.task, data.form).evaluation(context.batch_size).save(batches)

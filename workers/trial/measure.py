@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from layers.configuration import flatten
 from layers.expressions.constraints import parse_constraint
 from layers.metrics import METRICS
+from workers.engine.protocol import JsonObject
 from workers.trial.context import TrialContext
 from workers.trial.load import LoadedEngine
 from workers.trial.outcomes import TrialEndedError
@@ -27,8 +28,8 @@ SAMPLE_DIGITS = 5
 class Measured:
     """A measurement of latency: all that was measured, with its raw samples, and where."""
 
-    latency: Mapping[str, Any]
-    environment: Mapping[str, Any]
+    latency: JsonObject
+    environment: JsonObject
 
 
 def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, float]) -> Measured:
@@ -55,7 +56,7 @@ def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, f
 
 def judge_hardware(context: TrialContext, metrics: Mapping[str, float]) -> None:
     """Raise TrialEndedError if a constraint that is known before the training is broken: nothing is trained for it."""
-    values = {**_named(context.configuration), **metrics}
+    values = {**flatten(context.configuration.document), **metrics}
     for text in context.constraints:
         constraint = parse_constraint(text)
         if constraint.stage == "quality":
@@ -66,21 +67,13 @@ def judge_hardware(context: TrialContext, metrics: Mapping[str, float]) -> None:
             raise TrialEndedError("infeasible", f"{text} is broken by {violation:.4g}: {found}")
 
 
-def _named(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters by the names that constraints use: bare below `model`, else with their section."""
-    named = dict(configuration["model"])
-    for section in ("training", "inference"):
-        named |= {f"{section}.{name}": value for name, value in configuration[section].items()}
-    return {name: value for name, value in named.items() if value is not None}
-
-
 def _described(metrics: Mapping[str, float]) -> str:
     """A line for the log: the service gets the figures themselves when the attempt ends."""
     latency = f"{metrics['latency_ms_p50']:,.4f} ms (p50), {metrics['latency_ms_p99']:,.4f} ms (p99)"
     return f"measured: latency {latency}, memory {metrics['memory_bytes']:,.0f} bytes"
 
 
-def _report(context: TrialContext, progress: dict[str, Any]) -> None:
+def _report(context: TrialContext, progress: JsonObject) -> None:
     """Pass on that a measurement waits, or that it did."""
     waits = {"waiting_for": "its turn on this device"} if progress.pop("waiting", False) else {}
     context.lease.progress(**waits, **progress)

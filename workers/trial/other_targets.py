@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
+from workers.engine.protocol import JsonObject
 from workers.interruption import Interruption
 from workers.processes.child import ChildError
 from workers.processes.children import Children
@@ -23,14 +23,12 @@ Export = Callable[[Path, int], object]
 """Write the model's graph to a file, in an opset."""
 
 
-def try_builds(
-    children: Children, folder: Path, export: Export, interruption: Interruption
-) -> dict[str, dict[str, Any]]:
+def try_builds(children: Children, folder: Path, export: Export, interruption: Interruption) -> dict[str, JsonObject]:
     """Target -> {built, seconds, engine_bytes} or {built, reason}; empty where no such builder is installed.
 
     A builder that fails, crashes or hangs is a finding about its target, and no failure of the attempt.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, JsonObject] = {}
     for runtime, capabilities in BUILDERS.items():
         try:
             described = children.builder().request(
@@ -46,9 +44,7 @@ def try_builds(
     return found
 
 
-def _try_build(
-    children: Children, runtime: str, onnx: Path, capability: int, interruption: Interruption
-) -> dict[str, Any]:
+def _try_build(children: Children, runtime: str, onnx: Path, capability: int, interruption: Interruption) -> JsonObject:
     arguments = {
         "runtime": runtime,
         "onnx": str(onnx),

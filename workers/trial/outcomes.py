@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from workers.engine.protocol import JsonObject
+from workers.service.messages import FinishRequest
 
 Outcome = Literal["complete", "infeasible", "pruned", "failed"]
 
@@ -19,10 +22,10 @@ class Finish:
     outcome: Outcome
     reason: str | None
     metrics: Mapping[str, float]
-    measurements: Mapping[str, Mapping[str, Any]]
+    measurements: Mapping[str, JsonObject]
     log: str = ""
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> FinishRequest:
         """As the service takes it."""
         return {
             "outcome": self.outcome,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from layers.metrics import METRICS
+from workers.engine.protocol import JsonObject
 from workers.trial.outcomes import Finish, TrialEndedError
 
 
@@ -16,7 +16,7 @@ class Findings:
     """Metrics and measurements by name, at one moment."""
 
     metrics: Mapping[str, float]
-    measurements: Mapping[str, Mapping[str, Any]]
+    measurements: Mapping[str, JsonObject]
 
 
 class TrialRecord:
@@ -24,7 +24,7 @@ class TrialRecord:
 
     def __init__(self) -> None:
         self._metrics: dict[str, float] = {}
-        self._measurements: dict[str, dict[str, Any]] = {}
+        self._measurements: dict[str, JsonObject] = {}
         self._seconds: dict[str, float] = {}
         self._cached_engines: list[str] = []
 
@@ -32,11 +32,11 @@ class TrialRecord:
         """Keep metrics; a later value of a name replaces an earlier one."""
         self._metrics |= metrics
 
-    def set_measurement(self, name: str, measurement: Mapping[str, Any]) -> None:
+    def set_measurement(self, name: str, measurement: Mapping[str, object]) -> None:
         """Keep a measurement, in place of an earlier one of that name."""
         self._measurements[name] = dict(measurement)
 
-    def extend_measurement(self, name: str, more: Mapping[str, Any]) -> None:
+    def extend_measurement(self, name: str, more: Mapping[str, object]) -> None:
         """Add fields to a measurement."""
         self._measurements.setdefault(name, {}).update(more)
 
@@ -54,7 +54,7 @@ class TrialRecord:
 
     def finish(self, ended: TrialEndedError | None) -> Finish:
         """The result, with the outcome that ended the attempt early; None: it came to its end."""
-        cost: dict[str, Any] = {f"{work}_seconds": seconds for work, seconds in self._seconds.items()}
+        cost: JsonObject = {f"{work}_seconds": seconds for work, seconds in self._seconds.items()}
         cost["engines_from_cache"] = self._cached_engines
         metrics = {name: value for name, value in self._metrics.items() if math.isfinite(value)}
         measurements = {**self._measurements, "cost": cost}
@@ -63,7 +63,7 @@ class TrialRecord:
         return Finish(ended.outcome, ended.reason, metrics, measurements, ended.log)
 
 
-def metrics_in(result: Mapping[str, Any]) -> dict[str, float]:
+def metrics_in(result: JsonObject) -> dict[str, float]:
     """The fields of a child's answer that are metrics of a trial and have a value."""
     known = {name: value for name, value in result.items() if name in METRICS}
     return {name: value for name, value in known.items() if value is not None}

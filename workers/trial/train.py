@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from workers.data.splits import TrialData
+from workers.engine.protocol import JsonObject
 from workers.trial.context import TrialContext
 from workers.trial.outcomes import TrialEndedError
 
@@ -48,7 +48,7 @@ def judge_training(context: TrialContext, trained: Trained) -> None:
         raise TrialEndedError("failed", str(trained.reason))
 
 
-def _report(context: TrialContext, progress: dict[str, Any]) -> None:
+def _report(context: TrialContext, progress: JsonObject) -> None:
     """Pass on a point of the curve, or only how far it is."""
     fraction = min(1.0, progress.pop("fraction"))
     waits = {"waiting_for": "a measurement on this device"} if progress.pop("waiting", False) else {}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from workers.trial.artifacts import collect
+from workers.trial.artifacts import ArtifactDescription, collect
 from workers.trial.build import BuiltEngines
 from workers.trial.context import TrialContext
 from workers.trial.measure import Measured
@@ -33,14 +32,15 @@ def upload_artifacts(
             store.upload(name, found[name])
 
 
-def _description(context: TrialContext, measured: Measured, metrics: Mapping[str, float]) -> dict[str, Any]:
-    dataset = context.dataset or {}
+def _description(context: TrialContext, measured: Measured, metrics: Mapping[str, float]) -> ArtifactDescription:
+    dataset = context.dataset
+    assert dataset is not None, "what has no data is no trial on a front"
     return {
         "trial": context.trial,
         "runtime": context.runtime,
         "target": context.target_key,
-        "configuration": context.configuration,
-        "dataset": {name: dataset[name] for name in ("name", "sha256", "facts")},
-        "metrics": metrics,
+        "configuration": context.configuration.document,
+        "dataset": {"name": dataset.name, "sha256": dataset.sha256, "facts": dataset.facts},
+        "metrics": dict(metrics),
         "environment": measured.environment,
     }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from layers.configuration import Sections, flatten
 from layers.metrics import METRICS
 from layers.parameter import Scalar
-from layers.space.document import flatten
 from service.database.models import Sweep, Trial
 from service.database.sessions import now
 from service.errors import NotFoundError, UnprocessableError
@@ -83,7 +84,7 @@ def _metrics(sweep: Sweep, chosen: Sequence[Trial]) -> list[Row]:
 
 def _parameters(chosen: Sequence[Trial]) -> list[Row]:
     """Of the whole configurations: what the sweep varies comes first."""
-    flat = [flatten(trial.configuration) for trial in chosen]
+    flat = [flatten(cast("Sections", trial.configuration)) for trial in chosen]
     names = dict.fromkeys([name for trial in chosen for name in trial.parameters])
     names |= dict.fromkeys([name for values in flat for name in values])
     return [Row(name, [values.get(name) for values in flat]) for name in names]

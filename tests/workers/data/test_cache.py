@@ -12,10 +12,21 @@ from workers.data.batches import DataError
 from workers.data.cache import DatasetCache, check_lengths
 from workers.interruption import DrainedError, Interruption
 from workers.service.client import RefusedError
+from workers.service.leased_trial import LeasedDataset, LeasedSplit
+
+
+def _leased(scripted: ScriptedService) -> LeasedDataset:
+    return LeasedDataset.of(scripted.lease()["dataset"])
+
+
+def _text(name: str, **tokens: int) -> LeasedDataset:
+    """A text whose splits have so many tokens."""
+    splits = {split: LeasedSplit(sha256="", tokens=count) for split, count in tokens.items()}
+    return LeasedDataset(id="D0", name=name, task="causal_lm", sha256="", facts={}, splits=splits)
 
 
 def test_a_split_is_downloaded_once_and_shared_between_workers(scripted: ScriptedService, cache_dir: Path) -> None:
-    dataset, interruption = scripted.lease()["dataset"], Interruption()
+    dataset, interruption = _leased(scripted), Interruption()
     first = DatasetCache(scripted.client(), cache_dir)
     path = first.split(dataset, "training", interruption)
     assert path.read_bytes() == scripted.splits["training"]
@@ -25,7 +36,7 @@ def test_a_split_is_downloaded_once_and_shared_between_workers(scripted: Scripte
 
 
 def test_a_damaged_file_of_the_cache_is_fetched_again(scripted: ScriptedService, cache_dir: Path) -> None:
-    dataset = scripted.lease()["dataset"]
+    dataset = _leased(scripted)
     path = DatasetCache(scripted.client(), cache_dir).split(dataset, "training", Interruption())
     path.write_bytes(b"damaged")
     again = DatasetCache(scripted.client(), cache_dir).split(dataset, "training", Interruption())
@@ -33,7 +44,7 @@ def test_a_damaged_file_of_the_cache_is_fetched_again(scripted: ScriptedService,
 
 
 def test_content_that_is_not_what_the_lease_names_is_refused(scripted: ScriptedService, cache_dir: Path) -> None:
-    dataset = scripted.lease()["dataset"]
+    dataset = _leased(scripted)
     scripted.splits["training"] = b"something else"
     with pytest.raises(DataError, match="another content"):
         DatasetCache(scripted.client(), cache_dir).split(dataset, "training", Interruption())
@@ -43,14 +54,14 @@ def test_content_that_is_not_what_the_lease_names_is_refused(scripted: ScriptedS
 def test_a_refused_download_says_why(scripted: ScriptedService, cache_dir: Path) -> None:
     scripted.script = lambda verb, body: httpx2.Response(404, json={"detail": "there is no dataset D0"})
     with pytest.raises(RefusedError, match="there is no dataset D0"):
-        DatasetCache(scripted.client(), cache_dir).split(scripted.lease()["dataset"], "training", Interruption())
+        DatasetCache(scripted.client(), cache_dir).split(_leased(scripted), "training", Interruption())
     assert list(cache_dir.iterdir()) == []
 
 
 def test_a_download_is_tried_again_while_the_service_is_away(scripted: ScriptedService, cache_dir: Path) -> None:
     answers = [httpx2.Response(503, json={"detail": "starting"}), None]
     scripted.script = lambda verb, body: answers.pop(0)
-    path = DatasetCache(scripted.client(), cache_dir).split(scripted.lease()["dataset"], "training", Interruption())
+    path = DatasetCache(scripted.client(), cache_dir).split(_leased(scripted), "training", Interruption())
     assert path.read_bytes() == scripted.splits["training"]
 
 
@@ -58,14 +69,14 @@ def test_a_download_stops_when_the_attempt_does(scripted: ScriptedService, cache
     interruption = Interruption()
     interruption.set(DrainedError("asked to stop"))
     with pytest.raises(DrainedError):
-        DatasetCache(scripted.client(), cache_dir).split(scripted.lease()["dataset"], "training", interruption)
+        DatasetCache(scripted.client(), cache_dir).split(_leased(scripted), "training", interruption)
     assert list(cache_dir.iterdir()) == []
 
 
 def test_splits_too_short_for_the_windows_are_named() -> None:
-    dataset = {"name": "tiny", "parts": {"training": {"tokens": 32}, "validation": {"tokens": 8}}}
+    dataset = _text("tiny", training=32, validation=8)
     check_lengths(dataset, 31)
     with pytest.raises(DataError, match=r"training split of 'tiny' has 32 tokens.*at least 33"):
         check_lengths(dataset, 32)
     with pytest.raises(DataError, match="has no validation split"):
-        check_lengths({"name": "half", "parts": {"training": {"tokens": 99}}}, 8)
+        check_lengths(_text("half", training=99), 8)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from layers.declarations.training import step_count
+from layers.configuration import TrialConfiguration
+from layers.declarations.training import TrainingConfig
 from layers.signature import signature_of
 from tests.workers.conftest import FACTS, SPLITS, TEXT, configuration
 from workers.data.batches import DataError
@@ -46,13 +47,12 @@ def make(training: dict[str, Any], **options: Any) -> tuple[nn.Module, Training]
     from layers.modules.model import build
 
     whole = configuration(training=training)
-    torch.manual_seed(derived_seed(whole["training"]["seed"], "weights"))
-    section = whole["training"]
-    module = build(whole["model"], dropout=section["dropout"], initialization=section["initialization"])
+    section = TrainingConfig.of(whole["training"])
+    torch.manual_seed(derived_seed(section.seed, "weights"))
+    module = build(whole["model"], dropout=section.dropout, initialization=section.initialization)
     tokens = options.pop("tokens", TEXT[:40_000])
-    split = TextSplit(tokens, whole["training"]["sequence_length"])
-    training = whole["training"]
-    return module, Training(module, split, VALIDATION, training, names=NAMES, choices=256, device=CPU, **options)
+    split = TextSplit(tokens, section.sequence_length)
+    return module, Training(module, split, VALIDATION, section, names=NAMES, choices=256, device=CPU, **options)
 
 
 def train(training: dict[str, Any], **options: Any) -> tuple[nn.Module, list[Point], Trained]:
@@ -240,7 +240,7 @@ def test_what_is_frozen_stays_and_the_rest_learns() -> None:
     table = next(module.parameters())
     table.requires_grad_(True)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    training = configuration(training={"steps": 3})["training"]
+    training = TrainingConfig.of(configuration(training={"steps": 3})["training"])
     split = TextSplit(TEXT[:40_000], 32)
     Training(module, split, VALIDATION, training, names=NAMES, choices=256, device=CPU).run(lambda point: None)
     changed = {name for name, value in module.state_dict().items() if not torch.equal(value, before[name])}
@@ -253,17 +253,18 @@ def test_what_is_frozen_stays_and_the_rest_learns() -> None:
 def test_every_task_keeps_every_budget(task: str, budget: dict[str, Any]) -> None:
     from layers.modules.model import build
 
-    whole = configuration(task=task, training={**budget, "eval_every": 2, "patience": 50})
+    whole = TrialConfiguration.of(configuration(task=task, training={**budget, "eval_every": 2, "patience": 50}))
+    assert whole.training is not None
     names = [given.name for given in signature_of(whole).inputs]
-    form = Form.of(names, whole["training"], specials_of(FACTS[task]))
+    form = Form.of(names, whole.training, specials_of(FACTS[task]))
     splits = {"classification": LabelledSplit, "seq2seq": PairsSplit}
     training, validation = (splits[task](SPLITS[task][name], form) for name in ("training", "validation"))
     clock = Clock()
     it = Training(
-        build(whole["model"]),
+        build(whole.model),
         training,
         validation.evaluation(1),
-        whole["training"],
+        whole.training,
         names=names,
         choices=signature_of(whole).outputs[0].shape[-1],
         device=CPU,
@@ -276,7 +277,7 @@ def test_every_task_keeps_every_budget(task: str, budget: dict[str, Any]) -> Non
 
     trained = it.run(points.append, alive=alive)
     # The clock moves after the step has asked it: five seconds are seen in the sixth step.
-    steps = step_count(whole["training"]) or 6
+    steps = whole.training.step_count() or 6
     assert (trained.stopped, trained.steps) == ("budget", steps)
     assert trained.tokens == trained.steps * 4 * form.sequence_length
     assert [point.step for point in points if point.validation_loss is not None][:2] == [2, 4]

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from layers.configuration import TrialConfiguration
+from layers.declarations.training import TrainingConfig
 from layers.modules.model import build
 from layers.signature import signature_of
 from tests.workers.conftest import FACTS, SPLITS, configuration
@@ -39,8 +42,9 @@ def _as_the_torch_child() -> Iterator[None]:
     torch.backends.cuda.enable_cudnn_sdp(True)
 
 
-def split_of(whole: Mapping[str, Any], names: tuple[str, ...]) -> Split:
-    task, section = whole["task"], whole["training"]
+def split_of(whole: TrialConfiguration, names: tuple[str, ...]) -> Split:
+    task, section = whole.task, whole.training
+    assert section is not None
     form = Form.of(names, section, specials_of(FACTS[task]))
     arrays = SPLITS[task]["training"]
     if task == "causal_lm":
@@ -52,15 +56,16 @@ def losses(
     kind: type[Step], case: tuple[str, dict[str, Any], dict[str, Any]], steps: int, device: str
 ) -> tuple[list[float], Step]:
     task, model, training = case
-    whole = configuration(model, {"dropout": 0.2, **training}, task=task)
-    section = whole["training"]
-    torch.manual_seed(derived_seed(section["seed"], "weights"))
-    module = build(whole["model"], dropout=section["dropout"], initialization=section["initialization"])
+    whole = TrialConfiguration.of(configuration(model, {"dropout": 0.2, **training}, task=task))
+    section = whole.training
+    assert section is not None
+    torch.manual_seed(derived_seed(section.seed, "weights"))
+    module = build(whole.model, dropout=section.dropout, initialization=section.initialization)
     names = tuple(given.name for given in signature_of(whole).inputs)
     where = torch.device(device)
     step = kind(module.to(where).train(), section, names=names, device=where)
-    torch.manual_seed(derived_seed(section["seed"], "dropout"))
-    batches = split_of(whole, names).training(np.random.default_rng(1), section["batch_size"])
+    torch.manual_seed(derived_seed(section.seed, "dropout"))
+    batches = split_of(whole, names).training(np.random.default_rng(1), section.batch_size)
     taken = [step.take(next(batches), 1e-3 * (number + 1) / steps) for number in range(steps)]
     return torch.stack(taken).tolist(), step
 
@@ -96,16 +101,18 @@ def test_what_cannot_be_captured_is_launched_kernel_by_kernel(
     assert STEPS_BEFORE_CAPTURE < 10
 
 
+def module_and_step_on_cpu(whole: Mapping[str, Any]) -> tuple[nn.Module, Step]:
+    module, training = build(whole["model"]), TrainingConfig.of(whole["training"])
+    return module, step_for(module, training, names=("tokens",), device=torch.device("cpu"))
+
+
 def test_a_cpu_takes_its_steps_kernel_by_kernel() -> None:
-    whole = configuration()
-    module = build(whole["model"])
-    assert type(step_for(module, whole["training"], names=("tokens",), device=torch.device("cpu"))) is Step
+    _, step = module_and_step_on_cpu(configuration())
+    assert type(step) is Step
 
 
 def test_weights_decay_in_matrices_only() -> None:
-    whole = configuration(training={"weight_decay": 0.3})
-    module = build(whole["model"])
-    step = step_for(module, whole["training"], names=("tokens",), device=torch.device("cpu"))
+    module, step = module_and_step_on_cpu(configuration(training={"weight_decay": 0.3}))
     decays = {each: group["weight_decay"] for group in step._optimizer.param_groups for each in group["params"]}
     assert {parameter.ndim >= 2: decay for parameter, decay in decays.items()} == {True: 0.3, False: 0.0}
     assert len(decays) == len(list(module.parameters()))

@@ -25,6 +25,7 @@ from workers.execution import Execution
 from workers.interruption import Interruption
 from workers.processes.child import Child
 from workers.processes.children import Children
+from workers.service.leased_trial import LeasedTrial
 from workers.trial import measure
 from workers.trial.context import Limits
 
@@ -301,7 +302,7 @@ class Bench:
         misread = self._children.armed() == "every axis" and runtime == "tensorrt"
         capabilities = {**self._capabilities, "device_model": "here"} | ({"opset": 18} if misread else {})
         Execution(
-            service.lease(**sections) | {"runtime": runtime, "target_key": f"{runtime} here"},
+            LeasedTrial.of(service.lease(**sections) | {"runtime": runtime, "target_key": f"{runtime} here"}),
             service=client,
             children=self._children,
             datasets=DatasetCache(client, self._cache_dir),

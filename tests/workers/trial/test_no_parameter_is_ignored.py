@@ -18,10 +18,10 @@ from layers.declarations.completion import complete
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import APPLIES, DECLARATIONS, broken_rules
 from layers.declarations.tensor_parallel import SHARED
-from layers.declarations.training import INFERENCE, TRAINING, build_options
+from layers.declarations.training import INFERENCE, TRAINING, InferenceConfig, TrainingConfig
 from layers.modules.model import build, set_trainable
 from layers.modules.tensor_parallel import ColumnLinear, Group, split
-from layers.signature import signature_of
+from layers.signature import signature
 from tests.layers.combinations import BASES, FACTS, lively
 from tests.layers.modules import test_no_parameter_is_ignored as of_models
 from tests.workers.conftest import FACTS as DATA_FACTS
@@ -83,11 +83,11 @@ def trained(changes: dict[str, Any]) -> tuple[Any, ...]:
     """All that a training shows: its curve, how it ended, and the weights."""
     prompt = {"embedding.kind": "PromptTuningEmbedding", "embedding.prompt_length": 3}
     whole = configuration(model=prompt, training=changes)
-    training = whole["training"]
-    torch.manual_seed(derived_seed(training["seed"], "weights"))
-    module: nn.Module = build(whole["model"], dropout=training["dropout"], initialization=training["initialization"])
-    set_trainable(module, training["trainable"])
-    split = TextSplit(TEXT[:20_000], training["sequence_length"])
+    training = TrainingConfig.of(whole["training"])
+    torch.manual_seed(derived_seed(training.seed, "weights"))
+    module: nn.Module = build(whole["model"], dropout=training.dropout, initialization=training.initialization)
+    set_trainable(module, training.trainable)
+    split = TextSplit(TEXT[:20_000], training.sequence_length)
     points: list[Point] = []
     it = Training(module, split, validation(), training, names=("tokens",), choices=256, device=CPU, clock=Seconds())
     ended = it.run(points.append)
@@ -109,7 +109,7 @@ def test_a_source_length_changes_what_is_read() -> None:
         .evaluation(2)
         .inputs["source"]
         .shape
-        for section in ({"sequence_length": 40, "source_length": length} for length in (40, 41))
+        for section in (InferenceConfig(batch_size=2, sequence_length=40, source_length=length) for length in (40, 41))
     ]
     assert [shape[-1] for shape in shapes] == [40, 41]
 
@@ -118,9 +118,7 @@ def test_a_source_length_changes_what_is_read() -> None:
 def test_a_parameter_of_the_shape_changes_what_is_measured(name: str) -> None:
     model = complete("seq2seq", {**BASES["encoder_decoder"], "kind": "encoder_decoder"}, FACTS["seq2seq"])
     shape = {"batch_size": 2, "sequence_length": 8, "source_length": 6}
-    signatures = [
-        signature_of({"task": "seq2seq", "model": model, "inference": each}) for each in (shape, {**shape, name: 3})
-    ]
+    signatures = [signature("seq2seq", model, **each) for each in (shape, {**shape, name: 3})]
     assert signatures[0] != signatures[1]
 
 
@@ -135,8 +133,10 @@ def test_a_build_option_is_the_builders(name: str, value: int) -> None:
     engine = TensorRtRtxEngine()
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     defaults = {option: declared.default for option, declared in engine.build_options.items()}
+    sections = [{"batch_size": 1, "sequence_length": 8, **given} for given in ({}, {name: value})]
     found = [
-        engine._config(builder, None, {**defaults, **build_options(inference)}) for inference in ({}, {name: value})
+        engine._config(builder, None, {**defaults, **InferenceConfig.of(section).build_options()})
+        for section in sections
     ]
     read = {
         "optimization_level": lambda config: config.builder_optimization_level,

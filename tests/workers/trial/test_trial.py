@@ -30,6 +30,7 @@ from workers.execution import Execution
 from workers.interruption import DrainedError, Interruption
 from workers.processes.child import Child
 from workers.processes.children import Children
+from workers.service.leased_trial import LeasedTrial
 from workers.trial import loader, parity, run
 from workers.trial.context import Limits, TrialContext
 from workers.trial.train import Trained
@@ -58,7 +59,7 @@ class Bench:
         """The finish that the service was offered at last, if any."""
         client = self.scripted.client()
         Execution(
-            lease,
+            LeasedTrial.of(lease),
             service=client,
             children=self.children,
             datasets=DatasetCache(client, self._cache_dir),

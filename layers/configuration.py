@@ -1,0 +1,58 @@
+"""What a trial is executed by: its configuration as JSON has it, and as it was understood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from layers.declarations.training import InferenceConfig, TrainingConfig
+from layers.parameter import Scalar
+
+
+class Sections(TypedDict):
+    """The completed sections of a point, each with its parameters' values by their flat names."""
+
+    model: dict[str, Scalar]
+    training: dict[str, Scalar]
+    """Empty of a probe."""
+    inference: dict[str, Scalar]
+
+
+class Configuration(Sections):
+    """A trial's configuration as it is stored, hashed and sent."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialConfiguration:
+    """A trial's configuration as it was understood."""
+
+    task: str
+    model: Mapping[str, Scalar]
+    """A completed model: the values of its parameters by their paths."""
+    training: TrainingConfig | None
+    """None: a probe has none."""
+    inference: InferenceConfig
+    document: Configuration = field(repr=False)
+    """The configuration as it was given, to be passed on."""
+
+    @classmethod
+    def of(cls, document: Configuration) -> TrialConfiguration:
+        training = document["training"]
+        return cls(
+            task=document["task"],
+            model=document["model"],
+            training=TrainingConfig.of(training) if training else None,
+            inference=InferenceConfig.of(document["inference"]),
+            document=document,
+        )
+
+
+def flatten(sections: Sections) -> dict[str, Scalar]:
+    """The values of a trial's configuration by the names that expressions and constraints use."""
+    values = dict(sections["model"])
+    values.update({f"training.{name}": value for name, value in sections["training"].items()})
+    values.update({f"inference.{name}": value for name, value in sections["inference"].items()})
+    return values

@@ -1,0 +1,78 @@
+"""A trial that a worker executes: read once, of the service's answer to a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from layers.configuration import Configuration
+from layers.facts import DatasetFacts
+from workers.service.messages import DatasetAnswer, LeaseAnswer, SplitAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedSplit:
+    """A split of a dataset, by its content."""
+
+    sha256: str
+    tokens: int | None = None
+    """Of a text."""
+
+    @classmethod
+    def of(cls, answer: SplitAnswer) -> LeasedSplit:
+        return cls(answer["sha256"], answer.get("tokens"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedDataset:
+    """A registered dataset."""
+
+    id: str
+    name: str
+    task: str
+    sha256: str
+    facts: DatasetFacts
+    splits: Mapping[str, LeasedSplit]
+    """Training and validation; test for the attempts of a confirmation alone."""
+
+    @classmethod
+    def of(cls, answer: DatasetAnswer) -> LeasedDataset:
+        return cls(
+            id=answer["id"],
+            name=answer["name"],
+            task=answer["task"],
+            sha256=answer["sha256"],
+            facts=answer["facts"],
+            splits={name: LeasedSplit.of(split) for name, split in answer["parts"].items()},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedTrial:
+    """One attempt of a trial, and all that is needed to execute it."""
+
+    trial: str
+    attempt: int
+    sweep: str
+    number: int
+    runtime: str
+    target_key: str
+    configuration: Configuration
+    constraints: tuple[str, ...]
+    dataset: LeasedDataset | None
+    """None: a probe has none."""
+
+    @classmethod
+    def of(cls, answer: LeaseAnswer) -> LeasedTrial:
+        dataset = answer["dataset"]
+        return cls(
+            trial=answer["trial"],
+            attempt=answer["attempt"],
+            sweep=answer["sweep"],
+            number=answer["number"],
+            runtime=answer["runtime"],
+            target_key=answer["target_key"],
+            configuration=answer["configuration"],
+            constraints=tuple(answer["constraints"]),
+            dataset=None if dataset is None else LeasedDataset.of(dataset),
+        )

@@ -1,0 +1,90 @@
+"""What a worker and the service say to each other, as JSON has it."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from layers.capabilities import Capabilities
+from layers.configuration import Configuration
+from layers.facts import DatasetFacts
+from workers.device import Device
+from workers.engine.protocol import JsonObject
+
+
+class RegistrationRequest(TypedDict):
+    """A worker and what it can do."""
+
+    name: str
+    device: Device
+    targets: list[Capabilities]
+    versions: dict[str, str]
+
+
+class RegistrationAnswer(TypedDict):
+    """A worker's id, the lease's and the heartbeat's seconds, and the names of its targets."""
+
+    id: str
+    lease_seconds: float
+    heartbeat_seconds: float
+    target_keys: list[str]
+
+
+class SplitAnswer(TypedDict):
+    """A split of a leased trial's dataset."""
+
+    sha256: str
+    tokens: NotRequired[int | None]
+    """Of a text."""
+
+
+class DatasetAnswer(TypedDict):
+    """The dataset of a leased trial."""
+
+    id: str
+    name: str
+    task: str
+    sha256: str
+    facts: DatasetFacts
+    parts: dict[str, SplitAnswer]
+
+
+class LeaseAnswer(TypedDict):
+    """A trial that a worker may execute."""
+
+    trial: str
+    attempt: int
+    sweep: str
+    number: int
+    runtime: str
+    target_key: str
+    configuration: Configuration
+    dataset: DatasetAnswer | None
+    constraints: list[str]
+    lease_seconds: float
+
+
+class Report(TypedDict, total=False):
+    """How far an attempt is. Empty: it is still there."""
+
+    phase: str
+    progress: JsonObject
+    losses: list[JsonObject]
+    log: str
+
+
+class ReportAnswer(TypedDict, total=False):
+    """What is to become of an attempt."""
+
+    action: str
+    reason: str | None
+    lease_seconds: float
+
+
+class FinishRequest(TypedDict):
+    """How an attempt ended, and what was learnt of it."""
+
+    outcome: str
+    reason: str | None
+    metrics: NotRequired[dict[str, float]]
+    measurements: NotRequired[dict[str, JsonObject]]
+    log: NotRequired[str]
