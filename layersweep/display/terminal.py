@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from itertools import accumulate
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -26,6 +26,10 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to the caller: by itself a console ends the process with the status 1."""
+        raise BrokenPipeError
 
 
 def show_text(text: str) -> None:

@@ -135,13 +135,14 @@ def test_what_cannot_be_written_is_a_line_that_names_it(
     assert len(refused.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
 @pytest.mark.parametrize(
     ("output", "code", "said"), [("/dev/full", 2, "the output: No space left on device"), (None, 141, "")]
 )
 def test_an_output_that_is_full_or_that_nobody_reads(
-    output: str | None, code: int, said: str, live_service: str
+    output: str | None, code: int, said: str, options: list[str], live_service: str
 ) -> None:
-    command = [sys.executable, "-m", "layersweep", "layers", "--json", "--server", live_service]
+    command = [sys.executable, "-m", "layersweep", "layers", *options, "--server", live_service]
     if output is None:
         reading, writing = os.pipe()
         os.close(reading)
