@@ -26,7 +26,7 @@ logger = logging.getLogger("layersweep.worker")
 
 LOADER = Path(__file__).with_name("loader.py")
 UPLOAD_SECONDS = 300.0
-"""How long an upload is tried while the service does not answer."""
+"""How long an offer or an upload is tried while the service does not answer."""
 
 
 class DescribedDataset(TypedDict):
@@ -60,11 +60,11 @@ class ArtifactStore:
     def wants(self, metrics: Mapping[str, float]) -> list[str]:
         """The names of the files that the service keeps of a trial with these metrics; empty: none.
 
-        A service that does not answer, or knows no artifacts, wants none: no trial fails for its files.
+        A service that does not answer for long, or knows no artifacts, wants none: no trial fails for its files.
         """
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         try:
-            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-            return self._service.offer(*self._attempt, finite)
+            return self._retry(lambda: self._service.offer(*self._attempt, finite))
         except (UnreachableError, RefusedError) as failure:
             logger.warning("artifacts are not offered: %s", failure)
             return []
