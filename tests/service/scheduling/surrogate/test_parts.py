@@ -1,0 +1,116 @@
+"""The surrogate's parts: codes, groups drawn level first, expected improvement, models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from service.scheduling.surrogate.acquisition import (
+    Prediction,
+    expected_improvement,
+    non_dominated,
+    reference_point,
+)
+from service.scheduling.surrogate.columns import Column
+from service.scheduling.surrogate.features import Features
+from service.scheduling.surrogate.gaussian_process import GaussianProcess, fit_hyperparameters
+from service.scheduling.surrogate.level_first import draw_group
+from service.scheduling.surrogate.objectives import Objective
+from service.scheduling.surrogate.space import CodedSpace, SearchSpace
+
+DISTRIBUTIONS: list[BaseDistribution] = [
+    IntDistribution(2, 12, step=2),
+    IntDistribution(1, 64, log=True),
+    FloatDistribution(1e-5, 1e-1, log=True),
+    FloatDistribution(-1.0, 1.0),
+    FloatDistribution(0.0, 1.0, step=0.25),
+    CategoricalDistribution(["a", "b", None]),
+    IntDistribution(3, 3),
+]
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
+def test_codes_are_values_of_the_distribution_and_come_back(distribution: BaseDistribution) -> None:
+    column, generator = Column(distribution), np.random.default_rng(0)
+    codes = column.draw(generator, 50)
+    for code in np.concatenate([codes, column.neighbours(codes, generator)]):
+        value = column.value(float(code))
+        assert distribution._contains(distribution.to_internal_repr(value))
+        assert column.code(value) == pytest.approx(code, abs=1e-9)
+    positions = column.positions(codes)
+    assert positions.min() >= 0
+    assert positions.max() <= 1
+
+
+def test_parameters_that_differ_in_the_layer_alone_are_a_group() -> None:
+    names = ["layers.0.mlp.size", "layers.1.mlp.size", "layers.0.attention.heads", "hidden", "layers.10.mlp.size"]
+    space = CodedSpace(SearchSpace({name: IntDistribution(0, 3) for name in names}))
+    assert [group.tolist() for group in space.groups] == [[0, 1, 4]]
+
+
+def test_levels_of_a_group_are_drawn_as_far_apart_as_they_can_be() -> None:
+    column, generator = Column(IntDistribution(0, 4)), np.random.default_rng(0)
+    means = draw_group(column, 400, 12, generator).mean(axis=1) / 4
+    each_by_itself = column.draw(generator, (400, 12)).mean(axis=1) / 4
+    assert means.std() > 2 * each_by_itself.std()
+    assert means.min() < 0.1
+    assert means.max() > 0.9
+
+
+def test_shares_of_categories_are_drawn_before_who_has_which() -> None:
+    codes = draw_group(Column(CategoricalDistribution(["a", "b", "c"])), 300, 12, np.random.default_rng(0))
+    shares = (codes == 0).mean(axis=1)
+    assert shares.min() < 0.05
+    assert shares.max() > 0.8
+
+
+def test_equal_rows_count_once_in_a_front() -> None:
+    costs = np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [2.0, 2.0]])
+    assert non_dominated(costs).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("is_log", [False, True])
+@pytest.mark.parametrize("is_maximized", [False, True])
+def test_expected_improvement_is_the_mean_of_what_is_gained(is_maximized: bool, is_log: bool) -> None:
+    first, second = Objective(is_maximized, is_log), Objective(False, False)
+    generator = np.random.default_rng(0)
+    predicted = Prediction(np.array([[0.2, 0.4]]), np.array([[0.3, 0.2]]))
+    drawn = predicted.means + predicted.deviations * generator.standard_normal((40_000, 2))
+    costs = np.stack([first.cost(drawn[:, 0]), second.cost(drawn[:, 1])], axis=1)
+    front = np.quantile(costs, [0.4, 0.7], axis=0)
+    front = np.stack([front[:, 0], front[::-1, 1]], axis=1)
+    reference = reference_point(costs[:1000])
+    found = expected_improvement([first, second], predicted, front, reference)[0]
+    gains = [_area(np.vstack([front, row]), reference) - _area(front, reference) for row in costs]
+    assert found == pytest.approx(float(np.mean(gains)), rel=0.03)
+
+
+def test_three_objectives_prefer_what_dominates_more() -> None:
+    objectives = [Objective(False, False)] * 3
+    means = np.array([[0.2, 0.2, 0.2], [0.5, 0.5, 0.5], [0.9, 0.9, 0.9]])
+    front, reference = np.array([[0.6, 0.6, 0.6]]), np.ones(3)
+    worth = expected_improvement(objectives, Prediction(means, np.full((3, 3), 0.01)), front, reference)
+    assert worth[0] > 2 * worth[1]
+    assert worth[1] > worth[2]
+
+
+def test_a_process_predicts_what_it_saw_and_knows_where_it_saw_nothing() -> None:
+    generator = np.random.default_rng(0)
+    seen = Features(generator.random((40, 3)) * [0.5, 1, 1], np.empty((40, 0)))
+    values = 2 * seen.whole[:, 0] + np.sin(3 * seen.whole[:, 1])
+    values = (values - values.mean()) / values.std()
+    process = GaussianProcess(seen, values, fit_hyperparameters(seen, values))
+    means, deviations = process.predict(seen)
+    assert np.abs(means - values).max() < 0.1
+    _, far = process.predict(Features(np.array([[1.0, 0.5, 0.5]]), np.empty((1, 0))))
+    assert far[0] > 2 * np.median(deviations)
+
+
+def _area(costs: np.ndarray, reference: np.ndarray) -> float:
+    total, lowest = 0.0, float(reference[1])
+    for first, second in sorted(map(tuple, costs.tolist())):
+        if second < lowest and first < reference[0]:
+            total += (float(reference[0]) - first) * (lowest - second)
+            lowest = second
+    return total
