@@ -28,7 +28,7 @@ FIELDS = (
     "target",
     "allow_sparse",
 )
-SAMPLERS = ("auto", "tpe", "nsga2", "gp", "qmc", "random", "grid")
+SAMPLERS = ("auto", "tpe", "nsga2", "surrogate", "gp", "qmc", "random", "grid")
 RUNTIMES = ("tensorrt", "tensorrt_rtx", "onnxruntime")
 GPU_METRICS = ("latency_ms_enqueue_p50", "latency_ms_enqueue_p99")
 """A CPU has no queue of launches to time."""

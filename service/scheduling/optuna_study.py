@@ -10,7 +10,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import (
@@ -24,12 +24,17 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState as OptunaState
+from threadpoolctl import ThreadpoolController
 
 from layers.metrics import Goal
 from layers.parameter import Scalar
-from layers.space.document import OpenParameter, Space
+from layers.space.document import OpenParameter, PointError, Space
+from layers.space.evaluation import evaluate_entry, is_active
 from service.common.states import TrialState
 from service.scheduling.studies import Attributes, PastAsk, Suggestion, TrialResult
+
+if TYPE_CHECKING:
+    from service.scheduling.surrogate.sampler import SurrogateSampler
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -111,6 +116,54 @@ def _distribution(parameter: OpenParameter) -> BaseDistribution:
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
+class _SpaceKnowledge:
+    """What of the space a sampler cannot see in distributions: conditions and rules, in the sampler's encoding."""
+
+    def __init__(self, space: Space, encodings: Mapping[str, Encoding]) -> None:
+        self._space = space
+        self._encodings = encodings
+
+    def present(self, suggestions: Mapping[str, Any]) -> list[str]:
+        """The open parameters that a point has, of suggestions for all of them."""
+        environment = self._space.environment()
+        present: list[str] = []
+        for entry in self._space.entries:
+            try:
+                if not is_active(entry, environment):
+                    continue
+            except PointError:
+                # Such a point is not allowed.
+                continue
+            if entry.opening is None:
+                evaluate_entry(entry, environment)
+            else:
+                present.append(entry.name)
+                environment[entry.name] = self._encodings[entry.name].decode(suggestions[entry.name])
+        return present
+
+    def deciding(self) -> list[str]:
+        """The open parameters that conditions name, directly or through what is derived."""
+        entries = {entry.name: entry for entry in self._space.entries}
+        pending = [name for entry in entries.values() if entry.opening and entry.when for name in entry.when.names]
+        named: set[str] = set()
+        while pending:
+            name = pending.pop()
+            if name in named or name not in entries:
+                continue
+            named.add(name)
+            for expression in (entries[name].when, entries[name].derived):
+                pending += expression.names if expression is not None else ()
+        return [name for name in self._encodings if name in named]
+
+    def is_allowed(self, suggestions: Mapping[str, Any]) -> bool:
+        """Whether a point breaks no rule and no constraint that is known before a trial."""
+        try:
+            chosen = {name: self._encodings[name].decode(value) for name, value in suggestions.items()}
+            return self._space.judge(self._space.resolve(chosen)) is None
+        except PointError:
+            return False
+
+
 class OptunaStudy:
     """A study in memory: `service.scheduling.studies.Study` over Optuna.
 
@@ -137,6 +190,8 @@ class OptunaStudy:
         self._worst = [math.inf if goal == "minimize" else -math.inf for goal in goals]
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(storage=self._storage, directions=list(goals))
+        self._surrogate = self._make_surrogate() if sampler == "surrogate" else None
+        self._threads = ThreadpoolController() if sampler == "surrogate" else None
         self._attributes: Attributes = {}
         self.asked = 0
         for name, value in (attributes or {}).items():
@@ -146,6 +201,13 @@ class OptunaStudy:
             self._restore(ask)
 
     def ask(self, chosen: Mapping[str, Scalar] | None = None) -> Suggestion:
+        if self._threads is None:
+            return self._ask(chosen)
+        # Sums of several threads round otherwise, by how many there are.
+        with self._threads.limit(limits=1, user_api="blas"):
+            return self._ask(chosen)
+
+    def _ask(self, chosen: Mapping[str, Scalar] | None) -> Suggestion:
         number = self.asked
         self._study.sampler = self._sampler_for(number)
         if chosen is not None:
@@ -223,7 +285,20 @@ class OptunaStudy:
         encoding = self._encodings[name]
         return encoding.distribution if row == encoding.json else json_to_distribution(json.dumps(row))
 
+    def _make_surrogate(self) -> SurrogateSampler:
+        # Imported where it is taken: SciPy's parts would slow every start.
+        from service.scheduling.surrogate.sampler import SurrogateSampler
+        from service.scheduling.surrogate.space import SearchSpace
+
+        knowledge = _SpaceKnowledge(self._space, self._encodings)
+        distributions = {name: encoding.distribution for name, encoding in self._encodings.items()}
+        space = SearchSpace(distributions, knowledge.present, knowledge.deciding(), knowledge.is_allowed)
+        return SurrogateSampler(space, seed=self._seed)
+
     def _sampler_for(self, ask: int) -> BaseSampler:
+        if self._surrogate is not None:
+            # It draws each ask from the seed and its number, and remembers only what it would compute again.
+            return self._surrogate
         seed = int.from_bytes(hashlib.sha256(f"{self._seed}/{ask}".encode()).digest()[:4], "big")
         if self._sampler == "tpe":
             return TPESampler(multivariate=True, group=True, seed=seed)

@@ -11,12 +11,16 @@ from service.errors import InvalidDocumentError, Problem
 SLOW_TPE_TRIALS = 2_000
 """From here on a TPE suggestion for several objectives takes about a quarter of a second and more, and grows."""
 
+MOST_MODELLED_OBJECTIVES = 4
+"""With more of them most points are on the front, and expecting more of one says little."""
+
 LEARNS_NOTHING = frozenset({"random", "qmc", "grid"})
 """Samplers that suggest the same whatever became of the trials before."""
 
 _TITLES = {
     "tpe": "the tree-structured Parzen estimator",
     "nsga2": "NSGA-II",
+    "surrogate": "the surrogate sampler",
     "gp": "the Gaussian process",
     "qmc": "the scrambled Sobol sequence",
     "random": "random search",
@@ -75,6 +79,8 @@ def _caveat(named: str, document: SweepDocument) -> str:
     conditional = any(parameter.when is not None for parameter in document.space.open)
     if conditional and named in ("gp", "nsga2", "qmc"):
         return ", which draws conditional parameters at random"
+    if named == "surrogate" and len(document.objectives) > MOST_MODELLED_OBJECTIVES:
+        return ", which is meant for one to four objectives"
     return ""
 
 

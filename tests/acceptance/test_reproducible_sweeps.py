@@ -14,10 +14,10 @@ def _learnt(deployment: Deployment, sweep: str) -> list[tuple[Any, Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "surrogate"])
 def test_a_seed_reproduces_a_sweep(deployment: Deployment, small_sweep: dict[str, Any], sampler: str) -> None:
     small_sweep["search"]["sampler"] = sampler
-    small_sweep["budget"]["trials"] = 14  # TPE draws at random for the first ten
+    small_sweep["budget"]["trials"] = 14  # TPE and the surrogate draw at random for the first ten
     small_sweep["training"]["steps"] = 5
     service = deployment.start_service()
     deployment.start_worker()

@@ -13,7 +13,7 @@ from service.database.sessions import Database
 from service.settings import Settings
 from tests.service.sweep_driver import Driver, document, small
 
-SAMPLERS = [("random", 15), ("tpe", 24), ("nsga2", 30), ("qmc", 12), ("gp", 13), ("grid", 12)]
+SAMPLERS = [("random", 15), ("tpe", 24), ("nsga2", 30), ("surrogate", 24), ("qmc", 12), ("gp", 13), ("grid", 12)]
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_rebuilt_study_goes_on_as_if_it_had_never_stopped(driver: Driver, samp
 
 # Whether a study is the same after it was read back is asked of both databases above.
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "qmc", "grid"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "surrogate", "qmc", "grid"])
 def test_the_seed_decides(driver: Driver, sampler: str) -> None:
     first, again, other = (_run(driver, _document(sampler, seed), 12) for seed in (7, 7, 8))
     assert again == first

@@ -160,7 +160,7 @@ def test_a_sweep_goes_on_after_the_trial_that_it_starts_from_is_deleted(driver: 
 # --- how a sweep ends -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "qmc", "grid"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "surrogate", "qmc", "grid"])
 def test_a_space_of_twelve_points_is_exhausted_after_twelve_trials(driver: Driver, sampler: str) -> None:
     sweep = driver.post(small(search={"sampler": sampler}, budget={"trials": 100}))
     ended = driver.run_to_the_end(sweep)

@@ -53,7 +53,7 @@ def _run_out_of_time(driver: Driver, sweep: str) -> None:
     assert driver.sweep(sweep).counts["cancelled"] >= 2
 
 
-@pytest.mark.parametrize("sampler", ["grid", "tpe", "nsga2", "random", "qmc"])
+@pytest.mark.parametrize("sampler", ["grid", "tpe", "nsga2", "surrogate", "random", "qmc"])
 def test_what_the_wall_clock_cut_off_costs_no_budget_and_is_tried_again(driver: Driver, sampler: str) -> None:
     search = {"sampler": sampler, "seed": 3}
     sweep = driver.post(small(search=search, budget={"trials": 12, "parallel": 2, "wall_seconds": 1000}))
@@ -128,7 +128,7 @@ def test_a_trial_that_is_tried_again_has_nothing_left_of_its_failure(driver: Dri
     assert first.pareto_rank is not None
 
 
-@pytest.mark.parametrize("sampler", ["grid", "tpe", "nsga2", "qmc"])
+@pytest.mark.parametrize("sampler", ["grid", "tpe", "nsga2", "surrogate", "qmc"])
 def test_a_rebuilt_study_takes_up_the_same_points(driver: Driver, sampler: str) -> None:
     def suggestions(rebuild_every: int) -> list[Any]:
         budget = {"trials": 12, "parallel": 2, "failures": 3, "wall_seconds": 1000}

@@ -39,7 +39,7 @@ def test_numeric_values_are_put_to_the_sampler_as_an_ordinal_index(parsed: Sweep
     assert suggestion.distributions["training.learning_rate"]["attributes"]["log"] is True
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "qmc"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "surrogate", "qmc"])
 def test_every_suggestion_is_a_point_of_the_space(parsed: SweepDocument, sampler: str) -> None:
     study = _study(parsed, sampler)
     for number in range(30):
@@ -50,7 +50,7 @@ def test_every_suggestion_is_a_point_of_the_space(parsed: SweepDocument, sampler
         study.tell(suggestion.ask, TrialResult("complete", (float(number % 7), float(number % 5)), -1.0))
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "surrogate"])
 def test_a_point_that_is_given_is_suggested_as_it_is(parsed: SweepDocument, sampler: str) -> None:
     study = _study(parsed, sampler)
     chosen = _study(parsed, "random", seed=3).ask().chosen
@@ -62,6 +62,7 @@ def test_a_point_that_is_given_is_suggested_as_it_is(parsed: SweepDocument, samp
     ("sampler", "state"),
     [
         ("tpe", "PRUNED"),
+        ("surrogate", "PRUNED"),
         ("random", "PRUNED"),
         ("qmc", "PRUNED"),
         ("grid", "PRUNED"),
@@ -79,6 +80,26 @@ def test_an_infeasible_point_is_told_so_that_the_sampler_learns_from_it(
     assert trial.constraints == {"violation": 3.0}
     if state == "COMPLETE":
         assert trial.values == [float("inf"), float("inf")], "a penalty is the worst of its direction"
+
+
+def test_the_surrogate_asks_for_nothing_that_breaks_a_rule_or_a_static_constraint() -> None:
+    written = document(rules=["hidden_size <= 16 * num_layers"], constraints=["parameter_count <= 100000"])
+    space = _read(written)[0].space
+    study = OptunaStudy(space, ["minimize", "minimize"], sampler="surrogate", seed=0, population=8)
+    for number in range(24):
+        suggestion = study.ask()
+        assert space.judge(space.resolve(suggestion.chosen)) is None
+        study.tell(suggestion.ask, TrialResult("complete", (float(number % 7), float(number % 5)), -1.0))
+
+
+def test_the_surrogate_finds_which_parameters_decide_on_the_presence_of_others(parsed: SweepDocument) -> None:
+    study = _study(parsed, "surrogate")
+    conditional: set[bool] = set()
+    for number in range(16):
+        suggestion = study.ask()
+        conditional.add("norm.eps" in suggestion.chosen)
+        study.tell(suggestion.ask, TrialResult("complete", (float(number % 7), float(number % 5)), -1.0))
+    assert conditional == {True, False}
 
 
 def test_a_failed_trial_teaches_nothing_and_a_pruned_one_is_pruned(parsed: SweepDocument) -> None:
@@ -122,6 +143,14 @@ def test_auto_takes_tpe_for_conditional_spaces_and_nsga2_for_long_searches_witho
     assert choose(*_read(plain | {"objectives": plain["objectives"][:1]})).sampler == "tpe"
 
 
+def test_the_surrogate_is_taken_where_it_is_named_and_says_what_it_is_meant_for() -> None:
+    choice = choose(*_read(document(search={"sampler": "surrogate"})))
+    assert (choice.sampler, "one to four" in choice.reason) == ("surrogate", False)
+    metrics = ["latency_ms_p50", "latency_ms_p90", "memory_bytes", "engine_bytes", "validation_loss"]
+    many = document(search={"sampler": "surrogate"}, objectives=[{"metric": metric} for metric in metrics])
+    assert "one to four" in choose(*_read(many)).reason
+
+
 def test_the_gaussian_process_is_refused_where_torch_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("service.sweeps.sampling.find_spec", lambda name: None if name == "torch" else find_spec(name))
@@ -149,7 +178,7 @@ def test_study_attributes_are_reported_once(parsed: SweepDocument) -> None:
     assert study.take_changed_attributes() == {}
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "qmc", "gp", "grid"])
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "surrogate", "qmc", "gp", "grid"])
 def test_a_parameter_of_each_layer_is_suggested_for_the_layers_that_a_point_has(sampler: str) -> None:
     widths = {"values": [32, 64, 128], "per_layer": True}
     model = {**TWELVE_POINTS, "mlp": {"ffn_hidden_size": widths, "bias": {"values": [True, False], "per_layer": True}}}
