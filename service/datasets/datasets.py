@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -19,7 +19,7 @@ from service.common.ids import new_id
 from service.database.models import Dataset, Sweep
 from service.database.sessions import Database, now
 from service.datasets import schemas as dataset_schemas
-from service.datasets.content import Content
+from service.datasets.content import Content, Profile
 from service.datasets.implications import implications
 from service.datasets.stored_splits import content_hash, folder, is_stored, remove, store
 from service.errors import ConflictError, NotFoundError, UnprocessableError
@@ -100,7 +100,7 @@ def register(
     return answer
 
 
-def _profile(content: Content) -> dict[str, Any]:
+def _profile(content: Content) -> Profile:
     profile = content.profile()
     if content.notes:
         profile["notes"] = list(content.notes)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.content import Arrays
+from service.datasets.content import Arrays, ClassShare, LabelledProfile, Lengths, PairFacts, PairProfile
 
 SHOWN_CLASSES = 50
 SHOWN_SYMBOLS = 20
 
 
-def labelled_profile(splits: Mapping[str, Arrays], names: Sequence[str], vocabulary_size: int) -> dict[str, Any]:
+def labelled_profile(splits: Mapping[str, Arrays], names: Sequence[str], vocabulary_size: int) -> LabelledProfile:
     """The profile of labelled rows. Losses in nats per example; the test split is counted, and not looked at."""
     training, validation = splits["training"], splits["validation"]
     counts = np.bincount(training["labels"], minlength=len(names))
@@ -47,7 +47,7 @@ def labelled_profile(splits: Mapping[str, Arrays], names: Sequence[str], vocabul
     }
 
 
-def pairs_profile(splits: Mapping[str, Arrays], facts: Mapping[str, Any], end: int) -> dict[str, Any]:
+def pairs_profile(splits: Mapping[str, Arrays], facts: PairFacts, end: int) -> PairProfile:
     """The profile of pairs. Losses in nats per target token, its end included; the test split is only counted."""
     training, validation = splits["training"], splits["validation"]
     fitted, scored = (
@@ -58,7 +58,7 @@ def pairs_profile(splits: Mapping[str, Arrays], facts: Mapping[str, Any], end: i
     sayable = counts[end:]
     sources = Counter(_pieces(training["source"], training["source_lengths"]))
     unseen = np.setdiff1d(scored, np.flatnonzero(counts))
-    symbols: Sequence[str] = facts["target_symbols"]
+    symbols = facts["target_symbols"]
     order = np.argsort(-sayable, kind="stable")[:SHOWN_SYMBOLS]
     return {
         "examples": {split: len(arrays["target_lengths"]) for split, arrays in splits.items()},
@@ -95,21 +95,28 @@ def _baselines_accuracy(counts: NDArray[Any], scored: NDArray[Any]) -> dict[str,
     return {"majority": float((scored == counts.argmax()).mean())}
 
 
-def _class_shares(training: NDArray[Any], validation: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
+def _class_shares(training: NDArray[Any], validation: NDArray[Any], names: Sequence[str]) -> list[ClassShare]:
     fitted, scored = (np.bincount(labels, minlength=len(names)) for labels in (training, validation))
     order = np.argsort(-fitted, kind="stable")[:SHOWN_CLASSES]
     return [
-        {"class": names[each], "training": int(fitted[each]), "validation": int(scored[each])}
+        {"class": names[int(each)], "training": int(fitted[each]), "validation": int(scored[each])}
         for each in order.tolist()
     ]
 
 
-def _lengths(lengths: NDArray[Any] | None, longest: int) -> dict[str, float]:
+def _lengths(lengths: NDArray[Any] | None, longest: int) -> Lengths:
     """Of the training split; `longest` is of all splits."""
     if lengths is None:
         return {"minimum": longest, "mean": float(longest), "longest": longest}
-    percentiles = dict(zip(("p50", "p90", "p99"), np.percentile(lengths, (50, 90, 99)).tolist(), strict=True))
-    return {"minimum": int(lengths.min()), "mean": round(float(lengths.mean()), 4), **percentiles, "longest": longest}
+    p50, p90, p99 = np.percentile(lengths, (50, 90, 99)).tolist()
+    return {
+        "minimum": int(lengths.min()),
+        "mean": round(float(lengths.mean()), 4),
+        "p50": p50,
+        "p90": p90,
+        "p99": p99,
+        "longest": longest,
+    }
 
 
 def _contradicting(rows: Sequence[bytes], labels: NDArray[Any]) -> int:

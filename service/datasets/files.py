@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from service.datasets.content import Content
+from service.datasets.content import Content, PairTokenizer
 from service.datasets.labelled import read_labelled
-from service.datasets.pairs import PAIR_TOKENIZERS, PairTokenizer, read_pairs
+from service.datasets.pairs import PAIR_TOKENIZERS, read_pairs
 from service.datasets.splits import Fractions
 from service.datasets.texts import TOKENIZERS, read_text
 from service.errors import Problem, UnprocessableError

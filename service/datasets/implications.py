@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
 
+from layers.parameter import Scalar
 from service.common import formatting
 from service.database.models import Dataset
 from service.datasets.schemas import DataEvidence, Implication
@@ -23,19 +24,26 @@ SMALL_PART = 10_000
 LOSSES_SHOWN = 3
 
 
-def implications(dataset: Dataset | None, configuration: Mapping[str, Any] | None = None) -> DataEvidence:
-    """What to know before a model of the dataset is chosen; with a configuration, also what speaks against that one.
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """A model of the data, as far as the data can speak against it."""
 
-    `configuration` may hold the metrics `parameter_count` and `validation_loss` beside its sections.
-    """
+    inference: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
+    """The parameters of its `inference`."""
+    parameter_count: float | None = None
+    validation_loss: float | None = None
+
+
+def implications(dataset: Dataset | None, model: TrainedModel | None = None) -> DataEvidence:
+    """What to know before a model of the dataset is chosen; with one, also what speaks against that one."""
     if dataset is None:
         return DataEvidence(dataset=None, parameters_low=None, parameters_high=None, implications=[])
     low, high, found = _range(dataset)
     found += _leaks(dataset)
     found += _padding(dataset)
     found += _splits(dataset)
-    if configuration is not None:
-        found += _against(dataset, configuration, high)
+    if model is not None:
+        found += _against(dataset, model, high)
     return DataEvidence(dataset=dataset.name, parameters_low=low, parameters_high=high, implications=found)
 
 
@@ -85,9 +93,8 @@ def _range(dataset: Dataset) -> tuple[float | None, float | None, list[Implicati
 
 def _leaks(dataset: Dataset) -> list[Implication]:
     found: list[Implication] = []
-    for field, what in (("lines", "longer lines"), ("duplicates", "examples")):
-        facts: Mapping[str, Any] = dataset.profile.get(field) or {}
-        share = float(facts.get("validation_in_training_share", 0.0))
+    for name, what in (("lines", "longer lines"), ("duplicates", "examples")):
+        share = float((dataset.profile.get(name) or {}).get("validation_in_training_share", 0.0))
         if share >= LEAK_SHARE:
             says = (
                 f"{share:.1%} of the validation split's {what} are in the training split, too: the validation loss "
@@ -99,12 +106,12 @@ def _leaks(dataset: Dataset) -> list[Implication]:
 
 def _padding(dataset: Dataset) -> list[Implication]:
     found: list[Implication] = []
-    for field, lengths in _profiled_lengths(dataset).items():
+    for name, lengths in _profiled_lengths(dataset).items():
         mean, longest = float(lengths.get("mean", 0.0)), float(lengths.get("longest", 0.0))
         if longest and mean / longest < PADDED_SHARE:
             says = (
                 f"an example has {mean:.3g} tokens on average and {longest:.0f} at most: {1 - mean / longest:.0%} of a "
-                f"batch at that {field.replace('_', ' ')} is padding"
+                f"batch at that {name.replace('_', ' ')} is padding"
             )
             found.append(Implication(kind="note", says=says))
     return found
@@ -124,47 +131,47 @@ def _splits(dataset: Dataset) -> list[Implication]:
     return found
 
 
-def _against(dataset: Dataset, configuration: Mapping[str, Any], memorizes_from: float | None) -> list[Implication]:
+def _against(dataset: Dataset, model: TrainedModel, memorizes_from: float | None) -> list[Implication]:
     found: list[Implication] = []
-    count = configuration.get("parameter_count")
+    count = model.parameter_count
     if count and memorizes_from and count >= memorizes_from:
         says = f"{formatting.count(count)} parameters could hold the training split by heart: watch the gap"
         found.append(Implication(kind="warning", says=says, source=MORRIS))
-    loss, baseline = configuration.get("validation_loss"), best_baseline(dataset)
+    loss, baseline = model.validation_loss, best_baseline(dataset)
     if loss is not None and baseline is not None and loss > baseline[1]:
         says = (
             f"the {baseline[0]} model, which only counts, has a lower validation loss ({baseline[1]:.3f} nats) than "
             f"this one ({loss:.3f}): it has not learnt what is there; train longer or larger before deploying it"
         )
         found.append(Implication(kind="warning", says=says))
-    inference = configuration.get("inference", {})
-    for field, lengths in _profiled_lengths(dataset).items():
-        share = truncated_share(lengths, inference.get(field))
+    for name, lengths in _profiled_lengths(dataset).items():
+        limit = model.inference.get(name)
+        share = truncated_share(lengths, limit)
         if share is not None and share >= TRUNCATED_SHARE:
-            says = f"a {field.replace('_', ' ')} of {inference[field]} truncates {share:.0%} of the examples"
+            says = f"a {name.replace('_', ' ')} of {limit} truncates {share:.0%} of the examples"
             found.append(Implication(kind="warning", says=says))
     return found
 
 
-def _profiled_lengths(dataset: Dataset) -> dict[str, Mapping[str, Any]]:
+def _profiled_lengths(dataset: Dataset) -> dict[str, Mapping[str, float]]:
     """What is known of the examples' lengths, by the parameter of `inference` that cuts them."""
-    lengths: Mapping[str, Any] = dataset.profile.get("lengths") or {}
+    lengths = dataset.profile.get("lengths") or {}
     if "source" in lengths:
         return {"source_length": lengths["source"], "sequence_length": lengths["target"]}
     return {"sequence_length": lengths} if lengths else {}
 
 
-def truncated_share(lengths: Any, limit: int | None) -> float | None:
+def truncated_share(lengths: Mapping[str, float] | None, limit: Scalar | None) -> float | None:
     """Share of examples longer than `limit`, by a profile's percentiles ({"p50": 80, ...}); None where unknown.
 
     Read off between the percentiles that are there, so it is right to a few per cent.
     """
-    if not isinstance(lengths, Mapping) or limit is None:
+    if lengths is None or not isinstance(limit, int | float):
         return None
     known = sorted(
         (float(value), float(name.removeprefix("p")) / 100)
         for name, value in lengths.items()
-        if isinstance(name, str) and name.startswith("p") and name[1:].isdigit() and isinstance(value, int | float)
+        if name.startswith("p") and name[1:].isdigit()
     )
     if "longest" in lengths:
         known.append((float(lengths["longest"]), 1.0))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.content import Arrays, Content
+from service.datasets.content import Arrays, Content, LabelledFacts, PaddedVocabulary
 from service.datasets.example_profiles import labelled_profile
 from service.datasets.npz import is_zip, read_arrays
 from service.datasets.splits import Fractions, Indices, split_examples
@@ -59,8 +59,13 @@ def labelled_content(rows: LabelledRows, fractions: Fractions, notes: Sequence[s
     `notes` are those of the file.
     """
     names, classes = _classes(rows.labels)
-    tokens, facts = _padded(rows)
-    facts |= {"classes": len(names), "sequence_length": tokens.shape[1], "labels": names}
+    tokens, vocabulary = _padded(rows)
+    facts: LabelledFacts = {
+        **vocabulary,
+        "classes": len(names),
+        "sequence_length": tokens.shape[1],
+        "labels": names,
+    }
     arrays: dict[str, NDArray[Any]] = {"tokens": tokens, "labels": classes}
     if rows.lengths is not None:
         arrays["lengths"] = rows.lengths
@@ -112,7 +117,7 @@ def _is_number(name: str) -> bool:
     return name.removeprefix("-").isdecimal() and len(name) < 20
 
 
-def _padded(rows: LabelledRows) -> tuple[NDArray[Any], dict[str, Any]]:
+def _padded(rows: LabelledRows) -> tuple[NDArray[Any], PaddedVocabulary]:
     """The tokens with a token of its own for padding, and the vocabulary's facts."""
     tokens = rows.tokens
     vocabulary_size = int(tokens.max()) + 1
@@ -122,12 +127,12 @@ def _padded(rows: LabelledRows) -> tuple[NDArray[Any], dict[str, Any]]:
             f"example {row + 1} has the token {vocabulary_size - 1}: tokens are numbered from 0 without gaps, "
             f"below {MAX_VOCABULARY:,}"
         )
-    facts: dict[str, Any] = {"vocabulary_size": vocabulary_size}
+    vocabulary: PaddedVocabulary = {"vocabulary_size": vocabulary_size}
     if rows.lengths is not None:
         beyond = np.arange(tokens.shape[1]) >= rows.lengths[:, None]
         tokens = np.where(beyond, vocabulary_size, tokens)
-        facts = {"vocabulary_size": vocabulary_size + 1, "pad_id": vocabulary_size}
-    return tokens.astype(smallest_type(facts["vocabulary_size"])), facts
+        vocabulary = {"vocabulary_size": vocabulary_size + 1, "pad_id": vocabulary_size}
+    return tokens.astype(smallest_type(vocabulary["vocabulary_size"])), vocabulary
 
 
 def _check_classes(training_labels: NDArray[Any], names: Sequence[str]) -> None:

@@ -6,18 +6,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.content import Arrays, Content
+from service.datasets.content import Arrays, Content, PairFacts, PairTokenizer
 from service.datasets.example_profiles import pairs_profile
 from service.datasets.splits import Fractions, Indices, split_examples
 from service.datasets.texts import byte_order_mark_notes, smallest_type
 from service.errors import UnprocessableError
 
-PairTokenizer = Literal["char", "whitespace"]
 PAIR_TOKENIZERS: tuple[PairTokenizer, ...] = get_args(PairTokenizer)
 
 PAD, START, END = 0, 1, 2
@@ -71,7 +70,7 @@ def read_pairs(
     keys = [VARIANT.sub("", source).encode() for source, _ in pairs]
     chosen = split_examples(np.zeros(len(pairs), np.int8), keys, fractions)
     splits = {split: _split(sources, targets, indices) for split, indices in chosen.items()}
-    facts: dict[str, Any] = {
+    facts: PairFacts = {
         "tokenizer": source_tokenizer,
         "target_tokenizer": target_tokenizer,
         "source_vocabulary_size": SOURCE_SPECIALS + len(sources.symbols),

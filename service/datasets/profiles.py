@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.datasets.content import LineFacts, TextProfile, TokenShare
+
 Tokens = NDArray[Any]
 """A split of a text: unsigned integers below the vocabulary's size, 1-D."""
 
@@ -28,9 +30,7 @@ LINE_CHARACTERS = 20
 """Shorter lines repeat by chance (a bracket, a name) and say nothing about leaks."""
 
 
-def text_profile(
-    splits: Mapping[str, Tokens], vocabulary: Sequence[str] | None, vocabulary_size: int
-) -> dict[str, Any]:
+def text_profile(splits: Mapping[str, Tokens], vocabulary: Sequence[str] | None, vocabulary_size: int) -> TextProfile:
     """The profile of a text with a `training` and a `validation` split.
 
     `vocabulary` is the list of characters, or None where tokens are bytes. Answers plain JSON values; losses are in
@@ -151,7 +151,7 @@ def _symbol(token: int, vocabulary: Sequence[str] | None) -> str:
     return chr(token) if 32 <= token < 127 else f"0x{token:02x}"
 
 
-def _frequent_tokens(training: Tokens, vocabulary: Sequence[str] | None, vocabulary_size: int) -> list[dict[str, Any]]:
+def _frequent_tokens(training: Tokens, vocabulary: Sequence[str] | None, vocabulary_size: int) -> list[TokenShare]:
     counts = np.bincount(training, minlength=vocabulary_size)
     order = np.argsort(-counts, kind="stable")[:20]
     return [
@@ -161,7 +161,7 @@ def _frequent_tokens(training: Tokens, vocabulary: Sequence[str] | None, vocabul
     ]
 
 
-def _line_facts(training: str, validation: str) -> dict[str, Any]:
+def _line_facts(training: str, validation: str) -> LineFacts:
     """How much of the text repeats: what is in both splits can be learnt by heart and flatters a validation loss."""
     fitted, scored = _long_lines(training), _long_lines(validation)
     distinct = set(fitted)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
-from service.common.schemas import Schema, Timestamp
+from service.common.schemas import JsonObject, Schema, Timestamp
 
 
 class Part(Schema):
@@ -24,7 +22,7 @@ class Dataset(Schema):
     builtin: bool
     sha256: str
     size_bytes: int
-    facts: dict[str, Any]
+    facts: JsonObject
     parts: dict[str, Part]
     created_at: Timestamp
 
@@ -47,5 +45,5 @@ class DataEvidence(Schema):
 
 
 class DatasetDetail(Dataset):
-    profile: dict[str, Any]
+    profile: JsonObject
     implications: list[Implication] = Field(default=[], description="what the profile means for a model of it")

@@ -6,13 +6,12 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from service.datasets.content import SPLIT_NAMES, Content
+from service.datasets.content import SPLIT_NAMES, Content, StoredSplit
 
 INCOMING = "incoming-"
 """How the folder of a dataset begins that is being written: one that is old was cut off with its process."""
@@ -34,18 +33,18 @@ def folder(data_dir: Path | str, digest: str) -> Path:
     return Path(data_dir) / "datasets" / digest
 
 
-def is_stored(data_dir: Path | str, digest: str, splits: Mapping[str, Any]) -> bool:
+def is_stored(data_dir: Path | str, digest: str, splits: Iterable[str]) -> bool:
     return all((folder(data_dir, digest) / f"{split}.npz").is_file() for split in splits)
 
 
-def store(data_dir: Path | str, digest: str, content: Content) -> dict[str, Any]:
+def store(data_dir: Path | str, digest: str, content: Content) -> dict[str, StoredSplit]:
     """Write the splits, all or nothing; answer each split's counts and its file's hash."""
     place = folder(data_dir, digest)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=INCOMING) as incoming:
         complete = Path(incoming) / "complete"
         complete.mkdir()
-        described: dict[str, Any] = {}
+        described: dict[str, StoredSplit] = {}
         for split, arrays in content.splits.items():
             path = complete / f"{split}.npz"
             np.savez(path, allow_pickle=False, **arrays)

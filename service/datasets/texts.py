@@ -5,17 +5,16 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.content import Content
+from service.datasets.content import Content, TextFacts, Tokenizer
 from service.datasets.profiles import text_profile
 from service.datasets.splits import Fractions
 from service.errors import UnprocessableError
 
-Tokenizer = Literal["byte", "char"]
 TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 
 MINIMUM_TRAINING_TOKENS = 256
@@ -36,7 +35,7 @@ def read_text(path: Path, tokenizer: Tokenizer, fractions: Fractions) -> Content
     vocabulary: list[str] | None = None
     if tokenizer == "byte":
         tokens: NDArray[Any] = np.fromfile(path, dtype=np.uint8, offset=_begin(path))
-        facts: dict[str, Any] = {"tokenizer": "byte", "vocabulary_size": 256}
+        facts: TextFacts = {"tokenizer": "byte", "vocabulary_size": 256}
     else:
         tokens, vocabulary = _character_tokens(path)
         facts = {"tokenizer": "char", "vocabulary_size": len(vocabulary), "vocabulary": vocabulary}

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from layers.capabilities import Target
 from service.common.states import TrialState
 from service.database.models import Confirmation, Dataset, Measurement, Sweep, Trial
-from service.datasets.implications import implications, training_tokens
+from service.datasets.implications import TrainedModel, implications, training_tokens
 from service.leases.feasibility import named_values
 from service.recommendation.choice import LOSS, Candidate, candidate_of
 from service.recommendation.compatibility import compatibility
@@ -80,7 +80,9 @@ def detailed(session: Session, sweep: Sweep, wishes: SelectionPreferences | None
 def _evidence(session: Session, found: Recommended, others: _Others, row: Row) -> Evidence:
     sweep, trial, chosen, goals = found.sweep, found.trial, found.candidate, found.goals
     dataset = session.get(Dataset, sweep.dataset_id) if sweep.dataset_id else None
-    figures = {name: trial.metrics.get(name) for name in ("parameter_count", LOSS)}
+    model = TrainedModel(
+        trial.configuration.get("inference", {}), trial.metrics.get("parameter_count"), trial.metrics.get(LOSS)
+    )
     setting = Setting(
         chosen=chosen,
         values=named_values(trial.configuration, trial.metrics),
@@ -93,7 +95,7 @@ def _evidence(session: Session, found: Recommended, others: _Others, row: Row) -
     starts = [(each.started_from or "", candidate_of(each)) for each in others.starts]
     builds = _builds(session, sweep, trial)
     return Evidence(
-        data=implications(dataset, {**trial.configuration, **figures}),
+        data=implications(dataset, model),
         constraints=slacks(list(sweep.document.get("constraints", [])), setting, row),
         complexity=complexity(
             chosen, trial.configuration, complete, list(goals), training_tokens(dataset), found.smaller_in_words()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.database.models import Dataset
-from service.datasets.implications import implications, truncated_share
+from service.datasets.implications import TrainedModel, implications, truncated_share
 
 
 def dataset(task="causal_lm", splits=None, **profile) -> Dataset:
@@ -28,14 +28,14 @@ def test_a_text_implies_a_range_of_sizes_with_its_sources():
 def test_a_model_that_can_memorize_the_corpus_is_warned_of():
     text = dataset(baselines_nats={"bigram": 2.0})
     for count, warned in ((50_000, False), (500_000, True)):
-        found = implications(text, {"parameter_count": count})
+        found = implications(text, TrainedModel(parameter_count=count))
         assert any("by heart: watch the gap" in says for kind, says in said(found) if kind == "warning") == warned
 
 
 def test_a_model_that_counting_betters_is_warned_of():
     text = dataset(baselines_nats={"bigram": 2.0})
     for loss, warned in ((1.9, False), (2.1, True)):
-        found = implications(text, {"validation_loss": loss})
+        found = implications(text, TrainedModel(validation_loss=loss))
         assert any("only counts" in says for kind, says in said(found) if kind == "warning") == warned
 
 
@@ -51,7 +51,7 @@ def test_leaks_small_splits_and_a_missing_test_split_are_told():
 def test_sequences_that_are_cut_or_mostly_padding_are_told():
     lengths = {"minimum": 1, "mean": 20.0, "p50": 15.0, "p90": 40.0, "p99": 90.0, "longest": 100}
     pairs = dataset("seq2seq", lengths={"source": lengths, "target": lengths | {"mean": 80.0}})
-    found = said(implications(pairs, {"inference": {"source_length": 20, "sequence_length": 100}}))
+    found = said(implications(pairs, TrainedModel({"source_length": 20, "sequence_length": 100})))
     (cut,) = [says for kind, says in found if kind == "warning"]
     assert cut == "a source length of 20 truncates 42% of the examples"
     (padded,) = [says for kind, says in found if kind == "note"]
