@@ -89,11 +89,11 @@ class Parameter:
             return f"one of: {', '.join(self.choices)}" if self.choices else "a name"
         kind = "an integer" if self.type == "integer" else "a number"
         if self.minimum > -math.inf and self.maximum < math.inf:
-            return f"{kind} from {self.minimum:g} to {self.maximum:g}"
+            return f"{kind} from {in_full(self.minimum)} to {in_full(self.maximum)}"
         if self.minimum > -math.inf:
-            return f"{kind} of at least {self.minimum:g}"
+            return f"{kind} of at least {in_full(self.minimum)}"
         if self.maximum < math.inf:
-            return f"{kind} of at most {self.maximum:g}"
+            return f"{kind} of at most {in_full(self.maximum)}"
         return kind
 
 
@@ -101,3 +101,11 @@ def fields_of(values: Mapping[str, Scalar], names: Iterable[str], prefix: str = 
     """Checked values as the fields of a dataclass that has the declared types: those of `names` that are given below
     `prefix`."""
     return {name: values[path] for name in names if (path := f"{prefix}{name}") in values}
+
+
+def in_full(value: float) -> str:
+    """A bound as people write it: 1,048,576, 0.05, and below a ten-thousandth 1e-8."""
+    if float(value).is_integer() and abs(value) < 1e16:
+        return f"{value:,.0f}"
+    mantissa, _, exponent = repr(float(value)).partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa

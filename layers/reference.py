@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from layers.declarations.kinds import KINDS, kinds_with
 from layers.declarations.model import APPLIES, DECLARATIONS
 from layers.declarations.training import INFERENCE, TRAINING
-from layers.parameter import REQUIRED, Parameter, SearchDefault
+from layers.parameter import REQUIRED, Parameter, SearchDefault, in_full
 from layers.problems import shown
 from layers.targets import in_words
 
@@ -66,7 +66,7 @@ def _takes(parameter: Parameter) -> str:
     if parameter.choices:
         return ", ".join(f"`{choice}`" for choice in parameter.choices)
     if parameter.type in ("integer", "number"):
-        return f"{parameter.type} from {parameter.minimum:g} to {parameter.maximum:g}"
+        return f"{parameter.type} from {in_full(parameter.minimum)} to {in_full(parameter.maximum)}"
     return "true or false" if parameter.type == "boolean" else parameter.type
 
 
@@ -91,7 +91,7 @@ def _search(search: SearchDefault | None) -> str:
     if "values" in search:
         return ", ".join(shown(value).strip("'") for value in search["values"])
     least, most = search.get("min", 0), search.get("max", 0)
-    return f"{least:g} to {most:g}" + (", logarithmic" if search.get("log") else "")
+    return f"{in_full(least)} to {in_full(most)}" + (", logarithmic" if search.get("log") else "")
 
 
 if __name__ == "__main__":

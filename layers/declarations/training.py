@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layers.facts import DatasetFacts, check_lengths, fixed_lengths
-from layers.parameter import REQUIRED, Parameter, ParameterError, Scalar, fields_of
+from layers.parameter import REQUIRED, Parameter, ParameterError, Scalar, fields_of, in_full
 from layers.tolerance import near
 
 LENGTHS = ("steps", "tokens", "seconds")
@@ -337,7 +337,7 @@ def complete_training(
     highest = float(training["learning_rate"])
     lowest = float(training.setdefault("min_learning_rate", highest / 10))
     if lowest > highest and not near(lowest, highest):
-        message = f"{lowest:g} is above learning_rate {highest:g}"
+        message = f"{in_full(lowest)} is above learning_rate {in_full(highest)}"
         raise ParameterError("training.min_learning_rate", message, "at most learning_rate, or leave it out")
     steps = step_count(training)
     warmup = int(training.setdefault("warmup_steps", 100 if steps is None else min(100, steps // 5)))

@@ -291,8 +291,8 @@ def _range(parameter: LayerParameter) -> str:
     if parameter["choices"]:
         return " | ".join(parameter["choices"])
     low, high = parameter["minimum"], parameter["maximum"]
-    if low is None and high is None:
-        return parameter["type"]
-    if high is None:
-        return f"{parameter['type']} ≥ {low:g}"
-    return f"{parameter['type']} ≤ {high:g}" if low is None else f"{parameter['type']} {low:g} to {high:g}"
+    if low is not None and high is not None:
+        return f"{parameter['type']} {units.bound(low)} to {units.bound(high)}"
+    if low is not None:
+        return f"{parameter['type']} ≥ {units.bound(low)}"
+    return parameter["type"] if high is None else f"{parameter['type']} ≤ {units.bound(high)}"

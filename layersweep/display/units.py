@@ -79,6 +79,11 @@ def number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text and text.endswith("00") else text
 
 
+def bound(given: float) -> str:
+    """A limit, in full: 65,536."""
+    return f"{given:,.0f}" if float(given).is_integer() and abs(given) < 1e16 else number(given)
+
+
 def bytes_(value: float) -> str:
     """Bytes in binary units."""
     return f"{value:.0f} B" if abs(value) < 1023.5 else _scaled(value, BYTES)

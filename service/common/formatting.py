@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from layers.metrics import METRICS
-from layersweep.display.units import TIMES, bytes_, count, duration, metric, number, share, three_digits, value
+from layersweep.display.units import TIMES, bound, bytes_, count, duration, metric, number, share, three_digits, value
 
 __all__ = [
     "ago",
@@ -93,11 +93,6 @@ def timestamp(seconds: float) -> str:
 def when(seconds: float) -> str:
     """A time for reading."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%-d %b %Y, %H:%M UTC")
-
-
-def bound(given: float) -> str:
-    """A limit, in full: 65,536."""
-    return f"{given:,.0f}" if float(given).is_integer() and abs(given) < 1e15 else number(given)
 
 
 def meaning(name: str) -> str:

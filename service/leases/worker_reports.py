@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from layers.metrics import LARGEST, METRICS
+from service.common.formatting import bound
 from service.common.states import TrialState
 from service.errors import Problem, UnprocessableError
 from service.leases import schemas as lease_schemas
@@ -57,7 +58,7 @@ def _problem(name: str, value: float, known: Mapping[str, float], confirms: bool
     if declared is None:
         return Problem(pointer, _UNKNOWN, f"one of: {', '.join(METRICS)}")
     if not declared.possible(value):
-        return Problem(pointer, f"is {value:g}", f"between {declared.low:g} and {declared.high:g}")
+        return Problem(pointer, f"is {value:g}", f"between {bound(declared.low)} and {bound(declared.high)}")
     if declared.source == "service" and not math.isclose(value, known.get(name, value), rel_tol=_SAME):
         return Problem(pointer, f"is {value:g}; the service has {known[name]:g}", "leave it out: the service says it")
     if declared.source == "confirmation" and not confirms:
@@ -122,5 +123,5 @@ def check_losses(losses: list[lease_schemas.Losses]) -> None:
         for name, value in point.model_dump(exclude={"step"}, exclude_none=True).items():
             # Cross-entropies, rates, counts and times alike.
             if not METRICS["validation_loss"].possible(value):
-                problem = Problem(f"/losses/{position}/{name}", f"is {value:g}", f"between 0 and {LARGEST:g}")
+                problem = Problem(f"/losses/{position}/{name}", f"is {value:g}", f"between 0 and {bound(LARGEST)}")
                 raise UnprocessableError("a point of the curve cannot be", problems=[problem])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import pytest
 
 from layers.declarations.training import INFERENCE, TRAINING, complete_inference, complete_training, step_count
-from layers.parameter import ParameterError
+from layers.expressions.names import DECLARED
+from layers.parameter import ParameterError, in_full
 
 SHAPE = complete_inference({"sequence_length": 64})
 
@@ -57,3 +61,32 @@ def test_every_declaration_is_bounded_and_explained(declared):
             assert parameter.check(name, parameter.default) == parameter.default
         for value in (parameter.search or {}).get("values", []):
             parameter.check(name, value)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, declared in DECLARED.items() if declared.type in ("integer", "number")]
+)
+def test_a_bound_is_said_as_it_is_and_as_people_write_it(path):
+    declared = DECLARED[path]
+    with pytest.raises(ParameterError) as refused:
+        declared.check(path, math.nan)
+    said = [word for word in refused.value.remedy.split() if word[0].isdigit() or word[0] == "-"]
+    assert [float(word.replace(",", "")) for word in said] == [
+        bound for bound in (declared.minimum, declared.maximum) if math.isfinite(bound)
+    ]
+    assert not re.search(r"e\+|e-0|\d{5}(?!\d*$)", refused.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (1e8, "100,000,000"),
+        (2**31 - 1, "2,147,483,647"),
+        (1e-8, "1e-8"),
+        (0.05, "0.05"),
+        (1.5e20, "1.5e20"),
+        (-1, "-1"),
+    ],
+)
+def test_numbers_in_full(value, said):
+    assert in_full(value) == said
