@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias, cast
 
 import httpx2
 
 from layersweep.errors import InvalidUsageError, ResponseError, ServiceFailureError, UnreachableError
 from layersweep.plain import JsonObject, plain
+from layersweep.retries import RETRIED_STATUSES, Backoff, retry_after_seconds
 from layersweep.version import __version__
 
-RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-FIRST_DELAY_SECONDS = 0.2
-LONGEST_DELAY_SECONDS = 10.0
+BACKOFF = Backoff(first_seconds=0.15, most_seconds=7.5, jitter=1 / 3)
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 PAGE_SIZE = 200
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -116,7 +112,7 @@ class Transport:
                     return response
             retryable = isinstance(error, UnreachableError) or error.status in RETRIED_STATUSES or is_in_flight(error)
             waited_seconds += time.monotonic() - started
-            delay_seconds = backoff_seconds(tries)
+            delay_seconds = BACKOFF.seconds(tries)
             if isinstance(error, ResponseError) and error.retry_after_seconds is not None:
                 delay_seconds = error.retry_after_seconds
             if not retryable or waited_seconds + delay_seconds > patience_seconds:
@@ -199,11 +195,6 @@ def is_in_flight(error: ResponseError) -> bool:
     return error.status == 409 and error.type == "in-flight"
 
 
-def backoff_seconds(tries: int) -> float:
-    """How long to wait after the try with this number (from 1): doubling, with jitter so that clients spread out."""
-    return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(tries - 1, 16)) * random.uniform(0.5, 1.0)
-
-
 def error_of(response: httpx2.Response) -> ResponseError | None:
     """The error that an answer stands for; None below 400."""
     status = response.status_code
@@ -240,21 +231,6 @@ def decode(response: httpx2.Response) -> Any:
 def foreign(address: str) -> str:
     """What is said of an answer that no service of ours gives."""
     return f"{address} answered with what is not of Layersweep: is a Layersweep service there?"
-
-
-def retry_after_seconds(value: str | None) -> float | None:
-    """The wait that a Retry-After header asks for, given in seconds or as a date; None where it says nothing usable."""
-    if not value:
-        return None
-    if value.isascii() and value.strip().isdigit():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def _without_none(params: Query | None) -> dict[str, str | float | Sequence[str]] | None:

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import IO, TypeVar, cast
@@ -33,7 +34,7 @@ from workers.execution import Execution
 from workers.interruption import DrainedError, Interruption, InterruptionError
 from workers.processes.child import ChildError
 from workers.processes.children import Children
-from workers.service.client import RefusedError, ServiceClient, ServiceError, UnreachableError, backoff
+from workers.service.client import BACKOFF, RefusedError, ServiceClient, ServiceError, UnreachableError
 from workers.service.leased_trial import LeasedTrial
 from workers.service.messages import LeaseAnswer, RegistrationAnswer, RegistrationRequest
 from workers.trial.context import Limits
@@ -337,7 +338,7 @@ class Worker:
 
     def _retry_until_drained(self, call: Callable[[], Answer]) -> Answer:
         """Make a call until the service answers. Raises DrainedError."""
-        for delay in backoff(most_seconds=15.0):
+        for delay in replace(BACKOFF, most_seconds=15.0):
             self._draining.check()
             try:
                 return call()
@@ -346,7 +347,7 @@ class Worker:
                     "the service at %s does not answer (%s); trying again in %.1f s", self._service.server, error, delay
                 )
             self._draining.wait(delay)
-        raise AssertionError("backoff never ends")
+        raise AssertionError("waits never end")
 
     def _execute(self, leased: LeasedTrial) -> None:
         interruption = Interruption()

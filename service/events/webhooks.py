@@ -13,7 +13,6 @@ import base64
 import hashlib
 import hmac
 import json
-import random
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layersweep.retries import Backoff
 from service.auth import projects
 from service.common.ids import new_id
 from service.common.notifications import WEBHOOKS
@@ -44,8 +44,8 @@ PING = "webhook.ping"
 
 SECRET_PREFIX = "whsec_"
 MAX_OF_A_PROJECT = 20
-FIRST_RETRY_SECONDS = 10.0
-MOST_RETRY_SECONDS = 6 * 3600.0
+BACKOFF = Backoff(first_seconds=10.0, most_seconds=6 * 3600.0, factor=3.0, jitter=0.2)
+"""Between the tries of a delivery."""
 ERROR_CHARACTERS = 500
 
 _UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
@@ -265,7 +265,7 @@ def record_try(session: Session, taken: Taken, *, status: int | None, error: str
     elif taken.tries >= most_tries:
         values |= {"state": "failed", "ended_at": now_sql()}
     else:
-        values |= {"due_at": now_sql() + retry_seconds(taken.tries)}
+        values |= {"due_at": now_sql() + BACKOFF.seconds(taken.tries)}
     return session.scalar(
         sa.update(WebhookDelivery)
         .where(
@@ -277,12 +277,6 @@ def record_try(session: Session, taken: Taken, *, status: int | None, error: str
         .returning(WebhookDelivery.state)
         .execution_options(**_UNSYNCHRONIZED)
     )
-
-
-def retry_seconds(tries: int) -> float:
-    """How long to wait after so many tries: three times as long each time, with jitter of a fifth."""
-    seconds = min(MOST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 3.0 ** (tries - 1))
-    return seconds * random.uniform(0.8, 1.2)
 
 
 def _due(busy: Collection[str]) -> sa.Select[str]:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import random
 import re
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
 
+from layersweep.retries import RETRIED_STATUSES, Backoff, retry_after_seconds
 from workers.engine.protocol import JsonObject
 from workers.service.messages import (
     FinishRequest,
@@ -35,7 +35,9 @@ Answer = TypeVar("Answer")
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 UPLOAD_SECONDS = 600.0
-RETRYABLE = frozenset({429, 500, 502, 503, 504})
+BACKOFF = Backoff(first_seconds=0.25, most_seconds=10.0)
+RETRYABLE = RETRIED_STATUSES | {500}
+"""A worker's calls carry a key or an attempt: none acts twice."""
 
 
 class ServiceError(Exception):
@@ -63,14 +65,6 @@ class RefusedError(ServiceError):
         return self.status in (404, 409, 410)
 
 
-def backoff(first_seconds: float = 0.25, most_seconds: float = 10.0) -> Iterator[float]:
-    """Seconds to wait before each next try: doubling, with jitter, so that many workers do not come at once."""
-    seconds = first_seconds
-    while True:
-        yield seconds * random.uniform(0.7, 1.3)
-        seconds = min(2 * seconds, most_seconds)
-
-
 def retry_while_unreachable(
     call: Callable[[], Answer], *, seconds: float, wait: Callable[[float], Any] = time.sleep
 ) -> Answer:
@@ -79,7 +73,7 @@ def retry_while_unreachable(
     `wait` sleeps between tries; a true result of it ("stop now") leaves one last try.
     """
     deadline = time.monotonic() + seconds
-    for delay in backoff():
+    for delay in BACKOFF:
         try:
             return call()
         except UnreachableError:
@@ -87,7 +81,7 @@ def retry_while_unreachable(
                 raise
         if wait(delay):
             deadline = time.monotonic()
-    raise AssertionError("backoff never ends")
+    raise AssertionError("waits never end")
 
 
 class ServiceClient:
@@ -220,13 +214,8 @@ def _raise_for(response: httpx2.Response) -> None:
         detail += f"; {item.get('pointer', '')}: {item.get('detail', '')}"
     if status in RETRYABLE:
         raise UnreachableError(f"{detail} (HTTP {status})")
-    raise RefusedError(status, detail, _kind(problem), _retry_after_seconds(response))
+    raise RefusedError(status, detail, _kind(problem), retry_after_seconds(response.headers.get("Retry-After")))
 
 
 def _kind(problem: JsonObject) -> str:
     return re.split("[:/]", str(problem.get("type", "")))[-1]
-
-
-def _retry_after_seconds(response: httpx2.Response) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else None

@@ -13,11 +13,12 @@ import math
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from workers.engine.protocol import JsonObject
 from workers.interruption import Interruption, LeaseLostError, TrialCancelledError, TrialPrunedError
-from workers.service.client import RefusedError, ServiceClient, UnreachableError, backoff
+from workers.service.client import BACKOFF, RefusedError, ServiceClient, UnreachableError
 from workers.service.messages import Report, ReportAnswer
 
 logger = logging.getLogger("layersweep.worker")
@@ -178,7 +179,7 @@ class Lease:
             logger.warning(
                 "the service at %s does not answer (%s): the attempt goes on, reports wait", self._service.server, error
             )
-            self._delays = backoff(most_seconds=max(1.0, self._heartbeat_seconds / 2))
+            self._delays = iter(replace(BACKOFF, most_seconds=max(1.0, self._heartbeat_seconds / 2)))
         self._retry_at = time.monotonic() + next(self._delays)
 
     def _settle(self) -> None:
