@@ -316,11 +316,11 @@ def _follow(transport: Transport, sweep: Sweep, after: int) -> Iterator[EventRec
                     event = cast("EventRecord", _event(message.data))
                     last = event["sequence"]
                     yield event
+            # A service that stops ends its streams, too.
+            if sweep.refresh().ended and last >= sweep.record["version"]:
+                return
         except UnreachableError:
             started_waiting = started_waiting or time.monotonic()
             if time.monotonic() - started_waiting > RESTART_PATIENCE_SECONDS:
                 raise
             time.sleep(1.0)
-            continue
-        if sweep.refresh().ended and last >= sweep.record["version"]:
-            return

@@ -23,10 +23,12 @@ from fastapi import FastAPI
 from hypothesis import settings
 
 from service.app import create_app
+from service.common.notifications import Notifications
 from service.database.sessions import Database
 from service.datasets import builtins, datasets
 from service.datasets.content import Content
 from service.http.connections import protocol
+from service.http.server import Server
 from service.settings import Settings
 
 # The same examples in every run: a change is judged by what it changed. `make explore` draws new ones.
@@ -219,7 +221,8 @@ def serving(app: FastAPI) -> Iterator[str]:
     """Serve `app` on a free port of this machine; yields its base URL."""
     http = protocol(app.state.services.settings.body_idle_seconds)
     server = _Server(
-        uvicorn.Config(app, host="127.0.0.1", port=0, http=http, log_level="warning", timeout_graceful_shutdown=2)
+        uvicorn.Config(app, host="127.0.0.1", port=0, http=http, log_level="warning", timeout_graceful_shutdown=2),
+        app.state.services.notifications,
     )
     thread = threading.Thread(target=server.run, name="live-service")
     thread.start()
@@ -234,9 +237,9 @@ def serving(app: FastAPI) -> Iterator[str]:
         thread.join(30)
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+class _Server(Server):
+    def __init__(self, config: uvicorn.Config, notifications: Notifications) -> None:
+        super().__init__(config, notifications)
         self.ready = threading.Event()
 
     async def startup(self, sockets: list | None = None) -> None:

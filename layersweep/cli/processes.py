@@ -46,6 +46,7 @@ def serve(
         raise typer.BadParameter("debug, info, warning or error", param_hint="--log-level")
     settings = read_settings(host=host, port=port, data_dir=data_dir)
     uvicorn = part_of_product("uvicorn", "service")
+    server = part_of_product("service.http.server", "service")
     application = part_of_product("service.app", "service")
     logs.configure(level, settings.log_format)
     listener = listen(settings.host, settings.port)
@@ -76,7 +77,7 @@ def serve(
         )
         _spare_what_stays()
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            server.Server(config, app.state.services.notifications).run(sockets=[listener])
         except KeyboardInterrupt:
             err.print("stopped")
 

@@ -42,6 +42,7 @@ class Notifications:
         self._floor = 0
         self._versions: dict[str, int] = {}
         self._wakers: dict[str, set[Callable[[], None]]] = {}
+        self._is_stopping = False
 
     def version(self, topics: str | Iterable[str]) -> int:
         """Return a number that grows whenever one of `topics` is published."""
@@ -58,6 +59,22 @@ class Notifications:
                 self._versions[topic] = self._counter
                 wakers |= self._wakers.get(topic, set())
             self._forget()
+        for wake in wakers:
+            wake()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the process is about to end: callers of the API are answered now, with what there is."""
+        return self._is_stopping
+
+    def stop(self) -> None:
+        """Say that the process is about to end, and wake everyone."""
+        self._is_stopping = True
+        with self._lock:
+            self._counter += 1
+            self._floor = self._counter
+            self._versions.clear()
+            wakers = {wake for waiting in self._wakers.values() for wake in waiting}
         for wake in wakers:
             wake()
 

@@ -90,7 +90,7 @@ async def of_sweep(
         if not condition.is_current(_etag(version)):
             break
         left = deadline - time.monotonic()
-        if left <= 0 or await request.is_disconnected():
+        if left <= 0 or services.notifications.is_stopping or await request.is_disconnected():
             return _marked(Response(status_code=304), version)
         woken = await services.notifications.wait(sweep_topic(sweep_id), min(left, WAIT_SECONDS), since=since)
     shown = (request.url.path, request.url.query, request.headers.get("accept"))

@@ -56,7 +56,7 @@ async def watch_sweep(
             yield ServerSentEvent(data=event, event=event.kind, id=str(event.sequence))
         if len(batch) == BATCH:
             continue
-        if ended:
+        if ended or services.notifications.is_stopping:
             return
         await services.notifications.wait(topic, WAIT_SECONDS, since=since)
 

@@ -59,7 +59,7 @@ async def claim_lease(
             if claims and await services.read(lambda session: queue.has_claimable(session, body.worker)):
                 continue
         left = deadline - time.monotonic()
-        if left <= 0:
+        if left <= 0 or notifications.is_stopping:
             return Response(status_code=204)
         await notifications.wait(queue.TOPIC, min(left, settings.recheck_seconds), since=since)
         if await request.is_disconnected():

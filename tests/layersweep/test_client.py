@@ -183,15 +183,16 @@ def test_a_dataset_file_that_is_missing_is_told(tmp_path: Path) -> None:
         client.add_dataset("x", tmp_path / "missing.txt")
 
 
+def stream(*sequences: int) -> httpx2.Response:
+    lines = "".join(
+        f"id: {number}\nevent: trial.queued\ndata: {json.dumps({'sequence': number, 'kind': 'trial.queued'})}\n\n"
+        for number in sequences
+    )
+    return httpx2.Response(200, text=lines, headers={"Content-Type": "text/event-stream"})
+
+
 def test_events_reconnect_from_the_last_one_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep_module.time, "sleep", lambda seconds: None)
-
-    def stream(*sequences: int) -> httpx2.Response:
-        lines = "".join(
-            f"id: {number}\nevent: trial.queued\ndata: {json.dumps({'sequence': number, 'kind': 'trial.queued'})}\n\n"
-            for number in sequences
-        )
-        return httpx2.Response(200, text=lines, headers={"Content-Type": "text/event-stream"})
 
     client, script, _ = scripted(
         httpx2.Response(200, json=sweep_record()),
@@ -205,6 +206,20 @@ def test_events_reconnect_from_the_last_one_seen(monkeypatch: pytest.MonkeyPatch
     assert [event["sequence"] for event in events] == [1, 2, 3, 4]
     streams = [request for request in script.requests if request.url.path.endswith("/events")]
     assert [request.headers["Last-Event-ID"] for request in streams] == ["0", "2", "2"]
+
+
+def test_events_go_on_after_a_service_that_stopped_and_ended_its_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_module.time, "sleep", lambda seconds: None)
+    client, _, _ = scripted(
+        httpx2.Response(200, json=sweep_record()),
+        stream(1, 2),
+        httpx2.ConnectError("refused"),
+        stream(3),
+        versioned(3, state="completed"),
+        retry_seconds=0,
+    )
+    events = client.sweep("01J0000000000000000000000A").events()
+    assert [event["sequence"] for event in events] == [1, 2, 3]
 
 
 def test_events_of_a_sweep_that_is_not_there() -> None:
