@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from layersweep import files
 from layersweep.plain import JsonObject, plain
@@ -35,6 +36,28 @@ def read(source: Source) -> tuple[bytes, str]:
         return source.encode(errors="surrogatepass"), JSON_TYPE if source.lstrip().startswith("{") else YAML_TYPE
     path = Path(source)
     return files.read(path, MOST_BYTES), JSON_TYPE if path.suffix.lower() == ".json" else YAML_TYPE
+
+
+def of_configuration(configuration: Mapping[str, Any], dataset: str | None = None) -> JsonObject:
+    """A trial's complete configuration as the parts of a sweep document, ready to paste."""
+    document: JsonObject = {"task": configuration["task"]}
+    if dataset is not None:
+        document["dataset"] = dataset
+    for section in ("model", "training", "inference"):
+        if configuration.get(section):
+            document[section] = nested(configuration[section])
+    if "training" in document and _is_rounding_of_tenth(document["training"]):
+        # The service says the same again: 0.00030000000000000003, where 0.0003 would be another configuration.
+        del document["training"]["min_learning_rate"]
+    return document
+
+
+def _is_rounding_of_tenth(training: JsonObject) -> bool:
+    """Whether the lowest learning rate is the tenth that it is when left out, and only rounding makes it long."""
+    highest, lowest = training.get("learning_rate"), training.get("min_learning_rate")
+    if not isinstance(highest, float) or not isinstance(lowest, float) or lowest != highest / 10:
+        return False
+    return repr(lowest) != repr(float(f"{lowest:.12g}")) and repr(highest) == repr(float(f"{highest:.12g}"))
 
 
 def nested(flat: Mapping[str, object]) -> JsonObject:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from layersweep import files
+from layersweep import documents, files
 from layersweep.cli.common import (
     EXIT_REFUSED,
     SERVER_DEFAULT,
@@ -25,7 +25,6 @@ from layersweep.cli.common import (
 from layersweep.cli.preferences import Prefer, SelectionPreferences, Weight, Within, options, wishes
 from layersweep.display import leaderboards, progress, recommendations
 from layersweep.display.terminal import as_yaml, show_data, show_text
-from layersweep.documents import nested
 from layersweep.errors import ConflictError, InvalidUsageError, NotFoundError
 from layersweep.records.recommendations import Recommendation
 from layersweep.records.sweeps import Configuration
@@ -175,10 +174,4 @@ def recommended(sweep: Sweep, chosen: SelectionPreferences | None = None) -> Rec
 
 def configuration_yaml(configuration: Configuration, dataset: str | None = None) -> str:
     """A trial's complete configuration as the parts of a sweep document, ready to paste."""
-    document: dict[str, object] = {"task": configuration["task"]}
-    if dataset is not None:
-        document["dataset"] = dataset
-    for section in ("model", "training", "inference"):
-        if configuration.get(section):
-            document[section] = nested(configuration[section])
-    return as_yaml(document)
+    return as_yaml(documents.of_configuration(configuration, dataset))

@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
-from layersweep.documents import nested
+from layersweep.documents import of_configuration
 from service.common.schemas import JsonObject
 from service.common.templates import DOCUMENT_HEADERS, context, html_environment, plain_environment
 from service.confirmation.schemas import ConfirmedTrial, RecommendationDetail
@@ -94,7 +94,7 @@ def _view(report: Report) -> ReportView:
         columns=[name for name in dict.fromkeys([*objectives, *_USUAL]) if name in known],
         parameters=[name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1],
         environment={name: environment[name] for name in _ENVIRONMENT_SHOWN if environment.get(name) is not None},
-        configuration="" if found is None else _configuration(found.configuration, report.sweep.dataset),
+        configuration="" if found is None else _yaml(of_configuration(found.configuration, report.sweep.dataset)),
         document=_yaml(report.reproduction.document),
     )
 
@@ -109,18 +109,6 @@ def _confirmed(report: Report, found: RecommendationDetail | None) -> ConfirmedT
     if report.confirmation is None or found is None:
         return None
     return next((each for each in report.confirmation.candidates if each.trial.trial == found.trial.trial), None)
-
-
-def _configuration(configuration: JsonObject, dataset: str | None) -> str:
-    document: JsonObject = {"task": configuration["task"]}
-    if dataset is not None:
-        document["dataset"] = dataset
-    document |= {
-        section: nested(configuration[section])
-        for section in ("model", "training", "inference")
-        if configuration.get(section)
-    }
-    return _yaml(document)
 
 
 def _yaml(document: JsonObject) -> str:

@@ -115,7 +115,8 @@ def _of_preset(name: str) -> str:
         "start_from": [f"preset:{name}"],
     }
     if rate := document.get("training", {}).get("learning_rate"):
-        document["training"]["learning_rate"] = {"min": rate / 3, "max": rate * 3, "log": True}
+        least, most = (float(f"{bound:.2g}") for bound in (rate / 3, rate * 3))
+        document["training"]["learning_rate"] = {"min": least, "max": most, "log": True}
     return (
         f"# {preset.title}\n# {preset.source}\n"
         "# Open further parameters: replace a value by {values: [...]} or {min: ..., max: ...}.\n"

@@ -90,6 +90,7 @@ def test_the_editor_is_filled_from_examples_presets_and_sweeps(client, services,
     preset = page(client, "/new?from=preset:nanogpt-char-cpu")
     assert "preset:nanogpt-char-cpu" in preset
     assert "karpathy/nanoGPT" in preset
+    assert not re.search(r"0\.\d{8}", preset), "no bound has the digits of a division"
     sweep = compared.split("/")[2]
     assert f'<option value="sweep:{sweep}" selected>' in page(client, f"/new?from=sweep:{sweep}")
     for nothing in ("example:../pyproject", "preset:none", "sweep:none", "none"):
