@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from layers.declarations.completion import DoesNotApply
 from layers.parameter import ParameterError, Scalar
+from layers.space.allowed_time import AllowedTime
 from layers.space.enumeration import Walked, expression_characters
 from layers.space.evaluation import PointError, Rejection
 from layers.space.space import Completed, Space, section_of
@@ -20,8 +20,6 @@ FEWEST_SAMPLES = 200
 """Points that are judged however long that takes."""
 SECONDS = 6.0
 """Of this thread's CPU time, after which a measurement of feasibility ends with as many samples as it has."""
-CLOCK_TIMES = 3
-"""By the clock a measurement of feasibility may take so many times SECONDS: others use the processors, too."""
 ENUMERATION_SHARE = 2 / 3
 """Of that time: an enumeration that takes longer is given up for samples."""
 CONFIDENCE = 1.959964
@@ -166,7 +164,7 @@ def measure_feasibility(space: Space, seconds: float = SECONDS) -> FeasibilityRe
 
     Deterministic, but for a space of which even these take more than `seconds`: there the first so many are judged.
     """
-    allowed = _Allowed(seconds)
+    allowed = AllowedTime(seconds)
     points = space.points()
     judge = FeasibilityJudge(space)
     if points is not None and _expected_work(space, judge, points) <= MAX_COMPLETIONS:
@@ -177,12 +175,12 @@ def measure_feasibility(space: Space, seconds: float = SECONDS) -> FeasibilityRe
     tally = _Tally()
     for point in (space.draw(source) for _ in range(SAMPLES)):
         tally.add(judge.judge(point))
-        if tally.judged % CHECKED_EVERY == 0 and tally.judged >= FEWEST_SAMPLES and allowed.share_used() > 1:
+        if tally.judged % CHECKED_EVERY == 0 and tally.judged >= FEWEST_SAMPLES and allowed.is_over:
             break
     return tally.report(points, sampled=True)
 
 
-def _enumerate(space: Space, judge: FeasibilityJudge, tally: _Tally, allowed: _Allowed) -> bool:
+def _enumerate(space: Space, judge: FeasibilityJudge, tally: _Tally, allowed: AllowedTime) -> bool:
     """Judge every point; False where that takes too long."""
     for point in space.walk():
         tally.add(judge.judge(point))
@@ -213,21 +211,6 @@ def expected_seconds(space: Space) -> float:
     characters = expression_characters(space.entries) + sum(len(rule.text) for rule in space.rules)
     looked_at = LOOK_SECONDS + ENTRY_SECONDS * len(space.entries) + CHARACTER_WORK * MODEL_SECONDS * characters
     return points * looked_at + min(models, points, MAX_COMPLETIONS) * MODEL_SECONDS
-
-
-class _Allowed:
-    """The time of a measurement of feasibility from now on: so many seconds of this thread, and by the clock
-    CLOCK_TIMES as many."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = max(seconds, 1e-9)
-        self._thread_began = time.thread_time()
-        self._began = time.monotonic()
-
-    def share_used(self) -> float:
-        """How much of it is over."""
-        by_clock = (time.monotonic() - self._began) / CLOCK_TIMES
-        return max(time.thread_time() - self._thread_began, by_clock) / self._seconds
 
 
 class _Tally:

@@ -141,6 +141,7 @@ class CostEstimate(TypedDict):
     device_seconds: float
     wall_seconds: float
     from_trials: int
+    from_points: int
     target: str
     median_error_share: float
 

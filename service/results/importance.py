@@ -19,6 +19,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
 
+from layers.space.allowed_time import AllowedTime
 from service.database.models import Sweep
 from service.results import schemas as result_schemas
 from service.results.columns import Column, Columns, Floats, Indices
@@ -31,6 +32,11 @@ MOST_RESAMPLES = 30
 FEWEST_RESAMPLES = 10
 RESAMPLED_TRIALS = 8_000
 """Resamples times trials: with many trials an importance is surer, and each resample takes longer."""
+LEAST_RESAMPLES = 2
+"""Resamples that are calculated however long they take."""
+SECONDS = 6.0
+"""Of this thread's CPU time, shared by the objectives, after which there are no more resamples: with hundreds of
+parameters each takes a second."""
 INTERVAL = (0.05, 0.95)
 FEWEST_TRIALS = 20
 """The best tenth of fewer is one trial: that says nothing."""
@@ -45,6 +51,7 @@ class _Shares:
     found: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     noise: dict[str, float]
+    resamples: int = 0
     is_constant: bool = False
 
 
@@ -63,7 +70,11 @@ def importance(columns: Columns, sweep: Sweep) -> result_schemas.Importance:
 
     def calculate() -> dict[str, _Shares]:
         study = _study(columns, objectives, parameters, some)
-        return {each["metric"]: _shares(study, parameters, position) for position, each in enumerate(objectives)}
+        seconds = SECONDS / len(objectives)
+        return {
+            each["metric"]: _shares(study, parameters, position, AllowedTime(seconds))
+            for position, each in enumerate(objectives)
+        }
 
     found: dict[str, _Shares] = {}
     if len(some) >= FEWEST_TRIALS:
@@ -76,6 +87,7 @@ def importance(columns: Columns, sweep: Sweep) -> result_schemas.Importance:
         objectives={metric: shares.found for metric, shares in found.items()},
         intervals={metric: shares.intervals for metric, shares in found.items()},
         noise={metric: shares.noise for metric, shares in found.items()},
+        resamples={metric: shares.resamples for metric, shares in found.items()},
         constant=[metric for metric, shares in found.items() if shares.is_constant],
     )
 
@@ -123,7 +135,7 @@ def _encoded(column: Column, some: Indices) -> tuple[BaseDistribution, list[Any]
     return space, [None if np.isnan(value) else float(value) for value in values]
 
 
-def _shares(study: optuna.Study, parameters: list[str], position: int) -> _Shares:
+def _shares(study: optuna.Study, parameters: list[str], position: int, allowed: AllowedTime) -> _Shares:
     trials = study.get_trials(deepcopy=False)
     scores = np.array([trial.values[position] for trial in trials])
     nothing = dict.fromkeys(parameters, 0.0)
@@ -138,7 +150,7 @@ def _shares(study: optuna.Study, parameters: list[str], position: int) -> _Share
     source = np.random.default_rng(len(trials))
     drawn: list[dict[str, float]] = []
     by_chance: list[dict[str, float]] = []
-    for _ in range(resamples):
+    while len(drawn) < resamples and (len(drawn) < LEAST_RESAMPLES or not allowed.is_over):
         some = source.integers(len(trials), size=len(trials))
         again = optuna.create_study(directions=study.directions)
         again.add_trials([trials[index] for index in some])
@@ -154,6 +166,7 @@ def _shares(study: optuna.Study, parameters: list[str], position: int) -> _Share
         noise={
             name: float(np.quantile([each[name] for each in by_chance], INTERVAL[1])) / whole for name in parameters
         },
+        resamples=len(drawn),
     )
 
 

@@ -102,6 +102,9 @@ class Importance(Schema):
     noise: dict[str, dict[str, float]] = Field(
         default={}, description="the same: what the share of a parameter without any effect stays below 19 times in 20"
     )
+    resamples: dict[str, int] = Field(
+        default={}, description="objective -> resamples that these rest on: 10 to 30, fewer where there was no time"
+    )
     constant: list[str] = Field(default=[], description="the objectives that do not vary")
 
 

@@ -17,6 +17,7 @@ from scipy.optimize import nnls
 from sqlalchemy.orm import Session
 
 from layers.parameter import ParameterError
+from layers.space.allowed_time import AllowedTime
 from layers.space.evaluation import PointError
 from layers.space.space import Space
 from service.common.states import TrialState
@@ -28,6 +29,10 @@ MOST_TRIALS = 300
 FEWEST_TRIALS = 3
 POINTS = 60
 TRIES = 2000
+FEWEST_POINTS = 5
+"""Points that the estimate rests on, where there are as many, however long they take."""
+SECONDS = 1.0
+"""Of this thread's CPU time, after which it rests on as many points as it has."""
 _BACKWARD = 3.0
 
 
@@ -65,6 +70,7 @@ def estimate(session: Session, prepared: Prepared, *, project: str = "default") 
         device_seconds=trial_seconds * budget["trials"],
         wall_seconds=trial_seconds * budget["trials"] / budget["parallel"],
         from_trials=len(past),
+        from_points=len(works),
         target=past[0][2],
         median_error_share=float(np.median(errors)),
     )
@@ -79,10 +85,13 @@ def _work(configuration: Mapping[str, Any], flops: float) -> float:
 
 
 def _works(space: Space) -> list[float]:
-    """The work of some points that the sweep may try."""
+    """The work of some points that the sweep may try: POINTS, or as many as there is time for."""
     source = random.Random(0)
+    allowed = AllowedTime(SECONDS)
     works: list[float] = []
-    for _ in range(TRIES):
+    for tried in range(TRIES):
+        if allowed.is_over and (len(works) >= FEWEST_POINTS or tried >= POINTS):
+            break
         try:
             values = space.resolve(space.sample(source))
             if space.judge(values) is None:

@@ -103,6 +103,9 @@ class CostEstimate(Schema):
     device_seconds: float = Field(description="of the whole budget of trials")
     wall_seconds: float = Field(description="the same, with as many workers as `budget.parallel`")
     from_trials: int
+    from_points: int = Field(
+        description="points of the space that the mean is over: 60, or as many as could be looked at in time"
+    )
     target: str
     median_error_share: float = Field(description="of the fit to those trials")
 

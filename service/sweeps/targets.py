@@ -12,11 +12,16 @@ from sqlalchemy.orm import Session
 
 from layers.capabilities import Capabilities
 from layers.parameter import Scalar
+from layers.space.allowed_time import AllowedTime
 from layers.space.document import PointError, Space
 from service.database.models import Worker
 from service.leases import workers
 
 MAX_PROBED_POINTS = 1_000
+FEWEST_PROBED_POINTS = 20
+"""Points that a target is asked about however long that takes."""
+SECONDS = 3.0
+"""Of this thread's CPU time, after which no further points are looked at for any target."""
 
 WAITING = "waiting for a worker"
 
@@ -53,21 +58,25 @@ def resolve(space: Space, runtime: str | None, targets: Sequence[Mapping[str, An
     if not wanted:
         return Resolution(None, waits_for(runtime))
     lacking: list[str] = []
+    allowed = AllowedTime(SECONDS)
     for target in wanted:
-        reason = _unsupported(space, cast("Capabilities", target))
+        reason = _unsupported(space, cast("Capabilities", target), allowed)
         if reason is None:
             return Resolution(dict(target), None)
         lacking.append(f"{target['key']}: {reason}")
-    return Resolution(None, f"{WAITING} that supports a point of the space ({'; '.join(lacking)})")
+    points = "a point of the space" + (", of the few that could be looked at in time" if allowed.is_over else "")
+    return Resolution(None, f"{WAITING} that supports {points} ({'; '.join(lacking)})")
 
 
-def _unsupported(space: Space, target: Capabilities) -> str | None:
+def _unsupported(space: Space, target: Capabilities, allowed: AllowedTime) -> str | None:
     """Why the target refuses every point that it was asked about; None where it takes one, or rules refuse them all.
 
     Of a sparse space perhaps none that is looked at keeps the rules: that says nothing against the target.
     """
     reason = None
-    for chosen in _points(space):
+    for looked_at, chosen in enumerate(_points(space)):
+        if looked_at >= FEWEST_PROBED_POINTS and allowed.is_over:
+            break
         try:
             values = space.resolve(chosen)
         except PointError:

@@ -417,7 +417,7 @@ class Importance extends Picture {
   }
 
   paint(data, colours) {
-    const { objectives, trials, total, constant } = data;
+    const { objectives, trials, total, constant, resamples } = data;
     const parameters = this.order(objectives);
     const metrics = Object.keys(objectives);
     this.element.style.height = `${48 + parameters.length * (12 + 13 * metrics.length)}px`;
@@ -451,7 +451,9 @@ class Importance extends Picture {
     );
     const over = trials < total ? `Over ${trials.toLocaleString("en")} of ${total.toLocaleString("en")} feasible trials, evenly taken.` : `Over ${trials.toLocaleString("en")} feasible trials.`;
     const still = constant.length ? ` ${constant.map((name) => this.page.label(name)).join(", ")}: does not vary.` : "";
-    return `${over} Pale bars are within noise: a parameter without any effect reaches them once in twenty times.${still}`;
+    const fewest = Math.min(...Object.values(resamples).filter((count) => count > 0));
+    const hasty = fewest < 10 ? ` Intervals and noise rest on ${fewest} resamples: there was no time for more.` : "";
+    return `${over} Pale bars are within noise: a parameter without any effect reaches them once in twenty times.${still}${hasty}`;
   }
 
   table(data) {

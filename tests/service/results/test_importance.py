@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from service.results import importance
 from tests.service.results.test_analyses import fill, get
 
 PARAMETERS = ("hidden_size", "num_layers", "idle")
@@ -39,6 +40,19 @@ def test_each_share_lies_within_its_interval_and_what_matters_is_above_noise(cli
     assert shares["hidden_size"] > noise["hidden_size"]
     assert shares["idle"] <= noise["idle"] or shares["idle"] < 0.1
     assert next(iter(shares)) == "hidden_size", "the first is the one that matters most"
+
+
+def test_resamples_end_when_their_time_is_over_and_their_number_is_said(client, services, monkeypatch):
+    def score(parameters, source):
+        return parameters["hidden_size"] + source.random() / 10
+
+    unhurried = get(client, _sweep(services, 60, 1, score), "importance")
+    assert unhurried["resamples"] == {"latency_ms_p50": importance.MOST_RESAMPLES, "accuracy": 0}
+    monkeypatch.setattr(importance, "SECONDS", 0.0)
+    found = get(client, _sweep(services, 60, 1, score), "importance")
+    assert found["resamples"] == {"latency_ms_p50": importance.LEAST_RESAMPLES, "accuracy": 0}
+    assert found["objectives"] == unhurried["objectives"]
+    assert found["intervals"]["latency_ms_p50"].keys() == set(PARAMETERS)
 
 
 def test_an_idle_parameter_is_seldom_both_first_and_above_noise(client, services):

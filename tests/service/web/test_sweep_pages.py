@@ -128,7 +128,7 @@ def test_nothing_is_stored_by_a_check(client):
     assert client.get("/v1/sweeps").json()["items"] == []
 
 
-def test_the_cost_is_estimated_from_earlier_trials_of_the_task(client, services):
+def test_the_cost_is_estimated_from_earlier_trials_of_the_task(client, services, monkeypatch):
     prepared = drafts.prepare(services.database, read(DOCUMENT.encode(), "application/yaml", max_bytes=10_000))
 
     def estimate():
@@ -152,6 +152,11 @@ def test_the_cost_is_estimated_from_earlier_trials_of_the_task(client, services)
     headers = {"Content-Type": "application/yaml"}
     answer = client.post("/v1/sweeps?validate_only=true", content=DOCUMENT, headers=headers)
     assert answer.json()["estimate"]["device_seconds"] == pytest.approx(20.0)
+
+    assert found.from_points == estimates.POINTS
+    monkeypatch.setattr(estimates, "SECONDS", 0.0)
+    assert estimate().from_points == estimates.FEWEST_POINTS, "it takes no longer than it may"
+    assert f"(the mean of {estimates.FEWEST_POINTS} points of the space)" in checked(client, DOCUMENT)
 
 
 def test_the_pace_is_of_the_last_trials_and_says_what_is_left(services, client):
