@@ -139,6 +139,7 @@ def answering_database() -> Generator[None]:
     except application.OldSchemaError as problem:
         raise LayersweepError(str(problem)) from problem
     except errors.OperationalError as problem:
-        raise LayersweepError(f"the database does not answer: {problem.orig}") from problem
+        cause = part_of_product("service.database.outages", "service").cause_of(problem)
+        raise LayersweepError(cause or f"the database does not answer: {problem.orig}") from problem
     except errors.DatabaseError as problem:
         raise LayersweepError(f"the database cannot be used: {problem.orig}") from problem

@@ -9,6 +9,7 @@ of another: what is there answers 404, as if it were not.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,14 +17,19 @@ from typing import TypeVar, cast
 
 import anyio
 from anyio import to_thread
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from service.auth import projects, tokens
 from service.auth.rate_limits import Limits
 from service.auth.tokens import Scope
+from service.database import outages
 from service.database.access_models import Token
 from service.database.sessions import Database
 from service.errors import ForbiddenError, UnauthorizedError
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -123,7 +129,7 @@ class Access:
             if len(self._known) >= _CACHED_TOKENS:
                 self._known.clear()
             self._known[digest] = known
-            await to_thread.run_sync(self.database.write, lambda session: tokens.mark_seen(session, token.id))
+            await to_thread.run_sync(self._mark_seen, token.id)
         if known.expires_at is not None and known.expires_at <= time.time():
             raise UnauthorizedError("this token has expired: make a new one with `layersweep token create`")
         return known.caller
@@ -140,6 +146,13 @@ class Access:
         self._known.clear()
         self._projects = {projects.DEFAULT}
         self._looked_at = float("-inf")
+
+    def _mark_seen(self, token_id: str) -> None:
+        """Keep when the token was used, where anything can be stored: reads go on without."""
+        try:
+            self.database.write(lambda session: tokens.mark_seen(session, token_id))
+        except (DBAPIError, PoolTimeoutError) as error:
+            outages.log(_log, "when a token was last used could not be stored", error)
 
     async def _read(self, fn: Callable[[Session], T]) -> T:
         return await to_thread.run_sync(self.database.read, fn, limiter=self._limiter)

@@ -61,6 +61,25 @@ def test_a_database_whose_disk_is_full_says_so(
     assert [record.exc_info for record in caplog.records] == [None]
 
 
+def test_what_is_read_with_a_token_is_read_while_nothing_can_be_stored(
+    client: TestClient, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    if services.database.dialect != "sqlite":
+        pytest.skip("the switch is SQLite's")
+    made = client.post("/v1/tokens", json={"name": "ci", "scopes": ["admin"]})
+    headers = {"Authorization": f"Bearer {made.json()['token']}"}
+    services.database.write(lambda session: session.execute(sa.text("PRAGMA query_only = 1")).close())
+    services.access.forget()
+    caplog.set_level(logging.ERROR)
+    for path in ("/v1/sweeps", "/v1/datasets", "/v1/workers", "/v1/projects", "/v1/tokens", "/", "/workers"):
+        assert client.get(path, headers=headers).status_code == 200, path
+    (record,) = caplog.records
+    assert record.exc_info is None
+    assert record.getMessage() == "when a token was last used could not be stored: the database's disk is read-only"
+    refused = client.post("/v1/projects", json={"name": "p"}, headers=headers)
+    assert (refused.status_code, refused.json()["detail"]) == (503, "the database's disk is read-only")
+
+
 def test_a_folder_that_cannot_be_written_makes_the_service_not_ready(
     client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
