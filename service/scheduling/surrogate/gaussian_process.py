@@ -6,13 +6,14 @@ The quadratic carries what few points say (costs are nearly one in their sizes),
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
 from service.scheduling.surrogate.columns import Floats
 from service.scheduling.surrogate.features import Features, squared_distances
 
-_JITTER = 1e-8
+_JITTERS = (1e-8, 1e-6, 1e-4, 1e-2, 1.0)
+"""What is added to a diagonal: as little as rounding allows, where points are nearly the same."""
 _STEPS = 40
 _BOUND = 6.0
 """Hyperparameters are logarithms that stay within so much of their start."""
@@ -50,10 +51,9 @@ class GaussianProcess:
         """`values` are of mean 0 and deviation 1."""
         self._features = features
         self._hyperparameters = hyperparameters
-        noise = np.exp(2 * hyperparameters[-1]) + _JITTER
         covariance = _covariance(features, features, hyperparameters)
-        covariance[np.diag_indices_from(covariance)] += noise
-        self._root = cholesky(covariance, lower=True)
+        covariance[np.diag_indices_from(covariance)] += np.exp(2 * hyperparameters[-1])
+        self._root = _root(covariance)
         self._weights = cho_solve((self._root, True), values)
 
     def predict(self, features: Features) -> tuple[Floats, Floats]:
@@ -85,8 +85,8 @@ class _Evidence:
         layers = layers_ * self._layers
         count = len(self._values)
         covariance = smooth + linear + quadratic + layers
-        covariance[np.diag_indices(count)] += noise_ + _JITTER
-        root = cholesky(covariance, lower=True)
+        covariance[np.diag_indices(count)] += noise_
+        root = _root(covariance)
         inverse = cho_solve((root, True), np.eye(count))
         weights = inverse @ self._values
         aside = (hyperparameters - self._prior) / _PRIOR_WIDTH
@@ -99,6 +99,19 @@ class _Evidence:
         gradient[-1] = np.trace(slope) * noise_
         gradient -= aside / _PRIOR_WIDTH
         return -float(evidence), -gradient
+
+
+def _root(covariance: Floats) -> Floats:
+    """The lower Cholesky factor."""
+    diagonal = np.diag_indices_from(covariance)
+    for jitter in _JITTERS:
+        raised = covariance.copy()
+        raised[diagonal] += jitter * max(1.0, float(covariance[diagonal].max()))
+        try:
+            return cholesky(raised, lower=True)
+        except LinAlgError:
+            continue
+    raise LinAlgError("a covariance has no Cholesky factor")
 
 
 def _covariance(left: Features, right: Features, hyperparameters: Floats) -> Floats:

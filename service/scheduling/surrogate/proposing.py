@@ -113,9 +113,11 @@ class _View:
         values = np.stack(
             [objective.modelled(history.costs[:, index]) for index, objective in enumerate(objectives)], axis=1
         )
+        # By its logarithm an objective is another quantity.
+        self._names = [f"objective {index} {objective.is_log}" for index, objective in enumerate(objectives)]
         self._models = [
-            models.model(f"objective {index}", seen, values[:, index], history.numbers, count, rows)
-            for index in range(len(objectives))
+            models.model(name, seen, values[:, index], history.numbers, count, rows)
+            for index, name in enumerate(self._names)
         ]
         self._front, self._reference = history.costs[front], reference_point(history.costs[complete])
         waiting = np.flatnonzero(history.is_waiting)[-_MOST_WAITING:]
@@ -168,8 +170,7 @@ class _View:
         more = rows.copy()
         more[waiting] = True
         self._models = [
-            models.conditioned(f"objective {index}", seen, believed[:, index], more)
-            for index in range(len(self._objectives))
+            models.conditioned(name, seen, believed[:, index], more) for index, name in enumerate(self._names)
         ]
 
 

@@ -107,6 +107,14 @@ def test_a_process_predicts_what_it_saw_and_knows_where_it_saw_nothing() -> None
     assert far[0] > 2 * np.median(deviations)
 
 
+def test_points_that_are_the_same_but_for_rounding_are_modelled() -> None:
+    whole = np.repeat(np.random.default_rng(0).random((4, 2)), 30, axis=0)
+    whole += 1e-13 * np.random.default_rng(1).random(whole.shape)
+    seen, values = Features(whole, np.empty((120, 0))), np.repeat([1.0, -1.0, 0.5, -0.5], 30)
+    means, _ = GaussianProcess(seen, values, fit_hyperparameters(seen, values)).predict(seen)
+    assert np.abs(means - values).max() < 0.1
+
+
 def _area(costs: np.ndarray, reference: np.ndarray) -> float:
     total, lowest = 0.0, float(reference[1])
     for first, second in sorted(map(tuple, costs.tolist())):

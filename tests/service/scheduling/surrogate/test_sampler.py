@@ -176,6 +176,34 @@ def test_one_three_and_four_objectives_of_either_direction(directions: tuple[str
     assert np.median(np.abs(best - 0.9)) < 0.15
 
 
+def test_an_objective_may_turn_negative_or_stay_the_same() -> None:
+    study = new_study(SurrogateSampler(SPACE, seed=0))
+    for number in range(24):
+        trial = study.ask()
+        time, _ = costs_of(suggest(trial))
+        study.tell(trial, (1e-12 if number < 14 else -time, 3.0))
+    assert len({str(trial.params) for trial in study.trials}) == 24
+
+
+def test_a_rebuilt_study_asks_the_same_while_trials_run_and_end_in_any_order() -> None:
+    def ask_on(*, rebuilds: bool) -> list[dict[str, Any]]:
+        study = new_study(SurrogateSampler(SPACE, seed=2))
+        asked: list[dict[str, Any]] = []
+        running: list[optuna.Trial] = []
+        for number in range(30):
+            if rebuilds and number % 7 == 6:
+                study.sampler = SurrogateSampler(SPACE, seed=2)
+            running.append(study.ask())
+            asked.append(suggest(running[-1]))
+            if len(running) == 5:
+                # The first one takes very long.
+                ended = running.pop(1 + number % 4)
+                study.tell(ended, costs_of(ended.params))
+        return asked
+
+    assert ask_on(rebuilds=True) == ask_on(rebuilds=False)
+
+
 def test_without_a_space_conditional_parameters_are_drawn_at_random() -> None:
     asked = run(new_study(SurrogateSampler(seed=0)), 16)
     assert len({str(values) for values in asked}) == 16
