@@ -15,6 +15,7 @@ import yaml
 from layersweep import Client, ConflictError, InvalidDocumentError, NotFoundError, RequestRefusedError
 from layersweep.cli.results import configuration_yaml
 from layersweep.records import catalog, recommendations, sweeps
+from service.common import states
 from service.confirmation import schemas as confirmation_schemas
 from service.datasets import schemas as dataset_schemas
 from service.events import schemas as event_schemas
@@ -122,8 +123,8 @@ def test_an_answer_has_the_keys_that_the_records_name() -> None:
     ]
     for schema, record in pairs:
         assert set(schema.model_fields) == set(typing.get_type_hints(record)), schema.__name__
-    assert typing.get_args(sweeps.TrialState) == typing.get_args(lease_schemas.TrialState)
-    assert typing.get_args(sweeps.SweepState) == typing.get_args(sweep_schemas.SweepState)
+    assert typing.get_args(sweeps.TrialState) == tuple(states.TrialState)
+    assert typing.get_args(sweeps.SweepState) == tuple(states.SweepState)
 
 
 def test_steering_a_real_sweep(client: Client) -> None:
