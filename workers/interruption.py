@@ -11,7 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import select
+import threading
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+Answer = TypeVar("Answer")
 
 
 class InterruptionError(Exception):
@@ -78,3 +84,28 @@ class Interruption:
         for descriptor in (readable, writable):
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def call_until(interruption: Interruption, call: Callable[[], Answer]) -> Answer:
+    """Make a call in another thread and wait for its answer. Raises the interruption's cause, and abandons the call."""
+    answers: queue.SimpleQueue[tuple[Answer | None, Exception | None]] = queue.SimpleQueue()
+    answered = Interruption()
+
+    def make() -> None:
+        try:
+            answers.put((call(), None))
+        except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
+            answers.put((None, error))
+        answered.set(InterruptionError("answered"))
+
+    thread = threading.Thread(target=make, name="call", daemon=True)
+    thread.start()
+    if answered.cause is None and interruption.cause is None:
+        select.select([answered, interruption], [], [])
+    interruption.check()
+    thread.join()
+    answered.close()
+    answer, error = answers.get()
+    if error is not None:
+        raise error
+    return cast("Answer", answer)

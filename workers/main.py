@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
-import select
 import signal
 import threading
 import time
@@ -31,7 +29,7 @@ from workers.device_lock import DeviceBusyError, lock_device, lock_folder, turns
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
-from workers.interruption import DrainedError, Interruption, InterruptionError
+from workers.interruption import DrainedError, Interruption, call_until
 from workers.processes.child import ChildError
 from workers.processes.children import Children
 from workers.service.client import BACKOFF, RefusedError, ServiceClient, ServiceError, UnreachableError
@@ -319,7 +317,8 @@ class Worker:
         key = uuid.uuid4().hex
 
         def claim() -> LeaseAnswer | None:
-            return self._stop_when_abandoned(lambda: self._service.claim(self._registration["id"], wait_seconds, key))
+            worker_id = self._registration["id"]
+            return call_until(self._draining, lambda: self._service.claim(worker_id, wait_seconds, key))
 
         while True:
             try:
@@ -371,35 +370,6 @@ class Worker:
         finally:
             self._running = None
             interruption.close()
-
-    def _stop_when_abandoned(self, call: Callable[[], Answer]) -> Answer:
-        """Wait for a call in another thread, so that a drain need not wait for a long poll. Raises DrainedError."""
-        answers: queue.SimpleQueue[tuple[Answer | None, Exception | None]] = queue.SimpleQueue()
-        answered = Interruption()
-
-        def make() -> None:
-            try:
-                answers.put((call(), None))
-            except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
-                answers.put((None, error))
-            answered.set(InterruptionError("answered"))
-
-        thread = threading.Thread(target=make, name="claim", daemon=True)
-        thread.start()
-        _wait_for_either(answered, self._draining)
-        self._draining.check()
-        thread.join()
-        answered.close()
-        answer, error = answers.get()
-        if error is not None:
-            raise error
-        return answer  # type: ignore[return-value]
-
-
-def _wait_for_either(first: Interruption, second: Interruption) -> None:
-    """Wait until one of the two is set."""
-    if first.cause is None and second.cause is None:
-        select.select([first, second], [], [])
 
 
 @contextlib.contextmanager

@@ -204,7 +204,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "fraction for an integer": ({"/model/num_layers": 1.5}, "/model/num_layers", "integer"),
     "null for a number": ({"/model/num_layers": None}, "/model/num_layers", "no value"),
     "list for a number": ({"/model/num_layers": [1, 2]}, "/model/num_layers", "values: [...]"),
-    "out of bounds": ({"/model/num_layers": 0}, "/model/num_layers", "1 to 1000"),
+    "out of bounds": ({"/model/num_layers": 0}, "/model/num_layers", "1 to 1,000"),
     "NaN": ({"/training/learning_rate": float("nan")}, "/training/learning_rate", "finite"),
     "infinity in a range": (
         {"/training/learning_rate": {"min": 0.1, "max": float("inf")}},
