@@ -15,6 +15,7 @@ from service.database.sessions import announce, defer, execute_deferred, now_sql
 from service.errors import NotFoundError
 from service.events import schemas as event_schemas
 from service.events import webhooks
+from service.events.schemas import EventKind
 
 _SWEEPS, _EVENTS = (cast("sa.Table", model.__table__) for model in (Sweep, Event))
 
@@ -31,13 +32,13 @@ _INSERT = sa.insert(_EVENTS).values(created_at=now_sql())
 class NewEvent:
     """An event that has no sequence yet."""
 
-    kind: str
+    kind: EventKind
     trial_id: str | None = None
     data: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def append(
-    session: Session, sweep_id: str, kind: str, *, trial_id: str | None = None, data: dict[str, Any] | None = None
+    session: Session, sweep_id: str, kind: EventKind, *, trial_id: str | None = None, data: dict[str, Any] | None = None
 ) -> int:
     """Append an event and return its sequence in the sweep.
 

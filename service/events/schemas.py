@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -20,11 +20,29 @@ EndCode = Literal[
 ]
 
 
+EventKind = Literal[
+    "sweep.created",
+    "sweep.state",
+    "sweep.target",
+    "sweep.trouble",
+    "sweep.extended",
+    "sweep.confirmation",
+    "trial.queued",
+    "trial.running",
+    "trial.phase",
+    "trial.report",
+    "trial.ended",
+]
+
+
 class Event(Schema):
     sequence: int
+    # Text, though the kinds are known: while a service is replaced, the older process reads what the newer one wrote.
     kind: str = Field(
-        description="sweep.created, sweep.state, sweep.confirmation, "
-        "trial.queued, trial.running, trial.phase, trial.report, trial.ended"
+        description="sweep.target: a target was found, or what is waited for; sweep.trouble: scheduling it fails and "
+        "is tried again, or (reason null) works again; sweep.extended: it has a larger budget; sweep.confirmation: a "
+        "confirmation of it began or ended; trial.report: progress or losses. The other names say what happened",
+        json_schema_extra={"enum": list(get_args(EventKind))},
     )
     trial: str | None
     data: dict[str, Any]

@@ -30,6 +30,11 @@ _LastEventId = Annotated[
 ]
 
 
+_DATA = {"contentMediaType": "application/json", "contentSchema": event_schemas.Event.model_json_schema()}
+_STREAM = {"text/event-stream": {"itemSchema": {"properties": {"data": _DATA}, "required": ["data"]}}}
+"""What the data of each item holds, which FastAPI cannot see in a route that makes its items itself."""
+
+
 def _existing_sweep(sweep: str, services: GivenServices) -> str:
     # Before the stream begins, where an error still has a status.
     if services.database.read(lambda session: session.get(Sweep, sweep)) is None:
@@ -37,7 +42,11 @@ def _existing_sweep(sweep: str, services: GivenServices) -> str:
     return sweep
 
 
-@router.get("/{sweep}/events", response_class=EventSourceResponse)
+@router.get(
+    "/{sweep}/events",
+    response_class=EventSourceResponse,
+    openapi_extra={"responses": {"200": {"content": _STREAM}}},
+)
 @needs_scope("read")
 async def watch_sweep(
     sweep: Annotated[str, Depends(_existing_sweep)],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import httpx2
 import pytest
@@ -16,10 +19,11 @@ from service.database.models import Sweep
 from service.database.sessions import Database
 from service.errors import NotFoundError
 from service.events import events
+from service.events.schemas import EventKind
 from service.settings import Settings
 
 
-def _append(database: Database, sweep: str, kind: str = "trial.report") -> int:
+def _append(database: Database, sweep: str, kind: EventKind = "trial.report") -> int:
     return database.write(lambda session: events.append(session, sweep, kind, data={"state": "active"}))
 
 
@@ -68,6 +72,40 @@ def test_an_event_of_no_sweep_is_refused(database: Database) -> None:
         _append(database, "nothing")
 
 
+def _kinds_written() -> Iterator[str]:
+    """The kinds of events that the service's source names where it makes one."""
+    written_by = Path(events.__file__)
+    for file in sorted(written_by.parents[1].rglob("*.py")):
+        # `events.append` passes on what it is given.
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if file != written_by else ():
+            if not isinstance(node, ast.Call):
+                continue
+            if ast.unparse(node.func).endswith("NewEvent"):
+                kind = node.args[0]
+            elif ast.unparse(node.func) == "events.append":
+                kind = node.args[2]
+            else:
+                continue
+            assert isinstance(kind, ast.Constant), f"{file.name}, line {node.lineno}: the kind is not written out"
+            yield str(kind.value)
+
+
+def test_the_api_description_lists_every_kind_that_is_written(client: TestClient) -> None:
+    route = client.get("/openapi.json").json()["paths"]["/v1/sweeps/{sweep}/events"]["get"]
+    item = route["responses"]["200"]["content"]["text/event-stream"]["itemSchema"]
+    assert item["properties"]["data"]["type"] == "string"
+    listed = item["properties"]["data"]["contentSchema"]["properties"]["kind"]["enum"]
+    assert listed == list(get_args(EventKind))
+    assert set(_kinds_written()) == set(listed)
+
+
+def test_an_event_of_a_kind_that_a_newer_version_wrote_is_read(client: TestClient, served_rows: Any) -> None:
+    sweep = served_rows.sweep(0)
+    served_rows.database.write(lambda session: events.append(session, sweep, "sweep.new"))  # type: ignore[arg-type]
+    _end(served_rows.database, sweep)
+    assert [event["event"] for event in _parse(client.get(f"/v1/sweeps/{sweep}/events").text)][1] == "sweep.new"
+
+
 @pytest.mark.parametrize(
     ("kind", "topics"),
     [
@@ -77,7 +115,7 @@ def test_an_event_of_no_sweep_is_refused(database: Database) -> None:
         ("sweep.state", {"queue", "scheduler"}),
     ],
 )
-def test_those_who_act_on_an_event_wake(database: Database, rows: Any, kind: str, topics: set[str]) -> None:
+def test_those_who_act_on_an_event_wake(database: Database, rows: Any, kind: EventKind, topics: set[str]) -> None:
     sweep = rows.sweep(0)
     notifications = database.notifications
     watched = ("queue", "scheduler", f"sweep:{sweep}")
