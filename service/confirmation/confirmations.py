@@ -29,7 +29,7 @@ from service.recommendation.further_trainings import TEST_LOSS
 from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.recommend import preferences_of, ranked
 from service.settings import Settings
-from service.sweeps import sweeps
+from service.sweeps import sweeps, targets
 
 TASKS_WITH_A_TEST_PART = ("causal_lm", "classification", "seq2seq")
 FIRST_SEED = 1_001
@@ -45,6 +45,7 @@ def create(
     numbers: Sequence[int] = (),
     wished: Mapping[str, Sequence[str]] | None = None,
     max_attempts: int,
+    alive_seconds: float,
 ) -> Confirmation:
     """Queue the further trainings. Raises NotFoundError, Conflict where the sweep still goes on, Unprocessable.
 
@@ -55,7 +56,7 @@ def create(
     wishes = preferences_of(sweep, **(wished or {}))
     chosen = _chosen(session, sweep, numbers) if numbers else ranked(session, sweep, candidates, wishes)
     further = _further_seeds(session, sweep, seeds)
-    child = _child(session, sweep, len(chosen) * len(further), wishes)
+    child = _child(session, sweep, len(chosen) * len(further), wishes, _target_now(session, sweep, alive_seconds))
     confirmation = Confirmation(
         sweep_id=child.id, confirms=sweep.id, seeds=further, candidates=[trial.id for trial in chosen]
     )
@@ -200,7 +201,15 @@ def _further_seeds(session: Session, sweep: Sweep, count: int) -> list[int]:
     return found
 
 
-def _child(session: Session, sweep: Sweep, count: int, wishes: SelectionPreferences) -> Sweep:
+def _target_now(session: Session, sweep: Sweep, alive_seconds: float) -> dict[str, Any] | None:
+    """The sweep's target as workers measure on it now: its further trainings are compared among each other."""
+    offered = targets.offered(session, alive_seconds, sweep.project)
+    return next((target for target in offered if target["key"] == sweep.target_key), sweep.target)
+
+
+def _child(
+    session: Session, sweep: Sweep, count: int, wishes: SelectionPreferences, target: dict[str, Any] | None
+) -> Sweep:
     child = Sweep(
         id=new_id(),
         project=sweep.project,
@@ -215,7 +224,7 @@ def _child(session: Session, sweep: Sweep, count: int, wishes: SelectionPreferen
         sampler_reason=f"every further training is known beforehand{f'; chosen by {wishes}' if wishes else ''}",
         space={"points": count, "feasible_share": 1.0, "sampled": False, "open_parameters": ["training.seed"]},
         target_runtime=sweep.target_runtime,
-        target=sweep.target,
+        target=target,
         target_key=sweep.target_key,
         state=SweepState.ACTIVE,
         counts={},

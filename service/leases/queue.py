@@ -30,9 +30,7 @@ from service.events.events import NewEvent
 from service.leases import attempts, row_locks, transitions, worker_reports
 from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
-from service.leases.reuse_keys import reuse_key
 from service.leases.row_locks import Claims, Held
-from service.leases.workers import results_version_of
 
 TOPIC = QUEUE
 """Announced when there may be something to claim."""
@@ -51,9 +49,9 @@ def has_claimable(session: Session, worker_id: str) -> bool:
 def claim(session: Session, worker_id: str, lease_seconds: float) -> lease_schemas.Lease | None:
     """Give the oldest claimable trial of the worker's targets to it; None when there is none.
 
-    Claimable is what is queued in an active sweep below its parallel limit, or running with a lapsed lease. A claim
-    that shares its transaction may also come too late for what it saw (None): `has_claimable` says whether there is
-    more.
+    Claimable is what is queued in an active sweep below its parallel limit, or running with a lapsed lease, where the
+    sweep's target is of the worker's `RESULTS_VERSION`. A claim that shares its transaction may also come too late for
+    what it saw (None): `has_claimable` says whether there is more.
     """
     connection = session.connection()
     need = Claims(worker_id)
@@ -75,7 +73,6 @@ def claim(session: Session, worker_id: str, lease_seconds: float) -> lease_schem
             _expire_of_targets(session, keys, held)
             return None
         if _begin_attempt(session, trial, worker_id, lease_seconds):
-            _key_results(session, trial, targets or [])
             return _lease(trial, lease_seconds)
         # Another claim filled the sweep between our look at it and our lock of it.
         full.append(trial.sweep_id)
@@ -147,23 +144,6 @@ def _begin_attempt(session: Session, trial: sql.Row, worker_id: str, lease_secon
     data = {"number": trial.number, "attempt": attempt, "worker": worker_id}
     events.write(session, trial.sweep_id, newest, [NewEvent("trial.running", trial.id, data)])
     return True
-
-
-def _key_results(session: Session, trial: sql.Row, targets: Sequence[Mapping[str, Any]]) -> None:
-    """Let the trial be found by what its results will be: those of this worker's version, not of the sweep's first."""
-    target = next(target for target in targets if target["key"] == trial.target_key)
-    version = results_version_of(target)
-    expected = results_version_of(trial.target)
-    if SweepKind.of(trial.sampler) is SweepKind.CONFIRMATION or (version == expected and trial.attempt == 0):
-        return
-    key = reuse_key(
-        project=trial.project,
-        configuration=trial.configuration,
-        dataset_sha256=trial.dataset_sha256,
-        target_key=trial.target_key,
-        results_version=version,
-    )
-    session.connection().execute(sql.SET_REUSE_KEY, {"of_trial": trial.id, "its_key": key})
 
 
 def _lease(trial: sql.Row, lease_seconds: float) -> lease_schemas.Lease:

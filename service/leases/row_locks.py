@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from service.database.group_commit import HELD, Needs
 from service.leases import statements as sql
+from service.leases.workers import results_version_of
 
 _IDS = postgresql.ARRAY(sa.String)
 
@@ -167,15 +168,15 @@ def _claimable_sweeps(
 ) -> tuple[dict[str, Sequence[Mapping[str, Any]]], set[str]]:
     """The targets of the workers that claim, and the sweeps of the trials that they would take now."""
     rows = connection.execute(sql.TARGETS_OF, {"workers": list(claims)}).all()
-    alike: Counter[tuple[str | None, tuple[str, ...]]] = Counter()
-    asking: dict[tuple[str | None, tuple[str, ...]], str] = {}
+    alike: Counter[tuple[str | None, int, tuple[str, ...]]] = Counter()
+    asking: dict[tuple[str | None, int, tuple[str, ...]], str] = {}
     for row in rows:
-        kind = (row.project, tuple(sql.keys_of(row.targets)))
+        kind = (row.project, results_version_of(row.targets[0]), tuple(sql.keys_of(row.targets)))
         alike[kind] += claims[row.id]
         asking[kind] = row.id
     wanted: set[str] = set()
-    for (project, keys), count in alike.items():
-        given = {"target_keys": list(keys), "full": [], "of_worker": asking[project, keys], "most": count}
+    for kind, count in alike.items():
+        given = {"target_keys": list(kind[-1]), "full": [], "of_worker": asking[kind], "most": count}
         found = set(connection.scalars(sql.CLAIMABLE_SWEEPS, given))
         if not found:
             found = set(connection.scalars(sql.LAPSED_SWEEPS_OF_TARGETS, given))

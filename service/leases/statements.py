@@ -11,6 +11,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from layers.results import UNSAID
 from service.common.states import GOING_SWEEPS, OPEN_TRIALS, SweepState, TrialState
 from service.database.counts import moved
 from service.database.models import Dataset, Measurement, Sweep, Trial, TrialMetric, Worker
@@ -107,6 +108,15 @@ _MAY_FAIL_ONCE_MORE = (
 """A sweep whose failures are used up ends when the scheduler next looks: until then it begins nothing."""
 _IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
 _PROJECT = sa.select(_WORKERS.c.project).where(_WORKERS.c.id == _text("of_worker")).scalar_subquery()
+_RESULTS_VERSION = (
+    sa.select(_WORKERS.c.targets[(0, "results_version")].as_integer())
+    .where(_WORKERS.c.id == _text("of_worker"))
+    .scalar_subquery()
+)
+_MEASURES_ALIKE = sa.func.coalesce(_SWEEPS.c.target["results_version"].as_integer(), UNSAID) == sa.func.coalesce(
+    _RESULTS_VERSION, UNSAID
+)
+"""The worker is of the `RESULTS_VERSION` that the sweep got with its target: one front has results of one version."""
 
 
 def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
@@ -120,6 +130,7 @@ def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
             _is_one_of(_TRIALS.c.target_key, "target_keys"),
             # A worker without a project serves all of them.
             _TRIALS.c.project == sa.func.coalesce(_PROJECT, _TRIALS.c.project),
+            _MEASURES_ALIKE,
             _past_index(_SWEEPS.c.state) == SweepState.ACTIVE,
             sa.or_(
                 sa.and_(
@@ -182,7 +193,6 @@ TAKE = (
         progress=sa.null(),
     )
 )
-SET_REUSE_KEY = sa.update(_TRIALS).where(_TRIALS.c.id == _text("of_trial")).values(reuse_key=_text("its_key"))
 _ENTER = (
     sa.update(_SWEEPS)
     .where(_SWEEPS.c.id == _text("of_sweep"), _SWEEPS.c.state == SweepState.ACTIVE)

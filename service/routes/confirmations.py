@@ -34,7 +34,7 @@ async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) 
     where its dataset was registered without a test split.
     """
     wanted = body or ConfirmationRequest()
-    max_attempts = call.services.settings.max_attempts
+    settings = call.services.settings
 
     def make(session: Session) -> Confirmation:
         row = confirmations.create(
@@ -44,7 +44,8 @@ async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) 
             candidates=wanted.candidates,
             numbers=wanted.trials,
             wished=wanted.wished,
-            max_attempts=max_attempts,
+            max_attempts=settings.max_attempts,
+            alive_seconds=settings.worker_alive_seconds,
         )
         parent = sweeps.get(session, sweep)
         return results.to_schema(

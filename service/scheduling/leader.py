@@ -178,12 +178,15 @@ class Leader(ABC):
         return False
 
     def _tick(self) -> None:
-        """What is done by the clock: trials whose lease has lapsed too often end, and so do confirmations."""
+        """What is done by the clock: trials whose lease has lapsed too often end, so do confirmations, and sweeps say
+        that their workers have been upgraded."""
         clock = time.monotonic()
         if clock - self._ticked_at >= self._settings.scheduler_idle_seconds:
             self._ticked_at = clock
             self._database.write(queue.expire)
             self._database.write(confirmations.end_finished)
+            alive_seconds = self._settings.worker_alive_seconds
+            self._database.write(lambda session: targets.say_who_is_missing(session, alive_seconds))
 
     def _give_up(self, held: HeldSweep) -> None:
         """Leave a step that hangs to itself: its sweep goes on elsewhere, or here after a while."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,9 +12,12 @@ from sqlalchemy.orm import Session
 
 from layers.capabilities import Capabilities
 from layers.parameter import Scalar
+from layers.results import UNSAID
 from layers.space.allowed_time import AllowedTime
 from layers.space.document import PointError, Space
-from service.database.models import Worker
+from service.common.states import SweepState
+from service.database.models import Sweep, Worker
+from service.events import events
 from service.leases import workers
 
 MAX_PROBED_POINTS = 1_000
@@ -24,6 +27,7 @@ SECONDS = 3.0
 """Of this thread's CPU time, after which no further points are looked at for any target."""
 
 WAITING = "waiting for a worker"
+_OF_ITS_VERSION = f"{WAITING} with results of version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +39,77 @@ class Resolution:
 
 
 def offered(session: Session, alive_seconds: float, project: str) -> list[dict[str, Any]]:
-    """The targets of the workers that are alive and serve the project, each once, those of the first worker first."""
+    """The targets of the workers that are alive and serve the project, each once, those of the first worker first.
+
+    Of workers that differ in their `RESULTS_VERSION` the newest counts: the others are about to be upgraded.
+    """
     alive = session.scalars(
         sa.select(Worker.targets).where(workers.is_alive(alive_seconds), workers.serves(project)).order_by(Worker.id)
     )
     found: dict[str, dict[str, Any]] = {}
     for targets in alive:
         for target in targets:
-            if not target.get("build_only"):
-                found.setdefault(target["key"], target)
+            if target.get("build_only"):
+                continue
+            known = found.get(target["key"])
+            if known is None or workers.results_version_of(known) < workers.results_version_of(target):
+                found[target["key"]] = target
     return list(found.values())
 
 
 def waits_for(runtime: str | None) -> str:
     """What a sweep waits for while no worker has the runtime that it asks for."""
     return f"{WAITING} with runtime {runtime}" if runtime else WAITING
+
+
+def say_who_is_missing(session: Session, alive_seconds: float) -> int:
+    """Say of active sweeps that only workers of another `RESULTS_VERSION` are left, or no longer; return of how many.
+
+    Those are not given the sweep's trials. Safe to call from several processes.
+    """
+    version = Sweep.target["results_version"].as_integer()
+    active = session.execute(
+        sa.select(Sweep.id, Sweep.project, sa.func.coalesce(Sweep.target_key, ""), version, Sweep.reason)
+        .where(Sweep.state == SweepState.ACTIVE, Sweep.target_key.is_not(None))
+        .order_by(Sweep.id)
+    ).all()
+    if not active:
+        return 0
+    there: dict[tuple[str | None, str], set[int]] = {}
+    for project, offers in session.execute(
+        sa.select(Worker.project, Worker.targets).where(workers.is_alive(alive_seconds))
+    ):
+        for target in offers:
+            there.setdefault((project, target["key"]), set()).add(workers.results_version_of(target))
+    said = 0
+    for sweep_id, project, key, began_with, reason in active:
+        found = there.get((None, key), set()) | there.get((project, key), set())
+        needed = began_with or UNSAID
+        lacks = _lacks_version(needed, found) if found and needed not in found else None
+        if lacks != reason and (lacks is not None or (reason or "").startswith(_OF_ITS_VERSION)):
+            said += _say(session, sweep_id, key, lacks)
+    return said
+
+
+def _lacks_version(needed: int, found: Collection[int]) -> str:
+    others = ", ".join(str(version) for version in sorted(found))
+    return (
+        f"{_OF_ITS_VERSION} {needed}, which it began with: those that are alive measure by version {others}, and one "
+        "sweep compares results of one version. Start such a worker, or :clone the sweep to measure it anew"
+    )
+
+
+def _say(session: Session, sweep_id: str, key: str, reason: str | None) -> bool:
+    written = session.scalar(
+        sa.update(Sweep)
+        .where(Sweep.id == sweep_id, Sweep.state == SweepState.ACTIVE, Sweep.reason.is_distinct_from(reason))
+        .values(reason=reason)
+        .returning(Sweep.id)
+        .execution_options(synchronize_session=False)
+    )
+    if written is not None:
+        events.append(session, sweep_id, "sweep.target", data={"target": key, "waits_for": reason})
+    return written is not None
 
 
 def resolve(space: Space, runtime: str | None, targets: Sequence[Mapping[str, Any]]) -> Resolution:

@@ -15,7 +15,19 @@ from service.database.models import Sweep, Trial
 from service.events import events
 from service.operations import artifacts
 from tests.service.confirmation.conftest import CONFIGURATION, claim, finish
-from tests.service.sweep_rows import add_trial
+from tests.service.sweep_rows import TARGET, add_trial
+
+
+def test_a_confirmation_is_measured_by_the_workers_of_today(client, services, make_sweep):
+    key = "onnxruntime 1.32.0 on TestCPU 3000"
+    sweep = make_sweep(target={**TARGET, "key": key, "results_version": 2}, target_key=key)
+    services.database.write(lambda session: session.query(Trial).update({Trial.target_key: key}))
+    device = {"kind": "cpu", "uuid": "cpu", "model": "TestCPU", "memory_bytes": 2**33}
+    targets = [{name: value for name, value in TARGET.items() if name != "key"}]
+    body = {"name": "upgraded", "device": device, "targets": targets, "versions": {"results": "3"}}
+    worker = client.post("/v1/workers", json=body).json()["id"]
+    confirmation = client.post(f"/v1/sweeps/{sweep}:confirm", json={"seeds": 1, "candidates": 1}).json()["id"]
+    assert client.post("/v1/leases", json={"worker": worker}).json()["sweep"] == confirmation
 
 
 def test_a_confirmation_from_the_request_to_its_intervals(client, services, make_sweep, worker):

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service.database.models import Measurement, Trial, TrialMetric
+from service.database.models import Measurement, TrialMetric
 from service.database.sessions import Database
 from service.errors import UnprocessableError
-from service.leases import schemas as lease_schemas
 from service.leases import workers
 from service.settings import Settings
 from service.sweeps import sweeps
-from tests.service.sweep_driver import CAPABILITIES, Driver, small
+from tests.service.sweep_driver import Driver, small
 
 REUSING = {"reuse": True, "sampler": "grid"}
 
@@ -140,18 +139,11 @@ def test_failed_and_pruned_trials_are_run_again(driver: Driver) -> None:
     assert "reused" not in driver.run_to_the_end(second, _measure).counts
 
 
-def _add_worker(driver: Driver, **versions: str) -> str:
+def _add_worker(driver: Driver, **versions: str) -> None:
     """The only worker from now on."""
-    registration = lease_schemas.WorkerRegistration(
-        name="worker",
-        device=lease_schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
-        targets=[lease_schemas.Capabilities(**CAPABILITIES)],
-        versions=versions,
-    )
     if driver.worker:
         driver.database.write(lambda session: workers.deregister(session, driver.worker, None))
-    driver.worker = driver.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
-    return driver.worker
+    driver.worker = driver.add_worker(versions=versions)
 
 
 def _reused(driver: Driver, sweep: str) -> int:
@@ -165,26 +157,6 @@ def test_results_of_another_version_are_not_reused(driver: Driver) -> None:
     assert _reused(driver, driver.post(small(search=REUSING))) == 12, "a worker that says no version is of the first"
     _add_worker(driver, results="2")
     assert _reused(driver, driver.post(small(search=REUSING))) == 0
-    assert _reused(driver, driver.post(small(search=REUSING))) == 12
-
-
-def test_results_are_of_the_version_of_the_worker_that_measured_them(driver: Driver) -> None:
-    _add_worker(driver, results="1")
-    begun, interrupted = driver.post(small(search=REUSING)), driver.post(small(search=REUSING))
-    driver.step(begun)
-    _add_worker(driver, results="2")
-    driver.run(begun, 6, _measure)
-    driver.cancel(begun)
-    assert _reused(driver, driver.post(small(search=REUSING))) == 6
-    # Claimed by one, lapsed, and measured by one of another version.
-    _add_worker(driver, results="3")
-    driver.step(interrupted)
-    lost = driver.claim()
-    assert lost is not None
-    lapse = sa.update(Trial).where(Trial.id == lost.trial).values(lease_expires_at=1.0)
-    driver.database.write(lambda session: session.execute(lapse) and None)
-    _add_worker(driver, results="4")
-    _reused(driver, interrupted)
     assert _reused(driver, driver.post(small(search=REUSING))) == 12
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import sqlalchemy as sa
 
 from layers.space.space import Space
+from service.database.models import Trial
 from service.database.sessions import Database
+from service.leases import queue, workers
 from service.settings import Settings
 from service.sweeps import targets
-from tests.service.sweep_driver import Driver, document
+from tests.service.sweep_driver import Driver, document, small
 
 SPARSE = document(
     model={
@@ -61,3 +64,66 @@ def test_targets_are_asked_about_as_many_points_as_there_is_time_for(
     assert "that supports a point of the space, of the few that could be looked at in time (" in found.reason
     assert "bfloat16" in found.reason
     assert len(asked) == targets.FEWEST_PROBED_POINTS
+
+
+# --- results of one version -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def driver(database: Database, settings: Settings) -> Driver:
+    driver = Driver(database, settings)
+    driver.add_dataset()
+    return driver
+
+
+def _claims(driver: Driver, worker: str) -> bool:
+    may = driver.database.read(lambda session: queue.has_claimable(session, worker))
+    lease = driver.database.write(lambda session: queue.claim(session, worker, 30))
+    assert may == (lease is not None)
+    return lease is not None
+
+
+def test_a_sweep_is_measured_by_workers_of_one_version_of_results(driver: Driver) -> None:
+    old = driver.add_worker("old", {"results": "2"})
+    begun = driver.post(small())
+    driver.step(begun)
+    new = driver.add_worker("new", {"results": "3"})
+    assert not _claims(driver, new)
+    assert _claims(driver, old)
+    # A lapsed attempt is no other matter.
+    lapse = sa.update(Trial).where(Trial.state == "running").values(lease_expires_at=1.0)
+    driver.database.write(lambda session: session.execute(lapse) and None)
+    driver.set(begun, budget=driver.sweep(begun).budget | {"parallel": 1})
+    assert not _claims(driver, new)
+    assert _claims(driver, old)
+
+
+def test_a_sweep_takes_the_newest_version_of_results_that_is_there(driver: Driver) -> None:
+    old, new = driver.add_worker("old"), driver.add_worker("new", {"results": "3"})
+    sweep = driver.post(small())
+    driver.step(sweep)
+    assert (_claims(driver, old), _claims(driver, new)) == (False, True)
+
+
+def test_a_sweep_says_that_its_workers_were_upgraded_until_one_is_back(driver: Driver) -> None:
+    old = driver.add_worker("old", {"results": "2"})
+    sweep = driver.post(small())
+    driver.step(sweep)
+    driver.add_worker("new", {"results": "3"})
+    driver.new_scheduler().discover_sweeps()
+    assert driver.sweep(sweep).reason is None, "the old one goes on with it"
+
+    driver.database.write(lambda session: workers.deregister(session, old, None))
+    driver.new_scheduler().discover_sweeps()
+    reason = driver.sweep(sweep).reason or ""
+    assert reason.startswith("waiting for a worker with results of version 2, which it began with")
+    assert "version 3" in reason
+    assert ":clone" in reason
+    assert driver.events(sweep)[-1].data == {"target": driver.sweep(sweep).target_key, "waits_for": reason}
+    told = len(driver.events(sweep))
+    driver.new_scheduler().discover_sweeps()
+    assert len(driver.events(sweep)) == told, "it is said once"
+
+    driver.add_worker("old again", {"results": "2"})
+    driver.new_scheduler().discover_sweeps()
+    assert driver.sweep(sweep).reason is None
