@@ -135,7 +135,7 @@ class FieldReader:
             return name, None
         if task and dataset["task"] != task:
             detail = f"{name} is a dataset for {dataset['task']}, not for {task}"
-            self._problems.add("/dataset", detail, f"name a dataset for {task}, or change the task")
+            self._problems.add("/dataset", detail, f"set task: {dataset['task']}, or name a dataset for {task}")
         return name, dataset
 
     def objectives(self, has_metric: Callable[[str], str | None]) -> tuple[Objective, ...]:

@@ -15,7 +15,13 @@ class Project(Schema):
 
 
 class NewProject(Request):
-    name: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", examples=["vision"])
+    # What breaks the pattern is refused where projects are made, in words.
+    name: str = Field(
+        min_length=1,
+        max_length=63,
+        json_schema_extra={"pattern": "^[a-z0-9][a-z0-9-]{0,62}$"},
+        examples=["vision"],
+    )
 
 
 class NewToken(Request):

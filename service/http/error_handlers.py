@@ -159,5 +159,41 @@ def _problems(errors: Sequence[Any]) -> list[Problem]:
             problems.append(Problem("", f"the body is not JSON: {reason} at character {path[0]}", "send valid JSON"))
         else:
             where = "" if place == "body" else f"{place}: "
-            problems.append(Problem(pointer, f"{where}{cause if isinstance(cause, ValueError) else error['msg']}"))
+            detail = f"{where}{cause if isinstance(cause, ValueError) else error['msg']}"
+            problems.append(Problem(pointer, detail, _remedy(error["type"], error.get("ctx", {}))))
     return problems
+
+
+_REMEDIES: Mapping[str, str] = {
+    "missing": "add it",
+    "extra_forbidden": "leave it out",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "string_too_short": "at least {min_length} characters",
+    "string_too_long": "at most {max_length} characters",
+    "too_short": "at least {min_length}",
+    "too_long": "at most {max_length}",
+    "string_pattern_mismatch": "a text of the form {pattern}",
+    "literal_error": "one of {expected}",
+    "enum": "one of {expected}",
+    "finite_number": "a finite number",
+}
+_KINDS: Mapping[str, str] = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "list": "a list",
+    "dict": "a mapping",
+    "model_attributes": "a mapping",
+}
+_ELSE = "what is accepted stands in /openapi.json"
+
+
+def _remedy(kind: str, context: Mapping[str, Any]) -> str:
+    """What would be right, as far as the kind of an error tells it."""
+    if kind in _REMEDIES:
+        return _REMEDIES[kind].format_map(context)
+    return _KINDS.get(re.sub("_(type|parsing|from_float|parsing_size)$", "", kind), _ELSE)

@@ -186,7 +186,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "list for a task": ({"/task": ["causal_lm"]}, "/task", "not a task"),
     "no dataset": ({"/dataset": LEFT_OUT}, "/dataset", "no dataset"),
     "unknown dataset": ({"/dataset": "wikipedia"}, "/dataset", "wikipedia"),
-    "another task's dataset": ({"/dataset": "digits"}, "/dataset", "classification"),
+    "another task's dataset": ({"/dataset": "digits"}, "/dataset", "set task: classification, or name a dataset for"),
     "mapping for a dataset": ({"/dataset": {"name": "bytes"}}, "/dataset", "not a dataset"),
     "no model": ({"/model": LEFT_OUT}, "/model", "num_layers is missing"),
     "empty model": ({"/model": None}, "/model", "null"),

@@ -1,0 +1,36 @@
+"""What is refused before a route is reached says what would be right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+SCOPES = "'read', 'submit', 'work' or 'admin'"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer", "remedy"),
+    [
+        ("/v1/sweeps?page_size=0", None, "/page_size", "at least 1"),
+        ("/v1/sweeps?page_size=1001", None, "/page_size", "at most 1000"),
+        ("/v1/sweeps?page_size=many", None, "/page_size", "a whole number"),
+        ("/v1/leases", {}, "/worker", "add it"),
+        ("/v1/projects", {"name": "Vision!"}, "/name", "use 1 to 63 of a-z, 0-9 and '-', beginning with a letter or"),
+        ("/v1/projects", {"name": ""}, "/name", "at least 1 characters"),
+        ("/v1/projects", {"name": "x" * 64}, "/name", "at most 63 characters"),
+        ("/v1/projects", {"name": 3}, "/name", "a text"),
+        ("/v1/projects", {"name": "x", "colour": "red"}, "/colour", "leave it out"),
+        ("/v1/projects", [], "", "a mapping"),
+        ("/v1/tokens", {"name": "x", "scopes": ["reads"]}, "/scopes/0", f"one of {SCOPES}"),
+        ("/v1/tokens", {"name": "x", "scopes": []}, "/scopes", "at least 1"),
+        ("/v1/tokens", {"name": "x", "scopes": ["read"], "expires_in_days": 0}, "/expires_in_days", "more than 0"),
+    ],
+)
+def test_every_refusal_has_a_remedy(client: TestClient, path: str, body: Any, pointer: str, remedy: str) -> None:
+    answer = client.get(path) if body is None else client.post(path, json=body)
+    assert answer.status_code == 422, answer.text
+    (problem,) = answer.json()["errors"]
+    assert (problem["pointer"], problem["detail"] != "") == (pointer, True)
+    assert problem["remedy"].startswith(remedy)
