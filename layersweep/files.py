@@ -13,6 +13,13 @@ from typing import IO
 
 from layersweep.errors import InvalidUsageError
 
+STANDARD_INPUT = Path("/dev/stdin")
+
+
+def name_of(path: Path) -> str:
+    """What people call the file."""
+    return "standard input" if path == STANDARD_INPUT else str(path)
+
 
 @contextmanager
 def opened(path: Path) -> Generator[IO[bytes]]:
@@ -28,7 +35,7 @@ def opened(path: Path) -> Generator[IO[bytes]]:
             yield stream
             return
         if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or stream.isatty()):
-            raise InvalidUsageError(f"{path} cannot be read: it is a device, not a file")
+            raise InvalidUsageError(f"{name_of(path)} cannot be read: it is a device, not a file")
         with tempfile.TemporaryFile() as kept:
             with _told(path, "kept in a temporary file"):
                 shutil.copyfileobj(stream, kept)
@@ -41,7 +48,7 @@ def read(path: Path, most_bytes: int) -> bytes:
     with opened(path) as stream, _told(path, "read"):
         content = stream.read(most_bytes + 1)
     if len(content) > most_bytes:
-        raise InvalidUsageError(f"{path} cannot be read: it has more than {most_bytes // 2**20} MiB")
+        raise InvalidUsageError(f"{name_of(path)} cannot be read: it has more than {most_bytes // 2**20} MiB")
     return content
 
 
@@ -81,7 +88,7 @@ def _told(path: Path, done: str) -> Generator[None]:
     except OSError as problem:
         if isinstance(problem, ConnectionError | TimeoutError):
             raise
-        raise InvalidUsageError(f"{path} cannot be {done}: {problem.strerror or problem}") from problem
+        raise InvalidUsageError(f"{name_of(path)} cannot be {done}: {problem.strerror or problem}") from problem
 
 
 def _usable(path: Path) -> Path:

@@ -43,7 +43,7 @@ class Leaderboard(Sequence[LeaderboardRow]):
 
     def __repr__(self) -> str:
         metrics = ", ".join(objective["metric"] for objective in self.objectives)
-        return f"<Leaderboard: {len(self)} of {self.total} trials by {metrics}>"
+        return f"<Leaderboard: {len(self)} of {self.total} trial{'' if self.total == 1 else 's'} by {metrics}>"
 
     def dataframe(self) -> pandas.DataFrame:
         """One row a trial, indexed by its number; a column for each parameter and metric.

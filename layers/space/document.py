@@ -147,7 +147,7 @@ def _examine(sweep: SweepDocument, feasibility: FeasibilityReport, problems: Pro
         return
     rule, share = next(iter(feasibility.rejections.items()))
     rejection = feasibility.examples[rule]
-    of = f"{feasibility.judged:,} sampled points" if feasibility.sampled else f"{feasibility.points:,} points"
+    of = f"{feasibility.judged:,} sampled points" if feasibility.sampled else _all_points(feasibility.points or 0)
     others = [f"{name} ({part:.1%})" for name, part in list(feasibility.rejections.items())[1:4]]
     also = f"; then {', '.join(others)}" if others else ""
     remedy = "loosen it, or widen the parameters that it names"
@@ -155,6 +155,10 @@ def _examine(sweep: SweepDocument, feasibility: FeasibilityReport, problems: Pro
         remedy += "; if few but some points keep it, set allow_sparse: true"
     detail = f"none of {of} can become a trial: {rule} rejects {share:.1%}, for example {rejection.message}{also}"
     problems.add(_pointer_of(sweep, rule, pointers), detail, remedy)
+
+
+def _all_points(points: int) -> str:
+    return "the space's only point" if points == 1 else f"{points:,} points"
 
 
 def _pointer_of(sweep: SweepDocument, rule: str, pointers: Mapping[str, str]) -> str:

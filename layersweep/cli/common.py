@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from layersweep.client import DEFAULT_SERVER, Client
 from layersweep.display.terminal import Terminal, show_json
 from layersweep.errors import InvalidUsageError, LayersweepError, ResponseError, UnreachableError
+from layersweep.files import STANDARD_INPUT
 
 RETRY_SECONDS = 3.0
 """A person waits for a command: a service that is not there is told soon. Waits bear a restart of their own."""
@@ -42,7 +43,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts ins
 
 def from_standard_input(path: Path) -> Path:
     """`-` as the standard input, as other commands have it."""
-    return Path("/dev/stdin") if str(path) == "-" else path
+    return STANDARD_INPUT if str(path) == "-" else path
 
 
 File = Annotated[

@@ -16,7 +16,7 @@ from layersweep.cli.installation import (
     read_settings,
     told_as_sentence,
 )
-from layersweep.display.units import bytes_
+from layersweep.display.units import bytes_, plural
 
 app = typer.Typer(
     help="Look after the service's database on this machine (LAYERSWEEP_DATABASE_URL, LAYERSWEEP_DATA_DIR).",
@@ -44,7 +44,7 @@ def backup(
     with told_as_sentence(backups.BackupError):
         made = backups.back_up(read_settings(data_dir=data_dir), archive)
     err.print(
-        f"{archive}: {made.files} files, {bytes_(made.size_bytes)} before compression, schema {made.schema}.",
+        f"{archive}: {plural(made.files, 'file')}, {bytes_(made.size_bytes)} before compression, schema {made.schema}.",
         soft_wrap=True,
     )
 
@@ -60,7 +60,8 @@ def restore(
         restored = backups.restore(archive, settings)
     named = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     err.print(
-        f"{restored.files} files are in {settings.data_dir} now; start the service with `layersweep serve{named}`.",
+        f"{settings.data_dir} has {plural(restored.files, 'file')} now; "
+        f"start the service with `layersweep serve{named}`.",
         soft_wrap=True,
     )
 

@@ -127,7 +127,8 @@ def _submit(client: Client, document: Path) -> Sweep:
     out.print(Text(f"Submitted {shown(document)} as sweep {sweep.id}."))
     out.print(
         Text(
-            f"{record['budget']['trials']} trials over {len(record['space']['open_parameters'])} open parameters, "
+            f"{units.plural(record['budget']['trials'], 'trial')} over "
+            f"{units.plural(len(record['space']['open_parameters']), 'open parameter')}, "
             f"chosen by the sampler {record['sampler']} ({record['sampler_reason']})."
         )
     )
@@ -162,8 +163,8 @@ def _explain(server: str, folder: Path, document: Path, sweep: Sweep, elapsed_se
     if counts["reused"]:
         out.print(
             Text(
-                f"{counts['reused']} trials were answered from earlier measurements in {shown(folder)}: the same "
-                "configuration, data and device. `search: {reuse: false}` in the document measures anew."
+                f"Taken from earlier measurements in {shown(folder)}: {units.plural(counts['reused'], 'trial')} of the "
+                "same configuration, data and device. `search: {reuse: false}` in the document measures anew."
             )
         )
     command = own_command()

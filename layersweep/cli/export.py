@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from layersweep.cli.common import SERVER_DEFAULT, Server, SweepName, connect, out
+from layersweep.display.units import plural
 
 
 def export(
@@ -23,5 +24,5 @@ def export(
 
     with connect(server) as client:
         study = write_study(client.sweep(sweep), optuna, name=name)
-    out.print(Text(f"Wrote {len(study.trials)} trials as the study {study.study_name!r} to {optuna}."))
+    out.print(Text(f"Wrote {plural(len(study.trials), 'trial')} as the study {study.study_name!r} to {optuna}."))
     out.print(Text(f"See it: optuna-dashboard {optuna}", style="dim"))

@@ -15,12 +15,20 @@ Prefer = Annotated[
 ]
 Within = Annotated[
     list[str] | None,
-    typer.Option(metavar="METRIC:1%", help="Choose only among trials at most so much worse than the front's best."),
+    typer.Option(
+        metavar="METRIC:AMOUNT",
+        help="Choose only among trials at most so much worse than the front's best, as validation_loss:1%.",
+    ),
 ]
 Weight = Annotated[
     list[str] | None,
-    typer.Option(metavar="OBJECTIVE:2", help="How much an objective counts in the choice; the others count 1."),
+    typer.Option(
+        metavar="OBJECTIVE:NUMBER",
+        help="How much an objective counts in the choice, as validation_loss:2; the others count 1.",
+    ),
 ]
+
+_A_LIMIT, _A_WEIGHT = "METRIC:AMOUNT, for example validation_loss:1%", "OBJECTIVE:NUMBER, for example validation_loss:2"
 
 
 class SelectionPreferences(TypedDict):
@@ -33,7 +41,11 @@ class SelectionPreferences(TypedDict):
 
 def wishes(prefer: list[str] | None, within: list[str] | None, weight: list[str] | None) -> SelectionPreferences:
     """The options' values. Raises InvalidUsageError."""
-    return SelectionPreferences(prefer=prefer or (), within=_pairs("within", within), weights=_weights(weight))
+    return SelectionPreferences(
+        prefer=prefer or (),
+        within=_pairs("within", within, _A_LIMIT),
+        weights=_weights(weight),
+    )
 
 
 def options(given: SelectionPreferences) -> list[str]:
@@ -44,12 +56,12 @@ def options(given: SelectionPreferences) -> list[str]:
     return [word for pair in found for word in pair]
 
 
-def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
+def _pairs(option: str, texts: list[str] | None, form: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in texts or []:
         metric, separator, amount = text.partition(":")
         if not separator:
-            raise InvalidUsageError(f"--{option} {text}: write METRIC:AMOUNT, for example validation_loss:1%")
+            raise InvalidUsageError(f"--{option} {text}: write {form}")
         if metric in pairs:
             raise InvalidUsageError(f"--{option} {metric} is given twice: leave one of them out")
         pairs[metric] = amount
@@ -58,9 +70,11 @@ def _pairs(option: str, texts: list[str] | None) -> dict[str, str]:
 
 def _weights(texts: list[str] | None) -> dict[str, float]:
     weights: dict[str, float] = {}
-    for metric, amount in _pairs("weight", texts).items():
+    for metric, amount in _pairs("weight", texts, _A_WEIGHT).items():
         try:
             weights[metric] = float(amount)
         except ValueError:
-            raise InvalidUsageError(f"--weight {metric}:{amount}: {amount!r} is not a number") from None
+            raise InvalidUsageError(
+                f"--weight {metric}:{amount}: {amount!r} is not a number: write {_A_WEIGHT}"
+            ) from None
     return weights

@@ -28,6 +28,7 @@ from layersweep.cli.common import (
 )
 from layersweep.display import units
 from layersweep.errors import InvalidUsageError, ResponseError, UnreachableError
+from layersweep.files import name_of
 from layersweep.records.checks import SpaceCheckReport
 
 
@@ -81,7 +82,7 @@ def _read_space(file: Path, server: str) -> Any:
         except part_of_product("layers.problems", "worker").DocumentError as problem:
             raise reader.invalid(problem) from problem
     except errors.ServiceError as problem:
-        raise ResponseError.of(problem.status, problem.body(str(file))) from problem
+        raise ResponseError.of(problem.status, problem.body(name_of(file))) from problem
 
 
 def _dataset(name: object, server: str) -> Mapping[str, object] | None:
@@ -103,8 +104,8 @@ def _dataset(name: object, server: str) -> Mapping[str, object] | None:
 
 def _print(found: SpaceCheckReport) -> None:
     about, outcomes, points = found["target"], found["outcomes"], found["points"]
-    of = f"all {points}" if found["whole_space"] else f"{points} sampled"
-    share = f"{outcomes.get('builds', 0)} of {of} points build"
+    of = "the whole space" if found["whole_space"] else "a sample"
+    share = f"{outcomes.get('builds', 0)} of {units.plural(points, 'point')} ({of}) build"
     out.print(Text(f"{share} with {about['runtime']} {about['version']} for {about['device_model']}."))
     if found["break_a_rule"]:
         out.print(Text(f"{found['break_a_rule']} more break a rule: no trial will have them.", style="dim"))

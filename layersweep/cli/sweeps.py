@@ -29,6 +29,7 @@ from layersweep.cli.common import (
 from layersweep.cli.sweep_check import check
 from layersweep.display import progress, units
 from layersweep.display.terminal import show_yaml
+from layersweep.files import name_of
 from layersweep.records.sweeps import SpaceFacts, SweepPreview, SweepRecord
 from layersweep.sweep import Sweep
 
@@ -67,7 +68,7 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
     if as_json:
         print_json(preview)
         return
-    out.print(Text(f"{file} is a valid sweep document.", style="green"))
+    out.print(Text(f"{name_of(file)} is a valid sweep document.", style="green"))
     _print_space(preview["space"])
     out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
     for note in preview["notes"]:
@@ -279,7 +280,7 @@ def _points_in_words(space: SpaceFacts) -> str:
         return "one point, as nothing is open"
     if space["points"] is None:
         return f"continuous, or too large to count, over {names}"
-    return f"{space['points']:,} {'point' if space['points'] == 1 else 'points'} over {names}"
+    return f"{units.plural(space['points'], 'point')} over {names}"
 
 
 def _sampled_in_words(space: SpaceFacts) -> str:

@@ -102,7 +102,7 @@ def ended_count(progress: Progress) -> int:
 def tally(progress: Progress) -> str:
     """`7 of 12 trials ended: 6 complete, 1 infeasible; 1 running, 2 queued; 4 points rejected`."""
     parts = [f"{progress[state]} {state}" for state in ENDED_TRIAL_STATES if progress[state]]
-    line = f"{ended_count(progress)} of {progress['budget']} trials ended"
+    line = f"{ended_count(progress)} of {units.plural(progress['budget'], 'trial')} ended"
     if parts:
         line += ": " + ", ".join(parts)
     if progress["reused"]:
@@ -111,7 +111,7 @@ def tally(progress: Progress) -> str:
     if open_parts:
         line += "; " + ", ".join(open_parts)
     if progress["rejected"]:
-        line += f"; {progress['rejected']} points rejected"
+        line += f"; {units.plural(progress['rejected'], 'point')} rejected"
     return line
 
 

@@ -94,6 +94,11 @@ def count(value: float) -> str:
     return _scaled(value, COUNTS)
 
 
+def plural(number: int, noun: str) -> str:
+    """How many there are of a noun: 1 trial, 2 trials, 1,000 trials."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """How long something took: 240 ms, 3.2 s, 4 min 10 s, 2 h 5 min."""
     if seconds < 0.001:

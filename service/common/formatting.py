@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from layers.metrics import METRICS
-from layersweep.display.units import TIMES, bound, bytes_, count, duration, metric, number, share, three_digits, value
+from layersweep.display.units import (
+    TIMES,
+    bound,
+    bytes_,
+    count,
+    duration,
+    metric,
+    number,
+    plural,
+    share,
+    three_digits,
+    value,
+)
 
 __all__ = [
     "ago",
@@ -19,6 +31,7 @@ __all__ = [
     "meaning",
     "metric",
     "number",
+    "plural",
     "progress_rate",
     "share",
     "timestamp",

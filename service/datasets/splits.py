@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.common.formatting import plural
 from service.errors import UnprocessableError
 
 MINIMUM_TRAINING_EXAMPLES = 16
@@ -89,6 +90,6 @@ def _check_sizes(sizes: Mapping[str, int], count: int) -> None:
         minimum = MINIMUM_TRAINING_EXAMPLES if split == "training" else MINIMUM_EXAMPLES
         if size < minimum:
             raise UnprocessableError(
-                f"the file is too small: of its {count} examples, {size} fall into the {split} split, "
-                f"which needs at least {minimum} (what has the same key stays together)"
+                f"the file is too small: of its {plural(count, 'example')} the {split} split has {size}, "
+                f"and needs at least {minimum} (what has the same key stays together)"
             )

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from service.common.formatting import plural
 from service.datasets.content import Content, TextFacts, Tokenizer
 from service.datasets.profiles import text_profile
 from service.datasets.splits import Fractions
@@ -123,8 +124,8 @@ def _cut(tokens: NDArray[Any], fractions: Fractions) -> dict[str, NDArray[Any]]:
     for split, (size, minimum) in sizes.items():
         if size < minimum:
             raise UnprocessableError(
-                f"the file is too small: of its {len(tokens)} tokens, {size} fall into the {split} split, "
-                f"which needs at least {minimum}"
+                f"the file is too small: of its {plural(len(tokens), 'token')} the {split} split has {size}, "
+                f"and needs at least {minimum}"
             )
     starts = {"training": 0, "validation": training, "test": training + validation}
     return {split: tokens[starts[split] : starts[split] + size] for split, (size, _) in sizes.items()}

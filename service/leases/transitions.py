@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.common.formatting import plural
 from service.common.states import GOING_SWEEPS, TrialState
 from service.events import events
 from service.events.events import NewEvent
@@ -49,7 +50,7 @@ def give_up(session: Session, trial: sql.Row, charged: int, why: str) -> lease_s
     """End a trial that lost its attempt and is not tried again: its sweep has ended, or its attempts are used up."""
     if trial.sweep_state not in GOING_SWEEPS:
         return end(session, trial, TrialState.CANCELLED, f"the sweep is {trial.sweep_state}", charged=charged)
-    reason = f"{charged} of at most {trial.max_attempts} attempts were lost, the last one so: {why}"
+    reason = f"{charged} of at most {plural(trial.max_attempts, 'attempt')} lost, the last one so: {why}"
     return end(session, trial, TrialState.FAILED, reason, charged=charged)
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from layers.declarations.model import flops, parameter_count
+from service.common.formatting import plural
 from service.common.ids import new_id
 from service.common.metrics import TELL_SECONDS
 from service.common.states import SweepState, TrialState
@@ -192,7 +193,7 @@ class SweepScheduler:
     def _termination(self) -> Termination | None:
         history = self._history
         if len(history.failed) >= history.budget["failures"]:
-            return self._failed(f"{len(history.failed)} trials failed, the most that the budget allows")
+            return self._failed(f"{plural(len(history.failed), 'trial')} failed, the most that the budget allows")
         if history.outstanding or self._retriable():
             return None
         if history.spent >= history.budget["trials"]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from layers.space.document import FeasibilityReport, SweepDocument
+from service.common.formatting import plural
 from service.errors import InvalidDocumentError, Problem
 
 SLOW_TPE_TRIALS = 2_000
@@ -65,7 +66,8 @@ def population_size(trials: int) -> int:
 def _automatic(document: SweepDocument, feasibility: FeasibilityReport) -> Choice:
     trials = document.budget["trials"]
     if feasibility.points is not None and feasibility.points <= trials:
-        return Choice("grid", f"the budget of {trials} trials covers all {feasibility.points} points of the space")
+        points = "the only point" if feasibility.points == 1 else f"all {plural(feasibility.points, 'point')}"
+        return Choice("grid", f"the budget of {plural(trials, 'trial')} covers {points} of the space")
     conditional = any(parameter.when is not None for parameter in document.space.open)
     objectives = len(document.objectives)
     if objectives > 1 and trials > SLOW_TPE_TRIALS and not conditional:

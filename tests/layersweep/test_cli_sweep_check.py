@@ -62,7 +62,7 @@ def test_people_read_how_many_build_and_why_others_do_not(check: Check, tmp_path
     checked = check(document(tmp_path, values))
     assert checked.exit_code == EXIT_REFUSED
     said = " ".join(checked.stdout.split())
-    assert "0 of all 4 points build with tensorrt_rtx" in said
+    assert "0 of 4 points (the whole space) build with tensorrt_rtx" in said
     assert [said.count(f"dtype={name}") for name in ("float32", "bfloat16")] == [1, 1]
     assert said.count("2 infeasible") == 2
     assert max(map(len, checked.stdout.splitlines())) <= 80

@@ -50,6 +50,8 @@ def test_the_standard_input_is_a_file_as_well(live_service: str) -> None:
         text = TEXT if "add" in given else DOCUMENT
         ended = subprocess.run([*command, *given], input=text, capture_output=True, text=True, env=environment)
         assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
+        assert "/dev/stdin" not in ended.stdout
+    assert ended.stdout.startswith("standard input is a valid sweep document.")
 
 
 def unusable(kind: str, folder: Path) -> Path:

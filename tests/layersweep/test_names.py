@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from layersweep import Client, InvalidUsageError, NotFoundError, Sweep
 from layersweep.cli import app
+from layersweep.cli.preferences import Weight, Within, wishes
 from layersweep.plain import plain
 from tests.layersweep.answers import page, scripted, sweep_record
 from tests.layersweep.conftest import DOCUMENT, Finisher
@@ -153,6 +155,19 @@ def test_wishes_go_with_every_command(client: Client, document: Path, finisher: 
     given = ["recommendation", sweep.id, "--prefer", "validation_loss", "--server", client.server]
     ready = f"layersweep report {sweep.id} --prefer validation_loss --server {client.server}"
     assert ready in CliRunner().invoke(app, given).stdout
+
+
+def test_the_examples_in_the_help_work() -> None:
+    said = " ".join(option.__metadata__[0].help for option in (Within, Weight))
+    limit, weight = re.findall(r", as ([a-z_]+:[0-9%]+)", said)
+    assert wishes([], [limit], [weight]) == {
+        "prefer": (),
+        "within": {"validation_loss": "1%"},
+        "weights": {"validation_loss": 2.0},
+    }
+    for option, example in (("--within", "validation_loss:1%"), ("--weight", "validation_loss:2")):
+        refused = CliRunner().invoke(app, ["recommendation", "x", option, "y", "--server", "http://127.0.0.1:9"])
+        assert (refused.exit_code, example in refused.stderr) == (2, True), refused.output
 
 
 def test_a_wish_that_is_given_twice_is_refused() -> None:

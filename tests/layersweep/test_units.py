@@ -157,3 +157,12 @@ def test_pictures_write_what_tables_write() -> None:
     )
     functions = {"bytes": units.bytes_} | {name: getattr(units, name) for name in cases if name != "bytes"}
     assert json.loads(ran.stdout) == {name: [functions[name](value) for value in cases[name]] for name in cases}
+
+
+def test_one_is_no_plural() -> None:
+    assert [units.plural(number, "trial") for number in (0, 1, 2, 1000)] == [
+        "0 trials",
+        "1 trial",
+        "2 trials",
+        "1,000 trials",
+    ]

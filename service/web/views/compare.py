@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from layers.configuration import Sections, flatten
 from layers.metrics import METRICS
 from layers.parameter import Scalar
+from service.common import formatting
 from service.database.models import Sweep, Trial
 from service.database.sessions import now
 from service.errors import NotFoundError, UnprocessableError
@@ -50,7 +51,7 @@ def compare(session: Session, sweep_id: str, query: SweepQuery) -> Comparison:
     numbers = [int(number) for number in query.trial]
     if not 2 <= len(numbers) <= MAX_COMPARED:
         raise UnprocessableError(
-            f"{len(numbers)} trials are chosen: choose from 2 to {MAX_COMPARED} on the leaderboard"
+            f"{formatting.plural(len(numbers), 'trial')} chosen: choose from 2 to {MAX_COMPARED} on the leaderboard"
         )
     found = {
         trial.number: trial

@@ -54,5 +54,5 @@ def test_what_has_the_same_key_stays_together_in_any_order(numbers: list[int], r
 
 
 def test_too_few_examples_are_refused_with_the_split() -> None:
-    with pytest.raises(UnprocessableError, match="of its 20 examples, 2 fall into the validation split"):
+    with pytest.raises(UnprocessableError, match="of its 20 examples the validation split has 2"):
         split_examples(np.zeros(20, int), keys_of(20), Fractions(validation=0.1))
