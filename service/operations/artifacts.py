@@ -121,11 +121,12 @@ def find(session: Session, trial_id: str, name: str) -> Artifact:
     for row in rows:
         if row.name == name:
             return row
-    raise NotFoundError(
-        f"trial {trial_id} has no artifact {name!r}; it has: {', '.join(row.name for row in rows)}"
-        if rows
-        else f"trial {trial_id} has no artifacts: they are kept of complete trials on the front"
-    )
+    if rows:
+        names = ", ".join(row.name for row in rows)
+        raise NotFoundError(f"trial {trial_id} has no artifact {name!r}; it has: {names}")
+    is_probe = session.get_one(Trial, trial_id).configuration.get("task") == "probe"
+    why = "a probe has random weights and leaves none" if is_probe else "they are kept of complete trials on the front"
+    raise NotFoundError(f"trial {trial_id} has no artifacts: {why}")
 
 
 def read(settings: Settings, row: Artifact) -> Iterator[bytes]:

@@ -171,7 +171,7 @@ def find_smaller(
     )
 
 
-def rule_in_words(wishes: SelectionPreferences) -> str:
+def rule_in_words(wishes: SelectionPreferences, task: str) -> str:
     """How a trial is chosen under these wishes."""
     if wishes.prefer:
         rule = PREFERRED.format(metrics=", then the best ".join(wishes.prefer))
@@ -181,7 +181,8 @@ def rule_in_words(wishes: SelectionPreferences) -> str:
     if wishes.within:
         limits = " and ".join(str(limit) for limit in wishes.within)
         rule += f" Only trials within {limits} of the front's best are considered."
-    return rule + TIES + SMALLER
+    # A probe learns nothing: no smaller trial of it has a loss that is as good.
+    return rule + TIES + ("" if task == "probe" else SMALLER)
 
 
 def _limits(front: Sequence[Candidate], goals: Mapping[str, Goal], wishes: SelectionPreferences) -> dict[str, float]:

@@ -14,6 +14,7 @@ from service.recommendation.choice import LOSS, Candidate
 from service.recommendation.schemas import Complexity, ComplexityPoint, SmallerTrial
 
 GAP = "generalization_gap"
+PROBE_SAYS = "a probe learns nothing: its size costs latency and memory alone"
 
 
 def complexity(
@@ -54,7 +55,8 @@ def complexity(
         smaller=smaller,
         says=[],
     )
-    return found.model_copy(update={"says": _says(found)})
+    says = [PROBE_SAYS] if configuration.get("task") == "probe" else _says(found)
+    return found.model_copy(update={"says": says})
 
 
 def tokens_seen(training: Mapping[str, Any]) -> int | None:

@@ -55,7 +55,7 @@ class Recommended:
     def answer(self) -> Recommendation:
         return Recommendation(
             sweep=self.sweep.id,
-            rule=rule_in_words(self.wishes),
+            rule=rule_in_words(self.wishes, self.sweep.task),
             trial=leaderboards.to_row(self.trial),
             configuration=self.trial.configuration,
             final=self.sweep.state in ENDED_SWEEPS,

@@ -116,7 +116,8 @@ def _looser(text: str, metric: str | None, slack: float, setting: Setting, row: 
         nearest = untrained[0]
         limit = _finite(nearest.value(metric)) if metric else None
         at = f", the nearest at {formatting.metric(metric, limit)}" if metric and limit is not None else ""
-        says = f"{len(untrained)} trials were stopped by it alone before training{at}: what they would score is unknown"
+        stopped = formatting.plural(len(untrained), "trial")
+        says = f"it alone stopped {stopped} before training{at}: what would have come of that is unknown"
         return LimitStep(limit=limit, trial=row(nearest), trades=[], says=says)
     if alone:
         return LimitStep(limit=None, trial=None, trades=[], says="the trials that it alone excludes are all dominated")

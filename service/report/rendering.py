@@ -128,4 +128,7 @@ def _html() -> Environment:
 @cache
 def _plain() -> Environment:
     """Everything that is put in is escaped for Markdown."""
-    return plain_environment(escaping.shown, code=escaping.code, block=escaping.block)
+    made = plain_environment(escaping.shown, code=escaping.code, block=escaping.block)
+    # A text file ends with a newline.
+    made.keep_trailing_newline = True
+    return made

@@ -163,6 +163,8 @@ def test_every_output_is_whole(tried: World, made: Made, task: str, case: str) -
         assert tried.client.get(f"/v1/trials/{trial['id']}").status_code == 200
     markdown = answers["/report?format=markdown"].text
     assert markdown.startswith("# \\<script\\>alert(1)\\</script\\> \\[x\\](javascript:1) \\`\\*\\_\\|\n")
+    assert markdown.endswith("\n")
+    assert not markdown.endswith("\n\n")
     rows = csv.DictReader(io.StringIO(answers["/leaderboard?format=csv"].text))
     assert len(list(rows)) == len(trials)
 
@@ -229,3 +231,25 @@ def test_a_profile_of_before_has_no_loss_below_zero(tried: World) -> None:
     tried.services.database.write(write)
     assert "-0.0" not in page(tried.client, "/datasets/pairs")
     assert "-0.0" not in page(tried.client, "/datasets")
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "confirmed"])
+def test_a_probe_speaks_of_nothing_that_is_learnt(tried: World, made: Made, case: str) -> None:
+    sweep = run(tried, made, "probe", case)
+    found = [page(tried.client, f"/sweeps/{sweep}").partition("<main")[2]]
+    for path in ("/recommendation", "/report?format=html", "/report?format=markdown"):
+        found.append(tried.client.get(f"/v1/sweeps/{sweep}{path}").text)
+    for trial in tried.client.get(f"/v1/sweeps/{sweep}/trials").json()["items"]:
+        found.append(page(tried.client, f"/trials/{trial['id']}").partition("<main")[2])
+        missing = tried.client.get(f"/v1/trials/{trial['id']}/artifacts/weights.safetensors")
+        assert "a probe has random weights and leaves none" in missing.json()["detail"]
+    for text in found:
+        for word in (
+            "test split",
+            "validation loss",
+            "validation_loss",
+            "Losses",
+            "before training",
+            "overfitting rule",
+        ):
+            assert word not in text, f"{word}: {text[text.index(word) - 200 : text.index(word) + 100]}"

@@ -220,7 +220,7 @@ def test_an_objective_without_weight_leaves_the_choice_to_the_others():
 
 def test_the_rule_says_what_was_wished():
     wish = SelectionPreferences.parse(list(TWO), prefer=["latency_ms_p50"], within=["validation_loss:1%"], weight=[])
-    assert "best latency_ms_p50" in rule_in_words(wish)
-    assert "validation_loss:1%" in rule_in_words(wish)
+    assert "best latency_ms_p50" in rule_in_words(wish, "causal_lm")
+    assert "validation_loss:1%" in rule_in_words(wish, "causal_lm")
     weighted = SelectionPreferences.parse(list(TWO), prefer=[], within=[], weight=["latency_ms_p50:3"])
-    assert "latency_ms_p50 3" in rule_in_words(weighted)
+    assert "latency_ms_p50 3" in rule_in_words(weighted, "causal_lm")
