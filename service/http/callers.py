@@ -12,7 +12,7 @@ from service.auth.access import PROJECT_HEADER, Caller
 from service.database.access_models import Webhook
 from service.database.models import Dataset, Sweep, Trial, Worker
 from service.errors import NotFoundError
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 
 _NamedProject = Annotated[
     str | None,
@@ -29,12 +29,12 @@ def get_caller(request: Request) -> Caller:
     return request.state.caller
 
 
-async def _given(request: Request) -> Caller:
+async def _get_caller_async(request: Request) -> Caller:
     # Asynchronous, as what is not is sent to a thread.
     return get_caller(request)
 
 
-GivenCaller = Annotated[Caller, Depends(_given)]
+CallerDep = Annotated[Caller, Depends(_get_caller_async)]
 """The type of a route's parameter that takes the caller."""
 
 _OWNED: Mapping[str, tuple[str, Any]] = {
@@ -51,7 +51,7 @@ _NOT_OWNED = frozenset({"attempt", "number", "name", "path", "project", "token"}
 """Parts of what another parameter names, names of what everybody may see, and what its routes hold apart themselves."""
 
 
-async def within_project(request: Request, services: GivenServices, named_project: _NamedProject = None) -> None:
+async def within_project(request: Request, services: ServicesDep, named_project: _NamedProject = None) -> None:
     """A dependency of every router: what a path names must be in the caller's project, or it answers 404.
 
     A parameter of which nobody has said whose it is answers 404 to every token of one project.
@@ -74,7 +74,7 @@ async def within_project(request: Request, services: GivenServices, named_projec
             raise NotFoundError(f"there is no {noun} {value}")
 
 
-async def _is_shared(services: GivenServices, table: Any, row_id: str) -> bool:
+async def _is_shared(services: ServicesDep, table: Any, row_id: str) -> bool:
     if table is not Dataset:
         return False
     query = sa.select(Dataset.builtin).where(Dataset.id == row_id)

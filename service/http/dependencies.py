@@ -64,7 +64,7 @@ async def get_services(connection: HTTPConnection) -> Services:
     return connection.app.state.services
 
 
-GivenServices = Annotated[Services, Depends(get_services)]
+ServicesDep = Annotated[Services, Depends(get_services)]
 """The type of a route's parameter that takes the services."""
 
 

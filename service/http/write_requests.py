@@ -17,7 +17,7 @@ from service.database.group_commit import Needs
 from service.errors import InFlightError
 from service.http import idempotency
 from service.http.callers import get_caller
-from service.http.dependencies import GivenServices, Services, at_end
+from service.http.dependencies import Services, ServicesDep, at_end
 from service.http.idempotency import Answer, IdempotencyKeyHeader
 from service.leases import schemas as lease_schemas
 
@@ -191,9 +191,7 @@ class WriteRequest:
         return idempotency.request_hash(self._request.method, url.path, url.query, *content)
 
 
-async def _given(
-    request: Request, services: GivenServices, idempotency_key: IdempotencyKeyHeader = None
-) -> WriteRequest:
+async def _keyed(request: Request, services: ServicesDep, idempotency_key: IdempotencyKeyHeader = None) -> WriteRequest:
     call = WriteRequest(request, services, get_caller(request), idempotency_key)
     if idempotency_key is not None:
         mark = (call.project, idempotency_key)
@@ -205,12 +203,12 @@ async def _given(
     return call
 
 
-async def _given_without_key(request: Request, services: GivenServices) -> WriteRequest:
+async def _unkeyed(request: Request, services: ServicesDep) -> WriteRequest:
     return WriteRequest(request, services, get_caller(request), None)
 
 
-GivenCall = Annotated[WriteRequest, Depends(_given)]
+WriteRequestDep = Annotated[WriteRequest, Depends(_keyed)]
 """The type of a POST's parameter that takes the call, with its Idempotency-Key."""
 
-GivenChange = Annotated[WriteRequest, Depends(_given_without_key)]
+UnkeyedWriteRequestDep = Annotated[WriteRequest, Depends(_unkeyed)]
 """The same for a DELETE, which is the same when it is made twice."""

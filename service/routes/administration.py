@@ -12,17 +12,17 @@ from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.common.paging import PageSize, PageToken, link_next
 from service.errors import ForbiddenError
-from service.http.callers import GivenCaller
-from service.http.dependencies import GivenServices
+from service.http.callers import CallerDep
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
-from service.http.write_requests import GivenCall, GivenChange
+from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
 
 router = APIRouter(prefix="/v1", tags=["administration"], route_class=ScopedRoute)
 
 
 @router.post("/tokens", status_code=201, response_model=auth_schemas.CreatedToken, responses=documented(409))
 @needs_scope("admin")
-async def create_token(body: auth_schemas.NewToken, call: GivenCall) -> Response:
+async def create_token(body: auth_schemas.NewToken, call: WriteRequestDep) -> Response:
     """Make a token. The answer holds it; it is stored nowhere, and nobody can read it again."""
     project = body.project
     if "project" not in body.model_fields_set:
@@ -45,8 +45,8 @@ async def create_token(body: auth_schemas.NewToken, call: GivenCall) -> Response
 def list_tokens(
     request: Request,
     response: Response,
-    services: GivenServices,
-    caller: GivenCaller,
+    services: ServicesDep,
+    caller: CallerDep,
     page_size: PageSize = 100,
     page_token: PageToken = None,
 ) -> schemas.Page[auth_schemas.Token]:
@@ -60,7 +60,7 @@ def list_tokens(
 
 @router.delete("/tokens/{token}", status_code=204)
 @needs_scope("admin")
-async def revoke_token(token: str, call: GivenChange) -> Response:
+async def revoke_token(token: str, call: UnkeyedWriteRequestDep) -> Response:
     """Revoke a token: it opens nothing any more. Other processes of the service know it within two seconds."""
     answer = await call.done(
         "token.revoke", lambda session: tokens.revoke(session, token, call.caller.bound_to), subject=token
@@ -71,7 +71,7 @@ async def revoke_token(token: str, call: GivenChange) -> Response:
 
 @router.post("/projects", status_code=201, response_model=auth_schemas.Project, responses=documented(409))
 @needs_scope("admin")
-async def create_project(body: auth_schemas.NewProject, call: GivenCall) -> Response:
+async def create_project(body: auth_schemas.NewProject, call: WriteRequestDep) -> Response:
     """Make a project. This takes a token of all projects."""
     _check_unbound(call.caller)
     return await call.answer(
@@ -84,7 +84,7 @@ async def create_project(body: auth_schemas.NewProject, call: GivenCall) -> Resp
 
 @router.get("/projects")
 @needs_scope("read")
-def list_projects(services: GivenServices, caller: GivenCaller) -> schemas.Page[auth_schemas.Project]:
+def list_projects(services: ServicesDep, caller: CallerDep) -> schemas.Page[auth_schemas.Project]:
     """List the projects that the caller reaches."""
     rows = services.database.read(lambda session: projects.every(session, caller.bound_to))
     return schemas.Page(items=[auth_schemas.Project.model_validate(row) for row in rows])
@@ -92,7 +92,7 @@ def list_projects(services: GivenServices, caller: GivenCaller) -> schemas.Page[
 
 @router.delete("/projects/{project}", status_code=204, responses=documented(409))
 @needs_scope("admin")
-async def delete_project(project: str, call: GivenChange) -> Response:
+async def delete_project(project: str, call: UnkeyedWriteRequestDep) -> Response:
     """Delete a project that holds no sweep, no dataset and no token. This takes a token of all projects."""
     _check_unbound(call.caller)
     answer = await call.done("project.delete", lambda session: projects.delete(session, project), subject=project)
@@ -105,8 +105,8 @@ async def delete_project(project: str, call: GivenChange) -> Response:
 def list_audit_records(
     request: Request,
     response: Response,
-    services: GivenServices,
-    caller: GivenCaller,
+    services: ServicesDep,
+    caller: CallerDep,
     page_size: PageSize = 100,
     page_token: PageToken = None,
 ) -> schemas.Page[auth_schemas.AuditRecord]:

@@ -15,7 +15,7 @@ from service.database.models import Sweep
 from service.errors import UnprocessableError
 from service.http import conditional_reads
 from service.http.conditional_reads import IfNoneMatch, Prefer
-from service.http.dependencies import GivenServices, Services
+from service.http.dependencies import Services, ServicesDep
 from service.http.error_handlers import documented
 from service.results import effects, hypervolume, importance, leaderboards, plot_selection
 from service.results import schemas as result_schemas
@@ -55,7 +55,7 @@ async def _answer(
 async def get_columns(
     sweep: str,
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     name: Annotated[list[str], Query(min_length=1, max_length=40, description="metrics and parameters")],
     limit: Limit = 2000,
     if_none_match: IfNoneMatch = None,
@@ -77,7 +77,7 @@ async def get_columns(
 async def get_tradeoff(
     sweep: str,
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     x: Annotated[str, Query(max_length=64, description="a metric, or number")],
     y: Annotated[str, Query(max_length=64, description="a metric, or number")],
     limit: Limit = 2000,
@@ -101,7 +101,7 @@ async def get_tradeoff(
 async def get_hypervolume(
     sweep: str,
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     if_none_match: IfNoneMatch = None,
     prefer: Prefer = None,
 ) -> Response:
@@ -114,7 +114,7 @@ async def get_hypervolume(
 async def get_importance(
     sweep: str,
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     if_none_match: IfNoneMatch = None,
     prefer: Prefer = None,
 ) -> Response:
@@ -133,7 +133,7 @@ async def get_effect(
     parameter: Name,
     metric: Name,
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     if_none_match: IfNoneMatch = None,
     prefer: Prefer = None,
 ) -> Response:

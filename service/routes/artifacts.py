@@ -16,10 +16,10 @@ from service.common import schemas
 from service.confirmation import confirmations
 from service.datasets import datasets
 from service.errors import UnprocessableError
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.http.uploads import arriving, receive
-from service.http.write_requests import GivenCall
+from service.http.write_requests import WriteRequestDep
 from service.operations import artifacts
 from service.operations import schemas as artifact_schemas
 from service.routes.datasets import UNLIMITED
@@ -38,7 +38,7 @@ BINARY: schemas.Responses = {200: {"content": {"application/octet-stream": {}}}}
 )
 @needs_scope("work")
 async def offer_artifacts(
-    trial: str, attempt: Attempt, body: artifact_schemas.ArtifactOffer, call: GivenCall
+    trial: str, attempt: Attempt, body: artifact_schemas.ArtifactOffer, call: WriteRequestDep
 ) -> Response:
     """Ask whether the attempt's artifacts are wanted, given the metrics that it is about to finish with."""
 
@@ -58,7 +58,7 @@ async def offer_artifacts(
 )
 @needs_scope("work")
 async def upload_artifact(
-    trial: str, attempt: Attempt, name: str, request: Request, services: GivenServices, content_digest: ContentDigest
+    trial: str, attempt: Attempt, name: str, request: Request, services: ServicesDep, content_digest: ContentDigest
 ) -> None:
     """Upload one file of a running attempt. The same again replaces it."""
     artifacts.check_name(name)
@@ -76,7 +76,7 @@ async def upload_artifact(
 
 @router.get("/leases/{trial}/{attempt}/test", response_class=FileResponse, responses=documented(403, 409) | BINARY)
 @needs_scope("work")
-def get_test_part(trial: str, attempt: Attempt, services: GivenServices) -> FileResponse:
+def get_test_part(trial: str, attempt: Attempt, services: ServicesDep) -> FileResponse:
     """The test split of the dataset, for a running attempt of a confirmation and for nobody else."""
     path = services.database.read(lambda session: confirmations.test_split(session, services.settings, trial, attempt))
     return FileResponse(path, media_type="application/octet-stream")
@@ -84,7 +84,7 @@ def get_test_part(trial: str, attempt: Attempt, services: GivenServices) -> File
 
 @router.get("/trials/{trial}/artifacts")
 @needs_scope("read")
-def list_artifacts(trial: str, services: GivenServices) -> schemas.Page[artifact_schemas.Artifact]:
+def list_artifacts(trial: str, services: ServicesDep) -> schemas.Page[artifact_schemas.Artifact]:
     """What a trial on the front left to be deployed: files with their sizes and hashes. Empty: none was kept."""
     rows = services.database.read(lambda session: artifacts.of_trial(session, trial))
     return schemas.Page(items=[artifacts.to_schema(row) for row in rows])
@@ -92,7 +92,7 @@ def list_artifacts(trial: str, services: GivenServices) -> schemas.Page[artifact
 
 @router.get("/trials/{trial}/artifacts/{name}", response_class=StreamingResponse, responses=BINARY)
 @needs_scope("read")
-def get_artifact(trial: str, name: str, services: GivenServices) -> StreamingResponse:
+def get_artifact(trial: str, name: str, services: ServicesDep) -> StreamingResponse:
     """One file. Its `ETag` is its SHA-256."""
     row = services.database.read(lambda session: artifacts.find(session, trial, name))
     headers = {

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
-from service.http.callers import GivenCaller
-from service.http.dependencies import GivenServices
+from service.http.callers import CallerDep
+from service.http.dependencies import ServicesDep
 from service.sweeps import catalog, catalog_schemas
 
 router = APIRouter(prefix="/v1", tags=["catalog"], route_class=ScopedRoute)
@@ -29,6 +29,6 @@ def list_presets() -> schemas.Page[catalog_schemas.Preset]:
 
 @router.get("/targets")
 @needs_scope("read")
-def list_targets(services: GivenServices, caller: GivenCaller) -> schemas.Page[catalog_schemas.Target]:
+def list_targets(services: ServicesDep, caller: CallerDep) -> schemas.Page[catalog_schemas.Target]:
     """The runtimes and devices that workers have registered, with what they support."""
     return schemas.Page(items=services.database.read(lambda session: catalog.targets(session, caller.lists)))

@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.confirmation import confirmations, results
 from service.confirmation.schemas import Confirmation, ConfirmationRequest, Confirmations
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
-from service.http.write_requests import GivenCall
+from service.http.write_requests import WriteRequestDep
 from service.recommendation.recommend import preferences_of, recommended_trial
 from service.routes.recommendations import Prefer, Weight, Within
 from service.sweeps import sweeps
 
-GivenRequest = Annotated[
+ConfirmationRequestBody = Annotated[
     ConfirmationRequest | None,
     Body(openapi_examples={"three seeds": {"value": {"seeds": 3, "candidates": 3}}}),
 ]
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/sweeps", tags=["confirmations"], responses=docume
 
 @router.post("/{sweep}:confirm", status_code=201, response_model=Confirmation, responses=documented(409, 422))
 @needs_scope("submit")
-async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) -> Response:
+async def confirm_sweep(sweep: str, call: WriteRequestDep, body: ConfirmationRequestBody = None) -> Response:
     """Train the front's candidates again with further seeds, and score them on the test split that no sweep has seen.
 
     Workers execute it like a sweep: follow it at /v1/sweeps/{id of the confirmation}. 409 while the sweep goes on, and
@@ -60,7 +60,7 @@ async def confirm_sweep(sweep: str, call: GivenCall, body: GivenRequest = None) 
 @router.get("/{sweep}/confirmations")
 @needs_scope("read")
 def list_confirmations(
-    sweep: str, services: GivenServices, prefer: Prefer = None, within: Within = None, weight: Weight = None
+    sweep: str, services: ServicesDep, prefer: Prefer = None, within: Within = None, weight: Weight = None
 ) -> Confirmations:
     """A sweep's confirmations with what they found so far, the newest first.
 

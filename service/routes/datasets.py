@@ -20,11 +20,11 @@ from service.datasets.pairs import PAIR_TOKENIZERS
 from service.datasets.texts import TOKENIZERS
 from service.errors import ForbiddenError, PayloadTooLargeError, UnprocessableError
 from service.http import conditional_reads
-from service.http.callers import GivenCaller
-from service.http.dependencies import GivenServices
+from service.http.callers import CallerDep
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.http.uploads import OVERHEAD_BYTES, MultipartReader, arriving
-from service.http.write_requests import GivenCall, GivenChange
+from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=ScopedRoute)
 
@@ -90,7 +90,7 @@ UPLOAD: schemas.JsonObject = {
     | {200: {"model": dataset_schemas.DatasetDetail, "description": "it is there already"}},
 )
 @needs_scope("submit")
-async def upload_dataset(request: Request, call: GivenCall) -> Response:
+async def upload_dataset(request: Request, call: WriteRequestDep) -> Response:
     """Register a file as a dataset. The same content under the same name again answers 200 with what is there."""
     services = call.services
     limit = services.settings.max_upload_bytes
@@ -144,8 +144,8 @@ def _registered(status: int, body: schemas.JsonObject) -> Response:
 def list_datasets(
     request: Request,
     response: Response,
-    services: GivenServices,
-    caller: GivenCaller,
+    services: ServicesDep,
+    caller: CallerDep,
     page_size: PageSize = 100,
     page_token: PageToken = None,
 ) -> schemas.Page[dataset_schemas.Dataset]:
@@ -159,7 +159,7 @@ def list_datasets(
 
 @router.get("/{dataset}", responses=documented(404))
 @needs_scope("read")
-def get_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> dataset_schemas.DatasetDetail:
+def get_dataset(dataset: str, services: ServicesDep, caller: CallerDep) -> dataset_schemas.DatasetDetail:
     """One dataset, by name or id, with its profile: sizes, repetition across splits, losses and accuracies to beat."""
     return services.database.read(lambda session: datasets.to_detail(datasets.get(session, dataset, caller.project)))
 
@@ -180,8 +180,8 @@ def get_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> d
 def get_content(
     dataset: str,
     request: Request,
-    services: GivenServices,
-    caller: GivenCaller,
+    services: ServicesDep,
+    caller: CallerDep,
     split: Annotated[Literal["training", "validation", "test"], Query(alias="part")],
 ) -> Response:
     """The arrays of a split as an NPZ file. The test split is held back: it answers 403."""
@@ -198,7 +198,7 @@ def get_content(
 
 @router.delete("/{dataset}", status_code=204, responses=documented(404, 409))
 @needs_scope("submit")
-def delete_dataset(dataset: str, call: GivenChange) -> None:
+def delete_dataset(dataset: str, call: UnkeyedWriteRequestDep) -> None:
     """Delete a dataset that no sweep uses; built-in ones stay."""
     services = call.services
     datasets.delete(

@@ -17,7 +17,7 @@ from service.database.models import Sweep
 from service.errors import NotFoundError
 from service.events import events
 from service.events import schemas as event_schemas
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.http.long_polling import WAIT_SECONDS
 
@@ -35,7 +35,7 @@ _STREAM = {"text/event-stream": {"itemSchema": {"properties": {"data": _DATA}, "
 """What the data of each item holds, which FastAPI cannot see in a route that makes its items itself."""
 
 
-def _existing_sweep(sweep: str, services: GivenServices) -> str:
+def _existing_sweep(sweep: str, services: ServicesDep) -> str:
     # Before the stream begins, where an error still has a status.
     if services.database.read(lambda session: session.get(Sweep, sweep)) is None:
         raise NotFoundError(f"there is no sweep {sweep}")
@@ -50,7 +50,7 @@ def _existing_sweep(sweep: str, services: GivenServices) -> str:
 @needs_scope("read")
 async def watch_sweep(
     sweep: Annotated[str, Depends(_existing_sweep)],
-    services: GivenServices,
+    services: ServicesDep,
     after: _Sequence = 0,
     last_event_id: _LastEventId = None,
 ) -> AsyncIterator[ServerSentEvent]:

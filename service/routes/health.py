@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.auth.scopes import ScopedRoute, needs_no_token
 from service.database import outages
 from service.errors import UnavailableError
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
@@ -28,7 +28,7 @@ async def is_alive() -> Health:
 
 @router.get("/readyz", responses=documented(503))
 @needs_no_token
-def is_ready(services: GivenServices) -> Health:
+def is_ready(services: ServicesDep) -> Health:
     """The database answers and has the schema that this program needs, and files can be written."""
     try:
         current = services.database.schema_is_current()

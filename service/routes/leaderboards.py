@@ -14,7 +14,7 @@ from service.common.paging import PageSize, PageToken, link_next
 from service.common.schemas import Responses
 from service.http import conditional_reads
 from service.http.conditional_reads import IfNoneMatch, Prefer
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.results import leaderboards
 from service.results import schemas as result_schemas
@@ -54,7 +54,7 @@ ALL_ROWS: Responses = {
 async def get_leaderboard(
     sweep_id: str,
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     sort: Annotated[str, Query(max_length=200, description="rank, number, a metric or a parameter; '-' turns it")] = (
         "rank"
     ),
@@ -98,7 +98,7 @@ async def get_leaderboard(
 
 @router.get("/front")
 @needs_scope("read")
-def get_front(sweep_id: str, services: GivenServices) -> result_schemas.Front:
+def get_front(sweep_id: str, services: ServicesDep) -> result_schemas.Front:
     """The trials that no other dominates (Pareto rank 1), by the first objective."""
     return services.database.read(
         lambda session: leaderboards.front(session, leaderboards.get_sweep(session, sweep_id))

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.http.conditional_reads import Prefer, wait_seconds
 from service.http.error_handlers import documented
-from service.http.write_requests import GivenCall
+from service.http.write_requests import WriteRequestDep
 from service.leases import holders, queue, workers
 from service.leases import schemas as lease_schemas
 from service.leases.row_locks import ChangesTrial, Claims, RenewsLease
@@ -32,7 +32,7 @@ Attempt = Annotated[int, Path(ge=1, le=2**31 - 1)]
 )
 @needs_scope("work")
 async def claim_lease(
-    body: lease_schemas.LeaseRequest, request: Request, call: GivenCall, prefer: Prefer = None
+    body: lease_schemas.LeaseRequest, request: Request, call: WriteRequestDep, prefer: Prefer = None
 ) -> Response:
     """Claim the oldest trial for one of the worker's targets. With `Prefer: wait=N`, wait up to N seconds for one.
 
@@ -71,7 +71,7 @@ async def claim_lease(
 
 @router.post("/{trial}/{attempt}:heartbeat", response_model=lease_schemas.LeaseAnswer, responses=documented(409))
 @needs_scope("work")
-async def send_heartbeat(trial: str, attempt: Attempt, call: GivenCall) -> Response:
+async def send_heartbeat(trial: str, attempt: Attempt, call: WriteRequestDep) -> Response:
     """Renew the lease."""
     seconds = call.services.settings.lease_seconds
     return await call.small_answer(
@@ -84,7 +84,7 @@ async def send_heartbeat(trial: str, attempt: Attempt, call: GivenCall) -> Respo
 
 @router.post("/{trial}/{attempt}:report", response_model=lease_schemas.LeaseAnswer, responses=documented(409))
 @needs_scope("work")
-async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseReport, call: GivenCall) -> Response:
+async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseReport, call: WriteRequestDep) -> Response:
     """Say where the attempt is: its phase, progress, losses and log. Renews the lease."""
     seconds = call.services.settings.lease_seconds
     return await call.small_answer(
@@ -102,7 +102,9 @@ async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseRep
     max_body_size=MAX_FINISH_BYTES,
 )
 @needs_scope("work")
-async def finish_attempt(trial: str, attempt: Attempt, body: lease_schemas.LeaseFinish, call: GivenCall) -> Response:
+async def finish_attempt(
+    trial: str, attempt: Attempt, body: lease_schemas.LeaseFinish, call: WriteRequestDep
+) -> Response:
     """End the trial with its outcome and measurements. The same finish may be sent again; a stale attempt gets 409."""
     return await call.small_answer(
         lambda session: holders.finish(session, trial, attempt, body), needs=ChangesTrial(trial)
@@ -111,7 +113,9 @@ async def finish_attempt(trial: str, attempt: Attempt, body: lease_schemas.Lease
 
 @router.post("/{trial}/{attempt}:release", response_model=lease_schemas.Trial, responses=documented(409))
 @needs_scope("work")
-async def release_attempt(trial: str, attempt: Attempt, body: lease_schemas.LeaseRelease, call: GivenCall) -> Response:
+async def release_attempt(
+    trial: str, attempt: Attempt, body: lease_schemas.LeaseRelease, call: WriteRequestDep
+) -> Response:
     """Give the trial back to the queue: the worker drains, or the attempt was killed from outside (`charge`)."""
     return await call.small_answer(
         lambda session: holders.release(session, trial, attempt, body), needs=ChangesTrial(trial)

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from service.auth.scopes import ScopedRoute, needs_no_token
 from service.errors import TooManyRequestsError, UnauthorizedError
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 from service.http.middleware import COOKIE, LOGIN_PATH, address_of
 from service.web.rendering import render
 
@@ -29,7 +29,7 @@ def show_login(next: str = "/") -> Response:  # noqa: A002 - the name of the que
 @needs_no_token
 async def log_in(
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     token: Annotated[str, Form(max_length=200)] = "",
     next: Annotated[str, Form(max_length=2000)] = "/",  # noqa: A002
 ) -> Response:

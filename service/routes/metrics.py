@@ -9,8 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import metrics
 from service.errors import ForbiddenError
-from service.http.callers import GivenCaller
-from service.http.dependencies import GivenServices
+from service.http.callers import CallerDep
+from service.http.dependencies import ServicesDep
 from service.operations.gauges import Gauges
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
@@ -18,7 +18,7 @@ router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
 @router.get("/metrics", response_class=PlainTextResponse)
 @needs_scope("read")
-def get_metrics(services: GivenServices, caller: GivenCaller) -> Response:
+def get_metrics(services: ServicesDep, caller: CallerDep) -> Response:
     """The figures of this process and of the database in Prometheus' text format. Takes a token of all projects."""
     if caller.bound_to is not None:
         raise ForbiddenError(f"the metrics are of all projects, and this token is of {caller.bound_to!r} alone")

@@ -9,8 +9,8 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from service.auth.scopes import needs_no_token, needs_scope
 from service.errors import NotFoundError
-from service.http.callers import GivenCaller
-from service.http.dependencies import GivenServices
+from service.http.callers import CallerDep
+from service.http.dependencies import ServicesDep
 from service.routes.page_route import page_router, wanted_part
 from service.sweeps import catalog
 from service.web.api_reference import describe
@@ -39,8 +39,8 @@ router = page_router()
 @needs_scope("read")
 def show_sweeps(
     request: Request,
-    services: GivenServices,
-    caller: GivenCaller,
+    services: ServicesDep,
+    caller: CallerDep,
     before: Annotated[str | None, Query(max_length=26)] = None,
     state: Annotated[str | None, Query(max_length=16)] = None,
     name: Annotated[str | None, Query(max_length=200)] = None,
@@ -52,13 +52,13 @@ def show_sweeps(
 
 @router.get("/datasets")
 @needs_scope("read")
-def show_datasets(services: GivenServices, caller: GivenCaller) -> Response:
+def show_datasets(services: ServicesDep, caller: CallerDep) -> Response:
     return render("datasets.html", services.database.read(lambda session: datasets.dataset_list(session, caller.lists)))
 
 
 @router.get("/datasets/{dataset}")
 @needs_scope("read")
-def show_dataset(dataset: str, services: GivenServices, caller: GivenCaller) -> Response:
+def show_dataset(dataset: str, services: ServicesDep, caller: CallerDep) -> Response:
     return render(
         "dataset.html",
         services.database.read(lambda session: datasets.dataset(session, dataset, caller.project, caller.lists)),
@@ -73,7 +73,7 @@ def show_layers() -> Response:
 
 @router.get("/workers")
 @needs_scope("read")
-def show_workers(request: Request, services: GivenServices, caller: GivenCaller) -> Response:
+def show_workers(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     template = "_workers.html" if wanted_part(request) == "workers" else "workers.html"
     alive_seconds = services.settings.worker_alive_seconds
     return render(

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.recommendation import further_trainings
 from service.recommendation.evidence import detailed
@@ -37,7 +37,7 @@ Weight = Annotated[
 @router.get("/recommendation")
 @needs_scope("read")
 def get_recommendation(
-    sweep_id: str, services: GivenServices, prefer: Prefer = None, within: Within = None, weight: Weight = None
+    sweep_id: str, services: ServicesDep, prefer: Prefer = None, within: Within = None, weight: Weight = None
 ) -> RecommendationDetail:
     """The recommended trial with its configuration, the rule that chose it, its neighbours and its evidence.
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common.schemas import Responses
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.recommendation.recommend import preferences_of
 from service.report import rendering
@@ -32,7 +32,7 @@ _OF_MEDIA_TYPE: dict[str, Format] = {"text/html": "html", "text/markdown": "mark
 def get_report(
     sweep_id: str,
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     prefer: Prefer = None,
     within: Within = None,
     weight: Weight = None,

@@ -8,8 +8,8 @@ from fastapi import Form, Query, Request, Response
 
 from service.auth.scopes import needs_scope
 from service.errors import ServiceError
-from service.http.callers import GivenCaller
-from service.http.dependencies import GivenServices
+from service.http.callers import CallerDep
+from service.http.dependencies import ServicesDep
 from service.results.columns import ColumnStore
 from service.routes.page_route import page_router, wanted_part
 from service.web.rendering import render
@@ -25,8 +25,8 @@ _PARTS = {"sweep-live": "_sweep_live.html", "sweep-results": "_sweep_results.htm
 @router.get("/new")
 @needs_scope("read")
 def show_editor(
-    services: GivenServices,
-    caller: GivenCaller,
+    services: ServicesDep,
+    caller: CallerDep,
     source: Annotated[str, Query(alias="from", max_length=200)] = editor.USUAL,
 ) -> Response:
     offered, text = services.database.read(
@@ -41,7 +41,7 @@ def show_editor(
 @router.post("/new/check")
 @needs_scope("submit")
 async def check_document(
-    request: Request, services: GivenServices, caller: GivenCaller, document: Annotated[str, Form()] = ""
+    request: Request, services: ServicesDep, caller: CallerDep, document: Annotated[str, Form()] = ""
 ) -> Response:
     """What is said beside the editor; nothing is stored. A newer text ends the request for an older one."""
     text, project = document.replace("\r\n", "\n"), caller.project
@@ -56,7 +56,7 @@ async def check_document(
 
 @router.get("/sweeps/{sweep_id}")
 @needs_scope("read")
-def show_sweep(sweep_id: str, request: Request, services: GivenServices) -> Response:
+def show_sweep(sweep_id: str, request: Request, services: ServicesDep) -> Response:
     query = SweepQuery.of(request.query_params)
     part = wanted_part(request)
     if part not in _PARTS:
@@ -86,13 +86,13 @@ def _part(
 
 @router.get("/sweeps/{sweep_id}/compare")
 @needs_scope("read")
-def show_comparison(sweep_id: str, request: Request, services: GivenServices) -> Response:
+def show_comparison(sweep_id: str, request: Request, services: ServicesDep) -> Response:
     query = SweepQuery.of(request.query_params)
     return render("compare.html", services.database.read(lambda session: compare.compare(session, sweep_id, query)))
 
 
 @router.get("/trials/{trial}")
 @needs_scope("read")
-def show_trial(trial: str, request: Request, services: GivenServices) -> Response:
+def show_trial(trial: str, request: Request, services: ServicesDep) -> Response:
     template = "_trial.html" if wanted_part(request) == "trial" else "trial.html"
     return render(template, services.database.read(lambda session: trials.trial(session, trial)))

@@ -16,11 +16,11 @@ from service.common.states import SweepState
 from service.confirmation import confirmations
 from service.database.models import Sweep
 from service.http import conditional_reads
-from service.http.callers import GivenCaller
+from service.http.callers import CallerDep
 from service.http.conditional_reads import IfNoneMatch, Prefer
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
-from service.http.write_requests import GivenCall, GivenChange, WriteRequest
+from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequest, WriteRequestDep
 from service.sweeps import documents, drafts, estimates, sweeps
 from service.sweeps import schemas as sweep_schemas
 
@@ -92,7 +92,7 @@ _BODY: schemas.JsonObject = {
 @needs_scope("submit")
 async def create_sweep(
     request: Request,
-    call: GivenCall,
+    call: WriteRequestDep,
     validate_only: Annotated[bool, Query(description="say what the document means, and store nothing")] = False,
 ) -> Response:
     """Post a sweep document, as JSON or YAML. It is validated as a whole: the answer names everything that is wrong."""
@@ -113,8 +113,8 @@ async def create_sweep(
 def list_sweeps(
     request: Request,
     response: Response,
-    services: GivenServices,
-    caller: GivenCaller,
+    services: ServicesDep,
+    caller: CallerDep,
     state: Annotated[list[SweepState], Query(description="only sweeps in one of these states")] = [],  # noqa: B006
     task: Annotated[str | None, Query(max_length=32, description="only sweeps of this task")] = None,
     name: Annotated[str | None, Query(max_length=200, description="only sweeps whose name holds this")] = None,
@@ -140,7 +140,7 @@ def list_sweeps(
 async def get_sweep(
     sweep: str,
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     if_none_match: IfNoneMatch = None,
     prefer: Prefer = None,
 ) -> Response:
@@ -154,7 +154,7 @@ async def get_sweep(
 
 @router.delete("/{sweep}", status_code=204, responses=documented(409))
 @needs_scope("submit")
-async def delete_sweep(sweep: str, call: GivenChange) -> Response:
+async def delete_sweep(sweep: str, call: UnkeyedWriteRequestDep) -> Response:
     """Delete a sweep that has ended, with its trials, events and confirmations."""
 
     def delete(session: Session) -> None:
@@ -166,28 +166,28 @@ async def delete_sweep(sweep: str, call: GivenChange) -> Response:
 
 @router.post("/{sweep}:cancel", response_model=sweep_schemas.SweepDetail, responses=documented(409))
 @needs_scope("submit")
-async def cancel_sweep(sweep: str, call: GivenCall) -> Response:
+async def cancel_sweep(sweep: str, call: WriteRequestDep) -> Response:
     """End a sweep: queued trials are cancelled, workers stop those that run."""
     return await _acted(call, "sweep.cancel", sweep, sweeps.cancel)
 
 
 @router.post("/{sweep}:pause", response_model=sweep_schemas.SweepDetail, responses=documented(409))
 @needs_scope("submit")
-async def pause_sweep(sweep: str, call: GivenCall) -> Response:
+async def pause_sweep(sweep: str, call: WriteRequestDep) -> Response:
     """Let no worker claim more trials of the sweep; those that run go on. Its clock does not stop."""
     return await _acted(call, "sweep.pause", sweep, sweeps.pause)
 
 
 @router.post("/{sweep}:resume", response_model=sweep_schemas.SweepDetail, responses=documented(409))
 @needs_scope("submit")
-async def resume_sweep(sweep: str, call: GivenCall) -> Response:
+async def resume_sweep(sweep: str, call: WriteRequestDep) -> Response:
     """Let a paused sweep go on."""
     return await _acted(call, "sweep.resume", sweep, sweeps.resume)
 
 
 @router.post("/{sweep}:extend", response_model=sweep_schemas.SweepDetail, responses=documented(409))
 @needs_scope("submit")
-async def extend_sweep(sweep: str, body: sweep_schemas.BudgetExtension, call: GivenCall) -> Response:
+async def extend_sweep(sweep: str, body: sweep_schemas.BudgetExtension, call: WriteRequestDep) -> Response:
     """Add to the budget. A sweep that ended because of its budget goes on."""
     return await _acted(call, "sweep.extend", sweep, lambda session, sweep_id: sweeps.extend(session, sweep_id, body))
 
@@ -196,7 +196,7 @@ async def extend_sweep(sweep: str, body: sweep_schemas.BudgetExtension, call: Gi
     "/{sweep}:clone", status_code=201, response_model=sweep_schemas.SweepDetail, responses=documented(409, 422)
 )
 @needs_scope("submit")
-async def clone_sweep(sweep: str, request: Request, call: GivenCall) -> Response:
+async def clone_sweep(sweep: str, request: Request, call: WriteRequestDep) -> Response:
     """Post the sweep's document again. What was measured before is reused, unless the document says otherwise."""
     cloned = await call.services.read(lambda session: sweeps.get(session, sweep))
     prepared = await _prepared(request, call, cloned.document, drafts.stored_starts(cloned))

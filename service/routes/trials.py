@@ -14,7 +14,7 @@ from service.common.states import TrialState
 from service.database.models import Trial
 from service.http import conditional_reads
 from service.http.conditional_reads import IfNoneMatch, Prefer
-from service.http.dependencies import GivenServices
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.leases import schemas as lease_schemas
 from service.leases import trials
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1", tags=["trials"], responses=documented(404), rou
 async def list_trials(
     sweep: str,
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     state: Annotated[list[TrialState], Query(description="only trials in one of these states")] = [],  # noqa: B006
     page_size: PageSize = 100,
     page_token: PageToken = None,
@@ -60,7 +60,7 @@ async def get_trial_by_number(
     sweep: str,
     number: Annotated[int, Path(ge=0, le=2**31 - 1)],
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     if_none_match: IfNoneMatch = None,
     prefer: Prefer = None,
 ) -> Response:
@@ -77,7 +77,7 @@ async def get_trial_by_number(
 async def get_trial(
     trial: str,
     request: Request,
-    services: GivenServices,
+    services: ServicesDep,
     if_none_match: IfNoneMatch = None,
     prefer: Prefer = None,
 ) -> Response:

@@ -14,17 +14,17 @@ from service.common.paging import PageSize, PageToken, link_next
 from service.database.access_models import Webhook
 from service.events import schemas as event_schemas
 from service.events import server_key, webhooks
-from service.http.callers import GivenCaller
-from service.http.dependencies import GivenServices
+from service.http.callers import CallerDep
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
-from service.http.write_requests import GivenCall, GivenChange, WriteRequest
+from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequest, WriteRequestDep
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=ScopedRoute)
 
 
 @router.post("", status_code=201, response_model=event_schemas.CreatedWebhook, responses=documented(409))
 @needs_scope("admin")
-async def create_webhook(body: event_schemas.NewWebhook, call: GivenCall) -> Response:
+async def create_webhook(body: event_schemas.NewWebhook, call: WriteRequestDep) -> Response:
     """Tell a URL of the states of a project's sweeps. The answer holds the secret, which is shown this once."""
     allowed = call.services.settings.webhook_allowed_networks
 
@@ -46,8 +46,8 @@ async def create_webhook(body: event_schemas.NewWebhook, call: GivenCall) -> Res
 def list_webhooks(
     request: Request,
     response: Response,
-    services: GivenServices,
-    caller: GivenCaller,
+    services: ServicesDep,
+    caller: CallerDep,
     page_size: PageSize = 100,
     page_token: PageToken = None,
 ) -> schemas.Page[event_schemas.Webhook]:
@@ -61,14 +61,14 @@ def list_webhooks(
 
 @router.get("/{webhook}")
 @needs_scope("admin")
-def get_webhook(webhook: str, services: GivenServices) -> event_schemas.Webhook:
+def get_webhook(webhook: str, services: ServicesDep) -> event_schemas.Webhook:
     """One webhook."""
     return event_schemas.Webhook.model_validate(services.database.read(lambda session: webhooks.get(session, webhook)))
 
 
 @router.patch("/{webhook}", response_model=event_schemas.Webhook)
 @needs_scope("admin")
-async def change_webhook(webhook: str, body: event_schemas.WebhookChange, call: GivenChange) -> Response:
+async def change_webhook(webhook: str, body: event_schemas.WebhookChange, call: UnkeyedWriteRequestDep) -> Response:
     """Change a webhook's URL, what it is told of, or whether it is told."""
     allowed = call.services.settings.webhook_allowed_networks
 
@@ -81,14 +81,14 @@ async def change_webhook(webhook: str, body: event_schemas.WebhookChange, call: 
 
 @router.delete("/{webhook}", status_code=204)
 @needs_scope("admin")
-async def delete_webhook(webhook: str, call: GivenChange) -> Response:
+async def delete_webhook(webhook: str, call: UnkeyedWriteRequestDep) -> Response:
     """Delete a webhook with its deliveries; nothing more is sent to it."""
     return await call.done("webhook.delete", lambda session: webhooks.delete(session, webhook), subject=webhook)
 
 
 @router.post("/{webhook}:rotate", response_model=event_schemas.CreatedWebhook)
 @needs_scope("admin")
-async def rotate_webhook(webhook: str, call: GivenCall) -> Response:
+async def rotate_webhook(webhook: str, call: WriteRequestDep) -> Response:
     """Give a webhook another secret, shown this once. Whatever is sent from now on is signed with it."""
     return await _with_secret(
         call, "webhook.rotate", lambda session: webhooks.rotate(session, webhook), status=200, subject=webhook
@@ -97,7 +97,7 @@ async def rotate_webhook(webhook: str, call: GivenCall) -> Response:
 
 @router.post("/{webhook}:ping", response_model=event_schemas.WebhookDelivery, responses=documented(409))
 @needs_scope("admin")
-async def ping_webhook(webhook: str, call: GivenCall) -> Response:
+async def ping_webhook(webhook: str, call: WriteRequestDep) -> Response:
     """Send a message of the type `webhook.ping`, to try a webhook out. Its deliveries say how it went."""
     return await call.answer(
         "webhook.ping",
@@ -112,7 +112,7 @@ def list_webhook_deliveries(
     webhook: str,
     request: Request,
     response: Response,
-    services: GivenServices,
+    services: ServicesDep,
     page_size: PageSize = 100,
     page_token: PageToken = None,
 ) -> schemas.Page[event_schemas.WebhookDelivery]:
@@ -132,7 +132,7 @@ def list_webhook_deliveries(
     "/{webhook}/deliveries/{delivery}:resend", response_model=event_schemas.WebhookDelivery, responses=documented(409)
 )
 @needs_scope("admin")
-async def resend_webhook_delivery(webhook: str, delivery: str, call: GivenCall) -> Response:
+async def resend_webhook_delivery(webhook: str, delivery: str, call: WriteRequestDep) -> Response:
     """Send a delivery that has ended once more, with the same id: a receiver that has seen it knows it."""
     return await call.answer(
         "webhook.resend",

@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.common.paging import PageSize, PageToken, link_next
-from service.http.callers import GivenCaller
-from service.http.dependencies import GivenServices
+from service.http.callers import CallerDep
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
-from service.http.write_requests import GivenCall, GivenChange
+from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
 from service.leases import schemas as lease_schemas
 from service.leases import workers
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=ScopedRou
 
 @router.post("", status_code=201, response_model=lease_schemas.Registered, responses=documented(409))
 @needs_scope("work")
-async def register_worker(body: lease_schemas.WorkerRegistration, call: GivenCall) -> Response:
+async def register_worker(body: lease_schemas.WorkerRegistration, call: WriteRequestDep) -> Response:
     """Register a worker with the capabilities of its targets. It claims trials of what its token reaches.
 
     409 (`device-in-use`) where a living worker has the same GPU; `Retry-After` says when that one is forgotten if it
@@ -44,7 +44,7 @@ async def register_worker(body: lease_schemas.WorkerRegistration, call: GivenCal
 
 @router.delete("/{worker}", status_code=204)
 @needs_scope("work")
-async def sign_off_worker(worker: str, call: GivenChange) -> Response:
+async def sign_off_worker(worker: str, call: UnkeyedWriteRequestDep) -> Response:
     """Sign a worker off that stops: it is not alive any more, and its GPU is free. What it did stays."""
     return await call.done(
         "worker.sign_off", lambda session: workers.deregister(session, worker, call.caller.lists), subject=worker
@@ -56,8 +56,8 @@ async def sign_off_worker(worker: str, call: GivenChange) -> Response:
 def list_workers(
     request: Request,
     response: Response,
-    services: GivenServices,
-    caller: GivenCaller,
+    services: ServicesDep,
+    caller: CallerDep,
     alive: Annotated[bool, Query(description="only those heard of lately")] = False,
     page_size: PageSize = 100,
     page_token: PageToken = None,
