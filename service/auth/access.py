@@ -75,7 +75,7 @@ NOBODY = Caller(ANONYMOUS, None, frozenset(), None)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedCaller:
     caller: Caller
     expires_at: float | None
     read_at: float
@@ -90,7 +90,7 @@ class Access:
     limits: Limits
     _is_open: bool = field(default=True, init=False)
     _looked_at: float = field(default=float("-inf"), init=False)
-    _known: dict[str, _Known] = field(default_factory=dict[str, _Known], init=False)
+    _known: dict[str, _CachedCaller] = field(default_factory=dict[str, _CachedCaller], init=False)
     _projects: set[str] = field(default_factory=lambda: {projects.DEFAULT}, init=False)
     _limiter: anyio.CapacityLimiter = field(init=False, repr=False)
 
@@ -158,12 +158,12 @@ class Access:
         return await to_thread.run_sync(self.database.read, fn, limiter=self._limiter)
 
 
-def _known(token: Token) -> _Known:
+def _known(token: Token) -> _CachedCaller:
     if token.revoked_at is not None:
         raise UnauthorizedError("this token was revoked")
     given = frozenset(cast("list[str]", token.scopes))
     scopes = given.union(*(_HOLDS.get(scope, ()) for scope in given))
-    return _Known(Caller(token.name, token.id, scopes, token.project), token.expires_at, time.monotonic())
+    return _CachedCaller(Caller(token.name, token.id, scopes, token.project), token.expires_at, time.monotonic())
 
 
 def check_scopes(caller: Caller, needed: frozenset[Scope]) -> None:

@@ -29,12 +29,12 @@ def get_caller(request: Request) -> Caller:
     return request.state.caller
 
 
-async def _get_caller_async(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     # Asynchronous, as what is not is sent to a thread.
     return get_caller(request)
 
 
-CallerDep = Annotated[Caller, Depends(_get_caller_async)]
+CallerDep = Annotated[Caller, Depends(_caller)]
 """The type of a route's parameter that takes the caller."""
 
 _OWNED: Mapping[str, tuple[str, Any]] = {

@@ -81,14 +81,14 @@ def store(
     What is kept lies where its hash says, so nothing that is kept already is ever written over.
     """
     files, root = _files(settings)
-    place = _Place(trial_id, attempt, name, sha256)
+    place = _ArtifactPath(trial_id, attempt, name, sha256)
     _write(files, file, place.path(root))
     size = file.stat().st_size
 
-    def write(session: Session) -> _Place | None:
+    def write(session: Session) -> _ArtifactPath | None:
         _held(session, trial_id, attempt)
         known = session.get(Artifact, (trial_id, name))
-        replaced = None if known is None else _Place.of(known)
+        replaced = None if known is None else _ArtifactPath.of(known)
         row = {"attempt": attempt, "size_bytes": size, "sha256": sha256, "created_at": now(session)}
         session.merge(Artifact(trial_id=trial_id, name=name, **row))
         return replaced
@@ -132,7 +132,7 @@ def find(session: Session, trial_id: str, name: str) -> Artifact:
 def read(settings: Settings, row: Artifact) -> Iterator[bytes]:
     """The bytes of an artifact, piece by piece. Raises NotFoundError before the first where the store has lost it."""
     files, root = _files(settings)
-    place = _Place.of(row)
+    place = _ArtifactPath.of(row)
     for path in (place.path(root), place.earlier_path(root)):
         with contextlib.suppress(FileNotFoundError):
             return _pieces(files.open(path, "rb"))
@@ -169,7 +169,7 @@ def _held(session: Session, trial_id: str, attempt: int) -> Trial:
     return trial
 
 
-def _drop(session: Session, settings: Settings) -> list[_Place]:
+def _drop(session: Session, settings: Settings) -> list[_ArtifactPath]:
     again = aliased(Trial)
     reused = sa.select(again.id).where(again.reused_from == Trial.id, again.pareto_rank == 1).exists()
     left_the_front = sa.and_(
@@ -193,7 +193,7 @@ def _drop(session: Session, settings: Settings) -> list[_Place]:
         # Another process may tidy at the same time: what it deletes is passed by here.
         .with_for_update(of=Artifact, skip_locked=True)
     ).all()
-    dropped = [_Place.of(row) for row in rows]
+    dropped = [_ArtifactPath.of(row) for row in rows]
     for row in rows:
         session.delete(row)
     return dropped
@@ -212,7 +212,7 @@ def _clear_orphans(database: Database, files: AbstractFileSystem, root: str) -> 
     running = database.read(
         lambda session: set(session.scalars(sa.select(Trial.id).where(Trial.state == TrialState.RUNNING)))
     )
-    places = [_Place.of(row) for row in rows]
+    places = [_ArtifactPath.of(row) for row in rows]
     named = {each for place in places for each in (place.path(""), place.earlier_path(""))}
     orphans = [path for path in found if path not in named and path.split("/")[1] not in running]
     for path in orphans:
@@ -226,7 +226,7 @@ def _clear_orphans(database: Database, files: AbstractFileSystem, root: str) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _ArtifactPath:
     """Where an artifact lies in the store."""
 
     trial_id: str
@@ -235,7 +235,7 @@ class _Place:
     sha256: str
 
     @classmethod
-    def of(cls, row: Artifact) -> _Place:
+    def of(cls, row: Artifact) -> _ArtifactPath:
         return cls(row.trial_id, row.attempt, row.name, row.sha256)
 
     def path(self, root: str) -> str:
@@ -246,9 +246,9 @@ class _Place:
         return f"{root}/{self.trial_id}/{self.attempt}/{self.name}"
 
 
-def _is_kept(session: Session, place: _Place) -> bool:
+def _is_kept(session: Session, place: _ArtifactPath) -> bool:
     row = session.get(Artifact, (place.trial_id, place.name))
-    return row is not None and _Place.of(row) == place
+    return row is not None and _ArtifactPath.of(row) == place
 
 
 def _write(files: AbstractFileSystem, file: Path, path: str) -> None:

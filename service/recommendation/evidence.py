@@ -39,7 +39,7 @@ MAX_STARTS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Others:
+class _ComparedTrials:
     """Trials of the sweep that the recommended one is compared with."""
 
     complete: Sequence[Trial]
@@ -55,7 +55,7 @@ class _Others:
 def detailed(session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None) -> ExplainedRecommendation:
     """As `recommend`, with the evidence."""
     found = decide(session, sweep, wishes or SelectionPreferences())
-    others = _others(session, sweep)
+    others = _compared_trials(session, sweep)
     trials = {**found.trials, **others.by_id}
     feasible = [candidate_of(each) for each in others.complete if each.feasible]
 
@@ -77,7 +77,7 @@ def detailed(session: Session, sweep: Sweep, wishes: SelectionPreferences | None
     )
 
 
-def _evidence(session: Session, found: Recommended, others: _Others, row: Row) -> Evidence:
+def _evidence(session: Session, found: Recommended, others: _ComparedTrials, row: Row) -> Evidence:
     sweep, trial, chosen, goals = found.sweep, found.trial, found.candidate, found.goals
     dataset = session.get(Dataset, sweep.dataset_id) if sweep.dataset_id else None
     model = TrainedModel(
@@ -105,12 +105,12 @@ def _evidence(session: Session, found: Recommended, others: _Others, row: Row) -
     )
 
 
-def _others(session: Session, sweep: Sweep) -> _Others:
+def _compared_trials(session: Session, sweep: Sweep) -> _ComparedTrials:
     def read(limit: int, *conditions: sa.ColumnElement[bool]) -> Sequence[Trial]:
         query = sa.select(Trial).where(Trial.sweep_id == sweep.id, *conditions)
         return session.scalars(query.order_by(Trial.number.desc()).limit(limit)).all()
 
-    return _Others(
+    return _ComparedTrials(
         complete=read(MAX_POINTS, Trial.state == TrialState.COMPLETE),
         broken=read(
             MAX_BROKEN, Trial.state.in_((TrialState.COMPLETE, TrialState.INFEASIBLE)), Trial.feasible.is_(False)

@@ -46,7 +46,7 @@ def show_sweeps(
     name: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     template = "_sweeps.html" if wanted_part(request) == "sweeps" else "sweeps.html"
-    wanted = sweeps.Wanted(caller.lists, before, state or None, name or None)
+    wanted = sweeps.SweepListFilter(caller.lists, before, state or None, name or None)
     return render(template, services.database.read(lambda session: sweeps.sweeps(session, wanted)))
 
 

@@ -126,7 +126,7 @@ def list_sweeps(
     items, token = services.database.read(
         lambda session: sweeps.page(
             session,
-            sweeps.Wanted(caller.lists, tuple(state), task, name, sort),
+            sweeps.SweepFilter(caller.lists, tuple(state), task, name, sort),
             page_size=page_size,
             page_token=page_token,
         )
@@ -205,11 +205,11 @@ async def clone_sweep(sweep: str, request: Request, call: WriteRequestDep) -> Re
 
 async def _prepared(
     request: Request, call: WriteRequest, document: schemas.JsonObject, starts: drafts.Starts = drafts.NO_STARTS
-) -> drafts.Prepared:
+) -> drafts.ValidatedDocument:
     return await call.services.validation.prepare(document, call.project, request.is_disconnected, starts)
 
 
-async def _created(call: WriteRequest, action: str, prepared: drafts.Prepared) -> Response:
+async def _created(call: WriteRequest, action: str, prepared: drafts.ValidatedDocument) -> Response:
     answer = await call.answer(
         action,
         lambda session: _shown(session, sweeps.insert(session, prepared, project=call.project)),

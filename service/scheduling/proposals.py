@@ -36,7 +36,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Proposal:
     """One ask and what came of it: a new `point`, or a `rejection` with the `result` that the sampler was told."""
 
     suggestion: Suggestion
@@ -49,7 +49,7 @@ class Asked:
 
 
 @dataclass(slots=True)
-class Known:
+class KnownPoint:
     """A point that has a trial."""
 
     number: int
@@ -78,7 +78,7 @@ class Proposals:
         self,
         space: Space,
         study: Study,
-        known: Mapping[str, Known],
+        known: Mapping[str, KnownPoint],
         *,
         starts: Sequence[Start],
         capabilities: Capabilities | None,
@@ -112,7 +112,7 @@ class Proposals:
         """Whether a start was not asked for yet: the first asks of a sweep are its starts."""
         return not self.exhausted and self._study.asked < len(self._starts)
 
-    def next(self) -> Iterator[Asked]:
+    def next(self) -> Iterator[Proposal]:
         """The asks up to and with the one that has a new point.
 
         Where the last one has none, the space is exhausted, or `is_drawing`: then more of the grid is to be looked at.
@@ -143,18 +143,18 @@ class Proposals:
         with ASK_SECONDS.time():
             return self._study.ask(chosen)
 
-    def _ask(self, chosen: Mapping[str, Scalar] | None = None, started_from: str | None = None) -> Asked:
+    def _ask(self, chosen: Mapping[str, Scalar] | None = None, started_from: str | None = None) -> Proposal:
         with ASK_SECONDS.time():
             suggestion = self._study.ask(chosen)
         found = self._judge(suggestion.chosen)
         if isinstance(found, Rejection):
             result = TrialResult(TrialState.INFEASIBLE, None, total_violation([found.violation]))
-            asked = Asked(suggestion, result=result, rejection=f"{found.rule}: {found.message}")
+            asked = Proposal(suggestion, result=result, rejection=f"{found.rule}: {found.message}")
         elif (known := self._known.get(found.hash)) is not None:
             result = known.result or FAILED
-            asked = Asked(suggestion, result=result, rejection=f"repeats trial {known.number}", is_repetition=True)
+            asked = Proposal(suggestion, result=result, rejection=f"repeats trial {known.number}", is_repetition=True)
         else:
-            return Asked(suggestion, found, started_from)
+            return Proposal(suggestion, found, started_from)
         with TELL_SECONDS.time():
             self._study.tell(suggestion.ask, result)
         return replace(asked, started_from=started_from)

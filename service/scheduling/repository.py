@@ -21,9 +21,9 @@ from service.events.events import NewEvent
 from service.leases.queue import cancel_open, reopen
 from service.scheduling import reuse
 from service.scheduling.leadership import StaleLeaderError, may_lead
-from service.scheduling.proposals import Known
+from service.scheduling.proposals import KnownPoint
 from service.scheduling.studies import PastAsk, TrialResult
-from service.scheduling.sweep_state import Changes, History, SweepEvent, SweepFacts, Tried
+from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts
 from service.sweeps import drafts, sweeps, targets
 from service.sweeps.targets import Resolution
 
@@ -300,8 +300,8 @@ def _replay_asks(
             continue
         # The last ask of a trial that was tried again says how it stands.
         history.trials += point_hash not in history.known
-        history.known[point_hash] = Known(number, result)
-        tried = Tried(ask.ask, point_hash, {name: value for name, value in parameters.items() if name in names})
+        history.known[point_hash] = KnownPoint(number, result)
+        tried = AskedTrial(ask.ask, point_hash, {name: value for name, value in parameters.items() if name in names})
         for trials in (history.cancelled, history.failed):
             trials.pop(ask.trial_id, None)
         if result is None:

@@ -20,10 +20,10 @@ from service.common.states import SweepState, TrialState
 from service.leases.reuse_keys import reuse_key
 from service.leases.workers import results_version_of
 from service.results.pareto import Ranking
-from service.scheduling.proposals import Asked, Known, Point, Proposals, total_violation
+from service.scheduling.proposals import KnownPoint, Point, Proposal, Proposals, total_violation
 from service.scheduling.reuse import Reused, Source, judge_source
 from service.scheduling.studies import FAILED, Study, Suggestion, TrialResult
-from service.scheduling.sweep_state import Changes, History, SweepEvent, SweepFacts, Termination, Tried
+from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts, Termination
 from service.sweeps.sampling import LEARNS_NOTHING
 
 MAX_SECONDS = 1.0
@@ -167,7 +167,7 @@ class SweepScheduler:
             return TrialResult(TrialState.INFEASIBLE, None, violation if violation > 0 else 1.0)
         return TrialResult(TrialState.PRUNED, None, violation) if state == TrialState.PRUNED else FAILED
 
-    def _tell(self, tried: Tried, result: TrialResult, changes: Changes) -> None:
+    def _tell(self, tried: AskedTrial, result: TrialResult, changes: Changes) -> None:
         with TELL_SECONDS.time():
             self._study.tell(tried.ask, result)
         self._history.known[tried.point_hash].result = result
@@ -266,7 +266,7 @@ class SweepScheduler:
     def _retriable(self) -> list[str]:
         return [] if self._proposals.has_starts else sorted(self._history.to_retry)
 
-    def _try_again(self, trial_id: str, tried: Tried, state: TrialState, changes: Changes) -> None:
+    def _try_again(self, trial_id: str, tried: AskedTrial, state: TrialState, changes: Changes) -> None:
         """Queue an ended trial again: for the sampler it is another ask of the same point."""
         suggestion = self._proposals.ask_again(tried.chosen)
         changes.asks[suggestion.ask] = self._ask_row(suggestion, None) | {"trial_id": trial_id}
@@ -302,7 +302,7 @@ class SweepScheduler:
             "rejection": rejection,
         }
 
-    def _new_trial(self, asked: Asked, point: Point, changes: Changes) -> str:
+    def _new_trial(self, asked: Proposal, point: Point, changes: Changes) -> str:
         facts, history = self.facts, self._history
         trial_id, target_key = new_id(), facts.target["key"]
         changes.trials[trial_id] = {
@@ -331,8 +331,8 @@ class SweepScheduler:
             "metrics": _static_metrics(point.configuration),
             "pareto_rank": None,
         }
-        history.known[point.hash] = Known(history.trials)
-        history.outstanding[trial_id] = Tried(asked.suggestion.ask, point.hash, point.chosen)
+        history.known[point.hash] = KnownPoint(history.trials)
+        history.outstanding[trial_id] = AskedTrial(asked.suggestion.ask, point.hash, point.chosen)
         history.trials += 1
         return trial_id
 

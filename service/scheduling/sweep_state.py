@@ -12,7 +12,7 @@ from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.space.document import SweepDocument
 from service.common.states import SweepState, TrialState
-from service.scheduling.proposals import Known
+from service.scheduling.proposals import KnownPoint
 
 MAX_ASKS = 1_000
 """Asks that are written in one transaction; more go into the next."""
@@ -98,7 +98,7 @@ class SweepFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class AskedTrial:
     """A trial's last ask, and its point."""
 
     ask: int
@@ -106,7 +106,7 @@ class Tried:
     chosen: dict[str, Scalar]
 
 
-def _no_trials() -> dict[str, Tried]:
+def _no_trials() -> dict[str, AskedTrial]:
     return {}
 
 
@@ -119,14 +119,14 @@ class History:
 
     scheduled_sequence: int
     budget: dict[str, Any]
-    outstanding: dict[str, Tried] = field(default_factory=_no_trials)
+    outstanding: dict[str, AskedTrial] = field(default_factory=_no_trials)
     """In flight."""
-    cancelled: dict[str, Tried] = field(default_factory=_no_trials)
+    cancelled: dict[str, AskedTrial] = field(default_factory=_no_trials)
     """Ended by the end of the sweep, not by themselves: they cost no budget, and are the first to be tried again."""
-    failed: dict[str, Tried] = field(default_factory=_no_trials)
+    failed: dict[str, AskedTrial] = field(default_factory=_no_trials)
     to_retry: set[str] = field(default_factory=set[str])
     """Those of `failed` that had failed when the budget was last extended: each is tried once more."""
-    known: dict[str, Known] = field(default_factory=dict[str, Known])
+    known: dict[str, KnownPoint] = field(default_factory=dict[str, KnownPoint])
     trials: int = 0
     results: int = 0
     """How many asks the sampler was told the result of."""

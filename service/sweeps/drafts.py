@@ -26,7 +26,7 @@ NO_STARTS: Starts = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class ValidatedDocument:
     """A document that was found good, with everything that validation learnt."""
 
     document: SweepDocument
@@ -78,16 +78,16 @@ class Draft:
     def space(self) -> Space:
         return self.read.sweep.space
 
-    def prepared(self, feasibility: FeasibilityReport) -> Prepared:
+    def prepared(self, feasibility: FeasibilityReport) -> ValidatedDocument:
         """With its measured feasibility. Raises InvalidDocumentError with all that is wrong."""
         try:
             self.read.examine(feasibility)
         except DocumentError as error:
             raise documents.invalid(error) from None
-        return Prepared(self.read.sweep, feasibility, choose(self.read.sweep, feasibility), self.dataset_id)
+        return ValidatedDocument(self.read.sweep, feasibility, choose(self.read.sweep, feasibility), self.dataset_id)
 
 
-def prepare(database: Database, document: Mapping[str, Any], *, project: str = DEFAULT) -> Prepared:
+def prepare(database: Database, document: Mapping[str, Any], *, project: str = DEFAULT) -> ValidatedDocument:
     """Validate a document as a whole and measure the feasibility of its space: it may take seconds. Raises
     InvalidDocumentError.
 

@@ -23,7 +23,7 @@ from layers.space.space import Space
 from service.common.states import TrialState
 from service.database.models import Sweep, Trial
 from service.sweeps import schemas as sweep_schemas
-from service.sweeps.drafts import Prepared
+from service.sweeps.drafts import ValidatedDocument
 
 MOST_TRIALS = 300
 FEWEST_TRIALS = 3
@@ -36,7 +36,9 @@ SECONDS = 1.0
 _BACKWARD = 3.0
 
 
-def estimate(session: Session, prepared: Prepared, *, project: str = "default") -> sweep_schemas.CostEstimate | None:
+def estimate(
+    session: Session, prepared: ValidatedDocument, *, project: str = "default"
+) -> sweep_schemas.CostEstimate | None:
     """The device time of the whole budget; None where too few trials of the task have run to say anything."""
     document = prepared.document
     query = (

@@ -23,7 +23,7 @@ from service.events.end_codes import end_code
 from service.leases.queue import cancel_open
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps.best_trials import best_of_each
-from service.sweeps.drafts import Prepared
+from service.sweeps.drafts import ValidatedDocument
 from service.sweeps.targets import waits_for
 
 Sort = Literal["created_at", "-created_at", "name", "-name"]
@@ -32,7 +32,7 @@ _UNSYNCHRONIZED: Mapping[str, Any] = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SweepFilter:
     """Which sweeps a list holds, and in which order; None and () leave a filter out."""
 
     project: str | None = None
@@ -52,7 +52,7 @@ class Wanted:
         return [condition for value, condition in given if value]
 
 
-def insert(session: Session, prepared: Prepared, *, project: str = DEFAULT) -> Sweep:
+def insert(session: Session, prepared: ValidatedDocument, *, project: str = DEFAULT) -> Sweep:
     """Store a new sweep. Raises ConflictError where its dataset was deleted meanwhile."""
     document = prepared.document
     if prepared.dataset_id is not None and session.get(Dataset, prepared.dataset_id) is None:
@@ -90,7 +90,7 @@ def get(session: Session, sweep_id: str) -> Sweep:
 
 
 def page(
-    session: Session, wanted: Wanted, *, page_size: int, page_token: str | None
+    session: Session, wanted: SweepFilter, *, page_size: int, page_token: str | None
 ) -> tuple[list[sweep_schemas.Sweep], str | None]:
     """Return a page of sweeps, and the token of the next. Raises UnprocessableError for another list's token.
 

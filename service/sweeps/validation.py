@@ -12,7 +12,7 @@ from anyio import to_thread
 from layers.space.feasibility import FeasibilityReport, expected_seconds, measure_feasibility
 from service.database.sessions import Database
 from service.errors import CallerGoneError
-from service.sweeps.drafts import NO_STARTS, Draft, Prepared, Starts, drafted
+from service.sweeps.drafts import NO_STARTS, Draft, Starts, ValidatedDocument, drafted
 from service.sweeps.feasibility_processes import FeasibilityProcesses
 
 SMALL_SECONDS = 0.5
@@ -37,7 +37,7 @@ class Validation:
         project: str,
         is_gone: Callable[[], Awaitable[bool]],
         starts: Starts = NO_STARTS,
-    ) -> Prepared:
+    ) -> ValidatedDocument:
         """As `drafts.prepare`, with `starts` as in `drafted`.
 
         Raises InvalidDocumentError, Unavailable, and CallerGone as soon as `is_gone` says so.

@@ -118,7 +118,7 @@ class Driver:
         self.settings = settings.model_copy(update={"leader_seconds": 1e-9})
         self.scheduler = self.new_scheduler()
         self.worker = ""
-        self._prepared: dict[str, drafts.Prepared] = {}
+        self._prepared: dict[str, drafts.ValidatedDocument] = {}
 
     def new_scheduler(self) -> Scheduler:
         return Scheduler(self.database, self.database.notifications, self.settings)

@@ -102,7 +102,7 @@ class Training:
         self._started_at = self._paused_seconds = 0.0
         self._unread: list[torch.Tensor] = []
         self._since_report: list[float] = []
-        self._watch = _Watch(choices)
+        self._watch = _DivergenceMonitor(choices)
 
     def run(
         self,
@@ -123,7 +123,7 @@ class Training:
         torch.manual_seed(derived_seed(training.seed, "dropout"))
         generator = np.random.default_rng(derived_seed(training.seed, "batches"))
         batches = self._split.training(generator, training.batch_size)
-        best = _Best(training.patience)
+        best = _BestWeights(training.patience)
         self._started_at, self._paused_seconds = self._clock(), 0.0
         step, learning_rate, reported = 0, 0.0, 0
         warmed_up_at: float | None = None
@@ -215,7 +215,7 @@ class Training:
         return lowest + 0.5 * (1 + math.cos(math.pi * progress)) * (highest - lowest)
 
 
-class _Watch:
+class _DivergenceMonitor:
     """Looks at every training loss: is it finite, and does it run away?"""
 
     def __init__(self, choices: int) -> None:
@@ -240,7 +240,7 @@ class _Watch:
         return None
 
 
-class _Best:
+class _BestWeights:
     """The weights of the lowest validation loss, and how many evaluations ago that was."""
 
     def __init__(self, patience: int) -> None:

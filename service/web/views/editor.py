@@ -50,7 +50,7 @@ class Findings:
 
 def beginnings(session: Session, project: str | None) -> Beginnings:
     """What the editor can be filled from; of sweeps, the newest of a project (None: of all)."""
-    newest, _ = sweeps.page(session, sweeps.Wanted(project), page_size=10, page_token=None)
+    newest, _ = sweeps.page(session, sweeps.SweepFilter(project), page_size=10, page_token=None)
     return Beginnings(
         examples=[path.stem for path in _examples()],
         presets=[(preset.name, preset.title) for preset in PRESETS.values()],
@@ -89,7 +89,7 @@ def refused(text: str, error: ServiceError) -> Findings:
     return Findings(error=error, problems=problems)
 
 
-def accepted(session: Session, prepared: drafts.Prepared, project: str) -> Findings:
+def accepted(session: Session, prepared: drafts.ValidatedDocument, project: str) -> Findings:
     """What a document means, and what it will cost."""
     cost = estimates.estimate(session, prepared, project=project)
     return Findings(preview=prepared.preview(), estimate=cost)

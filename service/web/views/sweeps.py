@@ -25,7 +25,7 @@ PAGE_SWEEPS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SweepListFilter:
     """Which sweeps the list shows; None leaves a filter out."""
 
     project: str | None = None
@@ -64,14 +64,14 @@ class SweepList:
     """The address of the older ones."""
     first: bool
     """Whether there are no newer ones."""
-    filters: Wanted
+    filters: SweepListFilter
     states: Sequence[str]
     workers: bool
     """Whether one has ever registered."""
     is_live: bool
 
 
-def sweeps(session: Session, wanted: Wanted, size: int = PAGE_SWEEPS) -> SweepList:
+def sweeps(session: Session, wanted: SweepListFilter, size: int = PAGE_SWEEPS) -> SweepList:
     """The newest sweeps that are wanted, each with its best values. Raises UnprocessableError for a state that is
     none."""
     if wanted.state is not None and wanted.state not in set(SweepState):

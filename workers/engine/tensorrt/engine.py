@@ -36,7 +36,7 @@ _LOSS_OUTPUTS = ("loss_sum", "weight_sum", "correct")
 
 
 @dataclass
-class _Prepared:
+class _PreparedRun:
     buffers: Buffers
     graph: cuda.Graph | None
 
@@ -69,7 +69,7 @@ class TensorRtEngine(Engine):
         self._program: Program | None = None
         self._plan: PlanFile | None = None
         self._buffers: Buffers | None = None
-        self._prepared: list[_Prepared] = []
+        self._prepared: list[_PreparedRun] = []
         self._loss_state: _Loss | None = None
         self._graph_refused: str | None = None
         self._launches_ahead = 1
@@ -103,13 +103,13 @@ class TensorRtEngine(Engine):
     def version(self) -> str:
         return str(self._trt.__version__)
 
-    def timed_run(self, prepared: _Prepared) -> float:
+    def timed_run(self, prepared: _PreparedRun) -> float:
         assert self._stream is not None
         if prepared.graph is not None:
             return self._stream.timed(prepared.graph.launch)
         return self.timed_enqueue(prepared).device_ms
 
-    def timed_enqueue(self, prepared: _Prepared) -> Enqueued:
+    def timed_enqueue(self, prepared: _PreparedRun) -> Enqueued:
         """The device's time for kernels that are enqueued one by one, and the host's to enqueue them.
 
         For small models the host takes longer than the device: as many captured runs go ahead as keep the device busy
@@ -171,7 +171,7 @@ class TensorRtEngine(Engine):
         inputs = tuple(binding.spec for binding in self._program.bindings if binding.is_input)
         return inputs, tuple(binding.spec for binding in self._program.bindings if not binding.is_input)
 
-    def _prepare(self, inputs: Mapping[str, np.ndarray]) -> _Prepared:
+    def _prepare(self, inputs: Mapping[str, np.ndarray]) -> _PreparedRun:
         program, stream = self._ready()
         with cuda_explained("inputs and outputs do not fit on the device"):
             buffers = Buffers(program.bindings)
@@ -179,7 +179,7 @@ class TensorRtEngine(Engine):
             program.point(buffers)
             program.enqueue(stream)
             stream.wait()
-        prepared = _Prepared(buffers, self._captured(program, stream))
+        prepared = _PreparedRun(buffers, self._captured(program, stream))
         self._prepared.append(prepared)
         return prepared
 
