@@ -43,7 +43,7 @@ LOWEST_OPSET = 17
 def unsupported(model: Mapping[str, Scalar], capabilities: Capabilities) -> str | None:
     """What the target lacks for this model, in words; None where it lacks nothing."""
     target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
-    if lacking := _lacking_format(model, capabilities) or quantization.lacking(
+    if lacking := _lacking_dtype(model, capabilities) or quantization.lacking(
         model, capabilities.get("quantizations", ()), capabilities.get("lacks", {})
     ):
         return f"{target} {lacking}"
@@ -57,19 +57,19 @@ def unsupported(model: Mapping[str, Scalar], capabilities: Capabilities) -> str 
     return None
 
 
-def _lacking_format(model: Mapping[str, Scalar], capabilities: Capabilities) -> str | None:
+def _lacking_dtype(model: Mapping[str, Scalar], capabilities: Capabilities) -> str | None:
     """Which number format, or mixture of them, a target does not run, in words without its name."""
     lacks = capabilities.get("lacks", {})
-    formats = dtypes.formats(model)
-    for path, dtype in formats.items():
+    named = dtypes.by_parameter(model)
+    for path, dtype in named.items():
         if dtype not in capabilities["dtypes"]:
             what = dtype if path == "dtype" or dtype == model["dtype"] else f"{path} {dtype}"
             because = f": {lacks[f'dtype {dtype}']}" if f"dtype {dtype}" in lacks else ""
             return f"does not run {what} (it runs {', '.join(capabilities['dtypes'])}){because}"
-    if len(set(formats.values())) > 1 and dtypes.MIXED in lacks:
-        differing = next(path for path, dtype in formats.items() if dtype != model["dtype"])
+    if len(set(named.values())) > 1 and dtypes.MIXED in lacks:
+        differing = next(path for path, dtype in named.items() if dtype != model["dtype"])
         why = lacks[dtypes.MIXED]
-        return f"does not run {differing} {formats[differing]} in an engine of dtype {model['dtype']}: {why}"
+        return f"does not run {differing} {named[differing]} in an engine of dtype {model['dtype']}: {why}"
     return None
 
 

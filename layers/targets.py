@@ -48,7 +48,7 @@ class Support:
         return "; ".join(said) or "yes"
 
 
-FORMATS: dict[str, dict[str, Needs | str]] = {
+DTYPES: dict[str, dict[str, Needs | str]] = {
     "onnxruntime": {
         "float32": Needs(),
         "tf32": "no: a format of NVIDIA's tensor cores",
@@ -109,7 +109,7 @@ def support(path: str) -> dict[str, Support]:
         return {runtime: _of_quantizations(runtime) for runtime in RUNTIMES}
     section, _, name = path.rpartition(".")
     if name == "dtype":
-        return {runtime: _of_formats(runtime, mixes=bool(section)) for runtime in RUNTIMES}
+        return {runtime: _of_dtypes(runtime, mixes=bool(section)) for runtime in RUNTIMES}
     if section == "inference" and name in BUILD_OPTIONS:
         lacking = Support(supported=False, note="its builder has no such option")
         needs = BUILD_OPTION_NEEDS.get(name, {})
@@ -118,8 +118,8 @@ def support(path: str) -> dict[str, Support]:
     return dict.fromkeys(RUNTIMES, Support())
 
 
-def _of_formats(runtime: str, *, mixes: bool) -> Support:
-    values = {name: str(needs) for name, needs in FORMATS[runtime].items() if str(needs)}
+def _of_dtypes(runtime: str, *, mixes: bool) -> Support:
+    values = {name: str(needs) for name, needs in DTYPES[runtime].items() if str(needs)}
     mixed = str(MIXED[runtime]) if mixes else ""
     return Support(note=f"another than dtype {mixed}" if mixed else "", values=values)
 

@@ -185,7 +185,7 @@ class SpaceCheck:
         self._children.model().request(
             "export", {**export, "calibration": str(folder / "measure.npz")}, timeout_seconds=limits.export_seconds
         )
-        tf32 = {"tf32": 1} if "tf32" in dtypes.formats(trial.model).values() else {}
+        tf32 = {"tf32": 1} if "tf32" in dtypes.by_parameter(trial.model).values() else {}
         return self._children.builder().request(
             "build",
             {

@@ -176,8 +176,8 @@ PARAMETERS: dict[str, Parameter] = {
         source="Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv 2302.05442",
         search={"values": [True, False]},
     ),
-    "dtype": dtypes.of_layer("the products and scores of attention"),
-    "tp_size": tensor_parallel.of_layer("by heads"),
+    "dtype": dtypes.layer_dtype("the products and scores of attention"),
+    "tp_size": tensor_parallel.layer_tp_size("by heads"),
 }
 
 APPLIES: dict[str, Condition] = {

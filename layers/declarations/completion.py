@@ -54,10 +54,10 @@ def _complete_layers(
     layers: dict[tuple[str, int], LayerView] = {}
     for stack, count in counts.items():
         for index in range(count):
-            of_layer = changes.get((stack, index), {})
-            key = _key_of(of_layer)
+            own_changes = changes.get((stack, index), {})
+            key = _key_of(own_changes)
             if key not in completed:
-                made = _complete_layer(task, shared, LayerName(stack, index, ""), of_layer, facts)
+                made = _complete_layer(task, shared, LayerName(stack, index, ""), own_changes, facts)
                 if len(completed) > 2 * MOST_KEPT_LAYERS:
                     completed.clear()
                 # Layers that are alike are one object, however it is said that they are so.

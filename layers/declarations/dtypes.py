@@ -31,7 +31,7 @@ NORM = Parameter(
 )
 
 
-def of_layer(what: str) -> Parameter:
+def layer_dtype(what: str) -> Parameter:
     """A kind of layer's own format; `what` of it has this format."""
     return Parameter(
         type="string",
@@ -48,13 +48,13 @@ def follow(model: dict[str, Scalar], section: str) -> None:
     model.setdefault(f"{section}.dtype", model["dtype"])
 
 
-def own_format(model: Mapping[str, Scalar], section: str) -> str | None:
+def own_dtype(model: Mapping[str, Scalar], section: str) -> str | None:
     """The format of a kind of layer; None where only the model's is given."""
     value = model.get(f"{section}.dtype")
     return None if value is None else str(value)
 
 
-def formats(model: Mapping[str, Scalar]) -> dict[str, str]:
+def by_parameter(model: Mapping[str, Scalar]) -> dict[str, str]:
     """The formats of a completed model by the parameters that say them, those of single layers apart.
 
     A norm's float32 is left out: every target computes norms so, whatever the model's format is.

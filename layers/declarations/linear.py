@@ -51,8 +51,8 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM layers",
         search={"values": [True, False]},
     ),
-    "dtype": dtypes.of_layer("the product"),
-    "tp_size": tensor_parallel.of_layer("by what comes out, RowLinear by what goes in"),
+    "dtype": dtypes.layer_dtype("the product"),
+    "tp_size": tensor_parallel.layer_tp_size("by what comes out, RowLinear by what goes in"),
     "gather_output": Parameter(
         type="boolean",
         default=True,
@@ -85,7 +85,7 @@ class LinearConfig:
             in_features=int(model["linear.in_features"]),
             out_features=int(model["linear.out_features"]),
             bias=bool(model["linear.bias"]),
-            dtype=dtypes.own_format(model, "linear"),
+            dtype=dtypes.own_dtype(model, "linear"),
         )
 
     def parameter_count(self) -> int:

@@ -66,8 +66,8 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM layers",
         search={"values": [True, False]},
     ),
-    "dtype": dtypes.of_layer("the feed-forward products"),
-    "tp_size": tensor_parallel.of_layer("by its inner width"),
+    "dtype": dtypes.layer_dtype("the feed-forward products"),
+    "tp_size": tensor_parallel.layer_tp_size("by its inner width"),
 }
 
 APPLIES: dict[str, Condition] = {"tp_size": tensor_parallel.SHARED}
@@ -96,7 +96,7 @@ class MlpConfig:
             ffn_hidden_size=int(model["mlp.ffn_hidden_size"]),
             hidden_act=str(model["mlp.hidden_act"]),
             bias=bool(model["mlp.bias"]),
-            dtype=dtypes.own_format(model, "mlp"),
+            dtype=dtypes.own_dtype(model, "mlp"),
         )
 
     @property

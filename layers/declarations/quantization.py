@@ -40,7 +40,7 @@ def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
     """Ranges are found by ONNX Runtime on the CPU, which has no products in bfloat16."""
     if of_model(model) == NONE:
         return
-    for path, dtype in dtypes.formats(model).items():
+    for path, dtype in dtypes.by_parameter(model).items():
         if dtype == "bfloat16":
             message = f"quantization is {model['quantization']} and {path} bfloat16: it goes with float32 and float16"
             yield Violation("quantization of bfloat16", message, ("quantization", path))
@@ -56,7 +56,7 @@ def lacking(model: Mapping[str, Scalar], able: Collection[str], lacks: Mapping[s
     if wanted not in able:
         why = lacks.get(f"quantization {wanted}", "it says nothing of it")
         return f"does not run quantization {wanted}: {why}"
-    halves = [path for path, dtype in dtypes.formats(model).items() if dtype == "float16"]
+    halves = [path for path, dtype in dtypes.by_parameter(model).items() if dtype == "float16"]
     if halves and IN_HALF in lacks:
         return f"does not run quantization {wanted} with {halves[0]} float16: {lacks[IN_HALF]}"
     return None

@@ -26,7 +26,7 @@ SHARED = Condition("tp_size", tuple(range(2, MOST + 1)))
 """Where there is more than one device."""
 
 
-def of_layer(what: str) -> Parameter:
+def layer_tp_size(what: str) -> Parameter:
     """A layer's own tp_size; `what` says what of the layer is split."""
     return Parameter(
         type="integer",

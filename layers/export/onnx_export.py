@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from layers.export.opset import LOWEST_OPSET, OpsetError, check_opset, lower
-from layers.modules.dtypes import set_formats
+from layers.modules.dtypes import set_dtypes
 
 __all__ = [
     "HIGHEST_OPSET",
@@ -53,7 +53,7 @@ def cast_copy(module: nn.Module, dtype: str) -> nn.Module:
 
     Its parameters are in `dtype`, but for those of layers whose configurations name a format of their own.
     """
-    return set_formats(copy.deepcopy(module).eval(), dtype)
+    return set_dtypes(copy.deepcopy(module).eval(), dtype)
 
 
 def export(

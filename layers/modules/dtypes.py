@@ -1,6 +1,6 @@
-"""Number formats of a module that is to be exported: the model's, and those of single kinds of layers in it.
+"""Dtypes of a module that is to be exported: the model's, and those of single kinds of layers in it.
 
-Modules are made and trained in float32; only the copy that an engine is built from has other formats.
+Modules are made and trained in float32; only the copy that an engine is built from has others.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from layers.modules.model import LayerProbe, torch_dtype
 from layers.modules.normalization import Norm
 
 
-class InFormat(nn.Module):
-    """A layer in a number format of its own: what it takes is brought to it, what it gives brought back."""
+class InDtype(nn.Module):
+    """A layer in a dtype of its own: what it takes is brought to it, what it gives brought back."""
 
     def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class InFormat(nn.Module):
         return self.layer(x.to(self.dtype)).to(x.dtype)
 
 
-class AttentionInFormat(InFormat):
+class AttentionInDtype(InDtype):
     """The same of attention, with its bias and an encoder's output."""
 
     def forward(self, x: Tensor, bias: Tensor | None = None, encoded: Tensor | None = None) -> Tensor:
@@ -39,24 +39,24 @@ class AttentionInFormat(InFormat):
         return self.layer(x.to(self.dtype), bias, encoded).to(x.dtype)
 
 
-def set_formats(module: nn.Module, dtype: str) -> nn.Module:
+def set_dtypes(module: nn.Module, dtype: str) -> nn.Module:
     """Bring a module, in place, to a model's `dtype` and its layers to those that their configurations name."""
     whole = torch_dtype(dtype)
     module.to(whole)
     for name, part in list(module.named_modules()):
         match part:
             case Norm():
-                part.format = torch_dtype(part.config.dtype)
+                part.compute_dtype = torch_dtype(part.config.dtype)
             case Embedding() if part.config.dtype is not None:
                 for table in (each for each in part.children() if isinstance(each, nn.Embedding)):
                     table.to(torch_dtype(part.config.dtype))
-                part.format = whole
+                part.output_dtype = whole
             case Attention() if _differs(part.config.dtype, whole):
-                module.set_submodule(name, AttentionInFormat(part, torch_dtype(str(part.config.dtype))))
+                module.set_submodule(name, AttentionInDtype(part, torch_dtype(str(part.config.dtype))))
             case Mlp() | GatedMlp() | FusedGatedMlp() if _differs(part.config.dtype, whole):
-                module.set_submodule(name, InFormat(part, torch_dtype(str(part.config.dtype))))
+                module.set_submodule(name, InDtype(part, torch_dtype(str(part.config.dtype))))
             case LayerProbe(config=LinearConfig(dtype=str(own))) if _differs(own, whole):
-                module.set_submodule(f"{name}.layer".lstrip("."), InFormat(part.layer, torch_dtype(own)))
+                module.set_submodule(f"{name}.layer".lstrip("."), InDtype(part.layer, torch_dtype(own)))
             case _:
                 pass
     return module

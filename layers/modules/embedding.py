@@ -15,7 +15,7 @@ class Embedding(nn.Module):
     def __init__(self, config: EmbeddingConfig) -> None:
         super().__init__()
         self.config = config
-        self.format: torch.dtype | None = None
+        self.output_dtype: torch.dtype | None = None
         """What comes out of the table, where the table has a format of its own."""
         self.table = nn.Embedding(config.num_embeddings, config.embedding_dim)
         self.projection = build_linear(config.projection) if config.projection else None
@@ -29,8 +29,8 @@ class Embedding(nn.Module):
 
     def _outward(self, x_BTE: Tensor) -> Tensor:
         """From the table's number format and width to the model's."""
-        if self.format is not None:
-            x_BTE = x_BTE.to(self.format)
+        if self.output_dtype is not None:
+            x_BTE = x_BTE.to(self.output_dtype)
         return x_BTE if self.projection is None else self.projection(x_BTE)
 
 

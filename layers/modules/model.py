@@ -130,15 +130,15 @@ class EncoderDecoder(nn.Module):
 class Probe(nn.Module):
     """A layer that is given numbers, which it takes in float32 and works with in its own number format."""
 
-    number_format: Tensor
+    dtype_carrier: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         # Empty: it follows the module from format to format where a layer has no weights to tell by.
-        self.register_buffer("number_format", torch.empty(0), persistent=False)
+        self.register_buffer("dtype_carrier", torch.empty(0), persistent=False)
 
     def cast(self, x: Tensor) -> Tensor:
-        return x.to(self.number_format.dtype)
+        return x.to(self.dtype_carrier.dtype)
 
 
 class BlockProbe(Probe):

@@ -23,7 +23,7 @@ class Norm(nn.Module):
     def __init__(self, config: NormConfig) -> None:
         super().__init__()
         self.config = config
-        self.format = torch.float32
+        self.compute_dtype = torch.float32
         """In which it computes; in an engine that of its configuration."""
         self.width = config.width
         self.eps = config.eps
@@ -33,9 +33,9 @@ class Norm(nn.Module):
 
     def _affine(self, x_BTD: Tensor) -> Tensor:
         if self.weight is not None:
-            x_BTD = x_BTD * self.weight.to(self.format)
+            x_BTD = x_BTD * self.weight.to(self.compute_dtype)
         if self.bias is not None:
-            x_BTD = x_BTD + self.bias.to(self.format)
+            x_BTD = x_BTD + self.bias.to(self.compute_dtype)
         return x_BTD
 
 
@@ -54,21 +54,23 @@ class LayerNorm(Norm):
     """(x - mean) / √(variance + eps) (Ba et al. 2016, arXiv 1607.06450)."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        weight = None if self.weight is None else self.weight.to(self.format)
-        bias = None if self.bias is None else self.bias.to(self.format)
-        return functional.layer_norm(x_BTD.to(self.format), (self.width,), weight, bias, self.eps).to(x_BTD.dtype)
+        weight = None if self.weight is None else self.weight.to(self.compute_dtype)
+        bias = None if self.bias is None else self.bias.to(self.compute_dtype)
+        return functional.layer_norm(x_BTD.to(self.compute_dtype), (self.width,), weight, bias, self.eps).to(
+            x_BTD.dtype
+        )
 
 
 class RmsNorm(Norm):
     """x / √(mean of squares + eps), the mean taken over each group (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTGC = x_BTD.to(self.format)
+        x_BTGC = x_BTD.to(self.compute_dtype)
         if self.num_groups > 1:
             x_BTGC = x_BTGC.unflatten(-1, (self.num_groups, self.width // self.num_groups))
         mean_BTG1 = (x_BTGC * x_BTGC).mean(dim=-1, keepdim=True)
         # eps, and what a row of zeros is multiplied by, lie beyond what float16 holds.
-        x_BTGC = (x_BTGC.float() * _inverse_root(mean_BTG1.float(), self.eps)).to(self.format)
+        x_BTGC = (x_BTGC.float() * _inverse_root(mean_BTG1.float(), self.eps)).to(self.compute_dtype)
         return self._affine(x_BTGC.reshape(x_BTD.shape)).to(x_BTD.dtype)
 
 
@@ -77,7 +79,7 @@ class GroupNorm(Norm):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         size = self.width // self.num_groups
-        x_BTGC = x_BTD.to(self.format).unflatten(-1, (self.num_groups, size))
+        x_BTGC = x_BTD.to(self.compute_dtype).unflatten(-1, (self.num_groups, size))
         x_BTGC = functional.layer_norm(x_BTGC, (size,), None, None, self.eps)
         return self._affine(x_BTGC.reshape(x_BTD.shape)).to(x_BTD.dtype)
 

@@ -111,8 +111,8 @@ class WebhookSender:
                 self._database.write,
                 lambda session: webhooks.record_try(session, taken, status=status, error=error, most_tries=most),
             )
-        except Exception as trouble:  # noqa: BLE001 - logged: it is sent again when its time is over
-            outages.log(_log, f"how delivery {taken.id} went could not be written", trouble)
+        except Exception as failure:  # noqa: BLE001 - logged: it is sent again when its time is over
+            outages.log(_log, f"how delivery {taken.id} went could not be written", failure)
             return
         metrics.WEBHOOK_TRIES.labels({"pending": "retried"}.get(state or "", state or "lost")).inc()
         if error is None:
@@ -169,7 +169,7 @@ async def call(
         "User-Agent": "Layersweep-Webhook/1",
         "Accept-Encoding": "identity",
     }
-    trouble: httpx2.TransportError | None = None
+    failure: httpx2.TransportError | None = None
     transport = httpx2.AsyncHTTPTransport(verify=tls, trust_env=False)
     async with httpx2.AsyncClient(transport=transport, timeout=None, follow_redirects=False, trust_env=False) as client:
         for address in found:
@@ -180,7 +180,7 @@ async def call(
             try:
                 response = await client.send(request, stream=True)
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                trouble = error
+                failure = error
                 continue
             try:
                 async for piece in response.aiter_raw(_ANSWER_BYTES):
@@ -190,7 +190,7 @@ async def call(
             finally:
                 await response.aclose()
             return response.status_code
-    raise trouble or httpx2.ConnectError(f"{host} has no address")
+    raise failure or httpx2.ConnectError(f"{host} has no address")
 
 
 def _netloc(address: Address, port: int | None) -> str:

@@ -39,7 +39,7 @@ def _known(runtime: str, in_words: str, version: tuple[int, int], opset: int, ca
         lacks.update({f"{what} {name}".strip(): why for name, why in missing.items()})
         return [name for name in needs if name not in missing]
 
-    dtypes = there("dtype", targets.FORMATS[runtime])
+    dtypes = there("dtype", targets.DTYPES[runtime])
     quantizations = there("quantization", targets.QUANTIZATIONS[runtime])
     there("", {MIXED: targets.MIXED[runtime], IN_HALF: targets.QUANTIZED_HALF[runtime]})
     return {

@@ -89,7 +89,7 @@ def keep_for_later_trials(context: TrialContext, engine: BuiltEngine) -> None:
 
 def _options(context: TrialContext) -> dict[str, int]:
     options = context.inference.build_options()
-    return {**options, "tf32": 1} if "tf32" in context.formats else options
+    return {**options, "tf32": 1} if "tf32" in context.dtypes else options
 
 
 def _build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping[str, int]) -> BuiltEngine:

@@ -101,9 +101,9 @@ class TrialContext:
         return signature_of(self.configuration)
 
     @property
-    def formats(self) -> set[str]:
-        """The number formats of the model and its layers."""
-        return set(dtypes.formats(self.model).values())
+    def dtypes(self) -> set[str]:
+        """Those of the model and its layers."""
+        return set(dtypes.by_parameter(self.model).values())
 
     @property
     def quantization(self) -> str:

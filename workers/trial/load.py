@@ -54,7 +54,7 @@ def check_parity(context: TrialContext, engine: LoadedEngine) -> None:
     """
     found = _compare(context, engine)
     context.record.add_metrics({"parity_error": found.error, "parity_error_worst": found.worst})
-    coarsest = parity.coarsest(context.formats)
+    coarsest = parity.coarsest(context.dtypes)
     tolerance = parity.tolerance(coarsest, context.quantization)
     worst_tolerance = tolerance * parity.WORST_TOKEN_FACTOR
     measured = {"error": found.error, "worst": found.worst} if math.isfinite(found.error + found.worst) else {}

@@ -29,9 +29,9 @@ WORST_TOKEN_FACTOR = 10
 """How far above the tolerance a single token may be: rounding alone is relatively large where logits are small."""
 
 
-def coarsest(formats: Iterable[str]) -> str:
-    """The one of a model's number formats that rounds most: what its engine is allowed."""
-    return max(formats, key=TOLERANCES.__getitem__)
+def coarsest(dtypes: Iterable[str]) -> str:
+    """The one of a model's dtypes that rounds most: what its engine is allowed."""
+    return max(dtypes, key=TOLERANCES.__getitem__)
 
 
 def tolerance(dtype: str, quantization: str) -> float:

@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from layers.capabilities import unsupported
 from layers.declarations.completion import complete
-from layers.declarations.dtypes import MIXED, formats
+from layers.declarations.dtypes import MIXED, by_parameter
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import broken_rules, parameter_count, weights_bytes
 from layers.export.onnx_export import cast_copy, export
@@ -67,7 +67,7 @@ def test_a_mixed_model_is_the_same_function_but_for_rounding(kind: str, changes:
         expected, mixed = whole(*inputs), cast_copy(whole, str(model["dtype"]))(*inputs)
     assert str(mixed.dtype) == f"torch.{found.outputs[0].dtype}", "what leaves a model is in its dtype"
     error = float((mixed.float() - expected).norm() / expected.norm())
-    assert 0 < error < (5e-2 if "bfloat16" in formats(model).values() else 5e-3)
+    assert 0 < error < (5e-2 if "bfloat16" in by_parameter(model).values() else 5e-3)
     assert {parameter.dtype for parameter in whole.parameters()} == {torch.float32}, "the module itself is left alone"
 
 

@@ -76,7 +76,7 @@ def test_half_precision_is_normalized_in_float32(kind, dtype):
 def test_a_row_of_zeros_stays_one_in_the_module_and_in_its_graph(form, kind, eps, tmp_path):
     """Below 3e-8 eps is zero in float16, and what it scales a row of zeros by is infinite there."""
     module = build_norm(NormConfig(kind, 32, eps, num_groups=1 if kind == "LayerNorm" else 4)).to(form)
-    module.format = form
+    module.compute_dtype = form
     x = torch.cat([torch.zeros(1, 32), torch.randn(2, 32)]).to(form)
     out = module(x)
     assert out[0].eq(0).all()

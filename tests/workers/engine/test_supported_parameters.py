@@ -31,9 +31,9 @@ def holds(needs: targets.Needs | str, version: str, capability: tuple[int, int] 
 @pytest.mark.parametrize(
     ("runtime", "version"), [(runtime, each) for runtime, versions in VERSIONS.items() for each in versions]
 )
-def test_number_formats_of_tensorrt(runtime: str, version: str, capability: tuple[int, int] | None) -> None:
+def test_dtypes_of_tensorrt(runtime: str, version: str, capability: tuple[int, int] | None) -> None:
     limits = support.limits(runtime, version, capability)
-    declared = targets.FORMATS[runtime]
+    declared = targets.DTYPES[runtime]
     assert set(limits.dtypes) == {name for name, needs in declared.items() if holds(needs, version, capability)}
     quantizations = targets.QUANTIZATIONS[runtime]
     able = {name for name, needs in quantizations.items() if holds(needs, version, capability)}
@@ -48,7 +48,7 @@ def test_number_formats_of_tensorrt(runtime: str, version: str, capability: tupl
 
 def test_onnxruntime() -> None:
     described = OnnxRuntimeEngine().describe()
-    declared = targets.FORMATS["onnxruntime"]
+    declared = targets.DTYPES["onnxruntime"]
     assert described["dtypes"] == [name for name, needs in declared.items() if not isinstance(needs, str)]
     assert {name for name in described["lacks"] if name.startswith("dtype ")} == {
         f"dtype {name}" for name, needs in declared.items() if isinstance(needs, str)
@@ -75,11 +75,11 @@ def test_build_options() -> None:
 
 
 def test_every_runtime_and_every_parameter_is_declared() -> None:
-    assert set(targets.RUNTIMES) == set(RUNTIMES) == set(targets.FORMATS) == set(targets.MIXED)
+    assert set(targets.RUNTIMES) == set(RUNTIMES) == set(targets.DTYPES) == set(targets.MIXED)
     assert set(targets.RUNTIMES) == set(targets.QUANTIZATIONS) == set(targets.QUANTIZED_HALF)
     declared = {quantization.NONE, *targets.QUANTIZATIONS["tensorrt"]}
     assert declared == set(DECLARATIONS["quantization"].choices)
-    assert all(list(formats) == list(dtypes.BYTES) for formats in targets.FORMATS.values())
+    assert all(list(needs) == list(dtypes.BYTES) for needs in targets.DTYPES.values())
     for path in DECLARATIONS:
         assert list(targets.support(path)) == list(targets.RUNTIMES)
         assert targets.in_words(path)

@@ -38,7 +38,7 @@ def test_logits_that_are_not_numbers_are_never_kept(bad: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-def test_the_tolerance_is_of_the_number_format(dtype: str) -> None:
+def test_the_tolerance_is_of_the_dtype(dtype: str) -> None:
     tolerance = TOLERANCES[dtype]
     assert Parity(tolerance, tolerance).kept(tolerance)
     assert not Parity(2 * tolerance, tolerance).kept(tolerance)
