@@ -17,7 +17,8 @@ HEADER = """# Layers and their parameters
 Made of the declarations in `layers/` by `make docs`; a running service says the same at `GET /v1/layers`, and
 `layersweep layers attention` prints a section. Every parameter can be given a value, or searched as
 [the sweep document](sweep-document.md) says; `default_space` stands for the search default in the last column. Those of
-a block (`attention`, `mlp`, `norm`, `norm_position`) can be independent in each layer, by `per_layer: true`; not
+a block (`attention`, `mlp`, `norm`, `norm_position`, `residual`, `shared_norm`) can be independent in each layer, by
+`per_layer: true`; not
 `attention.cross_attention` and `attention.max_position_embeddings`, which a stack's layers share. `targets` says which
 [runtimes](targets.md) support a parameter, or a value of it.
 

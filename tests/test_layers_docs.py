@@ -40,7 +40,7 @@ EXERCISE = """
 import tempfile
 from pathlib import Path
 import torch
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.model import parameter_count
 from layers.modules.model import build
 from layers.reference import page

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from workers import device
 from workers.device_lock import turns_of
 from workers.engine.__main__ import DEVICE_KINDS

@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.support.processes import machine
 from benchmarks.support.report import write
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.modules.model import build
 from workers.data.batches import Batch
 from workers.data.splits import TextSplit

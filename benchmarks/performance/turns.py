@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.performance.engines import ask, build_engine, engine_child, export_decoder, measure_fresh
 from benchmarks.support.processes import machine
 from benchmarks.support.report import write
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.training import complete_inference, complete_training
 from workers import device
 from workers.device_lock import turns_of

@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from layers.declarations import dtypes, tensor_parallel
+from layers.declarations import dtypes, normalization, rotation, score_bias, tensor_parallel
 from layers.declarations.linear import LinearConfig
 from layers.declarations.normalization import NormConfig
+from layers.declarations.rotation import RotationConfig
 from layers.declarations.rules import Condition, Violation
 from layers.declarations.score_bias import CAUSAL_MASKS, RelativeConfig, ScoreBiasConfig, alibi_slopes
 from layers.parameter import Parameter, ParameterError, Scalar, fields_of
@@ -22,10 +23,9 @@ OPEN_MASKS = ("padding", "bidirectional", "custom_mask")
 MASK_TYPES = (*CAUSAL_MASKS, *OPEN_MASKS)
 MASKS_OF_KIND = {"decoder": CAUSAL_MASKS, "encoder": OPEN_MASKS, "encoder_decoder": CAUSAL_MASKS}
 """What a kind's attention may see; that of an encoder_decoder is its decoder's. A probe's may be any."""
-ROTARY_TYPES = ("rope_gpt_neox", "rope_gptj")
+ROTARY_TYPES = rotation.TYPES
 ALIBI_TYPES = ("alibi", "alibi_with_scale")
-POSITION_TYPES = ("learned_absolute", *ROTARY_TYPES, *ALIBI_TYPES, "relative")
-QK_LAYERNORM_EPS = 1e-5
+POSITION_TYPES = ("learned_absolute", *ROTARY_TYPES, *ALIBI_TYPES, "relative", "none")
 
 PARAMETERS: dict[str, Parameter] = {
     "num_attention_heads": Parameter(
@@ -96,33 +96,17 @@ PARAMETERS: dict[str, Parameter] = {
         meaning=(
             "how a token's position enters: a learned table added to the embedding, rotations of queries and keys "
             "(rope_gpt_neox: halves, rope_gptj: neighbours), a slope times the distance off the scores (alibi; "
-            "alibi_with_scale: divided by the root of the head size), or a learned bias for each bucket of distances "
-            "(relative)"
+            "alibi_with_scale: divided by the root of the head size), a learned bias for each bucket of distances "
+            "(relative), or not at all (none: the causal mask alone tells tokens apart)"
         ),
         source=(
             "TensorRT-LLM layers; Radford et al. 2019; rope: Su et al. 2021, arXiv 2104.09864; alibi: Press et al. "
-            "2021, arXiv 2108.12409; relative: Raffel et al. 2020, arXiv 1910.10683"
+            "2021, arXiv 2108.12409; relative: Raffel et al. 2020, arXiv 1910.10683; none: Kazemnejad et al. 2023, "
+            "arXiv 2305.19466"
         ),
         search={"values": ["learned_absolute", "rope_gpt_neox", "alibi", "relative"]},
     ),
-    "num_buckets": Parameter(
-        type="integer",
-        minimum=4,
-        maximum=1024,
-        default=32,
-        meaning="buckets of relative distances: half of them exact, the rest logarithmic; both ways: halved by sign",
-        source="Raffel et al. 2020, arXiv 1910.10683: 32",
-        search={"values": [16, 32, 64]},
-    ),
-    "max_distance": Parameter(
-        type="integer",
-        minimum=2,
-        maximum=1_048_576,
-        default=128,
-        meaning="the relative distance from which on all share the last bucket",
-        source="Raffel et al. 2020, arXiv 1910.10683: 128",
-        search={"values": [64, 128, 256]},
-    ),
+    **score_bias.PARAMETERS,
     "max_position_embeddings": Parameter(
         type="integer",
         minimum=1,
@@ -135,29 +119,19 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM layers",
         search={"values": [512, 1024, 2048, 4096]},
     ),
-    "rotary_embedding_base": Parameter(
-        type="number",
-        minimum=1.0,
-        maximum=1e9,
-        default=10_000.0,
-        meaning="base of the rotations' wavelengths",
-        source="Su et al. 2021, arXiv 2104.09864",
-        search={"values": [10_000.0, 100_000.0, 500_000.0]},
-    ),
-    "rotary_embedding_percentage": Parameter(
-        type="number",
-        minimum=0.0,
-        maximum=1.0,
-        default=1.0,
-        meaning="share of a head's channels that is rotated: head size times it, rounded down",
-        source="TensorRT-LLM layers; 0.25: Black et al. 2022, arXiv 2204.06745",
-        search={"values": [0.25, 0.5, 1.0]},
-    ),
+    **rotation.PARAMETERS,
     "bias": Parameter(
         type="boolean",
         default=True,
         meaning="biases in the query, key, value and output products",
         source="TensorRT-LLM layers",
+        search={"values": [True, False]},
+    ),
+    "dense_bias": Parameter(
+        type="boolean",
+        default=None,
+        meaning="a bias in the output product; left out: as bias",
+        source="Qwen2 (Yang et al. 2024, arXiv 2407.10671): biases of queries, keys and values alone",
         search={"values": [True, False]},
     ),
     "q_scaling": Parameter(
@@ -169,23 +143,25 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM layers",
         search={"min": 0.25, "max": 4.0, "log": True},
     ),
-    "qk_layernorm": Parameter(
-        type="boolean",
-        default=False,
-        meaning="a LayerNorm (eps 1e-5, scale and shift) over each head's queries and keys, before rotation",
-        source="Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv 2302.05442",
-        search={"values": [True, False]},
+    **normalization.OF_QUERIES_AND_KEYS,
+    "softcap": Parameter(
+        type="number",
+        minimum=1e-3,
+        maximum=1e6,
+        default=None,
+        meaning="scores s become softcap x tanh(s / softcap) before the mask; left out: they stay as they are",
+        source="Gemma 2: Gemma Team 2024, arXiv 2408.00118: 50",
+        search={"values": [20.0, 50.0]},
     ),
     "dtype": dtypes.layer_dtype("the products and scores of attention"),
     "tp_size": tensor_parallel.layer_tp_size("by heads"),
 }
 
 APPLIES: dict[str, Condition] = {
-    "rotary_embedding_base": Condition("attention.position_embedding_type", ROTARY_TYPES),
-    "rotary_embedding_percentage": Condition("attention.position_embedding_type", ROTARY_TYPES),
-    "num_buckets": Condition("attention.position_embedding_type", ("relative",)),
-    "max_distance": Condition("attention.position_embedding_type", ("relative",)),
+    **rotation.APPLIES,
+    **score_bias.APPLIES,
     "max_attention_window_size": Condition("attention.attention_mask_type", ("sliding_window_causal",)),
+    **normalization.OF_QUERIES_AND_KEYS_APPLIES,
     "tp_size": tensor_parallel.SHARED,
 }
 
@@ -210,9 +186,23 @@ class AttentionConfig:
     max_distance: int = 128
     rotary_embedding_base: float = 10_000.0
     rotary_embedding_percentage: float = 1.0
+    rotary_embedding_scale_type: str = "none"
+    rotary_embedding_scale: float = 1.0
+    original_max_position_embeddings: int = 0
+    rotary_embedding_low_freq_factor: float = 1.0
+    rotary_embedding_high_freq_factor: float = 4.0
+    rotary_embedding_beta_fast: float = 32.0
+    rotary_embedding_beta_slow: float = 1.0
     bias: bool = True
+    dense_bias: bool | None = None
+    """None: as `bias`."""
     q_scaling: float = 1.0
     qk_layernorm: bool = False
+    qk_norm: str | None = None
+    """None: as `qk_layernorm` says."""
+    qk_norm_scope: str = "head"
+    qk_norm_eps: float = 1e-5
+    softcap: float | None = None
     dtype: str | None = None
     """None: the model's."""
     tp_size: int = 1
@@ -252,20 +242,43 @@ class AttentionConfig:
 
     @property
     def dense(self) -> LinearConfig:
-        return LinearConfig(self.num_attention_heads * self.attention_head_size, self.hidden_size, self.bias)
+        bias = self.bias if self.dense_bias is None else self.dense_bias
+        return LinearConfig(self.num_attention_heads * self.attention_head_size, self.hidden_size, bias)
 
     @property
-    def qk_norm(self) -> NormConfig | None:
-        if not self.qk_layernorm:
+    def query_norm(self) -> NormConfig | None:
+        return self._norm_over(self.num_attention_heads)
+
+    @property
+    def key_norm(self) -> NormConfig | None:
+        return self._norm_over(self.num_kv_heads)
+
+    def _norm_over(self, heads: int) -> NormConfig | None:
+        kind = self.qk_norm or ("LayerNorm" if self.qk_layernorm else "none")
+        if kind == "none":
             return None
-        return NormConfig("LayerNorm", self.attention_head_size, QK_LAYERNORM_EPS, bias=True)
+        width = self.attention_head_size * (heads if self.qk_norm_scope == "width" else 1)
+        return NormConfig(kind, width, self.qk_norm_eps, bias=kind == "LayerNorm")
 
     @property
-    def rotary_dim(self) -> int:
-        """Channels of a head that are rotated; 0 without rotation."""
-        if self.position_embedding_type not in ROTARY_TYPES:
-            return 0
-        return int(self.attention_head_size * self.rotary_embedding_percentage)
+    def rotation(self) -> RotationConfig | None:
+        """None without rotation."""
+        rotated_channels = int(self.attention_head_size * self.rotary_embedding_percentage)
+        if self.position_embedding_type not in ROTARY_TYPES or rotated_channels == 0:
+            return None
+        return RotationConfig(
+            rotated_channels=rotated_channels,
+            positions=self.max_position_embeddings,
+            base=self.rotary_embedding_base,
+            interleaved=self.position_embedding_type == "rope_gptj",
+            scale_type=self.rotary_embedding_scale_type,
+            scale=self.rotary_embedding_scale,
+            original_positions=self.original_max_position_embeddings,
+            low_freq_factor=self.rotary_embedding_low_freq_factor,
+            high_freq_factor=self.rotary_embedding_high_freq_factor,
+            beta_fast=self.rotary_embedding_beta_fast,
+            beta_slow=self.rotary_embedding_beta_slow,
+        )
 
     @property
     def score_bias(self) -> ScoreBiasConfig:
@@ -282,7 +295,7 @@ class AttentionConfig:
 
     def parameter_count(self) -> int:
         """Without those of `score_bias`, which layers share."""
-        norms = 2 * self.qk_norm.parameter_count() if self.qk_norm else 0
+        norms = sum(norm.parameter_count() for norm in (self.query_norm, self.key_norm) if norm is not None)
         products = (self.query, self.key_value, self.dense)
         return sum(product.parameter_count() for product in products) + norms
 
@@ -304,6 +317,7 @@ def follow(model: dict[str, Scalar]) -> None:
     model.setdefault("attention.num_kv_heads", heads)
     if width % heads == 0:
         model.setdefault("attention.attention_head_size", width // heads)
+    normalization.follow_queries_and_keys(model)
 
 
 def follow_lengths(model: dict[str, Scalar], longest: int | None) -> None:
@@ -327,7 +341,8 @@ def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
     yield from dtypes.broken_rules(model, "attention")
     yield from _broken_masks(model)
     if model["attention.position_embedding_type"] == "relative":
-        yield from _broken_buckets(model)
+        yield from score_bias.broken_rules(model)
+    yield from normalization.broken_by_queries_and_keys(model)
 
 
 def _broken_heads(model: Mapping[str, Scalar]) -> Iterator[Violation]:
@@ -343,12 +358,8 @@ def _broken_heads(model: Mapping[str, Scalar]) -> Iterator[Violation]:
         paths = ("hidden_size", "attention.num_attention_heads")
         yield Violation("hidden_size % num_attention_heads", message, paths)
         return
-    config = AttentionConfig.of(model)
-    if config.position_embedding_type in ROTARY_TYPES and (config.rotary_dim < 2 or config.rotary_dim % 2):
-        rotated = f"{config.rotary_dim} of {config.attention_head_size} channels"
-        message = f"{rotated} of a head would be rotated: it must be an even number, at least 2"
-        paths = ("attention.attention_head_size", "attention.rotary_embedding_percentage")
-        yield Violation("rotary dimension even", message, paths)
+    if model["attention.position_embedding_type"] in ROTARY_TYPES:
+        yield from rotation.broken_rules(model)
 
 
 def _broken_shares(model: Mapping[str, Scalar]) -> Iterator[Violation]:
@@ -384,23 +395,10 @@ def _broken_masks(model: Mapping[str, Scalar]) -> Iterator[Violation]:
             yield Violation(
                 "cross attention is not causal", message, ("attention.cross_attention", "attention.attention_mask_type")
             )
-        if position != "learned_absolute":
+        if position not in ("learned_absolute", "none"):
             message = f"{position} does not apply to cross attention: tokens of two sequences have no distance"
             paths = ("attention.cross_attention", "attention.position_embedding_type")
             yield Violation("cross attention has no distances", message, paths)
-
-
-def _broken_buckets(model: Mapping[str, Scalar]) -> Iterator[Violation]:
-    buckets, distance = int(model["attention.num_buckets"]), int(model["attention.max_distance"])
-    both_ways = model["kind"] == "encoder_decoder" or model["attention.attention_mask_type"] not in CAUSAL_MASKS
-    one_way = model["kind"] == "encoder_decoder" or not both_ways
-    if both_ways and buckets % 2:
-        message = f"{buckets} buckets cannot be halved between earlier and later tokens"
-        yield Violation("num_buckets even", message, ("attention.num_buckets", "attention.attention_mask_type"))
-    exact, part = (buckets // 2, "num_buckets / 2") if one_way else (buckets // 4, "num_buckets / 4")
-    if distance <= exact:
-        message = f"max_distance {distance} leaves no distance for the logarithmic buckets: {exact} are exact already"
-        yield Violation(f"max_distance > {part}", message, ("attention.max_distance", "attention.num_buckets"))
 
 
 def table_rows(model: Mapping[str, Scalar]) -> int:

@@ -29,6 +29,9 @@ class Kind:
 
 
 _BLOCK = ("attention", "mlp", "norm")
+_RESIDUAL = ("norm_position", "residual_scale")
+_SIDE_BY_SIDE = ("residual", "shared_norm")
+"""Of blocks that need not attend to an encoder between attention and feed-forward."""
 _STACK = (
     "kind",
     "dtype",
@@ -36,10 +39,11 @@ _STACK = (
     "tp_size",
     "hidden_size",
     "num_layers",
-    "norm_position",
+    *_RESIDUAL,
+    "embedding_scale",
     "has_embedding_layernorm",
 )
-_HEAD = ("tie_embeddings", "rescale_before_lm_head")
+_HEAD = ("tie_embeddings", "rescale_before_lm_head", "logits_scale", "logits_softcap")
 _OF_TWO_SEQUENCES = ("attention.cross_attention", "embedding.source_num_embeddings")
 _OF_PROMPTS = ("embedding.num_tasks", "embedding.vocab_size")
 """Of an embedding by itself: in a model there is one task, that of its data, and no id beyond the vocabulary."""
@@ -50,7 +54,7 @@ KINDS: dict[str, Kind] = {
         "causal_lm",
         "a stack of causal blocks that predicts the next token",
         (*_BLOCK, "embedding"),
-        (*_STACK, *_HEAD),
+        (*_STACK, *_SIDE_BY_SIDE, *_HEAD),
         _CAUSAL,
         (*_OF_TWO_SEQUENCES, *_OF_PROMPTS),
     ),
@@ -58,7 +62,7 @@ KINDS: dict[str, Kind] = {
         "classification",
         "a stack of blocks that see both ways, pooled to one vector and classified",
         (*_BLOCK, "embedding"),
-        (*_STACK, "pooling", "classes"),
+        (*_STACK, *_SIDE_BY_SIDE, "pooling", "classes"),
         {"attention.attention_mask_type": "padding"},
         (*_OF_TWO_SEQUENCES, *_OF_PROMPTS, "attention.max_attention_window_size"),
     ),
@@ -74,7 +78,7 @@ KINDS: dict[str, Kind] = {
         "probe",
         "one block of attention and feed-forward",
         _BLOCK,
-        ("kind", "dtype", "quantization", "tp_size", "hidden_size", "norm_position"),
+        ("kind", "dtype", "quantization", "tp_size", "hidden_size", *_RESIDUAL, *_SIDE_BY_SIDE),
         {**_CAUSAL, "attention.cross_attention": False},
     ),
     "attention": Kind(

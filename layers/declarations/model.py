@@ -5,7 +5,7 @@ Paths are flat below `model`: `hidden_size`, `attention.num_attention_heads`, `m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from layers.declarations import (
     attention,
@@ -61,14 +61,72 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "norm_position": Parameter(
         type="string",
-        choices=("pre", "post"),
+        choices=("pre", "post", "sandwich", "branch"),
         default="pre",
         meaning=(
-            "pre: normalize what enters attention and feed-forward, and once at the end; post: normalize after "
-            "each is added"
+            "pre: normalize what enters attention and feed-forward; post: normalize after each is added; sandwich: "
+            "normalize what enters and what leaves each; branch: normalize what leaves each. All but post normalize "
+            "once more at the end"
         ),
-        source="Xiong et al. 2020, arXiv 2002.04745",
+        source=(
+            "Xiong et al. 2020, arXiv 2002.04745; sandwich: Gemma 2 (arXiv 2408.00118); branch: OLMo 2 (arXiv "
+            "2501.00656)"
+        ),
         search={"values": ["pre", "post"]},
+    ),
+    "residual": Parameter(
+        type="string",
+        choices=("sequential", "parallel"),
+        default=None,
+        meaning=(
+            "sequential: feed-forward reads what attention has added to; parallel: both read the same, and are added "
+            "together; left out: sequential"
+        ),
+        source="GPT-J (Wang & Komatsuzaki 2021); Black et al. 2022, arXiv 2204.06745",
+        search={"values": ["sequential", "parallel"]},
+    ),
+    "shared_norm": Parameter(
+        type="boolean",
+        default=False,
+        meaning="attention and feed-forward of a parallel block read from one norm",
+        source="GPT-J, Phi-2, Falcon-7b (Almazrouei et al. 2023, arXiv 2311.16867)",
+        search={"values": [True, False]},
+    ),
+    "residual_scale": Parameter(
+        type="number",
+        minimum=1e-4,
+        maximum=1e4,
+        default=None,
+        meaning="what attention and feed-forward add is multiplied by it; left out: 1",
+        source="Granite 3 (residual_multiplier); Yang et al. 2022, arXiv 2203.03466",
+        search={"min": 0.1, "max": 1.0, "log": True},
+    ),
+    "embedding_scale": Parameter(
+        type="number",
+        minimum=1e-4,
+        maximum=1e4,
+        default=None,
+        meaning="what comes out of the embedding is multiplied by it, before positions are added; left out: 1",
+        source="Vaswani et al. 2017, arXiv 1706.03762 (the root of the width); Gemma (arXiv 2403.08295)",
+        search={"min": 1.0, "max": 32.0, "log": True},
+    ),
+    "logits_scale": Parameter(
+        type="number",
+        minimum=1e-4,
+        maximum=1e4,
+        default=None,
+        meaning="logits are multiplied by it; left out: 1",
+        source="Granite 3 (one over its logits_scaling); Cohere (logit_scale)",
+        search={"min": 0.0625, "max": 1.0, "log": True},
+    ),
+    "logits_softcap": Parameter(
+        type="number",
+        minimum=1e-3,
+        maximum=1e6,
+        default=None,
+        meaning="logits l become logits_softcap x tanh(l / logits_softcap); left out: they stay as they are",
+        source="Gemma 2: Gemma Team 2024, arXiv 2408.00118: 30",
+        search={"values": [15.0, 30.0]},
     ),
     "tie_embeddings": Parameter(
         type="boolean",
@@ -153,6 +211,7 @@ DECLARATIONS: dict[str, Parameter] = {
 
 APPLIES: dict[str, Condition] = {
     "rescale_before_lm_head": Condition("tie_embeddings", (True,)),
+    "shared_norm": Condition("residual", ("parallel",)),
     **{f"{name}.{key}": condition for name, section in SECTIONS.items() for key, condition in section.APPLIES.items()},
 }
 """Parameters of a kind that apply under a condition only: elsewhere a completed model lacks them, and giving one is an
@@ -168,8 +227,7 @@ def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
     """The rules between parameters that a completed model breaks; empty where it can be built."""
     sections = KINDS[str(model["kind"])].sections
     if not per_layer.has_own(model):
-        of_sections = [violation for name in sections for violation in SECTIONS[name].broken_rules(model)]
-        return [*of_sections, *quantization.broken_rules(model)]
+        return [*_broken_rules_of(model, sections), *quantization.broken_rules(model)]
     blocks = [name for name in sections if name in _OF_BLOCKS]
     found = [v for name in sections if name not in blocks for v in SECTIONS[name].broken_rules(model)]
     for layer, view in per_layer.distinct_views(model):
@@ -181,7 +239,20 @@ def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
 
 
 def _broken_rules_of(view: Mapping[str, Scalar], sections: Iterable[str]) -> list[Violation]:
-    return [violation for name in sections for violation in SECTIONS[name].broken_rules(view)]
+    of_sections = [violation for name in sections for violation in SECTIONS[name].broken_rules(view)]
+    return [*of_sections, *_broken_by_parallel(view)]
+
+
+def _broken_by_parallel(view: Mapping[str, Scalar]) -> Iterator[Violation]:
+    """What a block whose layers stand side by side cannot have."""
+    if view.get("residual") != "parallel":
+        return
+    if (position := view["norm_position"]) != "pre":
+        message = f"layers that stand side by side are normalized before they read, not {position}"
+        yield Violation("residual parallel needs norm_position pre", message, ("residual", "norm_position"))
+    if view.get("attention.cross_attention", False):
+        message = "a block that attends to an encoder does so between attention and feed-forward: they are sequential"
+        yield Violation("residual parallel without cross attention", message, ("residual", "attention.cross_attention"))
 
 
 def weights_bytes(model: Mapping[str, Scalar]) -> int:

@@ -13,6 +13,7 @@ from layers.declarations.rules import Condition, Violation
 from layers.parameter import Parameter, Scalar
 
 KINDS = ("LayerNorm", "RmsNorm", "GroupNorm")
+_QK_NORMS = ("none", "LayerNorm", "RmsNorm")
 
 PARAMETERS: dict[str, Parameter] = {
     "kind": Parameter(
@@ -69,6 +70,49 @@ APPLIES: dict[str, Condition] = {
     "num_groups": Condition("norm.kind", ("RmsNorm", "GroupNorm")),
 }
 
+OF_QUERIES_AND_KEYS: dict[str, Parameter] = {
+    "qk_layernorm": Parameter(
+        type="boolean",
+        default=False,
+        meaning="a LayerNorm (eps 1e-5, scale and shift) over each head's queries and keys, before rotation",
+        source="Henry et al. 2020, arXiv 2010.04245; Dehghani et al. 2023, arXiv 2302.05442",
+        search={"values": [True, False]},
+    ),
+    "qk_norm": Parameter(
+        type="string",
+        choices=_QK_NORMS,
+        default=None,
+        meaning=(
+            "a norm, with a learned scale (LayerNorm: and shift), over queries and keys before rotation; left out: "
+            "LayerNorm where qk_layernorm is true, else none"
+        ),
+        source="Henry et al. 2020, arXiv 2010.04245; Qwen3: Yang et al. 2025, arXiv 2505.09388",
+        search={"values": list(_QK_NORMS)},
+    ),
+    "qk_norm_scope": Parameter(
+        type="string",
+        choices=("head", "width"),
+        default="head",
+        meaning="what qk_norm normalizes: each head by itself, or all heads of a token together",
+        source="head: Qwen3, Gemma 3; width: OLMo 2 (OLMo et al. 2024, arXiv 2501.00656)",
+        search={"values": ["head", "width"]},
+    ),
+    "qk_norm_eps": Parameter(
+        type="number",
+        minimum=1e-12,
+        maximum=0.1,
+        default=None,
+        meaning="eps of qk_norm; left out: 1e-5, RmsNorm 1e-6",
+        source="the same",
+        search={"min": 1e-8, "max": 1e-4, "log": True},
+    ),
+}
+"""Parameters of the section `attention`."""
+
+_NORMALIZED = Condition("attention.qk_norm", _QK_NORMS[1:])
+
+OF_QUERIES_AND_KEYS_APPLIES: dict[str, Condition] = {"qk_norm_scope": _NORMALIZED, "qk_norm_eps": _NORMALIZED}
+
 LATER: dict[str, str] = {}
 """Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
 
@@ -102,10 +146,14 @@ class NormConfig:
         return (self.width if self.elementwise_affine else 0) + (self.width if self.bias else 0)
 
 
+def default_eps(kind: str) -> float:
+    return 1e-6 if kind == "RmsNorm" else 1e-5
+
+
 def follow(model: dict[str, Scalar]) -> None:
     """Fill in the defaults that follow from other parameters."""
     rms = model["norm.kind"] == "RmsNorm"
-    model.setdefault("norm.eps", 1e-6 if rms else 1e-5)
+    model.setdefault("norm.eps", default_eps(str(model["norm.kind"])))
     if APPLIES["bias"].holds(model):
         model.setdefault("norm.bias", model["norm.elementwise_affine"])
     if APPLIES["num_groups"].holds(model):
@@ -123,3 +171,19 @@ def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
     if model.get("norm.bias") and not model["norm.elementwise_affine"]:
         message = "norm.bias needs norm.elementwise_affine"
         yield Violation("norm.bias needs elementwise_affine", message, ("norm.bias", "norm.elementwise_affine"))
+
+
+def follow_queries_and_keys(model: dict[str, Scalar]) -> None:
+    """Fill in the defaults of the norms of queries and keys."""
+    if _NORMALIZED.holds(model):
+        model.setdefault("attention.qk_norm_eps", default_eps(str(model["attention.qk_norm"])))
+
+
+def broken_by_queries_and_keys(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    given = model.get("attention.qk_norm")
+    if model["attention.qk_layernorm"] and given not in (None, "LayerNorm"):
+        message = f"qk_layernorm asks for a LayerNorm of queries and keys, qk_norm for {given}"
+        yield Violation("qk_layernorm and qk_norm", message, ("attention.qk_layernorm", "attention.qk_norm"))
+    if int(model.get("attention.tp_size", 1)) > 1 and model.get("attention.qk_norm_scope") == "width":
+        message = "devices that hold some of the heads cannot normalize the width of all of them"
+        yield Violation("qk_norm_scope and tp_size", message, ("attention.qk_norm_scope", "attention.tp_size"))

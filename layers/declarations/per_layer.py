@@ -26,8 +26,11 @@ OF_ALL_LAYERS = ("attention.cross_attention", "attention.max_position_embeddings
 DECODER_ONLY = ("attention.attention_mask_type", "attention.max_attention_window_size")
 """What an encoder_decoder's encoder does not choose: it sees all of the source but padding."""
 
+OF_BLOCKS = ("norm_position", "residual", "shared_norm")
+"""The model's own parameters that are a block's."""
+
 BLOCK_PATHS: tuple[str, ...] = (
-    "norm_position",
+    *OF_BLOCKS,
     *(
         path
         for name, section in (("attention", attention), ("mlp", mlp), ("norm", normalization))

@@ -8,10 +8,40 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from layers.declarations.rules import Condition, Violation
+from layers.parameter import Parameter, Scalar
+
 CAUSAL_MASKS = ("causal", "sliding_window_causal")
+
+PARAMETERS: dict[str, Parameter] = {
+    "num_buckets": Parameter(
+        type="integer",
+        minimum=4,
+        maximum=1024,
+        default=32,
+        meaning="buckets of relative distances: half of them exact, the rest logarithmic; both ways: halved by sign",
+        source="Raffel et al. 2020, arXiv 1910.10683: 32",
+        search={"values": [16, 32, 64]},
+    ),
+    "max_distance": Parameter(
+        type="integer",
+        minimum=2,
+        maximum=1_048_576,
+        default=128,
+        meaning="the relative distance from which on all share the last bucket",
+        source="Raffel et al. 2020, arXiv 1910.10683: 128",
+        search={"values": [64, 128, 256]},
+    ),
+}
+
+APPLIES: dict[str, Condition] = {
+    "num_buckets": Condition("attention.position_embedding_type", ("relative",)),
+    "max_distance": Condition("attention.position_embedding_type", ("relative",)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +115,17 @@ def alibi_slopes(num_heads: int) -> tuple[float, ...]:
         return tuple(2.0 ** (-8.0 * head / num_heads) for head in range(1, num_heads + 1))
     lower = 2 ** int(math.log2(num_heads))
     return alibi_slopes(lower) + alibi_slopes(2 * lower)[0::2][: num_heads - lower]
+
+
+def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    """Of a model whose positions are relative."""
+    buckets, distance = int(model["attention.num_buckets"]), int(model["attention.max_distance"])
+    both_ways = model["kind"] == "encoder_decoder" or model["attention.attention_mask_type"] not in CAUSAL_MASKS
+    one_way = model["kind"] == "encoder_decoder" or not both_ways
+    if both_ways and buckets % 2:
+        message = f"{buckets} buckets cannot be halved between earlier and later tokens"
+        yield Violation("num_buckets even", message, ("attention.num_buckets", "attention.attention_mask_type"))
+    exact, part = (buckets // 2, "num_buckets / 2") if one_way else (buckets // 4, "num_buckets / 4")
+    if distance <= exact:
+        message = f"max_distance {distance} leaves no distance for the logarithmic buckets: {exact} are exact already"
+        yield Violation(f"max_distance > {part}", message, ("attention.max_distance", "attention.num_buckets"))

@@ -53,6 +53,9 @@ class BlockConfig:
     mlp: MlpConfig
     norm: NormConfig
     norm_position: str
+    parallel: bool
+    shared_norm: bool
+    residual_scale: float
     counted: dict[Shape | None, int] = field(default_factory=dict[Shape | None, int], compare=False, repr=False)
     """What was counted already: operations by shape, and parameters, which have none."""
 
@@ -66,12 +69,16 @@ class BlockConfig:
             mlp=MlpConfig.of(model),
             norm=NormConfig.of(model),
             norm_position=str(model["norm_position"]),
+            parallel=model.get("residual") == "parallel",
+            shared_norm=bool(model.get("shared_norm", False)),
+            residual_scale=float(model.get("residual_scale", 1.0)),
         )
 
     @property
     def norm_count(self) -> int:
-        """One for each of its layers."""
-        return 2 if self.cross_attention is None else 3
+        """One for each of its layers, two where what leaves them is normalized, too; layers may share one."""
+        layers = 2 if self.cross_attention is None else 3
+        return layers * (2 if self.norm_position == "sandwich" else 1) - self.shared_norm
 
     def formatted(self) -> Iterator[Formatted]:
         """Its layers that may have a number format of their own."""
@@ -113,6 +120,7 @@ class StackConfig:
     hidden_size: int
     max_position_embeddings: int
     position_rows: int
+    embedding_scale: float
     embedding_norm: NormConfig | None
     blocks: tuple[BlockConfig, ...]
     final_norm: NormConfig | None
@@ -125,9 +133,10 @@ class StackConfig:
             hidden_size=int(first["hidden_size"]),
             max_position_embeddings=int(first["attention.max_position_embeddings"]),
             position_rows=max(kept(layer, "rows", attention.table_rows) for layer in layers),
+            embedding_scale=float(first.get("embedding_scale", 1.0)),
             embedding_norm=NormConfig.of(first) if first["has_embedding_layernorm"] else None,
             blocks=blocks,
-            final_norm=NormConfig.of(last) if last["norm_position"] == "pre" else None,
+            final_norm=NormConfig.of(last) if last["norm_position"] != "post" else None,
         )
 
     @classmethod
@@ -183,6 +192,8 @@ class HeadConfig:
     projection: LinearConfig | None
     scale: float
     """Of what enters a tied head: T5 divides by the root of the width (Raffel et al. 2020, their code)."""
+    logits_scale: float
+    logits_softcap: float | None
 
     @classmethod
     def of(cls, model: Mapping[str, Scalar]) -> HeadConfig:
@@ -193,6 +204,8 @@ class HeadConfig:
             tied=tied,
             projection=LinearConfig(width, embedding.embedding_dim, bias=False) if projected else None,
             scale=width**-0.5 if model.get("rescale_before_lm_head", False) else 1.0,
+            logits_scale=float(model.get("logits_scale", 1.0)),
+            logits_softcap=float(model["logits_softcap"]) if "logits_softcap" in model else None,
         )
 
     def parameter_count(self) -> int:

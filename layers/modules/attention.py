@@ -1,7 +1,6 @@
-"""Attention with its rotations.
+"""Attention.
 
-Shapes: x_BTD, B batch, T tokens (S of keys), D width; N query heads, K key and value heads, H head size,
-R rotated channels.
+Shapes: x_BTD, B batch, T tokens (S of keys), D width; N query heads, K key and value heads, H head size.
 """
 
 from __future__ import annotations
@@ -15,49 +14,15 @@ from torch.nn import functional
 from layers.declarations.attention import AttentionConfig
 from layers.modules.linear import build_linear
 from layers.modules.normalization import build_norm
-
-
-class Rotary(nn.Module):
-    """Rotations of pairs of channels by position × base^(-2i / R) (Su et al. 2021, arXiv 2104.09864).
-
-    rope_gpt_neox pairs channel i with i + R/2, rope_gptj with its neighbour. Channels beyond R pass unchanged.
-    """
-
-    cosines: Tensor
-    sines: Tensor
-
-    def __init__(self, config: AttentionConfig) -> None:
-        super().__init__()
-        self.rotary_dim = config.rotary_dim
-        self.interleaved = config.position_embedding_type == "rope_gptj"
-        exponents = torch.arange(0, self.rotary_dim, 2, dtype=torch.float64) / self.rotary_dim
-        positions = torch.arange(config.max_position_embeddings, dtype=torch.float64)
-        angles = torch.outer(positions, config.rotary_embedding_base**-exponents)
-        angles = angles.repeat_interleave(2, dim=-1) if self.interleaved else torch.cat((angles, angles), dim=-1)
-        self.register_buffer("cosines", angles.cos().float(), persistent=False)
-        self.register_buffer("sines", angles.sin().float(), persistent=False)
-
-    def forward(self, x_BNTH: Tensor) -> Tensor:
-        length = x_BNTH.shape[-2]
-        cosines, sines = self.cosines[:length].to(x_BNTH.dtype), self.sines[:length].to(x_BNTH.dtype)
-        if self.rotary_dim == x_BNTH.shape[-1]:
-            return x_BNTH * cosines + self._turned(x_BNTH) * sines
-        x_BNTR, rest = x_BNTH[..., : self.rotary_dim], x_BNTH[..., self.rotary_dim :]
-        return torch.cat((x_BNTR * cosines + self._turned(x_BNTR) * sines, rest), dim=-1)
-
-    def _turned(self, x_BNTR: Tensor) -> Tensor:
-        """Each pair (a, b) as (-b, a)."""
-        if self.interleaved:
-            pairs = x_BNTR.unflatten(-1, (self.rotary_dim // 2, 2))
-            return torch.stack((-pairs[..., 1], pairs[..., 0]), dim=-1).flatten(-2)
-        first, second = x_BNTR.chunk(2, dim=-1)
-        return torch.cat((-second, first), dim=-1)
+from layers.modules.rotation import Rotary
+from layers.modules.score_bias import distances, hidden
 
 
 class Attention(nn.Module):
     """softmax(Q Kᵀ / (q_scaling √H) + bias) V, then the output product: tokens attend to each other.
 
-    Written out when exported, so that a parser of any opset from 17 on reads it; PyTorch's fused kernel otherwise.
+    Written out when exported, so that a parser of any opset from 17 on reads it, and where scores are capped; PyTorch's
+    fused kernel otherwise.
     """
 
     def __init__(self, config: AttentionConfig, *, dropout: float = 0.0) -> None:
@@ -66,9 +31,9 @@ class Attention(nn.Module):
         self.dropout = dropout
         self.scale = 1.0 / (config.q_scaling * math.sqrt(config.attention_head_size))
         self.dense = build_linear(config.dense)
-        self.q_layernorm = build_norm(config.qk_norm) if config.qk_norm else None
-        self.k_layernorm = build_norm(config.qk_norm) if config.qk_norm else None
-        self.rotary = Rotary(config) if config.rotary_dim else None
+        self.q_layernorm = build_norm(config.query_norm) if config.query_norm else None
+        self.k_layernorm = build_norm(config.key_norm) if config.key_norm else None
+        self.rotary = Rotary(config.rotation) if config.rotation else None
         self._make_matmuls()
 
     def _make_matmuls(self) -> None:
@@ -87,13 +52,21 @@ class Attention(nn.Module):
 
     def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Head by head, normalized and rotated; keys and values repeated to as many heads as the queries have."""
+        by_width = self.config.qk_norm_scope == "width"
+        if by_width:
+            q, k = self._normalized(q, k)
         q_BTNH, k_BSKH, v_BSKH = (x.unflatten(-1, (-1, self.config.attention_head_size)) for x in (q, k, v))
-        if self.q_layernorm is not None and self.k_layernorm is not None:
-            q_BTNH, k_BSKH = self.q_layernorm(q_BTNH), self.k_layernorm(k_BSKH)
+        if not by_width:
+            q_BTNH, k_BSKH = self._normalized(q_BTNH, k_BSKH)
         q_BNTH, k_BKSH, v_BKSH = q_BTNH.transpose(1, 2), k_BSKH.transpose(1, 2), v_BSKH.transpose(1, 2)
         if self.rotary is not None:
             q_BNTH, k_BKSH = self.rotary(q_BNTH), self.rotary(k_BKSH)
         return q_BNTH, self._repeated(k_BKSH), self._repeated(v_BKSH)
+
+    def _normalized(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        if self.q_layernorm is None or self.k_layernorm is None:
+            return q, k
+        return self.q_layernorm(q), self.k_layernorm(k)
 
     def _repeated(self, x_BKSH: Tensor) -> Tensor:
         groups = self.config.num_attention_heads // self.config.num_kv_heads
@@ -103,7 +76,7 @@ class Attention(nn.Module):
         return x_BKSH.unsqueeze(2).expand(b, k, groups, s, h).reshape(b, k * groups, s, h)
 
     def _attend(self, q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor, bias_BNTS: Tensor | None) -> Tensor:
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or self.config.softcap is not None:
             return self._written_out(q_BNTH, k_BNSH, v_BNSH, bias_BNTS)
         return functional.scaled_dot_product_attention(
             q_BNTH,
@@ -118,9 +91,15 @@ class Attention(nn.Module):
     def _written_out(self, q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor, bias_BNTS: Tensor | None) -> Tensor:
         # Queries are scaled before the product: in float16 the unscaled scores of a wide head may overflow.
         scores_BNTS = (q_BNTH * self.scale) @ k_BNSH.transpose(-1, -2)
+        if self.config.softcap is not None:
+            scores_BNTS = torch.tanh(scores_BNTS / self.config.softcap) * self.config.softcap
+        if bias_BNTS is None and self.config.attention_mask_type == "causal":
+            unseen_TS = distances(q_BNTH.shape[2], k_BNSH.shape[2], q_BNTH.device) > 0
+            bias_BNTS = hidden(unseen_TS[None, None], scores_BNTS.dtype)
         if bias_BNTS is not None:
             scores_BNTS = scores_BNTS + bias_BNTS
-        return torch.softmax(scores_BNTS, dim=-1) @ v_BNSH
+        shares_BNTS = functional.dropout(torch.softmax(scores_BNTS, dim=-1), self.dropout, self.training)
+        return shares_BNTS @ v_BNSH
 
 
 class CrossAttention(Attention):

@@ -43,19 +43,29 @@ class Head(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.scale = config.scale
+        self.logits_scale = config.logits_scale
+        self.logits_softcap = config.logits_softcap
         self.projection = build_linear(config.projection) if config.projection else None
         self.linear = None if config.tied else build_linear(config.linear)
 
     def forward(self, x_BTD: Tensor, table: Tensor) -> Tensor:
         if self.linear is not None:
-            return self.linear(x_BTD)
-        return functional.linear(self.entering(x_BTD), table.to(x_BTD.dtype))
+            return self.leaving(self.linear(x_BTD))
+        return self.leaving(functional.linear(self.entering(x_BTD), table.to(x_BTD.dtype)))
 
     def entering(self, x_BTD: Tensor) -> Tensor:
         """What a tied head multiplies by the table."""
         if self.projection is not None:
             x_BTD = self.projection(x_BTD)
         return x_BTD if self.scale == 1.0 else x_BTD * self.scale
+
+    def leaving(self, logits_BTV: Tensor) -> Tensor:
+        """Logits as the model gives them: scaled, then capped."""
+        if self.logits_scale != 1.0:
+            logits_BTV = logits_BTV * self.logits_scale
+        if self.logits_softcap is None:
+            return logits_BTV
+        return torch.tanh(logits_BTV / self.logits_softcap) * self.logits_softcap
 
 
 class Decoder(nn.Module):
@@ -226,7 +236,7 @@ def _apart(others: tuple[Tensor, ...], *, crosses: bool) -> tuple[Tensor | None,
 
 
 def build(model: Mapping[str, Scalar], *, dropout: float = 0.0, initialization: str = "gpt2") -> nn.Module:
-    """The module of a completed model (`layers.declarations.completion`) that breaks no rule, in float32 and in
+    """The module of a completed model (`layers.completion`) that breaks no rule, in float32 and in
     training mode.
 
     `dropout` and `initialization` are what the section `training` says of them.

@@ -26,20 +26,26 @@ RESIDUAL_WRITERS = ("attention.dense", "mlp.proj")
 class Block(nn.Module):
     """Attention, attention to an encoder where there is one, and feed-forward, each added to the residual stream.
 
-    Normalized before each (pre) or after it is added (post).
+    Normalized before each (pre), after it is added (post), before and after each (sandwich) or after each (branch);
+    one after the other, or attention and feed-forward side by side (parallel).
     """
 
     def __init__(self, config: BlockConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.pre = config.norm_position == "pre"
+        self.config = config
         self.input_layernorm = build_norm(config.norm)
         self.attention = build_attention(config.attention, dropout=dropout)
         self.cross_layernorm = self.cross_attention = None
         if config.cross_attention is not None:
             self.cross_layernorm = build_norm(config.norm)
             self.cross_attention = build_attention(config.cross_attention, dropout=dropout)
-        self.post_layernorm = build_norm(config.norm)
+        self.post_layernorm = None if config.shared_norm else build_norm(config.norm)
         self.mlp = build_mlp(config.mlp)
+        self.attention_output_layernorm = self.cross_output_layernorm = self.mlp_output_layernorm = None
+        if config.norm_position == "sandwich":
+            self.attention_output_layernorm = build_norm(config.norm)
+            self.cross_output_layernorm = build_norm(config.norm) if self.cross_attention is not None else None
+            self.mlp_output_layernorm = build_norm(config.norm)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -49,15 +55,45 @@ class Block(nn.Module):
         encoded_BSD: Tensor | None = None,
         cross_bias_BNTS: Tensor | None = None,
     ) -> Tensor:
-        x_BTD = self._added(x_BTD, self.input_layernorm, self.attention, bias_BNTS)
-        if self.cross_attention is not None and self.cross_layernorm is not None:
-            x_BTD = self._added(x_BTD, self.cross_layernorm, self.cross_attention, cross_bias_BNTS, encoded_BSD)
-        return self._added(x_BTD, self.post_layernorm, self.mlp)
+        if self.config.parallel:
+            return self._side_by_side(x_BTD, bias_BNTS)
+        norms = (self.input_layernorm, self.attention_output_layernorm)
+        x_BTD = self._added(x_BTD, norms, self.attention, bias_BNTS)
+        if self.cross_attention is not None:
+            norms = (self.cross_layernorm, self.cross_output_layernorm)
+            x_BTD = self._added(x_BTD, norms, self.cross_attention, cross_bias_BNTS, encoded_BSD)
+        return self._added(x_BTD, (self.post_layernorm, self.mlp_output_layernorm), self.mlp)
 
-    def _added(self, x_BTD: Tensor, norm: nn.Module, layer: nn.Module, *arguments: Tensor | None) -> Tensor:
-        if self.pre:
-            return x_BTD + self.dropout(layer(norm(x_BTD), *arguments))
-        return norm(x_BTD + self.dropout(layer(x_BTD, *arguments)))
+    def _side_by_side(self, x_BTD: Tensor, bias_BNTS: Tensor | None) -> Tensor:
+        attended_BTD = self.input_layernorm(x_BTD)
+        read_BTD = attended_BTD if self.post_layernorm is None else self.post_layernorm(x_BTD)
+        attended_BTD = self.dropout(self.attention(attended_BTD, bias_BNTS))
+        return x_BTD + self._scaled(attended_BTD + self.dropout(self.mlp(read_BTD)))
+
+    def _added(
+        self,
+        x_BTD: Tensor,
+        norms: tuple[nn.Module | None, nn.Module | None],
+        layer: nn.Module,
+        *arguments: Tensor | None,
+    ) -> Tensor:
+        """`norms`: of the layer, and of what leaves it where that is normalized, too."""
+        norm, outgoing = norms
+        assert norm is not None, "only the layers of a parallel block share a norm"
+        match self.config.norm_position:
+            case "pre":
+                return x_BTD + self._scaled(self.dropout(layer(norm(x_BTD), *arguments)))
+            case "sandwich":
+                assert outgoing is not None
+                return x_BTD + self._scaled(self.dropout(outgoing(layer(norm(x_BTD), *arguments))))
+            case "branch":
+                return x_BTD + self._scaled(self.dropout(norm(layer(x_BTD, *arguments))))
+            case _:
+                return norm(x_BTD + self._scaled(self.dropout(layer(x_BTD, *arguments))))
+
+    def _scaled(self, branch_BTD: Tensor) -> Tensor:
+        """What is added to the residual stream."""
+        return branch_BTD if self.config.residual_scale == 1.0 else branch_BTD * self.config.residual_scale
 
 
 class Stack(nn.Module):
@@ -85,6 +121,8 @@ class Stack(nn.Module):
         """mask: as the stack's mask type needs it, [B, T] or [B, T, T]; of an encoder's output [B, S]."""
         length = x_BTD.shape[1]
         check_length(length, self.config.max_position_embeddings)
+        if self.config.embedding_scale != 1.0:
+            x_BTD = x_BTD * self.config.embedding_scale
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding.weight[:length]
         if self.embedding_layernorm is not None:

@@ -138,7 +138,7 @@ class SplitHead(nn.Module):
 
     def forward(self, x_BTD: Tensor, part: Tensor) -> Tensor:
         """As the whole head; `part`, of the table, is known already."""
-        return self.table.logits(self.head.entering(x_BTD))
+        return self.head.leaving(self.table.logits(self.head.entering(x_BTD)))
 
 
 class SplitAttention(nn.Module):
@@ -147,6 +147,8 @@ class SplitAttention(nn.Module):
     def __init__(self, whole: Attention, group: Group) -> None:
         super().__init__()
         config = whole.config
+        if whole.q_layernorm is not None and config.qk_norm_scope == "width":
+            raise ValueError("processes that hold some of the heads cannot normalize the width of all of them")
         self.heads = group.share(config.num_attention_heads)
         kv_heads = _kv_heads(config.num_kv_heads, group)
         size, mine = config.attention_head_size, len(range(*self.heads.indices(config.num_attention_heads)))

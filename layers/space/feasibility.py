@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from layers.declarations.completion import DoesNotApply
+from layers.completion import DoesNotApply
 from layers.parameter import ParameterError, Scalar
 from layers.space.allowed_time import AllowedTime
 from layers.space.enumeration import Walked, expression_characters

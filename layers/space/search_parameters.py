@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from layers.declarations.per_layer import BLOCK_PATHS, layer_name
+from layers.declarations.per_layer import BLOCK_PATHS, OF_BLOCKS, layer_name
 from layers.expressions.compiler import Expression, ExpressionError, Kind, parse
 from layers.parameter import Parameter, ParameterError, Scalar
 from layers.problems import Problem, Problems, below, did_you_mean, shown
@@ -270,7 +270,7 @@ class ParameterReader:
         if per_layer and layer_name(name) is not None:
             self._problems.add(place, f"{name} is one layer's already", "leave per_layer out")
         elif per_layer and name not in BLOCK_PATHS:
-            remedy = "per_layer is for the parameters of a block: those of attention, mlp and norm, and norm_position"
+            remedy = f"per_layer is for a block's parameters: those of attention, mlp and norm, {', '.join(OF_BLOCKS)}"
             self._problems.add(place, f"{name} is not a block's: it is the same in all layers", remedy)
         return per_layer
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from layers import completion
 from layers.capabilities import Capabilities, lacking_option, unsupported
 from layers.configuration import Configuration, flatten
-from layers.declarations import completion, per_layer
+from layers.declarations import per_layer
 from layers.declarations import training as trainings
 from layers.declarations.model import broken_rules
 from layers.declarations.per_layer import layer_name

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import APPLIES, DECLARATIONS, broken_rules
 from layers.declarations.per_layer import BLOCK_PATHS
@@ -166,7 +166,16 @@ DIFFERENT: dict[str, Scalar] = {
     "attention.max_distance": 20,
     "attention.rotary_embedding_base": 100.0,
     "attention.rotary_embedding_percentage": 0.5,
+    "attention.rotary_embedding_scale": 2.0,
+    "attention.original_max_position_embeddings": 4,
+    "attention.rotary_embedding_low_freq_factor": 2.0,
+    "attention.rotary_embedding_high_freq_factor": 8.0,
+    "attention.rotary_embedding_beta_fast": 16.0,
+    "attention.rotary_embedding_beta_slow": 2.0,
     "attention.q_scaling": 0.5,
+    "attention.qk_norm_eps": 1e-3,
+    "attention.softcap": 2.0,
+    "shared_norm": True,
     "mlp.ffn_hidden_size": 48,
     "norm.eps": 1e-3,
     "norm.num_groups": 2,
@@ -180,15 +189,21 @@ def _layers_apart(model_kind: str) -> Iterator[dict[str, Scalar]]:
     for path in LAYERS_APART.get(model_kind, ()):
         if path.endswith((".tp_size", ".dtype")):
             continue
-        parameter, condition = DECLARATIONS[path], APPLIES.get(path)
+        parameter = DECLARATIONS[path]
         value = (
             DIFFERENT[path] if path in DIFFERENT else next(v for v in enumerated(parameter) if v != parameter.default)
         )
         if path == "attention.attention_mask_type":
             value = {"encoder": "bidirectional"}.get(model_kind, "sliding_window_causal")
-        needed = {} if condition is None else {condition.path: condition.values[0]}
+        needed = needs_of(path)
         helps = {f"layers.1.{name}": given for name, given in HELPS.get((path, value), {}).items()}
         yield {"num_layers": 2, **needed, **helps, f"layers.1.{path}": value}
+
+
+def needs_of(path: str) -> dict[str, Scalar]:
+    """What a parameter applies under, and what that applies under in turn."""
+    condition = APPLIES.get(path)
+    return {} if condition is None else {**needs_of(condition.path), condition.path: condition.values[0]}
 
 
 def _changes(model_kind: str) -> Iterator[dict[str, Scalar]]:
@@ -222,7 +237,7 @@ def _with_needs(changes: dict[str, Scalar], given: Mapping[str, Scalar]) -> Iter
         if condition is not None and {**needed, **given}.get(condition.path) not in condition.values:
             if condition.path in {**changes, **given}:
                 return
-            needed[condition.path] = condition.values[0]
+            needed |= needs_of(path)
     yield needed
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from layers.completion import complete
 from layers.declarations import attention, mlp, normalization
-from layers.declarations.completion import complete
 from layers.declarations.model import broken_rules
 from layers.parameter import Scalar
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.training import complete_inference, complete_training
 from service.common.ids import new_id
 from service.database.models import Attempt, Measurement, Report, Sweep, Trial, TrialMetric, Worker

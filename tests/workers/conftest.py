@@ -16,7 +16,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.training import complete_inference, complete_training
 from workers.processes.children import Children
 from workers.service.client import ServiceClient

@@ -37,7 +37,7 @@ def made(config: AttentionConfig, length: int = T) -> tuple[Attention, Tensor]:
 
 def rotated(x_BNTH: np.ndarray, config: AttentionConfig) -> np.ndarray:
     """Each pair of channels as a complex number, turned by position x base^(-2i / R) (Su et al. 2021)."""
-    r = config.rotary_dim
+    r = int(config.attention_head_size * config.rotary_embedding_percentage)
     frequencies = config.rotary_embedding_base ** (-2.0 * np.arange(r // 2) / r)
     turns = np.exp(1j * np.outer(np.arange(x_BNTH.shape[2]), frequencies))
     out = x_BNTH.astype(np.float64).copy()
@@ -72,7 +72,7 @@ def formula(
             + parameters[f"{name}_layernorm.bias"]
             for name, part in (("q", q), ("k", key))
         )  # fmt: skip
-    if config.rotary_dim:
+    if config.rotation:
         q, key = rotated(q, config), rotated(key, config)
     bias_BNTS = np.broadcast_to(bias_BNTS, (B, n, q.shape[2], key.shape[2]))
     out = np.empty((B, q.shape[2], n, h))

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto
 
 from layers.capabilities import unsupported
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.dtypes import MIXED, by_parameter
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import broken_rules, parameter_count, weights_bytes

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from layers.declarations.completion import DoesNotApply, complete
+from layers.completion import DoesNotApply, complete
 from layers.declarations.kinds import KINDS, TASKS, kinds_of
 from layers.declarations.model import DECLARATIONS, broken_rules, flops, parameter_count
 from layers.export.onnx_export import export

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import DECLARATIONS
 from layers.export.onnx_export import export

@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from layers.capabilities import unsupported
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.model import broken_rules
 from layers.export.onnx_export import cast_copy, export
 from layers.export.opset import OpsetError

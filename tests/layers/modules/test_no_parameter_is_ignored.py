@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import APPLIES, DECLARATIONS, broken_rules
 from layers.declarations.tensor_parallel import SHARED
@@ -22,6 +22,7 @@ from layers.export.onnx_export import cast_copy
 from layers.modules.model import build
 from layers.parameter import ParameterError, Scalar
 from layers.signature import Signature, signature
+from tests.layers.combinations import needs_of
 
 FACTS = {"vocabulary_size": 29, "source_vocabulary_size": 29, "classes": 10, "sequence_length": 12, "source_length": 9}
 WIDTH = {"hidden_size": 64}
@@ -54,7 +55,19 @@ NUMBERS: dict[str, Scalar] = {
     "attention.max_position_embeddings": 20,
     "attention.rotary_embedding_base": 100.0,
     "attention.rotary_embedding_percentage": 0.5,
+    "attention.rotary_embedding_scale": 2.0,
+    "attention.original_max_position_embeddings": 64,
+    "attention.rotary_embedding_low_freq_factor": 2.0,
+    "attention.rotary_embedding_high_freq_factor": 8.0,
+    "attention.rotary_embedding_beta_fast": 4.0,
+    "attention.rotary_embedding_beta_slow": 2.0,
     "attention.q_scaling": 0.5,
+    "attention.qk_norm_eps": 0.1,
+    "attention.softcap": 2.0,
+    "residual_scale": 0.5,
+    "embedding_scale": 2.0,
+    "logits_scale": 0.5,
+    "logits_softcap": 2.0,
     "mlp.ffn_hidden_size": 48,
     "norm.eps": 0.1,
     "norm.num_groups": 8,
@@ -73,6 +86,13 @@ HELPS: dict[str, dict[str, Scalar]] = {
     # 12 tokens have no distance in the logarithmic buckets of 32.
     "attention.max_distance": {"attention.num_buckets": 8},
     "attention.max_position_embeddings": {"attention.position_embedding_type": "rope_gpt_neox"},
+    # A probe has no table of positions: learned ones and none are the same there.
+    "attention.position_embedding_type": {"attention.position_embedding_type": "rope_gpt_neox"},
+    # What is left out is as one of the values.
+    "attention.rotary_embedding_scale_type": {"attention.rotary_embedding_scale_type": "linear"},
+    "attention.qk_norm": {"attention.qk_norm": "RmsNorm"},
+    "attention.dense_bias": {"attention.dense_bias": False},
+    "residual": {"residual": "parallel"},
 }
 """What a parameter needs beside it to matter."""
 
@@ -148,10 +168,8 @@ def assert_differs(before: Mapping[str, Scalar], after: Mapping[str, Scalar]) ->
 @pytest.mark.parametrize(("kind", "path", "value"), _cases())
 def test_a_parameter_changed_alone_changes_the_model(kind: str, path: str, value: Scalar | None) -> None:
     assert value is not None, f"{path} is a number without another value in NUMBERS"
-    condition = APPLIES.get(path)
-    base = dict(HELPS.get(path, {}))
-    if condition is not None and condition.path != "kind":
-        base[condition.path] = condition.values[0]
+    base = {**HELPS.get(path, {}), **needs_of(path)}
+    base.pop("kind", None)
     before = completed(kind, base)
     assert broken_rules(before) == []
     if before.get(path) == value:

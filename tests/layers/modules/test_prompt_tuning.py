@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from layers.capabilities import unsupported
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import broken_rules, flops, parameter_count
 from layers.modules.model import build, set_trainable

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, multiprocessing
 
 from layers.capabilities import unsupported
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import broken_rules
 from layers.modules.tensor_parallel import Group, split

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import DECLARATIONS, broken_rules, flops, parameter_count
 from layers.declarations.per_layer import BLOCK_PATHS, OF_ALL_LAYERS, STACKS, mask_types, views
@@ -448,7 +448,18 @@ def test_masks_of_an_encoders_layers_may_mix_as_long_as_one_is_given():
 def test_every_parameter_of_a_block_may_differ():
     sections = ("attention", "mlp", "norm")
     of_blocks = {path for path in DECLARATIONS if path.startswith(tuple(f"{section}." for section in sections))}
-    assert set(BLOCK_PATHS) == of_blocks - set(OF_ALL_LAYERS) | {"norm_position"}
+    assert set(BLOCK_PATHS) == of_blocks - set(OF_ALL_LAYERS) | {"norm_position", "residual", "shared_norm"}
+
+
+def test_what_does_not_apply_in_a_layer_is_the_other_layers():
+    """A base of rotations, where one layer has no positions."""
+    rotated = {"attention.position_embedding_type": "rope_gpt_neox", "attention.rotary_embedding_base": 500.0}
+    model = completed({**rotated, "layers.1.attention.position_embedding_type": "none"})
+    assert model["layers.0.attention.rotary_embedding_base"] == 500.0
+    assert "layers.1.attention.rotary_embedding_base" not in model
+    nowhere = {f"layers.{i}.attention.position_embedding_type": "none" for i in range(3)}
+    with pytest.raises(ParameterError, match="applies to no layer"):
+        completed({**rotated, **nowhere})
 
 
 @pytest.mark.parametrize(

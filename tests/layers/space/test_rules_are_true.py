@@ -14,11 +14,13 @@ import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import Tensor, nn
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import broken_rules
 from layers.export.onnx_export import cast_copy, export
 from layers.export.quantization import quantize
+from layers.modules.model import build
+from layers.modules.rotation import frequencies
 from layers.modules.tensor_parallel import Group, RowLinear, split
 from layers.parameter import Scalar
 from layers.signature import signature
@@ -65,6 +67,18 @@ def cannot_be_calibrated(module: nn.Module, inputs: Inputs) -> bool:
     return True
 
 
+def fastest_is_stretched(module: nn.Module) -> bool:
+    """Whether the channels that turn fastest, which are to stay as they are, turn less than a radian a position."""
+    return bool(frequencies(module.get_submodule("stack.layers.0.attention").config.rotation)[0] < 1.0)
+
+
+def like(kind: str, changes: dict[str, Any], module: nn.Module) -> nn.Module:
+    """A module of another model with the same weights."""
+    other = build(completed(kind, changes)).eval()
+    other.load_state_dict(module.state_dict())
+    return other
+
+
 def is_out_of_range(module: nn.Module, *inputs: Tensor) -> bool:
     """Whether ids that the model takes for its vocabulary's have no row in its table."""
     with pytest.raises(IndexError):
@@ -81,9 +95,14 @@ FAIL: list[tuple[str, str, dict[str, Any]]] = [
     ("hidden_size % num_attention_heads", "decoder", {"attention.num_attention_heads": 5}),
     ("num_attention_heads % num_kv_heads", "decoder", {"attention.num_kv_heads": 3}),
     ("rotary dimension even", "decoder", {**ROPE, "attention.attention_head_size": 7}),
+    (
+        "rotary_embedding_base > 1",
+        "decoder",
+        {**ROPE, "attention.rotary_embedding_scale_type": "yarn", "attention.rotary_embedding_base": 1.0},
+    ),
     ("decoder needs a causal mask", "decoder", {"attention.attention_mask_type": "padding"}),
     ("mlp.hidden_act not gated in GatedMLP", "mlp", {"mlp.kind": "GatedMLP", "mlp.hidden_act": "swiglu"}),
-    ("mlp.hidden_act of FusedGatedMLP", "mlp", {"mlp.kind": "FusedGatedMLP", "mlp.hidden_act": "geglu"}),
+    ("mlp.hidden_act not gated in FusedGatedMLP", "mlp", {"mlp.kind": "FusedGatedMLP", "mlp.hidden_act": "geglu"}),
     ("hidden_size % norm.num_groups", "norm", {"norm.kind": "RmsNorm", "norm.num_groups": 5}),
     (
         "hidden_size % norm.num_groups",
@@ -109,6 +128,11 @@ SPLIT: list[tuple[str, str, dict[str, Any]]] = [
             "tp_size": 2,
         },
     ),
+    (
+        "qk_norm_scope and tp_size",
+        "attention",
+        {"attention.qk_norm": "RmsNorm", "attention.qk_norm_scope": "width", "tp_size": 2},
+    ),
     ("attention.num_attention_heads % tp_size", "attention", {"attention.num_attention_heads": 2, "tp_size": 4}),
     ("mlp.ffn_hidden_size % tp_size", "mlp", {"mlp.ffn_hidden_size": 30, "tp_size": 4}),
     ("mlp.tp_size of the group", "mlp", {"mlp.tp_size": 2, "tp_size": 4}),
@@ -128,6 +152,47 @@ ANOTHER: list[tuple[str, str, dict[str, Any], Check]] = [
         "decoder",
         {**ROPE, "attention.rotary_embedding_percentage": 0.1},
         lambda model, module, inputs: module.get_submodule("stack.layers.0.attention").rotary is None,
+    ),
+    (
+        "low_freq_factor < high_freq_factor",
+        "decoder",
+        {
+            **ROPE,
+            "attention.rotary_embedding_scale_type": "llama3",
+            "attention.rotary_embedding_low_freq_factor": 8.0,
+        },
+        lambda model, module, inputs: fastest_is_stretched(module),
+    ),
+    (
+        "beta_slow < beta_fast",
+        "decoder",
+        {
+            **ROPE,
+            "attention.rotary_embedding_scale_type": "yarn",
+            "attention.rotary_embedding_beta_fast": 1.0,
+            "attention.rotary_embedding_beta_slow": 500.0,
+        },
+        lambda model, module, inputs: fastest_is_stretched(module),
+    ),
+    (
+        "qk_layernorm and qk_norm",
+        "decoder",
+        {"attention.qk_layernorm": True, "attention.qk_norm": "none"},
+        lambda model, module, inputs: module.get_submodule("stack.layers.0.attention").q_layernorm is None,
+    ),
+    (
+        "residual parallel needs norm_position pre",
+        "block",
+        {"residual": "parallel", "norm_position": "post"},
+        lambda model, module, inputs: torch.equal(
+            module(*inputs), like("block", {"residual": "parallel"}, module)(*inputs)
+        ),
+    ),
+    (
+        "residual parallel without cross attention",
+        "block",
+        {"residual": "parallel", **CROSS},
+        lambda model, module, inputs: torch.equal(module(*inputs), module(*changed_last(inputs, which=1))),
     ),
     (
         "encoder needs an open mask",

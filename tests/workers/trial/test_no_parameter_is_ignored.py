@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import APPLIES, DECLARATIONS, broken_rules
 from layers.declarations.tensor_parallel import SHARED

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.export.onnx_export import cast_copy, export
 from layers.export.quantization import quantize
 from layers.modules.model import build as build_module

@@ -63,6 +63,8 @@ def _complete_layers(
                 # Layers that are alike are one object, however it is said that they are so.
                 completed[key] = completed.setdefault(_key_of(made), LayerView(made))
             layers[stack, index] = completed[key]
+    for path in (each for each in shared if each in APPLIES and all(each not in layer for layer in layers.values())):
+        raise DoesNotApply(path, f"applies to no layer: {APPLIES[path]} holds in none", "leave it out")
     return per_layer.joined(layers, (name.path for name in own.values()), DECLARATIONS)
 
 
@@ -117,12 +119,25 @@ def _complete_layer(
 ) -> dict[str, Scalar]:
     """One layer's view of the model; what is wrong with it is said of that layer."""
     try:
-        return _complete(task, {**shared, **changes}, facts)
+        return _complete(task, _applying(shared, changes), facts)
     except ParameterError as error:
         if error.path not in per_layer.BLOCK_PATHS:
             raise
         path = str(layer._replace(path=error.path)) if error.path in changes else error.path
         raise type(error)(path, f"{error.message} in {layer.layer}", error.remedy) from None
+
+
+def _applying(shared: Mapping[str, Scalar], changes: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """A layer's values: what is given for all layers is left out where the layer's own values say that it applies not.
+
+    So a base of rotations is the other layers' where one has no positions.
+    """
+    values, decided = {**shared, **changes}, set(changes)
+    for path, condition in APPLIES.items():
+        if path in values and path not in changes and condition.path in decided and not condition.holds(values):
+            del values[path]
+            decided.add(path)
+    return values
 
 
 def _kind(task: str, model: dict[str, Scalar]) -> tuple[str, Kind]:
