@@ -7,7 +7,7 @@ come from the dataset.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,6 +113,11 @@ def _bert(size: str, num_layers: int, num_attention_heads: int, hidden_size: int
             **_BERT_MODEL,
         },
     )
+
+
+def _each(layers: Iterable[int], values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The same values of single layers."""
+    return {f"layers.{layer}.{path}": value for layer in layers for path, value in values.items()}
 
 
 _ALL = (
@@ -274,6 +279,140 @@ _ALL = (
             "mlp.ffn_hidden_size": 2560,
             **_LLAMA_MODEL,
             "norm.eps": 1e-5,
+        },
+    ),
+    Preset(
+        name="pythia-70m",
+        title="Pythia 70M (with its vocabulary of 50,304)",
+        source="Biderman et al. 2023, arXiv 2304.01373",
+        url="https://huggingface.co/EleutherAI/pythia-70m",
+        values={
+            "kind": "decoder",
+            "num_layers": 6,
+            "hidden_size": 512,
+            "norm_position": "pre",
+            "residual": "parallel",
+            "tie_embeddings": False,
+            "attention.num_attention_heads": 8,
+            "attention.position_embedding_type": "rope_gpt_neox",
+            "attention.rotary_embedding_percentage": 0.25,
+            "attention.bias": True,
+            "mlp.kind": "MLP",
+            "mlp.ffn_hidden_size": 2048,
+            "mlp.hidden_act": "gelu",
+            "mlp.bias": True,
+            "norm.kind": "LayerNorm",
+            "norm.eps": 1e-5,
+        },
+    ),
+    Preset(
+        name="llama-3.2-1b",
+        title="Llama 3.2 1B (with its vocabulary of 128,256)",
+        source="Grattafiori et al. 2024, arXiv 2407.21783; Llama 3.2 model card",
+        url="https://huggingface.co/meta-llama/Llama-3.2-1B",
+        values={
+            "num_layers": 16,
+            "hidden_size": 2048,
+            "tie_embeddings": True,
+            "attention.num_attention_heads": 32,
+            "attention.num_kv_heads": 8,
+            "mlp.ffn_hidden_size": 8192,
+            **_LLAMA_MODEL,
+            "attention.rotary_embedding_base": 500_000.0,
+            "attention.rotary_embedding_scale_type": "llama3",
+            "attention.rotary_embedding_scale": 32.0,
+            "attention.rotary_embedding_low_freq_factor": 1.0,
+            "attention.rotary_embedding_high_freq_factor": 4.0,
+            "attention.original_max_position_embeddings": 8192,
+            "norm.eps": 1e-5,
+        },
+    ),
+    Preset(
+        name="qwen3-0.6b",
+        title="Qwen3 0.6B (with its vocabulary of 151,936)",
+        source="Yang et al. 2025, arXiv 2505.09388",
+        url="https://huggingface.co/Qwen/Qwen3-0.6B",
+        values={
+            "num_layers": 28,
+            "hidden_size": 1024,
+            "tie_embeddings": True,
+            "attention.num_attention_heads": 16,
+            "attention.num_kv_heads": 8,
+            "attention.attention_head_size": 128,
+            "mlp.ffn_hidden_size": 3072,
+            **_LLAMA_MODEL,
+            "attention.rotary_embedding_base": 1_000_000.0,
+            "attention.qk_norm": "RmsNorm",
+            "norm.eps": 1e-6,
+        },
+    ),
+    Preset(
+        name="gemma-3-270m",
+        title="Gemma 3 270M (with its vocabulary of 262,144)",
+        source="Gemma Team 2025, arXiv 2503.19786; Gemma 3 270M model card",
+        url="https://huggingface.co/google/gemma-3-270m",
+        values={
+            "num_layers": 18,
+            "hidden_size": 640,
+            "tie_embeddings": True,
+            "embedding_scale": 640**0.5,
+            "attention.num_attention_heads": 4,
+            "attention.num_kv_heads": 1,
+            "attention.attention_head_size": 256,
+            "mlp.ffn_hidden_size": 2048,
+            **_LLAMA_MODEL,
+            "norm_position": "sandwich",
+            "attention.attention_mask_type": "causal",
+            "attention.rotary_embedding_base": 1_000_000.0,
+            "attention.qk_norm": "RmsNorm",
+            "mlp.hidden_act": "gelu_pytorch_tanh",
+            "norm.eps": 1e-6,
+            # Five layers of a window, then one that sees everything.
+            **_each(
+                (layer for layer in range(18) if (layer + 1) % 6),
+                {
+                    "attention.attention_mask_type": "sliding_window_causal",
+                    "attention.max_attention_window_size": 512,
+                    "attention.rotary_embedding_base": 10_000.0,
+                },
+            ),
+        },
+    ),
+    Preset(
+        name="smollm3-3b",
+        title="SmolLM3 3B (with its vocabulary of 128,256)",
+        source="SmolLM3 model card; layers without positions: Yang et al. 2025, arXiv 2501.18795",
+        url="https://huggingface.co/HuggingFaceTB/SmolLM3-3B",
+        values={
+            "num_layers": 36,
+            "hidden_size": 2048,
+            "tie_embeddings": True,
+            "attention.num_attention_heads": 16,
+            "attention.num_kv_heads": 4,
+            "mlp.ffn_hidden_size": 11_008,
+            **_LLAMA_MODEL,
+            "attention.rotary_embedding_base": 5_000_000.0,
+            "norm.eps": 1e-6,
+            **_each(range(3, 36, 4), {"attention.position_embedding_type": "none"}),
+        },
+    ),
+    Preset(
+        name="olmo-2-1b",
+        title="OLMo 2 1B (with its vocabulary of 100,352)",
+        source="OLMo et al. 2024, arXiv 2501.00656",
+        url="https://huggingface.co/allenai/OLMo-2-0425-1B",
+        values={
+            "num_layers": 16,
+            "hidden_size": 2048,
+            "tie_embeddings": False,
+            "attention.num_attention_heads": 16,
+            "mlp.ffn_hidden_size": 8192,
+            **_LLAMA_MODEL,
+            "norm_position": "branch",
+            "attention.rotary_embedding_base": 500_000.0,
+            "attention.qk_norm": "RmsNorm",
+            "attention.qk_norm_scope": "width",
+            "norm.eps": 1e-6,
         },
     ),
 )

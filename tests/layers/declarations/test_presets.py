@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from layers.declarations.completion import complete
+from layers.completion import complete
 from layers.declarations.model import broken_rules, parameter_count
 from layers.declarations.training import complete_inference, complete_training
 from layers.modules.model import build
@@ -61,6 +61,12 @@ def test_a_preset_builds(name):
         ("smollm2-135m", 49_152, 134_515_008),
         ("mobilellm-125m", 32_000, 124_635_456),
         ("mobilellm-350m", 32_000, 345_355_200),
+        ("pythia-70m", 50_304, 70_426_624),
+        ("llama-3.2-1b", 128_256, 1_235_814_400),
+        ("qwen3-0.6b", 151_936, 596_049_920),
+        ("gemma-3-270m", 262_144, 268_098_176),
+        ("smollm3-3b", 128_256, 3_075_098_624),
+        ("olmo-2-1b", 100_352, 1_484_916_736),
     ],
 )
 def test_with_its_own_vocabulary_a_preset_has_the_published_size(name, vocabulary_size, published):
@@ -117,6 +123,12 @@ TABLE = {
     "smollm2-135m": (30, 9, 576, 1536, "silu", "RmsNorm", 1e-5),
     "mobilellm-125m": (30, 9, 576, 1536, "silu", "RmsNorm", 1e-5),
     "mobilellm-350m": (32, 15, 960, 2560, "silu", "RmsNorm", 1e-5),
+    "pythia-70m": (6, 8, 512, 2048, "gelu", "LayerNorm", 1e-5),
+    "llama-3.2-1b": (16, 32, 2048, 8192, "silu", "RmsNorm", 1e-5),
+    "qwen3-0.6b": (28, 16, 1024, 3072, "silu", "RmsNorm", 1e-6),
+    "gemma-3-270m": (18, 4, 640, 2048, "gelu_pytorch_tanh", "RmsNorm", 1e-6),
+    "smollm3-3b": (36, 16, 2048, 11_008, "silu", "RmsNorm", 1e-6),
+    "olmo-2-1b": (16, 16, 2048, 8192, "silu", "RmsNorm", 1e-6),
 }
 
 
@@ -139,14 +151,14 @@ def test_a_preset_is_a_start_of_its_tasks_sweeps(name):
     preset = PRESETS[name]
     model = {
         "num_layers": {"min": 1, "max": 40},
-        "hidden_size": {"values": [128, 256, 384, 512, 576, 768, 960]},
-        "attention": {"num_attention_heads": {"min": 1, "max": 16}},
+        "hidden_size": {"values": [128, 256, 384, 512, 576, 640, 768, 960, 1024, 2048]},
+        "attention": {"num_attention_heads": {"min": 1, "max": 32}},
         "mlp": {
             "kind": {"values": ["MLP", "GatedMLP"]},
-            "hidden_act": {"values": ["gelu", "gelu_new", "relu", "silu"]},
+            "hidden_act": {"values": ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"]},
         },
         "norm": {"kind": {"values": ["LayerNorm", "RmsNorm"]}},
-        "norm_position": {"values": ["pre", "post"]},
+        "norm_position": {"values": ["pre", "post", "sandwich", "branch"]},
     }
     sweep = parse_document(
         {
