@@ -69,10 +69,14 @@ def chosen(name: str | None) -> Gpu | None:
 
 
 def default_threads() -> int:
-    """What OMP_NUM_THREADS says, or else the processors that this process may use: its affinity and its control
-    group's quota."""
+    """What OMP_NUM_THREADS says, or else the processors that this process may use."""
     with contextlib.suppress(KeyError, ValueError):
         return max(1, int(os.environ["OMP_NUM_THREADS"]))
+    return cores()
+
+
+def cores() -> int:
+    """The processors that this process may use: its affinity and its control group's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = (CGROUP / "cpu.max").read_text().split()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ LIMIT_BYTES = 4 << 30
 
 
 class EngineCache:
-    """A folder of engines, each with what its build said. Several workers may share it.
+    """A folder of engines, each with what its build said. Several slots and workers may share it.
 
     Sweeps over training parameters build the same untrained engine again and again: the same seed gives the same graph.
     """
@@ -58,7 +59,7 @@ class EngineCache:
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             for path, write in ((kept, lambda part: shutil.copyfile(engine, part)), (said, _writer(built))):
-                part = path.with_name(f".{path.name}.{os.getpid()}.part")
+                part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
                 try:
                     write(part)
                     part.replace(path)

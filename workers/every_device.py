@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
-from workers import device
+from workers import device, slots
 from workers.engine.nvml import gpus
 
 logger = logging.getLogger("layersweep.worker")
@@ -17,14 +17,16 @@ logger = logging.getLogger("layersweep.worker")
 POLL_SECONDS = 0.2
 
 
-def names() -> list[str]:
-    """The UUID of each GPU."""
-    return [gpu.uuid for gpu in gpus()]
-
-
 def threads_each(count: int) -> int:
     """CPU threads of one of `count` workers that share this machine."""
     return max(1, device.default_threads() // max(1, count))
+
+
+def slots_each() -> dict[str, int]:
+    """The UUID of each GPU, and how many slots its worker has, of workers that share this machine's processors."""
+    found = gpus()
+    cores = device.cores() // max(1, len(found))
+    return {gpu.uuid: slots.automatic_count(gpu_memory_bytes=gpu.memory_bytes, cores=cores) for gpu in found}
 
 
 def run(commands: Mapping[str, Sequence[str]]) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from layers.capabilities import Capabilities
 from layers.configuration import TrialConfiguration
 from layersweep import logs
 from workers.data.cache import DatasetCache
+from workers.device_time import DeviceShare, DeviceTime
 from workers.engine_cache import EngineCache
 from workers.interruption import (
     DrainedError,
@@ -26,12 +27,13 @@ from workers.processes.folders import attempt_folder
 from workers.service.client import RefusedError, ServiceClient, UnreachableError, retry_while_unreachable
 from workers.service.lease import Lease
 from workers.service.leased_trial import LeasedTrial
-from workers.service.messages import FinishRequest
+from workers.service.messages import FinishRequest, LeaseAnswer
 from workers.trial.artifacts import ArtifactStore
 from workers.trial.context import Limits, TrialContext
 from workers.trial.files import AttemptFiles
 from workers.trial.outcomes import REASON_CHARACTERS, Finish
 from workers.trial.run import run_trial
+from workers.trial.waits import Waits
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -46,7 +48,7 @@ OUTSIDE_SECONDS = 0.5
 
 
 class Execution:
-    """One attempt: what the lease names, executed with a worker's children."""
+    """One attempt: what the lease names, executed with a slot's children."""
 
     def __init__(
         self,
@@ -61,8 +63,15 @@ class Execution:
         heartbeat_seconds: float,
         interruption: Interruption,
         limits: Limits | None = None,
+        device_time: DeviceTime | None = None,
+        slot: str = "",
+        wants_next: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`capabilities`: the worker's, by runtime; `interruption` stops the attempt when it is set."""
+        """`capabilities`: the worker's, by runtime; `interruption` stops the attempt when it is set.
+
+        `device_time`: of the device that all slots of the worker share (left out: it has one); `slot`: what the log
+        calls it; `wants_next`: whether the service is asked for the next lease when this attempt is finished.
+        """
         self._leased = leased
         self._service = service
         self._children = children
@@ -72,15 +81,22 @@ class Execution:
         self._capabilities = capabilities
         self._interruption = interruption
         self._limits = limits or Limits()
+        self._device_time = device_time or DeviceTime()
+        self._wants_next = wants_next
+        self._next: LeaseAnswer | None = None
         self._trial: tuple[str, int] = (leased.trial, leased.attempt)
-        self._label = f"trial {leased.number} ({leased.trial}, attempt {leased.attempt})"
+        self._label = f"{slot}trial {leased.number} ({leased.trial}, attempt {leased.attempt})"
         self._lease = Lease(service, *self._trial, heartbeat_seconds=heartbeat_seconds, interruption=interruption)
 
-    def run(self) -> None:
-        """Execute the attempt and tell the service how it ended. What goes wrong is logged and told, never raised."""
+    def run(self) -> LeasedTrial | None:
+        """Execute the attempt and tell the service how it ended; the next lease, if it was given one then.
+
+        What goes wrong is logged and told, never raised.
+        """
         sweep, (trial, attempt) = self._leased.sweep, self._trial
         with logs.about(sweep=sweep, trial=trial, attempt=attempt):
             self._run()
+        return None if self._next is None else LeasedTrial.of(self._next)
 
     def _run(self) -> None:
         logger.info("%s: claimed", self._label)
@@ -108,9 +124,10 @@ class Execution:
 
     def _attempt(self) -> Finish:
         """The attempt's result; an error of the worker itself fails the trial, with the traceback in its log."""
+        share = self._device_time.share()
         with attempt_folder() as folder:
             try:
-                return run_trial(self._context(folder))
+                return run_trial(self._context(folder, share))
             except (InterruptionError, ChildError, UnreachableError, OSError):
                 raise
             except Exception as error:
@@ -118,9 +135,10 @@ class Execution:
                 reason = f"an error of the worker: {type(error).__name__}: {error}"
                 return Finish("failed", reason, {}, {}, traceback.format_exc())
             finally:
+                share.pause()
                 self._children.close_engine()
 
-    def _context(self, folder: Path) -> TrialContext:
+    def _context(self, folder: Path, share: DeviceShare) -> TrialContext:
         leased = self._leased
         return TrialContext(
             trial=leased.trial,
@@ -136,6 +154,8 @@ class Execution:
             datasets=self._datasets,
             engines=self._engines,
             device_uuid=self._device_uuid,
+            share=share,
+            waits=Waits(share, lambda told: self._lease.progress(**told)),
             limits=self._limits,
             artifacts=ArtifactStore(self._service, *self._trial, self._interruption),
         )
@@ -144,8 +164,11 @@ class Execution:
         """Offer the result until the service takes it, or says that it does not want it. Raises LeaseLostError."""
         self._lease.phase("finish")
         self._lease.flush(5.0)
+        body = finish.body()
+        if self._wants_next():
+            body["claim"] = True
         try:
-            self._offer(finish.body())
+            self._next = self._offer(body)
         except UnreachableError as error:
             logger.error("%s: the result is lost, the service does not answer: %s", self._label, error)
             return
@@ -160,16 +183,16 @@ class Execution:
         how = f": {finish.reason}" if finish.reason else _scores(finish)
         logger.info("%s: %s%s", self._label, finish.outcome, how)
 
-    def _offer(self, body: FinishRequest) -> None:
-        def send() -> None:
-            self._service.finish(*self._trial, body)
+    def _offer(self, body: FinishRequest) -> LeaseAnswer | None:
+        def send() -> LeaseAnswer | None:
+            return self._service.finish(*self._trial, body)
 
         try:
-            retry_while_unreachable(send, seconds=FINISH_SECONDS, wait=self._interruption.wait)
+            return retry_while_unreachable(send, seconds=FINISH_SECONDS, wait=self._interruption.wait)
         except UnreachableError:
             if not isinstance(self._interruption.cause, DrainedError):
                 raise
-            retry_while_unreachable(send, seconds=DRAINING_SECONDS)
+            return retry_while_unreachable(send, seconds=DRAINING_SECONDS)
 
     def _release(self, reason: str, *, charge: bool) -> None:
         self._lease.flush(1.0)

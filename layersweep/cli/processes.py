@@ -28,6 +28,9 @@ from layersweep.errors import InvalidUsageError
 from layersweep.transport import base_url, header_value
 
 STOP_SECONDS = 5
+MOST_SLOTS = 64
+"""Of a worker: what the service takes."""
+
 COLLECTED_FROM = 50_000
 """New objects after which the youngest generation is looked through."""
 
@@ -125,6 +128,14 @@ def worker(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of training and of an engine; default: all there are.")
     ] = None,
+    slots: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            envvar="LAYERSWEEP_SLOTS",
+            help="How many trials it executes at once; auto: up to 8 on a GPU, by cores and memory, and 1 on a CPU.",
+        ),
+    ] = "auto",
     engine_python: Annotated[
         str | None,
         typer.Option(envvar="LAYERSWEEP_ENGINE_PYTHON", help="Interpreter of the engine child; default: this one."),
@@ -148,7 +159,7 @@ def worker(
     max_trials: Annotated[int | None, typer.Option(min=1, help="Stop after so many trials.")] = None,
     idle_exit_seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long without a trial.")] = None,
 ) -> None:
-    """Run a worker on this machine's device: it claims trials and executes them. Ctrl-C gives the running one back."""
+    """Run a worker on this machine's device: it claims trials and executes them. Ctrl-C gives what runs back."""
     if doctor:
         lines, works = part_of_product("workers.doctor", "worker").report(engine_python)
         for line in lines:
@@ -157,6 +168,7 @@ def worker(
     form = os.environ.get(logs.VARIABLE) or "text"
     if form not in logs.FORMS:
         raise InvalidUsageError(f"{logs.VARIABLE} is {form!r}: use {' or '.join(logs.FORMS)}")
+    slot_count = _slot_count(slots)
     logs.configure(logging.INFO, form)
     if all_devices:
         if device is not None:
@@ -165,6 +177,7 @@ def worker(
             "--server": server,
             "--name": name,
             "--threads": threads,
+            "--slots": slot_count,
             "--engine-python": engine_python,
             "--build-seconds": build_seconds,
             "--max-trials": max_trials,
@@ -181,6 +194,7 @@ def worker(
         device_name=device,
         engine_python=engine_python,
         threads=threads,
+        slot_count=slot_count,
         build_seconds=build_seconds,
         timing_cache=timing_cache,
         wait_for_device=wait_for_device,
@@ -190,14 +204,23 @@ def worker(
     raise typer.Exit(status)
 
 
+def _slot_count(given: str) -> int | None:
+    """The number of slots; None: the worker is to choose it."""
+    if given == "auto":
+        return None
+    if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= MOST_SLOTS:
+        raise typer.BadParameter(f"{given!r} is neither auto nor a number from 1 to {MOST_SLOTS}", param_hint="--slots")
+    return int(given)
+
+
 def _run_all_devices(options: Mapping[str, str | float | None], switches: list[str]) -> int:
     every_device = part_of_product("workers.every_device", "worker")
-    found = every_device.names()
+    found = every_device.slots_each()
     given = {"--threads": every_device.threads_each(len(found))}
     given |= {option: value for option, value in options.items() if value is not None}
     commands: dict[str, list[str]] = {}
-    for number, device in enumerate(found):
-        own = {**given, "--device": device}
+    for number, (device, slots) in enumerate(found.items()):
+        own = {"--slots": slots, **given, "--device": device}
         if "--name" in own:
             own["--name"] = f"{own['--name']}-{number}"
         flags = [str(part) for option in own.items() for part in option]

@@ -20,9 +20,9 @@ from service.app import create_app
 from service.settings import Settings
 from tests.conftest import serving
 from tests.golden.worker_life import LIFE, SWEEPS, Exchange
-from workers.main import Worker
 from workers.processes.children import Children
 from workers.service.client import RefusedError, ServiceClient
+from workers.worker import Worker
 
 KEPT_HEADERS = ("prefer", "idempotency-key", "content-digest")
 MOST_ITEMS = 20
@@ -65,7 +65,7 @@ def _shortened(value: Any) -> Any:
 
 def live(service: ServiceClient, folder: Path) -> None:
     """What a worker does, from its registration to its end."""
-    Worker(service, "the worker", children=Children(threads=1), cache_dir=folder / "cache", max_trials=1).work()
+    Worker(service, "the worker", children=[Children(threads=1)], cache_dir=folder / "cache", max_trials=1).work()
 
 
 def live_seldom(service: ServiceClient, registration: dict[str, Any]) -> None:
@@ -73,8 +73,7 @@ def live_seldom(service: ServiceClient, registration: dict[str, Any]) -> None:
     worker = service.register(registration, "the-second-life")["id"]
 
     def claim() -> tuple[str, int]:
-        lease = service.claim(worker, 20, uuid.uuid4().hex)
-        assert lease is not None
+        (lease,) = service.claim(worker, 20, uuid.uuid4().hex)
         return lease["trial"], lease["attempt"]
 
     given_back = claim()

@@ -12,9 +12,9 @@ import httpx2
 import pytest
 
 from tests.golden.worker_life import FILE, SWEEPS, Exchange, Replay, lacking, recorded_life
-from workers.main import Worker
 from workers.processes.children import Children
 from workers.service.client import RefusedError, ServiceClient
+from workers.worker import Worker
 
 LIFE = recorded_life()
 
@@ -112,7 +112,7 @@ def test_today_s_client_understands_an_old_service(tmp_path: Path) -> None:
         each.answer for each in LIFE if each.path == "/v1/workers"
     ]
     claims = [(each, found) for each, found in by_path if each.path == "/v1/leases" and each.status < 300]
-    assert [found for _, found in claims] == [each.answer for each, _ in claims]
+    assert [found for _, found in claims] == [[] if each.answer is None else [each.answer] for each, _ in claims]
     assert [found for each, found in by_path if each.status >= 400] == [
         (409, "lease-lost", True),
         (404, "not-found", True),
@@ -145,6 +145,6 @@ def test_today_s_worker_registers_with_an_old_service_and_signs_off(tmp_path: Pa
         return answer
 
     service = ServiceClient("http://service", transport=httpx2.MockTransport(handle))
-    worker = Worker(service, "the worker", children=Children(threads=1), cache_dir=tmp_path)
+    worker = Worker(service, "the worker", children=[Children(threads=1)], cache_dir=tmp_path)
     worker.work()
     assert (old.changed, old.exchanges) == ([], [])

@@ -53,7 +53,7 @@ def test_each_device_gets_its_worker_with_the_options_and_its_share_of_threads(m
         started.update(commands)
         return 0
 
-    monkeypatch.setattr(every_device, "names", lambda: ["GPU-a", "GPU-b"])
+    monkeypatch.setattr(every_device, "slots_each", lambda: {"GPU-a": 8, "GPU-b": 2})
     monkeypatch.setattr(every_device, "run", run)
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     monkeypatch.delenv("LAYERSWEEP_DEVICE", raising=False)
@@ -67,6 +67,7 @@ def test_each_device_gets_its_worker_with_the_options_and_its_share_of_threads(m
         assert command[-2:] == ["--no-timing-cache", "--wait-for-device"]
         flags = dict(zip(command[4:-2:2], command[5:-2:2], strict=True))
         assert flags == {
+            "--slots": {"GPU-a": "8", "GPU-b": "2"}[device],
             "--threads": "4",
             "--server": "http://here",
             "--name": f"lab-{number}",

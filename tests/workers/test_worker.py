@@ -19,10 +19,10 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import serving
-from workers.main import DeviceTakenError, Worker, WorkerError
 from workers.processes.child import ROOT
 from workers.processes.children import Children
 from workers.service.client import ServiceClient
+from workers.worker import DeviceTakenError, Worker, WorkerError
 
 SWEEP: dict[str, Any] = {
     "name": "tiny",
@@ -116,7 +116,7 @@ def working(worker: Worker) -> Iterator[threading.Thread]:
 
 
 def make_worker(service: ServiceClient, cache_dir: Path, **options: Any) -> Worker:
-    return Worker(service, "here", children=Children(threads=1), cache_dir=cache_dir, **options)
+    return Worker(service, "here", children=[Children(threads=1)], cache_dir=cache_dir, **options)
 
 
 @pytest.fixture
@@ -341,7 +341,8 @@ def test_a_worker_without_the_right_token_says_what_to_give(cache_dir: Path) -> 
 
 def test_a_worker_whose_engine_interpreter_is_missing_says_so(cache_dir: Path) -> None:
     service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry()))
-    worker = Worker(service, "here", children=Children(threads=1, engine_python="/no-such-python"), cache_dir=cache_dir)
+    children = [Children(threads=1, engine_python="/no-such-python")]
+    worker = Worker(service, "here", children=children, cache_dir=cache_dir)
     with pytest.raises(WorkerError, match=r"/no-such-python.*LAYERSWEEP_ENGINE_PYTHON"):
         worker.work()
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import logging
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from workers.data.batches import DataError
@@ -17,14 +21,18 @@ DOWNLOAD_TRIES = 3
 DOWNLOAD_SECONDS = 300.0
 """How long a download is tried while the service does not answer."""
 
+POLL_SECONDS = 0.1
+"""How often a slot that waits for another one's download looks whether it is interrupted."""
+
 
 class DatasetCache:
-    """Splits of datasets as files named by their hash, shared by all workers of a user on a machine."""
+    """Splits of datasets as files named by their hash, shared by all slots and workers of a user on a machine."""
 
     def __init__(self, service: ServiceClient, folder: Path) -> None:
         self._service = service
         self._folder = folder
         self._verified: set[Path] = set()
+        self._locks: collections.defaultdict[Path, threading.Lock] = collections.defaultdict(threading.Lock)
 
     def split(self, dataset: LeasedDataset, name: str, interruption: Interruption) -> Path:
         """The NPZ file of a split of a lease's dataset, downloaded if it is not here.
@@ -32,8 +40,13 @@ class DatasetCache:
         Raises DataError if what the service sends is not what the lease names, UnreachableError or RefusedError from
         the service, the interruption's cause.
         """
+        path = self._folder / f"{dataset.splits[name].sha256}.npz"
+        # Two slots do not download the same.
+        with _held(self._locks[path], interruption):
+            return self._verified_file(path, dataset, name, interruption)
+
+    def _verified_file(self, path: Path, dataset: LeasedDataset, name: str, interruption: Interruption) -> Path:
         digest = dataset.splits[name].sha256
-        path = self._folder / f"{digest}.npz"
         if path in self._verified:
             return path
         if path.is_file() and _file_hash(path) == digest:
@@ -55,6 +68,17 @@ class DatasetCache:
             f"the {name} split of {dataset.name!r} came with another content than the lease names ({digest[:12]}…), "
             f"{DOWNLOAD_TRIES} times"
         )
+
+
+@contextmanager
+def _held(lock: threading.Lock, interruption: Interruption) -> Generator[None]:
+    """Hold a lock. Raises the interruption's cause."""
+    while not lock.acquire(timeout=POLL_SECONDS):
+        interruption.check()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_lengths(dataset: LeasedDataset, sequence_length: int) -> None:

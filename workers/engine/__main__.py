@@ -4,12 +4,13 @@
     build {runtime, onnx, engine, options, timings}     ONNX file -> engine file, with its sizes; timings: a folder or
                                                         null, where what is found out for later builds is kept
     load {runtime, engine, options}                     engine file -> ready to run, with the memory that it took
-    measure {inputs, options, turns?}                   latency (latency.py). With `turns`, a device's files
-    (arbitration.py),
-                                                        when it is its turn: progress {waiting} until then
+    measure {inputs, options}                           latency (latency.py)
     run {inputs, outputs}                               outputs for inputs, by .npz
     loss {loss_graph, batches}                          sums of the loss from the engine's outputs (loss.py)
     close {}                                            give the engine back
+
+What uses the device takes `turns?`, the device's files (arbitration.py): it is done when it is its turn. Progress says
+{waiting} until then, and {waited_seconds} after it (turns.py).
 
 A fresh process is used for each engine that is measured: then `device_memory_bytes` of load is what that engine takes.
 """
@@ -24,13 +25,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .arbitration import measuring
 from .arrays import read_arrays, write_arrays
 from .base import Engine
 from .latency import measure
 from .loss import evaluate
 from .memory import load_and_weigh
 from .protocol import Handler, Progress, Request, RequestError, Result, invalid, serve
+from .turns import RequestTurn
 
 RUNTIMES: Mapping[str, tuple[str, str]] = {
     "onnxruntime": ("workers.engine.onnxruntime.engine", "OnnxRuntimeEngine"),
@@ -68,14 +69,20 @@ class Verbs:
         engine = self._engine(request)
         if request.get("timings") is not None:
             engine.keep_timings(_path(request, "timings"))
-        return engine.build(_path(request, "onnx"), _path(request, "engine"), _options(request))
+        onnx, built, options = _path(request, "onnx"), _path(request, "engine"), _options(request)
+        with RequestTurn(request, progress, engine.build_turn) as turn:
+            turn.give_way()
+            return engine.build(onnx, built, options)
 
     def load(self, request: Request, progress: Progress) -> Result:
         engine = self._engine(request)
         if self._current is not None and self._current is not engine:
             raise invalid("an engine of another runtime is loaded: close it first")
+        path, options = _path(request, "engine"), _options(request)
         try:
-            grown = load_and_weigh(engine, _path(request, "engine"), _options(request))
+            with RequestTurn(request, progress, engine.load_turn) as turn:
+                turn.give_way()
+                grown = load_and_weigh(engine, path, options)
         except Exception:
             if self._current is None:
                 engine.close()
@@ -85,23 +92,25 @@ class Verbs:
 
     def measure(self, request: Request, progress: Progress) -> Result:
         engine, inputs, options = self._loaded(), read_arrays(_path(request, "inputs")), _options(request)
-        if "turns" not in request:
-            return measure(engine, inputs, options)
-        with measuring(_path(request, "turns"), lambda: progress({"waiting": True})) as waited_seconds:
-            if waited_seconds:
-                progress({"waited_seconds": waited_seconds})
+        with RequestTurn(request, progress, "alone") as turn:
+            turn.give_way()
             measured = measure(engine, inputs, options)
-        measured["environment"]["waited_seconds"] = waited_seconds
+        measured["environment"]["waited_seconds"] = turn.waited_seconds
         return measured
 
     def run(self, request: Request, progress: Progress) -> Result:
-        engine, outputs = self._loaded(), _path(request, "outputs")
-        write_arrays(outputs, engine.run(read_arrays(_path(request, "inputs"))))
+        engine, inputs, outputs = self._loaded(), read_arrays(_path(request, "inputs")), _path(request, "outputs")
+        with RequestTurn(request, progress, "shared") as turn:
+            turn.give_way()
+            found = engine.run(inputs)
+        write_arrays(outputs, found)
         return {}
 
     def loss(self, request: Request, progress: Progress) -> Result:
         engine, loss_graph = self._loaded(), _path(request, "loss_graph")
-        return {**vars(evaluate(engine, loss_graph, read_arrays(_path(request, "batches")), progress))}
+        batches = read_arrays(_path(request, "batches"))
+        with RequestTurn(request, progress, "shared") as turn:
+            return {**vars(evaluate(engine, loss_graph, batches, progress, give_way=turn.give_way))}
 
     def close(self, request: Request, progress: Progress) -> Result:
         if self._current is not None:

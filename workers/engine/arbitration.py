@@ -1,15 +1,24 @@
-"""Whose turn it is on a device: one measurement at a time, and no step of a training beside it.
+"""Whose turn it is on a device: who needs it alone has it alone, the others share it, in the order in which they came.
 
-Three files of a device, in the folder that processes and containers share. Each is locked by `flock`: a lock ends with
-its holder, however that ends.
+A measurement needs the device alone. So do a load whose memory is weighed by the device's own figure, a build that
+times kernels, and the steps of a training whose budget is in seconds. All else that computes there (the steps of other
+trainings, evaluations, references) shares it, and stops at its next seam when somebody waits.
 
-    .waiting     trainings share it from when they wait until they have made a step. A measurement asks for it alone
-                 before it queues, and lets go of it at once: so none that comes later goes before a training that waits
-    .measuring   a measurement's alone. A training looks between its steps whether it is taken
-    .stepping    trainings share it while they make steps. A measurement begins when it has it alone
+            comes                    first in the queue                     the device is free for it
+    away ──────────▶ waits in the queue ──────────▶ waits for the device ──────────▶ has the device
+      ▲                                                                                  │
+      └────────────────────── has done, or is killed, or gives way and comes again ──────┘
 
-Who waits for `.measuring` holds `.waiting` at most, and who waits for `.stepping` nothing that a step needs: nobody
-waits for somebody who waits for him.
+Two files of a device, in the folder that processes and containers share. The kernel lets go of a lock however its
+holder ends, so a holder that is killed lets the next proceed.
+
+    .queue      who waits locks one byte of it, alone: its offset is the time at which the holder came (nanoseconds of
+                the monotonic clock). First in the queue is who can lock all bytes before his own. He leaves the queue
+                when he has the device. Who has it looks, at each seam, whether any byte is locked
+    .device     locked alone, or shared
+
+Nobody starves, whatever the mix: who comes later stands behind, and who has given way comes again, later than all that
+wait. Nobody waits for somebody who waits for him: who waits has neither the device nor an earlier byte.
 """
 
 from __future__ import annotations
@@ -22,78 +31,120 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-WAITING, MEASURING, STEPPING = ".waiting", ".measuring", ".stepping"
+QUEUE, DEVICE = ".queue", ".device"
 
 SAID_EVERY_SECONDS = 5.0
 """How often somebody who waits says so."""
 
 
 @contextlib.contextmanager
-def measuring(device: Path, on_wait: Callable[[], None]) -> Generator[float]:
-    """Have the device for one measurement; yields for how many seconds others had it meanwhile.
+def alone(device: Path, on_wait: Callable[[], None]) -> Generator[float]:
+    """Have the device alone; yields for how many seconds others had it meanwhile.
 
     `device`: its files' path without their endings. `on_wait`: called, from another thread, when the wait begins and
     every few seconds until it is over. Raises OSError where the files cannot be opened.
     """
-    with _Locks(device, on_wait) as locks:
-        locks.take(WAITING, fcntl.LOCK_EX)
-        locks.leave(WAITING)
-        locks.take(MEASURING, fcntl.LOCK_EX)
-        locks.take(STEPPING, fcntl.LOCK_EX)
-        yield locks.waited_seconds
+    with Turn(device, on_wait, alone=True) as turn:
+        yield turn.take()
 
 
-class Steps:
-    """A training's side. A context: the training has the device, with other trainings, from its first
-    `yield_to_measurement` on."""
+class Turn:
+    """A place on a device that is taken, and given up between two pieces of work while others wait.
 
-    def __init__(self, device: Path, on_wait: Callable[[], None], settle: Callable[[], None]) -> None:
-        """`device`, `on_wait`: as of `measuring`. `settle`: returns when the device has done what it was given."""
-        self._locks = _Locks(device, on_wait)
-        self._settle = settle
-        self._stepping = False
-        self._owed = False
-        """It has waited, and the step that it waited for is not over."""
+    A context, whose end gives the device up; one at a time in a process, to which the locks of the queue belong.
+    Raises OSError where the files cannot be opened.
+    """
 
-    def __enter__(self) -> Steps:
-        self._locks.__enter__()
+    def __init__(
+        self,
+        device: Path,
+        on_wait: Callable[[], None],
+        *,
+        alone: bool = False,
+        synchronize: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`device`, `on_wait`: as of `alone`. `synchronize`: returns when the device has done what it was given."""
+        self._path = device
+        self._on_wait = on_wait
+        self._how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        self._synchronize = synchronize
+        self._files = contextlib.ExitStack()
+        self._queue = self._device = -1
+        self._has_device = False
+
+    def __enter__(self) -> Turn:
+        with contextlib.ExitStack() as files:
+            self._queue, self._device = (
+                files.enter_context(open(f"{self._path}{ending}", "a+b", opener=open_for_all)).fileno()
+                for ending in (QUEUE, DEVICE)
+            )
+            self._files = files.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._locks.__exit__(*exception)
+        self._has_device = False
+        self._files.close()
 
-    def yield_to_measurement(self) -> float:
-        """Before each step: wait until no measurement has the device or waits for it; the seconds that this took."""
-        if self._stepping and not self._wanted():
+    def take(self) -> float:
+        """Have the device, after whoever came before; the seconds that this took, 0 where nobody had it."""
+        if self._has_device:
             return 0.0
-        before = self._locks.waited_seconds
-        self._locks.take(WAITING, fcntl.LOCK_SH)
-        if self._stepping:
-            self._settle()
-            self._locks.leave(STEPPING)
-        self._locks.take(MEASURING, fcntl.LOCK_SH)
-        self._locks.take(STEPPING, fcntl.LOCK_SH)
-        self._locks.leave(MEASURING)
-        self._stepping = True
-        waited_seconds = self._locks.waited_seconds - before
-        self._owed = waited_seconds > 0
-        if not self._owed:
-            self._locks.leave(WAITING)
-        return waited_seconds
+        place = time.monotonic_ns()
+        fcntl.lockf(self._queue, fcntl.LOCK_EX, 1, place)
+        try:
+            seconds = self._wait(place)
+        finally:
+            fcntl.lockf(self._queue, fcntl.LOCK_UN, 1, place)
+        self._has_device = True
+        return seconds
 
-    def _wanted(self) -> bool:
-        if self._owed:
-            self._owed = False
-            self._locks.leave(WAITING)
-        if not self._locks.take_if_free(MEASURING, fcntl.LOCK_SH):
+    def give_way(self) -> float:
+        """Between two pieces of work: let those who wait have the device first; the seconds that this took.
+
+        The first call takes the device.
+        """
+        if self._has_device:
+            if not self._somebody_waits():
+                return 0.0
+            self._synchronize()
+            self.give_up()
+        return self.take()
+
+    def give_up(self) -> None:
+        """Let the others have the device."""
+        fcntl.flock(self._device, fcntl.LOCK_UN)
+        self._has_device = False
+
+    def _wait(self, place: int) -> float:
+        """Until it is first in the queue and has the device; the seconds that this took."""
+        if self._is_first(place, fcntl.LOCK_NB) and self._lock_device(fcntl.LOCK_NB):
+            return 0.0
+        started_at = time.monotonic()
+        with _repeated(self._on_wait):
+            self._is_first(place)
+            self._lock_device()
+        return time.monotonic() - started_at
+
+    def _is_first(self, place: int, now: int = 0) -> bool:
+        """Wait until nobody stands before `place`; with LOCK_NB: whether nobody does."""
+        if not _done(lambda: fcntl.lockf(self._queue, fcntl.LOCK_SH | now, place, 0)):
+            return False
+        fcntl.lockf(self._queue, fcntl.LOCK_UN, place, 0)
+        return True
+
+    def _lock_device(self, now: int = 0) -> bool:
+        return _done(lambda: fcntl.flock(self._device, self._how | now))
+
+    def _somebody_waits(self) -> bool:
+        if not _done(lambda: fcntl.lockf(self._queue, fcntl.LOCK_SH | fcntl.LOCK_NB)):
             return True
-        self._locks.leave(MEASURING)
+        fcntl.lockf(self._queue, fcntl.LOCK_UN)
         return False
 
 
 def make_files(device: Path) -> None:
     """Make what is missing of a device's files. Raises OSError."""
-    with _Locks(device, on_wait=lambda: None):
+    with Turn(device, on_wait=lambda: None):
         pass
 
 
@@ -108,45 +159,13 @@ def open_for_all(path: str, flags: int) -> int:
     return descriptor
 
 
-class _Locks:
-    """The three files of a device, opened for one holder: a lock is an open file's."""
-
-    def __init__(self, device: Path, on_wait: Callable[[], None]) -> None:
-        self._device = device
-        self._on_wait = on_wait
-        self._files = contextlib.ExitStack()
-        self._descriptors: dict[str, int] = {}
-        self.waited_seconds = 0.0
-
-    def __enter__(self) -> _Locks:
-        with contextlib.ExitStack() as files:
-            for ending in (WAITING, MEASURING, STEPPING):
-                file = files.enter_context(open(f"{self._device}{ending}", "ab", opener=open_for_all))
-                self._descriptors[ending] = file.fileno()
-            self._files = files.pop_all()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._files.close()
-
-    def take(self, ending: str, how: int) -> None:
-        """Take a lock, when it is free."""
-        if self.take_if_free(ending, how):
-            return
-        started_at = time.monotonic()
-        with _repeated(self._on_wait):
-            fcntl.flock(self._descriptors[ending], how)
-        self.waited_seconds += time.monotonic() - started_at
-
-    def take_if_free(self, ending: str, how: int) -> bool:
-        try:
-            fcntl.flock(self._descriptors[ending], how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def leave(self, ending: str) -> None:
-        fcntl.flock(self._descriptors[ending], fcntl.LOCK_UN)
+def _done(lock: Callable[[], None]) -> bool:
+    """Take a lock; False where it was not to wait and another holds it."""
+    try:
+        lock()
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

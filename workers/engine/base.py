@@ -17,12 +17,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 
 from .process_memory import process_private_bytes
 from .protocol import RequestError, invalid
+
+TurnKind = Literal["alone", "shared"]
+"""How a piece of work has the device: by itself, or with others that share it (arbitration.py)."""
 
 
 class Capabilities(TypedDict):
@@ -129,6 +132,10 @@ class Engine(ABC):
     known_harmless_errors: ClassVar[tuple[str, ...]] = ()
     repeats_when_noisy: ClassVar[int] = 0
     """How often a noisy measurement is made again. 0 on a CPU that other programs use: a second says no more."""
+    build_turn: ClassVar[TurnKind | None] = None
+    """How the device is had while an engine is built: alone where the builder times kernels there. None: not at all."""
+    load_turn: ClassVar[TurnKind | None] = None
+    """The same while an engine is loaded: alone where `memory_in_use` counts what other processes take, too."""
 
     def __init__(self) -> None:
         self._loaded = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +32,18 @@ class SplitLoss:
     block_weight_sums: list[float]
 
 
-def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray], progress: Progress) -> SplitLoss:
+def evaluate(
+    engine: Engine,
+    loss_graph: Path,
+    batches: Mapping[str, np.ndarray],
+    progress: Progress,
+    *,
+    give_way: Callable[[], object] = lambda: None,
+) -> SplitLoss:
     """Sums over all batches, added up in float64.
 
     `batches`: `targets` and `weights` [N, ...] and the engine's inputs by name [N, ...], N batches each; an engine with
-    one input may find it under `inputs`. Reports progress {batch, batches}.
+    one input may find it under `inputs`. Reports progress {batch, batches}. `give_way` is called before each batch.
     Raises RequestError: "invalid" where arrays are missing or do not fit, "internal" where a sum is not finite.
     """
     engine.require_loaded()
@@ -47,12 +54,14 @@ def evaluate(engine: Engine, loss_graph: Path, batches: Mapping[str, np.ndarray]
         if engine.inputs[0].name != "inputs":
             del inputs["inputs"]
     count = _count({"targets": targets, "weights": weights, **inputs})
+    give_way()
     engine.attach_loss(loss_graph)
 
     found: list[LossSums] = []
     loss_sum = 0.0
     reported = time.monotonic()
     for index in range(count):
+        give_way()
         batch = {name: array[index] for name, array in inputs.items()}
         sums = engine.loss(batch, targets[index], weights[index])
         found.append(sums)

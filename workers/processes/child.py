@@ -142,7 +142,8 @@ class Child:
     ) -> JsonObject:
         """Send one request and return its result.
 
-        `timeout_seconds` bounds all of it, `silence_seconds` the time without progress; None is no bound.
+        `timeout_seconds` bounds all of it but for waits that progress tells of (`waiting`, until the next message),
+        `silence_seconds` the time without progress; None is no bound.
         Raises ChildError (ChildDiedError, ChildTimeoutError, ChildRequestError), or the cause of `interruption`.
         After a timeout, an interruption or an error of `on_progress` the child has been killed: nobody waits for what
         it still would have answered.
@@ -197,9 +198,15 @@ class Child:
         interruption: Interruption | None,
     ) -> JsonObject:
         started_at = heard_at = time.monotonic()
+        waiting = False
         while True:
-            for message in self._receive(started_at, heard_at, verb, timeout_seconds, silence_seconds, interruption):
-                heard_at = time.monotonic()
+            limit_seconds = None if waiting else timeout_seconds
+            for message in self._receive(started_at, heard_at, verb, limit_seconds, silence_seconds, interruption):
+                now = time.monotonic()
+                if waiting:
+                    started_at += now - heard_at
+                heard_at = now
+                waiting = bool(message.get("progress", {}).get("waiting"))
                 if message.get("id") != self._identity:
                     continue
                 if "progress" in message:

@@ -8,26 +8,28 @@ It is kept between trials, with one module in memory. Verbs:
                                                                     model says so, calibrated on inputs [batches, ...]
     reference {inputs: npz by name, outputs: npz by name,        -> {}; with `graph`, what that ONNX file computes
                graph?}
-    train     {training: npz, validation: npz, specials, turns}  -> how it ended; progress: points of the curve,
-                                                                    {step, fraction} alone between them, and with
-                                                                    `waiting` while a measurement has the device
-                                                                    whose `turns` these are (engine/turns.py)
+    train     {training: npz, validation: npz, specials}         -> how it ended; progress: points of the curve, and
+                                                                    {step, fraction} alone between them
     evaluate  {batches: npz}                                     -> loss, accuracy, targets
     save      {path}                                             -> {}; the module's weights as safetensors
     stop      {}                                                 -> {}; at once: a training ends after its step
     release   {}                                                 -> {}; forgets the module
+
+What uses the device takes `turns?`, the device's files: it is done when it is its turn, and says so as progress
+(engine/turns.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import gc
 import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +48,8 @@ from layers.modules.model import build, set_trainable
 from layers.signature import Signature, signature_of
 from workers.data.batches import Batches, DataError
 from workers.data.splits import Form, load_split
-from workers.engine.arbitration import Steps
 from workers.engine.protocol import JsonObject, Progress, Request, RequestError, Result, serve
+from workers.engine.turns import RequestTurn
 from workers.training import reference
 from workers.training.loop import Point, Training, derived_seed
 
@@ -118,7 +120,8 @@ class ModelProcess:
             module = build(configuration.model)
         else:
             module = build(configuration.model, dropout=training.dropout, initialization=training.initialization)
-        self._model = _Model(module.to(self._device), configuration)
+        with self._shared(request, progress):
+            self._model = _Model(module.to(self._device), configuration)
         return {"parameter_count": sum(parameter.numel() for parameter in module.parameters())}
 
     def export(self, request: Request, progress: Progress) -> Result:
@@ -150,7 +153,7 @@ class ModelProcess:
 
     def reference(self, request: Request, progress: Progress) -> Result:
         made = self._made()
-        with np.load(request["inputs"], allow_pickle=False) as arrays:
+        with np.load(request["inputs"], allow_pickle=False) as arrays, self._shared(request, progress):
             if request.get("graph"):
                 found = reference.graph_outputs(Path(request["graph"]), arrays, made.input_names)
             else:
@@ -180,11 +183,15 @@ class ModelProcess:
                 device=self._device,
             )
             keepalive = _Keepalive(progress)
-            with Steps(Path(request["turns"]), keepalive.waiting, self._apply_settings) as steps:
+            # A budget in seconds is to buy as many steps as the device makes: nobody else's may be among them.
+            kind = "shared" if section.seconds is None else "alone"
+            with RequestTurn(
+                request, progress, kind, synchronize=self._synchronize, told=keepalive.where_it_waits
+            ) as turn:
                 trained = training.run(
                     lambda point: progress(_as_progress(point)),
                     alive=keepalive.step,
-                    pause=steps.yield_to_measurement,
+                    pause=turn.give_way,
                     stop=self._stop,
                 )
         except DataError as error:
@@ -193,9 +200,11 @@ class ModelProcess:
 
     def evaluate(self, request: Request, progress: Progress) -> Result:
         made, batches = self._made(), Batches.load(Path(request["batches"]))
-        return dataclasses.asdict(
-            reference.score(made.module, batches, made.input_names, self._device, choices=made.choices)
-        )
+        with RequestTurn(request, progress, "shared", synchronize=self._synchronize) as turn:
+            score = reference.score(
+                made.module, batches, made.input_names, self._device, choices=made.choices, give_way=turn.give_way
+            )
+        return dataclasses.asdict(score)
 
     def save(self, request: Request, progress: Progress) -> Result:
         # A tied table is stored under both names: the format has no aliases.
@@ -211,7 +220,16 @@ class ModelProcess:
             torch.cuda.empty_cache()
         return {}
 
-    def _apply_settings(self) -> None:
+    @contextlib.contextmanager
+    def _shared(self, request: Request, progress: Progress) -> Generator[None]:
+        """Have the device with others, until it has done what it was given."""
+        with RequestTurn(request, progress, "shared") as turn:
+            turn.give_way()
+            yield
+            self._synchronize()
+
+    def _synchronize(self) -> None:
+        """Wait until the device has done what it was given."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -239,10 +257,10 @@ class _Keepalive:
             self._said_at = time.monotonic()
             self._progress(self._at)
 
-    def waiting(self) -> None:
-        """It does not move because a measurement has the device. The next step says that it does again."""
+    def where_it_waits(self) -> JsonObject:
+        """Where it stands while it waits for its turn. The next step says that it moves again."""
         self._said_at = -math.inf
-        self._progress({**self._at, "waiting": True})
+        return self._at
 
 
 def _quantize(made: _Model, path: Path, calibration: Path) -> int:

@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +22,10 @@ import httpx2
 from layersweep.retries import RETRIED_STATUSES, Backoff, retry_after_seconds
 from workers.engine.protocol import JsonObject
 from workers.service.messages import (
+    FinishAnswer,
     FinishRequest,
     LeaseAnswer,
+    LeasesAnswer,
     RegistrationAnswer,
     RegistrationRequest,
     Report,
@@ -51,13 +53,21 @@ class UnreachableError(ServiceError):
 class RefusedError(ServiceError):
     """The service's answer is no."""
 
-    def __init__(self, status: int, detail: str, kind: str = "", retry_after_seconds: float | None = None) -> None:
-        """`kind`: the last part of the problem's type."""
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        kind: str = "",
+        retry_after_seconds: float | None = None,
+        pointers: Collection[str] = (),
+    ) -> None:
+        """`kind`: the last part of the problem's type; `pointers`: the places in the request that it is about."""
         super().__init__(f"{detail} (HTTP {status})")
         self.status = status
         self.detail = detail
         self.kind = kind
         self.retry_after_seconds = retry_after_seconds
+        self.pointers = frozenset(pointers)
 
     @property
     def lease_is_lost(self) -> bool:
@@ -85,10 +95,14 @@ def retry_while_unreachable(
 
 
 class ServiceClient:
-    """Calls of a worker. Thread-safe: the lease's thread and the attempt's use one client."""
+    """Calls of a worker. Thread-safe: the threads of leases and of slots use one client.
+
+    A service that is older than a field refuses it: the call is made again without the field, and so are later ones.
+    """
 
     def __init__(self, server: str, token: str | None = None, *, transport: httpx2.BaseTransport | None = None) -> None:
         self.server = server.rstrip("/")
+        self._unknown_fields: set[str] = set()
         self._http = httpx2.Client(
             base_url=self.server,
             headers={"Authorization": f"Bearer {token}"} if token else {},
@@ -104,7 +118,8 @@ class ServiceClient:
 
         A registration whose answer was lost is the same one when it is sent again with the same `key`.
         """
-        return self._post("/v1/workers", registration, headers={"Idempotency-Key": key}).json()
+        headers = {"Idempotency-Key": key}
+        return self._post("/v1/workers", registration, newer=("slots",), headers=headers).json()
 
     def deregister(self, worker: str) -> None:
         """Say that the worker stops."""
@@ -112,18 +127,28 @@ class ServiceClient:
             response = self._http.delete(f"/v1/workers/{worker}", timeout=CONNECT_SECONDS)
         _raise_for(response)
 
-    def claim(self, worker: str, wait_seconds: float, key: str) -> LeaseAnswer | None:
-        """The next lease, or None if there is none within `wait_seconds`.
+    def claim(self, worker: str, wait_seconds: float, key: str, *, at_most: int = 1) -> list[LeaseAnswer]:
+        """The next leases, at most so many; none if there is none within `wait_seconds`.
 
-        A claim whose answer was lost gets the same lease when it is sent again with the same `key`.
+        A claim whose answer was lost gets the same leases when it is sent again with the same `key`. An older service
+        gives one at a time.
         """
+        body: dict[str, object] = {"worker": worker}
+        if at_most > 1:
+            body["at_most"] = at_most
         response = self._post(
             "/v1/leases",
-            {"worker": worker},
+            body,
+            newer=("at_most",),
             headers={"Prefer": f"wait={wait_seconds:.0f}", "Idempotency-Key": key},
             timeout=httpx2.Timeout(ANSWER_SECONDS + wait_seconds, connect=CONNECT_SECONDS),
         )
-        return response.json() if response.status_code != 204 and response.content else None
+        if response.status_code == 204 or not response.content:
+            return []
+        answer: LeaseAnswer | LeasesAnswer = response.json()
+        if "leases" in answer:
+            return answer["leases"]
+        return [answer]
 
     def heartbeat(self, trial: str, attempt: int) -> ReportAnswer:
         return self._post(f"/v1/leases/{trial}/{attempt}:heartbeat", {}).json()
@@ -131,8 +156,11 @@ class ServiceClient:
     def report(self, trial: str, attempt: int, report: Report) -> ReportAnswer:
         return self._post(f"/v1/leases/{trial}/{attempt}:report", report).json()
 
-    def finish(self, trial: str, attempt: int, finish: FinishRequest) -> None:
-        self._post(f"/v1/leases/{trial}/{attempt}:finish", finish)
+    def finish(self, trial: str, attempt: int, finish: FinishRequest) -> LeaseAnswer | None:
+        """Deliver a result; the next lease where the finish asks for one (`claim`) and there is one."""
+        response = self._post(f"/v1/leases/{trial}/{attempt}:finish", finish, newer=("claim",))
+        answer: FinishAnswer = response.json() if response.content else {}
+        return answer.get("lease")
 
     def release(self, trial: str, attempt: int, reason: str, *, charge: bool) -> None:
         self._post(f"/v1/leases/{trial}/{attempt}:release", {"reason": reason[:4000], "charge": charge})
@@ -186,10 +214,21 @@ class ServiceClient:
             raise
         return digest.hexdigest()
 
-    def _post(self, path: str, body: Mapping[str, object], **options: Any) -> httpx2.Response:
+    def _post(
+        self, path: str, body: Mapping[str, object], *, newer: Collection[str] = (), **options: Any
+    ) -> httpx2.Response:
+        """`newer`: fields that a service may be too old for."""
+        known = {name: value for name, value in body.items() if name not in self._unknown_fields}
         with _failures():
-            response = self._http.post(path, json=body, **options)
-        _raise_for(response)
+            response = self._http.post(path, json=known, **options)
+        try:
+            _raise_for(response)
+        except RefusedError as refusal:
+            unknown = {name for name in newer if name in known and f"/{name}" in refusal.pointers}
+            if refusal.status != 422 or not unknown:
+                raise
+            self._unknown_fields |= unknown
+            return self._post(path, body, **options)
         return response
 
 
@@ -210,11 +249,14 @@ def _raise_for(response: httpx2.Response) -> None:
         body = response.json()
         problem = body if isinstance(body, dict) else {}
     detail = str(problem.get("detail") or response.reason_phrase or "no reason given")
-    for item in problem.get("errors") or []:
+    errors = problem.get("errors") or []
+    for item in errors:
         detail += f"; {item.get('pointer', '')}: {item.get('detail', '')}"
     if status in RETRYABLE:
         raise UnreachableError(f"{detail} (HTTP {status})")
-    raise RefusedError(status, detail, _kind(problem), retry_after_seconds(response.headers.get("Retry-After")))
+    pointers = [str(item.get("pointer", "")) for item in errors]
+    retry_after = retry_after_seconds(response.headers.get("Retry-After"))
+    raise RefusedError(status, detail, _kind(problem), retry_after, pointers)
 
 
 def _kind(problem: JsonObject) -> str:

@@ -18,6 +18,8 @@ class RegistrationRequest(TypedDict):
     device: Device
     targets: list[Capabilities]
     versions: dict[str, str]
+    slots: NotRequired[int]
+    """How many attempts it executes at once; left out: one."""
 
 
 class RegistrationAnswer(TypedDict):
@@ -63,6 +65,12 @@ class LeaseAnswer(TypedDict):
     lease_seconds: float
 
 
+class LeasesAnswer(TypedDict):
+    """Trials that a worker of several slots may execute."""
+
+    leases: list[LeaseAnswer]
+
+
 class Report(TypedDict, total=False):
     """How far an attempt is. Empty: it is still there."""
 
@@ -88,3 +96,11 @@ class FinishRequest(TypedDict):
     metrics: NotRequired[dict[str, float]]
     measurements: NotRequired[dict[str, JsonObject]]
     log: NotRequired[str]
+    claim: NotRequired[bool]
+    """Whether the worker has room for another attempt now."""
+
+
+class FinishAnswer(TypedDict, total=False):
+    """The next lease, where the finish asked for one."""
+
+    lease: LeaseAnswer | None

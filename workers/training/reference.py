@@ -6,7 +6,7 @@ Legend: R targets of several examples, V logits of a target.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,19 @@ def graph_outputs(graph: Path, inputs: Mapping[str, NDArray[Any]], names: Sequen
 
 
 @torch.inference_mode()
-def score(module: nn.Module, batches: Batches, names: Sequence[str], device: torch.device, *, choices: int) -> Score:
+def score(
+    module: nn.Module,
+    batches: Batches,
+    names: Sequence[str],
+    device: torch.device,
+    *,
+    choices: int,
+    give_way: Callable[[], object] = lambda: None,
+) -> Score:
     """The mean loss of a module over batches, weighted; sums are in float64.
 
     `names` are its inputs in the order of its `forward`, `choices` the logits of one target. The loss does not depend
-    on how the examples are grouped into batches.
+    on how the examples are grouped into batches. `give_way` is called before each group of them.
     """
     examples = batches.in_one()
     given = [torch.from_numpy(examples.inputs[name]) for name in names]
@@ -73,6 +81,7 @@ def score(module: nn.Module, batches: Batches, names: Sequence[str], device: tor
     loss = right = total = 0.0
     with _evaluating(module):
         for group in zip(*(tensor.split(rows) for tensor in (*given, targets, weights)), strict=True):
+            give_way()
             *of_model, wanted, counted = (tensor.to(device) for tensor in group)
             logits_RV = module(*of_model).float().flatten(0, -2)
             wanted_R, counted_R = wanted.flatten().long(), counted.flatten().double()

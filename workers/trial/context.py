@@ -16,6 +16,7 @@ from layers.parameter import Scalar
 from layers.signature import Signature, signature_of
 from workers.data.cache import DatasetCache
 from workers.device_lock import turns_of
+from workers.device_time import DeviceShare
 from workers.engine.protocol import JsonObject, Progress
 from workers.engine_cache import EngineCache
 from workers.interruption import Interruption
@@ -26,11 +27,13 @@ from workers.service.leased_trial import LeasedDataset
 from workers.trial.artifacts import ArtifactStore
 from workers.trial.files import AttemptFiles
 from workers.trial.record import TrialRecord
+from workers.trial.waits import TURNS, Waits
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a request to a child may take, in seconds, before the child counts as hung."""
+    """How long a request to a child may take, in seconds, before the child counts as hung. Waits for a turn on the
+    device are not in it."""
 
     prepare_seconds: float = 300
     export_seconds: float = 600
@@ -38,7 +41,6 @@ class Limits:
     load_seconds: float = 120
     run_seconds: float = 120
     measure_seconds: float = 120
-    """From when it is its turn on the device."""
     evaluate_seconds: float = 3600
     silence_seconds: float = 300
     """Of a training or an evaluation by the engine, which have no end that is known before."""
@@ -64,6 +66,9 @@ class TrialContext:
     datasets: DatasetCache
     engines: EngineCache
     device_uuid: str
+    share: DeviceShare
+    """Of the device's time."""
+    waits: Waits
     limits: Limits
     artifacts: ArtifactStore | None = None
     """Where the files of a trial on the front go; None keeps none."""
@@ -128,13 +133,23 @@ class TrialContext:
         silence_seconds: float | None = None,
         on_progress: Progress | None = None,
     ) -> JsonObject:
-        """Ask a child, until it answers or the attempt is interrupted."""
+        """Ask a child, when it is its turn on the device, until it answers or the attempt is interrupted."""
+        cause = TURNS.get(verb, "evaluation_turn")
+
+        def heard(progress: JsonObject) -> None:
+            if progress.pop("waiting", False):
+                self.waits.begin(cause, progress)
+            elif progress.pop("waited_seconds", 0.0):
+                self.waits.end(progress)
+            elif on_progress is not None:
+                on_progress(progress)
+
         return child.request(
             verb,
-            arguments,
+            {**arguments, "turns": str(self.turns)},
             timeout_seconds=timeout_seconds,
             silence_seconds=silence_seconds,
-            on_progress=on_progress,
+            on_progress=heard,
             interruption=self.interruption,
         )
 

@@ -37,9 +37,8 @@ def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, f
     answer = context.request(
         engine.process,
         "measure",
-        {"inputs": str(context.files.measured_inputs), "options": options, "turns": str(context.turns)},
-        silence_seconds=context.limits.measure_seconds,
-        on_progress=lambda progress: _report(context, progress),
+        {"inputs": str(context.files.measured_inputs), "options": options},
+        timeout_seconds=context.limits.measure_seconds,
     )
     metrics = metrics_in(answer) | {"throughput_per_s": answer["runs_per_s"] * context.batch_size}
     environment = {**answer["environment"], "target": context.target_key}
@@ -71,9 +70,3 @@ def _described(metrics: Mapping[str, float]) -> str:
     """A line for the log: the service gets the figures themselves when the attempt ends."""
     latency = f"{metrics['latency_ms_p50']:,.4f} ms (p50), {metrics['latency_ms_p99']:,.4f} ms (p99)"
     return f"measured: latency {latency}, memory {metrics['memory_bytes']:,.0f} bytes"
-
-
-def _report(context: TrialContext, progress: JsonObject) -> None:
-    """Pass on that a measurement waits, or that it did."""
-    waits = {"waiting_for": "its turn on this device"} if progress.pop("waiting", False) else {}
-    context.lease.progress(**waits, **progress)

@@ -8,7 +8,6 @@ interruption, a child killed from outside (ChildDiedError), a service that is aw
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 
 from workers.data.batches import DataError
@@ -47,9 +46,10 @@ def run_trial(context: TrialContext) -> Finish:
     Raises InterruptionError (LeaseLostError, TrialCancelledError, DrainedError), ChildDiedError where a child was
     killed from outside, UnreachableError.
     """
-    started_at = time.monotonic()
     crashes = 0
     while True:
+        # A child that died while it waited did not say that its wait was over.
+        context.waits.end()
         attempt = replace(context, record=TrialRecord())
         try:
             ended = _ended(attempt)
@@ -63,7 +63,9 @@ def run_trial(context: TrialContext) -> Finish:
                 logger.warning("trial %s: %s; trying once more", context.trial, death)
                 continue
             ended = TrialEndedError("failed", f"{death}, {crashes} times: {_last_line(death.tail)}", death.tail)
-        attempt.record.add_metrics({"device_seconds": time.monotonic() - started_at})
+        attempt.record.add_metrics({"device_seconds": context.share.seconds})
+        if waits := context.waits.seconds:
+            attempt.record.set_measurement("waits", waits)
         return attempt.record.finish(ended)
 
 

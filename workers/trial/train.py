@@ -28,7 +28,6 @@ def train(context: TrialContext, data: TrialData) -> Trained:
         {
             **{name: str(path) for name, path in data.paths.items()},
             "specials": dict(data.form.specials),
-            "turns": str(context.turns),
         },
         silence_seconds=context.limits.silence_seconds,
         on_progress=lambda progress: _report(context, progress),
@@ -51,10 +50,8 @@ def judge_training(context: TrialContext, trained: Trained) -> None:
 def _report(context: TrialContext, progress: JsonObject) -> None:
     """Pass on a point of the curve, or only how far it is."""
     fraction = min(1.0, progress.pop("fraction"))
-    waits = {"waiting_for": "a measurement on this device"} if progress.pop("waiting", False) else {}
     context.lease.progress(
         progress if "learning_rate" in progress else None,
         step=progress["step"],
         fraction=round(fraction, 4),
-        **waits,
     )

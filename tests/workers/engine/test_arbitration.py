@@ -1,7 +1,8 @@
-"""Measurements and trainings of several processes take turns on one device. What happens is heard, not waited for."""
+"""Several processes take turns on one device. What happens is heard, not waited for."""
 
 from __future__ import annotations
 
+import random
 import select
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from workers.processes.child import ROOT
 SAY = """
 import sys
 from pathlib import Path
-from workers.engine.arbitration import Steps, measuring
+from workers.engine.arbitration import Turn, alone
 
 device = Path(sys.argv[1])
 def say(word):
@@ -24,17 +25,22 @@ def say(word):
 """
 
 MEASUREMENT = f"""{SAY}
-with measuring(device, on_wait=lambda: say("waits")):
+with alone(device, on_wait=lambda: say("waits")):
     say("measures")
     sys.stdin.readline()
 """
 
 TRAINING = f"""{SAY}
-with Steps(device, on_wait=lambda: say("waits"), settle=lambda: say("settles")) as steps:
+with Turn(device, on_wait=lambda: say("waits"), synchronize=lambda: say("synchronizes")) as turn:
     for _ in sys.stdin:
-        waited = steps.yield_to_measurement()
+        waited = turn.give_way()
         say("steps after a wait" if waited else "steps")
 """
+
+TIMED_TRAINING = TRAINING.replace("on_wait", "alone=True, on_wait")
+"""Its budget is in seconds."""
+
+BUILD = MEASUREMENT.replace("measures", "builds")
 
 
 class Actor:
@@ -86,16 +92,27 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], Actor]]:
         yield start
 
 
-def test_a_measurement_begins_after_the_step_and_the_next_step_after_it(start: Callable[[str], Actor]) -> None:
-    training = start(TRAINING)
+def stepping(start: Callable[[str], Actor], program: str = TRAINING) -> Actor:
+    """A training that is in its first step."""
+    training = start(program)
     training.go_on()
     training.hear("steps")
+    return training
+
+
+def yields(training: Actor) -> None:
+    """The step of a training is over, and it gives way."""
+    training.go_on()
+    training.hear("synchronizes")
+    training.hear("waits")
+
+
+def test_a_measurement_begins_after_the_step_and_the_next_step_after_it(start: Callable[[str], Actor]) -> None:
+    training = stepping(start)
     measurement = start(MEASUREMENT)
     measurement.hear("waits")
     assert not measurement.has_moved, "the training is in a step"
-    training.go_on()
-    training.hear("settles")
-    training.hear("waits")
+    yields(training)
     measurement.hear("measures")
     assert not training.has_moved
     measurement.go_on()
@@ -104,33 +121,64 @@ def test_a_measurement_begins_after_the_step_and_the_next_step_after_it(start: C
     training.hear("steps")
 
 
-def test_measurements_queue_and_a_killed_one_lets_the_next_begin(start: Callable[[str], Actor]) -> None:
+def test_trainings_step_beside_one_another(start: Callable[[str], Actor]) -> None:
+    trainings = [stepping(start) for _ in range(3)]
+    for training in trainings:
+        training.go_on()
+        training.hear("steps")
+
+
+@pytest.mark.parametrize("other", [MEASUREMENT, BUILD, TRAINING, TIMED_TRAINING])
+def test_a_training_whose_budget_is_in_seconds_steps_alone(start: Callable[[str], Actor], other: str) -> None:
+    training = stepping(start, TIMED_TRAINING)
+    waits = start(other)
+    waits.go_on()
+    waits.hear("waits")
+    assert not waits.has_moved
+    training.go_on()
+    training.hear("synchronizes")
+    training.hear("waits")
+    waits.hear({MEASUREMENT: "measures", BUILD: "builds"}.get(other, "steps after a wait"))
+
+
+def test_measurements_and_builds_queue_and_a_killed_one_lets_the_next_begin(start: Callable[[str], Actor]) -> None:
     first = start(MEASUREMENT)
     first.hear("measures")
-    second = start(MEASUREMENT)
+    second = start(BUILD)
     second.hear("waits")
     assert not second.has_moved
     first.process.kill()
-    second.hear("measures")
+    second.hear("builds")
 
 
-@pytest.mark.parametrize("killed", ["measurement", "training"])
+@pytest.mark.parametrize("killed", ["measurement", "training", "the first in the queue", "the second in the queue"])
 def test_nobody_waits_for_the_dead(start: Callable[[str], Actor], killed: str) -> None:
-    training = start(TRAINING)
-    training.go_on()
-    training.hear("steps")
+    training = stepping(start)
     measurement = start(MEASUREMENT)
     measurement.hear("waits")
-    if killed == "training":
-        training.process.kill()
-        measurement.hear("measures")
-    else:
-        training.go_on()
-        training.hear("settles")
-        training.hear("waits")
-        measurement.hear("measures")
-        measurement.process.kill()
-        training.hear("steps after a wait")
+    others: list[Actor] = []
+    for program in (BUILD, MEASUREMENT):
+        others.append(start(program))
+        others[-1].hear("waits")
+    match killed:
+        case "training":
+            training.process.kill()
+            measurement.hear("measures")
+        case "measurement":
+            yields(training)
+            measurement.hear("measures")
+            measurement.process.kill()
+            others[0].hear("builds")
+        case "the first in the queue":
+            measurement.process.kill()
+            yields(training)
+            others[0].hear("builds")
+        case _:
+            others[0].process.kill()
+            yields(training)
+            measurement.hear("measures")
+            measurement.go_on()
+            others[1].hear("measures")
 
 
 def test_a_training_that_waits_makes_a_step_before_any_measurement_that_comes_later(
@@ -153,3 +201,65 @@ def test_a_training_that_waits_makes_a_step_before_any_measurement_that_comes_la
         actor.end()
     for measurement in others:
         measurement.hear("measures")
+
+
+CONTENDER = f"""{SAY}
+import os, time
+kind, rounds, log = sys.argv[2], int(sys.argv[3]), os.open(sys.argv[4], os.O_WRONLY | os.O_APPEND)
+def note(what):
+    os.write(log, f"{{os.getpid()}} {{kind}} {{what}}\\n".encode())
+sys.stdin.readline()
+with Turn(device, on_wait=lambda: note("waits"), alone=kind == "alone") as turn:
+    for _ in range(rounds):
+        if kind == "alone":
+            turn.take()
+        else:
+            turn.give_way()
+        note("begins")
+        note("ends")
+        if kind == "alone":
+            turn.give_up()
+"""
+
+
+def test_nobody_starves_and_nothing_is_beside_what_is_alone_whatever_the_mix(tmp_path: Path) -> None:
+    """By the order in which many processes note what they do, each line written in one piece."""
+    log = tmp_path / "log"
+    log.touch()
+    kinds = ["alone", "shared"] * 5
+    random.Random(0).shuffle(kinds)
+    rounds = 60
+    arguments = [sys.executable, "-c", CONTENDER, str(tmp_path / "GPU-1")]
+    with ExitStack() as stack:
+        contenders = [
+            stack.enter_context(
+                subprocess.Popen([*arguments, kind, str(rounds), str(log)], stdin=subprocess.PIPE, cwd=ROOT)
+            )
+            for kind in kinds
+        ]
+        for contender in contenders:
+            stack.callback(contender.kill)
+        for contender in contenders:
+            assert contender.stdin is not None
+            contender.stdin.close()
+        assert [contender.wait() for contender in contenders] == [0] * len(kinds)
+
+    at_work: dict[str, str] = {}
+    overtaken: dict[str, dict[str, int]] = {}
+    done: dict[str, int] = {}
+    for line in log.read_text().splitlines():
+        who, kind, what = line.split()
+        if what == "waits":
+            overtaken.setdefault(who, {})
+        elif what == "begins":
+            assert kind == "shared" or not at_work, f"{who} is alone beside {at_work}"
+            assert "alone" not in at_work.values(), f"{who} begins beside {at_work}"
+            at_work[who] = kind
+            overtaken.pop(who, None)
+            for others in overtaken.values():
+                others[who] = others.get(who, 0) + 1
+                assert others[who] == 1, f"{who} begins twice while somebody waits"
+        elif what == "ends":
+            del at_work[who]
+            done[who] = done.get(who, 0) + 1
+    assert sorted(done.values()) == [rounds] * len(kinds)

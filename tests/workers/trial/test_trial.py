@@ -24,7 +24,7 @@ from tests.workers.conftest import ScriptedService
 from workers.data.cache import DatasetCache
 from workers.data.splits import TrialData
 from workers.device_lock import turns_of
-from workers.engine.arbitration import measuring
+from workers.engine.arbitration import alone
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import DrainedError, Interruption
@@ -185,7 +185,7 @@ def measured_beside(
 
     def train_beside_it(context: TrialContext, data: TrialData) -> Trained:
         with ThreadPoolExecutor(1) as thread, ExitStack() as neighbour:
-            neighbour.enter_context(measuring(turns_of(DEVICE), lambda: None))
+            neighbour.enter_context(alone(turns_of(DEVICE), lambda: None))
             ended = thread.submit(ends, neighbour)
             trained = train(context, data)
             ended.result()
@@ -213,7 +213,7 @@ def test_the_same_trial_scores_the_same_in_a_new_process_that_yields_to_a_measur
     same = ("validation_loss", "reference_loss", "training_loss", "parameter_count", "weights_bytes")
     assert [first["metrics"][name] for name in same] == [again["metrics"][name] for name in same]
     said = [body["progress"] for verb, body in bench.scripted.calls if waits(verb, body)]
-    assert said[0] == {"step": 0, "fraction": 0.0, "waiting_for": "a measurement on this device"}
+    assert said[0] == {"step": 0, "fraction": 0.0, "waiting_for": "its turn on this device"}
     assert first["measurements"]["training"]["paused_seconds"] == 0
     assert again["measurements"]["training"]["paused_seconds"] > 0
     assert first["measurements"]["environment"]["waited_seconds"] == 0
@@ -467,7 +467,7 @@ def test_a_measurement_that_waits_for_its_turn_can_be_cancelled(bench: Bench) ->
     bench.scripted = ScriptedService("probe")
     cancel = httpx2.Response(200, json={"action": "cancel"})
     bench.scripted.script = lambda verb, body: cancel if waits(verb, body) else None
-    with measuring(turns_of(DEVICE), lambda: None):
+    with alone(turns_of(DEVICE), lambda: None):
         assert bench.execute(bench.scripted.lease(model={"kind": "norm", **PROBES["norm"]})) is None
     assert bench.scripted.sent("release") == [{"reason": "cancelled", "charge": False}]
 

@@ -53,6 +53,8 @@ class TensorRtEngine(Engine):
     runtime = "tensorrt"
     library: ClassVar[str] = "tensorrt"
     build_options: ClassVar[Mapping[str, Option]] = {**BUILD_OPTIONS, **STREAMING_OPTIONS}
+    build_turn = "alone"
+    load_turn = "alone"
     repeats_when_noisy = 1
     known_harmless_errors = (
         # 8.6 cannot read back the timing entries of a fused subgraph that it has just written; the engine is good.

@@ -17,6 +17,8 @@ class TensorRtRtxEngine(TensorRtEngine):
 
     runtime = "tensorrt_rtx"
     library = "tensorrt_rtx"
+    build_turn = "shared"
+    """It times no kernels: those are compiled where an engine is loaded."""
     build_options: ClassVar[Mapping[str, Option]] = {
         **TensorRtEngine.build_options,
         "compute_capability": Option(default=0, minimum=0, maximum=999),

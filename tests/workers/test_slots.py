@@ -1,0 +1,163 @@
+"""A worker with several slots: what it claims, how it ends, and what happens when something is killed in it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.workers.conftest import ScriptedService
+from tests.workers.test_worker import User
+from workers.device_time import DeviceTime
+from workers.processes.children import Children
+from workers.slots import automatic_count
+from workers.worker import Worker
+
+GIB = 1 << 30
+
+PROBES: dict[str, Any] = {
+    "name": "probes",
+    "task": "probe",
+    "model": {
+        "kind": "linear",
+        "linear": {"in_features": {"min": 8, "max": 256, "step": 8}, "out_features": {"min": 8, "max": 256, "step": 8}},
+    },
+    "inference": {"batch_size": 1, "sequence_length": 8},
+    "objectives": [{"metric": "latency_ms_p50", "goal": "minimize"}],
+    "search": {"sampler": "random", "seed": 0},
+}
+"""Trials that are built and measured, and that is all."""
+
+
+@pytest.fixture
+def database_url(migrated_sqlite_url: str) -> str:
+    """One kind of database: the worker does not see which it is."""
+    return migrated_sqlite_url
+
+
+@pytest.fixture
+def user(live_service: str) -> User:
+    return User(live_service)
+
+
+@pytest.mark.parametrize(
+    ("gpu_memory_bytes", "cores", "slots"),
+    [(141 * GIB, 16, 8), (141 * GIB, 6, 3), (141 * GIB, 1, 1), (16 * GIB, 32, 2), (4 * GIB, 32, 1), (None, 64, 1)],
+)
+def test_a_gpu_has_slots_by_cores_and_memory_and_a_cpu_one(
+    gpu_memory_bytes: int | None, cores: int, slots: int
+) -> None:
+    assert automatic_count(gpu_memory_bytes=gpu_memory_bytes, cores=cores) == slots
+
+
+def test_a_device_s_time_is_divided_among_those_at_work_on_it() -> None:
+    now = 0.0
+    device = DeviceTime(lambda: now)
+    first = device.share()
+    now = 4.0
+    second = device.share()
+    now = 10.0
+    first.pause()
+    now = 15.0
+    first.go_on()
+    now = 17.0
+    assert (first.seconds, second.seconds) == (4.0 + 3.0 + 1.0, 3.0 + 5.0 + 1.0)
+    second.pause()
+    now = 18.0
+    assert first.seconds + second.seconds == 18.0
+
+
+class LeasingService(ScriptedService):
+    """Registers workers, and leases probes until there are no more."""
+
+    def __init__(self, trials: int, *, unknown: tuple[str, ...] = (), at_once: int = 0) -> None:
+        """`unknown`: fields that it is too old for; `at_once`: nobody goes on before so many have begun."""
+        super().__init__("probe")
+        self.claims: list[dict[str, Any]] = []
+        self.registrations: list[dict[str, Any]] = []
+        self.most_at_once = 0
+        self._unknown = unknown
+        self._left = list(range(trials))
+        self._running: set[str] = set()
+        self._lock = threading.Lock()
+        self._all_there = threading.Barrier(at_once) if at_once else None
+        self.ended: dict[str, str] = {}
+
+    def handle(self, request: httpx2.Request) -> httpx2.Response:
+        path, body = request.url.path, json.loads(request.content) if request.content else {}
+        if unknown := [name for name in self._unknown if name in body]:
+            errors = [{"pointer": f"/{name}", "detail": "Extra inputs are not permitted"} for name in unknown]
+            return httpx2.Response(422, json={"detail": "the request is invalid", "errors": errors})
+        if path == "/v1/workers":
+            self.registrations.append(body)
+            answer = {"id": "W1", "lease_seconds": 30, "heartbeat_seconds": 10, "target_keys": ["here"]}
+            return httpx2.Response(201, json=answer)
+        if request.method == "DELETE":
+            return httpx2.Response(204)
+        if path == "/v1/leases":
+            self.claims.append(body)
+            leases = self._leases(body.get("at_most") or 1)
+            if not leases:
+                return httpx2.Response(204)
+            return httpx2.Response(200, json={"leases": leases} if "at_most" in body else leases[0])
+        trial, verb = path.split("/")[3], path.rpartition(":")[2]
+        if verb in ("finish", "release"):
+            with self._lock:
+                self._running.discard(trial)
+                assert trial not in self.ended
+                self.ended[trial] = body.get("outcome", "released")
+            lease = self._leases(1) if body.get("claim") else []
+            return httpx2.Response(200, json={"lease": lease[0] if lease else None})
+        if verb == "report" and body.get("phase") == "check" and self._all_there is not None:
+            self._all_there.wait(30)
+            self._all_there = None
+        return super().handle(request)
+
+    def _leases(self, at_most: int) -> list[dict[str, Any]]:
+        with self._lock:
+            numbers, self._left = self._left[:at_most], self._left[at_most:]
+            self._running |= {f"T{number}" for number in numbers}
+            self.most_at_once = max(self.most_at_once, len(self._running))
+        model = {"kind": "norm", "norm.kind": "RmsNorm", "attention.num_attention_heads": None}
+        return [self.lease(model=model) | {"trial": f"T{number}", "number": number} for number in numbers]
+
+
+def make_worker(service: LeasingService, cache_dir: Path, slots: int, **options: Any) -> Worker:
+    children = [Children(threads=1) for _ in range(slots)]
+    return Worker(service.client(), "here", children=children, cache_dir=cache_dir, **options)
+
+
+def test_slots_are_filled_by_one_claim_and_go_on_with_what_their_finish_brings(cache_dir: Path) -> None:
+    service = LeasingService(5, at_once=2)
+    make_worker(service, cache_dir, 2, max_trials=4).work()
+    assert service.registrations[0]["slots"] == 2
+    assert service.claims[0] == {"worker": "W1", "at_most": 2}
+    assert service.ended == {f"T{number}": "complete" for number in range(4)}
+    assert service.most_at_once == 2
+    assert len(service.claims) == 1
+
+
+@pytest.mark.parametrize("unknown", [("slots", "at_most", "claim"), ("claim",)])
+def test_a_service_that_knows_no_slots_is_worked_with_all_the_same(cache_dir: Path, unknown: tuple[str, ...]) -> None:
+    service = LeasingService(3, unknown=unknown, at_once=2)
+    make_worker(service, cache_dir, 2, idle_exit_seconds=0.5).work()
+    assert service.ended == {f"T{number}": "complete" for number in range(3)}
+    assert service.most_at_once == 2
+
+
+def test_a_drained_worker_gives_back_what_each_slot_executes(cache_dir: Path) -> None:
+    service = LeasingService(9)
+    worker = make_worker(service, cache_dir, 3)
+
+    def script(verb: str, body: dict[str, Any]) -> None:
+        if body.get("phase") == "build":
+            worker.drain()
+
+    service.script = script
+    worker.work()
+    assert set(service.ended.values()) == {"released"}
+    assert len(service.ended) == service.most_at_once

@@ -1,0 +1,73 @@
+"""What an attempt waits for: told while it lasts, summed up by its cause, and not charged as the device's time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Literal
+
+from workers.device_time import DeviceShare
+from workers.engine.protocol import JsonObject
+
+Cause = Literal["measurement_turn", "build_turn", "training_turn", "evaluation_turn", "memory"]
+
+WAITING_FOR: Mapping[Cause, str] = {
+    "measurement_turn": "its turn on this device",
+    "build_turn": "its turn on this device",
+    "training_turn": "its turn on this device",
+    "evaluation_turn": "its turn on this device",
+    "memory": "memory of this device",
+}
+"""How a wait is told to people."""
+
+TURNS: Mapping[str, Cause] = {
+    "build": "build_turn",
+    "load": "measurement_turn",
+    "measure": "measurement_turn",
+    "train": "training_turn",
+}
+"""Request to a child -> what it takes its turn for; of all others: an evaluation."""
+
+
+class Waits:
+    """The waits of one attempt. Used by one thread."""
+
+    def __init__(self, share: DeviceShare, tell: Callable[[JsonObject], None]) -> None:
+        """`share`: of the device's time, of which a wait takes none; `tell`: passes progress on to the service."""
+        self._share = share
+        self._tell = tell
+        self._seconds: dict[Cause, float] = {}
+        self._current: tuple[Cause, float] | None = None
+        """What it waits for, and since when."""
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By cause, without those that never were."""
+        return {str(cause): round(seconds, 4) for cause, seconds in self._seconds.items()}
+
+    def begin(self, cause: Cause, told: Mapping[str, object] | None = None) -> None:
+        """It waits, or goes on waiting. `told`: what else is told of it."""
+        if self._current is None:
+            self._current = cause, time.monotonic()
+            self._share.pause()
+        self._tell({**(told or {}), "waiting_for": WAITING_FOR[cause]})
+
+    def end(self, told: Mapping[str, object] | None = None) -> None:
+        """It waits no more, if it did."""
+        if self._current is None:
+            return
+        (cause, since), self._current = self._current, None
+        seconds = time.monotonic() - since
+        self._seconds[cause] = self._seconds.get(cause, 0.0) + seconds
+        self._share.go_on()
+        self._tell({**(told or {}), "waited_seconds": round(seconds, 4)})
+
+    @contextmanager
+    def waiting(self, cause: Cause) -> Generator[None]:
+        """It waits for the time of the context."""
+        self.begin(cause)
+        try:
+            yield
+        finally:
+            self.end()
