@@ -12,6 +12,7 @@ from layers.capabilities import Capabilities
 from layers.configuration import TrialConfiguration
 from layersweep import logs
 from workers.data.cache import DatasetCache
+from workers.device_memory import DeviceMemory
 from workers.device_time import DeviceShare, DeviceTime
 from workers.engine_cache import EngineCache
 from workers.interruption import (
@@ -21,6 +22,7 @@ from workers.interruption import (
     LeaseLostError,
     TrialCancelledError,
 )
+from workers.memory_estimate import estimated_bytes
 from workers.processes.child import ChildDiedError, ChildError
 from workers.processes.children import Children
 from workers.processes.folders import attempt_folder
@@ -33,7 +35,7 @@ from workers.trial.context import Limits, TrialContext
 from workers.trial.files import AttemptFiles
 from workers.trial.outcomes import REASON_CHARACTERS, Finish
 from workers.trial.run import run_trial
-from workers.trial.waits import Waits
+from workers.waits import Waits
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -64,13 +66,15 @@ class Execution:
         interruption: Interruption,
         limits: Limits | None = None,
         device_time: DeviceTime | None = None,
+        device_memory: DeviceMemory | None = None,
         slot: str = "",
         wants_next: Callable[[], bool] = lambda: False,
     ) -> None:
         """`capabilities`: the worker's, by runtime; `interruption` stops the attempt when it is set.
 
-        `device_time`: of the device that all slots of the worker share (left out: it has one); `slot`: what the log
-        calls it; `wants_next`: whether the service is asked for the next lease when this attempt is finished.
+        `device_time`, `device_memory`: of the device, which all slots of the worker share (left out: it has it to
+        itself); `slot`: what the log calls it; `wants_next`: whether the service is asked for the next lease when this
+        attempt is finished.
         """
         self._leased = leased
         self._service = service
@@ -82,6 +86,7 @@ class Execution:
         self._interruption = interruption
         self._limits = limits or Limits()
         self._device_time = device_time or DeviceTime()
+        self._device_memory = device_memory or DeviceMemory()
         self._wants_next = wants_next
         self._next: LeaseAnswer | None = None
         self._trial: tuple[str, int] = (leased.trial, leased.attempt)
@@ -137,14 +142,16 @@ class Execution:
             finally:
                 share.pause()
                 self._children.close_engine()
+                self._children.release_model()
 
     def _context(self, folder: Path, share: DeviceShare) -> TrialContext:
         leased = self._leased
+        configuration = TrialConfiguration.of(leased.configuration)
         return TrialContext(
             trial=leased.trial,
             runtime=leased.runtime,
             target_key=leased.target_key,
-            configuration=TrialConfiguration.of(leased.configuration),
+            configuration=configuration,
             constraints=leased.constraints,
             dataset=leased.dataset,
             lease=self._lease,
@@ -156,6 +163,7 @@ class Execution:
             device_uuid=self._device_uuid,
             share=share,
             waits=Waits(share, lambda told: self._lease.progress(**told)),
+            memory=self._device_memory.share(estimated_bytes(configuration), self._interruption),
             limits=self._limits,
             artifacts=ArtifactStore(self._service, *self._trial, self._interruption),
         )

@@ -74,10 +74,9 @@ def run(
     worker = Worker(
         ServiceClient(server, token),
         name or device.default_name(),
-        children=[
-            Children(threads=threads, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None)
-            for _ in range(slot_count)
-        ],
+        children=Children.of_slots(
+            slot_count, threads=threads, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None
+        ),
         worked_on=worked_on,
         cache_dir=Path(cache_dir) if cache_dir else default_cache_dir(),
         limits=Limits(build_seconds=build_seconds) if build_seconds else Limits(),

@@ -73,7 +73,7 @@ class Slot:
             running.set(cause)
 
     def close(self) -> None:
-        """Wait until what it executes has ended, and end its children."""
+        """Wait until what it executes has ended, and end the children that are its own."""
         self._leases.put(None)
         self._thread.join()
         self.children.kill()
@@ -140,6 +140,8 @@ class Slots:
         """Wait until what they execute has ended, and end their children."""
         for slot in self._slots:
             slot.close()
+        for slot in self._slots:
+            slot.children.builder().kill()
 
     def _tell(self) -> None:
         with self._changed:

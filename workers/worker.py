@@ -19,6 +19,7 @@ from workers import device
 from workers.data.cache import DatasetCache
 from workers.device import Device
 from workers.device_lock import DeviceBusyError, lock_device
+from workers.device_memory import DeviceMemory
 from workers.device_time import DeviceTime
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine_cache import EngineCache
@@ -91,6 +92,7 @@ class Worker:
         self._capabilities: dict[str, Capabilities] = {}
         self._device = worked_on or device.cpu(self._children.threads)
         self._device_time = DeviceTime()
+        self._device_memory = DeviceMemory(self._device["memory_bytes"])
 
     def drain(self) -> None:
         """Finish nothing more: give the running attempts back and return from `work`."""
@@ -308,6 +310,7 @@ class Worker:
             interruption=interruption,
             limits=self._limits,
             device_time=self._device_time,
+            device_memory=self._device_memory,
             slot=f"slot {slot.number}: " if several else "",
             wants_next=wants_next,
         )

@@ -49,8 +49,8 @@ class Deployment:
         self.wait_until(ready, "the service is ready")
         return process
 
-    def start_worker(self, name: str = "worker") -> subprocess.Popen[bytes]:
-        return self._start(name, "worker", "--server", self.url, "--name", name)
+    def start_worker(self, name: str = "worker", *options: str) -> subprocess.Popen[bytes]:
+        return self._start(name, "worker", "--server", self.url, "--name", name, *options)
 
     def _start(self, log_name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{log_name}.log").open("ab") as log:

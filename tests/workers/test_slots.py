@@ -11,37 +11,14 @@ import httpx2
 import pytest
 
 from tests.workers.conftest import ScriptedService
-from tests.workers.test_worker import User
+from tests.workers.faulty_children import FaultyChildren
 from workers.device_time import DeviceTime
 from workers.processes.children import Children
 from workers.slots import automatic_count
+from workers.trial.context import Limits
 from workers.worker import Worker
 
 GIB = 1 << 30
-
-PROBES: dict[str, Any] = {
-    "name": "probes",
-    "task": "probe",
-    "model": {
-        "kind": "linear",
-        "linear": {"in_features": {"min": 8, "max": 256, "step": 8}, "out_features": {"min": 8, "max": 256, "step": 8}},
-    },
-    "inference": {"batch_size": 1, "sequence_length": 8},
-    "objectives": [{"metric": "latency_ms_p50", "goal": "minimize"}],
-    "search": {"sampler": "random", "seed": 0},
-}
-"""Trials that are built and measured, and that is all."""
-
-
-@pytest.fixture
-def database_url(migrated_sqlite_url: str) -> str:
-    """One kind of database: the worker does not see which it is."""
-    return migrated_sqlite_url
-
-
-@pytest.fixture
-def user(live_service: str) -> User:
-    return User(live_service)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +63,7 @@ class LeasingService(ScriptedService):
         self._lock = threading.Lock()
         self._all_there = threading.Barrier(at_once) if at_once else None
         self.ended: dict[str, str] = {}
+        self.reasons: dict[str, str | None] = {}
 
     def handle(self, request: httpx2.Request) -> httpx2.Response:
         path, body = request.url.path, json.loads(request.content) if request.content else {}
@@ -110,6 +88,7 @@ class LeasingService(ScriptedService):
                 self._running.discard(trial)
                 assert trial not in self.ended
                 self.ended[trial] = body.get("outcome", "released")
+                self.reasons[trial] = body["reason"]
             lease = self._leases(1) if body.get("claim") else []
             return httpx2.Response(200, json={"lease": lease[0] if lease else None})
         if verb == "report" and body.get("phase") == "check" and self._all_there is not None:
@@ -122,18 +101,27 @@ class LeasingService(ScriptedService):
             numbers, self._left = self._left[:at_most], self._left[at_most:]
             self._running |= {f"T{number}" for number in numbers}
             self.most_at_once = max(self.most_at_once, len(self._running))
-        model = {"kind": "norm", "norm.kind": "RmsNorm", "attention.num_attention_heads": None}
-        return [self.lease(model=model) | {"trial": f"T{number}", "number": number} for number in numbers]
+        return [self._lease(number) for number in numbers]
+
+    def _lease(self, number: int) -> dict[str, Any]:
+        """Each trial has an engine of its own: none is found in the cache."""
+        size = {"hidden_size": 16 * (number + 1)}
+        model = {"kind": "norm", "norm.kind": "RmsNorm", "attention.num_attention_heads": None, **size}
+        return self.lease(model=model) | {"trial": f"T{number}", "number": number}
 
 
-def make_worker(service: LeasingService, cache_dir: Path, slots: int, **options: Any) -> Worker:
-    children = [Children(threads=1) for _ in range(slots)]
+def make_worker(service: LeasingService, cache_dir: Path, *children: Children, **options: Any) -> Worker:
+    """A worker with these slots."""
     return Worker(service.client(), "here", children=children, cache_dir=cache_dir, **options)
+
+
+def slots(count: int) -> list[Children]:
+    return Children.of_slots(count, threads=1)
 
 
 def test_slots_are_filled_by_one_claim_and_go_on_with_what_their_finish_brings(cache_dir: Path) -> None:
     service = LeasingService(5, at_once=2)
-    make_worker(service, cache_dir, 2, max_trials=4).work()
+    make_worker(service, cache_dir, *slots(2), max_trials=4).work()
     assert service.registrations[0]["slots"] == 2
     assert service.claims[0] == {"worker": "W1", "at_most": 2}
     assert service.ended == {f"T{number}": "complete" for number in range(4)}
@@ -144,14 +132,14 @@ def test_slots_are_filled_by_one_claim_and_go_on_with_what_their_finish_brings(c
 @pytest.mark.parametrize("unknown", [("slots", "at_most", "claim"), ("claim",)])
 def test_a_service_that_knows_no_slots_is_worked_with_all_the_same(cache_dir: Path, unknown: tuple[str, ...]) -> None:
     service = LeasingService(3, unknown=unknown, at_once=2)
-    make_worker(service, cache_dir, 2, idle_exit_seconds=0.5).work()
+    make_worker(service, cache_dir, *slots(2), idle_exit_seconds=0.5).work()
     assert service.ended == {f"T{number}": "complete" for number in range(3)}
     assert service.most_at_once == 2
 
 
 def test_a_drained_worker_gives_back_what_each_slot_executes(cache_dir: Path) -> None:
-    service = LeasingService(9)
-    worker = make_worker(service, cache_dir, 3)
+    service = LeasingService(9, at_once=2)
+    worker = make_worker(service, cache_dir, *slots(2))
 
     def script(verb: str, body: dict[str, Any]) -> None:
         if body.get("phase") == "build":
@@ -161,3 +149,38 @@ def test_a_drained_worker_gives_back_what_each_slot_executes(cache_dir: Path) ->
     worker.work()
     assert set(service.ended.values()) == {"released"}
     assert len(service.ended) == service.most_at_once
+
+
+def test_a_builder_that_hangs_fails_its_trial_and_disturbs_no_neighbour(cache_dir: Path, tmp_path: Path) -> None:
+    service = LeasingService(3, at_once=2)
+    faulty = FaultyChildren(tmp_path, "onnxruntime")
+    faulty.arm("hang")
+    limits = Limits(build_seconds=1)
+    make_worker(service, cache_dir, faulty, *slots(1), limits=limits, idle_exit_seconds=1).work()
+    assert service.ended["T0"] == "failed"
+    assert "it hung and was ended" in str(service.reasons["T0"])
+    others = {trial: outcome for trial, outcome in service.ended.items() if trial != "T0"}
+    assert "complete" in others.values()
+    assert set(others.values()) <= {"complete", "failed"}, "the next trial of the faulty slot hangs, too"
+
+
+@pytest.mark.parametrize("is_enough_alone", [True, False])
+def test_what_is_out_of_memory_beside_neighbours_is_tried_again_alone(
+    cache_dir: Path, tmp_path: Path, *, is_enough_alone: bool
+) -> None:
+    service = LeasingService(2, at_once=2)
+    faulty = FaultyChildren(tmp_path, "onnxruntime")
+    faulty.arm("memory at build")
+    said: list[str] = []
+
+    def script(verb: str, body: dict[str, Any]) -> None:
+        said.append(body.get("log", ""))
+        if "trying again without other trials on the device" in body.get("log", "") and is_enough_alone:
+            faulty.arm("none")
+
+    service.script = script
+    make_worker(service, cache_dir, faulty, *slots(1), max_trials=2).work()
+    assert service.ended == {"T0": "complete" if is_enough_alone else "failed", "T1": "complete"}
+    assert "".join(said).count("trying again without other trials") == 1
+    if not is_enough_alone:
+        assert "out of memory: the builder asked for 80 GiB" in str(service.reasons["T0"])

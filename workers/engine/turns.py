@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from .protocol import JsonObject, Progress, Request, invalid
 class RequestTurn:
     """A turn on the device whose files `turns` of a request names; a context, whose end gives the device up.
 
-    Waits are told as progress: `{waiting: true}` while one lasts, `{waited_seconds}` when it is over. A request without
-    `turns`, or work of no kind, waits for nobody.
+    Waits are told as progress: `{waiting: true}` while one lasts, `{waited_seconds}` when it is over. At the end of
+    work that had the device alone comes `{alone_seconds}`. A request without `turns`, or work of no kind, waits for
+    nobody.
     """
 
     def __init__(
@@ -31,6 +33,8 @@ class RequestTurn:
         self._progress = progress
         self._told = told
         self._turn: Turn | None = None
+        self._alone_since: float | None = None
+        self._is_alone = kind == "alone"
         if kind is not None and (turns := request.get("turns")) is not None:
             if not isinstance(turns, str) or "\0" in turns:
                 raise invalid(f"turns is the path of a device's files, not {turns!r}")
@@ -42,15 +46,22 @@ class RequestTurn:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._turn is not None:
-            self._turn.__exit__(*exception)
+        if self._turn is None:
+            return
+        self._turn.__exit__(*exception)
+        if self._alone_since is not None:
+            self._progress({**self._told(), "alone_seconds": time.monotonic() - self._alone_since})
 
     def give_way(self) -> float:
         """Have the device, after those who wait for it; the seconds that this took."""
         seconds = self._turn.give_way() if self._turn is not None else 0.0
         if seconds:
             self.waited_seconds += seconds
+            if self._alone_since is not None:
+                self._alone_since += seconds
             self._progress({**self._told(), "waited_seconds": seconds})
+        if self._turn is not None and self._is_alone and self._alone_since is None:
+            self._alone_since = time.monotonic()
         return seconds
 
     def _say_waiting(self) -> None:

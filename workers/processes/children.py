@@ -1,10 +1,14 @@
-"""The children of a worker: one holds torch, one builds engines, and each engine that runs has a fresh one."""
+"""The children of a slot: one holds torch, one builds engines, and each engine that runs has a fresh one."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
-from workers.processes.child import Child
+from workers.processes.builder import Builder
+from workers.processes.child import Child, ChildError
+
+RELEASE_SECONDS = 30.0
 
 
 class Children:
@@ -14,7 +18,15 @@ class Children:
     `gpu_uuid` is the only GPU that they see; None: they see none, and compute on the CPU.
     """
 
-    def __init__(self, *, threads: int, engine_python: str | None = None, gpu_uuid: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int,
+        engine_python: str | None = None,
+        gpu_uuid: str | None = None,
+        shared_builder: Builder | None = None,
+    ) -> None:
+        """`shared_builder`: one that other slots use, too, and that is to end after them (left out: it has its own)."""
         self.threads = threads
         self._engine_python = engine_python or sys.executable
         # Passive: threads that spin while they wait slow each other down many times over where cores are shared.
@@ -23,8 +35,24 @@ class Children:
         # Kernels are loaded when they are first used: an engine's memory is not that of a whole library.
         self._environment["CUDA_MODULE_LOADING"] = "LAZY"
         self._model: Child | None = None
-        self._builder: Child | None = None
+        self._shares_builder = shared_builder is not None
+        self._builder = shared_builder or Builder(lambda: self._start_engine("build"))
         self._engine: Child | None = None
+
+    @classmethod
+    def of_slots(
+        cls, count: int, *, threads: int, engine_python: str | None = None, gpu_uuid: str | None = None
+    ) -> list[Children]:
+        """Those of so many slots on one device. On a GPU they share a builder."""
+        first = cls(threads=threads, engine_python=engine_python, gpu_uuid=gpu_uuid)
+        if gpu_uuid is None:
+            own = (cls(threads=threads, engine_python=engine_python) for _ in range(1, count))
+            return [first, *own]
+        builder = Builder(lambda: first._start_engine("build"))
+        return [
+            cls(threads=threads, engine_python=engine_python, gpu_uuid=gpu_uuid, shared_builder=builder)
+            for _ in range(count)
+        ]
 
     def model(self) -> Child:
         """The torch child, kept between trials until it fails."""
@@ -34,11 +62,8 @@ class Children:
             self._model = Child(argv, name="model", env=self._environment)
         return self._model
 
-    def builder(self) -> Child:
-        """The engine child that describes and builds: kept warm, because second builds are faster."""
-        if self._builder is None or not self._builder.alive():
-            self._builder = _killed(self._builder)
-            self._builder = self._start_engine("build")
+    def builder(self) -> Builder:
+        """The engine child that describes and builds."""
         return self._builder
 
     def fresh_engine(self) -> Child:
@@ -53,17 +78,25 @@ class Children:
             self._engine.close()
         self._engine = None
 
+    def release_model(self) -> None:
+        """Let the torch child forget its model: its memory is for the attempts of other slots."""
+        if self._model is not None and self._model.alive():
+            with contextlib.suppress(ChildError):
+                self._model.request("release", timeout_seconds=RELEASE_SECONDS)
+
     def discard_model(self) -> None:
         """End the torch child: after an error its device's state is not to be trusted."""
         self._model = _killed(self._model)
 
     def discard_builder(self) -> None:
         """End the building child: after an error its device's state is not to be trusted."""
-        self._builder = _killed(self._builder)
+        self._builder.discard()
 
     def kill(self) -> None:
-        """End all children at once."""
-        self._model, self._builder, self._engine = _killed(self._model), _killed(self._builder), _killed(self._engine)
+        """End all children at once, but for a builder that is shared."""
+        self._model, self._engine = _killed(self._model), _killed(self._engine)
+        if not self._shares_builder:
+            self._builder.kill()
 
     def _start_engine(self, name: str) -> Child:
         argv = [self._engine_python, "-m", "workers.engine"]

@@ -102,16 +102,21 @@ class ModelProcess:
         )
         return {verb.__name__: _with_memory_errors(verb) for verb in verbs}
 
+    @property
+    def _is_cuda(self) -> bool:
+        return self._device.type == "cuda"
+
     def describe(self, request: Request, progress: Progress) -> Result:
-        cuda = self._device.type == "cuda"
         return {
-            "device": torch.cuda.get_device_name(self._device) if cuda else "cpu",
+            "device": torch.cuda.get_device_name(self._device) if self._is_cuda else "cpu",
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
         }
 
     def prepare(self, request: Request, progress: Progress) -> Result:
         self.release(request, progress)
+        if self._is_cuda:
+            torch.cuda.reset_peak_memory_stats(self._device)
         configuration = TrialConfiguration.of(request["configuration"])
         training = configuration.training
         # A probe has no training: its weights are as good as any others.
@@ -196,7 +201,8 @@ class ModelProcess:
                 )
         except DataError as error:
             raise RequestError("invalid", str(error)) from None
-        return {**dataclasses.asdict(trained), **self.describe(request, progress)}
+        memory = {"device_memory_bytes": torch.cuda.max_memory_reserved(self._device)} if self._is_cuda else {}
+        return {**dataclasses.asdict(trained), **self.describe(request, progress), **memory}
 
     def evaluate(self, request: Request, progress: Progress) -> Result:
         made, batches = self._made(), Batches.load(Path(request["batches"]))
@@ -216,7 +222,7 @@ class ModelProcess:
     def release(self, request: Request, progress: Progress) -> Result:
         self._model = None
         gc.collect()
-        if self._device.type == "cuda":
+        if self._is_cuda:
             torch.cuda.empty_cache()
         return {}
 
@@ -230,7 +236,7 @@ class ModelProcess:
 
     def _synchronize(self) -> None:
         """Wait until the device has done what it was given."""
-        if self._device.type == "cuda":
+        if self._is_cuda:
             torch.cuda.synchronize(self._device)
 
     def stop(self, request: Request) -> Result:

@@ -16,10 +16,12 @@ from layers.parameter import Scalar
 from layers.signature import Signature, signature_of
 from workers.data.cache import DatasetCache
 from workers.device_lock import turns_of
+from workers.device_memory import MemoryShare
 from workers.device_time import DeviceShare
 from workers.engine.protocol import JsonObject, Progress
 from workers.engine_cache import EngineCache
 from workers.interruption import Interruption
+from workers.processes.builder import Builder
 from workers.processes.child import Child
 from workers.processes.children import Children
 from workers.service.lease import Lease
@@ -27,7 +29,7 @@ from workers.service.leased_trial import LeasedDataset
 from workers.trial.artifacts import ArtifactStore
 from workers.trial.files import AttemptFiles
 from workers.trial.record import TrialRecord
-from workers.trial.waits import TURNS, Waits
+from workers.waits import TURNS, Waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class TrialContext:
     share: DeviceShare
     """Of the device's time."""
     waits: Waits
+    memory: MemoryShare
+    """Of the device's memory."""
     limits: Limits
     artifacts: ArtifactStore | None = None
     """Where the files of a trial on the front go; None keeps none."""
@@ -125,7 +129,7 @@ class TrialContext:
 
     def request(
         self,
-        child: Child,
+        child: Child | Builder,
         verb: str,
         arguments: Mapping[str, object],
         *,
@@ -141,6 +145,8 @@ class TrialContext:
                 self.waits.begin(cause, progress)
             elif progress.pop("waited_seconds", 0.0):
                 self.waits.end(progress)
+            elif alone_seconds := progress.pop("alone_seconds", 0.0):
+                self.record.add_more_seconds(f"alone_{cause}", alone_seconds)
             elif on_progress is not None:
                 on_progress(progress)
 

@@ -37,10 +37,18 @@ class Finish:
 
 
 class TrialEndedError(Exception):
-    """The trial ends here, and would end so again."""
+    """The trial ends here, and would end so again.
+
+    TrialEndedError
+    └── OutOfMemoryError   ... if it had the device to itself
+    """
 
     def __init__(self, outcome: Outcome, reason: str, log: str = "") -> None:
         super().__init__(reason)
         self.outcome: Outcome = outcome
         self.reason = reason
         self.log = log
+
+
+class OutOfMemoryError(TrialEndedError):
+    """The device, or the machine, had too little memory."""

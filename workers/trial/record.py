@@ -44,6 +44,10 @@ class TrialRecord:
         """Keep how long a phase, or a part of one, took."""
         self._seconds[work] = seconds
 
+    def add_more_seconds(self, work: str, seconds: float) -> None:
+        """Keep how long more a work took that is done several times."""
+        self._seconds[work] = self._seconds.get(work, 0.0) + seconds
+
     def add_cached_engine(self, name: str) -> None:
         """Keep that an engine was not built, but taken from the cache."""
         self._cached_engines.append(name)

@@ -21,7 +21,7 @@ from workers.trial.context import TrialContext
 from workers.trial.evaluate import evaluate
 from workers.trial.load import LoadedEngine, check_parity, load
 from workers.trial.measure import MEASURE, REMEASURE, judge_hardware, measure
-from workers.trial.outcomes import Finish, TrialEndedError
+from workers.trial.outcomes import Finish, OutOfMemoryError, TrialEndedError
 from workers.trial.record import TrialRecord
 from workers.trial.train import judge_training, train
 from workers.trial.upload import upload_artifacts
@@ -41,19 +41,23 @@ _KINDS = {
 
 
 def run_trial(context: TrialContext) -> Finish:
-    """Execute one attempt; a child that crashes once is started again, and the attempt with it.
+    """Execute one attempt, when there is room for it on the device.
+
+    A child that crashes once is started again, and the attempt with it. What is out of memory beside other attempts is
+    tried again alone.
 
     Raises InterruptionError (LeaseLostError, TrialCancelledError, DrainedError), ChildDiedError where a child was
     killed from outside, UnreachableError.
     """
     crashes = 0
     while True:
-        # A child that died while it waited did not say that its wait was over.
-        context.waits.end()
         attempt = replace(context, record=TrialRecord())
         try:
-            ended = _ended(attempt)
+            with context.memory.held(lambda: context.waits.begin("memory"), context.waits.end):
+                ended = _ended(attempt)
         except ChildDiedError as death:
+            # It may have died while it waited.
+            context.waits.end()
             crashes += 1
             context.children.kill()
             if death.killed_from_outside:
@@ -63,6 +67,12 @@ def run_trial(context: TrialContext) -> Finish:
                 logger.warning("trial %s: %s; trying once more", context.trial, death)
                 continue
             ended = TrialEndedError("failed", f"{death}, {crashes} times: {_last_line(death.tail)}", death.tail)
+        if isinstance(ended, OutOfMemoryError) and context.memory.has_had_neighbours:
+            context.children.kill()
+            context.memory.is_alone = True
+            context.lease.log(f"{ended.reason}; trying again without other trials on the device")
+            logger.warning("trial %s: %s; trying again without neighbours", context.trial, ended.reason)
+            continue
         attempt.record.add_metrics({"device_seconds": context.share.seconds})
         if waits := context.waits.seconds:
             attempt.record.set_measurement("waits", waits)
@@ -99,9 +109,8 @@ def _ended_by_child(context: TrialContext, failure: ChildError) -> TrialEndedErr
             if failure.kind in ("internal", "out_of_memory"):
                 context.children.discard_model()
                 context.children.discard_builder()
-            return TrialEndedError(
-                "failed", f"{_KINDS.get(failure.kind, failure.kind)}: {failure.message}", failure.tail
-            )
+            kind = OutOfMemoryError if failure.kind == "out_of_memory" else TrialEndedError
+            return kind("failed", f"{_KINDS.get(failure.kind, failure.kind)}: {failure.message}", failure.tail)
         case _:
             raise failure
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from workers.data.splits import TrialData
 from workers.engine.protocol import JsonObject
+from workers.memory_estimate import PROCESS_BYTES
 from workers.trial.context import TrialContext
 from workers.trial.outcomes import TrialEndedError
 
@@ -32,6 +33,8 @@ def train(context: TrialContext, data: TrialData) -> Trained:
         silence_seconds=context.limits.silence_seconds,
         on_progress=lambda progress: _report(context, progress),
     )
+    if seen_bytes := answer.pop("device_memory_bytes", 0):
+        context.memory.learn(PROCESS_BYTES + seen_bytes)
     context.record.add_metrics({"train_seconds": answer["seconds"]})
     context.record.set_measurement("training", answer)
     return Trained(answer["steps"], answer["stopped"], answer["reason"])
