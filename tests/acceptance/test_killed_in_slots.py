@@ -98,7 +98,9 @@ def test_a_killed_worker_takes_its_children_along_and_another_one_finishes(deplo
     assert all(attempts in (["complete"], ["lost", "complete"]) for attempts in found)
 
 
-@pytest.mark.parametrize("phase", ["check", "build", "measure"])
+@pytest.mark.parametrize(
+    "phase", [pytest.param("check", marks=pytest.mark.slow), "build", pytest.param("measure", marks=pytest.mark.slow)]
+)
 def test_sigterm_gives_back_what_every_slot_executes_uncharged(deployment: Deployment, phase: str) -> None:
     deployment.start_service()
     sweep = deployment.submit(PROBES)
