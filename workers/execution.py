@@ -141,8 +141,15 @@ class Execution:
                 return Finish("failed", reason, {}, {}, traceback.format_exc())
             finally:
                 share.pause()
-                self._children.close_engine()
-                self._children.release_model()
+                self._leave_device()
+
+    def _leave_device(self) -> None:
+        """Make room on the device; where the attempt was interrupted, without waiting for a turn."""
+        if self._interruption.cause is not None:
+            self._children.kill_engine()
+            return
+        self._children.close_engine()
+        self._children.release_model()
 
     def _context(self, folder: Path, share: DeviceShare) -> TrialContext:
         leased = self._leased

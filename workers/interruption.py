@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import select
 import threading
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 Answer = TypeVar("Answer")
 
@@ -86,26 +85,51 @@ class Interruption:
                 os.close(descriptor)
 
 
-def call_until(interruption: Interruption, call: Callable[[], Answer]) -> Answer:
-    """Make a call in another thread and wait for its answer. Raises the interruption's cause, and abandons the call."""
-    answers: queue.SimpleQueue[tuple[Answer | None, Exception | None]] = queue.SimpleQueue()
-    answered = Interruption()
+class InterruptibleCall(Generic[Answer]):
+    """A call in a thread of its own, which whoever waits for its answer may abandon."""
 
-    def make() -> None:
+    def __init__(self, call: Callable[[], Answer], on_abandoned: Callable[[Answer], None]) -> None:
+        """Begin it. `on_abandoned` is told, by its thread, an answer that nobody waits for any more."""
+        self._call = call
+        self._on_abandoned = on_abandoned
+        self._lock = threading.Lock()
+        self._is_abandoned = False
+        self._answer: tuple[Answer | None, Exception | None] | None = None
+        self._answered = Interruption()
+        self._thread = threading.Thread(target=self._make, name="call", daemon=True)
+        self._thread.start()
+
+    def wait(self, interruption: Interruption) -> Answer:
+        """Its answer. Raises what it raised, or the interruption's cause, and then abandons it."""
+        if self._answered.cause is None and interruption.cause is None:
+            select.select([self._answered, interruption], [], [])
+        with self._lock:
+            self._is_abandoned = self._answer is None
+        if self._answer is None:
+            interruption.check()
+        assert self._answer is not None, "either of the two has come"
+        self.end(None)
+        answer, error = self._answer
+        if error is not None:
+            raise error
+        return cast("Answer", answer)
+
+    def end(self, seconds: float | None) -> None:
+        """Wait for its thread, at most so long."""
+        self._thread.join(seconds)
+        if not self._thread.is_alive():
+            self._answered.close()
+
+    def _make(self) -> None:
+        answer: Answer | None = None
+        error: Exception | None = None
         try:
-            answers.put((call(), None))
-        except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
-            answers.put((None, error))
-        answered.set(InterruptionError("answered"))
-
-    thread = threading.Thread(target=make, name="call", daemon=True)
-    thread.start()
-    if answered.cause is None and interruption.cause is None:
-        select.select([answered, interruption], [], [])
-    interruption.check()
-    thread.join()
-    answered.close()
-    answer, error = answers.get()
-    if error is not None:
-        raise error
-    return cast("Answer", answer)
+            answer = self._call()
+        except Exception as raised:  # noqa: BLE001 - raised again in the waiting thread
+            error = raised
+        with self._lock:
+            self._answer = answer, error
+            is_abandoned = self._is_abandoned
+        self._answered.set(InterruptionError("answered"))
+        if is_abandoned and error is None:
+            self._on_abandoned(cast("Answer", answer))

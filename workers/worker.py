@@ -24,7 +24,7 @@ from workers.device_time import DeviceTime
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
-from workers.interruption import DrainedError, Interruption, call_until
+from workers.interruption import DrainedError, InterruptibleCall, Interruption
 from workers.processes.child import ChildError
 from workers.processes.children import Children
 from workers.service.client import BACKOFF, RefusedError, ServiceClient, ServiceError, UnreachableError
@@ -40,6 +40,8 @@ Answer = TypeVar("Answer")
 CLAIM_WAIT_SECONDS = 20.0
 DESCRIBE_SECONDS = 120.0
 LOCK_POLL_SECONDS = 2.0
+LAST_ANSWER_SECONDS = 2.0
+"""How long a worker that ends waits for the answer to a claim that it has abandoned."""
 
 
 class WorkerError(Exception):
@@ -87,6 +89,7 @@ class Worker:
         """When an attempt has ended last, or the worker has begun."""
         self._draining = Interruption()
         self._registered: RegistrationAnswer | None = None
+        self._claiming: InterruptibleCall[list[LeaseAnswer]] | None = None
         self._waits_each_time = wait_for_device
         self._waited_for_device = False
         self._capabilities: dict[str, Capabilities] = {}
@@ -129,6 +132,9 @@ class Worker:
             self.drain()
             self._slots.close()
             self._deregister()
+            if self._claiming is not None:
+                # Who has signed off is given no more: an answer that is still to come is here at once.
+                self._claiming.end(LAST_ANSWER_SECONDS)
             self._service.close()
         if is_drained:
             logger.info("stopped")
@@ -256,9 +262,10 @@ class Worker:
 
         def claim() -> list[LeaseAnswer]:
             worker_id = self._registration["id"]
-            return call_until(
-                self._draining, lambda: self._service.claim(worker_id, wait_seconds, key, at_most=at_most)
+            self._claiming = InterruptibleCall(
+                lambda: self._service.claim(worker_id, wait_seconds, key, at_most=at_most), self._give_back
             )
+            return self._claiming.wait(self._draining)
 
         while True:
             try:
@@ -273,6 +280,12 @@ class Worker:
                 logger.warning("the service does not know this worker any more: registering again")
                 self._register()
                 return []
+
+    def _give_back(self, leases: list[LeaseAnswer]) -> None:
+        """Return what a claim was given after the worker was asked to stop."""
+        for lease in leases:
+            with contextlib.suppress(ServiceError):
+                self._service.release(lease["trial"], lease["attempt"], "the worker was asked to stop", charge=False)
 
     def _retry_until_drained(self, call: Callable[[], Answer]) -> Answer:
         """Make a call until the service answers. Raises DrainedError."""

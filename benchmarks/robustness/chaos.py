@@ -1,7 +1,8 @@
 """Is nothing lost when any process is killed at any time? `make chaos` asks, on SQLite and on PostgreSQL.
 
-A sweep of short probes runs on two API processes and eight workers, while every second or so a random worker, engine
-child, API process or database server is killed with SIGKILL; what died is started again, as a supervisor would.
+A sweep of short probes runs on two API processes and four workers of two slots, while every second or so a random
+worker, engine child, API process or database server is killed with SIGKILL; what died is started again, as a supervisor
+would.
 At the end the tables, a watcher's record and a study rebuilt from the rows are held against one another. Answers of 5xx
 and PostgreSQL's deadlocks are counted through all restarts: a 503 while the database server is away is explained by its
 kill, and nothing else is. The last line is JSON; the exit status is 1 where anything was lost, counted twice, told
@@ -223,7 +224,7 @@ def _failures(url: str) -> Counter[str] | None:
 class Cluster:
     """The database, the API processes and the workers of one run."""
 
-    def __init__(self, kind: str, folder: Path, workers: int) -> None:
+    def __init__(self, kind: str, folder: Path, workers: int, slots: int) -> None:
         self.postgres = Postgres(folder) if kind == "postgresql" else None
         self.database_url = (
             f"sqlite:///{folder / 'layersweep.db'}"
@@ -252,7 +253,10 @@ class Cluster:
         self.workers = [
             Supervised(
                 f"worker-{number}",
-                ["worker", "--server", self.urls[number % API_PROCESSES], "--name", f"worker-{number}", "--threads=1"],
+                [
+                    *("worker", "--server", self.urls[number % API_PROCESSES], "--name", f"worker-{number}"),
+                    *("--threads=1", f"--slots={slots}"),
+                ],
                 # Who measures when is not the question here: with locks of their own, the workers do not wait in turn.
                 {"OMP_NUM_THREADS": "1", "LAYERSWEEP_LOCK_DIR": str(folder / f"locks-{number}")},
                 folder / f"worker-{number}.log",
@@ -295,18 +299,20 @@ class Cluster:
             self.postgres.stop()
 
 
-def run(kind: str, *, trials: int, workers: int, kills_at_least: int, seconds: float, seed: int) -> dict[str, Any]:
+def run(
+    kind: str, *, trials: int, workers: int, slots: int, kills_at_least: int, seconds: float, seed: int
+) -> dict[str, Any]:
     """One run on one kind of database; answers what was killed, what became of the trials, and what is wrong."""
     chance = random.Random(seed)
     killed: Counter[str] = Counter()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="layersweep-chaos-") as name, ExitStack() as stack:
         folder = Path(name)
-        cluster = Cluster(kind, folder, workers)
+        cluster = Cluster(kind, folder, workers, slots)
         stack.callback(cluster.stop)
         cluster.keep_running()
         _until(lambda: all(_is_ready(url) for url in cluster.urls), 120, "the API processes are ready")
-        document = DOCUMENT | {"budget": {"trials": trials, "parallel": workers, "failures": trials}}
+        document = DOCUMENT | {"budget": {"trials": trials, "parallel": workers * slots, "failures": trials}}
         answer = httpx2.post(f"{cluster.urls[0]}/v1/sweeps", json=document, timeout=30)
         if answer.status_code != 201:
             raise RuntimeError(f"the sweep was refused: {answer.text}")
@@ -434,9 +440,12 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _children(pid: int) -> list[int]:
-    with suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
+    """What any thread of a process has started: each slot has one."""
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, children.read_text().split())
+    return found
 
 
 def _command(pid: int) -> str:
@@ -483,7 +492,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
     parser.add_argument("--trials", type=int, default=300)
-    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--slots", type=int, default=2, help="of each worker")
     parser.add_argument("--kills", type=int, default=100, help="fewer than these are a failure of the run")
     parser.add_argument("--seconds", type=float, default=1.0, help="between two kills, on average")
     parser.add_argument("--seed", type=int, default=0)
@@ -494,6 +504,7 @@ def main() -> None:
             kind,
             trials=given.trials,
             workers=given.workers,
+            slots=given.slots,
             kills_at_least=given.kills,
             seconds=given.seconds,
             seed=given.seed,

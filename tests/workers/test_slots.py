@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class LeasingService(ScriptedService):
         self.claims: list[dict[str, Any]] = []
         self.registrations: list[dict[str, Any]] = []
         self.most_at_once = 0
+        self.on_claim: Callable[[], None] = lambda: None
         self._unknown = unknown
         self._left = list(range(trials))
         self._running: set[str] = set()
@@ -78,6 +80,7 @@ class LeasingService(ScriptedService):
             return httpx2.Response(204)
         if path == "/v1/leases":
             self.claims.append(body)
+            self.on_claim()
             leases = self._leases(body.get("at_most") or 1)
             if not leases:
                 return httpx2.Response(204)
@@ -149,6 +152,14 @@ def test_a_drained_worker_gives_back_what_each_slot_executes(cache_dir: Path) ->
     worker.work()
     assert set(service.ended.values()) == {"released"}
     assert len(service.ended) == service.most_at_once
+
+
+def test_a_claim_that_is_answered_after_a_drain_is_given_back(cache_dir: Path) -> None:
+    service = LeasingService(1)
+    worker = make_worker(service, cache_dir, *slots(1))
+    service.on_claim = worker.drain
+    worker.work()
+    assert service.ended == {"T0": "released"}
 
 
 def test_a_builder_that_hangs_fails_its_trial_and_disturbs_no_neighbour(cache_dir: Path, tmp_path: Path) -> None:

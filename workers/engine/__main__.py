@@ -8,6 +8,7 @@
     run {inputs, outputs}                               outputs for inputs, by .npz
     loss {loss_graph, batches}                          sums of the loss from the engine's outputs (loss.py)
     close {}                                            give the engine back
+    leave {}                                            give all back that is on the device, and end without an answer
 
 What uses the device takes `turns?`, the device's files (arbitration.py): it is done when it is its turn. Progress says
 {waiting} until then, and {waited_seconds} after it (turns.py).
@@ -60,6 +61,7 @@ class Verbs:
             "run": self.run,
             "loss": self.loss,
             "close": self.close,
+            "leave": self.leave,
         }
 
     def describe(self, request: Request, progress: Progress) -> Result:
@@ -71,7 +73,7 @@ class Verbs:
             engine.keep_timings(_path(request, "timings"))
         onnx, built, options = _path(request, "onnx"), _path(request, "engine"), _options(request)
         with RequestTurn(request, progress, engine.build_turn) as turn:
-            turn.give_way()
+            engine.before_timing = turn.give_way
             return engine.build(onnx, built, options)
 
     def load(self, request: Request, progress: Progress) -> Result:
@@ -80,6 +82,11 @@ class Verbs:
             raise invalid("an engine of another runtime is loaded: close it first")
         path, options = _path(request, "engine"), _options(request)
         try:
+            if engine.load_turn == "alone":
+                # A context takes long to make, and needs nobody out of the way.
+                with RequestTurn(request, progress, "shared") as turn:
+                    turn.give_way()
+                    engine.memory_in_use()
             with RequestTurn(request, progress, engine.load_turn) as turn:
                 turn.give_way()
                 grown = load_and_weigh(engine, path, options)
@@ -117,6 +124,17 @@ class Verbs:
             self._current.close()
         self._current = None
         return {}
+
+    def leave(self, request: Request, progress: Progress) -> Result:
+        """So the device's memory does not change while another process weighs an engine by it."""
+        with RequestTurn(request, progress, "shared") as turn:
+            turn.give_way()
+            try:
+                self.close(request, progress)
+                for engine in self._engines.values():
+                    engine.leave_device()
+            finally:
+                os._exit(0)
 
     def _loaded(self) -> Engine:
         if self._current is None:

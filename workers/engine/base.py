@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict
@@ -133,11 +133,14 @@ class Engine(ABC):
     repeats_when_noisy: ClassVar[int] = 0
     """How often a noisy measurement is made again. 0 on a CPU that other programs use: a second says no more."""
     build_turn: ClassVar[TurnKind | None] = None
-    """How the device is had while an engine is built: alone where the builder times kernels there. None: not at all."""
+    """How the device is had from `before_timing` to the end of a build: alone where the builder times kernels there.
+    None: not at all."""
     load_turn: ClassVar[TurnKind | None] = None
     """The same while an engine is loaded: alone where `memory_in_use` counts what other processes take, too."""
 
     def __init__(self) -> None:
+        self.before_timing: Callable[[], object] = lambda: None
+        """Called by a build before it times kernels on the device, or uses it otherwise."""
         self._loaded = False
         self._loss_attached = False
         self.inputs: tuple[TensorSpec, ...] = ()
@@ -246,6 +249,9 @@ class Engine(ABC):
     def memory_in_use(self) -> int:
         """Bytes that the device reports in use by this process; on the CPU, the process's private memory."""
         return process_private_bytes()
+
+    def leave_device(self) -> None:  # noqa: B027 - a CPU's memory is the process's
+        """Give back what the process itself has on the device, before it ends. Nothing works after it."""
 
     def close(self) -> None:
         """Give everything back. Harmless when nothing is loaded."""

@@ -31,6 +31,9 @@ SETTLED_HALF_WIDTH = 0.005
 SETTLED_SHARE = 0.25
 """Share of `seconds` before which it may not: neighbouring runs are alike, a short calm is not the whole picture."""
 
+ENQUEUED_SHARE = 0.1
+"""Of `seconds`, for the runs without the captured graph: they have the device alone, too."""
+
 FLAGGED_CV = 0.025
 """Coefficient of variation above which a measurement is flagged as noisy."""
 
@@ -197,10 +200,10 @@ def _sample(engine: Engine, turns: Iterator[Any], options: Options) -> tuple[np.
 
 
 def _enqueued(engine: Engine, turns: Iterator[Any], options: Options) -> dict[str, float]:
-    """Figures of runs without the captured graph, over a quarter of the time; empty where there is no graph."""
+    """Figures of runs without the captured graph; empty where there is no graph."""
     device_ms: list[float] = []
     host_ms: list[float] = []
-    until = time.perf_counter() + SETTLED_SHARE * options.seconds
+    until = time.perf_counter() + ENQUEUED_SHARE * options.seconds
     while len(device_ms) < options.min_runs or time.perf_counter() < until:
         run = engine.timed_enqueue(next(turns))
         if run is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
+from workers.device_lock import turns_of
 from workers.processes.builder import Builder
 from workers.processes.child import Child, ChildError
 
@@ -34,6 +35,7 @@ class Children:
         self._environment["CUDA_VISIBLE_DEVICES"] = gpu_uuid or ""
         # Kernels are loaded when they are first used: an engine's memory is not that of a whole library.
         self._environment["CUDA_MODULE_LOADING"] = "LAZY"
+        self._gpu_uuid = gpu_uuid
         self._model: Child | None = None
         self._shares_builder = shared_builder is not None
         self._builder = shared_builder or Builder(lambda: self._start_engine("build"))
@@ -73,16 +75,24 @@ class Children:
         return self._engine
 
     def close_engine(self) -> None:
-        """End the process of the engine that was measured."""
-        if self._engine is not None:
-            self._engine.close()
-        self._engine = None
+        """End the process of the engine that was measured; on a GPU when it is its turn."""
+        engine, self._engine = self._engine, None
+        if engine is not None and self._gpu_uuid is not None:
+            with contextlib.suppress(ChildError):
+                engine.request("leave", self._turn(), timeout_seconds=RELEASE_SECONDS)
+            engine.kill()
+        elif engine is not None:
+            engine.close()
+
+    def kill_engine(self) -> None:
+        """The same at once, whoever has the device."""
+        self._engine = _killed(self._engine)
 
     def release_model(self) -> None:
         """Let the torch child forget its model: its memory is for the attempts of other slots."""
         if self._model is not None and self._model.alive():
             with contextlib.suppress(ChildError):
-                self._model.request("release", timeout_seconds=RELEASE_SECONDS)
+                self._model.request("release", self._turn(), timeout_seconds=RELEASE_SECONDS)
 
     def discard_model(self) -> None:
         """End the torch child: after an error its device's state is not to be trusted."""
@@ -97,6 +107,10 @@ class Children:
         self._model, self._engine = _killed(self._model), _killed(self._engine)
         if not self._shares_builder:
             self._builder.kill()
+
+    def _turn(self) -> dict[str, str]:
+        """What a request takes its turn by: a GPU's memory changes in turn, as engines are weighed by it."""
+        return {} if self._gpu_uuid is None else {"turns": str(turns_of(self._gpu_uuid))}
 
     def _start_engine(self, name: str) -> Child:
         argv = [self._engine_python, "-m", "workers.engine"]

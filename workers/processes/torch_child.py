@@ -220,10 +220,11 @@ class ModelProcess:
         return {}
 
     def release(self, request: Request, progress: Progress) -> Result:
-        self._model = None
-        gc.collect()
-        if self._is_cuda:
-            torch.cuda.empty_cache()
+        with self._shared(request, progress):
+            self._model = None
+            gc.collect()
+            if self._is_cuda:
+                torch.cuda.empty_cache()
         return {}
 
     @contextlib.contextmanager

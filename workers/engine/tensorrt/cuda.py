@@ -78,6 +78,10 @@ class Device:
             kind = "out_of_memory" if problem.out_of_memory else "internal"
             raise RequestError(kind, f"the GPU gives no context: {problem}") from problem
 
+    def reset(self) -> None:
+        """Give back all that the process has on the device. Nothing of it can be used any more. Raises CudaError."""
+        call("cuDevicePrimaryCtxReset", self._device)
+
     @property
     def name(self) -> str:
         text: bytes = call("cuDeviceGetName", 128, self._device)

@@ -152,6 +152,10 @@ class TensorRtEngine(Engine):
     def memory_in_use(self) -> int:
         return self._device.memory_in_use()
 
+    def leave_device(self) -> None:
+        if self._opened is not None:
+            self._opened.reset()
+
     # --- what a runtime writes --------------------------------------------------------------------------------------
 
     def _build(self, onnx: Path, engine: Path, options: Mapping[str, int], log: BuildLog) -> None:
@@ -259,6 +263,7 @@ class TensorRtEngine(Engine):
             config = self._config(builder, network, options)
             timings = self._timings()
             cache = timings and timings.attach(config, complaints)
+            self.before_timing()
             plan = builder.build_serialized_network(network, config)
             if plan is None:
                 raise complaints.failure("build", f"{self.runtime} {self.version} cannot build {onnx.name}")
