@@ -76,6 +76,8 @@ def _normalized(line: str) -> dict[str, Any]:
     direction, message = line[0], json.loads(line[2:])
     if direction == ">":
         return {"asked": message}
+    if "progress" in message:
+        message["progress"] = kind_of(message["progress"])
     if "result" in message:
         result = message["result"] = kind_of(message["result"])
         if "environment" in result:

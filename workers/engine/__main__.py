@@ -102,7 +102,8 @@ class Verbs:
         with RequestTurn(request, progress, "alone") as turn:
             turn.give_way()
             measured = measure(engine, inputs, options)
-        measured["environment"]["waited_seconds"] = turn.waited_seconds
+        if "turns" in request:
+            measured["environment"]["waited_seconds"] = turn.waited_seconds
         return measured
 
     def run(self, request: Request, progress: Progress) -> Result:
