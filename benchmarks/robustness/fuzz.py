@@ -125,7 +125,7 @@ class World:
 
     def _leases(self) -> list[dict[str, Any]]:
         device = {"kind": "cpu", "uuid": "cpu-1", "model": "a CPU", "memory_bytes": 2**33}
-        worker = self._post("/v1/workers", name="fuzz", device=device, targets=[CAPABILITIES])["id"]
+        worker = self._post("/v1/workers", name="fuzz", device=device, targets=[CAPABILITIES], slots=LEASES)["id"]
         self._post("/v1/sweeps", **PROBE | {"budget": {"trials": 1000, "parallel": LEASES}})
         deadline = time.monotonic() + 120
         leases: list[dict[str, Any]] = []

@@ -209,12 +209,14 @@ def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
         print_json_list(records)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "device", "runtimes", "alive", "trial"):
+    for name in ("name", "device", "runtimes", "alive", "slots", "trials"):
         table.add_column(name, overflow="fold")
     for record in records:
         runtimes = ", ".join(f"{target.get('runtime')} {target.get('version')}" for target in record["targets"])
         alive = "yes" if record["alive"] else "no"
-        table.add_row(Text(record["name"]), str(record["device"].get("model", "")), runtimes, alive, record["trial"])
+        slots = f"{len(record['trials'])} of {record['slots']} busy"
+        model, trials = str(record["device"].get("model", "")), "\n".join(record["trials"])
+        table.add_row(Text(record["name"]), model, runtimes, alive, slots, trials)
     out.print(table)
 
 

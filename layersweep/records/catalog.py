@@ -167,7 +167,9 @@ class WorkerRecord(TypedDict):
     device: Device
     targets: list[WorkerTarget]
     versions: dict[str, str]
+    slots: int
     alive: bool
     trial: str | None
+    trials: list[str]
     registered_at: str
     last_seen_at: str

@@ -39,17 +39,18 @@ class Schema(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """An integer for a float that is one; everything else as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
+Integer = Annotated[int, BeforeValidator(whole)]
 """An integer of a `Request` as JSON Schema means it: 1.0 is one. Its field says the bounds."""
 
 MAX_COUNT = 2**53 - 1
 """The largest integer that every reader of JSON keeps as it is."""
 
-Count = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(_whole)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(whole)]
 """How many of something, or which one."""
 
 

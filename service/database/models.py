@@ -69,6 +69,8 @@ class Worker(Base):
     targets: Mapped[list[Any]]
     """The capabilities of each target that it serves, each with its `key`."""
     versions: Mapped[dict[str, Any]]
+    slots: Mapped[int] = mapped_column(default=1, server_default="1")
+    """How many attempts it executes at once, at most."""
     registered_at: Mapped[float]
     last_seen_at: Mapped[float]
     signed_off_at: Mapped[float | None]
@@ -145,6 +147,12 @@ class Trial(Base):
             sqlite_where=text("state IN ('queued', 'running')"),
             postgresql_where=text("state IN ('queued', 'running')"),
         ),
+        Index(
+            "ix_trials_running",
+            "worker_id",
+            sqlite_where=text("state = 'running'"),
+            postgresql_where=text("state = 'running'"),
+        ),
         Index(None, "sweep_id", "state", "number"),
         Index(None, "sweep_id", "pareto_rank", "number"),
         Index(None, "reuse_key"),
@@ -214,6 +222,9 @@ class Attempt(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     finish_hash: Mapped[str | None] = mapped_column(String(64))
     """Of the body of the finish that was accepted: the same finish again is answered 200."""
+    after_trial_id: Mapped[str | None] = mapped_column(String(26))
+    after_attempt: Mapped[int | None]
+    """The attempt whose finish claimed this one; None for one that was claimed by itself."""
     phases: Mapped[list[Any]] = mapped_column(default=list)
     """[{"phase", "started_at", "seconds"}] in order."""
     log: Mapped[str] = mapped_column(Text, default="")

@@ -19,7 +19,6 @@ from service.http import idempotency
 from service.http.callers import get_caller
 from service.http.dependencies import Services, ServicesDep, at_end
 from service.http.idempotency import Answer, IdempotencyKeyHeader
-from service.leases import schemas as lease_schemas
 
 
 class WriteRequest:
@@ -109,16 +108,17 @@ class WriteRequest:
         _, body = await self.services.submit(write, needs=needs)
         return JSONResponse(body)
 
-    async def claim_answer(
+    async def passing_answer(
         self,
-        claim: Callable[[Session], lease_schemas.Lease | None],
-        is_held: Callable[[Session, str, int], bool],
+        make: Callable[[Session], BaseModel | None],
+        still: Callable[[Session, dict[str, Any]], dict[str, Any] | None],
         *,
         needs: Needs,
     ) -> Response | None:
-        """Answer with the lease that `claim` gives, kept in its transaction; None where it gives none.
+        """Answer with what `make` gives, kept in its transaction; None where it gives nothing.
 
-        A claim that is sent again gets the lease that it was given for as long as that is held, then another.
+        For answers that pass, such as a lease: the same request again gets what `still` says holds of its answer, or,
+        where nothing does (None), what `make` gives then.
         """
         key, digest = self.key, await self._digest()
 
@@ -126,18 +126,19 @@ class WriteRequest:
             given = None if key is None else idempotency.kept(session, self.project, key, digest)
             if key is not None and given is not None:
                 _, body = given
-                if is_held(session, body["trial"], body["attempt"]):
-                    return json.dumps(body)
+                holds = still(session, body)
+                if holds is not None:
+                    return json.dumps(holds)
                 idempotency.forget(session, self.project, key)
-            lease = claim(session)
-            if lease is None:
+            answer = make(session)
+            if answer is None:
                 return None
             if key is not None:
-                idempotency.keep(session, self.project, key, digest, (200, lease.model_dump(mode="json")))
-            return lease.model_dump_json()
+                idempotency.keep(session, self.project, key, digest, (200, answer.model_dump(mode="json")))
+            return answer.model_dump_json()
 
-        lease = await self.services.submit(write, needs=needs)
-        return None if lease is None else Response(lease, media_type="application/json")
+        answer = await self.services.submit(write, needs=needs)
+        return None if answer is None else Response(answer, media_type="application/json")
 
     async def kept(self, *parts: bytes | str) -> Answer | None:
         """The answer that this request was given before. `parts` is what makes it the same, left out: its body."""

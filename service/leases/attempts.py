@@ -5,6 +5,7 @@ Written by the modules that write leases only, while they hold the lock of the t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -52,9 +53,24 @@ _STORE_LOG = sa.update(_ATTEMPTS).where(_THIS).values(log=sa.bindparam("whole_lo
 _FINISHED_WITH = sa.select(_ATTEMPTS.c.finish_hash).where(_THIS)
 
 
-def begin(session: Session, trial_id: str, attempt: int, worker_id: str) -> None:
-    """Record that the attempt runs."""
-    defer(session, _BEGIN, {"trial_id": trial_id, "attempt": attempt, "worker_id": worker_id})
+@dataclass(frozen=True, slots=True)
+class AttemptKey:
+    """Which attempt."""
+
+    trial: str
+    number: int
+
+
+def begin(
+    session: Session, trial_id: str, attempt: int, worker_id: str, *, claimed_by: AttemptKey | None = None
+) -> None:
+    """Record that the attempt runs. `claimed_by`: the attempt whose finish claimed it."""
+    row = {"trial_id": trial_id, "attempt": attempt, "worker_id": worker_id}
+    claim = {
+        "after_trial_id": None if claimed_by is None else claimed_by.trial,
+        "after_attempt": None if claimed_by is None else claimed_by.number,
+    }
+    defer(session, _BEGIN, row | claim)
 
 
 def finished_with(session: Session, trial_id: str, attempt: int) -> str | None:

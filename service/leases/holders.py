@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy.orm import Session
@@ -50,18 +51,32 @@ def report(
     return _action(session, trial_id, attempt, trial)
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A trial that its attempt has ended."""
+
+    trial: lease_schemas.Trial
+    worker: str | None
+    """Who executed the attempt; None where that was not looked up, because the finish was sent again."""
+
+
 def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseFinish) -> lease_schemas.Trial:
     """End the trial with the attempt's outcome, metrics and measurements, and judge the sweep's constraints.
 
     The finish that was accepted may be sent again. Raises LeaseLostError for a stale attempt, Unprocessable for metrics
     that are missing, and for what `worker_reports` refuses.
     """
-    digest = _digest(body)
     row_locks.take(session, ChangesTrial(trial_id))
+    return end_attempt(session, trial_id, attempt, body).trial
+
+
+def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseFinish) -> Finished:
+    """`finish` for who has locked the trial's sweep."""
+    digest = _digest(body)
     trial = _held(session, trial_id, attempt)
     if trial is None:
         if attempts.finished_with(session, trial_id, attempt) == digest:
-            return trials.to_schema(trials.get(session, trial_id))
+            return Finished(trials.to_schema(trials.get(session, trial_id)), None)
         raise _lost(session, trial_id, attempt)
     worker_reports.check_measurements(body.measurements)
     worker_reports.check_reason(body.outcome, body.reason)
@@ -82,7 +97,8 @@ def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.Le
     _store_results(session, trial, metrics, body.measurements)
     attempts.append_log(session, trial_id, attempt, body.log)
     findings = {"metrics": metrics, "violations": violations, "feasible": feasible}
-    return transitions.end(session, trial, TrialState(body.outcome), reason, findings=findings, finish_hash=digest)
+    ended = transitions.end(session, trial, TrialState(body.outcome), reason, findings=findings, finish_hash=digest)
+    return Finished(ended, trial.worker_id)
 
 
 def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseRelease) -> lease_schemas.Trial:
@@ -177,5 +193,7 @@ def _store_results(
 
 
 def _digest(body: lease_schemas.LeaseFinish) -> str:
-    canonical = json.dumps(body.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    # Whether a trial is claimed with it is no part of what is finished.
+    finished = body.model_dump(mode="json", exclude={"claim"})
+    canonical = json.dumps(finished, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

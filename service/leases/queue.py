@@ -23,14 +23,15 @@ from sqlalchemy.orm import Session
 
 from service.common.notifications import QUEUE
 from service.common.states import SweepKind, TrialState
-from service.database.sessions import at_end
+from service.database.sessions import at_end, execute_deferred
 from service.errors import NotFoundError
 from service.events import events
 from service.events.events import NewEvent
-from service.leases import attempts, row_locks, transitions, worker_reports
+from service.leases import attempts, holders, row_locks, transitions, worker_reports
 from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
-from service.leases.row_locks import Claims, Held
+from service.leases.attempts import AttemptKey
+from service.leases.row_locks import Claims, FinishesAndClaims, Held
 
 TOPIC = QUEUE
 """Announced when there may be something to claim."""
@@ -42,40 +43,60 @@ _LAPSED = "the lease lapsed without a heartbeat"
 def has_claimable(session: Session, worker_id: str) -> bool:
     """True when a claim by this worker may succeed: a cheap look before the write."""
     connection = session.connection()
-    keys = _target_keys(connection.scalar(sql.TARGETS, {"of_worker": worker_id}), worker_id)
-    return connection.scalar(sql.CLAIMABLE, {"target_keys": keys, "full": [], "of_worker": worker_id}) is not None
+    targets = connection.scalar(sql.TARGETS, {"of_worker": worker_id})
+    if targets is None:
+        raise _unknown(worker_id)
+    given = {"target_keys": sql.keys_of(targets), "full": [], "of_worker": worker_id}
+    return connection.scalar(sql.CLAIMABLE, given) is not None
 
 
 def claim(session: Session, worker_id: str, lease_seconds: float) -> lease_schemas.Lease | None:
-    """Give the oldest claimable trial of the worker's targets to it; None when there is none.
+    """`claim_several` of one; None when there is none."""
+    return next(iter(claim_several(session, worker_id, lease_seconds, 1)), None)
+
+
+def claim_several(session: Session, worker_id: str, lease_seconds: float, at_most: int) -> list[lease_schemas.Lease]:
+    """Give the oldest claimable trials of the worker's targets to it, as many as its free slots and `at_most` allow.
 
     Claimable is what is queued in an active sweep below its parallel limit, or running with a lapsed lease, where the
     sweep's target is of the worker's `RESULTS_VERSION`. A claim that shares its transaction may also come too late for
-    what it saw (None): `has_claimable` says whether there is more.
+    what it saw, and so may one beside another of the same worker: `has_claimable` says whether there is more.
     """
-    connection = session.connection()
-    need = Claims(worker_id)
+    need = Claims(worker_id, at_most)
     held = row_locks.take(session, need)
-    targets = held.targets.get(worker_id) if held else connection.scalar(sql.TARGETS, {"of_worker": worker_id})
-    keys = _target_keys(targets, worker_id)
+    claim = _Claim(session, worker_id, lease_seconds, held)
+    if claim.targets is None:
+        raise _unknown(worker_id)
     at_end(session, sql.SEE_WORKER, worker_id, {"of_worker": worker_id})
-    full: list[str] = []
     while True:
-        wanted = {"target_keys": keys, "full": full, "of_worker": worker_id}
-        if held is None:
-            trial = connection.execute(sql.FIND, wanted).one_or_none()
-        else:
-            trial = connection.execute(sql.FIND_IN_SWEEPS, wanted | {"sweeps": sorted(held.sweeps)}).one_or_none()
-        if trial is None:
-            if held is not None and (more := row_locks.take_more(session, need, held)) is not None:
-                held = more
-                continue
-            _expire_of_targets(session, keys, held)
-            return None
-        if _begin_attempt(session, trial, worker_id, lease_seconds):
-            return _lease(trial, lease_seconds)
-        # Another claim filled the sweep between our look at it and our lock of it.
-        full.append(trial.sweep_id)
+        leases = claim.take(at_most)
+        if leases or claim.held is None:
+            break
+        more = row_locks.take_more(session, need, claim.held)
+        if more is None:
+            break
+        claim.held = more
+    if not leases:
+        _expire_of_targets(session, claim.keys, claim.held)
+    return leases
+
+
+def finish_and_claim(
+    session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseFinish, lease_seconds: float
+) -> lease_schemas.FinishedTrial:
+    """End the attempt as `holders.finish` does, and give the worker its next trial, where there is one now.
+
+    The same finish again answers the same lease, while the worker holds it.
+    """
+    held = row_locks.take(session, FinishesAndClaims(trial_id))
+    finished = holders.end_attempt(session, trial_id, attempt, body)
+    if finished.worker is None:
+        lease = _claimed_after(session, finished.trial.worker, trial_id, attempt, lease_seconds)
+        return lease_schemas.FinishedTrial(**finished.trial.__dict__, lease=lease)
+    claim = _Claim(session, finished.worker, lease_seconds, held, AttemptKey(trial_id, attempt))
+    leases = [] if claim.targets is None else claim.take(1)
+    at_end(session, sql.SEE_WORKER, finished.worker, {"of_worker": finished.worker})
+    return lease_schemas.FinishedTrial(**finished.trial.__dict__, lease=next(iter(leases), None))
 
 
 def expire(session: Session) -> int:
@@ -121,7 +142,67 @@ def reopen(session: Session, trial_ids: Sequence[str]) -> dict[str, int]:
 # --- claiming --------------------------------------------------------------------------------------------------------
 
 
-def _begin_attempt(session: Session, trial: sql.Row, worker_id: str, lease_seconds: float) -> bool:
+class _Claim:
+    """What one worker claims in one transaction."""
+
+    def __init__(
+        self,
+        session: Session,
+        worker_id: str,
+        lease_seconds: float,
+        held: Held | None,
+        claimed_by: AttemptKey | None = None,
+    ) -> None:
+        """`claimed_by`: the attempt whose finish claims."""
+        self._session = session
+        self._worker_id = worker_id
+        self._lease_seconds = lease_seconds
+        self._claimed_by = claimed_by
+        self.held = held
+        """What is locked; None where the database needs no locks."""
+        self.targets: Sequence[Mapping[str, Any]] | None = (
+            session.connection().scalar(sql.TARGETS, {"of_worker": worker_id})
+            if held is None
+            else held.targets.get(worker_id)
+        )
+        """The worker's targets; None where there is no such worker, or it has signed off."""
+        self.keys = [] if self.targets is None else sql.keys_of(self.targets)
+
+    def take(self, at_most: int) -> list[lease_schemas.Lease]:
+        """Take trials of the sweeps that are locked; none where another transaction claims for the worker."""
+        leases: list[lease_schemas.Lease] = []
+        full: list[str] = []
+        if self.held is not None and self._worker_id in self.held.busy:
+            return leases
+        while len(leases) < at_most and (trial := self._find(full)) is not None:
+            if _begin_attempt(self._session, trial, self._worker_id, self._lease_seconds, self._claimed_by):
+                leases.append(_lease(trial, trial.attempt + 1, self._lease_seconds))
+            else:
+                # Another claim filled the sweep between our look at it and our lock of it.
+                full.append(trial.sweep_id)
+        return leases
+
+    def _find(self, full: Sequence[str]) -> sql.Row | None:
+        wanted = {"target_keys": self.keys, "full": full, "of_worker": self._worker_id}
+        connection = self._session.connection()
+        if self.held is None:
+            return connection.execute(sql.FIND, wanted).one_or_none()
+        return connection.execute(sql.FIND_IN_SWEEPS, wanted | {"sweeps": sorted(self.held.sweeps)}).one_or_none()
+
+
+def _claimed_after(
+    session: Session, worker_id: str | None, trial_id: str, attempt: int, lease_seconds: float
+) -> lease_schemas.Lease | None:
+    """The lease that the worker was given when it finished the attempt, while it holds it."""
+    execute_deferred(session)
+    given = {"of_worker": worker_id, "of_trial": trial_id, "attempt_number": attempt}
+    trial = session.connection().execute(sql.CLAIMED_AFTER, given).one_or_none()
+    return None if trial is None else _lease(trial, trial.attempt, lease_seconds)
+
+
+def _begin_attempt(
+    session: Session, trial: sql.Row, worker_id: str, lease_seconds: float, claimed_by: AttemptKey | None
+) -> bool:
     """Write what belongs to a claim; False, and nothing is written, when the sweep may not run one more trial."""
     connection = session.connection()
     is_lapsed = trial.state == TrialState.RUNNING
@@ -140,17 +221,17 @@ def _begin_attempt(session: Session, trial: sql.Row, worker_id: str, lease_secon
         "lease_seconds": lease_seconds,
     }
     connection.execute(sql.TAKE, taken)
-    attempts.begin(session, trial.id, attempt, worker_id)
+    attempts.begin(session, trial.id, attempt, worker_id, claimed_by=claimed_by)
     data = {"number": trial.number, "attempt": attempt, "worker": worker_id}
     events.write(session, trial.sweep_id, newest, [NewEvent("trial.running", trial.id, data)])
     return True
 
 
-def _lease(trial: sql.Row, lease_seconds: float) -> lease_schemas.Lease:
+def _lease(trial: sql.Row, attempt: int, lease_seconds: float) -> lease_schemas.Lease:
     assert trial.target is not None, "a sweep with trials has a target"
     return lease_schemas.Lease(
         trial=trial.id,
-        attempt=trial.attempt + 1,
+        attempt=attempt,
         sweep=trial.sweep_id,
         number=trial.number,
         runtime=trial.target["runtime"],
@@ -176,10 +257,8 @@ def _lease_dataset(trial: sql.Row) -> lease_schemas.LeaseDataset:
     )
 
 
-def _target_keys(targets: Sequence[Mapping[str, Any]] | None, worker_id: str) -> list[str]:
-    if targets is None:
-        raise NotFoundError(f"there is no worker {worker_id}: register again")
-    return sql.keys_of(targets)
+def _unknown(worker_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no worker {worker_id}: register again")
 
 
 # --- lapsing ----------------------------------------------------------------------------------------------------------

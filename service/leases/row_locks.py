@@ -3,9 +3,10 @@
     sweeps, by id  →  trials, by id  →  what belongs to a trial  →  workers, by id
 
 A transaction locks all its sweeps with one ordered statement before anything else, then trials. What waits for no lock
-(`SKIP LOCKED`) may come in any order. Small writes share a transaction (`service.database.group_commit`), so each says
-beforehand what it will lock (`Needs`): the locks of all are taken first, sorted, and the writes run in the order of
-their trials. One that would have to wait for another process lets the others go first, once.
+(`SKIP LOCKED`, or a lock that is only tried) may come in any order. Small writes share a transaction
+(`service.database.group_commit`), so each says beforehand what it will lock (`Needs`): the locks of all are taken
+first, sorted, and the writes run in the order of their trials. One that would have to wait for another process lets the
+others go first, once.
 That a worker lives is written last (`service.database.sessions.at_end`).
 
 A write that runs alone takes its locks when it asks for them here. SQLite has one writer and needs none of this.
@@ -23,6 +24,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from service.database.group_commit import HELD, Needs
+from service.database.models import Worker
 from service.leases import statements as sql
 from service.leases.workers import results_version_of
 
@@ -42,6 +44,35 @@ def _locking(how: str) -> sa.TextClause:
 _LOCK_SWEEPS, _LOCK_FREE_SWEEPS = _locking(""), _locking("SKIP LOCKED")
 
 
+def _locking_trials(how: str) -> sa.TextClause:
+    return sa.text(f"SELECT id FROM trials WHERE id = ANY(:of_trials) ORDER BY id FOR NO KEY UPDATE {how}").bindparams(
+        sa.bindparam("of_trials", type_=_IDS)
+    )
+
+
+_LOCK_TRIALS, _LOCK_FREE_TRIALS = _locking_trials(""), _locking_trials("SKIP LOCKED")
+
+_CLAIMING = (
+    sa.text(
+        "SELECT id, project, targets, "
+        "pg_try_advisory_xact_lock(hashtextextended(id, 1)) AS claims_here_alone, "
+        "(SELECT count(*) FROM trials WHERE trials.id = ANY(:finished) AND trials.worker_id = workers.id) AS finished "
+        "FROM workers WHERE signed_off_at IS NULL AND id = ANY(ARRAY(SELECT unnest(CAST(:claiming AS VARCHAR[])) "
+        "UNION SELECT worker_id FROM trials WHERE id = ANY(:finished)))"
+    )
+    .bindparams(sa.bindparam("claiming", type_=_IDS), sa.bindparam("finished", type_=_IDS))
+    .columns(
+        sa.column("id", sa.String),
+        sa.column("project", sa.String),
+        sa.column("targets", cast("sa.Table", Worker.__table__).c.targets.type),
+        sa.column("claims_here_alone", sa.Boolean),
+        sa.column("finished", sa.Integer),
+    )
+)
+"""The workers that claim, some of them with the finish of a trial. What a worker holds is counted against its slots, so
+its claims come one after the other: one that comes while another transaction claims for it is given nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What a transaction has locked for all the writes that share it."""
@@ -51,42 +82,54 @@ class Held:
     """Whose sweeps are locked."""
     targets: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict[str, Sequence[Mapping[str, Any]]])
     """Worker that claims -> its targets, of those that are known."""
+    busy: frozenset[str] = frozenset()
+    """The workers for which another transaction claims now."""
 
 
 class _LeaseNeeds(Needs):
     @classmethod
     def lock(cls, connection: sa.Connection, needs: Sequence[Needs]) -> Held:
-        held, _ = _locked(connection, needs, _LOCK_SWEEPS)
+        held, _ = _locked(connection, needs, _LOCK_SWEEPS, _LOCK_TRIALS)
         # Of a trial that there is not, nothing can be locked.
         trials = frozenset(need.trial for need in needs if isinstance(need, ChangesTrial))
         return replace(held, trials=trials)
 
     @classmethod
     def lock_free(cls, connection: sa.Connection, needs: Sequence[Needs]) -> tuple[Held, Collection[Needs]]:
-        held, covered = _locked(connection, needs, _LOCK_FREE_SWEEPS)
+        held, covered = _locked(connection, needs, _LOCK_FREE_SWEEPS, _LOCK_FREE_TRIALS)
         return held, covered
 
 
 def _locked(
-    connection: sa.Connection, needs: Sequence[Needs], statement: sa.TextClause
+    connection: sa.Connection, needs: Sequence[Needs], lock_sweeps: sa.TextClause, lock_trials: sa.TextClause
 ) -> tuple[Held, Collection[Needs]]:
-    """What the statement locked of what is needed, and the needs that it covers."""
+    """What the statements locked of what is needed, and the needs that they cover."""
     if connection.dialect.name != "postgresql":
         return Held(), needs
     changed = sorted({need.trial for need in needs if isinstance(need, ChangesTrial)})
-    claims = Counter(need.worker for need in needs if isinstance(need, Claims))
-    targets, wanted = _claimable_sweeps(connection, claims) if claims else ({}, set[str]())
+    finished = sorted({need.trial for need in needs if isinstance(need, FinishesAndClaims)})
+    claims = Counter[str]()
+    for need in needs:
+        if isinstance(need, Claims):
+            claims[need.worker] += need.at_most
+    held, wanted = _claimable_sweeps(connection, claims, finished) if claims or finished else (Held(), set[str]())
     sweeps, trials = set[str](), set[str | None]()
     if changed or wanted:
-        for row in connection.execute(statement, {"of_trials": changed, "ids": sorted(wanted)}):
+        for row in connection.execute(lock_sweeps, {"of_trials": changed, "ids": sorted(wanted)}):
             sweeps.add(row.sweep)
             trials.add(row.trial)
-    held = Held(frozenset(sweeps), frozenset(trial for trial in trials if trial is not None), targets)
+    renewed = {need.trial for need in needs if isinstance(need, RenewsLease)}
+    if finished and len(needs) > 1:
+        # A claim then comes before a change of another trial, which must not wait any more.
+        of_trials = sorted(renewed | {trial for trial in trials if trial is not None})
+        free = set(connection.scalars(lock_trials, {"of_trials": of_trials}))
+        trials, renewed = trials & free, renewed & free
+    held = replace(held, sweeps=frozenset(sweeps), trials=frozenset(trial for trial in trials if trial is not None))
     claims_are_covered = not wanted or bool(wanted & sweeps)
     covered = {
         need
         for need in needs
-        if isinstance(need, RenewsLease)
+        if (isinstance(need, RenewsLease) and need.trial in renewed)
         or (isinstance(need, ChangesTrial) and need.trial in held.trials)
         or (isinstance(need, Claims) and claims_are_covered)
     }
@@ -116,10 +159,16 @@ class ChangesTrial(_LeaseNeeds):
 
 
 @dataclass(frozen=True, slots=True)
+class FinishesAndClaims(ChangesTrial):
+    """One trial with its sweep, and a trial that its worker can take then, not yet known which, with its sweep."""
+
+
+@dataclass(frozen=True, slots=True)
 class Claims(_LeaseNeeds):
-    """A trial that a worker can take, not yet known which, and its sweep."""
+    """Trials that a worker can take, not yet known which, and their sweeps."""
 
     worker: str
+    at_most: int = 1
 
     @property
     def order(self) -> str:
@@ -164,15 +213,15 @@ def take_sweeps(session: Session, sweep_ids: Collection[str]) -> None:
 
 
 def _claimable_sweeps(
-    connection: sa.Connection, claims: Mapping[str, int]
-) -> tuple[dict[str, Sequence[Mapping[str, Any]]], set[str]]:
+    connection: sa.Connection, claims: Mapping[str, int], finished: Sequence[str]
+) -> tuple[Held, set[str]]:
     """The targets of the workers that claim, and the sweeps of the trials that they would take now."""
-    rows = connection.execute(sql.TARGETS_OF, {"workers": list(claims)}).all()
+    rows = connection.execute(_CLAIMING, {"claiming": list(claims), "finished": finished}).all()
     alike: Counter[tuple[str | None, int, tuple[str, ...]]] = Counter()
     asking: dict[tuple[str | None, int, tuple[str, ...]], str] = {}
     for row in rows:
         kind = (row.project, results_version_of(row.targets[0]), tuple(sql.keys_of(row.targets)))
-        alike[kind] += claims[row.id]
+        alike[kind] += claims.get(row.id, 0) + row.finished
         asking[kind] = row.id
     wanted: set[str] = set()
     for kind, count in alike.items():
@@ -181,4 +230,5 @@ def _claimable_sweeps(
         if not found:
             found = set(connection.scalars(sql.LAPSED_SWEEPS_OF_TARGETS, given))
         wanted |= found
-    return {row.id: row.targets for row in rows}, wanted
+    busy = frozenset(row.id for row in rows if not row.claims_here_alone)
+    return Held(targets={row.id: row.targets for row in rows}, busy=busy), wanted

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from service.common.schemas import MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp
+from service.common.schemas import MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp, whole
 from service.common.states import TrialState
 from service.datasets.schemas import Part
 
 Outcome = Literal["complete", "infeasible", "pruned", "failed"]
 Phase = Literal["check", "build", "measure", "train", "quantize", "rebuild", "remeasure", "evaluate", "finish"]
 Runtime = Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
+
+MAX_SLOTS = 64
+"""Attempts that one worker may execute at once."""
+
+Slots = Annotated[int, Field(ge=1, le=MAX_SLOTS), BeforeValidator(whole)]
 
 
 class Trial(Schema):
@@ -110,6 +115,7 @@ class WorkerRegistration(Request):
     name: str = Field(min_length=1, max_length=128, examples=["gpu-7"])
     device: Device
     targets: list[Capabilities] = Field(min_length=1, max_length=8)
+    slots: Slots = Field(default=1, description="attempts that it executes at once: it is given no more leases")
     versions: dict[ShortText, Text] = Field(
         default={},
         max_length=64,
@@ -124,8 +130,10 @@ class Worker(Schema):
     device: dict[str, Any]
     targets: list[dict[str, Any]]
     versions: dict[str, Any]
+    slots: int = Field(description="attempts that it executes at once, at most")
     alive: bool
-    trial: str | None = Field(description="the trial that it runs now")
+    trial: str | None = Field(description="the trial that it runs now; of several, the oldest")
+    trials: list[str] = Field(description="the trials that it runs now, the oldest first: one a busy slot")
     registered_at: Timestamp
     last_seen_at: Timestamp
 
@@ -141,6 +149,12 @@ class Registered(Schema):
 
 class LeaseRequest(Request):
     worker: str = Field(max_length=26, examples=["01M891VDZHPG894V15G3RXXVWP"])
+    at_most: Slots | None = Field(
+        default=None,
+        description="how many leases to give at once, as far as the worker's slots are free; the answer is then "
+        "{leases: [...]}. Left out: the answer is one lease",
+        examples=[4],
+    )
 
 
 class LeaseDataset(Schema):
@@ -168,6 +182,21 @@ class Lease(Schema):
         description="all of the sweep's: the worker stops after measure when a hardware one is broken"
     )
     lease_seconds: float
+
+
+class Leases(Schema):
+    """The answer to a claim with `at_most`."""
+
+    leases: list[Lease] = Field(description="one or more, the oldest trial first")
+
+
+class FinishedTrial(Trial):
+    """The answer to a finish."""
+
+    lease: Lease | None = Field(
+        default=None,
+        description="the worker's next lease, where `claim` asked for one and there was something to claim",
+    )
 
 
 class LeaseAnswer(Schema):
@@ -209,6 +238,11 @@ class LeaseFinish(Request):
     )
     measurements: dict[str, dict[str, Any]] = Field(default={}, description="raw samples, environment, parity, ...")
     log: str = Field(default="", max_length=65_536)
+    claim: bool = Field(
+        default=False,
+        description="true: claim the worker's next trial with this finish, without waiting for one. The same finish "
+        "again answers the same lease, while that is held",
+    )
 
 
 class LeaseRelease(Request):

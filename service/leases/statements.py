@@ -14,7 +14,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from layers.results import UNSAID
 from service.common.states import GOING_SWEEPS, OPEN_TRIALS, SweepState, TrialState
 from service.database.counts import moved
-from service.database.models import Dataset, Measurement, Sweep, Trial, TrialMetric, Worker
+from service.database.models import Attempt, Dataset, Measurement, Sweep, Trial, TrialMetric, Worker
 from service.database.sessions import now_sql
 
 _TRIALS, _SWEEPS, _DATASETS, _WORKERS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Dataset, Worker))
@@ -88,9 +88,6 @@ def _is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[boo
 _WORKS = sa.and_(_WORKERS.c.id == _text("of_worker"), _WORKERS.c.signed_off_at.is_(None))
 """One that has signed off is unknown: it registers again if it still works."""
 TARGETS = sa.select(_WORKERS.c.targets).where(_WORKS)
-TARGETS_OF = sa.select(_WORKERS.c.id, _WORKERS.c.project, _WORKERS.c.targets).where(
-    _is_one_of(_WORKERS.c.id, "workers"), _WORKERS.c.signed_off_at.is_(None)
-)
 SEE_WORKER = sa.update(_WORKERS).where(_WORKS).values(last_seen_at=now_sql())
 """The worker lives."""
 
@@ -117,6 +114,18 @@ _MEASURES_ALIKE = sa.func.coalesce(_SWEEPS.c.target["results_version"].as_intege
     _RESULTS_VERSION, UNSAID
 )
 """The worker is of the `RESULTS_VERSION` that the sweep got with its target: one front has results of one version."""
+_SLOTS = sa.select(_WORKERS.c.slots).where(_WORKERS.c.id == _text("of_worker")).scalar_subquery()
+_RUNNING = _TRIALS.alias("held")
+_HELD = (
+    sa.select(sa.func.count())
+    .select_from(_RUNNING)
+    # Word for word the condition of the index. What has lapsed may be taken by anybody: it fills no slot.
+    .where(sa.text("held.state = 'running'"), _RUNNING.c.worker_id == _text("of_worker"))
+    .where(_RUNNING.c.lease_expires_at >= now_sql())
+    .scalar_subquery()
+)
+_HAS_FREE_SLOT = _HELD < _SLOTS
+"""A worker holds no more leases than it has slots."""
 
 
 def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
@@ -150,35 +159,53 @@ def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
     )
 
 
-CLAIMABLE = _claimable(_TRIALS.c.id).limit(1)
+CLAIMABLE = _claimable(_TRIALS.c.id).where(_HAS_FREE_SLOT).limit(1)
 CLAIMABLE_SWEEPS = _claimable(_TRIALS.c.sweep_id).limit(_integer("most"))
 """The sweeps of the oldest claimable trials, one for each of these."""
+_LEASE = (
+    _TRIALS.c.id,
+    _TRIALS.c.state,
+    _TRIALS.c.attempt,
+    _TRIALS.c.sweep_id,
+    _TRIALS.c.number,
+    _TRIALS.c.target_key,
+    _TRIALS.c.configuration,
+    _TRIALS.c.project,
+    _SWEEPS.c.target,
+    _SWEEPS.c.sampler,
+    _SWEEPS.c.document["constraints"].label("constraints"),
+    _DATASETS.c.id.label("dataset_id"),
+    _DATASETS.c.name.label("dataset_name"),
+    _DATASETS.c.task.label("dataset_task"),
+    _DATASETS.c.sha256.label("dataset_sha256"),
+    _DATASETS.c.facts.label("dataset_facts"),
+    _DATASETS.c.parts.label("dataset_splits"),
+)
+"""All that a lease says."""
 FIND = (
-    _claimable(
-        _TRIALS.c.id,
-        _TRIALS.c.state,
-        _TRIALS.c.attempt,
-        _TRIALS.c.sweep_id,
-        _TRIALS.c.number,
-        _TRIALS.c.target_key,
-        _TRIALS.c.configuration,
-        _TRIALS.c.project,
-        _SWEEPS.c.target,
-        _SWEEPS.c.sampler,
-        _SWEEPS.c.document["constraints"].label("constraints"),
-        _DATASETS.c.id.label("dataset_id"),
-        _DATASETS.c.name.label("dataset_name"),
-        _DATASETS.c.task.label("dataset_task"),
-        _DATASETS.c.sha256.label("dataset_sha256"),
-        _DATASETS.c.facts.label("dataset_facts"),
-        _DATASETS.c.parts.label("dataset_splits"),
-    )
+    _claimable(*_LEASE)
+    .where(_HAS_FREE_SLOT)
     .join(_DATASETS, _DATASETS.c.id == _SWEEPS.c.dataset_id, isouter=True)
     .limit(1)
     .with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
 )
 """Locks a claimable trial, with all that a lease says."""
 FIND_IN_SWEEPS = FIND.where(_is_one_of(_TRIALS.c.sweep_id, "sweeps"))
+_ATTEMPTS = cast("sa.Table", Attempt.__table__)
+CLAIMED_AFTER = (
+    sa.select(*_LEASE)
+    .join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
+    .join(_DATASETS, _DATASETS.c.id == _SWEEPS.c.dataset_id, isouter=True)
+    .join(_ATTEMPTS, sa.and_(_ATTEMPTS.c.trial_id == _TRIALS.c.id, _ATTEMPTS.c.attempt == _TRIALS.c.attempt))
+    .where(
+        sa.text("trials.state = 'running'"),
+        _TRIALS.c.worker_id == _text("of_worker"),
+        _TRIALS.c.lease_expires_at >= now_sql(),
+        _ATTEMPTS.c.after_trial_id == _text("of_trial"),
+        _ATTEMPTS.c.after_attempt == _integer("attempt_number"),
+    )
+)
+"""The lease that a worker was given with the finish of an attempt, while it holds it."""
 TAKE = (
     sa.update(_TRIALS)
     .where(_TRIALS.c.id == _text("of_trial"))
@@ -249,6 +276,7 @@ _OPEN = sa.select(
     _TRIALS.c.number,
     _TRIALS.c.state,
     _TRIALS.c.attempt,
+    _TRIALS.c.worker_id,
     _TRIALS.c.phase,
     _TRIALS.c.charged_attempts,
     _TRIALS.c.max_attempts,

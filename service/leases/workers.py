@@ -13,7 +13,6 @@ from layers.results import UNSAID
 from service.common.ids import new_id
 from service.common.notifications import SCHEDULER
 from service.common.paging import decode_token, encode_token
-from service.common.states import TrialState
 from service.database.models import Trial, Worker
 from service.database.sessions import announce, now, now_sql
 from service.errors import DeviceInUseError, NotFoundError, Problem, UnprocessableError
@@ -77,6 +76,7 @@ def register(
         device_uuid=registration.device.uuid,
         targets=targets,
         versions=dict(registration.versions),
+        slots=registration.slots,
         registered_at=time,
         last_seen_at=time,
     )
@@ -139,7 +139,7 @@ def page(
     more = len(rows) > page_size
     rows = rows[:page_size]
     running = _running(session, [row.id for row, _ in rows])
-    items = [_to_schema(row, running.get(row.id), alive) for row, alive in rows]
+    items = [_to_schema(row, running.get(row.id, []), alive) for row, alive in rows]
     return items, encode_token(rows[-1][0].id) if more else None
 
 
@@ -157,18 +157,20 @@ def check_reach(session: Session, worker_id: str, project: str | None) -> None:
         raise NotFoundError(f"there is no worker {worker_id}: register again")
 
 
-def _running(session: Session, worker_ids: list[str]) -> dict[str, str]:
+def _running(session: Session, worker_ids: list[str]) -> dict[str, list[str]]:
     rows = session.execute(
-        sa.select(Trial.worker_id, Trial.id).where(
-            sa.text("trials.state IN ('queued', 'running')"),  # word for word the condition of the index
-            Trial.state == TrialState.RUNNING,
-            Trial.worker_id.in_(worker_ids),
-        )
+        sa.select(Trial.worker_id, Trial.id)
+        # Word for word the condition of the index.
+        .where(sa.text("trials.state = 'running'"), Trial.worker_id.in_(worker_ids))
+        .order_by(Trial.id)
     )
-    return {worker_id: trial_id for worker_id, trial_id in rows if worker_id is not None}
+    running: dict[str, list[str]] = {}
+    for worker_id, trial_id in rows:
+        running.setdefault(str(worker_id), []).append(trial_id)
+    return running
 
 
-def _to_schema(worker: Worker, trial_id: str | None, alive: bool) -> lease_schemas.Worker:
+def _to_schema(worker: Worker, trial_ids: list[str], alive: bool) -> lease_schemas.Worker:
     return lease_schemas.Worker(
         id=worker.id,
         project=worker.project,
@@ -176,8 +178,10 @@ def _to_schema(worker: Worker, trial_id: str | None, alive: bool) -> lease_schem
         device=worker.device,
         targets=worker.targets,
         versions=worker.versions,
+        slots=worker.slots,
         alive=alive,
-        trial=trial_id,
+        trial=trial_ids[0] if trial_ids else None,
+        trials=trial_ids,
         registered_at=worker.registered_at,
         last_seen_at=worker.last_seen_at,
     )

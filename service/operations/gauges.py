@@ -20,6 +20,8 @@ from service.database.models import Sweep, Trial, Worker
 from service.database.sessions import Database, now_sql
 from service.leases.workers import is_alive
 
+_IS_RUNNING = sa.text("trials.state = 'running'")
+
 
 @dataclass(slots=True)
 class Figures:
@@ -33,6 +35,10 @@ class Figures:
     """Events that the schedulers have not worked in."""
     lapsed: int = 0
     workers: int = 0
+    slots: int = 0
+    """Of the workers that are alive."""
+    busy_slots: int = 0
+    """Those of them that execute a trial."""
     deliveries: int = 0
 
 
@@ -50,16 +56,18 @@ def read_figures(session: Session, alive_seconds: float) -> Figures:
         session,
         sa.select(sa.func.count())
         .select_from(Trial)
-        .where(
-            # Word for word the condition of the index: finished trials cost nothing.
-            sa.text("trials.state IN ('queued', 'running')"),
-            Trial.state == TrialState.RUNNING,
-            Trial.lease_expires_at < now_sql(),
-        ),
+        # Word for word the condition of the index: finished trials cost nothing.
+        .where(_IS_RUNNING, Trial.lease_expires_at < now_sql()),
     )
-    found.workers = _count(
+    found.workers, found.slots = session.execute(
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(Worker.slots), 0)).where(is_alive(alive_seconds))
+    ).one()
+    found.busy_slots = _count(
         session,
-        sa.select(sa.func.count()).select_from(Worker).where(is_alive(alive_seconds)),
+        sa.select(sa.func.count())
+        .select_from(Trial)
+        .join(Worker, Worker.id == Trial.worker_id)
+        .where(_IS_RUNNING, is_alive(alive_seconds)),
     )
     found.deliveries = _count(
         session,
@@ -84,6 +92,8 @@ class Gauges:
         yield _gauge("layersweep_leases_lapsed", "Of these, those whose worker was silent for too long.", found.lapsed)
         yield _gauge("layersweep_scheduler_events_waiting", "Events of active sweeps to work in.", found.unscheduled)
         yield _gauge("layersweep_workers_alive", "Workers that were heard of lately.", found.workers)
+        yield _gauge("layersweep_worker_slots", "Attempts that these execute at once, at most.", found.slots)
+        yield _gauge("layersweep_worker_slots_busy", "Of these slots, those that execute a trial.", found.busy_slots)
         yield _gauge("layersweep_webhook_deliveries_pending", "Deliveries that are to be sent.", found.deliveries)
         yield _gauge("layersweep_writer_waiting", "Writes that wait for this process's writer.", self._database.waiting)
 

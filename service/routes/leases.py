@@ -6,14 +6,16 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
+from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
+from service.common import schemas
 from service.http.conditional_reads import Prefer, wait_seconds
 from service.http.error_handlers import documented
 from service.http.write_requests import WriteRequestDep
 from service.leases import holders, queue, workers
 from service.leases import schemas as lease_schemas
-from service.leases.row_locks import ChangesTrial, Claims, RenewsLease
+from service.leases.row_locks import ChangesTrial, Claims, FinishesAndClaims, RenewsLease
 from service.settings import MIB
 
 router = APIRouter(prefix="/v1/leases", tags=["leases"], responses=documented(404), route_class=ScopedRoute)
@@ -27,16 +29,24 @@ MAX_FINISH_BYTES = 4 * MIB
 Attempt = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
-@router.post(
-    "", responses={200: {"model": lease_schemas.Lease}, 204: {"description": "nothing to claim now"}} | documented(409)
-)
+_CLAIMED: schemas.Responses = {
+    200: {
+        "model": lease_schemas.Lease | lease_schemas.Leases,
+        "description": "a lease; with `at_most`, one or more of them",
+    },
+    204: {"description": "nothing to claim now, or no slot of the worker is free"},
+}
+
+
+@router.post("", responses=_CLAIMED | documented(409))
 @needs_scope("work")
 async def claim_lease(
     body: lease_schemas.LeaseRequest, request: Request, call: WriteRequestDep, prefer: Prefer = None
 ) -> Response:
     """Claim the oldest trial for one of the worker's targets. With `Prefer: wait=N`, wait up to N seconds for one.
 
-    A claim that is sent again with its Idempotency-Key gets the lease that it was given, while that is held.
+    With `at_most` claim several at once. A worker is given no more leases than it has slots. A claim that is sent again
+    with its Idempotency-Key gets the lease that it was given, while that is held; of several, those that are held.
     """
     services, bound_to = call.services, call.caller.bound_to
     settings, notifications = services.settings, services.notifications
@@ -47,10 +57,10 @@ async def claim_lease(
     while True:
         since = notifications.version(queue.TOPIC)
         if claims:
-            answer = await call.claim_answer(
-                lambda session: queue.claim(session, body.worker, settings.lease_seconds),
-                holders.is_held,
-                needs=Claims(body.worker),
+            answer = await call.passing_answer(
+                lambda session: _claimed(session, body, settings.lease_seconds),
+                _held_of_claim,
+                needs=Claims(body.worker, body.at_most or 1),
             )
             if answer is not None:
                 return answer
@@ -97,7 +107,7 @@ async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseRep
 
 @router.post(
     "/{trial}/{attempt}:finish",
-    response_model=lease_schemas.Trial,
+    response_model=lease_schemas.FinishedTrial,
     responses=documented(409, 413),
     max_body_size=MAX_FINISH_BYTES,
 )
@@ -105,10 +115,21 @@ async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseRep
 async def finish_attempt(
     trial: str, attempt: Attempt, body: lease_schemas.LeaseFinish, call: WriteRequestDep
 ) -> Response:
-    """End the trial with its outcome and measurements. The same finish may be sent again; a stale attempt gets 409."""
-    return await call.small_answer(
-        lambda session: holders.finish(session, trial, attempt, body), needs=ChangesTrial(trial)
-    )
+    """End the trial with its outcome and measurements. The same finish may be sent again; a stale attempt gets 409.
+
+    With `claim` the answer has the worker's next lease, if there is something to claim now: one request less a trial.
+    """
+    seconds = call.services.settings.lease_seconds
+
+    def finish(session: Session) -> lease_schemas.FinishedTrial:
+        if body.claim:
+            return queue.finish_and_claim(session, trial, attempt, body, seconds)
+        return lease_schemas.FinishedTrial(**holders.finish(session, trial, attempt, body).__dict__)
+
+    needs = FinishesAndClaims(trial) if body.claim else ChangesTrial(trial)
+    answer = await call.passing_answer(finish, _held_of_finish, needs=needs)
+    assert answer is not None, "a finish is answered or refused"
+    return answer
 
 
 @router.post("/{trial}/{attempt}:release", response_model=lease_schemas.Trial, responses=documented(409))
@@ -120,3 +141,30 @@ async def release_attempt(
     return await call.small_answer(
         lambda session: holders.release(session, trial, attempt, body), needs=ChangesTrial(trial)
     )
+
+
+def _claimed(
+    session: Session, body: lease_schemas.LeaseRequest, lease_seconds: float
+) -> lease_schemas.Lease | lease_schemas.Leases | None:
+    if body.at_most is None:
+        return queue.claim(session, body.worker, lease_seconds)
+    leases = queue.claim_several(session, body.worker, lease_seconds, body.at_most)
+    return lease_schemas.Leases(leases=leases) if leases else None
+
+
+def _held_of_claim(session: Session, answer: schemas.JsonObject) -> schemas.JsonObject | None:
+    """What the worker still holds of the answer to a claim."""
+    if "leases" not in answer:
+        return answer if _is_held(session, answer) else None
+    held = [lease for lease in answer["leases"] if _is_held(session, lease)]
+    return {"leases": held} if held else None
+
+
+def _held_of_finish(session: Session, answer: schemas.JsonObject) -> schemas.JsonObject:
+    """The answer to a finish, with the lease that it gave while that is held."""
+    lease = answer.get("lease")
+    return answer | {"lease": lease if lease is not None and _is_held(session, lease) else None}
+
+
+def _is_held(session: Session, lease: schemas.JsonObject) -> bool:
+    return holders.is_held(session, lease["trial"], lease["attempt"])

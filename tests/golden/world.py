@@ -32,6 +32,7 @@ from tests.golden.documents import CLASSIFICATION, FAILING, LANGUAGE, PAUSED, PR
 REGISTRATION: dict[str, Any] = {
     "name": "worker-1",
     "device": {"kind": "cpu", "uuid": "cpu-1", "model": "Test CPU", "memory_bytes": 2**33},
+    "slots": 2,
     "targets": [
         {
             "runtime": "onnxruntime",

@@ -65,12 +65,13 @@ class Rows:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def worker(self, **changes: Any) -> str:
+    def worker(self, *, slots: int = 64, **changes: Any) -> str:
         """Register a worker with one target; `changes` are to its capabilities. Returns its id."""
         registration = lease_schemas.WorkerRegistration(
             name="worker",
             device=lease_schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
             targets=[lease_schemas.Capabilities(**CAPABILITIES | changes)],
+            slots=slots,
         )
         return self.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
 

@@ -299,6 +299,13 @@ _0005: dict[str, list[dict[str, Any]]] = {
     **_0004,
     "audit_records": [record | {"address": "2001:db8::1"} for record in _0004["audit_records"]],
 }
+_0006: dict[str, list[dict[str, Any]]] = {
+    **_0005,
+    "workers": [
+        *(worker | {"signed_off_at": None} for worker in _0005["workers"]),
+        _0005["workers"][0] | {"id": "01WORKER000000000000000002", "signed_off_at": 1_763_900_150.5},
+    ],
+}
 
 RELEASED: dict[str, dict[str, list[dict[str, Any]]]] = {
     "0001": _0001,
@@ -306,6 +313,7 @@ RELEASED: dict[str, dict[str, list[dict[str, Any]]]] = {
     "0003": _0003,
     "0004": _0004,
     "0005": _0005,
+    "0006": _0006,
 }
 """Revision -> table -> rows, in an order that foreign keys allow."""
 

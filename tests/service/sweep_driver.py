@@ -142,12 +142,15 @@ class Driver:
 
         self.database.write(write)
 
-    def add_worker(self, name: str = "worker", versions: Mapping[str, str] | None = None, **changes: Any) -> str:
+    def add_worker(
+        self, name: str = "worker", versions: Mapping[str, str] | None = None, *, slots: int = 64, **changes: Any
+    ) -> str:
         registration = lease_schemas.WorkerRegistration(
             name=name,
             device=lease_schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
             targets=[lease_schemas.Capabilities(**CAPABILITIES | changes)],
             versions=dict(versions or {}),
+            slots=slots,
         )
         return self.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
 

@@ -30,8 +30,8 @@ class Execution:
 class WorkersPage:
     now: float
     workers: list[lease_schemas.Worker]
-    running: dict[str, Execution]
-    """Worker -> what it does."""
+    running: dict[str, list[Execution]]
+    """Worker -> what its slots do, the oldest trial first."""
     targets: list[Target]
 
 
@@ -53,13 +53,19 @@ def workers_page(session: Session, project: str | None, alive_seconds: float) ->
     )
 
 
-def _running(session: Session, items: Sequence[lease_schemas.Worker], project: str | None) -> dict[str, Execution]:
-    """Worker -> its trial and the trial's sweep. What runs for another project is not shown to this one."""
+def _running(
+    session: Session, items: Sequence[lease_schemas.Worker], project: str | None
+) -> dict[str, list[Execution]]:
+    """Worker -> its trials and their sweeps. What runs for another project is not shown to this one."""
     query = (
         select(Trial, Sweep)
         .join(Sweep, Sweep.id == Trial.sweep_id)
-        .where(Trial.id.in_([worker.trial for worker in items if worker.trial]))
+        .where(Trial.id.in_([trial for worker in items for trial in worker.trials]))
+        .order_by(Trial.id)
     )
     if project is not None:
         query = query.where(Trial.project == project)
-    return {str(trial.worker_id): Execution(trial, sweep) for trial, sweep in session.execute(query)}
+    running: dict[str, list[Execution]] = {}
+    for trial, sweep in session.execute(query):
+        running.setdefault(str(trial.worker_id), []).append(Execution(trial, sweep))
+    return running

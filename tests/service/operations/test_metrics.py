@@ -61,6 +61,7 @@ def test_a_scrape_tells_of_the_queue_the_phases_and_the_requests(client: TestCli
     assert more("layersweep_leases") == 1
     assert more("layersweep_leases_lapsed") == 0
     assert more("layersweep_workers_alive") == 1
+    assert (more("layersweep_worker_slots"), more("layersweep_worker_slots_busy")) == (64, 1)
     assert more("layersweep_phase_seconds_count", phase="check") == 1
     report = {"method": "POST", "route": "/v1/leases/{trial}/{attempt}:report"}
     assert more("layersweep_http_requests_total", status="200", **report) == 2
@@ -117,9 +118,9 @@ def test_a_look_at_the_database_reads_no_finished_trial(database: Database, rows
         found = database.read(lambda session: gauges.read_figures(session, 60))
     assert (found.trials["complete"], found.trials["failed"], found.workers) == (99_999, 1, 1)
     of_trials = [statement for statement in statements if "FROM trials" in statement]
-    assert len(of_trials) == 1
+    assert len(of_trials) == 2
     if database.dialect == "sqlite":
-        explain = f"EXPLAIN QUERY PLAN {of_trials[0].replace('?', chr(39) + 'running' + chr(39))}"
-        with database.engine.connect() as connection:
-            plan = str(connection.exec_driver_sql(explain).all())
-        assert "ix_trials_claimable" in plan
+        for statement in of_trials:
+            with database.engine.connect() as connection:
+                plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement.replace('?', '1')}").all())
+            assert "ix_trials_running" in plan
