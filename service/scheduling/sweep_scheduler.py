@@ -24,7 +24,7 @@ from service.scheduling.proposals import KnownPoint, Point, Proposal, Proposals,
 from service.scheduling.reuse import Reused, Source, judge_source
 from service.scheduling.studies import FAILED, Study, Suggestion, TrialResult
 from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts, Termination
-from service.sweeps.sampling import LEARNS_NOTHING
+from service.sweeps.sampling import ASKED_WHEN_NEEDED, LEARNS_NOTHING
 
 MAX_SECONDS = 1.0
 """What is left after this time is done in the next step: what was done is stored, and nobody does it again."""
@@ -77,7 +77,7 @@ class SweepScheduler:
             is_drawing=bool(attributes.get(DRAWING, False)),
             progressed=progressed,
         )
-        self._lookahead = facts.lookahead
+        self._lookahead = 0 if facts.sampler in ASKED_WHEN_NEEDED else facts.lookahead
         self._stored_position = self._proposals.position
         self._stored_exhausted = self._proposals.exhausted
         self._stored_drawing = self._proposals.is_drawing

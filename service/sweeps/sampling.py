@@ -18,6 +18,9 @@ MOST_MODELLED_OBJECTIVES = 4
 LEARNS_NOTHING = frozenset({"random", "qmc", "grid"})
 """Samplers that suggest the same whatever became of the trials before."""
 
+ASKED_WHEN_NEEDED = frozenset({"surrogate"})
+"""Samplers that gain more by what the last trials say than a worker loses while it waits for a suggestion."""
+
 _TITLES = {
     "tpe": "the tree-structured Parzen estimator",
     "nsga2": "NSGA-II",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.scheduling.surrogate.columns import Booleans, Floats
 from service.scheduling.surrogate.objectives import Objective
@@ -22,6 +23,20 @@ class Prediction:
     means: Floats
     deviations: Floats
 
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def of(self, rows: NDArray[np.intp]) -> Prediction:
+        """Those of some points."""
+        return Prediction(self.means[rows], self.deviations[rows])
+
+    def with_more(self, other: Prediction) -> Prediction:
+        """Those of further points too."""
+        return Prediction(
+            np.concatenate([self.means, other.means]),
+            np.concatenate([self.deviations, other.deviations]),
+        )
+
 
 def reference_point(costs: Floats) -> Floats:
     """From where hypervolume is measured: a little beyond the worst of all costs."""
@@ -32,54 +47,83 @@ def reference_point(costs: Floats) -> Floats:
 def non_dominated(costs: Floats) -> Booleans:
     """Which rows no other row betters; of equal ones the first."""
     kept = np.zeros(len(costs), dtype=np.bool_)
+    if not len(costs):
+        return kept
+    # What betters a row comes before it in this order.
     order = np.lexsort(costs.T[::-1])
+    if costs.shape[1] == 2:
+        second = costs[order, 1]
+        kept[order] = np.append(True, second[1:] < np.minimum.accumulate(second)[:-1])
+        return kept
     front = np.empty((0, costs.shape[1]))
     for row in order:
-        # What betters a row comes before it in this order.
         if not (front <= costs[row]).all(axis=1).any():
             kept[row] = True
             front = np.concatenate([front, costs[row][None]])
     return kept
 
 
-def expected_improvement(
-    objectives: Sequence[Objective], predicted: Prediction, front: Floats, reference: Floats
-) -> Floats:
-    """Of each point: exact for one and two objectives, from three on over fixed places that are not dominated."""
-    front = front[(front < reference).all(axis=1)]
-    if len(objectives) == 1:
-        best = min(float(front.min(initial=np.inf)), float(reference[0]))
-        return objectives[0].gain(np.array(best), predicted.means[:, 0], predicted.deviations[:, 0])
-    if len(objectives) == 2:
-        return _over_strips(objectives, predicted, front, reference)
-    return _over_places(objectives, predicted, front, reference)
+class Improvement:
+    """What points are expected to add to the hypervolume of a front, which can grow by what was chosen already.
 
+    Exact for one and two objectives, from three on over fixed places that are not dominated.
+    """
 
-def _over_strips(objectives: Sequence[Objective], predicted: Prediction, front: Floats, reference: Floats) -> Floats:
-    front = front[np.argsort(front[:, 0])]
-    ends = np.append(front[:, 0], reference[0])[None, :]
-    heights = np.append(reference[1], front[:, 1])[None, :]
-    first, second = objectives
-    left_of = first.gain(ends, predicted.means[:, :1], predicted.deviations[:, :1])
-    widths = np.diff(left_of, axis=1, prepend=0.0)
-    return (widths * second.gain(heights, predicted.means[:, 1:], predicted.deviations[:, 1:])).sum(axis=1)
+    def __init__(
+        self, objectives: Sequence[Objective], front: Floats, reference: Floats, predicted: Prediction
+    ) -> None:
+        """`predicted` says how far beyond the front to look, where there are three objectives or more."""
+        self._objectives = objectives
+        self._reference = reference
+        self._front = front[(front < reference).all(axis=1)]
+        self._volume = 0.0
+        self._places = np.empty((0, len(objectives)))
+        if len(objectives) > 2:
+            self._place(predicted)
 
+    def of(self, predicted: Prediction) -> Floats:
+        """The gain of each point."""
+        if len(self._objectives) == 1:
+            best = min(float(self._front.min(initial=np.inf)), float(self._reference[0]))
+            return self._objectives[0].gain(np.array(best), predicted.means[:, 0], predicted.deviations[:, 0])
+        return self._over_strips(predicted) if len(self._objectives) == 2 else self._over_places(predicted)
 
-def _over_places(objectives: Sequence[Objective], predicted: Prediction, front: Floats, reference: Floats) -> Floats:
-    hoped = [
-        objective.cost(predicted.means[:, index] - predicted.deviations[:, index]).min()
-        for index, objective in enumerate(objectives)
-    ]
-    best = np.minimum(front.min(axis=0, initial=np.inf), np.minimum(np.array(hoped), reference))
-    low = best - _BEYOND * (reference - best)
-    places = low + _spread(_SAMPLES, len(objectives)) * (reference - low)
-    for row in front:
-        places = places[~(row <= places).all(axis=1)]
-    chance = np.ones((len(predicted.means), len(places)))
-    for index, objective in enumerate(objectives):
-        mean, deviation = predicted.means[:, index, None], predicted.deviations[:, index, None]
-        chance *= objective.chance(places[None, :, index], mean, deviation)
-    return chance.sum(axis=1) * (np.prod(reference - low) / _SAMPLES)
+    def add(self, costs: Floats) -> None:
+        """Count a row of costs as reached."""
+        if not (costs < self._reference).all():
+            return
+        together = np.concatenate([self._front, costs[None]])
+        self._front = together[non_dominated(together)]
+        self._places = self._places[~(costs <= self._places).all(axis=1)]
+
+    def _over_strips(self, predicted: Prediction) -> Floats:
+        front = self._front[np.argsort(self._front[:, 0])]
+        ends = np.append(front[:, 0], self._reference[0])[None, :]
+        heights = np.append(self._reference[1], front[:, 1])[None, :]
+        first, second = self._objectives
+        left_of = first.gain(ends, predicted.means[:, :1], predicted.deviations[:, :1])
+        widths = np.diff(left_of, axis=1, prepend=0.0)
+        return (widths * second.gain(heights, predicted.means[:, 1:], predicted.deviations[:, 1:])).sum(axis=1)
+
+    def _place(self, predicted: Prediction) -> None:
+        hoped = [
+            objective.cost(predicted.means[:, index] - predicted.deviations[:, index]).min()
+            for index, objective in enumerate(self._objectives)
+        ]
+        best = np.minimum(self._front.min(axis=0, initial=np.inf), np.minimum(np.array(hoped), self._reference))
+        low = best - _BEYOND * (self._reference - best)
+        places = low + _spread(_SAMPLES, len(self._objectives)) * (self._reference - low)
+        for row in self._front:
+            places = places[~(row <= places).all(axis=1)]
+        self._places = places
+        self._volume = float(np.prod(self._reference - low)) / _SAMPLES
+
+    def _over_places(self, predicted: Prediction) -> Floats:
+        chance = np.ones((len(predicted), len(self._places)))
+        for index, objective in enumerate(self._objectives):
+            mean, deviation = predicted.means[:, index, None], predicted.deviations[:, index, None]
+            chance *= objective.chance(self._places[None, :, index], mean, deviation)
+        return chance.sum(axis=1) * self._volume
 
 
 def _spread(count: int, dimensions: int) -> Floats:

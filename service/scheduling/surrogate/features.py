@@ -30,6 +30,13 @@ class Features:
         """Those of some points."""
         return Features(self.whole[rows], self.layers[rows])
 
+    def with_more(self, other: Features) -> Features:
+        """Those of further points too."""
+        return Features(
+            np.concatenate([self.whole, other.whole]),
+            np.concatenate([self.layers, other.layers]),
+        )
+
 
 def features(space: CodedSpace, points: Points) -> Features:
     """The features of points; their number depends on the space alone."""

@@ -5,6 +5,8 @@ The quadratic carries what few points say (costs are nearly one in their sizes),
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
@@ -51,17 +53,49 @@ class GaussianProcess:
         """`values` are of mean 0 and deviation 1."""
         self._features = features
         self._hyperparameters = hyperparameters
-        covariance = _covariance(features, features, hyperparameters)
-        covariance[np.diag_indices_from(covariance)] += np.exp(2 * hyperparameters[-1])
-        self._root = _root(covariance)
+        self._root = _root(self._of_noise(features))
         self._weights = cho_solve((self._root, True), values)
+        self._expected: _Expected | None = None
+
+    def expect(self, features: Features) -> None:
+        """Take the function to be seen at further points too, with the values that are predicted there.
+
+        Predicted means stay as they are: deviations shrink.
+        """
+        across = solve_triangular(self._root, self._covariance(self._features, features), lower=True)
+        self._expected = _Expected(features, across, _root(self._of_noise(features) - across.T @ across))
+
+    def mean(self, features: Features) -> Floats:
+        """What of `predict` is quick."""
+        return self._covariance(self._features, features).T @ self._weights
 
     def predict(self, features: Features) -> tuple[Floats, Floats]:
         """Mean and deviation of the function at other points."""
-        cross = _covariance(self._features, features, self._hyperparameters)
+        cross = self._covariance(self._features, features)
         explained = solve_triangular(self._root, cross, lower=True)
         variance = _variances(features, self._hyperparameters) - (explained**2).sum(axis=0)
+        if self._expected is not None:
+            left = self._covariance(self._expected.features, features) - self._expected.across.T @ explained
+            variance -= (solve_triangular(self._expected.root, left, lower=True) ** 2).sum(axis=0)
         return cross.T @ self._weights, np.sqrt(np.maximum(variance, 1e-10))
+
+    def _covariance(self, left: Features, right: Features) -> Floats:
+        return _covariance(left, right, self._hyperparameters)
+
+    def _of_noise(self, features: Features) -> Floats:
+        """The covariance of what is seen at points."""
+        covariance = self._covariance(features, features)
+        covariance[np.diag_indices_from(covariance)] += np.exp(2 * self._hyperparameters[-1])
+        return covariance
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """Points whose values are expected: their part of the root of the covariance below that of the points seen."""
+
+    features: Features
+    across: Floats
+    root: Floats
 
 
 class _Evidence:

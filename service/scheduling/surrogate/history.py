@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
 from service.scheduling.surrogate.columns import Booleans, Floats
+from service.scheduling.surrogate.features import Features, features
 from service.scheduling.surrogate.space import CodedSpace, Points
 
 _STOPPED = "stopped"
@@ -26,6 +28,10 @@ class History:
 
     numbers: NDArray[np.intp]
     points: Points
+    seen: Features
+    """What models see of the points."""
+    asked: set[bytes]
+    """The keys of the points."""
     is_ended: Booleans
     is_waiting: Booleans
     """What counts at its prediction: neither ended nor given up."""
@@ -54,59 +60,93 @@ class History:
         return known
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    parameters: int
-    is_finished: bool
-    codes: Floats
-    presence: Booleans
-
-
 class HistoryReader:
-    """Reads a study's trials again and again: what has not changed is not encoded again."""
+    """Reads one study's trials again and again: what cannot change any more is read once."""
 
-    def __init__(self, space: CodedSpace) -> None:
-        self._space = space
-        self._rows: dict[int, _Row] = {}
-
-    def read(self, trials: Sequence[FrozenTrial], signs: Floats) -> History:
+    def __init__(self, space: CodedSpace, signs: Floats) -> None:
         """`signs` makes costs of values."""
-        rows = [self._row(trial) for trial in trials]
-        width = len(self._space)
-        costs = np.full((len(trials), len(signs)), np.nan)
-        violations: dict[str, Floats] = {}
-        names = sorted({name for trial in trials for name in trial.constraints})
-        for name in [*names, _STOPPED]:
-            violations[name] = np.full(len(trials), np.nan)
-        for index, trial in enumerate(trials):
-            given = trial.constraints
-            for name, violation in given.items():
-                violations[name][index] = violation
-            if trial.state == TrialState.COMPLETE and _are_finite(trial.values):
-                costs[index] = np.array(trial.values) * signs
-                violations[_STOPPED][index] = -1.0
-            elif trial.state == TrialState.PRUNED and not any(violation > 0 for violation in given.values()):
-                violations[_STOPPED][index] = 1.0
-        states = [trial.state for trial in trials]
+        self._space = space
+        self._signs = signs
+        self._states: list[TrialState] = []
+        self._parameters: list[int] = []
+        """How many parameters each trial had when it was encoded."""
+        self._keys: list[bytes] = []
+        self._open: list[int] = []
+        """Rows of trials that had not ended."""
+        width = len(space)
+        self._codes, self._presence = np.empty((0, width)), np.empty((0, width), dtype=np.bool_)
+        self._seen = features(space, Points(self._codes, self._presence))
+        self._costs = np.empty((0, len(signs)))
+        self._violations = {_STOPPED: np.empty(0)}
+
+    def read(self, trials: Sequence[FrozenTrial]) -> History:
+        """`trials` are the first ones of the study, in the order of their numbers, and no fewer than before."""
+        pending = [*self._open, *range(len(self._states), len(trials))]
+        self._make_room(len(trials))
+        self._encode([row for row in pending if self._parameters[row] != len(trials[row].params)], trials)
+        for row in pending:
+            if self._states[row] != trials[row].state:
+                self._states[row] = trials[row].state
+                if trials[row].state.is_finished():
+                    self._note_end(row, trials[row])
+        self._open = [row for row in pending if not self._states[row].is_finished()]
+        return self._history()
+
+    def _history(self) -> History:
+        is_asked = np.array([state != TrialState.WAITING for state in self._states], dtype=np.bool_)
+        rows = np.flatnonzero(is_asked)
+        is_waiting = np.array([state == TrialState.RUNNING for state in self._states], dtype=np.bool_)[rows]
         return History(
-            np.array([trial.number for trial in trials], dtype=np.intp),
-            Points(
-                np.array([row.codes for row in rows]).reshape(len(rows), width),
-                np.array([row.presence for row in rows], dtype=np.bool_).reshape(len(rows), width),
-            ),
-            np.array([state.is_finished() for state in states], dtype=np.bool_),
-            np.array([state == TrialState.RUNNING for state in states], dtype=np.bool_),
-            costs,
-            violations,
+            rows,
+            Points(self._codes[rows], self._presence[rows]),
+            self._seen.of(rows),
+            {self._keys[row] for row in rows},
+            ~is_waiting,
+            is_waiting,
+            self._costs[rows],
+            {name: self._violations[name][rows] for name in sorted(self._violations)},
         )
 
-    def _row(self, trial: FrozenTrial) -> _Row:
-        known = self._rows.get(trial.number)
-        if known is None or (not known.is_finished and known.parameters != len(trial.params)):
-            codes, presence = self._space.encode(trial.params)
-            known = _Row(len(trial.params), trial.state.is_finished(), codes, presence)
-            self._rows[trial.number] = known
-        return known
+    def _encode(self, rows: Sequence[int], trials: Sequence[FrozenTrial]) -> None:
+        if not rows:
+            return
+        for row in rows:
+            self._codes[row], self._presence[row] = self._space.encode(trials[row].params)
+            self._parameters[row] = len(trials[row].params)
+        points = Points(self._codes[rows], self._presence[rows])
+        for row, key in zip(rows, points.keys(), strict=True):
+            self._keys[row] = key
+        seen = features(self._space, points)
+        self._seen.whole[rows], self._seen.layers[rows] = seen.whole, seen.layers
+
+    def _note_end(self, row: int, trial: FrozenTrial) -> None:
+        given = trial.constraints
+        for name, violation in given.items():
+            if name not in self._violations:
+                self._violations[name] = np.full(len(self._costs), np.nan)
+            self._violations[name][row] = violation
+        if trial.state == TrialState.COMPLETE and _are_finite(trial.values):
+            self._costs[row] = np.array(trial.values) * self._signs
+            self._violations[_STOPPED][row] = -1.0
+        elif trial.state == TrialState.PRUNED and not any(violation > 0 for violation in given.values()):
+            self._violations[_STOPPED][row] = 1.0
+
+    def _make_room(self, count: int) -> None:
+        new = count - len(self._states)
+        self._states += [TrialState.WAITING] * new
+        self._parameters += [-1] * new
+        self._keys += [b""] * new
+        if count > len(self._costs):
+            room = max(count, 2 * len(self._costs))
+            self._codes, self._presence = _longer(self._codes, room, 0.0), _longer(self._presence, room, False)
+            self._seen = Features(_longer(self._seen.whole, room, 0.0), _longer(self._seen.layers, room, 0.0))
+            self._costs = _longer(self._costs, room, np.nan)
+            self._violations = {name: _longer(values, room, np.nan) for name, values in self._violations.items()}
+
+
+def _longer(rows: NDArray[Any], count: int, fill: float) -> NDArray[Any]:
+    more = np.full((count - len(rows), *rows.shape[1:]), fill, dtype=rows.dtype)
+    return np.concatenate([rows, more])
 
 
 def _are_finite(values: Iterable[float] | None) -> bool:

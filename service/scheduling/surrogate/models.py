@@ -50,6 +50,14 @@ class Model:
         means, deviations = self._process.predict(features)
         return self._mean + self._scale * means, self._scale * deviations
 
+    def mean(self, features: Features) -> Floats:
+        """Means alone."""
+        return self._mean + self._scale * self._process.mean(features)
+
+    def expect(self, features: Features) -> None:
+        """Count further points as if they had ended as predicted: nothing is left to learn there."""
+        self._process.expect(features)
+
 
 @dataclass(frozen=True, slots=True)
 class _Fitted:
@@ -65,18 +73,12 @@ class Models:
     def __init__(self) -> None:
         self._count = -1
         self._fitted: dict[str, _Fitted] = {}
-        self._used: dict[str, _Fitted] = {}
 
     def model(
         self, name: str, features: Features, values: Floats, numbers: NDArray[np.intp], count: int, rows: Booleans
     ) -> Model:
         """The model of what has the values (NaN: unknown) at the points of all asks; conditioned on `rows` of them."""
-        self._used[name] = self._hyperparameters(name, features, values, numbers, count)
-        return self.conditioned(name, features, values, rows)
-
-    def conditioned(self, name: str, features: Features, values: Floats, rows: Booleans) -> Model:
-        """The same model, conditioned on other rows or values."""
-        fitted = self._used[name]
+        fitted = self._hyperparameters(name, features, values, numbers, count)
         used = rows & ~np.isnan(values)
         process = GaussianProcess(
             features.of(used),

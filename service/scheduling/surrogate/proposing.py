@@ -1,30 +1,33 @@
-"""One proposal: of many candidates the one that promises most, by models of what is known."""
+"""Proposals: of many candidates those that promise most, by models of what is known."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from service.scheduling.surrogate.acquisition import (
+    Improvement,
     Prediction,
-    expected_improvement,
     non_dominated,
     reference_point,
 )
 from service.scheduling.surrogate.candidates import candidates, children, distinct
 from service.scheduling.surrogate.columns import Booleans, Floats
-from service.scheduling.surrogate.features import Features, crowding, features, squared_distances
+from service.scheduling.surrogate.features import Features, features, squared_distances
 from service.scheduling.surrogate.history import History
 from service.scheduling.surrogate.level_first import draw_points
 from service.scheduling.surrogate.models import Model, Models, refit_count
 from service.scheduling.surrogate.objectives import Objective
+from service.scheduling.surrogate.selection import Selection
 from service.scheduling.surrogate.space import CodedSpace, Points
 
 _NEAR = 400
+_NEAR_EACH = 10
+"""So many candidates are made for each point that is proposed, where that is more."""
 _ANYWHERE = 200
 _REFINED = 8
 _REFINEMENTS = 200
@@ -32,7 +35,8 @@ _START_DRAWS = 32
 _MOST_START_ROUNDS = 100
 _MOST_ROWS = 400
 """Rows that a model is conditioned on: those nearest to the front, and others."""
-_MOST_WAITING = 100
+_MOST_EXPECTED = 100
+"""Of the points that wait the last ones make a model surer there; all count for the front."""
 _FEWEST_COSTS = 2
 
 
@@ -45,46 +49,58 @@ class Proposer:
         self._models = Models()
 
     def propose(
-        self, objectives: Sequence[Objective], history: History, generator: np.random.Generator
-    ) -> dict[str, Any]:
-        """The values of the next point; none where every candidate was asked before."""
-        asked = set(history.points.keys())
-        if history.is_informative.sum() < self._starts:
-            return self._start(history, asked, generator)
-        view = _View(self._space, self._models, objectives, history)
-        first = candidates(self._space, view.parents, near=_NEAR, anywhere=_ANYWHERE, generator=generator)
-        found = _not_asked(first, asked)
-        if not len(found):
-            return {}
-        worth = view.worth(found)
-        best = np.argsort(-worth, kind="stable")[:_REFINED]
-        further = _not_asked(
-            distinct(self._space.points(children(self._space, found.of(best), _REFINEMENTS, generator))), asked
-        )
-        together = Points(
-            np.concatenate([found.codes, further.codes]), np.concatenate([found.presence, further.presence])
-        )
-        order = np.argsort(-np.concatenate([worth, view.worth(further)]), kind="stable")
-        return self._first_allowed(together, order)
+        self, objectives: Sequence[Objective], history: History, generator: np.random.Generator, count: int
+    ) -> Points:
+        """The next points, best first, of one fit of the models: up to `count`, none where all were asked before.
 
-    def _start(self, history: History, asked: set[bytes], generator: np.random.Generator) -> dict[str, Any]:
+        Before there is anything to model it is one that is drawn.
+        """
+        if history.is_informative.sum() < self._starts:
+            return self._start(history, generator)
+        view = _View(self._space, self._models, objectives, history)
+        near, refined = max(_NEAR, _NEAR_EACH * count), max(_REFINED, count)
+        first = candidates(self._space, view.parents, near=near, anywhere=_ANYWHERE, generator=generator)
+        found = _not_asked(first, history.asked)
+        if not len(found):
+            return found
+        judged = view.judge(found)
+        best = found.of(view.leaders(judged, refined))
+        bred = children(self._space, best, max(_REFINEMENTS, _NEAR_EACH * count), generator)
+        further = _not_asked(distinct(self._space.points(bred)), history.asked)
+        return view.choose(judged.with_more(view.judge(further)), count)
+
+    def _start(self, history: History, generator: np.random.Generator) -> Points:
         """A point that is drawn level first: of some the one that is farthest from all before."""
         for _ in range(_MOST_START_ROUNDS):
-            drawn = _not_asked(distinct(self._space.points(draw_points(self._space, _START_DRAWS, generator))), asked)
+            drawn = distinct(self._space.points(draw_points(self._space, _START_DRAWS, generator)))
+            drawn = _not_asked(drawn, history.asked)
             order = np.arange(len(drawn))
             if len(history.points) and len(drawn):
-                known, new = features(self._space, history.points), features(self._space, drawn)
-                order = np.argsort(-squared_distances(new.whole, known.whole).min(axis=1), kind="stable")
-            found = self._first_allowed(drawn, order)
-            if found:
-                return found
-        return {}
+                new = features(self._space, drawn)
+                order = np.argsort(-squared_distances(new.whole, history.seen.whole).min(axis=1), kind="stable")
+            for row in order:
+                if self._space.is_allowed(drawn.codes[row], drawn.presence[row]):
+                    return drawn.of(np.array([row]))
+        return history.points.of(slice(0))
 
-    def _first_allowed(self, points: Points, order: NDArray[np.intp]) -> dict[str, Any]:
-        for row in order:
-            if self._space.is_allowed(points.codes[row], points.presence[row]):
-                return self._space.decode(points.codes[row], points.presence[row])
-        return {}
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Points with what the models say of them."""
+
+    points: Points
+    seen: Features
+    chance: Floats
+    """That every constraint holds."""
+    predicted: Prediction
+
+    def with_more(self, other: _Judged) -> _Judged:
+        return _Judged(
+            self.points.with_more(other.points),
+            self.seen.with_more(other.seen),
+            np.concatenate([self.chance, other.chance]),
+            self.predicted.with_more(other.predicted),
+        )
 
 
 class _View:
@@ -93,85 +109,86 @@ class _View:
     def __init__(self, space: CodedSpace, models: Models, objectives: Sequence[Objective], history: History) -> None:
         self._space = space
         self._objectives = objectives
-        seen = features(space, history.points)
-        self._asked = seen
-        count = refit_count(history)
-        feasible = history.is_feasible
+        self._asked = history.seen
         complete = history.is_complete
-        front = np.flatnonzero(feasible)
+        front = np.flatnonzero(history.is_feasible)
         front = front[non_dominated(history.costs[front])]
         self.parents = history.points.of(front if len(front) else _least_broken(history))
-        rows = _modelled_rows(history, history.costs[front])
+        rows, count = _modelled_rows(history, history.costs[front]), refit_count(history)
+
+        def model(name: str, values: Floats) -> Model:
+            return models.model(name, history.seen, values, history.numbers, count, rows)
+
         self._constraints = [
-            models.model(f"constraint {name}", seen, _squashed(values), history.numbers, count, rows)
+            model(f"constraint {name}", _squashed(values))
             for name, values in history.violations.items()
             if (values > 0).any()
         ]
         self._models: list[Model] = []
         if complete.sum() < _FEWEST_COSTS:
             return
-        values = np.stack(
-            [objective.modelled(history.costs[:, index]) for index, objective in enumerate(objectives)], axis=1
-        )
         # By its logarithm an objective is another quantity.
-        self._names = [f"objective {index} {objective.is_log}" for index, objective in enumerate(objectives)]
         self._models = [
-            models.model(name, seen, values[:, index], history.numbers, count, rows)
-            for index, name in enumerate(self._names)
+            model(f"objective {index} {objective.is_log}", objective.modelled(history.costs[:, index]))
+            for index, objective in enumerate(objectives)
         ]
         self._front, self._reference = history.costs[front], reference_point(history.costs[complete])
-        waiting = np.flatnonzero(history.is_waiting)[-_MOST_WAITING:]
-        if len(waiting):
-            self._count_at_prediction(models, seen, values, history, count, rows, waiting)
+        self._count_at_prediction(history.seen, np.flatnonzero(history.is_waiting))
 
-    def worth(self, points: Points) -> Floats:
-        """What each point promises: expected improvement times the chance that every constraint holds.
-
-        Less where much was asked: a model expects what lies between two values also where there is a step, for ever.
-        """
+    def judge(self, points: Points) -> _Judged:
+        """What the models say of points."""
         seen = features(self._space, points)
         chance = np.ones(len(points))
         for constraint in self._constraints:
             mean, deviation = constraint.predict(seen)
             chance *= ndtr(-mean / deviation)
-        if not self._models:
-            return chance
-        predicted = self._predict(seen)
-        gained = expected_improvement(self._objectives, predicted, self._front, self._reference)
-        worth = gained * chance / (1.0 + crowding(seen, self._asked))
-        return worth if worth.max(initial=0.0) > 0 else chance * predicted.deviations.sum(axis=1)
-
-    def _predict(self, seen: Features) -> Prediction:
         predictions = [model.predict(seen) for model in self._models]
-        return Prediction(
-            np.stack([mean for mean, _ in predictions], axis=1),
-            np.stack([deviation for _, deviation in predictions], axis=1),
+        nothing = np.empty((0, len(points)))
+        return _Judged(
+            points,
+            seen,
+            chance,
+            Prediction(
+                np.array([mean for mean, _ in predictions] or nothing).T,
+                np.array([deviation for _, deviation in predictions] or nothing).T,
+            ),
         )
 
-    def _count_at_prediction(
-        self,
-        models: Models,
-        seen: Features,
-        values: Floats,
-        history: History,
-        count: int,
-        rows: Booleans,
-        waiting: NDArray[np.intp],
-    ) -> None:
+    def leaders(self, judged: _Judged, count: int) -> NDArray[np.intp]:
+        """The rows of so many points that promise most, best first."""
+        if not self._models:
+            return np.argsort(-judged.chance, kind="stable")[:count]
+        return self._selection(judged).leaders(count)
+
+    def choose(self, judged: _Judged, count: int) -> Points:
+        """So many points that may be tried and promise most together."""
+        points = judged.points
+
+        def is_allowed(row: int) -> bool:
+            return self._space.is_allowed(points.codes[row], points.presence[row])
+
+        if self._models:
+            return points.of(self._selection(judged).choose(count, is_allowed))
+        first = next((row for row in self.leaders(judged, len(points)) if is_allowed(row)), None)
+        return points.of(slice(0)) if first is None else points.of(np.array([first]))
+
+    def _selection(self, judged: _Judged) -> Selection:
+        improvement = Improvement(self._objectives, self._front, self._reference, judged.predicted)
+        return Selection(self._objectives, improvement, judged.predicted, judged.chance, judged.seen, self._asked)
+
+    def _count_at_prediction(self, seen: Features, waiting: NDArray[np.intp]) -> None:
         """What waits is taken as if it had ended as predicted."""
-        predicted = self._predict(seen.of(waiting)).means
-        costs = np.stack(
-            [objective.cost(predicted[:, index]) for index, objective in enumerate(self._objectives)], axis=1
-        )
-        every = np.concatenate([self._front, costs])
-        self._front = every[non_dominated(every)]
-        believed = values.copy()
-        believed[waiting] = predicted
-        more = rows.copy()
-        more[waiting] = True
-        self._models = [
-            models.conditioned(name, seen, believed[:, index], more) for index, name in enumerate(self._names)
+        if not len(waiting):
+            return
+        of_waiting = seen.of(waiting)
+        costs = [
+            objective.cost(model.mean(of_waiting))
+            for objective, model in zip(self._objectives, self._models, strict=True)
         ]
+        every = np.concatenate([self._front, np.stack(costs, axis=1)])
+        self._front = every[non_dominated(every)]
+        for model in self._models:
+            model.expect(seen.of(waiting[-_MOST_EXPECTED:]))
 
 
 def _not_asked(points: Points, asked: set[bytes]) -> Points:

@@ -3,25 +3,29 @@
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=SurrogateSampler(seed=0))
 
 An ask depends on the trials so far, the seed and its own number alone: a study that is read back from its storage
-goes on as if it had never been away. Constraints are those of `Trial.set_constraint`; a trial that is pruned without
-breaking one counts as stopped, which is avoided as well.
+goes on as if it had never been away. While trials run, one fit gives several points: they are kept in the attributes
+of the trial that they were chosen with, and are the next ones that are asked. Constraints are those of
+`Trial.set_constraint`; a trial that is pruned without breaking one counts as stopped, which is avoided as well.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
+from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from service.scheduling.surrogate.ahead import count_ahead, leave, take
 from service.scheduling.surrogate.columns import Column
-from service.scheduling.surrogate.history import HistoryReader
+from service.scheduling.surrogate.history import History, HistoryReader
 from service.scheduling.surrogate.objectives import Objective
 from service.scheduling.surrogate.proposing import Proposer
 from service.scheduling.surrogate.space import CodedSpace, SearchSpace
@@ -50,9 +54,7 @@ class SurrogateSampler(BaseSampler):
         self._starts = starts
         self._logarithmic = logarithmic
         self._intersection = IntersectionSearchSpace()
-        self._searched: Mapping[str, BaseDistribution] = {}
-        self._reader: HistoryReader | None = None
-        self._proposer: Proposer | None = None
+        self._prepared: _Prepared | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The space that was given, or what all trials have."""
@@ -67,18 +69,18 @@ class SurrogateSampler(BaseSampler):
         """The next point, with those of its parameters that are present."""
         if not search_space:
             return {}
-        reader, proposer = self._prepared(search_space)
-        trials = [
-            known
-            for known in study.get_trials(deepcopy=False)
-            if known.number != trial.number and known.state != TrialState.WAITING
-        ]
-        maximized = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
-        history = reader.read(trials, np.where(maximized, -1.0, 1.0))
-        objectives = [
-            Objective(is_maximized, self._is_logarithmic(index, trials)) for index, is_maximized in enumerate(maximized)
-        ]
-        return proposer.propose(objectives, history, np.random.default_rng([self._seed, trial.number]))
+        prepared = self._prepare(study, search_space)
+        before = study.get_trials(deepcopy=False)[: trial.number]
+        kept = take(prepared.space, before)
+        if kept is not None:
+            return kept
+        history = prepared.reader.read(before)
+        count = count_ahead(int(history.is_waiting.sum()))
+        generator = np.random.default_rng([self._seed, trial.number])
+        points = prepared.proposer.propose(self._objectives(study, history), history, generator, count)
+        if len(points) > 1:
+            leave(study, trial, points.of(slice(1, None)))
+        return prepared.space.decode(points.codes[0], points.presence[0]) if len(points) else {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -88,14 +90,41 @@ class SurrogateSampler(BaseSampler):
         column = Column(param_distribution)
         return column.value(float(column.draw(np.random.default_rng(seed), 1)[0]))
 
-    def _prepared(self, search_space: Mapping[str, BaseDistribution]) -> tuple[HistoryReader, Proposer]:
-        if self._reader is None or self._proposer is None or search_space != self._searched:
+    def _prepare(self, study: Study, search_space: Mapping[str, BaseDistribution]) -> _Prepared:
+        known = self._prepared
+        if known is None or not known.is_of(study, search_space):
             space = CodedSpace(self._space or SearchSpace(search_space))
-            self._searched = search_space
-            self._reader, self._proposer = HistoryReader(space), Proposer(space, self._starts)
-        return self._reader, self._proposer
+            reader = HistoryReader(space, np.where(_is_maximized(study), -1.0, 1.0))
+            known = _Prepared(
+                study._storage, study._study_id, search_space, space, reader, Proposer(space, self._starts)
+            )
+            self._prepared = known
+        return known
 
-    def _is_logarithmic(self, objective: int, trials: Sequence[FrozenTrial]) -> bool:
-        if self._logarithmic is not None and not self._logarithmic[objective]:
-            return False
-        return all(trial.values[objective] > 0 for trial in trials if trial.state == TrialState.COMPLETE)
+    def _objectives(self, study: Study, history: History) -> list[Objective]:
+        complete = history.costs[history.is_complete]
+        found: list[Objective] = []
+        for index, is_maximized in enumerate(_is_maximized(study)):
+            may_be_log = self._logarithmic is None or self._logarithmic[index]
+            is_positive = (complete[:, index] < 0 if is_maximized else complete[:, index] > 0).all()
+            found.append(Objective(is_maximized, may_be_log and bool(is_positive)))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What was read and fitted of one study and space; it would be found again."""
+
+    storage: BaseStorage
+    study_id: int
+    searched: Mapping[str, BaseDistribution]
+    space: CodedSpace
+    reader: HistoryReader
+    proposer: Proposer
+
+    def is_of(self, study: Study, searched: Mapping[str, BaseDistribution]) -> bool:
+        return self.storage is study._storage and self.study_id == study._study_id and self.searched == searched
+
+
+def _is_maximized(study: Study) -> list[bool]:
+    return [direction == StudyDirection.MAXIMIZE for direction in study.directions]

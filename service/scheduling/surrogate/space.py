@@ -47,6 +47,10 @@ class Points:
         """Some of them."""
         return Points(self.codes[rows], self.presence[rows])
 
+    def with_more(self, other: Points) -> Points:
+        """Further ones too."""
+        return Points(np.concatenate([self.codes, other.codes]), np.concatenate([self.presence, other.presence]))
+
     def keys(self) -> list[bytes]:
         """What tells them apart."""
         told_apart = np.where(self.presence, self.codes, -1.0).astype(np.float32)

@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from service.scheduling.surrogate.acquisition import (
-    Prediction,
-    expected_improvement,
-    non_dominated,
-    reference_point,
-)
+from service.scheduling.surrogate.acquisition import Improvement, Prediction, non_dominated, reference_point
 from service.scheduling.surrogate.columns import Column
 from service.scheduling.surrogate.features import Features
 from service.scheduling.surrogate.gaussian_process import GaussianProcess, fit_hyperparameters
 from service.scheduling.surrogate.level_first import draw_group
 from service.scheduling.surrogate.objectives import Objective
+from service.scheduling.surrogate.selection import Selection
 from service.scheduling.surrogate.space import CodedSpace, SearchSpace
 
 DISTRIBUTIONS: list[BaseDistribution] = [
@@ -65,9 +61,30 @@ def test_shares_of_categories_are_drawn_before_who_has_which() -> None:
     assert shares.max() > 0.8
 
 
-def test_equal_rows_count_once_in_a_front() -> None:
-    costs = np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [2.0, 2.0]])
-    assert non_dominated(costs).tolist() == [True, True, False, False]
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_equal_rows_count_once_in_a_front(objectives: int) -> None:
+    costs = np.array([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [2.0, 2.0, 0.0]])[:, :objectives]
+    assert non_dominated(costs).tolist() == [True, objectives > 1, False, False]
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_a_front_is_what_no_row_betters(objectives: int) -> None:
+    costs = np.random.default_rng(0).integers(0, 6, (60, objectives)).astype(float)
+    kept = costs[non_dominated(costs)]
+    assert len(np.unique(kept, axis=0)) == len(kept)
+    for row in costs:
+        is_bettered = ((costs <= row).all(axis=1) & (costs < row).any(axis=1)).any()
+        assert (kept == row).all(axis=1).any() == (not is_bettered)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_point_adds_less_once_it_or_one_that_dominates_it_is_counted(count: int) -> None:
+    objectives = [Objective(False, False)] * count
+    predicted = Prediction(np.array([[0.3] * count, [0.5] * count]), np.full((2, count), 0.01))
+    improvement = Improvement(objectives, np.full((1, count), 0.8), np.ones(count), predicted)
+    before = improvement.of(predicted)
+    improvement.add(np.full(count, 0.3))
+    assert (improvement.of(predicted) < 0.1 * before).all()
 
 
 @pytest.mark.parametrize("is_log", [False, True])
@@ -81,7 +98,7 @@ def test_expected_improvement_is_the_mean_of_what_is_gained(is_maximized: bool, 
     front = np.quantile(costs, [0.4, 0.7], axis=0)
     front = np.stack([front[:, 0], front[::-1, 1]], axis=1)
     reference = reference_point(costs[:1000])
-    found = expected_improvement([first, second], predicted, front, reference)[0]
+    found = Improvement([first, second], front, reference, predicted).of(predicted)[0]
     gains = [_area(np.vstack([front, row]), reference) - _area(front, reference) for row in costs]
     assert found == pytest.approx(float(np.mean(gains)), rel=0.03)
 
@@ -90,7 +107,8 @@ def test_three_objectives_prefer_what_dominates_more() -> None:
     objectives = [Objective(False, False)] * 3
     means = np.array([[0.2, 0.2, 0.2], [0.5, 0.5, 0.5], [0.9, 0.9, 0.9]])
     front, reference = np.array([[0.6, 0.6, 0.6]]), np.ones(3)
-    worth = expected_improvement(objectives, Prediction(means, np.full((3, 3), 0.01)), front, reference)
+    predicted = Prediction(means, np.full((3, 3), 0.01))
+    worth = Improvement(objectives, front, reference, predicted).of(predicted)
     assert worth[0] > 2 * worth[1]
     assert worth[1] > worth[2]
 
@@ -113,6 +131,33 @@ def test_points_that_are_the_same_but_for_rounding_are_modelled() -> None:
     seen, values = Features(whole, np.empty((120, 0))), np.repeat([1.0, -1.0, 0.5, -0.5], 30)
     means, _ = GaussianProcess(seen, values, fit_hyperparameters(seen, values)).predict(seen)
     assert np.abs(means - values).max() < 0.1
+
+
+def test_what_is_expected_changes_no_prediction_and_leaves_nothing_to_learn() -> None:
+    generator = np.random.default_rng(0)
+    seen, elsewhere = (Features(generator.random((20, 2)), generator.random((20, 4))) for _ in range(2))
+    values = np.sin(4 * seen.whole[:, 0]) + seen.layers.mean(axis=1)
+    process = GaussianProcess(seen, values, np.log([0.5, 0.5, 0.7, 0.7, 0.3, 0.2, 0.05]))
+    means, deviations = process.predict(elsewhere)
+    process.expect(elsewhere)
+    told = GaussianProcess(
+        seen.with_more(elsewhere), np.append(values, means), np.log([0.5, 0.5, 0.7, 0.7, 0.3, 0.2, 0.05])
+    )
+    for found, wanted in zip(process.predict(elsewhere), told.predict(elsewhere), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert (process.predict(elsewhere)[1] < deviations).all()
+
+
+def test_points_are_chosen_apart_from_each_other_and_those_that_are_not_allowed_never() -> None:
+    objectives = [Objective(False, False)] * 2
+    means = np.array([[0.2, 0.6], [0.2, 0.6], [0.6, 0.2], [0.9, 0.9]])
+    predicted, places = Prediction(means, np.full((4, 2), 0.05)), Features(means, np.empty((4, 0)))
+    improvement = Improvement(objectives, np.empty((0, 2)), np.ones(2), predicted)
+    selection = Selection(objectives, improvement, predicted, np.ones(4), places, places.of(np.array([3])))
+    assert selection.choose(3, lambda row: row != 2).tolist() == [0, 1, 3]
+    improvement = Improvement(objectives, np.empty((0, 2)), np.ones(2), predicted)
+    selection = Selection(objectives, improvement, predicted, np.ones(4), places, places.of(np.array([3])))
+    assert selection.choose(2, lambda row: True).tolist() == [0, 2]
 
 
 def _area(costs: np.ndarray, reference: np.ndarray) -> float:

@@ -204,6 +204,40 @@ def test_a_rebuilt_study_asks_the_same_while_trials_run_and_end_in_any_order() -
     assert ask_on(rebuilds=True) == ask_on(rebuilds=False)
 
 
+def test_while_trials_run_one_fit_gives_several_points_and_a_restart_asks_the_rest() -> None:
+    def running_on(study: optuna.Study, count: int) -> list[dict[str, Any]]:
+        return [suggest(study.ask()) for _ in range(count)]
+
+    study, other = (new_study(SurrogateSampler(SPACE, seed=4)) for _ in range(2))
+    for each in (study, other):
+        run(each, 14)
+    asked = running_on(study, 24)
+    assert len({str(values) for values in asked}) == 24, "none is asked twice"
+    assert running_on(other, 13) == asked[:13]
+    back = new_study(SurrogateSampler(SPACE, seed=4))
+    back.add_trials(other.trials)
+    assert running_on(back, 11) == asked[13:]
+
+
+def test_a_point_that_was_chosen_ahead_and_tried_meanwhile_is_not_asked_again() -> None:
+    study, other = (new_study(SurrogateSampler(SPACE, seed=4)) for _ in range(2))
+    for each in (study, other):
+        run(each, 14)
+        for _ in range(9):
+            suggest(each.ask())
+    ahead = [suggest(study.ask()) for _ in range(6)]
+    for values in ahead[:5]:
+        other.enqueue_trial(values)
+        assert suggest(other.ask()) == values
+    assert suggest(other.ask()) not in ahead[:5]
+
+
+def test_one_sampler_serves_several_studies() -> None:
+    sampler = SurrogateSampler(SPACE, seed=6)
+    first = run(new_study(sampler), 14)
+    assert run(new_study(sampler), 14) == first
+
+
 def test_without_a_space_conditional_parameters_are_drawn_at_random() -> None:
     asked = run(new_study(SurrogateSampler(seed=0)), 16)
     assert len({str(values) for values in asked}) == 16
