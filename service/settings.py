@@ -94,7 +94,9 @@ class Settings(BaseSettings):
         default=2, ge=1, le=64, description="most processes that survey the spaces of large documents"
     )
 
-    scheduler_lookahead: int = Field(default=2, ge=0, description="trials that are asked for ahead of need, a sweep; none by the surrogate sampler")
+    scheduler_lookahead: int = Field(
+        default=2, ge=0, description="trials that are asked for ahead of need, a sweep; none by the surrogate sampler"
+    )
     leader_seconds: float = Field(default=10, gt=0, description="how long a scheduler leads a sweep without renewing")
     step_seconds: float = Field(
         default=120, gt=0, description="silence after which a scheduler's step of a sweep hangs, and another is begun"

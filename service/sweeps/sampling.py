@@ -15,6 +15,9 @@ SLOW_TPE_TRIALS = 2_000
 MOST_MODELLED_OBJECTIVES = 4
 """With more of them most points are on the front, and expecting more of one says little."""
 
+MOST_MODELLED_TRIALS = 20_000
+"""As many were measured: with two objectives a suggestion takes 44 ms then, and more with every trial."""
+
 LEARNS_NOTHING = frozenset({"random", "qmc", "grid"})
 """Samplers that suggest the same whatever became of the trials before."""
 
@@ -71,18 +74,32 @@ def _automatic(document: SweepDocument, feasibility: FeasibilityReport) -> Choic
     if feasibility.points is not None and feasibility.points <= trials:
         points = "the only point" if feasibility.points == 1 else f"all {plural(feasibility.points, 'point')}"
         return Choice("grid", f"the budget of {plural(trials, 'trial')} covers {points} of the space")
-    conditional = any(parameter.when is not None for parameter in document.space.open)
     objectives = len(document.objectives)
-    if objectives > 1 and trials > SLOW_TPE_TRIALS and not conditional:
-        return Choice("nsga2", f"TPE would take too long over each of {trials} suggestions for {objectives} objectives")
-    if conditional:
-        return Choice("tpe", "TPE models parameters that are conditional on others; other samplers draw them at random")
-    return Choice("tpe", "TPE finds good points in few trials of a mixed space")
+    if objectives == 1:
+        return _estimator(document, "TPE finds good points in few trials of a mixed space")
+    if objectives > MOST_MODELLED_OBJECTIVES:
+        too_much = f"{objectives} objectives"
+    elif trials > MOST_MODELLED_TRIALS:
+        too_much = f"{trials} trials"
+    else:
+        return Choice("surrogate", f"models of the {objectives} objectives find the front in the fewest trials")
+    if trials > SLOW_TPE_TRIALS and not _has_conditions(document):
+        return Choice("nsga2", f"{too_much} are too many for the surrogate sampler, and {trials} trials for TPE")
+    return _estimator(document, f"{too_much} are too many for the surrogate sampler")
+
+
+def _estimator(document: SweepDocument, reason: str) -> Choice:
+    if _has_conditions(document):
+        reason = "TPE models parameters that are conditional on others; other samplers draw them at random"
+    return Choice("tpe", reason)
+
+
+def _has_conditions(document: SweepDocument) -> bool:
+    return any(parameter.when is not None for parameter in document.space.open)
 
 
 def _caveat(named: str, document: SweepDocument) -> str:
-    conditional = any(parameter.when is not None for parameter in document.space.open)
-    if conditional and named in ("gp", "nsga2", "qmc"):
+    if _has_conditions(document) and named in ("gp", "nsga2", "qmc"):
         return ", which draws conditional parameters at random"
     if named == "surrogate" and len(document.objectives) > MOST_MODELLED_OBJECTIVES:
         return ", which is meant for one to four objectives"

@@ -46,6 +46,25 @@ def test_a_rebuilt_study_goes_on_as_if_it_had_never_stopped(driver: Driver, samp
     assert rebuilt == uninterrupted
 
 
+PER_LAYER = {
+    "num_layers": {"min": 1, "max": 3},
+    "hidden_size": {"values": [32, 64]},
+    "attention": {"num_attention_heads": {"values": [2, 4]}},
+    "mlp": {"ffn_hidden_size": {"values": [32, 64, 128], "per_layer": True}},
+}
+THREE = [{"metric": "latency_ms_p50"}, {"metric": "validation_loss"}, {"metric": "memory_bytes"}]
+
+
+@pytest.mark.parametrize("parallel", [1, 6])
+@pytest.mark.parametrize("changes", [{}, {"objectives": THREE}, {"model": PER_LAYER}], ids=["two", "three", "layers"])
+def test_a_rebuilt_surrogate_goes_on_with_constraints_conditions_and_layers(
+    driver: Driver, changes: dict[str, Any], parallel: int
+) -> None:
+    written = document(search={"sampler": "auto", "seed": 3}, budget={"trials": 60, "parallel": parallel}, **changes)
+    uninterrupted = _run(driver, written, 26)
+    assert _run(driver, written, 26, rebuild_every=5) == uninterrupted
+
+
 # Whether a study is the same after it was read back is asked of both databases above.
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", "surrogate", "qmc", "grid"])

@@ -12,7 +12,12 @@ from layers.space.document import SweepDocument, read_document
 from service.errors import InvalidDocumentError
 from service.scheduling.optuna_study import OptunaStudy
 from service.scheduling.studies import FAILED, TrialResult
-from service.sweeps.sampling import choose, population_size
+from service.sweeps.sampling import (
+    MOST_MODELLED_TRIALS,
+    Choice,
+    choose,
+    population_size,
+)
 from tests.service.sweep_driver import TWELVE_POINTS, document, small
 
 DATASET = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
@@ -130,24 +135,53 @@ def test_tpe_learns_where_points_are_infeasible(parsed: SweepDocument) -> None:
 def test_auto_takes_the_grid_where_the_budget_covers_the_space() -> None:
     choice = choose(*_read(small(search={"sampler": "auto"}, budget={"trials": 12})))
     assert (choice.sampler, "12" in choice.reason) == ("grid", True)
-    assert choose(*_read(small(search={"sampler": "auto"}, budget={"trials": 11}))).sampler == "tpe"
+    assert choose(*_read(small(search={"sampler": "auto"}, budget={"trials": 11}))).sampler == "surrogate"
 
 
-def test_auto_takes_tpe_for_conditional_spaces_and_nsga2_for_long_searches_without_conditions() -> None:
-    conditional = document(search={"sampler": "auto"}, budget={"trials": 50_000})
-    assert choose(*_read(conditional)).sampler == "tpe"
-    model = {**TWELVE_POINTS, "mlp": {"ffn_hidden_size": {"min": 32, "max": 512}}}
-    plain = document(model=model, search={"sampler": "auto"}, budget={"trials": 5000})
-    choice = choose(*_read(plain))
-    assert (choice.sampler, "5000" in choice.reason) == ("nsga2", True)
-    assert choose(*_read(plain | {"objectives": plain["objectives"][:1]})).sampler == "tpe"
+def _automatic(**changes: Any) -> Choice:
+    return choose(*_read(document(search={"sampler": "auto"}, **changes)))
+
+
+WIDE = {**TWELVE_POINTS, "mlp": {"ffn_hidden_size": {"min": 32, "max": 512}}}
+METRICS = ["latency_ms_p50", "validation_loss", "memory_bytes", "engine_bytes", "latency_ms_p90"]
+
+
+@pytest.mark.parametrize("objectives", [2, 3, 4])
+@pytest.mark.parametrize(
+    "model",
+    [
+        WIDE,
+        {**WIDE, "norm": {"kind": {"values": ["LayerNorm", "RmsNorm"]}}},
+        {**TWELVE_POINTS, "mlp": {"ffn_hidden_size": {"values": [32, 64, 128], "per_layer": True}}},
+        document()["model"],
+    ],
+)
+def test_auto_takes_the_surrogate_for_two_to_four_objectives(model: dict[str, Any], objectives: int) -> None:
+    metrics = [{"metric": metric} for metric in METRICS[:objectives]]
+    choice = _automatic(model=model, objectives=metrics, budget={"trials": MOST_MODELLED_TRIALS})
+    assert (choice.sampler, f"{objectives} objectives" in choice.reason) == ("surrogate", True)
+
+
+def test_auto_takes_tpe_for_one_objective_and_for_five() -> None:
+    for count in (1, 5):
+        metrics = [{"metric": metric} for metric in METRICS[:count]]
+        assert _automatic(model=WIDE, objectives=metrics, budget={"trials": 200}).sampler == "tpe"
+
+
+def test_auto_takes_tpe_or_nsga2_where_the_surrogate_would_be_slow() -> None:
+    long = {"trials": MOST_MODELLED_TRIALS + 1}
+    choice = _automatic(model=WIDE, budget=long)
+    assert (choice.sampler, str(long["trials"]) in choice.reason) == ("nsga2", True)
+    assert _automatic(budget=long).sampler == "tpe", "it has a condition"
+    metrics = [{"metric": metric} for metric in METRICS]
+    choice = _automatic(model=WIDE, objectives=metrics, budget={"trials": 5000})
+    assert (choice.sampler, "5 objectives" in choice.reason) == ("nsga2", True)
 
 
 def test_the_surrogate_is_taken_where_it_is_named_and_says_what_it_is_meant_for() -> None:
     choice = choose(*_read(document(search={"sampler": "surrogate"})))
     assert (choice.sampler, "one to four" in choice.reason) == ("surrogate", False)
-    metrics = ["latency_ms_p50", "latency_ms_p90", "memory_bytes", "engine_bytes", "validation_loss"]
-    many = document(search={"sampler": "surrogate"}, objectives=[{"metric": metric} for metric in metrics])
+    many = document(search={"sampler": "surrogate"}, objectives=[{"metric": metric} for metric in METRICS])
     assert "one to four" in choose(*_read(many)).reason
 
 

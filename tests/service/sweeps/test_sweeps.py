@@ -67,7 +67,7 @@ def test_validate_only_stores_nothing(client: TestClient, driver: Driver) -> Non
     answer = client.post("/v1/sweeps", params={"validate_only": True}, json=POST | {"search": {"sampler": "auto"}})
     assert answer.status_code == 200
     preview = answer.json()
-    assert (preview["valid"], preview["sampler"], preview["space"]["points"]) == (True, "tpe", 12)
+    assert (preview["valid"], preview["sampler"], preview["space"]["points"]) == (True, "surrogate", 12)
     assert client.get("/v1/sweeps").json()["items"] == []
 
 
