@@ -71,7 +71,9 @@ def test_every_example_is_valid(example: str) -> None:
     assert read(example).feasible_share > 0
 
 
-@pytest.mark.parametrize("name", [*FIELDS, *BUDGET, *SAMPLERS, *RUNTIMES, *FUNCTIONS, "wall_seconds", "seed", "reuse"])
+@pytest.mark.parametrize(
+    "name", [*FIELDS, *BUDGET, *SAMPLERS, *RUNTIMES, *FUNCTIONS, "wall_seconds", "seed", "reuse", "hardware_first"]
+)
 def test_every_field_is_told(name: str) -> None:
     assert re.search(rf"`(?:[^`]*\b)?{name}\b[^`]*`", PAGE), name
 

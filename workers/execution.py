@@ -160,6 +160,7 @@ class Execution:
             target_key=leased.target_key,
             configuration=configuration,
             constraints=leased.constraints,
+            hardware_first=leased.hardware_first,
             dataset=leased.dataset,
             lease=self._lease,
             capabilities=self._capabilities[leased.runtime],

@@ -26,8 +26,6 @@ from benchmarks.support.report import write
 from layers.presets import PRESETS
 from layersweep import Client
 
-PHASES = ("check", "build", "measure", "train", "rebuild", "remeasure", "evaluate")
-
 
 def preset_document(name: str) -> dict[str, Any]:
     """A preset as a sweep of one trial, at the precision that a GPU deploys."""

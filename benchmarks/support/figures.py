@@ -12,12 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PHASES = ("check", "build", "measure", "train", "rebuild", "remeasure", "evaluate")
+HARDWARE_FIRST = ("check", "build", "measure", "train", "quantize", "rebuild", "remeasure", "evaluate")
+TRAINING_FIRST = ("check", "train", "quantize", "build", "measure", "evaluate")
 COLOURS = {
     "check": "#999",
     "build": "#3b6fb6",
     "measure": "#e0a030",
     "train": "#4f9d5d",
+    "quantize": "#b0503c",
     "rebuild": "#86aede",
     "remeasure": "#f0cc7c",
     "evaluate": "#a05fa8",
@@ -58,7 +60,8 @@ def phases_svg(trials: list[dict[str, Any]]) -> str:
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{60 + 24 * len(trials)}">{STYLE}']
     for row, trial in enumerate(trials):
         cost, total = trial["measurements"]["cost"], trial["metrics"]["device_seconds"]
-        seconds = {phase: cost.get(f"{phase}_seconds", 0.0) for phase in PHASES}
+        phases = HARDWARE_FIRST if "rebuild_seconds" in cost else TRAINING_FIRST
+        seconds = {phase: cost.get(f"{phase}_seconds", 0.0) for phase in phases}
         seconds["other"] = max(0.0, total - sum(seconds.values()))
         x, y = 130.0, 10 + 24 * row
         parts.append(f'<text x="5" y="{y + 13}">{trial["number"]} {trial["parameters"].get("dtype", "")}</text>')
@@ -68,7 +71,7 @@ def phases_svg(trials: list[dict[str, Any]]) -> str:
             x += width
         parts.append(f'<text x="{x + 5:.1f}" y="{y + 13}">{total:.0f} s</text>')
     for index, (phase, colour) in enumerate(COLOURS.items()):
-        x, y = 10 + 92 * index, 30 + 24 * len(trials)
+        x, y = 10 + 82 * index, 30 + 24 * len(trials)
         parts.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{colour}"/>')
         parts.append(f'<text x="{x + 16}" y="{y + 11}">{phase}</text>')
     return "".join(parts) + "</svg>\n"

@@ -29,6 +29,7 @@ FIELDS = (
     "allow_sparse",
 )
 SAMPLERS = ("auto", "tpe", "nsga2", "surrogate", "gp", "qmc", "random", "grid")
+HARDWARE_FIRST = ("auto", "always", "never")
 RUNTIMES = ("tensorrt", "tensorrt_rtx", "onnxruntime")
 GPU_METRICS = ("latency_ms_enqueue_p50", "latency_ms_enqueue_p99")
 """A CPU has no queue of launches to time."""
@@ -76,6 +77,7 @@ class SearchSettings(TypedDict):
     sampler: str
     seed: int
     reuse: bool
+    hardware_first: str
 
 
 class FieldReader:
@@ -214,7 +216,7 @@ class FieldReader:
         return None if seconds is None else float(seconds)
 
     def search(self) -> SearchSettings:
-        written = self._mapping("search", ("sampler", "seed", "reuse"))
+        written = self._mapping("search", ("sampler", "seed", "reuse", "hardware_first"))
         sampler = written.get("sampler", "auto")
         if sampler not in SAMPLERS:
             self._problems.add(
@@ -226,7 +228,18 @@ class FieldReader:
             "sampler": sampler,
             "seed": seed,
             "reuse": self._boolean("/search/reuse", written.get("reuse", True), True),
+            "hardware_first": self._hardware_first(written.get("hardware_first", "auto")),
         }
+
+    def _hardware_first(self, written: Any) -> str:
+        if written not in HARDWARE_FIRST:
+            remedy = (
+                f"one of: {', '.join(HARDWARE_FIRST)}. auto measures before training only where a constraint can end a "
+                "trial by what is measured"
+            )
+            self._problems.add("/search/hardware_first", f"{shown(written)} is not an order of work", remedy)
+            return "auto"
+        return cast("str", written)
 
     def target_runtime(self) -> str | None:
         written = self._mapping("target", ("runtime",))

@@ -94,6 +94,7 @@ class SearchSettings(TypedDict):
     sampler: str
     seed: int
     reuse: bool
+    hardware_first: NotRequired[str]
 
 
 class TargetChoice(TypedDict):

@@ -27,7 +27,7 @@ from service.database.sessions import at_end, execute_deferred
 from service.errors import NotFoundError
 from service.events import events
 from service.events.events import NewEvent
-from service.leases import attempts, holders, row_locks, transitions, worker_reports
+from service.leases import attempts, holders, phases, row_locks, transitions, worker_reports
 from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
 from service.leases.attempts import AttemptKey
@@ -239,6 +239,9 @@ def _lease(trial: sql.Row, attempt: int, lease_seconds: float) -> lease_schemas.
         configuration=trial.configuration,
         dataset=None if trial.dataset_id is None else _lease_dataset(trial),
         constraints=trial.constraints or [],
+        hardware_first=phases.is_hardware_first(
+            trial.configuration["task"], trial.hardware_first, tuple(trial.constraints or ())
+        ),
         lease_seconds=lease_seconds,
     )
 

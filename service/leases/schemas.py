@@ -181,6 +181,10 @@ class Lease(Schema):
     constraints: list[str] = Field(
         description="all of the sweep's: the worker stops after measure when a hardware one is broken"
     )
+    hardware_first: bool = Field(
+        description="true: build and measure before training, and again after it; false: train first, then build and "
+        "measure once. A worker that does not know the field does the former"
+    )
     lease_seconds: float
 
 
@@ -218,7 +222,8 @@ class Losses(Request):
 class LeaseReport(Request):
     """Where an attempt is. `phase` when a new one begins, `losses` as they come, `log` lines to keep.
 
-    Phases come in the order of `Phase`; some may be left out. Of a long curve and a long log a part is kept.
+    Phases come in the order of `Phase`, or where training comes first: check, train, quantize, build, measure,
+    evaluate, finish. Some may be left out. Of a long curve and a long log a part is kept.
     """
 
     phase: Phase | None = None

@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from layers.metrics import LARGEST, METRICS
 from service.common.formatting import bound
 from service.common.states import TrialState
 from service.errors import Problem, UnprocessableError
+from service.leases import phases
 from service.leases import schemas as lease_schemas
-
-PHASES: tuple[lease_schemas.Phase, ...] = get_args(lease_schemas.Phase)
-"""In the order of an attempt. Some are left out; none comes again after a later one, unless the attempt begins anew."""
 
 MOST_TRIES = 8
 """How often an attempt may begin with the first phase. A worker of this project tries twice."""
@@ -92,20 +90,20 @@ def check_reason(outcome: str, reason: str | None) -> None:
 
 
 def check_phase(entered: Sequence[str], phase: lease_schemas.Phase) -> None:
-    """Raise Unprocessable where a phase comes after one that follows it, unless the attempt begins anew.
+    """Raise Unprocessable where a phase follows those before it in neither order, unless the attempt begins anew.
 
     A worker whose child has crashed tries once more within its attempt: from the first phase on.
     """
-    if not entered or PHASES.index(phase) >= PHASES.index(entered[-1]):
-        return
-    if phase != PHASES[0]:
-        problem = Problem("/phase", f"is {phase} after {entered[-1]}", f"the order is {', '.join(PHASES)}")
+    if phase == phases.PHASES[0] and entered and entered[-1] != phase:
+        if entered.count(phase) >= MOST_TRIES:
+            problem = Problem("/phase", f"is {phase} after {MOST_TRIES} tries", "finish, or release it")
+            raise UnprocessableError(f"an attempt begins anew at most {MOST_TRIES - 1} times", problems=[problem])
+    elif not phases.follows(entered, phase):
+        orders = f"{', '.join(phases.HARDWARE_FIRST)}; or {', '.join(phases.TRAINING_FIRST)}"
+        problem = Problem("/phase", f"is {phase} after {entered[-1]}", f"the order is {orders}")
         raise UnprocessableError(
             f"the attempt has reached {entered[-1]}: {phase} does not follow it", problems=[problem]
         )
-    if entered.count(phase) >= MOST_TRIES:
-        problem = Problem("/phase", f"is {phase} after {MOST_TRIES} tries", "finish, or release it")
-        raise UnprocessableError(f"an attempt begins anew at most {MOST_TRIES - 1} times", problems=[problem])
 
 
 def check_progress(progress: Mapping[str, Any] | None) -> None:

@@ -76,7 +76,8 @@ class Certainty(Schema):
         description="half of the 95 % interval of the median latency, relative to it"
     )
     latency_rebuilt_share: float | None = Field(
-        description="p50 of the trained engine over p50 of the first one, less 1: another build, another process"
+        description="p50 of the trained engine over p50 of the first one, less 1: another build, another process; "
+        "null where the trial was built once"
     )
     validation_standard_error_nats: float | None = Field(description="sampling error of the validation split")
     seeds: int = Field(description="trainings of this configuration that were scored")

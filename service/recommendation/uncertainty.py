@@ -119,6 +119,8 @@ def _says_of_noise(noise: Noise) -> list[str]:
         differed = abs(noise.latency_rebuilt_share)
         by = f"{differed:.1%}" if differed >= LEAST_SHARE else f"less than {LEAST_SHARE:.1%}"
         says.append(f"built and measured twice in two processes, its p50 differed by {by}")
+    elif noise.latency_half_width_share is not None:
+        says.append("built once: how far the latency of another build lands is not known")
     if noise.sampling_error_nats is not None:
         says.append(f"the validation split is finite: standard error {_nats(noise.sampling_error_nats)}")
     return says

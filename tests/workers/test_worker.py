@@ -149,7 +149,7 @@ def test_a_sweep_of_two_trials_ends_with_scores_by_the_engine(user: User, live_s
         assert metrics["latency_ms_p50"] > 0
         assert metrics["memory_bytes"] > metrics["weights_bytes"] > 0
         assert [phase["phase"] for phase in trial["attempts"][0]["phases"]] == [
-            *("check", "build", "measure", "train", "rebuild", "remeasure", "evaluate", "finish")
+            *("check", "train", "build", "measure", "evaluate", "finish")
         ]
         assert [point["step"] for point in trial["curve"] if point["validation_loss"] is not None] == [10, 20]
         assert trial["measurements"]["latency_samples_ms"]["samples_ms"]
@@ -168,7 +168,7 @@ def test_a_quantized_trial_is_scored_through_its_quantized_engine(
     (trial,) = user.trials(sweep)
     assert (trial["state"], trial["parameters"]) == ("complete", {"quantization": "int8"})
     assert [phase["phase"] for phase in trial["attempts"][0]["phases"]] == [
-        *("check", "build", "measure", "train", "quantize", "rebuild", "remeasure", "evaluate", "finish")
+        *("check", "train", "quantize", "build", "measure", "evaluate", "finish")
     ]
     metrics = trial["metrics"]
     assert 0 < abs(metrics["precision_gap"]) < 0.1

@@ -61,6 +61,8 @@ class LeasedTrial:
     constraints: tuple[str, ...]
     dataset: LeasedDataset | None
     """None: a probe has none."""
+    hardware_first: bool
+    """Whether it is measured before it is trained. A service that does not say so expects that."""
 
     @classmethod
     def of(cls, answer: LeaseAnswer) -> LeasedTrial:
@@ -75,4 +77,5 @@ class LeasedTrial:
             configuration=answer["configuration"],
             constraints=tuple(answer["constraints"]),
             dataset=None if dataset is None else LeasedDataset.of(dataset),
+            hardware_first=answer.get("hardware_first", True),
         )

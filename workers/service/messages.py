@@ -62,6 +62,7 @@ class LeaseAnswer(TypedDict):
     configuration: Configuration
     dataset: DatasetAnswer | None
     constraints: list[str]
+    hardware_first: NotRequired[bool]
     lease_seconds: float
 
 

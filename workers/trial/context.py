@@ -57,6 +57,8 @@ class TrialContext:
     target_key: str
     configuration: TrialConfiguration
     constraints: Sequence[str]
+    hardware_first: bool
+    """Whether the untrained model is built and measured before anything is trained."""
     dataset: LeasedDataset | None
     """None: a probe has none."""
     lease: Lease

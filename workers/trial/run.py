@@ -1,5 +1,8 @@
-"""The order of work in one attempt: check → build → measure → train → (quantize →) rebuild → remeasure → evaluate; of a
-probe, which has no data and learns nothing, the first three.
+"""The order of work in one attempt.
+
+Hardware first: check → build → measure → train → (quantize →) rebuild → remeasure → evaluate; a model that breaks a
+hardware constraint is never trained. Training first: check → train → (quantize →) build → measure → evaluate; one
+export, one build, one measurement. A probe, which has no data and learns nothing: check → build → measure.
 
 What would happen again ends the trial here, as a `Finish` with its reason. What would not is raised: the causes of an
 interruption, a child killed from outside (ChildDiedError), a service that is away for too long (UnreachableError).
@@ -136,7 +139,18 @@ def _run_model(context: TrialContext) -> None:
         data = fetch_data(context)
     lay_out_batches(context, data)
 
-    # Hardware first: a model that is too slow or too large is not trained.
+    if context.hardware_first:
+        _judge_untrained(context)
+        _train(context, data)
+        _finish_trained(context, data, build_phase="rebuild", measure_phase="remeasure")
+    else:
+        prepare_model(context)
+        _train(context, data)
+        _finish_trained(context, data, build_phase="build", measure_phase="measure")
+
+
+def _judge_untrained(context: TrialContext) -> None:
+    """Build and measure the untrained model: one that is too slow or too large is not trained."""
     with context.phase("build"):
         untrained = _build_untrained(context, "first")
     with context.phase("measure"):
@@ -144,11 +158,11 @@ def _run_model(context: TrialContext) -> None:
     context.record.set_measurement("latency_first", first.latency)
     judge_hardware(context, context.record.findings().metrics)
 
+
+def _train(context: TrialContext, data: TrialData) -> None:
     with context.phase("train"):
         trained = train(context, data)
     judge_training(context, trained)
-
-    _finish_trained(context, data, _rebuild(context))
 
 
 def _build_untrained(context: TrialContext, name: str) -> LoadedEngine:
@@ -159,19 +173,21 @@ def _build_untrained(context: TrialContext, name: str) -> LoadedEngine:
     return engine
 
 
-def _rebuild(context: TrialContext) -> BuiltEngines:
+def _build_trained(context: TrialContext, phase: str) -> BuiltEngines:
     """The trained model's engine. Quantizing takes long enough to be a phase of its own."""
     if not context.is_quantized:
-        with context.phase("rebuild"):
+        with context.phase(phase):
             return build(context, export(context, "final"))
     with context.phase("quantize"):
         graphs = export(context, "final")
-    with context.phase("rebuild"):
+    with context.phase(phase):
         return build(context, graphs)
 
 
-def _finish_trained(context: TrialContext, data: TrialData, built: BuiltEngines) -> None:
-    with context.phase("remeasure"):
+def _finish_trained(context: TrialContext, data: TrialData, *, build_phase: str, measure_phase: str) -> None:
+    """Build, measure and score the trained model: the figures that are reported."""
+    built = _build_trained(context, build_phase)
+    with context.phase(measure_phase):
         engine = load(context, built)
         measured = measure(context, engine, REMEASURE)
     context.record.set_measurement("latency_samples_ms", measured.latency)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.common.schemas import JsonObject
 from service.database.models import Dataset, Sweep
+from service.leases.phases import is_hardware_first
 from service.results import charts
 
 Fact: TypeAlias = bool | int | float | str | None
@@ -55,6 +56,12 @@ def baselines_nats(dataset: Dataset | None) -> Mapping[str, float]:
     known: Mapping[str, float] = {} if dataset is None else dataset.profile.get("baselines_nats", {})
     # Profiles of before have -0.0 where a model is always right.
     return {name: loss + 0.0 for name, loss in known.items()}
+
+
+def hardware_first_of(row: Sweep) -> bool:
+    """Whether the leases of a sweep ask for its trials to be measured before they are trained."""
+    wish = row.document.get("search", {}).get("hardware_first")
+    return is_hardware_first(row.task, wish, tuple(row.document.get("constraints", ())))
 
 
 def dataset_of(session: Session, row: Sweep) -> Dataset | None:

@@ -30,6 +30,7 @@ from service.database.sessions import now
 from service.errors import NotFoundError
 from service.events.end_codes import end_code
 from service.events.schemas import EndCode
+from service.leases.phases import PROBE, order_of
 from service.operations import artifacts
 from service.recommendation.recommend import preferences_of, recommend_with_smaller
 from service.recommendation.schemas import Recommendation, SmallerTrial
@@ -42,7 +43,7 @@ from service.results.plot_selection import TRIAL_NUMBER, check_axes
 from service.sweeps.best_trials import best_trials
 from service.sweeps.progress import ProgressRate, progress_rate
 from service.sweeps.schemas import BestTrial
-from service.web.views.common import dataset_of, ended_trials, progress_bar, target_words
+from service.web.views.common import dataset_of, ended_trials, hardware_first_of, progress_bar, target_words
 from service.web.views.query import BoardColumn, SweepQuery
 
 PAGE_ROWS = 50
@@ -56,6 +57,8 @@ class RunningTrial:
     """Its name."""
     phases: list[str]
     """Those that have begun."""
+    order: Sequence[str]
+    """All of its phases, in the order in which they come."""
     seconds: float | None
     """How long the last of them goes on."""
 
@@ -321,11 +324,13 @@ def _running(session: Session, row: Sweep) -> list[RunningTrial]:
         .limit(16)
     )
     time = now(session)
+    hardware_first = hardware_first_of(row)
     return [
         RunningTrial(
             trial=running,
             worker=worker,
-            phases=[phase["phase"] for phase in phases or []],
+            phases=(entered := [phase["phase"] for phase in phases or []]),
+            order=PROBE if row.task == "probe" else order_of(entered, hardware_first=hardware_first),
             seconds=max(0.0, time - phases[-1]["started_at"]) if phases else None,
         )
         for running, phases, worker in session.execute(query)

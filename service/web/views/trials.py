@@ -18,10 +18,10 @@ from service.database.models import Artifact, Dataset, Sweep, Worker
 from service.database.sessions import now
 from service.leases import schemas as lease_schemas
 from service.leases import trials
-from service.leases.worker_reports import PHASES
+from service.leases.phases import order_of
 from service.operations import artifacts
 from service.results import charts, leaderboards
-from service.web.views.common import Fact, baselines_nats, dataset_of, flat
+from service.web.views.common import Fact, baselines_nats, dataset_of, flat, hardware_first_of
 
 _LATENCY_MEASUREMENTS = {
     "latency_first": "latency before training",
@@ -91,7 +91,7 @@ def trial(session: Session, trial_id: str) -> TrialPage:
         artifacts=artifacts.of_trial(session, trial_id),
         facts=_facts(detail.measurements),
         is_live=is_live,
-        not_measured=_not_measured(detail) if is_live else "Not measured.",
+        not_measured=_not_measured(sweep_row, detail) if is_live else "Not measured.",
     )
 
 
@@ -109,12 +109,14 @@ def _parameters(sweep: Sweep, detail: lease_schemas.TrialDetail) -> list[VariedP
     ]
 
 
-def _not_measured(detail: lease_schemas.TrialDetail) -> str:
+def _not_measured(sweep: Sweep, detail: lease_schemas.TrialDetail) -> str:
     """Why a trial that goes on has no latency: it was not measured yet, or its figures come when it ends."""
-    phase = detail.phase
-    if phase is None or PHASES.index(phase) <= PHASES.index("measure"):
+    entered = [each.phase for each in detail.attempts[-1].phases] if detail.attempts else []
+    order = order_of(entered, hardware_first=hardware_first_of(sweep))
+    if detail.phase is None or order.index(detail.phase) <= order.index("measure"):
         return "Not measured yet."
-    return "Measured before its training: the log below has the figures, and they stand here once the trial ends."
+    when = "before" if order.index("measure") < order.index("train") else "after"
+    return f"Measured {when} its training: the log below has the figures, and they stand here once the trial ends."
 
 
 def _phases(attempt: lease_schemas.Attempt | None) -> list[tuple[charts.Segment, lease_schemas.PhaseTime]]:

@@ -78,7 +78,7 @@ def test_a_whole_document_is_read() -> None:
     assert [constraint.stage for constraint in sweep.constraints] == ["hardware", "static"]
     assert sweep.rules == ("hidden_size % attention.num_attention_heads == 0",)
     assert sweep.budget == {"trials": 100, "parallel": 4, "failures": 10, "wall_seconds": 7200.0}
-    assert sweep.search == {"sampler": "auto", "seed": 3, "reuse": False}
+    assert sweep.search == {"sampler": "auto", "seed": 3, "reuse": False, "hardware_first": "auto"}
     assert sweep.target_runtime == "tensorrt"
     assert sweep.starts[0].name == "preset:nanogpt-char-cpu"
     values = sweep.space.resolve(sweep.starts[0].chosen)
@@ -89,7 +89,7 @@ def test_a_whole_document_is_read() -> None:
 def test_defaults_of_the_documents_own_fields_are_filled_in() -> None:
     sweep = parsed()
     assert sweep.budget == {"trials": 100, "parallel": 1, "failures": 10, "wall_seconds": None}
-    assert sweep.search == {"sampler": "auto", "seed": 0, "reuse": True}
+    assert sweep.search == {"sampler": "auto", "seed": 0, "reuse": True, "hardware_first": "auto"}
     assert sweep.target_runtime is None
     assert not sweep.allow_sparse
     assert sweep.starts == ()
@@ -388,6 +388,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "unhashable sampler": ({"/search": {"sampler": ["tpe"]}}, "/search/sampler", "nsga2"),
     "negative seed": ({"/search": {"seed": -1}}, "/search/seed", "0 to"),
     "reuse as text": ({"/search": {"reuse": "no"}}, "/search/reuse", "true or false"),
+    "an order of work that is none": (
+        {"/search": {"hardware_first": True}},
+        "/search/hardware_first",
+        "one of: auto, always, never",
+    ),
+    "an order of work as a list": ({"/search": {"hardware_first": ["always"]}}, "/search/hardware_first", "one of"),
     "a pruner": ({"/search": {"pruner": "median"}}, "/search/pruner", "sampler"),
     "a grid of a continuous space": (
         {"/search": {"sampler": "grid"}, "/training/dropout": {"min": 0.0, "max": 0.5}},

@@ -20,7 +20,8 @@ from service.database.models import Report, Trial
 from service.database.sessions import Database
 from service.http.dependencies import Services
 from service.leases import curves, queue
-from service.leases.worker_reports import MOST_TRIES, PHASES
+from service.leases.phases import PHASES
+from service.leases.worker_reports import MOST_TRIES
 from tests.service.sweep_rows import (
     add_attempt,
     add_measurement,
@@ -126,6 +127,26 @@ def test_phases_come_in_their_order_and_a_repeated_report_changes_nothing(attemp
     assert attempt.report(phase="finish").status_code == 200
     phases = [each["phase"] for each in attempt.shown()["attempts"][0]["phases"]]
     assert phases == ["check", "train", "evaluate", "finish"] == [each for each in PHASES if each in phases]
+
+
+TRAINED_FIRST = ("check", "train", "quantize", "build", "measure", "evaluate", "finish")
+
+
+def test_phases_may_come_in_the_order_in_which_training_is_first(attempt: Attempt) -> None:
+    for phase in TRAINED_FIRST:
+        assert attempt.report(phase=phase).status_code == 200
+    assert [each["phase"] for each in attempt.shown()["attempts"][0]["phases"]] == list(TRAINED_FIRST)
+
+
+def test_the_orders_are_not_mixed(attempt: Attempt) -> None:
+    for phase in ("check", "train", "build"):
+        assert attempt.report(phase=phase).status_code == 200
+    for phase in ("rebuild", "remeasure", "quantize", "train"):
+        assert "check, train, quantize, build" in _refused(attempt.report(phase=phase), "/phase")
+    # The next try of the same attempt may be in the other order.
+    for phase in ("check", "build", "train", "rebuild"):
+        assert attempt.report(phase=phase).status_code == 200
+    _refused(attempt.report(phase="build"), "/phase")
 
 
 def test_an_attempt_whose_child_crashed_begins_anew(attempt: Attempt) -> None:

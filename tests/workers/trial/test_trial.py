@@ -36,6 +36,7 @@ from workers.trial.context import Limits, TrialContext
 from workers.trial.train import Trained
 
 ALL_PHASES = ["check", "build", "measure", "train", "rebuild", "remeasure", "evaluate", "finish"]
+TRAINED_FIRST = ["check", "train", "build", "measure", "evaluate", "finish"]
 DEVICE = "cpu-here"
 
 
@@ -229,6 +230,40 @@ def test_a_broken_hardware_constraint_trains_nothing(bench: Bench) -> None:
     assert bench.scripted.phases() == ["check", "build", "measure", "finish"]
     assert "latency_ms_p50" in finish["metrics"]
     assert "validation_loss" not in finish["metrics"]
+
+
+def test_training_first_builds_and_measures_once_and_finds_the_same(bench: Bench) -> None:
+    lease = bench.scripted.lease(training={"steps": 30, "eval_every": 10})
+    first = bench.execute(lease)
+    assert bench.scripted.phases() == ALL_PHASES
+    bench.scripted.calls.clear()
+    second = bench.execute(lease | {"hardware_first": False})
+    assert bench.scripted.phases() == TRAINED_FIRST
+    assert first is not None
+    assert second is not None
+    for name in LEARNT:
+        assert second["metrics"].get(name) == first["metrics"].get(name), name
+    assert set(second["metrics"]) == set(first["metrics"])
+    measurements = second["measurements"]
+    assert set(first["measurements"]) - set(measurements) == {"latency_first"}
+    assert set(measurements["parity"]) == {"final", "tolerance", "tolerance_worst"}
+    assert measurements["cost"]["engines_from_cache"] == ["final", "loss"], "trained alike, they are the same engine"
+
+
+def test_a_hardware_constraint_that_training_first_breaks_is_the_service_s_to_judge(bench: Bench) -> None:
+    lease = bench.scripted.lease(training={"steps": 5}, constraints=("latency_ms_p50 <= 1e-9",))
+    finish = bench.execute(lease | {"hardware_first": False})
+    assert finish is not None
+    assert (finish["outcome"], finish["reason"]) == ("complete", None)
+    assert {"validation_loss", "latency_ms_p50"} <= set(finish["metrics"])
+
+
+def test_training_first_builds_nothing_of_a_training_that_diverges(bench: Bench) -> None:
+    away = {"steps": 300, "learning_rate": 10.0, "min_learning_rate": 10.0, "warmup_steps": 0, "gradient_clip": 0.0}
+    finish = bench.execute(bench.scripted.lease(training=away) | {"hardware_first": False})
+    assert finish is not None
+    assert finish["outcome"] == "pruned"
+    assert bench.scripted.phases() == ["check", "train", "finish"]
 
 
 def test_what_the_target_lacks_is_infeasible_before_anything_is_made(bench: Bench) -> None:
