@@ -80,7 +80,7 @@ def test_every_field_is_told(name: str) -> None:
 
 def test_the_figures_on_the_page_are_those_of_the_code() -> None:
     assert f"1 to {MAX_OBJECTIVES} metrics" in PAGE
-    assert f"{feasibility.SAMPLES:,} points as a random sampler" in PAGE
+    assert f"{feasibility.SAMPLES:,} random points, each parameter drawn by itself" in PAGE
     assert f"{feasibility.MAX_COMPLETIONS:,} different models" in PAGE
     assert f"{int(feasibility.MAX_COMPLETIONS / feasibility.STEP_WORK):,} points" in PAGE
     assert f"{MAX_CHARACTERS:,} together" in PAGE

@@ -15,6 +15,7 @@ model  a regression of the table: nothing is snapped
 The share: hypervolume of what was found over that of the whole table (of `model`: of the best that --best says, a JSON
 object {table's stem after the first underscore: {"log": hypervolume}}), in latency and log perplexity, from the worst
 of the table and a tenth of its range. Studies are asked and told in this process; `parallel` results are outstanding.
+NAME:each is a sampler that draws each layer by itself, as studies do that began before layers were drawn level first.
 --cost takes the time of suggestions too, after so many told at random and with so many that run: of the first one,
 which fits models, and of those after it.
 """
@@ -35,7 +36,7 @@ from numpy.typing import NDArray
 from benchmarks.support.processes import machine
 from benchmarks.support.report import write
 from layers.space.document import Space, parse_document
-from service.scheduling.optuna_study import OptunaStudy
+from service.scheduling.optuna_study import STARTS, OptunaStudy
 from service.scheduling.studies import TrialResult
 from service.sweeps.sampling import population_size
 
@@ -143,7 +144,15 @@ def hypervolume(costs: Floats, reference: Floats) -> float:
 
 def search(table: Table, space: Space, sampler: str, seed: int, trials: int, parallel: int) -> dict[str, Any]:
     """Ask and tell until the trials have ended."""
-    study = OptunaStudy(space, ["minimize", "minimize"], sampler=sampler, seed=seed, population=population_size(trials))
+    name, _, starts = sampler.partition(":")
+    study = OptunaStudy(
+        space,
+        ["minimize", "minimize"],
+        sampler=name,
+        seed=seed,
+        population=population_size(trials),
+        attributes={STARTS: starts} if starts else None,
+    )
     found: list[Floats] = []
     waiting: list[tuple[int, Floats]] = []
     known: set[str] = set()

@@ -70,7 +70,7 @@ def _options(entry: Entry, environment: Mapping[str, Scalar], errors: dict[str, 
 
 
 def draw(entries: Entries, defaults: Mapping[str, Scalar], source: random.Random) -> Walked:
-    """One point at random: entry by entry, as a sampler draws it."""
+    """One point at random: entry by entry, each by itself."""
     environment = dict(defaults)
     errors: dict[str, PointError] = {}
     for entry in entries:

@@ -43,7 +43,8 @@ class FeasibilityReport:
     """`points`: distinct points, None where a parameter is continuous or they are more than 10 ** 6.
 
     `feasible_share` and `rejections` (rule -> share of the points that it rejects first) are over all distinct points,
-    or, where `sampled`, over `judged` points as a random sampler draws them: SAMPLES, or fewer where SECONDS ended it.
+    or, where `sampled`, over `judged` random points, each parameter drawn by itself: SAMPLES, or fewer where SECONDS
+    ended it.
     `errors` are points that cannot be had at all, one example a parameter; `examples` is one rejection a rule.
     """
 

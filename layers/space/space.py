@@ -299,7 +299,7 @@ class Space:
             yield self.chosen_of(environment)
 
     def sample(self, source: random.Random) -> dict[str, Scalar]:
-        """One point at random as `chosen`: parameter by parameter, as a sampler draws it."""
+        """One point at random as `chosen`: parameter by parameter, each by itself."""
         environment, _ = self.draw(source)
         return self.chosen_of(environment)
 

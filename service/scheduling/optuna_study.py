@@ -31,6 +31,7 @@ from layers.parameter import Scalar
 from layers.space.document import OpenParameter, PointError, Space
 from layers.space.evaluation import evaluate_entry, is_active
 from service.common.states import TrialState
+from service.scheduling.samplers.level_first_starts import Groups, LevelFirstStarts, layer_groups
 from service.scheduling.studies import Attributes, PastAsk, Suggestion, TrialResult
 
 if TYPE_CHECKING:
@@ -43,6 +44,15 @@ warnings.filterwarnings("ignore", message="Clip non-finite values")
 
 _LEARNS_FROM_COMPLETE_ONLY = ("gp", "nsga2")
 """Samplers that do not see a pruned trial: an infeasible point is told as complete, with penalty values."""
+
+_STARTS_AT_RANDOM = ("random", "tpe", "nsga2", "gp")
+_TPE_STARTS, _TPE_STARTS_OF_LAYERS = 10, 30
+"""Ended trials from which on TPE suggests; the second where layers are drawn level first, which is better than what it
+learns of many layers from ten."""
+
+STARTS, LEVEL_FIRST = "starts", "level_first"
+"""The attribute of a study whose start-up points have layers that differ drawn level first, and its value. A study that
+began before there was this rule has no such attribute, and goes on as it began."""
 
 
 class Encoding:
@@ -187,6 +197,7 @@ class OptunaStudy:
         self._seed = seed
         self._population = population
         self._encodings = {parameter.name: Encoding(parameter) for parameter in space.open}
+        self._distributions = {name: encoding.distribution for name, encoding in self._encodings.items()}
         self._worst = [math.inf if goal == "minimize" else -math.inf for goal in goals]
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(storage=self._storage, directions=list(goals))
@@ -199,6 +210,7 @@ class OptunaStudy:
             self._attributes[name] = value
         for ask in past:
             self._restore(ask)
+        self._groups = self._groups_drawn_level_first()
 
     def ask(self, chosen: Mapping[str, Scalar] | None = None) -> Suggestion:
         if self._threads is None:
@@ -285,14 +297,21 @@ class OptunaStudy:
         encoding = self._encodings[name]
         return encoding.distribution if row == encoding.json else json_to_distribution(json.dumps(row))
 
+    def _groups_drawn_level_first(self) -> Groups:
+        """The groups of layers that start-up points draw level first. Of a new study this is written down."""
+        groups = layer_groups(self._distributions) if self._sampler in _STARTS_AT_RANDOM else ()
+        if groups and not self.asked and STARTS not in self._attributes:
+            self._storage.set_study_system_attr(self._study._study_id, STARTS, LEVEL_FIRST)
+        rule = self._storage.get_study_system_attrs(self._study._study_id).get(STARTS)
+        return groups if rule == LEVEL_FIRST else ()
+
     def _make_surrogate(self) -> SurrogateSampler:
         # Imported where it is taken: SciPy's parts would slow every start.
         from service.scheduling.surrogate.sampler import SurrogateSampler
         from service.scheduling.surrogate.space import SearchSpace
 
         knowledge = _SpaceKnowledge(self._space, self._encodings)
-        distributions = {name: encoding.distribution for name, encoding in self._encodings.items()}
-        space = SearchSpace(distributions, knowledge.present, knowledge.deciding(), knowledge.is_allowed)
+        space = SearchSpace(self._distributions, knowledge.present, knowledge.deciding(), knowledge.is_allowed)
         return SurrogateSampler(space, seed=self._seed)
 
     def _sampler_for(self, ask: int) -> BaseSampler:
@@ -300,8 +319,15 @@ class OptunaStudy:
             # It draws each ask from the seed and its number, and remembers only what it would compute again.
             return self._surrogate
         seed = int.from_bytes(hashlib.sha256(f"{self._seed}/{ask}".encode()).digest()[:4], "big")
+        sampler = self._optuna_sampler(seed)
+        if self._groups:
+            return LevelFirstStarts(sampler, self._groups, self._distributions, self._seed)
+        return sampler
+
+    def _optuna_sampler(self, seed: int) -> BaseSampler:
         if self._sampler == "tpe":
-            return TPESampler(multivariate=True, group=True, seed=seed)
+            starts = _TPE_STARTS_OF_LAYERS if self._groups else _TPE_STARTS
+            return TPESampler(multivariate=True, group=True, seed=seed, n_startup_trials=starts)
         if self._sampler == "nsga2":
             return NSGAIISampler(population_size=self._population, seed=seed)
         if self._sampler == "gp":
