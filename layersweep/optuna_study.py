@@ -137,7 +137,7 @@ def _attributes(trial: TrialRecord, parameters: Mapping[str, Scalar]) -> dict[st
 def _distributions(record: SweepDetailRecord, trials: Sequence[TrialRecord]) -> dict[str, BaseDistribution]:
     """The open parameters' ranges, as the sweep's document writes them."""
     written: dict[str, Opening] = {}
-    for section in ("model", "training", "inference"):
+    for section in ("variables", "model", "training", "inference"):
         _collect(record["document"].get(section) or {}, "" if section == "model" else f"{section}.", written)
     found: dict[str, BaseDistribution] = {}
     for name in record["space"]["open_parameters"]:

@@ -1,8 +1,13 @@
-"""The names of parameters: paths below `model`, or `training.…` and `inference.…`; and what else users call them."""
+"""The names of parameters: paths below `model`, or `training.…` and `inference.…`; and what else users call them.
+
+A document may add `variables.…` of its own: `Names` knows them too. Of a variable with `per_layer` each layer has its
+own, `layers.3.variables.…`, like a parameter of its block.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from layers.declarations.model import APPLIES, DECLARATIONS, LATER
 from layers.declarations.per_layer import BLOCK_PATHS, LayerName, base_path, is_section, layer_name
@@ -27,9 +32,13 @@ def declaration(name: str) -> Parameter | None:
     return DECLARED[found.path] if found.path in BLOCK_PATHS else None
 
 
-def has_below(name: str) -> bool:
-    """Whether parameters lie below a name: it is a section."""
-    return is_section(name) or any(known.startswith(f"{name}.") for known in DECLARED)
+VARIABLES = "variables"
+"""The section of a document's own variables."""
+
+
+def is_variable(name: str) -> bool:
+    """Whether a full name is that of a document's own variable, also of one layer's."""
+    return base_path(name).startswith(f"{VARIABLES}.")
 
 
 RELATIVE_ATTENTION = "attention.relative_attention"
@@ -47,49 +56,72 @@ class UnknownNameError(ValueError):
         self.remedy = remedy
 
 
-def full_name(name: str, others: Iterable[str] = ()) -> str:
-    """The full name that `name` in an expression stands for: itself, or the only parameter that ends with it.
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names that one document may use: those of the declarations and of its own variables."""
 
-    `others` are further names (metrics) that stand for themselves. Raises UnknownNameError.
-    """
-    if declaration(name) is not None or name in others:
-        return name
-    if (layer := layer_name(name)) is not None:
-        return _full_name_of_layer(layer)
-    if name in (RELATIVE_ATTENTION, "relative_attention"):
-        raise UnknownNameError(f"{name} is another spelling", f"write {POSITION_TYPE} == '{RELATIVE}'")
-    if name in LATER:
-        raise UnknownNameError(f"{name}: {LATER[name]} is not something that Layersweep builds", "leave it out")
-    if name.startswith("model."):
-        raise UnknownNameError(
-            f"{name} is not a parameter", f"names begin below model: write {name.removeprefix('model.')}"
-        )
-    ends = [path for path in DECLARED if path.endswith(f".{name}")]
-    if len(ends) == 1:
-        return ends[0]
-    if ends:
-        raise UnknownNameError(f"{name} could be any of {', '.join(ends)}", "write the full name")
-    raise UnknownNameError(f"{name} is not a parameter", did_you_mean(name, [*DECLARED, *others]))
+    variables: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter])
+    """By their full names, `variables.…`."""
+    of_layers: frozenset[str] = frozenset()
+    """Those of them of which each layer has its own."""
 
+    def declaration(self, name: str) -> Parameter | None:
+        """The declaration of a parameter or variable by its full name, which may be one layer's own; None where there
+        is none."""
+        path = base_path(name)
+        is_known = path in self.of_layers if path != name else path in self.variables
+        return self.variables[path] if is_known else declaration(name)
 
-def _full_name_of_layer(name: LayerName) -> str:
-    path = full_name(name.path)
-    if path not in BLOCK_PATHS:
-        raise UnknownNameError(f"{name}: {path} is the same in all layers", f"write {path}")
-    return str(name._replace(path=path))
+    def has_below(self, name: str) -> bool:
+        """Whether parameters lie below a name: it is a section."""
+        if base_path(name) == VARIABLES:
+            return bool(self.of_layers if name != VARIABLES else self.variables)
+        return is_section(name) or any(known.startswith(f"{name}.") for known in DECLARED)
 
+    def completed(self, expression: Expression, others: Iterable[str] = ()) -> Expression:
+        """`expression` with every name in full. `others` are further names (metrics) that stand for themselves.
 
-def complete_names(expression: Expression, others: Iterable[str] = ()) -> Expression:
-    """`expression` with every name in full. Raises UnknownNameError."""
-    known = tuple(others)
-    return expression.renamed(lambda name: full_name(name, known))
+        Raises UnknownNameError.
+        """
+        known = tuple(others)
+        return expression.renamed(lambda name: self._full_name(name, known))
+
+    def _full_name(self, name: str, others: tuple[str, ...]) -> str:
+        """The full name that `name` in an expression stands for: itself, or the only one that ends with it."""
+        if self.declaration(name) is not None or name in others:
+            return name
+        if (layer := layer_name(name)) is not None:
+            return self._full_name_of_layer(layer)
+        if name in (RELATIVE_ATTENTION, "relative_attention"):
+            raise UnknownNameError(f"{name} is another spelling", f"write {POSITION_TYPE} == '{RELATIVE}'")
+        if name in LATER:
+            raise UnknownNameError(f"{name}: {LATER[name]} is not something that Layersweep builds", "leave it out")
+        if name.startswith("model."):
+            raise UnknownNameError(
+                f"{name} is not a parameter", f"names begin below model: write {name.removeprefix('model.')}"
+            )
+        every = [*DECLARED, *self.variables]
+        ends = [path for path in every if path.endswith(f".{name}")]
+        if len(ends) == 1:
+            return ends[0]
+        if ends:
+            raise UnknownNameError(f"{name} could be any of {', '.join(ends)}", "write the full name")
+        raise UnknownNameError(f"{name} is not a parameter", did_you_mean(name, [*every, *others]))
+
+    def _full_name_of_layer(self, name: LayerName) -> str:
+        path = self._full_name(name.path, ())
+        if path not in BLOCK_PATHS and path not in self.of_layers:
+            raise UnknownNameError(f"{name}: {path} is the same in all layers", f"write {path}")
+        return str(name._replace(path=path))
 
 
 def default_of(name: str) -> Scalar | None:
     """The default of a parameter where that is one value, whatever the other parameters are; else None."""
     path = base_path(name)
-    declared = DECLARED[path]
-    return None if path in APPLIES or declared.default is REQUIRED else declared.default
+    declared = DECLARED.get(path)
+    if declared is None or path in APPLIES or declared.default is REQUIRED:
+        return None
+    return declared.default
 
 
 def unknown_parameter(path: str, section: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from layers.expressions import parser
 from layers.expressions.compiler import Expression, ExpressionError
-from layers.expressions.names import declaration
+from layers.expressions.names import Names
 from layers.expressions.parser import Node
 from layers.metrics import METRICS
 from layers.parameter import Parameter
@@ -17,9 +17,9 @@ ValueType = Literal["number", "boolean", "string"]
 WORDS = {"number": "a number", "boolean": "true or false", "string": "a name"}
 
 
-def check_types(expression: Expression, declared: Parameter | None = None) -> None:
+def check_types(expression: Expression, names: Names, declared: Parameter | None = None) -> None:
     """Check an expression with full names. `declared` is the parameter that it derives. Raises ExpressionError."""
-    found = _type_of(expression.tree)
+    found = _TypeChecker(names).type_of(expression.tree)
     wanted = "boolean" if declared is None else _declared_type(declared)
     if found != wanted:
         raise ExpressionError(f"it gives {WORDS[found]}", f"{WORDS[wanted]} is needed")
@@ -32,70 +32,73 @@ def _declared_type(declared: Parameter) -> ValueType:
     return "number" if declared.type == "integer" else declared.type
 
 
-def _declaration(path: str) -> Parameter:
-    found = declaration(path)
-    assert found is not None, f"{path} is not a full name"
-    return found
+class _TypeChecker:
+    """The types of expressions over some names."""
 
+    def __init__(self, names: Names) -> None:
+        self._names = names
 
-def _type_of(node: Node) -> ValueType:
-    match node:
-        case parser.Literal(value=value):
-            return "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
-        case parser.Name(path=path):
-            return "number" if path in METRICS else _declared_type(_declaration(path))
-        case parser.Negative():
-            return _need(node.operand, "number")
-        case parser.Arithmetic():
-            _need(node.left, "number")
-            return _need(node.right, "number")
-        case parser.Call():
-            for argument in node.arguments:
-                _need(argument, "number")
-            return "number"
-        case parser.Not():
-            return _need(node.operand, "boolean")
-        case parser.Logical():
-            for operand in node.operands:
-                _need(operand, "boolean")
-            return "boolean"
-        case parser.Membership():
-            for member in node.members:
-                _comparable(node.operand, member)
-            return "boolean"
-        case parser.Comparison():
-            return _comparison(node)
-        case parser.Conditional():
-            _need(node.condition, "boolean")
-            return _need(node.otherwise, _type_of(node.then))
+    def type_of(self, node: Node) -> ValueType:
+        """What a node gives. Raises ExpressionError where something in it does not go together."""
+        match node:
+            case parser.Literal(value=value):
+                return "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
+            case parser.Name(path=path):
+                return "number" if path in METRICS else _declared_type(self._declaration(path))
+            case parser.Negative():
+                return self._need(node.operand, "number")
+            case parser.Arithmetic():
+                self._need(node.left, "number")
+                return self._need(node.right, "number")
+            case parser.Call():
+                for argument in node.arguments:
+                    self._need(argument, "number")
+                return "number"
+            case parser.Not():
+                return self._need(node.operand, "boolean")
+            case parser.Logical():
+                for operand in node.operands:
+                    self._need(operand, "boolean")
+                return "boolean"
+            case parser.Membership():
+                for member in node.members:
+                    self._comparable(node.operand, member)
+                return "boolean"
+            case parser.Comparison():
+                return self._comparison(node)
+            case parser.Conditional():
+                self._need(node.condition, "boolean")
+                return self._need(node.otherwise, self.type_of(node.then))
 
+    def _declaration(self, path: str) -> Parameter:
+        found = self._names.declaration(path)
+        assert found is not None, f"{path} is not a full name"
+        return found
 
-def _comparison(node: parser.Comparison) -> ValueType:
-    for index, operator in enumerate(node.operators):
-        left, right = node.operands[index], node.operands[index + 1]
-        if operator in ("==", "!="):
-            _comparable(left, right)
-        else:
-            _need(left, "number")
-            _need(right, "number")
-    return "boolean"
+    def _comparison(self, node: parser.Comparison) -> ValueType:
+        for index, operator in enumerate(node.operators):
+            left, right = node.operands[index], node.operands[index + 1]
+            if operator in ("==", "!="):
+                self._comparable(left, right)
+            else:
+                self._need(left, "number")
+                self._need(right, "number")
+        return "boolean"
 
+    def _need(self, node: Node, wanted: ValueType) -> ValueType:
+        found = self.type_of(node)
+        if found != wanted:
+            raise ExpressionError(f"{_shown(node)} is {WORDS[found]}", f"{WORDS[wanted]} is needed there")
+        return found
 
-def _need(node: Node, wanted: ValueType) -> ValueType:
-    found = _type_of(node)
-    if found != wanted:
-        raise ExpressionError(f"{_shown(node)} is {WORDS[found]}", f"{WORDS[wanted]} is needed there")
-    return found
-
-
-def _comparable(left: Node, right: Node) -> None:
-    one, other = _type_of(left), _type_of(right)
-    if one != other:
-        message = f"{_shown(left)} is {WORDS[one]}, {_shown(right)} is {WORDS[other]}: they are never equal"
-        raise ExpressionError(message, "put quotes around names, and none around numbers, true and false")
-    for name, literal in ((left, right), (right, left)):
-        if isinstance(name, parser.Name) and isinstance(literal, parser.Literal) and name.path not in METRICS:
-            _check_choice(literal.value, _declaration(name.path), f"a value of {name.path}")
+    def _comparable(self, left: Node, right: Node) -> None:
+        one, other = self.type_of(left), self.type_of(right)
+        if one != other:
+            message = f"{_shown(left)} is {WORDS[one]}, {_shown(right)} is {WORDS[other]}: they are never equal"
+            raise ExpressionError(message, "put quotes around names, and none around numbers, true and false")
+        for name, literal in ((left, right), (right, left)):
+            if isinstance(name, parser.Name) and isinstance(literal, parser.Literal) and name.path not in METRICS:
+                _check_choice(literal.value, self._declaration(name.path), f"a value of {name.path}")
 
 
 def _check_choice(value: object, declared: Parameter, what: str) -> None:

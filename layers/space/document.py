@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layers.configuration import flatten
+from layers.declarations.per_layer import base_path
 from layers.expressions.compiler import Expression, ExpressionError, parse
 from layers.expressions.constraints import Constraint, parse_constraint
-from layers.expressions.names import UnknownNameError, complete_names, default_of
+from layers.expressions.names import VARIABLES, Names, UnknownNameError, default_of, is_variable
 from layers.expressions.types import check_types
 from layers.facts import DatasetDescription, DatasetFacts, fixed_lengths, longest_sequence
 from layers.facts import too_long as sequence_too_long
@@ -37,6 +38,7 @@ from layers.space.per_layer_expansion import MAX_CHARACTERS, too_long
 from layers.space.search_parameters import Entry, OpenParameter
 from layers.space.space import Rule, Space
 from layers.space.starts import Start, StartReader
+from layers.space.variables import check_used
 
 __all__ = [
     "MAX_POINTS",
@@ -199,15 +201,19 @@ class _Reading:
         budget, search, allow_sparse = fields.budget(), fields.search(), fields.allow_sparse()
         reader = SectionReader(self._document, self._problems, self._notes)
         entries = reader.read(task)
-        written_rules = self._rules()
+        written_rules = self._rules(reader.names)
         rules = tuple(
             Rule(expression.text, rule.pointer, expression)
             for rule in written_rules
             for expression in reader.expansion.rules(rule.pointer, rule.expression)
         )
-        constraints = self._constraints(task, about, runtime)
+        constraints = self._constraints(reader.names, task, about, runtime)
         for index, constraint in enumerate(constraints):
             reader.expansion.check_constraint(f"/constraints/{index}", constraint.expression)
+        if not len(self._problems):
+            # An expression that could not be read may have named one.
+            named = _named(reader.written, *(each.expression for each in (*written_rules, *constraints)))
+            check_used(reader.names.variables, named, self._problems)
         self._check_length(entries, rules)
         self._check_sequences(entries, longest_sequence(task, facts))
         starts = fields.starts()
@@ -232,7 +238,7 @@ class _Reading:
             rules=tuple(rule.text for rule in written_rules),
             budget=budget,
             search=search,
-            starts=StartReader(space, find_start, self._problems).read(starts),
+            starts=StartReader(space, reader.names, find_start, self._problems).read(starts),
             target_runtime=runtime,
             allow_sparse=allow_sparse,
             space=space,
@@ -240,6 +246,7 @@ class _Reading:
                 "name": name,
                 "task": task,
                 **({} if dataset is None else {"dataset": dataset}),
+                **({VARIABLES: nested(reader.written, VARIABLES)} if reader.names.variables else {}),
                 **{section: nested(reader.written, section) for section in ("model", "training", "inference")},
                 "objectives": [dict(objective) for objective in objectives],
                 "constraints": [constraint.text for constraint in constraints],
@@ -253,18 +260,18 @@ class _Reading:
             notes=tuple(self._notes),
         )
 
-    def _rules(self) -> tuple[Rule, ...]:
+    def _rules(self, names: Names) -> tuple[Rule, ...]:
         rules: list[Rule] = []
         for pointer, text in self._fields.texts("rules", "hidden_size % attention.num_attention_heads == 0"):
-            expression = self._condition(pointer, text)
+            expression = self._condition(names, pointer, text)
             if expression is not None:
                 rules.append(Rule(expression.text, pointer, expression))
         return tuple(rules)
 
-    def _condition(self, pointer: str, text: str) -> Expression | None:
+    def _condition(self, names: Names, pointer: str, text: str) -> Expression | None:
         try:
-            expression = complete_names(parse(text, kind="rule"))
-            check_types(expression)
+            expression = names.completed(parse(text, kind="rule"))
+            check_types(expression, names)
         except (ExpressionError, UnknownNameError) as error:
             metric = any(name in text for name in METRICS)
             remedy = "conditions on metrics belong in constraints" if metric else error.remedy
@@ -275,17 +282,23 @@ class _Reading:
             return None
         return expression
 
-    def _constraints(self, task: str, about: DatasetDescription | None, runtime: str | None) -> tuple[Constraint, ...]:
+    def _constraints(
+        self, names: Names, task: str, about: DatasetDescription | None, runtime: str | None
+    ) -> tuple[Constraint, ...]:
         constraints: list[Constraint] = []
         for pointer, text in self._fields.texts("constraints", "latency_ms_p99 <= 2.0"):
             try:
                 # Names first: a misspelt metric is told apart from a constraint without one.
-                expression = complete_names(parse(text, kind="constraint"), METRICS)
-                check_types(expression)
+                expression = names.completed(parse(text, kind="constraint"), METRICS)
+                check_types(expression, names)
                 constraint = parse_constraint(expression.text)
             except (ExpressionError, UnknownNameError) as error:
                 self._problems.add(pointer, f"{shown(text)}: {error.message}", error.remedy)
                 continue
+            variable = next(filter(is_variable, expression.names), None)
+            if variable is not None and constraint.stage != "static":
+                remedy = "name what is derived from it; constraints on parameter_count and flops may name variables"
+                self._problems.add(pointer, f"{shown(text)}: a trial's results know no {variable}", remedy)
             lacking = [lacking_metric(metric, task, about, runtime) for metric in constraint.metrics]
             for reason in filter(None, lacking):
                 self._problems.add(pointer, f"{shown(text)}: {reason}", "choose another metric")
@@ -312,6 +325,12 @@ class _Reading:
             if entry.opening is not None and entry.opening.size is None:
                 detail = f"{entry.name} is continuous: a grid has no end there"
                 self._problems.add(entry.pointer, detail, "give it a step or values, or choose another sampler")
+
+
+def _named(entries: tuple[Entry, ...], *expressions: Expression) -> set[str]:
+    """The parameters that expressions name, those of `entries` included; of a layer's own name the parameter."""
+    every = [*expressions] + [each for entry in entries for each in (entry.when, entry.derived) if each is not None]
+    return {base_path(name) for expression in every for name in expression.names}
 
 
 def _defaults(

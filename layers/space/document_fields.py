@@ -16,6 +16,7 @@ FIELDS = (
     "name",
     "task",
     "dataset",
+    "variables",
     "model",
     "training",
     "inference",

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from layers.completion import DoesNotApply
+from layers.expressions.names import VARIABLES
 from layers.parameter import ParameterError, Scalar
 from layers.space.allowed_time import AllowedTime
-from layers.space.enumeration import Walked, expression_characters
+from layers.space.enumeration import Walked, expression_characters, with_needs
 from layers.space.evaluation import PointError, Rejection
 from layers.space.space import Completed, Space, section_of
 
@@ -87,7 +88,8 @@ class FeasibilityJudge:
         named |= {name for constraint in judged for name in constraint.expression.names}
         self._inference_names = tuple(name for name in names if section_of(name)[0] == "inference")
         self._training_names = tuple(name for name in names if section_of(name)[0] == "training")
-        self.model_names = tuple(name for name in names if section_of(name)[0] != "training" or name in named)
+        apart = ("training", VARIABLES)
+        self.model_names = tuple(name for name in names if section_of(name)[0] not in apart or name in named)
         """What the model depends on, and what is judged with it."""
         if any(name.startswith("training.") and name not in names for name in named):
             # A rule names a default of training's, which may follow from any other parameter there.
@@ -207,8 +209,8 @@ def expected_seconds(space: Space) -> float:
     sizes = {opening.name: opening.size or SAMPLES for opening in space.open}
     is_finite = all(opening.size is not None for opening in space.open)
     points = min(math.prod(sizes.values()), MOST_ENUMERATED if is_finite else SAMPLES)
-    of_models = set(FeasibilityJudge(space).model_names)
-    models = math.prod(size for name, size in sizes.items() if name in of_models)
+    of_models = with_needs(space.entries, FeasibilityJudge(space).model_names)
+    models = math.prod(sizes[entry.name] for entry in of_models if entry.opening is not None)
     characters = expression_characters(space.entries) + sum(len(rule.text) for rule in space.rules)
     looked_at = LOOK_SECONDS + ENTRY_SECONDS * len(space.entries) + CHARACTER_WORK * MODEL_SECONDS * characters
     return points * looked_at + min(models, points, MAX_COMPLETIONS) * MODEL_SECONDS

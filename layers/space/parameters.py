@@ -15,11 +15,12 @@ from layers.expressions.names import (
     POSITION_TYPE,
     RELATIVE,
     RELATIVE_ATTENTION,
+    VARIABLES,
+    Names,
     UnknownNameError,
-    complete_names,
     declaration,
     default_of,
-    has_below,
+    is_variable,
     unknown_parameter,
 )
 from layers.expressions.types import check_types
@@ -27,12 +28,13 @@ from layers.parameter import REQUIRED
 from layers.problems import Problem, Problems, below, shown
 from layers.space.per_layer_expansion import Expansion
 from layers.space.search_parameters import Entry, ParameterReader
+from layers.space.variables import read_variables
 
 MAX_OPEN = 200
 
 
 class SectionReader:
-    """Reads `model`, `training` and `inference`."""
+    """Reads `variables`, `model`, `training` and `inference`."""
 
     def __init__(self, document: Mapping[Any, Any], problems: Problems, notes: list[Problem]) -> None:
         self._document = document
@@ -41,12 +43,15 @@ class SectionReader:
         self._entries: dict[str, Entry] = {}
         self._places: dict[str, str] = {}
         """Name -> where it was given, wrong entries included."""
+        self.names = Names()
+        """What expressions may name."""
         self.written: tuple[Entry, ...] = ()
         """The entries as the document writes them, in the order of the declarations."""
         self.expansion: Expansion
 
     def read(self, task: str) -> tuple[Entry, ...]:
         """The entries, each after those that it depends on, those of single layers apart; what is wrong is noted."""
+        self._variables()
         self._section("model", "")
         if task == "probe" and self._document.get("training", {}) != {}:
             self._problems.add("/training", "a probe is not trained", "leave training out")
@@ -63,6 +68,15 @@ class SectionReader:
         if opened > MAX_OPEN:
             self._problems.add("/model", f"{opened} parameters are open", f"open at most {MAX_OPEN}")
         return self._ordered(entries)
+
+    def _variables(self) -> None:
+        found = read_variables(self._document, self._problems)
+        of_layers = (
+            name for name, (_, value) in found.items() if isinstance(value, Mapping) and value.get("per_layer")
+        )
+        self.names = Names({name: declared for name, (declared, _) in found.items()}, frozenset(of_layers))
+        for name, (_, value) in found.items():
+            self._add(name, below(f"/{VARIABLES}", name.removeprefix(f"{VARIABLES}.")), value)
 
     def _section(self, section: str, prefix: str) -> None:
         written = self._document.get(section)
@@ -85,7 +99,7 @@ class SectionReader:
                 yield place, value
             elif name == "training.betas":
                 self._betas(place, value)
-            elif has_below(name):
+            elif Names().has_below(name):
                 if isinstance(value, Mapping):
                     yield from self._walk(section, f"{name}.", place, cast("Mapping[Any, Any]", value))
                 else:
@@ -101,7 +115,7 @@ class SectionReader:
             self._problems.add(pointer, f"{name} is given twice: also at {self._places[name]}", "leave one of them out")
             return
         self._places[name] = pointer
-        declared = declaration(name)
+        declared = self.names.declaration(name)
         assert declared is not None
         entry = self._reader.read(name, pointer, declared, value)
         if entry is not None:
@@ -182,13 +196,14 @@ class SectionReader:
             return None
         pointer = below(entry.pointer, field)
         try:
-            completed = complete_names(expression)
-            check_types(completed, entry.declared if field == "derived" else None)
+            completed = self.names.completed(expression)
+            check_types(completed, self.names, entry.declared if field == "derived" else None)
         except (UnknownNameError, ExpressionError) as error:
             self._problems.add(pointer, f"{shown(expression.text)}: {error.message}", error.remedy)
             return None
         for name in completed.names:
-            if name not in self._places and default_of(name) is None and not self._is_layers(name):
+            is_given = name in self._places or self._is_layers(name) or is_variable(name)
+            if not is_given and default_of(name) is None:
                 remedy = f"give {name} in the document, or leave it out of the expression"
                 self._problems.add(pointer, f"{name} is not given: its value follows from other parameters", remedy)
         return completed
@@ -229,10 +244,11 @@ class SectionReader:
 _PLACES = {name: place for place, name in enumerate(DECLARED)}
 
 
-def _declared_place(name: str) -> tuple[int, tuple[int, int, int]]:
-    """Where a name stands in the order of the declarations: a layer's own after that of all layers."""
+def _declared_place(name: str) -> tuple[int, tuple[int, int, int], str]:
+    """Where a name stands in the order of the declarations: a layer's own after that of all layers; before them the
+    document's variables, by their names."""
     found = layer_name(name)
-    return (_PLACES[name], (-1, 0, 0)) if found is None else (_PLACES[found.path], place_of(found))
+    return (_PLACES.get(name, -1), (-1, 0, 0), name) if found is None else (_PLACES[found.path], place_of(found), name)
 
 
 def _can_be(entry: Entry | None, value: str) -> bool:
@@ -254,7 +270,7 @@ def nested(entries: tuple[Entry, ...], section: str) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for entry in entries:
         other = (
-            entry.name.startswith(("training.", "inference."))
+            entry.name.startswith(("training.", "inference.", f"{VARIABLES}."))
             if section == "model"
             else not entry.name.startswith(prefix)
         )

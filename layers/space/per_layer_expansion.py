@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from layers.declarations.per_layer import BLOCK_PATHS, DECODER_ONLY, STACKS, LayerName, layer_name
 from layers.expressions.compiler import Expression, parse
-from layers.expressions.names import default_of
+from layers.expressions.names import default_of, is_variable
 from layers.problems import Problems, below
 from layers.space.search_parameters import Entry
 
@@ -75,7 +75,8 @@ class Expansion:
             return {}
         first = next(entry for name, entry in self._written.items() if entry.per_layer or name in self._named)
         if task == "probe":
-            self._problems.add(first.pointer, "a probe has no layers that could differ", "give its one block's value")
+            remedy = "leave per_layer out" if is_variable(first.name) else "give its one block's value"
+            self._problems.add(first.pointer, "a probe has no layers that could differ", remedy)
             return {}
         stacks = [self._stack("num_layers", first)]
         if task == "seq2seq":
@@ -185,7 +186,7 @@ class Expansion:
             for name in expression.names if expression is not None else ():
                 if name in self._independent:
                     remedy = f"add per_layer: true to {entry.name}, or name one layer, such as layers.0.{name}"
-                    if entry.name not in BLOCK_PATHS:
+                    if entry.name not in BLOCK_PATHS and not is_variable(entry.name):
                         remedy = f"name one layer, such as layers.0.{name}"
                     detail = f"{entry.name}: {name} differs from layer to layer"
                     self._problems.add(below(entry.pointer, field), detail, remedy)

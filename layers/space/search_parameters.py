@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from layers.declarations.per_layer import BLOCK_PATHS, OF_BLOCKS, layer_name
 from layers.expressions.compiler import Expression, ExpressionError, Kind, parse
+from layers.expressions.names import is_variable
 from layers.parameter import Parameter, ParameterError, Scalar
 from layers.problems import Problem, Problems, below, did_you_mean, shown
 from layers.tolerance import near
@@ -269,8 +270,9 @@ class ParameterReader:
             return False
         if per_layer and layer_name(name) is not None:
             self._problems.add(place, f"{name} is one layer's already", "leave per_layer out")
-        elif per_layer and name not in BLOCK_PATHS:
-            remedy = f"per_layer is for a block's parameters: those of attention, mlp and norm, {', '.join(OF_BLOCKS)}"
+        elif per_layer and name not in BLOCK_PATHS and not is_variable(name):
+            own = f"attention, mlp and norm, {', '.join(OF_BLOCKS)}"
+            remedy = f"per_layer is for variables and a block's parameters: those of {own}"
             self._problems.add(place, f"{name} is not a block's: it is the same in all layers", remedy)
         return per_layer
 

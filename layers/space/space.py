@@ -21,6 +21,7 @@ from layers.declarations.per_layer import layer_name
 from layers.declarations.stack import Shape, config_of
 from layers.expressions.compiler import EvaluationError, Expression
 from layers.expressions.constraints import Constraint
+from layers.expressions.names import VARIABLES, is_variable
 from layers.facts import DatasetFacts, model_facts
 from layers.parameter import ParameterError, Scalar
 from layers.problems import did_you_mean
@@ -58,7 +59,10 @@ class Completed:
 
 @lru_cache(maxsize=1 << 16)
 def section_of(name: str) -> tuple[str, str]:
-    """The section of a name (`model`, `training`, `inference`), and the name below it."""
+    """The section of a name (`model`, `training`, `inference`, `variables`), and the name below it; of one layer's
+    variable the whole name."""
+    if is_variable(name):
+        return VARIABLES, name.removeprefix(f"{VARIABLES}.")
     head, _, rest = name.partition(".")
     return (head, rest) if head in ("training", "inference") else ("model", name)
 
@@ -150,6 +154,10 @@ class Space:
     def chosen_of(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The values of the open parameters that are active at a point."""
         return {parameter.name: values[parameter.name] for parameter in self.open if parameter.name in values}
+
+    def variables_of(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The values of the document's own variables at a point: what of it is in no configuration."""
+        return {name: value for name, value in values.items() if is_variable(name)}
 
     def shown(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The values of the open and the derived parameters: what a leaderboard shows."""
@@ -284,6 +292,7 @@ class Space:
         every = flatten({"model": completed.model, "training": completed.training, "inference": completed.inference})
         if self._names_layers:
             every = {**per_layer.spelt_out(completed.model), **every}
+        every |= self.variables_of(values)
         return {name: value for name, value in every.items() if name not in self._given or name in values}
 
     # --- all points -----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from layers.configuration import Sections, flatten
 from layers.declarations.per_layer import base_path
-from layers.expressions.names import declaration, has_below
+from layers.expressions.names import VARIABLES, Names
 from layers.facts import fixed_lengths
 from layers.parameter import ParameterError, Scalar
 from layers.presets import PRESETS
@@ -30,8 +30,9 @@ class Start:
 class StartReader:
     """Reads `start_from`, and notes every start that is no point of the space, with the parameter that is not."""
 
-    def __init__(self, space: Space, find_start: FindStart, problems: Problems) -> None:
+    def __init__(self, space: Space, names: Names, find_start: FindStart, problems: Problems) -> None:
         self._space = space
+        self._names = names
         self._find_start = find_start
         self._problems = problems
 
@@ -69,7 +70,7 @@ class StartReader:
                 )
                 return None
             if isinstance(values.get("model"), Mapping):
-                values = flatten(cast("Sections", values))
+                values = {**flatten(cast("Sections", values)), **cast("dict[str, Scalar]", values.get(VARIABLES, {}))}
             return self._point(f"trial:{name}", pointer, {}, values)
         remedy = "write preset:NAME, trial:ID, or the values of the open parameters as a mapping"
         self._problems.add(pointer, f"{shown(item)} is not a start", remedy)
@@ -81,11 +82,11 @@ class StartReader:
         wrong = False
         for key, value in item.items():
             name, place_of = f"{prefix}{key}", below(pointer, key)
-            if declaration(name) is not None:
+            if self._names.declaration(name) is not None:
                 if name in given:
                     self._problems.add(place_of, f"{name} is given twice", "leave one of them out")
                 given[name] = (place_of, value)
-            elif isinstance(value, Mapping) and has_below(name):
+            elif isinstance(value, Mapping) and self._names.has_below(name):
                 nested = self._inline(place_of, cast("Mapping[Any, Any]", value), f"{name}.")
                 wrong = wrong or nested is None
                 for twin in given.keys() & (nested or {}).keys():

@@ -110,6 +110,7 @@ class SweepDocument(TypedDict):
     name: str
     task: str
     dataset: NotRequired[str]
+    variables: NotRequired[JsonObject]
     model: JsonObject
     training: JsonObject
     inference: JsonObject

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.expressions.names import VARIABLES
 from layers.space.per_layer_expansion import own_names
 from service.common.schemas import JsonObject
 from service.database.models import Sweep, Trial
@@ -105,12 +106,12 @@ def to_row(trial: Trial) -> result_schemas.LeaderboardRow:
 def parameter_names(sweep: Sweep) -> list[str]:
     """The open and derived parameters of a sweep, as they are named in its trials, in the document's order."""
     names: dict[str, None] = {}
-    for section in ("model", "training", "inference"):
+    for section in (VARIABLES, "model", "training", "inference"):
         prefix = "" if section == "model" else f"{section}."
         for path, value in _leaves(sweep.document.get(section) or {}):
             if isinstance(value, dict) and value.keys() & _VARYING:
-                own = own_names(path, _layer_counts(sweep)) if value.get("per_layer") else [prefix + path]
-                names |= dict.fromkeys(own)
+                name = prefix + path
+                names |= dict.fromkeys(own_names(name, _layer_counts(sweep)) if value.get("per_layer") else [name])
     for name in sweep.space.get("open_parameters", []):
         names[name] = None
     return list(names)

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from layers.expressions.names import VARIABLES, is_variable
 from layers.facts import DatasetDescription, facts_of
 from layers.space.document import DocumentError, FeasibilityReport, Space, SweepDocument, UnexaminedSpace, begin
 from layers.space.feasibility import measure_feasibility
@@ -118,8 +119,12 @@ def drafted(
         if reference in starts:
             return starts[reference]
         trial_id = reference.removeprefix("trial:")
-        query = sa.select(Trial.configuration).where(Trial.project == project, Trial.id == trial_id)
-        return database.read(lambda session: session.scalars(query).one_or_none())
+        query = sa.select(Trial.configuration, Trial.parameters).where(Trial.project == project, Trial.id == trial_id)
+        found = database.read(lambda session: session.execute(query).one_or_none())
+        if found is None:
+            return None
+        variables = {name: value for name, value in found.parameters.items() if is_variable(name)}
+        return {**found.configuration, VARIABLES: variables}
 
     try:
         read = begin(document, find_dataset=find_dataset, find_start=find_start)

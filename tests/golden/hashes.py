@@ -1,4 +1,4 @@
-"""The hashes of ten documents and of points of theirs: what stored sweeps are compared by, and reused by."""
+"""The hashes of documents and of points of theirs: what stored sweeps are compared by, and reused by."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ SPELLINGS: dict[str, Any] = {
 """Integers where numbers are meant, a shorthand, steps that binary fractions do not hit, letters beyond ASCII."""
 
 
-def ten_documents() -> dict[str, Mapping[str, Any]]:
+def hashed_documents() -> dict[str, Mapping[str, Any]]:
     """The examples, those whose points are recorded, and one of spellings."""
     written: dict[str, Mapping[str, Any]] = {
         path.stem: documents.read(path.read_bytes(), "application/yaml") for path in sorted(EXAMPLES.glob("*.yaml"))

@@ -12,7 +12,7 @@ from service.database.sessions import Database
 from service.leases import reuse_keys
 from service.scheduling import proposals
 from service.settings import Settings
-from tests.golden.hashes import hashes, ten_documents
+from tests.golden.hashes import hashed_documents, hashes
 from tests.golden.recordings import RENEWS, ChangedError, compare
 from tests.golden.sampled_points import DOCUMENTS, SAMPLERS, chosen_sampler, driver, points
 from tests.service.sweep_driver import Driver
@@ -59,7 +59,7 @@ def test_another_point_is_noticed(scheduler: Driver, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="module")
 def hashed() -> dict[str, Any]:
-    return {name: hashes(written) for name, written in ten_documents().items()}
+    return {name: hashes(written) for name, written in hashed_documents().items()}
 
 
 def test_documents_and_points_have_the_recorded_hashes(hashed: dict[str, Any]) -> None:
@@ -79,6 +79,6 @@ def test_another_hash_is_noticed(
     hashed: dict[str, Any], changed: str, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reuse_keys, "__version__", "0.0.0")
-    planted = hashes({**ten_documents()["flat"], **change})
+    planted = hashes({**hashed_documents()["flat"], **change})
     with pytest.raises(ChangedError, match=f"(?s)hashes.json.*{changed}"):
         _compare("hashes.json", {**hashed, "flat": planted})

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from layers.declarations import model as models
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import APPLIES, DECLARATIONS
+from layers.declarations.per_layer import BLOCK_PATHS
 from layers.export.onnx_export import cast_copy
 from layers.modules.model import build, set_trainable
 from layers.modules.tensor_parallel import Group, split
@@ -108,6 +109,15 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             opened["when"] = str(condition)
         model[path] = opened
     task = KINDS[kind].task
+    hidden = [path for path, written in model.items() if isinstance(written, dict) and draw(st.booleans())]
+    variables = {f"free_{number}": model[path] for number, path in enumerate(hidden)}
+    for number, path in enumerate(hidden):
+        # The parameter is what the variable is: the same points, chosen elsewhere.
+        model[path] = {**variables[f"free_{number}"], "derived": f"free_{number}"}
+        del model[path]["values"]
+        if task != "probe" and path in BLOCK_PATHS and draw(st.booleans()):
+            for written in (model[path], variables[f"free_{number}"]):
+                written["per_layer"] = True
     training: dict[str, Any] = {}
     if task != "probe":
         for name in draw(st.lists(st.sampled_from(sorted(TRAINING)), unique=True, max_size=2)):
@@ -124,6 +134,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "name": "drawn",
         "task": task,
         **known,
+        **({"variables": variables} if variables else {}),
         "model": model,
         "training": training,
         "inference": {"batch_size": BATCH_SIZE, "sequence_length": 12},
@@ -188,6 +199,28 @@ def test_a_sampled_point_runs_or_is_refused_for_a_true_reason(document: dict[str
             pytest.raises(FAILURES),
         ):
             run(document["task"], model)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(documents(), st.integers(0, 2**16))
+def test_variables_are_parameters_that_no_configuration_has(document: dict[str, Any], seed: int) -> None:
+    try:
+        read = parse_document(document, find_dataset=DATASETS.get)
+    except DocumentError as refused:
+        found = refused.problems
+        assert all(problem.pointer.startswith("/") and problem.detail and problem.remedy for problem in found)
+        return
+    space = read.space
+    assert parse_document(read.normalized, find_dataset=DATASETS.get) == read
+    chosen = space.sample(random.Random(seed))
+    values = space.resolve(chosen)
+    assert space.chosen_of(values) == chosen
+    variables = space.variables_of(values)
+    assert variables.keys() == {name for name in values if "variables." in name}
+    assert variables.items() <= space.shown(values).items()
+    if space.judge(values) is None:
+        configuration = space.configuration(values)
+        assert not any("free_" in name for section in configuration.values() for name in section)
 
 
 @pytest.mark.slow
