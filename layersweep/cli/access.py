@@ -7,20 +7,20 @@ is made. `layersweep.cli.places` has the rule.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Protocol
 
 import typer
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from layersweep.cli.common import AsJson, connect, err, out, part_of_product, print_json, print_json_list
 from layersweep.cli.installation import existing_database, writable_database
 from layersweep.cli.places import OwnDatabase, OwnDataDir, Place, RemoteServer
 from layersweep.client import Client
+from layersweep.display.terminal import table_of
 from layersweep.errors import InvalidUsageError
 from layersweep.records.administration import CreatedTokenRecord, ProjectRecord, TokenRecord
 
@@ -53,15 +53,11 @@ def create(
     """Make a token. It is shown this once: only its hash is stored."""
     bound_to = None if project == ALL_PROJECTS else project
     place = Place.of(server, data_dir, database)
-    if place.server is not None:
-        if secret_from is not None:
-            raise InvalidUsageError("--secret-from works on the database: add --database")
-        with _service(place.server) as client:
-            record = client.create_token(name, scope, project=bound_to, expires_in_days=expires_in_days)
-    else:
-        secret = None if secret_from is None else _secret(secret_from)
-        with _written(place) as service:
-            record = service.create(name, scope, bound_to, expires_in_days, secret)
+    if secret_from is not None and place.server is not None:
+        raise InvalidUsageError("--secret-from works on the database: add --database")
+    secret = None if secret_from is None else _secret(secret_from)
+    with _written(place, secret) as service:
+        record = service.create_token(name, scope, project=bound_to, expires_in_days=expires_in_days)
     if as_json:
         print_json(record)
         return
@@ -81,22 +77,15 @@ def list_(
     server: RemoteServer = None,
 ) -> None:
     """List the tokens, the newest first."""
-    place = Place.of(server, data_dir, database)
-    if place.server is not None:
-        with _service(place.server) as client:
-            records = list(client.tokens())
-    else:
-        with _read(place) as service:
-            records = service.list()
+    with _read(Place.of(server, data_dir, database)) as service:
+        records = list(service.tokens())
     if as_json:
         print_json_list(records)
         return
     if not records:
         out.print("No tokens yet: the service answers everybody on its own machine, and nobody else.")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("id", "name", "project", "scopes", "state", "last used"):
-        table.add_column(name, overflow="fold", no_wrap=name == "id")
+    table = table_of("id", "name", "project", "scopes", "state", "last used", whole=("id",))
     for record in records:
         table.add_row(
             record["id"],
@@ -117,13 +106,8 @@ def revoke(
     server: RemoteServer = None,
 ) -> None:
     """Revoke a token: it opens nothing any more."""
-    place = Place.of(server, data_dir, database)
-    if place.server is not None:
-        with _service(place.server) as client:
-            client.revoke_token(token)
-    else:
-        with _read(place) as service:
-            service.revoke(token)
+    with _read(Place.of(server, data_dir, database)) as service:
+        service.revoke_token(token)
     out.print(Text(f"{token} is revoked."))
 
 
@@ -135,13 +119,8 @@ def create_project(
     server: RemoteServer = None,
 ) -> None:
     """Make a project: its sweeps and datasets are its own."""
-    place = Place.of(server, data_dir, database)
-    if place.server is not None:
-        with _service(place.server) as client:
-            client.create_project(name)
-    else:
-        with _written(place) as service:
-            service.create_project(name)
+    with _written(Place.of(server, data_dir, database)) as service:
+        service.create_project(name)
     out.print(
         Text(f"The project {name} is there. Make it a token: layersweep token create --project {name} ..."),
         soft_wrap=True,
@@ -156,13 +135,8 @@ def list_projects(
     server: RemoteServer = None,
 ) -> None:
     """List the projects."""
-    place = Place.of(server, data_dir, database)
-    if place.server is not None:
-        with _service(place.server) as client:
-            records = client.projects()
-    else:
-        with _read(place) as service:
-            records = service.projects()
+    with _read(Place.of(server, data_dir, database)) as service:
+        records = service.projects()
     if as_json:
         print_json_list(records)
         return
@@ -170,20 +144,38 @@ def list_projects(
         out.print(Text(record["name"]))
 
 
-class _Service:
+class Administration(Protocol):
+    """Who may use a service, as the commands change it: by `Client` over HTTP, or on its database."""
+
+    def create_token(
+        self, name: str, scopes: Sequence[str], *, project: str | None, expires_in_days: float | None
+    ) -> CreatedTokenRecord: ...
+
+    def tokens(self) -> Iterable[TokenRecord]: ...
+
+    def revoke_token(self, token: str) -> None: ...
+
+    def create_project(self, name: str) -> object: ...
+
+    def projects(self) -> list[ProjectRecord]: ...
+
+
+class _DatabaseAdministration:
     """The service's own functions on a database, for whoever may write to it."""
 
-    def __init__(self, database: Any) -> None:
+    def __init__(self, database: Any, secret: str | None = None) -> None:
+        """`secret`: of the token that will be made; None: a new one."""
         self._database = database
+        self._secret = secret
         self._tokens = part_of_product("service.auth.tokens", "service")
         self._projects = part_of_product("service.auth.projects", "service")
         self._schemas = part_of_product("service.auth.schemas", "service")
         self._audit = part_of_product("service.auth.audit", "service")
 
-    def create(
-        self, name: str, scopes: list[str], project: str | None, expires_in_days: float | None, secret: str | None
+    def create_token(
+        self, name: str, scopes: Sequence[str], *, project: str | None, expires_in_days: float | None
     ) -> CreatedTokenRecord:
-        new = self._tokens.NewToken(name, scopes, project, expires_in_days, secret)
+        new = self._tokens.NewToken(name, scopes, project, expires_in_days, self._secret)
 
         def write(session: Any) -> CreatedTokenRecord:
             known = None if new.secret is None else self._tokens.find(session, new.secret)
@@ -201,7 +193,7 @@ class _Service:
 
         return self._database.write(write)
 
-    def list(self) -> list[TokenRecord]:
+    def tokens(self) -> list[TokenRecord]:
         def read(session: Any) -> list[TokenRecord]:
             found: list[TokenRecord] = []
             following: str | None = None
@@ -213,7 +205,7 @@ class _Service:
 
         return self._database.read(read)
 
-    def revoke(self, token: str) -> None:
+    def revoke_token(self, token: str) -> None:
         def write(session: Any) -> None:
             row = self._tokens.revoke(session, token, None)
             self._record(session, "token.revoke", token, row.project)
@@ -256,24 +248,32 @@ def _secret(variable: str) -> str:
     return secret
 
 
-def _service(server: str) -> Client:
+def _read(place: Place) -> AbstractContextManager[Administration]:
+    """What is asked, or the database that is there: nothing is made in order to read, or to revoke."""
+    return _administration(place, existing_database)
+
+
+def _written(place: Place, secret: str | None = None) -> AbstractContextManager[Administration]:
+    """What is asked, or the database, which is made where there is none."""
+    return _administration(place, writable_database, secret)
+
+
+@contextmanager
+def _administration(
+    place: Place, opened: Callable[[Path | None], AbstractContextManager[Any]], secret: str | None = None
+) -> Generator[Administration]:
+    if place.server is not None:
+        with _asked(place.server) as client:
+            yield client
+    else:
+        with _told(), opened(place.data_dir) as database:
+            yield _DatabaseAdministration(database, secret)
+
+
+def _asked(server: str) -> Client:
     """The service that is asked, after saying which it is."""
     err.print(Text(f"On the service at {server}.", style="dim"), soft_wrap=True)
     return connect(server)
-
-
-@contextmanager
-def _read(place: Place) -> Generator[_Service]:
-    """The service's functions on the database that is there: nothing is made in order to read, or to revoke."""
-    with _told(), existing_database(place.data_dir) as database:
-        yield _Service(database)
-
-
-@contextmanager
-def _written(place: Place) -> Generator[_Service]:
-    """The service's functions on the database, which is made where there is none."""
-    with _told(), writable_database(place.data_dir) as database:
-        yield _Service(database)
 
 
 @contextmanager
@@ -282,7 +282,8 @@ def _told() -> Generator[None]:
     try:
         yield
     except errors.ServiceError as problem:
-        remedies = "; ".join(each.remedy for each in problem.problems if each.remedy)
+        # Some say it in the detail as well.
+        remedies = "; ".join(each.remedy for each in problem.problems if each.remedy not in problem.detail)
         raise InvalidUsageError(f"{problem.detail}{': ' if remedies else ''}{remedies}") from problem
 
 

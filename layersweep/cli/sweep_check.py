@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.progress import track
-from rich.table import Table
 from rich.text import Text
 
 from layersweep import documents
@@ -27,6 +25,7 @@ from layersweep.cli.common import (
     print_json,
 )
 from layersweep.display import units
+from layersweep.display.terminal import table_of
 from layersweep.errors import InvalidUsageError, ResponseError, UnreachableError
 from layersweep.files import name_of
 from layersweep.records.checks import SpaceCheckReport
@@ -114,11 +113,8 @@ def _print(found: SpaceCheckReport) -> None:
         sizes = f"{units.bytes_(small)} to {units.bytes_(large)}"
         out.print(Text(f"A build took {fast:.1f} to {slow:.1f} s; engines of {sizes}."))
     if found["reasons"]:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("points", justify="right")
-        table.add_column("outcome", no_wrap=True)
-        table.add_column("why not", overflow="fold")
-        table.add_column("all of them have", overflow="fold")
+        columns = ("points", "outcome", "why not", "all of them have")
+        table = table_of(*columns, whole=("outcome",), right=("points",))
         for group in found["reasons"]:
             shared = ", ".join(f"{name}={value}" for name, value in group["shared"].items())
             table.add_row(str(group["points"]), group["outcome"], Text(group["reason"]), Text(shared))

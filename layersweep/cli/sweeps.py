@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -28,7 +27,7 @@ from layersweep.cli.common import (
 )
 from layersweep.cli.sweep_check import check
 from layersweep.display import progress, units
-from layersweep.display.terminal import show_yaml
+from layersweep.display.terminal import show_yaml, table_of
 from layersweep.files import name_of
 from layersweep.records.sweeps import SpaceFacts, SweepPreview, SweepRecord
 from layersweep.sweep import Sweep
@@ -98,9 +97,7 @@ def list_(
     if not records:
         out.print(f"No sweeps yet. Submit one: {ready(server, 'sweep', 'submit', 'examples/quickstart.yaml')}")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("id", "name", "state", "ended", "best"):
-        table.add_column(name, no_wrap=name in {"id", "state", "ended"}, overflow="fold")
+    table = table_of("id", "name", "state", "ended", "best", whole=("id", "state", "ended"))
     for record in records:
         counts = record["progress"]
         best = next(iter(record["best"].items()), None)

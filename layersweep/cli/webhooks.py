@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from layersweep.cli.common import (
@@ -21,6 +19,7 @@ from layersweep.cli.common import (
     print_json_list,
     ready,
 )
+from layersweep.display.terminal import table_of
 from layersweep.errors import InvalidUsageError
 from layersweep.records.administration import CreatedWebhookRecord, WebhookDeliveryRecord
 
@@ -59,7 +58,7 @@ def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     if as_json:
         print_json_list(records)
         return
-    table = _table("id", "project", "url", "events", "enabled")
+    table = table_of("id", "project", "url", "events", "enabled", whole=("id",))
     for record in records:
         events = ", ".join(event.removeprefix("sweep.") for event in record["events"])
         enabled = "yes" if record["enabled"] else "no"
@@ -129,7 +128,7 @@ def deliveries(webhook: WebhookId, as_json: AsJson = False, server: Server = SER
     if as_json:
         print_json_list(found)
         return
-    table = _table("id", "told", "sweep", "state", "tries", "answer")
+    table = table_of("id", "told", "sweep", "state", "tries", "answer", whole=("id", "told", "state"))
     for record in found:
         table.add_row(
             record["id"],
@@ -180,10 +179,3 @@ def _answer(record: WebhookDeliveryRecord) -> str:
     if record["state"] == "pending":
         words.append(f"(next try {record['due_at']})")
     return " ".join(words)
-
-
-def _table(*names: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold", no_wrap=name in ("id", "told", "state"))
-    return table

@@ -72,6 +72,12 @@ def test_what_cannot_be_is_said_in_a_sentence(run: Callable[..., Result]) -> Non
     assert run("token", "revoke", "0" * 26).exit_code == 2
 
 
+def test_what_would_be_right_is_said_once(run: Callable[..., Result]) -> None:
+    refused = run("project", "create", "Vision!")
+    assert refused.exit_code == 2
+    assert refused.stderr.count("use 1 to 63 of a-z, 0-9 and '-'") == 1
+
+
 def test_projects_are_made_and_listed(run: Callable[..., Result]) -> None:
     assert run("project", "create", "vision").exit_code == 0
     assert run("project", "list").stdout.split() == ["default", "vision"]
