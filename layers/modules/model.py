@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from layers.declarations.attention import AttentionConfig
 from layers.declarations.embedding import EmbeddingConfig
 from layers.declarations.linear import LinearConfig
 from layers.declarations.mlp import MlpConfig
@@ -151,43 +152,50 @@ class Probe(nn.Module):
         return x.to(self.dtype_carrier.dtype)
 
 
-class BlockProbe(Probe):
+class _AttendingProbe(Probe):
+    """A layer with attention by itself."""
+
+    def __init__(self, config: AttentionConfig, *, crosses: bool) -> None:
+        super().__init__()
+        self.crosses = crosses
+        self.longest = config.max_position_embeddings
+        self.score_bias = ScoreBias(config.score_bias)
+
+    def _attended(
+        self, hidden_states: Tensor, others: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """hidden_states, encoder_output and mask as the layer takes them."""
+        check_length(hidden_states.shape[1], self.longest)
+        x_BTD = self.cast(hidden_states)
+        encoded_BSD, masks = (self.cast(others[0]), others[1:]) if self.crosses else (None, others)
+        return x_BTD, encoded_BSD, masks[0] if masks else None
+
+
+class BlockProbe(_AttendingProbe):
     """One block by itself."""
 
     def __init__(self, config: BlockProbeConfig) -> None:
-        super().__init__()
-        self.crosses = config.block.cross_attention is not None
-        self.longest = config.block.attention.max_position_embeddings
-        self.score_bias = ScoreBias(config.block.attention.score_bias)
+        super().__init__(config.block.attention, crosses=config.block.cross_attention is not None)
         self.block = Block(config.block)
 
     def forward(self, hidden_states: Tensor, *others: Tensor) -> Tensor:
         """hidden_states float32 [B, T, D], encoder_output [B, S, D] if it has cross attention, a mask if its type has
         one -> [B, T, D]."""
-        check_length(hidden_states.shape[1], self.longest)
-        x_BTD = self.cast(hidden_states)
-        encoded_BSD, mask = _apart(others, crosses=self.crosses)
-        encoded_BSD = None if encoded_BSD is None else self.cast(encoded_BSD)
+        x_BTD, encoded_BSD, mask = self._attended(hidden_states, others)
         return self.block(x_BTD, self.score_bias(x_BTD, x_BTD.shape[1], mask), encoded_BSD)
 
 
-class AttentionProbe(Probe):
+class AttentionProbe(_AttendingProbe):
     """One attention layer by itself."""
 
     def __init__(self, config: AttentionProbeConfig) -> None:
-        super().__init__()
-        self.crosses = config.attention.cross_attention
-        self.longest = config.attention.max_position_embeddings
-        self.score_bias = ScoreBias(config.attention.score_bias)
+        super().__init__(config.attention, crosses=config.attention.cross_attention)
         self.attention = build_attention(config.attention)
 
     def forward(self, hidden_states: Tensor, *others: Tensor) -> Tensor:
         """hidden_states float32 [B, T, D], encoder_output [B, S, D] if it is cross attention, a mask if its type has
         one -> [B, T, D]."""
-        check_length(hidden_states.shape[1], self.longest)
-        x_BTD = self.cast(hidden_states)
-        encoded_BSD, mask = _apart(others, crosses=self.crosses)
-        encoded_BSD = None if encoded_BSD is None else self.cast(encoded_BSD)
+        x_BTD, encoded_BSD, mask = self._attended(hidden_states, others)
         keys = x_BTD if encoded_BSD is None else encoded_BSD
         return self.attention(x_BTD, self.score_bias(x_BTD, keys.shape[1], mask), encoded_BSD)
 
@@ -227,12 +235,6 @@ def set_trainable(module: nn.Module, which: str) -> None:
     """Freeze all but what `training.trainable` names: "all", or the table of the prompt alone."""
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(which == "all" or name.endswith("prompts.weight"))
-
-
-def _apart(others: tuple[Tensor, ...], *, crosses: bool) -> tuple[Tensor | None, Tensor | None]:
-    """An encoder's output or None, and a mask or None."""
-    masks = others[1:] if crosses else others
-    return others[0] if crosses else None, masks[0] if masks else None
 
 
 def build(model: Mapping[str, Scalar], *, dropout: float = 0.0, initialization: str = "gpt2") -> nn.Module:
