@@ -13,58 +13,12 @@ import pytest
 
 from tests.workers.engine_parent import ROOT, Parent, Refused
 
-PROGRAM = """
-import argparse, os, subprocess, sys, threading
-from workers.engine.protocol import RequestError, serve
-
-released = threading.Event()
-
-def echo(request, progress):
-    return {"value": request.get("value")}
-
-def noisy(request, progress):
-    os.write(1, b'{"id": 1, "ok": true, "result": "from stdout"}' + bytes([10]))
-    os.write(2, b"native warning")
-    print("printed")
-    subprocess.run([sys.executable, "-c", "print(input())"], stderr=subprocess.DEVNULL)
-    return {}
-
-def count(request, progress):
-    for step in range(3):
-        progress({"step": step})
-    return {"steps": 3}
-
-def wait(request, progress):
-    progress({"waiting": True})
-    released.wait(60)
-    return {"released": released.is_set()}
-
-def release(request):
-    released.set()
-    return {}
-
-def refuse(request, progress):
-    raise RequestError(request["kind"], "as asked")
-
-def run_out(request, progress):
-    raise MemoryError
-
-def crash(request, progress):
-    return {}[request["value"]]
-
-def not_json(request, progress):
-    return {"value": {"nan": float("nan"), "object": object()}[request["value"]]}
-
-verbs = [echo, noisy, count, wait, refuse, run_out, crash, not_json]
-parser = argparse.ArgumentParser()
-parser.add_argument("--answers-fd", type=int)
-serve({verb.__name__: verb for verb in verbs}, parser.parse_args().answers_fd, immediate={"release": release})
-"""
+PROGRAM = ("-m", "tests.workers.engine.answering_child")
 
 
 @pytest.fixture
 def child() -> Iterator[Parent]:
-    with Parent("-c", PROGRAM) as parent:
+    with Parent(*PROGRAM) as parent:
         yield parent
 
 
@@ -87,7 +41,7 @@ def test_progress_comes_before_the_result_with_its_identity(child: Parent) -> No
 
 
 def test_what_libraries_and_grandchildren_print_or_read_disturbs_nothing() -> None:
-    with Parent("-c", PROGRAM, output=subprocess.PIPE) as child:
+    with Parent(*PROGRAM, output=subprocess.PIPE) as child:
         assert child.process.stdout is not None
         assert child.process.stderr is not None
         identity = child.post("noisy")
@@ -104,7 +58,7 @@ def test_what_libraries_and_grandchildren_print_or_read_disturbs_nothing() -> No
 def test_answers_on_stdout_itself_stay_alone_there() -> None:
     requests = b'{"id": 1, "verb": "noisy"}\n{"id": 2, "verb": "echo", "value": 3}\n'
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "--answers-fd", "1"],
+        [sys.executable, *PROGRAM, "--answers-fd", "1"],
         input=requests,
         capture_output=True,
         cwd=ROOT,

@@ -17,45 +17,7 @@ import pytest
 from workers.interruption import Interruption, TrialCancelledError
 from workers.processes.child import STDERR_TAIL_BYTES, Child, ChildDiedError, ChildRequestError, ChildTimeoutError, Tail
 
-PROGRAM = """
-import os, signal, subprocess, sys, time
-from workers.engine.protocol import RequestError, serve
-
-def echo(request, progress):
-    return {"said": request["text"], "environment": dict(os.environ)}
-
-def count(request, progress):
-    for number in range(request["to"]):
-        progress({"number": number})
-    return {}
-
-def hang(request, progress):
-    progress({"begun": True})
-    time.sleep(600)
-
-def spawn(request, progress):
-    return {"pid": subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid}
-
-def die(request, progress):
-    print("a last word", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), request["signal"])
-    time.sleep(600)
-
-def leave(request, progress):
-    os._exit(request["status"])
-
-def shout(request, progress):
-    sys.stdout.write("x" * request["bytes"] + "the end")
-    sys.stdout.flush()
-    return {}
-
-def refuse(request, progress):
-    raise RequestError("build", "this cannot be built")
-
-serve({f.__name__: f for f in (echo, count, hang, spawn, die, leave, shout, refuse)}, int(sys.argv[-1]))
-"""
-
-ARGV = [sys.executable, "-c", PROGRAM]
+ARGV = [sys.executable, "-m", "tests.workers.processes.scripted_child"]
 
 
 @pytest.fixture
