@@ -112,6 +112,15 @@ def test_a_sweep_without_trials_says_what_it_waits_for(client, services):
     assert "The first trial that is complete and keeps every constraint will be shown here" in text
 
 
+def test_a_sweep_whose_workers_were_upgraded_does_not_claim_that_a_trial_is_about_to_begin(client, services):
+    row = {"reason": "waiting for a worker with results of version 2", "target": TARGET, "target_key": TARGET["key"]}
+    sweep = services.database.write(lambda session: add_sweep(session, **row).id)
+    text = page(client, f"/sweeps/{sweep}")
+    assert "waiting for a worker with results of version 2" in text
+    assert "what the sweep waits for stands above" in text
+    assert "the next one is claimed in a moment" not in text
+
+
 def test_the_sweep_s_page_shows_front_recommendation_and_running_trials(client, filled):
     text = page(client, f"/sweeps/{filled['sweep']}")
     assert text.count('class="rank first"') == 5
