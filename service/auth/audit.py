@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.common.ids import new_id
-from service.common.paging import decode_token, encode_token
+from service.common.paging import newest_page
 from service.database.access_models import AuditRecord
 from service.database.sessions import now
 
@@ -42,10 +42,7 @@ def page(
     session: Session, *, project: str | None, page_size: int, page_token: str | None
 ) -> tuple[list[AuditRecord], str | None]:
     """Records, the newest first, and the token of the next page."""
-    statement = sa.select(AuditRecord).order_by(AuditRecord.id.desc()).limit(page_size + 1)
+    statement = sa.select(AuditRecord)
     if project is not None:
         statement = statement.where(AuditRecord.project == project)
-    if page_token is not None:
-        statement = statement.where(AuditRecord.id < decode_token(page_token, str)[0])
-    rows = list(session.scalars(statement))
-    return rows[:page_size], encode_token(rows[page_size - 1].id) if len(rows) > page_size else None
+    return newest_page(session, statement, AuditRecord.id, page_size=page_size, page_token=page_token)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.auth import projects
 from service.common.ids import new_id
-from service.common.paging import decode_token, encode_token
+from service.common.paging import newest_page
 from service.database.access_models import Token
 from service.database.sessions import now, now_sql
 from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
@@ -98,13 +98,10 @@ def page(
     session: Session, *, project: str | None, page_size: int, page_token: str | None
 ) -> tuple[list[Token], str | None]:
     """Tokens, the newest first, and the token of the next page."""
-    statement = sa.select(Token).order_by(Token.id.desc()).limit(page_size + 1)
+    statement = sa.select(Token)
     if project is not None:
         statement = statement.where(Token.project == project)
-    if page_token is not None:
-        statement = statement.where(Token.id < decode_token(page_token, str)[0])
-    rows = list(session.scalars(statement))
-    return rows[:page_size], encode_token(rows[page_size - 1].id) if len(rows) > page_size else None
+    return newest_page(session, statement, Token.id, page_size=page_size, page_token=page_token)
 
 
 def find(session: Session, secret: str) -> Token | None:

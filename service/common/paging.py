@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
 
+import sqlalchemy as sa
 from fastapi import Query, Request, Response
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.common.storable import UnstorableError, check_storable
 from service.errors import Problem, UnprocessableError
+
+Row = TypeVar("Row")
 
 PageSize = Annotated[int, Query(ge=1, le=1000, description="most items of a page")]
 PageToken = Annotated[str | None, Query(max_length=2000, description="`next_page_token` of the page before")]
@@ -36,6 +41,33 @@ def decode_token(token: str, *types: type | tuple[type, ...]) -> tuple[Any, ...]
             "page_token is not a token of this list", problems=[Problem("/page_token", token, remedy)]
         )
     return tuple(key)
+
+
+def first_page(
+    rows: Sequence[Row], size: int, key: Callable[[Row], tuple[str | int, ...]]
+) -> tuple[list[Row], str | None]:
+    """The first `size` of the rows, of which one more was read than a page has, and the token of the next page.
+
+    `key` is what the next page begins after.
+    """
+    kept = list(rows[:size])
+    return kept, encode_token(*key(kept[-1])) if len(rows) > size else None
+
+
+def newest_page(
+    session: Session,
+    statement: sa.Select[Row],
+    identifier: InstrumentedAttribute[str],
+    *,
+    page_size: int,
+    page_token: str | None,
+) -> tuple[list[Row], str | None]:
+    """A page of the statement's rows by their id, the newest first, and the token of the next."""
+    if page_token is not None:
+        (before,) = decode_token(page_token, str)
+        statement = statement.where(identifier < before)
+    rows = session.scalars(statement.order_by(identifier.desc()).limit(page_size + 1)).all()
+    return first_page(rows, page_size, lambda row: (getattr(row, identifier.key),))
 
 
 def link_next(request: Request, response: Response, token: str | None) -> None:

@@ -26,7 +26,7 @@ from layersweep.retries import Backoff
 from service.auth import projects
 from service.common.ids import new_id
 from service.common.notifications import WEBHOOKS
-from service.common.paging import decode_token, encode_token
+from service.common.paging import newest_page
 from service.common.states import SweepState
 from service.database.access_models import Webhook, WebhookDelivery
 from service.database.models import Confirmation, Sweep
@@ -153,13 +153,10 @@ def page(
     session: Session, *, project: str | None, page_size: int, page_token: str | None
 ) -> tuple[list[Webhook], str | None]:
     """Webhooks, the newest first, and the token of the next page."""
-    statement = sa.select(Webhook).order_by(Webhook.id.desc()).limit(page_size + 1)
+    statement = sa.select(Webhook)
     if project is not None:
         statement = statement.where(Webhook.project == project)
-    if page_token is not None:
-        statement = statement.where(Webhook.id < decode_token(page_token, str)[0])
-    rows = list(session.scalars(statement))
-    return rows[:page_size], encode_token(rows[page_size - 1].id) if len(rows) > page_size else None
+    return newest_page(session, statement, Webhook.id, page_size=page_size, page_token=page_token)
 
 
 # --- signing ----------------------------------------------------------------------------------------------------------
@@ -227,10 +224,7 @@ def deliveries(
 ) -> tuple[list[WebhookDelivery], str | None]:
     """What a webhook was and will be told, the newest first, and the token of the next page."""
     statement = sa.select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
-    if page_token is not None:
-        statement = statement.where(WebhookDelivery.id < decode_token(page_token, str)[0])
-    rows = list(session.scalars(statement.order_by(WebhookDelivery.id.desc()).limit(page_size + 1)))
-    return rows[:page_size], encode_token(rows[page_size - 1].id) if len(rows) > page_size else None
+    return newest_page(session, statement, WebhookDelivery.id, page_size=page_size, page_token=page_token)
 
 
 def any_due(session: Session, busy: Collection[str]) -> bool:

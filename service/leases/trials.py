@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.common.paging import decode_token, encode_token
+from service.common.paging import decode_token, first_page
 from service.database.models import Attempt, Measurement, Sweep, Trial
 from service.database.sessions import now
 from service.errors import NotFoundError
@@ -47,10 +47,8 @@ def page(
     if page_token is not None:
         (after,) = decode_token(page_token, int)
         statement = statement.where(Trial.number > after)
-    rows = list(session.scalars(statement.order_by(Trial.number).limit(page_size + 1)))
-    more = len(rows) > page_size
-    rows = rows[:page_size]
-    return rows, encode_token(rows[-1].number) if more else None
+    rows = session.scalars(statement.order_by(Trial.number).limit(page_size + 1)).all()
+    return first_page(rows, page_size, lambda row: (row.number,))
 
 
 def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> lease_schemas.Trial:
