@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 import sqlalchemy as sa
-from fastapi import Header, Request, Response
+from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
@@ -17,7 +16,7 @@ from service.common.notifications import sweep_topic
 from service.common.schemas import Responses
 from service.database.models import Sweep
 from service.errors import NotFoundError
-from service.http.dependencies import Services
+from service.http.dependencies import Services, ServicesDep
 from service.http.long_polling import WAIT_SECONDS
 
 T = TypeVar("T")
@@ -43,61 +42,6 @@ def wait_seconds(prefer: str | None, most: float) -> float:
     return 0.0 if match is None else min(float(match.group(1)), most)
 
 
-@dataclass(frozen=True)
-class Condition:
-    """The conditional headers of a request."""
-
-    if_none_match: str | None
-    prefer: str | None
-
-    def is_current(self, etag: str) -> bool:
-        """True when the caller has this ETag already (weak comparison, RFC 9110)."""
-        if self.if_none_match is None:
-            return False
-        known = {tag.strip().removeprefix("W/") for tag in self.if_none_match.split(",")}
-        return etag in known or "*" in known
-
-
-async def of_sweep(
-    request: Request,
-    services: Services,
-    sweep_id: str,
-    load: Callable[[Session], T],
-    render: Callable[[T], Response],
-    *,
-    read_version: Callable[[Session, str], int] | None = None,
-) -> Response:
-    """Answer a GET whose content changes only with the events of a sweep.
-
-    `load` reads what is shown and `render` makes the response of it. The ETag is the sweep's version, or what
-    `read_version` says. 304 without a body where the caller has that version. With `Prefer: wait=N` the answer is held
-    until the version is another one, at most N seconds. Raises NotFoundError.
-    """
-    version_of = read_version or sweep_version
-    condition = Condition(request.headers.get("if-none-match"), request.headers.get("prefer"))
-    deadline = time.monotonic() + wait_seconds(condition.prefer, services.settings.max_wait_seconds)
-    woken = False
-
-    async def read(what: Hashable, since: int, fn: Callable[[Session], V]) -> V:
-        if not woken:
-            return await services.read(fn)
-        # A thousand callers may have been woken by the same event.
-        return await services.shared_reads.read((sweep_id, what, since), lambda: services.read(fn))
-
-    while True:
-        since = services.notifications.version(sweep_topic(sweep_id))
-        version = await read(version_of, since, lambda session: version_of(session, sweep_id))
-        if not condition.is_current(_etag(version)):
-            break
-        left = deadline - time.monotonic()
-        if left <= 0 or services.notifications.is_stopping or await request.is_disconnected():
-            return _marked(Response(status_code=304), version)
-        woken = await services.notifications.wait(sweep_topic(sweep_id), min(left, WAIT_SECONDS), since=since)
-    shown = (request.url.path, request.url.query, request.headers.get("accept"))
-    version, content = await read(shown, since, lambda session: (version_of(session, sweep_id), load(session)))
-    return _marked(render(content), version)
-
-
 def json_response(model: BaseModel) -> Response:
     """The response of a schema."""
     return Response(model.model_dump_json(), media_type="application/json")
@@ -117,6 +61,73 @@ def ranked_version(session: Session, sweep_id: str) -> int:
     if ranked is None:
         raise NotFoundError(f"there is no sweep {sweep_id}")
     return ranked
+
+
+class ConditionalRead:
+    """A GET whose content changes only with the events of a sweep."""
+
+    def __init__(self, request: Request, services: Services, if_none_match: str | None, prefer: str | None) -> None:
+        self.request = request
+        self.services = services
+        self._known = (
+            None if if_none_match is None else {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+        )
+        self._wait_seconds = wait_seconds(prefer, services.settings.max_wait_seconds)
+
+    async def answer(
+        self,
+        sweep_id: str,
+        load: Callable[[Session], T],
+        render: Callable[[T], Response],
+        *,
+        version_of: Callable[[Session, str], int] = sweep_version,
+    ) -> Response:
+        """Answer with what `load` reads, as `render` makes a response of it.
+
+        The ETag is the sweep's version, or what `version_of` says. 304 without a body where the caller has that
+        version. With `Prefer: wait=N` the answer is held until the version is another one, at most N seconds. Raises
+        NotFoundError.
+        """
+        request, services = self.request, self.services
+        deadline = time.monotonic() + self._wait_seconds
+        woken = False
+
+        async def read(what: Hashable, since: int, fn: Callable[[Session], V]) -> V:
+            if not woken:
+                return await services.read(fn)
+            # A thousand callers may have been woken by the same event.
+            return await services.shared_reads.read((sweep_id, what, since), lambda: services.read(fn))
+
+        while True:
+            since = services.notifications.version(sweep_topic(sweep_id))
+            version = await read(version_of, since, lambda session: version_of(session, sweep_id))
+            if not self._is_current(_etag(version)):
+                break
+            left = deadline - time.monotonic()
+            if left <= 0 or services.notifications.is_stopping or await request.is_disconnected():
+                return _marked(Response(status_code=304), version)
+            woken = await services.notifications.wait(sweep_topic(sweep_id), min(left, WAIT_SECONDS), since=since)
+        shown = (request.url.path, request.url.query, request.headers.get("accept"))
+        version, content = await read(shown, since, lambda session: (version_of(session, sweep_id), load(session)))
+        return _marked(render(content), version)
+
+    async def answer_json(self, sweep_id: str, load: Callable[[Session], BaseModel]) -> Response:
+        """Answer with the schema that `load` reads."""
+        return await self.answer(sweep_id, load, json_response)
+
+    def _is_current(self, etag: str) -> bool:
+        """True when the caller has this ETag already (weak comparison, RFC 9110)."""
+        return self._known is not None and (etag in self._known or "*" in self._known)
+
+
+async def _conditional_read(
+    request: Request, services: ServicesDep, if_none_match: IfNoneMatch = None, prefer: Prefer = None
+) -> ConditionalRead:
+    return ConditionalRead(request, services, if_none_match, prefer)
+
+
+ConditionalReadDep = Annotated[ConditionalRead, Depends(_conditional_read)]
+"""The type of a route's parameter that answers with an ETag."""
 
 
 def _etag(version: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
 from service.auth import audit, projects, tokens
@@ -10,11 +10,11 @@ from service.auth import schemas as auth_schemas
 from service.auth.access import Caller
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
-from service.common.paging import PageSize, PageToken, link_next
 from service.errors import ForbiddenError
 from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
+from service.http.page_reads import PageReadDep
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
 
 router = APIRouter(prefix="/v1", tags=["administration"], route_class=ScopedRoute)
@@ -42,20 +42,12 @@ async def create_token(body: auth_schemas.NewToken, call: WriteRequestDep) -> Re
 
 @router.get("/tokens")
 @needs_scope("admin")
-def list_tokens(
-    request: Request,
-    response: Response,
-    services: ServicesDep,
-    caller: CallerDep,
-    page_size: PageSize = 100,
-    page_token: PageToken = None,
-) -> schemas.Page[auth_schemas.Token]:
+def list_tokens(pages: PageReadDep) -> schemas.Page[auth_schemas.Token]:
     """List tokens, the newest first; those that expired or were revoked, too."""
-    rows, token = services.database.read(
-        lambda session: tokens.page(session, project=caller.lists, page_size=page_size, page_token=page_token)
+    return pages.answer(
+        lambda session: tokens.page(session, project=pages.project, page_size=pages.size, page_token=pages.token),
+        auth_schemas.Token.model_validate,
     )
-    link_next(request, response, token)
-    return schemas.Page(items=[auth_schemas.Token.model_validate(row) for row in rows], next_page_token=token)
 
 
 @router.delete("/tokens/{token}", status_code=204)
@@ -102,20 +94,12 @@ async def delete_project(project: str, call: UnkeyedWriteRequestDep) -> Response
 
 @router.get("/audit")
 @needs_scope("admin")
-def list_audit_records(
-    request: Request,
-    response: Response,
-    services: ServicesDep,
-    caller: CallerDep,
-    page_size: PageSize = 100,
-    page_token: PageToken = None,
-) -> schemas.Page[auth_schemas.AuditRecord]:
+def list_audit_records(pages: PageReadDep) -> schemas.Page[auth_schemas.AuditRecord]:
     """List who changed what, the newest first. What workers do is with the attempts of trials, not here."""
-    rows, token = services.database.read(
-        lambda session: audit.page(session, project=caller.lists, page_size=page_size, page_token=page_token)
+    return pages.answer(
+        lambda session: audit.page(session, project=pages.project, page_size=pages.size, page_token=pages.token),
+        auth_schemas.AuditRecord.model_validate,
     )
-    link_next(request, response, token)
-    return schemas.Page(items=[auth_schemas.AuditRecord.model_validate(row) for row in rows], next_page_token=token)
 
 
 def _check_unbound(caller: Caller) -> None:

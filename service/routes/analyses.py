@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Annotated, TypeVar
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
@@ -14,8 +14,7 @@ from service.auth.scopes import ScopedRoute, needs_scope
 from service.database.models import Sweep
 from service.errors import UnprocessableError
 from service.http import conditional_reads
-from service.http.conditional_reads import IfNoneMatch, Prefer
-from service.http.dependencies import Services, ServicesDep
+from service.http.conditional_reads import ConditionalRead, ConditionalReadDep
 from service.http.error_handlers import documented
 from service.results import effects, hypervolume, importance, leaderboards, plot_selection
 from service.results import schemas as result_schemas
@@ -34,8 +33,7 @@ Name = Annotated[str, Query(max_length=200)]
 
 
 async def _answer(
-    request: Request,
-    services: Services,
+    read: ConditionalRead,
     sweep_id: str,
     names: Callable[[Sweep], Iterable[str]],
     analyse: Callable[[Columns, Sweep], Answer],
@@ -44,22 +42,20 @@ async def _answer(
 
     def load(session: Session) -> BaseModel:
         sweep = leaderboards.get_sweep(session, sweep_id)
-        columns = services.columns.of(session, sweep, names(sweep))
-        return columns.cached(str(request.url.query) + request.url.path, lambda: analyse(columns, sweep))
+        columns = read.services.columns.of(session, sweep, names(sweep))
+        url = read.request.url
+        return columns.cached(str(url.query) + url.path, lambda: analyse(columns, sweep))
 
-    return await conditional_reads.of_sweep(request, services, sweep_id, load, conditional_reads.json_response)
+    return await read.answer_json(sweep_id, load)
 
 
 @router.get("/columns", response_model=result_schemas.ColumnSample)
 @needs_scope("read")
 async def get_columns(
     sweep: str,
-    request: Request,
-    services: ServicesDep,
+    read: ConditionalReadDep,
     name: Annotated[list[str], Query(min_length=1, max_length=40, description="metrics and parameters")],
     limit: Limit = 2000,
-    if_none_match: IfNoneMatch = None,
-    prefer: Prefer = None,
 ) -> Response:
     """Metrics and parameters of the measured trials as lists: the whole front, the rest evenly thinned."""
 
@@ -67,29 +63,23 @@ async def get_columns(
         plot_selection.check_names(row, name)
         return name
 
-    return await _answer(
-        request, services, sweep, names, lambda columns, row: plot_selection.sample(columns, row, name, limit)
-    )
+    return await _answer(read, sweep, names, lambda columns, row: plot_selection.sample(columns, row, name, limit))
 
 
 @router.get("/tradeoff", response_model=result_schemas.Tradeoff)
 @needs_scope("read")
 async def get_tradeoff(
     sweep: str,
-    request: Request,
-    services: ServicesDep,
+    read: ConditionalReadDep,
     x: Annotated[str, Query(max_length=64, description="a metric, or number")],
     y: Annotated[str, Query(max_length=64, description="a metric, or number")],
     limit: Limit = 2000,
-    if_none_match: IfNoneMatch = None,
-    prefer: Prefer = None,
 ) -> Response:
     """The measured trials by two metrics, the best trade-offs between the two, and the constraints on either."""
     plot_selection.check_axes(x, y)
     names = [name for name in (x, y) if name != plot_selection.TRIAL_NUMBER]
     return await _answer(
-        request,
-        services,
+        read,
         sweep,
         lambda _: names,
         lambda columns, row: plot_selection.tradeoff(columns, row, x, y, limit),
@@ -98,32 +88,20 @@ async def get_tradeoff(
 
 @router.get("/hypervolume", response_model=result_schemas.Hypervolume)
 @needs_scope("read")
-async def get_hypervolume(
-    sweep: str,
-    request: Request,
-    services: ServicesDep,
-    if_none_match: IfNoneMatch = None,
-    prefer: Prefer = None,
-) -> Response:
+async def get_hypervolume(sweep: str, read: ConditionalReadDep) -> Response:
     """How the front grew, trial by trial: the dominated share of the space of objectives."""
-    return await _answer(request, services, sweep, _objectives, hypervolume.history)
+    return await _answer(read, sweep, _objectives, hypervolume.history)
 
 
 @router.get("/importance", response_model=result_schemas.Importance)
 @needs_scope("read")
-async def get_importance(
-    sweep: str,
-    request: Request,
-    services: ServicesDep,
-    if_none_match: IfNoneMatch = None,
-    prefer: Prefer = None,
-) -> Response:
+async def get_importance(sweep: str, read: ConditionalReadDep) -> Response:
     """How much each open parameter matters to each objective (PED-ANOVA), over at most 1,000 trials."""
 
     def names(row: Sweep) -> list[str]:
         return [*_objectives(row), *row.space.get("open_parameters", [])]
 
-    return await _answer(request, services, sweep, names, importance.importance)
+    return await _answer(read, sweep, names, importance.importance)
 
 
 @router.get("/effect", response_model=result_schemas.Effect)
@@ -132,10 +110,7 @@ async def get_effect(
     sweep: str,
     parameter: Name,
     metric: Name,
-    request: Request,
-    services: ServicesDep,
-    if_none_match: IfNoneMatch = None,
-    prefer: Prefer = None,
+    read: ConditionalReadDep,
 ) -> Response:
     """A metric's quartiles and best value by the values of one parameter."""
 
@@ -146,9 +121,7 @@ async def get_effect(
             raise UnprocessableError(f"parameter={parameter!r} is not one of this sweep's: {', '.join(known)}")
         return [parameter, metric]
 
-    return await _answer(
-        request, services, sweep, names, lambda columns, row: effects.effect(columns, row, parameter, metric)
-    )
+    return await _answer(read, sweep, names, lambda columns, row: effects.effect(columns, row, parameter, metric))
 
 
 def _objectives(sweep: Sweep) -> list[str]:

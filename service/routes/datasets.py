@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
+from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
-from service.common.paging import PageSize, PageToken, decode_token, encode_token, link_next
+from service.common.paging import decode_token, encode_token
+from service.database.models import Dataset
 from service.datasets import datasets, files
 from service.datasets import schemas as dataset_schemas
 from service.datasets.pairs import PAIR_TOKENIZERS
@@ -23,6 +25,7 @@ from service.http import conditional_reads
 from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
+from service.http.page_reads import PageReadDep
 from service.http.uploads import OVERHEAD_BYTES, MultipartReader, arriving
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
 
@@ -141,20 +144,15 @@ def _registered(status: int, body: schemas.JsonObject) -> Response:
 
 @router.get("")
 @needs_scope("read")
-def list_datasets(
-    request: Request,
-    response: Response,
-    services: ServicesDep,
-    caller: CallerDep,
-    page_size: PageSize = 100,
-    page_token: PageToken = None,
-) -> schemas.Page[dataset_schemas.Dataset]:
+def list_datasets(pages: PageReadDep) -> schemas.Page[dataset_schemas.Dataset]:
     """Every registered dataset, oldest first."""
-    after = None if page_token is None else decode_token(page_token, str)[0]
-    rows, following = services.database.read(lambda session: datasets.page(session, caller.lists, after, page_size))
-    token = None if following is None else encode_token(following)
-    link_next(request, response, token)
-    return schemas.Page(items=[datasets.to_schema(row) for row in rows], next_page_token=token)
+    after = None if pages.token is None else decode_token(pages.token, str)[0]
+
+    def read(session: Session) -> tuple[list[Dataset], str | None]:
+        rows, following = datasets.page(session, pages.project, after, pages.size)
+        return rows, None if following is None else encode_token(following)
+
+    return pages.answer(read, datasets.to_schema)
 
 
 @router.get("/{dataset}", responses=documented(404))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
@@ -13,7 +13,7 @@ from service.auth.scopes import ScopedRoute, needs_scope
 from service.common.paging import PageSize, PageToken, link_next
 from service.common.schemas import Responses
 from service.http import conditional_reads
-from service.http.conditional_reads import IfNoneMatch, Prefer
+from service.http.conditional_reads import ConditionalReadDep
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.results import leaderboards
@@ -53,8 +53,7 @@ ALL_ROWS: Responses = {
 @needs_scope("read")
 async def get_leaderboard(
     sweep_id: str,
-    request: Request,
-    services: ServicesDep,
+    read: ConditionalReadDep,
     sort: Annotated[str, Query(max_length=200, description="rank, number, a metric or a parameter; '-' turns it")] = (
         "rank"
     ),
@@ -65,8 +64,6 @@ async def get_leaderboard(
     page_size: PageSize = 50,
     page_token: PageToken = None,
     format: Annotated[Literal["json", "csv", "jsonl"] | None, Query(description="over what Accept says")] = None,  # noqa: A002
-    if_none_match: IfNoneMatch = None,
-    prefer: Prefer = None,
 ) -> Response:
     """The trials of a sweep, ranked: by Pareto rank, then the first objective, then number; or as `sort` says.
 
@@ -74,14 +71,14 @@ async def get_leaderboard(
     seconds. CSV and JSON Lines (by Accept or `format`) are a stream of all rows.
     """
     filters = Filters(tuple(state or ()), feasible, on_front, tuple(map(Condition.parse, where or ())))
-    store = services.columns
-    wanted = format or _preferred(request.headers.get("accept", ""))
+    store = read.services.columns
+    wanted = format or _preferred(read.request.headers.get("accept", ""))
     if wanted in EXPORTS:
         media_type, make = EXPORTS[wanted]
-        export = await services.read(lambda session: make(session, store, sweep_id, sort, filters))
+        export = await read.services.read(lambda session: make(session, store, sweep_id, sort, filters))
         disposition = f'attachment; filename="leaderboard-{sweep_id}.{wanted}"'
         headers = {"Content-Disposition": disposition}
-        return StreamingResponse(sent(services.read, export), media_type=media_type, headers=headers)
+        return StreamingResponse(sent(read.services.read, export), media_type=media_type, headers=headers)
 
     def load(session: Session) -> result_schemas.Leaderboard:
         sweep = leaderboards.get_sweep(session, sweep_id)
@@ -89,11 +86,10 @@ async def get_leaderboard(
 
     def render(page: result_schemas.Leaderboard) -> Response:
         response = conditional_reads.json_response(page)
-        link_next(request, response, page.next_page_token)
+        link_next(read.request, response, page.next_page_token)
         return response
 
-    version = conditional_reads.ranked_version
-    return await conditional_reads.of_sweep(request, services, sweep_id, load, render, read_version=version)
+    return await read.answer(sweep_id, load, render, version_of=conditional_reads.ranked_version)
 
 
 @router.get("/front")

@@ -17,7 +17,7 @@ from service.confirmation import confirmations
 from service.database.models import Sweep
 from service.http import conditional_reads
 from service.http.callers import CallerDep
-from service.http.conditional_reads import IfNoneMatch, Prefer
+from service.http.conditional_reads import ConditionalReadDep
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequest, WriteRequestDep
@@ -137,19 +137,13 @@ def list_sweeps(
 
 @router.get("/{sweep}", response_model=sweep_schemas.SweepDetail, responses=conditional_reads.NOT_MODIFIED)
 @needs_scope("read")
-async def get_sweep(
-    sweep: str,
-    request: Request,
-    services: ServicesDep,
-    if_none_match: IfNoneMatch = None,
-    prefer: Prefer = None,
-) -> Response:
+async def get_sweep(sweep: str, read: ConditionalReadDep) -> Response:
     """Read one sweep. With `If-None-Match` and `Prefer: wait=N`, wait for something to happen in it."""
 
     def load(session: Session) -> sweep_schemas.SweepDetail:
         return sweeps.detail(session, sweeps.get(session, sweep))
 
-    return await conditional_reads.of_sweep(request, services, sweep, load, conditional_reads.json_response)
+    return await read.answer_json(sweep, load)
 
 
 @router.delete("/{sweep}", status_code=204, responses=documented(409))

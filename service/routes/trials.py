@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
@@ -13,8 +13,7 @@ from service.common.paging import PageSize, PageToken, link_next
 from service.common.states import TrialState
 from service.database.models import Trial
 from service.http import conditional_reads
-from service.http.conditional_reads import IfNoneMatch, Prefer
-from service.http.dependencies import ServicesDep
+from service.http.conditional_reads import ConditionalReadDep
 from service.http.error_handlers import documented
 from service.leases import schemas as lease_schemas
 from service.leases import trials
@@ -28,13 +27,10 @@ router = APIRouter(prefix="/v1", tags=["trials"], responses=documented(404), rou
 @needs_scope("read")
 async def list_trials(
     sweep: str,
-    request: Request,
-    services: ServicesDep,
+    read: ConditionalReadDep,
     state: Annotated[list[TrialState], Query(description="only trials in one of these states")] = [],  # noqa: B006
     page_size: PageSize = 100,
     page_token: PageToken = None,
-    if_none_match: IfNoneMatch = None,
-    prefer: Prefer = None,
 ) -> Response:
     """List a sweep's trials in the order of their numbers."""
 
@@ -44,10 +40,10 @@ async def list_trials(
 
     def render(page: schemas.Page[lease_schemas.Trial]) -> Response:
         response = conditional_reads.json_response(page)
-        link_next(request, response, page.next_page_token)
+        link_next(read.request, response, page.next_page_token)
         return response
 
-    return await conditional_reads.of_sweep(request, services, sweep, load, render)
+    return await read.answer(sweep, load, render)
 
 
 @router.get(
@@ -57,34 +53,23 @@ async def list_trials(
 )
 @needs_scope("read")
 async def get_trial_by_number(
-    sweep: str,
-    number: Annotated[int, Path(ge=0, le=2**31 - 1)],
-    request: Request,
-    services: ServicesDep,
-    if_none_match: IfNoneMatch = None,
-    prefer: Prefer = None,
+    sweep: str, number: Annotated[int, Path(ge=0, le=2**31 - 1)], read: ConditionalReadDep
 ) -> Response:
     """Read one trial of a sweep by its number."""
 
     def load(session: Session) -> lease_schemas.TrialDetail:
         return trials.detail(session, trials.get_by_number(session, sweep, number))
 
-    return await conditional_reads.of_sweep(request, services, sweep, load, conditional_reads.json_response)
+    return await read.answer_json(sweep, load)
 
 
 @router.get("/trials/{trial}", response_model=lease_schemas.TrialDetail, responses=conditional_reads.NOT_MODIFIED)
 @needs_scope("read")
-async def get_trial(
-    trial: str,
-    request: Request,
-    services: ServicesDep,
-    if_none_match: IfNoneMatch = None,
-    prefer: Prefer = None,
-) -> Response:
+async def get_trial(trial: str, read: ConditionalReadDep) -> Response:
     """Read one trial: parameters, phases, measurements, attempts, losses, log. Its version is its sweep's."""
 
     def load(session: Session) -> lease_schemas.TrialDetail:
         return trials.detail(session, trials.get(session, trial))
 
-    row: Trial = await services.read(lambda session: trials.get(session, trial))
-    return await conditional_reads.of_sweep(request, services, row.sweep_id, load, conditional_reads.json_response)
+    row: Trial = await read.services.read(lambda session: trials.get(session, trial))
+    return await read.answer_json(row.sweep_id, load)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from anyio import to_thread
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
-from service.common.paging import PageSize, PageToken, link_next
-from service.database.access_models import Webhook
+from service.database.access_models import Webhook, WebhookDelivery
 from service.events import schemas as event_schemas
 from service.events import server_key, webhooks
-from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
+from service.http.page_reads import PageReadDep
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequest, WriteRequestDep
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], route_class=ScopedRoute)
@@ -43,20 +42,12 @@ async def create_webhook(body: event_schemas.NewWebhook, call: WriteRequestDep) 
 
 @router.get("")
 @needs_scope("admin")
-def list_webhooks(
-    request: Request,
-    response: Response,
-    services: ServicesDep,
-    caller: CallerDep,
-    page_size: PageSize = 100,
-    page_token: PageToken = None,
-) -> schemas.Page[event_schemas.Webhook]:
+def list_webhooks(pages: PageReadDep) -> schemas.Page[event_schemas.Webhook]:
     """List webhooks, the newest first."""
-    rows, token = services.database.read(
-        lambda session: webhooks.page(session, project=caller.lists, page_size=page_size, page_token=page_token)
+    return pages.answer(
+        lambda session: webhooks.page(session, project=pages.project, page_size=pages.size, page_token=pages.token),
+        event_schemas.Webhook.model_validate,
     )
-    link_next(request, response, token)
-    return schemas.Page(items=[event_schemas.Webhook.model_validate(row) for row in rows], next_page_token=token)
 
 
 @router.get("/{webhook}")
@@ -108,24 +99,14 @@ async def ping_webhook(webhook: str, call: WriteRequestDep) -> Response:
 
 @router.get("/{webhook}/deliveries")
 @needs_scope("admin")
-def list_webhook_deliveries(
-    webhook: str,
-    request: Request,
-    response: Response,
-    services: ServicesDep,
-    page_size: PageSize = 100,
-    page_token: PageToken = None,
-) -> schemas.Page[event_schemas.WebhookDelivery]:
+def list_webhook_deliveries(webhook: str, pages: PageReadDep) -> schemas.Page[event_schemas.WebhookDelivery]:
     """List what a webhook was and will be told, the newest first, with how it answered."""
 
-    def read(session: Session) -> tuple[list[event_schemas.WebhookDelivery], str | None]:
+    def read(session: Session) -> tuple[list[WebhookDelivery], str | None]:
         webhooks.get(session, webhook)
-        rows, token = webhooks.deliveries(session, webhook, page_size=page_size, page_token=page_token)
-        return [event_schemas.WebhookDelivery.model_validate(row) for row in rows], token
+        return webhooks.deliveries(session, webhook, page_size=pages.size, page_token=pages.token)
 
-    items, token = services.database.read(read)
-    link_next(request, response, token)
-    return schemas.Page(items=items, next_page_token=token)
+    return pages.answer(read, event_schemas.WebhookDelivery.model_validate)
 
 
 @router.post(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
-from service.common.paging import PageSize, PageToken, link_next
-from service.http.callers import CallerDep
-from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
+from service.http.page_reads import PageReadDep
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
 from service.leases import schemas as lease_schemas
 from service.leases import workers
@@ -54,24 +52,18 @@ async def sign_off_worker(worker: str, call: UnkeyedWriteRequestDep) -> Response
 @router.get("")
 @needs_scope("read")
 def list_workers(
-    request: Request,
-    response: Response,
-    services: ServicesDep,
-    caller: CallerDep,
-    alive: Annotated[bool, Query(description="only those heard of lately")] = False,
-    page_size: PageSize = 100,
-    page_token: PageToken = None,
+    pages: PageReadDep, alive: Annotated[bool, Query(description="only those heard of lately")] = False
 ) -> schemas.Page[lease_schemas.Worker]:
     """List workers, the newest first."""
-    items, token = services.database.read(
+    alive_seconds = pages.services.settings.worker_alive_seconds
+    return pages.answer(
         lambda session: workers.page(
             session,
-            alive_seconds=services.settings.worker_alive_seconds,
+            alive_seconds=alive_seconds,
             only_alive=alive,
-            page_size=page_size,
-            page_token=page_token,
-            project=caller.lists,
-        )
+            page_size=pages.size,
+            page_token=pages.token,
+            project=pages.project,
+        ),
+        lambda worker: worker,
     )
-    link_next(request, response, token)
-    return schemas.Page[lease_schemas.Worker](items=items, next_page_token=token)
