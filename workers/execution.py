@@ -170,7 +170,7 @@ class Execution:
             engines=self._engines,
             device_uuid=self._device_uuid,
             share=share,
-            waits=Waits(share, lambda told: self._lease.progress(**told)),
+            waits=Waits(self._label, share, lambda told: self._lease.progress(**told)),
             memory=self._device_memory.share(estimated_bytes(configuration), self._interruption),
             limits=self._limits,
             artifacts=ArtifactStore(self._service, *self._trial, self._interruption),

@@ -117,6 +117,11 @@ class Slots:
         for slot in self._slots:
             slot.start()
 
+    def warm_up(self) -> None:
+        """Start the children that every trial needs, while there is none yet."""
+        for slot in self._slots:
+            slot.children.warm_up()
+
     def free(self) -> list[Slot]:
         """The slots that can be given a lease. Raises what ended one."""
         for slot in self._slots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ WAITING_FOR: Mapping[Cause, str] = {
 }
 """How a wait is told to people."""
 
+LOGGED_SECONDS = 5.0
+"""Waits that last longer are in the worker's log."""
+
+logger = logging.getLogger("layersweep.worker")
+
 TURNS: Mapping[str, Cause] = {
     "build": "build_turn",
     "load": "measurement_turn",
@@ -33,13 +39,16 @@ TURNS: Mapping[str, Cause] = {
 class Waits:
     """The waits of one attempt. Used by one thread."""
 
-    def __init__(self, share: DeviceShare, tell: Callable[[JsonObject], None]) -> None:
-        """`share`: of the device's time, of which a wait takes none; `tell`: passes progress on to the service."""
+    def __init__(self, label: str, share: DeviceShare, tell: Callable[[JsonObject], None]) -> None:
+        """`label`: what the log calls the attempt; `share`: of the device's time, of which a wait takes none; `tell`:
+        passes progress on to the service."""
+        self._label = label
         self._share = share
         self._tell = tell
         self._seconds: dict[Cause, float] = {}
         self._current: tuple[Cause, float] | None = None
         """What it waits for, and since when."""
+        self._is_logged = False
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -50,7 +59,11 @@ class Waits:
         """It waits, or goes on waiting. `told`: what else is told of it."""
         if self._current is None:
             self._current = cause, time.monotonic()
+            self._is_logged = False
             self._share.pause()
+        elif not self._is_logged and time.monotonic() - self._current[1] > LOGGED_SECONDS:
+            self._is_logged = True
+            logger.info("%s: waiting for %s", self._label, WAITING_FOR[cause])
         self._tell({**(told or {}), "waiting_for": WAITING_FOR[cause]})
 
     def end(self, told: Mapping[str, object] | None = None) -> None:

@@ -125,6 +125,7 @@ class Worker:
         try:
             self._describe_targets()
             self._register()
+            self._slots.warm_up()
             self._claim_and_execute()
         except DrainedError:
             is_drained = True

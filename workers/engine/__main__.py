@@ -99,11 +99,17 @@ class Verbs:
 
     def measure(self, request: Request, progress: Progress) -> Result:
         engine, inputs, options = self._loaded(), read_arrays(_path(request, "inputs")), _options(request)
-        with RequestTurn(request, progress, "alone") as turn:
-            turn.give_way()
-            measured = measure(engine, inputs, options)
+        preparing, measuring = (RequestTurn(request, progress, kind) for kind in ("shared", "alone"))
+
+        def begin() -> None:
+            preparing.give_up()
+            measuring.give_way()
+
+        with preparing, measuring:
+            preparing.give_way()
+            measured = measure(engine, inputs, options, begin=begin)
         if "turns" in request:
-            measured["environment"]["waited_seconds"] = turn.waited_seconds
+            measured["environment"]["waited_seconds"] = measuring.waited_seconds
         return measured
 
     def run(self, request: Request, progress: Progress) -> Result:

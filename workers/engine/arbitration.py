@@ -51,7 +51,7 @@ def alone(device: Path, on_wait: Callable[[], None]) -> Generator[float]:
 class Turn:
     """A place on a device that is taken, and given up between two pieces of work while others wait.
 
-    A context, whose end gives the device up; one at a time in a process, to which the locks of the queue belong.
+    A context, whose end gives the device up. In a process one at a time may wait: the locks of the queue are its own.
     Raises OSError where the files cannot be opened.
     """
 

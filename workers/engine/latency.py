@@ -11,7 +11,7 @@ import gc
 import itertools
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -64,8 +64,17 @@ class Options:
         return chosen
 
 
-def measure(engine: Engine, inputs: Mapping[str, np.ndarray], options: Mapping[str, Any]) -> dict[str, Any]:
+def measure(
+    engine: Engine,
+    inputs: Mapping[str, np.ndarray],
+    options: Mapping[str, Any],
+    *,
+    begin: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
     """Measure the loaded engine on the given inputs.
+
+    `begin` is called when everything is in its place on the device, and returns when the device is there for the
+    measurement alone.
 
     `inputs`: by name, each of the engine's shape, or with one more axis in front: several sets, as many for each name.
     A single set is rotated along its first axis (the batch) into INPUT_SETS sets.
@@ -79,6 +88,7 @@ def measure(engine: Engine, inputs: Mapping[str, np.ndarray], options: Mapping[s
     engine.require_loaded()
     prepared = [engine.prepare(one) for one in input_sets(engine, inputs)]
     turns = itertools.cycle(prepared)
+    begin()
     load_before = machine.load_average()
     state_before = engine.device_state()
     with _undisturbed():

@@ -56,6 +56,11 @@ class Children:
             for _ in range(count)
         ]
 
+    def warm_up(self) -> None:
+        """Start what takes long to start and is needed by every trial; from a thread that lives as long as they do."""
+        with contextlib.suppress(OSError):
+            self.model()
+
     def model(self) -> Child:
         """The torch child, kept between trials until it fails."""
         if self._model is None or not self._model.alive():
