@@ -74,10 +74,10 @@ def measure_fresh(
     runtime: str, engine: Path, inputs: Path, options: Mapping[str, Any] | None = None, turns: str | None = None
 ) -> dict[str, Any]:
     """Load and measure in a process of its own, when it is its turn. `turns`: of another device than the runtime's."""
-    child = engine_child()
+    child, taken = engine_child(), turns or device_turns(runtime)
     try:
-        loaded = ask(child, "load", runtime=runtime, engine=str(engine), options=load_options(runtime))
-        arguments = {"inputs": str(inputs), "options": dict(options or {}), "turns": turns or device_turns(runtime)}
+        loaded = ask(child, "load", runtime=runtime, engine=str(engine), options=load_options(runtime), turns=taken)
+        arguments = {"inputs": str(inputs), "options": dict(options or {}), "turns": taken}
         return {**loaded, **ask(child, "measure", **arguments)}
     finally:
         child.close()

@@ -209,12 +209,17 @@ def at(time_of_day: str) -> float:
 
 
 def rate(points: int, ended_at_seconds: Sequence[float]) -> dict[str, Any]:
+    """From the first trial's beginning; `steady` from the first one's end, when everything is warm."""
     seconds = max(ended_at_seconds, default=0.0)
+    steady_seconds = seconds - min(ended_at_seconds, default=0.0)
     return {
         "points": points,
         "complete": len(ended_at_seconds),
         "seconds": round(seconds, 2),
         "trials_an_hour": round(3600 * len(ended_at_seconds) / seconds, 1) if seconds else None,
+        "steady_trials_an_hour": (
+            round(3600 * (len(ended_at_seconds) - 1) / steady_seconds, 1) if steady_seconds else None
+        ),
     }
 
 
@@ -242,7 +247,8 @@ def summary(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Each part's rate, the slots' over the others' and over the bound, and whether the figures are the same."""
     found = {part["part"]: part for part in parts}
     rates = {name: part["trials_an_hour"] for name, part in found.items()}
-    told: dict[str, Any] = {"trials_an_hour": rates}
+    steady = {name: part["steady_trials_an_hour"] for name, part in found.items()}
+    told: dict[str, Any] = {"trials_an_hour": rates, "steady_trials_an_hour": steady}
     slots = found.get("slots")
     if slots is None or not slots["trials_an_hour"]:
         return told

@@ -1,9 +1,10 @@
 """What a training does to a measurement on its device: where it gives way between its steps, and where it does not.
 
-    python -m benchmarks.performance.turns [--runtime onnxruntime] [--rounds 5] [--out benchmarks/results/turns.json]
+    python -m benchmarks.performance.turns [--runtime onnxruntime] [--rounds 5] [--trainings 1]
+        [--out benchmarks/results/turns.json]
 
-Each round measures one engine, each time in a fresh process: alone; `unheeded`, beside a training that takes turns on
-other files; and `in_turn`, beside one that takes turns on the same. The last line is JSON: of each the median over the
+Each round measures one engine, each time in a fresh process: alone; `unheeded`, beside trainings that take turns on
+other files; and `in_turn`, beside some that take turns on the same. The last line is JSON: of each the median over the
 rounds of its figures over those of the same round alone, its coefficient of variation, and how long it waited.
 """
 
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--runtime", default="onnxruntime")
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--trainings", type=int, default=1, help="beside the measurement")
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
     runtime = options.runtime
@@ -63,7 +65,9 @@ def main() -> int:
         for _ in range(options.rounds):
             found = {"alone": brief(measure_fresh(runtime, folder / "it.engine", folder / "it.npz", OPTIONS, here))}
             for situation, turns in (("unheeded", elsewhere), ("in_turn", here)):
-                with training(runtime, folder / "text.npz", turns):
+                with ExitStack() as beside:
+                    for _ in range(options.trainings):
+                        beside.enter_context(training(runtime, folder / "text.npz", turns))
                     measured = measure_fresh(runtime, folder / "it.engine", folder / "it.npz", OPTIONS, here)
                 found[situation] = brief(measured)
             rounds.append(found)
