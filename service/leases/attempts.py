@@ -123,6 +123,14 @@ def enter_phase(session: Session, trial_id: str, attempt: int, phase: lease_sche
     connection.execute(_ENTER, {"of_trial": trial_id, "attempt_number": attempt, "all_phases": phases})
 
 
+def entered_phases(session: Session, trial_id: str, attempt: int) -> list[str]:
+    """The phases that the attempt has entered, in their order."""
+    execute_deferred(session)
+    given = {"of_trial": trial_id, "attempt_number": attempt}
+    phases = session.connection().execute(_PHASES, given).scalar_one()
+    return [each["phase"] for each in phases]
+
+
 def append_log(session: Session, trial_id: str, attempt: int, text: str) -> None:
     """Append to the log, of which the tail is kept."""
     if not text:

@@ -44,6 +44,14 @@ def describe_final_violations(violations: Mapping[str, float], metrics: Mapping[
     return "; ".join(said) or None
 
 
+def describe_broken_hardware(
+    constraints: Sequence[str], configuration: Mapping[str, Any], metrics: Mapping[str, float]
+) -> str | None:
+    """Which constraints that can be judged before a training are broken, as `describe_violations` says it."""
+    judged = [text for text in constraints if _constraint(text).stage != "quality"]
+    return describe_violations(constraint_violations(judged, configuration, metrics), metrics)
+
+
 def check_required_metrics(
     objectives: Sequence[Mapping[str, Any]], constraints: Sequence[str], metrics: Mapping[str, float]
 ) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -18,13 +18,24 @@ from service.database.sessions import at_end, defer, now
 from service.errors import LeaseLostError
 from service.events import events
 from service.events.events import NewEvent
-from service.leases import attempts, curves, row_locks, transitions, trials, worker_reports
+from service.leases import attempts, curves, phases, row_locks, transitions, trials, worker_reports
 from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
-from service.leases.feasibility import check_required_metrics, constraint_violations, describe_final_violations
+from service.leases.feasibility import (
+    check_required_metrics,
+    constraint_violations,
+    describe_broken_hardware,
+    describe_final_violations,
+)
 from service.leases.row_locks import ChangesTrial
 
-Action = Literal["continue", "cancel", "prune"]
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What the holder is told to do, and why."""
+
+    action: lease_schemas.Action
+    reason: str | None = None
 
 
 def is_held(session: Session, trial_id: str, attempt: int) -> bool:
@@ -32,23 +43,30 @@ def is_held(session: Session, trial_id: str, attempt: int) -> bool:
     return session.connection().scalar(sql.IS_HELD_NOW, {"of_trial": trial_id, "attempt_number": attempt}) is not None
 
 
-def heartbeat(session: Session, trial_id: str, attempt: int, lease_seconds: float) -> Action:
+def heartbeat(session: Session, trial_id: str, attempt: int, lease_seconds: float) -> Instruction:
     """Renew the lease. "cancel": stop and throw the attempt away. Raises LeaseLostError."""
-    return _action(session, trial_id, attempt, _renew(session, trial_id, attempt, lease_seconds))
+    return _instruction(session, trial_id, attempt, _renew(session, trial_id, attempt, lease_seconds))
 
 
 def report(
     session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseReport, lease_seconds: float
-) -> Action:
+) -> Instruction:
     """Store what the attempt reports and renew the lease. Losses sent twice are stored once.
 
-    Raises LeaseLostError, and Unprocessable for what `worker_reports` refuses.
+    "infeasible": the metrics break a hardware constraint. Raises LeaseLostError, and Unprocessable for what
+    `worker_reports` refuses.
     """
     row_locks.take(session, ChangesTrial(trial_id))
     trial = _renew(session, trial_id, attempt, lease_seconds)
+    broken = None
     if trial is not None:
         _store_report(session, trial, body)
-    return _action(session, trial_id, attempt, trial)
+        if body.metrics:
+            broken = _broken_hardware(session, trial_id, attempt, body.metrics)
+    instruction = _instruction(session, trial_id, attempt, trial)
+    if broken is not None and instruction.action == "continue":
+        return Instruction("infeasible", broken)
+    return instruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +98,8 @@ def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schem
         raise _lost(session, trial_id, attempt)
     worker_reports.check_measurements(body.measurements)
     worker_reports.check_reason(body.outcome, body.reason)
-    worker_reports.check_metrics(
-        body.metrics, trial.metrics, confirms=SweepKind.of(trial.sampler) is SweepKind.CONFIRMATION
-    )
     constraints: list[str] = trial.constraints or []
-    metrics = {**trial.metrics, **body.metrics, **worker_reports.own_figures(trial.metrics)}
+    metrics = _checked_metrics(trial, body.metrics)
     if body.outcome == TrialState.COMPLETE:
         check_required_metrics(trial.objectives, constraints, metrics)
     violations, feasible = trial.violations, trial.feasible
@@ -135,14 +150,31 @@ def _held(session: Session, trial_id: str, attempt: int) -> sql.Row | None:
     return session.connection().execute(sql.HELD, {"of_trial": trial_id, "attempt_number": attempt}).one_or_none()
 
 
-def _action(session: Session, trial_id: str, attempt: int, held: sql.Row | None) -> Action:
+def _instruction(session: Session, trial_id: str, attempt: int, held: sql.Row | None) -> Instruction:
     if held is None:
         trial = trials.get(session, trial_id)
         if trial.state == TrialState.CANCELLED and trial.attempt == attempt:
-            return "cancel"
+            return Instruction("cancel", trial.reason)
         raise _lost(session, trial_id, attempt)
     state = session.connection().scalar(sql.SWEEP_STATE, {"of_sweep": held.sweep_id})
-    return "continue" if state in GOING_SWEEPS else "cancel"
+    return Instruction("continue") if state in GOING_SWEEPS else Instruction("cancel", f"the sweep is {state}")
+
+
+def _broken_hardware(session: Session, trial_id: str, attempt: int, metrics: Mapping[str, float]) -> str | None:
+    """Which hardware constraints these metrics break, in words; None where none, or where the training has begun."""
+    trial = _held(session, trial_id, attempt)
+    assert trial is not None, "its lease was renewed in this transaction"
+    known = _checked_metrics(trial, metrics)
+    if phases.has_trained(attempts.entered_phases(session, trial_id, attempt)):
+        return None
+    return describe_broken_hardware(trial.constraints or [], trial.configuration, known)
+
+
+def _checked_metrics(trial: sql.Row, said: Mapping[str, float]) -> dict[str, float]:
+    """What is known of a trial with what its worker says. Raises Unprocessable for what `worker_reports` refuses."""
+    confirms = SweepKind.of(trial.sampler) is SweepKind.CONFIRMATION
+    worker_reports.check_metrics(said, trial.metrics, confirms=confirms)
+    return {**trial.metrics, **said, **worker_reports.own_figures(trial.metrics)}
 
 
 def _lost(session: Session, trial_id: str, attempt: int) -> LeaseLostError:

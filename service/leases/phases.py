@@ -53,6 +53,11 @@ def order_of(entered: Sequence[str], *, hardware_first: bool) -> tuple[Phase, ..
     return next((order for order in orders if _is_in_order(_last_try(entered), order)), HARDWARE_FIRST)
 
 
+def has_trained(entered: Sequence[str]) -> bool:
+    """Whether the attempt's last try has begun to train: its hardware constraints are judged when it ends."""
+    return "train" in _last_try(entered)
+
+
 def _last_try(entered: Sequence[str]) -> Sequence[str]:
     starts = [index for index, phase in enumerate(entered) if phase == PHASES[0]]
     return entered[starts[-1] :] if starts else entered

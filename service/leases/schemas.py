@@ -203,10 +203,17 @@ class FinishedTrial(Trial):
     )
 
 
+Action = Literal["continue", "cancel", "prune", "infeasible"]
+"""What becomes of an attempt; `infeasible` answers a report alone: its metrics break a constraint."""
+
+
 class LeaseAnswer(Schema):
     """The answer to a heartbeat or a report."""
 
-    action: Literal["continue", "cancel", "prune"]
+    action: Action = Field(
+        description="continue; cancel: release it; prune, infeasible: finish with that outcome and the reason"
+    )
+    reason: str | None = Field(default=None, description="why the attempt is to end")
     lease_seconds: float
 
 
@@ -229,6 +236,13 @@ class LeaseReport(Request):
     phase: Phase | None = None
     progress: dict[str, Any] | None = Field(default=None, description="{step, ...} of a training, {waiting_for}")
     losses: list[Losses] = Field(default=[], max_length=1000)
+    metrics: dict[str, float] = Field(
+        default={},
+        max_length=64,
+        description="measured so far, as in a finish: the service judges the hardware constraints by them, as long as "
+        "nothing was trained. They are not kept: the finish says them again",
+        examples=[{"latency_ms_p50": 0.41}],
+    )
     log: str = Field(default="", max_length=65_536, examples=["step 100: training loss 2.31\n"])
 
 

@@ -85,24 +85,26 @@ async def send_heartbeat(trial: str, attempt: Attempt, call: WriteRequestDep) ->
     """Renew the lease."""
     seconds = call.services.settings.lease_seconds
     return await call.small_answer(
-        lambda session: lease_schemas.LeaseAnswer(
-            action=holders.heartbeat(session, trial, attempt, seconds), lease_seconds=seconds
-        ),
-        needs=RenewsLease(trial),
+        lambda session: _answer(holders.heartbeat(session, trial, attempt, seconds), seconds), needs=RenewsLease(trial)
     )
 
 
 @router.post("/{trial}/{attempt}:report", response_model=lease_schemas.LeaseAnswer, responses=documented(409))
 @needs_scope("work")
 async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseReport, call: WriteRequestDep) -> Response:
-    """Say where the attempt is: its phase, progress, losses and log. Renews the lease."""
+    """Say where the attempt is: its phase, progress, losses, metrics and log. Renews the lease.
+
+    The answer may say that the metrics break a hardware constraint (`infeasible`), so that a worker need not judge.
+    """
     seconds = call.services.settings.lease_seconds
     return await call.small_answer(
-        lambda session: lease_schemas.LeaseAnswer(
-            action=holders.report(session, trial, attempt, body, seconds), lease_seconds=seconds
-        ),
+        lambda session: _answer(holders.report(session, trial, attempt, body, seconds), seconds),
         needs=ChangesTrial(trial),
     )
+
+
+def _answer(instruction: holders.Instruction, lease_seconds: float) -> lease_schemas.LeaseAnswer:
+    return lease_schemas.LeaseAnswer(action=instruction.action, reason=instruction.reason, lease_seconds=lease_seconds)
 
 
 @router.post(

@@ -38,12 +38,14 @@ class Worker:
         assert lease is not None
         return lease
 
-    def heartbeat(self, lease: lease_schemas.Lease) -> holders.Action:
-        return self.database.write(lambda session: holders.heartbeat(session, lease.trial, lease.attempt, 30))
+    def heartbeat(self, lease: lease_schemas.Lease) -> lease_schemas.Action:
+        return self.database.write(lambda session: holders.heartbeat(session, lease.trial, lease.attempt, 30)).action
 
-    def report(self, lease: lease_schemas.Lease, **body: Any) -> holders.Action:
+    def report(self, lease: lease_schemas.Lease, **body: Any) -> lease_schemas.Action:
         report = lease_schemas.LeaseReport(**body)
-        return self.database.write(lambda session: holders.report(session, lease.trial, lease.attempt, report, 30))
+        return self.database.write(
+            lambda session: holders.report(session, lease.trial, lease.attempt, report, 30)
+        ).action
 
     def finish(self, lease: lease_schemas.Lease, body: lease_schemas.LeaseFinish = FINISH) -> lease_schemas.Trial:
         return self.database.write(lambda session: holders.finish(session, lease.trial, lease.attempt, body))

@@ -35,9 +35,9 @@ from tests.service.sweep_rows import (
 class Attempt:
     """An attempt of a trial whose service says 1,000 parameters."""
 
-    def __init__(self, client: TestClient, rows: Any) -> None:
+    def __init__(self, client: TestClient, rows: Any, *constraints: str) -> None:
         self.client = client
-        self.sweep = rows.sweep(1)
+        self.sweep = rows.sweep(1, constraints=constraints)
         rows.database.write(lambda session: session.execute(_OWN_FIGURES) and None)
         lease = client.post("/v1/leases", json={"worker": rows.worker()}).json()
         self.trial = lease["trial"]
@@ -117,6 +117,51 @@ def test_the_test_split_s_loss_is_of_confirmations(attempt: Attempt) -> None:
 def test_what_is_not_complete_says_why(attempt: Attempt, outcome: str, reason: str | None) -> None:
     assert outcome in _refused(attempt.finish(outcome, reason=reason), "/reason")
     assert attempt.finish(outcome, reason="too slow").status_code == 200
+
+
+@pytest.fixture
+def bounded(client: TestClient, served_rows: Any) -> Attempt:
+    """An attempt whose sweep bounds what a device can do, and how good the model is."""
+    bounds = ("latency_ms_p50 <= 2 * hidden_size / 64", "flops / latency_ms_p50 >= 1e6", "validation_loss <= 1")
+    return Attempt(client, served_rows, *bounds)
+
+
+def test_a_report_s_metrics_are_judged_by_the_hardware_constraints(bounded: Attempt) -> None:
+    kept = bounded.report(phase="measure", metrics={"latency_ms_p50": 2.0, "validation_loss": 5.0}).json()
+    assert (kept["action"], kept["reason"]) == ("continue", None)
+    broken = bounded.report(metrics={"latency_ms_p50": 8.0, "memory_bytes": 1e6}).json()
+    assert broken["action"] == "infeasible"
+    assert "latency_ms_p50 <= 2 * hidden_size / 64 is broken by 6 (latency_ms_p50 is 8)" in broken["reason"]
+    assert "flops / latency_ms_p50 >= 1e6 is broken by" in broken["reason"]
+    assert "validation_loss" not in broken["reason"]
+    assert bounded.report(log="nothing was measured since").json()["action"] == "continue"
+    finished = bounded.finish("infeasible", reason=broken["reason"], metrics={"latency_ms_p50": 8.0})
+    assert finished.status_code == 200, finished.text
+    shown = bounded.shown()
+    assert (shown["state"], shown["reason"]) == ("infeasible", broken["reason"])
+    assert shown["metrics"] == {"latency_ms_p50": 8.0, "parameter_count": 1000, "flops": 5e6}
+
+
+@pytest.mark.parametrize("entered", [("build", "train", "remeasure"), ("train", "build", "measure")])
+def test_what_is_trained_is_judged_when_it_ends(bounded: Attempt, entered: tuple[str, ...]) -> None:
+    for phase in entered[:-2]:
+        bounded.report(phase=phase)
+    for phase in entered[entered.index("train") :]:
+        assert bounded.report(phase=phase, metrics={"latency_ms_p50": 8.0}).json()["action"] == "continue"
+    assert bounded.finish(metrics={"latency_ms_p50": 8.0, "validation_loss": 0.5}).json()["feasible"] is False
+
+
+def test_a_report_s_metrics_are_those_of_a_finish(bounded: Attempt) -> None:
+    assert "between" in _refused(bounded.report(metrics={"latency_ms_p50": -1.0}), "/metrics/latency_ms_p50")
+    assert "one of" in _refused(bounded.report(metrics={"speed": 1.0}), "/metrics/speed")
+    assert "the service" in _refused(bounded.report(phase="train", metrics={"flops": 1.0}), "/metrics/flops")
+    assert bounded.shown()["phase"] is None, "what is refused changes nothing"
+
+
+def test_a_cancelled_attempt_learns_why(bounded: Attempt) -> None:
+    bounded.client.post(f"/v1/sweeps/{bounded.sweep}:cancel")
+    told = bounded.report(metrics={"latency_ms_p50": 8.0}).json()
+    assert (told["action"], told["reason"]) == ("cancel", bounded.shown()["reason"])
 
 
 def test_phases_come_in_their_order_and_a_repeated_report_changes_nothing(attempt: Attempt) -> None:

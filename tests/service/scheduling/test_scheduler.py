@@ -288,8 +288,8 @@ def test_the_wall_clock_ends_a_sweep_and_cancels_what_is_open(driver: Driver) ->
     ended = driver.sweep(sweep)
     assert (ended.state, ended.reason) == ("completed", "wall_seconds")
     assert ended.counts["queued"] == ended.counts["running"] == 0
-    action = driver.database.write(lambda session: holders.heartbeat(session, lease.trial, lease.attempt, 30))
-    assert action == "cancel"
+    told = driver.database.write(lambda session: holders.heartbeat(session, lease.trial, lease.attempt, 30))
+    assert (told.action, told.reason) == ("cancel", "the sweep is completed")
 
 
 def test_a_cancelled_sweep_gets_no_more_trials(driver: Driver) -> None:
