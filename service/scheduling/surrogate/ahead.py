@@ -14,7 +14,7 @@ from service.scheduling.surrogate.space import CodedSpace, Points
 _ATTRIBUTE = "surrogate:ahead"
 _OF_WAITING = 2
 """One more point is chosen ahead for so many trials that run: what they will say would not be known in time anyhow."""
-_MOST = 64
+_MOST = 128
 
 
 def count_ahead(waiting: int) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ class History:
     points: Points
     seen: Features
     """What models see of the points."""
-    asked: set[bytes]
+    asked: Container[bytes]
     """The keys of the points."""
     is_ended: Booleans
     is_waiting: Booleans
@@ -67,40 +68,46 @@ class HistoryReader:
         """`signs` makes costs of values."""
         self._space = space
         self._signs = signs
-        self._states: list[TrialState] = []
+        self._trials: list[FrozenTrial | None] = []
         self._parameters: list[int] = []
         """How many parameters each trial had when it was encoded."""
-        self._keys: list[bytes] = []
+        self._keys: list[bytes | None] = []
+        self._asked: Counter[bytes] = Counter()
         self._open: list[int] = []
         """Rows of trials that had not ended."""
         width = len(space)
         self._codes, self._presence = np.empty((0, width)), np.empty((0, width), dtype=np.bool_)
         self._seen = features(space, Points(self._codes, self._presence))
+        self._is_asked, self._is_waiting = np.empty(0, dtype=np.bool_), np.empty(0, dtype=np.bool_)
         self._costs = np.empty((0, len(signs)))
         self._violations = {_STOPPED: np.empty(0)}
 
-    def read(self, trials: Sequence[FrozenTrial]) -> History:
-        """`trials` are the first ones of the study, in the order of their numbers, and no fewer than before."""
-        pending = [*self._open, *range(len(self._states), len(trials))]
-        self._make_room(len(trials))
-        self._encode([row for row in pending if self._parameters[row] != len(trials[row].params)], trials)
-        for row in pending:
-            if self._states[row] != trials[row].state:
-                self._states[row] = trials[row].state
-                if trials[row].state.is_finished():
-                    self._note_end(row, trials[row])
-        self._open = [row for row in pending if not self._states[row].is_finished()]
-        return self._history()
+    def read(self, trials: Sequence[FrozenTrial], number: int) -> History:
+        """What was asked before the trial with this number; `trials` are all of the study."""
+        new = range(len(self._trials), number)
+        # A trial that has changed is another object.
+        changed = [*(row for row in self._open if trials[row] is not self._trials[row]), *new]
+        self._make_room(number)
+        self._encode([row for row in changed if self._parameters[row] != len(trials[row].params)], trials)
+        ended: set[int] = set()
+        for row in changed:
+            trial = self._trials[row] = trials[row]
+            self._is_asked[row] = trial.state != TrialState.WAITING
+            self._is_waiting[row] = trial.state == TrialState.RUNNING
+            if trial.state.is_finished():
+                self._note_end(row, trial)
+                ended.add(row)
+        self._open = [row for row in (*self._open, *new) if row not in ended]
+        return self._history(number)
 
-    def _history(self) -> History:
-        is_asked = np.array([state != TrialState.WAITING for state in self._states], dtype=np.bool_)
-        rows = np.flatnonzero(is_asked)
-        is_waiting = np.array([state == TrialState.RUNNING for state in self._states], dtype=np.bool_)[rows]
+    def _history(self, number: int) -> History:
+        rows = np.flatnonzero(self._is_asked[:number])
+        is_waiting = self._is_waiting[rows]
         return History(
             rows,
             Points(self._codes[rows], self._presence[rows]),
             self._seen.of(rows),
-            {self._keys[row] for row in rows},
+            self._asked,
             ~is_waiting,
             is_waiting,
             self._costs[rows],
@@ -115,7 +122,10 @@ class HistoryReader:
             self._parameters[row] = len(trials[row].params)
         points = Points(self._codes[rows], self._presence[rows])
         for row, key in zip(rows, points.keys(), strict=True):
+            if (former := self._keys[row]) is not None:
+                self._asked -= Counter([former])
             self._keys[row] = key
+            self._asked[key] += 1
         seen = features(self._space, points)
         self._seen.whole[rows], self._seen.layers[rows] = seen.whole, seen.layers
 
@@ -132,14 +142,16 @@ class HistoryReader:
             self._violations[_STOPPED][row] = 1.0
 
     def _make_room(self, count: int) -> None:
-        new = count - len(self._states)
-        self._states += [TrialState.WAITING] * new
+        new = max(0, count - len(self._trials))
+        self._trials += [None] * new
         self._parameters += [-1] * new
-        self._keys += [b""] * new
+        self._keys += [None] * new
         if count > len(self._costs):
             room = max(count, 2 * len(self._costs))
             self._codes, self._presence = _longer(self._codes, room, 0.0), _longer(self._presence, room, False)
             self._seen = Features(_longer(self._seen.whole, room, 0.0), _longer(self._seen.layers, room, 0.0))
+            self._is_asked = _longer(self._is_asked, room, False)
+            self._is_waiting = _longer(self._is_waiting, room, False)
             self._costs = _longer(self._costs, room, np.nan)
             self._violations = {name: _longer(values, room, np.nan) for name, values in self._violations.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from service.scheduling.surrogate.selection import Selection
 from service.scheduling.surrogate.space import CodedSpace, Points
 
 _NEAR = 400
-_NEAR_EACH = 10
+_NEAR_EACH = 4
 """So many candidates are made for each point that is proposed, where that is more."""
 _ANYWHERE = 200
 _REFINED = 8
@@ -35,8 +35,10 @@ _START_DRAWS = 32
 _MOST_START_ROUNDS = 100
 _MOST_ROWS = 400
 """Rows that a model is conditioned on: those nearest to the front, and others."""
+_MOST_WAITING = 400
+"""Points that wait and count for the front: the last ones."""
 _MOST_EXPECTED = 100
-"""Of the points that wait the last ones make a model surer there; all count for the front."""
+"""Points that wait and make a model surer there."""
 _FEWEST_COSTS = 2
 
 
@@ -66,7 +68,7 @@ class Proposer:
         judged = view.judge(found)
         best = found.of(view.leaders(judged, refined))
         bred = children(self._space, best, max(_REFINEMENTS, _NEAR_EACH * count), generator)
-        further = _not_asked(distinct(self._space.points(bred)), history.asked)
+        further = _not_asked(_not_asked(distinct(self._space.points(bred)), history.asked), set(found.keys()))
         return view.choose(judged.with_more(view.judge(further)), count)
 
     def _start(self, history: History, generator: np.random.Generator) -> Points:
@@ -133,7 +135,7 @@ class _View:
             for index, objective in enumerate(objectives)
         ]
         self._front, self._reference = history.costs[front], reference_point(history.costs[complete])
-        self._count_at_prediction(history.seen, np.flatnonzero(history.is_waiting))
+        self._count_at_prediction(history.seen, np.flatnonzero(history.is_waiting)[-_MOST_WAITING:])
 
     def judge(self, points: Points) -> _Judged:
         """What the models say of points."""
@@ -191,7 +193,7 @@ class _View:
             model.expect(seen.of(waiting[-_MOST_EXPECTED:]))
 
 
-def _not_asked(points: Points, asked: set[bytes]) -> Points:
+def _not_asked(points: Points, asked: Container[bytes]) -> Points:
     keys = points.keys()
     return points.of(np.array([key not in asked for key in keys], dtype=np.bool_))
 

@@ -70,11 +70,11 @@ class SurrogateSampler(BaseSampler):
         if not search_space:
             return {}
         prepared = self._prepare(study, search_space)
-        before = study.get_trials(deepcopy=False)[: trial.number]
-        kept = take(prepared.space, before)
+        trials = study.get_trials(deepcopy=False)
+        kept = take(prepared.space, trials[: trial.number])
         if kept is not None:
             return kept
-        history = prepared.reader.read(before)
+        history = prepared.reader.read(trials, trial.number)
         count = count_ahead(int(history.is_waiting.sum()))
         generator = np.random.default_rng([self._seed, trial.number])
         points = prepared.proposer.propose(self._objectives(study, history), history, generator, count)

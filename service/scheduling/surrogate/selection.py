@@ -14,6 +14,8 @@ from service.scheduling.surrogate.objectives import Objective
 
 _AT_ONCE = 16
 """Points that are judged together: few are judged in vain, and an array is worth its call."""
+_COUNTED_TOGETHER = 1 / 8
+"""The part of many points that is counted for the front together: until then they are only kept apart."""
 _GONE = -1.0
 
 
@@ -49,11 +51,11 @@ class Selection:
     def leaders(self, count: int) -> NDArray[np.intp]:
         """The rows of so many points that are worth most, best first."""
         while True:
-            best = np.argsort(-self._worth, kind="stable")[:count]
-            pending = best[~self._is_judged[best]]
-            if not len(pending):
+            order = np.argsort(-self._worth, kind="stable")
+            best = order[:count]
+            if self._is_judged[best].all():
                 break
-            self._judge(pending[:_AT_ONCE])
+            self._judge(order[~self._is_judged[order]][:_AT_ONCE])
         if len(best) and self._worth[best[0]] <= 0:
             # Nothing promises anything: what is known least.
             return np.argsort(-self._unknown, kind="stable")[:count]
@@ -61,6 +63,7 @@ class Selection:
 
     def choose(self, count: int, is_allowed: Callable[[int], bool]) -> NDArray[np.intp]:
         """So many rows, fewer where no more are allowed, in the order in which they are chosen."""
+        together = max(1, int(count * _COUNTED_TOGETHER))
         for _ in range(len(self._seen)):
             row = int(self.leaders(1)[0])
             if self._unknown[row] == _GONE:
@@ -71,6 +74,8 @@ class Selection:
                     break
             self._worth[row] = self._unknown[row] = _GONE
             self._is_judged[row] = True
+            if len(self._taken) % together == 0:
+                self._is_judged[self._worth != _GONE] = False
         return self._taken
 
     def _take(self, row: int) -> None:
@@ -78,9 +83,11 @@ class Selection:
         costs = [float(objective.cost(mean)) for objective, mean in zip(self._objectives, means, strict=True)]
         self._improvement.add(np.array(costs))
         self._taken = np.append(self._taken, row)
-        known = np.flatnonzero(~np.isnan(self._crowding))
-        self._crowding[known] += crowding(self._seen.of(known), self._seen.of(self._taken[-1:]))
-        self._is_judged[self._worth != _GONE] = False
+        known = np.flatnonzero(~np.isnan(self._crowding) & (self._worth > 0))
+        before = self._crowding[known]
+        after = before + crowding(self._seen.of(known), self._seen.of(self._taken[-1:]))
+        self._worth[known] *= (1.0 + before) / (1.0 + after)
+        self._crowding[known] = after
 
     def _judge(self, rows: NDArray[np.intp]) -> None:
         fresh = rows[np.isnan(self._crowding[rows])]

@@ -75,6 +75,7 @@ def test_a_sampler_that_learns_is_never_asked_further_ahead(driver: Driver) -> N
 
 
 def test_the_surrogate_is_asked_when_a_trial_is_needed(driver: Driver) -> None:
+    driver.add_worker()
     sweep = driver.post(document(search={"sampler": "surrogate"}, budget={"parallel": 3}))
     driver.step(sweep)
     assert driver.sweep(sweep).counts == {"queued": 3}

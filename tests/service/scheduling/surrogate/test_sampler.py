@@ -232,6 +232,17 @@ def test_a_point_that_was_chosen_ahead_and_tried_meanwhile_is_not_asked_again() 
     assert suggest(other.ask()) not in ahead[:5]
 
 
+def test_an_ask_that_comes_late_knows_what_came_before_it_alone() -> None:
+    study = new_study(SurrogateSampler(SPACE, seed=4))
+    run(study, 12)
+    late = study.ask()
+    suggest(study.ask())
+    suggest(late)
+    other = new_study(SurrogateSampler(SPACE, seed=4))
+    run(other, 12)
+    assert suggest(other.ask()) == late.params
+
+
 def test_one_sampler_serves_several_studies() -> None:
     sampler = SurrogateSampler(SPACE, seed=6)
     first = run(new_study(sampler), 14)
