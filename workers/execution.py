@@ -161,6 +161,7 @@ class Execution:
             configuration=configuration,
             constraints=leased.constraints,
             hardware_first=leased.hardware_first,
+            metrics_in_use=leased.metrics_in_use,
             dataset=leased.dataset,
             lease=self._lease,
             capabilities=self._capabilities[leased.runtime],

@@ -16,11 +16,13 @@ every trial is built once, in `service.leases.statements`: building a statement 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from layers.expressions.constraints import parse_constraint
 from service.common.notifications import QUEUE
 from service.common.states import SweepKind, TrialState
 from service.database.sessions import at_end, execute_deferred
@@ -229,6 +231,7 @@ def _begin_attempt(
 
 def _lease(trial: sql.Row, attempt: int, lease_seconds: float) -> lease_schemas.Lease:
     assert trial.target is not None, "a sweep with trials has a target"
+    constraints = tuple(trial.constraints or ())
     return lease_schemas.Lease(
         trial=trial.id,
         attempt=attempt,
@@ -238,12 +241,17 @@ def _lease(trial: sql.Row, attempt: int, lease_seconds: float) -> lease_schemas.
         target_key=trial.target_key,
         configuration=trial.configuration,
         dataset=None if trial.dataset_id is None else _lease_dataset(trial),
-        constraints=trial.constraints or [],
-        hardware_first=phases.is_hardware_first(
-            trial.configuration["task"], trial.hardware_first, tuple(trial.constraints or ())
-        ),
+        constraints=list(constraints),
+        hardware_first=phases.is_hardware_first(trial.configuration["task"], trial.hardware_first, constraints),
+        metrics_in_use=list(_metrics_in_use(tuple(each["metric"] for each in trial.objectives), constraints)),
         lease_seconds=lease_seconds,
     )
+
+
+@functools.lru_cache(maxsize=4096)
+def _metrics_in_use(objectives: tuple[str, ...], constraints: tuple[str, ...]) -> tuple[str, ...]:
+    of_constraints = [metric for text in constraints for metric in parse_constraint(text).metrics]
+    return tuple(dict.fromkeys([*objectives, *of_constraints]))
 
 
 def _lease_dataset(trial: sql.Row) -> lease_schemas.LeaseDataset:

@@ -185,6 +185,10 @@ class Lease(Schema):
         description="true: build and measure before training, and again after it; false: train first, then build and "
         "measure once. A worker that does not know the field does the former"
     )
+    metrics_in_use: list[str] = Field(
+        description="those of the sweep's objectives and constraints: a measurement goes on until what they are of a "
+        "latency is known, within its bounds of time"
+    )
     lease_seconds: float
 
 

@@ -174,6 +174,7 @@ _LEASE = (
     _SWEEPS.c.target,
     _SWEEPS.c.sampler,
     _SWEEPS.c.document["constraints"].label("constraints"),
+    _SWEEPS.c.objectives,
     _SWEEPS.c.document[("search", "hardware_first")].as_string().label("hardware_first"),
     _DATASETS.c.id.label("dataset_id"),
     _DATASETS.c.name.label("dataset_name"),

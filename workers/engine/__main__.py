@@ -4,7 +4,7 @@
     build {runtime, onnx, engine, options, timings}     ONNX file -> engine file, with its sizes; timings: a folder or
                                                         null, where what is found out for later builds is kept
     load {runtime, engine, options}                     engine file -> ready to run, with the memory that it took
-    measure {inputs, options}                           latency (latency.py)
+    measure {inputs, options, figures?}                 latency (latency.py), until the `figures` are known
     run {inputs, outputs}                               outputs for inputs, by .npz
     loss {loss_graph, batches}                          sums of the loss from the engine's outputs (loss.py)
     close {}                                            give the engine back
@@ -28,7 +28,8 @@ from typing import Any
 
 from .arrays import read_arrays, write_arrays
 from .base import Engine
-from .latency import measure
+from .confidence import KNOWN_WITHIN
+from .latency import DEFAULT_FIGURES, measure
 from .loss import evaluate
 from .memory import load_and_weigh
 from .protocol import Handler, Progress, Request, RequestError, Result, invalid, serve
@@ -99,17 +100,11 @@ class Verbs:
 
     def measure(self, request: Request, progress: Progress) -> Result:
         engine, inputs, options = self._loaded(), read_arrays(_path(request, "inputs")), _options(request)
-        preparing, measuring = (RequestTurn(request, progress, kind) for kind in ("shared", "alone"))
-
-        def begin() -> None:
-            preparing.give_up()
-            measuring.give_way()
-
-        with preparing, measuring:
-            preparing.give_way()
-            measured = measure(engine, inputs, options, begin=begin)
+        figures = _figures(request)
+        shared, alone = RequestTurn(request, progress, "shared"), RequestTurn(request, progress, "alone")
+        measured = measure(engine, inputs, options, figures=figures, shared=shared, alone=alone)
         if "turns" in request:
-            measured["environment"]["waited_seconds"] = measuring.waited_seconds
+            measured["environment"]["waited_seconds"] = shared.waited_seconds + alone.waited_seconds
         return measured
 
     def run(self, request: Request, progress: Progress) -> Result:
@@ -173,6 +168,13 @@ def _options(request: Request) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise invalid(f"options is a JSON object, not {options!r}")
     return options
+
+
+def _figures(request: Request) -> list[str]:
+    figures = request.get("figures", list(DEFAULT_FIGURES))
+    if not isinstance(figures, list) or not all(isinstance(each, str) and each in KNOWN_WITHIN for each in figures):
+        raise invalid(f"figures is {figures!r}; it is a list of: {', '.join(KNOWN_WITHIN)}")
+    return figures
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Latency: the same loop for every runtime, device and model.
 
-Warm up by time; then run until both `seconds` and `min_runs` are reached, or earlier when the median is known well
-enough: the 95 % confidence interval of the median lies within ±0.5 % of it, `min_runs` runs are done and a quarter of
-`seconds` has passed. What one run took is the engine's to say (`Engine.timed_run`): device time, transfers left out.
+Warm up by time, on a device that others may use, too; then have it alone, and run until both `seconds` and `min_runs`
+are reached, or earlier when the figures that matter are known well enough (confidence.py), `min_runs` runs are done
+and a quarter of `seconds` has passed. What one run took is the engine's to say (`Engine.timed_run`): device time,
+transfers left out.
 """
 
 from __future__ import annotations
@@ -11,25 +12,50 @@ import gc
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from . import machine
+from . import confidence, machine
 from .base import Engine
 from .protocol import invalid
 
 INPUT_SETS = 4
 """Sets of buffers that runs rotate over, so that no run finds its input where the one before left it."""
 
-SETTLED_HALF_WIDTH = 0.005
-"""Half of the confidence interval of the median, relative to it, at which a measurement may stop early."""
+DEFAULT_FIGURES = ("latency_ms_p50",)
+"""What has to be known where nobody says what matters."""
 
-SETTLED_SHARE = 0.25
-"""Share of `seconds` before which it may not: neighbouring runs are alike, a short calm is not the whole picture."""
+LEAST_SHARE = 0.25
+"""Share of `seconds` before which no measurement stops: neighbouring runs are alike, a short calm is not the whole."""
+
+SETTLE_SECONDS = 0.02
+"""Warm-up once the device is had alone: what ran there meanwhile is in its caches."""
+
+
+class DeviceTurn(Protocol):
+    """How something has the device: a context, in which `give_way` lets those have it first who wait for it."""
+
+    def __enter__(self) -> DeviceTurn: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def give_way(self) -> object: ...
+
+
+class NoTurn:
+    """Of a device that nobody else uses."""
+
+    def __enter__(self) -> NoTurn:
+        return self
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def give_way(self) -> None: ...
+
 
 ENQUEUED_SHARE = 0.1
 """Of `seconds`, for the runs without the captured graph: they have the device alone, too."""
@@ -69,12 +95,15 @@ def measure(
     inputs: Mapping[str, np.ndarray],
     options: Mapping[str, Any],
     *,
-    begin: Callable[[], object] = lambda: None,
+    figures: Collection[str] = DEFAULT_FIGURES,
+    shared: DeviceTurn | None = None,
+    alone: DeviceTurn | None = None,
 ) -> dict[str, Any]:
     """Measure the loaded engine on the given inputs.
 
-    `begin` is called when everything is in its place on the device, and returns when the device is there for the
-    measurement alone.
+    `figures`: those that have to be known (confidence.KNOWN_WITHIN names them); none: a quarter of the time is enough.
+    `shared`: the device with others: inputs are laid out and the engine warms up in it.
+    `alone`: the device with nobody else. All that is timed, and no more, happens in it.
 
     `inputs`: by name, each of the engine's shape, or with one more axis in front: several sets, as many for each name.
     A single set is rotated along its first axis (the batch) into INPUT_SETS sets.
@@ -86,24 +115,28 @@ def measure(
     """
     chosen = Options.checked(options)
     engine.require_loaded()
-    prepared = [engine.prepare(one) for one in input_sets(engine, inputs)]
-    turns = itertools.cycle(prepared)
-    begin()
+    sets = input_sets(engine, inputs)
     load_before = machine.load_average()
-    state_before = engine.device_state()
     with _undisturbed():
-        warmup_runs = _warm_up(engine, turns, chosen.warmup_seconds)
-        switches = machine.involuntary_switches()
-        started = time.perf_counter()
-        measurements = 1
-        samples_ms, stopped_by = _sample(engine, turns, chosen)
-        while measurements <= engine.repeats_when_noisy and summarize(samples_ms)["latency_cv"] > FLAGGED_CV:
-            measurements += 1
-            samples_ms, stopped_by = _sample(engine, turns, chosen)
-        seconds = time.perf_counter() - started
-        switches = machine.involuntary_switches() - switches
-        state_after = engine.device_state()
-        enqueued = _enqueued(engine, turns, chosen)
+        with shared or NoTurn() as turn:
+            prepared = [_prepared(engine, one, turn) for one in sets]
+            turns = itertools.cycle(prepared)
+            warmup_runs = _warm_up(engine, turns, chosen.warmup_seconds, turn)
+        with alone or NoTurn() as turn:
+            turn.give_way()
+            state_before = engine.device_state()
+            warmup_runs += _warm_up(engine, turns, min(SETTLE_SECONDS, chosen.warmup_seconds), NoTurn())
+            switches = machine.involuntary_switches()
+            started = time.perf_counter()
+            measurements = 1
+            samples_ms, stopped_by = _sample(engine, turns, chosen, figures)
+            while measurements <= engine.repeats_when_noisy and summarize(samples_ms)["latency_cv"] > FLAGGED_CV:
+                measurements += 1
+                samples_ms, stopped_by = _sample(engine, turns, chosen, figures)
+            seconds = time.perf_counter() - started
+            switches = machine.involuntary_switches() - switches
+            state_after = engine.device_state()
+            enqueued = _enqueued(engine, turns, chosen)
     summary = summarize(samples_ms)
     return {
         **summary,
@@ -124,7 +157,8 @@ def measure(
             "measurements": measurements,
             "device_before": state_before,
             "device_after": state_after,
-            "median_half_width": median_half_width(samples_ms),
+            "figures": sorted(figures),
+            "median_half_width": confidence.half_width(samples_ms, "latency_ms_p50"),
             "input_sets": len(prepared),
         },
     }
@@ -158,22 +192,6 @@ def summarize(samples_ms: np.ndarray) -> dict[str, float]:
     }
 
 
-def median_half_width(samples_ms: np.ndarray) -> float | None:
-    """Half of the 95 % confidence interval of the median, relative to the median; None below 6 samples.
-
-    By order statistics, so without a distribution in mind: the interval lies between the ranks (n ± 1.96·√n) / 2.
-    """
-    count = len(samples_ms)
-    if count < 6:
-        return None
-    reach = 1.96 * math.sqrt(count)
-    low = max(0, math.floor((count - reach) / 2) - 1)
-    high = min(count - 1, math.ceil((count + reach) / 2))
-    ordered = np.partition(samples_ms, [low, count // 2, high])
-    median = float(ordered[count // 2])
-    return float(ordered[high] - ordered[low]) / 2 / median if median > 0 else None
-
-
 def thin(samples_ms: np.ndarray) -> np.ndarray:
     """At most MAX_SAMPLES of the samples, evenly spread over the measurement, in its order."""
     if len(samples_ms) <= MAX_SAMPLES:
@@ -181,17 +199,25 @@ def thin(samples_ms: np.ndarray) -> np.ndarray:
     return samples_ms[np.linspace(0, len(samples_ms) - 1, MAX_SAMPLES).round().astype(int)]
 
 
-def _warm_up(engine: Engine, turns: Iterator[Any], seconds: float) -> int:
-    """Run for that long, at least once with each buffer; return the number of runs."""
-    until = time.perf_counter() + seconds
+def _prepared(engine: Engine, inputs: Mapping[str, np.ndarray], turn: DeviceTurn) -> Any:
+    turn.give_way()
+    return engine.prepare(inputs)
+
+
+def _warm_up(engine: Engine, turns: Iterator[Any], seconds: float, turn: DeviceTurn) -> int:
+    """Run for that long, waits not counted, at least once with each buffer; return the number of runs."""
+    spent = 0.0
     runs = 0
-    while runs < INPUT_SETS or time.perf_counter() < until:
+    while runs < INPUT_SETS or spent < seconds:
+        turn.give_way()
+        started = time.perf_counter()
         engine.timed_run(next(turns))
+        spent += time.perf_counter() - started
         runs += 1
     return runs
 
 
-def _sample(engine: Engine, turns: Iterator[Any], options: Options) -> tuple[np.ndarray, str]:
+def _sample(engine: Engine, turns: Iterator[Any], options: Options, figures: Collection[str]) -> tuple[np.ndarray, str]:
     samples: list[float] = []
     started = time.perf_counter()
     next_look = max(int(options.min_runs), 6)
@@ -203,18 +229,26 @@ def _sample(engine: Engine, turns: Iterator[Any], options: Options) -> tuple[np.
         elapsed = time.perf_counter() - started
         if elapsed >= options.seconds:
             return np.asarray(samples), "seconds"
-        if count >= next_look and elapsed >= SETTLED_SHARE * options.seconds:
+        if count >= next_look and elapsed >= LEAST_SHARE * options.seconds:
             next_look = math.ceil(count * 1.2)
-            if _settled(samples):
+            if confidence.are_known(samples, figures):
                 return np.asarray(samples), "confidence"
 
 
 def _enqueued(engine: Engine, turns: Iterator[Any], options: Options) -> dict[str, float]:
-    """Figures of runs without the captured graph; empty where there is no graph."""
+    """Figures of runs without the captured graph; empty where there is no graph.
+
+    They end with their median known: what differs from process to process is more than more runs could tell.
+    """
     device_ms: list[float] = []
     host_ms: list[float] = []
     until = time.perf_counter() + ENQUEUED_SHARE * options.seconds
+    next_look = int(options.min_runs)
     while len(device_ms) < options.min_runs or time.perf_counter() < until:
+        if len(device_ms) >= next_look:
+            next_look = math.ceil(next_look * 1.2)
+            if confidence.are_known(device_ms, DEFAULT_FIGURES):
+                break
         run = engine.timed_enqueue(next(turns))
         if run is None:
             return {}
@@ -226,11 +260,6 @@ def _enqueued(engine: Engine, turns: Iterator[Any], options: Options) -> dict[st
         "latency_ms_enqueue_p99": float(p99),
         "enqueue_host_ms_p50": float(np.median(host_ms)),
     }
-
-
-def _settled(samples: Sequence[float]) -> bool:
-    half_width = median_half_width(np.asarray(samples))
-    return half_width is not None and half_width <= SETTLED_HALF_WIDTH
 
 
 def _rotated(array: np.ndarray, turn: int) -> np.ndarray:

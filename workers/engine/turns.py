@@ -64,10 +64,5 @@ class RequestTurn:
             self._alone_since = time.monotonic()
         return seconds
 
-    def give_up(self) -> None:
-        """Let the others have the device before the context ends."""
-        if self._turn is not None:
-            self._turn.give_up()
-
     def _say_waiting(self) -> None:
         self._progress({**self._told(), "waiting": True})

@@ -63,6 +63,8 @@ class LeasedTrial:
     """None: a probe has none."""
     hardware_first: bool
     """Whether it is measured before it is trained. A service that does not say so expects that."""
+    metrics_in_use: tuple[str, ...]
+    """What the sweep decides by; empty where a service does not say so."""
 
     @classmethod
     def of(cls, answer: LeaseAnswer) -> LeasedTrial:
@@ -78,4 +80,5 @@ class LeasedTrial:
             constraints=tuple(answer["constraints"]),
             dataset=None if dataset is None else LeasedDataset.of(dataset),
             hardware_first=answer.get("hardware_first", True),
+            metrics_in_use=tuple(answer.get("metrics_in_use", ())),
         )

@@ -59,6 +59,8 @@ class TrialContext:
     constraints: Sequence[str]
     hardware_first: bool
     """Whether the untrained model is built and measured before anything is trained."""
+    metrics_in_use: Sequence[str]
+    """Of the sweep's objectives and constraints."""
     dataset: LeasedDataset | None
     """None: a probe has none."""
     lease: Lease

@@ -20,6 +20,18 @@ MEASURE = {"warmup_seconds": 0.2, "seconds": 1.5, "min_runs": 50}
 REMEASURE = {"warmup_seconds": 0.2, "seconds": 3.0, "min_runs": 100}
 """Of the trained model, or of a probe: the figures that are reported. It ends earlier once the median is certain."""
 
+SHOWN = "latency_ms_p50"
+"""Known of every trial, whatever its sweep decides by: it is what people compare."""
+
+FIGURES: Mapping[str, str] = {
+    "latency_ms_p90": "latency_ms_p90",
+    "latency_ms_p99": "latency_ms_p99",
+    "latency_ms_mean": "latency_ms_mean",
+    "latency_cv": "latency_ms_mean",
+    "throughput_per_s": "latency_ms_mean",
+}
+"""Metric -> the figure of the latency that has to be known for it."""
+
 SAMPLE_DIGITS = 5
 """Decimals of the raw samples that are kept: hundredths of a microsecond."""
 
@@ -37,7 +49,11 @@ def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, f
     answer = context.request(
         engine.process,
         "measure",
-        {"inputs": str(context.files.measured_inputs), "options": options},
+        {
+            "inputs": str(context.files.measured_inputs),
+            "options": options,
+            "figures": [SHOWN, *sorted({FIGURES[name] for name in context.metrics_in_use if name in FIGURES})],
+        },
         timeout_seconds=context.limits.measure_seconds,
     )
     metrics = metrics_in(answer) | {"throughput_per_s": answer["runs_per_s"] * context.batch_size}

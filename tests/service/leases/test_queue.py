@@ -88,6 +88,7 @@ def test_the_oldest_trial_is_claimed_and_says_all_that_a_worker_needs(rows: Any,
     assert lease.runtime == "onnxruntime"
     assert lease.configuration["model"]["hidden_size"] == 64
     assert lease.constraints == ["latency_ms_p99 <= 2.0"]
+    assert lease.metrics_in_use == ["latency_ms_p50", "latency_ms_p99"]
     assert worker.must_claim().number == 1
     assert rows.find_sweep(first).started_at is not None
     assert rows.kinds(first)[-2:] == ["trial.running", "trial.running"]

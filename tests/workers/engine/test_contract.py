@@ -248,6 +248,18 @@ def test_measure_is_consistent(loaded: Parent, runtime: str, model: graphs.Langu
     assert {"cpu_model", "cpu_governor", "clock", "clock_source", "load_average_before"} <= set(environment)
 
 
+def test_measure_goes_on_until_the_figures_asked_for_are_known(
+    loaded: Parent, model: graphs.LanguageModel, tmp_path: Path
+) -> None:
+    inputs = save(tmp_path / "in.npz", tokens=model.inputs())
+    measured = loaded.ask("measure", inputs=inputs, options=MEASURE, figures=["latency_ms_p99", "latency_ms_mean"])
+    assert measured["environment"]["figures"] == ["latency_ms_mean", "latency_ms_p99"]
+    for wrong in (["latency_ms_p42"], "latency_ms_p50", [99]):
+        with pytest.raises(Refused, match="latency_ms_p99") as refused:
+            loaded.ask("measure", inputs=inputs, options=MEASURE, figures=wrong)
+        assert refused.value.kind == "invalid"
+
+
 def test_measure_takes_several_input_sets(loaded: Parent, model: graphs.LanguageModel, tmp_path: Path) -> None:
     stacked = np.stack([model.inputs(seed) for seed in range(3)])
     measured = loaded.ask("measure", inputs=save(tmp_path / "in.npz", tokens=stacked), options=MEASURE)

@@ -250,6 +250,15 @@ def test_training_first_builds_and_measures_once_and_finds_the_same(bench: Bench
     assert measurements["cost"]["engines_from_cache"] == ["final", "loss"], "trained alike, they are the same engine"
 
 
+def test_a_measurement_knows_the_figures_that_the_sweep_decides_by(bench: Bench) -> None:
+    bench.scripted = ScriptedService("probe")
+    used = ["validation_loss", "throughput_per_s", "latency_ms_p99", "latency_cv"]
+    finish = bench.execute(bench.scripted.lease() | {"metrics_in_use": used})
+    assert finish is not None
+    figures = finish["measurements"]["environment"]["figures"]
+    assert figures == ["latency_ms_mean", "latency_ms_p50", "latency_ms_p99"]
+
+
 def test_a_hardware_constraint_that_training_first_breaks_is_the_service_s_to_judge(bench: Bench) -> None:
     lease = bench.scripted.lease(training={"steps": 5}, constraints=("latency_ms_p50 <= 1e-9",))
     finish = bench.execute(lease | {"hardware_first": False})
