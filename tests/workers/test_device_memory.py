@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from layers.configuration import TrialConfiguration
-from tests.workers.conftest import configuration
+from tests.workers.scripted_service import configuration
 from workers.device_memory import DeviceMemory, MemoryShare
 from workers.interruption import DrainedError, Interruption
 from workers.memory_estimate import PROCESS_BYTES, estimated_bytes

@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.workers.conftest import ScriptedService
 from tests.workers.faulty_children import FaultyChildren
+from tests.workers.scripted_service import ScriptedService
 from workers.device_time import DeviceTime
 from workers.processes.children import Children
 from workers.slots import automatic_count

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.workers.conftest import ScriptedService
+from tests.workers.scripted_service import ScriptedService
 from workers.data.batches import DataError
 from workers.data.cache import DatasetCache, check_lengths
 from workers.interruption import DrainedError, Interruption

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.workers.conftest import FACTS, SPLITS
+from tests.workers.scripted_service import FACTS, SPLITS
 from workers.data.batches import Batches, DataError
 from workers.data.inputs import data_inputs
 from workers.data.splits import Form, LabelledSplit, PairsSplit, Split, TextSplit, load_split, specials_of

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.workers.conftest import ScriptedService
+from tests.workers.scripted_service import ScriptedService
 from workers.interruption import Interruption, LeaseLostError, TrialCancelledError, TrialPrunedError
 from workers.service.lease import LOSSES_A_REPORT, Lease
 

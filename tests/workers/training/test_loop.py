@@ -14,7 +14,7 @@ from torch import nn
 from layers.configuration import TrialConfiguration
 from layers.declarations.training import TrainingConfig
 from layers.signature import signature_of
-from tests.workers.conftest import FACTS, SPLITS, TEXT, configuration
+from tests.workers.scripted_service import FACTS, SPLITS, TEXT, configuration
 from workers.data.batches import DataError
 from workers.data.splits import Form, LabelledSplit, PairsSplit, TextSplit, specials_of
 from workers.training.loop import Point, Trained, Training, derived_seed

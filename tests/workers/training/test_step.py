@@ -15,7 +15,7 @@ from layers.configuration import TrialConfiguration
 from layers.declarations.training import TrainingConfig
 from layers.modules.model import build
 from layers.signature import signature_of
-from tests.workers.conftest import FACTS, SPLITS, configuration
+from tests.workers.scripted_service import FACTS, SPLITS, configuration
 from workers.data.splits import Form, LabelledSplit, PairsSplit, Split, TextSplit, specials_of
 from workers.training.loop import derived_seed
 from workers.training.step import STEPS_BEFORE_CAPTURE, CapturedStep, Step, step_for

@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.workers.conftest import ScriptedService
+from tests.workers.scripted_service import ScriptedService
 from workers.interruption import DrainedError, Interruption
 from workers.trial.artifacts import ArtifactStore
 

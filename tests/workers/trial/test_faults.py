@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.workers.conftest import ScriptedService
-from tests.workers.faulty_children import FaultyChildren
+from tests.workers.faulty_children import PROGRAMS, FaultyChildren
+from tests.workers.scripted_service import ScriptedService
 from workers.data.cache import DatasetCache
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
@@ -104,21 +104,10 @@ def test_what_was_built_before_is_not_built_again(bench: Bench) -> None:
     assert again["measurements"]["cost"]["engines_from_cache"] == ["final"]
 
 
-HOG = """
-import sys
-import torch
-free, _ = torch.cuda.mem_get_info()
-held = torch.empty(free - int(sys.argv[1]), dtype=torch.uint8, device="cuda")
-torch.cuda.synchronize()
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
 @contextmanager
 def _held_by_another(all_but_bytes: int) -> Iterator[None]:
     """Meanwhile another process holds the GPU's memory, all but so many bytes."""
-    command = [sys.executable, "-c", HOG, str(all_but_bytes)]
+    command = [sys.executable, str(PROGRAMS / "gpu_hog.py"), str(all_but_bytes)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog:
         assert hog.stdin is not None
         assert hog.stdout is not None

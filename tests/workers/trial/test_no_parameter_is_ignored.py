@@ -24,8 +24,8 @@ from layers.modules.tensor_parallel import ColumnLinear, Group, split
 from layers.signature import signature
 from tests.layers.combinations import BASES, FACTS, lively
 from tests.layers.modules import test_no_parameter_is_ignored as of_models
-from tests.workers.conftest import FACTS as DATA_FACTS
-from tests.workers.conftest import SPLITS, TEXT, configuration
+from tests.workers.scripted_service import FACTS as DATA_FACTS
+from tests.workers.scripted_service import SPLITS, TEXT, configuration
 from workers.data.batches import Batches
 from workers.data.splits import Form, PairsSplit, TextSplit, specials_of
 from workers.training.loop import Point, Training, derived_seed

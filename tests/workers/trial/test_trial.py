@@ -20,7 +20,7 @@ import pytest
 from safetensors.torch import load_file
 
 from layers.metrics import METRICS
-from tests.workers.conftest import ScriptedService
+from tests.workers.scripted_service import ScriptedService
 from workers.data.cache import DatasetCache
 from workers.data.splits import TrialData
 from workers.device_lock import turns_of
