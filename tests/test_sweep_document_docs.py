@@ -72,7 +72,8 @@ def test_every_example_is_valid(example: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*FIELDS, *BUDGET, *SAMPLERS, *RUNTIMES, *FUNCTIONS, "wall_seconds", "seed", "reuse", "hardware_first"]
+    "name",
+    [*FIELDS, *BUDGET, *SAMPLERS, *RUNTIMES, *FUNCTIONS, "parallel", "wall_seconds", "seed", "reuse", "hardware_first"],
 )
 def test_every_field_is_told(name: str) -> None:
     assert re.search(rf"`(?:[^`]*\b)?{name}\b[^`]*`", PAGE), name
@@ -85,4 +86,4 @@ def test_the_figures_on_the_page_are_those_of_the_code() -> None:
     assert f"{int(feasibility.MAX_COMPLETIONS / feasibility.STEP_WORK):,} points" in PAGE
     assert f"{MAX_CHARACTERS:,} together" in PAGE
     assert f"{documents.MAX_NODES:,} values" in PAGE
-    assert [default for default, _, _ in document_fields.BUDGET.values()] == [100, 1, 10]
+    assert [default for default, _, _ in document_fields.BUDGET.values()] == [100, 10]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, Final, Literal, TypedDict, cast
 
 from layers.declarations.kinds import TASKS
 from layers.facts import DatasetDescription
@@ -38,12 +38,13 @@ GPU_METRICS = ("latency_ms_enqueue_p50", "latency_ms_enqueue_p99")
 PROBE_QUALITY = ("device_seconds", "parity_error", "parity_error_worst")
 """What is known at a trial's end, and needs no training."""
 
-BUDGET: dict[str, tuple[int, int, int]] = {
-    "trials": (100, 1, 1_000_000),
-    "parallel": (1, 1, 1_024),
-    "failures": (10, 1, 1_000_000),
-}
+BUDGET: dict[str, tuple[int, int, int]] = {"trials": (100, 1, 1_000_000), "failures": (10, 1, 1_000_000)}
 """Field -> default, least, most."""
+
+AUTO: Final = "auto"
+"""`budget.parallel` of a sweep that runs as many trials at once as the workers have slots for it. The default."""
+
+MAX_PARALLEL = 1_024
 
 MAX_OBJECTIVES = 8
 MAX_EXPRESSIONS = 100
@@ -67,7 +68,7 @@ class Budget(TypedDict):
     """How much a sweep may take."""
 
     trials: int
-    parallel: int
+    parallel: int | Literal["auto"]
     failures: int
     wall_seconds: float | None
 
@@ -200,13 +201,23 @@ class FieldReader:
         return {"metric": metric, "goal": goal if goal in ("minimize", "maximize") else METRICS[metric].goal}
 
     def budget(self) -> Budget:
-        written = self._mapping("budget", (*BUDGET, "wall_seconds"))
+        written = self._mapping("budget", ("trials", "parallel", "failures", "wall_seconds"))
         return {
             "trials": self._integer("/budget", written, "trials", *BUDGET["trials"]),
-            "parallel": self._integer("/budget", written, "parallel", *BUDGET["parallel"]),
+            "parallel": self._parallel(written),
             "failures": self._integer("/budget", written, "failures", *BUDGET["failures"]),
             "wall_seconds": self._wall_seconds(written),
         }
+
+    def _parallel(self, written: Mapping[Any, Any]) -> int | Literal["auto"]:
+        parallel = written.get("parallel", AUTO)
+        if parallel == AUTO:
+            return AUTO
+        if not _is_number(parallel, 1, MAX_PARALLEL, above=False) or parallel != int(parallel):
+            remedy = f"{AUTO}, or an integer from 1 to {MAX_PARALLEL:,}"
+            self._problems.add("/budget/parallel", f"{shown(parallel)} is not in range", remedy)
+            return AUTO
+        return int(parallel)
 
     def _wall_seconds(self, written: Mapping[Any, Any]) -> float | None:
         seconds = written.get("wall_seconds")

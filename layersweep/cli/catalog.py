@@ -214,9 +214,10 @@ def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     for record in records:
         runtimes = ", ".join(f"{target.get('runtime')} {target.get('version')}" for target in record["targets"])
         alive = "yes" if record["alive"] else "no"
-        slots = f"{len(record['trials'])} of {record['slots']} busy"
-        model, trials = str(record["device"].get("model", "")), "\n".join(record["trials"])
-        table.add_row(Text(record["name"]), model, runtimes, alive, slots, trials)
+        trials = record.get("trials", [record["trial"]] if record["trial"] else [])
+        slots = f"{len(trials)} of {record.get('slots', 1)} busy"
+        model = str(record["device"].get("model", ""))
+        table.add_row(Text(record["name"]), model, runtimes, alive, slots, "\n".join(trials))
     out.print(table)
 
 

@@ -29,7 +29,7 @@ from layersweep.cli.sweep_check import check
 from layersweep.display import progress, units
 from layersweep.display.terminal import show_yaml, table_of
 from layersweep.files import name_of
-from layersweep.records.sweeps import SpaceFacts, SweepPreview, SweepRecord
+from layersweep.records.sweeps import ENDED_SWEEP_STATES, SpaceFacts, SweepPreview, SweepRecord
 from layersweep.sweep import Sweep
 
 app = typer.Typer(help="Submit, watch and steer sweeps.", no_args_is_help=True)
@@ -127,6 +127,7 @@ def show(
     if document:
         show_yaml(record["document"])
         return
+    ended = record["state"] in ENDED_SWEEP_STATES
     facts: dict[str, str | None] = {
         "sweep": f"{record['name']} ({record['id']})",
         "state": record["state"] + (f": {record['reason']}" if record["reason"] else ""),
@@ -137,6 +138,7 @@ def show(
         "objectives": ", ".join(f"{goal['goal']} {goal['metric']}" for goal in record["objectives"]),
         "constraints": ", ".join(record["constraints"]) or None,
         "sampler": f"{record['sampler']} ({record['sampler_reason']})",
+        "parallel": units.at_once(record["budget"]["parallel"], record.get("effective_parallel"), ended=ended),
         "target": record["target"] or "the first worker that can serve it",
         "created": record["created_at"],
         "started": record["started_at"],

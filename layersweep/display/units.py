@@ -125,6 +125,13 @@ def share(value: float, decimals: int | None = None) -> str:
     return f"{value:.{digits}%}"
 
 
+def at_once(parallel: int | str, effective: int | None, *, ended: bool = False) -> str:
+    """How many trials of a sweep may run at once: `4`, or `auto (8 now)`."""
+    if parallel != "auto" or effective is None or ended:
+        return str(parallel)
+    return f"auto ({effective} now)"
+
+
 def value(given: object) -> str:
     """A parameter's value: as a document writes it, numbers to four digits."""
     if given is None:

@@ -161,15 +161,17 @@ class Target(TypedDict):
 
 
 class WorkerRecord(TypedDict):
+    """An older service says neither `slots` nor `trials`: its workers have one slot."""
+
     id: str
     project: str | None
     name: str
     device: Device
     targets: list[WorkerTarget]
     versions: dict[str, str]
-    slots: int
+    slots: NotRequired[int]
     alive: bool
     trial: str | None
-    trials: list[str]
+    trials: NotRequired[list[str]]
     registered_at: str
     last_seen_at: str

@@ -25,7 +25,7 @@ class Objective(TypedDict):
 
 class Budget(TypedDict):
     trials: int
-    parallel: int
+    parallel: int | Literal["auto"]
     failures: int
     wall_seconds: float | None
 
@@ -76,6 +76,7 @@ class SweepRecord(TypedDict):
     objectives: list[Objective]
     constraints: list[str]
     budget: Budget
+    effective_parallel: NotRequired[int]
     sampler: str
     sampler_reason: str
     space: SpaceFacts
@@ -142,6 +143,7 @@ class CostEstimate(TypedDict):
     trial_seconds: float
     device_seconds: float
     wall_seconds: float
+    parallel: NotRequired[int]
     from_trials: int
     from_points: int
     target: str

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from layers.metrics import METRICS
 from layersweep.display.units import (
     TIMES,
+    at_once,
     bound,
     bytes_,
     count,
@@ -21,6 +22,7 @@ from layersweep.display.units import (
 
 __all__ = [
     "ago",
+    "at_once",
     "bound",
     "bytes_",
     "change",

@@ -219,7 +219,8 @@ def _child(
         # Nothing stops a further training early: whether it keeps the constraints is a result.
         document={**sweep.document, "constraints": []},
         objectives=[{"metric": TEST_LOSS, "goal": "minimize"}],
-        budget={"trials": count, "parallel": sweep.budget["parallel"], "failures": count, "wall_seconds": None},
+        budget={"trials": count, "parallel": sweep.effective_parallel, "failures": count, "wall_seconds": None},
+        effective_parallel=sweep.effective_parallel,
         sampler=SweepKind.CONFIRMATION,
         sampler_reason=f"every further training is known beforehand{f'; chosen by {wishes}' if wishes else ''}",
         space={"points": count, "feasible_share": 1.0, "sampled": False, "open_parameters": ["training.seed"]},

@@ -107,6 +107,8 @@ class Sweep(Base):
     target_key: Mapped[str | None] = mapped_column(String(300))
     state: Mapped[SweepState] = mapped_column(OneOf(SweepState), default=SweepState.ACTIVE)
     reason: Mapped[str | None] = mapped_column(Text)
+    effective_parallel: Mapped[int] = mapped_column(default=1, server_default="1")
+    """How many of its trials may run at once: `budget.parallel`, or what `auto` stands for now."""
     running_count: Mapped[int] = mapped_column(default=0)
     rejected_count: Mapped[int] = mapped_column(default=0)
     counts: Mapped[dict[str, Any]] = mapped_column(default=dict)

@@ -26,6 +26,7 @@ EventKind = Literal[
     "sweep.target",
     "sweep.trouble",
     "sweep.extended",
+    "sweep.parallel_changed",
     "sweep.confirmation",
     "trial.queued",
     "trial.running",
@@ -40,8 +41,9 @@ class Event(Schema):
     # Text, though the kinds are known: while a service is replaced, the older process reads what the newer one wrote.
     kind: str = Field(
         description="sweep.target: a target was found, or what is waited for; sweep.trouble: scheduling it fails and "
-        "is tried again, or (reason null) works again; sweep.extended: it has a larger budget; sweep.confirmation: a "
-        "confirmation of it began or ended; trial.report: progress or losses. The other names say what happened",
+        "is tried again, or (reason null) works again; sweep.extended: it has a larger budget; "
+        "sweep.parallel_changed: more or fewer of its trials may run at once; sweep.confirmation: a confirmation of it "
+        "began or ended; trial.report: progress or losses. The other names say what happened",
         json_schema_extra={"enum": list(get_args(EventKind))},
     )
     trial: str | None

@@ -144,7 +144,7 @@ def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
             sa.or_(
                 sa.and_(
                     _TRIALS.c.state == TrialState.QUEUED,
-                    _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(),
+                    _SWEEPS.c.running_count < _SWEEPS.c.effective_parallel,
                     _MAY_FAIL_ONCE_MORE,
                     sa.not_(_is_one_of(_SWEEPS.c.id, "full")),
                 ),
@@ -228,9 +228,7 @@ _ENTER = (
     .values(event_counter=_SWEEPS.c.event_counter + 1, started_at=sa.func.coalesce(_SWEEPS.c.started_at, now_sql()))
     .returning(_SWEEPS.c.event_counter)
 )
-ENTER_FIRST = _ENTER.where(
-    _SWEEPS.c.running_count < _SWEEPS.c.budget["parallel"].as_integer(), _MAY_FAIL_ONCE_MORE
-).values(
+ENTER_FIRST = _ENTER.where(_SWEEPS.c.running_count < _SWEEPS.c.effective_parallel, _MAY_FAIL_ONCE_MORE).values(
     running_count=_SWEEPS.c.running_count + 1,
     counts=moved(_SWEEPS.c.counts, sa.literal(TrialState.QUEUED, sa.String), sa.literal(TrialState.RUNNING, sa.String)),
 )

@@ -50,7 +50,8 @@ async def check_document(
         prepared = await services.validation.prepare(written, project, request.is_disconnected)
     except ServiceError as error:
         return render("_findings.html", editor.refused(text, error))
-    found = await services.read(lambda session: editor.accepted(session, prepared, project))
+    alive_seconds = services.settings.worker_alive_seconds
+    found = await services.read(lambda session: editor.accepted(session, prepared, project, alive_seconds))
     return render("_findings.html", found)
 
 

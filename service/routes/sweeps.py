@@ -43,7 +43,7 @@ EXAMPLE: schemas.JsonObject = {
         {"metric": "latency_ms_p50", "goal": "minimize"},
     ],
     "constraints": ["parameter_count <= 2e6"],
-    "budget": {"trials": 30, "parallel": 2},
+    "budget": {"trials": 30},
 }
 
 EXAMPLE_YAML = """\
@@ -61,7 +61,7 @@ objectives:
   - {metric: validation_loss, goal: minimize}
   - {metric: latency_ms_p50, goal: minimize}
 constraints: ["parameter_count <= 2e6"]
-budget: {trials: 30, parallel: 2}
+budget: {trials: 30}
 """
 
 _BODY: schemas.JsonObject = {
@@ -102,8 +102,10 @@ async def create_sweep(
     document = documents.read(body, content_type, max_bytes=call.services.settings.max_document_bytes)
     prepared = await _prepared(request, call, document)
     if validate_only:
-        project = call.caller.project
-        cost = await call.services.read(lambda session: estimates.estimate(session, prepared, project=project))
+        project, alive_seconds = call.caller.project, call.services.settings.worker_alive_seconds
+        cost = await call.services.read(
+            lambda session: estimates.estimate(session, prepared, alive_seconds=alive_seconds, project=project)
+        )
         return conditional_reads.json_response(prepared.preview().model_copy(update={"estimate": cost}))
     return await _created(call, "sweep.create", prepared)
 

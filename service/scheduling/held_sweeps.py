@@ -34,6 +34,8 @@ class HeldSweep:
     """When its next step is due, where endings are worked in by the batch (monotonic clock)."""
     has_more: bool = False
     """Its last step left something to do."""
+    is_outdated: bool = True
+    """Its share of the workers' slots is to be looked at before the next step."""
     is_wanted: bool = False
     """Something happened while a step ran: another one is due."""
     stepped_at: float = -math.inf

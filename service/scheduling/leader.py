@@ -13,6 +13,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 
+from sqlalchemy.orm import Session
+
 from service.common import tracing
 from service.common.ids import new_id
 from service.common.notifications import SCHEDULER, Notifications
@@ -31,7 +33,7 @@ from service.scheduling.scheduling_errors import SchedulingError, scheduling_err
 from service.scheduling.studies import Study
 from service.scheduling.sweep_scheduler import FindSources, SweepScheduler
 from service.settings import Settings
-from service.sweeps import sweeps, targets
+from service.sweeps import slot_shares, sweeps, targets
 
 BATCH_SECONDS = 0.03
 """How far apart a sweep's steps are where they may be: what ends meanwhile is worked in together."""
@@ -94,6 +96,7 @@ class Leader(ABC):
     def step(self, sweep_id: str) -> bool:
         """Do all that can be done for one sweep now; False where there was nothing, or another process leads it."""
         held = self._held.of(sweep_id)
+        held.is_outdated = True
         worked, again = False, True
         while again:
             wrote, again = self._advance(held)
@@ -162,17 +165,27 @@ class Leader(ABC):
 
     def _due(self) -> list[HeldSweep]:
         """The sweeps that are due, those first that have waited longest."""
-        schedulable = self._database.read(lambda session: repository.schedulable(session, self._leader_id))
+        schedulable, outdated = self._database.read(self._look)
+        for sweep_id in outdated:
+            self._held.of(sweep_id).is_outdated = True
         self._held.keep({each.id for each in schedulable})
         due = [held for each in schedulable if self._is_due(each, held := self._held.of(each.id))]
         return sorted(due, key=lambda held: held.stepped_at)
+
+    def _look(self, session: Session) -> tuple[list[SchedulableSweep], set[str]]:
+        """The sweeps that this process may lead, and those whose share of the slots has changed."""
+        alive_seconds = self._settings.worker_alive_seconds
+        return repository.schedulable(session, self._leader_id), slot_shares.outdated(session, alive_seconds)
 
     def _is_due(self, sweep: SchedulableSweep, held: HeldSweep) -> bool:
         clock = time.monotonic()
         if clock < held.not_before or self._hung.get(sweep.id, 0) >= MOST_HUNG_STEPS:
             return False
         scheduler = held.scheduler
-        if scheduler is None or held.has_more or sweep.overdue or sweep.event_counter > scheduler.read_sequence:
+        has_news = (
+            sweep.overdue or held.is_outdated or sweep.event_counter > scheduler.read_sequence if scheduler else True
+        )
+        if held.has_more or has_news:
             return held.batches_until is None or clock >= held.batches_until
         held.batches_until = None
         return False
@@ -248,7 +261,12 @@ class Leader(ABC):
             return wrote, held.has_more
 
     def _work(self, held: HeldSweep, scheduler: SweepScheduler) -> tuple[bool, bool]:
-        sweep_id, after = held.id, scheduler.read_sequence
+        sweep_id, after, epoch = held.id, scheduler.read_sequence, held.epoch
+        assert epoch is not None, "a sweep is led under an epoch"
+        if held.is_outdated and scheduler.shares_slots:
+            alive_seconds = self._settings.worker_alive_seconds
+            self._database.write(lambda session: slot_shares.update(session, sweep_id, epoch, alive_seconds))
+        held.is_outdated = False
         update = self._database.read(lambda session: repository.read_update(session, sweep_id, after))
         if update is None:
             held.forget()
@@ -260,8 +278,7 @@ class Leader(ABC):
         ended = update.state not in GOING_SWEEPS
         if changes.is_empty and not (ended and scheduler.stored_sequence < changes.scheduled_sequence):
             return False, changes.unfinished
-        epoch, stored = held.epoch, scheduler.stored_sequence
-        assert epoch is not None, "a sweep is led under an epoch"
+        stored = scheduler.stored_sequence
         newest = self._database.write(lambda session: repository.store(session, sweep_id, epoch, stored, changes))
         scheduler.stored_sequence = changes.scheduled_sequence
         held.batches_until = time.monotonic() + BATCH_SECONDS if scheduler.batches else None

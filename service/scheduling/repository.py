@@ -24,7 +24,7 @@ from service.scheduling.leadership import StaleLeaderError, may_lead
 from service.scheduling.proposals import KnownPoint
 from service.scheduling.studies import PastAsk, TrialResult
 from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts
-from service.sweeps import drafts, sweeps, targets
+from service.sweeps import drafts, slot_shares, sweeps, targets
 from service.sweeps.targets import Resolution
 
 EVENTS_AT_ONCE = 500
@@ -62,7 +62,7 @@ _EVENTS_SINCE = (
         Event.sweep_id == sa.bindparam("sweep_id"),
         Event.sequence > sa.bindparam("after"),
         Event.sequence <= sa.bindparam("until"),
-        Event.kind.in_(("trial.ended", "sweep.extended")),
+        Event.kind.in_(("trial.ended", "sweep.extended", slot_shares.CHANGED)),
     )
     .order_by(Event.sequence)
     .limit(EVENTS_AT_ONCE)
@@ -179,7 +179,8 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
         max_attempts=max_attempts,
         lookahead=lookahead,
     )
-    history = History(sweep.scheduled_sequence, _budget_at(session, sweep, facts.document))
+    budget, parallel = _budget_at(session, sweep, facts.document), slot_shares.as_of_scheduled(session, sweep)
+    history = History(sweep.scheduled_sequence, budget, parallel)
     past, ranked = _replay_asks(session, facts, history)
     if history.failed:
         history.to_retry = _failed_before_extension(session, sweep) & history.failed.keys()
@@ -366,6 +367,8 @@ def _sweep_event(
 ) -> SweepEvent:
     if kind == "sweep.extended":
         return SweepEvent(sequence, budget=data["budget"])
+    if kind == slot_shares.CHANGED:
+        return SweepEvent(sequence, parallel=data["parallel"])
     return SweepEvent(
         sequence,
         trial_id,

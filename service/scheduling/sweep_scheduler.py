@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from layers.declarations.model import flops, parameter_count
+from layers.space.document_fields import AUTO
 from service.common.formatting import plural
 from service.common.ids import new_id
 from service.common.metrics import TELL_SECONDS
@@ -91,6 +92,11 @@ class SweepScheduler:
         return self._history.budget
 
     @property
+    def shares_slots(self) -> bool:
+        """Whether how many trials may run at once depends on the workers."""
+        return self.budget["parallel"] == AUTO
+
+    @property
     def batches(self) -> bool:
         """Whether steps may be a moment apart: what ends meanwhile changes no suggestion."""
         return self.facts.sampler in LEARNS_NOTHING
@@ -140,6 +146,8 @@ class SweepScheduler:
         if event.budget is not None:
             history.budget = event.budget
             history.to_retry = set(history.failed)
+        if event.parallel is not None:
+            history.parallel = event.parallel
         if event.trial_id is None:
             return
         # A reused trial was told when it was made: its event finds it gone.
@@ -238,13 +246,14 @@ class SweepScheduler:
     def _look_ahead(self, events: Sequence[SweepEvent]) -> None:
         """As far as trials end quickly, where that changes no suggestion: workers then wait for no step."""
         if self.batches:
-            self._lookahead = max(self.facts.lookahead, min(2 * len(events), MAX_LOOKAHEAD))
+            ended = sum(event.trial_id is not None for event in events)
+            self._lookahead = max(self.facts.lookahead, min(2 * ended, MAX_LOOKAHEAD))
 
     def _missing(self) -> int:
         return min(self._free_slots(), self._history.budget["trials"] - self._history.spent)
 
     def _free_slots(self) -> int:
-        return self._history.budget["parallel"] + self._lookahead - len(self._history.outstanding)
+        return self._history.parallel + self._lookahead - len(self._history.outstanding)
 
     def _resume(self, most: int, changes: Changes) -> int:
         """Try what the end of the sweep cut off before anything new, except the starts; returns how many."""

@@ -20,7 +20,7 @@ MAX_ASKS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class SweepEvent:
-    """An event that the scheduler acts on: a trial ended, or the budget was extended."""
+    """An event that the scheduler acts on: a trial ended, the budget was extended, or more or fewer may run at once."""
 
     sequence: int
     trial_id: str | None = None
@@ -30,6 +30,7 @@ class SweepEvent:
     violations: Mapping[str, float] = field(default_factory=dict[str, float])
     reason: str | None = None
     budget: dict[str, Any] | None = None
+    parallel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ class History:
 
     scheduled_sequence: int
     budget: dict[str, Any]
+    parallel: int
+    """How many trials may run at once."""
     outstanding: dict[str, AskedTrial] = field(default_factory=_no_trials)
     """In flight."""
     cancelled: dict[str, AskedTrial] = field(default_factory=_no_trials)

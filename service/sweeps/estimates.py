@@ -18,11 +18,13 @@ from sqlalchemy.orm import Session
 
 from layers.parameter import ParameterError
 from layers.space.allowed_time import AllowedTime
+from layers.space.document_fields import AUTO
 from layers.space.evaluation import PointError
 from layers.space.space import Space
 from service.common.states import TrialState
 from service.database.models import Sweep, Trial
 from service.sweeps import schemas as sweep_schemas
+from service.sweeps import slot_shares
 from service.sweeps.drafts import ValidatedDocument
 
 MOST_TRIALS = 300
@@ -37,7 +39,7 @@ _BACKWARD = 3.0
 
 
 def estimate(
-    session: Session, prepared: ValidatedDocument, *, project: str = "default"
+    session: Session, prepared: ValidatedDocument, *, alive_seconds: float, project: str = "default"
 ) -> sweep_schemas.CostEstimate | None:
     """The device time of the whole budget; None where too few trials of the task have run to say anything."""
     document = prepared.document
@@ -66,14 +68,20 @@ def estimate(
     coefficients, _ = nnls(rows, seconds)
     errors = np.abs(rows @ coefficients - seconds) / np.maximum(seconds, 1e-9)
     trial_seconds = statistics.fmean(float(coefficients[0] + coefficients[1] * work / scale) for work in works)
-    budget: Mapping[str, Any] = document.budget
+    budget, target = document.budget, past[0][2]
+    parallel, devices = budget["parallel"], float(budget["parallel"] if budget["parallel"] != AUTO else 0)
+    if parallel == AUTO:
+        # The slots of a worker share its device: they are no devices more.
+        parallel = slot_shares.share_of_another(session, project, target, alive_seconds)
+        devices = slot_shares.devices_of_another(session, project, target, alive_seconds)
     return sweep_schemas.CostEstimate(
         trial_seconds=trial_seconds,
         device_seconds=trial_seconds * budget["trials"],
-        wall_seconds=trial_seconds * budget["trials"] / budget["parallel"],
+        wall_seconds=trial_seconds * budget["trials"] / devices,
+        parallel=parallel,
         from_trials=len(past),
         from_points=len(works),
-        target=past[0][2],
+        target=target,
         median_error_share=float(np.median(errors)),
     )
 

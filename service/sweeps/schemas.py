@@ -19,7 +19,9 @@ class Objective(Schema):
 
 class Budget(Schema):
     trials: int
-    parallel: int
+    parallel: int | Literal["auto"] = Field(
+        description="trials that may run at once; auto: as many as the living workers have slots, shared between sweeps"
+    )
     failures: int
     wall_seconds: float | None = None
 
@@ -78,6 +80,7 @@ class Sweep(Schema):
     objectives: list[Objective]
     constraints: list[str]
     budget: Budget
+    effective_parallel: int = Field(description="trials that may run at once now, whatever `budget.parallel` says")
     sampler: str
     sampler_reason: str
     space: SpaceFacts
@@ -101,7 +104,11 @@ class CostEstimate(Schema):
 
     trial_seconds: float
     device_seconds: float = Field(description="of the whole budget of trials")
-    wall_seconds: float = Field(description="the same, with as many workers as `budget.parallel`")
+    wall_seconds: float = Field(
+        description="the same, with as many workers as `budget.parallel`; for auto, on its part of the devices of the "
+        "workers that live now"
+    )
+    parallel: int = Field(description="trials at once: `budget.parallel`, or what auto would stand for now")
     from_trials: int
     from_points: int = Field(
         description="points of the space that the mean is over: 60, or as many as could be looked at in time"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from layers.space.document_fields import BUDGET, MAX_WALL_SECONDS
+from layers.space.document_fields import AUTO, BUDGET, MAX_WALL_SECONDS
 from service.auth.projects import DEFAULT
 from service.common.ids import new_id
 from service.common.paging import decode_token, encode_token
@@ -66,6 +66,7 @@ def insert(session: Session, prepared: ValidatedDocument, *, project: str = DEFA
         document=document.normalized,
         objectives=[dict(objective) for objective in document.objectives],
         budget=dict(document.budget),
+        effective_parallel=1 if document.budget["parallel"] == AUTO else document.budget["parallel"],
         sampler=prepared.choice.sampler,
         sampler_reason=prepared.choice.reason,
         space=prepared.space(),
@@ -294,6 +295,7 @@ def _facts(sweep: Sweep, best: dict[str, sweep_schemas.BestTrial], dataset: str 
         "objectives": sweep.objectives,
         "constraints": sweep.document.get("constraints", []),
         "budget": sweep.budget,
+        "effective_parallel": sweep.effective_parallel,
         "sampler": sweep.sampler,
         "sampler_reason": sweep.sampler_reason,
         "space": sweep.space,

@@ -90,6 +90,7 @@ class Rows:
                 document={"constraints": list(constraints)},
                 objectives=[{"metric": "latency_ms_p50", "goal": "minimize"}],
                 budget={"trials": 1000, "parallel": parallel, "failures": 10, "wall_seconds": None},
+                effective_parallel=parallel,
                 sampler="random",
                 sampler_reason="a test",
                 space={"points": None, "feasible_share": 1.0, "sampled": True, "open_parameters": ["hidden_size"]},

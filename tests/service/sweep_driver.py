@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from service.common.ids import new_id
 from service.common.states import GOING_SWEEPS
-from service.database.models import Ask, Dataset, Event, StudyAttribute, Sweep, Trial
+from service.database.models import Ask, Dataset, Event, StudyAttribute, Sweep, Trial, Worker
 from service.database.sessions import Database, now
 from service.events import events
 from service.leases import holders, queue, workers
@@ -207,6 +207,11 @@ class Driver:
     def set(self, sweep_id: str, **values: Any) -> None:
         """Set columns of the sweep's row."""
         statement = sa.update(Sweep).where(Sweep.id == sweep_id).values(**values)
+        self.database.write(lambda session: session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+    def set_worker(self, worker_id: str, **values: Any) -> None:
+        """Set columns of a worker's row."""
+        statement = sa.update(Worker).where(Worker.id == worker_id).values(**values)
         self.database.write(lambda session: session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
     def sweep(self, sweep_id: str) -> Sweep:

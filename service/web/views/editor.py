@@ -89,9 +89,9 @@ def refused(text: str, error: ServiceError) -> Findings:
     return Findings(error=error, problems=problems)
 
 
-def accepted(session: Session, prepared: drafts.ValidatedDocument, project: str) -> Findings:
+def accepted(session: Session, prepared: drafts.ValidatedDocument, project: str, alive_seconds: float) -> Findings:
     """What a document means, and what it will cost."""
-    cost = estimates.estimate(session, prepared, project=project)
+    cost = estimates.estimate(session, prepared, alive_seconds=alive_seconds, project=project)
     return Findings(preview=prepared.preview(), estimate=cost)
 
 
@@ -111,7 +111,7 @@ def _of_preset(name: str) -> str:
             {"metric": "latency_ms_p50", "goal": "minimize"},
             {"metric": "validation_loss", "goal": "minimize"},
         ],
-        "budget": {"trials": 20, "parallel": 1},
+        "budget": {"trials": 20},
         "start_from": [f"preset:{name}"],
     }
     if rate := document.get("training", {}).get("learning_rate"):

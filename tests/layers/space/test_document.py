@@ -88,7 +88,7 @@ def test_a_whole_document_is_read() -> None:
 
 def test_defaults_of_the_documents_own_fields_are_filled_in() -> None:
     sweep = parsed()
-    assert sweep.budget == {"trials": 100, "parallel": 1, "failures": 10, "wall_seconds": None}
+    assert sweep.budget == {"trials": 100, "parallel": "auto", "failures": 10, "wall_seconds": None}
     assert sweep.search == {"sampler": "auto", "seed": 0, "reuse": True, "hardware_first": "auto"}
     assert sweep.target_runtime is None
     assert not sweep.allow_sparse

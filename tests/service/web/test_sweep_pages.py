@@ -132,7 +132,7 @@ def test_the_cost_is_estimated_from_earlier_trials_of_the_task(client, services,
     prepared = drafts.prepare(services.database, read(DOCUMENT.encode(), "application/yaml", max_bytes=10_000))
 
     def estimate():
-        return services.database.read(lambda session: estimates.estimate(session, prepared))
+        return services.database.read(lambda session: estimates.estimate(session, prepared, alive_seconds=90))
 
     assert estimate() is None
 

@@ -1,0 +1,174 @@
+"""How many trials of a sweep may run at once where its budget says `parallel: auto`: its share of the workers' slots.
+
+The slots of the living workers that serve a target are shared evenly between the active `auto` sweeps of that target,
+each at least 1. A worker of a project serves the sweeps of that project alone, and one of another `RESULTS_VERSION`
+than a sweep's target does not serve it. The number stands in
+`Sweep.effective_parallel`; each change is an event, at which a study that is built again asks as the first one did.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from layers.results import UNSAID
+from layers.space.document_fields import AUTO, MAX_PARALLEL
+from service.common.states import SweepState
+from service.database.models import IS_SEARCH, Event, Sweep, Worker
+from service.events import events
+from service.events.schemas import EventKind
+from service.leases import workers
+
+CHANGED: Final[EventKind] = "sweep.parallel_changed"
+"""The kind of the event. Its data: `parallel`, and what it was `before`."""
+
+_IS_AUTO = Sweep.budget["parallel"].as_string() == AUTO
+_SHARING = sa.and_(Sweep.state == SweepState.ACTIVE, IS_SEARCH, _IS_AUTO, Sweep.target_key.is_not(None))
+_RESULTS_VERSION = sa.func.coalesce(Sweep.target["results_version"].as_integer(), UNSAID)
+
+
+class Served(NamedTuple):
+    """What a worker must have to be given a sweep's trials."""
+
+    target_key: str
+    results_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sharer:
+    """A sweep that takes part."""
+
+    id: str
+    project: str
+    needs: Served
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The slots of one living worker."""
+
+    project: str | None
+    """The project that it serves; None: all of them."""
+    serves: Sequence[Served]
+    slots: int
+
+
+def shares(sharers: Iterable[Sharer], offers: Iterable[Offer]) -> dict[str, int]:
+    """Sweep -> how many of its trials may run at once. What does not divide evenly goes to the older sweeps."""
+    pools: Counter[tuple[Served, str | None]] = Counter()
+    for offer in offers:
+        for served in offer.serves:
+            pools[served, offer.project] += offer.slots
+    ordered = sorted(sharers, key=lambda sharer: sharer.id)
+    found: Counter[str] = Counter()
+    for (served, project), slots in pools.items():
+        sharing = [each.id for each in ordered if each.needs == served and project in (None, each.project)]
+        for position, sweep_id in enumerate(sharing):
+            found[sweep_id] += slots // len(sharing) + (position < slots % len(sharing))
+    return {each.id: min(max(found[each.id], 1), MAX_PARALLEL) for each in ordered}
+
+
+def outdated(session: Session, alive_seconds: float) -> set[str]:
+    """The sweeps whose number is not their share now."""
+    numbers = _numbers(session)
+    if not numbers:
+        return set()
+    now = shares(numbers, _offers(session, alive_seconds))
+    return {sharer.id for sharer, number in numbers.items() if now[sharer.id] != number}
+
+
+def update(session: Session, sweep_id: str, epoch: int, alive_seconds: float) -> None:
+    """Give the sweep its share and say so, where it has another number. Nothing is written for who leads no more."""
+    numbers = _numbers(session)
+    before = next((number for sharer, number in numbers.items() if sharer.id == sweep_id), None)
+    share = shares(numbers, _offers(session, alive_seconds)).get(sweep_id)
+    if share is None or share == before:
+        return
+    stored = session.scalar(
+        sa.update(Sweep)
+        .where(Sweep.id == sweep_id, Sweep.leader_epoch == epoch, Sweep.state == SweepState.ACTIVE)
+        .where(Sweep.effective_parallel == before)
+        .values(effective_parallel=share)
+        .returning(Sweep.id)
+        .execution_options(synchronize_session=False)
+    )
+    if stored is not None:
+        events.append(session, sweep_id, "sweep.parallel_changed", data={"parallel": share, "before": before})
+
+
+def share_of_another(session: Session, project: str, target_key: str, alive_seconds: float) -> int:
+    """The share that one more `auto` sweep of the project and the target would have now."""
+    offers = _offers(session, alive_seconds)
+    # No id sorts behind it: the newest sweep gets nothing of what is left over.
+    another = Sharer("~", project, _newest(offers, target_key))
+    return shares([*_numbers(session), another], offers)[another.id]
+
+
+def devices_of_another(session: Session, project: str, target_key: str, alive_seconds: float) -> float:
+    """The devices that one more `auto` sweep of the project and the target would have: 0.5 where it shares one with
+    another sweep, 1 where no worker serves it now."""
+    offers = _offers(session, alive_seconds)
+    needs = _newest(offers, target_key)
+    sharing = [sharer.project for sharer in _numbers(session) if sharer.needs == needs]
+    devices = 0.0
+    for offer in offers:
+        if needs in offer.serves and offer.project in (None, project):
+            devices += 1 / (1 + sum(offer.project in (None, each) for each in sharing))
+    return devices or 1.0
+
+
+def as_of_scheduled(session: Session, sweep: Sweep) -> int:
+    """The number at the last event that the sweep's scheduler has worked in: what it asked ahead depended on it."""
+    if sweep.budget["parallel"] != AUTO:
+        return sweep.effective_parallel
+    changes = sa.select(Event.data).where(Event.sweep_id == sweep.id, Event.kind == CHANGED)
+    is_worked_in = Event.sequence <= sweep.scheduled_sequence
+    last: Mapping[str, Any] | None = session.scalar(
+        changes.where(is_worked_in).order_by(Event.sequence.desc()).limit(1)
+    )
+    if last is not None:
+        return int(last["parallel"])
+    # Of a sweep that ended long ago the events are deleted.
+    following: Mapping[str, Any] | None = session.scalar(
+        changes.where(sa.not_(is_worked_in)).order_by(Event.sequence).limit(1)
+    )
+    return sweep.effective_parallel if following is None else int(following["before"])
+
+
+def _numbers(session: Session) -> dict[Sharer, int]:
+    """The sweeps that share, each with the number that it has."""
+    rows = session.execute(
+        sa.select(Sweep.id, Sweep.project, Sweep.target_key, _RESULTS_VERSION, Sweep.effective_parallel).where(_SHARING)
+    )
+    return {
+        Sharer(sweep_id, project, Served(str(key), version)): number for sweep_id, project, key, version, number in rows
+    }
+
+
+def _offers(session: Session, alive_seconds: float) -> list[Offer]:
+    rows = session.execute(
+        sa.select(Worker.project, Worker.targets, Worker.slots).where(workers.is_alive(alive_seconds))
+    )
+    return [
+        Offer(
+            project,
+            [
+                Served(target["key"], workers.results_version_of(target))
+                for target in targets
+                if not target.get("build_only")
+            ],
+            slots,
+        )
+        for project, targets, slots in rows
+    ]
+
+
+def _newest(offers: Sequence[Offer], target_key: str) -> Served:
+    """What a sweep that comes now would need: of the versions that workers have, the newest."""
+    served = [each for offer in offers for each in offer.serves if each.target_key == target_key]
+    return max(served, default=Served(target_key, UNSAID))
