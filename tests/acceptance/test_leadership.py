@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from service.database.models import Ask, Event, Sweep, Trial
 from service.database.sessions import Database
 from tests.acceptance.deployment import Deployment
-from tests.service.sweep_driver import CAPABILITIES
+from tests.service.registrations import CAPABILITIES
 
 SWEEP: dict[str, Any] = {
     "name": "led",

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-LANGUAGE: dict[str, Any] = {
+from tests.service.sweep_driver import DOCUMENT
+
+LANGUAGE: dict[str, Any] = DOCUMENT | {
     "name": "language",
-    "task": "causal_lm",
-    "dataset": "letters",
-    "model": {
-        "num_layers": {"min": 1, "max": 6},
-        "hidden_size": {"values": [32, 64, 80]},
-        "attention": {
-            "num_attention_heads": {"values": [2, 4]},
-            "position_embedding_type": {"values": ["learned_absolute", "rope_gpt_neox"]},
-        },
-        "norm": {
-            "kind": {"values": ["LayerNorm", "RmsNorm"]},
-            "eps": {"min": 1e-8, "max": 1e-4, "log": True, "when": "norm.kind == 'RmsNorm'"},
-        },
-        "mlp": {"ffn_hidden_size": {"derived": "4 * hidden_size"}},
-    },
+    "model": DOCUMENT["model"] | {"num_layers": {"min": 1, "max": 6}, "hidden_size": {"values": [32, 64, 80]}},
     "training": {"steps": 10, "batch_size": 4, "learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}},
-    "inference": {"batch_size": 1, "sequence_length": 16},
-    "objectives": [
-        {"metric": "latency_ms_p50", "goal": "minimize"},
-        {"metric": "validation_loss", "goal": "minimize"},
-    ],
     "constraints": ["parameter_count <= 5e5", "latency_ms_p99 <= 5.5", "validation_loss <= 2.5"],
     "budget": {"trials": 24, "parallel": 2, "failures": 10},
-    "search": {"sampler": "random", "seed": 7, "reuse": False},
 }
 
 CLASSIFICATION: dict[str, Any] = {

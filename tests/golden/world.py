@@ -28,23 +28,9 @@ from service.events import webhooks
 from service.events.schemas import WebhookEvent
 from service.http.dependencies import Services
 from tests.golden.documents import CLASSIFICATION, FAILING, LANGUAGE, PAUSED, PROBE, SEQUENCES
+from tests.service.registrations import registration
 
-REGISTRATION: dict[str, Any] = {
-    "name": "worker-1",
-    "device": {"kind": "cpu", "uuid": "cpu-1", "model": "Test CPU", "memory_bytes": 2**33},
-    "slots": 2,
-    "targets": [
-        {
-            "runtime": "onnxruntime",
-            "version": "1.32.0",
-            "device_model": "Test CPU",
-            "opset": 23,
-            "dtypes": ["float32"],
-            "device_memory_bytes": 2**33,
-        }
-    ],
-    "versions": {"layersweep": "0.1.0", "onnxruntime": "1.32.0", "torch": "2.13.0"},
-}
+REGISTRATION = registration("worker-1", {"layersweep": "0.1.0", "onnxruntime": "1.32.0", "torch": "2.13.0"}, slots=2)
 SOMEWHERE = [ipaddress.ip_network("192.0.2.0/24")]
 """Documentation addresses (RFC 5737): a webhook may go there, and nobody is."""
 PHASES = ("check", "build", "measure", "train", "rebuild", "remeasure", "evaluate")

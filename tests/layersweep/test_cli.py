@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from layersweep.cli import app, demo, processes
 from layersweep.cli.sweeps import _print_space
 from layersweep.records.sweeps import SpaceFacts
-from tests.layersweep.conftest import DOCUMENT, Finisher
+from tests.layersweep.finisher import DOCUMENT, Finisher
 
 Run = Callable[..., Result]
 

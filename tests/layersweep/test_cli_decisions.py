@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from layersweep import Client
 from layersweep.cli import app
-from tests.layersweep.conftest import Finisher
+from tests.layersweep.finisher import Finisher
 
 
 def test_from_a_recommendation_to_its_report(

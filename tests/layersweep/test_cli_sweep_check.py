@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from layersweep import Client
 from layersweep.cli import app
 from layersweep.cli.common import EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_WRONG_CALL
-from tests.layersweep.conftest import DOCUMENT
+from tests.layersweep.finisher import DOCUMENT
 
 Check = Callable[..., Result]
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from layersweep import Client, InvalidUsageError, UnreachableError, documents, files
 from layersweep.cli import app
 from tests.layersweep.answers import scripted, sweep_record
-from tests.layersweep.conftest import DOCUMENT
+from tests.layersweep.finisher import DOCUMENT
 
 TEXT = "to be or not to be, that is the question. " * 200
 

@@ -19,7 +19,7 @@ from layersweep.cli import app
 from layersweep.cli.preferences import Weight, Within, wishes
 from layersweep.plain import plain
 from tests.layersweep.answers import page, scripted, sweep_record
-from tests.layersweep.conftest import DOCUMENT, Finisher
+from tests.layersweep.finisher import DOCUMENT, Finisher
 
 
 class Kind(enum.Enum):

@@ -18,7 +18,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from layersweep import Client, InvalidUsageError, Sweep, optuna_study
 from layersweep.optuna_study import write_study
 from tests.layersweep.answers import page, row, scripted, sweep_record
-from tests.layersweep.conftest import Finisher
+from tests.layersweep.finisher import Finisher
 
 
 def test_a_study_shows_the_same_front_constraints_and_attributes(

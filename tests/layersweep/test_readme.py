@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from layersweep import Client
-from tests.layersweep.conftest import Finisher
+from tests.layersweep.finisher import Finisher
 
 ROOT = Path(__file__).resolve().parents[2]
 

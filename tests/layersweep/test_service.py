@@ -25,7 +25,7 @@ from service.recommendation import schemas as recommendation_schemas
 from service.results import schemas as result_schemas
 from service.sweeps import catalog_schemas
 from service.sweeps import schemas as sweep_schemas
-from tests.layersweep.conftest import DOCUMENT, Finisher
+from tests.layersweep.finisher import DOCUMENT, Finisher
 
 
 def test_a_sweep_from_submission_to_recommendation(client: Client, document: Path, finisher: Finisher) -> None:

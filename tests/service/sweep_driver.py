@@ -19,12 +19,13 @@ from service.common.states import GOING_SWEEPS
 from service.database.models import Ask, Dataset, Event, StudyAttribute, Sweep, Trial, Worker
 from service.database.sessions import Database, now
 from service.events import events
-from service.leases import holders, queue, workers
+from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
 from service.sweeps import drafts, sweeps
 from service.sweeps import schemas as sweep_schemas
+from tests.service.registrations import register
 
 DOCUMENT: dict[str, Any] = {
     "name": "a sweep",
@@ -63,15 +64,6 @@ TWELVE_POINTS: dict[str, Any] = {
     "num_layers": {"min": 1, "max": 3},
     "hidden_size": {"values": [32, 64]},
     "attention": {"num_attention_heads": {"values": [2, 4]}},
-}
-
-CAPABILITIES: dict[str, Any] = {
-    "runtime": "onnxruntime",
-    "version": "1.32.0",
-    "device_model": "Test CPU",
-    "opset": 23,
-    "dtypes": ["float32"],
-    "device_memory_bytes": 2**33,
 }
 
 Outcome = tuple[str, dict[str, float]]
@@ -145,14 +137,7 @@ class Driver:
     def add_worker(
         self, name: str = "worker", versions: Mapping[str, str] | None = None, *, slots: int = 64, **changes: Any
     ) -> str:
-        registration = lease_schemas.WorkerRegistration(
-            name=name,
-            device=lease_schemas.Device(kind="cpu", uuid="cpu-1", model="Test CPU", memory_bytes=2**33),
-            targets=[lease_schemas.Capabilities(**CAPABILITIES | changes)],
-            versions=dict(versions or {}),
-            slots=slots,
-        )
-        return self.database.write(lambda session: workers.register(session, registration, alive_seconds=90)).id
+        return register(self.database, name, versions, slots=slots, **changes)
 
     def post(self, written: dict[str, Any]) -> str:
         """Store a sweep as the route does; the same document is measured for feasibility once. Returns its id."""

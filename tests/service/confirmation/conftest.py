@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from service.confirmation import confirmations
-from service.database.models import Trial
+from tests.service.confirmation.finishing import claim, finish
+from tests.service.registrations import registration
 from tests.service.sweep_rows import TARGET, add_measurement, add_sweep, add_trial, complete_configuration, rank
 
 LOSSES = ((1.0, 3.0), (2.0, 2.0), (3.0, 1.5), (2.5, 2.5))
-CONFIGURATION = complete_configuration(1)
 
 
 @pytest.fixture
@@ -52,44 +52,7 @@ def make_sweep(services, register):
 
 @pytest.fixture
 def worker(client) -> str:
-    body = {
-        "name": "w",
-        "device": {"kind": "cpu", "uuid": "cpu", "model": "TestCPU", "memory_bytes": 2**33},
-        "targets": [
-            {
-                "runtime": "onnxruntime",
-                "version": "1.32.0",
-                "device_model": "TestCPU",
-                "opset": 23,
-                "dtypes": ["float32"],
-                "device_memory_bytes": 2**33,
-            }
-        ],
-    }
-    return client.post("/v1/workers", json=body).json()["id"]
-
-
-def claim(client, services, worker) -> dict:
-    """A lease; the targets of rows and worker are made to agree, which no user can."""
-    key = "onnxruntime 1.32.0 on TestCPU"
-    services.database.write(lambda session: session.query(Trial).update({Trial.target_key: key}))
-    answer = client.post("/v1/leases", json={"worker": worker})
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def finish(client, lease, **metrics) -> None:
-    seed = lease["configuration"]["training"]["seed"]
-    test = 2.1 + (seed - 1002) * 0.02
-    blocks = {"loss_sums": [9 * test, 11 * test, 10 * test], "weight_sums": [10, 10, 10]}
-    tested = {"test_loss": test} if "test" in lease["dataset"]["parts"] else {}
-    body = {
-        "outcome": "complete",
-        "metrics": {"latency_ms_p50": 2.0, "validation_loss": test - 0.05} | tested | metrics,
-        "measurements": {"loss_blocks": {"validation": blocks, "test": blocks}},
-    }
-    answer = client.post(f"/v1/leases/{lease['trial']}/{lease['attempt']}:finish", json=body)
-    assert answer.status_code == 200, answer.text
+    return client.post("/v1/workers", json=registration("w", device_model="TestCPU")).json()["id"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from service.database import counts
 from service.database.models import Sweep, Trial
 from service.events import events
 from service.operations import artifacts
-from tests.service.confirmation.conftest import CONFIGURATION, claim, finish
+from tests.service.confirmation.finishing import CONFIGURATION, claim, finish
 from tests.service.sweep_rows import TARGET, add_trial
 
 

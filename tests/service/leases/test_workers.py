@@ -9,22 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.database.models import Worker
+from tests.service.registrations import registration
 
-REGISTRATION: dict[str, Any] = {
-    "name": "bench-1",
-    "device": {"kind": "cpu", "uuid": "cpu-1", "model": "Test CPU", "memory_bytes": 2**33},
-    "targets": [
-        {
-            "runtime": "onnxruntime",
-            "version": "1.32.0",
-            "device_model": "Test CPU",
-            "opset": 23,
-            "dtypes": ["float32"],
-            "device_memory_bytes": 2**33,
-        }
-    ],
-    "versions": {"python": "3.11.7"},
-}
+REGISTRATION = registration("bench-1", {"python": "3.11.7"})
 
 
 def test_a_worker_is_told_how_to_hold_a_lease(client: TestClient) -> None:
