@@ -1,7 +1,7 @@
 """Is an engine as fast beside busy slots as alone?
 
     python -m benchmarks.performance.beside_slots TEXT [--sweep examples/h200.yaml] [--runtime tensorrt] [--slots auto]
-        [--rounds 2] [--out benchmarks/results/beside_slots.json]
+        [--rounds 2] [--engines 6] [--out benchmarks/results/beside_slots.json]
 
 Engines of several sizes are built once. Each round measures each of them twice while nothing else uses the device, and
 once while the slots of a worker train, build, measure and evaluate a sweep on it; each time in a fresh process, and in
@@ -43,6 +43,7 @@ def main() -> int:
     arguments.add_argument("--runtime", default="tensorrt")
     arguments.add_argument("--slots", default="auto")
     arguments.add_argument("--rounds", type=int, default=2)
+    arguments.add_argument("--engines", type=int, default=len(SIZES))
     arguments.add_argument("--out", type=Path, default=Path("benchmarks/results/beside_slots.json"))
     options = arguments.parse_args()
 
@@ -50,7 +51,7 @@ def main() -> int:
     document |= {"search": {"sampler": "random", "seed": 0, "reuse": False}, "budget": {"trials": 1000, "parallel": 64}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        engines = built(options.runtime, folder)
+        engines = built(options.runtime, folder, options.engines)
         rounds: list[dict[str, Any]] = []
         for _ in range(options.rounds):
             first, second = (measured(options.runtime, engines) for _ in range(2))
@@ -72,12 +73,12 @@ def main() -> int:
     return 0
 
 
-def built(runtime: str, folder: Path) -> dict[str, tuple[Path, Path]]:
+def built(runtime: str, folder: Path, count: int) -> dict[str, tuple[Path, Path]]:
     """Size -> engine and its inputs."""
     builder = engine_child()
     opset = ask(builder, "describe", runtime=runtime)["opset"]
     found: dict[str, tuple[Path, Path]] = {}
-    for layers, width in SIZES:
+    for layers, width in SIZES[:count]:
         onnx, engine, inputs = (folder / f"{layers}-{width}.{ending}" for ending in ("onnx", "engine", "npz"))
         model = {"num_layers": layers, "hidden_size": width, "attention.num_attention_heads": 4}
         np.savez(inputs, tokens=export_decoder(onnx, model, opset=opset, **SHAPE))
@@ -125,7 +126,7 @@ def summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
             alone.append(of_second / first["latency_ms_p50"])
             beside.append(of_beside / ((of_first + of_second) / 2))
     return {
-        "engines": len(SIZES),
+        "engines": len(rounds[0]["first"]),
         "rounds": len(rounds),
         "alone": spread(alone),
         "beside": spread(beside),

@@ -10,7 +10,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from layersweep.cli import app
 from tests.workers.faulty_children import FaultyChildren
 from tests.workers.scripted_service import ScriptedService
 from workers.device_time import DeviceTime
@@ -195,3 +197,10 @@ def test_what_is_out_of_memory_beside_neighbours_is_tried_again_alone(
     assert "".join(said).count("trying again without other trials") == 1
     if not is_enough_alone:
         assert "out of memory: the builder asked for 80 GiB" in str(service.reasons["T0"])
+
+
+@pytest.mark.parametrize("given", ["0", "65", "-1", "many", "1.5", "²"])
+def test_a_number_of_slots_that_cannot_be_is_refused_with_what_can(given: str) -> None:
+    refused = CliRunner().invoke(app, ["worker", f"--slots={given}"])
+    assert refused.exit_code == 2
+    assert "neither auto nor a number from 1 to 64" in " ".join(refused.output.replace("│", " ").split())

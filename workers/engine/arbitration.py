@@ -12,13 +12,17 @@ trainings, evaluations, references) shares it, and stops at its next seam when s
 Two files of a device, in the folder that processes and containers share. The kernel lets go of a lock however its
 holder ends, so a holder that is killed lets the next proceed.
 
-    .queue      who waits locks one byte of it, alone: its offset is the time at which the holder came (nanoseconds of
-                the monotonic clock). First in the queue is who can lock all bytes before his own. He leaves the queue
-                when he has the device. Who has it looks, at each seam, whether any byte is locked
+    .queue      who waits locks one byte of it, alone: its offset is the time at which he came (nanoseconds of the
+                monotonic clock). First in the queue is who can lock all bytes before his own. He leaves the queue when
+                he has the device. Who has it looks, at each seam, whether any byte is locked
     .device     locked alone, or shared
 
-Nobody starves, whatever the mix: who comes later stands behind, and who has given way comes again, later than all that
-wait. Nobody waits for somebody who waits for him: who waits has neither the device nor an earlier byte.
+Most of what shares the device is short, and a trial has much of it. So what is to be alone, and who comes again after
+he has given way, stand behind those that come to share it within PRECEDENCE_SECONDS. Who has waited keeps the device
+for KEPT_SECONDS: a training that others always wait for makes more than one step at a time.
+
+Nobody starves, whatever the mix: who comes later than that stands behind. Nobody waits for somebody who waits for him:
+who waits has neither the device nor an earlier byte.
 """
 
 from __future__ import annotations
@@ -32,6 +36,12 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 QUEUE, DEVICE = ".queue", ".device"
+
+PRECEDENCE_SECONDS = 3.0
+"""About as long as a measurement or a build has the device."""
+
+KEPT_SECONDS = 0.5
+"""A measurement takes about four times as long: trainings have a fifth of the device, whoever measures."""
 
 SAID_EVERY_SECONDS = 5.0
 """How often somebody who waits says so."""
@@ -62,11 +72,16 @@ class Turn:
         *,
         alone: bool = False,
         synchronize: Callable[[], None] = lambda: None,
+        kept_seconds: float = KEPT_SECONDS,
     ) -> None:
         """`device`, `on_wait`: as of `alone`. `synchronize`: returns when the device has done what it was given."""
         self._path = device
         self._on_wait = on_wait
         self._how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        self._is_last = alone
+        """Whether it stands behind those that come to share the device in the next seconds."""
+        self._kept_seconds = kept_seconds
+        self._kept_until = 0.0
         self._synchronize = synchronize
         self._files = contextlib.ExitStack()
         self._queue = self._device = -1
@@ -89,13 +104,15 @@ class Turn:
         """Have the device, after whoever came before; the seconds that this took, 0 where nobody had it."""
         if self._has_device:
             return 0.0
-        place = time.monotonic_ns()
+        place = time.monotonic_ns() + int(PRECEDENCE_SECONDS * 1e9 if self._is_last else 0)
         fcntl.lockf(self._queue, fcntl.LOCK_EX, 1, place)
         try:
             seconds = self._wait(place)
         finally:
             fcntl.lockf(self._queue, fcntl.LOCK_UN, 1, place)
         self._has_device = True
+        if seconds:
+            self._kept_until = time.monotonic() + self._kept_seconds
         return seconds
 
     def give_way(self) -> float:
@@ -104,10 +121,11 @@ class Turn:
         The first call takes the device.
         """
         if self._has_device:
-            if not self._somebody_waits():
+            if time.monotonic() < self._kept_until or not self._somebody_waits():
                 return 0.0
             self._synchronize()
             self.give_up()
+            self._is_last = True
         return self.take()
 
     def give_up(self) -> None:
@@ -121,9 +139,13 @@ class Turn:
             return 0.0
         started_at = time.monotonic()
         with _repeated(self._on_wait):
-            self._is_first(place)
-            self._lock_device()
-        return time.monotonic() - started_at
+            while True:
+                self._is_first(place)
+                self._lock_device()
+                if self._is_first(place, fcntl.LOCK_NB):
+                    return time.monotonic() - started_at
+                # Somebody has come meanwhile who stands before it.
+                fcntl.flock(self._device, fcntl.LOCK_UN)
 
     def _is_first(self, place: int, now: int = 0) -> bool:
         """Wait until nobody stands before `place`; with LOCK_NB: whether nobody does."""

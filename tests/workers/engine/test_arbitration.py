@@ -30,12 +30,20 @@ with alone(device, on_wait=lambda: say("waits")):
     sys.stdin.readline()
 """
 
+PATIENT_MEASUREMENT = MEASUREMENT.replace(
+    "with alone", "import workers.engine.arbitration as rules\nrules.PRECEDENCE_SECONDS = 1e6\nwith alone"
+)
+"""It lets those go before it that come to share the device for long."""
+
 TRAINING = f"""{SAY}
-with Turn(device, on_wait=lambda: say("waits"), synchronize=lambda: say("synchronizes")) as turn:
+with Turn(device, on_wait=lambda: say("waits"), synchronize=lambda: say("synchronizes"), kept_seconds=0) as turn:
     for _ in sys.stdin:
         waited = turn.give_way()
         say("steps after a wait" if waited else "steps")
 """
+
+KEEPING_TRAINING = TRAINING.replace("kept_seconds=0", "kept_seconds=1e6")
+"""It keeps the device for long when it has waited."""
 
 TIMED_TRAINING = TRAINING.replace("on_wait", "alone=True, on_wait")
 """Its budget is in seconds."""
@@ -203,13 +211,45 @@ def test_a_training_that_waits_makes_a_step_before_any_measurement_that_comes_la
         measurement.hear("measures")
 
 
+def test_what_comes_to_share_the_device_goes_before_a_measurement_that_has_begun_to_wait(
+    start: Callable[[str], Actor],
+) -> None:
+    first = start(MEASUREMENT)
+    first.hear("measures")
+    second = start(PATIENT_MEASUREMENT)
+    second.hear("waits")
+    shares = start(TRAINING)
+    shares.go_on()
+    shares.hear("waits")
+    first.go_on()
+    shares.hear("steps after a wait")
+    assert not second.has_moved
+    yields(shares)
+    second.hear("measures")
+
+
+def test_a_training_that_has_waited_keeps_the_device_for_a_while(start: Callable[[str], Actor]) -> None:
+    measurement = start(MEASUREMENT)
+    measurement.hear("measures")
+    training = start(KEEPING_TRAINING)
+    training.go_on()
+    training.hear("waits")
+    waits = start(MEASUREMENT)
+    waits.hear("waits")
+    measurement.go_on()
+    training.hear("steps after a wait")
+    training.go_on()
+    training.hear("steps")
+    assert not waits.has_moved
+
+
 CONTENDER = f"""{SAY}
 import os, time
 kind, rounds, log = sys.argv[2], int(sys.argv[3]), os.open(sys.argv[4], os.O_WRONLY | os.O_APPEND)
 def note(what):
     os.write(log, f"{{os.getpid()}} {{kind}} {{what}}\\n".encode())
 sys.stdin.readline()
-with Turn(device, on_wait=lambda: note("waits"), alone=kind == "alone") as turn:
+with Turn(device, on_wait=lambda: note("waits"), alone=kind == "alone", kept_seconds=0) as turn:
     for _ in range(rounds):
         if kind == "alone":
             turn.take()
