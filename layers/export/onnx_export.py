@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import tempfile
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ __all__ = [
     "export",
     "export_loss",
     "graph_opset",
+    "warm_up",
 ]
 
 HIGHEST_OPSET = 20
@@ -97,6 +99,14 @@ def export(
     _strip_traces(model)
     check_opset(model, target)
     _save(model, Path(path))
+
+
+def warm_up() -> None:
+    """Export a trivial module: the first export of a process imports and looks up what later ones only use."""
+    with tempfile.TemporaryDirectory() as folder:
+        export(
+            nn.Linear(1, 1), (torch.zeros(1, 1),), Path(folder) / "linear.onnx", opset=HIGHEST_OPSET, input_names=("x",)
+        )
 
 
 @contextmanager

@@ -19,6 +19,7 @@ A fresh process is used for each engine that is measured: then `device_memory_by
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -52,6 +53,11 @@ class Verbs:
     def __init__(self) -> None:
         self._engines: dict[str, Engine] = {}
         self._current: Engine | None = None
+
+    def preload(self, runtime: str) -> None:
+        """Import a runtime before it is asked for. Where that fails, the request says so."""
+        with contextlib.suppress(RequestError):
+            self._engine({"runtime": runtime})
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -180,12 +186,17 @@ def _figures(request: Request) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workers.engine", description="The engine child of a worker.")
     parser.add_argument("--answers-fd", type=int, required=True, help="descriptor that answers are written to")
-    answers_fd = parser.parse_args().answers_fd
+    parser.add_argument("--runtime", help="import it at once, for the requests to come")
+    arguments = parser.parse_args()
+    answers_fd: int = arguments.answers_fd
     try:
         os.fstat(answers_fd)
     except OSError:
         parser.error(f"descriptor {answers_fd} is not open")
-    serve(Verbs().handlers(), answers_fd)
+    verbs = Verbs()
+    if arguments.runtime is not None:
+        verbs.preload(arguments.runtime)
+    serve(verbs.handlers(), answers_fd)
 
 
 if __name__ == "__main__":

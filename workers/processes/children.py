@@ -40,6 +40,7 @@ class Children:
         self._shares_builder = shared_builder is not None
         self._builder = shared_builder or Builder(lambda: self._start_engine("build"))
         self._engine: Child | None = None
+        self._next_engine: Child | None = None
 
     @classmethod
     def of_slots(
@@ -73,10 +74,19 @@ class Children:
         """The engine child that describes and builds."""
         return self._builder
 
+    def start_engine(self, runtime: str) -> None:
+        """Start the process of the next engine that is measured, which imports its runtime while others work."""
+        if self._next_engine is None or not self._next_engine.alive():
+            self._next_engine = _killed(self._next_engine)
+            self._next_engine = self._start_engine("engine", "--runtime", runtime)
+
     def fresh_engine(self) -> Child:
         """A new process for the engine that is measured now: what it takes is that engine's. The one before ends."""
         self.close_engine()
-        self._engine = self._start_engine("engine")
+        started, self._next_engine = self._next_engine, None
+        if started is not None and not started.alive():
+            started = _killed(started)
+        self._engine = started or self._start_engine("engine")
         return self._engine
 
     def close_engine(self) -> None:
@@ -110,6 +120,7 @@ class Children:
     def kill(self) -> None:
         """End all children at once, but for a builder that is shared."""
         self._model, self._engine = _killed(self._model), _killed(self._engine)
+        self._next_engine = _killed(self._next_engine)
         if not self._shares_builder:
             self._builder.kill()
 
@@ -117,8 +128,8 @@ class Children:
         """What a request takes its turn by: a GPU's memory changes in turn, as engines are weighed by it."""
         return {} if self._gpu_uuid is None else {"turns": str(turns_of(self._gpu_uuid))}
 
-    def _start_engine(self, name: str) -> Child:
-        argv = [self._engine_python, "-m", "workers.engine"]
+    def _start_engine(self, name: str, *options: str) -> Child:
+        argv = [self._engine_python, "-m", "workers.engine", *options]
         try:
             return Child(argv, name=name, env=self._environment)
         except OSError as error:

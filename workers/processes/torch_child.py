@@ -43,7 +43,7 @@ from torch import nn
 
 from layers.configuration import TrialConfiguration
 from layers.declarations import quantization
-from layers.export.onnx_export import cast_copy, export, export_loss
+from layers.export.onnx_export import cast_copy, export, export_loss, warm_up
 from layers.modules.model import build, set_trainable
 from layers.signature import Signature, signature_of
 from workers.data.batches import Batches, DataError
@@ -316,6 +316,11 @@ def main() -> None:
     # Its attention has no deterministic backward pass; the other kernels have.
     torch.backends.cuda.enable_cudnn_sdp(False)
     process = ModelProcess()
+    # Before anything is asked for: a worker starts this process while it has no trial yet.
+    warm_up()
+    # What is there now stays: collections need not look through it for each model that is forgotten.
+    gc.collect()
+    gc.freeze()
     serve(process.handlers(), arguments.answers_fd, immediate={"stop": process.stop})
 
 

@@ -25,6 +25,9 @@ LOGITS_AT_ONCE = 1 << 24
 INPUTS_AT_ONCE = 1 << 18
 """The same of inputs (tokens, mostly): what lies between them and the logits grows with these."""
 
+INPUTS_AT_ONCE_ON_CPU = 1 << 13
+"""The same on a CPU, whose caches hold less."""
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -71,11 +74,12 @@ def score(
     examples = batches.in_one()
     given = [torch.from_numpy(examples.inputs[name]) for name in names]
     targets, weights = torch.from_numpy(examples.targets), torch.from_numpy(examples.weights)
+    inputs_at_once = INPUTS_AT_ONCE_ON_CPU if device.type == "cpu" else INPUTS_AT_ONCE
     rows = max(
         1,
         min(
             LOGITS_AT_ONCE // (targets[0].numel() * choices),
-            INPUTS_AT_ONCE // sum(tensor[0].numel() for tensor in given),
+            inputs_at_once // sum(tensor[0].numel() for tensor in given),
         ),
     )
     loss = right = total = 0.0

@@ -168,6 +168,7 @@ def _train(context: TrialContext, data: TrialData) -> None:
 def _build_untrained(context: TrialContext, name: str) -> LoadedEngine:
     """Random weights → ONNX → engine, loaded and seen to be the model."""
     prepare_model(context)
+    context.children.start_engine(context.runtime)
     engine = load(context, build(context, export(context, name)))
     check_parity(context, engine)
     return engine
@@ -175,6 +176,7 @@ def _build_untrained(context: TrialContext, name: str) -> LoadedEngine:
 
 def _build_trained(context: TrialContext, phase: str) -> BuiltEngines:
     """The trained model's engine. Quantizing takes long enough to be a phase of its own."""
+    context.children.start_engine(context.runtime)
     if not context.is_quantized:
         with context.phase(phase):
             return build(context, export(context, "final"))

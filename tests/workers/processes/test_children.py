@@ -1,0 +1,55 @@
+"""Children that are started before they are asked for."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from workers.processes.child import Child, ChildRequestError
+from workers.processes.children import Children
+
+
+class Watched(Children):
+    """Shows the engine that was started and is not used yet."""
+
+    @property
+    def waiting_engine(self) -> Child:
+        assert self._next_engine is not None
+        return self._next_engine
+
+
+@pytest.fixture
+def children() -> Iterator[Watched]:
+    children = Watched(threads=1)
+    yield children
+    children.kill()
+
+
+def test_an_engine_that_was_started_before_is_the_next_and_is_used_once(children: Watched) -> None:
+    children.start_engine("onnxruntime")
+    children.start_engine("onnxruntime")
+    first = children.fresh_engine()
+    assert first.request("close", timeout_seconds=60) == {}
+    second = children.fresh_engine()
+    assert second.pid != first.pid
+    assert not first.alive()
+
+
+def test_one_that_has_died_meanwhile_is_started_anew(children: Watched) -> None:
+    children.start_engine("onnxruntime")
+    died = children.waiting_engine
+    os.kill(died.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, died.pid, os.WEXITED | os.WNOWAIT)
+    engine = children.fresh_engine()
+    assert engine.pid != died.pid
+    assert engine.request("close", timeout_seconds=60) == {}
+
+
+def test_a_runtime_that_is_not_here_is_the_request_s_to_say(children: Watched) -> None:
+    children.start_engine("abacus")
+    engine = children.fresh_engine()
+    with pytest.raises(ChildRequestError, match="no runtime 'abacus'"):
+        engine.request("load", {"runtime": "abacus", "engine": "no-file"}, timeout_seconds=60)
