@@ -6,7 +6,7 @@ Empty facts (the dataset is not known) fix nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 from layers.parameter import ParameterError, Scalar
 
@@ -65,12 +65,12 @@ BUILT_IN: Mapping[str, DatasetDescription] = {
 them)."""
 
 
-def facts_of(task: str, facts: Mapping[str, object], splits: Mapping[str, Any]) -> DatasetFacts:
+def facts_of(task: str, facts: Mapping[str, object], splits: Mapping[str, Mapping[str, object]]) -> DatasetFacts:
     """What a space rests on of a registered dataset, of the JSON of its record: its facts, and of a text how long its
     training split is."""
     known = cast("DatasetFacts", dict(facts))
-    tokens: int | None = splits.get("training", {}).get("tokens") if task == "causal_lm" else None
-    if tokens is not None:
+    tokens = splits.get("training", {}).get("tokens")
+    if task == "causal_lm" and isinstance(tokens, int):
         known["training_tokens"] = tokens
     return known
 

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from layers.declarations.kinds import KINDS
 from layers.parameter import Scalar
+from layers.sections import SECTIONS, Section, SectionName, nested
 
-_SECTIONS = ("training", "inference")
+
+class PresetDocument(TypedDict, total=False):
+    """The parts of a sweep document that a preset sets."""
+
+    task: str
+    model: Section
+    training: Section
+    inference: Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +40,20 @@ class Preset:
         """The task that its kind of model is for."""
         return KINDS[str(self.values["kind"])].task
 
-    def document(self) -> dict[str, Any]:
-        """The parts of a sweep document that it sets: {"task", "model", "training", "inference"}, nested."""
-        document: dict[str, Any] = {"model": {}, "training": {}, "inference": {}}
-        for path, value in self.values.items():
-            names = path.split(".")
-            place = document if names[0] in _SECTIONS else document["model"]
-            for name in names[:-1]:
-                place = place.setdefault(name, {})
-            place[names[-1]] = value
-        return {"task": self.task, **{section: values for section, values in document.items() if values}}
+    def document(self) -> PresetDocument:
+        """The parts of a sweep document that it sets."""
+        document: PresetDocument = {"task": self.task}
+        for section in SECTIONS:
+            if values := self._below(section):
+                document[section] = nested(values)
+        return document
+
+    def _below(self, section: SectionName) -> dict[str, Scalar]:
+        """The values of a section by their paths in it."""
+        if section == "model":
+            return {path: value for path, value in self.values.items() if path.partition(".")[0] not in SECTIONS}
+        prefix = f"{section}."
+        return {path.removeprefix(prefix): value for path, value in self.values.items() if path.startswith(prefix)}
 
 
 _NANOGPT_MODEL: dict[str, Scalar] = {

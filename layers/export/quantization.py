@@ -39,7 +39,7 @@ class _Batches(CalibrationDataReader):
         count = len(next(iter(inputs.values())))
         self._left = iter([{name: array[index] for name, array in inputs.items()} for index in range(count)])
 
-    def get_next(self) -> dict[str, Any]:
+    def get_next(self) -> dict[str, NDArray[Any]]:
         """The next batch; what is not true where there is none left, as the base class has it."""
         return next(self._left, {})
 

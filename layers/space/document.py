@@ -33,7 +33,8 @@ from layers.space.document_fields import (
 from layers.space.enumeration import MAX_POINTS, expression_characters
 from layers.space.evaluation import PointError, Rejection
 from layers.space.feasibility import SAMPLES, FeasibilityReport, measure_feasibility
-from layers.space.parameters import SectionReader, nested
+from layers.space.normalized_document import NamedDataset, NamedTarget, NamedVariables, NormalizedDocument
+from layers.space.parameters import SectionReader, nested_section
 from layers.space.per_layer_expansion import MAX_CHARACTERS, too_long
 from layers.space.search_parameters import Entry, OpenParameter
 from layers.space.space import Rule, Space
@@ -80,7 +81,7 @@ class SweepDocument:
     target_runtime: str | None
     allow_sparse: bool
     space: Space = field(compare=False)
-    normalized: dict[str, Any]
+    normalized: NormalizedDocument
     notes: tuple[Problem, ...] = field(default=(), compare=False)
 
 
@@ -229,6 +230,12 @@ class _Reading:
             rules=rules,
             constraints=constraints,
         )
+        named_dataset: NamedDataset = {} if dataset is None else {"dataset": dataset}
+        has_variables = bool(reader.names.variables)
+        named_variables: NamedVariables = (
+            {"variables": nested_section(reader.written, VARIABLES)} if has_variables else {}
+        )
+        named_target: NamedTarget = {} if runtime is None else {"target": {"runtime": runtime}}
         return SweepDocument(
             name=name,
             task=task,
@@ -245,16 +252,18 @@ class _Reading:
             normalized={
                 "name": name,
                 "task": task,
-                **({} if dataset is None else {"dataset": dataset}),
-                **({VARIABLES: nested(reader.written, VARIABLES)} if reader.names.variables else {}),
-                **{section: nested(reader.written, section) for section in ("model", "training", "inference")},
-                "objectives": [dict(objective) for objective in objectives],
+                **named_dataset,
+                **named_variables,
+                "model": nested_section(reader.written, "model"),
+                "training": nested_section(reader.written, "training"),
+                "inference": nested_section(reader.written, "inference"),
+                "objectives": [objective.copy() for objective in objectives],
                 "constraints": [constraint.text for constraint in constraints],
                 "rules": [rule.text for rule in written_rules],
-                "budget": dict(budget),
-                "search": dict(search),
+                "budget": budget.copy(),
+                "search": search.copy(),
                 "start_from": starts,
-                **({} if runtime is None else {"target": {"runtime": runtime}}),
+                **named_target,
                 "allow_sparse": allow_sparse,
             },
             notes=tuple(self._notes),

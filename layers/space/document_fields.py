@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypedDict, cast
 
 from layers.declarations.kinds import TASKS
 from layers.facts import DatasetDescription
-from layers.metrics import METRICS
+from layers.metrics import METRICS, Goal
 from layers.problems import Problem, Problems, below, did_you_mean, shown
 
 FIELDS = (
@@ -61,7 +61,7 @@ class Objective(TypedDict):
     """A metric, and whether it is to be minimized or maximized."""
 
     metric: str
-    goal: str
+    goal: Goal
 
 
 class Budget(TypedDict):

@@ -26,6 +26,7 @@ from layers.expressions.names import (
 from layers.expressions.types import check_types
 from layers.parameter import REQUIRED
 from layers.problems import Problem, Problems, below, shown
+from layers.sections import Section, nested
 from layers.space.per_layer_expansion import Expansion
 from layers.space.search_parameters import Entry, ParameterReader
 from layers.space.variables import read_variables
@@ -264,21 +265,14 @@ def _needs(entry: Entry, entries: Mapping[str, Entry]) -> list[str]:
     return [name for expression in expressions for name in expression.names if name in entries]
 
 
-def nested(entries: tuple[Entry, ...], section: str) -> dict[str, Any]:
-    """A section as the normalized document writes it."""
+def nested_section(entries: tuple[Entry, ...], section: str) -> Section:
+    """A section, or the variables, as the normalized document writes it."""
     prefix = "" if section == "model" else f"{section}."
-    tree: dict[str, Any] = {}
-    for entry in entries:
-        other = (
-            entry.name.startswith(("training.", "inference.", f"{VARIABLES}."))
-            if section == "model"
-            else not entry.name.startswith(prefix)
-        )
-        if other:
-            continue
-        *parents, last = entry.name.removeprefix(prefix).split(".")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = entry.normalized()
-    return tree
+    others = ("training.", "inference.", f"{VARIABLES}.") if section == "model" else ()
+    return nested(
+        {
+            entry.name.removeprefix(prefix): entry.normalized()
+            for entry in entries
+            if entry.name.startswith(prefix) and not entry.name.startswith(others)
+        }
+    )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 from layers.declarations.per_layer import BLOCK_PATHS, DECODER_ONLY, STACKS, LayerName, layer_name
 from layers.expressions.compiler import Expression, parse
 from layers.expressions.names import default_of, is_variable
 from layers.problems import Problems, below
+from layers.sections import Section, Written
 from layers.space.search_parameters import Entry
 
 MAX_CHARACTERS = 10_000
@@ -209,7 +210,7 @@ def too_long(characters: str) -> tuple[str, str]:
     return detail, f"write at most {MAX_CHARACTERS:,}, counted for each layer: they are calculated for every point"
 
 
-def own_names(path: str, counts: Mapping[str, Any]) -> list[str]:
+def own_names(path: str, counts: Section) -> list[str]:
     """What a parameter with `per_layer` is called in each layer that a point may have.
 
     `counts`: `num_layers`, and `num_encoder_layers` where the model has an encoder beside the decoder, as a normalized
@@ -223,9 +224,9 @@ def own_names(path: str, counts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _most(written: Any) -> int:
-    """The largest value of a parameter as a document writes it."""
-    if not isinstance(written, Mapping):
-        return int(written)
-    fields = cast("Mapping[str, Any]", written)
-    return max(int(value) for value in (*fields.get("values", ()), fields.get("max", 0), fields.get("value", 0)))
+def _most(written: Written) -> int:
+    """The largest value of a count as a document writes it."""
+    if not isinstance(written, dict):
+        return int(cast("int", written))
+    several, one = cast("list[int]", written.get("values", [])), (written.get("max", 0), written.get("value", 0))
+    return max(int(value) for value in (*several, *cast("tuple[int, int]", one)))

@@ -16,6 +16,7 @@ from layers.expressions.compiler import Expression, ExpressionError, Kind, parse
 from layers.expressions.names import is_variable
 from layers.parameter import Parameter, ParameterError, Scalar
 from layers.problems import Problem, Problems, below, did_you_mean, shown
+from layers.sections import Section, Written
 from layers.tolerance import near
 
 FIELDS = ("value", "values", "min", "max", "step", "log", "derived", "when", "per_layer")
@@ -165,9 +166,9 @@ class Entry:
             given = {below(self.pointer, "max"): self.opening.high}
         yield from ((pointer, value) for pointer, value in given.items() if isinstance(value, int | float))
 
-    def normalized(self) -> Any:
+    def normalized(self) -> Written:
         """As the normalized document writes it: a plain value, or its fields."""
-        fields = dict(self.written) if isinstance(self.written, dict) else {"value": self.written}
+        fields: Section = dict(self.written) if isinstance(self.written, dict) else {"value": self.written}
         if self.derived is not None:
             fields["derived"] = self.derived.text
         if self.when is not None:
