@@ -29,6 +29,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from layersweep.plain import JsonObject
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -55,9 +57,9 @@ class ServiceError(Exception):
         self.problems = tuple(problems)
         self.extra = extra
 
-    def body(self, instance: str) -> dict[str, Any]:
+    def body(self, instance: str) -> JsonObject:
         """The problem document (RFC 9457) of this error for the request path `instance`."""
-        body: dict[str, Any] = {
+        body: JsonObject = {
             "type": f"urn:layersweep:problem:{self.type}",
             "title": self.title,
             "status": self.status,

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import anyio
 from anyio import to_thread
@@ -161,7 +161,7 @@ class Access:
 def _known(token: Token) -> _CachedCaller:
     if token.revoked_at is not None:
         raise UnauthorizedError("this token was revoked")
-    given = frozenset(cast("list[str]", token.scopes))
+    given = frozenset(token.scopes)
     scopes = given.union(*(_HOLDS.get(scope, ()) for scope in given))
     return _CachedCaller(Caller(token.name, token.id, scopes, token.project), token.expires_at, time.monotonic())
 

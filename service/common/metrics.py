@@ -7,10 +7,8 @@ never by path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from starlette.types import Scope
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 ProcessCollector(registry=REGISTRY)
@@ -65,7 +63,7 @@ WEBHOOK_TRIES = Counter(
 )
 
 
-def count_request(scope: Mapping[str, Any], status: int, seconds: float) -> None:
+def count_request(scope: Scope, status: int, seconds: float) -> None:
     """Count a request that was answered."""
     route = getattr(scope.get("route"), "path", "refused")
     method = scope["method"] if scope["method"] in _METHODS else "other"

@@ -11,12 +11,10 @@ from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from layersweep.plain import JsonObject
 from service.common.storable import check_storable
 
 Scalar = bool | int | float | str
-
-JsonObject: TypeAlias = dict[str, Any]
-"""An object of JSON whose members nobody fixed: what a document, a profile or a worker says."""
 
 Responses: TypeAlias = dict[int | str, JsonObject]
 """What a route may answer, by status, as OpenAPI describes it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     Boolean,
     ForeignKey,
@@ -15,7 +13,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from service.database.base import Base
+from layersweep.plain import JsonObject
+from service.database.base import Base, Document
+from service.database.json_columns import Delivery
 
 
 class Project(Base):
@@ -37,7 +37,7 @@ class Token(Base):
     project: Mapped[str | None] = mapped_column(String(64))
     """The project that it is bound to; None reaches all of them."""
     name: Mapped[str] = mapped_column(String(128))
-    scopes: Mapped[list[Any]]
+    scopes: Mapped[list[str]] = mapped_column(Document)
     sha256: Mapped[str] = mapped_column(String(64))
     made_by: Mapped[str] = mapped_column(String(128))
     created_at: Mapped[float]
@@ -77,7 +77,7 @@ class Webhook(Base):
     url: Mapped[str] = mapped_column(Text)
     salt: Mapped[str] = mapped_column(String(64))
     """The secret that signs is made from this and the server's key (`webhooks.secret_of`): it is stored nowhere."""
-    events: Mapped[list[Any]]
+    events: Mapped[list[str]] = mapped_column(Document)
     """Of what it is told: names in `webhooks.EVENTS`."""
     enabled: Mapped[bool] = mapped_column(Boolean)
     """While it is not, nothing is queued or sent."""
@@ -101,7 +101,7 @@ class WebhookDelivery(Base):
 
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
     webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
-    body: Mapped[dict[str, Any]]
+    body: Mapped[Delivery] = mapped_column(Document)
     state: Mapped[str] = mapped_column(String(16), default="pending")
     """pending, delivered or failed."""
     tries: Mapped[int] = mapped_column(default=0)
@@ -123,5 +123,5 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(String(200), primary_key=True)
     request_hash: Mapped[str] = mapped_column(String(64))
     status: Mapped[int | None]
-    body: Mapped[dict[str, Any] | None]
+    body: Mapped[JsonObject | None]
     created_at: Mapped[float]

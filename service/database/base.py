@@ -10,6 +10,8 @@ from sqlalchemy import JSON, Double, MetaData
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
+from layersweep.plain import JsonObject
+
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -26,7 +28,7 @@ class Base(DeclarativeBase):
     """Of every table."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
-    type_annotation_map = {float: Double, dict[str, Any]: Document, list[Any]: Document}  # noqa: RUF012
+    type_annotation_map = {float: Double, JsonObject: Document}  # noqa: RUF012
 
 
 def one_of(column: str, values: tuple[str, ...]) -> str:

@@ -37,7 +37,10 @@ LAST = "last"
 HELD = "held"
 """Where it has what `Needs.lock` returned, if it shares its transaction."""
 
-LastRows = dict[tuple[sa.Executable, str], Mapping[str, Any]]
+StatementRow = Mapping[str, object]
+"""The values of a statement's parameters, by their names."""
+
+LastRows = dict[tuple[sa.Executable, str], StatementRow]
 """Statement and key -> the row that it is executed with when the transaction ends."""
 
 
@@ -64,9 +67,9 @@ class Deferred:
     """Rows of statements that are executed together: one call of the database for the rows of many functions."""
 
     def __init__(self) -> None:
-        self._rows: dict[sa.Executable, list[Mapping[str, Any]]] = {}
+        self._rows: dict[sa.Executable, list[StatementRow]] = {}
 
-    def add(self, statement: sa.Executable, row: Mapping[str, Any]) -> None:
+    def add(self, statement: sa.Executable, row: StatementRow) -> None:
         self._rows.setdefault(statement, []).append(row)
 
     def execute(self, connection: sa.Connection) -> None:
@@ -271,7 +274,7 @@ def _lock(batch: Sequence[_Job], connection: sa.Connection) -> object:
 
 def _execute_last(batch: Sequence[_Job], connection: sa.Connection) -> None:
     """Execute what functions left for the end, each row once and sorted by its key."""
-    rows: dict[sa.Executable, dict[str, Mapping[str, Any]]] = {}
+    rows: dict[sa.Executable, dict[str, StatementRow]] = {}
     for job in batch:
         for (statement, key), row in job.last.items():
             rows.setdefault(statement, {})[key] = row

@@ -9,8 +9,6 @@ sweep's `leader_epoch`; `Event` by `service.events.events` alone.
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -26,8 +24,25 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from layers.configuration import Configuration
+from layers.parameter import Scalar
+from layers.space.document_fields import Budget, Objective
+from layers.space.normalized_document import NormalizedDocument
+from layersweep.plain import JsonObject
 from service.common.states import SweepKind, SweepState, TrialState
-from service.database.base import Base, OneOf, one_of
+from service.database.base import Base, Document, OneOf, one_of
+from service.database.dataset_columns import Facts, Profile, StoredSplit
+from service.database.json_columns import (
+    AttributeValue,
+    DeviceFacts,
+    Distribution,
+    EventData,
+    Losses,
+    PhaseTime,
+    RegisteredTarget,
+    SpaceFacts,
+    Told,
+)
 
 ASK_STATES = ("asked", "told")
 
@@ -47,11 +62,11 @@ class Dataset(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     """Of the arrays of all splits: the same data registered twice has the same hash."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    facts: Mapped[dict[str, Any]]
+    facts: Mapped[Facts] = mapped_column(Document)
     """What a model needs to know: vocabulary_size, classes, sequence_length where it is fixed."""
-    parts: Mapped[dict[str, Any]]
+    parts: Mapped[dict[str, StoredSplit]] = mapped_column(Document)
     """{"training": {"tokens": n, "sha256": ...}, "validation": {...}, "test": {...}}; absent splits are left out."""
-    profile: Mapped[dict[str, Any]]
+    profile: Mapped[Profile] = mapped_column(Document)
     created_at: Mapped[float]
 
 
@@ -64,11 +79,11 @@ class Worker(Base):
     project: Mapped[str | None] = mapped_column(String(64))
     """The project whose trials it may claim; None: those of all projects."""
     name: Mapped[str] = mapped_column(String(128))
-    device: Mapped[dict[str, Any]]
+    device: Mapped[DeviceFacts] = mapped_column(Document)
     device_uuid: Mapped[str] = mapped_column(String(128), index=True)
-    targets: Mapped[list[Any]]
+    targets: Mapped[list[RegisteredTarget]] = mapped_column(Document)
     """The capabilities of each target that it serves, each with its `key`."""
-    versions: Mapped[dict[str, Any]]
+    versions: Mapped[dict[str, str]] = mapped_column(Document)
     slots: Mapped[int] = mapped_column(default=1, server_default="1")
     """How many attempts it executes at once, at most."""
     registered_at: Mapped[float]
@@ -92,17 +107,17 @@ class Sweep(Base):
     name: Mapped[str] = mapped_column(String(200))
     task: Mapped[str] = mapped_column(String(32))
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
-    document: Mapped[dict[str, Any]]
+    document: Mapped[NormalizedDocument] = mapped_column(Document)
     """The document as it was understood: parsed, defaults of the document's own fields filled in."""
-    objectives: Mapped[list[Any]]
-    budget: Mapped[dict[str, Any]]
+    objectives: Mapped[list[Objective]] = mapped_column(Document)
+    budget: Mapped[Budget] = mapped_column(Document)
     sampler: Mapped[str] = mapped_column(String(32))
     sampler_reason: Mapped[str] = mapped_column(Text)
-    space: Mapped[dict[str, Any]]
-    """{"points": int | None, "feasible_share": float, "sampled": bool, ...} as validation found them."""
+    space: Mapped[SpaceFacts] = mapped_column(Document)
+    """As validation found it."""
     target_runtime: Mapped[str | None] = mapped_column(String(32))
     """What the document asks for; None takes the first worker that can serve the sweep."""
-    target: Mapped[dict[str, Any] | None]
+    target: Mapped[RegisteredTarget | None] = mapped_column(Document)
     """The capabilities of the resolved target; None until a worker that can serve the sweep is known."""
     target_key: Mapped[str | None] = mapped_column(String(300))
     state: Mapped[SweepState] = mapped_column(OneOf(SweepState), default=SweepState.ACTIVE)
@@ -111,7 +126,7 @@ class Sweep(Base):
     """How many of its trials may run at once: `budget.parallel`, or what `auto` stands for now."""
     running_count: Mapped[int] = mapped_column(default=0)
     rejected_count: Mapped[int] = mapped_column(default=0)
-    counts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    counts: Mapped[dict[str, int]] = mapped_column(Document, default=dict)
     """Trials by state, kept by whoever changes a trial's state, in the same transaction."""
     event_counter: Mapped[int] = mapped_column(default=0)
     """The last event's sequence: also the version behind the sweep's ETag."""
@@ -165,12 +180,10 @@ class Trial(Base):
     project: Mapped[str] = mapped_column(String(64), default="default")
     number: Mapped[int]
     state: Mapped[TrialState] = mapped_column(OneOf(TrialState), default=TrialState.QUEUED)
-    parameters: Mapped[dict[str, Any]]
+    parameters: Mapped[dict[str, Scalar]] = mapped_column(Document)
     """Path -> value of the open and derived parameters: what a leaderboard shows."""
-    configuration: Mapped[dict[str, Any]]
-    """{"task", "model", "training", "inference"}: complete, defaults filled in, paths flat below each.
-
-    What a worker executes."""
+    configuration: Mapped[Configuration] = mapped_column(Document)
+    """What a worker executes: complete, defaults filled in, paths flat below each section."""
     point_hash: Mapped[str] = mapped_column(String(64))
     reuse_key: Mapped[str] = mapped_column(String(64))
     reused_from: Mapped[str | None] = mapped_column(String(26))
@@ -184,12 +197,12 @@ class Trial(Base):
     worker_id: Mapped[str | None] = mapped_column(String(26))
     lease_expires_at: Mapped[float | None]
     phase: Mapped[str | None] = mapped_column(String(16))
-    progress: Mapped[dict[str, Any] | None]
+    progress: Mapped[JsonObject | None]
     feasible: Mapped[bool | None]
-    violations: Mapped[dict[str, Any] | None]
+    violations: Mapped[dict[str, float] | None] = mapped_column(Document)
     """Constraint -> how far it is broken (<= 0: kept)."""
     reason: Mapped[str | None] = mapped_column(Text)
-    metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    metrics: Mapped[dict[str, float]] = mapped_column(Document, default=dict)
     pareto_rank: Mapped[int | None]
     """1 is the front, `pareto.LAST_RANK` all the rest; None where not complete and feasible, or not yet ranked."""
     created_at: Mapped[float]
@@ -227,8 +240,8 @@ class Attempt(Base):
     after_trial_id: Mapped[str | None] = mapped_column(String(26))
     after_attempt: Mapped[int | None]
     """The attempt whose finish claimed this one; None for one that was claimed by itself."""
-    phases: Mapped[list[Any]] = mapped_column(default=list)
-    """[{"phase", "started_at", "seconds"}] in order."""
+    phases: Mapped[list[PhaseTime]] = mapped_column(Document, default=list)
+    """In order."""
     log: Mapped[str] = mapped_column(Text, default="")
 
 
@@ -243,8 +256,7 @@ class Report(Base):
     trial_id: Mapped[str] = mapped_column(String(26), primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
-    values: Mapped[dict[str, Any]]
-    """{"training_loss", "validation_loss", "learning_rate", "seconds", "tokens"}, as far as measured."""
+    values: Mapped[Losses] = mapped_column(Document)
     created_at: Mapped[float]
 
 
@@ -257,7 +269,7 @@ class Measurement(Base):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     """latency_samples_ms, latency_first, memory, parity, environment, training, ..."""
     attempt: Mapped[int]
-    data: Mapped[dict[str, Any]]
+    data: Mapped[JsonObject]
 
 
 class Ask(Base):
@@ -273,12 +285,13 @@ class Ask(Base):
     ask: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     trial_id: Mapped[str | None] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"))
     state: Mapped[str] = mapped_column(String(8), default="asked")
-    suggestions: Mapped[dict[str, Any]]
+    suggestions: Mapped[dict[str, Scalar]] = mapped_column(Document)
     """Parameter -> what the sampler chose, in the sampler's own encoding."""
-    distributions: Mapped[dict[str, Any]]
-    system_attrs: Mapped[dict[str, Any]]
-    told: Mapped[dict[str, Any] | None]
-    """{"state", "values", "constraints"} as Optuna was told; None until it was."""
+    distributions: Mapped[dict[str, Distribution]] = mapped_column(Document)
+    system_attrs: Mapped[JsonObject]
+    """What the sampler keeps on its own trial."""
+    told: Mapped[Told | None] = mapped_column(Document)
+    """As Optuna was told; None until it was."""
     told_order: Mapped[int | None]
     """Counts the tells of the sweep: samplers depend on their order."""
     rejection: Mapped[str | None] = mapped_column(Text)
@@ -292,8 +305,7 @@ class StudyAttribute(Base):
 
     sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(300), primary_key=True)
-    value: Mapped[dict[str, Any]]
-    """{"value": ...}"""
+    value: Mapped[AttributeValue] = mapped_column(Document)
 
 
 class Event(Base):
@@ -305,7 +317,7 @@ class Event(Base):
     sequence: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(String(32))
     trial_id: Mapped[str | None] = mapped_column(String(26))
-    data: Mapped[dict[str, Any]]
+    data: Mapped[EventData] = mapped_column(Document)
     created_at: Mapped[float]
 
 
@@ -318,8 +330,8 @@ class Confirmation(Base):
     sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
     confirms: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"))
     """The sweep whose trials are trained again."""
-    seeds: Mapped[list[Any]]
-    candidates: Mapped[list[Any]]
+    seeds: Mapped[list[int]] = mapped_column(Document)
+    candidates: Mapped[list[str]] = mapped_column(Document)
     """The trials, by id: the recommended one first."""
 
 

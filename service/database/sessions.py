@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypedDict, TypeVar, cast
 
 import sqlalchemy as sa
 from alembic import command
@@ -25,7 +25,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from service.common import tracing
 from service.common.notifications import Notifications
-from service.database.group_commit import DEFERRED, LAST, Deferred, GroupCommitWriter, LastRows, Needs
+from service.database.group_commit import DEFERRED, LAST, Deferred, GroupCommitWriter, LastRows, Needs, StatementRow
 from service.database.retries import one_kind_of_loss, retried
 
 T = TypeVar("T")
@@ -70,6 +70,14 @@ def _now_postgresql(element: now_sql, compiler: SQLCompiler, **options: Any) -> 
 _NOW = sa.select(now_sql())
 
 
+class Unsynchronized(TypedDict):
+    synchronize_session: Literal[False]
+
+
+UNSYNCHRONIZED: Unsynchronized = {"synchronize_session": False}
+"""Execution options of a statement after which nothing reads the rows that the session holds already."""
+
+
 def now(session: Session) -> float:
     """Return the database's time in seconds since the epoch."""
     return session.connection().execute(_NOW).scalar_one()
@@ -80,7 +88,7 @@ def announce(session: Session, topic: str) -> None:
     session.info.setdefault("topics", set()).add(topic)
 
 
-def defer(session: Session, statement: sa.Executable, row: Mapping[str, Any]) -> None:
+def defer(session: Session, statement: sa.Executable, row: StatementRow) -> None:
     """Execute the statement for this row before the transaction ends, together with others' rows.
 
     For what nobody reads in it before `execute_deferred`. Outside of a shared transaction it is executed at once.
@@ -99,7 +107,7 @@ def execute_deferred(session: Session) -> None:
         deferred.execute(session.connection())
 
 
-def at_end(session: Session, statement: sa.Executable, key: str, row: Mapping[str, Any]) -> None:
+def at_end(session: Session, statement: sa.Executable, key: str, row: StatementRow) -> None:
     """Execute the statement for this row when the transaction ends, once a key and in the order of the keys.
 
     For rows that many small writes touch and none reads. Outside of a shared transaction it is executed at once.
@@ -221,7 +229,7 @@ class Database:
             run(config)
 
 
-def _session_settings(url: sa.URL) -> dict[str, Any]:
+def _session_settings(url: sa.URL) -> dict[str, str]:
     """A process that is stopped amid a transaction, and does not die, keeps no other from what it has locked."""
     given = url.query.get("options", "")
     own = f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MS}"

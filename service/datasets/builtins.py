@@ -10,6 +10,7 @@ from pydoc_data.topics import topics
 import numpy as np
 from sqlalchemy.orm import Session
 
+from service.database.dataset_columns import StoredSplit
 from service.database.sessions import Database
 from service.datasets import datasets
 from service.datasets.content import Content
@@ -61,6 +62,6 @@ def register_builtins(database: Database, settings: Settings) -> None:
             store(settings.data_dir, known[0], content)
 
 
-def _stored(session: Session, name: str) -> tuple[str, dict[str, object]] | None:
+def _stored(session: Session, name: str) -> tuple[str, dict[str, StoredSplit]] | None:
     row = datasets.find(session, name)
     return None if row is None else (row.sha256, row.parts)

@@ -16,10 +16,11 @@ from sqlalchemy.orm import Session
 
 from service.auth.projects import DEFAULT
 from service.common.ids import new_id
+from service.database.dataset_columns import Profile
 from service.database.models import Dataset, Sweep
 from service.database.sessions import Database, now
 from service.datasets import schemas as dataset_schemas
-from service.datasets.content import Content, Profile
+from service.datasets.content import Content
 from service.datasets.implications import implications
 from service.datasets.stored_splits import content_hash, folder, is_stored, remove, store
 from service.errors import ConflictError, NotFoundError, UnprocessableError

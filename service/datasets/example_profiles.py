@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.content import Arrays, ClassShare, LabelledProfile, Lengths, PairFacts, PairProfile
+from service.database.dataset_columns import ClassShare, LabelledProfile, Lengths, PairFacts, PairProfile
+from service.datasets.content import Arrays
 
 SHOWN_CLASSES = 50
 SHOWN_SYMBOLS = 20

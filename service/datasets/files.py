@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from service.datasets.content import Content, PairTokenizer
+from service.database.dataset_columns import PairTokenizer
+from service.datasets.content import Content
 from service.datasets.labelled import read_labelled
 from service.datasets.pairs import PAIR_TOKENIZERS, read_pairs
 from service.datasets.splits import Fractions

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.content import Arrays, Content, LabelledFacts, PaddedVocabulary
+from service.database.dataset_columns import LabelledFacts, PaddedVocabulary
+from service.datasets.content import Arrays, Content
 from service.datasets.example_profiles import labelled_profile
 from service.datasets.npz import is_zip, read_arrays
 from service.datasets.splits import Fractions, Indices, split_examples

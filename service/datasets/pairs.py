@@ -11,7 +11,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.content import Arrays, Content, PairFacts, PairTokenizer
+from service.database.dataset_columns import PairFacts, PairTokenizer
+from service.datasets.content import Arrays, Content
 from service.datasets.example_profiles import pairs_profile
 from service.datasets.splits import Fractions, Indices, split_examples
 from service.datasets.texts import byte_order_mark_notes, smallest_type

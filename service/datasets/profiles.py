@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.datasets.content import LineFacts, TextProfile, TokenShare
+from service.database.dataset_columns import LineFacts, TextProfile, TokenShare
 
 Tokens = NDArray[Any]
 """A split of a text: unsigned integers below the vocabulary's size, 1-D."""

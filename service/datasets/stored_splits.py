@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from service.datasets.content import SPLIT_NAMES, Content, StoredSplit
+from service.database.dataset_columns import StoredSplit
+from service.datasets.content import SPLIT_NAMES, Content
 
 INCOMING = "incoming-"
 """How the folder of a dataset begins that is being written: one that is old was cut off with its process."""

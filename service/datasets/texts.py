@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.common.formatting import plural
-from service.datasets.content import Content, TextFacts, Tokenizer
+from service.database.dataset_columns import TextFacts, Tokenizer
+from service.datasets.content import Content
 from service.datasets.profiles import text_profile
 from service.datasets.splits import Fractions
 from service.errors import UnprocessableError
