@@ -225,7 +225,9 @@ async def _wait_and_change(port: int, sweep_id: str, idle_seconds: float, databa
 def _change(database: Database, sweep_id: str) -> float:
     from service.events import events
 
-    database.write(lambda session: events.append(session, sweep_id, "sweep.target"))
+    database.write(
+        lambda session: events.append(session, sweep_id, "sweep.target", data={"target": None, "waits_for": None})
+    )
     return time.monotonic()
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.common.notifications import QUEUE, SCHEDULER, sweep_topic
+from service.database.json_columns import EventData
 from service.database.models import Event, Sweep
 from service.database.sessions import announce, defer, execute_deferred, now_sql
 from service.errors import NotFoundError
@@ -33,19 +34,17 @@ class NewEvent:
     """An event that has no sequence yet."""
 
     kind: EventKind
-    trial_id: str | None = None
-    data: dict[str, Any] = field(default_factory=dict[str, Any])
+    trial_id: str | None
+    data: EventData
 
 
-def append(
-    session: Session, sweep_id: str, kind: EventKind, *, trial_id: str | None = None, data: dict[str, Any] | None = None
-) -> int:
+def append(session: Session, sweep_id: str, kind: EventKind, *, data: EventData, trial_id: str | None = None) -> int:
     """Append an event and return its sequence in the sweep.
 
     The sweep's row stays locked until the transaction ends: sequences appear in order, without gaps. Whoever locks
     trials of it too has locked the sweep before them (`service.leases.row_locks`).
     """
-    return append_all(session, sweep_id, [NewEvent(kind, trial_id, data or {})])
+    return append_all(session, sweep_id, [NewEvent(kind, trial_id, data)])
 
 
 def append_all(session: Session, sweep_id: str, new: Sequence[NewEvent]) -> int:
@@ -93,7 +92,11 @@ def read(session: Session, sweep_id: str, after: int, limit: int) -> Sequence[Ev
 def to_schema(event: Event) -> event_schemas.Event:
     """The event as it crosses HTTP."""
     return event_schemas.Event(
-        sequence=event.sequence, kind=event.kind, trial=event.trial_id, data=event.data, created_at=event.created_at
+        sequence=event.sequence,
+        kind=event.kind,
+        trial=event.trial_id,
+        data=dict(event.data),
+        created_at=event.created_at,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from layersweep.plain import JsonObject
 from service.common.schemas import Request, Schema, Timestamp
 
 EndCode = Literal[
@@ -47,7 +48,7 @@ class Event(Schema):
         json_schema_extra={"enum": list(get_args(EventKind))},
     )
     trial: str | None
-    data: dict[str, Any]
+    data: JsonObject
     created_at: Timestamp
 
 
@@ -94,7 +95,7 @@ class WebhookDelivery(Schema):
 
     id: str = Field(description="its `webhook-id`, the same at every try")
     state: Literal["pending", "delivered", "failed"]
-    body: dict[str, Any]
+    body: JsonObject
     tries: int
     status: int | None = Field(description="the last answer's HTTP status; null: there was no answer")
     last_error: str | None

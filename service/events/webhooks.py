@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -29,8 +29,9 @@ from service.common.notifications import WEBHOOKS
 from service.common.paging import newest_page
 from service.common.states import SweepState
 from service.database.access_models import Webhook, WebhookDelivery
+from service.database.json_columns import DeliveredPing, DeliveredSweep, Delivery, EventData, SweepChanged
 from service.database.models import Confirmation, Sweep
-from service.database.sessions import announce, now, now_sql
+from service.database.sessions import UNSYNCHRONIZED, announce, now, now_sql
 from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 from service.events import addresses
 from service.events.addresses import AddressError, Network
@@ -47,8 +48,6 @@ MAX_OF_A_PROJECT = 20
 BACKOFF = Backoff(first_seconds=10.0, most_seconds=6 * 3600.0, factor=3.0, jitter=0.2)
 """Between the tries of a delivery."""
 ERROR_CHARACTERS = 500
-
-_UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +181,9 @@ def headers_of(secret: str, delivery_id: str, timestamp: int, body: bytes) -> di
 # --- the outbox -------------------------------------------------------------------------------------------------------
 
 
-def enqueue(session: Session, sweep_id: str, sequence: int, kind: str, data: dict[str, Any]) -> None:
+def enqueue(session: Session, sweep_id: str, sequence: int, kind: str, data: EventData) -> None:
     """Write the deliveries that an event of a kind in `TOLD_OF` calls for, in the transaction of the event."""
-    told_as = kind if kind == "sweep.created" else f"sweep.{data['state']}"
+    told_as = kind if kind == "sweep.created" else f"sweep.{cast('SweepChanged', data)['state']}"
     webhooks = session.execute(
         sa.select(Webhook.id, Webhook.events)
         .join(Sweep, Sweep.project == Webhook.project)
@@ -192,7 +191,7 @@ def enqueue(session: Session, sweep_id: str, sequence: int, kind: str, data: dic
     ).all()
     subscribed = [webhook_id for webhook_id, events in webhooks if told_as in events]
     if subscribed:
-        body = _body(told_as, now(session), _facts(session, sweep_id, sequence))
+        body = _body(told_as, now(session), _delivered(session, sweep_id, sequence))
         _insert(session, subscribed, body)
 
 
@@ -240,7 +239,7 @@ def take(session: Session, busy: Collection[str], seconds: float) -> Taken | Non
         .where(WebhookDelivery.id == due)
         .values(tries=WebhookDelivery.tries + 1, due_at=now_sql() + seconds)
         .returning(WebhookDelivery.id, WebhookDelivery.webhook_id, WebhookDelivery.body, WebhookDelivery.tries)
-        .execution_options(**_UNSYNCHRONIZED)
+        .execution_options(**UNSYNCHRONIZED)
     ).one_or_none()
     if row is None:
         return None
@@ -253,23 +252,23 @@ def record_try(session: Session, taken: Taken, *, status: int | None, error: str
 
     `error` None: it was delivered. Else it is tried again later, less and less often, `most_tries` times in all.
     """
-    values: dict[str, Any] = {"status": status, "last_error": None if error is None else error[:ERROR_CHARACTERS]}
+    change = sa.update(WebhookDelivery).values(
+        status=status, last_error=None if error is None else error[:ERROR_CHARACTERS]
+    )
     if error is None:
-        values |= {"state": "delivered", "ended_at": now_sql()}
+        change = change.values(state="delivered", ended_at=now_sql())
     elif taken.tries >= most_tries:
-        values |= {"state": "failed", "ended_at": now_sql()}
+        change = change.values(state="failed", ended_at=now_sql())
     else:
-        values |= {"due_at": now_sql() + BACKOFF.seconds(taken.tries)}
+        change = change.values(due_at=now_sql() + BACKOFF.seconds(taken.tries))
     return session.scalar(
-        sa.update(WebhookDelivery)
-        .where(
+        change.where(
             WebhookDelivery.id == taken.id,
             WebhookDelivery.state == "pending",
             WebhookDelivery.tries == taken.tries,
         )
-        .values(values)
         .returning(WebhookDelivery.state)
-        .execution_options(**_UNSYNCHRONIZED)
+        .execution_options(**UNSYNCHRONIZED)
     )
 
 
@@ -289,7 +288,7 @@ def _due(busy: Collection[str]) -> sa.Select[str]:
     )
 
 
-def _insert(session: Session, webhook_ids: Sequence[str], body: dict[str, Any]) -> list[WebhookDelivery]:
+def _insert(session: Session, webhook_ids: Sequence[str], body: Delivery) -> list[WebhookDelivery]:
     time = now(session)
     rows = [
         WebhookDelivery(
@@ -303,7 +302,7 @@ def _insert(session: Session, webhook_ids: Sequence[str], body: dict[str, Any]) 
     return rows
 
 
-def _body(kind: str, time: float, data: dict[str, Any]) -> dict[str, Any]:
+def _body(kind: str, time: float, data: DeliveredSweep | DeliveredPing) -> Delivery:
     return {
         "type": kind,
         "timestamp": datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds"),
@@ -311,7 +310,7 @@ def _body(kind: str, time: float, data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _facts(session: Session, sweep_id: str, sequence: int) -> dict[str, Any]:
+def _delivered(session: Session, sweep_id: str, sequence: int) -> DeliveredSweep:
     sweep, confirms = session.execute(
         sa.select(Sweep, Confirmation.confirms)
         .join(Confirmation, Confirmation.sweep_id == Sweep.id, isouter=True)
@@ -326,17 +325,16 @@ def _facts(session: Session, sweep_id: str, sequence: int) -> dict[str, Any]:
         "state": sweep.state,
         "reason": sweep.reason,
         "end_code": end_code(sweep, feasible=feasible),
-        # Deliveries may come in another order than the changes: the largest is the newest.
         "sequence": sequence,
         "counts": sweep.counts,
         "confirms": confirms,
     }
 
 
-def _encoded(body: dict[str, Any]) -> bytes:
+def _encoded(body: Delivery) -> bytes:
     """The same bytes at every try: a JSON column may give the names in another order."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _in_order(events: Sequence[str]) -> list[Any]:
-    return cast("list[Any]", [event for event in EVENTS if event in events])
+def _in_order(events: Sequence[str]) -> list[str]:
+    return [event for event in EVENTS if event in events]

@@ -102,7 +102,7 @@ class Rows:
             )
             session.add(sweep)
             session.flush()
-            events.append(session, sweep_id, "sweep.created")
+            events.append(session, sweep_id, "sweep.created", data={"name": "sweep"})
 
         self.database.write(write)
         self.queue(sweep_id, queued)

@@ -59,7 +59,7 @@ def test_a_transaction_that_fails_leaves_no_gap(database: Database, rows: Any) -
     sweep = rows.sweep(0)
 
     def fail(session: Session) -> None:
-        events.append(session, sweep, "trial.report")
+        events.append(session, sweep, "trial.report", data={"number": 0})
         raise LookupError
 
     with pytest.raises(LookupError):
@@ -101,7 +101,7 @@ def test_the_api_description_lists_every_kind_that_is_written(client: TestClient
 
 def test_an_event_of_a_kind_that_a_newer_version_wrote_is_read(client: TestClient, served_rows: Any) -> None:
     sweep = served_rows.sweep(0)
-    served_rows.database.write(lambda session: events.append(session, sweep, "sweep.new"))  # type: ignore[arg-type]
+    served_rows.database.write(lambda session: events.append(session, sweep, "sweep.new", data={}))  # type: ignore[arg-type]
     _end(served_rows.database, sweep)
     assert [event["event"] for event in _parse(client.get(f"/v1/sweeps/{sweep}/events").text)][1] == "sweep.new"
 

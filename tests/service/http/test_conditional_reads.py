@@ -34,7 +34,7 @@ def test_a_wait_is_read_and_bounded(prefer: str | None, seconds: float) -> None:
 
 
 def _append(rows: Any, sweep: str) -> None:
-    rows.database.write(lambda session: events.append(session, sweep, "trial.report"))
+    rows.database.write(lambda session: events.append(session, sweep, "trial.report", data={"number": 0}))
 
 
 def test_an_unchanged_list_is_304_and_a_changed_one_is_sent(client: TestClient, served_rows: Any) -> None:
@@ -82,7 +82,7 @@ def test_a_change_by_another_process_is_noticed_too(client: TestClient, served_r
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(client.get, f"/v1/sweeps/{sweep}/trials", headers=headers)
         _until_somebody_waits(served_rows, f"sweep:{sweep}")
-        other.write(lambda session: events.append(session, sweep, "trial.report"))
+        other.write(lambda session: events.append(session, sweep, "trial.report", data={"number": 0}))
         assert waiting.result(30).headers["etag"] == '"3"'
     other.close()
 

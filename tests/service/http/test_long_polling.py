@@ -53,7 +53,8 @@ def test_a_change_by_another_process_wakes_those_who_wait_for_that_sweep(service
         assert [await _settled(waiters[sweep]) for sweep in topic] == [True, True], "each is looked at once"
 
         waiters = {sweep: await _begun(notifications, topic[sweep]) for sweep in topic}
-        elsewhere.write(lambda session: events.append(session, changed, "sweep.target"))
+        waits = {"target": None, "waits_for": "a worker"}
+        elsewhere.write(lambda session: events.append(session, changed, "sweep.target", data=waits))
         await watch.poll()
         assert await _settled(waiters[changed])
         assert not await _settled(waiters[other])

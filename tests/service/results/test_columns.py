@@ -79,12 +79,12 @@ def test_kept_columns_follow_what_happens(database, sweep_id):
     def queued_before_it(session):
         sweep = session.get(Sweep, sweep_id)
         trial = add_trial(session, sweep, 6, parameters={"num_layers": 9, "mlp.kind": "FusedGatedMLP"})
-        events.append(session, sweep_id, "trial.queued", trial_id=trial.id)
+        events.append(session, sweep_id, "trial.queued", trial_id=trial.id, data={"number": 0})
 
     def ended_now(session):
         trial = session.query(Trial).filter_by(sweep_id=sweep_id, number=6).one()
         trial.state, trial.feasible = "failed", None
-        events.append(session, sweep_id, "trial.ended", trial_id=trial.id)
+        events.append(session, sweep_id, "trial.ended", trial_id=trial.id, data={"number": 0})
 
     def a_number_where_words_were(session):
         trial = end(session, session.get(Sweep, sweep_id), 9)

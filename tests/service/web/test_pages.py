@@ -42,7 +42,7 @@ def filled(client, services):
         steps = {"step": 10, "steps": 40, "waiting_for": "<b>one that measures"}
         running = add_trial(session, sweep, 7, state="running", phase="train", progress=steps, worker_id=worker.id)
         add_attempt(session, running, worker, ended_at=None, outcome=None)
-        events.append(session, sweep.id, "trial.ended", trial_id=trials[0].id)
+        events.append(session, sweep.id, "trial.ended", trial_id=trials[0].id, data={"number": 0})
         return {"sweep": sweep.id, "trial": trials[0].id, "failed": broken.id, "running": running.id}
 
     return services.database.write(fill)
