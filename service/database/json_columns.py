@@ -139,6 +139,13 @@ class SweepExtended(TypedDict):
     budget: Budget
 
 
+class SlotsShared(TypedDict):
+    """Of `sweep.parallel`."""
+
+    parallel: int
+    """How many trials may run at once."""
+
+
 class SweepTroubled(TypedDict):
     """Of `sweep.trouble`: why an active sweep does not go on; None: it does again."""
 
@@ -210,6 +217,7 @@ EventData: TypeAlias = (
     | SweepChanged
     | SweepTargeted
     | SweepExtended
+    | SlotsShared
     | SweepTroubled
     | SweepConfirmed
     | TrialQueued

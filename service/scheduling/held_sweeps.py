@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
+from service.database.json_columns import RegisteredTarget
 from service.scheduling.sweep_scheduler import SweepScheduler
 
 
@@ -24,7 +24,7 @@ class HeldSweep:
     epoch: int | None = None
     """None: this process does not lead it now."""
     scheduler: SweepScheduler | None = None
-    offered: list[dict[str, Any]] | None = None
+    offered: list[RegisteredTarget] | None = None
     """The targets that were offered when one was last looked for; None: never, or one was found."""
     failures: int = 0
     """How many of its steps failed in a row."""

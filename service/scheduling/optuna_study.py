@@ -31,6 +31,7 @@ from layers.parameter import Scalar
 from layers.space.document import OpenParameter, PointError, Space
 from layers.space.evaluation import evaluate_entry, is_active
 from service.common.states import TrialState
+from service.database.json_columns import Distribution
 from service.scheduling.samplers.level_first_starts import Groups, LevelFirstStarts, layer_groups
 from service.scheduling.studies import Attributes, PastAsk, Suggestion, TrialResult
 
@@ -65,7 +66,7 @@ class Encoding:
         self.name = parameter.name
         self._parameter = parameter
         self.distribution = _distribution(parameter)
-        self.json: dict[str, Any] = json.loads(distribution_to_json(self.distribution))
+        self.json: Distribution = json.loads(distribution_to_json(self.distribution))
 
     def suggest(self, trial: optuna.Trial) -> Any:
         """What the sampler suggests, in its own encoding."""
@@ -133,7 +134,7 @@ class _SpaceKnowledge:
         self._space = space
         self._encodings = encodings
 
-    def present(self, suggestions: Mapping[str, Any]) -> list[str]:
+    def present(self, suggestions: Mapping[str, Scalar]) -> list[str]:
         """The open parameters that a point has, of suggestions for all of them."""
         environment = self._space.environment()
         present: list[str] = []
@@ -165,7 +166,7 @@ class _SpaceKnowledge:
                 pending += expression.names if expression is not None else ()
         return [name for name in self._encodings if name in named]
 
-    def is_allowed(self, suggestions: Mapping[str, Any]) -> bool:
+    def is_allowed(self, suggestions: Mapping[str, Scalar]) -> bool:
         """Whether a point breaks no rule and no constraint that is known before a trial."""
         try:
             chosen = {name: self._encodings[name].decode(value) for name, value in suggestions.items()}
@@ -190,7 +191,7 @@ class OptunaStudy:
         seed: int,
         population: int,
         past: Iterable[PastAsk] = (),
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
     ) -> None:
         self._space = space
         self._sampler = sampler
@@ -229,7 +230,7 @@ class OptunaStudy:
             # A point that is given is never sampled, and only sampling assigns a trial to its generation.
             _ = trial.relative_params
         self.asked += 1
-        suggestions: dict[str, Any] = {}
+        suggestions: dict[str, Scalar] = {}
         point: dict[str, Scalar] = {}
         for parameter in self._space.open:
             if self._space.active(parameter, point):
@@ -293,7 +294,7 @@ class OptunaStudy:
         )
         self.asked += 1
 
-    def _restored_distribution(self, name: str, row: Mapping[str, Any]) -> BaseDistribution:
+    def _restored_distribution(self, name: str, row: Distribution) -> BaseDistribution:
         encoding = self._encodings[name]
         return encoding.distribution if row == encoding.json else json_to_distribution(json.dumps(row))
 

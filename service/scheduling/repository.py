@@ -9,29 +9,35 @@ from typing import Any, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from layers.capabilities import Target
 from layers.space.document import Start, SweepDocument, parse_document
+from layers.space.document_fields import Budget
 from service.common.notifications import sweep_topic
 from service.common.states import GOING_SWEEPS, SweepState, TrialState
 from service.database import counts
+from service.database.json_columns import (
+    EventData,
+    RegisteredTarget,
+    SlotsShared,
+    SweepExtended,
+    SweepTargeted,
+    TrialEnded,
+)
 from service.database.models import IS_SEARCH, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
-from service.database.sessions import announce, now, now_sql
+from service.database.sessions import UNSYNCHRONIZED, announce, now, now_sql
 from service.events import events
 from service.events.events import NewEvent
 from service.leases.queue import cancel_open, reopen
 from service.scheduling import reuse
 from service.scheduling.leadership import StaleLeaderError, may_lead
 from service.scheduling.proposals import KnownPoint
-from service.scheduling.studies import PastAsk, TrialResult
-from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts
+from service.scheduling.studies import Attributes, PastAsk, TrialResult
+from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts, TrialRow
 from service.sweeps import drafts, slot_shares, sweeps, targets
 from service.sweeps.targets import Resolution
 
 EVENTS_AT_ONCE = 500
 
 _SWEEPS, _TRIALS, _ASKS = (cast("sa.Table", model.__table__) for model in (Sweep, Trial, Ask))
-
-_UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
 
 # Statements that run for every trial are built once: building them takes longer than running them.
 _CANDIDATES = (
@@ -92,6 +98,12 @@ _ADD_ASKS = sa.insert(_ASKS)
 _ADD_METRICS = sa.insert(cast("sa.Table", TrialMetric.__table__))
 
 
+class _TimedTrialRow(TrialRow):
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class SchedulableSweep:
     """A sweep that may need the scheduler."""
@@ -119,7 +131,7 @@ class StoredSweep:
     facts: SweepFacts
     history: History
     past: Sequence[PastAsk]
-    attributes: dict[str, Any]
+    attributes: Attributes
     ranked: Sequence[tuple[str, tuple[float, ...]]]
     """The feasible complete trials with the values of their objectives, in the order in which they were told."""
 
@@ -129,7 +141,7 @@ class Unresolved:
     """A sweep without a target, and the targets of the workers that are alive."""
 
     going: bool
-    offered: list[dict[str, Any]]
+    offered: list[RegisteredTarget]
 
 
 def schedulable(session: Session, leader_id: str) -> list[SchedulableSweep]:
@@ -174,7 +186,7 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
         project=sweep.project,
         document=parse_stored(session, sweep),
         sampler=sweep.sampler,
-        target=cast("Target", sweep.target),
+        target=sweep.target,
         dataset_sha256=None if dataset is None else dataset.sha256,
         max_attempts=max_attempts,
         lookahead=lookahead,
@@ -251,21 +263,22 @@ def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolu
     target = resolution.target
     # A paused sweep keeps its reason.
     reason = sa.case((Sweep.state == SweepState.ACTIVE, sa.literal(resolution.waits_for, sa.Text)), else_=Sweep.reason)
-    values: dict[str, Any] = {"reason": reason}
-    if target is not None:
-        values |= {"target": target, "target_key": target["key"]}
+    chosen = {} if target is None else {"target": target, "target_key": target["key"]}
     stored = session.scalar(
         sa.update(Sweep)
         .where(
             Sweep.id == sweep_id, Sweep.leader_epoch == epoch, Sweep.target_key.is_(None), Sweep.state.in_(GOING_SWEEPS)
         )
         .where(sa.true() if target is not None else Sweep.reason.is_distinct_from(resolution.waits_for))
-        .values(values)
+        .values(reason=reason, **chosen)
         .returning(Sweep.id)
-        .execution_options(**_UNSYNCHRONIZED)
+        .execution_options(**UNSYNCHRONIZED)
     )
     if stored is not None:
-        data = {"target": None if target is None else target["key"], "waits_for": resolution.waits_for}
+        data: SweepTargeted = {
+            "target": None if target is None else target["key"],
+            "waits_for": resolution.waits_for,
+        }
         events.append(session, sweep_id, "sweep.target", data=data)
     return stored is not None and target is not None
 
@@ -276,7 +289,7 @@ def skip_events(session: Session, sweep_id: str, epoch: int) -> None:
         sa.update(Sweep)
         .where(Sweep.id == sweep_id, Sweep.leader_epoch == epoch, Sweep.state.not_in(GOING_SWEEPS))
         .values(scheduled_sequence=Sweep.event_counter),
-        execution_options=_UNSYNCHRONIZED,
+        execution_options=UNSYNCHRONIZED,
     )
 
 
@@ -330,7 +343,7 @@ def _insert_trials(session: Session, changes: Changes) -> None:
     if not changes.trials:
         return
     connection, time = session.connection(), now(session)
-    rows: list[dict[str, Any]] = []
+    rows: list[_TimedTrialRow] = []
     for trial_id, row in changes.trials.items():
         ended = time if trial_id in changes.reused else None
         rows.append({**row, "created_at": time, "started_at": ended, "ended_at": ended})
@@ -346,34 +359,33 @@ def _insert_trials(session: Session, changes: Changes) -> None:
         reuse.copy_measurements(session, source_id, trial_id)
 
 
-def _new_trial(trial_id: str, row: dict[str, Any]) -> NewEvent:
-    data: dict[str, Any] = {"number": row["number"]}
-    if row["state"] is TrialState.QUEUED:
-        return NewEvent("trial.queued", trial_id, data)
-    return NewEvent(
-        "trial.ended", trial_id, data | {"state": row["state"], "feasible": row["feasible"], "reused": True}
-    )
+def _new_trial(trial_id: str, row: TrialRow) -> NewEvent:
+    number, state = row["number"], row["state"]
+    if state is TrialState.QUEUED:
+        return NewEvent("trial.queued", trial_id, {"number": number})
+    ended: TrialEnded = {"number": number, "state": state, "feasible": row["feasible"], "reused": True}
+    return NewEvent("trial.ended", trial_id, ended)
 
 
 def _sweep_event(
     sequence: int,
     kind: str,
-    data: dict[str, Any],
+    data: EventData,
     trial_id: str | None,
     feasible: bool | None,
-    metrics: dict[str, Any] | None,
+    metrics: dict[str, float] | None,
     violations: dict[str, float] | None,
     reason: str | None,
 ) -> SweepEvent:
     if kind == "sweep.extended":
-        return SweepEvent(sequence, budget=data["budget"])
+        return SweepEvent(sequence, budget=cast("SweepExtended", data)["budget"])
     if kind == slot_shares.CHANGED:
-        return SweepEvent(sequence, parallel=data["parallel"])
+        return SweepEvent(sequence, parallel=cast("SlotsShared", data)["parallel"])
     return SweepEvent(
         sequence,
         trial_id,
         # As the event says it: that is what happened at this point of the order.
-        state=TrialState(data["state"]),
+        state=TrialState(cast("TrialEnded", data)["state"]),
         feasible=feasible,
         metrics=metrics or {},
         violations=violations or {},
@@ -381,10 +393,10 @@ def _sweep_event(
     )
 
 
-def _budget_at(session: Session, sweep: Sweep, document: SweepDocument) -> dict[str, Any]:
+def _budget_at(session: Session, sweep: Sweep, document: SweepDocument) -> Budget:
     """The budget as of the last event that was worked in: asking depends on it, and so must a rebuilt study."""
-    extension: dict[str, Any] | None = session.scalar(_last_extension(sweep, Event.data))
-    return dict(document.budget) if extension is None else extension["budget"]
+    extension: SweepExtended | None = session.scalar(_last_extension(sweep, Event.data))
+    return document.budget.copy() if extension is None else extension["budget"]
 
 
 def _failed_before_extension(session: Session, sweep: Sweep) -> set[str]:
@@ -411,6 +423,6 @@ def _last_extension(sweep: Sweep, column: InstrumentedAttribute[Any]) -> sa.Sele
     )
 
 
-def _is_overdue(state: str, started_at: float | None, budget: dict[str, Any], time: float) -> bool:
+def _is_overdue(state: str, started_at: float | None, budget: Budget, time: float) -> bool:
     limit = budget.get("wall_seconds")
     return state == SweepState.ACTIVE and limit is not None and started_at is not None and time >= started_at + limit

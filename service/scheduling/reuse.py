@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.configuration import Configuration
 from layers.space.document import Constraint
 from layers.space.document_fields import Objective
 from service.common.states import TrialState
@@ -25,7 +25,7 @@ class Source:
     """The trial that was executed: a source may itself be reused."""
     reuse_key: str
     state: TrialState
-    metrics: dict[str, Any]
+    metrics: dict[str, float]
     reason: str | None
 
 
@@ -61,7 +61,7 @@ def find(session: Session, project: str, keys: Collection[str], *, other_than: s
 
 def judge_source(
     source: Source,
-    configuration: Mapping[str, Any],
+    configuration: Configuration,
     objectives: Sequence[Objective],
     constraints: Sequence[Constraint],
 ) -> Reused | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Unpack
 
 from service.scheduling.sampler_process import RemoteStudy, SamplerProcess
+from service.scheduling.studies import StudyArguments
 
 
 class SamplerPool:
@@ -17,7 +18,7 @@ class SamplerPool:
         self._lock = threading.Lock()
         self._processes: list[SamplerProcess] = []
 
-    def study(self, *, make_seconds: float, **arguments: Any) -> RemoteStudy:
+    def study(self, *, make_seconds: float, **arguments: Unpack[StudyArguments]) -> RemoteStudy:
         """A study as `OptunaStudy` makes it of these arguments. Raises SamplerProcessError."""
         with self._lock:
             process = self._least_used()

@@ -13,12 +13,12 @@ import threading
 import traceback
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Unpack
 
 from layers.parameter import Scalar
-from service.scheduling.studies import Attributes, Study, Suggestion, TrialResult
+from service.scheduling.studies import Attributes, Study, StudyArguments, Suggestion, TrialResult
 
 _STOP_SECONDS = 5.0
 
@@ -38,7 +38,7 @@ class _Request:
     study: int
     method: str | None
     arguments: tuple[Any, ...] = ()
-    keywords: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    keywords: StudyArguments | None = None
     forgotten: Sequence[int] = ()
     """Studies that nobody has any more."""
 
@@ -62,7 +62,9 @@ class SamplerProcess:
         self._living.add(number)
         return number
 
-    def study(self, number: int | None = None, *, make_seconds: float | None = None, **arguments: Any) -> RemoteStudy:
+    def study(
+        self, number: int | None = None, *, make_seconds: float | None = None, **arguments: Unpack[StudyArguments]
+    ) -> RemoteStudy:
         """A study as `OptunaStudy` makes it of these arguments; `number` is one that was reserved."""
         number = self.reserve() if number is None else number
         seconds = self._call_seconds if make_seconds is None else make_seconds
@@ -184,6 +186,7 @@ def _serve(connection: Connection) -> None:
             studies.pop(number, None)
         try:
             if request.method is None:
+                assert request.keywords is not None, "a study is made of its arguments"
                 made = studies[request.study] = OptunaStudy(**request.keywords)
                 answer = (None, made.asked)
             else:

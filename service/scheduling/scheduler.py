@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from service.common.notifications import Notifications
 from service.database.sessions import Database
 from service.scheduling.leader import Leader
 from service.scheduling.optuna_study import OptunaStudy
 from service.scheduling.repository import StoredSweep
 from service.scheduling.sampler_pool import SamplerPool
-from service.scheduling.studies import Study
+from service.scheduling.studies import Study, StudyArguments
 from service.scheduling.sweep_scheduler import OWN_ATTRIBUTES, SweepScheduler
 from service.settings import Settings
 from service.sweeps.sampling import LEARNS_NOTHING, population_size
@@ -54,7 +52,7 @@ def optuna_study(loaded: StoredSweep) -> OptunaStudy:
     return OptunaStudy(**_arguments(loaded))
 
 
-def _arguments(loaded: StoredSweep) -> dict[str, Any]:
+def _arguments(loaded: StoredSweep) -> StudyArguments:
     facts = loaded.facts
     return {
         "space": facts.document.space,

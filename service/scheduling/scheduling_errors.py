@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service.common.states import SweepState
+from service.database.json_columns import SweepTroubled
 from service.database.models import Sweep
 from service.events import events
 from service.scheduling.sampler_process import SamplerProcessError, SamplerTimeoutError
@@ -70,5 +71,5 @@ def store(session: Session, sweep_id: str, error: SchedulingError | None) -> Non
         .execution_options(synchronize_session=False)
     )
     if stored is not None:
-        data = {"reason": reason, "code": None if error is None else error.code}
+        data: SweepTroubled = {"reason": reason, "code": None if error is None else error.code}
         events.append(session, sweep_id, "sweep.trouble", data=data)

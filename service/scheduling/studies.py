@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import NotRequired, Protocol, TypedDict
 
+from layers.metrics import Goal
 from layers.parameter import Scalar
+from layers.space.space import Space
+from layersweep.plain import JsonObject
 from service.common.states import TrialState
+from service.database.json_columns import Distribution, Told
 
-Attributes = dict[str, Any]
+Attributes = JsonObject
+"""What a sampler keeps on its study or on a trial of it, by names of its own."""
 
 NO_CONSTRAINT_VIOLATION = -1.0
 """The violation of a point that nothing constrains: clearly kept, so that a model of it does not see a boundary."""
@@ -28,7 +33,7 @@ class TrialResult:
     values: tuple[float, ...] | None = None
     violation: float = NO_CONSTRAINT_VIOLATION
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> Told:
         """As it lies in `Ask.told`."""
         return {
             "state": self.state,
@@ -37,9 +42,9 @@ class TrialResult:
         }
 
     @staticmethod
-    def from_row(row: Mapping[str, Any]) -> TrialResult:
+    def from_row(row: Told) -> TrialResult:
         """The inverse of `to_row`."""
-        values: Sequence[float] | None = row["values"]
+        values = row["values"]
         return TrialResult(
             TrialState(row["state"]),
             None if values is None else tuple(float(value) for value in values),
@@ -56,8 +61,8 @@ class Suggestion:
 
     ask: int
     chosen: dict[str, Scalar]
-    suggestions: dict[str, Any]
-    distributions: dict[str, Any]
+    suggestions: dict[str, Scalar]
+    distributions: dict[str, Distribution]
     system_attrs: Attributes
 
 
@@ -66,10 +71,22 @@ class PastAsk:
     """An ask as its row keeps it, for rebuilding a study. `result` None is in flight."""
 
     ask: int
-    suggestions: Mapping[str, Any]
-    distributions: Mapping[str, Any]
-    system_attrs: Mapping[str, Any]
+    suggestions: Mapping[str, Scalar]
+    distributions: Mapping[str, Distribution]
+    system_attrs: Attributes
     result: TrialResult | None
+
+
+class StudyArguments(TypedDict):
+    """What a study is made of, in this process or another."""
+
+    space: Space
+    goals: Sequence[Goal]
+    sampler: str
+    seed: int
+    population: int
+    past: NotRequired[Iterable[PastAsk]]
+    attributes: NotRequired[Attributes]
 
 
 class Study(Protocol):

@@ -10,10 +10,11 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from layers.configuration import Configuration
 from layers.declarations.model import flops, parameter_count
-from layers.space.document_fields import AUTO
+from layers.declarations.training import InferenceConfig
+from layers.space.document_fields import AUTO, Budget
 from service.common.formatting import plural
 from service.common.ids import new_id
 from service.common.metrics import TELL_SECONDS
@@ -23,8 +24,17 @@ from service.leases.workers import results_version_of
 from service.results.pareto import Ranking
 from service.scheduling.proposals import KnownPoint, Point, Proposal, Proposals, total_violation
 from service.scheduling.reuse import Reused, Source, judge_source
-from service.scheduling.studies import FAILED, Study, Suggestion, TrialResult
-from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts, Termination
+from service.scheduling.studies import FAILED, Attributes, Study, Suggestion, TrialResult
+from service.scheduling.sweep_state import (
+    AskedTrial,
+    AskRow,
+    Changes,
+    History,
+    SweepEvent,
+    SweepFacts,
+    Termination,
+    TrialRow,
+)
 from service.sweeps.sampling import ASKED_WHEN_NEEDED, LEARNS_NOTHING
 
 MAX_SECONDS = 1.0
@@ -52,7 +62,7 @@ class SweepScheduler:
         history: History,
         study: Study,
         ranking: Ranking,
-        attributes: Mapping[str, Any],
+        attributes: Attributes,
         progressed: Callable[[], None] = lambda: None,
     ) -> None:
         """`progressed` is called again and again while a step works: one that calls it no more hangs."""
@@ -88,7 +98,7 @@ class SweepScheduler:
         return self._study
 
     @property
-    def budget(self) -> Mapping[str, Any]:
+    def budget(self) -> Budget:
         return self._history.budget
 
     @property
@@ -165,7 +175,7 @@ class SweepScheduler:
             self._rank(event.trial_id, result, changes)
 
     def _result_of(
-        self, state: TrialState | None, metrics: Mapping[str, Any], violations: Mapping[str, float]
+        self, state: TrialState | None, metrics: Mapping[str, float], violations: Mapping[str, float]
     ) -> TrialResult:
         violation = total_violation(violations.values())
         if state == TrialState.COMPLETE:
@@ -182,12 +192,12 @@ class SweepScheduler:
         self._record_result(tried.ask, result, changes)
 
     def _record_result(self, ask: int, result: TrialResult, changes: Changes) -> None:
-        row = {"state": "told", "told": result.to_row(), "told_order": self._history.results}
+        told, order = result.to_row(), self._history.results
         self._history.results += 1
         if ask in changes.asks:
-            changes.asks[ask].update(row)
+            changes.asks[ask].update(state="told", told=told, told_order=order)
         else:
-            changes.tells.append({"of_sweep": self.facts.id, "of_ask": ask, **row})
+            changes.tells.append({"of_sweep": self.facts.id, "of_ask": ask, "told": told, "told_order": order})
 
     def _rank(self, trial_id: str, result: TrialResult, changes: Changes) -> None:
         if result.values is None or trial_id in self._ranking:
@@ -278,7 +288,7 @@ class SweepScheduler:
     def _try_again(self, trial_id: str, tried: AskedTrial, state: TrialState, changes: Changes) -> None:
         """Queue an ended trial again: for the sampler it is another ask of the same point."""
         suggestion = self._proposals.ask_again(tried.chosen)
-        changes.asks[suggestion.ask] = self._ask_row(suggestion, None) | {"trial_id": trial_id}
+        changes.asks[suggestion.ask] = self._ask_row(suggestion, None, trial_id)
         changes.requeued[trial_id] = state
         self._history.outstanding[trial_id] = replace(tried, ask=suggestion.ask)
 
@@ -286,7 +296,7 @@ class SweepScheduler:
         """Ask until there is a new point, and make a trial of it; None where there is none left."""
         trial_id = None
         for asked in self._proposals.next():
-            row = self._ask_row(asked.suggestion, asked.rejection)
+            row = self._ask_row(asked.suggestion, asked.rejection, None)
             changes.asks[asked.suggestion.ask] = row
             if asked.result is not None:
                 self._record_result(asked.suggestion.ask, asked.result, changes)
@@ -297,11 +307,11 @@ class SweepScheduler:
         self._proposals.passed = 0
         return trial_id
 
-    def _ask_row(self, suggestion: Suggestion, rejection: str | None) -> dict[str, Any]:
+    def _ask_row(self, suggestion: Suggestion, rejection: str | None, trial_id: str | None) -> AskRow:
         return {
             "sweep_id": self.facts.id,
             "ask": suggestion.ask,
-            "trial_id": None,
+            "trial_id": trial_id,
             "state": "asked",
             "suggestions": suggestion.suggestions,
             "distributions": suggestion.distributions,
@@ -362,7 +372,7 @@ class SweepScheduler:
             return ()
         return find_sources([changes.trials[trial_id]["reuse_key"] for trial_id in trial_ids])
 
-    def _judge(self, source: Source, row: Mapping[str, Any]) -> Reused | None:
+    def _judge(self, source: Source, row: TrialRow) -> Reused | None:
         document = self.facts.document
         return judge_source(source, row["configuration"], document.objectives, document.constraints)
 
@@ -405,10 +415,10 @@ def _resumption(events: Sequence[SweepEvent]) -> int:
     return next((at for at in after if events[at].budget is not None), len(events))
 
 
-def _static_metrics(configuration: Mapping[str, Any]) -> dict[str, float]:
+def _static_metrics(configuration: Configuration) -> dict[str, float]:
     """What is known of a trial before it runs."""
-    model, inference = configuration["model"], configuration["inference"]
+    model, shape = configuration["model"], InferenceConfig.of(configuration["inference"])
     return {
         "parameter_count": parameter_count(model),
-        "flops": flops(model, inference["batch_size"], inference["sequence_length"], inference.get("source_length")),
+        "flops": flops(model, shape.batch_size, shape.sequence_length, shape.source_length),
     }

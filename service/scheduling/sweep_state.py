@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
-from layers.capabilities import Target
+from layers.configuration import Configuration
 from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.space.document import SweepDocument
+from layers.space.document_fields import Budget
 from service.common.states import SweepState, TrialState
+from service.database.json_columns import Distribution, RegisteredTarget, Told
 from service.scheduling.proposals import KnownPoint
+from service.scheduling.studies import Attributes
 
 MAX_ASKS = 1_000
 """Asks that are written in one transaction; more go into the next."""
@@ -26,10 +29,10 @@ class SweepEvent:
     trial_id: str | None = None
     state: TrialState | None = None
     feasible: bool | None = None
-    metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     violations: Mapping[str, float] = field(default_factory=dict[str, float])
     reason: str | None = None
-    budget: dict[str, Any] | None = None
+    budget: Budget | None = None
     parallel: int | None = None
 
 
@@ -41,20 +44,67 @@ class Termination:
     reason: str
 
 
+class AskRow(TypedDict):
+    """A new row of `Ask`."""
+
+    sweep_id: str
+    ask: int
+    trial_id: str | None
+    state: str
+    suggestions: dict[str, Scalar]
+    distributions: dict[str, Distribution]
+    system_attrs: Attributes
+    told: Told | None
+    told_order: int | None
+    rejection: str | None
+
+
+class TellRow(TypedDict):
+    """What an ask that was stored before was told."""
+
+    of_sweep: str
+    of_ask: int
+    told: Told
+    told_order: int
+
+
+class TrialRow(TypedDict):
+    """A new row of `Trial`, but for its times."""
+
+    id: str
+    sweep_id: str
+    project: str
+    number: int
+    state: TrialState
+    parameters: dict[str, Scalar]
+    configuration: Configuration
+    point_hash: str
+    reuse_key: str
+    reused_from: str | None
+    started_from: str | None
+    target_key: str
+    max_attempts: int
+    feasible: bool | None
+    violations: dict[str, float] | None
+    reason: str | None
+    metrics: dict[str, float]
+    pareto_rank: int | None
+
+
 @dataclass(slots=True)
 class Changes:
-    """What one step of a sweep writes. Rows are dictionaries by column; times are the writer's."""
+    """What one step of a sweep writes. Times are the writer's."""
 
     scheduled_sequence: int
-    asks: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
-    tells: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    trials: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    asks: dict[int, AskRow] = field(default_factory=dict[int, AskRow])
+    tells: list[TellRow] = field(default_factory=list[TellRow])
+    trials: dict[str, TrialRow] = field(default_factory=dict[str, TrialRow])
     reused: dict[str, str] = field(default_factory=dict[str, str])
     """New trial -> the trial whose measurements it gets."""
     requeued: dict[str, TrialState] = field(default_factory=dict[str, TrialState])
     """Trial that goes back to the queue -> the state in which it had ended."""
     ranks: dict[str, int] = field(default_factory=dict[str, int])
-    attributes: dict[str, Any] = field(default_factory=dict[str, Any])
+    attributes: Attributes = field(default_factory=Attributes)
     rejected: int = 0
     termination: Termination | None = None
     unfinished: bool = False
@@ -71,7 +121,7 @@ class Changes:
 
     def counts(self) -> Counter[str]:
         """How many more trials there are in each state, and of those that are reused."""
-        counts = Counter(trial["state"] for trial in self.trials.values())
+        counts: Counter[str] = Counter(trial["state"] for trial in self.trials.values())
         if self.reused:
             counts["reused"] = len(self.reused)
         if self.requeued:
@@ -88,7 +138,7 @@ class SweepFacts:
     project: str
     document: SweepDocument
     sampler: str
-    target: Target
+    target: RegisteredTarget
     dataset_sha256: str | None
     max_attempts: int
     lookahead: int
@@ -119,7 +169,7 @@ class History:
     """
 
     scheduled_sequence: int
-    budget: dict[str, Any]
+    budget: Budget
     parallel: int
     """How many trials may run at once."""
     outstanding: dict[str, AskedTrial] = field(default_factory=_no_trials)
