@@ -6,12 +6,13 @@ Written by the modules that write leases only, while they hold the lock of the t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.common.metrics import PHASE_SECONDS
+from service.database.json_columns import PhaseTime
 from service.database.models import Attempt
 from service.database.sessions import defer, execute_deferred, now_sql
 from service.leases import schemas as lease_schemas
@@ -19,8 +20,6 @@ from service.leases import worker_reports
 
 LOG_CHARACTERS = 262_144
 """The tail of an attempt's log that is kept."""
-
-Phases = list[dict[str, Any]]
 
 _ATTEMPTS = cast("sa.Table", Attempt.__table__)
 _THIS = sa.and_(
@@ -143,7 +142,7 @@ def append_log(session: Session, trial_id: str, attempt: int, text: str) -> None
     connection.execute(_STORE_LOG, {"of_trial": trial_id, "attempt_number": attempt, "whole_log": whole})
 
 
-def _closed(phases: Phases, time: float) -> Phases:
+def _closed(phases: list[PhaseTime], time: float) -> list[PhaseTime]:
     """The phases, of which the last is over."""
     if not phases:
         return []

@@ -6,10 +6,12 @@ Written by `service.leases.holders` only, while it holds the lock of the trial's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.database.json_columns import Losses
 from service.database.models import Report
 from service.database.sessions import execute_deferred
 from service.leases import schemas as lease_schemas
@@ -33,7 +35,7 @@ def store(session: Session, trial_id: str, attempt: int, losses: Sequence[lease_
     statement = sa.select(Report).where(*_of(trial_id, attempt), Report.step.in_(steps))
     of_step = {row.step: row for row in session.scalars(statement)}
     for loss in losses:
-        values = loss.model_dump(exclude={"step"}, exclude_none=True)
+        values = cast("Losses", loss.model_dump(exclude={"step"}, exclude_none=True))
         known = of_step.get(loss.step)
         if known is None:
             row = Report(trial_id=trial_id, attempt=attempt, step=loss.step, values=values, created_at=time)
@@ -56,7 +58,7 @@ def read(session: Session, trial_id: str, attempt: int) -> list[lease_schemas.Cu
     if points > SHOWN_POINTS:
         statement = statement.where(Report.step.in_(_spread(trial_id, attempt, last, SHOWN_POINTS)))
     rows = session.execute(statement.order_by(Report.step))
-    return [lease_schemas.CurvePoint(**{**values, "step": step}) for step, values in rows]
+    return [lease_schemas.CurvePoint.model_validate({**values, "step": step}) for step, values in rows]
 
 
 def _of(trial_id: str, attempt: int) -> tuple[sa.ColumnElement[bool], ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
 
+from layers.configuration import Configuration, flatten
 from layers.expressions.constraints import Constraint, parse_constraint
 from layers.metrics import Stage
 from layers.parameter import Scalar
+from layers.space.document_fields import Objective
 from service.errors import Problem, UnprocessableError
 
 # An engine of trained weights is measured again.
@@ -16,7 +17,7 @@ _TAKEN_AT: Mapping[Stage, str] = {"hardware": ", at the final measurement", "qua
 
 
 def constraint_violations(
-    constraints: Sequence[str], configuration: Mapping[str, Any], metrics: Mapping[str, float]
+    constraints: Sequence[str], configuration: Configuration, metrics: Mapping[str, float]
 ) -> dict[str, float]:
     """Return constraint -> how far it is broken (<= 0: kept), by the metrics and the configuration's parameters.
 
@@ -53,10 +54,10 @@ def describe_broken_hardware(
 
 
 def check_required_metrics(
-    objectives: Sequence[Mapping[str, Any]], constraints: Sequence[str], metrics: Mapping[str, float]
+    objectives: Sequence[Objective], constraints: Sequence[str], metrics: Mapping[str, float]
 ) -> None:
     """Raise Unprocessable where a complete trial lacks a metric that an objective or a constraint needs."""
-    needed = {str(objective["metric"]) for objective in objectives}
+    needed = {objective["metric"] for objective in objectives}
     for text in constraints:
         needed |= set(_constraint(text).metrics)
     missing = sorted(needed - metrics.keys())
@@ -66,12 +67,9 @@ def check_required_metrics(
         raise UnprocessableError(f"metrics that the sweep needs are missing: {', '.join(missing)}", problems=problems)
 
 
-def named_values(configuration: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Scalar]:
+def named_values(configuration: Configuration, metrics: Mapping[str, float]) -> dict[str, Scalar]:
     """Parameters and metrics by the names that constraints use: bare below `model`, else with their section."""
-    named = dict(configuration.get("model", {}))
-    for section in ("training", "inference"):
-        named |= {f"{section}.{name}": value for name, value in configuration.get(section, {}).items()}
-    return {**{name: value for name, value in named.items() if value is not None}, **metrics}
+    return {**flatten(configuration), **metrics}
 
 
 def _broken(text: str, by: float, metrics: Mapping[str, float]) -> str:

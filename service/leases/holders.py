@@ -9,11 +9,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from sqlalchemy.orm import Session
 
+from layersweep.plain import JsonObject
 from service.common.states import GOING_SWEEPS, SweepKind, TrialState
+from service.database.json_columns import LastLosses, ReportedLosses, TrialPhase, TrialQueued, TrialReport
 from service.database.sessions import at_end, defer, now
 from service.errors import LeaseLostError
 from service.events import events
@@ -111,7 +113,7 @@ def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schem
         reason = describe_final_violations(violations or {}, metrics)
     _store_results(session, trial, metrics, body.measurements)
     attempts.append_log(session, trial_id, attempt, body.log)
-    findings = {"metrics": metrics, "violations": violations, "feasible": feasible}
+    findings: transitions.Findings = {"metrics": metrics, "violations": violations, "feasible": feasible}
     ended = transitions.end(session, trial, TrialState(body.outcome), reason, findings=findings, finish_hash=digest)
     return Finished(ended, trial.worker_id)
 
@@ -130,7 +132,12 @@ def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.L
         return transitions.give_up(session, trial, charged, body.reason)
     attempts.end(session, trial_id, attempt, "released", body.reason)
     row = session.connection().execute(sql.REQUEUE, {"of_trial": trial_id, "charged": charged}).one()
-    data = {"number": trial.number, "attempt": attempt, "reason": body.reason, "charged": body.charge}
+    data: TrialQueued = {
+        "number": trial.number,
+        "attempt": attempt,
+        "reason": body.reason,
+        "charged": body.charge,
+    }
     transitions.leave(session, trial, TrialState.QUEUED, NewEvent("trial.queued", trial_id, data))
     return trials.to_schema(row)
 
@@ -190,29 +197,35 @@ def _store_report(session: Session, trial: sql.Row, body: lease_schemas.LeaseRep
     worker_reports.check_losses(body.losses)
     connection, time = session.connection(), now(session)
     attempts.append_log(session, trial.id, trial.attempt, body.log)
-    facts: dict[str, Any] = {"number": trial.number, "attempt": trial.attempt}
     new: list[NewEvent] = []
     phase, progress = trial.phase, trial.progress
     if body.phase is not None and body.phase != phase:
         attempts.enter_phase(session, trial.id, trial.attempt, body.phase, time)
         phase, progress = body.phase, None
-        new.append(NewEvent("trial.phase", trial.id, facts | {"phase": phase}))
+        entered: TrialPhase = {"number": trial.number, "attempt": trial.attempt, "phase": body.phase}
+        new.append(NewEvent("trial.phase", trial.id, entered))
     if body.progress is not None:
         progress = body.progress
-    told: dict[str, Any] = {}
+    last: LastLosses = {}
     if body.losses:
         curves.store(session, trial.id, trial.attempt, body.losses, time)
-        told["losses"] = body.losses[-1].model_dump(exclude_none=True)
+        last["losses"] = cast("ReportedLosses", body.losses[-1].model_dump(exclude_none=True))
     if body.losses or body.progress is not None:
-        told |= {"phase": phase, "progress": progress}
-        new.append(NewEvent("trial.report", trial.id, facts | told))
+        told: TrialReport = {
+            "number": trial.number,
+            "attempt": trial.attempt,
+            **last,
+            "phase": phase,
+            "progress": progress,
+        }
+        new.append(NewEvent("trial.report", trial.id, told))
     if new:
         connection.execute(sql.REPORT, {"of_trial": trial.id, "new_phase": phase, "new_progress": progress})
         events.append_all(session, trial.sweep_id, new)
 
 
 def _store_results(
-    session: Session, trial: sql.Row, metrics: Mapping[str, float], measurements: Mapping[str, Any]
+    session: Session, trial: sql.Row, metrics: Mapping[str, float], measurements: Mapping[str, JsonObject]
 ) -> None:
     if metrics:
         identity = {"trial_id": trial.id, "sweep_id": trial.sweep_id}

@@ -17,14 +17,14 @@ every trial is built once, in `service.leases.statements`: building a statement 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
 from layers.expressions.constraints import parse_constraint
 from service.common.notifications import QUEUE
 from service.common.states import SweepKind, TrialState
+from service.database.json_columns import RegisteredTarget, TrialRunning
 from service.database.sessions import at_end, execute_deferred
 from service.errors import NotFoundError
 from service.events import events
@@ -162,7 +162,7 @@ class _Claim:
         self._claimed_by = claimed_by
         self.held = held
         """What is locked; None where the database needs no locks."""
-        self.targets: Sequence[Mapping[str, Any]] | None = (
+        self.targets: Sequence[RegisteredTarget] | None = (
             session.connection().scalar(sql.TARGETS, {"of_worker": worker_id})
             if held is None
             else held.targets.get(worker_id)
@@ -224,7 +224,7 @@ def _begin_attempt(
     }
     connection.execute(sql.TAKE, taken)
     attempts.begin(session, trial.id, attempt, worker_id, claimed_by=claimed_by)
-    data = {"number": trial.number, "attempt": attempt, "worker": worker_id}
+    data: TrialRunning = {"number": trial.number, "attempt": attempt, "worker": worker_id}
     events.write(session, trial.sweep_id, newest, [NewEvent("trial.running", trial.id, data)])
     return True
 

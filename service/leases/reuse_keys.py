@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from layers.configuration import Configuration
 from layersweep import __version__
 from service.common.hashing import canonical_hash
 
@@ -12,7 +10,7 @@ from service.common.hashing import canonical_hash
 def reuse_key(
     *,
     project: str,
-    configuration: Mapping[str, Any],
+    configuration: Configuration,
     dataset_sha256: str | None,
     target_key: str,
     results_version: int,

@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from service.database.group_commit import HELD, Needs
+from service.database.json_columns import RegisteredTarget
 from service.database.models import Worker
 from service.leases import statements as sql
 from service.leases.workers import results_version_of
@@ -80,7 +81,7 @@ class Held:
     sweeps: frozenset[str] = frozenset()
     trials: frozenset[str] = frozenset()
     """Whose sweeps are locked."""
-    targets: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict[str, Sequence[Mapping[str, Any]]])
+    targets: Mapping[str, Sequence[RegisteredTarget]] = field(default_factory=dict[str, Sequence[RegisteredTarget]])
     """Worker that claims -> its targets, of those that are known."""
     busy: frozenset[str] = frozenset()
     """The workers for which another transaction claims now."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from layersweep.plain import JsonObject
 from service.common.schemas import MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp, whole
 from service.common.states import TrialState
 from service.datasets.schemas import Part
@@ -26,7 +27,7 @@ class Trial(Schema):
     number: int
     state: TrialState
     phase: Phase | None
-    progress: dict[str, Any] | None
+    progress: JsonObject | None
     attempt: int
     worker: str | None
     parameters: dict[str, Scalar | None]
@@ -70,10 +71,10 @@ class CurvePoint(Schema):
 
 
 class TrialDetail(Trial):
-    configuration: dict[str, Any]
+    configuration: JsonObject
     attempts: list[Attempt] = Field(description="the newest 20")
     curve: list[CurvePoint] = Field(description="losses of the newest attempt; of a long curve a part")
-    measurements: dict[str, dict[str, Any]]
+    measurements: dict[str, JsonObject]
 
 
 Dtype = Literal["float32", "tf32", "float16", "bfloat16"]
@@ -127,9 +128,9 @@ class Worker(Schema):
     id: str
     project: str | None = Field(description="whose trials it claims; null: those of all projects")
     name: str
-    device: dict[str, Any]
-    targets: list[dict[str, Any]]
-    versions: dict[str, Any]
+    device: JsonObject
+    targets: list[JsonObject]
+    versions: JsonObject
     slots: int = Field(description="attempts that it executes at once, at most")
     alive: bool
     trial: str | None = Field(description="the trial that it runs now; of several, the oldest")
@@ -162,7 +163,7 @@ class LeaseDataset(Schema):
     name: str
     task: str
     sha256: str
-    facts: dict[str, Any]
+    facts: JsonObject
     parts: dict[str, Part]
     """training and validation; test for the attempts of a confirmation alone"""
 
@@ -176,7 +177,7 @@ class Lease(Schema):
     number: int
     runtime: Runtime
     target_key: str
-    configuration: dict[str, Any] = Field(description="task, model, training, inference; paths flat below each")
+    configuration: JsonObject = Field(description="task, model, training, inference; paths flat below each")
     dataset: LeaseDataset | None
     constraints: list[str] = Field(
         description="all of the sweep's: the worker stops after measure when a hardware one is broken"
@@ -238,7 +239,7 @@ class LeaseReport(Request):
     """
 
     phase: Phase | None = None
-    progress: dict[str, Any] | None = Field(default=None, description="{step, ...} of a training, {waiting_for}")
+    progress: JsonObject | None = Field(default=None, description="{step, ...} of a training, {waiting_for}")
     losses: list[Losses] = Field(default=[], max_length=1000)
     metrics: dict[str, float] = Field(
         default={},
@@ -259,7 +260,7 @@ class LeaseFinish(Request):
         description="names of layers.metrics.METRICS, each in its range; parameter_count and flops are the service's",
         examples=[{"latency_ms_p50": 0.41}],
     )
-    measurements: dict[str, dict[str, Any]] = Field(default={}, description="raw samples, environment, parity, ...")
+    measurements: dict[str, JsonObject] = Field(default={}, description="raw samples, environment, parity, ...")
     log: str = Field(default="", max_length=65_536)
     claim: bool = Field(
         default=False,

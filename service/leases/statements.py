@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from layers.results import UNSAID
 from service.common.states import GOING_SWEEPS, OPEN_TRIALS, SweepState, TrialState
 from service.database.counts import moved
+from service.database.json_columns import RegisteredTarget
 from service.database.models import Attempt, Dataset, Measurement, Sweep, Trial, TrialMetric, Worker
 from service.database.sessions import now_sql
 
@@ -92,7 +93,7 @@ SEE_WORKER = sa.update(_WORKERS).where(_WORKS).values(last_seen_at=now_sql())
 """The worker lives."""
 
 
-def keys_of(targets: Sequence[Mapping[str, Any]]) -> list[str]:
+def keys_of(targets: Sequence[RegisteredTarget]) -> list[str]:
     """The targets of a worker for which it claims."""
     return [target["key"] for target in targets if not target.get("build_only")]
 

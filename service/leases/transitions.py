@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 from sqlalchemy.orm import Session
 
 from service.common.formatting import plural
 from service.common.states import GOING_SWEEPS, TrialState
+from service.database.json_columns import TrialEnded
 from service.events import events
 from service.events.events import NewEvent
 from service.leases import attempts, trials
 from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
+
+
+class Findings(TypedDict):
+    """What a finished attempt found of its trial."""
+
+    metrics: dict[str, float]
+    violations: dict[str, float] | None
+    feasible: bool | None
 
 
 def end(
@@ -23,14 +31,14 @@ def end(
     reason: str | None,
     *,
     charged: int | None = None,
-    findings: Mapping[str, Any] | None = None,
+    findings: Findings | None = None,
     finish_hash: str | None = None,
 ) -> lease_schemas.Trial:
-    """End an open trial. `findings`: metrics, violations and feasible; left out, they stay as they are."""
+    """End an open trial. Without `findings` its metrics, violations and feasibility stay as they are."""
     if trial.attempt:
         end_attempt = attempts.end_without_phases if trial.phase is None else attempts.end
         end_attempt(session, trial.id, trial.attempt, state, reason, finish_hash)
-    known = findings or {"metrics": trial.metrics, "violations": trial.violations, "feasible": trial.feasible}
+    known: Findings = findings or {"metrics": trial.metrics, "violations": trial.violations, "feasible": trial.feasible}
     ended = {
         "of_trial": trial.id,
         "new_state": state,
@@ -41,7 +49,7 @@ def end(
         "is_feasible": known["feasible"],
     }
     row = session.connection().execute(sql.END, ended).one()
-    data = {"number": trial.number, "state": state, "feasible": row.feasible, "reused": False}
+    data: TrialEnded = {"number": trial.number, "state": state, "feasible": row.feasible, "reused": False}
     leave(session, trial, state, NewEvent("trial.ended", trial.id, data))
     return trials.to_schema(row)
 

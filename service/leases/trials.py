@@ -62,7 +62,7 @@ def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> lease_schemas.Trial:
         progress=trial.progress,
         attempt=trial.attempt,
         worker=trial.worker_id,
-        parameters=trial.parameters,
+        parameters=dict(trial.parameters),
         metrics=trial.metrics,
         feasible=trial.feasible,
         violations=trial.violations,
@@ -96,7 +96,7 @@ def detail(session: Session, trial: Trial) -> lease_schemas.TrialDetail:
     time = now(session)
     return lease_schemas.TrialDetail(
         **to_schema(trial).__dict__,
-        configuration=trial.configuration,
+        configuration=dict(trial.configuration),
         attempts=[_attempt(attempt, time) for attempt in attempts],
         curve=curves.read(session, source, newest),
         measurements={measurement.name: measurement.data for measurement in measurements},
@@ -104,7 +104,7 @@ def detail(session: Session, trial: Trial) -> lease_schemas.TrialDetail:
 
 
 def _attempt(attempt: Attempt, time: float) -> lease_schemas.Attempt:
-    phases = [dict(phase) for phase in attempt.phases]
+    phases = [phase.copy() for phase in attempt.phases]
     if phases and attempt.ended_at is None:
         phases[-1]["seconds"] = max(0.0, time - phases[-1]["started_at"])
     return lease_schemas.Attempt(
@@ -114,6 +114,6 @@ def _attempt(attempt: Attempt, time: float) -> lease_schemas.Attempt:
         ended_at=attempt.ended_at,
         outcome=attempt.outcome,
         reason=attempt.reason,
-        phases=[lease_schemas.PhaseTime(**phase) for phase in phases],
+        phases=[lease_schemas.PhaseTime.model_validate(phase) for phase in phases],
         log=attempt.log,
     )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from layers.metrics import LARGEST, METRICS
+from layersweep.plain import JsonObject
 from service.common.formatting import bound
 from service.common.states import TrialState
 from service.errors import Problem, UnprocessableError
@@ -69,7 +69,7 @@ def own_figures(known: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in known.items() if name in METRICS and METRICS[name].source == "service"}
 
 
-def check_measurements(measurements: Mapping[str, Any]) -> None:
+def check_measurements(measurements: Mapping[str, JsonObject]) -> None:
     """Raise Unprocessable where there are too many, or one has no name."""
     if len(measurements) > MOST_MEASUREMENTS:
         problem = Problem("/measurements", f"has {len(measurements)} entries", f"at most {MOST_MEASUREMENTS}")
@@ -106,7 +106,7 @@ def check_phase(entered: Sequence[str], phase: lease_schemas.Phase) -> None:
         )
 
 
-def check_progress(progress: Mapping[str, Any] | None) -> None:
+def check_progress(progress: JsonObject | None) -> None:
     """Raise Unprocessable where a report's progress is more than a few figures."""
     characters = 0 if progress is None else len(json.dumps(progress))
     if characters > PROGRESS_CHARACTERS:

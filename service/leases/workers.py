@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -13,6 +13,7 @@ from layers.results import UNSAID
 from service.common.ids import new_id
 from service.common.notifications import SCHEDULER
 from service.common.paging import decode_token, encode_token
+from service.database.json_columns import DeviceFacts, RegisteredTarget
 from service.database.models import Trial, Worker
 from service.database.sessions import announce, now, now_sql
 from service.errors import DeviceInUseError, NotFoundError, Problem, UnprocessableError
@@ -26,9 +27,9 @@ def target_key(capabilities: lease_schemas.Capabilities) -> str:
     return f"{capabilities.runtime} {capabilities.version} on {capabilities.device_model}"
 
 
-def results_version_of(target: Mapping[str, Any]) -> int:
+def results_version_of(target: RegisteredTarget) -> int:
     """The `RESULTS_VERSION` of the worker that registered the target."""
-    return int(target.get("results_version", UNSAID))
+    return target.get("results_version", UNSAID)
 
 
 def _results_version(versions: Mapping[str, str]) -> int:
@@ -59,7 +60,7 @@ def register(
         _take_device(session, registration.device.uuid, alive_seconds)
     version = _results_version(registration.versions)
     targets = [
-        {**target.model_dump(), "key": target_key(target), "results_version": version}
+        cast("RegisteredTarget", {**target.model_dump(), "key": target_key(target), "results_version": version})
         for target in registration.targets
     ]
     keys = [target["key"] for target in targets]
@@ -72,7 +73,7 @@ def register(
         id=new_id(),
         project=project,
         name=registration.name,
-        device=registration.device.model_dump(),
+        device=cast("DeviceFacts", registration.device.model_dump()),
         device_uuid=registration.device.uuid,
         targets=targets,
         versions=dict(registration.versions),
@@ -175,9 +176,9 @@ def _to_schema(worker: Worker, trial_ids: list[str], alive: bool) -> lease_schem
         id=worker.id,
         project=worker.project,
         name=worker.name,
-        device=worker.device,
-        targets=worker.targets,
-        versions=worker.versions,
+        device=dict(worker.device),
+        targets=[dict(target) for target in worker.targets],
+        versions=dict(worker.versions),
         slots=worker.slots,
         alive=alive,
         trial=trial_ids[0] if trial_ids else None,
