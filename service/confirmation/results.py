@@ -94,7 +94,7 @@ def _candidate(
 def _run(trial: Trial) -> ConfirmationRun:
     return ConfirmationRun(
         trial=trial.id,
-        seed=trial.configuration["training"]["seed"],
+        seed=int(trial.configuration["training"]["seed"]),
         state=trial.state,
         reason=trial.reason,
         validation_loss=trial.metrics.get(LOSS),

@@ -140,10 +140,10 @@ class SweepExtended(TypedDict):
 
 
 class SlotsShared(TypedDict):
-    """Of `sweep.parallel`."""
+    """Of `sweep.parallel_changed`: how many trials may run at once."""
 
     parallel: int
-    """How many trials may run at once."""
+    before: int
 
 
 class SweepTroubled(TypedDict):

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from layers import targets
 from layers.capabilities import Capabilities, Target, unsupported
+from layers.configuration import Configuration
 from layers.declarations.dtypes import MIXED
 from layers.declarations.quantization import IN_HALF
 from service.recommendation.schemas import Compatibility, TargetFit
+
+
+class TriedBuild(TypedDict):
+    """What a worker found when it built the model for another target."""
+
+    built: bool
+    reason: NotRequired[str]
+    """Why not."""
+
 
 MATRIX = "not tried: docs/targets.md"
 
@@ -65,17 +75,15 @@ KNOWN: tuple[Capabilities, ...] = tuple(
 
 
 def compatibility(
-    configuration: Mapping[str, Any],
+    configuration: Configuration,
     measured_on: str | None,
     registered: Sequence[Target],
-    builds: Mapping[str, Mapping[str, Any]],
+    builds: Mapping[str, TriedBuild],
 ) -> Compatibility:
     """`registered` are capabilities as workers sent them, each with its `key`; `builds` are builds by target."""
-    model = configuration.get("model", {})
+    model = configuration["model"]
     fits = [
-        TargetFit(
-            target=target, fits=bool(found["built"]), lacks=found.get("reason"), basis="built with the real builder"
-        )
+        TargetFit(target=target, fits=found["built"], lacks=found.get("reason"), basis="built with the real builder")
         for target, found in builds.items()
     ]
     for capabilities in registered:

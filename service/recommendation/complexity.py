@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from layers.configuration import Configuration
 from layers.declarations.training import step_count
+from layers.parameter import Scalar
 from service.common import formatting
 from service.recommendation.choice import LOSS, Candidate
 from service.recommendation.schemas import Complexity, ComplexityPoint, SmallerTrial
@@ -19,14 +20,14 @@ PROBE_SAYS = "a probe learns nothing: its size costs latency and memory alone"
 
 def complexity(
     chosen: Candidate,
-    configuration: Mapping[str, Any],
+    configuration: Configuration,
     complete: Sequence[tuple[Candidate, bool]],
     objectives: Sequence[str],
     training_tokens: int | None,
     smaller: SmallerTrial | None,
 ) -> Complexity:
     """`complete` are the sweep's complete trials, each with whether it is on the front."""
-    seen = tokens_seen(configuration.get("training", {}))
+    seen = tokens_seen(configuration["training"])
     count = chosen.value("parameter_count")
     parameters = count if math.isfinite(count) and count > 0 else None
     gap = chosen.value(GAP)
@@ -59,12 +60,12 @@ def complexity(
     return found.model_copy(update={"says": says})
 
 
-def tokens_seen(training: Mapping[str, Any]) -> int | None:
+def tokens_seen(training: Mapping[str, Scalar]) -> int | None:
     """Tokens that a training reads, with repetition; None where its length is a time."""
     if not {"batch_size", "sequence_length"} <= training.keys():
         return None
     steps = step_count(training)
-    return None if steps is None else steps * training["batch_size"] * training["sequence_length"]
+    return None if steps is None else steps * int(training["batch_size"]) * int(training["sequence_length"])
 
 
 def _says(found: Complexity) -> list[str]:

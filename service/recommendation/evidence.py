@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -15,7 +15,7 @@ from service.database.models import Confirmation, Dataset, Measurement, Sweep, T
 from service.datasets.implications import TrainedModel, implications, training_tokens
 from service.leases.feasibility import named_values
 from service.recommendation.choice import LOSS, Candidate, candidate_of
-from service.recommendation.compatibility import compatibility
+from service.recommendation.compatibility import TriedBuild, compatibility
 from service.recommendation.complexity import complexity
 from service.recommendation.neighbours import neighbours
 from service.recommendation.preferences import SelectionPreferences
@@ -81,7 +81,7 @@ def _evidence(session: Session, found: Recommended, others: _ComparedTrials, row
     sweep, trial, chosen, goals = found.sweep, found.trial, found.candidate, found.goals
     dataset = session.get(Dataset, sweep.dataset_id) if sweep.dataset_id else None
     model = TrainedModel(
-        trial.configuration.get("inference", {}), trial.metrics.get("parameter_count"), trial.metrics.get(LOSS)
+        trial.configuration["inference"], trial.metrics.get("parameter_count"), trial.metrics.get(LOSS)
     )
     setting = Setting(
         chosen=chosen,
@@ -119,7 +119,7 @@ def _compared_trials(session: Session, sweep: Sweep) -> _ComparedTrials:
     )
 
 
-def _builds(session: Session, sweep: Sweep, trial: Trial) -> dict[str, dict[str, Any]]:
+def _builds(session: Session, sweep: Sweep, trial: Trial) -> dict[str, TriedBuild]:
     """What workers found when they built the trial's further trainings for other targets."""
     children = sa.select(Confirmation.sweep_id).where(Confirmation.confirms == sweep.id)
     rows = session.scalars(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layersweep.plain import JsonObject
 from service.common.states import SweepState, TrialState
 from service.database.models import Confirmation, Measurement, Sweep, Trial
 from service.recommendation.choice import LOSS
@@ -22,7 +22,7 @@ class FurtherTraining:
     """One further training, and the blocks of its losses by split."""
 
     trial: Trial
-    blocks: Mapping[str, Any]
+    blocks: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def scored(trainings: Sequence[FurtherTraining]) -> list[ScoredTraining]:
     """Those that have both losses."""
     return [
         ScoredTraining(
-            seed=training.trial.configuration["training"]["seed"],
+            seed=int(training.trial.configuration["training"]["seed"]),
             validation_loss=training.trial.metrics[LOSS],
             test_loss=training.trial.metrics[TEST_LOSS],
             test_blocks=Blocks.read(training.blocks.get("test")),

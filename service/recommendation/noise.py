@@ -9,11 +9,13 @@ makes a block hard makes it hard for both, and cancels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from layersweep.plain import JsonObject
 
 CONFIDENCE = 0.95
 
@@ -32,7 +34,7 @@ class Blocks:
     weight_sums: tuple[float, ...]
 
     @classmethod
-    def read(cls, data: Mapping[str, Any] | None) -> Blocks | None:
+    def read(cls, data: JsonObject | None) -> Blocks | None:
         """From a worker's measurement; None where there is none, or it cannot be one."""
         if not data:
             return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+from layers.configuration import Configuration
 from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.presets import PRESETS, Preset
@@ -17,14 +17,14 @@ from service.results.schemas import LeaderboardRow
 
 def compare_presets(
     chosen: Candidate,
-    configuration: Mapping[str, Any],
+    configuration: Configuration,
     starts: Sequence[tuple[str, Candidate]],
     goals: Mapping[str, Goal],
     row: Callable[[Candidate], LeaderboardRow],
 ) -> Literature:
     """`starts` are the sweep's trials that came from `start_from`, each with the start's name."""
     results = [_result(name, trial, chosen, goals, row) for name, trial in starts]
-    nearest = nearest_preset(_values(configuration))
+    nearest = nearest_preset(configuration["model"])
     says = [result.says for result in results] or ["the sweep had no published configuration as a start"]
     if nearest is not None:
         differs = ", ".join(
@@ -103,10 +103,6 @@ def _distance_share(mine: Scalar | None, theirs: Scalar) -> float:
     if len(numbers) == 2 and all(each > 0 for each in numbers):
         return abs(math.log2(float(numbers[0]) / float(numbers[1])))
     return 1.0
-
-
-def _values(configuration: Mapping[str, Any]) -> dict[str, Scalar]:
-    return dict(configuration.get("model", {}))
 
 
 def _shown(value: Scalar | None) -> str:

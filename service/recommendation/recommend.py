@@ -57,7 +57,7 @@ class Recommended:
             sweep=self.sweep.id,
             rule=rule_in_words(self.wishes, self.sweep.task),
             trial=leaderboards.to_row(self.trial),
-            configuration=self.trial.configuration,
+            configuration=dict(self.trial.configuration),
             final=self.sweep.state in ENDED_SWEEPS,
         )
 

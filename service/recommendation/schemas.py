@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
+from layersweep.plain import JsonObject
 from service.common.schemas import Scalar, Schema
 from service.datasets.schemas import DataEvidence
 from service.results.schemas import LeaderboardRow
@@ -16,7 +15,7 @@ class Recommendation(Schema):
     sweep: str
     rule: str = Field(description="how the trial was chosen, in words")
     trial: LeaderboardRow
-    configuration: dict[str, Any]
+    configuration: JsonObject
     final: bool = Field(description="false while the sweep is still going")
 
 

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layersweep import __version__
+from layersweep.plain import JsonObject
 from service.common.states import TrialState
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
@@ -74,8 +75,8 @@ def _reproduction(
     recommendation: RecommendationDetail | None,
     confirmation_seeds: list[int],
 ) -> Reproduction:
-    environment: dict[str, object] = {}
-    versions: dict[str, object] = {}
+    environment: JsonObject = {}
+    versions: dict[str, str] = {}
     if recommendation is not None:
         trial = session.get_one(Trial, recommendation.trial.trial)
         environment = (
@@ -92,7 +93,7 @@ def _reproduction(
             .order_by(Attempt.attempt.desc())
             .limit(1)
         )
-        versions = {} if worker is None else dict(worker.versions)
+        versions = {} if worker is None else worker.versions
     seed = Trial.configuration[("training", "seed")].as_integer()
     seeds = session.scalars(sa.select(seed).where(Trial.sweep_id == sweep.id).distinct()).all()
     return Reproduction(
@@ -100,9 +101,9 @@ def _reproduction(
         target=sweep.target_key,
         environment=environment,
         worker_versions=versions,
-        search_seed=int(sweep.document.get("search", {}).get("seed", 0)),
+        search_seed=sweep.document.get("search", {}).get("seed", 0),
         training_seeds=sorted(each for each in seeds if each is not None),
         confirmation_seeds=confirmation_seeds,
         dataset_sha256=None if dataset is None else dataset.sha256,
-        document=sweep.document,
+        document=dict(sweep.document),
     )

@@ -14,7 +14,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from layersweep.documents import of_configuration
-from service.common.schemas import JsonObject
+from layersweep.plain import JsonObject
 from service.common.templates import DOCUMENT_HEADERS, context, html_environment, plain_environment
 from service.confirmation.schemas import ConfirmedTrial, RecommendationDetail
 from service.report import markdown as escaping

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from service.common.schemas import JsonObject, Schema, Timestamp
+from layersweep.plain import JsonObject
+from service.common.schemas import Schema, Timestamp
 from service.confirmation.schemas import Confirmation, RecommendationDetail
 from service.results.schemas import LeaderboardRow
 from service.sweeps.schemas import SweepDetail

@@ -10,7 +10,6 @@ reaches where the objective is shuffled among the trials, so that no parameter h
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 
 from layers.space.allowed_time import AllowedTime
+from layers.space.document_fields import Objective
 from service.database.models import Sweep
 from service.results import schemas as result_schemas
 from service.results.columns import Column, Columns, Floats, Indices
@@ -60,8 +60,8 @@ def importance(columns: Columns, sweep: Sweep) -> result_schemas.Importance:
 
     None with fewer than FEWEST_TRIALS feasible complete trials.
     """
-    objectives: list[Mapping[str, str]] = sweep.objectives
-    parameters: list[str] = sweep.space.get("open_parameters", [])
+    objectives = sweep.objectives
+    parameters = sweep.space.get("open_parameters", [])
     judged = columns.competing
     for objective in objectives:
         judged &= ~np.isnan(columns.named(objective["metric"]).values)
@@ -100,7 +100,7 @@ def sampled_from(trials: int) -> int:
     return trials - trials % step
 
 
-def _study(columns: Columns, objectives: list[Mapping[str, str]], parameters: list[str], some: Indices) -> optuna.Study:
+def _study(columns: Columns, objectives: list[Objective], parameters: list[str], some: Indices) -> optuna.Study:
     """These trials as a study in which every objective is minimized."""
     study = optuna.create_study(directions=[StudyDirection.MINIMIZE] * len(objectives))
     spaces = {name: _encoded(columns.named(name), some) for name in parameters}

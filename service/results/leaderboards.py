@@ -7,14 +7,13 @@ scheduler keeps `Trial.pareto_rank`, with the `Ranking` that is offered here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.expressions.names import VARIABLES
+from layers.sections import SECTIONS, Section, Written
 from layers.space.per_layer_expansion import own_names
-from service.common.schemas import JsonObject
 from service.database.models import Sweep, Trial
 from service.errors import NotFoundError
 from service.results import schemas as result_schemas
@@ -95,7 +94,7 @@ def to_row(trial: Trial) -> result_schemas.LeaderboardRow:
         rank=trial.pareto_rank,
         on_front=trial.pareto_rank == 1,
         feasible=trial.feasible,
-        parameters=trial.parameters,
+        parameters=dict(trial.parameters),
         metrics=trial.metrics,
         reason=trial.reason,
         reused_from=trial.reused_from,
@@ -106,7 +105,7 @@ def to_row(trial: Trial) -> result_schemas.LeaderboardRow:
 def parameter_names(sweep: Sweep) -> list[str]:
     """The open and derived parameters of a sweep, as they are named in its trials, in the document's order."""
     names: dict[str, None] = {}
-    for section in (VARIABLES, "model", "training", "inference"):
+    for section in (VARIABLES, *SECTIONS):
         prefix = "" if section == "model" else f"{section}."
         for path, value in _leaves(sweep.document.get(section) or {}):
             if isinstance(value, dict) and value.keys() & _VARYING:
@@ -117,16 +116,16 @@ def parameter_names(sweep: Sweep) -> list[str]:
     return list(names)
 
 
-def _layer_counts(sweep: Sweep) -> JsonObject:
+def _layer_counts(sweep: Sweep) -> Section:
     """How many layers a sweep's models may have, as its document writes it."""
-    model: JsonObject = sweep.document["model"]
+    model = sweep.document["model"]
     counts = {"num_layers": model["num_layers"]}
     if sweep.task == "seq2seq":
         counts["num_encoder_layers"] = model.get("num_encoder_layers", model["num_layers"])
     return counts
 
 
-def _leaves(section: JsonObject, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(section: Section, prefix: str = "") -> Iterator[tuple[str, Written]]:
     """Paths and values of a section; a value, {values}, {min, max}, {derived} or {when} is a leaf."""
     for name, value in section.items():
         path = f"{prefix}{name}"

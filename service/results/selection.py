@@ -6,7 +6,7 @@ import bisect
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from layers.expressions.names import declaration
 from layers.metrics import METRICS
+from layers.space.document_fields import Objective
 from service.common.paging import decode_token, encode_token
 from service.common.states import TrialState
 from service.errors import Problem, UnprocessableError
@@ -197,7 +198,7 @@ class Selection:
         return int((before | level).sum())
 
 
-def needed(objectives: Sequence[Mapping[str, str]], names: Sequence[str], sort: str, filters: Filters) -> list[str]:
+def needed(objectives: Sequence[Objective], names: Sequence[str], sort: str, filters: Filters) -> list[str]:
     """The metrics and parameters that `select` looks at. `names` are the parameters of the sweep.
 
     Raises UnprocessableError for a sort or a condition by anything else.
@@ -213,7 +214,7 @@ def needed(objectives: Sequence[Mapping[str, str]], names: Sequence[str], sort: 
     return [*sorted_by, *(condition.name for condition in filters.where)]
 
 
-def select(columns: Columns, objectives: Sequence[Mapping[str, str]], sort: str, filters: Filters) -> Selection:
+def select(columns: Columns, objectives: Sequence[Objective], sort: str, filters: Filters) -> Selection:
     """The trials that `filters` keep, by `sort`: rank, number, a metric or a parameter; a '-' before it turns it.
 
     Ties go to the first objective where ranks are equal, then to the lower number. What lacks the value comes last,

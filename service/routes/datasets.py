@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from sqlalchemy.orm import Session
 
+from layersweep.plain import JsonObject
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.common.paging import decode_token, encode_token
@@ -37,7 +38,7 @@ MAX_DIGITS = 18
 UNLIMITED = 1 << 62
 """`MultipartReader` holds the body to the setting, and says so; the application's limit is that of documents."""
 
-UPLOAD: schemas.JsonObject = {
+UPLOAD: JsonObject = {
     "requestBody": {
         "required": True,
         "content": {
@@ -138,7 +139,7 @@ async def upload_dataset(request: Request, call: WriteRequestDep) -> Response:
     return _registered(*answer)
 
 
-def _registered(status: int, body: schemas.JsonObject) -> Response:
+def _registered(status: int, body: JsonObject) -> Response:
     return JSONResponse(body, status, {"Location": f"/v1/datasets/{body['id']}"})
 
 

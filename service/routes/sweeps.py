@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
+from layersweep.plain import JsonObject
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.common.paging import PageSize, PageToken, link_next
@@ -26,7 +27,7 @@ from service.sweeps import schemas as sweep_schemas
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404), route_class=ScopedRoute)
 
-EXAMPLE: schemas.JsonObject = {
+EXAMPLE: JsonObject = {
     "name": "small-decoder",
     "task": "causal_lm",
     "dataset": "python-topics",
@@ -64,7 +65,7 @@ constraints: ["parameter_count <= 2e6"]
 budget: {trials: 30}
 """
 
-_BODY: schemas.JsonObject = {
+_BODY: JsonObject = {
     "requestBody": {
         "required": True,
         "description": "A sweep document. docs/sweep-document.md says what stands in it.",
@@ -200,7 +201,7 @@ async def clone_sweep(sweep: str, request: Request, call: WriteRequestDep) -> Re
 
 
 async def _prepared(
-    request: Request, call: WriteRequest, document: schemas.JsonObject, starts: drafts.Starts = drafts.NO_STARTS
+    request: Request, call: WriteRequest, document: drafts.Given, starts: drafts.Starts = drafts.NO_STARTS
 ) -> drafts.ValidatedDocument:
     return await call.services.validation.prepare(document, call.project, request.is_disconnected, starts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,6 +16,7 @@ from layers.parameter import REQUIRED, Parameter
 from layers.presets import PRESETS
 from layers.targets import support
 from service.database.models import Worker
+from service.leases.schemas import Runtime
 from service.leases.workers import serves
 from service.sweeps import catalog_schemas
 
@@ -40,7 +42,7 @@ def presets() -> list[catalog_schemas.Preset]:
             title=preset.title,
             source=preset.source,
             url=preset.url,
-            document=preset.document(),
+            document=dict(preset.document()),
         )
         for preset in PRESETS.values()
     ]
@@ -58,7 +60,7 @@ def targets(session: Session, project: str | None = None) -> list[catalog_schema
                 # The newest registration speaks for the target: drivers and limits change under a key.
                 found[key] = catalog_schemas.Target(
                     key=key,
-                    runtime=capabilities["runtime"],
+                    runtime=cast("Runtime", capabilities["runtime"]),
                     version=capabilities["version"],
                     device_model=capabilities["device_model"],
                     capabilities={name: value for name, value in capabilities.items() if name != "key"},

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
+from layersweep.plain import JsonObject
 from service.common.schemas import Scalar, Schema
 from service.leases.schemas import Runtime
 
@@ -26,7 +27,7 @@ class LayerParameter(Schema):
     choices: list[str]
     meaning: str
     source: str
-    search: dict[str, Any] | None = Field(description="a search default that can be pasted into a sweep document")
+    search: JsonObject | None = Field(description="a search default that can be pasted into a sweep document")
     per_layer: bool = Field(description="whether it can be independent in each layer")
     targets: dict[str, ParameterSupport] = Field(description="what each runtime supports of it")
 
@@ -43,7 +44,7 @@ class Preset(Schema):
     title: str
     source: str
     url: str
-    document: dict[str, Any] = Field(description="the parts of a sweep document that it sets")
+    document: JsonObject = Field(description="the parts of a sweep document that it sets")
 
 
 class Target(Schema):
@@ -51,5 +52,5 @@ class Target(Schema):
     runtime: Runtime
     version: str
     device_model: str
-    capabilities: dict[str, Any]
+    capabilities: JsonObject
     workers: list[str]

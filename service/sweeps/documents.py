@@ -13,11 +13,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import Any, cast
+from typing import Any, TypeAlias
 
 import yaml
 
 from layers.problems import DocumentError, below
+from layersweep.plain import JsonObject
 from service.errors import InvalidDocumentError, PayloadTooLargeError, Problem, UnsupportedMediaTypeError
 
 MAX_BYTES = 1024 * 1024
@@ -49,15 +50,19 @@ class _Unusable:
     remedy: str
 
 
-class _Repeated(dict[str, Any]):
+_Value: TypeAlias = "bool | int | float | str | _Unusable | list[_Value] | dict[str, _Value] | None"
+"""What was read: JSON's values, and what must not stand in a document in its place."""
+
+
+class _Repeated(dict[str, "_Value"]):
     """A mapping in which names are given more than once."""
 
-    def __init__(self, values: dict[str, Any], names: list[str]) -> None:
+    def __init__(self, values: dict[str, _Value], names: list[str]) -> None:
         super().__init__(values)
         self.names = names
 
 
-def read(body: bytes, content_type: str | None, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+def read(body: bytes, content_type: str | None, *, max_bytes: int = MAX_BYTES) -> JsonObject:
     """The document in `body`: a mapping of plain JSON values, every number finite and within 64 bits.
 
     Raises PayloadTooLargeError, UnsupportedMediaType, or InvalidDocumentError with every problem and its place.
@@ -72,7 +77,7 @@ def read(body: bytes, content_type: str | None, *, max_bytes: int = MAX_BYTES) -
         raise InvalidDocumentError(_summary(problems), problems=problems)
     if not isinstance(document, dict):
         raise _refused("the document is not a mapping", "begin with a name and a value, such as name: my-sweep")
-    return cast("dict[str, Any]", document)
+    return document
 
 
 def invalid(error: DocumentError) -> InvalidDocumentError:
@@ -120,7 +125,7 @@ def _decode(body: bytes) -> str:
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 
-def _read_json(text: str) -> Any:
+def _read_json(text: str) -> _Value:
     if not text.strip():
         raise _refused("the body is empty", "send a sweep document")
     try:
@@ -138,7 +143,7 @@ def _read_json(text: str) -> Any:
         raise _too_deep() from None
 
 
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _mapping(pairs: list[tuple[str, _Value]]) -> dict[str, _Value]:
     mapping = dict(pairs)
     if len(mapping) == len(pairs):
         return mapping
@@ -168,7 +173,7 @@ def _float(text: str) -> float | _Unusable:
 # --- YAML -----------------------------------------------------------------------------------------------------------
 
 
-def _read_yaml(text: str) -> Any:
+def _read_yaml(text: str) -> _Value:
     try:
         return _Builder().build(text)
     except yaml.MarkedYAMLError as error:
@@ -187,17 +192,17 @@ def _read_yaml(text: str) -> Any:
 class _Collection:
     """A sequence or mapping that is still being read."""
 
-    values: list[Any] | dict[str, Any]
+    values: list[_Value] | dict[str, _Value]
     anchor: str | None
     nodes_before: int
-    key: Any = None
+    key: _Value = None
     has_key: bool = False
     repeated: list[str] = field(default_factory=list[str])
 
     def expects_key(self) -> bool:
         return isinstance(self.values, dict) and not self.has_key
 
-    def add(self, value: Any) -> None:
+    def add(self, value: _Value) -> None:
         if isinstance(self.values, list):
             self.values.append(value)
         elif not self.has_key:
@@ -209,11 +214,13 @@ class _Collection:
                 self.repeated.append(name)
             self.values[name] = value
 
-    def finished(self) -> Any:
-        return _Repeated(cast("dict[str, Any]", self.values), self.repeated) if self.repeated else self.values
+    def finished(self) -> list[_Value] | dict[str, _Value]:
+        if isinstance(self.values, dict) and self.repeated:
+            return _Repeated(self.values, self.repeated)
+        return self.values
 
 
-def _key(key: Any) -> str:
+def _key(key: _Value) -> str:
     if isinstance(key, str):
         return key
     raise _refused("a name is not text", "names are words: put braces, brackets and asterisks in quotes")
@@ -224,13 +231,13 @@ class _Builder:
 
     def __init__(self) -> None:
         self._stack: list[_Collection] = []
-        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._anchors: dict[str, tuple[_Value, int]] = {}
         """Name -> (value, nodes in it)."""
         self._nodes = 0
         self._documents = 0
-        self._root: Any = None
+        self._root: _Value = None
 
-    def build(self, text: str) -> Any:
+    def build(self, text: str) -> _Value:
         for event in _events(text):
             self._take(event)
         if not self._documents:
@@ -256,7 +263,7 @@ class _Builder:
                 _refuse_tag(event)
                 if len(self._stack) >= MAX_DEPTH:
                     raise _too_deep()
-                values: Any = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+                values: list[_Value] | dict[str, _Value] = [] if isinstance(event, yaml.SequenceStartEvent) else {}
                 self._stack.append(_Collection(values, event.anchor, self._nodes))
             case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                 collection = self._stack.pop()
@@ -278,11 +285,11 @@ class _Builder:
         if self._nodes > MAX_NODES:
             raise _refused(f"the document has more than {MAX_NODES:,} values", "shorten it; aliases count in full")
 
-    def _anchor(self, name: str | None, value: Any, nodes: int) -> None:
+    def _anchor(self, name: str | None, value: _Value, nodes: int) -> None:
         if name is not None:
             self._anchors[name] = (value, nodes)
 
-    def _add(self, value: Any) -> None:
+    def _add(self, value: _Value) -> None:
         if self._stack:
             self._stack[-1].add(value)
         else:
@@ -297,7 +304,7 @@ def _events(text: str) -> Iterator[Any]:
     yield from yaml.parse(text, Loader=_Parser)
 
 
-def _scalar(event: yaml.ScalarEvent) -> Any:
+def _scalar(event: yaml.ScalarEvent) -> _Value:
     _refuse_tag(event)
     text = event.value
     # Written plainly, without quotes: otherwise it is text, whatever it says.
@@ -325,9 +332,9 @@ def _too_deep() -> InvalidDocumentError:
     return _refused("the document is nested too deeply", f"nest at most {MAX_DEPTH} deep")
 
 
-def _unusable(document: Any) -> Iterator[Problem]:
+def _unusable(document: _Value) -> Iterator[Problem]:
     """What must not stand in a document, each with its place."""
-    stack: list[tuple[str, Any, int]] = [("", document, 0)]
+    stack: list[tuple[str, _Value, int]] = [("", document, 0)]
     nodes = 0
     while stack:
         pointer, value, depth = stack.pop()
@@ -341,17 +348,15 @@ def _unusable(document: Any) -> Iterator[Problem]:
         elif isinstance(value, str):
             yield from _unusable_text(pointer, value)
         elif isinstance(value, list):
-            items = cast("list[Any]", value)
-            stack += [(below(pointer, index), item, depth + 1) for index, item in reversed(list(enumerate(items)))]
+            stack += [(below(pointer, index), item, depth + 1) for index, item in reversed(list(enumerate(value)))]
         elif isinstance(value, dict):
-            mapping = cast("dict[str, Any]", value)
             if isinstance(value, _Repeated):
                 for name in value.names:
                     yield Problem(below(pointer, name), f"{name!r} is given more than once", "leave one of them out")
-            wrong = [problem for name in mapping for problem in _unusable_text(pointer, name)]
+            wrong = [problem for name in value for problem in _unusable_text(pointer, name)]
             yield from wrong
             if not wrong:
-                stack += [(below(pointer, name), item, depth + 1) for name, item in reversed(list(mapping.items()))]
+                stack += [(below(pointer, name), item, depth + 1) for name, item in reversed(list(value.items()))]
 
 
 def _unusable_text(pointer: str, text: str) -> Iterator[Problem]:

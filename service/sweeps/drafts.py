@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
 from layers.expressions.names import VARIABLES, is_variable
 from layers.facts import DatasetDescription, facts_of
+from layers.parameter import Scalar
 from layers.space.document import DocumentError, FeasibilityReport, Space, SweepDocument, UnexaminedSpace, begin
 from layers.space.feasibility import measure_feasibility
 from service.auth.projects import DEFAULT
 from service.common import schemas
+from service.database.json_columns import SpaceFacts
 from service.database.models import Dataset, Sweep, Trial
 from service.database.sessions import Database
 from service.datasets import datasets
@@ -21,7 +22,10 @@ from service.sweeps import documents
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps.sampling import Choice, choose
 
-Starts = Mapping[str, Mapping[str, Any]]
+Given = Mapping[str, object]
+"""A sweep document of which nothing was read."""
+
+Starts = Mapping[str, Mapping[str, Scalar]]
 """What a document names as a start -> its values for the open parameters."""
 NO_STARTS: Starts = {}
 
@@ -35,7 +39,7 @@ class ValidatedDocument:
     choice: Choice
     dataset_id: str | None
 
-    def space(self) -> dict[str, Any]:
+    def space(self) -> SpaceFacts:
         """As it lies in `Sweep.space`. The starts are kept by value: a trial that they name may be deleted."""
         return {
             "points": self.feasibility.points,
@@ -51,8 +55,8 @@ class ValidatedDocument:
     def preview(self) -> sweep_schemas.SweepPreview:
         """The answer to `validate_only=true`."""
         return sweep_schemas.SweepPreview(
-            document=self.document.normalized,
-            space=sweep_schemas.SpaceFacts(**self.space()),
+            document=dict(self.document.normalized),
+            space=sweep_schemas.SpaceFacts.model_validate(self.space()),
             sampler=self.choice.sampler,
             sampler_reason=self.choice.reason,
             notes=[
@@ -88,7 +92,7 @@ class Draft:
         return ValidatedDocument(self.read.sweep, feasibility, choose(self.read.sweep, feasibility), self.dataset_id)
 
 
-def prepare(database: Database, document: Mapping[str, Any], *, project: str = DEFAULT) -> ValidatedDocument:
+def prepare(database: Database, document: Given, *, project: str = DEFAULT) -> ValidatedDocument:
     """Validate a document as a whole and measure the feasibility of its space: it may take seconds. Raises
     InvalidDocumentError.
 
@@ -98,9 +102,7 @@ def prepare(database: Database, document: Mapping[str, Any], *, project: str = D
     return draft.prepared(measure_feasibility(draft.space))
 
 
-def drafted(
-    database: Database, document: Mapping[str, Any], *, project: str = DEFAULT, starts: Starts = NO_STARTS
-) -> Draft:
+def drafted(database: Database, document: Given, *, project: str = DEFAULT, starts: Starts = NO_STARTS) -> Draft:
     """Read a document as far as that needs no measured feasibility. Raises InvalidDocumentError where there is no space
     to measure.
 
@@ -115,7 +117,7 @@ def drafted(
         found[name] = dataset
         return described(dataset)
 
-    def find_start(reference: str) -> Mapping[str, Any] | None:
+    def find_start(reference: str) -> Mapping[str, object] | None:
         if reference in starts:
             return starts[reference]
         trial_id = reference.removeprefix("trial:")

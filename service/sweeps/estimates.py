@@ -6,16 +6,16 @@ three times those of a forward pass a token), fitted by least squares without ne
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from scipy.optimize import nnls
 from sqlalchemy.orm import Session
 
+from layers.configuration import Configuration
 from layers.parameter import ParameterError
 from layers.space.allowed_time import AllowedTime
 from layers.space.document_fields import AUTO
@@ -86,11 +86,11 @@ def estimate(
     )
 
 
-def _work(configuration: Mapping[str, Any], flops: float) -> float:
+def _work(configuration: Configuration, flops: float) -> float:
     """Floating-point operations of a trial's training."""
     inference, training = configuration["inference"], configuration["training"]
-    tokens_measured = inference["batch_size"] * inference["sequence_length"]
-    tokens_trained = training.get("steps", 0) * training.get("batch_size", 0) * training.get("sequence_length", 0)
+    tokens_measured = int(inference["batch_size"]) * int(inference["sequence_length"])
+    tokens_trained = math.prod(int(training.get(name, 0)) for name in ("steps", "batch_size", "sequence_length"))
     return _BACKWARD * flops / tokens_measured * tokens_trained
 
 

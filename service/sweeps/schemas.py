@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from layers.space.document_fields import BUDGET, MAX_WALL_SECONDS
+from layersweep.plain import JsonObject
 from service.common.schemas import Integer, ProblemItem, Request, Schema, Timestamp
 from service.common.states import SweepState
 from service.events.schemas import EndCode
@@ -96,7 +97,7 @@ class Sweep(Schema):
 
 
 class SweepDetail(Sweep):
-    document: dict[str, Any]
+    document: JsonObject
 
 
 class CostEstimate(Schema):
@@ -121,7 +122,7 @@ class SweepPreview(Schema):
     """The answer to `validate_only=true`: everything but a stored sweep."""
 
     valid: Literal[True] = True
-    document: dict[str, Any]
+    document: JsonObject
     space: SpaceFacts
     sampler: str
     sampler_reason: str

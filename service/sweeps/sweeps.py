@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from layers.space.document_fields import AUTO, BUDGET, MAX_WALL_SECONDS
+from layers.space.document_fields import AUTO, BUDGET, MAX_WALL_SECONDS, Budget
 from service.auth.projects import DEFAULT
 from service.common.ids import new_id
 from service.common.paging import decode_token, encode_token
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
 from service.database.models import IS_SEARCH, Dataset, Sweep
-from service.database.sessions import now, now_sql
+from service.database.sessions import UNSYNCHRONIZED, now, now_sql
 from service.datasets.datasets import names_of
 from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 from service.events import events
@@ -26,9 +26,9 @@ from service.sweeps.best_trials import best_of_each
 from service.sweeps.drafts import ValidatedDocument
 from service.sweeps.targets import waits_for
 
-Sort = Literal["created_at", "-created_at", "name", "-name"]
+_Amount = TypeVar("_Amount", int, float)
 
-_UNSYNCHRONIZED: Mapping[str, Any] = {"synchronize_session": False}
+Sort = Literal["created_at", "-created_at", "name", "-name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ def insert(session: Session, prepared: ValidatedDocument, *, project: str = DEFA
         task=document.task,
         dataset_id=prepared.dataset_id,
         document=document.normalized,
-        objectives=[dict(objective) for objective in document.objectives],
-        budget=dict(document.budget),
+        objectives=list(document.objectives),
+        budget=document.budget,
         effective_parallel=1 if document.budget["parallel"] == AUTO else document.budget["parallel"],
         sampler=prepared.choice.sampler,
         sampler_reason=prepared.choice.reason,
@@ -112,13 +112,13 @@ def page(
     more = len(rows) > page_size
     rows = rows[:page_size]
     token = encode_token(wanted.sort, *(getattr(rows[-1], column.key) for column in key)) if more else None
-    return [sweep_schemas.Sweep(**facts) for facts in _shown(session, rows)], token
+    return _shown(session, rows), token
 
 
 def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
     """The sweep with its document, as it crosses HTTP."""
-    (facts,) = _shown(session, [sweep])
-    return sweep_schemas.SweepDetail(**facts, document=sweep.document)
+    (shown,) = _shown(session, [sweep])
+    return sweep_schemas.SweepDetail(**shown.__dict__, document=dict(sweep.document))
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def delete(session: Session, sweep_id: str) -> None:
     sweep = get(session, sweep_id)
     _refuse_unless(sweep, ENDED_SWEEPS, "be deleted")
     statement = sa.delete(Sweep).where(Sweep.id == sweep_id, Sweep.state.in_(ENDED_SWEEPS))
-    session.execute(statement, execution_options=_UNSYNCHRONIZED)
+    session.execute(statement, execution_options=UNSYNCHRONIZED)
 
 
 def end(session: Session, sweep_id: str, state: SweepState, reason: str) -> int:
@@ -198,7 +198,7 @@ def end(session: Session, sweep_id: str, state: SweepState, reason: str) -> int:
         .where(Sweep.id == sweep_id, Sweep.state.in_(GOING_SWEEPS))
         .values(state=state, reason=reason, ended_at=now_sql())
         .returning(Sweep.id)
-        .execution_options(**_UNSYNCHRONIZED)
+        .execution_options(**UNSYNCHRONIZED)
     )
     if ended is None:
         raise ConflictError("the sweep has ended meanwhile")
@@ -217,7 +217,7 @@ def _turn(
         .where(Sweep.id == sweep_id, Sweep.state == before)
         .values(state=after, reason=reason)
         .returning(Sweep.id)
-        .execution_options(**_UNSYNCHRONIZED)
+        .execution_options(**UNSYNCHRONIZED)
     )
     if turned is None:
         _refuse_unless(get(session, sweep_id), (before,), what)
@@ -230,31 +230,36 @@ def _refuse_unless(sweep: Sweep, states: Sequence[str], what: str) -> None:
         raise ConflictError(f"the sweep is {sweep.state}: only one that is {' or '.join(states)} can {what}")
 
 
-def _extended(budget: Mapping[str, Any], extension: sweep_schemas.BudgetExtension) -> dict[str, Any]:
+def _extended(budget: Budget, extension: sweep_schemas.BudgetExtension) -> Budget:
     if not (extension.trials or extension.failures or extension.wall_seconds):
         raise UnprocessableError("the extension adds nothing: give trials, failures or wall_seconds above 0")
     if extension.wall_seconds and budget["wall_seconds"] is None:
         problem = Problem("/wall_seconds", "the sweep has no wall-clock limit", "leave it out")
         raise UnprocessableError("the sweep has no wall-clock limit to extend", problems=[problem])
-    most = {"trials": BUDGET["trials"][2], "failures": BUDGET["failures"][2], "wall_seconds": MAX_WALL_SECONDS}
-    extended = dict(budget)
-    for name, limit in most.items():
-        added = getattr(extension, name)
-        if not added:
-            continue
-        extended[name] = budget[name] + added
-        if extended[name] > limit:
-            problem = Problem(f"/{name}", f"the budget would be {extended[name]:,}", f"at most {limit:,} in all")
-            raise UnprocessableError(f"a budget has at most {limit:,} {name}", problems=[problem])
+    extended = budget.copy()
+    extended["trials"] = _sum("trials", budget["trials"], extension.trials, BUDGET["trials"][2])
+    extended["failures"] = _sum("failures", budget["failures"], extension.failures, BUDGET["failures"][2])
+    if budget["wall_seconds"] is not None:
+        seconds = _sum("wall_seconds", budget["wall_seconds"], extension.wall_seconds, MAX_WALL_SECONDS)
+        extended["wall_seconds"] = seconds
     return extended
 
 
-def _refuse_unless_reopenable(sweep: Sweep, budget: Mapping[str, Any]) -> None:
+def _sum(name: str, before: _Amount, added: _Amount, most: int) -> _Amount:
+    """An amount of the budget with what is added. Raises Unprocessable where that is too much."""
+    amount = before + added if added else before
+    if added and amount > most:
+        problem = Problem(f"/{name}", f"the budget would be {amount:,}", f"at most {most:,} in all")
+        raise UnprocessableError(f"a budget has at most {most:,} {name}", problems=[problem])
+    return amount
+
+
+def _refuse_unless_reopenable(sweep: Sweep, budget: Budget) -> None:
     """Raise Conflict unless the extended budget lets the sweep go on: with new points, or with trials to try again."""
     ended = f"the sweep is {sweep.state} ({sweep.reason})"
     if sweep.state == SweepState.CANCELLED:
         raise ConflictError(f"{ended}: a larger budget does not make it go on")
-    counts: Mapping[str, int] = sweep.counts
+    counts = sweep.counts
     failed, cut_off = counts.get(TrialState.FAILED, 0), counts.get(TrialState.CANCELLED, 0)
     if failed >= budget["failures"]:
         raise ConflictError(f"{ended}: extend failures to make it go on")
@@ -271,39 +276,39 @@ def _refuse_unless_reopenable(sweep: Sweep, budget: Mapping[str, Any]) -> None:
 
 def progress_of(sweep: Sweep) -> sweep_schemas.Progress:
     """Trials by state."""
-    counts: Mapping[str, int] = sweep.counts
+    counts = sweep.counts
     trials = sum(count for state, count in counts.items() if state != "reused")
     return sweep_schemas.Progress(trials=trials, budget=sweep.budget["trials"], rejected=sweep.rejected_count, **counts)
 
 
-def _shown(session: Session, sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+def _shown(session: Session, sweeps: Sequence[Sweep]) -> list[sweep_schemas.Sweep]:
     best = best_of_each(session, sweeps)
     datasets = names_of(session, {sweep.dataset_id for sweep in sweeps if sweep.dataset_id is not None})
-    return [_facts(sweep, best[sweep.id], datasets.get(sweep.dataset_id or "")) for sweep in sweeps]
+    return [_to_schema(sweep, best[sweep.id], datasets.get(sweep.dataset_id or "")) for sweep in sweeps]
 
 
-def _facts(sweep: Sweep, best: dict[str, sweep_schemas.BestTrial], dataset: str | None) -> dict[str, Any]:
-    return {
-        "id": sweep.id,
-        "name": sweep.name,
-        "project": sweep.project,
-        "task": sweep.task,
-        "dataset": dataset,
-        "state": sweep.state,
-        "reason": sweep.reason,
-        "end_code": end_code(sweep, feasible=bool(best)),
-        "objectives": sweep.objectives,
-        "constraints": sweep.document.get("constraints", []),
-        "budget": sweep.budget,
-        "effective_parallel": sweep.effective_parallel,
-        "sampler": sweep.sampler,
-        "sampler_reason": sweep.sampler_reason,
-        "space": sweep.space,
-        "target": sweep.target_key,
-        "progress": progress_of(sweep),
-        "best": best,
-        "version": sweep.event_counter,
-        "created_at": sweep.created_at,
-        "started_at": sweep.started_at,
-        "ended_at": sweep.ended_at,
-    }
+def _to_schema(sweep: Sweep, best: dict[str, sweep_schemas.BestTrial], dataset: str | None) -> sweep_schemas.Sweep:
+    return sweep_schemas.Sweep(
+        id=sweep.id,
+        name=sweep.name,
+        project=sweep.project,
+        task=sweep.task,
+        dataset=dataset,
+        state=sweep.state,
+        reason=sweep.reason,
+        end_code=end_code(sweep, feasible=bool(best)),
+        objectives=[sweep_schemas.Objective.model_validate(each) for each in sweep.objectives],
+        constraints=sweep.document.get("constraints", []),
+        budget=sweep_schemas.Budget.model_validate(sweep.budget),
+        effective_parallel=sweep.effective_parallel,
+        sampler=sweep.sampler,
+        sampler_reason=sweep.sampler_reason,
+        space=sweep_schemas.SpaceFacts.model_validate(sweep.space),
+        target=sweep.target_key,
+        progress=progress_of(sweep),
+        best=best,
+        version=sweep.event_counter,
+        created_at=sweep.created_at,
+        started_at=sweep.started_at,
+        ended_at=sweep.ended_at,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -16,6 +15,7 @@ from layers.results import UNSAID
 from layers.space.allowed_time import AllowedTime
 from layers.space.document import PointError, Space
 from service.common.states import SweepState
+from service.database.json_columns import RegisteredTarget
 from service.database.models import Sweep, Worker
 from service.events import events
 from service.leases import workers
@@ -34,11 +34,11 @@ _OF_ITS_VERSION = f"{WAITING} with results of version"
 class Resolution:
     """A target's capabilities with its `key`; or None and what the sweep waits for."""
 
-    target: dict[str, Any] | None
+    target: RegisteredTarget | None
     waits_for: str | None
 
 
-def offered(session: Session, alive_seconds: float, project: str) -> list[dict[str, Any]]:
+def offered(session: Session, alive_seconds: float, project: str) -> list[RegisteredTarget]:
     """The targets of the workers that are alive and serve the project, each once, those of the first worker first.
 
     Of workers that differ in their `RESULTS_VERSION` the newest counts: the others are about to be upgraded.
@@ -46,7 +46,7 @@ def offered(session: Session, alive_seconds: float, project: str) -> list[dict[s
     alive = session.scalars(
         sa.select(Worker.targets).where(workers.is_alive(alive_seconds), workers.serves(project)).order_by(Worker.id)
     )
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, RegisteredTarget] = {}
     for targets in alive:
         for target in targets:
             if target.get("build_only"):
@@ -112,7 +112,7 @@ def _say(session: Session, sweep_id: str, key: str, reason: str | None) -> bool:
     return written is not None
 
 
-def resolve(space: Space, runtime: str | None, targets: Sequence[Mapping[str, Any]]) -> Resolution:
+def resolve(space: Space, runtime: str | None, targets: Sequence[RegisteredTarget]) -> Resolution:
     """The first of `targets` that has the runtime (None: any) and supports some point of the space."""
     wanted = [target for target in targets if runtime is None or target["runtime"] == runtime]
     if not wanted:
@@ -120,9 +120,9 @@ def resolve(space: Space, runtime: str | None, targets: Sequence[Mapping[str, An
     lacking: list[str] = []
     allowed = AllowedTime(SECONDS)
     for target in wanted:
-        reason = _unsupported(space, cast("Capabilities", target), allowed)
+        reason = _unsupported(space, target, allowed)
         if reason is None:
-            return Resolution(dict(target), None)
+            return Resolution(target, None)
         lacking.append(f"{target['key']}: {reason}")
     points = "a point of the space" + (", of the few that could be looked at in time" if allowed.is_over else "")
     return Resolution(None, f"{WAITING} that supports {points} ({'; '.join(lacking)})")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import anyio
 from anyio import to_thread
@@ -12,7 +11,7 @@ from anyio import to_thread
 from layers.space.feasibility import FeasibilityReport, expected_seconds, measure_feasibility
 from service.database.sessions import Database
 from service.errors import CallerGoneError
-from service.sweeps.drafts import NO_STARTS, Draft, Starts, ValidatedDocument, drafted
+from service.sweeps.drafts import NO_STARTS, Draft, Given, Starts, ValidatedDocument, drafted
 from service.sweeps.feasibility_processes import FeasibilityProcesses
 
 SMALL_SECONDS = 0.5
@@ -33,7 +32,7 @@ class Validation:
 
     async def prepare(
         self,
-        document: Mapping[str, Any],
+        document: Given,
         project: str,
         is_gone: Callable[[], Awaitable[bool]],
         starts: Starts = NO_STARTS,

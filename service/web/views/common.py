@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
-from service.common.schemas import JsonObject
+from layersweep.plain import JsonObject
 from service.database.models import Dataset, Sweep
 from service.leases.phases import is_hardware_first
 from service.results import charts

@@ -10,7 +10,7 @@ import yaml
 from sqlalchemy.orm import Session
 
 from layers.presets import PRESETS
-from service.common.schemas import JsonObject
+from layersweep.plain import JsonObject
 from service.errors import NotFoundError, Problem, ServiceError
 from service.results import leaderboards
 from service.sweeps import documents, drafts, estimates, sweeps
@@ -73,7 +73,7 @@ def beginning(session: Session, source: str, project: str | None) -> str:
     if kind == "sweep":
         row = leaderboards.get_sweep(session, name)
         if project in (None, row.project):
-            return _written(row.document)
+            return _written(dict(row.document))
     raise NotFoundError(f"there is nothing to begin from at {source!r}: give example:NAME, preset:NAME or sweep:ID")
 
 
