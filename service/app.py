@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from layersweep.plain import JsonObject
 from service.auth import scopes
 from service.auth.access import Access
 from service.auth.rate_limits import Limits
@@ -64,7 +65,7 @@ class OldSchemaError(RuntimeError):
 class Application(FastAPI):
     """FastAPI, with a description of who may call and of every error."""
 
-    def openapi(self) -> dict[str, Any]:
+    def openapi(self) -> JsonObject:
         if self.openapi_schema is None:
             api_description.complete(super().openapi(), scopes.declarations(self))
         return super().openapi()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from layersweep.plain import JsonObject
 from service.auth.scopes import Declaration
 from service.http import error_handlers
 
-_SCHEMES: dict[str, Any] = {
+_SCHEMES: JsonObject = {
     "token": {
         "type": "http",
         "scheme": "bearer",
@@ -18,7 +18,7 @@ _SCHEMES: dict[str, Any] = {
 _NEEDED_WITH_BODY = (408, 413)
 
 
-def complete(document: dict[str, Any], declarations: Iterable[Declaration]) -> None:
+def complete(document: JsonObject, declarations: Iterable[Declaration]) -> None:
     """Add security, and the statuses that anything may have before a route sees it."""
     opened_by = {(each.path, method.lower()): each.opened_by for each in declarations for method in each.methods}
     error_handlers.keep_media_type(document)

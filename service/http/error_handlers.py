@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from layersweep.plain import JsonObject
 from service.common import schemas
 from service.common.storable import UnstorableError
 from service.database import outages
@@ -56,7 +57,7 @@ def documented(*statuses: int) -> schemas.Responses:
     }
 
 
-def keep_media_type(description: schemas.JsonObject) -> None:
+def keep_media_type(description: JsonObject) -> None:
     """Take plain JSON out of the problems in an OpenAPI description: the framework adds it beside our media type."""
     for operations in description.get("paths", {}).values():
         for operation in operations.values():
@@ -119,7 +120,7 @@ def install(app: FastAPI) -> None:
         return respond(ServiceError("the service's log has the details"), request.url.path)
 
 
-def _allow(paths: Mapping[str, Any], path: str) -> dict[str, str]:
+def _allow(paths: Mapping[str, JsonObject], path: str) -> dict[str, str]:
     """The `Allow` header of a path: every method of the description's nearest path, not those of one route alone."""
     matching = [
         template for template in paths if re.fullmatch(re.sub(r"\\{.*?\\}", "[^/]+", re.escape(template)), path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import Header
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from layersweep.plain import JsonObject
 from service.auth.projects import DEFAULT
 from service.database.access_models import IdempotencyKey
 from service.database.sessions import now_sql
@@ -18,7 +19,7 @@ from service.errors import InFlightError, Problem, UnprocessableError
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 
-Answer = tuple[int, dict[str, Any]]
+Answer = tuple[int, JsonObject]
 """A status and a JSON body."""
 
 IdempotencyKeyHeader = Annotated[

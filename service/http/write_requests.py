@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from layersweep.plain import JsonObject
 from service.auth import audit
 from service.auth.access import Caller
 from service.database.group_commit import Needs
@@ -178,7 +179,7 @@ class WriteRequest:
             address=self._address,
         )
 
-    def _response(self, status: int, body: dict[str, Any]) -> JSONResponse:
+    def _response(self, status: int, body: JsonObject) -> JSONResponse:
         headers = {"Location": f"{self._request.url.path}/{body['id']}"} if status == 201 and "id" in body else {}
         return JSONResponse(body, status, headers)
 

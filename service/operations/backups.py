@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypedDict
 
 from service.datasets.stored_splits import INCOMING
 from service.events import server_key
@@ -45,6 +45,22 @@ _OF_SQLITE = ("", "-wal", "-shm", "-journal")
 
 class BackupError(Exception):
     """A backup that cannot be made or put back; the message says why, and what would be right."""
+
+
+class ManifestEntry(TypedDict):
+    """What the manifest says of a file."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """What a backup holds."""
+
+    format: int
+    schema: str
+    made_at: int
+    files: dict[str, ManifestEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +130,8 @@ def restore(archive: Path, settings: Settings) -> Backup:
         database.parent.mkdir(parents=True, exist_ok=True)
         # Last, because it is what makes the folder an installation; moved, because its volume may be another.
         shutil.move(folder / DATABASE, database)
-    return Backup(str(manifest["schema"]), len(manifest["files"]), sum(each["bytes"] for each in _entries(manifest)))
+    files = manifest["files"]
+    return Backup(str(manifest["schema"]), len(files), sum(each["bytes"] for each in files.values()))
 
 
 def _database_file(settings: Settings) -> Path:
@@ -178,9 +195,8 @@ def _write(part: Path, snapshot: Path, data_dir: Path, files: Sequence[Path]) ->
                 "now, or a data folder that is not this database's. Try again, or set LAYERSWEEP_DATA_DIR"
             )
         made_at = int(time.time())
-        content = json.dumps(
-            {"format": FORMAT, "schema": schema, "made_at": made_at, "files": entries}, indent=1
-        ).encode()
+        manifest: Manifest = {"format": FORMAT, "schema": schema, "made_at": made_at, "files": entries}
+        content = json.dumps(manifest, indent=1).encode()
         info = tarfile.TarInfo(MANIFEST)
         info.size, info.mtime = len(content), made_at
         tar.addfile(info, io.BytesIO(content))
@@ -202,12 +218,12 @@ def _dataset_files(snapshot: Path) -> Iterator[str]:
                 yield f"datasets/{digest}/{part}.npz"
 
 
-def _unpack(archive: Path, folder: Path) -> dict[str, Any]:
+def _unpack(archive: Path, folder: Path) -> Manifest:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             # The filter refuses links, devices and every path that leads out of the folder.
             tar.extractall(folder, filter="data")
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest: Manifest = json.loads((folder / MANIFEST).read_bytes())
         if manifest["format"] != FORMAT:
             raise BackupError(f"{archive} has format {manifest['format']}; this version reads format {FORMAT}")
     except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
@@ -215,18 +231,14 @@ def _unpack(archive: Path, folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _verify(manifest: dict[str, Any], folder: Path) -> None:
+def _verify(manifest: Manifest, folder: Path) -> None:
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file() or _described(path) != entry:
             raise BackupError(f"the backup is damaged: {name} is not what its manifest says. Take another backup")
 
 
-def _entries(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from manifest["files"].values()
-
-
-def _described(path: Path) -> dict[str, Any]:
+def _described(path: Path) -> ManifestEntry:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from service.database.access_models import AuditRecord, Webhook, WebhookDelivery
 from service.database.base import Base
 from service.database.models import IS_CONFIRMATION, Attempt, Event, Measurement, Sweep, Trial
-from service.database.sessions import Database, now_sql
+from service.database.sessions import UNSYNCHRONIZED, Database, now_sql
 from service.datasets import datasets
 from service.datasets.stored_splits import INCOMING
 from service.http import idempotency
@@ -35,8 +35,6 @@ SAMPLES = "samples_ms"
 """The raw samples in a measurement of latency; what was computed from them stays beside it."""
 UPLOAD_DAYS = 1.0
 """After which a file in the folder of uploads belongs to an upload that was cut off with its process."""
-
-_UNSYNCHRONIZED: dict[str, Any] = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,7 @@ def _old_logs(days: float) -> sa.Select:
 
 def _drop_logs(session: Session, keys: Sequence[Any]) -> None:
     chosen = sa.tuple_(Attempt.trial_id, Attempt.attempt).in_([tuple(key) for key in keys])
-    session.execute(sa.update(Attempt).where(chosen).values(log=""), execution_options=_UNSYNCHRONIZED)
+    session.execute(sa.update(Attempt).where(chosen).values(log=""), execution_options=UNSYNCHRONIZED)
 
 
 def _old_samples(days: float) -> sa.Select:
@@ -152,7 +150,7 @@ def _old_events(days: float) -> sa.Select:
 
 def _drop_events(session: Session, keys: Sequence[Any]) -> None:
     chosen = sa.tuple_(Event.sweep_id, Event.sequence).in_([tuple(key) for key in keys])
-    session.execute(sa.delete(Event).where(chosen), execution_options=_UNSYNCHRONIZED)
+    session.execute(sa.delete(Event).where(chosen), execution_options=UNSYNCHRONIZED)
 
 
 def _old_deliveries(days: float) -> sa.Select:
@@ -172,7 +170,7 @@ def _old_records(days: float) -> sa.Select:
 def _drop_by_id(table: Any) -> Callable[[Session, Sequence[Any]], object]:
     def drop(session: Session, keys: Sequence[Any]) -> None:
         chosen = table.id.in_([key[0] for key in keys])
-        session.execute(sa.delete(table).where(chosen), execution_options=_UNSYNCHRONIZED)
+        session.execute(sa.delete(table).where(chosen), execution_options=UNSYNCHRONIZED)
 
     return drop
 
