@@ -9,10 +9,10 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from layersweep import files
 from layersweep.plain import JsonObject, plain
+from layersweep.records.sweeps import Configuration
 
 MOST_BYTES = 64 * 2**20
 """More than any service takes as a document: a data set that was named by mistake is not read into memory."""
@@ -38,7 +38,7 @@ def read(source: Source) -> tuple[bytes, str]:
     return files.read(path, MOST_BYTES), JSON_TYPE if path.suffix.lower() == ".json" else YAML_TYPE
 
 
-def of_configuration(configuration: Mapping[str, Any], dataset: str | None = None) -> JsonObject:
+def of_configuration(configuration: Configuration | JsonObject, dataset: str | None = None) -> JsonObject:
     """A trial's complete configuration as the parts of a sweep document, ready to paste."""
     document: JsonObject = {"task": configuration["task"]}
     if dataset is not None:

@@ -9,12 +9,32 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from layersweep.plain import JsonObject
 from service.common.storable import check_storable
 
 Scalar = bool | int | float | str
+
+
+class _AsStored:
+    """To OpenAPI, validation and serialization a field is an object with any members, whatever its type says."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
+
+
+AS_STORED = _AsStored()
+"""Annotates the type of what crosses HTTP as a row has it: an older row, or a newer worker, may say more or less."""
 
 Responses: TypeAlias = dict[int | str, JsonObject]
 """What a route may answer, by status, as OpenAPI describes it."""

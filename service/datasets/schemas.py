@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from layersweep.plain import JsonObject
-from service.common.schemas import Schema, Timestamp
+from service.common.schemas import AS_STORED, Schema, Timestamp
+from service.database.dataset_columns import Facts, Profile
 
 
 class Part(Schema):
@@ -23,7 +25,7 @@ class Dataset(Schema):
     builtin: bool
     sha256: str
     size_bytes: int
-    facts: JsonObject
+    facts: Annotated[Facts, AS_STORED]
     parts: dict[str, Part]
     created_at: Timestamp
 
@@ -46,5 +48,5 @@ class DataEvidence(Schema):
 
 
 class DatasetDetail(Dataset):
-    profile: JsonObject
+    profile: Annotated[Profile, AS_STORED]
     implications: list[Implication] = Field(default=[], description="what the profile means for a model of it")

@@ -95,7 +95,7 @@ def to_schema(event: Event) -> event_schemas.Event:
         sequence=event.sequence,
         kind=event.kind,
         trial=event.trial_id,
-        data=dict(event.data),
+        data=event.data,
         created_at=event.created_at,
     )
 

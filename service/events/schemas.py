@@ -6,8 +6,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from layersweep.plain import JsonObject
-from service.common.schemas import Request, Schema, Timestamp
+from service.common.schemas import AS_STORED, Request, Schema, Timestamp
+from service.database.json_columns import Delivery, EventData
 
 EndCode = Literal[
     "budget_exhausted",
@@ -48,7 +48,7 @@ class Event(Schema):
         json_schema_extra={"enum": list(get_args(EventKind))},
     )
     trial: str | None
-    data: JsonObject
+    data: Annotated[EventData, AS_STORED]
     created_at: Timestamp
 
 
@@ -95,7 +95,7 @@ class WebhookDelivery(Schema):
 
     id: str = Field(description="its `webhook-id`, the same at every try")
     state: Literal["pending", "delivered", "failed"]
-    body: JsonObject
+    body: Annotated[Delivery, AS_STORED]
     tries: int
     status: int | None = Field(description="the last answer's HTTP status; null: there was no answer")
     last_error: str | None

@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from layers.configuration import Configuration
 from layersweep.plain import JsonObject
-from service.common.schemas import MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp, whole
+from service.common.schemas import AS_STORED, MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp, whole
 from service.common.states import TrialState
+from service.database.dataset_columns import Facts
+from service.database.json_columns import DeviceFacts, RegisteredTarget
 from service.datasets.schemas import Part
 
 Outcome = Literal["complete", "infeasible", "pruned", "failed"]
@@ -71,7 +74,7 @@ class CurvePoint(Schema):
 
 
 class TrialDetail(Trial):
-    configuration: JsonObject
+    configuration: Annotated[Configuration, AS_STORED]
     attempts: list[Attempt] = Field(description="the newest 20")
     curve: list[CurvePoint] = Field(description="losses of the newest attempt; of a long curve a part")
     measurements: dict[str, JsonObject]
@@ -128,9 +131,9 @@ class Worker(Schema):
     id: str
     project: str | None = Field(description="whose trials it claims; null: those of all projects")
     name: str
-    device: JsonObject
-    targets: list[JsonObject]
-    versions: JsonObject
+    device: Annotated[DeviceFacts, AS_STORED]
+    targets: list[Annotated[RegisteredTarget, AS_STORED]]
+    versions: Annotated[dict[str, str], AS_STORED]
     slots: int = Field(description="attempts that it executes at once, at most")
     alive: bool
     trial: str | None = Field(description="the trial that it runs now; of several, the oldest")
@@ -163,7 +166,7 @@ class LeaseDataset(Schema):
     name: str
     task: str
     sha256: str
-    facts: JsonObject
+    facts: Annotated[Facts, AS_STORED]
     parts: dict[str, Part]
     """training and validation; test for the attempts of a confirmation alone"""
 
@@ -177,7 +180,9 @@ class Lease(Schema):
     number: int
     runtime: Runtime
     target_key: str
-    configuration: JsonObject = Field(description="task, model, training, inference; paths flat below each")
+    configuration: Annotated[Configuration, AS_STORED] = Field(
+        description="task, model, training, inference; paths flat below each"
+    )
     dataset: LeaseDataset | None
     constraints: list[str] = Field(
         description="all of the sweep's: the worker stops after measure when a hardware one is broken"

@@ -96,7 +96,7 @@ def detail(session: Session, trial: Trial) -> lease_schemas.TrialDetail:
     time = now(session)
     return lease_schemas.TrialDetail(
         **to_schema(trial).__dict__,
-        configuration=dict(trial.configuration),
+        configuration=trial.configuration,
         attempts=[_attempt(attempt, time) for attempt in attempts],
         curve=curves.read(session, source, newest),
         measurements={measurement.name: measurement.data for measurement in measurements},

@@ -57,7 +57,7 @@ class Recommended:
             sweep=self.sweep.id,
             rule=rule_in_words(self.wishes, self.sweep.task),
             trial=leaderboards.to_row(self.trial),
-            configuration=dict(self.trial.configuration),
+            configuration=self.trial.configuration,
             final=self.sweep.state in ENDED_SWEEPS,
         )
 

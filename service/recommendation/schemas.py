@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from layersweep.plain import JsonObject
-from service.common.schemas import Scalar, Schema
+from layers.configuration import Configuration
+from service.common.schemas import AS_STORED, Scalar, Schema
 from service.datasets.schemas import DataEvidence
 from service.results.schemas import LeaderboardRow
 from service.sweeps.schemas import Objective
@@ -15,7 +17,7 @@ class Recommendation(Schema):
     sweep: str
     rule: str = Field(description="how the trial was chosen, in words")
     trial: LeaderboardRow
-    configuration: JsonObject
+    configuration: Annotated[Configuration, AS_STORED]
     final: bool = Field(description="false while the sweep is still going")
 
 

@@ -105,5 +105,5 @@ def _reproduction(
         training_seeds=sorted(each for each in seeds if each is not None),
         confirmation_seeds=confirmation_seeds,
         dataset_sha256=None if dataset is None else dataset.sha256,
-        document=dict(sweep.document),
+        document=sweep.document,
     )

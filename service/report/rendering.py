@@ -17,6 +17,7 @@ from layersweep.documents import of_configuration
 from layersweep.plain import JsonObject
 from service.common.templates import DOCUMENT_HEADERS, context, html_environment, plain_environment
 from service.confirmation.schemas import ConfirmedTrial, RecommendationDetail
+from service.database.dataset_columns import StoredSplit
 from service.report import markdown as escaping
 from service.report import pictures
 from service.report.schemas import Report
@@ -94,15 +95,16 @@ def _view(report: Report) -> ReportView:
         columns=[name for name in dict.fromkeys([*objectives, *_USUAL]) if name in known],
         parameters=[name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1],
         environment={name: environment[name] for name in _ENVIRONMENT_SHOWN if environment.get(name) is not None},
-        configuration="" if found is None else _yaml(of_configuration(found.configuration, report.sweep.dataset)),
-        document=_yaml(report.reproduction.document),
+        configuration="" if found is None else _yaml(of_configuration(dict(found.configuration), report.sweep.dataset)),
+        document=_yaml(dict(report.reproduction.document)),
     )
 
 
-def _split(name: str, split: Mapping[str, int]) -> str:
+def _split(name: str, split: StoredSplit) -> str:
     """How much a split of the data has: tokens where it is a text, else examples."""
-    kind = "tokens" if split.get("tokens") else "examples"
-    return f"{name} {split.get(kind) or 0:,} {kind}"
+    if tokens := split.get("tokens"):
+        return f"{name} {tokens:,} tokens"
+    return f"{name} {split.get('examples') or 0:,} examples"
 
 
 def _confirmed(report: Report, found: RecommendationDetail | None) -> ConfirmedTrial | None:

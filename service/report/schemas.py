@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
+from layers.space.normalized_document import NormalizedDocument
 from layersweep.plain import JsonObject
-from service.common.schemas import Schema, Timestamp
+from service.common.schemas import AS_STORED, Schema, Timestamp
 from service.confirmation.schemas import Confirmation, RecommendationDetail
+from service.database.dataset_columns import Profile, StoredSplit
 from service.results.schemas import LeaderboardRow
 from service.sweeps.schemas import SweepDetail
 
@@ -17,8 +21,8 @@ class ReportedDataset(Schema):
     tokenizer: str | None
     sha256: str
     size_bytes: int
-    parts: JsonObject
-    profile: JsonObject
+    parts: Annotated[dict[str, StoredSplit], AS_STORED]
+    profile: Annotated[Profile, AS_STORED]
 
 
 class Reproduction(Schema):
@@ -27,12 +31,12 @@ class Reproduction(Schema):
     layersweep: str
     target: str | None
     environment: JsonObject = Field(description="as it stands beside the recommended trial's measurement")
-    worker_versions: JsonObject
+    worker_versions: Annotated[dict[str, str], AS_STORED]
     search_seed: int
     training_seeds: list[int]
     confirmation_seeds: list[int]
     dataset_sha256: str | None
-    document: JsonObject
+    document: Annotated[NormalizedDocument, AS_STORED]
 
 
 class Report(Schema):

@@ -9,12 +9,14 @@ from typing import cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from layers.capabilities import Capabilities
 from layers.declarations.model import DECLARATIONS
 from layers.declarations.per_layer import BLOCK_PATHS
 from layers.declarations.training import INFERENCE, TRAINING
 from layers.parameter import REQUIRED, Parameter
 from layers.presets import PRESETS
 from layers.targets import support
+from service.database.json_columns import RegisteredTarget
 from service.database.models import Worker
 from service.leases.schemas import Runtime
 from service.leases.workers import serves
@@ -42,7 +44,7 @@ def presets() -> list[catalog_schemas.Preset]:
             title=preset.title,
             source=preset.source,
             url=preset.url,
-            document=dict(preset.document()),
+            document=preset.document(),
         )
         for preset in PRESETS.values()
     ]
@@ -63,11 +65,15 @@ def targets(session: Session, project: str | None = None) -> list[catalog_schema
                     runtime=cast("Runtime", capabilities["runtime"]),
                     version=capabilities["version"],
                     device_model=capabilities["device_model"],
-                    capabilities={name: value for name, value in capabilities.items() if name != "key"},
+                    capabilities=_without_key(capabilities),
                     workers=[],
                 )
             found[key].workers.append(worker.id)
     return sorted(found.values(), key=lambda target: target.key)
+
+
+def _without_key(target: RegisteredTarget) -> Capabilities:
+    return cast("Capabilities", {name: value for name, value in target.items() if name != "key"})
 
 
 def _kind(section: str, parameters: Mapping[str, Parameter]) -> catalog_schemas.LayerKind:
@@ -92,7 +98,7 @@ def _parameter(path: str, parameter: Parameter) -> catalog_schemas.LayerParamete
         choices=list(parameter.choices),
         meaning=parameter.meaning,
         source=parameter.source,
-        search=dict(parameter.search) if parameter.search is not None else None,
+        search=parameter.search,
         per_layer=path in BLOCK_PATHS,
         targets={
             runtime: catalog_schemas.ParameterSupport(

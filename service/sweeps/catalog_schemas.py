@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from layersweep.plain import JsonObject
-from service.common.schemas import Scalar, Schema
+from layers.capabilities import Capabilities
+from layers.parameter import SearchDefault
+from layers.presets import PresetDocument
+from service.common.schemas import AS_STORED, Scalar, Schema
 from service.leases.schemas import Runtime
 
 
@@ -27,7 +29,9 @@ class LayerParameter(Schema):
     choices: list[str]
     meaning: str
     source: str
-    search: JsonObject | None = Field(description="a search default that can be pasted into a sweep document")
+    search: Annotated[SearchDefault, AS_STORED] | None = Field(
+        description="a search default that can be pasted into a sweep document"
+    )
     per_layer: bool = Field(description="whether it can be independent in each layer")
     targets: dict[str, ParameterSupport] = Field(description="what each runtime supports of it")
 
@@ -44,7 +48,7 @@ class Preset(Schema):
     title: str
     source: str
     url: str
-    document: JsonObject = Field(description="the parts of a sweep document that it sets")
+    document: Annotated[PresetDocument, AS_STORED] = Field(description="the parts of a sweep document that it sets")
 
 
 class Target(Schema):
@@ -52,5 +56,5 @@ class Target(Schema):
     runtime: Runtime
     version: str
     device_model: str
-    capabilities: JsonObject
+    capabilities: Annotated[Capabilities, AS_STORED]
     workers: list[str]

@@ -55,7 +55,7 @@ class ValidatedDocument:
     def preview(self) -> sweep_schemas.SweepPreview:
         """The answer to `validate_only=true`."""
         return sweep_schemas.SweepPreview(
-            document=dict(self.document.normalized),
+            document=self.document.normalized,
             space=sweep_schemas.SpaceFacts.model_validate(self.space()),
             sampler=self.choice.sampler,
             sampler_reason=self.choice.reason,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from layers.space.document_fields import BUDGET, MAX_WALL_SECONDS
-from layersweep.plain import JsonObject
-from service.common.schemas import Integer, ProblemItem, Request, Schema, Timestamp
+from layers.space.normalized_document import NormalizedDocument
+from service.common.schemas import AS_STORED, Integer, ProblemItem, Request, Schema, Timestamp
 from service.common.states import SweepState
 from service.events.schemas import EndCode
 
@@ -97,7 +97,7 @@ class Sweep(Schema):
 
 
 class SweepDetail(Sweep):
-    document: JsonObject
+    document: Annotated[NormalizedDocument, AS_STORED]
 
 
 class CostEstimate(Schema):
@@ -122,7 +122,7 @@ class SweepPreview(Schema):
     """The answer to `validate_only=true`: everything but a stored sweep."""
 
     valid: Literal[True] = True
-    document: JsonObject
+    document: Annotated[NormalizedDocument, AS_STORED]
     space: SpaceFacts
     sampler: str
     sampler_reason: str

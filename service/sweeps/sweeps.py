@@ -118,7 +118,7 @@ def page(
 def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
     """The sweep with its document, as it crosses HTTP."""
     (shown,) = _shown(session, [sweep])
-    return sweep_schemas.SweepDetail(**shown.__dict__, document=dict(sweep.document))
+    return sweep_schemas.SweepDetail(**shown.__dict__, document=sweep.document)
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
+
+Value = bool | int | float | str
+"""What Optuna has at a parameter."""
 
 
 class Column:
@@ -37,14 +39,14 @@ class Column:
         if self._low == self._high:
             self.size = 1
 
-    def code(self, value: Any) -> float:
+    def code(self, value: Value) -> float:
         """The code of a value as Optuna has it."""
         number = float(self.distribution.to_internal_repr(value))
         if self.size is None:
             return float(self._position(np.array(number)))
         return 0.0 if self._step is None else float(round((number - self._low) / self._step))
 
-    def value(self, code: float) -> Any:
+    def value(self, code: float) -> Value:
         """The inverse of `code`."""
         if self.size is not None:
             number = self._low + code * (self._step or 0.0)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 
-from service.scheduling.surrogate.columns import Booleans, Column, Floats
+from service.scheduling.surrogate.columns import Booleans, Column, Floats, Value
 
 _MAX_REMEMBERED = 1 << 16
 _LOOKED_AT = 256
@@ -28,9 +27,9 @@ class SearchSpace:
     """
 
     distributions: Mapping[str, BaseDistribution]
-    present: Callable[[Mapping[str, Any]], Collection[str]] | None = None
+    present: Callable[[Mapping[str, Value]], Collection[str]] | None = None
     deciding: Sequence[str] | None = None
-    allowed: Callable[[Mapping[str, Any]], bool] | None = None
+    allowed: Callable[[Mapping[str, Value]], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class CodedSpace:
     def __len__(self) -> int:
         return len(self.columns)
 
-    def encode(self, values: Mapping[str, Any]) -> tuple[Floats, Booleans]:
+    def encode(self, values: Mapping[str, Value]) -> tuple[Floats, Booleans]:
         """One point as a row of codes and one of presence."""
         presence = np.array([name in values for name in self.names], dtype=np.bool_)
         codes = np.array(
@@ -86,7 +85,7 @@ class CodedSpace:
         )
         return codes, presence
 
-    def decode(self, codes: Floats, presence: Booleans) -> dict[str, Any]:
+    def decode(self, codes: Floats, presence: Booleans) -> dict[str, Value]:
         """The values of what is present at one point."""
         return {
             name: column.value(float(code))
