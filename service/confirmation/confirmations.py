@@ -18,6 +18,7 @@ from service.common.hashing import canonical_hash
 from service.common.ids import new_id
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, OPEN_TRIALS, SweepKind, SweepState, TrialState
 from service.database import counts
+from service.database.json_columns import RegisteredTarget
 from service.database.models import Confirmation, Dataset, Sweep, Trial
 from service.database.sessions import now
 from service.datasets import datasets
@@ -201,14 +202,14 @@ def _further_seeds(session: Session, sweep: Sweep, count: int) -> list[int]:
     return found
 
 
-def _target_now(session: Session, sweep: Sweep, alive_seconds: float) -> dict[str, Any] | None:
+def _target_now(session: Session, sweep: Sweep, alive_seconds: float) -> RegisteredTarget | None:
     """The sweep's target as workers measure on it now: its further trainings are compared among each other."""
     offered = targets.offered(session, alive_seconds, sweep.project)
     return next((target for target in offered if target["key"] == sweep.target_key), sweep.target)
 
 
 def _child(
-    session: Session, sweep: Sweep, count: int, wishes: SelectionPreferences, target: dict[str, Any] | None
+    session: Session, sweep: Sweep, count: int, wishes: SelectionPreferences, target: RegisteredTarget | None
 ) -> Sweep:
     child = Sweep(
         id=new_id(),
