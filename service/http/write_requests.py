@@ -112,7 +112,7 @@ class WriteRequest:
     async def passing_answer(
         self,
         make: Callable[[Session], BaseModel | None],
-        still: Callable[[Session, dict[str, Any]], dict[str, Any] | None],
+        still: Callable[[Session, JsonObject], JsonObject | None],
         *,
         needs: Needs,
     ) -> Response | None:
