@@ -46,7 +46,7 @@ def describe_final_violations(violations: Mapping[str, float], metrics: Mapping[
 
 
 def describe_broken_hardware(
-    constraints: Sequence[str], configuration: Mapping[str, Any], metrics: Mapping[str, float]
+    constraints: Sequence[str], configuration: Configuration, metrics: Mapping[str, float]
 ) -> str | None:
     """Which constraints that can be judged before a training are broken, as `describe_violations` says it."""
     judged = [text for text in constraints if _constraint(text).stage != "quality"]
