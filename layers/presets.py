@@ -9,20 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypedDict
 
 from layers.declarations.kinds import KINDS
 from layers.parameter import Scalar
-from layers.sections import SECTIONS, Section, SectionName, nested
+from layers.sections import DocumentSections, document_sections
 
 
-class PresetDocument(TypedDict, total=False):
+class PresetDocument(DocumentSections):
     """The parts of a sweep document that a preset sets."""
 
     task: str
-    model: Section
-    training: Section
-    inference: Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +38,7 @@ class Preset:
 
     def document(self) -> PresetDocument:
         """The parts of a sweep document that it sets."""
-        document: PresetDocument = {"task": self.task}
-        for section in SECTIONS:
-            if values := self._below(section):
-                document[section] = nested(values)
-        return document
-
-    def _below(self, section: SectionName) -> dict[str, Scalar]:
-        """The values of a section by their paths in it."""
-        if section == "model":
-            return {path: value for path, value in self.values.items() if path.partition(".")[0] not in SECTIONS}
-        prefix = f"{section}."
-        return {path.removeprefix(prefix): value for path, value in self.values.items() if path.startswith(prefix)}
+        return {"task": self.task, **document_sections(self.values)}
 
 
 _NANOGPT_MODEL: dict[str, Scalar] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, TypedDict, cast
 
 from layers.parameter import Scalar
 
@@ -26,3 +26,26 @@ def nested(flat: Mapping[str, Written]) -> Section:
             place = cast("Section", place.setdefault(parent, {}))
         place[last] = written
     return section
+
+
+class DocumentSections(TypedDict, total=False):
+    """The sections of a document; those without parameters are left out."""
+
+    model: Section
+    training: Section
+    inference: Section
+
+
+def document_sections(flat: Mapping[str, Scalar]) -> DocumentSections:
+    """Values by the names that expressions use (bare below `model`, else with their section) as a document has them."""
+    found: DocumentSections = {}
+    for section in SECTIONS:
+        prefix, others = ("", ("training.", "inference.")) if section == "model" else (f"{section}.", ())
+        of_section = {
+            path.removeprefix(prefix): value
+            for path, value in flat.items()
+            if path.startswith(prefix) and not path.startswith(others)
+        }
+        if of_section:
+            found[section] = nested(of_section)
+    return found
