@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from layers.capabilities import Capabilities
 from layers.configuration import Configuration
+from layers.declarations.model import flops, parameter_count
+from layers.declarations.training import InferenceConfig
 from layers.parameter import Scalar
 from layers.space.document import PointError, Rejection, Space, Start
 from service.common.hashing import canonical_hash
@@ -33,6 +35,14 @@ class Point:
     shown: dict[str, Scalar]
     configuration: Configuration
     hash: str
+
+    def static_metrics(self) -> dict[str, float]:
+        """What is known of a trial of it before it runs."""
+        model, shape = self.configuration["model"], InferenceConfig.of(self.configuration["inference"])
+        return {
+            "parameter_count": parameter_count(model),
+            "flops": flops(model, shape.batch_size, shape.sequence_length, shape.source_length),
+        }
 
 
 @dataclass(frozen=True, slots=True)

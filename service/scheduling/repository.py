@@ -31,7 +31,7 @@ from service.scheduling import reuse
 from service.scheduling.leadership import StaleLeaderError, may_lead
 from service.scheduling.proposals import KnownPoint
 from service.scheduling.studies import Attributes, PastAsk, TrialResult
-from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts, TrialRow
+from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts, TimedTrialRow, TrialRow
 from service.sweeps import drafts, slot_shares, sweeps, targets
 from service.sweeps.targets import Resolution
 
@@ -96,12 +96,6 @@ _TELL = (
 _ADD_TRIALS = sa.insert(_TRIALS)
 _ADD_ASKS = sa.insert(_ASKS)
 _ADD_METRICS = sa.insert(cast("sa.Table", TrialMetric.__table__))
-
-
-class _TimedTrialRow(TrialRow):
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,10 +269,7 @@ def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolu
         .execution_options(**UNSYNCHRONIZED)
     )
     if stored is not None:
-        data: SweepTargeted = {
-            "target": None if target is None else target["key"],
-            "waits_for": resolution.waits_for,
-        }
+        data: SweepTargeted = {"target": target and target["key"], "waits_for": resolution.waits_for}
         events.append(session, sweep_id, "sweep.target", data=data)
     return stored is not None and target is not None
 
@@ -343,7 +334,7 @@ def _insert_trials(session: Session, changes: Changes) -> None:
     if not changes.trials:
         return
     connection, time = session.connection(), now(session)
-    rows: list[_TimedTrialRow] = []
+    rows: list[TimedTrialRow] = []
     for trial_id, row in changes.trials.items():
         ended = time if trial_id in changes.reused else None
         rows.append({**row, "created_at": time, "started_at": ended, "ended_at": ended})

@@ -11,9 +11,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from layers.configuration import Configuration
-from layers.declarations.model import flops, parameter_count
-from layers.declarations.training import InferenceConfig
 from layers.space.document_fields import AUTO, Budget
 from service.common.formatting import plural
 from service.common.ids import new_id
@@ -347,7 +344,7 @@ class SweepScheduler:
             "feasible": None,
             "violations": None,
             "reason": None,
-            "metrics": _static_metrics(point.configuration),
+            "metrics": point.static_metrics(),
             "pareto_rank": None,
         }
         history.known[point.hash] = KnownPoint(history.trials)
@@ -413,12 +410,3 @@ def _resumption(events: Sequence[SweepEvent]) -> int:
         return 0
     after = range(last + 1, len(events))
     return next((at for at in after if events[at].budget is not None), len(events))
-
-
-def _static_metrics(configuration: Configuration) -> dict[str, float]:
-    """What is known of a trial before it runs."""
-    model, shape = configuration["model"], InferenceConfig.of(configuration["inference"])
-    return {
-        "parameter_count": parameter_count(model),
-        "flops": flops(model, shape.batch_size, shape.sequence_length, shape.source_length),
-    }

@@ -91,6 +91,12 @@ class TrialRow(TypedDict):
     pareto_rank: int | None
 
 
+class TimedTrialRow(TrialRow):
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+
+
 @dataclass(slots=True)
 class Changes:
     """What one step of a sweep writes. Times are the writer's."""
