@@ -39,8 +39,8 @@ class FaultyChildren(Children):
             self._model = self._start("model", "model", "--threads", "1")
         return self._model
 
-    def _start_engine(self, name: str) -> Child:
-        return self._start("engine", name)
+    def _start_engine(self, name: str, *options: str) -> Child:
+        return self._start("engine", name, *options)
 
     def _start(self, program: str, name: str, *arguments: str) -> Child:
         python = ENGINE_PYTHON if program == "engine" else sys.executable
