@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from layers.configuration import flatten
 from layers.declarations.per_layer import base_path
@@ -39,7 +39,7 @@ from layers.space.per_layer_expansion import MAX_CHARACTERS, too_long
 from layers.space.search_parameters import Entry, OpenParameter
 from layers.space.space import Rule, Space
 from layers.space.starts import Start, StartReader
-from layers.space.variables import check_used
+from layers.space.variables import check_names, check_used
 
 __all__ = [
     "MAX_POINTS",
@@ -118,6 +118,8 @@ def begin(document: Any, *, find_dataset: FindDataset, find_start: FindStart = n
     """Read a document as far as that needs no measured feasibility. Raises DocumentError where there is no space to
     measure."""
     problems = Problems()
+    if isinstance(document, Mapping):
+        check_names(cast("Mapping[Any, Any]", document), problems)
     sweep = _Reading(document, problems).read(find_dataset, find_start)
     if sweep is None:
         problems.raise_any()

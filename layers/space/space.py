@@ -96,6 +96,7 @@ class Space:
         self._index: tuple[PointIndex | None] | None = None
         self._entry = {entry.name: entry for entry in entries}
         self._given = frozenset(self._entry)
+        self._variables = tuple(filter(is_variable, self._entry))
         known = self._given | frozenset(defaults)
         self.early_rules = tuple(rule for rule in rules if known.issuperset(rule.expression.names))
         self.late_rules = tuple(rule for rule in rules if rule not in self.early_rules)
@@ -157,7 +158,7 @@ class Space:
 
     def variables_of(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The values of the document's own variables at a point: what of it is in no configuration."""
-        return {name: value for name, value in values.items() if is_variable(name)}
+        return {name: values[name] for name in self._variables if name in values}
 
     def shown(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The values of the open and the derived parameters: what a leaderboard shows."""

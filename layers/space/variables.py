@@ -28,7 +28,7 @@ _OF_PARAMETERS = {part for path in (*DECLARED, *LATER) for part in path.split(".
 
 
 def read_variables(document: Mapping[Any, Any], problems: Problems) -> dict[str, tuple[Parameter, Any]]:
-    """Of each variable that has a good name, by its full name: its declaration, and what is written of it."""
+    """Of each variable that an expression can name, by its full name: its declaration, and what is written of it."""
     if VARIABLES not in document:
         return {}
     written = document[VARIABLES]
@@ -38,15 +38,28 @@ def read_variables(document: Mapping[Any, Any], problems: Problems) -> dict[str,
     found: dict[str, tuple[Parameter, Any]] = {}
     for name, value in cast("Mapping[Any, Any]", written).items():
         pointer = below(f"/{VARIABLES}", name)
-        wrong = _what_is_wrong_with(name)
-        if wrong is not None:
-            problems.add(pointer, *wrong)
+        if not isinstance(name, str) or len(name) > MAX_LENGTH or _NAME.fullmatch(name) is None:
+            remedy = f"write up to {MAX_LENGTH} letters, digits and _, a letter first"
+            problems.add(pointer, f"{shown(name)} is not a variable's name", remedy)
             continue
         if isinstance(value, Mapping) and "derived" in value:
             remedy = f"write the expression where {name} is used"
             problems.add(below(pointer, "derived"), f"{name} is a variable: it is free, not derived", remedy)
         found[f"{VARIABLES}.{name}"] = (_declaration(value), value)
     return found
+
+
+def check_names(document: Mapping[Any, Any], problems: Problems) -> None:
+    """Note every variable whose name means something else, too.
+
+    For documents that enter: one that was accepted has the full names, and stays good where a later version has a
+    parameter of such a name.
+    """
+    written = document.get(VARIABLES)
+    for name in cast("Mapping[Any, Any]", written) if isinstance(written, Mapping) else ():
+        other = _other_meaning(name)
+        if other is not None:
+            problems.add(below(f"/{VARIABLES}", name), f"{name} {other}", "choose another name")
 
 
 def check_used(variables: Mapping[str, Parameter], named: set[str], problems: Problems) -> None:
@@ -58,21 +71,17 @@ def check_used(variables: Mapping[str, Parameter], named: set[str], problems: Pr
             problems.add(f"/{VARIABLES}/{short}", f"{short} is used in no expression", remedy)
 
 
-def _what_is_wrong_with(name: Any) -> tuple[str, str] | None:
-    """What is wrong with a variable's name, and what would be right; None for a good one."""
-    remedy = "choose another name"
-    if not isinstance(name, str) or len(name) > MAX_LENGTH or _NAME.fullmatch(name) is None:
-        remedy = f"write up to {MAX_LENGTH} letters, digits and _, a letter first"
-        return f"{shown(name)} is not a variable's name", remedy
+def _other_meaning(name: Any) -> str | None:
+    """What a variable's name means already; None where that is nothing."""
     if name in METRICS:
-        return f"{name} is a metric", remedy
+        return "is a metric"
     if name in FUNCTIONS or name in BOOLEANS or name in KEYWORDS:
-        return f"{name} is a word of the expressions' language", remedy
-    if name in _OF_PARAMETERS or name in (VARIABLES, "model", *STACKS):
-        path = next((path for path in DECLARED if path == name or path.endswith(f".{name}")), None)
-        what = "names sections of parameters" if path is None else "is a parameter" if path == name else f"is {path}"
-        return f"{name} {what}: in an expression it could mean either", remedy
-    return None
+        return "is a word of the expressions' language"
+    if name not in _OF_PARAMETERS and name not in (VARIABLES, "model", *STACKS):
+        return None
+    path = next((path for path in DECLARED if path == name or path.endswith(f".{name}")), None)
+    what = "names sections of parameters" if path is None else "is a parameter" if path == name else f"is {path}"
+    return f"{what}: in an expression it could mean either"
 
 
 def _declaration(written: Any) -> Parameter:

@@ -11,7 +11,7 @@ from layers.expressions.lexer import KEYWORDS
 from layers.expressions.names import DECLARED
 from layers.expressions.parser import FUNCTIONS
 from layers.metrics import METRICS
-from layers.space.document import parse_document
+from layers.space.document import parse_document, read_document
 from tests.layers.sweep_documents import DATASETS, changed, measured, parsed, problems
 
 RATIO: dict[str, Any] = {
@@ -301,4 +301,15 @@ def test_no_parameter_could_be_meant_by_a_variables_name() -> None:
         document = changed({"/rules": ["num_layers > 0"]})
         document["variables"] = {path.rpartition(".")[2]: {"values": [1, 2]}}
         with pytest.raises(ValueError, match="in an expression"):
-            parse_document(document, find_dataset=DATASETS.get)
+            read_document(document, find_dataset=DATASETS.get)
+
+
+def test_what_was_accepted_stays_good_where_a_later_version_has_a_parameter_of_that_name() -> None:
+    accepted = changed(
+        RATIO
+        | {"/variables": {"bias": {"values": [2, 3]}}, "/model/mlp/ffn_hidden_size": {"derived": "variables.bias * 32"}}
+    )
+    sweep = parse_document(accepted, find_dataset=DATASETS.get)
+    assert sweep.space.resolve({"variables.bias": 3, "hidden_size": 64})[WIDTH] == 96
+    with pytest.raises(ValueError, match="bias"):
+        read_document(accepted, find_dataset=DATASETS.get)
