@@ -33,7 +33,9 @@ class RelativeBias(nn.Module):
         if torch.compiler.is_exporting():
             return self._made(queries, keys)
         if self._kept is None or (*self._kept[:2], self._kept[2].device) != (queries, keys, self.table.device):
-            self._kept = queries, keys, self._made(queries, keys)
+            # A training may be the next to use them: what is made in inference mode, autograd refuses.
+            with torch.inference_mode(False):
+                self._kept = queries, keys, self._made(queries, keys)
         return self._kept[2]
 
     def _made(self, queries: int, keys: int) -> Tensor:

@@ -114,3 +114,13 @@ def test_dropout_acts_in_training_only(completed):
     assert not torch.equal(module(tokens), module(tokens))
     module.eval()
     assert torch.equal(module(tokens), module(tokens))
+
+
+@pytest.mark.parametrize("positions", ["learned_absolute", "rope_gpt_neox", "relative", "alibi"])
+def test_a_model_that_inference_has_used_can_be_trained(completed, positions):
+    module = build(completed({"attention.position_embedding_type": positions}))
+    tokens = torch.zeros((2, 12), dtype=torch.int32)
+    with torch.inference_mode():
+        module(tokens)
+    module(tokens).sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
