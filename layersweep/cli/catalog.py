@@ -7,9 +7,7 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich import box
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from layersweep.cli.common import (
@@ -23,7 +21,7 @@ from layersweep.cli.common import (
     print_json_list,
 )
 from layersweep.display import units
-from layersweep.display.terminal import show_text, show_yaml
+from layersweep.display.terminal import show_text, show_yaml, table_of
 from layersweep.errors import InvalidUsageError
 from layersweep.records.catalog import DatasetDetailRecord, DatasetRecord, LayerKind, LayerParameter, Preset
 
@@ -82,9 +80,7 @@ def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     if as_json:
         print_json_list(records)
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "task", "tokenizer", "splits", "size"):
-        table.add_column(name, overflow="fold", justify="right" if name == "size" else "left")
+    table = table_of("name", "task", "tokenizer", "splits", "size", right=("size",))
     for record in records:
         built_in = " (built in)" if record["builtin"] else ""
         table.add_row(
@@ -178,9 +174,8 @@ def _print_preset(record: Preset) -> None:
 
 def _print_presets(records: list[Preset]) -> None:
     """One row each, of the shape that makes it what it is; and below, where each is from."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("preset", "task", "layers/heads(kv)/width", "feed-forward", "norm"):
-        table.add_column(name, no_wrap=name in ("preset", "task"), overflow="fold")
+    columns = ("preset", "task", "layers/heads(kv)/width", "feed-forward", "norm")
+    table = table_of(*columns, whole=("preset", "task"))
     for record in records:
         model = record["document"]["model"]
         attention, mlp, norm = (model.get(section, {}) for section in ("attention", "mlp", "norm"))
@@ -208,9 +203,7 @@ def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     if as_json:
         print_json_list(records)
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "device", "runtimes", "alive", "slots", "trials"):
-        table.add_column(name, overflow="fold")
+    table = table_of("name", "device", "runtimes", "alive", "slots", "trials")
     for record in records:
         runtimes = ", ".join(f"{target.get('runtime')} {target.get('version')}" for target in record["targets"])
         alive = "yes" if record["alive"] else "no"

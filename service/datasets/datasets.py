@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from service.auth.projects import DEFAULT
 from service.common.ids import new_id
+from service.common.paging import decode_token, first_page
 from service.database.dataset_columns import Profile
 from service.database.models import Dataset, Sweep
 from service.database.sessions import Database, now
@@ -143,15 +144,17 @@ def get(session: Session, key: str, project: str) -> Dataset:
     return row
 
 
-def page(session: Session, project: str | None, after: str | None, size: int) -> tuple[list[Dataset], str | None]:
-    """Up to `size` datasets of a project (None: of all) by id after `after`, and the id to go on from."""
-    query = select(Dataset).order_by(Dataset.id).limit(size + 1)
+def page(
+    session: Session, *, project: str | None, page_size: int, page_token: str | None
+) -> tuple[list[Dataset], str | None]:
+    """A page of a project's datasets (None: of all), the oldest first, and the token of the next."""
+    query = select(Dataset).order_by(Dataset.id).limit(page_size + 1)
     if project is not None:
         query = query.where(_offered_to(project))
-    if after is not None:
+    if page_token is not None:
+        (after,) = decode_token(page_token, str)
         query = query.where(Dataset.id > after)
-    rows = list(session.scalars(query))
-    return rows[:size], rows[size - 1].id if len(rows) > size else None
+    return first_page(session.scalars(query).all(), page_size, lambda row: (row.id,))
 
 
 def names_of(session: Session, ids: Collection[str]) -> dict[str, str]:

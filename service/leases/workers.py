@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from layers.results import UNSAID
 from service.common.ids import new_id
 from service.common.notifications import SCHEDULER
-from service.common.paging import decode_token, encode_token
+from service.common.paging import decode_token, first_page
 from service.database.json_columns import DeviceFacts, RegisteredTarget
 from service.database.models import Trial, Worker
 from service.database.sessions import announce, now, now_sql
@@ -136,12 +136,11 @@ def page(
     if page_token is not None:
         (before,) = decode_token(page_token, str)
         statement = statement.where(Worker.id < before)
-    rows = session.execute(statement.order_by(Worker.id.desc()).limit(page_size + 1)).all()
-    more = len(rows) > page_size
-    rows = rows[:page_size]
+    found = session.execute(statement.order_by(Worker.id.desc()).limit(page_size + 1)).all()
+    rows, token = first_page(found, page_size, lambda row: (row[0].id,))
     running = _running(session, [row.id for row, _ in rows])
     items = [_to_schema(row, running.get(row.id, []), alive) for row, alive in rows]
-    return items, encode_token(rows[-1][0].id) if more else None
+    return items, token
 
 
 def serves(project: str | None) -> sa.ColumnElement[bool]:

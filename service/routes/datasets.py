@@ -10,13 +10,10 @@ from typing import Annotated, Literal
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
-from sqlalchemy.orm import Session
 
 from layersweep.plain import JsonObject
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
-from service.common.paging import decode_token, encode_token
-from service.database.models import Dataset
 from service.datasets import datasets, files
 from service.datasets import schemas as dataset_schemas
 from service.datasets.pairs import PAIR_TOKENIZERS
@@ -147,13 +144,10 @@ def _registered(status: int, body: JsonObject) -> Response:
 @needs_scope("read")
 def list_datasets(pages: PageReadDep) -> schemas.Page[dataset_schemas.Dataset]:
     """Every registered dataset, oldest first."""
-    after = None if pages.token is None else decode_token(pages.token, str)[0]
-
-    def read(session: Session) -> tuple[list[Dataset], str | None]:
-        rows, following = datasets.page(session, pages.project, after, pages.size)
-        return rows, None if following is None else encode_token(following)
-
-    return pages.answer(read, datasets.to_schema)
+    return pages.answer(
+        lambda session: datasets.page(session, project=pages.project, page_size=pages.size, page_token=pages.token),
+        datasets.to_schema,
+    )
 
 
 @router.get("/{dataset}", responses=documented(404))

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from layers.space.document_fields import AUTO, BUDGET, MAX_WALL_SECONDS, Budget
 from service.auth.projects import DEFAULT
 from service.common.ids import new_id
-from service.common.paging import decode_token, encode_token
+from service.common.paging import decode_token, first_page
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
 from service.database.models import IS_SEARCH, Dataset, Sweep
 from service.database.sessions import UNSYNCHRONIZED, now, now_sql
@@ -108,10 +108,8 @@ def page(
         ours, theirs = sa.tuple_(*key), sa.tuple_(*after)
         statement = statement.where(ours < theirs if descending else ours > theirs)
     order = [column.desc() if descending else column.asc() for column in key]
-    rows = list(session.scalars(statement.order_by(*order).limit(page_size + 1)))
-    more = len(rows) > page_size
-    rows = rows[:page_size]
-    token = encode_token(wanted.sort, *(getattr(rows[-1], column.key) for column in key)) if more else None
+    found = session.scalars(statement.order_by(*order).limit(page_size + 1)).all()
+    rows, token = first_page(found, page_size, lambda row: (wanted.sort, *(getattr(row, column.key) for column in key)))
     return _shown(session, rows), token
 
 

@@ -37,7 +37,7 @@ class DatasetPage:
 
 def dataset_list(session: Session, project: str | None) -> DatasetList:
     """The datasets of a project (None: of all) by name."""
-    rows, _ = datasets.page(session, project, None, 1000)
+    rows, _ = datasets.page(session, project=project, page_size=1000, page_token=None)
     rows.sort(key=lambda row: row.name)
     return DatasetList(now(session), rows)
 
