@@ -17,7 +17,6 @@ from contextlib import closing
 from http.client import HTTPConnection
 from itertools import product
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx2
@@ -33,6 +32,7 @@ from service.http.dependencies import Services
 from service.http.middleware import COOKIE
 from service.routes.sweeps import EXAMPLE as DOCUMENT
 from service.settings import Settings
+from tests.service.rows import Rows
 
 ROOT = Path(__file__).parents[2]
 HEADERS_OF_OURS = {
@@ -120,7 +120,9 @@ def test_no_path_leads_to_a_file_that_is_not_offered(client: TestClient) -> None
             assert b"root:" not in answer.content
 
 
-def test_an_artifact_is_stored_under_its_known_names_only(client: TestClient, served_rows: Any, tmp_path: Path) -> None:
+def test_an_artifact_is_stored_under_its_known_names_only(
+    client: TestClient, served_rows: Rows, tmp_path: Path
+) -> None:
     served_rows.sweep(queued=1)
     lease = client.post("/v1/leases", json={"worker": served_rows.worker()}).json()
     before = _files(tmp_path)
@@ -143,7 +145,7 @@ SQL = (
 
 
 @pytest.mark.parametrize("url", ["sqlite_url", pytest.param("postgres_url", marks=pytest.mark.slow)])
-def test_no_text_becomes_sql(request: pytest.FixtureRequest, tmp_path: Path, url: str, make_rows: Any) -> None:
+def test_no_text_becomes_sql(request: pytest.FixtureRequest, tmp_path: Path, url: str, make_rows: type[Rows]) -> None:
     settings = Settings(database_url=request.getfixturevalue(url), data_dir=tmp_path / "data")
     database = Database(settings.database_url)
     database.upgrade()
@@ -179,7 +181,7 @@ EXPRESSIONS = (
 )
 
 
-def test_no_text_becomes_python(client: TestClient, served_rows: Any) -> None:
+def test_no_text_becomes_python(client: TestClient, served_rows: Rows) -> None:
     model, path = DOCUMENT["model"], f"/v1/sweeps/{served_rows.sweep()}/leaderboard"
     for text in EXPRESSIONS:
         for written in (
@@ -195,7 +197,7 @@ def test_no_text_becomes_python(client: TestClient, served_rows: Any) -> None:
         assert client.get(path, params={"sort": text[:200]}).status_code == 422, text
 
 
-def test_no_text_of_a_worker_becomes_a_formula_in_an_export(client: TestClient, served_rows: Any) -> None:
+def test_no_text_of_a_worker_becomes_a_formula_in_an_export(client: TestClient, served_rows: Rows) -> None:
     formulas = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x")']
     sweep, worker = served_rows.sweep(queued=len(formulas)), served_rows.worker()
     for reason in formulas:

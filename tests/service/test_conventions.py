@@ -17,6 +17,7 @@ from service.errors import TooManyRequestsError, TooSlowError
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE as DOCUMENT
 from service.settings import Settings
+from tests.service.rows import Rows
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_the_same_post_with_the_same_key_gets_the_same_answer(client: TestClient
     assert len(client.get("/v1/sweeps").json()["items"]) == 1
 
 
-def test_an_action_with_a_key_happens_once(client: TestClient, served_rows: Any) -> None:
+def test_an_action_with_a_key_happens_once(client: TestClient, served_rows: Rows) -> None:
     sweep = served_rows.sweep()
     key, path = {"Idempotency-Key": "more"}, f"/v1/sweeps/{sweep}:extend"
     for _ in range(3):
@@ -59,7 +60,7 @@ def test_an_upload_with_a_key_happens_once(client: TestClient) -> None:
     assert send(b"abc " * 300, "another").status_code == 200
 
 
-def test_a_claim_that_is_sent_again_gets_its_lease_again(client: TestClient, served_rows: Any) -> None:
+def test_a_claim_that_is_sent_again_gets_its_lease_again(client: TestClient, served_rows: Rows) -> None:
     served_rows.sweep(queued=2)
     worker = served_rows.worker()
     key = {"Idempotency-Key": "claim"}
@@ -86,7 +87,7 @@ def test_a_request_that_is_being_worked_on_is_not_begun_again(client: TestClient
 
 
 @pytest.mark.parametrize("sort", ["created_at", "-created_at", "name", "-name"])
-def test_pages_hold_every_sweep_once_while_others_are_posted(client: TestClient, served_rows: Any, sort: str) -> None:
+def test_pages_hold_every_sweep_once_while_others_are_posted(client: TestClient, served_rows: Rows, sort: str) -> None:
     before = [served_rows.sweep() for _ in range(7)]
     seen: list[str] = []
     token = None
@@ -103,7 +104,7 @@ def test_pages_hold_every_sweep_once_while_others_are_posted(client: TestClient,
     assert set(before) <= set(seen)
 
 
-def test_sweeps_are_found_by_name_task_and_state(client: TestClient, served_rows: Any) -> None:
+def test_sweeps_are_found_by_name_task_and_state(client: TestClient, served_rows: Rows) -> None:
     served_rows.sweep(state="paused")
     client.post("/v1/sweeps", json=DOCUMENT | {"name": "100%_Sure"})
 

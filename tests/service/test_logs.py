@@ -26,6 +26,7 @@ from service.app import create_app
 from service.auth import tokens
 from service.database.sessions import Database
 from service.settings import Settings
+from tests.service.rows import Rows
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def written() -> Iterator[Callable[[], list[dict[str, Any]]]]:
 
 
 def test_a_request_is_one_line_with_what_it_was_about(
-    client: TestClient, served_rows: Any, written: Callable[[], list[dict[str, Any]]]
+    client: TestClient, served_rows: Rows, written: Callable[[], list[dict[str, Any]]]
 ) -> None:
     sweep = served_rows.sweep()
     answer = client.post(f"/v1/sweeps/{sweep}:pause?secret=in-the-query", headers={"X-Request-ID": "from-a-proxy"})

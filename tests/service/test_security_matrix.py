@@ -25,6 +25,7 @@ from service.events import webhooks
 from service.http.callers import within_project
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE as DOCUMENT
+from tests.service.rows import Rows
 
 OPEN_TO_ALL = {
     ("GET", "/healthz"),
@@ -100,7 +101,7 @@ class World:
 
 
 @pytest.fixture
-def world(client: TestClient, services: Services, served_rows: Any) -> World:
+def world(client: TestClient, services: Services, served_rows: Rows) -> World:
     database = services.database
     database.write(lambda session: [projects.create(session, name).name for name in ("ours", "theirs")])
     sweep = served_rows.sweep(queued=1)
@@ -266,7 +267,7 @@ def test_no_list_and_no_page_shows_what_is_of_another_project(world: World) -> N
     assert world.ids["sweep"] in shown_to_owner, "the owner is shown it, so that this test could fail"
 
 
-def test_no_body_reaches_into_another_project(world: World, served_rows: Any) -> None:
+def test_no_body_reaches_into_another_project(world: World, served_rows: Rows) -> None:
     stranger = {"Authorization": f"Bearer {world.token(*SCOPES, project='theirs')}"}
     worker = served_rows.worker()
     owned = sa.text("UPDATE workers SET project = 'ours'")

@@ -16,6 +16,7 @@ from service.database.access_models import AuditRecord, Token
 from service.database.models import Sweep, Worker
 from service.http.dependencies import Services
 from service.http.middleware import COOKIE
+from tests.service.rows import Rows
 
 MakeToken = Callable[..., str]
 
@@ -186,7 +187,7 @@ def test_whoever_logged_in_can_log_out(client: TestClient, make_token: MakeToken
 
 
 def test_a_token_of_one_project_sees_nothing_of_another(
-    client: TestClient, make_token: MakeToken, served_rows: Any
+    client: TestClient, make_token: MakeToken, served_rows: Rows
 ) -> None:
     sweep = served_rows.sweep(queued=1)
     ours, theirs = make_token("submit", project="default"), make_token("submit", project="vision")
@@ -222,7 +223,7 @@ def test_two_projects_may_use_one_name_for_their_datasets(client: TestClient, ma
 
 
 def test_workers_of_a_project_claim_only_its_trials(
-    client: TestClient, services: Services, make_token: MakeToken, served_rows: Any
+    client: TestClient, services: Services, make_token: MakeToken, served_rows: Rows
 ) -> None:
     served_rows.sweep(queued=1)
     own, all_of_them = make_token("work", project="vision"), make_token("work")
@@ -312,7 +313,7 @@ def test_the_cookie_is_sent_over_tls_only_where_the_page_came_by_it(app: FastAPI
 
 
 def test_with_the_cookie_only_our_own_page_changes_anything(
-    client: TestClient, make_token: MakeToken, served_rows: Any
+    client: TestClient, make_token: MakeToken, served_rows: Rows
 ) -> None:
     sweep = served_rows.sweep()
     client.cookies.set(COOKIE, make_token("submit"))
@@ -338,7 +339,7 @@ def test_every_answer_has_the_headers_that_protect_a_browser(client: TestClient)
 
 
 def test_who_changed_what_is_recorded_with_the_change(
-    client: TestClient, services: Services, make_token: MakeToken, served_rows: Any
+    client: TestClient, services: Services, make_token: MakeToken, served_rows: Rows
 ) -> None:
     sweep = served_rows.sweep()
     submit = make_token("submit", project="default")

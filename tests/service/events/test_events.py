@@ -21,6 +21,7 @@ from service.errors import NotFoundError
 from service.events import events
 from service.events.schemas import EventKind
 from service.settings import Settings
+from tests.service.rows import Rows
 
 
 def _append(database: Database, sweep: str, kind: EventKind = "trial.report") -> int:
@@ -45,7 +46,7 @@ def _parse(stream: str) -> list[dict[str, Any]]:
     return made
 
 
-def test_sequences_of_concurrent_writers_have_no_gap_and_no_double(database: Database, rows: Any) -> None:
+def test_sequences_of_concurrent_writers_have_no_gap_and_no_double(database: Database, rows: Rows) -> None:
     sweep = rows.sweep(0)
     with ThreadPoolExecutor(8) as threads:
         given = list(threads.map(lambda _: _append(database, sweep), range(40)))
@@ -55,7 +56,7 @@ def test_sequences_of_concurrent_writers_have_no_gap_and_no_double(database: Dat
     assert rows.find_sweep(sweep).event_counter == 41
 
 
-def test_a_transaction_that_fails_leaves_no_gap(database: Database, rows: Any) -> None:
+def test_a_transaction_that_fails_leaves_no_gap(database: Database, rows: Rows) -> None:
     sweep = rows.sweep(0)
 
     def fail(session: Session) -> None:
@@ -99,7 +100,7 @@ def test_the_api_description_lists_every_kind_that_is_written(client: TestClient
     assert set(_kinds_written()) == set(listed)
 
 
-def test_an_event_of_a_kind_that_a_newer_version_wrote_is_read(client: TestClient, served_rows: Any) -> None:
+def test_an_event_of_a_kind_that_a_newer_version_wrote_is_read(client: TestClient, served_rows: Rows) -> None:
     sweep = served_rows.sweep(0)
     served_rows.database.write(lambda session: events.append(session, sweep, "sweep.new", data={}))  # type: ignore[arg-type]
     _end(served_rows.database, sweep)
@@ -115,7 +116,7 @@ def test_an_event_of_a_kind_that_a_newer_version_wrote_is_read(client: TestClien
         ("sweep.state", {"queue", "scheduler"}),
     ],
 )
-def test_those_who_act_on_an_event_wake(database: Database, rows: Any, kind: EventKind, topics: set[str]) -> None:
+def test_those_who_act_on_an_event_wake(database: Database, rows: Rows, kind: EventKind, topics: set[str]) -> None:
     sweep = rows.sweep(0)
     notifications = database.notifications
     watched = ("queue", "scheduler", f"sweep:{sweep}")
@@ -125,7 +126,7 @@ def test_those_who_act_on_an_event_wake(database: Database, rows: Any, kind: Eve
     assert woken == topics | {f"sweep:{sweep}"}
 
 
-def test_the_stream_of_an_ended_sweep_replays_all_and_ends(client: TestClient, served_rows: Any) -> None:
+def test_the_stream_of_an_ended_sweep_replays_all_and_ends(client: TestClient, served_rows: Rows) -> None:
     sweep = served_rows.sweep(2)
     _end(served_rows.database, sweep)
     answer = client.get(f"/v1/sweeps/{sweep}/events")
@@ -148,7 +149,7 @@ def test_the_stream_of_an_ended_sweep_replays_all_and_ends(client: TestClient, s
     ],
 )
 def test_a_stream_goes_on_where_it_was_cut(
-    client: TestClient, served_rows: Any, headers: dict[str, str], query: str, first: int
+    client: TestClient, served_rows: Rows, headers: dict[str, str], query: str, first: int
 ) -> None:
     sweep = served_rows.sweep(2)
     _end(served_rows.database, sweep)
@@ -157,7 +158,7 @@ def test_a_stream_goes_on_where_it_was_cut(
 
 
 def test_more_events_than_one_read_takes_are_all_sent(
-    client: TestClient, served_rows: Any, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, served_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.routes.events.BATCH", 3)
     sweep = served_rows.sweep(10)
@@ -166,7 +167,7 @@ def test_more_events_than_one_read_takes_are_all_sent(
     assert [event["id"] for event in sent] == list(range(1, 13))
 
 
-def test_a_watcher_sees_events_as_they_happen(settings: Settings, live_rows: Any, live_url: str) -> None:
+def test_a_watcher_sees_events_as_they_happen(settings: Settings, live_rows: Rows, live_url: str) -> None:
     sweep = live_rows.sweep(0, state="paused")
     seen: list[int] = []
     with httpx2.stream("GET", f"{live_url}/v1/sweeps/{sweep}/events", timeout=30) as answer:
@@ -191,5 +192,5 @@ def live_url(live_app: Any, serve: Any) -> str:
 
 
 @pytest.fixture
-def live_rows(live_url: str, live_app: Any, make_rows: Any) -> Any:
+def live_rows(live_url: str, live_app: Any, make_rows: type[Rows]) -> Any:
     return make_rows(live_app.state.services.database)

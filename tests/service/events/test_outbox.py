@@ -13,6 +13,7 @@ from service.database.access_models import Webhook, WebhookDelivery
 from service.database.sessions import Database
 from service.events import webhooks
 from service.sweeps import sweeps
+from tests.service.rows import Rows
 
 URL = "https://example.com/"
 
@@ -27,7 +28,7 @@ def outbox(database: Database) -> list[WebhookDelivery]:
     return database.read(lambda session: list(session.scalars(statement)))
 
 
-def test_each_change_is_told_in_its_own_transaction(database: Database, rows: Any) -> None:
+def test_each_change_is_told_in_its_own_transaction(database: Database, rows: Rows) -> None:
     add(database, events=("sweep.paused", "sweep.active", "sweep.completed"))
     sweep = rows.sweep()
     database.write(lambda session: sweeps.pause(session, sweep).id)
@@ -46,7 +47,7 @@ def test_each_change_is_told_in_its_own_transaction(database: Database, rows: An
     assert last["data"]["sequence"] == rows.find_sweep(sweep).event_counter
 
 
-def test_a_webhook_hears_of_its_project_and_of_what_it_wants(database: Database, rows: Any) -> None:
+def test_a_webhook_hears_of_its_project_and_of_what_it_wants(database: Database, rows: Rows) -> None:
     database.write(lambda session: projects.create(session, "vision").name)
     ours, off = add(database), add(database)
     add(database, project="vision")

@@ -33,6 +33,7 @@ from service.events.addresses import AddressError
 from service.events.sender import WebhookSender, call
 from service.http.dependencies import Services
 from service.settings import Settings
+from tests.service.rows import Rows
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 
@@ -157,7 +158,7 @@ def documented_verification() -> Callable[..., bool]:
 
 
 def test_a_delivery_is_verified_as_the_page_says(
-    client: TestClient, services: Services, receiver: Receiver, served_rows: Any
+    client: TestClient, services: Services, receiver: Receiver, served_rows: Rows
 ) -> None:
     made = client.post("/v1/webhooks", json={"url": receiver.url})
     assert made.status_code == 201, made.text

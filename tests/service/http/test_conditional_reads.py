@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from service.events import events
 from service.http.conditional_reads import wait_seconds
+from tests.service.rows import Rows
 
 
 @pytest.mark.parametrize(
@@ -33,11 +34,11 @@ def test_a_wait_is_read_and_bounded(prefer: str | None, seconds: float) -> None:
     assert wait_seconds(prefer, 60) == seconds
 
 
-def _append(rows: Any, sweep: str) -> None:
+def _append(rows: Rows, sweep: str) -> None:
     rows.database.write(lambda session: events.append(session, sweep, "trial.report", data={"number": 0}))
 
 
-def test_an_unchanged_list_is_304_and_a_changed_one_is_sent(client: TestClient, served_rows: Any) -> None:
+def test_an_unchanged_list_is_304_and_a_changed_one_is_sent(client: TestClient, served_rows: Rows) -> None:
     sweep = served_rows.sweep(1)
     path = f"/v1/sweeps/{sweep}/trials"
     first = client.get(path)
@@ -51,18 +52,18 @@ def test_an_unchanged_list_is_304_and_a_changed_one_is_sent(client: TestClient, 
 
 
 @pytest.mark.parametrize("header", ['W/"2"', '"1", "2"', "*", ' "2" '])
-def test_every_form_of_the_condition_is_understood(client: TestClient, served_rows: Any, header: str) -> None:
+def test_every_form_of_the_condition_is_understood(client: TestClient, served_rows: Rows, header: str) -> None:
     sweep = served_rows.sweep(1)
     assert client.get(f"/v1/sweeps/{sweep}/trials", headers={"If-None-Match": header}).status_code == 304
 
 
 @pytest.mark.parametrize("header", ['"1"', "2", "", '"'])
-def test_what_is_not_the_version_gets_the_answer(client: TestClient, served_rows: Any, header: str) -> None:
+def test_what_is_not_the_version_gets_the_answer(client: TestClient, served_rows: Rows, header: str) -> None:
     sweep = served_rows.sweep(1)
     assert client.get(f"/v1/sweeps/{sweep}/trials", headers={"If-None-Match": header}).status_code == 200
 
 
-def test_a_poller_waits_for_the_change(client: TestClient, served_rows: Any) -> None:
+def test_a_poller_waits_for_the_change(client: TestClient, served_rows: Rows) -> None:
     sweep = served_rows.sweep(1)
     headers = {"If-None-Match": '"2"', "Prefer": "wait=30"}
     with ThreadPoolExecutor(1) as threads:
@@ -73,7 +74,7 @@ def test_a_poller_waits_for_the_change(client: TestClient, served_rows: Any) -> 
     assert (answer.status_code, answer.headers["etag"]) == (200, '"3"')
 
 
-def test_a_change_by_another_process_is_noticed_too(client: TestClient, served_rows: Any, settings: Any) -> None:
+def test_a_change_by_another_process_is_noticed_too(client: TestClient, served_rows: Rows, settings: Any) -> None:
     from service.database.sessions import Database
 
     sweep = served_rows.sweep(1)
@@ -87,18 +88,18 @@ def test_a_change_by_another_process_is_noticed_too(client: TestClient, served_r
     other.close()
 
 
-def test_a_wait_in_vain_is_304(client: TestClient, served_rows: Any) -> None:
+def test_a_wait_in_vain_is_304(client: TestClient, served_rows: Rows) -> None:
     sweep = served_rows.sweep(1)
     headers = {"If-None-Match": '"2"', "Prefer": "wait=1"}
     assert client.get(f"/v1/sweeps/{sweep}/trials", headers=headers).status_code == 304
 
 
-def test_without_a_known_version_nothing_is_waited_for(client: TestClient, served_rows: Any) -> None:
+def test_without_a_known_version_nothing_is_waited_for(client: TestClient, served_rows: Rows) -> None:
     sweep = served_rows.sweep(1)
     assert client.get(f"/v1/sweeps/{sweep}/trials", headers={"Prefer": "wait=60"}).status_code == 200
 
 
-def test_a_trial_has_the_version_of_its_sweep(client: TestClient, served_rows: Any) -> None:
+def test_a_trial_has_the_version_of_its_sweep(client: TestClient, served_rows: Rows) -> None:
     sweep = served_rows.sweep(0)
     (trial,) = served_rows.queue(sweep, 1)
     etag = client.get(f"/v1/trials/{trial}").headers["etag"]
@@ -107,7 +108,7 @@ def test_a_trial_has_the_version_of_its_sweep(client: TestClient, served_rows: A
     assert client.get(f"/v1/trials/{trial}", headers={"If-None-Match": etag}).status_code == 200
 
 
-def _until_somebody_waits(rows: Any, topic: str) -> None:
+def _until_somebody_waits(rows: Rows, topic: str) -> None:
     pause = threading.Event()
     for _ in range(3000):
         if rows.database.notifications._wakers.get(topic):

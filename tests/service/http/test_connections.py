@@ -9,7 +9,6 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -19,6 +18,7 @@ from fastapi import FastAPI
 from service.http.connections import MAX_HEAD_BYTES, MAX_HEADERS, MAX_URI_BYTES
 from service.leases import queue
 from service.routes.sweeps import EXAMPLE as DOCUMENT
+from tests.service.rows import Rows
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
 PARTS = b'--x\r\nContent-Disposition: form-data; name="file"; filename="t"\r\n\r\nabc'
@@ -152,7 +152,7 @@ def line_of(caplog: pytest.LogCaptureFixture) -> Callable[[str], str]:
 
 
 def test_a_client_that_goes_away_in_the_middle_of_a_body_is_a_line_of_the_log(
-    app: FastAPI, url: str, make_rows: Any, line_of: Callable[[str], str]
+    app: FastAPI, url: str, make_rows: type[Rows], line_of: Callable[[str], str]
 ) -> None:
     rows = make_rows(app.state.services.database)
     rows.sweep(queued=1)
@@ -178,7 +178,7 @@ def test_a_client_that_goes_away_in_the_middle_of_a_body_is_a_line_of_the_log(
 
 
 def test_a_client_of_an_event_stream_that_goes_away_is_at_most_a_line_of_the_log(
-    app: FastAPI, url: str, make_rows: Any, line_of: Callable[[str], str]
+    app: FastAPI, url: str, make_rows: type[Rows], line_of: Callable[[str], str]
 ) -> None:
     rows = make_rows(app.state.services.database)
     sweep = rows.sweep(queued=40)

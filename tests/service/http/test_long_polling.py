@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,7 @@ from service.http.long_polling import ChangePoller
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
 from service.sweeps.validation import Validation
+from tests.service.rows import Rows
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def _settled(waiter: asyncio.Task[bool]) -> bool:
     return waiter.done()
 
 
-def test_a_change_by_another_process_wakes_those_who_wait_for_that_sweep(services: Services, rows: Any) -> None:
+def test_a_change_by_another_process_wakes_those_who_wait_for_that_sweep(services: Services, rows: Rows) -> None:
     database, topic = services.database, {sweep: sweep_topic(sweep) for sweep in (rows.sweep(1), rows.sweep(1))}
     changed, other = topic
     elsewhere = Database(database.url.render_as_string(hide_password=False))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx2
 import pytest
@@ -14,6 +13,7 @@ from service.app import create_app
 from service.common.notifications import QUEUE, sweep_topic
 from service.settings import Settings
 from tests.conftest import serving
+from tests.service.rows import Rows
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def database_url(sqlite_url: str) -> str:
     return sqlite_url
 
 
-def test_a_service_that_stops_ends_streams_and_answers_those_who_wait(settings: Settings, make_rows: Any) -> None:
+def test_a_service_that_stops_ends_streams_and_answers_those_who_wait(
+    settings: Settings, make_rows: type[Rows]
+) -> None:
     app = create_app(settings, start_scheduler=False)
     notifications = app.state.services.notifications
     with ThreadPoolExecutor() as callers, serving(app) as url:

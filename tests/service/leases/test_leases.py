@@ -16,12 +16,13 @@ from service.errors import InFlightError
 from service.http import idempotency
 from service.http.dependencies import Services
 from service.routes.leases import MAX_FINISH_BYTES
+from tests.service.rows import Rows
 
 FINISH = {"outcome": "complete", "metrics": {"latency_ms_p50": 1.5}}
 
 
 @pytest.fixture
-def worker(served_rows: Any) -> str:
+def worker(served_rows: Rows) -> str:
     return served_rows.worker()
 
 
@@ -33,7 +34,7 @@ def _path(lease: dict[str, Any], verb: str) -> str:
     return f"/v1/leases/{lease['trial']}/{lease['attempt']}:{verb}"
 
 
-def test_an_attempt_from_claim_to_finish(client: TestClient, served_rows: Any, worker: str) -> None:
+def test_an_attempt_from_claim_to_finish(client: TestClient, served_rows: Rows, worker: str) -> None:
     sweep = served_rows.sweep(1)
     lease = _claim(client, worker).json()
     assert (lease["sweep"], lease["attempt"], lease["lease_seconds"]) == (sweep, 1, 30)
@@ -55,7 +56,7 @@ def test_nothing_to_claim_is_204(client: TestClient, worker: str) -> None:
     assert (answer.status_code, answer.content) == (204, b"")
 
 
-def test_a_waiting_claim_gets_what_is_queued_meanwhile(client: TestClient, served_rows: Any, worker: str) -> None:
+def test_a_waiting_claim_gets_what_is_queued_meanwhile(client: TestClient, served_rows: Rows, worker: str) -> None:
     sweep = served_rows.sweep(0)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(_claim, client, worker, Prefer="wait=30")
@@ -64,7 +65,7 @@ def test_a_waiting_claim_gets_what_is_queued_meanwhile(client: TestClient, serve
         assert waiting.result(30).json()["sweep"] == sweep
 
 
-def test_more_workers_than_threads_may_wait(client: TestClient, served_rows: Any, worker: str) -> None:
+def test_more_workers_than_threads_may_wait(client: TestClient, served_rows: Rows, worker: str) -> None:
     sweep = served_rows.sweep(0)
     with ThreadPoolExecutor(60) as threads:
         waiting = [threads.submit(_claim, client, worker, Prefer="wait=30") for _ in range(60)]
@@ -80,7 +81,7 @@ def test_a_claim_that_waits_in_vain_is_204(client: TestClient, worker: str) -> N
 
 
 def test_a_worker_that_has_gone_while_it_waited_is_given_nothing(
-    app: FastAPI, serve: Any, services: Services, make_rows: Any
+    app: FastAPI, serve: Any, services: Services, make_rows: type[Rows]
 ) -> None:
     url = serve(app)
     rows = make_rows(services.database)
@@ -92,7 +93,7 @@ def test_a_worker_that_has_gone_while_it_waited_is_given_nothing(
     assert lease.json()["attempt"] == 1
 
 
-def test_the_test_split_of_a_dataset_is_never_offered(client: TestClient, served_rows: Any, worker: str) -> None:
+def test_the_test_split_of_a_dataset_is_never_offered(client: TestClient, served_rows: Rows, worker: str) -> None:
     dataset = client.get("/v1/datasets").json()["items"][0]
     sweep = served_rows.sweep(1)
     served_rows.update(Sweep, sweep, dataset_id=dataset["id"])
@@ -101,7 +102,7 @@ def test_the_test_split_of_a_dataset_is_never_offered(client: TestClient, served
     assert set(_claim(client, worker).json()["dataset"]["parts"]) == {"training", "validation"}
 
 
-def test_an_unknown_worker_or_trial_is_404(client: TestClient, served_rows: Any, worker: str) -> None:
+def test_an_unknown_worker_or_trial_is_404(client: TestClient, served_rows: Rows, worker: str) -> None:
     assert _claim(client, "nobody").status_code == 404
     assert client.post("/v1/leases/nothing/1:heartbeat").status_code == 404
 
@@ -128,7 +129,7 @@ def test_an_unknown_worker_or_trial_is_404(client: TestClient, served_rows: Any,
     ],
 )
 def test_what_cannot_be_stored_is_refused_with_its_place(
-    client: TestClient, served_rows: Any, worker: str, body: str, place: str
+    client: TestClient, served_rows: Rows, worker: str, body: str, place: str
 ) -> None:
     served_rows.sweep(1)
     lease = _claim(client, worker).json()
@@ -144,7 +145,7 @@ def test_what_cannot_be_stored_is_refused_with_its_place(
     "body", [b"\xff\xfe{", b'{"outcome": "failed", "reason": "' + b"\xff" + b'"}', b"[" * 100_000, b"1" * 10_000]
 )
 def test_a_body_that_is_no_json_is_a_client_error(
-    client: TestClient, served_rows: Any, worker: str, body: bytes
+    client: TestClient, served_rows: Rows, worker: str, body: bytes
 ) -> None:
     served_rows.sweep(1)
     lease = _claim(client, worker).json()
@@ -153,7 +154,7 @@ def test_a_body_that_is_no_json_is_a_client_error(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_finish_may_carry_many_samples_but_not_anything(client: TestClient, served_rows: Any, worker: str) -> None:
+def test_a_finish_may_carry_many_samples_but_not_anything(client: TestClient, served_rows: Rows, worker: str) -> None:
     served_rows.sweep(1)
     lease = _claim(client, worker).json()
     too_large = FINISH | {"measurements": {"latency": {"samples": "x" * MAX_FINISH_BYTES}}}
@@ -168,7 +169,7 @@ def test_a_finish_may_carry_many_samples_but_not_anything(client: TestClient, se
 
 @pytest.mark.parametrize("report", [{"losses": [{"step": -1}]}, {"losses": [{"step": 2**31}]}, {"phase": "lunch"}])
 def test_a_report_out_of_range_is_refused(
-    client: TestClient, served_rows: Any, worker: str, report: dict[str, Any]
+    client: TestClient, served_rows: Rows, worker: str, report: dict[str, Any]
 ) -> None:
     served_rows.sweep(1)
     lease = _claim(client, worker).json()
@@ -180,7 +181,7 @@ def test_an_attempt_that_cannot_exist_is_a_client_error(client: TestClient, work
     assert client.post(f"/v1/leases/trial/{attempt}:heartbeat").status_code in (404, 422)
 
 
-def test_a_release_gives_the_trial_to_another_worker(client: TestClient, served_rows: Any, worker: str) -> None:
+def test_a_release_gives_the_trial_to_another_worker(client: TestClient, served_rows: Rows, worker: str) -> None:
     served_rows.sweep(1)
     lease = _claim(client, worker).json()
     released = client.post(_path(lease, "release"), json={"reason": "draining"})
@@ -188,7 +189,7 @@ def test_a_release_gives_the_trial_to_another_worker(client: TestClient, served_
     assert _claim(client, served_rows.worker()).json()["attempt"] == 2
 
 
-def _wait_for_a_waiter(rows: Any) -> None:
+def _wait_for_a_waiter(rows: Rows) -> None:
     """Return once somebody waits for the queue."""
     notifications = rows.database.notifications
     pause = threading.Event()
@@ -200,7 +201,7 @@ def _wait_for_a_waiter(rows: Any) -> None:
 
 
 def test_a_claim_that_is_sent_again_gets_its_lease_for_as_long_as_that_is_held(
-    client: TestClient, served_rows: Any, worker: str
+    client: TestClient, served_rows: Rows, worker: str
 ) -> None:
     served_rows.sweep(3)
 
@@ -223,7 +224,7 @@ def test_a_claim_that_is_sent_again_gets_its_lease_for_as_long_as_that_is_held(
 
 
 def test_a_claim_whose_answer_cannot_be_kept_is_none(
-    client: TestClient, served_rows: Any, worker: str, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, served_rows: Rows, worker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = served_rows.sweep(1)
 

@@ -16,6 +16,7 @@ from service.database.sessions import Database
 from service.errors import LeaseLostError, NotFoundError, UnprocessableError
 from service.leases import holders, queue, statements, trials
 from service.leases import schemas as lease_schemas
+from tests.service.rows import Rows
 
 FINISH = lease_schemas.LeaseFinish(
     outcome="complete", metrics={"latency_ms_p50": 1.5}, measurements={"latency_samples_ms": {"samples": [1.5]}}
@@ -26,7 +27,7 @@ FAILED = lease_schemas.LeaseFinish(outcome="failed", reason="the engine does not
 class Worker:
     """Calls the queue as a worker would, each call in a transaction of its own."""
 
-    def __init__(self, rows: Any, **capabilities: Any) -> None:
+    def __init__(self, rows: Rows, **capabilities: Any) -> None:
         self.database: Database = rows.database
         self.id: str = rows.worker(**capabilities)
 
@@ -56,7 +57,7 @@ class Worker:
 
 
 @pytest.fixture
-def worker(rows: Any) -> Worker:
+def worker(rows: Rows) -> Worker:
     return Worker(rows)
 
 
@@ -65,7 +66,7 @@ def _attempts(database: Database, trial_id: str) -> list[Attempt]:
     return list(database.read(lambda session: session.scalars(statement).all()))
 
 
-def _assert_counted(rows: Any, sweep_id: str) -> None:
+def _assert_counted(rows: Rows, sweep_id: str) -> None:
     """The sweep's counts are those of its trials."""
 
     def count(session: Session) -> Counter[str]:
@@ -80,7 +81,7 @@ def _assert_counted(rows: Any, sweep_id: str) -> None:
 # --- claim -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_oldest_trial_is_claimed_and_says_all_that_a_worker_needs(rows: Any, worker: Worker) -> None:
+def test_the_oldest_trial_is_claimed_and_says_all_that_a_worker_needs(rows: Rows, worker: Worker) -> None:
     first = rows.sweep(2, constraints=("latency_ms_p99 <= 2.0",))
     rows.sweep(1)
     lease = worker.must_claim()
@@ -95,7 +96,7 @@ def test_the_oldest_trial_is_claimed_and_says_all_that_a_worker_needs(rows: Any,
     _assert_counted(rows, first)
 
 
-def test_nothing_to_claim_is_no_error(rows: Any, worker: Worker) -> None:
+def test_nothing_to_claim_is_no_error(rows: Rows, worker: Worker) -> None:
     assert worker.claim() is None
 
 
@@ -105,7 +106,7 @@ def test_an_unknown_worker_is_told_to_register(database: Database) -> None:
 
 
 @pytest.mark.parametrize("difference", [{"version": "9.9"}, {"device_model": "Other"}, {"build_only": True}])
-def test_a_trial_is_for_its_target_only(rows: Any, difference: dict[str, Any]) -> None:
+def test_a_trial_is_for_its_target_only(rows: Rows, difference: dict[str, Any]) -> None:
     rows.sweep(1)
     other = Worker(rows, **difference)
     assert not rows.database.read(lambda session: queue.has_claimable(session, other.id))
@@ -113,19 +114,19 @@ def test_a_trial_is_for_its_target_only(rows: Any, difference: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("state", ["paused", "completed", "cancelled", "failed"])
-def test_only_active_sweeps_are_worked_on(rows: Any, worker: Worker, state: str) -> None:
+def test_only_active_sweeps_are_worked_on(rows: Rows, worker: Worker, state: str) -> None:
     rows.sweep(1, state=state)
     assert worker.claim() is None
 
 
-def test_a_look_ahead_says_what_a_claim_would_find(rows: Any, worker: Worker) -> None:
+def test_a_look_ahead_says_what_a_claim_would_find(rows: Rows, worker: Worker) -> None:
     rows.sweep(1)
     assert rows.database.read(lambda session: queue.has_claimable(session, worker.id))
     worker.must_claim()
     assert not rows.database.read(lambda session: queue.has_claimable(session, worker.id))
 
 
-def test_concurrent_claims_never_share_a_trial(rows: Any) -> None:
+def test_concurrent_claims_never_share_a_trial(rows: Rows) -> None:
     sweep = rows.sweep(24)
     workers = [Worker(rows) for _ in range(8)]
 
@@ -142,7 +143,7 @@ def test_concurrent_claims_never_share_a_trial(rows: Any) -> None:
     _assert_counted(rows, sweep)
 
 
-def test_concurrent_claims_keep_the_parallel_limit(rows: Any) -> None:
+def test_concurrent_claims_keep_the_parallel_limit(rows: Rows) -> None:
     limited, other = rows.sweep(20, parallel=3), rows.sweep(4)
     workers = [Worker(rows) for _ in range(8)]
     with ThreadPoolExecutor(8) as threads:
@@ -153,7 +154,7 @@ def test_concurrent_claims_keep_the_parallel_limit(rows: Any) -> None:
     _assert_counted(rows, limited)
 
 
-def test_an_ended_trial_makes_room_under_the_limit(rows: Any, worker: Worker) -> None:
+def test_an_ended_trial_makes_room_under_the_limit(rows: Rows, worker: Worker) -> None:
     rows.sweep(2, parallel=1)
     lease = worker.must_claim()
     assert worker.claim() is None
@@ -166,7 +167,7 @@ def test_an_ended_trial_makes_room_under_the_limit(rows: Any, worker: Worker) ->
 # --- lapsed leases ---------------------------------------------------------------------------------------------------
 
 
-def test_a_lapsed_lease_is_another_attempt_and_the_first_is_told(rows: Any, worker: Worker) -> None:
+def test_a_lapsed_lease_is_another_attempt_and_the_first_is_told(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1, parallel=1)
     old = worker.must_claim()
     rows.lapse(old.trial)
@@ -184,7 +185,7 @@ def test_a_lapsed_lease_is_another_attempt_and_the_first_is_told(rows: Any, work
     _assert_counted(rows, sweep)
 
 
-def test_a_lapsed_lease_that_nobody_took_is_still_held(rows: Any, worker: Worker) -> None:
+def test_a_lapsed_lease_that_nobody_took_is_still_held(rows: Rows, worker: Worker) -> None:
     rows.sweep(1)
     lease = worker.must_claim()
     rows.lapse(lease.trial)
@@ -194,7 +195,7 @@ def test_a_lapsed_lease_that_nobody_took_is_still_held(rows: Any, worker: Worker
 
 
 @pytest.mark.parametrize("who", ["a claim", "the scheduler"])
-def test_a_trial_whose_attempts_are_used_up_fails_with_that_reason(rows: Any, worker: Worker, who: str) -> None:
+def test_a_trial_whose_attempts_are_used_up_fails_with_that_reason(rows: Rows, worker: Worker, who: str) -> None:
     sweep = rows.sweep(1)
     for attempt in (1, 2, 3):
         lease = worker.must_claim()
@@ -214,7 +215,7 @@ def test_a_trial_whose_attempts_are_used_up_fails_with_that_reason(rows: Any, wo
     _assert_counted(rows, sweep)
 
 
-def test_expiry_leaves_running_and_retryable_trials_alone(rows: Any, worker: Worker) -> None:
+def test_expiry_leaves_running_and_retryable_trials_alone(rows: Rows, worker: Worker) -> None:
     rows.sweep(2)
     running, lapsed = worker.must_claim(), worker.must_claim()
     rows.lapse(lapsed.trial)
@@ -222,7 +223,7 @@ def test_expiry_leaves_running_and_retryable_trials_alone(rows: Any, worker: Wor
     assert rows.trial(running.trial).state == rows.trial(lapsed.trial).state == "running"
 
 
-def test_lapsed_trials_of_an_ended_sweep_are_cancelled(rows: Any, worker: Worker) -> None:
+def test_lapsed_trials_of_an_ended_sweep_are_cancelled(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1)
     lease = worker.must_claim()
     rows.update(Sweep, sweep, state="completed")
@@ -236,7 +237,7 @@ def test_lapsed_trials_of_an_ended_sweep_are_cancelled(rows: Any, worker: Worker
 # --- heartbeat and report --------------------------------------------------------------------------------------------
 
 
-def test_a_heartbeat_renews_the_lease(rows: Any, worker: Worker) -> None:
+def test_a_heartbeat_renews_the_lease(rows: Rows, worker: Worker) -> None:
     rows.sweep(1)
     lease = worker.must_claim()
     rows.lapse(lease.trial)
@@ -245,7 +246,7 @@ def test_a_heartbeat_renews_the_lease(rows: Any, worker: Worker) -> None:
     assert Worker(rows).claim() is None
 
 
-def test_phases_follow_one_another_with_their_times(rows: Any, worker: Worker) -> None:
+def test_phases_follow_one_another_with_their_times(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1)
     lease = worker.must_claim()
     for phase in ("check", "build", "build", "measure"):
@@ -261,7 +262,7 @@ def test_phases_follow_one_another_with_their_times(rows: Any, worker: Worker) -
     assert rows.trial(lease.trial).phase is None
 
 
-def test_losses_are_kept_by_step_whatever_is_sent_twice(rows: Any, worker: Worker) -> None:
+def test_losses_are_kept_by_step_whatever_is_sent_twice(rows: Rows, worker: Worker) -> None:
     rows.sweep(1)
     lease = worker.must_claim()
     worker.report(lease, losses=[{"step": 1, "training_loss": 3.0}, {"step": 2, "training_loss": 2.0}])
@@ -273,7 +274,7 @@ def test_losses_are_kept_by_step_whatever_is_sent_twice(rows: Any, worker: Worke
     ]
 
 
-def test_the_curve_shown_is_that_of_the_newest_attempt(rows: Any, worker: Worker) -> None:
+def test_the_curve_shown_is_that_of_the_newest_attempt(rows: Rows, worker: Worker) -> None:
     rows.sweep(1)
     old = worker.must_claim()
     worker.report(old, losses=[{"step": 1, "training_loss": 9.0}])
@@ -285,7 +286,7 @@ def test_the_curve_shown_is_that_of_the_newest_attempt(rows: Any, worker: Worker
     assert rows.database.read(lambda session: session.scalar(sa.select(sa.func.count()).select_from(Report))) == 2
 
 
-def test_progress_is_that_of_the_phase(rows: Any, worker: Worker) -> None:
+def test_progress_is_that_of_the_phase(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1)
     lease = worker.must_claim()
     worker.report(lease, phase="train", progress={"step": 10, "steps": 500})
@@ -295,7 +296,7 @@ def test_progress_is_that_of_the_phase(rows: Any, worker: Worker) -> None:
     assert rows.trial(lease.trial).progress is None
 
 
-def test_the_tail_of_the_log_is_kept(rows: Any, worker: Worker) -> None:
+def test_the_tail_of_the_log_is_kept(rows: Rows, worker: Worker) -> None:
     rows.sweep(1)
     lease = worker.must_claim()
     worker.report(lease, log="first line")
@@ -311,7 +312,7 @@ def test_the_tail_of_the_log_is_kept(rows: Any, worker: Worker) -> None:
     assert attempt.log.endswith("the end")
 
 
-def test_the_worker_of_a_cancelled_trial_is_told_to_stop(rows: Any, worker: Worker) -> None:
+def test_the_worker_of_a_cancelled_trial_is_told_to_stop(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(2)
     lease = worker.must_claim()
     assert rows.database.write(lambda session: queue.cancel_open(session, sweep, "cancelled by its owner")) == 2
@@ -327,7 +328,7 @@ def test_the_worker_of_a_cancelled_trial_is_told_to_stop(rows: Any, worker: Work
     _assert_counted(rows, sweep)
 
 
-def test_a_trial_that_does_not_exist_is_not_found(worker: Worker, rows: Any) -> None:
+def test_a_trial_that_does_not_exist_is_not_found(worker: Worker, rows: Rows) -> None:
     rows.sweep(1)
     lease = worker.must_claim().model_copy(update={"trial": "nothing"})
     for call in (worker.heartbeat, worker.report, worker.finish, worker.release):
@@ -338,7 +339,7 @@ def test_a_trial_that_does_not_exist_is_not_found(worker: Worker, rows: Any) -> 
 # --- finish ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_finish_stores_everything_at_once(rows: Any, worker: Worker) -> None:
+def test_a_finish_stores_everything_at_once(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1)
     lease = worker.must_claim()
     worker.finish(lease)
@@ -360,7 +361,7 @@ def test_a_finish_stores_everything_at_once(rows: Any, worker: Worker) -> None:
     _assert_counted(rows, sweep)
 
 
-def test_the_same_finish_twice_is_accepted_once(rows: Any, worker: Worker) -> None:
+def test_the_same_finish_twice_is_accepted_once(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1)
     lease = worker.must_claim()
     first = worker.finish(lease)
@@ -372,7 +373,7 @@ def test_the_same_finish_twice_is_accepted_once(rows: Any, worker: Worker) -> No
     _assert_counted(rows, sweep)
 
 
-def test_the_same_finish_at_the_same_time_is_accepted_once(rows: Any, worker: Worker) -> None:
+def test_the_same_finish_at_the_same_time_is_accepted_once(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1)
     lease = worker.must_claim()
     with ThreadPoolExecutor(4) as threads:
@@ -383,7 +384,7 @@ def test_the_same_finish_at_the_same_time_is_accepted_once(rows: Any, worker: Wo
 
 
 @pytest.mark.parametrize(("p99", "feasible", "violation"), [(1.75, True, -0.25), (2.5, False, 0.5)])
-def test_constraints_are_judged_here(rows: Any, worker: Worker, p99: float, feasible: bool, violation: float) -> None:
+def test_constraints_are_judged_here(rows: Rows, worker: Worker, p99: float, feasible: bool, violation: float) -> None:
     rows.sweep(1, constraints=("latency_ms_p99 <= 2.0", "latency_ms_p50 * hidden_size <= 1000"))
     lease = worker.must_claim()
     worker.finish(
@@ -397,7 +398,7 @@ def test_constraints_are_judged_here(rows: Any, worker: Worker, p99: float, feas
     }
 
 
-def test_an_infeasible_trial_keeps_what_was_measured_of_its_violations(rows: Any, worker: Worker) -> None:
+def test_an_infeasible_trial_keeps_what_was_measured_of_its_violations(rows: Rows, worker: Worker) -> None:
     rows.sweep(1, constraints=("latency_ms_p99 <= 2.0", "validation_loss <= 3"))
     lease = worker.must_claim()
     body = lease_schemas.LeaseFinish(outcome="infeasible", reason="too slow", metrics={"latency_ms_p99": 3.0})
@@ -407,7 +408,7 @@ def test_an_infeasible_trial_keeps_what_was_measured_of_its_violations(rows: Any
     assert trial.violations == {"latency_ms_p99 <= 2.0": pytest.approx(1.0)}
 
 
-def test_a_failed_trial_is_not_judged(rows: Any, worker: Worker) -> None:
+def test_a_failed_trial_is_not_judged(rows: Rows, worker: Worker) -> None:
     rows.sweep(1, constraints=("latency_ms_p99 <= 2.0",))
     lease = worker.must_claim()
     worker.finish(lease, FAILED)
@@ -426,7 +427,7 @@ def test_a_failed_trial_is_not_judged(rows: Any, worker: Worker) -> None:
     ],
 )
 def test_a_finish_that_cannot_be_used_is_refused_and_the_lease_stays(
-    rows: Any, worker: Worker, body: dict[str, Any], place: str
+    rows: Rows, worker: Worker, body: dict[str, Any], place: str
 ) -> None:
     rows.sweep(1, constraints=("latency_ms_p99 <= 2.0",))
     lease = worker.must_claim()
@@ -440,7 +441,7 @@ def test_a_finish_that_cannot_be_used_is_refused_and_the_lease_stays(
 # --- release ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_released_trial_is_queued_again_without_a_charge(rows: Any, worker: Worker) -> None:
+def test_a_released_trial_is_queued_again_without_a_charge(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1)
     lease = worker.must_claim()
     worker.report(lease, phase="build")
@@ -456,7 +457,7 @@ def test_a_released_trial_is_queued_again_without_a_charge(rows: Any, worker: Wo
     assert [attempt.outcome for attempt in _attempts(rows.database, lease.trial)] == ["released", None]
 
 
-def test_charged_releases_use_the_attempts_up(rows: Any, worker: Worker) -> None:
+def test_charged_releases_use_the_attempts_up(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1)
     states = [worker.release(worker.must_claim(), charge=True).state for _ in range(3)]
     assert states == ["queued", "queued", "failed"]
@@ -466,7 +467,7 @@ def test_charged_releases_use_the_attempts_up(rows: Any, worker: Worker) -> None
     _assert_counted(rows, sweep)
 
 
-def test_a_release_in_an_ended_sweep_cancels_the_trial(rows: Any, worker: Worker) -> None:
+def test_a_release_in_an_ended_sweep_cancels_the_trial(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1)
     lease = worker.must_claim()
     rows.update(Sweep, sweep, state="cancelled")
@@ -477,7 +478,7 @@ def test_a_release_in_an_ended_sweep_cancels_the_trial(rows: Any, worker: Worker
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_claim_reads_open_trials_only(database: Database, rows: Any) -> None:
+def test_a_claim_reads_open_trials_only(database: Database, rows: Rows) -> None:
     worker = rows.worker()
     sweep = rows.sweep(1)
     key = rows.find_sweep(sweep).target_key
@@ -516,7 +517,7 @@ def test_a_claim_reads_open_trials_only(database: Database, rows: Any) -> None:
     assert database.write(lambda session: queue.claim(session, worker, 30)) is not None
 
 
-def test_a_sweep_is_counted_while_another_transaction_refers_to_it(postgres_url: str, make_rows: Any) -> None:
+def test_a_sweep_is_counted_while_another_transaction_refers_to_it(postgres_url: str, make_rows: type[Rows]) -> None:
     # Locked for an update of its key, the sweep's row and that transaction's next event would wait for one another.
     database = Database(postgres_url)
     rows = make_rows(database)

@@ -25,6 +25,7 @@ from service.errors import LeaseLostError
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.leases.row_locks import ChangesTrial, Claims
+from tests.service.rows import Rows
 
 PARALLEL = 2
 WORKERS = st.sampled_from([0, 1])
@@ -37,7 +38,7 @@ Write = Callable[[Session], Any]
 class QueueMachine(RuleBasedStateMachine):
     """Each worker remembers every lease that it was given, and uses old ones as readily as new ones."""
 
-    def __init__(self, database: Database, other: Database, rows: Any) -> None:
+    def __init__(self, database: Database, other: Database, rows: Rows) -> None:
         super().__init__()
         self.database = database
         self.other = other
@@ -198,7 +199,7 @@ def _unless_lost(call: Callable[[], Any]) -> Any:
         return LOST
 
 
-def test_no_order_of_calls_breaks_the_queue(database: Database, database_url: str, make_rows: Any) -> None:
+def test_no_order_of_calls_breaks_the_queue(database: Database, database_url: str, make_rows: type[Rows]) -> None:
     other = Database(database_url)
     run_state_machine_as_test(
         lambda: QueueMachine(database, other, make_rows(database)),

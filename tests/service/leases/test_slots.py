@@ -14,6 +14,7 @@ from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.leases.row_locks import Claims, FinishesAndClaims
 from tests.service.leases.test_workers import REGISTRATION
+from tests.service.rows import Rows
 
 FINISH = lease_schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1.5}, claim=True)
 FINISHED: dict[str, Any] = {"outcome": "complete", "metrics": {"latency_ms_p50": 1.5}, "claim": True}
@@ -36,7 +37,7 @@ def _path(lease: dict[str, Any], verb: str = "finish") -> str:
 # --- what a worker holds ----------------------------------------------------------------------------------------------
 
 
-def test_a_worker_that_says_no_slots_has_one(client: TestClient, served_rows: Any) -> None:
+def test_a_worker_that_says_no_slots_has_one(client: TestClient, served_rows: Rows) -> None:
     worker = client.post("/v1/workers", json=REGISTRATION).json()["id"]
     served_rows.sweep(2)
     lease = client.post("/v1/leases", json={"worker": worker}).json()
@@ -47,7 +48,7 @@ def test_a_worker_that_says_no_slots_has_one(client: TestClient, served_rows: An
     assert client.post("/v1/leases", json={"worker": worker}).json()["number"] == 1
 
 
-def test_a_worker_is_listed_with_what_its_slots_do(client: TestClient, served_rows: Any) -> None:
+def test_a_worker_is_listed_with_what_its_slots_do(client: TestClient, served_rows: Rows) -> None:
     worker = client.post("/v1/workers", json=REGISTRATION | {"slots": 3}).json()["id"]
     served_rows.sweep(2)
     leases = client.post("/v1/leases", json={"worker": worker, "at_most": 3}).json()["leases"]
@@ -64,7 +65,7 @@ def test_slots_that_cannot_be_are_refused(client: TestClient, slots: Any) -> Non
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/slots")
 
 
-def test_claims_at_once_never_exceed_the_slots(rows: Any) -> None:
+def test_claims_at_once_never_exceed_the_slots(rows: Rows) -> None:
     rows.sweep(30)
     worker = rows.worker(slots=5)
 
@@ -78,7 +79,7 @@ def test_claims_at_once_never_exceed_the_slots(rows: Any) -> None:
     assert rows.database.read(lambda session: queue.has_claimable(session, worker)) is False
 
 
-def test_claims_that_share_a_transaction_never_exceed_the_slots(rows: Any) -> None:
+def test_claims_that_share_a_transaction_never_exceed_the_slots(rows: Rows) -> None:
     rows.sweep(30)
     worker, other = rows.worker(slots=3), rows.worker(slots=2)
     database: Database = rows.database
@@ -93,7 +94,7 @@ def test_claims_that_share_a_transaction_never_exceed_the_slots(rows: Any) -> No
     assert len(held) == len(set(held)) == 5
 
 
-def test_a_lapsed_lease_fills_no_slot(rows: Any) -> None:
+def test_a_lapsed_lease_fills_no_slot(rows: Rows) -> None:
     rows.sweep(2)
     worker = rows.worker(slots=1)
     (lease,) = _claim(rows.database, worker)
@@ -106,7 +107,7 @@ def test_a_lapsed_lease_fills_no_slot(rows: Any) -> None:
 # --- several at once --------------------------------------------------------------------------------------------------
 
 
-def test_at_most_so_many_leases_come_at_once(client: TestClient, served_rows: Any) -> None:
+def test_at_most_so_many_leases_come_at_once(client: TestClient, served_rows: Rows) -> None:
     worker = served_rows.worker(slots=4)
     sweep = served_rows.sweep(6)
     first = client.post("/v1/leases", json={"worker": worker, "at_most": 3}).json()
@@ -116,13 +117,13 @@ def test_at_most_so_many_leases_come_at_once(client: TestClient, served_rows: An
     assert served_rows.find_sweep(sweep).running_count == 4
 
 
-def test_several_leases_keep_the_parallel_limits_of_their_sweeps(rows: Any) -> None:
+def test_several_leases_keep_the_parallel_limits_of_their_sweeps(rows: Rows) -> None:
     first, second = rows.sweep(5, parallel=2), rows.sweep(1)
     leases = _claim(rows.database, rows.worker(slots=8), 8)
     assert [lease.sweep for lease in leases] == [first, first, second]
 
 
-def test_a_claim_of_several_that_is_sent_again_gets_those_that_are_held(client: TestClient, served_rows: Any) -> None:
+def test_a_claim_of_several_that_is_sent_again_gets_those_that_are_held(client: TestClient, served_rows: Rows) -> None:
     worker = served_rows.worker(slots=2)
     served_rows.sweep(4)
     key = {"Idempotency-Key": "a-claim"}
@@ -137,7 +138,7 @@ def test_a_claim_of_several_that_is_sent_again_gets_those_that_are_held(client: 
 
 
 @pytest.mark.parametrize("at_most", [0, 65, "2", 1.5])
-def test_a_number_of_leases_that_cannot_be_is_refused(client: TestClient, served_rows: Any, at_most: Any) -> None:
+def test_a_number_of_leases_that_cannot_be_is_refused(client: TestClient, served_rows: Rows, at_most: Any) -> None:
     answer = client.post("/v1/leases", json={"worker": served_rows.worker(), "at_most": at_most})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/at_most")
 
@@ -145,7 +146,7 @@ def test_a_number_of_leases_that_cannot_be_is_refused(client: TestClient, served
 # --- the next with a finish -------------------------------------------------------------------------------------------
 
 
-def test_a_finish_brings_the_next_lease(client: TestClient, served_rows: Any) -> None:
+def test_a_finish_brings_the_next_lease(client: TestClient, served_rows: Rows) -> None:
     worker = served_rows.worker(slots=1)
     sweep = served_rows.sweep(2, parallel=1)
     lease = client.post("/v1/leases", json={"worker": worker}).json()
@@ -158,7 +159,7 @@ def test_a_finish_brings_the_next_lease(client: TestClient, served_rows: Any) ->
 
 @pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "a-finish"}])
 def test_the_same_finish_again_answers_the_same_lease_while_it_is_held(
-    client: TestClient, served_rows: Any, key: dict[str, str]
+    client: TestClient, served_rows: Rows, key: dict[str, str]
 ) -> None:
     worker = served_rows.worker(slots=1)
     served_rows.sweep(3)
@@ -172,7 +173,7 @@ def test_the_same_finish_again_answers_the_same_lease_while_it_is_held(
     assert (again.status_code, again.json()["lease"]) == (200, None)
 
 
-def test_a_lease_that_lapsed_is_not_answered_again(rows: Any) -> None:
+def test_a_lease_that_lapsed_is_not_answered_again(rows: Rows) -> None:
     rows.sweep(2)
     worker = rows.worker(slots=1)
     (lease,) = _claim(rows.database, worker)
@@ -182,7 +183,7 @@ def test_a_lease_that_lapsed_is_not_answered_again(rows: Any) -> None:
     assert _finish(rows.database, lease).lease is None
 
 
-def test_a_finish_of_an_older_version_may_be_sent_again_with_a_claim(rows: Any) -> None:
+def test_a_finish_of_an_older_version_may_be_sent_again_with_a_claim(rows: Rows) -> None:
     rows.sweep(2)
     (lease,) = _claim(rows.database, rows.worker())
     body = FINISH.model_copy(update={"claim": False})
@@ -190,7 +191,7 @@ def test_a_finish_of_an_older_version_may_be_sent_again_with_a_claim(rows: Any) 
     assert _finish(rows.database, lease).lease is None
 
 
-def test_a_finish_of_a_worker_that_has_signed_off_counts(rows: Any) -> None:
+def test_a_finish_of_a_worker_that_has_signed_off_counts(rows: Rows) -> None:
     rows.sweep(2)
     worker = rows.worker()
     (lease,) = _claim(rows.database, worker)
@@ -199,7 +200,7 @@ def test_a_finish_of_a_worker_that_has_signed_off_counts(rows: Any) -> None:
     assert (finished.state, finished.lease) == ("complete", None)
 
 
-def test_a_worker_whose_slots_are_full_is_given_nothing_with_a_finish(rows: Any) -> None:
+def test_a_worker_whose_slots_are_full_is_given_nothing_with_a_finish(rows: Rows) -> None:
     """Two hold its one slot: it was registered with more, say."""
     rows.sweep(4)
     worker = rows.worker(slots=3)
@@ -209,7 +210,7 @@ def test_a_worker_whose_slots_are_full_is_given_nothing_with_a_finish(rows: Any)
     assert _finish(rows.database, leases[1]).lease is not None
 
 
-def test_workers_that_finish_at_once_share_the_queue(rows: Any) -> None:
+def test_workers_that_finish_at_once_share_the_queue(rows: Rows) -> None:
     first, second = rows.sweep(20, parallel=4), rows.sweep(20)
     workers = [rows.worker(slots=2) for _ in range(4)]
     database: Database = rows.database

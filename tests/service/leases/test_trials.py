@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from fastapi.testclient import TestClient
 
 from service.database.models import Trial
+from tests.service.rows import Rows
 
 
 @pytest.fixture
-def finished(client: TestClient, served_rows: Any) -> tuple[str, str]:
+def finished(client: TestClient, served_rows: Rows) -> tuple[str, str]:
     """A sweep of three trials of which the first is complete; the ids of both."""
     sweep = served_rows.sweep(3)
     lease = client.post("/v1/leases", json={"worker": served_rows.worker()}).json()
@@ -52,7 +51,7 @@ def test_a_trial_shows_all_that_was_learnt_of_it(client: TestClient, finished: t
 
 
 def test_a_reused_trial_shows_the_measurements_that_it_stands_on(
-    client: TestClient, served_rows: Any, finished: tuple[str, str]
+    client: TestClient, served_rows: Rows, finished: tuple[str, str]
 ) -> None:
     _, original = finished
     (copy,) = served_rows.queue(served_rows.sweep(0), 1)
@@ -63,7 +62,7 @@ def test_a_reused_trial_shows_the_measurements_that_it_stands_on(
     assert [attempt["outcome"] for attempt in detail["attempts"]] == ["complete"]
 
 
-def test_the_phase_that_runs_has_a_time(client: TestClient, served_rows: Any) -> None:
+def test_the_phase_that_runs_has_a_time(client: TestClient, served_rows: Rows) -> None:
     served_rows.sweep(1)
     lease = client.post("/v1/leases", json={"worker": served_rows.worker()}).json()
     client.post(f"/v1/leases/{lease['trial']}/1:report", json={"phase": "train", "progress": {"step": 3}})
@@ -72,7 +71,7 @@ def test_the_phase_that_runs_has_a_time(client: TestClient, served_rows: Any) ->
     assert detail["attempts"][0]["phases"][0]["seconds"] >= 0
 
 
-def test_pages_follow_the_numbers(client: TestClient, served_rows: Any) -> None:
+def test_pages_follow_the_numbers(client: TestClient, served_rows: Rows) -> None:
     sweep = served_rows.sweep(5)
     url: str | None = f"/v1/sweeps/{sweep}/trials?page_size=2"
     pages: list[list[int]] = []
@@ -92,7 +91,7 @@ def test_trials_are_filtered_by_state(client: TestClient, finished: tuple[str, s
     assert client.get(f"/v1/sweeps/{sweep}/trials?state=lost").status_code == 422
 
 
-def test_a_token_of_another_list_is_refused(client: TestClient, served_rows: Any) -> None:
+def test_a_token_of_another_list_is_refused(client: TestClient, served_rows: Rows) -> None:
     for _ in range(2):
         served_rows.worker()
     token = client.get("/v1/workers?page_size=1").json()["next_page_token"]

@@ -22,6 +22,7 @@ from service.http.dependencies import Services
 from service.leases import curves, queue
 from service.leases.phases import PHASES
 from service.leases.worker_reports import MOST_TRIES
+from tests.service.rows import Rows
 from tests.service.sweep_rows import (
     add_attempt,
     add_measurement,
@@ -35,7 +36,7 @@ from tests.service.sweep_rows import (
 class Attempt:
     """An attempt of a trial whose service says 1,000 parameters."""
 
-    def __init__(self, client: TestClient, rows: Any, *constraints: str) -> None:
+    def __init__(self, client: TestClient, rows: Rows, *constraints: str) -> None:
         self.client = client
         self.sweep = rows.sweep(1, constraints=constraints)
         rows.database.write(lambda session: session.execute(_OWN_FIGURES) and None)
@@ -57,7 +58,7 @@ _OWN_FIGURES = sa.update(Trial).values(metrics={"parameter_count": 1000, "flops"
 
 
 @pytest.fixture
-def attempt(client: TestClient, served_rows: Any) -> Attempt:
+def attempt(client: TestClient, served_rows: Rows) -> Attempt:
     return Attempt(client, served_rows)
 
 
@@ -120,7 +121,7 @@ def test_what_is_not_complete_says_why(attempt: Attempt, outcome: str, reason: s
 
 
 @pytest.fixture
-def bounded(client: TestClient, served_rows: Any) -> Attempt:
+def bounded(client: TestClient, served_rows: Rows) -> Attempt:
     """An attempt whose sweep bounds what a device can do, and how good the model is."""
     bounds = ("latency_ms_p50 <= 2 * hidden_size / 64", "flops / latency_ms_p50 >= 1e6", "validation_loss <= 1")
     return Attempt(client, served_rows, *bounds)
@@ -211,7 +212,7 @@ def test_an_attempt_does_not_begin_anew_for_ever(attempt: Attempt) -> None:
     assert len(attempt.shown()["attempts"][0]["phases"]) == 2 * MOST_TRIES
 
 
-def test_another_attempt_begins_with_the_first_phase_again(attempt: Attempt, served_rows: Any) -> None:
+def test_another_attempt_begins_with_the_first_phase_again(attempt: Attempt, served_rows: Rows) -> None:
     attempt.report(phase="evaluate")
     attempt.client.post(f"{attempt.path}:release", json={"reason": "the worker drains"})
     lease = attempt.client.post("/v1/leases", json={"worker": served_rows.worker()}).json()
@@ -219,7 +220,7 @@ def test_another_attempt_begins_with_the_first_phase_again(attempt: Attempt, ser
     assert again.status_code == 200
 
 
-def test_the_newest_attempts_of_a_trial_are_shown(client: TestClient, served_rows: Any) -> None:
+def test_the_newest_attempts_of_a_trial_are_shown(client: TestClient, served_rows: Rows) -> None:
     served_rows.sweep(1)
     worker = served_rows.worker()
     for number in range(1, 24):
@@ -289,7 +290,7 @@ def test_a_long_curve_is_kept_and_shown_in_part(attempt: Attempt) -> None:
     assert validated == list(range(100, steps + 1, 100))
 
 
-def test_a_stored_curve_of_any_length_is_shown_in_part(database: Database, rows: Any) -> None:
+def test_a_stored_curve_of_any_length_is_shown_in_part(database: Database, rows: Rows) -> None:
     """One of before there was a bound."""
     rows.sweep(1)
     worker = rows.worker()
@@ -453,7 +454,7 @@ ENDINGS = st.fixed_dictionaries(
 )
 def test_a_worker_that_says_what_it_likes_breaks_nothing(
     client: TestClient,
-    served_rows: Any,
+    served_rows: Rows,
     registration: dict[str, Any],
     sayings: list[tuple[str, Any]],
     endings: list[dict[str, Any]],

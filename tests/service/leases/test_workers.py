@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from service.database.models import Worker
 from tests.service.registrations import registration
+from tests.service.rows import Rows
 
 REGISTRATION = registration("bench-1", {"python": "3.11.7"})
 
@@ -31,7 +32,7 @@ def test_a_registration_wakes_the_scheduler(client: TestClient, services: Any) -
     assert services.notifications.version("scheduler") > since
 
 
-def test_workers_are_listed_with_the_trial_that_they_run(client: TestClient, served_rows: Any) -> None:
+def test_workers_are_listed_with_the_trial_that_they_run(client: TestClient, served_rows: Rows) -> None:
     busy, idle = served_rows.worker(), served_rows.worker()
     served_rows.sweep(1)
     lease = client.post("/v1/leases", json={"worker": busy}).json()
@@ -41,7 +42,7 @@ def test_workers_are_listed_with_the_trial_that_they_run(client: TestClient, ser
     assert listed[busy]["targets"][0]["key"] == "onnxruntime 1.32.0 on Test CPU"
 
 
-def test_a_silent_worker_is_not_alive_until_it_is_heard_of_again(client: TestClient, served_rows: Any) -> None:
+def test_a_silent_worker_is_not_alive_until_it_is_heard_of_again(client: TestClient, served_rows: Rows) -> None:
     silent, spoken = served_rows.worker(), served_rows.worker()
     served_rows.update(Worker, silent, last_seen_at=1.0)
     assert [worker["id"] for worker in client.get("/v1/workers?alive=true").json()["items"]] == [spoken]
@@ -50,7 +51,7 @@ def test_a_silent_worker_is_not_alive_until_it_is_heard_of_again(client: TestCli
     assert len(client.get("/v1/workers?alive=true").json()["items"]) == 2
 
 
-def test_pages_hold_every_worker_once(client: TestClient, served_rows: Any) -> None:
+def test_pages_hold_every_worker_once(client: TestClient, served_rows: Rows) -> None:
     made = [served_rows.worker() for _ in range(5)]
     seen: list[str] = []
     url: str | None = "/v1/workers?page_size=2"
@@ -113,13 +114,13 @@ def test_a_worker_that_signs_off_frees_its_gpu_at_once(client: TestClient) -> No
     assert client.post("/v1/workers", json=GPU_REGISTRATION).status_code == 201
 
 
-def test_a_worker_that_was_killed_is_forgotten_with_its_heartbeat(client: TestClient, served_rows: Any) -> None:
+def test_a_worker_that_was_killed_is_forgotten_with_its_heartbeat(client: TestClient, served_rows: Rows) -> None:
     worker = client.post("/v1/workers", json=GPU_REGISTRATION).json()["id"]
     served_rows.update(Worker, worker, last_seen_at=1.0)
     assert client.post("/v1/workers", json=GPU_REGISTRATION).status_code == 201
 
 
-def test_one_that_was_forgotten_does_not_come_back_beside_the_next(client: TestClient, served_rows: Any) -> None:
+def test_one_that_was_forgotten_does_not_come_back_beside_the_next(client: TestClient, served_rows: Rows) -> None:
     """A machine that was suspended, say: it registers again, and is refused as long as the other one lives."""
     forgotten = client.post("/v1/workers", json=GPU_REGISTRATION).json()["id"]
     served_rows.update(Worker, forgotten, last_seen_at=1.0)
@@ -128,7 +129,7 @@ def test_one_that_was_forgotten_does_not_come_back_beside_the_next(client: TestC
     assert len(client.get("/v1/workers?alive=true").json()["items"]) == 1
 
 
-def test_a_worker_that_has_signed_off_is_given_nothing(client: TestClient, served_rows: Any) -> None:
+def test_a_worker_that_has_signed_off_is_given_nothing(client: TestClient, served_rows: Rows) -> None:
     worker = served_rows.worker()
     served_rows.sweep(1)
     client.delete(f"/v1/workers/{worker}")

@@ -22,7 +22,7 @@ from service.http.dependencies import Services
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.operations import artifacts
-from tests.service.conftest import Rows
+from tests.service.rows import Rows
 
 NAME = "run.py"
 FINISH = {"outcome": "complete", "metrics": {"latency_ms_p50": 1.0}}

@@ -16,6 +16,7 @@ from service.http.dependencies import Services
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.operations import gauges
+from tests.service.rows import Rows
 from tests.service.statements import recorded_statements
 
 BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
@@ -40,7 +41,7 @@ def scraped(client: TestClient, **headers: str) -> dict[tuple[str, tuple[tuple[s
     }
 
 
-def test_a_scrape_tells_of_the_queue_the_phases_and_the_requests(client: TestClient, served_rows: Any) -> None:
+def test_a_scrape_tells_of_the_queue_the_phases_and_the_requests(client: TestClient, served_rows: Rows) -> None:
     before = scraped(client)
     sweep = served_rows.sweep(queued=3)
     worker = served_rows.worker()
@@ -105,7 +106,7 @@ def test_metrics_take_a_token_that_reads_all_projects(client: TestClient, servic
 
 
 @BOTH
-def test_a_look_at_the_database_reads_no_finished_trial(database: Database, rows: Any) -> None:
+def test_a_look_at_the_database_reads_no_finished_trial(database: Database, rows: Rows) -> None:
     sweep = rows.sweep(queued=1)
     worker = rows.worker()
     lease = database.write(lambda session: queue.claim(session, worker, 30))

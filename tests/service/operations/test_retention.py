@@ -23,6 +23,7 @@ from service.operations import retention
 from service.operations.housekeeping import Housekeeping
 from service.settings import Settings
 from service.sweeps import sweeps
+from tests.service.rows import Rows
 
 ALL = {"log_days": 10, "sample_days": 10, "event_days": 10, "delivery_days": 10, "audit_days": 10}
 
@@ -46,7 +47,7 @@ def database(settings: Settings) -> Any:
     database.close()
 
 
-def _used(database: Database, rows: Any) -> str:
+def _used(database: Database, rows: Rows) -> str:
     """A sweep that has ended with one trial, and everything that goes by age. Returns the trial."""
     hook = {"project": "default", "url": "https://example.com/", "events": ["sweep.completed"], "allowed": []}
     database.write(lambda session: webhooks.create(session, made_by="", **hook).id)
@@ -90,7 +91,7 @@ def _grow_old(database: Database, days: float) -> None:
 
 
 @BOTH
-def test_what_is_old_goes_and_results_stay(database: Database, settings: Settings, rows: Any) -> None:
+def test_what_is_old_goes_and_results_stay(database: Database, settings: Settings, rows: Rows) -> None:
     trial = _used(database, rows)
     keeping = Settings(**settings.model_dump() | ALL)
     assert not any(retention.prune(database, keeping).values()), "nothing is old yet"
@@ -122,14 +123,14 @@ def test_what_is_old_goes_and_results_stay(database: Database, settings: Setting
     database.read(read)
 
 
-def test_by_default_only_deliveries_go(database: Database, settings: Settings, rows: Any) -> None:
+def test_by_default_only_deliveries_go(database: Database, settings: Settings, rows: Rows) -> None:
     _used(database, rows)
     _grow_old(database, 3650)
     assert +retention.prune(database, settings) == {"webhook deliveries": 1}
 
 
 @BOTH
-def test_what_goes_on_is_not_touched(database: Database, settings: Settings, rows: Any) -> None:
+def test_what_goes_on_is_not_touched(database: Database, settings: Settings, rows: Rows) -> None:
     sweep = rows.sweep(queued=1)
     worker = rows.worker()
     lease = database.write(lambda session: queue.claim(session, worker, 30))
@@ -164,7 +165,7 @@ def test_much_goes_in_several_transactions(
     assert found == [("audit records", 3), ("audit records", 3), ("audit records", 1)]
 
 
-def test_the_service_does_it_by_itself(database: Database, settings: Settings, rows: Any) -> None:
+def test_the_service_does_it_by_itself(database: Database, settings: Settings, rows: Rows) -> None:
     _used(database, rows)
     _grow_old(database, 31)
     housekeeping = Housekeeping(database, settings)
@@ -188,7 +189,7 @@ def test_a_broken_off_upload_is_cleared_away(database: Database, settings: Setti
 
 @BOTH
 def test_a_sweep_that_has_ended_is_deleted_with_all_that_is_its_own(
-    client: TestClient, services: Services, served_rows: Any
+    client: TestClient, services: Services, served_rows: Rows
 ) -> None:
     trial = _used(services.database, served_rows)
     sweep = served_rows.trial(trial).sweep_id
@@ -206,7 +207,7 @@ def test_a_sweep_that_has_ended_is_deleted_with_all_that_is_its_own(
 
 
 def test_a_dataset_in_use_stays_and_one_that_is_not_goes_with_its_files(
-    client: TestClient, services: Services, served_rows: Any
+    client: TestClient, services: Services, served_rows: Rows
 ) -> None:
     made = client.post("/v1/datasets", data={"name": "text"}, files={"file": ("t.txt", b"abc " * 400)}).json()
     sweep = served_rows.sweep()

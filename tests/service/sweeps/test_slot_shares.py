@@ -14,6 +14,7 @@ from service.database.sessions import Database
 from service.settings import Settings
 from service.sweeps import slot_shares, sweeps
 from service.sweeps.slot_shares import Offer, Served, Sharer, shares
+from tests.service.rows import Rows
 from tests.service.sweep_driver import Driver, document, small
 
 TARGET = "onnxruntime 1.32.0 on Test CPU"
@@ -199,7 +200,7 @@ def test_a_number_of_which_the_events_are_gone_is_that_of_the_row(driver: Driver
     assert driver.database.read(read) == 3
 
 
-def test_the_page_says_the_number(client: TestClient, served_rows: Any) -> None:
+def test_the_page_says_the_number(client: TestClient, served_rows: Rows) -> None:
     sweep = served_rows.sweep(1)
     served_rows.update(
         Sweep,
