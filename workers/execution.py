@@ -101,6 +101,8 @@ class Execution:
         sweep, (trial, attempt) = self._leased.sweep, self._trial
         with logs.about(sweep=sweep, trial=trial, attempt=attempt):
             self._run()
+        if self._next is None:
+            self._leave_device()
         return None if self._next is None else LeasedTrial.of(self._next)
 
     def _run(self) -> None:
@@ -141,10 +143,10 @@ class Execution:
                 return Finish("failed", reason, {}, {}, traceback.format_exc())
             finally:
                 share.pause()
-                self._leave_device()
 
     def _leave_device(self) -> None:
-        """Make room on the device; where the attempt was interrupted, without waiting for a turn."""
+        """Make room on the device, which the next attempt of the slot would do anyway; without waiting for a turn where
+        the attempt was interrupted."""
         if self._interruption.cause is not None:
             self._children.kill_engine()
             return

@@ -114,11 +114,11 @@ class ModelProcess:
         }
 
     def prepare(self, request: Request, progress: Progress) -> Result:
-        self.release(request, progress)
-        if self._is_cuda:
-            torch.cuda.reset_peak_memory_stats(self._device)
         configuration = TrialConfiguration.of(request["configuration"])
         training = configuration.training
+        if not self._is_cuda:
+            # The two would lie in the same memory.
+            self._forget()
         # A probe has no training: its weights are as good as any others.
         torch.manual_seed(derived_seed(0 if training is None else training.seed, "weights"))
         if training is None:
@@ -126,6 +126,9 @@ class ModelProcess:
         else:
             module = build(configuration.model, dropout=training.dropout, initialization=training.initialization)
         with self._shared(request, progress):
+            self._forget()
+            if self._is_cuda:
+                torch.cuda.reset_peak_memory_stats(self._device)
             self._model = _Model(module.to(self._device), configuration)
         return {"parameter_count": sum(parameter.numel() for parameter in module.parameters())}
 
@@ -221,11 +224,15 @@ class ModelProcess:
 
     def release(self, request: Request, progress: Progress) -> Result:
         with self._shared(request, progress):
-            self._model = None
-            gc.collect()
-            if self._is_cuda:
-                torch.cuda.empty_cache()
+            self._forget()
         return {}
+
+    def _forget(self) -> None:
+        """Give the memory of the module back."""
+        self._model = None
+        gc.collect()
+        if self._is_cuda:
+            torch.cuda.empty_cache()
 
     @contextlib.contextmanager
     def _shared(self, request: Request, progress: Progress) -> Generator[None]:
