@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine.nvml import Gpu, driver_version, gpus
+from workers.engine.verbs import DESCRIBE
 from workers.processes.child import ChildError
 from workers.processes.children import Children
 
@@ -60,7 +61,7 @@ def _machine() -> Iterator[str]:
 
 def _runtime(children: Children, runtime: str) -> tuple[bool, str]:
     try:
-        found = children.builder().request("describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS)
+        found = children.builder().request(DESCRIBE, {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS)
     except (ChildError, OSError) as failure:
         return False, f"{runtime}: no: {failure}"
     if found["build_only"]:

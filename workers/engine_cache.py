@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workers.engine.protocol import JsonObject
+from workers.engine.verbs import BuildAnswer
 
 LIMIT_BYTES = 4 << 30
 """What the cache may hold; the engines that were used longest ago go first."""
@@ -39,11 +39,11 @@ class EngineCache:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
 
-    def take(self, key: str, engine: Path) -> JsonObject | None:
+    def take(self, key: str, engine: Path) -> BuildAnswer | None:
         """Put the engine of that key at `engine` and return what its build said; None where there is none."""
         kept, said = self._paths(key)
         try:
-            built = json.loads(said.read_text())
+            built: BuildAnswer = json.loads(said.read_text())
             shutil.copyfile(kept, engine)
             if engine.stat().st_size != built["engine_bytes"]:
                 raise ValueError(f"{kept} is cut off")
@@ -53,7 +53,7 @@ class EngineCache:
             return None
         return built
 
-    def keep(self, key: str, engine: Path, built: JsonObject) -> None:
+    def keep(self, key: str, engine: Path, built: BuildAnswer) -> None:
         """Keep an engine. A cache that cannot be written keeps nothing: a build is never lost by it."""
         kept, said = self._paths(key)
         with contextlib.suppress(OSError):
@@ -81,5 +81,5 @@ class EngineCache:
                 kept.unlink(missing_ok=True)
 
 
-def _writer(built: JsonObject) -> Callable[[Path], int]:
+def _writer(built: BuildAnswer) -> Callable[[Path], int]:
     return lambda part: part.write_text(json.dumps(built))

@@ -27,8 +27,10 @@ from workers import device
 from workers.data.inputs import probe_inputs, save_inputs
 from workers.engine.protocol import JsonObject
 from workers.engine.tensorrt import support
+from workers.engine.verbs import BUILD, DESCRIBE, BuildAnswer
 from workers.processes.child import ChildError, ChildRequestError
 from workers.processes.children import Children
+from workers.processes.model_verbs import EXPORT, PREPARE
 from workers.service.messages import SplitAnswer
 from workers.trial.context import Limits
 
@@ -127,7 +129,7 @@ class SpaceCheck:
         gpu = device.chosen(None)
         self._children = Children(threads=1, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None)
         try:
-            found = self._children.builder().request("describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS)
+            found = self._children.builder().request(DESCRIBE, {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS)
         except (ChildError, OSError) as failure:
             self.close()
             raise NoBuilderError(str(failure)) from failure
@@ -138,14 +140,12 @@ class SpaceCheck:
                     f"{runtime} builds for the device that it is on: only tensorrt_rtx takes another's"
                 )
             limits = support.limits(runtime, found["version"], divmod(self._options["compute_capability"], 10))
-            found |= {
-                "dtypes": list(limits.dtypes),
-                "quantizations": list(limits.quantizations),
-                "lacks": dict(limits.lacks),
-                "device_model": f"compute capability {compute_capability}",
-            }
-        found |= {"device_memory_bytes": found["device_memory_bytes"] or ANY_MEMORY_BYTES}
-        self.capabilities = cast("Capabilities", found)
+            found["dtypes"] = list(limits.dtypes)
+            found["quantizations"] = list(limits.quantizations)
+            found["lacks"] = dict(limits.lacks)
+            found["device_model"] = f"compute capability {compute_capability}"
+        found["device_memory_bytes"] = found["device_memory_bytes"] or ANY_MEMORY_BYTES
+        self.capabilities: Capabilities = {**found}
 
     def close(self) -> None:
         self._children.kill()
@@ -174,20 +174,20 @@ class SpaceCheck:
             "builds", None, parameters, built["build_seconds"], built["engine_bytes"], built["weights_bytes"]
         )
 
-    def _build(self, configuration: Configuration, folder: Path) -> JsonObject:
+    def _build(self, configuration: Configuration, folder: Path) -> BuildAnswer:
         limits, trial = Limits(), TrialConfiguration.of(configuration)
         self._children.model().request(
-            "prepare", {"configuration": configuration}, timeout_seconds=limits.prepare_seconds
+            PREPARE, {"configuration": configuration}, timeout_seconds=limits.prepare_seconds
         )
         # A quantized graph has ranges; which ones does not decide whether it builds.
         save_inputs(folder, probe_inputs(signature_of(trial), trial.model))
         export = {"path": str(folder / "model.onnx"), "opset": self.capabilities["opset"]}
         self._children.model().request(
-            "export", {**export, "calibration": str(folder / "measure.npz")}, timeout_seconds=limits.export_seconds
+            EXPORT, {**export, "calibration": str(folder / "measure.npz")}, timeout_seconds=limits.export_seconds
         )
         tf32 = {"tf32": 1} if "tf32" in dtypes.by_parameter(trial.model).values() else {}
         return self._children.builder().request(
-            "build",
+            BUILD,
             {
                 "runtime": self._runtime,
                 "onnx": export["path"],

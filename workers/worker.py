@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TypeVar, cast
+from typing import IO, TypeVar
 
 from layers.capabilities import Capabilities
 from layers.results import RESULTS_VERSION
@@ -22,6 +22,7 @@ from workers.device_lock import DeviceBusyError, lock_device
 from workers.device_memory import DeviceMemory
 from workers.device_time import DeviceTime
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
+from workers.engine.verbs import DESCRIBE
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import DrainedError, InterruptibleCall, Interruption
@@ -148,7 +149,7 @@ class Worker:
         for runtime in (each for each in RUNTIMES if DEVICE_KINDS[each] == self._device["kind"]):
             try:
                 found = self._children.builder().request(
-                    "describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS, interruption=self._draining
+                    DESCRIBE, {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS, interruption=self._draining
                 )
             except (ChildError, OSError) as failure:
                 lacks.append(f"{runtime}: {failure}")
@@ -157,7 +158,7 @@ class Worker:
                 lacks.append(f"{runtime}: {found['lacks'].get('execution', 'it builds here and does not run')}")
                 continue
             # The engine child knows the processor, the worker with how many threads it is used.
-            self._capabilities[runtime] = cast("Capabilities", found | {"device_model": self._device["model"]})
+            self._capabilities[runtime] = {**found, "device_model": self._device["model"]}
         if not self._capabilities:
             remedy = "`layersweep worker --doctor` says what to install"
             raise WorkerError(f"no runtime works on {self._device['model']}. {'; '.join(lacks)}. {remedy}")

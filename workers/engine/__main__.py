@@ -25,7 +25,6 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from .arrays import read_arrays, write_arrays
 from .base import Engine
@@ -33,8 +32,9 @@ from .confidence import KNOWN_WITHIN
 from .latency import DEFAULT_FIGURES, measure
 from .loss import evaluate
 from .memory import load_and_weigh
-from .protocol import Handler, Progress, Request, RequestError, Result, invalid, serve
+from .protocol import Handler, JsonObject, Progress, Request, RequestError, Result, invalid, serve
 from .turns import RequestTurn
+from .verbs import BuildAnswer, Capabilities, LoadAnswer, MeasureAnswer
 
 RUNTIMES: Mapping[str, tuple[str, str]] = {
     "onnxruntime": ("workers.engine.onnxruntime.engine", "OnnxRuntimeEngine"),
@@ -71,10 +71,10 @@ class Verbs:
             "leave": self.leave,
         }
 
-    def describe(self, request: Request, progress: Progress) -> Result:
-        return {**self._engine(request).describe()}
+    def describe(self, request: Request, progress: Progress) -> Capabilities:
+        return self._engine(request).describe()
 
-    def build(self, request: Request, progress: Progress) -> Result:
+    def build(self, request: Request, progress: Progress) -> BuildAnswer:
         engine = self._engine(request)
         if request.get("timings") is not None:
             engine.keep_timings(_path(request, "timings"))
@@ -83,7 +83,7 @@ class Verbs:
             engine.before_timing = turn.give_way
             return engine.build(onnx, built, options)
 
-    def load(self, request: Request, progress: Progress) -> Result:
+    def load(self, request: Request, progress: Progress) -> LoadAnswer:
         engine = self._engine(request)
         if self._current is not None and self._current is not engine:
             raise invalid("an engine of another runtime is loaded: close it first")
@@ -104,7 +104,7 @@ class Verbs:
         self._current = engine
         return {"device_memory_bytes": grown}
 
-    def measure(self, request: Request, progress: Progress) -> Result:
+    def measure(self, request: Request, progress: Progress) -> MeasureAnswer:
         engine, inputs, options = self._loaded(), read_arrays(_path(request, "inputs")), _options(request)
         figures = _figures(request)
         shared, alone = RequestTurn(request, progress, "shared"), RequestTurn(request, progress, "alone")
@@ -169,7 +169,7 @@ def _path(request: Request, field: str) -> Path:
     return Path(value)
 
 
-def _options(request: Request) -> dict[str, Any]:
+def _options(request: Request) -> JsonObject:
     options = request.get("options", {})
     if not isinstance(options, dict):
         raise invalid(f"options is a JSON object, not {options!r}")

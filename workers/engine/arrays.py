@@ -32,7 +32,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:
-            np.savez(stream, **cast("dict[str, Any]", dict(arrays)))
+            np.savez(stream, **cast("Any", dict(arrays)))
         part.replace(path)
     except OSError as problem:
         raise invalid(f"{path} cannot be written: {problem}") from problem

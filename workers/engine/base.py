@@ -17,37 +17,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from .process_memory import process_private_bytes
 from .protocol import RequestError, invalid
+from .verbs import BuildAnswer, Capabilities, DeviceState, EngineEnvironment
 
 TurnKind = Literal["alone", "shared"]
 """How a piece of work has the device: by itself, or with others that share it (arbitration.py)."""
-
-
-class Capabilities(TypedDict):
-    """What a runtime can do on this machine's device; the fields of the service's schema of the same name."""
-
-    runtime: str
-    version: str
-    device_model: str
-    opset: int
-    """the highest ONNX opset that the runtime reads"""
-    dtypes: list[str]
-    """of model.dtype, those that are worth scoring here"""
-    quantizations: list[str]
-    """of model.quantization, those that run here beside none"""
-    devices: int
-    device_memory_bytes: int
-    compute_capability: str | None
-    build_only: bool
-    build_options: list[str]
-    """those of the runtime's that a sweep may set"""
-    lacks: dict[str, str]
-    """what a user might expect here and does not get (`dtype bfloat16`, `execution`) -> why, with its source"""
 
 
 @dataclass(frozen=True)
@@ -155,8 +134,8 @@ class Engine(ABC):
     def keep_timings(self, folder: Path) -> None:  # noqa: B027 - most runtimes time nothing while they build
         """Keep in `folder` what a runtime finds out about its own kernels while it builds, for the builds to come."""
 
-    def build(self, onnx: Path, engine: Path, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Build the engine file from an ONNX file; return engine_bytes, the Footprint's fields and build_seconds.
+    def build(self, onnx: Path, engine: Path, options: Mapping[str, object]) -> BuildAnswer:
+        """Build the engine file from an ONNX file.
 
         The engine file is whole or not there: it is written beside its place and renamed. Every error that the runtime
         logs meanwhile fails the build, unless `known_harmless_errors` names it.
@@ -189,9 +168,15 @@ class Engine(ABC):
             ) from failure
         finally:
             part.unlink(missing_ok=True)
-        return {"engine_bytes": size, **vars(footprint), "build_seconds": seconds}
+        return {
+            "engine_bytes": size,
+            "weights_bytes": footprint.weights_bytes,
+            "activation_bytes": footprint.activation_bytes,
+            "io_bytes": footprint.io_bytes,
+            "build_seconds": seconds,
+        }
 
-    def load(self, engine: Path, options: Mapping[str, Any]) -> None:
+    def load(self, engine: Path, options: Mapping[str, object]) -> None:
         """Make a built engine ready to run; sets `inputs` and `outputs`."""
         if self._loaded:
             raise invalid("an engine is loaded already: close it first")
@@ -238,11 +223,11 @@ class Engine(ABC):
             raise invalid("no loss graph is attached")
         return self._loss(self.checked_inputs(inputs), targets, weights)
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> EngineEnvironment:
         """How the loaded engine runs: what belongs beside a measurement (threads, modes, device state)."""
         return {"runtime": self.runtime}
 
-    def device_state(self) -> dict[str, Any]:
+    def device_state(self) -> DeviceState:
         """Clocks, temperature and the like of the device now; empty where it does not say."""
         return {}
 
@@ -315,7 +300,7 @@ def checked_array(arrays: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndar
     return np.ascontiguousarray(array)
 
 
-def checked_options(options: Mapping[str, Any], known: Mapping[str, Option], verb: str) -> dict[str, int]:
+def checked_options(options: Mapping[str, object], known: Mapping[str, Option], verb: str) -> dict[str, int]:
     """Options with defaults filled in. An option that would do nothing is an error."""
     chosen = {name: option.default for name, option in known.items()}
     for name, value in options.items():

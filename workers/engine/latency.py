@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from . import confidence, machine
 from .base import Engine
 from .protocol import invalid
+from .verbs import EnqueuedPercentiles, MeasureAnswer, Percentiles
 
 INPUT_SETS = 4
 """Sets of buffers that runs rotate over, so that no run finds its input where the one before left it."""
@@ -76,15 +77,17 @@ class Options:
     min_runs: int = 100
 
     @classmethod
-    def checked(cls, options: Mapping[str, Any]) -> Options:
+    def checked(cls, options: Mapping[str, object]) -> Options:
         """Options from a request; raises RequestError("invalid")."""
         known = {option.name for option in fields(cls)}
         if unknown := sorted(set(options) - known):
             raise invalid(f"measure has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
+        given: dict[str, float] = {}
         for name, value in options.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 3600:
                 raise invalid(f"{name} is {value!r}; it is a number from 0 to 3600")
-        chosen = cls(**options)
+            given[name] = value
+        chosen = replace(cls(), **given)
         if chosen.min_runs != int(chosen.min_runs) or chosen.min_runs < 1:
             raise invalid(f"min_runs is {chosen.min_runs!r}; it is an integer of at least 1")
         return chosen
@@ -93,12 +96,12 @@ class Options:
 def measure(
     engine: Engine,
     inputs: Mapping[str, np.ndarray],
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     *,
     figures: Collection[str] = DEFAULT_FIGURES,
     shared: DeviceTurn | None = None,
     alone: DeviceTurn | None = None,
-) -> dict[str, Any]:
+) -> MeasureAnswer:
     """Measure the loaded engine on the given inputs.
 
     `figures`: those that have to be known (confidence.KNOWN_WITHIN names them); none: a quarter of the time is enough.
@@ -110,8 +113,7 @@ def measure(
 
     A measurement with latency_cv > FLAGGED_CV is made again, as often as the engine says; what stays noisy is flagged.
 
-    Returns latency_ms_p50, _p90, _p99, _mean, latency_cv, runs_per_s (1000 / mean), flagged, runs, samples_ms and
-    environment; where runs are launched as a captured graph also latency_ms_enqueue_p50, _p99 and enqueue_host_ms_p50.
+    Where runs are launched as a captured graph, some without it are measured, too.
     """
     chosen = Options.checked(options)
     engine.require_loaded()
@@ -177,7 +179,7 @@ def input_sets(engine: Engine, inputs: Mapping[str, np.ndarray]) -> list[dict[st
     return [{name: array[index] for name, array in inputs.items()} for index in range(counts.pop())]
 
 
-def summarize(samples_ms: np.ndarray) -> dict[str, float]:
+def summarize(samples_ms: np.ndarray) -> Percentiles:
     """Percentiles (linear interpolation), mean, coefficient of variation and runs a second of all samples."""
     p50, p90, p99 = np.percentile(samples_ms, [50, 90, 99])
     mean = float(samples_ms.mean())
@@ -235,7 +237,7 @@ def _sample(engine: Engine, turns: Iterator[Any], options: Options, figures: Col
                 return np.asarray(samples), "confidence"
 
 
-def _enqueued(engine: Engine, turns: Iterator[Any], options: Options) -> dict[str, float]:
+def _enqueued(engine: Engine, turns: Iterator[Any], options: Options) -> EnqueuedPercentiles:
     """Figures of runs without the captured graph; empty where there is no graph.
 
     They end with their median known: what differs from process to process is more than more runs could tell.

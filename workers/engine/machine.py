@@ -7,7 +7,8 @@ import platform
 import resource
 import time
 from pathlib import Path
-from typing import Any
+
+from .verbs import MachineFacts
 
 _CPU = Path("/sys/devices/system/cpu")
 
@@ -29,7 +30,7 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def facts() -> dict[str, Any]:
+def facts() -> MachineFacts:
     """What does not change while a measurement runs."""
     clock = time.get_clock_info("perf_counter")
     return {

@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .base import Engine
 
 
-def load_and_weigh(engine: Engine, path: Path, options: Mapping[str, Any]) -> int:
+def load_and_weigh(engine: Engine, path: Path, options: Mapping[str, object]) -> int:
     """Load the engine and run it once; return by how many bytes `engine.memory_in_use()` grew.
 
     Meaningful only in a process that did nothing with the runtime before: memory that an earlier engine gave back to

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from .verbs import DeviceState
+
 THROTTLE_REASONS = {
     0x0000000000000001: "idle",
     0x0000000000000002: "applications_clocks",
@@ -56,9 +58,9 @@ def driver_version() -> str | None:
     return None
 
 
-def read(uuid: str) -> dict[str, Any]:
+def read(uuid: str) -> DeviceState:
     """The GPU's state now; what it does not say is left out."""
-    state: dict[str, Any] = {}
+    state: DeviceState = {}
     try:
         with _nvml() as nvml:
             handle = nvml.nvmlDeviceGetHandleByUUID(uuid)

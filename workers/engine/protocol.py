@@ -24,17 +24,28 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from .lifetime import end_with_parent
 
 JsonObject = dict[str, Any]
-"""A JSON object whose content is not the reader's to say: a message before its verb is known, a measurement."""
+"""A JSON object whose members nobody fixed: a message before its verb is known. The same as `layersweep.plain` defines:
+the engine child imports nothing but itself."""
 
 Request = JsonObject
-Result = JsonObject
+Result = Mapping[str, object]
+"""What a verb answers: of the type that its `Verb` names, on the side of whoever asks."""
 Progress = Callable[[JsonObject], None]
 Handler = Callable[[Request, Progress], Result]
+
+Answer = TypeVar("Answer")
+
+
+class Verb(str, Generic[Answer]):
+    """The name of a verb, with the type of its answer."""
+
+    __slots__ = ()
+
 
 ErrorKind = Literal["build", "out_of_memory", "unsupported", "invalid", "internal"]
 """`build`: the model cannot become an engine; `out_of_memory`: the device or the machine has too little;
@@ -122,7 +133,7 @@ class _Answers:
         poll.register(self._descriptor, 0)
         return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll())
 
-    def _write(self, message: JsonObject) -> None:
+    def _write(self, message: Mapping[str, object]) -> None:
         line = memoryview(json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n")
         with self._lock:
             try:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
-from workers.engine.protocol import JsonObject, Progress
+from workers.engine.protocol import Answer, Progress, Verb
 from workers.interruption import Interruption
 from workers.processes.child import Child
 
@@ -32,14 +32,14 @@ class Builder:
 
     def request(
         self,
-        verb: str,
+        verb: Verb[Answer],
         arguments: Mapping[str, object] | None = None,
         *,
         timeout_seconds: float | None,
         silence_seconds: float | None = None,
         on_progress: Progress | None = None,
         interruption: Interruption | None = None,
-    ) -> JsonObject:
+    ) -> Answer:
         """As of `Child`, after the requests of other slots; their time is told as a wait. Raises OSError, too."""
         with self._held(on_progress, interruption):
             return self._ready().request(

@@ -19,9 +19,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from workers.engine.protocol import JsonObject, Progress
+from workers.engine.protocol import Answer, JsonObject, Progress, Verb
 from workers.interruption import Interruption
 from workers.processes.environment import child_environment
 
@@ -132,14 +132,14 @@ class Child:
 
     def request(
         self,
-        verb: str,
+        verb: Verb[Answer],
         arguments: Mapping[str, object] | None = None,
         *,
         timeout_seconds: float | None,
         silence_seconds: float | None = None,
         on_progress: Progress | None = None,
         interruption: Interruption | None = None,
-    ) -> JsonObject:
+    ) -> Answer:
         """Send one request and return its result.
 
         `timeout_seconds` bounds all of it but for waits that progress tells of (`waiting`, until the next message),
@@ -159,7 +159,7 @@ class Child:
         except (OSError, ValueError):
             raise self._died() from None
         try:
-            return self._await(verb, timeout_seconds, silence_seconds, on_progress, interruption)
+            return cast("Answer", self._await(verb, timeout_seconds, silence_seconds, on_progress, interruption))
         except (ChildDiedError, ChildRequestError):
             raise
         except BaseException:

@@ -6,6 +6,8 @@ import contextlib
 import sys
 
 from workers.device_lock import turns_of
+from workers.engine import verbs
+from workers.processes import model_verbs
 from workers.processes.builder import Builder
 from workers.processes.child import Child, ChildError
 
@@ -94,7 +96,7 @@ class Children:
         engine, self._engine = self._engine, None
         if engine is not None and self._gpu_uuid is not None:
             with contextlib.suppress(ChildError):
-                engine.request("leave", self._turn(), timeout_seconds=RELEASE_SECONDS)
+                engine.request(verbs.LEAVE, self._turn(), timeout_seconds=RELEASE_SECONDS)
             engine.kill()
         elif engine is not None:
             engine.close()
@@ -107,7 +109,7 @@ class Children:
         """Let the torch child forget its model: its memory is for the attempts of other slots."""
         if self._model is not None and self._model.alive():
             with contextlib.suppress(ChildError):
-                self._model.request("release", self._turn(), timeout_seconds=RELEASE_SECONDS)
+                self._model.request(model_verbs.RELEASE, self._turn(), timeout_seconds=RELEASE_SECONDS)
 
     def discard_model(self) -> None:
         """End the torch child: after an error its device's state is not to be trusted."""

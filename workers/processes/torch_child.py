@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 # Read when CUDA's libraries are initialised: without it their products are not the same from run to run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -50,6 +51,7 @@ from workers.data.batches import Batches, DataError
 from workers.data.splits import Form, load_split
 from workers.engine.protocol import JsonObject, Progress, Request, RequestError, Result, serve
 from workers.engine.turns import RequestTurn
+from workers.processes.model_verbs import ExportAnswer, PrepareAnswer, TorchFacts, TrainAnswer
 from workers.training import reference
 from workers.training.loop import Point, Training, derived_seed
 
@@ -106,14 +108,14 @@ class ModelProcess:
     def _is_cuda(self) -> bool:
         return self._device.type == "cuda"
 
-    def describe(self, request: Request, progress: Progress) -> Result:
+    def describe(self, request: Request, progress: Progress) -> TorchFacts:
         return {
             "device": torch.cuda.get_device_name(self._device) if self._is_cuda else "cpu",
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
         }
 
-    def prepare(self, request: Request, progress: Progress) -> Result:
+    def prepare(self, request: Request, progress: Progress) -> PrepareAnswer:
         configuration = TrialConfiguration.of(request["configuration"])
         training = configuration.training
         if not self._is_cuda:
@@ -132,7 +134,7 @@ class ModelProcess:
             self._model = _Model(module.to(self._device), configuration)
         return {"parameter_count": sum(parameter.numel() for parameter in module.parameters())}
 
-    def export(self, request: Request, progress: Progress) -> Result:
+    def export(self, request: Request, progress: Progress) -> ExportAnswer:
         made = self._made()
         model, signature = made.configuration.model, made.signature
         started_at = time.monotonic()
@@ -170,7 +172,7 @@ class ModelProcess:
         np.savez(request["outputs"], allow_pickle=False, **{output.name: found})
         return {}
 
-    def train(self, request: Request, progress: Progress) -> Result:
+    def train(self, request: Request, progress: Progress) -> TrainAnswer:
         self._stop.clear()
         made = self._made()
         task, section = made.configuration.task, made.configuration.training
@@ -205,7 +207,7 @@ class ModelProcess:
         except DataError as error:
             raise RequestError("invalid", str(error)) from None
         memory = {"device_memory_bytes": torch.cuda.max_memory_reserved(self._device)} if self._is_cuda else {}
-        return {**dataclasses.asdict(trained), **self.describe(request, progress), **memory}
+        return cast("TrainAnswer", {**dataclasses.asdict(trained), **self.describe(request, progress), **memory})
 
     def evaluate(self, request: Request, progress: Progress) -> Result:
         made, batches = self._made(), Batches.load(Path(request["batches"]))

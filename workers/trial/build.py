@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layers.declarations import model as models
-from workers.engine.protocol import JsonObject
+from workers.engine.verbs import BUILD, BuildAnswer
+from workers.processes.model_verbs import EXPORT, PREPARE, ExportAnswer
 from workers.trial.context import TrialContext
 from workers.trial.record import metrics_in
 
@@ -28,7 +29,7 @@ class BuiltEngine:
 
     path: Path
     key: str
-    said: JsonObject
+    said: BuildAnswer
     from_cache: bool
 
 
@@ -45,7 +46,7 @@ class BuiltEngines:
 def prepare_model(context: TrialContext) -> None:
     """Let the torch child make the model with random weights."""
     prepared = context.request_model(
-        "prepare", {"configuration": context.configuration.document}, context.limits.prepare_seconds
+        PREPARE, {"configuration": context.configuration.document}, context.limits.prepare_seconds
     )
     shape = context.inference
     context.record.add_metrics({"parameter_count": prepared["parameter_count"]})
@@ -64,13 +65,13 @@ def export(context: TrialContext, name: str) -> ExportedGraphs:
     return graphs
 
 
-def write_graph(context: TrialContext, path: Path, opset: int, loss_path: Path | None = None) -> JsonObject:
+def write_graph(context: TrialContext, path: Path, opset: int, loss_path: Path | None = None) -> ExportAnswer:
     """Let the torch child write the model's graph in an opset, and its loss's beside it; answers what it says."""
     # A probe, which has no data, is quantized on the inputs that it is measured on.
     calibration = context.files.measured_inputs if context.is_probe else context.files.calibration
     arguments = {"path": str(path), "opset": opset, "calibration": str(calibration)}
     losses = {"loss_path": str(loss_path)} if loss_path else {}
-    return context.request_model("export", {**arguments, **losses}, context.limits.export_seconds)
+    return context.request_model(EXPORT, {**arguments, **losses}, context.limits.export_seconds)
 
 
 def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
@@ -111,7 +112,7 @@ def _build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping
     return BuiltEngine(path, key, said, from_cache=cached is not None)
 
 
-def _request_build(context: TrialContext, onnx: Path, path: Path, options: Mapping[str, int]) -> JsonObject:
+def _request_build(context: TrialContext, onnx: Path, path: Path, options: Mapping[str, int]) -> BuildAnswer:
     timings = context.engines.timings
     arguments = {
         "runtime": context.runtime,
@@ -121,4 +122,4 @@ def _request_build(context: TrialContext, onnx: Path, path: Path, options: Mappi
         "timings": timings and str(timings),
     }
     builder = context.children.builder()
-    return context.request(builder, "build", arguments, timeout_seconds=context.limits.build_seconds)
+    return context.request(builder, BUILD, arguments, timeout_seconds=context.limits.build_seconds)

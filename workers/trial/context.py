@@ -18,7 +18,7 @@ from workers.data.cache import DatasetCache
 from workers.device_lock import turns_of
 from workers.device_memory import MemoryShare
 from workers.device_time import DeviceShare
-from workers.engine.protocol import JsonObject, Progress
+from workers.engine.protocol import Answer, JsonObject, Progress, Verb
 from workers.engine_cache import EngineCache
 from workers.interruption import Interruption
 from workers.processes.builder import Builder
@@ -134,13 +134,13 @@ class TrialContext:
     def request(
         self,
         child: Child | Builder,
-        verb: str,
+        verb: Verb[Answer],
         arguments: Mapping[str, object],
         *,
         timeout_seconds: float | None = None,
         silence_seconds: float | None = None,
         on_progress: Progress | None = None,
-    ) -> JsonObject:
+    ) -> Answer:
         """Ask a child, when it is its turn on the device, until it answers or the attempt is interrupted."""
         cause = TURNS.get(verb, "evaluation_turn")
 
@@ -163,7 +163,7 @@ class TrialContext:
             interruption=self.interruption,
         )
 
-    def request_model(self, verb: str, arguments: Mapping[str, object], timeout_seconds: float) -> JsonObject:
+    def request_model(self, verb: Verb[Answer], arguments: Mapping[str, object], timeout_seconds: float) -> Answer:
         """Ask the torch child."""
         return self.request(self.children.model(), verb, arguments, timeout_seconds=timeout_seconds)
 

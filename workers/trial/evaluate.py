@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.data.splits import TrialData, load_split
+from workers.engine.verbs import LOSS
+from workers.processes.model_verbs import EVALUATE
 from workers.service.leased_trial import LeasedSplit
 from workers.trial.build import keep_for_later_trials, write_graph
 from workers.trial.context import TrialContext
@@ -51,10 +53,10 @@ def evaluate(context: TrialContext, engine: LoadedEngine, data: TrialData) -> No
 def _validation_loss(context: TrialContext, engine: LoadedEngine, data: TrialData) -> SplitLoss:
     files, limit = context.files, context.limits.evaluate_seconds
     validation = _engine_loss(context, engine, files.batches("validation"))
-    reference = context.request_model("evaluate", {"batches": str(files.batches("validation"))}, limit)
+    reference = context.request_model(EVALUATE, {"batches": str(files.batches("validation"))}, limit)
     sample = data.training().evaluation(context.batch_size, at_most=len(data.validation()))
     sample.save(files.batches("training"))
-    fitted = context.request_model("evaluate", {"batches": str(files.batches("training"))}, limit)
+    fitted = context.request_model(EVALUATE, {"batches": str(files.batches("training"))}, limit)
     context.record.set_measurement("loss_blocks", {"validation": validation.blocks})
     context.record.add_metrics(
         {
@@ -108,7 +110,7 @@ def _try_other_targets(context: TrialContext) -> None:
 def _engine_loss(context: TrialContext, engine: LoadedEngine, batches: Path) -> SplitLoss:
     sums = context.request(
         engine.process,
-        "loss",
+        LOSS,
         {"loss_graph": str(context.files.engine("loss")), "batches": str(batches)},
         silence_seconds=context.limits.silence_seconds,
         on_progress=lambda progress: context.lease.progress(**progress),

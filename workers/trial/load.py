@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from workers.engine.verbs import LOAD, RUN
 from workers.processes.child import Child
+from workers.processes.model_verbs import REFERENCE
 from workers.trial import parity
 from workers.trial.build import BuiltEngines, keep_for_later_trials
 from workers.trial.context import TrialContext
@@ -35,7 +37,7 @@ def load(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
     options = {"threads": context.children.threads} if context.runtime in THREADED_RUNTIMES else {}
     loaded = context.request(
         process,
-        "load",
+        LOAD,
         {"runtime": context.runtime, "engine": str(built.model.path), "options": options},
         timeout_seconds=context.limits.load_seconds,
     )
@@ -75,6 +77,6 @@ def _compare(context: TrialContext, engine: LoadedEngine) -> parity.Parity:
     files, limit = context.files, context.limits.run_seconds
     inputs = {"inputs": str(files.parity_inputs)}
     graph = {"graph": str(engine.built.onnx)} if context.is_quantized else {}
-    context.request(engine.process, "run", {**inputs, "outputs": str(files.engine_outputs)}, timeout_seconds=limit)
-    context.request_model("reference", {**inputs, "outputs": str(files.reference_outputs), **graph}, limit)
+    context.request(engine.process, RUN, {**inputs, "outputs": str(files.engine_outputs)}, timeout_seconds=limit)
+    context.request_model(REFERENCE, {**inputs, "outputs": str(files.reference_outputs), **graph}, limit)
     return parity.compare_files(files.engine_outputs, files.reference_outputs, context.signature.outputs[0].name)

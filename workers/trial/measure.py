@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from layers.configuration import flatten
 from layers.expressions.constraints import parse_constraint
 from layers.metrics import METRICS
-from workers.engine.protocol import JsonObject
+from workers.engine import verbs
+from workers.engine.verbs import MeasureAnswer, QueuedEnvironment
 from workers.trial.context import TrialContext
 from workers.trial.load import LoadedEngine
 from workers.trial.outcomes import TrialEndedError
@@ -36,19 +37,25 @@ SAMPLE_DIGITS = 5
 """Decimals of the raw samples that are kept: hundredths of a microsecond."""
 
 
+class TargetEnvironment(QueuedEnvironment):
+    """The environment of a measurement, with the target that it counts for."""
+
+    target: str
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A measurement of latency: all that was measured, with its raw samples, and where."""
 
-    latency: JsonObject
-    environment: JsonObject
+    latency: MeasureAnswer
+    environment: TargetEnvironment
 
 
 def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, float]) -> Measured:
     """Measure the loaded engine, when it is its turn on the device."""
     answer = context.request(
         engine.process,
-        "measure",
+        verbs.MEASURE,
         {
             "inputs": str(context.files.measured_inputs),
             "options": options,
@@ -57,7 +64,7 @@ def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, f
         timeout_seconds=context.limits.measure_seconds,
     )
     metrics = metrics_in(answer) | {"throughput_per_s": answer["runs_per_s"] * context.batch_size}
-    environment = {**answer["environment"], "target": context.target_key}
+    environment: TargetEnvironment = {**answer["environment"], "target": context.target_key}
     known = {**engine.metrics, **metrics}
     context.record.add_metrics(metrics)
     context.lease.log(_described(known))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Required, TypedDict
 
-from workers.engine.protocol import JsonObject
+from workers.engine.verbs import BUILD, DESCRIBE
 from workers.interruption import Interruption
 from workers.processes.child import ChildError
 from workers.processes.children import Children
@@ -19,20 +20,31 @@ BUILDERS: Mapping[str, Mapping[str, int]] = {
 DESCRIBE_SECONDS = 60.0
 BUILD_SECONDS = 300.0
 
+
+class TriedBuild(TypedDict, total=False):
+    """What became of a build for another target."""
+
+    built: Required[bool]
+    seconds: float
+    engine_bytes: int
+    reason: str
+    """Why not."""
+
+
 Export = Callable[[Path, int], object]
 """Write the model's graph to a file, in an opset."""
 
 
-def try_builds(children: Children, folder: Path, export: Export, interruption: Interruption) -> dict[str, JsonObject]:
-    """Target -> {built, seconds, engine_bytes} or {built, reason}; empty where no such builder is installed.
+def try_builds(children: Children, folder: Path, export: Export, interruption: Interruption) -> dict[str, TriedBuild]:
+    """What became of it by target; empty where no such builder is installed.
 
     A builder that fails, crashes or hangs is a finding about its target, and no failure of the attempt.
     """
-    found: dict[str, JsonObject] = {}
+    found: dict[str, TriedBuild] = {}
     for runtime, capabilities in BUILDERS.items():
         try:
             described = children.builder().request(
-                "describe", {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS, interruption=interruption
+                DESCRIBE, {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS, interruption=interruption
             )
             onnx = folder / f"{runtime}.onnx"
             export(onnx, described["opset"])
@@ -44,7 +56,7 @@ def try_builds(children: Children, folder: Path, export: Export, interruption: I
     return found
 
 
-def _try_build(children: Children, runtime: str, onnx: Path, capability: int, interruption: Interruption) -> JsonObject:
+def _try_build(children: Children, runtime: str, onnx: Path, capability: int, interruption: Interruption) -> TriedBuild:
     arguments = {
         "runtime": runtime,
         "onnx": str(onnx),
@@ -53,7 +65,7 @@ def _try_build(children: Children, runtime: str, onnx: Path, capability: int, in
     }
     started_at = time.monotonic()
     try:
-        built = children.builder().request("build", arguments, timeout_seconds=BUILD_SECONDS, interruption=interruption)
+        built = children.builder().request(BUILD, arguments, timeout_seconds=BUILD_SECONDS, interruption=interruption)
     except ChildError as failure:
         return {"built": False, "reason": str(failure)[:1000]}
     return {"built": True, "seconds": time.monotonic() - started_at, "engine_bytes": built["engine_bytes"]}

@@ -67,7 +67,7 @@ class TrialRecord:
         return Finish(ended.outcome, ended.reason, metrics, measurements, ended.log)
 
 
-def metrics_in(result: JsonObject) -> dict[str, float]:
+def metrics_in(result: Mapping[str, object]) -> dict[str, float]:
     """The fields of a child's answer that are metrics of a trial and have a value."""
     known = {name: value for name, value in result.items() if name in METRICS}
-    return {name: value for name, value in known.items() if value is not None}
+    return {name: value for name, value in known.items() if isinstance(value, int | float)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from workers.data.splits import TrialData
 from workers.engine.protocol import JsonObject
 from workers.memory_estimate import PROCESS_BYTES
+from workers.processes.model_verbs import TRAIN
 from workers.trial.context import TrialContext
 from workers.trial.outcomes import TrialEndedError
 
@@ -25,7 +26,7 @@ def train(context: TrialContext, data: TrialData) -> Trained:
     context.children.close_engine()
     answer = context.request(
         context.children.model(),
-        "train",
+        TRAIN,
         {
             **{name: str(path) for name, path in data.paths.items()},
             "specials": dict(data.form.specials),
@@ -33,8 +34,8 @@ def train(context: TrialContext, data: TrialData) -> Trained:
         silence_seconds=context.limits.silence_seconds,
         on_progress=lambda progress: _report(context, progress),
     )
-    if seen_bytes := answer.pop("device_memory_bytes", 0):
-        context.memory.learn(PROCESS_BYTES + seen_bytes)
+    if "device_memory_bytes" in answer:
+        context.memory.learn(PROCESS_BYTES + answer.pop("device_memory_bytes"))
     context.record.add_metrics({"train_seconds": answer["seconds"]})
     context.record.set_measurement("training", answer)
     return Trained(answer["steps"], answer["stopped"], answer["reason"])

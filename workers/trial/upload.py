@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from workers.processes.model_verbs import SAVE
 from workers.trial.artifacts import ArtifactDescription, collect
 from workers.trial.build import BuiltEngines
 from workers.trial.context import TrialContext
@@ -18,7 +19,7 @@ def upload_artifacts(
     wanted = [] if store is None else store.wants(metrics)
     if store is None or not wanted:
         return
-    context.request_model("save", {"path": str(context.files.weights)}, context.limits.export_seconds)
+    context.request_model(SAVE, {"path": str(context.files.weights)}, context.limits.export_seconds)
     files = {
         "weights.safetensors": context.files.weights,
         "model.onnx": built.onnx,
@@ -42,5 +43,5 @@ def _description(context: TrialContext, measured: Measured, metrics: Mapping[str
         "configuration": context.configuration.document,
         "dataset": {"name": dataset.name, "sha256": dataset.sha256, "facts": dataset.facts},
         "metrics": dict(metrics),
-        "environment": measured.environment,
+        "environment": dict(measured.environment),
     }

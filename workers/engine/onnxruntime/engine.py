@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -18,7 +17,6 @@ import onnxruntime
 from .. import machine, onnx_file, process_memory
 from ..base import (
     BuildLog,
-    Capabilities,
     Engine,
     Footprint,
     LossSums,
@@ -28,6 +26,7 @@ from ..base import (
     describe_specs,
 )
 from ..protocol import RequestError, invalid
+from ..verbs import Capabilities, EngineEnvironment
 from .arena import ScratchArena
 from .session import ERROR, bind, explained, listen, listening, open_session, room_for, session_options, to_stderr
 from .session import tensor_specs as specs_of
@@ -96,7 +95,7 @@ class OnnxRuntimeEngine(Engine):
         run(prepared)
         return (time.perf_counter_ns() - started) / 1e6
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> EngineEnvironment:
         self.require_loaded()
         return {
             "runtime": self.runtime,

@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import nvml, onnx_file
-from ..base import BuildLog, Capabilities, Engine, Enqueued, Footprint, LossSums, Option, TensorSpec, checked_array
+from ..base import BuildLog, Engine, Enqueued, Footprint, LossSums, Option, TensorSpec, checked_array
 from ..protocol import ErrorKind, RequestError, invalid
+from ..verbs import Capabilities, DeviceState, EngineEnvironment
 from . import cuda, support
 from .build import BUILD_OPTIONS, configured, parsed
 from .log import Complaints, listening, log_of
@@ -132,7 +133,7 @@ class TensorRtEngine(Engine):
         self._launches_ahead = min(MOST_LAUNCHES_AHEAD, 1 + math.ceil(2 * host_ms / max(device_ms, 1e-3)))
         return Enqueued(device_ms, host_ms)
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> EngineEnvironment:
         self.require_loaded()
         assert self._plan is not None
         return {
@@ -146,7 +147,7 @@ class TensorRtEngine(Engine):
             "build_options": dict(self._plan.about["options"]),
         }
 
-    def device_state(self) -> dict[str, Any]:
+    def device_state(self) -> DeviceState:
         return nvml.read(self._device.uuid)
 
     def memory_in_use(self) -> int:

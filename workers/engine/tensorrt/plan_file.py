@@ -11,9 +11,8 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..protocol import RequestError, invalid
+from ..protocol import JsonObject, RequestError, invalid
 
 _PLAN, _ABOUT = "plan", "about.json"
 
@@ -23,10 +22,10 @@ class PlanFile:
     """`about`: runtime, version, built_for, options, weights_bytes, io_bytes."""
 
     content: bytes
-    about: dict[str, Any]
+    about: JsonObject
 
 
-def write_plan(path: Path, content: memoryview, about: dict[str, Any]) -> None:
+def write_plan(path: Path, content: memoryview, about: JsonObject) -> None:
     """Raises RequestError where the file cannot be written."""
     try:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:

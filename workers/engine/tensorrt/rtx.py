@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ..base import Capabilities, Option
+from ..base import Option
 from ..protocol import RequestError
+from ..verbs import Capabilities
 from . import cuda, support
 from .engine import TensorRtEngine
 from .plan_file import PlanFile
