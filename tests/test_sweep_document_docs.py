@@ -71,10 +71,10 @@ def test_every_example_is_valid(example: str) -> None:
     assert read(example).feasible_share > 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    [*FIELDS, *BUDGET, *SAMPLERS, *RUNTIMES, *FUNCTIONS, "parallel", "wall_seconds", "seed", "reuse", "hardware_first"],
-)
+SMALL_FIELDS = ("parallel", "wall_seconds", "seed", "reuse", "transfer", "hardware_first")
+
+
+@pytest.mark.parametrize("name", [*FIELDS, *BUDGET, *SAMPLERS, *RUNTIMES, *FUNCTIONS, *SMALL_FIELDS])
 def test_every_field_is_told(name: str) -> None:
     assert re.search(rf"`(?:[^`]*\b)?{name}\b[^`]*`", PAGE), name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, TypedDict, cast
+from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 from layers.declarations.kinds import TASKS
 from layers.facts import DatasetDescription
@@ -80,6 +80,8 @@ class SearchSettings(TypedDict):
     seed: int
     reuse: bool
     hardware_first: str
+    transfer: NotRequired[bool]
+    """Only where it is asked for."""
 
 
 class FieldReader:
@@ -228,7 +230,7 @@ class FieldReader:
         return None if seconds is None else float(seconds)
 
     def search(self) -> SearchSettings:
-        written = self._mapping("search", ("sampler", "seed", "reuse", "hardware_first"))
+        written = self._mapping("search", ("sampler", "seed", "reuse", "transfer", "hardware_first"))
         sampler = written.get("sampler", "auto")
         if sampler not in SAMPLERS:
             self._problems.add(
@@ -236,12 +238,15 @@ class FieldReader:
             )
             sampler = "auto"
         seed = self._integer("/search", written, "seed", 0, 0, MAX_SEED)
-        return {
+        search: SearchSettings = {
             "sampler": sampler,
             "seed": seed,
             "reuse": self._boolean("/search/reuse", written.get("reuse", True), True),
             "hardware_first": self._hardware_first(written.get("hardware_first", "auto")),
         }
+        if self._boolean("/search/transfer", written.get("transfer", False), False):
+            search["transfer"] = True
+        return search
 
     def _hardware_first(self, written: Any) -> str:
         if written not in HARDWARE_FIRST:

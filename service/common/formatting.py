@@ -36,6 +36,7 @@ __all__ = [
     "plural",
     "progress_rate",
     "share",
+    "starts_from",
     "timestamp",
     "value",
     "when",
@@ -108,6 +109,13 @@ def timestamp(seconds: float) -> str:
 def when(seconds: float) -> str:
     """A time for reading."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%-d %b %Y, %H:%M UTC")
+
+
+def starts_from(trials: int, sweeps: int) -> str:
+    """What a sweep with `search.transfer` starts from, in words."""
+    if not trials:
+        return "found no earlier trials to start from"
+    return f"starts from {plural(trials, 'trial')} of {plural(sweeps, 'earlier sweep')}"
 
 
 def meaning(name: str) -> str:

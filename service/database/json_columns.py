@@ -57,6 +57,14 @@ class SpaceFacts(TypedDict):
     starts: NotRequired[list[StoredStart]]
 
 
+class TransferFacts(TypedDict):
+    """What a sweep starts from."""
+
+    trials: int
+    sweeps: list[str]
+    """The earlier sweeps that the trials are of, the newest first."""
+
+
 # --- attempts ---------------------------------------------------------------------------------------------------------
 
 

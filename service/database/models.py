@@ -42,6 +42,7 @@ from service.database.json_columns import (
     RegisteredTarget,
     SpaceFacts,
     Told,
+    TransferFacts,
 )
 
 ASK_STATES = ("asked", "told")
@@ -128,6 +129,8 @@ class Sweep(Base):
     rejected_count: Mapped[int] = mapped_column(default=0)
     counts: Mapped[dict[str, int]] = mapped_column(Document, default=dict)
     """Trials by state, kept by whoever changes a trial's state, in the same transaction."""
+    transfer: Mapped[TransferFacts | None] = mapped_column(Document)
+    """What it starts from; None where it does not start from earlier sweeps, or has no target yet."""
     event_counter: Mapped[int] = mapped_column(default=0)
     """The last event's sequence: also the version behind the sweep's ETag."""
     scheduled_sequence: Mapped[int] = mapped_column(default=0)
@@ -296,6 +299,24 @@ class Ask(Base):
     """Counts the tells of the sweep: samplers depend on their order."""
     rejection: Mapped[str | None] = mapped_column(Text)
     """Why no trial was made of this point."""
+
+
+class EarlierTrial(Base):
+    """A trial of an earlier sweep that a sweep starts from, by value: the earlier one may be deleted."""
+
+    __tablename__ = "earlier_trials"
+
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    """From the newest on."""
+    from_sweep: Mapped[str] = mapped_column(String(26))
+    from_trial: Mapped[str] = mapped_column(String(26))
+    parameters: Mapped[dict[str, Scalar]] = mapped_column(Document)
+    """Open parameter of this sweep -> the value that the trial had, as far as it had one."""
+    metrics: Mapped[dict[str, float]] = mapped_column(Document)
+    """Those of this sweep's objectives."""
+    violations: Mapped[dict[str, float]] = mapped_column(Document)
+    """Of this sweep's constraints, as `Trial.violations`."""
 
 
 class StudyAttribute(Base):

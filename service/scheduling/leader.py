@@ -21,6 +21,7 @@ from service.common.notifications import SCHEDULER, Notifications
 from service.common.states import GOING_SWEEPS
 from service.confirmation import confirmations
 from service.database import outages
+from service.database.models import EarlierTrial
 from service.database.sessions import Database
 from service.leases import queue
 from service.results.pareto import Ranking
@@ -33,7 +34,7 @@ from service.scheduling.scheduling_errors import SchedulingError, scheduling_err
 from service.scheduling.studies import Study
 from service.scheduling.sweep_scheduler import FindSources, SweepScheduler
 from service.settings import Settings
-from service.sweeps import slot_shares, sweeps, targets
+from service.sweeps import slot_shares, sweeps, targets, transfer
 
 BATCH_SECONDS = 0.03
 """How far apart a sweep's steps are where they may be: what ends meanwhile is worked in together."""
@@ -332,7 +333,18 @@ class Leader(ABC):
         document = self._database.read(lambda session: repository.parse_stored(session, sweeps.get(session, sweep_id)))
         resolution = targets.resolve(document.space, document.target_runtime, found.offered)
         held.offered = found.offered if resolution.target is None else None
-        return self._database.write(lambda session: repository.store_target(session, sweep_id, epoch, resolution))
+        target = resolution.target
+        earlier: list[EarlierTrial] = []
+        if target is not None and document.search.get("transfer"):
+            earlier = self._database.read(lambda session: transfer.choose(session, sweep_id, document, target))
+
+        def store(session: Session) -> bool:
+            is_stored = repository.store_target(session, sweep_id, epoch, resolution)
+            if is_stored and document.search.get("transfer"):
+                transfer.keep(session, sweep_id, earlier)
+            return is_stored
+
+        return self._database.write(store)
 
     def _finder(self, scheduler: SweepScheduler) -> FindSources:
         project, sweep_id = scheduler.facts.project, scheduler.facts.id

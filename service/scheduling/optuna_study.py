@@ -5,6 +5,7 @@ Our rows are the truth; a study is a cache of them in the memory of whoever lead
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import math
@@ -33,7 +34,7 @@ from layers.space.evaluation import evaluate_entry, is_active
 from service.common.states import TrialState
 from service.database.json_columns import Distribution
 from service.scheduling.samplers.level_first_starts import Groups, LevelFirstStarts, layer_groups
-from service.scheduling.studies import Attributes, PastAsk, Suggestion, TrialResult
+from service.scheduling.studies import Attributes, EarlierResult, PastAsk, Suggestion, TrialResult
 
 if TYPE_CHECKING:
     from service.scheduling.surrogate.sampler import SurrogateSampler
@@ -42,6 +43,9 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 # Penalties are infinite on purpose: the Gaussian process takes the worst value that it saw in their place.
 warnings.filterwarnings("ignore", message="Clip non-finite values")
+
+VIOLATION = "violation"
+"""The one constraint that samplers are told of."""
 
 _LEARNS_FROM_COMPLETE_ONLY = ("gp", "nsga2")
 """Samplers that do not see a pruned trial: an infeasible point is told as complete, with penalty values."""
@@ -103,6 +107,25 @@ class Encoding:
             return round((float(value) - parameter.low) / parameter.step)
         return value
 
+    def number(self, value: Scalar) -> float | None:
+        """A value of another space as a number of the distribution: it may lie between its values or beyond its bounds.
+
+        None where it is none: another category, or text for a number.
+        """
+        parameter = self._parameter
+        if isinstance(self.distribution, CategoricalDistribution):
+            known = [(type(choice), choice) for choice in parameter.values]
+            return float(known.index((type(value), value))) if (type(value), value) in known else None
+        if isinstance(value, str | bool):
+            return None
+        if parameter.kind == "values":
+            return _place_among([float(each) for each in parameter.values], float(value))
+        if self._is_stepped_number:
+            assert parameter.low is not None
+            assert parameter.step is not None
+            return (float(value) - parameter.low) / parameter.step
+        return float(value)
+
     @property
     def _is_stepped_number(self) -> bool:
         return self._parameter.kind == "number" and self._parameter.step is not None
@@ -125,6 +148,15 @@ def _distribution(parameter: OpenParameter) -> BaseDistribution:
         # As an index: a sampler's own steps come out as 0.30000000000000004 and would be another point.
         return IntDistribution(0, parameter.size - 1)
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+def _place_among(values: Sequence[float], value: float) -> float:
+    """The index of a value among growing ones; between two of them, or beyond the last as if the steps went on."""
+    if len(values) == 1:
+        return 0.0
+    right = min(max(bisect.bisect_left(values, value), 1), len(values) - 1)
+    left = right - 1
+    return left + (value - values[left]) / (values[right] - values[left])
 
 
 class _SpaceKnowledge:
@@ -192,6 +224,7 @@ class OptunaStudy:
         population: int,
         past: Iterable[PastAsk] = (),
         attributes: Attributes | None = None,
+        earlier: Sequence[EarlierResult] = (),
     ) -> None:
         self._space = space
         self._sampler = sampler
@@ -202,7 +235,7 @@ class OptunaStudy:
         self._worst = [math.inf if goal == "minimize" else -math.inf for goal in goals]
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(storage=self._storage, directions=list(goals))
-        self._surrogate = self._make_surrogate() if sampler == "surrogate" else None
+        self._surrogate = self._make_surrogate(earlier) if sampler == "surrogate" else None
         self._threads = ThreadpoolController() if sampler == "surrogate" else None
         self._attributes: Attributes = {}
         self.asked = 0
@@ -249,7 +282,7 @@ class OptunaStudy:
         state, values = self._as_optuna(result)
         if result.state != "failed":
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, ask)
-            optuna.Trial(self._study, trial_id).set_constraint("violation", result.violation)
+            optuna.Trial(self._study, trial_id).set_constraint(VIOLATION, result.violation)
         self._study.tell(ask, values, state)
 
     def take_changed_attributes(self) -> Attributes:
@@ -289,7 +322,7 @@ class OptunaStudy:
                 system_attrs=dict(past.system_attrs),
                 constraints=None
                 if past.result is None or past.result.state == TrialState.FAILED
-                else {"violation": past.result.violation},
+                else {VIOLATION: past.result.violation},
             )
         )
         self.asked += 1
@@ -306,14 +339,26 @@ class OptunaStudy:
         rule = self._storage.get_study_system_attrs(self._study._study_id).get(STARTS)
         return groups if rule == LEVEL_FIRST else ()
 
-    def _make_surrogate(self) -> SurrogateSampler:
+    def _make_surrogate(self, earlier: Sequence[EarlierResult]) -> SurrogateSampler:
         # Imported where it is taken: SciPy's parts would slow every start.
+        from service.scheduling.surrogate.prior import EarlierTrial
         from service.scheduling.surrogate.sampler import SurrogateSampler
         from service.scheduling.surrogate.space import SearchSpace
 
         knowledge = _SpaceKnowledge(self._space, self._encodings)
         space = SearchSpace(self._distributions, knowledge.present, knowledge.deciding(), knowledge.is_allowed)
-        return SurrogateSampler(space, seed=self._seed)
+        found = [
+            EarlierTrial(self._numbers(trial.parameters), trial.values, {VIOLATION: trial.violation})
+            for trial in earlier
+        ]
+        return SurrogateSampler(space, seed=self._seed, earlier=found)
+
+    def _numbers(self, parameters: Mapping[str, Scalar]) -> dict[str, float]:
+        """Values of parameters as numbers of their distributions; what is none of the values is left out."""
+        numbers = {
+            name: encoding.number(parameters[name]) for name, encoding in self._encodings.items() if name in parameters
+        }
+        return {name: number for name, number in numbers.items() if number is not None}
 
     def _sampler_for(self, ask: int) -> BaseSampler:
         if self._surrogate is not None:

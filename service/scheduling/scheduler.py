@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from service.common.notifications import Notifications
+from service.database.models import EarlierTrial
 from service.database.sessions import Database
 from service.scheduling.leader import Leader
 from service.scheduling.optuna_study import OptunaStudy
+from service.scheduling.proposals import total_violation
 from service.scheduling.repository import StoredSweep
 from service.scheduling.sampler_pool import SamplerPool
-from service.scheduling.studies import Study, StudyArguments
+from service.scheduling.studies import EarlierResult, Study, StudyArguments
 from service.scheduling.sweep_scheduler import OWN_ATTRIBUTES, SweepScheduler
+from service.scheduling.sweep_state import SweepFacts
 from service.settings import Settings
+from service.sweeps import transfer
 from service.sweeps.sampling import LEARNS_NOTHING, population_size
 
 OWN_PROCESS_ASKS = 32
@@ -27,10 +33,13 @@ class Scheduler(Leader):
         self._samplers = SamplerPool(settings.sampler_processes, settings.sampler_seconds)
 
     def make_study(self, loaded: StoredSweep) -> Study:
-        if not self._needs_process(loaded.facts.sampler, len(loaded.past)):
-            return optuna_study(loaded)
+        sweep_id = loaded.facts.id
+        earlier = self._database.read(lambda session: transfer.earlier_trials(session, sweep_id))
+        # What it starts from takes as long to model as asks of its own.
+        if not self._needs_process(loaded.facts.sampler, len(loaded.past) + len(earlier)):
+            return optuna_study(loaded, earlier)
         seconds = self._settings.sampler_seconds + MAKE_SECONDS * len(loaded.past)
-        study = self._samplers.study(make_seconds=seconds, **_arguments(loaded))
+        study = self._samplers.study(make_seconds=seconds, **_arguments(loaded, earlier))
         # Afterwards: a process without a study is warm, and this study may have taken it.
         self._samplers.close_idle()
         return study
@@ -47,12 +56,12 @@ class Scheduler(Leader):
         return self.is_running and sampler not in LEARNS_NOTHING and asked >= OWN_PROCESS_ASKS
 
 
-def optuna_study(loaded: StoredSweep) -> OptunaStudy:
-    """The study that a sweep's rows describe, in this process."""
-    return OptunaStudy(**_arguments(loaded))
+def optuna_study(loaded: StoredSweep, earlier: Sequence[EarlierTrial] = ()) -> OptunaStudy:
+    """The study that a sweep's rows describe, in this process. `earlier`: the trials that it starts from."""
+    return OptunaStudy(**_arguments(loaded, earlier))
 
 
-def _arguments(loaded: StoredSweep) -> StudyArguments:
+def _arguments(loaded: StoredSweep, earlier: Sequence[EarlierTrial]) -> StudyArguments:
     facts = loaded.facts
     return {
         "space": facts.document.space,
@@ -61,5 +70,11 @@ def _arguments(loaded: StoredSweep) -> StudyArguments:
         "seed": facts.document.search["seed"],
         "population": population_size(facts.document.budget["trials"]),
         "past": loaded.past,
+        "earlier": [_earlier_result(trial, facts) for trial in earlier],
         "attributes": {name: value for name, value in loaded.attributes.items() if not name.startswith(OWN_ATTRIBUTES)},
     }
+
+
+def _earlier_result(trial: EarlierTrial, facts: SweepFacts) -> EarlierResult:
+    values = tuple(float(trial.metrics[objective["metric"]]) for objective in facts.document.objectives)
+    return EarlierResult(trial.parameters, values, total_violation(trial.violations.values()))

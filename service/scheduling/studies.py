@@ -77,6 +77,17 @@ class PastAsk:
     result: TrialResult | None
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierResult:
+    """A complete trial of an earlier sweep: its values for this sweep's open parameters and objectives, as far as it
+    had them. Values may lie outside of this sweep's space."""
+
+    parameters: Mapping[str, Scalar]
+    values: tuple[float, ...]
+    violation: float
+    """Of this sweep's constraints."""
+
+
 class StudyArguments(TypedDict):
     """What a study is made of, in this process or another."""
 
@@ -87,6 +98,7 @@ class StudyArguments(TypedDict):
     population: int
     past: NotRequired[Iterable[PastAsk]]
     attributes: NotRequired[Attributes]
+    earlier: NotRequired[Sequence[EarlierResult]]
 
 
 class Study(Protocol):

@@ -46,8 +46,18 @@ class Choice:
 def choose(document: SweepDocument, feasibility: FeasibilityReport) -> Choice:
     """The sampler of a sweep: the one it names, or what `auto` means for it.
 
-    Raises InvalidDocumentError where the sampler that it names cannot search this space or does not run here.
+    Raises InvalidDocumentError where the sampler that it names cannot search this space or does not run here, or cannot
+    start from earlier sweeps and is asked to.
     """
+    choice = _chosen(document, feasibility)
+    if document.search.get("transfer") and choice.sampler != "surrogate":
+        detail = f"the sweep gets {_TITLES[choice.sampler]}, which cannot start from earlier sweeps: {choice.reason}"
+        problem = Problem("/search/transfer", detail, "give sampler: surrogate, or leave transfer out")
+        raise InvalidDocumentError(f"/search/transfer: {detail}", problems=[problem])
+    return choice
+
+
+def _chosen(document: SweepDocument, feasibility: FeasibilityReport) -> Choice:
     named = document.search["sampler"]
     if named == "auto":
         return _automatic(document, feasibility)

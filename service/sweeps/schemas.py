@@ -96,8 +96,22 @@ class Sweep(Schema):
     ended_at: Timestamp | None
 
 
+class Transfer(Schema):
+    """What a sweep with `search.transfer` starts from: fixed when it gets its target."""
+
+    trials: int
+    sweeps: list[str] = Field(
+        description="the earlier sweeps that the trials are of, the newest first; some may be gone"
+    )
+
+
 class SweepDetail(Sweep):
     document: Annotated[NormalizedDocument, AS_STORED]
+    transfer: Transfer | None = Field(
+        default=None,
+        exclude_if=lambda transfer: transfer is None,
+        description="what it starts from; left out without `search.transfer`, and until it has its target",
+    )
 
 
 class CostEstimate(Schema):

@@ -116,7 +116,8 @@ def page(
 def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
     """The sweep with its document, as it crosses HTTP."""
     (shown,) = _shown(session, [sweep])
-    return sweep_schemas.SweepDetail(**shown.__dict__, document=sweep.document)
+    transfer = None if sweep.transfer is None else sweep_schemas.Transfer(**sweep.transfer)
+    return sweep_schemas.SweepDetail(**shown.__dict__, document=sweep.document, transfer=transfer)
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------

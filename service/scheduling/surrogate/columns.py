@@ -46,6 +46,30 @@ class Column:
             return float(self._position(np.array(number)))
         return 0.0 if self._step is None else float(round((number - self._low) / self._step))
 
+    def place(self, number: float) -> float | None:
+        """The code of a number of the distribution's own that may lie between its values or beyond its bounds.
+
+        So far beyond them as the range is wide, or for a logarithm their ratio, numbers count as they are. None: it is
+        none of the categories.
+        """
+        if self.is_category:
+            return number if number in range(self.size or 0) else None
+        if self._low == self._high:
+            return 0.0
+        low, high = 2 * self._low - self._high, 2 * self._high - self._low
+        if self.is_log:
+            low, high = self._low**2 / self._high, self._high**2 / self._low
+        number = min(max(number, low), high)
+        if self._step is None:
+            return float(self._position(np.array(number)))
+        return (number - self._low) / self._step
+
+    def nearest(self, codes: Floats) -> Floats:
+        """The codes of the values that are nearest to codes anywhere."""
+        if self.size is None:
+            return np.clip(codes, 0.0, 1.0)
+        return np.clip(np.rint(codes), 0.0, self.size - 1.0)
+
     def value(self, code: float) -> Value:
         """The inverse of `code`."""
         if self.size is not None:

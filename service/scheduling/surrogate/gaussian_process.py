@@ -55,6 +55,7 @@ class GaussianProcess:
         self._hyperparameters = hyperparameters
         self._root = _root(self._of_noise(features))
         self._weights = cho_solve((self._root, True), values)
+        self._values = values
         self._expected: _Expected | None = None
 
     def expect(self, features: Features) -> None:
@@ -64,6 +65,15 @@ class GaussianProcess:
         """
         across = solve_triangular(self._root, self._covariance(self._features, features), lower=True)
         self._expected = _Expected(features, across, _root(self._of_noise(features) - across.T @ across))
+
+    @property
+    def rows(self) -> int:
+        """How many values were seen."""
+        return len(self._values)
+
+    def evidence(self) -> float:
+        """The logarithm of how likely the values are, but for a constant that depends on their number."""
+        return -0.5 * float(self._values @ self._weights) - float(np.log(np.diag(self._root)).sum())
 
     def mean(self, features: Features) -> Floats:
         """What of `predict` is quick."""

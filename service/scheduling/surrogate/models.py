@@ -43,16 +43,22 @@ class Model:
     def __init__(self, process: GaussianProcess, mean: float, scale: float) -> None:
         self._process = process
         self._mean = mean
-        self._scale = scale
+        self.scale = scale
+        """The deviation of the quantity."""
+
+    @property
+    def evidence(self) -> float:
+        """The logarithm of how likely it makes what it was conditioned on."""
+        return self._process.evidence() - self._process.rows * float(np.log(self.scale))
 
     def predict(self, features: Features) -> tuple[Floats, Floats]:
         """Means and deviations at points."""
         means, deviations = self._process.predict(features)
-        return self._mean + self._scale * means, self._scale * deviations
+        return self._mean + self.scale * means, self.scale * deviations
 
     def mean(self, features: Features) -> Floats:
         """Means alone."""
-        return self._mean + self._scale * self._process.mean(features)
+        return self._mean + self.scale * self._process.mean(features)
 
     def expect(self, features: Features) -> None:
         """Count further points as if they had ended as predicted: nothing is left to learn there."""

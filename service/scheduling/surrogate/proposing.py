@@ -22,6 +22,7 @@ from service.scheduling.surrogate.history import History
 from service.scheduling.surrogate.level_first import draw_points
 from service.scheduling.surrogate.models import Model, Models, refit_count
 from service.scheduling.surrogate.objectives import Objective
+from service.scheduling.surrogate.prior import Informed, Prior
 from service.scheduling.surrogate.selection import Selection
 from service.scheduling.surrogate.space import CodedSpace, Points
 
@@ -40,14 +41,18 @@ _MOST_WAITING = 400
 _MOST_EXPECTED = 100
 """Points that wait and make a model surer there."""
 _FEWEST_COSTS = 2
+_DRAWN_OF = 2
+"""Of so many first points one is drawn, although earlier trials say where to look."""
+_TRUSTED = 0.5
 
 
 class Proposer:
     """Proposes points of a space. It keeps nothing that decides: only what would be computed again."""
 
-    def __init__(self, space: CodedSpace, starts: int) -> None:
+    def __init__(self, space: CodedSpace, starts: int, prior: Prior | None = None) -> None:
         self._space = space
         self._starts = starts
+        self._prior = prior
         self._models = Models()
 
     def propose(
@@ -57,9 +62,14 @@ class Proposer:
 
         Before there is anything to model it is one that is drawn.
         """
-        if history.is_informative.sum() < self._starts:
+        started = int(history.is_informative.sum())
+        prior = self._prior
+        is_starting = started < self._starts
+        if is_starting and (prior is None or started % _DRAWN_OF == _DRAWN_OF - 1):
             return self._start(history, generator)
-        view = _View(self._space, self._models, objectives, history)
+        view = _View(self._space, self._models, objectives, history, prior, is_starting=is_starting)
+        if is_starting and view.trust < _TRUSTED:
+            return self._start(history, generator)
         near, refined = max(_NEAR, _NEAR_EACH * count), max(_REFINED, count)
         first = candidates(self._space, view.parents, near=near, anywhere=_ANYWHERE, generator=generator)
         found = _not_asked(first, history.asked)
@@ -108,7 +118,16 @@ class _Judged:
 class _View:
     """What the models of one ask say, and where its front is."""
 
-    def __init__(self, space: CodedSpace, models: Models, objectives: Sequence[Objective], history: History) -> None:
+    def __init__(
+        self,
+        space: CodedSpace,
+        models: Models,
+        objectives: Sequence[Objective],
+        history: History,
+        prior: Prior | None,
+        *,
+        is_starting: bool,
+    ) -> None:
         self._space = space
         self._objectives = objectives
         self._asked = history.seen
@@ -116,26 +135,49 @@ class _View:
         front = np.flatnonzero(history.is_feasible)
         front = front[non_dominated(history.costs[front])]
         self.parents = history.points.of(front if len(front) else _least_broken(history))
+        if prior is not None and is_starting:
+            self.parents = self.parents.with_more(prior.parents)
         rows, count = _modelled_rows(history, history.costs[front]), refit_count(history)
 
-        def model(name: str, values: Floats) -> Model:
+        def alone(name: str, values: Floats) -> Model:
             return models.model(name, history.seen, values, history.numbers, count, rows)
 
-        self._constraints = [
-            model(f"constraint {name}", _squashed(values))
-            for name, values in history.violations.items()
-            if (values > 0).any()
-        ]
-        self._models: list[Model] = []
-        if complete.sum() < _FEWEST_COSTS:
+        def model(name: str, values: Floats, earlier: Floats | None) -> Model | Informed:
+            if prior is None or earlier is None or not len(prior):
+                return alone(name, values)
+            return Informed(name, prior.model(name, earlier), history.seen, values, alone)
+
+        violations = {} if prior is None else prior.violations
+        nothing = np.full(len(history.numbers), np.nan)
+        names = sorted({*history.violations, *violations})
+        self._constraints: list[Model | Informed] = []
+        for name in names:
+            found, earlier = history.violations.get(name, nothing), violations.get(name)
+            if (found > 0).any() or (earlier is not None and (earlier > 0).any()):
+                told = None if earlier is None else _squashed(earlier)
+                self._constraints.append(model(f"constraint {name}", _squashed(found), told))
+        self._models: list[Model | Informed] = []
+        if complete.sum() < _FEWEST_COSTS and prior is None:
             return
         # By its logarithm an objective is another quantity.
         self._models = [
-            model(f"objective {index} {objective.is_log}", objective.modelled(history.costs[:, index]))
+            model(
+                f"objective {index} {objective.is_log}",
+                objective.modelled(history.costs[:, index]),
+                None if prior is None else objective.modelled(prior.costs[:, index]),
+            )
             for index, objective in enumerate(objectives)
         ]
-        self._front, self._reference = history.costs[front], reference_point(history.costs[complete])
+        costs = history.costs[complete]
+        if prior is not None and is_starting:
+            costs = np.concatenate([costs, prior.costs])
+        self._front, self._reference = history.costs[front], reference_point(costs)
         self._count_at_prediction(history.seen, np.flatnonzero(history.is_waiting)[-_MOST_WAITING:])
+
+    @property
+    def trust(self) -> float:
+        """How far earlier trials are believed: the least of any objective."""
+        return min((model.share for model in self._models if isinstance(model, Informed)), default=0.0)
 
     def judge(self, points: Points) -> _Judged:
         """What the models say of points."""

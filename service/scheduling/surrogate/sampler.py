@@ -27,6 +27,7 @@ from service.scheduling.surrogate.ahead import count_ahead, leave, take
 from service.scheduling.surrogate.columns import Column
 from service.scheduling.surrogate.history import History, HistoryReader
 from service.scheduling.surrogate.objectives import Objective
+from service.scheduling.surrogate.prior import EarlierTrial, Prior
 from service.scheduling.surrogate.proposing import Proposer
 from service.scheduling.surrogate.space import CodedSpace, SearchSpace
 
@@ -38,7 +39,8 @@ class SurrogateSampler(BaseSampler):
 
     Without a `space` it searches the parameters that all trials have, and draws others at random: conditional
     parameters need one. `logarithmic` says of each objective whether its logarithm is modelled; without it that is
-    done where all its values are positive.
+    done where all its values are positive. `earlier` are trials of other studies: they say where to look first, as far
+    as what is found here bears them out.
     """
 
     def __init__(
@@ -48,11 +50,13 @@ class SurrogateSampler(BaseSampler):
         seed: int | None = None,
         starts: int = _STARTS,
         logarithmic: Sequence[bool] | None = None,
+        earlier: Sequence[EarlierTrial] = (),
     ) -> None:
         self._space = space
         self._seed = secrets.randbits(32) if seed is None else seed
         self._starts = starts
         self._logarithmic = logarithmic
+        self._earlier = earlier
         self._intersection = IntersectionSearchSpace()
         self._prepared: _Prepared | None = None
 
@@ -94,9 +98,11 @@ class SurrogateSampler(BaseSampler):
         known = self._prepared
         if known is None or not known.is_of(study, search_space):
             space = CodedSpace(self._space or SearchSpace(search_space))
-            reader = HistoryReader(space, np.where(_is_maximized(study), -1.0, 1.0))
+            signs = np.where(_is_maximized(study), -1.0, 1.0)
+            prior = Prior(space, self._earlier, signs) if self._earlier else None
+            proposer = Proposer(space, self._starts, prior)
             known = _Prepared(
-                study._storage, study._study_id, search_space, space, reader, Proposer(space, self._starts)
+                study._storage, study._study_id, search_space, space, HistoryReader(space, signs), proposer
             )
             self._prepared = known
         return known
@@ -107,6 +113,7 @@ class SurrogateSampler(BaseSampler):
         for index, is_maximized in enumerate(_is_maximized(study)):
             may_be_log = self._logarithmic is None or self._logarithmic[index]
             is_positive = (complete[:, index] < 0 if is_maximized else complete[:, index] > 0).all()
+            is_positive &= all(trial.values[index] > 0 for trial in self._earlier)
             found.append(Objective(is_maximized, may_be_log and bool(is_positive)))
         return found
 

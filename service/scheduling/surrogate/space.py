@@ -85,6 +85,20 @@ class CodedSpace:
         )
         return codes, presence
 
+    def place(self, numbers: Mapping[str, float]) -> tuple[Floats, Booleans]:
+        """The same for numbers of the distributions' own: see `Column.place`."""
+        placed = [
+            column.place(numbers[name]) if name in numbers else None
+            for name, column in zip(self.names, self.columns, strict=True)
+        ]
+        presence = np.array([code is not None for code in placed], dtype=np.bool_)
+        return np.array([code or 0.0 for code in placed]), presence
+
+    def nearest(self, points: Points) -> Points:
+        """The points of this space that are nearest to points between and beyond its values."""
+        codes = [column.nearest(points.codes[:, index]) for index, column in enumerate(self.columns)]
+        return Points(np.stack(codes, axis=1), points.presence)
+
     def decode(self, codes: Floats, presence: Booleans) -> dict[str, Value]:
         """The values of what is present at one point."""
         return {

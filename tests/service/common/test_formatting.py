@@ -23,3 +23,8 @@ def test_no_rate_or_ratio_has_an_exponent():
     assert formatting.progress_rate(1500) == "1500 a second"
     assert formatting.change(1234.0, 1.0) == "×1234"
     assert formatting.change(1.125, 1.0) == "+12%"
+
+
+def test_what_a_sweep_starts_from_is_counted():
+    assert formatting.starts_from(1, 1) == "starts from 1 trial of 1 earlier sweep"
+    assert formatting.starts_from(0, 0) == "found no earlier trials to start from"

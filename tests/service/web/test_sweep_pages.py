@@ -202,3 +202,16 @@ def test_a_sweep_that_has_ended_offers_to_be_confirmed_where_it_can_be(client, s
     assert "When the sweep has ended." in page(client, path)
     services.database.write(lambda session: setattr(session.get(Sweep, path.split("/")[2]), "state", "completed"))
     assert "It has no test split." in page(client, path)
+
+
+def test_what_a_sweep_starts_from_is_said_wherever_it_is_shown(client, services):
+    def add(session, transfer):
+        return add_sweep(session, transfer=transfer, target_key="a target").id
+
+    known = services.database.write(lambda session: add(session, {"trials": 212, "sweeps": ["A", "B"]}))
+    alone = services.database.write(lambda session: add(session, None))
+    assert client.get(f"/v1/sweeps/{known}").json()["transfer"] == {"trials": 212, "sweeps": ["A", "B"]}
+    assert client.get(f"/v1/sweeps/{alone}").json().get("transfer") is None
+    for path in ("/sweeps/{}", "/v1/sweeps/{}/report?format=html", "/v1/sweeps/{}/report?format=markdown"):
+        assert "starts from 212 trials of 2 earlier sweeps" in client.get(path.format(known)).text
+        assert "earlier sweep" not in client.get(path.format(alone)).text
