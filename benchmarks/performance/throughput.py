@@ -280,11 +280,13 @@ def busy() -> Iterator[Any]:
     command = [program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "500"]
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, env=os.environ)
+        shares: list[float | None] = []
         try:
-            yield lambda: _share(output)
+            yield lambda: shares[-1]
         finally:
             process.terminate()
             process.wait()
+            shares.append(_share(output))
 
 
 def _share(output: IO[str]) -> float | None:

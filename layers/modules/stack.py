@@ -65,10 +65,11 @@ class Block(nn.Module):
         return self._added(x_BTD, (self.post_layernorm, self.mlp_output_layernorm), self.mlp)
 
     def _side_by_side(self, x_BTD: Tensor, bias_BNTS: Tensor | None) -> Tensor:
+        """Feed-forward is written first: TensorRT 8.6 builds a wrong engine, without a warning, of the other order."""
         attended_BTD = self.input_layernorm(x_BTD)
         read_BTD = attended_BTD if self.post_layernorm is None else self.post_layernorm(x_BTD)
-        attended_BTD = self.dropout(self.attention(attended_BTD, bias_BNTS))
-        return x_BTD + self._scaled(attended_BTD + self.dropout(self.mlp(read_BTD)))
+        x_BTD = x_BTD + self._scaled(self.dropout(self.mlp(read_BTD)))
+        return x_BTD + self._scaled(self.dropout(self.attention(attended_BTD, bias_BNTS)))
 
     def _added(
         self,
