@@ -25,8 +25,8 @@ class ConfirmationRequest(Request):
         default=[], max_length=20, description="numbers of the trials to retrain, in place of `candidates`"
     )
     prefer: list[str] = Field(default=[], max_length=20, description="as of the recommendation: it names the first")
-    within: list[str] = Field(default=[], max_length=20, description="METRIC:1%, as of the recommendation")
-    weight: list[str] = Field(default=[], max_length=20, description="OBJECTIVE:2, as of the recommendation")
+    within: list[str] = Field(default=[], max_length=20, description="METRIC:AMOUNT, as of the recommendation")
+    weight: list[str] = Field(default=[], max_length=20, description="OBJECTIVE:NUMBER, as of the recommendation")
 
     @property
     def wished(self) -> dict[str, list[str]]:

@@ -27,10 +27,14 @@ Prefer = Annotated[
 ]
 Within = Annotated[
     list[str] | None,
-    Query(description="METRIC:1% or METRIC:0.02: only trials of the front at most so much worse than its best"),
+    Query(
+        description="METRIC:AMOUNT, as validation_loss:1% or validation_loss:0.02: only trials of the front at most so "
+        "much worse than its best"
+    ),
 ]
 Weight = Annotated[
-    list[str] | None, Query(description="OBJECTIVE:2: how much it counts in the distance; the others count 1")
+    list[str] | None,
+    Query(description="OBJECTIVE:NUMBER, as validation_loss:2: how much it counts in the distance; the others count 1"),
 ]
 
 

@@ -58,7 +58,7 @@ class SurrogateSampler(BaseSampler):
         self._logarithmic = logarithmic
         self._earlier = earlier
         self._intersection = IntersectionSearchSpace()
-        self._prepared: _Prepared | None = None
+        self._prepared: _FittedStudy | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The space that was given, or what all trials have."""
@@ -94,14 +94,14 @@ class SurrogateSampler(BaseSampler):
         column = Column(param_distribution)
         return column.value(float(column.draw(np.random.default_rng(seed), 1)[0]))
 
-    def _prepare(self, study: Study, search_space: Mapping[str, BaseDistribution]) -> _Prepared:
+    def _prepare(self, study: Study, search_space: Mapping[str, BaseDistribution]) -> _FittedStudy:
         known = self._prepared
         if known is None or not known.is_of(study, search_space):
             space = CodedSpace(self._space or SearchSpace(search_space))
             signs = np.where(_is_maximized(study), -1.0, 1.0)
             prior = Prior(space, self._earlier, signs) if self._earlier else None
             proposer = Proposer(space, self._starts, prior)
-            known = _Prepared(
+            known = _FittedStudy(
                 study._storage, study._study_id, search_space, space, HistoryReader(space, signs), proposer
             )
             self._prepared = known
@@ -119,7 +119,7 @@ class SurrogateSampler(BaseSampler):
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class _FittedStudy:
     """What was read and fitted of one study and space; it would be found again."""
 
     storage: BaseStorage
