@@ -29,6 +29,7 @@ __all__ = [
     "check_opset",
     "export",
     "export_loss",
+    "external_data",
     "graph_opset",
     "warm_up",
 ]
@@ -132,11 +133,16 @@ def _strip_traces(model: onnx.ModelProto) -> None:
         holder.doc_string = ""
 
 
+def external_data(path: Path) -> Path:
+    """Where the weights of a graph lie that are too many for one file."""
+    return path.with_name(path.name + ".data")
+
+
 def _save(model: onnx.ModelProto, path: Path) -> None:
     if model.ByteSize() <= ONE_FILE_BYTES:
         onnx.save_model(model, path)
         return
-    data = path.with_name(path.name + ".data")
+    data = external_data(path)
     data.unlink(missing_ok=True)
     onnx.save_model(model, path, save_as_external_data=True, location=data.name)
 

@@ -23,6 +23,8 @@ class PrepareAnswer(TypedDict):
 class ExportAnswer(TypedDict):
     seconds: float
     quantized_products: int
+    transplanted: bool
+    """Whether the weights were put into a graph that was exported before."""
 
 
 class TrainingMemory(TypedDict, total=False):

@@ -4,8 +4,10 @@ It is kept between trials, with one module in memory. Verbs:
 
     describe  {}                                                 -> device, versions
     prepare   {configuration}                                    -> parameter_count
-    export    {path, opset, loss_path?, calibration?: npz}       -> seconds, quantized_products; quantized where the
-                                                                    model says so, calibrated on inputs [batches, ...]
+    export    {path, opset, loss_path?, calibration?: npz,       -> seconds, quantized_products, transplanted; quantized
+               transplant?: prepare | use}                          where the model says so, calibrated on inputs
+                                                                    [batches, ...]. `prepare` keeps a graph for weights
+                                                                    to come, `use` takes it: see export/transplant.py
     reference {inputs: npz by name, outputs: npz by name,        -> {}; with `graph`, what that ONNX file computes
                graph?}
     train     {training: npz, validation: npz, specials}         -> how it ended; progress: points of the curve, and
@@ -45,6 +47,7 @@ from torch import nn
 from layers.configuration import TrialConfiguration
 from layers.declarations import quantization
 from layers.export.onnx_export import cast_copy, export, export_loss, warm_up
+from layers.export.transplant import Transplant, drawn_copy, has_folded_tables
 from layers.modules.model import build, set_trainable
 from layers.signature import Signature, signature_of
 from workers.data.batches import Batches, DataError
@@ -89,6 +92,8 @@ class ModelProcess:
     def __init__(self) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model: _Model | None = None
+        self._transplant: Transplant | None = None
+        """The graph of the model that was exported first, for the weights to come."""
         self._stop = threading.Event()
 
     def handlers(self) -> dict[str, Callable[[Request, Progress], Result]]:
@@ -141,15 +146,17 @@ class ModelProcess:
         opset, dtype = request["opset"], str(model["dtype"])
         deployed = cast_copy(made.module, dtype).to("cpu")
         (output,) = signature.outputs
+        if request.get("transplant") != "use":
+            self._transplant = None
+        is_transplanted = False
         try:
-            export(
-                deployed,
-                tuple(torch.zeros(given.shape, dtype=getattr(torch, given.dtype)) for given in signature.inputs),
-                Path(request["path"]),
-                opset=opset,
-                input_names=made.input_names,
-                output_names=(output.name,),
-            )
+            if request.get("transplant") == "prepare":
+                self._transplant = _prepared_transplant(made, deployed, Path(request["path"]), opset)
+            if self._transplant is not None:
+                self._transplant.write(deployed, Path(request["path"]))
+                is_transplanted = True
+            else:
+                _export(made, deployed, Path(request["path"]), opset)
             quantized = 0
             if quantization.of_model(model) != quantization.NONE:
                 quantized = _quantize(made, Path(request["path"]), Path(request["calibration"]))
@@ -159,7 +166,11 @@ class ModelProcess:
             raise
         except Exception as error:
             raise RequestError("build", f"the model cannot be exported: {error}") from error
-        return {"seconds": time.monotonic() - started_at, "quantized_products": quantized}
+        return {
+            "seconds": time.monotonic() - started_at,
+            "quantized_products": quantized,
+            "transplanted": is_transplanted,
+        }
 
     def reference(self, request: Request, progress: Progress) -> Result:
         made = self._made()
@@ -231,7 +242,7 @@ class ModelProcess:
 
     def _forget(self) -> None:
         """Give the memory of the module back."""
-        self._model = None
+        self._model = self._transplant = None
         gc.collect()
         if self._is_cuda:
             torch.cuda.empty_cache()
@@ -277,6 +288,28 @@ class _Keepalive:
         """Where it stands while it waits for its turn. The next step says that it moves again."""
         self._said_at = -math.inf
         return self._at
+
+
+def _export(made: _Model, deployed: nn.Module, path: Path, opset: int) -> None:
+    """Write the graph of the module as it is deployed."""
+    (output,) = made.signature.outputs
+    export(
+        deployed,
+        tuple(torch.zeros(given.shape, dtype=getattr(torch, given.dtype)) for given in made.signature.inputs),
+        path,
+        opset=opset,
+        input_names=made.input_names,
+        output_names=(output.name,),
+    )
+
+
+def _prepared_transplant(made: _Model, deployed: nn.Module, path: Path, opset: int) -> Transplant | None:
+    """A graph of the module for any weights; None where there is none. Writes to `path`."""
+    if has_folded_tables(made.configuration.model):
+        return None
+    drawn = drawn_copy(deployed)
+    _export(made, drawn, path, opset)
+    return Transplant.of(path, drawn)
 
 
 def _quantize(made: _Model, path: Path, calibration: Path) -> int:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from layers.declarations import model as models
 from workers.engine.verbs import BUILD, BuildAnswer
@@ -21,6 +22,8 @@ class ExportedGraphs:
     name: str
     model: Path
     loss: Path | None
+    is_transplanted: bool
+    """Whether the weights were put into an earlier graph of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class BuiltEngines:
     onnx: Path
     model: BuiltEngine
     loss: BuiltEngine | None
+    is_transplanted: bool
 
 
 def prepare_model(context: TrialContext) -> None:
@@ -54,24 +58,34 @@ def prepare_model(context: TrialContext) -> None:
     context.record.add_metrics({"flops": flops})
 
 
-def export(context: TrialContext, name: str) -> ExportedGraphs:
-    """Write the graph of the model as it is now, quantized where it is to be, and that of its loss."""
-    loss = None if context.is_probe else context.files.loss_onnx
-    graphs = ExportedGraphs(name, context.files.onnx(name), loss)
-    exported = write_graph(context, graphs.model, context.capabilities["opset"], loss)
+def export(context: TrialContext, name: str, transplant: Literal["prepare", "use"] | None = None) -> ExportedGraphs:
+    """Write the graph of the model as it is now, quantized where it is to be, and that of its loss.
+
+    `transplant`: `prepare` keeps a graph that the weights of later are put into, `use` puts them there; what has no
+    such graph is exported as without it.
+    """
+    path, loss = context.files.onnx(name), None if context.is_probe else context.files.loss_onnx
+    exported = write_graph(context, path, context.capabilities["opset"], loss, transplant)
     context.record.add_seconds(f"export_{name}", exported["seconds"])
     if context.is_quantized:
         context.record.set_measurement("quantization", {"products": exported["quantized_products"]})
-    return graphs
+    return ExportedGraphs(name, path, loss, exported["transplanted"])
 
 
-def write_graph(context: TrialContext, path: Path, opset: int, loss_path: Path | None = None) -> ExportAnswer:
+def write_graph(
+    context: TrialContext,
+    path: Path,
+    opset: int,
+    loss_path: Path | None = None,
+    transplant: Literal["prepare", "use"] | None = None,
+) -> ExportAnswer:
     """Let the torch child write the model's graph in an opset, and its loss's beside it; answers what it says."""
     # A probe, which has no data, is quantized on the inputs that it is measured on.
     calibration = context.files.measured_inputs if context.is_probe else context.files.calibration
     arguments = {"path": str(path), "opset": opset, "calibration": str(calibration)}
     losses = {"loss_path": str(loss_path)} if loss_path else {}
-    return context.request_model(EXPORT, {**arguments, **losses}, context.limits.export_seconds)
+    transplants = {"transplant": transplant} if transplant else {}
+    return context.request_model(EXPORT, {**arguments, **losses, **transplants}, context.limits.export_seconds)
 
 
 def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
@@ -79,7 +93,7 @@ def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
     model = _build_engine(context, graphs.name, graphs.model, _options(context))
     context.record.add_metrics(metrics_in(model.said))
     loss = _build_engine(context, "loss", graphs.loss, {}) if graphs.loss else None
-    return BuiltEngines(graphs.name, graphs.model, model, loss)
+    return BuiltEngines(graphs.name, graphs.model, model, loss, graphs.is_transplanted)
 
 
 def keep_for_later_trials(context: TrialContext, engine: BuiltEngine) -> None:

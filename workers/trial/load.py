@@ -57,7 +57,7 @@ def check_parity(context: TrialContext, engine: LoadedEngine) -> None:
     found = _compare(context, engine)
     context.record.add_metrics({"parity_error": found.error, "parity_error_worst": found.worst})
     coarsest = parity.coarsest(context.dtypes)
-    tolerance = parity.tolerance(coarsest, context.quantization)
+    tolerance = _tolerance(context)
     worst_tolerance = tolerance * parity.WORST_TOKEN_FACTOR
     measured = {"error": found.error, "worst": found.worst} if math.isfinite(found.error + found.worst) else {}
     context.record.extend_measurement(
@@ -71,6 +71,15 @@ def check_parity(context: TrialContext, engine: LoadedEngine) -> None:
             f"{dtype} allows {tolerance:g} ({worst_tolerance:g}): it computes another function",
         )
     keep_for_later_trials(context, engine.built.model)
+
+
+def computes_the_same(context: TrialContext, engine: LoadedEngine) -> bool:
+    """Whether the engine's logits are PyTorch's. Nothing is recorded."""
+    return _compare(context, engine).kept(_tolerance(context))
+
+
+def _tolerance(context: TrialContext) -> float:
+    return parity.tolerance(parity.coarsest(context.dtypes), context.quantization)
 
 
 def _compare(context: TrialContext, engine: LoadedEngine) -> parity.Parity:

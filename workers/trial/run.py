@@ -22,7 +22,7 @@ from workers.trial.build import BuiltEngines, build, export, prepare_model
 from workers.trial.check import check_model, fetch_data, lay_out_batches, lay_out_probe_inputs
 from workers.trial.context import TrialContext
 from workers.trial.evaluate import evaluate
-from workers.trial.load import LoadedEngine, check_parity, load
+from workers.trial.load import LoadedEngine, check_parity, computes_the_same, load
 from workers.trial.measure import MEASURE, REMEASURE, judge_hardware, measure
 from workers.trial.outcomes import Finish, OutOfMemoryError, TrialEndedError
 from workers.trial.record import TrialRecord
@@ -169,9 +169,21 @@ def _build_untrained(context: TrialContext, name: str) -> LoadedEngine:
     """Random weights → ONNX → engine, loaded and seen to be the model."""
     prepare_model(context)
     context.children.start_engine(context.runtime)
-    engine = load(context, build(context, export(context, name)))
+    # A probe is exported once, and what is quantized has other products each time.
+    again = None if context.is_probe or context.is_quantized else "prepare"
+    engine = _load_checked(context, build(context, export(context, name, again)))
     check_parity(context, engine)
     return engine
+
+
+def _load_checked(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
+    """Load; an engine of weights that were put into an earlier graph is of that of an export where it differs."""
+    engine = load(context, built)
+    if not built.is_transplanted or computes_the_same(context, engine):
+        return engine
+    context.lease.log("the weights in the earlier graph are another function: exporting again")
+    context.children.start_engine(context.runtime)
+    return load(context, build(context, export(context, built.name)))
 
 
 def _build_trained(context: TrialContext, phase: str) -> BuiltEngines:
@@ -179,7 +191,7 @@ def _build_trained(context: TrialContext, phase: str) -> BuiltEngines:
     context.children.start_engine(context.runtime)
     if not context.is_quantized:
         with context.phase(phase):
-            return build(context, export(context, "final"))
+            return build(context, export(context, "final", "use"))
     with context.phase("quantize"):
         graphs = export(context, "final")
     with context.phase(phase):
@@ -190,7 +202,7 @@ def _finish_trained(context: TrialContext, data: TrialData, *, build_phase: str,
     """Build, measure and score the trained model: the figures that are reported."""
     built = _build_trained(context, build_phase)
     with context.phase(measure_phase):
-        engine = load(context, built)
+        engine = _load_checked(context, built)
         measured = measure(context, engine, REMEASURE)
     context.record.set_measurement("latency_samples_ms", measured.latency)
 
@@ -198,7 +210,7 @@ def _finish_trained(context: TrialContext, data: TrialData, *, build_phase: str,
         evaluate(context, engine, data)
     context.children.close_engine()
 
-    upload_artifacts(context, built, measured, context.record.findings().metrics)
+    upload_artifacts(context, engine.built, measured, context.record.findings().metrics)
 
 
 def _last_line(text: str) -> str:

@@ -31,7 +31,7 @@ from workers.interruption import DrainedError, Interruption
 from workers.processes.child import Child
 from workers.processes.children import Children
 from workers.service.leased_trial import LeasedTrial
-from workers.trial import loader, parity, run
+from workers.trial import build, loader, parity, run
 from workers.trial.context import Limits, TrialContext
 from workers.trial.train import Trained
 
@@ -156,10 +156,10 @@ def test_a_trial_on_the_front_leaves_what_runs_without_a_service(
     blocks = finish["measurements"]["loss_blocks"]
     assert sum(blocks["test"]["loss_sums"]) / sum(blocks["test"]["weight_sums"]) == pytest.approx(metrics["test_loss"])
 
-    for target, build in finish["measurements"].get("builds", {}).items():
+    for target, built in finish["measurements"].get("builds", {}).items():
         # For Turing (7.5) the builder of RTX has no float32 products, and says so.
-        assert build["built"] is ("7.5" not in target), (target, build)
-        assert build["built"] or "FP32" in build["reason"]
+        assert built["built"] is ("7.5" not in target), (target, built)
+        assert built["built"] or "FP32" in built["reason"]
 
     assert set(scripted.uploaded) == set(scripted.wanted[:-1])
     for name, content in scripted.uploaded.items():
@@ -257,6 +257,37 @@ def test_a_measurement_knows_the_figures_that_the_sweep_decides_by(bench: Bench)
     assert finish is not None
     figures = finish["measurements"]["environment"]["figures"]
     assert figures == ["latency_ms_mean", "latency_ms_p50", "latency_ms_p99"]
+
+
+def test_trained_weights_are_put_into_the_first_graph(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str | None, bool]] = []
+    write_graph = build.write_graph
+
+    def watched(*arguments: Any) -> Any:
+        answer = write_graph(*arguments)
+        asked.append((arguments[-1], answer["transplanted"]))
+        return answer
+
+    monkeypatch.setattr(build, "write_graph", watched)
+    for positions, transplanted in ("rope_gpt_neox", True), ("relative", False):
+        model = {"attention.position_embedding_type": positions}
+        finish = bench.execute(bench.scripted.lease(model=model, training={"steps": 10}))
+        assert finish is not None
+        assert (finish["outcome"], finish["reason"]) == ("complete", None)
+        assert finish["metrics"]["parity_error"] < 1e-4
+        assert asked[-2:] == [("prepare", transplanted), ("use", transplanted)]
+
+
+def test_weights_that_are_another_function_in_the_first_graph_are_exported_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "computes_the_same", lambda context, engine: False)
+    finish = bench.execute(bench.scripted.lease(training={"steps": 10}))
+    assert finish is not None
+    assert (finish["outcome"], finish["reason"]) == ("complete", None)
+    assert bench.scripted.phases() == ALL_PHASES
+    logged = "".join(report.get("log", "") for report in bench.scripted.sent("report"))
+    assert logged.count("exporting again") == 1, "the trained weights are not put into a graph that was wrong"
 
 
 def test_a_hardware_constraint_that_training_first_breaks_is_the_service_s_to_judge(bench: Bench) -> None:

@@ -1,0 +1,141 @@
+"""Other weights for a graph that was exported before, in place of a second export.
+
+The exporter keeps few names of parameters: matrices come out transposed, under other names, or more than once. So the
+graph is exported of a copy of the module whose parameters hold random values of their own, and each initializer is
+found by its value among the parameters and their transposes. A value that would make the exporter fold or merge
+something (zeros, ones) is in no parameter then, so that the graph holds for any weights.
+
+What is calculated of a parameter while it is exported (a table that is gathered from, a sum of two parameters) is found
+nowhere: such a module has no transplant. Where only some uses of a parameter are folded, the graph computes another
+function with other weights: hold what comes of a transplant against the module.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from layers.export.onnx_export import external_data
+from layers.parameter import Scalar
+
+_FORMATS: Mapping[int, torch.dtype] = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """The parameter that an initializer holds, and the order in which its axes lie there."""
+
+    parameter: str
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transplant:
+    """A graph, and where the weights of its module lie in it."""
+
+    _model: onnx.ModelProto
+    _origins: Mapping[str, _Origin]
+    """By initializer."""
+
+    @classmethod
+    def of(cls, graph: Path, drawn: nn.Module) -> Transplant | None:
+        """Of a graph that was exported of `drawn`; None where a parameter of it is found nowhere in the graph."""
+        known = _by_value(drawn)
+        # Weights in a file of their own are so many that the export's time does not count.
+        if known is None or external_data(graph).exists():
+            return None
+        model = onnx.load_model(graph)
+        origins: dict[str, _Origin] = {}
+        for initializer in model.graph.initializer:
+            if initializer.data_type in _FORMATS:
+                origin = known.get(_read(initializer).tobytes())
+                if origin is not None:
+                    origins[initializer.name] = origin
+        if {origin.parameter for origin in origins.values()} != {name for name, _ in drawn.named_parameters()}:
+            return None
+        return cls(model, origins)
+
+    def write(self, module: nn.Module, path: Path) -> None:
+        """Write the graph with the weights of `module`, which is in the formats of the drawn one."""
+        weights = {name: parameter.detach() for name, parameter in module.named_parameters()}
+        for initializer in self._model.graph.initializer:
+            origin = self._origins.get(initializer.name)
+            if origin is not None:
+                _write(initializer, weights[origin.parameter].permute(origin.axes))
+        onnx.save_model(self._model, path)
+
+    def unmatched(self) -> dict[str, NDArray[np.float32]]:
+        """The graph's constants of floating point that hold no parameter, by name."""
+        return {
+            initializer.name: _read(initializer)
+            for initializer in self._model.graph.initializer
+            if initializer.data_type in _FORMATS and initializer.name not in self._origins
+        }
+
+
+def has_folded_tables(model: Mapping[str, Scalar]) -> bool:
+    """Whether tables of a model are gathered from while it is exported: no initializer holds them."""
+    positions = (value for name, value in model.items() if name.endswith("position_embedding_type"))
+    return "relative" in positions or bool(model.get("embedding.prompt_length"))
+
+
+def drawn_copy(module: nn.Module, seed: int = 0) -> nn.Module:
+    """A copy with random values from 0.25 to 1 in every parameter, each in the format that it has.
+
+    Raises nothing for parameters that come out alike: `Transplant.of` answers None for them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = copy.deepcopy(module)
+    with torch.no_grad():
+        for parameter in drawn.parameters():
+            values = torch.rand(parameter.shape, generator=generator, dtype=torch.float32) * 0.75 + 0.25
+            parameter.copy_(values.to(parameter.dtype))
+    return drawn
+
+
+def _by_value(module: nn.Module) -> dict[bytes, _Origin] | None:
+    """Values in the order of their axes -> where they are from; None where two parameters have the same.
+
+    A parameter is known by its values in each format: where a layer has another one, it is cast while it is exported.
+    """
+    found: dict[bytes, _Origin] = {}
+    for name, parameter in module.named_parameters():
+        for dtype in _FORMATS.values():
+            for axes, laid_out in _orders(parameter.detach().to(dtype)):
+                origin = found.setdefault(laid_out.tobytes(), _Origin(name, axes))
+                if origin.parameter != name:
+                    return None
+    return found
+
+
+def _orders(values: Tensor) -> Iterator[tuple[tuple[int, ...], NDArray[np.float32]]]:
+    """The values in each order of their axes, the given one first."""
+    array = values.cpu().float().numpy()
+    for axes in itertools.permutations(range(array.ndim)):
+        yield axes, np.ascontiguousarray(array.transpose(axes))
+
+
+def _read(initializer: onnx.TensorProto) -> NDArray[np.float32]:
+    return np.ascontiguousarray(numpy_helper.to_array(initializer), np.float32)
+
+
+def _write(initializer: onnx.TensorProto, values: Tensor) -> None:
+    """Replace an initializer's values by as many others, in its own format."""
+    stored = values.cpu().contiguous().to(_FORMATS[initializer.data_type])
+    for field in ("float_data", "int32_data"):
+        initializer.ClearField(field)
+    initializer.raw_data = stored.view(torch.uint8).numpy().tobytes()
