@@ -124,9 +124,10 @@ class Worker:
         is_drained = False
         self._slots.start()
         try:
+            # They import for seconds, while a builder is asked what it can do.
+            self._slots.warm_up()
             self._describe_targets()
             self._register()
-            self._slots.warm_up()
             self._claim_and_execute()
         except DrainedError:
             is_drained = True
