@@ -49,29 +49,9 @@ def test_without_a_rollup_resident_memory_is_taken(monkeypatch: pytest.MonkeyPat
     assert process_memory.process_private_bytes() >= exact * 0.9
 
 
-PROGRAM = """
-import numpy as np
-from pathlib import Path
-from workers.engine.base import TensorSpec
-from workers.engine.memory import load_and_weigh
-from workers.engine.process_memory import process_private_bytes
-
-class Heavy:
-    inputs = (TensorSpec("x", np.dtype(np.float32), (2, 3)),)
-    memory_in_use = staticmethod(process_private_bytes)
-    def load(self, path, options):
-        assert (str(path), options) == ("engine", {"threads": 1})
-        self.weights = np.ones(40 << 20, np.uint8)
-    def run(self, inputs):
-        assert inputs["x"].shape == (2, 3) and inputs["x"].dtype == np.float32
-        self.scratch = np.ones(20 << 20, np.uint8)
-
-print(load_and_weigh(Heavy(), Path("engine"), {"threads": 1}))
-"""
-
-
 def test_an_engine_weighs_its_load_and_its_first_run() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    command = [sys.executable, "-m", "tests.workers.engine.heavy_engine"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=60)
     assert 60 << 20 <= int(done.stdout) < 64 << 20
 
 

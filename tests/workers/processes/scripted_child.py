@@ -15,6 +15,10 @@ def echo(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     return {"said": request["text"], "environment": dict(os.environ)}
 
 
+def say(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    return {"pid": os.getpid()}
+
+
 def count(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     for number in range(request["to"]):
         progress({"number": number})
@@ -54,4 +58,5 @@ def refuse(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve({verb.__name__: verb for verb in (echo, count, hang, spawn, die, leave, shout, refuse)}, int(sys.argv[-1]))
+    verbs = (echo, say, count, hang, spawn, die, leave, shout, refuse)
+    serve({verb.__name__: verb for verb in verbs}, int(sys.argv[-1]))

@@ -13,21 +13,10 @@ from workers.interruption import DrainedError, Interruption
 from workers.processes.builder import Builder
 from workers.processes.child import Child, ChildTimeoutError
 
-PROGRAM = """
-import os, sys, time
-from workers.engine.protocol import serve
-
-def hang(request, progress):
-    progress({"begun": True})
-    time.sleep(600)
-
-serve({"hang": hang, "say": lambda request, progress: {"pid": os.getpid()}}, int(sys.argv[-1]))
-"""
-
 
 @pytest.fixture
 def builder() -> Iterator[Builder]:
-    builder = Builder(lambda: Child([sys.executable, "-c", PROGRAM], name="build"))
+    builder = Builder(lambda: Child([sys.executable, "-m", "tests.workers.processes.scripted_child"], name="build"))
     yield builder
     builder.kill()
 
