@@ -253,9 +253,13 @@ class Sweep:
         """Go on after `pause`."""
         return self._act("resume")
 
-    def extend(self, *, trials: int = 0, wall_seconds: float = 0, failures: int = 0) -> Sweep:
+    def extend(
+        self, *, trials: int = 0, wall_seconds: float = 0, device_seconds: float = 0, failures: int = 0
+    ) -> Sweep:
         """Add to the budget. A sweep that has used its budget up goes on."""
-        return self._act("extend", {"trials": trials, "wall_seconds": wall_seconds, "failures": failures})
+        added = {"trials": trials, "wall_seconds": wall_seconds, "failures": failures}
+        # An older service knows no budget of device time, and refuses what it does not know.
+        return self._act("extend", added | ({"device_seconds": device_seconds} if device_seconds else {}))
 
     def _path(self, rest: str = "") -> str:
         return f"/v1/sweeps/{self.id}{rest}"

@@ -136,8 +136,22 @@ class UnexaminedSpace:
 
     def examine(self, feasibility: FeasibilityReport) -> None:
         """Raise DocumentError where anything is wrong, a point cannot be had, or none can become a trial."""
+        _refuse_costs_under_load(self.sweep, self._problems)
         _examine(self.sweep, feasibility, self._problems)
         self._problems.raise_any()
+
+
+def _refuse_costs_under_load(sweep: SweepDocument, problems: Problems) -> None:
+    """A sweep that was accepted by an older version goes on, so this is no part of reading a document."""
+    if sweep.budget["parallel"] == 1:
+        return
+    named = [(f"/objectives/{index}/metric", [each["metric"]]) for index, each in enumerate(sweep.objectives)]
+    named += [(f"/constraints/{index}", list(each.metrics)) for index, each in enumerate(sweep.constraints)]
+    for pointer, metrics in named:
+        for metric in metrics:
+            if METRICS[metric].depends_on_load:
+                detail = f"{metric} depends on what else runs on the device, and several trials may run at once"
+                problems.add(pointer, detail, "set budget.parallel: 1, or choose another metric")
 
 
 def _examine(sweep: SweepDocument, feasibility: FeasibilityReport, problems: Problems) -> None:

@@ -49,7 +49,7 @@ MAX_PARALLEL = 1_024
 MAX_OBJECTIVES = 8
 MAX_EXPRESSIONS = 100
 MAX_STARTS = 100
-MAX_WALL_SECONDS = 31_536_000
+MAX_SECONDS = 31_536_000
 MAX_SEED = 2**32 - 1
 
 FindDataset = Callable[[str], DatasetDescription | None]
@@ -71,6 +71,8 @@ class Budget(TypedDict):
     parallel: int | Literal["auto"]
     failures: int
     wall_seconds: float | None
+    device_seconds: NotRequired[float | None]
+    """Absent in sweeps of older versions."""
 
 
 class SearchSettings(TypedDict):
@@ -203,12 +205,13 @@ class FieldReader:
         return {"metric": metric, "goal": goal if goal in ("minimize", "maximize") else METRICS[metric].goal}
 
     def budget(self) -> Budget:
-        written = self._mapping("budget", ("trials", "parallel", "failures", "wall_seconds"))
+        written = self._mapping("budget", ("trials", "parallel", "failures", "wall_seconds", "device_seconds"))
         return {
             "trials": self._integer("/budget", written, "trials", *BUDGET["trials"]),
             "parallel": self._parallel(written),
             "failures": self._integer("/budget", written, "failures", *BUDGET["failures"]),
-            "wall_seconds": self._wall_seconds(written),
+            "wall_seconds": self._seconds(written, "wall_seconds", "wall-clock limit"),
+            "device_seconds": self._seconds(written, "device_seconds", "limit of device time"),
         }
 
     def _parallel(self, written: Mapping[Any, Any]) -> int | Literal["auto"]:
@@ -221,11 +224,11 @@ class FieldReader:
             return AUTO
         return int(parallel)
 
-    def _wall_seconds(self, written: Mapping[Any, Any]) -> float | None:
-        seconds = written.get("wall_seconds")
-        if seconds is not None and not _is_number(seconds, 0, MAX_WALL_SECONDS, above=True):
-            remedy = f"a number of seconds above 0 and at most {MAX_WALL_SECONDS:,}"
-            self._problems.add("/budget/wall_seconds", f"{shown(seconds)} is not a wall-clock limit", remedy)
+    def _seconds(self, written: Mapping[Any, Any], field: str, what: str) -> float | None:
+        seconds = written.get(field)
+        if seconds is not None and not _is_number(seconds, 0, MAX_SECONDS, above=True):
+            remedy = f"a number of seconds above 0 and at most {MAX_SECONDS:,}"
+            self._problems.add(below("/budget", field), f"{shown(seconds)} is not a {what}", remedy)
             return None
         return None if seconds is None else float(seconds)
 

@@ -139,6 +139,7 @@ def show(
         "constraints": ", ".join(record["constraints"]) or None,
         "sampler": f"{record['sampler']} ({record['sampler_reason']})",
         "parallel": units.at_once(record["budget"]["parallel"], record.get("effective_parallel"), ended=ended),
+        "device time": _device_time(record),
         "target": record["target"] or "the first worker that can serve it",
         "created": record["created_at"],
         "started": record["started_at"],
@@ -219,18 +220,21 @@ def extend(
     sweep: SweepName,
     trials: Annotated[int, typer.Option(min=0, help="Trials to add to the budget.")] = 0,
     wall_seconds: Annotated[float, typer.Option(min=0, help="Seconds to add to the budget.")] = 0,
+    device_seconds: Annotated[float, typer.Option(min=0, help="Seconds of device time to add to the budget.")] = 0,
     failures: Annotated[int, typer.Option(min=0, help="Failures to add to the budget.")] = 0,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Add to a sweep's budget; one that has used it up goes on."""
-    if not trials and not wall_seconds and not failures:
-        raise typer.BadParameter("say what to add: --trials, --wall-seconds or --failures")
+    if not (trials or wall_seconds or device_seconds or failures):
+        raise typer.BadParameter("say what to add: --trials, --wall-seconds, --device-seconds or --failures")
     _act(
         server,
         sweep,
         as_json,
-        lambda found: found.extend(trials=trials, wall_seconds=wall_seconds, failures=failures),
+        lambda found: found.extend(
+            trials=trials, wall_seconds=wall_seconds, device_seconds=device_seconds, failures=failures
+        ),
     )
 
 
@@ -253,6 +257,14 @@ def _finish(server: str, sweep: Sweep, *, quiet: bool) -> None:
         hint(f"See its leaderboard: {ready(server, 'leaderboard', sweep.id)}")
     if sweep.state != "completed":
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _device_time(record: SweepRecord) -> str | None:
+    """What a sweep has taken of its devices' time, and may take; None where an older service does not say."""
+    taken, limit = record.get("device_seconds"), record["budget"].get("device_seconds")
+    if taken is None:
+        return None
+    return units.duration(taken) + (f" of {units.duration(limit)}" if limit is not None else "")
 
 
 def _print_facts(facts: dict[str, str | None]) -> None:

@@ -28,6 +28,7 @@ class Budget(TypedDict):
     parallel: int | Literal["auto"]
     failures: int
     wall_seconds: float | None
+    device_seconds: NotRequired[float | None]
 
 
 class SpaceFacts(TypedDict):
@@ -77,6 +78,7 @@ class SweepRecord(TypedDict):
     constraints: list[str]
     budget: Budget
     effective_parallel: NotRequired[int]
+    device_seconds: NotRequired[float]
     sampler: str
     sampler_reason: str
     space: SpaceFacts

@@ -127,6 +127,7 @@ _ENDINGS = {
     "budget_exhausted": "every trial of the budget has ended",
     "space_exhausted": "every point of the space was tried",
     "wall_seconds": "its time was over",
+    "device_seconds": "its device time was used up",
 }
 
 

@@ -125,6 +125,8 @@ class Sweep(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     effective_parallel: Mapped[int] = mapped_column(default=1, server_default="1")
     """How many of its trials may run at once: `budget.parallel`, or what `auto` stands for now."""
+    device_seconds: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    """What the attempts that were finished have taken of their devices' time."""
     running_count: Mapped[int] = mapped_column(default=0)
     rejected_count: Mapped[int] = mapped_column(default=0)
     counts: Mapped[dict[str, int]] = mapped_column(Document, default=dict)

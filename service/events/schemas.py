@@ -13,6 +13,7 @@ EndCode = Literal[
     "budget_exhausted",
     "space_exhausted",
     "wall_seconds",
+    "device_seconds",
     "failures",
     "all_failed",
     "none_feasible",

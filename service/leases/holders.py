@@ -114,7 +114,15 @@ def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schem
     _store_results(session, trial, metrics, body.measurements)
     attempts.append_log(session, trial_id, attempt, body.log)
     findings: transitions.Findings = {"metrics": metrics, "violations": violations, "feasible": feasible}
-    ended = transitions.end(session, trial, TrialState(body.outcome), reason, findings=findings, finish_hash=digest)
+    ended = transitions.end(
+        session,
+        trial,
+        TrialState(body.outcome),
+        reason,
+        findings=findings,
+        finish_hash=digest,
+        device_seconds=body.metrics.get("device_seconds", 0.0),
+    )
     return Finished(ended, trial.worker_id)
 
 

@@ -375,6 +375,7 @@ LEAVE = (
     .values(
         event_counter=_SWEEPS.c.event_counter + 1,
         running_count=_SWEEPS.c.running_count - _integer("ran"),
+        device_seconds=_SWEEPS.c.device_seconds + _seconds("took"),
         counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state")),
     )
     .returning(_SWEEPS.c.event_counter)

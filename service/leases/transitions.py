@@ -33,8 +33,12 @@ def end(
     charged: int | None = None,
     findings: Findings | None = None,
     finish_hash: str | None = None,
+    device_seconds: float = 0.0,
 ) -> lease_schemas.Trial:
-    """End an open trial. Without `findings` its metrics, violations and feasibility stay as they are."""
+    """End an open trial. Without `findings` its metrics, violations and feasibility stay as they are.
+
+    `device_seconds`: what its attempt says that it has taken of the device's time.
+    """
     if trial.attempt:
         end_attempt = attempts.end_without_phases if trial.phase is None else attempts.end
         end_attempt(session, trial.id, trial.attempt, state, reason, finish_hash)
@@ -50,7 +54,7 @@ def end(
     }
     row = session.connection().execute(sql.END, ended).one()
     data: TrialEnded = {"number": trial.number, "state": state, "feasible": row.feasible, "reused": False}
-    leave(session, trial, state, NewEvent("trial.ended", trial.id, data))
+    leave(session, trial, state, NewEvent("trial.ended", trial.id, data), device_seconds)
     return trials.to_schema(row)
 
 
@@ -62,13 +66,14 @@ def give_up(session: Session, trial: sql.Row, charged: int, why: str) -> lease_s
     return end(session, trial, TrialState.FAILED, reason, charged=charged)
 
 
-def leave(session: Session, trial: sql.Row, state: TrialState, event: NewEvent) -> None:
+def leave(session: Session, trial: sql.Row, state: TrialState, event: NewEvent, device_seconds: float = 0.0) -> None:
     """Count a trial that went from its state to another, and say so."""
     leaving = {
         "of_sweep": trial.sweep_id,
         "ran": int(trial.state == TrialState.RUNNING),
         "old_state": trial.state,
         "new_state": state,
+        "took": device_seconds,
     }
     newest = session.connection().execute(sql.LEAVE, leaving).scalar_one()
     events.write(session, trial.sweep_id, newest, [event])

@@ -272,10 +272,10 @@ class Leader(ABC):
         if update is None:
             held.forget()
             return False, False
-        going = update.state in GOING_SWEEPS and not update.overdue
+        going = update.state in GOING_SWEEPS and update.used_up is None
         changes = scheduler.advance(update.events, update.sequence, going=going, find_sources=self._finder(scheduler))
-        if update.overdue and changes.termination is None:
-            changes.termination = scheduler.end("wall_seconds")
+        if update.used_up is not None and changes.termination is None:
+            changes.termination = scheduler.end(update.used_up)
         ended = update.state not in GOING_SWEEPS
         if changes.is_empty and not (ended and scheduler.stored_sequence < changes.scheduled_sequence):
             return False, changes.unfinished

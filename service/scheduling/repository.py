@@ -41,7 +41,7 @@ _SWEEPS, _TRIALS, _ASKS = (cast("sa.Table", model.__table__) for model in (Sweep
 
 # Statements that run for every trial are built once: building them takes longer than running them.
 _CANDIDATES = (
-    sa.select(Sweep.id, Sweep.event_counter, Sweep.state, Sweep.started_at, Sweep.budget, now_sql())
+    sa.select(Sweep.id, Sweep.event_counter, *sweeps.LIMITED, now_sql())
     .where(
         sa.or_(Sweep.state.in_(GOING_SWEEPS), Sweep.scheduled_sequence < Sweep.event_counter),
         IS_SEARCH,
@@ -49,9 +49,7 @@ _CANDIDATES = (
     )
     .order_by(Sweep.id)
 )
-_SWEEP_NOW = sa.select(Sweep.state, Sweep.event_counter, Sweep.started_at, Sweep.budget, now_sql()).where(
-    Sweep.id == sa.bindparam("sweep_id")
-)
+_SWEEP_NOW = sa.select(Sweep.event_counter, *sweeps.LIMITED, now_sql()).where(Sweep.id == sa.bindparam("sweep_id"))
 _EVENTS_SINCE = (
     sa.select(
         Event.sequence,
@@ -105,7 +103,7 @@ class SchedulableSweep:
     id: str
     event_counter: int
     overdue: bool
-    """Its wall clock has run out."""
+    """It has used up a budget of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,8 @@ class SweepUpdate:
     state: str
     sequence: int
     events: Sequence[SweepEvent]
-    overdue: bool
+    used_up: str | None
+    """The budget of time that it has used up: `wall_seconds` or `device_seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +142,8 @@ def schedulable(session: Session, leader_id: str) -> list[SchedulableSweep]:
     leader may lead."""
     rows = session.connection().execute(_CANDIDATES, {"leader": leader_id})
     return [
-        SchedulableSweep(sweep_id, counter, _is_overdue(state, started_at, budget, time))
-        for sweep_id, counter, state, started_at, budget, time in rows
+        SchedulableSweep(sweep_id, counter, sweeps.time_used_up(state, started_at, taken, budget, time) is not None)
+        for sweep_id, counter, state, started_at, taken, budget, time in rows
     ]
 
 
@@ -153,12 +152,12 @@ def read_update(session: Session, sweep_id: str, after: int) -> SweepUpdate | No
     row = session.connection().execute(_SWEEP_NOW, {"sweep_id": sweep_id}).one_or_none()
     if row is None:
         return None
-    state, sequence, started_at, budget, time = row
+    sequence, state, started_at, taken, budget, time = row
     found = session.connection().execute(_EVENTS_SINCE, {"sweep_id": sweep_id, "after": after, "until": sequence}).all()
     new = [_sweep_event(*columns) for columns in found]
     if len(new) == EVENTS_AT_ONCE:
         sequence = new[-1].sequence
-    return SweepUpdate(state, sequence, new, _is_overdue(state, started_at, budget, time))
+    return SweepUpdate(state, sequence, new, sweeps.time_used_up(state, started_at, taken, budget, time))
 
 
 def parse_stored(session: Session, sweep: Sweep) -> SweepDocument:
@@ -412,8 +411,3 @@ def _last_extension(sweep: Sweep, column: InstrumentedAttribute[Any]) -> sa.Sele
         .order_by(Event.sequence.desc())
         .limit(1)
     )
-
-
-def _is_overdue(state: str, started_at: float | None, budget: Budget, time: float) -> bool:
-    limit = budget.get("wall_seconds")
-    return state == SweepState.ACTIVE and limit is not None and started_at is not None and time >= started_at + limit

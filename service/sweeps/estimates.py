@@ -69,6 +69,10 @@ def estimate(
     errors = np.abs(rows @ coefficients - seconds) / np.maximum(seconds, 1e-9)
     trial_seconds = statistics.fmean(float(coefficients[0] + coefficients[1] * work / scale) for work in works)
     budget, target = document.budget, past[0][2]
+    device_seconds = trial_seconds * budget["trials"]
+    limit = budget.get("device_seconds")
+    if limit is not None:
+        device_seconds = min(device_seconds, limit)
     parallel, devices = budget["parallel"], float(budget["parallel"] if budget["parallel"] != AUTO else 0)
     if parallel == AUTO:
         # The slots of a worker share its device: they are no devices more.
@@ -76,8 +80,8 @@ def estimate(
         devices = slot_shares.devices_of_another(session, project, target, alive_seconds)
     return sweep_schemas.CostEstimate(
         trial_seconds=trial_seconds,
-        device_seconds=trial_seconds * budget["trials"],
-        wall_seconds=trial_seconds * budget["trials"] / devices,
+        device_seconds=device_seconds,
+        wall_seconds=device_seconds / devices,
         parallel=parallel,
         from_trials=len(past),
         from_points=len(works),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from layers.space.document_fields import BUDGET, MAX_WALL_SECONDS
+from layers.space.document_fields import BUDGET, MAX_SECONDS
 from layers.space.normalized_document import NormalizedDocument
 from service.common.schemas import AS_STORED, Integer, ProblemItem, Request, Schema, Timestamp
 from service.common.states import SweepState
@@ -25,6 +25,7 @@ class Budget(Schema):
     )
     failures: int
     wall_seconds: float | None = None
+    device_seconds: float | None = Field(default=None, description="device time that its attempts may take in all")
 
 
 class SpaceFacts(Schema):
@@ -81,6 +82,7 @@ class Sweep(Schema):
     objectives: list[Objective]
     constraints: list[str]
     budget: Budget
+    device_seconds: float = Field(description="device time that its finished attempts have taken")
     effective_parallel: int = Field(description="trials that may run at once now, whatever `budget.parallel` says")
     sampler: str
     sampler_reason: str
@@ -118,7 +120,9 @@ class CostEstimate(Schema):
     """What a sweep will cost if its trials cost what earlier ones did."""
 
     trial_seconds: float
-    device_seconds: float = Field(description="of the whole budget of trials")
+    device_seconds: float = Field(
+        description="of the whole budget of trials, or `budget.device_seconds` where that is less"
+    )
     wall_seconds: float = Field(
         description="the same, with as many workers as `budget.parallel`; for auto, on its part of the devices of the "
         "workers that live now"
@@ -150,5 +154,6 @@ class BudgetExtension(Request):
     """`:extend`: what to add to the budget."""
 
     trials: Integer = Field(default=0, ge=0, le=BUDGET["trials"][2], examples=[20])
-    wall_seconds: float = Field(default=0, ge=0, le=MAX_WALL_SECONDS)
+    wall_seconds: float = Field(default=0, ge=0, le=MAX_SECONDS)
+    device_seconds: float = Field(default=0, ge=0, le=MAX_SECONDS)
     failures: Integer = Field(default=0, ge=0, le=BUDGET["failures"][2])

@@ -9,9 +9,9 @@ than a sweep's target does not serve it. The number stands in
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from layers.results import UNSAID
 from layers.space.document_fields import AUTO, MAX_PARALLEL
 from service.common.states import SweepState
+from service.database.json_columns import SlotsShared
 from service.database.models import IS_SEARCH, Event, Sweep, Worker
 from service.events import events
 from service.events.schemas import EventKind
@@ -86,8 +87,10 @@ def update(session: Session, sweep_id: str, epoch: int, alive_seconds: float) ->
     """Give the sweep its share and say so, where it has another number. Nothing is written for who leads no more."""
     numbers = _numbers(session)
     before = next((number for sharer, number in numbers.items() if sharer.id == sweep_id), None)
-    share = shares(numbers, _offers(session, alive_seconds)).get(sweep_id)
-    if share is None or share == before:
+    if before is None:
+        return
+    share = shares(numbers, _offers(session, alive_seconds))[sweep_id]
+    if share == before:
         return
     stored = session.scalar(
         sa.update(Sweep)
@@ -98,7 +101,8 @@ def update(session: Session, sweep_id: str, epoch: int, alive_seconds: float) ->
         .execution_options(synchronize_session=False)
     )
     if stored is not None:
-        events.append(session, sweep_id, "sweep.parallel_changed", data={"parallel": share, "before": before})
+        data: SlotsShared = {"parallel": share, "before": before}
+        events.append(session, sweep_id, "sweep.parallel_changed", data=data)
 
 
 def share_of_another(session: Session, project: str, target_key: str, alive_seconds: float) -> int:
@@ -128,16 +132,12 @@ def as_of_scheduled(session: Session, sweep: Sweep) -> int:
         return sweep.effective_parallel
     changes = sa.select(Event.data).where(Event.sweep_id == sweep.id, Event.kind == CHANGED)
     is_worked_in = Event.sequence <= sweep.scheduled_sequence
-    last: Mapping[str, Any] | None = session.scalar(
-        changes.where(is_worked_in).order_by(Event.sequence.desc()).limit(1)
-    )
+    last = session.scalar(changes.where(is_worked_in).order_by(Event.sequence.desc()).limit(1))
     if last is not None:
-        return int(last["parallel"])
+        return cast("SlotsShared", last)["parallel"]
     # Of a sweep that ended long ago the events are deleted.
-    following: Mapping[str, Any] | None = session.scalar(
-        changes.where(sa.not_(is_worked_in)).order_by(Event.sequence).limit(1)
-    )
-    return sweep.effective_parallel if following is None else int(following["before"])
+    following = session.scalar(changes.where(sa.not_(is_worked_in)).order_by(Event.sequence).limit(1))
+    return sweep.effective_parallel if following is None else cast("SlotsShared", following)["before"]
 
 
 def _numbers(session: Session) -> dict[Sharer, int]:

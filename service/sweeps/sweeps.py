@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from layers.space.document_fields import AUTO, BUDGET, MAX_WALL_SECONDS, Budget
+from layers.space.document_fields import AUTO, BUDGET, MAX_SECONDS, Budget
 from service.auth.projects import DEFAULT
 from service.common.ids import new_id
 from service.common.paging import decode_token, first_page
@@ -29,6 +29,9 @@ from service.sweeps.targets import waits_for
 _Amount = TypeVar("_Amount", int, float)
 
 Sort = Literal["created_at", "-created_at", "name", "-name"]
+
+LIMITED = (Sweep.state, Sweep.started_at, Sweep.device_seconds, Sweep.budget)
+"""What `time_used_up` is asked with, and the database's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,14 @@ def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExten
                 "/wall_seconds", "the clock runs from the sweep's start: it would be over at once", remedy
             )
             raise UnprocessableError("the extended wall-clock budget is over already", problems=[problem])
+    device_limit = budget.get("device_seconds")
+    if device_limit is not None:
+        missing = sweep.device_seconds - device_limit
+        if missing >= 0 and (reopened or extension.device_seconds):
+            remedy = f"extend device_seconds by more than {extension.device_seconds + missing:.0f}"
+            detail = f"the sweep's attempts have taken {sweep.device_seconds:.0f} s: it would be over at once"
+            problems = [Problem("/device_seconds", detail, remedy)]
+            raise UnprocessableError("the extended budget of device time is used up already", problems=problems)
     sweep.budget = budget
     if reopened:
         sweep.state, sweep.reason, sweep.ended_at = SweepState.ACTIVE, None, None
@@ -185,6 +196,19 @@ def delete(session: Session, sweep_id: str) -> None:
     _refuse_unless(sweep, ENDED_SWEEPS, "be deleted")
     statement = sa.delete(Sweep).where(Sweep.id == sweep_id, Sweep.state.in_(ENDED_SWEEPS))
     session.execute(statement, execution_options=UNSYNCHRONIZED)
+
+
+def time_used_up(
+    state: str, started_at: float | None, device_seconds: float, budget: Budget, time: float
+) -> Literal["wall_seconds", "device_seconds"] | None:
+    """Which budget of time an active sweep has used up."""
+    if state != SweepState.ACTIVE or started_at is None:
+        return None
+    # A sweep of an older version has no budget of device time.
+    wall, device = budget.get("wall_seconds"), budget.get("device_seconds")
+    if wall is not None and time >= started_at + wall:
+        return "wall_seconds"
+    return "device_seconds" if device is not None and device_seconds >= device else None
 
 
 def end(session: Session, sweep_id: str, state: SweepState, reason: str) -> int:
@@ -230,18 +254,27 @@ def _refuse_unless(sweep: Sweep, states: Sequence[str], what: str) -> None:
 
 
 def _extended(budget: Budget, extension: sweep_schemas.BudgetExtension) -> Budget:
-    if not (extension.trials or extension.failures or extension.wall_seconds):
-        raise UnprocessableError("the extension adds nothing: give trials, failures or wall_seconds above 0")
-    if extension.wall_seconds and budget["wall_seconds"] is None:
-        problem = Problem("/wall_seconds", "the sweep has no wall-clock limit", "leave it out")
-        raise UnprocessableError("the sweep has no wall-clock limit to extend", problems=[problem])
+    if not (extension.trials or extension.failures or extension.wall_seconds or extension.device_seconds):
+        raise UnprocessableError(
+            "the extension adds nothing: give trials, failures, wall_seconds or device_seconds above 0"
+        )
     extended = budget.copy()
     extended["trials"] = _sum("trials", budget["trials"], extension.trials, BUDGET["trials"][2])
     extended["failures"] = _sum("failures", budget["failures"], extension.failures, BUDGET["failures"][2])
-    if budget["wall_seconds"] is not None:
-        seconds = _sum("wall_seconds", budget["wall_seconds"], extension.wall_seconds, MAX_WALL_SECONDS)
-        extended["wall_seconds"] = seconds
+    wall, device = budget["wall_seconds"], budget.get("device_seconds")
+    _refuse_without_limit("wall_seconds", wall, extension.wall_seconds, "wall-clock limit")
+    _refuse_without_limit("device_seconds", device, extension.device_seconds, "limit of device time")
+    if wall is not None:
+        extended["wall_seconds"] = _sum("wall_seconds", wall, extension.wall_seconds, MAX_SECONDS)
+    if device is not None:
+        extended["device_seconds"] = _sum("device_seconds", device, extension.device_seconds, MAX_SECONDS)
     return extended
+
+
+def _refuse_without_limit(name: str, limit: float | None, added: float, what: str) -> None:
+    if added and limit is None:
+        problem = Problem(f"/{name}", f"the sweep has no {what}", "leave it out")
+        raise UnprocessableError(f"the sweep has no {what} to extend", problems=[problem])
 
 
 def _sum(name: str, before: _Amount, added: _Amount, most: int) -> _Amount:
@@ -300,6 +333,7 @@ def _to_schema(sweep: Sweep, best: dict[str, sweep_schemas.BestTrial], dataset: 
         constraints=sweep.document.get("constraints", []),
         budget=sweep_schemas.Budget.model_validate(sweep.budget),
         effective_parallel=sweep.effective_parallel,
+        device_seconds=sweep.device_seconds,
         sampler=sweep.sampler,
         sampler_reason=sweep.sampler_reason,
         space=sweep_schemas.SpaceFacts.model_validate(sweep.space),

@@ -268,17 +268,21 @@ def _facts(row: Sweep, name: str) -> dict[str, object]:
 
 def _extends(row: Sweep) -> list[str]:
     """What can be added to the budget so that something comes of it."""
-    limit = row.budget.get("wall_seconds")
+    limit, device_limit = row.budget.get("wall_seconds"), row.budget.get("device_seconds")
     if row.state in GOING_SWEEPS:
-        return ["trials", *(["wall_seconds"] if limit is not None else [])]
+        limited = {"wall_seconds": limit, "device_seconds": device_limit}
+        return ["trials", *(name for name, most in limited.items() if most is not None)]
     if row.state == SweepState.CANCELLED or row.kind is SweepKind.CONFIRMATION:
         return []
     failed, cut_off = row.counts.get(TrialState.FAILED, 0), row.counts.get(TrialState.CANCELLED, 0)
     if row.reason == "space_exhausted" and not (failed or cut_off):
         return []
     time_is_over = limit is not None and row.ended_at is not None and row.ended_at >= (row.started_at or 0) + limit
-    lifts = ["failures"] if failed >= row.budget["failures"] else [] if time_is_over else ["trials"]
-    return [*lifts, *(["wall_seconds"] if time_is_over else [])]
+    device_is_used_up = device_limit is not None and row.device_seconds >= device_limit
+    is_over = time_is_over or device_is_used_up
+    lifts = ["failures"] if failed >= row.budget["failures"] else [] if is_over else ["trials"]
+    over = {"wall_seconds": time_is_over, "device_seconds": device_is_used_up}
+    return [*lifts, *(name for name, is_used_up in over.items() if is_used_up)]
 
 
 def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], parameters: Sequence[str]) -> list[str]:

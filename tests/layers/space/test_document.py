@@ -77,7 +77,13 @@ def test_a_whole_document_is_read() -> None:
     assert [objective["goal"] for objective in sweep.objectives] == ["minimize"] * 3 + ["maximize"]
     assert [constraint.stage for constraint in sweep.constraints] == ["hardware", "static"]
     assert sweep.rules == ("hidden_size % attention.num_attention_heads == 0",)
-    assert sweep.budget == {"trials": 100, "parallel": 4, "failures": 10, "wall_seconds": 7200.0}
+    assert sweep.budget == {
+        "trials": 100,
+        "parallel": 4,
+        "failures": 10,
+        "wall_seconds": 7200.0,
+        "device_seconds": None,
+    }
     assert sweep.search == {"sampler": "auto", "seed": 3, "reuse": False, "hardware_first": "auto"}
     assert sweep.target_runtime == "tensorrt"
     assert sweep.starts[0].name == "preset:nanogpt-char-cpu"
@@ -88,7 +94,13 @@ def test_a_whole_document_is_read() -> None:
 
 def test_defaults_of_the_documents_own_fields_are_filled_in() -> None:
     sweep = parsed()
-    assert sweep.budget == {"trials": 100, "parallel": "auto", "failures": 10, "wall_seconds": None}
+    assert sweep.budget == {
+        "trials": 100,
+        "parallel": "auto",
+        "failures": 10,
+        "wall_seconds": None,
+        "device_seconds": None,
+    }
     assert sweep.search == {"sampler": "auto", "seed": 0, "reuse": True, "hardware_first": "auto"}
     assert sweep.target_runtime is None
     assert not sweep.allow_sparse

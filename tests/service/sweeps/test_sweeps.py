@@ -49,7 +49,13 @@ def test_a_posted_sweep_is_answered_with_what_was_understood(client: TestClient,
     assert (sweep["space"]["points"], sweep["space"]["feasible_share"]) == (12, 1.0)
     assert sweep["space"]["open_parameters"] == ["num_layers", "hidden_size", "attention.num_attention_heads"]
     assert (sweep["progress"]["trials"], sweep["progress"]["budget"]) == (0, 4)
-    assert sweep["document"]["budget"] == {"trials": 4, "parallel": 1, "failures": 1000, "wall_seconds": None}
+    assert sweep["document"]["budget"] == {
+        "trials": 4,
+        "parallel": 1,
+        "failures": 1000,
+        "wall_seconds": None,
+        "device_seconds": None,
+    }
     assert sweep["sampler"] == "random"
     assert client.get(answer.headers["location"]).json() == sweep
 
