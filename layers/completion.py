@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 
+from layers.dataset_facts import DatasetFacts, ModelFacts
 from layers.declarations import attention, embedding, per_layer
 from layers.declarations.kinds import KINDS, TASKS, Kind, kinds_of, kinds_with
 from layers.declarations.model import APPLIES, DECLARATIONS, LATER, SECTIONS
 from layers.declarations.per_layer import LayerName, LayerView, layer_name
 from layers.declarations.rules import Condition
-from layers.facts import DatasetFacts, ModelFacts
 from layers.parameter import REQUIRED, Parameter, ParameterError, Scalar
 
 MOST_KEPT_LAYERS = 1_000

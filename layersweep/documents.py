@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from layersweep import files
-from layersweep.plain import JsonObject, plain
+from layersweep.json_values import JsonObject, plain
 from layersweep.records.sweeps import Configuration
 
 MOST_BYTES = 64 * 2**20

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import httpx2
 
 from layersweep.errors import InvalidUsageError, ResponseError, ServiceFailureError, UnreachableError
-from layersweep.plain import JsonObject, plain
+from layersweep.json_values import JsonObject, plain
 from layersweep.retries import RETRIED_STATUSES, Backoff, retry_after_seconds
 from layersweep.version import __version__
 

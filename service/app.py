@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.auth import scopes
 from service.auth.access import Access
 from service.auth.rate_limits import Limits

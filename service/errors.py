@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from layers.dataset_facts import BUILT_IN
 from layers.expressions.parser import FUNCTIONS
-from layers.facts import BUILT_IN
 from layers.space import document_fields, feasibility
 from layers.space.document import MAX_CHARACTERS, FeasibilityReport, read_document
 from layers.space.document_fields import BUDGET, FIELDS, MAX_OBJECTIVES, RUNTIMES, SAMPLERS

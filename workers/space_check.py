@@ -16,8 +16,8 @@ from typing import NotRequired, TypeVar, cast
 
 from layers.capabilities import Capabilities
 from layers.configuration import Configuration, TrialConfiguration
+from layers.dataset_facts import DatasetDescription, facts_of
 from layers.declarations import dtypes
-from layers.facts import DatasetDescription, facts_of
 from layers.parameter import Scalar
 from layers.signature import signature_of
 from layers.space.document import read_document

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from layers.capabilities import Capabilities
-from layers.results import RESULTS_VERSION
+from layers.results_version import RESULTS_VERSION
 from layersweep import logs
 from workers import device
 from workers.data.cache import DatasetCache

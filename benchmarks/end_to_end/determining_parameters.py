@@ -25,7 +25,7 @@ import yaml
 
 from benchmarks.support.processes import ROOT, machine, running_service, running_worker
 from layersweep import Client
-from layersweep.optuna_study import write_study
+from layersweep.optuna_export import write_study
 
 DOCUMENT = ROOT / "examples" / "shakespeare-decision.yaml"
 

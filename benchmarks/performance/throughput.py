@@ -40,7 +40,7 @@ import yaml
 from benchmarks.end_to_end.h200 import on_runtime
 from benchmarks.support.processes import ROOT, machine, running_service, running_worker
 from benchmarks.support.report import write
-from layers.facts import facts_of
+from layers.dataset_facts import facts_of
 from layers.space.document import Space, parse_document
 from layersweep import Client
 

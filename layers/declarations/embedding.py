@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from layers.dataset_facts import ModelFacts
 from layers.declarations import dtypes, tensor_parallel
 from layers.declarations.linear import LinearConfig
 from layers.declarations.rules import Condition, Violation
-from layers.facts import ModelFacts
 from layers.parameter import Parameter, ParameterError, Scalar
 
 PROMPT_TUNING = "PromptTuningEmbedding"

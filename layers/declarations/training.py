@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from layers.facts import DatasetFacts, check_lengths, fixed_lengths
+from layers.dataset_facts import DatasetFacts, check_lengths, fixed_lengths
 from layers.parameter import REQUIRED, Parameter, ParameterError, Scalar, fields_of, in_full
 from layers.tolerance import near
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from layers.configuration import flatten
+from layers.dataset_facts import DatasetDescription, DatasetFacts, fixed_lengths, longest_sequence
+from layers.dataset_facts import too_long as sequence_too_long
 from layers.declarations.per_layer import base_path
 from layers.expressions.compiler import Expression, ExpressionError, parse
 from layers.expressions.constraints import Constraint, parse_constraint
 from layers.expressions.names import VARIABLES, Names, UnknownNameError, default_of, is_variable
 from layers.expressions.types import check_types
-from layers.facts import DatasetDescription, DatasetFacts, fixed_lengths, longest_sequence
-from layers.facts import too_long as sequence_too_long
 from layers.metrics import METRICS
 from layers.parameter import Scalar
 from layers.problems import DocumentError, Problem, Problems, shown

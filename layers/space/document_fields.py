@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
+from layers.dataset_facts import DatasetDescription
 from layers.declarations.kinds import TASKS
-from layers.facts import DatasetDescription
 from layers.metrics import METRICS, Goal
 from layers.problems import Problem, Problems, below, did_you_mean, shown
 

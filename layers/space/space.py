@@ -14,6 +14,7 @@ from functools import lru_cache
 from layers import completion
 from layers.capabilities import Capabilities, lacking_option, unsupported
 from layers.configuration import Configuration, flatten
+from layers.dataset_facts import DatasetFacts, model_facts
 from layers.declarations import per_layer
 from layers.declarations import training as trainings
 from layers.declarations.model import broken_rules
@@ -22,7 +23,6 @@ from layers.declarations.stack import Shape, config_of
 from layers.expressions.compiler import EvaluationError, Expression
 from layers.expressions.constraints import Constraint
 from layers.expressions.names import VARIABLES, is_variable
-from layers.facts import DatasetFacts, model_facts
 from layers.parameter import ParameterError, Scalar
 from layers.problems import did_you_mean
 from layers.space.enumeration import Walked, Walker, draw, with_needs

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from layers.configuration import Sections, flatten
+from layers.dataset_facts import fixed_lengths
 from layers.declarations.per_layer import base_path
 from layers.expressions.names import VARIABLES, Names
-from layers.facts import fixed_lengths
 from layers.parameter import ParameterError, Scalar
 from layers.presets import PRESETS
 from layers.problems import Problems, below, did_you_mean, shown

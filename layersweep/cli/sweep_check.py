@@ -86,7 +86,7 @@ def _read_space(file: Path, server: str) -> Any:
 
 def _dataset(name: object, server: str) -> Mapping[str, object] | None:
     """What is known of the dataset that a document names: of a built-in one here, of others by the service."""
-    built_in = part_of_product("layers.facts", "worker").BUILT_IN
+    built_in = part_of_product("layers.dataset_facts", "worker").BUILT_IN
     if not isinstance(name, str):
         return None
     if name in built_in:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 
 
 class ProjectRecord(TypedDict):

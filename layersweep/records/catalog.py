@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypeAlias, TypedDict, final
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from layersweep.records.sweeps import Scalar
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 
 SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
 TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.storable import check_storable
 
 Scalar = bool | int | float | str

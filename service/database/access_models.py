@@ -13,7 +13,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.database.base import Base, Document
 from service.database.json_columns import Delivery
 

@@ -10,7 +10,7 @@ from sqlalchemy import JSON, Double, MetaData
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",

@@ -11,7 +11,7 @@ from typing import Any, NotRequired, TypeAlias, TypedDict
 from layers.capabilities import Target
 from layers.parameter import Scalar
 from layers.space.document_fields import Budget
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.states import SweepState, TrialState
 
 # --- workers ----------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from layers.configuration import Configuration
 from layers.parameter import Scalar
 from layers.space.document_fields import Budget, Objective
 from layers.space.normalized_document import NormalizedDocument
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.states import SweepKind, SweepState, TrialState
 from service.database.base import Base, Document, OneOf, one_of
 from service.database.dataset_columns import Facts, Profile, StoredSplit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.auth.scopes import Declaration
 from service.http import error_handlers
 

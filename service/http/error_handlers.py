@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common import schemas
 from service.common.storable import UnstorableError
 from service.database import outages

@@ -11,7 +11,7 @@ from fastapi import Header
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.auth.projects import DEFAULT
 from service.database.access_models import IdempotencyKey
 from service.database.sessions import now_sql

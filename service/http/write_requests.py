@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.auth import audit
 from service.auth.access import Caller
 from service.database.group_commit import Needs

@@ -13,7 +13,7 @@ from typing import cast
 
 from sqlalchemy.orm import Session
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.states import GOING_SWEEPS, SweepKind, TrialState
 from service.database.json_columns import LastLosses, ReportedLosses, TrialPhase, TrialQueued, TrialReport
 from service.database.sessions import at_end, defer, now

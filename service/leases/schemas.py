@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from layers.configuration import Configuration
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.schemas import AS_STORED, MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp, whole
 from service.common.states import TrialState
 from service.database.dataset_columns import Facts

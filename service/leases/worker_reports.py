@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from layers.metrics import LARGEST, METRICS
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.formatting import bound
 from service.common.states import TrialState
 from service.errors import Problem, UnprocessableError

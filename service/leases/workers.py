@@ -9,7 +9,7 @@ from typing import cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from layers.results import UNSAID
+from layers.results_version import UNSAID
 from service.common.ids import new_id
 from service.common.notifications import SCHEDULER
 from service.common.paging import decode_token, first_page

@@ -17,12 +17,12 @@ from service.leases.feasibility import named_values
 from service.recommendation.choice import LOSS, Candidate, candidate_of
 from service.recommendation.compatibility import TriedBuild, compatibility
 from service.recommendation.complexity import complexity
+from service.recommendation.constraint_slack import Row, Setting, slacks
 from service.recommendation.neighbours import neighbours
 from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.preset_comparison import compare_presets
 from service.recommendation.recommend import Recommended, decide
 from service.recommendation.schemas import Evidence, ExplainedRecommendation
-from service.recommendation.slack import Row, Setting, slacks
 from service.recommendation.uncertainty import uncertainty
 from service.results import leaderboards
 from service.results import schemas as result_schemas

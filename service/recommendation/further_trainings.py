@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.states import SweepState, TrialState
 from service.database.models import Confirmation, Measurement, Sweep, Trial
 from service.recommendation.choice import LOSS

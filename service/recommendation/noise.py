@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 
 CONFIDENCE = 0.95
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layersweep import __version__
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.states import TrialState
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail

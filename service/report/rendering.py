@@ -14,7 +14,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from layersweep.documents import of_configuration
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.templates import DOCUMENT_HEADERS, context, html_environment, plain_environment
 from service.confirmation.schemas import ConfirmedTrial, RecommendationDetail
 from service.database.dataset_columns import StoredSplit

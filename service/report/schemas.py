@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from layers.space.normalized_document import NormalizedDocument
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.schemas import AS_STORED, Schema, Timestamp
 from service.confirmation.schemas import Confirmation, RecommendationDetail
 from service.database.dataset_columns import Profile, StoredSplit

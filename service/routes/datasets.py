@@ -11,7 +11,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.datasets import datasets, files

@@ -9,7 +9,7 @@ from typing import NotRequired, Protocol, TypedDict
 from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.space.space import Space
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.states import TrialState
 from service.database.json_columns import Distribution, Told
 

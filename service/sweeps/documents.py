@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from layers.problems import DocumentError, below
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.errors import InvalidDocumentError, PayloadTooLargeError, Problem, UnsupportedMediaTypeError
 
 MAX_BYTES = 1024 * 1024

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from layers.dataset_facts import DatasetDescription, facts_of
 from layers.expressions.names import VARIABLES, is_variable
-from layers.facts import DatasetDescription, facts_of
 from layers.parameter import Scalar
 from layers.space.document import DocumentError, FeasibilityReport, Space, SweepDocument, UnexaminedSpace, begin
 from layers.space.feasibility import measure_feasibility

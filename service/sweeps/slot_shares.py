@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from layers.results import UNSAID
+from layers.results_version import UNSAID
 from layers.space.document_fields import AUTO, MAX_PARALLEL
 from service.common.states import SweepState
 from service.database.json_columns import SlotsShared

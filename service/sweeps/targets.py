@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from layers.capabilities import Capabilities
 from layers.parameter import Scalar
-from layers.results import UNSAID
+from layers.results_version import UNSAID
 from layers.space.allowed_time import AllowedTime
 from layers.space.document import PointError, Space
 from service.common.states import SweepState

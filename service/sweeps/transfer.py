@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from layers.declarations import per_layer
 from layers.parameter import Scalar
-from layers.results import UNSAID
+from layers.results_version import UNSAID
 from layers.space.document import PointError, Rejection, Space, SweepDocument
 from layers.space.evaluation import evaluate_entry, is_active
 from service.common.states import TrialState

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from layers.results import RESULTS_VERSION
+from layers.results_version import RESULTS_VERSION
 from layers.space.document import PointError, Rejection, SweepDocument, parse_document
 from service.common.hashing import canonical_hash
 from service.leases.reuse_keys import reuse_key

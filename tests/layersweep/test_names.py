@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from layersweep import Client, InvalidUsageError, NotFoundError, Sweep
 from layersweep.cli import app
 from layersweep.cli.preferences import Weight, Within, wishes
-from layersweep.plain import plain
+from layersweep.json_values import plain
 from tests.layersweep.answers import page, scripted, sweep_record
 from tests.layersweep.finisher import DOCUMENT, Finisher
 

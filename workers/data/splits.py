@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layers.dataset_facts import DatasetFacts
 from layers.declarations.training import InferenceConfig, TrainingConfig
-from layers.facts import DatasetFacts
 from workers.data.batches import Batch, Batches, DataError
 
 Indices = NDArray[np.intp]

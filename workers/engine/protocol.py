@@ -29,8 +29,8 @@ from typing import Any, Generic, Literal, TypeVar
 from .lifetime import end_with_parent
 
 JsonObject = dict[str, Any]
-"""A JSON object whose members nobody fixed: a message before its verb is known. The same as `layersweep.plain` defines:
-the engine child imports nothing but itself."""
+"""A JSON object whose members nobody fixed: a message before its verb is known. Client and service have the same in
+`layersweep.json_values`; the engine child imports nothing but itself."""
 
 Request = JsonObject
 Result = Mapping[str, object]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layers.configuration import Configuration
-from layers.facts import DatasetFacts
+from layers.dataset_facts import DatasetFacts
 from workers.service.messages import DatasetAnswer, LeaseAnswer, SplitAnswer
 
 

@@ -15,7 +15,7 @@ from typing import TypedDict, TypeVar
 import numpy as np
 
 from layers.configuration import Configuration
-from layers.facts import DatasetFacts
+from layers.dataset_facts import DatasetFacts
 from workers.engine.protocol import JsonObject
 from workers.interruption import Interruption
 from workers.service.client import RefusedError, ServiceClient, UnreachableError, retry_while_unreachable

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.database.models import Dataset, Sweep
 from service.leases.phases import is_hardware_first
 from service.results import charts

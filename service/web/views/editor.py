@@ -10,7 +10,7 @@ import yaml
 from sqlalchemy.orm import Session
 
 from layers.presets import PRESETS
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.errors import NotFoundError, Problem, ServiceError
 from service.results import leaderboards
 from service.sweeps import documents, drafts, estimates, sweeps

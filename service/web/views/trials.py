@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from layers.expressions.names import DECLARED
 from layers.metrics import METRICS, Goal
 from layers.parameter import Scalar
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from service.common.states import ENDED_SWEEPS, OPEN_TRIALS
 from service.database.models import Artifact, Dataset, Sweep, Worker
 from service.database.sessions import now

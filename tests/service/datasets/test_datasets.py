@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from layers.facts import BUILT_IN
+from layers.dataset_facts import BUILT_IN
 from service.database.models import Dataset, Sweep
 from service.database.sessions import now
 from service.datasets import builtins, datasets

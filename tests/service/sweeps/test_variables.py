@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from layersweep import optuna_study
+from layersweep import optuna_export
 from service.app import Services
 from service.settings import Settings
 from tests.service.sweep_driver import Driver, Outcome, document
@@ -128,7 +128,7 @@ def test_it_is_a_parameter_like_any_other_wherever_trials_are_shown(client: Test
         answer = client.get(page)
         assert answer.status_code == 200, page
         assert "variables.ratio" in answer.text, page
-    study = optuna_study.distribution(detail["document"]["variables"]["ratio"], whole=True)
+    study = optuna_export.distribution(detail["document"]["variables"]["ratio"], whole=True)
     assert (study.low, study.high) == (1, 3)
 
 

@@ -15,8 +15,8 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from layersweep import Client, InvalidUsageError, Sweep, optuna_study
-from layersweep.optuna_study import write_study
+from layersweep import Client, InvalidUsageError, Sweep, optuna_export
+from layersweep.optuna_export import write_study
 from tests.layersweep.answers import page, row, scripted, sweep_record
 from tests.layersweep.finisher import Finisher
 
@@ -85,9 +85,8 @@ VALUES: list[tuple[list[Any], BaseDistribution]] = [
 
 @pytest.mark.parametrize(("values", "distribution"), VALUES)
 def test_numbers_are_a_range_and_words_are_a_choice(values: list[Any], distribution: BaseDistribution) -> None:
-    assert optuna_study.distribution({"values": values}, whole=not any(isinstance(each, float) for each in values)) == (
-        distribution
-    )
+    whole = not any(isinstance(each, float) for each in values)
+    assert optuna_export.distribution({"values": values}, whole=whole) == distribution
 
 
 def test_optuna_finds_the_importances_that_the_service_finds(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ The README of karpathy/nanoGPT publishes 1.88 for 4 layers, 4 heads, width 128, 
 no dropout. Runs a service and a CPU worker of its own on a throw-away database, uploads the text (character level,
 90/10), posts one trial a seed of the preset `nanogpt-char-cpu`, and prints one line of JSON last.
 
-    python -m benchmarks.support.tinyshakespeare TEXT [--seeds 3] [--out benchmarks/results/tinyshakespeare.json]
+    python -m benchmarks.end_to_end.tinyshakespeare TEXT [--seeds 3] [--out benchmarks/results/tinyshakespeare.json]
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> int:
             )
     result = {
         "benchmark": "tinyshakespeare",
-        "command": "python -m benchmarks.support.tinyshakespeare "
+        "command": "python -m benchmarks.end_to_end.tinyshakespeare "
         + " ".join(sys.argv[1:]).replace(str(options.text), "TEXT"),
         "machine": machine(),
         "published": PUBLISHED,

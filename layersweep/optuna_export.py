@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 from layersweep.errors import InvalidUsageError, MissingDependencyError
-from layersweep.plain import JsonObject
+from layersweep.json_values import JsonObject
 from layersweep.records.catalog import Opening
 from layersweep.records.sweeps import Scalar, SweepDetailRecord, TrialRecord
 from layersweep.sweep import Sweep
