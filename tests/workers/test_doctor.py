@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from workers import device, doctor, main
+from workers import worker as worker_module
 from workers.device_lock import DeviceBusyError, lock_device, turns_of
 from workers.engine.nvml import Gpu
 from workers.interruption import DrainedError
 from workers.processes.children import Children
 from workers.service.client import ServiceClient
+from workers.worker import Worker
 
 HOPPER = Gpu("GPU-11111111-aa", "NVIDIA H200", 1 << 37, (9, 0))
 ADA = Gpu("GPU-22222222-bb", "NVIDIA RTX 4090", 1 << 34, (8, 9))
@@ -56,10 +58,14 @@ def test_a_worker_that_may_wait_takes_the_gpu_when_it_is_free_or_stops_when_it_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("LAYERSWEEP_LOCK_DIR", str(tmp_path))
-    monkeypatch.setattr(main, "LOCK_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(worker_module, "LOCK_POLL_SECONDS", 0.01)
     first = lock_device("GPU-1")
-    worker = main.Worker(
-        ServiceClient("http://service"), "here", children=Children(threads=1), cache_dir=tmp_path, wait_for_device=True
+    worker = Worker(
+        ServiceClient("http://service"),
+        "here",
+        children=[Children(threads=1)],
+        cache_dir=tmp_path,
+        wait_for_device=True,
     )
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(worker.lock_device, "GPU-1")
