@@ -153,8 +153,8 @@ class Training:
             evaluating = last or step % training.eval_every == 0
             reporting = evaluating or int(fraction * REPORTS) > reported
             reading = reporting or device.type == "cpu" or len(self._unread) >= STEPS_A_CUDA_READ
-            if reading and (trouble := self._read(step, warm=warmup_fraction >= 1)) is not None:
-                return ended(*trouble)
+            if reading and (ending := self._read(step, warm=warmup_fraction >= 1)) is not None:
+                return ended(*ending)
             if evaluating:
                 loss = score(self._module, self._validation, self._names, device, choices=self._choices).loss
                 if not math.isfinite(loss):
@@ -181,8 +181,8 @@ class Training:
         self._unread.clear()
         self._since_report += losses
         for number, loss in enumerate(losses, step - len(losses) + 1):
-            if (trouble := self._watch.feed(number, loss, warm=warm)) is not None:
-                return trouble
+            if (ending := self._watch.feed(number, loss, warm=warm)) is not None:
+                return ending
         return None
 
     def _mean(self) -> float:
