@@ -48,11 +48,11 @@ def storage(url: str, *, durable: bool = True) -> RDBStorage:
     return made
 
 
-def fill(url: str, told: int, seed: int = 0) -> None:
+def fill(url: str, told: int, seed: int = 0, objectives: int = 1) -> None:
     """Make a study with `told` random trials that are complete."""
     generator = random.Random(seed)
     where = storage(url, durable=False)
-    study = optuna.create_study(study_name=STUDY, storage=where)
+    study = optuna.create_study(study_name=STUDY, storage=where, directions=["minimize"] * objectives)
     identity = where.get_study_id_from_name(study.study_name)
     for _ in range(told):
         parameters = {
@@ -62,9 +62,8 @@ def fill(url: str, told: int, seed: int = 0) -> None:
             "training.learning_rate": 10 ** generator.uniform(-5, -1),
             "training.weight_decay": generator.uniform(0, 0.5),
         }
-        frozen = create_trial(
-            state=TrialState.COMPLETE, params=parameters, distributions=DISTRIBUTIONS, value=generator.random()
-        )
+        values = [generator.random() for _ in range(objectives)]
+        frozen = create_trial(state=TrialState.COMPLETE, params=parameters, distributions=DISTRIBUTIONS, values=values)
         where.create_new_trial(identity, template_trial=frozen)
 
 
@@ -92,6 +91,7 @@ def _work(url: str, sampler: str, seed: int, seconds: float, barrier: Any, resul
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         trial = study.ask(DISTRIBUTIONS)
-        study.tell(trial, trial.params["norm.eps"])
+        values = (trial.params["norm.eps"], trial.params["num_layers"])
+        study.tell(trial, values[: len(study.directions)])
         count += 1
     results.put((count, time.perf_counter() - started))

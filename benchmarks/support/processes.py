@@ -17,6 +17,8 @@ from typing import Any
 import httpx2
 
 ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 240
+"""How long a service may take to start: the machine may be busy."""
 
 
 def machine() -> dict[str, Any]:
@@ -50,7 +52,7 @@ def serving(
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with _process(log, ["serve", "--port", str(port)], environment, tree=tree, python=python) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + START_SECONDS
         while True:
             try:
                 if httpx2.get(f"{url}/readyz", timeout=5).status_code == 200:
