@@ -17,6 +17,7 @@ from layers.expressions.parser import FUNCTIONS
 from layers.metrics import METRICS
 from layers.parameter import Parameter, Scalar
 from layers.problems import Problems, below, shown
+from layers.sections import Section
 from layers.space.search_parameters import DEFAULT_SPACE
 
 MAX_LENGTH = 64
@@ -104,7 +105,7 @@ def _values(written: Any) -> list[Scalar]:
         # No declaration recommends a range: the reader says so.
         listed = [] if written == DEFAULT_SPACE else [written]
     else:
-        fields = cast("Mapping[str, Any]", written)
+        fields = cast("Section", written)
         several = fields.get("values")
         listed = [fields[name] for name in ("value", "min", "max", "step") if name in fields]
         listed += cast("list[Any]", several) if isinstance(several, list) else []

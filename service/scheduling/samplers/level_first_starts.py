@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from layers.declarations.per_layer import layer_name
-from service.scheduling.surrogate.columns import Column
+from service.scheduling.surrogate.columns import Column, Value
 from service.scheduling.surrogate.level_first import draw_group
 
 Groups = tuple[tuple[str, ...], ...]
@@ -44,7 +44,7 @@ class LevelFirstStarts(BaseSampler):
         self._distributions = distributions
         self._seed = seed
         self._is_start = True
-        self._drawn: dict[str, Any] = {}
+        self._drawn: dict[str, Value] = {}
         """Of the trial that is sampled."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -82,7 +82,7 @@ class LevelFirstStarts(BaseSampler):
     def reseed_rng(self) -> None:
         """Nothing: whoever makes it gives each trial a sampler with a seed of its own."""
 
-    def _draw(self, group: tuple[str, ...], number: int) -> dict[str, Any]:
+    def _draw(self, group: tuple[str, ...], number: int) -> dict[str, Value]:
         generator = np.random.default_rng([self._seed, number, *group[0].encode()])
         column = Column(self._distributions[group[0]])
         codes = draw_group(column, 1, len(group), generator)[0]

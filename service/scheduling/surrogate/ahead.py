@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from service.scheduling.surrogate.columns import Value
 from service.scheduling.surrogate.space import CodedSpace, Points
 
 _ATTRIBUTE = "surrogate:ahead"
@@ -31,7 +31,7 @@ def leave(study: Study, trial: FrozenTrial, points: Points) -> None:
     study._storage.set_trial_system_attr(trial._trial_id, _ATTRIBUTE, rows)
 
 
-def take(space: CodedSpace, trials: Sequence[FrozenTrial]) -> dict[str, Any] | None:
+def take(space: CodedSpace, trials: Sequence[FrozenTrial]) -> dict[str, Value] | None:
     """The values that were kept for the trial after these; None where there are none, or they were tried meanwhile."""
     for back, trial in enumerate(reversed(trials[-_MOST:])):
         rows = trial.system_attrs.get(_ATTRIBUTE)

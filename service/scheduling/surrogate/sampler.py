@@ -24,7 +24,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from service.scheduling.surrogate.ahead import count_ahead, leave, take
-from service.scheduling.surrogate.columns import Column
+from service.scheduling.surrogate.columns import Column, Value
 from service.scheduling.surrogate.history import History, HistoryReader
 from service.scheduling.surrogate.objectives import Objective
 from service.scheduling.surrogate.prior import EarlierTrial, Prior
@@ -69,7 +69,7 @@ class SurrogateSampler(BaseSampler):
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    ) -> dict[str, Value]:
         """The next point, with those of its parameters that are present."""
         if not search_space:
             return {}
