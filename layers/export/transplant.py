@@ -41,6 +41,8 @@ class _Origin:
 
     parameter: str
     axes: tuple[int, ...]
+    rows: int | None = None
+    """Of a table that is longer than the sequence, the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,14 @@ class Transplant:
                 origin = known.get(_read(initializer).tobytes())
                 if origin is not None:
                     origins[initializer.name] = origin
-        if {origin.parameter for origin in origins.values()} != {name for name, _ in drawn.named_parameters()}:
+        held = {origin.parameter for origin in origins.values()}
+        longer = {name: parameter for name, parameter in drawn.named_parameters() if name not in held}
+        for initializer in model.graph.initializer if longer else ():
+            if initializer.data_type in _FORMATS and initializer.name not in origins:
+                origin = _first_rows(_read(initializer), longer)
+                if origin is not None:
+                    origins[initializer.name] = origin
+        if not longer.keys() <= {origin.parameter for origin in origins.values()}:
             return None
         return cls(model, origins)
 
@@ -75,7 +84,8 @@ class Transplant:
         for initializer in self._model.graph.initializer:
             origin = self._origins.get(initializer.name)
             if origin is not None:
-                _write(initializer, weights[origin.parameter].permute(origin.axes))
+                values = weights[origin.parameter].permute(origin.axes)
+                _write(initializer, values if origin.rows is None else values[: origin.rows])
         onnx.save_model(self._model, path)
 
     def unmatched(self) -> dict[str, NDArray[np.float32]]:
@@ -120,6 +130,18 @@ def _by_value(module: nn.Module) -> dict[bytes, _Origin] | None:
                 if origin.parameter != name:
                     return None
     return found
+
+
+def _first_rows(values: NDArray[np.float32], tables: Mapping[str, nn.Parameter]) -> _Origin | None:
+    """The table whose first rows these values are."""
+    for name, table in tables.items():
+        rows = values.size // table.shape[-1] if table.ndim == 2 else 0
+        if 0 < rows < len(table) and values.size == rows * table.shape[-1]:
+            for dtype in _FORMATS.values():
+                first = table.detach()[:rows].to(dtype).cpu().float().numpy()
+                if np.array_equal(first.ravel(), values.ravel()):
+                    return _Origin(name, (0, 1), rows)
+    return None
 
 
 def _orders(values: Tensor) -> Iterator[tuple[tuple[int, ...], NDArray[np.float32]]]:

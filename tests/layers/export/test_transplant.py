@@ -84,6 +84,13 @@ def test_the_graph_is_that_of_an_export_of_the_weights(tmp_path: Path, dtype: st
     assert (tmp_path / "written.onnx").read_bytes() == (tmp_path / "exported.onnx").read_bytes()
 
 
+def test_a_table_of_positions_may_be_longer_than_the_sequence(tmp_path: Path) -> None:
+    (walked,) = (each for each in combinations() if each.id == "encoder_decoder/base")
+    error = _check([walked], tmp_path)
+    assert error is not None
+    assert error <= LARGEST_ERROR
+
+
 def test_a_table_that_is_gathered_from_has_no_transplant(tmp_path: Path) -> None:
     class Gathered(nn.Module):
         def __init__(self) -> None:
