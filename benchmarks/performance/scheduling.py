@@ -9,6 +9,10 @@ is then changed while the service is stopped, which rebuilds its study from the 
     python -m benchmarks.performance.scheduling [--told 100 1000] [--seconds 10] [--databases sqlite postgresql] [--out
     FILE.json]
 
+With `--against FOLDER`, the source tree of another commit, instead: the random sampler with 8 workers on this tree's
+service and on that one's in turn, in one run, on a fresh database each time. Workers of this tree claim with their
+finishes (`claim: true`), those of the other tree as `--their-claims` says.
+
 Rows that FILE.json has of other databases and numbers of trials told stay there: the whole takes long.
 """
 
@@ -19,6 +23,7 @@ import http.client
 import json
 import multiprocessing
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +36,7 @@ import optuna
 import sqlalchemy as sa
 
 from benchmarks.performance import bare_route, rdbstorage
-from benchmarks.support.processes import machine, running_service
+from benchmarks.support.processes import ROOT, machine, running_service, serving
 from layersweep import Client
 from service.database.sessions import Database
 
@@ -88,8 +93,13 @@ class Connection:
         return answer.status, json.loads(text) if text else None
 
 
-def work(url: str, seconds: float, pause_seconds: float, limit: int, barrier: Any, results: Any) -> None:
-    """Claim and finish until the time is up or `limit` trials are done; puts all waits and the time taken (seconds)."""
+def work(
+    url: str, seconds: float, pause_seconds: float, limit: int, with_finish: bool, barrier: Any, results: Any
+) -> None:
+    """Claim and finish until the time is up or `limit` trials are done; puts all waits and the time taken (seconds).
+
+    `with_finish`: the next trial is claimed with the finish of the one before; such a claim waits 0 s.
+    """
     connection = Connection(url)
     status, worker = connection.post("/v1/workers", REGISTRATION)
     assert status == 201, worker
@@ -97,34 +107,47 @@ def work(url: str, seconds: float, pause_seconds: float, limit: int, barrier: An
     started = time.perf_counter()
     claims: list[float] = []
     finishes: list[float] = []
+    lease: dict[str, Any] | None = None
+    finish: dict[str, Any] = {"claim": True} if with_finish else {}
     while time.perf_counter() - started < seconds and len(finishes) < limit:
-        before = time.perf_counter()
-        status, lease = connection.post("/v1/leases", {"worker": worker["id"]}, Prefer="wait=5")
-        if status != 200:
-            continue
-        claimed = time.perf_counter()
+        before = claimed = time.perf_counter()
+        if lease is None:
+            status, lease = connection.post("/v1/leases", {"worker": worker["id"]}, Prefer="wait=5")
+            if status != 200 or lease is None:
+                lease = None
+                continue
+            claimed = time.perf_counter()
         time.sleep(pause_seconds)
         resumed = time.perf_counter()
         model = lease["configuration"]["model"]
         metrics = {"validation_loss": model["norm.eps"], "latency_ms_p50": model["num_layers"] + model["hidden_size"]}
         status, answer = connection.post(
             f"/v1/leases/{lease['trial']}/{lease['attempt']}:finish",
-            {"outcome": "complete", "metrics": metrics},
+            {"outcome": "complete", "metrics": metrics} | finish,
         )
         assert status == 200, answer
+        lease = answer["lease"] if with_finish else None
         claims.append(claimed - before)
         finishes.append(time.perf_counter() - resumed)
     results.put((claims, finishes, time.perf_counter() - started))
 
 
-def drive(url: str, workers: int, seconds: float, pause_seconds: float = 0.0, limit: int = 10**9) -> dict[str, Any]:
+def drive(
+    url: str,
+    workers: int,
+    seconds: float,
+    pause_seconds: float = 0.0,
+    limit: int = 10**9,
+    *,
+    with_finish: bool = True,
+) -> dict[str, Any]:
     """Run `workers` processes against the service; rates and the quantiles of what a worker waits for.
 
     `added_ms_p50` is the median of what a trial waits in all, for its claim and for its finish.
     """
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(workers), context.Queue()
-    arguments = (url, seconds, pause_seconds, limit, barrier, results)
+    arguments = (url, seconds, pause_seconds, limit, with_finish, barrier, results)
     processes = [context.Process(target=work, args=arguments) for _ in range(workers)]
     for process in processes:
         process.start()
@@ -226,18 +249,56 @@ def _change_sampler(database: Database, sweep_id: str, sampler: str) -> None:
     database.write(change)
 
 
+_UPGRADE = "import sys; from service.database.sessions import Database; Database(sys.argv[1]).upgrade()"
+
+
+def compare(kind: str, other: Path, rounds: int, seconds: float, *, their_claims: bool) -> dict[str, Any]:
+    """Trials a second of this tree and of another, in turn: the medians of `rounds`."""
+    rates: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(rounds):
+        for name, tree, with_finish in (("theirs", other, their_claims), ("ours", ROOT, True)):
+            with tempfile.TemporaryDirectory() as folder, database_urls(kind, Path(folder)) as (url_of_database, _):
+                settings = {
+                    "LAYERSWEEP_DATABASE_URL": url_of_database,
+                    "LAYERSWEEP_DATA_DIR": str(Path(folder) / "data"),
+                }
+                upgrade = [sys.executable, "-c", _UPGRADE, url_of_database]
+                subprocess.run(upgrade, cwd=tree, check=True)
+                with serving(Path(folder) / "service.log", settings, tree=tree) as url:
+                    Client(url).submit(DOCUMENT)
+                    drive(url, 8, 2.0, with_finish=with_finish)  # warm
+                    rates[name].append(drive(url, 8, seconds, with_finish=with_finish)["trials_per_s"])
+    ours, theirs = (statistics.median(rates[name]) for name in ("ours", "theirs"))
+    row = {"database": kind, "rounds": rates, "ours": ours, "theirs": theirs, "times": round(ours / theirs, 2)}
+    print(json.dumps(row), flush=True)
+    return row
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--told", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
+    parser.add_argument("--against", type=Path, help="the source tree of another commit")
+    parser.add_argument("--their-claims", choices=("alone", "with-finish"), default="alone")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    command = "python -m benchmarks.performance.scheduling " + " ".join(sys.argv[1:])
+    if options.against:
+        other, together = options.against.resolve(), options.their_claims == "with-finish"
+        compared = [
+            compare(kind, other, options.rounds, options.seconds, their_claims=together) for kind in options.databases
+        ]
+        if options.out:
+            result = {"benchmark": "scheduling against another commit", "command": command, "machine": machine()}
+            options.out.write_text(json.dumps(result | {"rows": compared}, indent=2) + "\n")
+        return 0
     rows = [row for kind in options.databases for told in options.told for row in measure(kind, told, options.seconds)]
     result = {
         "benchmark": "scheduling",
-        "command": "python -m benchmarks.performance.scheduling " + " ".join(sys.argv[1:]),
+        "command": command,
         "machine": machine(),
         "bare_route": {
             f"{clients} clients, requests_per_s": round(bare_route.requests_per_second(clients, options.seconds), 1)
