@@ -266,7 +266,7 @@ def compare(kind: str, other: Path, rounds: int, seconds: float, *, their_claims
                 subprocess.run(upgrade, cwd=tree, check=True)
                 with serving(Path(folder) / "service.log", settings, tree=tree) as url:
                     Client(url).submit(DOCUMENT)
-                    drive(url, 8, 2.0, with_finish=with_finish)  # warm
+                    drive(url, 1, 600, limit=5, with_finish=with_finish)  # its target is found, and its study made
                     rates[name].append(drive(url, 8, seconds, with_finish=with_finish)["trials_per_s"])
     ours, theirs = (statistics.median(rates[name]) for name in ("ours", "theirs"))
     row = {"database": kind, "rounds": rates, "ours": ours, "theirs": theirs, "times": round(ours / theirs, 2)}
