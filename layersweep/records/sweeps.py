@@ -127,8 +127,16 @@ class SweepDocument(TypedDict):
     allow_sparse: bool
 
 
+class TransferRecord(TypedDict):
+    """The earlier sweeps that a sweep with `search.transfer` starts from, and how many of their trials."""
+
+    sweeps: list[str]
+    trials: int
+
+
 class SweepDetailRecord(SweepRecord):
     document: SweepDocument
+    transfer: NotRequired[TransferRecord]
 
 
 class ProblemNote(TypedDict):

@@ -70,7 +70,7 @@ class QueueMachine(RuleBasedStateMachine):
         except LeaseLostError:
             assert not held
         else:
-            assert held or answer == "cancel" or getattr(answer, "state", None) in ENDED_TRIALS
+            assert held or getattr(answer, "action", None) == "cancel" or getattr(answer, "state", None) in ENDED_TRIALS
 
     @rule(worker=WORKERS)
     def claim(self, worker: int) -> None:
