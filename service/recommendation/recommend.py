@@ -71,7 +71,9 @@ class Recommended:
 def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Recommended:
     """Choose on the front. Raises NotFoundError while there is none, Unprocessable where no trial is within the
     wishes."""
-    front = session.scalars(sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1)).all()
+    # In one order, whatever the database: the noise that is drawn for a trial depends on its place.
+    of_front = sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1).order_by(Trial.number)
+    front = session.scalars(of_front).all()
     trials: Mapping[str, Trial] = {trial.id: trial for trial in front}
     goals = goals_of(sweep)
     try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from service.common.ids import new_id
-from service.database.models import Dataset, Sweep
+from service.database.models import Dataset, Sweep, Trial
 from tests.service.sweep_rows import (
     TARGET,
     add_measurement,
@@ -126,6 +127,15 @@ def test_certainty_states_its_noise(client, sweep):
     assert found["seed_spread_nats"] is None
     assert 0 < found["chosen_again_share"] <= 1
     assert any("confirm the sweep to measure it (layersweep confirm" in line for line in found["says"])
+
+
+def test_its_certainty_does_not_depend_on_where_the_database_has_the_rows(client, services, sweep):
+    before = recommended(client, sweep)["certainty"]
+    # PostgreSQL writes a row that is updated to another place, and reads it later.
+    for number in (0, 3):
+        moved = sa.update(Trial).where(Trial.sweep_id == sweep, Trial.number == number).values(reason=Trial.reason)
+        services.database.write(lambda session, moved=moved: session.execute(moved))
+    assert recommended(client, sweep)["certainty"] == before
 
 
 def test_no_noise_is_shown_as_zero(client, services):
