@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, WithJsonSchema
 
 from service.common.schemas import Page, Scalar, Schema, Timestamp
 from service.common.states import TrialState
 from service.sweeps.schemas import Objective
+
+Interval = Annotated[
+    tuple[float, float], WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2})
+]
+"""Lower and upper bound: of one type, which more readers of a description understand than a tuple's own form."""
 
 
 class LeaderboardRow(Schema):
@@ -96,7 +103,7 @@ class Importance(Schema):
     objectives: dict[str, dict[str, float]] = Field(
         description="objective -> parameter -> share; they add up to 1, or are all 0 where nothing differs"
     )
-    intervals: dict[str, dict[str, tuple[float, float]]] = Field(
+    intervals: dict[str, dict[str, Interval]] = Field(
         default={}, description="the same: the middle 90 % of each share over bootstrap resamples of the trials"
     )
     noise: dict[str, dict[str, float]] = Field(

@@ -30,7 +30,10 @@ _LastEventId = Annotated[
 ]
 
 
-_DATA = {"contentMediaType": "application/json", "contentSchema": event_schemas.Event.model_json_schema()}
+_DATA = {
+    "contentMediaType": "application/json",
+    "contentSchema": event_schemas.Event.model_json_schema(mode="serialization"),
+}
 _STREAM = {"text/event-stream": {"itemSchema": {"properties": {"data": _DATA}, "required": ["data"]}}}
 """What the data of each item holds, which FastAPI cannot see in a route that makes its items itself."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import httpx2
+import jsonschema
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
@@ -98,6 +99,17 @@ def test_the_api_description_lists_every_kind_that_is_written(client: TestClient
     listed = item["properties"]["data"]["contentSchema"]["properties"]["kind"]["enum"]
     assert listed == list(get_args(EventKind))
     assert set(_kinds_written()) == set(listed)
+
+
+def test_what_the_stream_sends_is_as_the_api_description_says(client: TestClient, served_rows: Rows) -> None:
+    sweep = served_rows.sweep(0)
+    _end(served_rows.database, sweep)
+    route = client.get("/openapi.json").json()["paths"]["/v1/sweeps/{sweep}/events"]["get"]
+    item = route["responses"]["200"]["content"]["text/event-stream"]["itemSchema"]
+    sent = [event["data"] for event in _parse(client.get(f"/v1/sweeps/{sweep}/events").text)]
+    assert sent
+    for data in sent:
+        jsonschema.validate(data, item["properties"]["data"]["contentSchema"])
 
 
 def test_an_event_of_a_kind_that_a_newer_version_wrote_is_read(client: TestClient, served_rows: Rows) -> None:
