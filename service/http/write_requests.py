@@ -36,6 +36,12 @@ class WriteRequest:
     def project(self) -> str:
         return self.caller.project
 
+    async def caller_is_gone(self) -> bool:
+        """Whether the connection has ended. The body is read first: to look takes the next message of the connection,
+        and whoever asked for an unread body later would wait for it for ever."""
+        await self._request.body()
+        return await self._request.is_disconnected()
+
     async def answer(
         self,
         action: str,

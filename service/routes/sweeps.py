@@ -101,7 +101,7 @@ async def create_sweep(
         return answered
     body, content_type = await request.body(), request.headers.get("content-type")
     document = documents.read(body, content_type, max_bytes=call.services.settings.max_document_bytes)
-    prepared = await _prepared(request, call, document)
+    prepared = await _prepared(call, document)
     if validate_only:
         project, alive_seconds = call.caller.project, call.services.settings.worker_alive_seconds
         cost = await call.services.read(
@@ -193,17 +193,19 @@ async def extend_sweep(sweep: str, body: sweep_schemas.BudgetExtension, call: Wr
     "/{sweep}:clone", status_code=201, response_model=sweep_schemas.SweepDetail, responses=documented(409, 422)
 )
 @needs_scope("submit")
-async def clone_sweep(sweep: str, request: Request, call: WriteRequestDep) -> Response:
+async def clone_sweep(sweep: str, call: WriteRequestDep) -> Response:
     """Post the sweep's document again. What was measured before is reused, unless the document says otherwise."""
+    if (answered := await call.answered()) is not None:
+        return answered
     cloned = await call.services.read(lambda session: sweeps.get(session, sweep))
-    prepared = await _prepared(request, call, cloned.document, drafts.stored_starts(cloned))
+    prepared = await _prepared(call, cloned.document, drafts.stored_starts(cloned))
     return await _created(call, "sweep.clone", prepared)
 
 
 async def _prepared(
-    request: Request, call: WriteRequest, document: drafts.Given, starts: drafts.Starts = drafts.NO_STARTS
+    call: WriteRequest, document: drafts.Given, starts: drafts.Starts = drafts.NO_STARTS
 ) -> drafts.ValidatedDocument:
-    return await call.services.validation.prepare(document, call.project, request.is_disconnected, starts)
+    return await call.services.validation.prepare(document, call.project, call.caller_is_gone, starts)
 
 
 async def _created(call: WriteRequest, action: str, prepared: drafts.ValidatedDocument) -> Response:

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from layers.space.document import read_document
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE, EXAMPLE_YAML
+from service.sweeps import validation
 from service.sweeps.validation import Validation
 from tests.service.sweep_driver import TWELVE_POINTS, Driver, small
 
@@ -287,6 +288,19 @@ def test_a_clone_starts_where_its_sweep_did_although_that_trial_is_gone(client: 
     driver.step(clone["id"])
     started = driver.trials(clone["id"])[0]
     assert (started.started_from, started.parameters) == (f"trial:{origin.id}", origin.parameters)
+
+
+def test_a_clone_with_a_key_whose_validation_takes_long_is_answered_and_made_once(
+    client: TestClient, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = _post(client)["id"]
+    driver.run_to_the_end(sweep)
+    # Each wait for the validation is over at once: the request is asked whether its caller is still there.
+    monkeypatch.setattr(validation, "LOOK_SECONDS", 0.0)
+    keyed = {"Idempotency-Key": "clone-1"}
+    answers = [client.post(f"/v1/sweeps/{sweep}:clone", headers=keyed) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
 
 
 def test_only_a_sweep_that_has_ended_can_be_deleted(client: TestClient, driver: Driver) -> None:
