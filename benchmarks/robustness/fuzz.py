@@ -65,6 +65,9 @@ HOSTILE_A_CASE = 20
 ENDING = (":cancel", ":finish", ":release", ":extend", ":resume")
 """Actions after which what they were done to is not what it was."""
 
+EVENTS = "/events"
+"""The stream of a sweep that goes on ends only with the request's time-out, where nothing happens to it."""
+
 CONFIGURATION = """
 request-timeout = 120
 max-stream-events = 3
@@ -106,6 +109,7 @@ class World:
         text = {name: self._upload(name) for name in ["letters", *(f"doomed-{number}" for number in range(8))]}
         self.kept = {
             "sweep": [*ended, *{lease["sweep"] for lease in leases}],
+            "ended-sweep": [*ended],
             "trial": [*trials, *(lease["trial"] for lease in leases[:5])],
             "dataset": ["python-topics", "letters", text["letters"]],
             "token": ["0" * 26],
@@ -176,11 +180,16 @@ def configuration(document: Mapping[str, Any], world: World) -> str:
             ]
             if given:
                 lines += ["[[operations]]", f"include-operation-id = {json.dumps(operation['operationId'])}", *given]
+                if path.endswith(EVENTS):
+                    # Of the sweeps that such a walk posts: they go on.
+                    lines.append("phases.stateful.enabled = false")
     return "\n".join(lines)
 
 
 def _pool(parameter: str, path: str, pools: Mapping[str, Sequence[str]], *, ends: bool) -> str | None:
     noun = "sweep" if parameter == "sweep_id" else parameter
+    if path.endswith(EVENTS):
+        noun = f"ended-{noun}"
     if path.startswith("/v1/leases") and noun == "trial":
         return "doomed-trial" if ends else "kept-lease"
     name = f"{'doomed' if ends else 'kept'}-{noun}"
@@ -224,10 +233,11 @@ def run(kind: str, *, cases: int, seed: int) -> list[dict[str, Any]]:
         document = httpx2.get(f"{url}/openapi.json", headers=bearer).json()
         (folder / "openapi.json").write_text(json.dumps(document))
         (folder / "schemathesis.toml").write_text(configuration(document, world))
-        reports = [
-            {"database": kind, "caller": caller, **_fuzz(url, folder, headers, cases=cases, seed=seed)}
-            for caller, headers in (("with a token", bearer), ("without a token", {}))
-        ]
+        reports: list[dict[str, Any]] = []
+        for caller, headers in (("with a token", bearer), ("without a token", {})):
+            print(f"{kind}: requests {caller}", file=sys.stderr, flush=True)
+            reports.append({"database": kind, "caller": caller, **_fuzz(url, folder, headers, cases=cases, seed=seed)})
+            print(f"{kind}: {reports[-1]['cases']} cases in {reports[-1]['seconds']} s", file=sys.stderr, flush=True)
         for caller, given in (("hostile, with a token", secret), ("hostile, without a token", None)):
             found = _hostile(url, bearer, hostile_requests.draw(seed, cases * HOSTILE_A_CASE, given))
             reports.append({"database": kind, "caller": caller, **found})
