@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
 from layers.declarations import dtypes, quantization, tensor_parallel
+from layers.declarations.inference.parameters import BUILD_OPTIONS
 from layers.declarations.model import weights_bytes
-from layers.declarations.training import BUILD_OPTIONS
 from layers.parameter import Scalar
 
 

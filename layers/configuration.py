@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
-from layers.declarations.training import InferenceConfig, TrainingConfig
+from layers.declarations.inference.parameters import InferenceConfig
+from layers.declarations.inference.shapes import NamedShape, ShapeDocument, shapes_of
+from layers.declarations.training import TrainingConfig
 from layers.parameter import Scalar
 
 
@@ -17,12 +19,15 @@ class Sections(TypedDict):
     training: dict[str, Scalar]
     """Empty of a probe."""
     inference: dict[str, Scalar]
+    """Of several shapes the first."""
 
 
 class Configuration(Sections):
     """A trial's configuration as it is stored, hashed and sent."""
 
     task: str
+    shapes: NotRequired[list[ShapeDocument]]
+    """Only where there are several: all of them, the first included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,9 @@ class TrialConfiguration:
     training: TrainingConfig | None
     """None: a probe has none."""
     inference: InferenceConfig
+    """Of several shapes the first."""
+    shapes: tuple[NamedShape, ...]
+    """Empty where the sweep names none."""
     document: Configuration = field(repr=False)
     """The configuration as it was given, to be passed on."""
 
@@ -46,8 +54,14 @@ class TrialConfiguration:
             model=document["model"],
             training=TrainingConfig.of(training) if training else None,
             inference=InferenceConfig.of(document["inference"]),
+            shapes=shapes_of(document.get("shapes", [])),
             document=document,
         )
+
+    def at(self, shape: NamedShape) -> TrialConfiguration:
+        """The same model at one of the shapes."""
+        document: Configuration = {**self.document, "inference": shape.section(self.document["inference"])}
+        return TrialConfiguration.of(document)
 
 
 def flatten(sections: Sections) -> dict[str, Scalar]:

@@ -1,6 +1,8 @@
 """The metrics of a trial: names, units, which way is better, which values are possible, when they are known, and who
 may say them. Names are the contract.
 
+Where a sweep names several shapes, what depends on the shape has its name behind an @: `latency_ms_p50@chat`.
+
 `stage` says when a constraint on a metric can be judged: `static` before a trial exists, `hardware` after the engine
 was measured, `quality` after it was evaluated on the validation split.
 """
@@ -38,6 +40,8 @@ class Metric:
     source: Source = "worker"
     depends_on_load: bool = False
     """A cost that depends on what else runs on the device: comparable only where nothing does."""
+    of_shape: bool = False
+    """Whether it is another at each shape that is measured."""
 
     def possible(self, value: float) -> bool:
         """Whether a measurement can come out so."""
@@ -47,26 +51,40 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "parameter_count": Metric("", "minimize", "static", "trainable parameters of the model", source="service"),
     "flops": Metric(
-        "", "minimize", "static", "floating-point operations of one inference at inference's shape", source="service"
+        "",
+        "minimize",
+        "static",
+        "floating-point operations of one inference at inference's shape",
+        source="service",
+        of_shape=True,
     ),
-    "latency_ms_p50": Metric("ms", "minimize", "hardware", "median device time of one inference"),
-    "latency_ms_p90": Metric("ms", "minimize", "hardware", "90th percentile of the device time of one inference"),
-    "latency_ms_p99": Metric("ms", "minimize", "hardware", "99th percentile of the device time of one inference"),
-    "latency_ms_mean": Metric("ms", "minimize", "hardware", "mean device time of one inference"),
-    "latency_cv": Metric("", "minimize", "hardware", "standard deviation of the latency over its mean"),
-    "latency_ms_enqueue_p50": Metric("ms", "minimize", "hardware", "median device time of a plain enqueue (GPU)"),
-    "latency_ms_enqueue_p99": Metric("ms", "minimize", "hardware", "99th percentile of a plain enqueue (GPU)"),
-    "throughput_per_s": Metric("1/s", "maximize", "hardware", "sequences a second at inference's shape"),
-    "engine_bytes": Metric("B", "minimize", "hardware", "size of the serialized engine"),
-    "weights_bytes": Metric("B", "minimize", "hardware", "weights held by the engine"),
-    "activation_bytes": Metric("B", "minimize", "hardware", "scratch memory of one execution context"),
-    "io_bytes": Metric("B", "minimize", "hardware", "inputs and outputs"),
-    "memory_bytes": Metric("B", "minimize", "hardware", "weights + activations + inputs and outputs"),
+    "latency_ms_p50": Metric("ms", "minimize", "hardware", "median device time of one inference", of_shape=True),
+    "latency_ms_p90": Metric(
+        "ms", "minimize", "hardware", "90th percentile of the device time of one inference", of_shape=True
+    ),
+    "latency_ms_p99": Metric(
+        "ms", "minimize", "hardware", "99th percentile of the device time of one inference", of_shape=True
+    ),
+    "latency_ms_mean": Metric("ms", "minimize", "hardware", "mean device time of one inference", of_shape=True),
+    "latency_cv": Metric("", "minimize", "hardware", "standard deviation of the latency over its mean", of_shape=True),
+    "latency_ms_enqueue_p50": Metric(
+        "ms", "minimize", "hardware", "median device time of a plain enqueue (GPU)", of_shape=True
+    ),
+    "latency_ms_enqueue_p99": Metric(
+        "ms", "minimize", "hardware", "99th percentile of a plain enqueue (GPU)", of_shape=True
+    ),
+    "throughput_per_s": Metric("1/s", "maximize", "hardware", "sequences a second at inference's shape", of_shape=True),
+    "engine_bytes": Metric("B", "minimize", "hardware", "size of the serialized engine", of_shape=True),
+    "weights_bytes": Metric("B", "minimize", "hardware", "weights held by the engine", of_shape=True),
+    "activation_bytes": Metric("B", "minimize", "hardware", "scratch memory of one execution context", of_shape=True),
+    "io_bytes": Metric("B", "minimize", "hardware", "inputs and outputs", of_shape=True),
+    "memory_bytes": Metric("B", "minimize", "hardware", "weights + activations + inputs and outputs", of_shape=True),
     "device_memory_bytes": Metric(
         "B",
         "minimize",
         "hardware",
         "what the device (the process, on the CPU) reports over the engine's load and first run",
+        of_shape=True,
     ),
     "validation_loss": Metric(
         "nats", "minimize", "quality", "mean cross-entropy of the validation split, by the engine", -ROUNDING
@@ -97,3 +115,29 @@ METRICS: dict[str, Metric] = {
     "train_seconds": Metric("s", "minimize", "quality", "time spent training", depends_on_load=True),
     "device_seconds": Metric("s", "minimize", "quality", "time that the attempt held its device", depends_on_load=True),
 }
+
+AT = "@"
+"""Stands between a metric and the shape that it was measured at."""
+
+
+def metric(name: str) -> Metric:
+    """The declaration of a metric by its name, with a shape or without. Raises KeyError."""
+    return METRICS[split_name(name)[0]]
+
+
+def is_metric(name: str) -> bool:
+    """Whether a name is that of a metric, at whatever shape."""
+    base, shape = split_name(name)
+    declared = METRICS.get(base)
+    return declared is not None and (shape is None or (declared.of_shape and shape != ""))
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """`latency_ms_p50@chat` as the metric and the shape; None where it names no shape."""
+    base, at, shape = name.partition(AT)
+    return base, shape if at else None
+
+
+def named_at(name: str, shape: str | None) -> str:
+    """The name of a metric at a shape; as it is where there is no shape, or the metric has none."""
+    return f"{name}{AT}{shape}" if shape is not None and name in METRICS and METRICS[name].of_shape else name

@@ -97,6 +97,21 @@ class Parameter:
         return kind
 
 
+def complete_section(
+    section: str, declared: Mapping[str, Parameter], values: Mapping[str, Scalar]
+) -> dict[str, Scalar]:
+    """The checked values of a section with their defaults, in the order of the declarations. Raises ParameterError."""
+    completed: dict[str, Scalar] = {}
+    for name, value in values.items():
+        if name not in declared:
+            raise ParameterError(f"{section}.{name}", "is not a parameter", f"one of: {', '.join(declared)}")
+        completed[name] = declared[name].check(f"{section}.{name}", value)
+    for name, parameter in declared.items():
+        if name not in completed and parameter.default is not None and parameter.default is not REQUIRED:
+            completed[name] = parameter.default
+    return {name: completed[name] for name in declared if name in completed}
+
+
 def fields_of(values: Mapping[str, Scalar], names: Iterable[str], prefix: str = "") -> dict[str, Any]:
     """Checked values as the fields of a dataclass that has the declared types: those of `names` that are given below
     `prefix`."""

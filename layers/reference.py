@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from layers.declarations.inference.parameters import INFERENCE
 from layers.declarations.kinds import KINDS, kinds_with
 from layers.declarations.model import APPLIES, DECLARATIONS
-from layers.declarations.training import INFERENCE, TRAINING
+from layers.declarations.training import TRAINING
 from layers.parameter import REQUIRED, Parameter, SearchDefault, in_full
 from layers.problems import shown
 from layers.targets import in_words

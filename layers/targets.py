@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from layers.declarations.inference.parameters import BUILD_OPTIONS
 from layers.declarations.model import APPLIES
 from layers.declarations.tensor_parallel import SHARED
-from layers.declarations.training import BUILD_OPTIONS
 
 RUNTIMES = ("onnxruntime", "tensorrt", "tensorrt_rtx")
 

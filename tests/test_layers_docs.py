@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from layers.declarations import mlp
+from layers.declarations.inference.parameters import INFERENCE
 from layers.declarations.model import DECLARATIONS
-from layers.declarations.training import INFERENCE, TRAINING
+from layers.declarations.training import TRAINING
 from layers.modules import activations
 from layers.reference import page
 

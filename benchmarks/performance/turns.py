@@ -27,7 +27,8 @@ from benchmarks.performance.engines import ask, build_engine, engine_child, expo
 from benchmarks.support.processes import machine
 from benchmarks.support.report import write
 from layers.completion import complete
-from layers.declarations.training import complete_inference, complete_training
+from layers.declarations.inference.parameters import complete_inference
+from layers.declarations.training import complete_training
 from workers import device
 from workers.device_lock import turns_of
 from workers.engine.__main__ import DEVICE_KINDS

@@ -1,12 +1,12 @@
-"""How a trial is trained, and the shape that is measured: the sections `training` and `inference`."""
+"""How a trial is trained: the section `training`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from layers.dataset_facts import DatasetFacts, check_lengths, fixed_lengths
-from layers.parameter import REQUIRED, Parameter, ParameterError, Scalar, fields_of, in_full
+from layers.dataset_facts import DatasetFacts, check_lengths
+from layers.parameter import Parameter, ParameterError, Scalar, complete_section, fields_of, in_full
 from layers.tolerance import near
 
 LENGTHS = ("steps", "tokens", "seconds")
@@ -185,87 +185,6 @@ TRAINING: dict[str, Parameter] = {
     ),
 }
 
-INFERENCE: dict[str, Parameter] = {
-    "batch_size": Parameter(
-        type="integer",
-        minimum=1,
-        maximum=65_536,
-        default=8,
-        meaning="sequences of one measured inference",
-        search={"values": [1, 8, 32]},
-    ),
-    "sequence_length": Parameter(
-        type="integer",
-        minimum=1,
-        maximum=1_048_576,
-        default=128,
-        meaning="tokens of a measured sequence, of a seq2seq's target; data of rows or pairs gives its own default",
-        search={"values": [64, 128, 256]},
-    ),
-    "optimization_level": Parameter(
-        type="integer",
-        minimum=0,
-        maximum=5,
-        default=None,
-        meaning="how long TensorRT's builder searches for the fastest kernels; left out: the library's 3",
-        source="TensorRT, IBuilderConfig.builder_optimization_level",
-        search={"values": [1, 3, 5]},
-    ),
-    "workspace_mib": Parameter(
-        type="integer",
-        minimum=1,
-        maximum=1 << 20,
-        default=None,
-        meaning="scratch memory that TensorRT's kernels may use; left out: all of the device's",
-        source="TensorRT, MemoryPoolType.WORKSPACE",
-        search={"values": [256, 1024, 4096]},
-    ),
-    "weights_mib": Parameter(
-        type="integer",
-        minimum=1,
-        maximum=1 << 20,
-        default=None,
-        meaning="weights that stay on the device; the others come from the host at each run; left out: all stay",
-        source="TensorRT, ICudaEngine.weight_streaming_budget_v2",
-        search={"values": [16, 64, 256]},
-    ),
-    "source_length": Parameter(
-        type="integer",
-        minimum=1,
-        maximum=1_048_576,
-        default=None,
-        meaning=(
-            "tokens of a measured source (seq2seq, and probes with cross attention); left out: the dataset's longest, "
-            "else sequence_length"
-        ),
-        search={"values": [16, 32, 64]},
-    ),
-}
-
-BUILD_OPTIONS = ("optimization_level", "workspace_mib", "weights_mib")
-"""Parameters of `inference` that say how an engine is built, where the runtime's builder takes them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceConfig:
-    """The shape that is measured, and what the engine's builder is told: a completed section `inference`."""
-
-    batch_size: int
-    sequence_length: int
-    source_length: int | None = None
-    optimization_level: int | None = None
-    workspace_mib: int | None = None
-    weights_mib: int | None = None
-
-    @classmethod
-    def of(cls, section: Mapping[str, Scalar]) -> InferenceConfig:
-        return cls(**fields_of(section, INFERENCE))
-
-    def build_options(self) -> dict[str, int]:
-        """Those that were given."""
-        options = {name: getattr(self, name) for name in BUILD_OPTIONS}
-        return {name: value for name, value in options.items() if value is not None}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
@@ -300,18 +219,6 @@ class TrainingConfig:
         return _step_count(self.steps, self.tokens, self.batch_size * self.sequence_length)
 
 
-def complete_inference(
-    values: Mapping[str, Scalar], task: str = "causal_lm", facts: DatasetFacts | None = None
-) -> dict[str, Scalar]:
-    """Return the section `inference` with its defaults, or raise ParameterError. `facts` are the dataset's."""
-    known: DatasetFacts = facts or {}
-    inference = _complete("inference", INFERENCE, {**fixed_lengths(task, known), **values})
-    if task == "seq2seq":
-        inference.setdefault("source_length", inference["sequence_length"])
-    check_lengths("inference", inference, task, known)
-    return inference
-
-
 def complete_training(
     values: Mapping[str, Scalar],
     inference: Mapping[str, Scalar],
@@ -327,7 +234,7 @@ def complete_training(
     if len(lengths) > 1:
         message = f"{' and '.join(lengths)} are both given"
         raise ParameterError(f"training.{lengths[1]}", message, f"give one of {', '.join(LENGTHS)}")
-    training = _complete("training", TRAINING, values)
+    training = complete_section("training", TRAINING, values)
     if not lengths:
         training["steps"] = DEFAULT_STEPS
     for name in ("sequence_length", "source_length"):
@@ -357,15 +264,3 @@ def _step_count(steps: int | None, tokens: int | None, tokens_a_step: int) -> in
     if steps is None and tokens is not None:
         return -(-tokens // tokens_a_step)
     return steps
-
-
-def _complete(section: str, declared: Mapping[str, Parameter], values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    completed: dict[str, Scalar] = {}
-    for name, value in values.items():
-        if name not in declared:
-            raise ParameterError(f"{section}.{name}", "is not a parameter", f"one of: {', '.join(declared)}")
-        completed[name] = declared[name].check(f"{section}.{name}", value)
-    for name, parameter in declared.items():
-        if name not in completed and parameter.default is not None and parameter.default is not REQUIRED:
-            completed[name] = parameter.default
-    return {name: completed[name] for name in declared if name in completed}

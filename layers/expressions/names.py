@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from layers.declarations.inference.parameters import INFERENCE
 from layers.declarations.model import APPLIES, DECLARATIONS, LATER
 from layers.declarations.per_layer import BLOCK_PATHS, LayerName, base_path, is_section, layer_name
-from layers.declarations.training import INFERENCE, TRAINING
+from layers.declarations.training import TRAINING
 from layers.expressions.compiler import Expression
 from layers.parameter import REQUIRED, Parameter, Scalar
 from layers.problems import did_you_mean

@@ -17,6 +17,7 @@ from layers.configuration import Configuration, flatten
 from layers.dataset_facts import DatasetFacts, model_facts
 from layers.declarations import per_layer
 from layers.declarations import training as trainings
+from layers.declarations.inference import parameters as inferences
 from layers.declarations.model import broken_rules
 from layers.declarations.per_layer import layer_name
 from layers.declarations.stack import Shape, config_of
@@ -190,7 +191,7 @@ class Space:
 
     def complete_inference(self, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The section `inference`. Raises ParameterError."""
-        return trainings.complete_inference(_below("inference", values), self.task, self.facts)
+        return inferences.complete_inference(_below("inference", values), self.task, self.facts)
 
     def complete_training(self, values: Mapping[str, Scalar], inference: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The section `training`; a probe has none. Raises ParameterError."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from layers.capabilities import Capabilities
 from layers.configuration import Configuration
+from layers.declarations.inference.parameters import InferenceConfig
 from layers.declarations.model import flops, parameter_count
-from layers.declarations.training import InferenceConfig
 from layers.parameter import Scalar
 from layers.space.document import PointError, Rejection, Space, Start
 from service.common.hashing import canonical_hash

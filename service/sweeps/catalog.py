@@ -10,9 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from layers.capabilities import Capabilities
+from layers.declarations.inference.parameters import INFERENCE
 from layers.declarations.model import DECLARATIONS
 from layers.declarations.per_layer import BLOCK_PATHS
-from layers.declarations.training import INFERENCE, TRAINING
+from layers.declarations.training import TRAINING
 from layers.parameter import REQUIRED, Parameter
 from layers.presets import PRESETS
 from layers.targets import support

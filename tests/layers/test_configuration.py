@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from layers.configuration import TrialConfiguration, flatten
-from layers.declarations.training import complete_inference, complete_training
+from layers.declarations.inference.parameters import complete_inference
+from layers.declarations.training import complete_training
 
 INFERENCE = complete_inference({"batch_size": 2, "sequence_length": 8, "workspace_mib": 64})
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from layers.declarations.training import complete_inference, complete_training
+from layers.declarations.inference.parameters import complete_inference
+from layers.declarations.training import complete_training
 from layersweep.documents import of_configuration
 
 SHAPE = complete_inference({"sequence_length": 64})

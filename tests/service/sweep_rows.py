@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from layers.completion import complete
-from layers.declarations.training import complete_inference, complete_training
+from layers.declarations.inference.parameters import complete_inference
+from layers.declarations.training import complete_training
 from service.common.ids import new_id
 from service.database.models import Attempt, Measurement, Report, Sweep, Trial, TrialMetric, Worker
 from service.database.sessions import now

@@ -14,7 +14,8 @@ import httpx2
 import numpy as np
 
 from layers.completion import complete
-from layers.declarations.training import complete_inference, complete_training
+from layers.declarations.inference.parameters import complete_inference
+from layers.declarations.training import complete_training
 from workers.service.client import ServiceClient
 
 TEXT = np.frombuffer("\n".join(topics[name] for name in sorted(topics)).encode(), np.uint8)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layers.dataset_facts import DatasetFacts
-from layers.declarations.training import InferenceConfig, TrainingConfig
+from layers.declarations.inference.parameters import InferenceConfig
+from layers.declarations.training import TrainingConfig
 from workers.data.batches import Batch, Batches, DataError
 
 Indices = NDArray[np.intp]

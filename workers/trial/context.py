@@ -11,7 +11,7 @@ from pathlib import Path
 from layers.capabilities import Capabilities
 from layers.configuration import TrialConfiguration
 from layers.declarations import dtypes, quantization
-from layers.declarations.training import InferenceConfig
+from layers.declarations.inference.parameters import InferenceConfig
 from layers.parameter import Scalar
 from layers.signature import Signature, signature_of
 from workers.data.cache import DatasetCache

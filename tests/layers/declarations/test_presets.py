@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from layers.completion import complete
+from layers.declarations.inference.parameters import complete_inference
 from layers.declarations.model import broken_rules, parameter_count
-from layers.declarations.training import complete_inference, complete_training
+from layers.declarations.training import complete_training
 from layers.modules.model import build
 from layers.presets import PRESETS
 from layers.space.document import parse_document

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from layers.declarations.training import INFERENCE, TRAINING, complete_inference, complete_training, step_count
+from layers.declarations.inference.parameters import INFERENCE, complete_inference
+from layers.declarations.training import TRAINING, complete_training, step_count
 from layers.expressions.names import DECLARED
 from layers.parameter import ParameterError, in_full
 

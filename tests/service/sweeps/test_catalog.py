@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from layers.declarations.inference.parameters import INFERENCE
 from layers.declarations.model import DECLARATIONS
-from layers.declarations.training import INFERENCE, TRAINING
+from layers.declarations.training import TRAINING
 from layers.presets import PRESETS
 from tests.service.sweep_rows import TARGET, add_worker
 

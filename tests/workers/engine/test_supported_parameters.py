@@ -9,9 +9,9 @@ import pytest
 from layers import targets
 from layers.capabilities import lacking_option, unsupported
 from layers.declarations import dtypes, quantization
+from layers.declarations.inference.parameters import BUILD_OPTIONS
 from layers.declarations.model import APPLIES, DECLARATIONS
 from layers.declarations.tensor_parallel import SHARED
-from layers.declarations.training import BUILD_OPTIONS
 from layers.space.document_fields import RUNTIMES
 from tests.layers.combinations import combinations
 from workers.engine.onnxruntime.engine import OnnxRuntimeEngine

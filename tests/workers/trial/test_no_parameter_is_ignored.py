@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from layers.completion import complete
+from layers.declarations.inference.parameters import INFERENCE, InferenceConfig
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import APPLIES, DECLARATIONS, broken_rules
 from layers.declarations.tensor_parallel import SHARED
-from layers.declarations.training import INFERENCE, TRAINING, InferenceConfig, TrainingConfig
+from layers.declarations.training import TRAINING, TrainingConfig
 from layers.modules.model import build, set_trainable
 from layers.modules.tensor_parallel import ColumnLinear, Group, split
 from layers.signature import signature
