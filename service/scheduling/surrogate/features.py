@@ -70,8 +70,10 @@ def crowding(some: Features, others: Features) -> Floats:
 
 def squared_distances(left: Floats, right: Floats) -> Floats:
     """Between the rows of one and those of the other."""
-    squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None, :] - 2 * left @ right.T
-    return np.maximum(squares, 0.0)
+    squares = (-2 * left) @ right.T
+    squares += (left**2).sum(axis=1)[:, None]
+    squares += (right**2).sum(axis=1)[None, :]
+    return np.maximum(squares, 0.0, out=squares)
 
 
 def _scaled(column: Column, codes: Floats) -> Floats:
