@@ -1,8 +1,8 @@
 """Is nothing lost when any process is killed at any time? `make chaos` asks, on SQLite and on PostgreSQL.
 
 A sweep of short probes runs on two API processes and four workers of two slots, while every second or so a random
-worker, engine child, API process or database server is killed with SIGKILL; what died is started again, as a supervisor
-would.
+worker, engine child, API process, process of a sampler or database server is killed with SIGKILL; what died is started
+again, as a supervisor would.
 At the end the tables, a watcher's record and a study rebuilt from the rows are held against one another. Answers of 5xx
 and PostgreSQL's deadlocks are counted through all restarts: a 503 while the database server is away is explained by its
 kill, and nothing else is. The last line is JSON; the exit status is 1 where anything was lost, counted twice, told
@@ -36,6 +36,7 @@ from sqlalchemy.orm import Session
 
 from benchmarks.support.processes import ROOT, machine
 from benchmarks.support.report import write
+from service.common.states import TrialState
 from service.database.models import Ask, Attempt, Event, Measurement, Sweep, Trial
 from service.database.sessions import Database
 from service.scheduling.repository import load
@@ -43,7 +44,7 @@ from service.scheduling.scheduler import optuna_study
 from service.settings import Settings
 
 API_PROCESSES = 2
-KINDS = {"worker": 3, "engine": 3, "api": 2, "database": 1}
+KINDS = {"worker": 3, "engine": 3, "api": 2, "sampler": 1, "database": 1}
 """What is killed, and how often in proportion: there are more workers and engines than API processes and servers."""
 
 FAILURES = re.compile(
@@ -276,21 +277,14 @@ class Cluster:
             case "api":
                 return chance.choice(self.apis).kill()
             case "engine":
-                return self._kill_engine(chance)
+                return _kill_child(self.workers, "workers.engine", chance)
+            case "sampler":
+                return _kill_child(self.apis, "spawn_main", chance)
             case _:
                 if self.postgres is None:
                     return False
                 self.postgres.kill()
                 return True
-
-    def _kill_engine(self, chance: random.Random) -> bool:
-        pids = [each.process.pid for each in self.workers if each.process and each.process.poll() is None]
-        engines = [child for pid in pids for child in _children(pid) if "workers.engine" in _command(child)]
-        with suppress(ProcessLookupError):
-            if engines:
-                os.kill(chance.choice(engines), signal.SIGKILL)
-                return True
-        return False
 
     def stop(self) -> None:
         for process in (*self.workers, *self.apis):
@@ -299,8 +293,19 @@ class Cluster:
             self.postgres.stop()
 
 
+def _kill_child(parents: Sequence[Supervised], command: str, chance: random.Random) -> bool:
+    """Kill a random child of some processes that has this in its command line."""
+    pids = [each.process.pid for each in parents if each.process and each.process.poll() is None]
+    children = [child for pid in pids for child in _children(pid) if command in _command(child)]
+    with suppress(ProcessLookupError):
+        if children:
+            os.kill(chance.choice(children), signal.SIGKILL)
+            return True
+    return False
+
+
 def run(
-    kind: str, *, trials: int, workers: int, slots: int, kills_at_least: int, seconds: float, seed: int
+    kind: str, *, sampler: str, trials: int, workers: int, slots: int, kills_at_least: int, seconds: float, seed: int
 ) -> dict[str, Any]:
     """One run on one kind of database; answers what was killed, what became of the trials, and what is wrong."""
     chance = random.Random(seed)
@@ -312,7 +317,10 @@ def run(
         stack.callback(cluster.stop)
         cluster.keep_running()
         _until(lambda: all(_is_ready(url) for url in cluster.urls), 120, "the API processes are ready")
-        document = DOCUMENT | {"budget": {"trials": trials, "parallel": workers * slots, "failures": trials}}
+        document = DOCUMENT | {
+            "budget": {"trials": trials, "parallel": workers * slots, "failures": trials},
+            "search": DOCUMENT["search"] | {"sampler": sampler},
+        }
         answer = httpx2.post(f"{cluster.urls[0]}/v1/sweeps", json=document, timeout=30)
         if answer.status_code != 201:
             raise RuntimeError(f"the sweep was refused: {answer.text}")
@@ -346,6 +354,7 @@ def run(
         wrong.append(f"only {killed.total()} kills: more trials are needed for {kills_at_least}")
     return {
         "database": kind,
+        "sampler": sampler,
         "seconds": round(time.monotonic() - started),
         "kills": dict(killed),
         "answers_5xx": {"explained": dict(tally.explained), "unexplained": dict(tally.unexplained)},
@@ -382,7 +391,7 @@ def _findings(session: Session, database: Database, folder: Path, sweep_id: str,
 
     expect(sweep.state == "completed", f"the sweep is {sweep.state} ({sweep.reason})")
     expect(len(trials) == sweep.budget["trials"], f"{len(trials)} trials of a budget of {sweep.budget['trials']}")
-    expect(states["complete"] >= COMPLETE_AT_LEAST * len(trials), f"too few are complete: {dict(states)}")
+    expect(states[TrialState.COMPLETE] >= COMPLETE_AT_LEAST * len(trials), f"too few are complete: {dict(states)}")
     for trial in trials:
         of_trial = sorted((each for each in attempts if each.trial_id == trial.id), key=lambda each: each.attempt)
         if trial.state != "complete":
@@ -491,6 +500,7 @@ def _until(holds: Callable[[], bool], seconds: float, what: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
+    parser.add_argument("--sampler", default="random", help="as a sweep document names it")
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--slots", type=int, default=2, help="of each worker")
@@ -502,6 +512,7 @@ def main() -> None:
     reports = [
         run(
             kind,
+            sampler=given.sampler,
             trials=given.trials,
             workers=given.workers,
             slots=given.slots,
