@@ -188,6 +188,19 @@ class Client:
         files.make_folder(Path(folder))
         return [self._download(trial_id, each, Path(folder) / segment(each["name"])) for each in listed]
 
+    def download_transformers(self, trial: str, folder: str | os.PathLike[str]) -> list[Path]:
+        """Download a trial's model as a checkpoint that Hugging Face's `transformers` reads; the files.
+
+            client.download_transformers("shakespeare/21", "winner")
+            transformers.AutoModelForCausalLM.from_pretrained("winner")
+
+        Raises NotFoundError where the trial left no weights, and RefusedError with what is in the way where no
+        architecture of `transformers` is its model's.
+        """
+        address = f"/v1/trials/{self._trial_id(trial)}/transformers.zip"
+        content = self.transport.request("GET", address, timeout_seconds=600.0).content
+        return files.unpack(content, Path(folder))
+
     def _download(self, trial: str, artifact: ArtifactRecord, path: Path) -> Path:
         address = f"/v1/trials/{segment(trial)}/artifacts/{segment(artifact['name'])}"
         content = self.transport.request("GET", address, timeout_seconds=600.0).content

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from layersweep.errors import InvalidUsageError
+from layersweep.errors import InvalidUsageError, ServiceFailureError
 
 STANDARD_INPUT = Path("/dev/stdin")
 
@@ -79,6 +82,25 @@ def make_folder(path: Path) -> None:
     """A folder, with those above it, where it is not there yet. Raises InvalidUsageError."""
     with _told(path, "made"):
         _usable(path).mkdir(parents=True, exist_ok=True)
+
+
+def unpack(archive: bytes, folder: Path) -> list[Path]:
+    """Write the files of a ZIP archive into a folder, which is made; the files. Raises ServiceFailureError for what is
+    no such archive, or holds folders."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+            contents = {name: opened.read(name) for name in opened.namelist()}
+    except (zipfile.BadZipFile, zlib.error) as problem:
+        raise ServiceFailureError(502, {"type": "corrupt", "detail": f"the archive is damaged: {problem}"}) from None
+    for name in contents:
+        if not name.strip(".") or any(character in name for character in "/\\\0:"):
+            detail = f"the archive holds {name!r}, which is not the name of a file in a folder"
+            raise ServiceFailureError(502, {"type": "corrupt", "detail": detail})
+    make_folder(folder)
+    for name, content in contents.items():
+        with written(folder / name) as stream:
+            stream.write(content)
+    return [folder / name for name in contents]
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from layersweep.errors import InvalidUsageError, NotFoundError
 from layersweep.names import is_id, split_trial
 from layersweep.records.sweeps import TrialDetailRecord
 
+FORMATS = ("artifacts", "transformers")
+
 app = typer.Typer(help="Look at single trials.", no_args_is_help=True)
 
 TrialName = Annotated[
@@ -57,20 +59,32 @@ def show(
 def download(
     trial: TrialName,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put the files.")],
+    format: Annotated[  # noqa: A002 - as it is typed
+        str, typer.Option(help="artifacts: all that it left; transformers: a checkpoint that from_pretrained reads.")
+    ] = "artifacts",
     prefer: Prefer = None,
     within: Within = None,
     weight: Weight = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Download what a trial on the front left: weights, ONNX graph, engine, configuration, and a loader."""
+    """Download what a trial on the front left: weights, ONNX graph, engine, configuration, and a loader.
+
+    As transformers: its model as a checkpoint of Hugging Face's library, with config, tokenizer and model card.
+    """
+    if format not in FORMATS:
+        raise typer.BadParameter(" or ".join(FORMATS), param_hint="--format")
     wished = wishes(prefer, within, weight)
     with connect(server) as client:
         record = _find(client, server, "download", trial, wished)
-        files = client.download_artifacts(record["id"], folder)
+        download = client.download_transformers if format == "transformers" else client.download_artifacts
+        files = download(record["id"], folder)
     out.print(Text(f"Trial {record['number']} of sweep {record['sweep']}:"))
     for file in files:
         out.print(Text(f"{file}  {units.bytes_(file.stat().st_size)}"), soft_wrap=True)
-    hint(f"Run it: {shlex.join(['python', str(folder / 'run.py'), str(folder)])}")
+    if format == "artifacts":
+        hint(f"Run it: {shlex.join(['python', str(folder / 'run.py'), str(folder)])}")
+    else:
+        hint(f"{folder / 'README.md'} says where it is from, and how to load it")
 
 
 def _find(client: Client, server: str, command: str, trial: str, chosen: SelectionPreferences) -> TrialDetailRecord:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from service.common.schemas import Request, Schema, Timestamp
@@ -22,3 +24,12 @@ class Artifact(Schema):
     size_bytes: int
     sha256: str
     created_at: Timestamp
+
+
+class CheckpointDescription(Schema):
+    """How a trial's model leaves for `transformers`."""
+
+    architecture: str = Field(examples=["Llama"])
+    class_name: str = Field(description="the class of transformers that reads it", examples=["LlamaForCausalLM"])
+    config: dict[str, Any] = Field(description="its config.json")
+    filled: list[str] = Field(description="parameters whose weights the model has not: zeros (scales: ones) there")

@@ -74,8 +74,7 @@ def uncertainty(
         repeats_of_choice=repeats if share is not None else 0,
         chosen_again_share=share,
         says=[
-            *_says_of_noise(noise),
-            *([_says_of_seeds(noise)] if LOSS in chosen.metrics else []),
+            *says_of_figures(noise, chosen.metrics),
             *_says_of_choice(chosen, front, goals, feasible, share, repeats),
         ],
     )
@@ -107,6 +106,11 @@ def _drawn(candidate: Candidate, goals: Mapping[str, Goal], noise: Noise, source
         value = candidate.value(metric)
         metrics[metric] = value + source.gauss(0.0, 1.0) * noise.deviation(metric, value)
     return Candidate(candidate.id, candidate.number, metrics)
+
+
+def says_of_figures(noise: Noise, metrics: Mapping[str, float]) -> list[str]:
+    """How sure a trial's figures are, whatever it was chosen by."""
+    return [*_says_of_noise(noise), *([_says_of_seeds(noise)] if LOSS in metrics else [])]
 
 
 def _says_of_noise(noise: Noise) -> list[str]:

@@ -10,6 +10,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
@@ -20,7 +21,7 @@ from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.http.uploads import arriving, receive
 from service.http.write_requests import WriteRequestDep
-from service.operations import artifacts
+from service.operations import artifacts, transformers_export
 from service.operations import schemas as artifact_schemas
 from service.routes.datasets import UNLIMITED
 from service.routes.leases import Attempt
@@ -103,3 +104,25 @@ def get_artifact(trial: str, name: str, services: ServicesDep) -> StreamingRespo
     return StreamingResponse(
         artifacts.read(services.settings, row), media_type="application/octet-stream", headers=headers
     )
+
+
+@router.get("/trials/{trial}/transformers", responses=documented(422))
+@needs_scope("read")
+def get_transformers_description(trial: str, services: ServicesDep) -> artifact_schemas.CheckpointDescription:
+    """How a trial's model leaves for Hugging Face's `transformers`; 422 with what is in the way where it cannot."""
+    return services.database.read(lambda session: transformers_export.describe(session, trial))
+
+
+@router.get(
+    "/trials/{trial}/transformers.zip",
+    response_class=FileResponse,
+    responses=documented(422) | {200: {"content": {"application/zip": {}}}},
+)
+@needs_scope("read")
+def get_transformers_archive(trial: str, services: ServicesDep) -> FileResponse:
+    """The checkpoint that `from_pretrained` reads: config.json, model.safetensors, the tokenizer of a text, a model
+    card."""
+    path = transformers_export.archive(services.database, services.settings, trial)
+    headers = {"Content-Disposition": 'attachment; filename="transformers.zip"'}
+    gone = BackgroundTask(path.unlink, missing_ok=True)
+    return FileResponse(path, media_type="application/zip", headers=headers, background=gone)

@@ -116,7 +116,7 @@ def paths(world: World) -> Iterator[tuple[str, str]]:
                 yield f"/v1/datasets/{dataset}/content?part={part}", f"/v1/datasets/{identifier}/content?part={part}"
     front = world.client.get(f"/v1/sweeps/{world.ids['language']}/leaderboard").json()["items"][0]["trial"]
     yield "/trials/front", f"/trials/{front}"
-    for rest in ("", "/artifacts", "/artifacts/model.onnx", "/artifacts/nothing"):
+    for rest in ("", "/artifacts", "/artifacts/model.onnx", "/artifacts/nothing", "/transformers", "/transformers.zip"):
         yield f"/v1/trials/front{rest}", f"/v1/trials/{front}{rest}"
     for rest in ("", "/deliveries"):
         yield f"/v1/webhooks/webhook{rest}", f"/v1/webhooks/{world.ids['webhook']}{rest}"

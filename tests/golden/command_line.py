@@ -78,6 +78,7 @@ trial show {trial failing/0}
 trial show nothing
 trial download {trial language/0} {files}/artifacts
 trial download {trial failing/0} {files}/artifacts
+trial download {trial language/0} {files}/artifacts --format transformers
 dataset list
 dataset list --json
 dataset show letters

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
-from layersweep import Client, InvalidUsageError, UnreachableError, documents, files
+from layersweep import Client, InvalidUsageError, ServiceFailureError, UnreachableError, documents, files
 from layersweep.cli import app
 from tests.layersweep.answers import scripted, sweep_record
 from tests.layersweep.finisher import DOCUMENT
@@ -165,3 +167,16 @@ def test_an_interruption_ends_in_a_word(monkeypatch: pytest.MonkeyPatch) -> None
     for command in (["sweep", "watch", "x"], ["leaderboard", "x"], ["dataset", "list"]):
         ended = CliRunner().invoke(app, command)
         assert (ended.exit_code, ended.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/out", "a/b", "..", ""])
+def test_an_archive_writes_into_its_folder_alone(name: str, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr(name, "x")
+    with pytest.raises(ServiceFailureError, match="not the name of a file"):
+        files.unpack(packed.getvalue(), tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ServiceFailureError, match="damaged"):
+        files.unpack(b"no archive", tmp_path / "new")

@@ -31,7 +31,7 @@ from service.errors import NotFoundError
 from service.events.end_codes import end_code
 from service.events.schemas import EndCode
 from service.leases.phases import PROBE, order_of
-from service.operations import artifacts
+from service.operations import artifacts, transformers_export
 from service.recommendation.recommend import preferences_of, recommend_with_smaller
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.results import leaderboards
@@ -92,6 +92,8 @@ class ResultsPart:
     recommended: Recommendation | None
     smaller: SmallerTrial | None
     artifacts: Sequence[Artifact]
+    transformers_architecture: str | None
+    """Under which the recommended trial's model can leave."""
     confirmation: ConfirmationRecord | None
     confirmable: bool
     confirms: str | None
@@ -185,6 +187,8 @@ def results(shown: ShownSweep) -> ResultsPart:
     session, row = shown.session, shown.row
     recommended, smaller = shown.recommendation or (None, None)
     newest = next(iter(confirmations.of_sweep(session, row.id)), None)
+    chosen = shown.recommended_trial
+    kept = [] if chosen is None else artifacts.of_trial(session, chosen)
     return ResultsPart(
         sweep=row,
         ended=row.state in ENDED_SWEEPS,
@@ -192,7 +196,8 @@ def results(shown: ShownSweep) -> ResultsPart:
         best=shown.best,
         recommended=recommended,
         smaller=smaller,
-        artifacts=[] if recommended is None else artifacts.of_trial(session, recommended.trial.trial),
+        artifacts=kept,
+        transformers_architecture=None if chosen is None else transformers_export.offered(session, chosen, kept),
         confirmation=(
             None if newest is None else confirmation_results.to_schema(session, newest, shown.recommended_trial)
         ),

@@ -19,7 +19,7 @@ from service.database.sessions import now
 from service.leases import schemas as lease_schemas
 from service.leases import trials
 from service.leases.phases import order_of
-from service.operations import artifacts
+from service.operations import artifacts, transformers_export
 from service.results import charts, leaderboards
 from service.web.views.common import Fact, baselines_nats, dataset_of, flat, hardware_first_of
 
@@ -59,6 +59,8 @@ class TrialPage:
     memory: list[charts.Segment]
     parameters: list[VariedParameter]
     artifacts: list[Artifact]
+    transformers_architecture: str | None
+    """Under which its model can leave; None where it cannot, or left no weights."""
     facts: Mapping[str, Mapping[str, Fact]]
     is_live: bool
     not_measured: str
@@ -74,6 +76,7 @@ def trial(session: Session, trial_id: str) -> TrialPage:
     executing = select(Worker).where(Worker.id.in_([each.worker for each in detail.attempts]))
     metrics = row.metrics
     is_live = row.state in OPEN_TRIALS and sweep_row.state not in ENDED_SWEEPS
+    kept = artifacts.of_trial(session, trial_id)
     percentiles = {name: metrics[f"latency_ms_{name}"] for name in PERCENTILES if f"latency_ms_{name}" in metrics}
     return TrialPage(
         now=now(session),
@@ -88,7 +91,8 @@ def trial(session: Session, trial_id: str) -> TrialPage:
         histogram=charts.histogram(_latency_samples(detail.measurements), percentiles),
         memory=charts.segments({name: float(metrics[name]) for name in MEMORY if name in metrics}),
         parameters=_parameters(sweep_row, detail),
-        artifacts=artifacts.of_trial(session, trial_id),
+        artifacts=kept,
+        transformers_architecture=transformers_export.offered(session, trial_id, kept),
         facts=_facts(detail.measurements),
         is_live=is_live,
         not_measured=_not_measured(sweep_row, detail) if is_live else "Not measured.",
