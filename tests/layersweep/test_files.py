@@ -169,7 +169,7 @@ def test_an_interruption_ends_in_a_word(monkeypatch: pytest.MonkeyPatch) -> None
         assert (ended.exit_code, ended.stderr) == (130, "interrupted\n")
 
 
-@pytest.mark.parametrize("name", ["../out", "/etc/out", "a/b", "..", ""])
+@pytest.mark.parametrize("name", ["../out", "/etc/out", "a/b", ".."])
 def test_an_archive_writes_into_its_folder_alone(name: str, tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
