@@ -16,9 +16,13 @@ class DatasetFacts(TypedDict, total=False):
 
     vocabulary_size: int
     tokenizer: str
-    """Of a text: byte or char."""
+    """Of a text: byte, char, bpe:N or file."""
+    tokenizer_sha256: str
+    """Of the `tokenizer.json` of a text of parts of words."""
     training_tokens: int
     """Of a text, where its split is known."""
+    validation_bytes: int
+    """Of a text, where they were counted."""
     classes: int
     """Of a classification."""
     sequence_length: int
@@ -67,11 +71,15 @@ them)."""
 
 def facts_of(task: str, facts: Mapping[str, object], splits: Mapping[str, Mapping[str, object]]) -> DatasetFacts:
     """What a space rests on of a registered dataset, of the JSON of its record: its facts, and of a text how long its
-    training split is."""
+    training split is and how many bytes its validation split has."""
     known = cast("DatasetFacts", dict(facts))
-    tokens = splits.get("training", {}).get("tokens")
-    if task == "causal_lm" and isinstance(tokens, int):
+    if task != "causal_lm":
+        return known
+    tokens, size = splits.get("training", {}).get("tokens"), splits.get("validation", {}).get("bytes")
+    if isinstance(tokens, int):
         known["training_tokens"] = tokens
+    if isinstance(size, int):
+        known["validation_bytes"] = size
     return known
 
 

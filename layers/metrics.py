@@ -99,7 +99,11 @@ METRICS: dict[str, Metric] = {
     "generalization_gap": Metric("nats", "minimize", "quality", "reference_loss - training_loss", -LARGEST),
     "accuracy": Metric("", "maximize", "quality", "share of right answers (of tokens, for seq2seq)", high=1.0),
     "bits_per_byte": Metric(
-        "bit", "minimize", "quality", "validation_loss / ln 2, where a token is a byte", -2 * ROUNDING
+        "bit",
+        "minimize",
+        "quality",
+        "validation_loss / ln 2, of a token's bytes on average: comparable between tokenizers",
+        -2 * ROUNDING,
     ),
     "test_loss": Metric(
         "nats",

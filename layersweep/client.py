@@ -11,13 +11,14 @@ for row in sweep.front():
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import httpx2
 
@@ -264,7 +265,8 @@ class Client:
     ) -> DatasetDetailRecord:
         """Register a file as a dataset: a path (of a pipe, too), or the bytes themselves.
 
-        causal_lm: a text, `tokenizer` "byte" (default) or "char". classification: CSV with a column `label` and one
+        causal_lm: a text, `tokenizer` "byte" (default), "char", "bpe:N" (N tokens, trained on the training split) or
+        the path of a `tokenizer.json`. classification: CSV with a column `label` and one
         column a token, or NPZ with `tokens` and `labels`. seq2seq: lines of a source, a tab and its target; `tokenizer`
         (of sources) and `target_tokenizer` are "char" (default) or "whitespace".
         `validation` and `test` are the shares that are kept apart. The test split is never shown to a sweep. The same
@@ -278,11 +280,22 @@ class Client:
             "validation": f"{validation:g}",
             "test": f"{test:g}",
         }
-        fields = {field: value for field, value in given.items() if value is not None}
-        if isinstance(file, bytes):
-            return self._upload(fields, name, file)
-        with files.opened(Path(file)) as stream:
-            return self._upload(fields, Path(file).name, stream)
+        with contextlib.ExitStack() as stack:
+            parts: dict[str, UploadedFile] = {}
+            if tokenizer is not None and tokenizer.endswith(".json"):
+                given["tokenizer"] = None
+                parts["tokenizer_file"] = _part("tokenizer.json", stack.enter_context(files.opened(Path(tokenizer))))
+            if isinstance(file, bytes):
+                parts["file"] = _part(name, file)
+            else:
+                parts["file"] = _part(Path(file).name, stack.enter_context(files.opened(Path(file))))
+            fields = {field: value for field, value in given.items() if value is not None}
+            answer = self.transport.object("POST", "/v1/datasets", data=fields, files=parts, timeout_seconds=3600.0)
+            return cast("DatasetDetailRecord", answer)
+
+    def tokenizer(self, dataset: str) -> bytes:
+        """The `tokenizer.json` of a dataset whose tokens are parts of words, by its id or name."""
+        return self.transport.request("GET", f"/v1/datasets/{segment(dataset)}/tokenizer").content
 
     def delete_dataset(self, dataset: str) -> None:
         """Remove a dataset that no sweep uses, by its id or name."""
@@ -387,8 +400,10 @@ class Client:
         """The items of all pages of a list, fetched as they are needed."""
         return self.transport.pages(path, params)
 
-    def _upload(self, fields: dict[str, str], file_name: str, content: Any) -> DatasetDetailRecord:
-        named = file_name.encode(errors="replace").decode()
-        part = {"file": (named, content, "application/octet-stream")}
-        answer = self.transport.object("POST", "/v1/datasets", data=fields, files=part, timeout_seconds=600.0)
-        return cast("DatasetDetailRecord", answer)
+
+UploadedFile: TypeAlias = tuple[str, Any, str]
+"""A name, the content (bytes or a stream), and the media type."""
+
+
+def _part(name: str, content: Any) -> UploadedFile:
+    return (name.encode(errors="replace").decode(), content, "application/octet-stream")

@@ -25,7 +25,7 @@ from hypothesis import settings
 from service.app import create_app
 from service.common.notifications import Notifications
 from service.database.sessions import Database
-from service.datasets import builtins, datasets
+from service.datasets import builtins
 from service.datasets.content import Content
 from service.http.connections import protocol
 from service.http.server import Server
@@ -62,22 +62,21 @@ def _devices_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _the_same_is_made_once() -> Iterator[None]:
+def _the_same_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A process reads the built-in datasets once for all applications, and builds the commands once for all calls."""
     with pytest.MonkeyPatch.context() as patch:
         for name, read in builtins.BUILTINS.items():
-            patch.setitem(builtins.BUILTINS, name, _read_once(read))
+            patch.setitem(builtins.BUILTINS, name, _read_once(read, tmp_path_factory.mktemp(name)))
         patch.setattr("typer.testing._get_command", cache(typer.main.get_command))
         yield
 
 
-def _read_once(read: Callable[[Settings], tuple[Content, int]]) -> Callable[[Settings], tuple[Content, int]]:
+def _read_once(read: Callable[[Path], tuple[Content, int]], lasting: Path) -> Callable[[Path], tuple[Content, int]]:
     found: list[tuple[Content, int]] = []
 
-    def read_once(settings: Settings) -> tuple[Content, int]:
-        datasets.uploads_folder(settings)
+    def read_once(scratch: Path) -> tuple[Content, int]:
         if not found:
-            content, size_bytes = read(settings)
+            content, size_bytes = read(lasting)
             profile = content.profile()
             found.append((replace(content, profile=lambda: deepcopy(profile)), size_bytes))
         return found[0]

@@ -353,6 +353,10 @@ def _is_number(value: object, low: float, high: float, *, above: bool) -> bool:
     return (low < value if above else low <= value) and value <= high
 
 
+def _counts_bytes(dataset: DatasetDescription) -> bool:
+    return dataset["tokenizer"] == "byte" or "validation_bytes" in dataset["facts"]
+
+
 def lacking_metric(metric: str, task: str, dataset: DatasetDescription | None, runtime: str | None) -> str | None:
     """Why a sweep cannot have `metric`, in words; None where it can. `dataset` is None where it is not known."""
     if metric == "test_loss":
@@ -364,9 +368,12 @@ def lacking_metric(metric: str, task: str, dataset: DatasetDescription | None, r
     if metric == "accuracy" and task == "causal_lm":
         return "accuracy is of classification and seq2seq; a causal_lm has validation_loss"
     if metric == "bits_per_byte" and task and task != "causal_lm":
-        return f"bits_per_byte is of a causal_lm over bytes, not of {task}"
-    if metric == "bits_per_byte" and dataset and dataset["tokenizer"] not in ("byte", "bytes"):
-        return f"bits_per_byte needs a dataset whose tokens are bytes; this one's are {dataset['tokenizer']}"
+        return f"bits_per_byte is of a causal_lm, not of {task}"
+    if metric == "bits_per_byte" and dataset and not _counts_bytes(dataset):
+        return (
+            "the bytes of this dataset's validation split were not counted: register its file again, or with a "
+            "tokenizer that gives the text back"
+        )
     if metric in GPU_METRICS and runtime == "onnxruntime":
         return f"{metric} is measured on GPUs; onnxruntime runs on the CPU"
     return None

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from layersweep import __version__
-from layersweep.cli import access, catalog, databases, demo, export, processes, results, sweeps, trials, webhooks
+from layersweep.cli import access, databases, demo, export, processes, results, sweeps, trials, webhooks
+from layersweep.cli.catalog import datasets, listings
 from layersweep.cli.common import Commands
 
 app = typer.Typer(
@@ -57,7 +58,7 @@ app.command("confirm")(results.confirm)
 app.command("report")(results.report)
 app.command("export")(export.export)
 app.add_typer(trials.app, name="trial")
-app.add_typer(catalog.datasets, name="dataset")
-app.command("layers")(catalog.layers)
-app.command("presets")(catalog.presets)
-app.command("workers")(catalog.workers)
+app.add_typer(datasets.datasets, name="dataset")
+app.command("layers")(listings.layers)
+app.command("presets")(listings.presets)
+app.command("workers")(listings.workers)

@@ -11,6 +11,8 @@ from layersweep.records.sweeps import Scalar
 class Part(TypedDict):
     tokens: int | None
     examples: int | None
+    bytes: NotRequired[int | None]
+    """Of a text."""
     sha256: str
 
 
@@ -19,6 +21,7 @@ class DatasetFacts(TypedDict, total=False):
 
     tokenizer: str
     target_tokenizer: str
+    tokenizer_sha256: str
     vocabulary_size: int
     vocabulary: list[str]
     classes: int

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypeAlias, TypedDict
 
-Tokenizer = Literal["byte", "char"]
-"""Of a text."""
 PairTokenizer = Literal["char", "whitespace"]
 """Of one side of pairs."""
 
 
 class TextFacts(TypedDict):
-    tokenizer: Tokenizer
+    tokenizer: str
+    """`byte`, `char`, `bpe:N` or `file`."""
     vocabulary_size: int
     vocabulary: NotRequired[list[str]]
     """The characters by token."""
+    tokenizer_sha256: NotRequired[str]
+    """Of the `tokenizer.json` that is stored with the dataset."""
 
 
 class PaddedVocabulary(TypedDict):
@@ -55,6 +56,8 @@ class SplitCounts(TypedDict):
 
     tokens: NotRequired[int]
     examples: NotRequired[int]
+    bytes: NotRequired[int]
+    """Of a text's UTF-8."""
 
 
 class StoredSplit(SplitCounts):

@@ -17,21 +17,20 @@ from service.datasets.content import Content
 from service.datasets.labelled import LabelledRows, labelled_content
 from service.datasets.splits import Fractions
 from service.datasets.stored_splits import content_hash, is_stored, store
-from service.datasets.texts import read_text
+from service.datasets.texts.reading import read_text
 from service.settings import Settings
 
 DIGITS_FRACTIONS = Fractions(validation=0.2)
 
 
-def python_topics(settings: Settings) -> tuple[Content, int]:
+def python_topics(scratch: Path) -> tuple[Content, int]:
     """The English of the running Python's own help, as bytes, and its size. It differs a little between releases."""
-    with tempfile.NamedTemporaryFile(dir=datasets.uploads_folder(settings)) as file:
-        size_bytes = file.write("\n".join(topics[topic] for topic in sorted(topics)).encode())
-        file.flush()
-        return read_text(Path(file.name), "byte", Fractions(validation=0.1)), size_bytes
+    path = scratch / "text"
+    size_bytes = path.write_bytes("\n".join(topics[topic] for topic in sorted(topics)).encode())
+    return read_text(path, "byte", Fractions(validation=0.1), scratch), size_bytes
 
 
-def digits(settings: Settings) -> tuple[Content, int]:
+def digits(scratch: Path) -> tuple[Content, int]:
     """scikit-learn's handwritten digits and their size: 1,797 images of 8×8 as 64 tokens of 17 greys, 10 classes.
 
     Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits (UCI), of which it is the test split.
@@ -43,7 +42,8 @@ def digits(settings: Settings) -> tuple[Content, int]:
     return labelled_content(LabelledRows(pixels, labels), DIGITS_FRACTIONS), pixels.size + labels.size
 
 
-BUILTINS: dict[str, Callable[[Settings], tuple[Content, int]]] = {"python-topics": python_topics, "digits": digits}
+BUILTINS: dict[str, Callable[[Path], tuple[Content, int]]] = {"python-topics": python_topics, "digits": digits}
+"""Each makes its content, whose arrays last as long as the folder that it is given, and says its size in bytes."""
 
 
 def register_builtins(database: Database, settings: Settings) -> None:
@@ -55,11 +55,12 @@ def register_builtins(database: Database, settings: Settings) -> None:
         known = database.read(lambda session, name=name: _stored(session, name))
         if known is not None and is_stored(settings.data_dir, *known):
             continue
-        content, size_bytes = make(settings)
-        if known is None:
-            datasets.register(database, settings, content, name=name, size_bytes=size_bytes, builtin=True)
-        elif content_hash(content) == known[0]:
-            store(settings.data_dir, known[0], content)
+        with tempfile.TemporaryDirectory(dir=datasets.uploads_folder(settings)) as scratch:
+            content, size_bytes = make(Path(scratch))
+            if known is None:
+                datasets.register(database, settings, content, name=name, size_bytes=size_bytes, builtin=True)
+            elif content_hash(content) == known[0]:
+                store(settings.data_dir, known[0], content)
 
 
 def _stored(session: Session, name: str) -> tuple[str, dict[str, StoredSplit]] | None:

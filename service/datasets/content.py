@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from service.database.dataset_columns import Facts, Profile, SplitCounts
 SPLIT_NAMES = ("training", "validation", "test")
 
 Arrays = Mapping[str, NDArray[Any]]
-"""The arrays of one split by name."""
+"""The arrays of one split by name. Those that are mapped from a file last as long as it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +30,5 @@ class Content:
     """Calculates the profile."""
     notes: Sequence[str] = ()
     """What was done with the file that its owner may not expect, or is missing in a split."""
+    tokenizer_file: Path | None = None
+    """The `tokenizer.json` that belongs to it; its hash is among the facts."""

@@ -21,6 +21,7 @@ from service.database.dataset_columns import Profile
 from service.database.models import Dataset, Sweep
 from service.database.sessions import Database, now
 from service.datasets import schemas as dataset_schemas
+from service.datasets import stored_splits
 from service.datasets.content import Content
 from service.datasets.implications import implications
 from service.datasets.stored_splits import content_hash, folder, is_stored, remove, store
@@ -29,6 +30,8 @@ from service.settings import Settings
 
 OfferedSplit = Literal["training", "validation"]
 """The splits that leave the service."""
+
+AGAIN = "register its file again"
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -66,6 +69,8 @@ def register(
         known = find(session, name, project)
         if known is not None:
             _refuse_unless_the_same(known, digest)
+            # What an earlier version did not count is counted now.
+            known.parts = {split: {**counted, **known.parts[split]} for split, counted in splits.items()}
             return to_detail(known), False
         row = Dataset(
             id=new_id(),
@@ -172,10 +177,21 @@ def split_path(settings: Settings, row: Dataset, split: str) -> Path:
     """The NPZ file of a split, whichever. Raises NotFoundError when it is gone."""
     path = folder(settings.data_dir, row.sha256) / f"{split}.npz"
     if not path.is_file():
-        raise NotFoundError(
-            f"the {split} split of dataset {row.name!r} is not in the service's data folder: register its file again"
-        )
+        raise NotFoundError(f"the {split} split of dataset {row.name!r} is not in the service's data folder: {AGAIN}")
     return path
+
+
+def tokenizer_path(session: Session, settings: Settings, key: str, project: str) -> tuple[Path, str]:
+    """The `tokenizer.json` of a dataset, and its hash. Raises NotFoundError where it has none, or it is gone."""
+    row = get(session, key, project)
+    digest = row.facts.get("tokenizer_sha256")
+    if not isinstance(digest, str):
+        said = f"its tokens are {row.tokenizer}" if row.tokenizer else "its file held tokens"
+        raise NotFoundError(f"the dataset {row.name!r} has no tokenizer.json: {said}")
+    path = stored_splits.tokenizer_path(settings.data_dir, row.sha256)
+    if not path.is_file():
+        raise NotFoundError(f"the tokenizer of dataset {row.name!r} is not in the service's data folder: {AGAIN}")
+    return path, digest
 
 
 def delete(

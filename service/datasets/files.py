@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -11,12 +12,16 @@ from service.datasets.content import Content
 from service.datasets.labelled import read_labelled
 from service.datasets.pairs import PAIR_TOKENIZERS, read_pairs
 from service.datasets.splits import Fractions
-from service.datasets.texts import TOKENIZERS, read_text
+from service.datasets.texts import tokenizers
+from service.datasets.texts.reading import read_text
+from service.datasets.texts.tokenizers import GivenTokenizer, TextTokenizer
 from service.errors import Problem, UnprocessableError
 
 Task = Literal["causal_lm", "classification", "seq2seq"]
 TASKS: tuple[Task, ...] = get_args(Task)
 """What a file can be registered for."""
+
+TOKENIZER_FILE = "tokenizer_file"
 
 FIELDS = ("name", "task", "tokenizer", "target_tokenizer", "validation", "test")
 
@@ -25,8 +30,9 @@ _FOREIGN: Mapping[str, Mapping[str, str]] = {
     "classification": {
         "tokenizer": "the file holds tokens already",
         "target_tokenizer": "a class is no sequence of tokens",
+        TOKENIZER_FILE: "the file holds tokens already",
     },
-    "seq2seq": {},
+    "seq2seq": {TOKENIZER_FILE: "sources and targets are read as `tokenizer` and `target_tokenizer` say"},
 }
 """Fields that another task has, with the reason why this one has not."""
 
@@ -39,7 +45,8 @@ class Form:
     def __init__(self, fields: Mapping[str, str]) -> None:
         for name in fields:
             if name not in FIELDS:
-                raise _wrong(name, "means nothing here", f"the fields are {', '.join(FIELDS)} and file")
+                known = f"the fields are {', '.join(FIELDS)}; the files are file and {TOKENIZER_FILE}"
+                raise _wrong(name, "means nothing here", known)
         self._fields = {name: value.strip() for name, value in fields.items() if value.strip()}
 
     def __contains__(self, name: str) -> bool:
@@ -49,6 +56,9 @@ class Form:
         if name not in self._fields:
             raise UnprocessableError(f"the field `{name}` is missing")
         return self._fields[name]
+
+    def text(self, name: str, default: str) -> str:
+        return self._fields.get(name, default)
 
     def choice(self, name: str, choices: tuple[_Choice, ...], default: _Choice) -> _Choice:
         value = self._fields.get(name, default)
@@ -65,23 +75,46 @@ class Form:
             raise _wrong(name, f"is {text[:40]!r}, which is not a number", f"such as {default:g}") from None
 
 
-def read(path: Path, form: Form, *, limit_bytes: int) -> Content:
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The files of an upload."""
+
+    file: Path
+    tokenizer: Path | None
+    """A `tokenizer.json`."""
+    scratch: Path
+    """An empty folder that lasts as long as the content that is read."""
+
+
+def read(received: Received, form: Form, *, limit_bytes: int) -> Content:
     """Read an uploaded file as its form says.
 
     Raises UnprocessableError, or PayloadTooLargeError where it unpacks to more than the limit.
     """
     task = form.choice("task", TASKS, TASKS[0])
     for name, why in _FOREIGN[task].items():
-        if name in form:
+        if name in form or (name == TOKENIZER_FILE and received.tokenizer is not None):
             raise _wrong(name, f"does not go with {task}", f"leave it out: {why}")
     fractions = Fractions(form.number("validation", 0.1), form.number("test", 0.0))
     if task == "classification":
-        return read_labelled(path, fractions, limit_bytes=limit_bytes)
+        return read_labelled(received.file, fractions, limit_bytes=limit_bytes)
     if task == "seq2seq":
         of_sources: PairTokenizer = form.choice("tokenizer", PAIR_TOKENIZERS, PAIR_TOKENIZERS[0])
         of_targets: PairTokenizer = form.choice("target_tokenizer", PAIR_TOKENIZERS, of_sources)
-        return read_pairs(path, of_sources, of_targets, fractions)
-    return read_text(path, form.choice("tokenizer", TOKENIZERS, TOKENIZERS[0]), fractions)
+        return read_pairs(received.file, of_sources, of_targets, fractions)
+    return read_text(received.file, _text_tokenizer(received, form), fractions, received.scratch)
+
+
+def _text_tokenizer(received: Received, form: Form) -> TextTokenizer:
+    if received.tokenizer is not None:
+        if "tokenizer" in form:
+            raise _wrong("tokenizer", "is named beside a file", f"leave it out: `{TOKENIZER_FILE}` is the tokenizer")
+        return GivenTokenizer(received.tokenizer)
+    named = form.text("tokenizer", "byte")
+    found = tokenizers.parse(named)
+    if found is None:
+        raise _wrong("tokenizer", f"is {named[:40]!r}", f"choose {tokenizers.CHOICES}")
+    return found
 
 
 def _wrong(name: str, what: str, remedy: str) -> UnprocessableError:

@@ -17,7 +17,8 @@ from service.datasets.content import Arrays, Content
 from service.datasets.example_profiles import labelled_profile
 from service.datasets.npz import is_zip, read_arrays
 from service.datasets.splits import Fractions, Indices, split_examples
-from service.datasets.texts import byte_order_mark_notes, smallest_type
+from service.datasets.texts.tokens import smallest_type
+from service.datasets.texts.utf8 import byte_order_mark_notes
 from service.errors import UnprocessableError
 
 LABEL = "label"

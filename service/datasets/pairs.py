@@ -15,7 +15,8 @@ from service.database.dataset_columns import PairFacts, PairTokenizer
 from service.datasets.content import Arrays, Content
 from service.datasets.example_profiles import pairs_profile
 from service.datasets.splits import Fractions, Indices, split_examples
-from service.datasets.texts import byte_order_mark_notes, smallest_type
+from service.datasets.texts.tokens import smallest_type
+from service.datasets.texts.utf8 import byte_order_mark_notes
 from service.errors import UnprocessableError
 
 PAIR_TOKENIZERS: tuple[PairTokenizer, ...] = get_args(PairTokenizer)

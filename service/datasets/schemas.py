@@ -13,6 +13,7 @@ from service.database.dataset_columns import Facts, Profile
 class Part(Schema):
     tokens: int | None = None
     examples: int | None = None
+    bytes: int | None = Field(default=None, description="of a text: how many bytes of UTF-8 the split is")
     sha256: str
 
 

@@ -6,13 +6,16 @@ import hashlib
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy
 
 from service.database.dataset_columns import StoredSplit
-from service.datasets.content import SPLIT_NAMES, Content
+from service.datasets.content import SPLIT_NAMES, Arrays, Content
+from service.datasets.texts.tokens import pieces
 
 INCOMING = "incoming-"
 """How the folder of a dataset begins that is being written: one that is old was cut off with its process."""
@@ -23,15 +26,21 @@ def content_hash(content: Content) -> str:
     digest = hashlib.sha256(json.dumps([content.task, dict(content.facts)], sort_keys=True).encode())
     for split in SPLIT_NAMES:
         for name, given in sorted(content.splits.get(split, {}).items()):
-            array = np.ascontiguousarray(given, dtype=given.dtype.newbyteorder("<"))
-            digest.update(f"\0{split} {name} {array.dtype.str} {array.shape}\0".encode())
-            digest.update(array.data)
+            kept = given.dtype.newbyteorder("<")
+            digest.update(f"\0{split} {name} {kept.str} {given.shape}\0".encode())
+            for piece in pieces(given):
+                digest.update(np.ascontiguousarray(piece, kept).data)
     return digest.hexdigest()
 
 
 def folder(data_dir: Path | str, digest: str) -> Path:
     """Where the splits of the dataset with this content hash lie."""
     return Path(data_dir) / "datasets" / digest
+
+
+def tokenizer_path(data_dir: Path | str, digest: str) -> Path:
+    """Where the tokenizer of the dataset with this content hash lies, if it has one."""
+    return folder(data_dir, digest) / "tokenizer.json"
 
 
 def is_stored(data_dir: Path | str, digest: str, splits: Iterable[str]) -> bool:
@@ -48,8 +57,10 @@ def store(data_dir: Path | str, digest: str, content: Content) -> dict[str, Stor
         described: dict[str, StoredSplit] = {}
         for split, arrays in content.splits.items():
             path = complete / f"{split}.npz"
-            np.savez(path, allow_pickle=False, **arrays)
+            _write_npz(path, arrays)
             described[split] = {**content.counts[split], "sha256": _file_hash(path)}
+        if content.tokenizer_file is not None:
+            shutil.copyfile(content.tokenizer_file, complete / "tokenizer.json")
         try:
             complete.replace(place)
         except OSError:
@@ -58,6 +69,19 @@ def store(data_dir: Path | str, digest: str, content: Content) -> dict[str, Stor
                 remove(data_dir, digest)
                 complete.replace(place)
     return described
+
+
+def _write_npz(path: Path, arrays: Arrays) -> None:
+    """As `numpy.savez`, byte for byte, but what is mapped passes through memory a piece at a time."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                if isinstance(array, np.memmap):
+                    npy.write_array_header_1_0(member, npy.header_data_from_array_1_0(array))
+                    for piece in pieces(array):
+                        member.write(piece.data)
+                else:
+                    npy.write_array(member, array, allow_pickle=False)
 
 
 def remove(data_dir: Path | str, digest: str) -> None:

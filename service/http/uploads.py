@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,24 +73,45 @@ async def _in_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield bytes(gathered)
 
 
+@asynccontextmanager
+async def arriving_files(folder: Path) -> AsyncGenerator[Path]:
+    """A folder in the folder for what arrives and what is made of it; gone when the context ends."""
+    made = await to_thread.run_sync(partial(tempfile.TemporaryDirectory, dir=folder))
+    try:
+        yield Path(made.name)
+    finally:
+        with CancelScope(shield=True):
+            await to_thread.run_sync(made.cleanup)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFile:
+    """A file of a multipart body."""
+
+    path: Path
+    size_bytes: int
+
+
 @dataclass
 class _Part:
     headers: dict[str, str] = field(default_factory=dict)
     name: str = ""
-    is_file: bool = False
+    file: IO[bytes] | None = None
+    file_bytes: int = 0
     value: bytearray = field(default_factory=bytearray)
     header_name: bytearray = field(default_factory=bytearray)
     header_value: bytearray = field(default_factory=bytearray)
 
 
 class MultipartReader:
-    """Reads one multipart body with one file, whose bytes go to `file`; the other fields are in `fields`.
+    """Reads one multipart body. Each part that is named among `file_fields` (with how many bytes it may have) is a
+    file, at most one of a name, and goes to the folder; the other fields are in `fields`.
 
-    Raises PayloadTooLargeError above `limit_bytes` of file, Unprocessable for a body that is not what it says it is,
-    and UnsupportedMediaType for a content type that is not multipart.
+    Raises PayloadTooLargeError above the limit of a file, Unprocessable for a body that is not what it says it is, and
+    UnsupportedMediaType for a content type that is not multipart.
     """
 
-    def __init__(self, content_type: str, file: IO[bytes], limit_bytes: int) -> None:
+    def __init__(self, content_type: str, folder: Path, file_fields: Mapping[str, int]) -> None:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if kind != b"multipart/form-data" or not boundary:
@@ -102,9 +123,9 @@ class MultipartReader:
                 f"the boundary of a multipart body has at most {BOUNDARY_CHARACTERS} characters"
             )
         self.fields: dict[str, str] = {}
-        self.file_bytes: int | None = None
-        self._file = file
-        self._limit = limit_bytes
+        self.files: dict[str, ReceivedFile] = {}
+        self._folder = folder
+        self._limits = file_fields
         self._part = _Part()
         self._ended = False
         self._parser = MultipartParser(
@@ -127,15 +148,17 @@ class MultipartReader:
         try:
             async for block in _in_blocks(chunks):
                 received += len(block)
-                if received > self._limit + OVERHEAD_BYTES:
-                    raise self._too_large()
+                if received > sum(self._limits.values()) + OVERHEAD_BYTES:
+                    raise _too_large(sum(self._limits.values()))
                 await to_thread.run_sync(self._parser.write, block)
             self._parser.finalize()
         except MultipartParseError as error:
             raise UnprocessableError(f"the multipart body cannot be read: {error}") from None
+        finally:
+            if self._part.file is not None:
+                self._part.file.close()
         if not self._ended:
             raise UnprocessableError("the multipart body ends before its last boundary")
-        await to_thread.run_sync(self._file.flush)
 
     def _collect(self, buffer: Callable[[], bytearray]) -> Callable[[bytes, int, int], None]:
         def collect(data: bytes, start: int, end: int) -> None:
@@ -160,32 +183,37 @@ class MultipartReader:
     def _headers(self) -> None:
         _, options = parse_options_header(self._part.headers.get("content-disposition", ""))
         self._part.name = options.get(b"name", b"").decode("utf-8", "replace")
-        self._part.is_file = self._part.name == "file"
-        if self._part.is_file:
-            if self.file_bytes is not None:
-                raise UnprocessableError("the multipart body has two fields `file`: send one file")
-            self.file_bytes = 0
+        if self._part.name in self._limits:
+            if self._part.name in self.files:
+                raise UnprocessableError(f"the multipart body has two fields `{self._part.name}`: send one file")
+            self._part.file = (self._folder / self._part.name).open("wb")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._part.is_file:
-            self.file_bytes = (self.file_bytes or 0) + end - start
-            if self.file_bytes > self._limit:
-                raise self._too_large()
-            self._file.write(data[start:end])
+        part = self._part
+        if part.file is not None:
+            part.file_bytes += end - start
+            if part.file_bytes > self._limits[part.name]:
+                raise _too_large(self._limits[part.name], part.name)
+            part.file.write(data[start:end])
             return
-        self._part.value += data[start:end]
-        if len(self._part.value) > FIELD_BYTES:
-            raise UnprocessableError(f"the field {self._part.name!r} is longer than {FIELD_BYTES} bytes")
+        part.value += data[start:end]
+        if len(part.value) > FIELD_BYTES:
+            raise UnprocessableError(f"the field {part.name!r} is longer than {FIELD_BYTES} bytes")
 
     def _finish_part(self) -> None:
-        if not self._part.is_file:
-            try:
-                self.fields[self._part.name] = self._part.value.decode()
-            except UnicodeDecodeError:
-                raise UnprocessableError(f"the field {self._part.name!r} is not UTF-8") from None
+        part = self._part
+        if part.file is not None:
+            part.file.close()
+            self.files[part.name] = ReceivedFile(Path(part.file.name), part.file_bytes)
+            return
+        try:
+            self.fields[part.name] = part.value.decode()
+        except UnicodeDecodeError:
+            raise UnprocessableError(f"the field {part.name!r} is not UTF-8") from None
 
     def _end(self) -> None:
         self._ended = True
 
-    def _too_large(self) -> PayloadTooLargeError:
-        return PayloadTooLargeError(f"the file is larger than the {self._limit:,} bytes that are accepted here")
+
+def _too_large(limit_bytes: int, name: str = "file") -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"the {name} is larger than the {limit_bytes:,} bytes that are accepted here")

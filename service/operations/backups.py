@@ -213,9 +213,11 @@ def _schema_of(snapshot: Path) -> str:
 
 def _dataset_files(snapshot: Path) -> Iterator[str]:
     with closing(sqlite3.connect(snapshot)) as connection:
-        for digest, parts in connection.execute("SELECT sha256, parts FROM datasets"):
+        for digest, parts, facts in connection.execute("SELECT sha256, parts, facts FROM datasets"):
             for part in json.loads(parts):
                 yield f"datasets/{digest}/{part}.npz"
+            if "tokenizer_sha256" in json.loads(facts):
+                yield f"datasets/{digest}/tokenizer.json"
 
 
 def _unpack(archive: Path, folder: Path) -> Manifest:

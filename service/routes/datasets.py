@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,14 +17,14 @@ from service.common import schemas
 from service.datasets import datasets, files
 from service.datasets import schemas as dataset_schemas
 from service.datasets.pairs import PAIR_TOKENIZERS
-from service.datasets.texts import TOKENIZERS
+from service.datasets.texts.subwords import MOST_FILE_BYTES, file_hash
 from service.errors import ForbiddenError, PayloadTooLargeError, UnprocessableError
 from service.http import conditional_reads
 from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.http.page_reads import PageReadDep
-from service.http.uploads import OVERHEAD_BYTES, MultipartReader, arriving
+from service.http.uploads import OVERHEAD_BYTES, MultipartReader, ReceivedFile, arriving_files
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=ScopedRoute)
@@ -48,9 +48,11 @@ UPLOAD: JsonObject = {
                         "task": {"type": "string", "enum": list(files.TASKS), "default": "causal_lm"},
                         "tokenizer": {
                             "type": "string",
-                            "enum": list(dict.fromkeys([*TOKENIZERS, *PAIR_TOKENIZERS])),
-                            "description": "causal_lm: byte (default) or char; seq2seq, of the sources: char (default) "
-                            "or whitespace; classification has none",
+                            "pattern": "^(byte|char|whitespace|bpe:[0-9]+)$",
+                            "examples": ["char", "bpe:8192"],
+                            "description": "causal_lm: byte (default), char, or bpe:N: byte-level BPE of N tokens, "
+                            "trained on the training split; seq2seq, of the sources: char (default) or whitespace; "
+                            "classification has none",
                         },
                         "target_tokenizer": {
                             "type": "string",
@@ -66,6 +68,12 @@ UPLOAD: JsonObject = {
                             "type": "number",
                             "default": 0.0,
                             "description": "fraction of the data, of a text its end; never given to a sweep",
+                        },
+                        files.TOKENIZER_FILE: {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "causal_lm, instead of `tokenizer`: a tokenizer.json of the library "
+                            "`tokenizers`",
                         },
                         "file": {
                             "type": "string",
@@ -99,18 +107,13 @@ async def upload_dataset(request: Request, call: WriteRequestDep) -> Response:
     if announced.isdecimal() and (len(announced) > MAX_DIGITS or int(announced) > limit + OVERHEAD_BYTES):
         raise PayloadTooLargeError(f"the file is larger than the {limit:,} bytes that are accepted here")
     folder = await to_thread.run_sync(datasets.uploads_folder, services.settings)
-    async with arriving(folder) as file:
-        reader = MultipartReader(request.headers.get("content-type", ""), file, limit)
+    async with arriving_files(folder) as scratch:
+        limits = {"file": limit, files.TOKENIZER_FILE: min(limit, MOST_FILE_BYTES)}
+        reader = MultipartReader(request.headers.get("content-type", ""), scratch, limits)
         await reader.read(request.stream())
-        size_bytes = reader.file_bytes
-        if size_bytes is None:
+        if "file" not in reader.files:
             raise UnprocessableError("the field `file` is missing: send the data as a file")
-
-        def digest() -> str:
-            with Path(file.name).open("rb") as read:
-                return hashlib.file_digest(read, "sha256").hexdigest()
-
-        parts = (json.dumps(sorted(reader.fields.items())), await to_thread.run_sync(digest))
+        parts = (json.dumps(sorted(reader.fields.items())), *await to_thread.run_sync(_digests, reader.files))
         given = await call.kept(*parts)
         if given is not None:
             return _registered(*given)
@@ -119,13 +122,14 @@ async def upload_dataset(request: Request, call: WriteRequestDep) -> Response:
             form = files.Form(reader.fields)
             name = form.required("name")
             datasets.check_name(name)
-            content = files.read(Path(file.name), form, limit_bytes=limit)
+            data, tokenizer = reader.files["file"], reader.files.get(files.TOKENIZER_FILE)
+            received = files.Received(data.path, None if tokenizer is None else tokenizer.path, scratch)
             return datasets.register(
                 services.database,
                 services.settings,
-                content,
+                files.read(received, form, limit_bytes=limit),
                 name=name,
-                size_bytes=size_bytes,
+                size_bytes=data.size_bytes,
                 project=call.project,
                 record=lambda session, dataset: call.record(session, "dataset.create", dataset),
             )
@@ -134,6 +138,10 @@ async def upload_dataset(request: Request, call: WriteRequestDep) -> Response:
         answer = (201 if created else 200, detail.model_dump(mode="json"))
         await call.keep(answer, *parts)
     return _registered(*answer)
+
+
+def _digests(received: Mapping[str, ReceivedFile]) -> list[str]:
+    return [file_hash(file.path) for _, file in sorted(received.items())]
 
 
 def _registered(status: int, body: JsonObject) -> Response:
@@ -183,10 +191,31 @@ def get_content(
     path, digest = services.database.read(
         lambda session: datasets.content_path(session, services.settings, dataset, split, caller.project)
     )
+    return _file(path, digest, "application/octet-stream", request)
+
+
+@router.get(
+    "/{dataset}/tokenizer",
+    response_class=FileResponse,
+    responses=documented(404)
+    | {200: {"content": {"application/json": {}}, "description": "a tokenizer.json of the library `tokenizers`"}}
+    | conditional_reads.NOT_MODIFIED,
+)
+@needs_scope("read", "work")
+def get_tokenizer(dataset: str, request: Request, services: ServicesDep, caller: CallerDep) -> Response:
+    """The tokenizer of a text of parts of words (`bpe:N` or a file). Bytes and characters have none: it answers 404."""
+    path, digest = services.database.read(
+        lambda session: datasets.tokenizer_path(session, services.settings, dataset, caller.project)
+    )
+    return _file(path, digest, "application/json", request)
+
+
+def _file(path: Path, digest: str, media_type: str, request: Request) -> Response:
+    """A file, or 304 to whom has it."""
     etag = f'"{digest}"'
     if etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers={"ETag": etag})
-    return FileResponse(path, media_type="application/octet-stream", headers={"ETag": etag})
+    return FileResponse(path, media_type=media_type, headers={"ETag": etag})
 
 
 @router.delete("/{dataset}", status_code=204, responses=documented(404, 409))

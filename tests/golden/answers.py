@@ -81,6 +81,7 @@ OF_ALL = (
     "/v1/sweeps/nothing",
     "/v1/trials/nothing",
     "/v1/datasets/nothing",
+    "/v1/datasets/python-topics/tokenizer",
     "/v1/sweeps?page_size=0",
     "/v1/sweeps?sort=nothing",
     "/",

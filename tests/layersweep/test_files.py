@@ -162,7 +162,7 @@ def test_an_interruption_ends_in_a_word(monkeypatch: pytest.MonkeyPatch) -> None
     def interrupted(server: str) -> Any:
         raise KeyboardInterrupt
 
-    for module in ("results", "sweeps", "catalog"):
+    for module in ("results", "sweeps", "catalog.datasets"):
         monkeypatch.setattr(f"layersweep.cli.{module}.connect", interrupted)
     for command in (["sweep", "watch", "x"], ["leaderboard", "x"], ["dataset", "list"]):
         ended = CliRunner().invoke(app, command)

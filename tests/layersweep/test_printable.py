@@ -115,7 +115,7 @@ def test_no_command_emits_what_a_worker_wrote_as_it_is(
         return httpx2.Response(answer.get("status", 200), content=json.dumps(answer).encode())
 
     client, _, _ = scripted(*map(given, answers))
-    for module in ("results", "catalog", "sweeps"):
+    for module in ("results", "catalog.listings", "catalog.datasets", "sweeps"):
         monkeypatch.setattr(f"layersweep.cli.{module}.connect", lambda server: client)
     result = CliRunner().invoke(app, command)
     assert obeyed(result.output) == [], result.output

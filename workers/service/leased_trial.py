@@ -17,10 +17,12 @@ class LeasedSplit:
     sha256: str
     tokens: int | None = None
     """Of a text."""
+    bytes: int | None = None
+    """Of a text, where they were counted."""
 
     @classmethod
     def of(cls, answer: SplitAnswer) -> LeasedSplit:
-        return cls(answer["sha256"], answer.get("tokens"))
+        return cls(answer["sha256"], answer.get("tokens"), answer.get("bytes"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,14 @@ class LeasedDataset:
     facts: DatasetFacts
     splits: Mapping[str, LeasedSplit]
     """Training and validation; test for the attempts of a confirmation alone."""
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Of a text, on average over its validation split; None where its bytes were not counted."""
+        if self.facts.get("tokenizer") == "byte":
+            return 1.0
+        split = self.splits.get("validation")
+        return split.bytes / split.tokens if split and split.bytes and split.tokens else None
 
     @classmethod
     def of(cls, answer: DatasetAnswer) -> LeasedDataset:

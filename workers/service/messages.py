@@ -37,6 +37,8 @@ class SplitAnswer(TypedDict):
     sha256: str
     tokens: NotRequired[int | None]
     """Of a text."""
+    bytes: NotRequired[int | None]
+    """Of a text, where they were counted."""
 
 
 class DatasetAnswer(TypedDict):

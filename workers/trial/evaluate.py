@@ -74,9 +74,8 @@ def _of_task(context: TrialContext, validation: SplitLoss) -> dict[str, float]:
     """The metric of quality that a task has beside its loss."""
     if context.task != "causal_lm":
         return {"accuracy": validation.accuracy}
-    if context.dataset is not None and context.dataset.facts.get("tokenizer") == "byte":
-        return {"bits_per_byte": validation.mean / math.log(2)}
-    return {}
+    bytes_per_token = None if context.dataset is None else context.dataset.bytes_per_token
+    return {} if bytes_per_token is None else {"bits_per_byte": validation.mean / math.log(2) / bytes_per_token}
 
 
 def _test_split(context: TrialContext) -> LeasedSplit | None:

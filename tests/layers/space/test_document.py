@@ -292,10 +292,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "an objective twice": ({"/objectives": [{"metric": "flops"}, {"metric": "flops"}]}, "/objectives/1", "already"),
     "accuracy of a language model": ({"/objectives": [{"metric": "accuracy"}]}, "/objectives/0/metric", "causal_lm"),
-    "bits per byte of characters": (
+    "bits per byte where no bytes were counted": (
         {"/dataset": "characters", "/objectives": [{"metric": "bits_per_byte"}]},
         "/objectives/0/metric",
-        "bytes",
+        "register its file again",
     ),
     "enqueue latency on the CPU": (
         {"/target": {"runtime": "onnxruntime"}, "/objectives": [{"metric": "latency_ms_enqueue_p50"}]},

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.datasets.profiles import baselines_nats, text_profile
+from service.datasets.texts.alphabets import ByteAlphabet, CharacterAlphabet
+from service.datasets.texts.profiles import baselines_nats, text_profile
 
 
 def witten_bell(training, context, token, size):
@@ -69,8 +70,7 @@ def test_repeated_lines_and_leaks_are_counted():
             "training": np.frombuffer(training.encode(), np.uint8),
             "validation": np.frombuffer(validation.encode(), np.uint8),
         },
-        None,
-        256,
+        ByteAlphabet(),
     )["lines"]
     assert (facts["training"], facts["validation"]) == (75, 20), "short lines are not counted"
     assert facts["duplicate_share"] == pytest.approx(1 / 3, abs=1e-6)
@@ -80,7 +80,7 @@ def test_repeated_lines_and_leaks_are_counted():
 def test_counted_characters_are_named():
     vocabulary = ["\n", "a", "b", "ü"]
     training, validation = np.array([1, 2, 0] * 100, np.uint8), np.array([1, 3, 3] * 30, np.uint8)
-    profile = text_profile({"training": training, "validation": validation}, vocabulary, 4)
+    profile = text_profile({"training": training, "validation": validation}, CharacterAlphabet(vocabulary))
     assert profile["unseen_in_training"] == {"kinds": ["ü"], "count": 1, "validation_tokens": 60}
     assert profile["used_in_training"] == 3
     assert {each["token"] for each in profile["frequent_tokens"]} == {"\n", "a", "b"}

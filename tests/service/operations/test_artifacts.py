@@ -149,11 +149,16 @@ def test_files_that_no_row_names_are_cleared_once_their_trial_has_ended(attempt:
     assert attempt.files() == [path]
 
 
-def test_uploads_are_written_outside_the_event_loop(tmp_path: Path) -> None:
+def test_uploads_are_written_outside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Recorder:
+        name = "file"
+
         def __init__(self) -> None:
             self.content = b""
             self.threads: set[int] = set()
+
+        def close(self) -> None:
+            self.threads.add(threading.get_ident())
 
         def write(self, block: bytes) -> None:
             self.threads.add(threading.get_ident())
@@ -171,7 +176,8 @@ def test_uploads_are_written_outside_the_event_loop(tmp_path: Path) -> None:
     form = [b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n', *pieces, b"\r\n--b--\r\n"]
 
     async def both() -> bytes:
-        reader = uploads.MultipartReader("multipart/form-data; boundary=b", as_file(multipart), 1 << 30)
+        monkeypatch.setattr(Path, "open", lambda self, mode: as_file(multipart))
+        reader = uploads.MultipartReader("multipart/form-data; boundary=b", tmp_path, {"file": 1 << 30})
         await reader.read(chunks(form))
         return await uploads.receive(chunks(pieces), as_file(plain), 1 << 30, NAME)
 

@@ -80,3 +80,11 @@ def test_splits_too_short_for_the_windows_are_named() -> None:
         check_lengths(dataset, 32)
     with pytest.raises(DataError, match="has no validation split"):
         check_lengths(_text("half", training=99), 8)
+
+
+def test_the_bytes_of_a_token_are_those_of_the_validation_split() -> None:
+    split = LeasedSplit(sha256="", tokens=200, bytes=700)
+    of_bytes = LeasedDataset(id="D0", name="t", task="causal_lm", sha256="", facts={"tokenizer": "byte"}, splits={})
+    counted = LeasedDataset(id="D0", name="t", task="causal_lm", sha256="", facts={}, splits={"validation": split})
+    assert (of_bytes.bytes_per_token, counted.bytes_per_token) == (1.0, 3.5)
+    assert _text("uncounted", validation=200).bytes_per_token is None
