@@ -1,7 +1,7 @@
 """A database whose service was killed in the middle of a sweep: stored as rows by table, loaded, and gone on with.
 
-`python -m tests.golden.make_killed` made the rows, with the service as it was then. They stay as they are: that today's
-service goes on from them is what is tested.
+`python -m tests.golden.make_killed [SAMPLER ...]` made the rows, with the service as it was then. They stay as they
+are: that today's service goes on from them is what is tested.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.golden.sampled_points import rounded, score
 from tests.service.sweep_driver import Driver
 
 FOLDER = Path(__file__).with_name("killed")
-SAMPLERS = {"tpe": "conditional", "nsga2": "per_layer", "grid": "flat"}
+SAMPLERS = {"tpe": "conditional", "nsga2": "per_layer", "grid": "flat", "surrogate": "conditional"}
 """Of each killed sweep: its sampler and its document."""
 NEXT_POINTS = 10
 

@@ -1,4 +1,6 @@
-"""Make the rows of `killed/`: `python -m tests.golden.make_killed`, with the version whose databases are to be kept.
+"""Make the rows of `killed/`, of all samplers or of some, with the version whose databases are to be kept.
+
+    python -m tests.golden.make_killed [SAMPLER ...]
 
 A process works on a sweep and ends itself with SIGKILL when two trials run, others are queued, one has ended that the
 scheduler has not yet looked at, and the sweep has a leader. What is in its SQLite file then is written as JSON.
@@ -12,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +56,8 @@ def stored_rows(url: str) -> dict[str, Any]:
     return {"revision": revision["version_num"], "tables": {name: found for name, found in rows.items() if found}}
 
 
-def main() -> None:
-    for sampler in SAMPLERS:
+def main(samplers: Collection[str]) -> None:
+    for sampler in samplers:
         with tempfile.TemporaryDirectory() as folder:
             url = f"sqlite:///{folder}/layersweep.db"
             died = subprocess.run([sys.executable, "-m", "tests.golden.make_killed", url, sampler], check=False)
@@ -65,7 +68,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if len(sys.argv) == 3 and sys.argv[1].startswith("sqlite:"):
         work_until_killed(*sys.argv[1:])
     else:
-        main()
+        main(sys.argv[1:] or list(SAMPLERS))

@@ -11,7 +11,7 @@ from service.database.sessions import Database
 from service.settings import Settings
 from tests.service.sweep_driver import Driver, Outcome
 
-SAMPLERS = ("tpe", "nsga2", "gp", "qmc", "random", "grid")
+SAMPLERS = ("tpe", "nsga2", "surrogate", "gp", "qmc", "random", "grid")
 POINTS = 30
 POINTS_OF_GP = {"flat": 9, "conditional": 6, "per_layer": 4}
 """Up to its first two suggestions that are not random, after ten with the refused ones: they take it a second each."""
