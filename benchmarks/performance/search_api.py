@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.performance.search_api TABLE [--mappings agg model nn] [--parallel 1 8]
         [--samplers auto] [--raw tpe nsga2 random] [--seeds 20] [--first-seed 0] [--trials 200]
-        [--best model_front.json] [--out benchmarks/results/search-api.json]
+        [--at-once 1] [--best model_front.json] [--out benchmarks/results/search-api.json]
 
 TABLE, the mappings and the share are those of `benchmarks.performance.search`. Each sweep is the table's document with
-the service's defaults but `reuse: false`; `parallel` workers claim and finish over HTTP, in threads of this process.
+the service's defaults but `reuse: false`; workers claim and finish over HTTP, in threads of this process. The sweeps of
+`--at-once` seeds run at the same time, each with so many trials in flight as `parallel` says.
 The raw samplers are Optuna's own with its defaults, asked and told in this process, with every parameter as it is
 written: numbers that are listed as categories (tpe), or by their index (tpe-ordinal). Results of other seeds that the
 file has are kept: the whole takes long.
@@ -21,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,36 +38,57 @@ from layersweep import Client
 from layersweep.sweep import Sweep
 
 DATASET = "python-topics"
+MOST_WORKERS = 16
+"""Trials end at once here: more workers than that wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One sweep that is to be run, on the table of a mapping."""
+
+    mapping: str
+    sampler: str
+    parallel: int
+    seed: int
 
 
 class Endings:
-    """The costs of the trials that have ended, in their order; several threads add to it."""
+    """The costs of the trials of each sweep that have ended, in their order; several threads add to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, tables: Mapping[str, Table]) -> None:
+        """`tables`: that of each sweep, by the sweep's id."""
         self._lock = threading.Lock()
-        self.costs: list[Floats] = []
+        self._tables = tables
+        self.costs: dict[str, list[Floats]] = {sweep: [] for sweep in tables}
 
-    def add(self, costs: Floats) -> None:
+    def end(self, sweep: str, model: Mapping[str, Any]) -> Floats:
+        """What a trial of the sweep costs, from now on among those that have ended."""
+        costs = self._tables[sweep].costs_of(chosen_of(model))
         with self._lock:
-            self.costs.append(costs)
+            self.costs[sweep].append(costs)
+        return costs
 
 
-def work(url: str, table: Table, endings: Endings, is_over: threading.Event) -> None:
-    """Claim and finish until the sweep is over."""
+def work(url: str, endings: Endings, is_over: threading.Event) -> None:
+    """Claim and finish until all sweeps are over."""
     connection = Connection(url)
     status, worker = connection.post("/v1/workers", REGISTRATION)
     assert status == 201, worker
+    lease: dict[str, Any] | None = None
     while not is_over.is_set():
-        status, lease = connection.post("/v1/leases", {"worker": worker["id"]}, Prefer="wait=1")
-        if status != 200:
-            continue
-        latency, loss = costs = table.costs_of(chosen_of(lease["configuration"]["model"]))
-        metrics = {"latency_ms_p50": float(latency), "validation_loss": float(loss)}
+        if lease is None:
+            status, answer = connection.post("/v1/leases", {"worker": worker["id"]}, Prefer="wait=1")
+            if status != 200:
+                continue
+            lease = answer
+        assert lease is not None
         # Before the service knows it: its next trial would be counted first.
-        endings.add(costs)
+        latency, loss = endings.end(lease["sweep"], lease["configuration"]["model"])
+        metrics = {"latency_ms_p50": float(latency), "validation_loss": float(loss)}
         path = f"/v1/leases/{lease['trial']}/{lease['attempt']}:finish"
-        status, answer = connection.post(path, {"outcome": "complete", "metrics": metrics})
+        status, answer = connection.post(path, {"outcome": "complete", "metrics": metrics, "claim": True})
         assert status == 200, answer
+        lease = answer["lease"]
 
 
 def chosen_of(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,30 +100,52 @@ def chosen_of(model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def through_the_api(url: str, table: Table, sampler: str, seed: int, trials: int, parallel: int) -> dict[str, Any]:
-    """One sweep from its document to its end."""
-    written = table.document() | {
-        "dataset": DATASET,
-        "budget": {"trials": trials, "parallel": parallel},
-        "search": {"sampler": sampler, "seed": seed, "reuse": False},
-    }
+def through_the_api(
+    url: str, tables: Mapping[str, Table], searches: Sequence[Search], trials: int
+) -> list[dict[str, Any]]:
+    """Sweeps from their documents to their ends, all at once; one row each."""
     began = time.monotonic()
-    sweep: Sweep = Client(url).submit(written)
-    endings, is_over = Endings(), threading.Event()
-    threads = [threading.Thread(target=work, args=(url, table, endings, is_over)) for _ in range(parallel)]
+    client = Client(url)
+    sweeps: dict[str, Search] = {}
+    started: list[Sweep] = []
+    for search in searches:
+        written = tables[search.mapping].document() | {
+            "dataset": DATASET,
+            "budget": {"trials": trials, "parallel": search.parallel},
+            "search": {"sampler": search.sampler, "seed": search.seed, "reuse": False},
+        }
+        started.append(client.submit(written | {"name": f"{search.mapping} {search.parallel} {search.seed}"}))
+        sweeps[started[-1].id] = search
+    endings, is_over = Endings({sweep: tables[search.mapping] for sweep, search in sweeps.items()}), threading.Event()
+    workers = min(MOST_WORKERS, sum(search.parallel for search in searches))
+    threads = [threading.Thread(target=work, args=(url, endings, is_over)) for _ in range(workers)]
     for thread in threads:
         thread.start()
     try:
-        sweep.wait()
+        for sweep in started:
+            sweep.wait()
     finally:
         is_over.set()
         for thread in threads:
             thread.join()
+    return [
+        row_of(
+            sweeps[sweep.id],
+            sampler=sweep.record["sampler"],
+            shares=shares(tables[sweeps[sweep.id].mapping], endings.costs[sweep.id]),
+            seconds_of_all=round(time.monotonic() - began, 1),
+        )
+        for sweep in started
+    ]
+
+
+def row_of(search: Search, **found: Any) -> dict[str, Any]:
+    """One run as the file has it."""
     return {
-        "seed": seed,
-        "sampler": sweep.record["sampler"],
-        "shares": shares(table, endings.costs),
-        "seconds": round(time.monotonic() - began, 1),
+        "mapping": search.mapping,
+        "sampler": search.sampler,
+        "parallel": search.parallel,
+        "runs": [{"seed": search.seed, **found}],
     }
 
 
@@ -115,8 +160,8 @@ def raw_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def raw(table: Table, name: str, seed: int, trials: int) -> dict[str, Any]:
-    """The same search by one of Optuna's samplers alone."""
+def raw(table: Table, name: str, seed: int, trials: int) -> dict[str, float]:
+    """The shares that one of Optuna's samplers alone finds."""
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=raw_sampler(name, seed))
     model = table.document()["model"]
     costs: list[Floats] = []
@@ -140,7 +185,7 @@ def raw(table: Table, name: str, seed: int, trials: int) -> dict[str, Any]:
             chosen[ratio] = suggest(ratio, model["mlp"]["ffn_hidden_size"])
         costs.append(table.costs_of(chosen))
         study.tell(trial, costs[-1].tolist())
-    return {"seed": seed, "shares": shares(table, costs)}
+    return shares(table, costs)
 
 
 def shares(table: Table, costs: Sequence[Floats]) -> dict[str, float]:
@@ -161,6 +206,7 @@ def main() -> int:
     arguments.add_argument("--raw", nargs="*", default=["tpe", "tpe-ordinal", "nsga2", "random"])
     arguments.add_argument("--seeds", type=int, default=20)
     arguments.add_argument("--first-seed", type=int, default=0)
+    arguments.add_argument("--at-once", type=int, default=1, help="seeds whose sweeps run at the same time")
     arguments.add_argument("--trials", type=int, default=200)
     arguments.add_argument("--best", type=Path)
     arguments.add_argument("--out", type=Path)
@@ -171,19 +217,18 @@ def main() -> int:
     tables = {mapping: Table(options.table, mapping, best) for mapping in options.mappings}
     known = json.loads(options.out.read_text())["results"] if options.out and options.out.exists() else []
     with tempfile.TemporaryDirectory() as folder, running_service(Path(folder)) as url:
-        for seed in range(options.first_seed, options.first_seed + options.seeds):
-            rows: list[dict[str, Any]] = []
-            for mapping, table in tables.items():
-                for parallel, sampler in itertools.product(options.parallel, options.samplers):
-                    run = through_the_api(url, table, sampler, seed, options.trials, parallel)
-                    rows.append({"mapping": mapping, "sampler": sampler, "parallel": parallel, "runs": [run]})
-                    print(rows[-1], flush=True)
-                for sampler in options.raw:
-                    run = raw(table, sampler, seed, options.trials)
-                    rows.append({"mapping": mapping, "sampler": f"Optuna's {sampler}", "parallel": 1, "runs": [run]})
-                    print(rows[-1], flush=True)
+        last = options.first_seed + options.seeds
+        for first in range(options.first_seed, last, options.at_once):
+            seeds = range(first, min(first + options.at_once, last))
+            kinds = itertools.product(seeds, tables, options.samplers, options.parallel)
+            searches = [Search(mapping, sampler, parallel, seed) for seed, mapping, sampler, parallel in kinds]
+            rows = through_the_api(url, tables, searches, options.trials)
+            for seed, (mapping, table), sampler in itertools.product(seeds, tables.items(), options.raw):
+                search = Search(mapping, f"Optuna's {sampler}", 1, seed)
+                rows.append(row_of(search, shares=raw(table, sampler, seed, options.trials)))
+            print(*rows, sep="\n", flush=True)
             known = merged(known, rows)
-            # After every seed: the whole takes long.
+            # Again and again: the whole takes long.
             write(reported(options, known), options.out)
     print(json.dumps([{key: row[key] for key in row if key != "runs"} for row in known]))
     return 0
