@@ -95,6 +95,15 @@ def match(model: Model) -> Match:
     raise NoArchitectureError(f"no architecture of transformers computes it. Nearest: {nearest}")
 
 
+def misfit_of(model: Model) -> str | None:
+    """What keeps a completed model from being of an architecture; None where it is of one."""
+    try:
+        match(model)
+    except NoArchitectureError as error:
+        return str(error)
+    return None
+
+
 def whole(model: Model) -> Model:
     """The model with its first layer's values as its own, so that all of a block's have one."""
     if not has_own(model):

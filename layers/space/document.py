@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from layers.checkpoints.matching import RULE as TRANSFORMERS_RULE
 from layers.configuration import flatten
 from layers.dataset_facts import DatasetDescription, DatasetFacts, fixed_lengths, longest_sequence
 from layers.dataset_facts import too_long as sequence_too_long
@@ -33,7 +34,13 @@ from layers.space.document_fields import (
 from layers.space.enumeration import MAX_POINTS, expression_characters
 from layers.space.evaluation import PointError, Rejection
 from layers.space.feasibility import SAMPLES, FeasibilityReport, measure_feasibility
-from layers.space.normalized_document import NamedDataset, NamedTarget, NamedVariables, NormalizedDocument
+from layers.space.normalized_document import (
+    NamedDataset,
+    NamedRequirement,
+    NamedTarget,
+    NamedVariables,
+    NormalizedDocument,
+)
 from layers.space.parameters import SectionReader, nested_section
 from layers.space.per_layer_expansion import MAX_CHARACTERS, too_long
 from layers.space.search_parameters import Entry, OpenParameter
@@ -184,6 +191,8 @@ def _pointer_of(sweep: SweepDocument, rule: str, pointers: Mapping[str, str]) ->
     for known in sweep.space.rules:
         if known.text == rule:
             return known.pointer
+    if rule == TRANSFORMERS_RULE:
+        return "/require"
     for index, constraint in enumerate(sweep.constraints):
         if constraint.text == rule:
             return f"/constraints/{index}"
@@ -216,6 +225,7 @@ class _Reading:
         runtime = fields.target_runtime()
         objectives = fields.objectives(lambda metric: lacking_metric(metric, task, about, runtime))
         budget, search, allow_sparse = fields.budget(), fields.search(), fields.allow_sparse()
+        require = fields.require(task)
         reader = SectionReader(self._document, self._problems, self._notes)
         entries = reader.read(task)
         written_rules = self._rules(reader.names)
@@ -245,12 +255,14 @@ class _Reading:
             defaults=_defaults(entries, rules, fixed_lengths(task, facts)),
             rules=rules,
             constraints=constraints,
+            leaves_for_transformers=require is not None,
         )
         named_dataset: NamedDataset = {} if dataset is None else {"dataset": dataset}
         has_variables = bool(reader.names.variables)
         named_variables: NamedVariables = (
             {"variables": nested_section(reader.written, VARIABLES)} if has_variables else {}
         )
+        named_requirement: NamedRequirement = {} if require is None else {"require": require}
         named_target: NamedTarget = {} if runtime is None else {"target": {"runtime": runtime}}
         return SweepDocument(
             name=name,
@@ -279,6 +291,7 @@ class _Reading:
                 "budget": budget.copy(),
                 "search": search.copy(),
                 "start_from": starts,
+                **named_requirement,
                 **named_target,
                 "allow_sparse": allow_sparse,
             },

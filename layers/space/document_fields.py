@@ -26,9 +26,12 @@ FIELDS = (
     "budget",
     "search",
     "start_from",
+    "require",
     "target",
     "allow_sparse",
 )
+REQUIREMENTS = ("transformers_export",)
+"""What every point can be required to be: of an architecture of `transformers` (layers.checkpoints)."""
 SAMPLERS = ("auto", "tpe", "nsga2", "surrogate", "gp", "qmc", "random", "grid")
 HARDWARE_FIRST = ("auto", "always", "never")
 RUNTIMES = ("tensorrt", "tensorrt_rtx", "onnxruntime")
@@ -274,6 +277,20 @@ class FieldReader:
 
     def allow_sparse(self) -> bool:
         return self._boolean("/allow_sparse", self._document.get("allow_sparse", False), False)
+
+    def require(self, task: str) -> str | None:
+        """What every point has to be; None where nothing is asked."""
+        written = self._document.get("require")
+        if written is None:
+            return None
+        if written not in REQUIREMENTS:
+            remedy = f"one of: {', '.join(REQUIREMENTS)}; or leave it out"
+            self._problems.add("/require", f"{shown(written)} is not a requirement", remedy)
+            return None
+        if task == "probe":
+            self._problems.add("/require", "a probe is one layer, and leaves no checkpoint", "leave it out")
+            return None
+        return str(written)
 
     def texts(self, field: str, example: str) -> list[tuple[str, str]]:
         """The expressions listed under `field`, each with its pointer; those that are not text are noted."""

@@ -33,7 +33,13 @@ class NamedTarget(TypedDict, total=False):
     target: TargetSettings
 
 
-class NormalizedDocument(NamedDataset, NamedVariables, NamedTarget):
+class NamedRequirement(TypedDict, total=False):
+    """Empty where nothing is required."""
+
+    require: str
+
+
+class NormalizedDocument(NamedDataset, NamedVariables, NamedTarget, NamedRequirement):
     """The document; `parse_document` reads it again to the same space."""
 
     name: str

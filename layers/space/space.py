@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from layers import completion
 from layers.capabilities import Capabilities, lacking_option, unsupported
+from layers.checkpoints.matching import RULE, misfit_of
 from layers.configuration import Configuration, flatten
 from layers.dataset_facts import DatasetFacts, model_facts
 from layers.declarations import per_layer
@@ -80,12 +81,15 @@ class Space:
         defaults: Mapping[str, Scalar],
         rules: tuple[Rule, ...],
         constraints: tuple[Constraint, ...],
+        leaves_for_transformers: bool = False,
     ) -> None:
         """`entries` come in an order in which each depends only on earlier ones; `defaults` are what `when` and
         `derived` may name of the declarations without the document giving it; `constraints` are all of the sweep's:
-        the static ones are judged, and each must have a value at every point that becomes a trial."""
+        the static ones are judged, and each must have a value at every point that becomes a trial. Where a point
+        `leaves_for_transformers`, one that is of no architecture there becomes no trial."""
         self.task = task
         self.facts = facts.copy()
+        self.leaves_for_transformers = leaves_for_transformers
         self.entries = entries
         self.rules = rules
         self.constraints = tuple(constraint for constraint in constraints if constraint.stage == "static")
@@ -274,6 +278,8 @@ class Space:
         violations = broken_rules(completed.model)
         if violations:
             return Rejection(violations[0].rule, violations[0].message, 1.0)
+        if self.leaves_for_transformers and (misfit := misfit_of(completed.model)) is not None:
+            return Rejection(RULE, misfit, 1.0)
         if not self.constraints and not self.calculated:
             return None
         environment.update(_static_metrics(completed))

@@ -29,7 +29,7 @@ from layersweep.cli.sweep_check import check
 from layersweep.display import progress, units
 from layersweep.display.terminal import show_yaml, table_of
 from layersweep.files import name_of
-from layersweep.records.sweeps import ENDED_SWEEP_STATES, SpaceFacts, SweepPreview, SweepRecord
+from layersweep.records.sweeps import ENDED_SWEEP_STATES, SpaceFacts, SweepPreview, SweepRecord, TransformersShare
 from layersweep.sweep import Sweep
 
 app = typer.Typer(help="Submit, watch and steer sweeps.", no_args_is_help=True)
@@ -69,6 +69,8 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
         return
     out.print(Text(f"{name_of(file)} is a valid sweep document.", style="green"))
     _print_space(preview["space"])
+    if (share := preview.get("transformers")) is not None:
+        out.print(Text(_transformers_in_words(share)))
     out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
     for note in preview["notes"]:
         said = ": ".join(filter(None, (note["pointer"] or "the document", note["detail"], note["remedy"])))
@@ -283,6 +285,18 @@ def _print_space(space: SpaceFacts) -> None:
     )
     for rule, rejected in sorted(space["rejections"].items(), key=lambda pair: -pair[1]):
         out.print(Text(f"  {rejected:6.1%} rejected by: {rule}", style="dim"))
+
+
+def _transformers_in_words(share: TransformersShare) -> str:
+    """`As a checkpoint of transformers: 60% of 100 sampled points (Llama 40%, Qwen3 20%).`"""
+    judged, leaving = share["judged"], sum(share["architectures"].values())
+    if not judged:
+        return "As a checkpoint of transformers: none of the points that were sampled keeps the rules."
+    each = ", ".join(f"{name} {count / judged:.0%}" for name, count in share["architectures"].items())
+    found = f"{leaving / judged:.0%} of {units.plural(judged, 'sampled point')}" + (f" ({each})" if each else "")
+    return f"As a checkpoint of transformers: {found}." + (
+        f" Not, for example: {share['misfit']}" if share["misfit"] else ""
+    )
 
 
 def _points_in_words(space: SpaceFacts) -> str:

@@ -123,6 +123,7 @@ class SweepDocument(TypedDict):
     budget: Budget
     search: SearchSettings
     start_from: list[str | JsonObject]
+    require: NotRequired[str]
     target: NotRequired[TargetChoice]
     allow_sparse: bool
 
@@ -160,6 +161,14 @@ class CostEstimate(TypedDict):
     median_error_share: float
 
 
+class TransformersShare(TypedDict):
+    """How many of `judged` random points that keep the rules are of which architecture of `transformers`."""
+
+    judged: int
+    architectures: dict[str, int]
+    misfit: str | None
+
+
 class SweepPreview(TypedDict):
     """What a valid document would become; nothing is stored."""
 
@@ -169,6 +178,7 @@ class SweepPreview(TypedDict):
     sampler: str
     sampler_reason: str
     notes: list[ProblemNote]
+    transformers: NotRequired[TransformersShare | None]
     estimate: CostEstimate | None
 
 

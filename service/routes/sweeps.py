@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
@@ -107,7 +108,8 @@ async def create_sweep(
         cost = await call.services.read(
             lambda session: estimates.estimate(session, prepared, alive_seconds=alive_seconds, project=project)
         )
-        return conditional_reads.json_response(prepared.preview().model_copy(update={"estimate": cost}))
+        preview = await to_thread.run_sync(prepared.preview)
+        return conditional_reads.json_response(preview.model_copy(update={"estimate": cost}))
     return await _created(call, "sweep.create", prepared)
 
 

@@ -136,6 +136,14 @@ class CostEstimate(Schema):
     median_error_share: float = Field(description="of the fit to those trials")
 
 
+class TransformersShare(Schema):
+    """Which points can leave as checkpoints of `transformers`, of random ones that keep the rules."""
+
+    judged: int = Field(description="points that were looked at")
+    architectures: dict[str, int] = Field(description="how many of them are of which", examples=[{"Llama": 71}])
+    misfit: str | None = Field(description="what is in the way of one that is of none; null where all are of some")
+
+
 class SweepPreview(Schema):
     """The answer to `validate_only=true`: everything but a stored sweep."""
 
@@ -145,6 +153,7 @@ class SweepPreview(Schema):
     sampler: str
     sampler_reason: str
     notes: list[ProblemItem] = Field(default=[], description="remarks that refuse nothing")
+    transformers: TransformersShare | None = Field(default=None, description="null of a probe")
     estimate: CostEstimate | None = Field(
         default=None, description="from earlier trials of the task; null where fewer than 3 ran"
     )
