@@ -66,6 +66,10 @@ class ConfigJson:
             raise self._wrong(name, value, "a list")
         return value
 
+    def names(self) -> list[str]:
+        """The names of everything that is given."""
+        return list(self._values)
+
     def refuse(self, name: str, neutral: Json, why: str) -> None:
         """Raise CheckpointError where a value is given that changes what the model computes in a way that is not
         built."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from layers.checkpoints.architecture import Architecture
 from layers.checkpoints.config_json import CheckpointError, ConfigJson, Json
 from layers.checkpoints.matching import ARCHITECTURES, Match, completed, whole
 from layers.checkpoints.tensors import Array, export_tensors, import_tensors
 from layers.parameter import ParameterError, Scalar
+
+_HEADS = ("lm_head.weight", "embed_out.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,17 @@ def read_config(values: Mapping[str, Json]) -> ReadConfig:
 def from_transformers(read: ReadConfig, tensors: Mapping[str, Array]) -> dict[str, Array]:
     """Their tensors by our names. Raises CheckpointError where one is missing, or one is no weight of the model."""
     architecture = read.architecture
-    # A head that is tied may be stored under its own name as well.
     tied = bool(read.model.get("tie_embeddings", False))
-    return import_tensors(
+    found = import_tensors(
         architecture.parts(whole(read.model)),
         tensors,
-        lambda name: architecture.ignored(name) or (tied and name in ("lm_head.weight", "embed_out.weight")),
+        lambda name: architecture.ignored(name) or (tied and name in _HEADS),
     )
+    for name in _HEADS:
+        # A head that is tied may be stored under its own name as well.
+        if tied and name in tensors and not np.array_equal(tensors[name], found["embedding.table.weight"]):
+            raise CheckpointError(f"{name} is not the table, and the configuration ties the two")
+    return found
 
 
 def _architecture(config: ConfigJson) -> Architecture:

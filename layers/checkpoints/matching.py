@@ -10,13 +10,19 @@ from typing import cast
 from layers import completion
 from layers.checkpoints.architecture import Architecture, Config, Model
 from layers.checkpoints.config_json import CheckpointError, ConfigJson
-from layers.checkpoints.families import gemma, gpt, llama
+from layers.checkpoints.families import bert, gemma, gpt, llama, t5
 from layers.declarations.kinds import KINDS
-from layers.declarations.per_layer import LayeredModel, LayerView, has_own, views
+from layers.declarations.per_layer import STACKS, LayeredModel, LayerView, has_own, views
 from layers.parameter import ParameterError, Scalar
 from layers.problems import shown
 
-ARCHITECTURES: tuple[Architecture, ...] = (*llama.ARCHITECTURES, *gemma.ARCHITECTURES, *gpt.ARCHITECTURES)
+ARCHITECTURES: tuple[Architecture, ...] = (
+    *llama.ARCHITECTURES,
+    *gemma.ARCHITECTURES,
+    *gpt.ARCHITECTURES,
+    *t5.ARCHITECTURES,
+    *bert.ARCHITECTURES,
+)
 """In the order in which they are tried."""
 
 RULE = "transformers_export"
@@ -51,6 +57,8 @@ _NEUTRAL: Mapping[str, Scalar] = {
 _SAME: Mapping[str, Mapping[Scalar, Scalar]] = {
     "mlp.kind": {"FusedGatedMLP": "GatedMLP"},
     "attention.position_embedding_type": {"rope_gptj": "rope_gpt_neox"},
+    # A mask of padding that hides nothing is none.
+    "attention.attention_mask_type": {"bidirectional": "padding"},
 }
 """Values that are others with the rows of the weights in another order."""
 
@@ -169,21 +177,19 @@ def _canonical(view: Model) -> dict[str, Scalar]:
 
 def _differences(ours: Model, theirs: Model) -> Iterator[tuple[str, Scalar | None, Scalar | None]]:
     """Where two models of the same number of layers differ: path, ours, theirs."""
-    layers, others = views(ours), views(theirs)
     seen: set[tuple[int, int]] = set()
-    for number, (our, their) in enumerate(zip(layers, others, strict=True)):
-        if (id(our), id(their)) in seen:
+    for stack, count in STACKS.items():
+        if count not in ours:
             continue
-        seen.add((id(our), id(their)))
-        mine, read = _canonical(our), _canonical(their)
-        for path in {**mine, **read}:
-            if not _equal(mine.get(path), read.get(path)):
-                yield _named(path, number, ours), mine.get(path), read.get(path)
-
-
-def _named(path: str, number: int, model: Model) -> str:
-    own = f"layers.{number}.{path}"
-    return own if own in model else path
+        for number, (our, their) in enumerate(zip(views(ours, stack), views(theirs, stack), strict=True)):
+            if (id(our), id(their)) in seen:
+                continue
+            seen.add((id(our), id(their)))
+            mine, read = _canonical(our), _canonical(their)
+            for path in {**mine, **read}:
+                if not _equal(mine.get(path), read.get(path)):
+                    own = f"{stack}.{number}.{path}"
+                    yield own if own in ours else path, mine.get(path), read.get(path)
 
 
 def _equal(ours: Scalar | None, theirs: Scalar | None) -> bool:

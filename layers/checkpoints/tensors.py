@@ -23,7 +23,8 @@ class Link:
     """The same numbers on both sides: rows of ours, one tensor after another, are those of theirs.
 
     Each side gives its tensors with their numbers of rows. `order`: which of our rows each of theirs is; `transposed`:
-    theirs have rows and columns exchanged; `offset`: added to ours, it gives theirs.
+    theirs have rows and columns exchanged; `offset`: added to ours, it gives theirs; `skipped`: rows of zeros that one
+    tensor of theirs has before ours; `copied`: theirs has the numbers twice, of which this is the second time.
     """
 
     ours: Mapping[str, int]
@@ -31,6 +32,8 @@ class Link:
     order: Order | None = None
     transposed: bool = False
     offset: float = 0.0
+    skipped: int = 0
+    copied: bool = False
 
     def to_theirs(self, ours: Mapping[str, Array]) -> dict[str, Array]:
         rows = _joined(ours, self.ours)
@@ -38,13 +41,17 @@ class Link:
             rows = rows[self.order]
         if self.offset:
             rows = (rows + np.float32(self.offset)).astype(np.float32)
+        if self.skipped:
+            rows = np.concatenate((np.zeros((self.skipped, *rows.shape[1:]), np.float32), rows))
         parts = _parted(rows, self.theirs)
         return {name: np.ascontiguousarray(part.T) for name, part in parts.items()} if self.transposed else parts
 
     def to_ours(self, theirs: Mapping[str, Array]) -> dict[str, Array]:
         if self.transposed:
-            theirs = {name: _found(theirs, name).T for name in self.theirs}
-        rows = _joined(theirs, self.theirs)
+            turned = {name: _found(theirs, name).T for name in self.theirs}
+            rows = _joined(turned, {name: len(tensor) for name, tensor in turned.items()})
+        else:
+            rows = _joined(theirs, self.theirs)[self.skipped :]
         if self.offset:
             rows = (rows - np.float32(self.offset)).astype(np.float32)
         if self.order is not None:
@@ -56,8 +63,8 @@ class Link:
 class Constant:
     """A tensor of theirs that is none of ours: it has the same number everywhere, which changes nothing.
 
-    `added_to`: where a checkpoint has other numbers, they are what its first row adds to each row of that tensor of
-    ours.
+    `added_to`: where a checkpoint has other numbers, its first row is added to each row of that tensor of ours. Without
+    it other numbers are refused.
     """
 
     theirs: str
@@ -99,12 +106,16 @@ def import_tensors(
     for part in parts:
         if isinstance(part, Constant):
             used.add(part.theirs)
-        else:
+        elif not part.copied:
             found |= part.to_ours(theirs)
             used |= part.theirs.keys()
     for part in parts:
-        if isinstance(part, Constant) and part.added_to is not None and part.theirs in theirs:
+        if not isinstance(part, Constant) or part.theirs not in theirs:
+            continue
+        if part.added_to is not None:
             found[part.added_to] = (found[part.added_to] + theirs[part.theirs][0]).astype(np.float32)
+        elif not np.all(theirs[part.theirs] == np.float32(part.value)):
+            raise CheckpointError(f"the tensor {part.theirs} is not {part.value:g} everywhere: ours has none")
     if left := sorted(name for name in theirs.keys() - used if not ignored(name)):
         raise CheckpointError(f"tensors that the configuration does not name: {', '.join(left[:5])}")
     return found

@@ -36,10 +36,14 @@ def activation(model: Model) -> str:
 
 
 def our_activation(config: ConfigJson, name: str, default: str | None = None) -> str:
-    given = config.text(name, default)
-    if given not in _OURS:
-        raise CheckpointError(f"config.json: {name} is {given!r}; Layersweep builds {', '.join(sorted(_OURS))}")
-    return _OURS[given]
+    return our_activation_of(config.text(name, default))
+
+
+def our_activation_of(theirs: str) -> str:
+    """Our name of an activation. Raises CheckpointError where it is not built."""
+    if theirs not in _OURS:
+        raise CheckpointError(f"config.json: the activation {theirs!r} is not built; {', '.join(sorted(_OURS))} are")
+    return _OURS[theirs]
 
 
 def rope(model: Model) -> Config:

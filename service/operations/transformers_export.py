@@ -42,6 +42,9 @@ from service.settings import Settings
 
 WEIGHTS = "weights.safetensors"
 
+_SPECIAL_TOKENS = {"pad_id": "pad_token_id", "start_id": "decoder_start_token_id", "end_id": "eos_token_id"}
+"""Of a dataset's facts -> of config.json."""
+
 _one_at_a_time = threading.Lock()
 """The weights of a model are held twice while they are converted."""
 
@@ -56,6 +59,8 @@ class _Source:
     card: str
     tokenizer: Config | None
     labels: list[str]
+    tokens: Config
+    """The ids of its special tokens."""
 
 
 def describe(session: Session, trial_id: str) -> CheckpointDescription:
@@ -126,6 +131,7 @@ def _source(session: Session, trial_id: str) -> _Source:
         card=model_card(card),
         tokenizer=tokenizer,
         labels=[str(label) for label in labels] if isinstance(labels, list) else [],
+        tokens={theirs: int(str(facts[ours])) for ours, theirs in _SPECIAL_TOKENS.items() if ours in facts},
     )
 
 
@@ -161,14 +167,15 @@ def _files(source: _Source, weights: Path, folder: Path) -> dict[str, Path]:
 
 
 def _config(source: _Source) -> Config:
-    """config.json; a classifier's names its classes."""
+    """config.json with the special tokens of the data; a classifier's names its classes."""
+    config = {**source.found.config, **source.tokens}
     if not source.labels:
-        return source.found.config
+        return config
     classes: Config = {
         "id2label": {str(number): label for number, label in enumerate(source.labels)},
         "label2id": {label: number for number, label in enumerate(source.labels)},
     }
-    return {**source.found.config, **classes}
+    return {**config, **classes}
 
 
 def _json(value: object) -> str:

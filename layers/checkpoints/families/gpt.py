@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from layers.checkpoints.architecture import BIASES, Architecture, Config, Model
+from layers.checkpoints.blocks import layer_norm
 from layers.checkpoints.config_json import CheckpointError, ConfigJson
-from layers.checkpoints.norms import layer_norm
 from layers.checkpoints.rotations import halved_rows
 from layers.checkpoints.tensors import Constant, Link, Order, Part, same
 from layers.checkpoints.values import NO_TOKENS, activation, our_activation, our_rope, rope_scaling
