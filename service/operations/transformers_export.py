@@ -30,6 +30,7 @@ from service.confirmation import confirmations, results
 from service.database.models import Artifact, Dataset, Sweep, Trial
 from service.database.sessions import Database
 from service.datasets.datasets import uploads_folder
+from service.datasets.stored_splits import tokenizer_path
 from service.errors import UnprocessableError
 from service.leases import trials
 from service.operations import artifacts
@@ -57,7 +58,8 @@ class _Source:
     model: Mapping[str, Any]
     found: Match
     card: str
-    tokenizer: Config | None
+    tokenizer: str | None
+    """tokenizer.json."""
     labels: list[str]
     tokens: Config
     """The ids of its special tokens."""
@@ -89,7 +91,7 @@ def archive(database: Database, settings: Settings, trial_id: str) -> Path:
 
     Raises NotFoundError where the trial left no weights, UnprocessableError where no architecture is its model's.
     """
-    source = database.read(lambda session: _source(session, trial_id))
+    source = database.read(lambda session: _source(session, settings, trial_id))
     folder = uploads_folder(settings)
     with _one_at_a_time, tempfile.TemporaryDirectory(dir=folder) as made:
         weights = Path(made) / WEIGHTS
@@ -114,14 +116,14 @@ def _match(trial: Trial) -> Match:
         raise UnprocessableError(detail, rule="transformers_export") from None
 
 
-def _source(session: Session, trial_id: str) -> _Source:
+def _source(session: Session, settings: Settings, trial_id: str) -> _Source:
     trial = trials.get(session, trial_id)
     weights = artifacts.find(session, trial_id, WEIGHTS)
     found = _match(trial)
     sweep = session.get_one(Sweep, trial.sweep_id)
     dataset = session.get_one(Dataset, sweep.dataset_id)
     facts: Mapping[str, object] = dict(dataset.facts)
-    tokenizer = tokenizer_of(facts) if sweep.task == "causal_lm" else None
+    tokenizer = _tokenizer(settings, dataset) if sweep.task == "causal_lm" else None
     card = CardFacts(sweep, trial, dataset, found, _sureness(session, trial), tokenizer is not None)
     labels = facts.get("labels")
     return _Source(
@@ -133,6 +135,15 @@ def _source(session: Session, trial_id: str) -> _Source:
         labels=[str(label) for label in labels] if isinstance(labels, list) else [],
         tokens={theirs: int(str(facts[ours])) for ours, theirs in _SPECIAL_TOKENS.items() if ours in facts},
     )
+
+
+def _tokenizer(settings: Settings, dataset: Dataset) -> str | None:
+    """tokenizer.json of a text: the one that it was read with, or what says the same of bytes and characters."""
+    kept = tokenizer_path(settings.data_dir, dataset.sha256)
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
+    made = tokenizer_of(dict(dataset.facts))
+    return None if made is None else _json(made)
 
 
 def _sureness(session: Session, trial: Trial) -> list[str]:
@@ -158,7 +169,7 @@ def _files(source: _Source, weights: Path, folder: Path) -> dict[str, Path]:
     if source.tokenizer is not None:
         longest = int(source.model["attention.max_position_embeddings"])
         texts |= {
-            "tokenizer.json": _json(source.tokenizer),
+            "tokenizer.json": source.tokenizer,
             "tokenizer_config.json": _json(tokenizer_config(longest)),
         }
     for name, text in texts.items():

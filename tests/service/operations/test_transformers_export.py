@@ -137,3 +137,12 @@ def test_a_trial_that_left_no_weights_has_no_checkpoint(made: Made) -> None:
     assert made.client.get(f"/v1/trials/{other['id']}/transformers.zip").status_code == 404
     assert made.client.get("/v1/trials/nothing/transformers.zip").status_code == 404
     assert "transformers.zip" in made.client.get(f"/trials/{made.trial}").text
+
+
+def test_a_tokenizer_of_parts_of_words_goes_along(made: Made) -> None:
+    fields = {"name": "parts", "tokenizer": "bpe:300"}
+    dataset = made.client.post("/v1/datasets", data=fields, files={"file": TEXT.encode()}).json()
+    made.rows.update(Sweep, made.sweep, dataset_id=dataset["id"])
+    with zipfile.ZipFile(io.BytesIO(made.get("transformers.zip").content)) as archive:
+        given = archive.read("tokenizer.json")
+    assert given == made.client.get(f"/v1/datasets/{dataset['id']}/tokenizer").content
