@@ -141,7 +141,7 @@ def test_a_trial_that_left_no_weights_has_no_checkpoint(made: Made) -> None:
 
 def test_a_tokenizer_of_parts_of_words_goes_along(made: Made) -> None:
     fields = {"name": "parts", "tokenizer": "bpe:300"}
-    dataset = made.client.post("/v1/datasets", data=fields, files={"file": TEXT.encode()}).json()
+    dataset = made.client.post("/v1/datasets", data=fields, files={"file": (TEXT * 10).encode()}).json()
     made.rows.update(Sweep, made.sweep, dataset_id=dataset["id"])
     with zipfile.ZipFile(io.BytesIO(made.get("transformers.zip").content)) as archive:
         given = archive.read("tokenizer.json")
