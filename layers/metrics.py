@@ -15,8 +15,9 @@ from typing import Literal
 Stage = Literal["static", "hardware", "quality"]
 Goal = Literal["minimize", "maximize"]
 
-Source = Literal["service", "worker", "confirmation"]
-"""Who says a metric: the service, from the configuration; any worker; a worker in an attempt of a confirmation."""
+Source = Literal["service", "worker", "confirmation", "replicates"]
+"""Who says a metric: the service, from the configuration; any worker; a worker in an attempt of a confirmation; the
+service, from further trainings of the trial."""
 
 LARGEST = 1e30
 """No figure is beyond it, whatever its unit; squares and products of such figures are still finite."""
@@ -88,6 +89,20 @@ METRICS: dict[str, Metric] = {
     ),
     "validation_loss": Metric(
         "nats", "minimize", "quality", "mean cross-entropy of the validation split, by the engine", -ROUNDING
+    ),
+    "validation_loss_stderr": Metric(
+        "nats",
+        "minimize",
+        "quality",
+        "standard error of validation_loss over the seeds of its trainings, where there are several",
+        source="replicates",
+    ),
+    "trainings": Metric(
+        "",
+        "maximize",
+        "quality",
+        "trainings that validation_loss and what else was learnt are the mean of, each with a seed of its own",
+        source="replicates",
     ),
     "reference_loss": Metric(
         "nats", "minimize", "quality", "the same by PyTorch in float32 on the same weights", -ROUNDING

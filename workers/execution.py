@@ -163,6 +163,7 @@ class Execution:
             configuration=configuration,
             constraints=leased.constraints,
             hardware_first=leased.hardware_first,
+            measures=leased.measure,
             metrics_in_use=leased.metrics_in_use,
             dataset=leased.dataset,
             lease=self._lease,

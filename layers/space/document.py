@@ -43,6 +43,7 @@ from layers.space.normalized_document import (
 )
 from layers.space.parameters import SectionReader, nested_section
 from layers.space.per_layer_expansion import MAX_CHARACTERS, too_long
+from layers.space.replicates import check_replicates
 from layers.space.search_parameters import Entry, OpenParameter
 from layers.space.space import Rule, Space
 from layers.space.starts import Start, StartReader
@@ -246,6 +247,9 @@ class _Reading:
         starts = fields.starts()
         if search["sampler"] == "grid":
             self._refuse_continuous(entries)
+        opened = {entry.name for entry in entries if entry.opening}
+        decided_by = [each["metric"] for each in objectives]
+        check_replicates(search.get("replicates", 0), task, decided_by, opened, self._problems)
         if len(self._problems):
             return None
         space = Space(

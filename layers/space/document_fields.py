@@ -11,6 +11,7 @@ from layers.dataset_facts import DatasetDescription
 from layers.declarations.kinds import TASKS
 from layers.metrics import METRICS, Goal
 from layers.problems import Problem, Problems, below, did_you_mean, shown
+from layers.space.replicates import read_replicates
 
 FIELDS = (
     "name",
@@ -87,6 +88,8 @@ class SearchSettings(TypedDict):
     hardware_first: str
     transfer: NotRequired[bool]
     """Only where it is asked for."""
+    replicates: NotRequired[int | Literal["auto"]]
+    """How often a trial is trained again at most; absent: never."""
 
 
 class FieldReader:
@@ -236,7 +239,7 @@ class FieldReader:
         return None if seconds is None else float(seconds)
 
     def search(self) -> SearchSettings:
-        written = self._mapping("search", ("sampler", "seed", "reuse", "transfer", "hardware_first"))
+        written = self._mapping("search", ("sampler", "seed", "reuse", "transfer", "hardware_first", "replicates"))
         sampler = written.get("sampler", "auto")
         if sampler not in SAMPLERS:
             self._problems.add(
@@ -252,6 +255,8 @@ class FieldReader:
         }
         if self._boolean("/search/transfer", written.get("transfer", False), False):
             search["transfer"] = True
+        if (replicates := read_replicates(written.get("replicates", 0), self._problems)) != 0:
+            search["replicates"] = replicates
         return search
 
     def _hardware_first(self, written: Any) -> str:
@@ -380,6 +385,8 @@ def lacking_metric(metric: str, task: str, dataset: DatasetDescription | None, r
         return (
             "no sweep sees the test split: choose by validation_loss, and confirm the choice when the sweep has ended"
         )
+    if METRICS[metric].source == "replicates":
+        return f"{metric} says how sure a validation_loss is, not how good: name validation_loss"
     if task == "probe" and METRICS[metric].stage == "quality" and metric not in PROBE_QUALITY:
         return f"a probe has no {metric}: it has no data and is not trained"
     if metric == "accuracy" and task == "causal_lm":

@@ -80,7 +80,7 @@ def marks(row: LeaderboardRow, recommended: str | None) -> str:
 
 def _cells(row: LeaderboardRow, metrics: Sequence[str], recommended: str | None) -> list[str]:
     rank = units.ABSENT if row["rank"] is None else str(row["rank"])
-    values = [units.metric(name, row["metrics"].get(name)) for name in metrics]
+    values = [units.figure(name, row["metrics"]) for name in metrics]
     return [marks(row, recommended), rank, str(row["number"]), *values]
 
 

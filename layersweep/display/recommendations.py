@@ -60,7 +60,7 @@ def _figures(found: Recommendation) -> Table:
     metrics = found["trial"]["metrics"]
     for name in dict.fromkeys([*(each["metric"] for each in found["objectives"]), *USUAL_METRICS]):
         if name in metrics:
-            table.add_row(name, units.metric(name, metrics[name]))
+            table.add_row(name, units.figure(name, metrics))
     return table
 
 

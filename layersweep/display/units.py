@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 ABSENT = "–"
@@ -15,7 +15,7 @@ SHARES = ((0.01, "%"),)
 PLAIN = ((1.0, ""),)
 
 _COUNTED = ("parameter_count", "flops")
-_SUFFIXES = {"_bytes": "B", "_seconds": "s", "_per_s": "1/s", "loss": "nats", "_gap": "nats"}
+_SUFFIXES = {"_bytes": "B", "_seconds": "s", "_per_s": "1/s", "loss": "nats", "loss_stderr": "nats", "_gap": "nats"}
 _HEADINGS = {
     "memory_bytes": "memory",
     "validation_loss": "val. loss",
@@ -59,6 +59,15 @@ def metric(name: str, value: float | None) -> str:
     if name == "accuracy":
         return share(value, decimals=2)
     return f"{number(value)} {own}" if own else number(value)
+
+
+def figure(name: str, metrics: Mapping[str, float]) -> str:
+    """A trial's metric; a loss that is a mean over trainings with its standard error and their number."""
+    shown = metric(name, metrics.get(name))
+    error, trainings = metrics.get("validation_loss_stderr"), metrics.get("trainings")
+    if name != "validation_loss" or error is None or trainings is None:
+        return shown
+    return f"{shown} ± {number(float(f'{error:.2g}'))} (n = {trainings:.0f})"
 
 
 def number(value: float) -> str:

@@ -44,7 +44,8 @@ class SpaceFacts(TypedDict):
 
 
 class Progress(TypedDict):
-    """Trials by state. `rejected` points broke a rule and became no trial; `reused` ones were measured before."""
+    """Trials by state. `rejected` points broke a rule and became no trial; `reused` ones were measured before;
+    `replicates` train a trial again."""
 
     trials: int
     budget: int
@@ -57,6 +58,7 @@ class Progress(TypedDict):
     cancelled: int
     reused: int
     rejected: int
+    replicates: NotRequired[int]
 
 
 class BestTrial(TypedDict):
@@ -257,9 +259,19 @@ class Configuration(TypedDict):
     inference: dict[str, Scalar | None]
 
 
-class TrialDetailRecord(TrialRecord):
-    """`measurements`: what was measured beside the metrics, by its name: samples, environment, parity."""
+class TrainingRecord(TypedDict):
+    trial: str
+    seed: int
+    state: TrialState
+    validation_loss: float | None
 
+
+class TrialDetailRecord(TrialRecord):
+    """`measurements`: what was measured beside the metrics, by its name: samples, environment, parity. `trainings`: of
+    a trial that was trained again with further seeds."""
+
+    replicate_of: NotRequired[str | None]
+    trainings: NotRequired[list[TrainingRecord]]
     configuration: Configuration
     attempts: list[AttemptRecord]
     curve: list[CurvePoint]

@@ -15,8 +15,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from service.common.states import TrialState
 from service.database.base import Document
 from service.database.models import Sweep
+
+REPLICATE = "replicate_"
+"""Before the state in which replicates are counted."""
 
 _SWEEPS = cast("sa.Table", Sweep.__table__)
 
@@ -58,6 +62,17 @@ def _moved_postgresql(element: moved, compiler: SQLCompiler, **options: Any) -> 
         f"CAST({before} AS TEXT), coalesce(CAST({counts} ->> {before} AS INTEGER), 0) - 1, "
         f"CAST({after} AS TEXT), coalesce(CAST({counts} ->> {after} AS INTEGER), 0) + 1))"
     )
+
+
+def key(state: str, replicate_of: str | None) -> str:
+    """Under which name a trial in a state is counted: replicates are counted apart."""
+    return state if replicate_of is None else f"{REPLICATE}{state}"
+
+
+def replicates_of(counts: Mapping[str, int]) -> int:
+    """Further trainings that were asked for and not cut off by the end of the sweep."""
+    kept = (state for state in TrialState if state is not TrialState.CANCELLED)
+    return sum(int(counts.get(f"{REPLICATE}{state}", 0)) for state in kept)
 
 
 def add(session: Session, sweep_id: str, changes: Mapping[str, int]) -> None:

@@ -177,6 +177,21 @@ class TrialQueued(TypedDict):
     charged: NotRequired[bool]
 
 
+class ReplicateQueued(TypedDict):
+    """Of `trial.queued`, of a further training."""
+
+    number: int
+    replicate_of: str
+
+
+class TrialReplicated(TypedDict):
+    """Of `trial.replicated`."""
+
+    number: int
+    trainings: int
+    validation_loss: float
+
+
 class TrialRunning(TypedDict):
     """Of `trial.running`."""
 
@@ -229,6 +244,8 @@ EventData: TypeAlias = (
     | SweepTroubled
     | SweepConfirmed
     | TrialQueued
+    | ReplicateQueued
+    | TrialReplicated
     | TrialRunning
     | TrialPhase
     | TrialReport

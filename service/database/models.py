@@ -194,6 +194,9 @@ class Trial(Base):
     reused_from: Mapped[str | None] = mapped_column(String(26))
     started_from: Mapped[str | None] = mapped_column(String(200))
     """The start of `start_from` that this point came from."""
+    replicate_of: Mapped[str | None] = mapped_column(String(26))
+    """The trial of the sweep that this one trains again with another seed; None for a point of its own. A replicate's
+    number counts down from -1: it has no place among the points."""
     target_key: Mapped[str] = mapped_column(String(300))
     attempt: Mapped[int] = mapped_column(default=0)
     """The number of the newest attempt: the fencing token. Only ever grows."""

@@ -35,6 +35,7 @@ EventKind = Literal[
     "trial.phase",
     "trial.report",
     "trial.ended",
+    "trial.replicated",
 ]
 
 
@@ -45,7 +46,9 @@ class Event(Schema):
         description="sweep.target: a target was found, or what is waited for; sweep.trouble: scheduling it fails and "
         "is tried again, or (reason null) works again; sweep.extended: it has a larger budget; "
         "sweep.parallel_changed: more or fewer of its trials may run at once; sweep.confirmation: a confirmation of it "
-        "began or ended; trial.report: progress or losses. The other names say what happened",
+        ""
+        "began or ended; trial.replicated: its figures are means over one more training; trial.report: progress or "
+        "losses. The other names say what happened",
         json_schema_extra={"enum": list(get_args(EventKind))},
     )
     trial: str | None

@@ -12,6 +12,8 @@ from layers.parameter import Scalar
 from layers.space.document_fields import Objective
 from service.errors import Problem, UnprocessableError
 
+LOSS = "validation_loss"
+
 # An engine of trained weights is measured again.
 _TAKEN_AT: Mapping[Stage, str] = {"hardware": ", at the final measurement", "quality": ", at evaluation"}
 
@@ -27,6 +29,11 @@ def constraint_violations(
     values = named_values(configuration, metrics)
     violations = {text: _constraint(text).violation(values) for text in constraints}
     return {text: violation for text, violation in violations.items() if violation is not None}
+
+
+def violations_by_metrics(constraints: Sequence[str], metrics: Mapping[str, float]) -> dict[str, float]:
+    """As `constraint_violations`, of the constraints that name metrics alone."""
+    return constraint_violations(constraints, {"task": "", "model": {}, "training": {}, "inference": {}}, metrics)
 
 
 def describe_violations(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
@@ -65,6 +72,13 @@ def check_required_metrics(
         remedy = "a complete trial has every metric that the sweep's objectives and constraints name"
         problems = [Problem(f"/metrics/{name}", "is missing", remedy) for name in missing]
         raise UnprocessableError(f"metrics that the sweep needs are missing: {', '.join(missing)}", problems=problems)
+
+
+def check_learnt_metrics(metrics: Mapping[str, float]) -> None:
+    """Raise Unprocessable where a complete replicate does not say what its training came to."""
+    if LOSS not in metrics:
+        problem = Problem(f"/metrics/{LOSS}", "is missing", "a complete replicate says its loss")
+        raise UnprocessableError(f"metrics that the sweep needs are missing: {LOSS}", problems=[problem])
 
 
 def named_values(configuration: Configuration, metrics: Mapping[str, float]) -> dict[str, Scalar]:

@@ -24,6 +24,7 @@ from service.leases import attempts, curves, phases, row_locks, transitions, tri
 from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
 from service.leases.feasibility import (
+    check_learnt_metrics,
     check_required_metrics,
     constraint_violations,
     describe_broken_hardware,
@@ -102,10 +103,13 @@ def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schem
     worker_reports.check_reason(body.outcome, body.reason)
     constraints: list[str] = trial.constraints or []
     metrics = _checked_metrics(trial, body.metrics)
-    if body.outcome == TrialState.COMPLETE:
-        check_required_metrics(trial.objectives, constraints, metrics)
     violations, feasible = trial.violations, trial.feasible
-    if body.outcome in (TrialState.COMPLETE, TrialState.INFEASIBLE):
+    if trial.replicate_of is not None:
+        if body.outcome == TrialState.COMPLETE:
+            check_learnt_metrics(metrics)
+    elif body.outcome in (TrialState.COMPLETE, TrialState.INFEASIBLE):
+        if body.outcome == TrialState.COMPLETE:
+            check_required_metrics(trial.objectives, constraints, metrics)
         violations = constraint_violations(constraints, trial.configuration, metrics)
         feasible = body.outcome == TrialState.COMPLETE and all(violation <= 0 for violation in violations.values())
     reason = body.reason

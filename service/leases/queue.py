@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from layers.expressions.constraints import parse_constraint
 from service.common.notifications import QUEUE
 from service.common.states import SweepKind, TrialState
+from service.database import counts
 from service.database.json_columns import RegisteredTarget, TrialRunning
 from service.database.sessions import at_end, execute_deferred
 from service.errors import NotFoundError
@@ -208,8 +209,11 @@ def _begin_attempt(
     """Write what belongs to a claim; False, and nothing is written, when the sweep may not run one more trial."""
     connection = session.connection()
     is_lapsed = trial.state == TrialState.RUNNING
-    enter = sql.ENTER_AGAIN if is_lapsed else sql.ENTER_FIRST
-    newest = connection.scalar(enter, {"of_sweep": trial.sweep_id})
+    entering = {"of_sweep": trial.sweep_id}
+    if not is_lapsed:
+        entering["old_state"] = counts.key(TrialState.QUEUED, trial.replicate_of)
+        entering["new_state"] = counts.key(TrialState.RUNNING, trial.replicate_of)
+    newest = connection.scalar(sql.ENTER_AGAIN if is_lapsed else sql.ENTER_FIRST, entering)
     if newest is None:
         return False
     if is_lapsed:
@@ -231,7 +235,9 @@ def _begin_attempt(
 
 def _lease(trial: sql.Row, attempt: int, lease_seconds: float) -> lease_schemas.Lease:
     assert trial.target is not None, "a sweep with trials has a target"
-    constraints = tuple(trial.constraints or ())
+    is_replicate = trial.replicate_of is not None
+    # What a configuration takes of the device is known: a replicate is judged by what it learns alone.
+    constraints = () if is_replicate else tuple(trial.constraints or ())
     return lease_schemas.Lease(
         trial=trial.id,
         attempt=attempt,
@@ -242,7 +248,9 @@ def _lease(trial: sql.Row, attempt: int, lease_seconds: float) -> lease_schemas.
         configuration=trial.configuration,
         dataset=None if trial.dataset_id is None else _lease_dataset(trial),
         constraints=list(constraints),
-        hardware_first=phases.is_hardware_first(trial.configuration["task"], trial.hardware_first, constraints),
+        hardware_first=not is_replicate
+        and phases.is_hardware_first(trial.configuration["task"], trial.hardware_first, constraints),
+        measure=not is_replicate,
         metrics_in_use=list(_metrics_in_use(tuple(each["metric"] for each in trial.objectives), constraints)),
         lease_seconds=lease_seconds,
     )

@@ -73,7 +73,20 @@ class CurvePoint(Schema):
     seconds: float | None = None
 
 
+class Training(Schema):
+    """One training of a trial's configuration."""
+
+    trial: str = Field(description="whose attempts trained it: the trial itself, or a replicate of it")
+    seed: int
+    state: TrialState
+    validation_loss: float | None
+
+
 class TrialDetail(Trial):
+    replicate_of: str | None = Field(description="the trial that this one trains again; null for a point of its own")
+    trainings: list[Training] = Field(
+        description="of a trial that was trained again: all its trainings, its own first. Its figures are their means"
+    )
     configuration: Annotated[Configuration, AS_STORED]
     attempts: list[Attempt] = Field(description="the newest 20")
     curve: list[CurvePoint] = Field(description="losses of the newest attempt; of a long curve a part")
@@ -190,6 +203,11 @@ class Lease(Schema):
     hardware_first: bool = Field(
         description="true: build and measure before training, and again after it; false: train first, then build and "
         "measure once. A worker that does not know the field does the former"
+    )
+    measure: bool = Field(
+        default=True,
+        description="false: a further training of a configuration that was measured: train first, build and evaluate, "
+        "and leave measure out. A worker that does not know the field measures it in vain",
     )
     metrics_in_use: list[str] = Field(
         description="those of the sweep's objectives and constraints: a measurement goes on until what they are of a "

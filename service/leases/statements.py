@@ -172,6 +172,7 @@ _LEASE = (
     _TRIALS.c.target_key,
     _TRIALS.c.configuration,
     _TRIALS.c.project,
+    _TRIALS.c.replicate_of,
     _SWEEPS.c.target,
     _SWEEPS.c.sampler,
     _SWEEPS.c.document["constraints"].label("constraints"),
@@ -231,7 +232,7 @@ _ENTER = (
 )
 ENTER_FIRST = _ENTER.where(_SWEEPS.c.running_count < _SWEEPS.c.effective_parallel, _MAY_FAIL_ONCE_MORE).values(
     running_count=_SWEEPS.c.running_count + 1,
-    counts=moved(_SWEEPS.c.counts, sa.literal(TrialState.QUEUED, sa.String), sa.literal(TrialState.RUNNING, sa.String)),
+    counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state")),
 )
 """One more trial of the sweep runs, where there is room."""
 ENTER_AGAIN = _ENTER
@@ -285,6 +286,7 @@ _OPEN = sa.select(
     _TRIALS.c.metrics,
     _TRIALS.c.violations,
     _TRIALS.c.configuration,
+    _TRIALS.c.replicate_of,
     _SWEEPS.c.state.label("sweep_state"),
     _SWEEPS.c.sampler,
     _SWEEPS.c.objectives,

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.common.formatting import plural
 from service.common.states import GOING_SWEEPS, TrialState
+from service.database import counts
 from service.database.json_columns import TrialEnded
 from service.events import events
 from service.events.events import NewEvent
@@ -71,8 +72,8 @@ def leave(session: Session, trial: sql.Row, state: TrialState, event: NewEvent, 
     leaving = {
         "of_sweep": trial.sweep_id,
         "ran": int(trial.state == TrialState.RUNNING),
-        "old_state": trial.state,
-        "new_state": state,
+        "old_state": counts.key(trial.state, trial.replicate_of),
+        "new_state": counts.key(state, trial.replicate_of),
         "took": device_seconds,
     }
     newest = session.connection().execute(sql.LEAVE, leaving).scalar_one()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +14,9 @@ from service.database.sessions import now
 from service.errors import NotFoundError
 from service.leases import curves
 from service.leases import schemas as lease_schemas
+
+FIRST_TRAINING = "first_training"
+"""The measurement that keeps what a trial's own training came to, once its figures are means over several."""
 
 SHOWN_ATTEMPTS = 20
 """The newest attempts of a trial that are shown: each has a log, and one that is given back is charged to nobody."""
@@ -41,7 +44,7 @@ def page(
     """Return trials of the sweep in the order of their numbers, and the token of the next page."""
     if session.get(Sweep, sweep_id) is None:
         raise NotFoundError(f"there is no sweep {sweep_id}")
-    statement = sa.select(Trial).where(Trial.sweep_id == sweep_id)
+    statement = sa.select(Trial).where(Trial.sweep_id == sweep_id, Trial.replicate_of.is_(None))
     if states:
         statement = statement.where(Trial.state.in_(states))
     if page_token is not None:
@@ -49,6 +52,31 @@ def page(
         statement = statement.where(Trial.number > after)
     rows = session.scalars(statement.order_by(Trial.number).limit(page_size + 1)).all()
     return first_page(rows, page_size, lambda row: (row.number,))
+
+
+def trainings(session: Session, trial: Trial) -> list[lease_schemas.Training]:
+    """The trial's own training and its replicates; empty where it was trained once."""
+    replicates = session.scalars(
+        sa.select(Trial)
+        .where(Trial.sweep_id == trial.sweep_id, Trial.replicate_of == trial.id)
+        .order_by(Trial.number.desc())
+    ).all()
+    if not replicates:
+        return []
+    first = session.scalar(
+        sa.select(Measurement.data).where(Measurement.trial_id == trial.id, Measurement.name == FIRST_TRAINING)
+    )
+    own = trial.metrics if first is None else first["metrics"]
+    return [_training(trial, own), *(_training(each, each.metrics) for each in replicates)]
+
+
+def _training(trial: Trial, metrics: Mapping[str, float]) -> lease_schemas.Training:
+    return lease_schemas.Training(
+        trial=trial.id,
+        seed=int(trial.configuration["training"].get("seed", 0)),
+        state=trial.state,
+        validation_loss=metrics.get("validation_loss"),
+    )
 
 
 def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> lease_schemas.Trial:
@@ -96,6 +124,8 @@ def detail(session: Session, trial: Trial) -> lease_schemas.TrialDetail:
     time = now(session)
     return lease_schemas.TrialDetail(
         **to_schema(trial).__dict__,
+        replicate_of=trial.replicate_of,
+        trainings=trainings(session, trial),
         configuration=trial.configuration,
         attempts=[_attempt(attempt, time) for attempt in attempts],
         curve=curves.read(session, source, newest),

@@ -59,6 +59,8 @@ def _problem(name: str, value: float, known: Mapping[str, float], confirms: bool
         return Problem(pointer, f"is {value:g}", f"between {bound(declared.low)} and {bound(declared.high)}")
     if declared.source == "service" and not math.isclose(value, known.get(name, value), rel_tol=_SAME):
         return Problem(pointer, f"is {value:g}; the service has {known[name]:g}", "leave it out: the service says it")
+    if declared.source == "replicates":
+        return Problem(pointer, "is of several trainings", "leave it out: the service says it")
     if declared.source == "confirmation" and not confirms:
         return Problem(pointer, "is of an attempt of a confirmation", "leave it out: no sweep sees the test split")
     return None

@@ -50,7 +50,7 @@ def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int,
     trial = _held(session, trial_id, attempt)
     sweep = session.get_one(Sweep, trial.sweep_id)
     worker_reports.check_metrics(metrics, trial.metrics, confirms=sweep.kind is SweepKind.CONFIRMATION)
-    if settings.artifacts == "none":
+    if settings.artifacts == "none" or trial.replicate_of is not None:
         return False
     if sweep.kind is SweepKind.CONFIRMATION:
         return True

@@ -46,6 +46,11 @@ class Candidate:
         return float(self.metrics.get(metric, math.nan))
 
     @property
+    def trainings(self) -> int:
+        """How many its loss is the mean of."""
+        return max(1, int(self.metrics.get("trainings", 1)))
+
+    @property
     def keeps_constraints(self) -> bool:
         return self.feasible and all(violation <= 0 for violation in self.violations.values())
 

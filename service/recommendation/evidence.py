@@ -107,7 +107,7 @@ def _evidence(session: Session, found: Recommended, others: _ComparedTrials, row
 
 def _compared_trials(session: Session, sweep: Sweep) -> _ComparedTrials:
     def read(limit: int, *conditions: sa.ColumnElement[bool]) -> Sequence[Trial]:
-        query = sa.select(Trial).where(Trial.sweep_id == sweep.id, *conditions)
+        query = sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.replicate_of.is_(None), *conditions)
         return session.scalars(query.order_by(Trial.number.desc()).limit(limit)).all()
 
     return _ComparedTrials(

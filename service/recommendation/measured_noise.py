@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from service.database.models import Measurement, Trial
+from service.database.models import Measurement, Trial, TrialMetric
 from service.recommendation.choice import Candidate
 from service.recommendation.further_trainings import seed_spread
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, sampling_error
@@ -37,14 +38,35 @@ def noise_of(session: Session, sweep_id: str, chosen: Candidate, front: Mapping[
     )
     blocks = validation_blocks(session, [chosen.id])
     spread, seeds = seed_spread(session, sweep_id)
+    own_spread = None if spread is not None else spread_of_trainings(session, sweep_id)
     return Noise(
-        seed_spread_nats=spread,
-        seeds=seeds,
+        seed_spread_nats=own_spread if spread is None else spread,
+        seeds=max(seeds, chosen.trainings),
+        trainings=chosen.trainings,
+        is_confirmed=spread is not None,
         latency_half_width_share=half_width,
         latency_rebuilt_share=rebuilt.get(chosen.id),
         front_rebuilt_shares=tuple(rebuilt.values()),
         sampling_error_nats=sampling_error(blocks.get(chosen.id)),
     )
+
+
+def spread_of_trainings(session: Session, sweep_id: str) -> float | None:
+    """The spread of one training's loss over seeds, pooled over the sweep's trials that were trained again."""
+    error, count = aliased(TrialMetric), aliased(TrialMetric)
+    rows = session.execute(
+        sa.select(error.value, count.value)
+        .join(count, count.trial_id == error.trial_id)
+        .where(error.sweep_id == sweep_id, error.name == "validation_loss_stderr")
+        .where(count.sweep_id == sweep_id, count.name == "trainings", count.value > 1)
+        .order_by(error.trial_id)
+    ).all()
+    degrees = sum(trainings - 1 for _, trainings in rows)
+    if not degrees:
+        return None
+    # Products, not powers: those of stored figures that cannot be are infinite, and raise nothing.
+    spread = math.sqrt(sum(each * each * trainings * (trainings - 1) for each, trainings in rows) / degrees)
+    return spread if math.isfinite(spread) else None
 
 
 def validation_blocks(session: Session, trial_ids: Collection[str]) -> dict[str, Blocks]:

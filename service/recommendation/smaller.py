@@ -38,10 +38,11 @@ def smaller_trial(
     reach = 2 * error + 1.5 * (noise.seed_spread_nats or 0.0)
     smaller_ones = session.scalars(_smaller_alike(sweep, size, loss - reach, loss + reach)).all()
     blocks = validation_blocks(session, [trial.id for trial in smaller_ones])
-    seeds = math.sqrt(2) * (noise.seed_spread_nats or 0.0)
+    spread = noise.seed_spread_nats or 0.0
 
     def error_of_difference(candidate: Candidate, other: Candidate) -> float | None:
         sampling = difference_error(blocks.get(candidate.id), own)
+        seeds = spread * math.sqrt(1 / candidate.trainings + 1 / other.trainings)
         return None if sampling is None else math.hypot(sampling, seeds)
 
     def tolerance(candidate: Candidate, other: Candidate, metric: str) -> float:

@@ -32,6 +32,10 @@ class Noise:
     sampling_error_nats: float | None = None
     seed_spread_nats: float | None = None
     seeds: int = 1
+    trainings: int = 1
+    """How many the recommended trial's loss is the mean of."""
+    is_confirmed: bool = False
+    """The spread over seeds is that of a confirmation, not of the sweep's own further trainings."""
 
     @property
     def latency_deviation_share(self) -> float:
@@ -46,11 +50,14 @@ class Noise:
         """Of one training's validation loss: over seeds where that is known, else the split's sampling error."""
         return self.seed_spread_nats if self.seed_spread_nats is not None else self.sampling_error_nats or 0.0
 
-    def deviation(self, metric: str, value: float) -> float:
-        """Standard deviation of a metric, in its unit; 0 for what is counted, not measured."""
+    def deviation(self, metric: str, value: float, trainings: int = 1) -> float:
+        """Standard deviation of a metric, in its unit; 0 for what is counted, not measured. A loss is the mean of so
+        many trainings."""
         if metric.startswith("latency_ms") or metric == "throughput_per_s":
             return self.latency_deviation_share * abs(value)
-        return self.loss_deviation_nats if metric in (LOSS, "reference_loss") else 0.0
+        if metric not in (LOSS, "reference_loss"):
+            return 0.0
+        return self.loss_deviation_nats / math.sqrt(trainings if self.seed_spread_nats is not None else 1)
 
 
 def uncertainty(
@@ -104,7 +111,7 @@ def _drawn(candidate: Candidate, goals: Mapping[str, Goal], noise: Noise, source
     metrics = dict(candidate.metrics)
     for metric in goals:
         value = candidate.value(metric)
-        metrics[metric] = value + source.gauss(0.0, 1.0) * noise.deviation(metric, value)
+        metrics[metric] = value + source.gauss(0.0, 1.0) * noise.deviation(metric, value, candidate.trainings)
     return Candidate(candidate.id, candidate.number, metrics)
 
 
@@ -135,6 +142,13 @@ def _says_of_seeds(noise: Noise) -> str:
         return (
             "one seed: how far another training of the same configuration lands is not known; confirm the sweep to "
             "measure it (layersweep confirm, or Confirm on its page)"
+        )
+    if not noise.is_confirmed:
+        own = noise.seed_spread_nats / math.sqrt(noise.trainings)
+        mean = "a single training" if noise.trainings == 1 else f"the mean of {noise.trainings} trainings"
+        return (
+            f"its loss is {mean}, known to a standard error of {_nats(own)}: over further seeds losses of this sweep "
+            f"spread by {_nats(noise.seed_spread_nats)} (standard deviation, pooled over the trials trained again)"
         )
     return (
         f"over the further seeds of its confirmation, losses spread by {_nats(noise.seed_spread_nats)} "

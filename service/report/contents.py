@@ -12,6 +12,7 @@ from layersweep.json_values import JsonObject
 from service.common.states import TrialState
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
+from service.database.counts import REPLICATE, replicates_of
 from service.database.models import Attempt, Dataset, Measurement, Sweep, Trial, Worker
 from service.database.sessions import now
 from service.errors import NotFoundError
@@ -58,7 +59,9 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
 def _states(row: Sweep) -> dict[str, int]:
     # A database gives the counts in an order of its own.
     order = [*TrialState, *sorted(set(row.counts) - set(TrialState))]
-    return {state: int(row.counts[state]) for state in order if row.counts.get(state)}
+    states = {name: int(row.counts[name]) for name in order if row.counts.get(name) and not name.startswith(REPLICATE)}
+    further = replicates_of(row.counts)
+    return {**states, "further trainings": further} if further else states
 
 
 def _by_first_objective(front: Sequence[Trial], sweep: Sweep) -> list[LeaderboardRow]:

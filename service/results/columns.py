@@ -35,7 +35,7 @@ MANY = 1000
 """Trials that a query names one by one at most."""
 MAX_PARTS = 100
 """Of what was calculated from the columns of one version of a sweep."""
-_STATE_EVENTS = ("trial.queued", "trial.running", "trial.ended")
+_STATE_EVENTS = ("trial.queued", "trial.running", "trial.ended", "trial.replicated")
 _FACTS = (Trial.id, Trial.number, Trial.state, Trial.pareto_rank, Trial.feasible, Trial.ended_at)
 
 
@@ -163,7 +163,7 @@ class ColumnStore:
     def _renewed(self, session: Session, sweep: Sweep, known: Columns | None) -> Columns:
         version = (sweep.event_counter, sweep.scheduled_sequence)
         if known is None:
-            return _made(version, _read_facts(session, Trial.sweep_id == sweep.id), {})
+            return _made(version, _read_facts(session, *_points_of(sweep)), {})
         if version[0] <= known.version[0] and version[1] <= known.version[1]:
             return known
         return _renewed(session, sweep, known, version)
@@ -175,6 +175,11 @@ class ColumnStore:
             while len(self._kept) > 1 and sum(map(len, self._kept.values())) > self._max_trials:
                 dropped, _ = self._kept.popitem(last=False)
                 self._loading.pop(dropped, None)
+
+
+def _points_of(sweep: Sweep) -> tuple[sa.ColumnElement[bool], ...]:
+    """A sweep's trials less its replicates, whose results are in those of the trials that they train again."""
+    return Trial.sweep_id == sweep.id, Trial.replicate_of.is_(None)
 
 
 def metric_names(session: Session, sweep: Sweep) -> list[str]:
@@ -201,7 +206,7 @@ def _read_values(session: Session, sweep: Sweep, columns: Columns, names: Sequen
     wanted = [name for name in names if name not in METRICS]
     if wanted:
         # All parameters lie in one value of each row: reading one costs as much as reading all.
-        rows = _read_parameters(session, columns, Trial.sweep_id == sweep.id)
+        rows = _read_parameters(session, columns, *_points_of(sweep))
         found |= _parameters(rows, dict.fromkeys([*wanted, *_names(rows)]))
     return found
 
@@ -249,10 +254,10 @@ def _renewed(session: Session, sweep: Sweep, known: Columns, version: tuple[int,
     )
     changed = [trial_id for (trial_id,) in _rows(session, happened.limit(MANY + 1))]
     if len(changed) > MANY:
-        return _made(version, _read_facts(session, Trial.sweep_id == sweep.id), {})
+        return _made(version, _read_facts(session, *_points_of(sweep)), {})
     columns = known
     if changed:
-        among = Trial.id.in_(changed)
+        among = sa.and_(Trial.id.in_(changed), Trial.replicate_of.is_(None))
         fresh = _made(version, _read_facts(session, among), {})
         # By their ids alone: with the sweep's beside it SQLite goes through all of the sweep's values instead.
         of_these = TrialMetric.trial_id.in_(changed)

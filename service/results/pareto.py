@@ -93,6 +93,26 @@ class Ranking:
             level += 1
         return changed
 
+    def replace(self, trial_id: str, values: Sequence[float] | None) -> dict[str, int | None]:
+        """Give a point that was added other values, or with None take it away; return the ranks that are new with it.
+
+        A point that goes away has the rank None. Raises ValueError as `add` does, KeyError where the point is not
+        there.
+        """
+        index, before = self._known[trial_id], self.ranks
+        costs, ids = self._costs[: len(self._ids)] * self._signs, list(self._ids)
+        self._clear()
+        for position, each in enumerate(ids):
+            if position != index:
+                self.add(each, costs[position].tolist())
+            elif values is not None:
+                self.add(each, values)
+        now = self.ranks
+        return {each: now.get(each) for each in ids if now.get(each) != before[each]}
+
+    def _clear(self) -> None:
+        self._ids, self._known, self._ranks, self._levels = [], {}, [], []
+
     def _append(self, trial_id: str, cost: NDArray[np.float64]) -> int:
         index = len(self._ids)
         if index == len(self._costs):

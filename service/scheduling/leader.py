@@ -29,6 +29,7 @@ from service.scheduling import leadership, repository, reuse, scheduling_errors
 from service.scheduling.held_sweeps import HeldSweep, HeldSweeps
 from service.scheduling.leadership import StaleLeaderError
 from service.scheduling.leadership_renewal import Renewal
+from service.scheduling.replicates.replicates import Replicates
 from service.scheduling.repository import SchedulableSweep, StoredSweep
 from service.scheduling.scheduling_errors import SchedulingError, scheduling_error
 from service.scheduling.studies import Study
@@ -291,7 +292,7 @@ class Leader(ABC):
             # What is not yet worked in is found again by what was stored.
             held.scheduler = None
             return True, True
-        if changes.unfinished or changes.termination is not None or newest != update.sequence + len(changes.trials):
+        if changes.unfinished or changes.termination is not None or newest != update.sequence + changes.event_count:
             return True, True
         # All that came after it was read are the events of these changes: no need to look again.
         scheduler.read_sequence = newest
@@ -360,7 +361,9 @@ class Leader(ABC):
         for trial_id, values in loaded.ranked:
             ranking.add(trial_id, values)
         study = self.make_study(loaded)
-        return SweepScheduler(loaded.facts, loaded.history, study, ranking, loaded.attributes, held.progressed)
+        facts = loaded.facts
+        replicates = Replicates(facts.document, facts.sampler, loaded.replicates)
+        return SweepScheduler(facts, loaded.history, study, ranking, replicates, loaded.attributes, held.progressed)
 
     @property
     def is_running(self) -> bool:

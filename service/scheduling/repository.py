@@ -30,6 +30,8 @@ from service.leases.queue import cancel_open, reopen
 from service.scheduling import reuse
 from service.scheduling.leadership import StaleLeaderError, may_lead
 from service.scheduling.proposals import KnownPoint
+from service.scheduling.replicates import rows as replicate_rows
+from service.scheduling.replicates.replicates import ReplicateHistory
 from service.scheduling.studies import Attributes, PastAsk, TrialResult
 from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts, TimedTrialRow, TrialRow
 from service.sweeps import drafts, slot_shares, sweeps, targets
@@ -125,6 +127,7 @@ class StoredSweep:
     history: History
     past: Sequence[PastAsk]
     attributes: Attributes
+    replicates: ReplicateHistory
     ranked: Sequence[tuple[str, tuple[float, ...]]]
     """The feasible complete trials with the values of their objectives, in the order in which they were told."""
 
@@ -186,7 +189,8 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
     )
     budget, parallel = _budget_at(session, sweep, facts.document), slot_shares.as_of_scheduled(session, sweep)
     history = History(sweep.scheduled_sequence, budget, parallel)
-    past, ranked = _replay_asks(session, facts, history)
+    past, told = _replay_asks(session, facts, history)
+    replicates, ranked = replicate_rows.load(session, sweep, facts, told)
     if history.failed:
         history.to_retry = _failed_before_extension(session, sweep) & history.failed.keys()
     attributes = session.execute(
@@ -197,6 +201,7 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
         history=history,
         past=past,
         attributes={name: value["value"] for name, value in attributes},
+        replicates=replicates,
         ranked=ranked,
     )
 
@@ -208,7 +213,7 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
     while more trials were to be added. The sweep is locked first, as `service.leases.row_locks` says.
     """
     connection = session.connection()
-    must_go_on = bool(changes.trials or changes.requeued or changes.termination is not None)
+    must_go_on = bool(changes.trials or changes.requeued or changes.replicates or changes.termination is not None)
     fenced = {
         "sweep_id": sweep_id,
         "epoch": epoch,
@@ -233,6 +238,7 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
         session.merge(StudyAttribute(sweep_id=sweep_id, name=name, value={"value": value}))
     new = [_new_trial(trial_id, row) for trial_id, row in changes.trials.items()]
     new += [NewEvent("trial.queued", trial_id, {"number": number}) for trial_id, number in requeued.items()]
+    new += replicate_rows.store(session, changes)
     if new:
         counts.add(session, sweep_id, changes.counts())
         newest = events.append_all(session, sweep_id, new)
@@ -320,7 +326,7 @@ def _replay_asks(
     return past, [(trial_id, values) for _, trial_id, values in sorted(ranked)]
 
 
-def _store_ranks(session: Session, sweep_id: str, ranks: Mapping[str, int]) -> None:
+def _store_ranks(session: Session, sweep_id: str, ranks: Mapping[str, int | None]) -> None:
     if not ranks:
         return
     rows = [{"trial": trial_id, "rank": rank} for trial_id, rank in sorted(ranks.items())]

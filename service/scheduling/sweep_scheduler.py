@@ -6,7 +6,6 @@ them is asked further ahead where they come quickly. Nothing is written here: `C
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,21 +15,23 @@ from service.common.formatting import plural
 from service.common.ids import new_id
 from service.common.metrics import TELL_SECONDS
 from service.common.states import SweepState, TrialState
-from service.leases.reuse_keys import reuse_key
-from service.leases.workers import results_version_of
 from service.results.pareto import Ranking
-from service.scheduling.proposals import KnownPoint, Point, Proposal, Proposals, total_violation
+from service.scheduling.proposals import KnownPoint, Point, Proposal, Proposals
+from service.scheduling.replicates.replicates import KnownTrial, Replicates
 from service.scheduling.reuse import Reused, Source, judge_source
-from service.scheduling.studies import FAILED, Attributes, Study, Suggestion, TrialResult
+from service.scheduling.studies import Attributes, Study, TrialResult
 from service.scheduling.sweep_state import (
     AskedTrial,
-    AskRow,
     Changes,
     History,
     SweepEvent,
     SweepFacts,
     Termination,
     TrialRow,
+    ask_row,
+    queued_trial,
+    result_of,
+    resumption,
 )
 from service.sweeps.sampling import ASKED_WHEN_NEEDED, LEARNS_NOTHING
 
@@ -59,6 +60,7 @@ class SweepScheduler:
         history: History,
         study: Study,
         ranking: Ranking,
+        replicates: Replicates,
         attributes: Attributes,
         progressed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -71,7 +73,9 @@ class SweepScheduler:
         self._history = history
         self._study = study
         self._ranking = ranking
+        self._replicates = replicates
         document = facts.document
+        self._objectives = facts.objectives
         self._proposals = Proposals(
             document.space,
             study,
@@ -115,7 +119,7 @@ class SweepScheduler:
         changes = Changes(self.read_sequence)
         deadline = time.monotonic() + MAX_SECONDS
         self._look_ahead(events)
-        resumes = _resumption(events)
+        resumes = resumption(events)
         if going and not resumes:
             self._top_up(changes, find_sources, deadline)
         for position, event in enumerate(events):
@@ -157,6 +161,9 @@ class SweepScheduler:
             history.parallel = event.parallel
         if event.trial_id is None:
             return
+        if event.trial_id in self._replicates.outstanding:
+            self._work_in_replicate(event, changes)
+            return
         # A reused trial was told when it was made: its event finds it gone.
         tried = history.outstanding.pop(event.trial_id, None)
         if tried is None:
@@ -166,21 +173,21 @@ class SweepScheduler:
             history.last_failure = event.reason
         elif event.state == TrialState.CANCELLED:
             history.cancelled[event.trial_id] = tried
-        result = self._result_of(event.state, event.metrics, event.violations)
+        result = result_of(self._objectives, event.state, event.metrics, event.violations)
         self._tell(tried, result, changes)
         if event.state == TrialState.COMPLETE and event.feasible:
             self._rank(event.trial_id, result, changes)
+            if result.values is not None:
+                known = self._history.known[tried.point_hash]
+                self._replicates.add(event.trial_id, KnownTrial(known.number, event.metrics, event.violations))
 
-    def _result_of(
-        self, state: TrialState | None, metrics: Mapping[str, float], violations: Mapping[str, float]
-    ) -> TrialResult:
-        violation = total_violation(violations.values())
-        if state == TrialState.COMPLETE:
-            values = tuple(float(metrics.get(each["metric"], math.nan)) for each in self.facts.document.objectives)
-            return TrialResult(TrialState.COMPLETE, values, violation) if all(map(math.isfinite, values)) else FAILED
-        if state == TrialState.INFEASIBLE:
-            return TrialResult(TrialState.INFEASIBLE, None, violation if violation > 0 else 1.0)
-        return TrialResult(TrialState.PRUNED, None, violation) if state == TrialState.PRUNED else FAILED
+    def _work_in_replicate(self, event: SweepEvent, changes: Changes) -> None:
+        trial_id, figures = self._replicates.tell(event)
+        if figures is None:
+            return
+        changes.means.setdefault(trial_id, []).append(figures)
+        values = self._replicates.values_of(trial_id) if figures.feasible else None
+        self._note_ranks(self._ranking.replace(trial_id, values), changes)
 
     def _tell(self, tried: AskedTrial, result: TrialResult, changes: Changes) -> None:
         with TELL_SECONDS.time():
@@ -199,7 +206,10 @@ class SweepScheduler:
     def _rank(self, trial_id: str, result: TrialResult, changes: Changes) -> None:
         if result.values is None or trial_id in self._ranking:
             return
-        for ranked, rank in self._ranking.add(trial_id, result.values).items():
+        self._note_ranks(self._ranking.add(trial_id, result.values), changes)
+
+    def _note_ranks(self, ranks: Mapping[str, int | None], changes: Changes) -> None:
+        for ranked, rank in ranks.items():
             if ranked in changes.trials:
                 changes.trials[ranked]["pareto_rank"] = rank
             else:
@@ -209,10 +219,12 @@ class SweepScheduler:
         history = self._history
         if len(history.failed) >= history.budget["failures"]:
             return self._failed(f"{plural(len(history.failed), 'trial')} failed, the most that the budget allows")
-        if history.outstanding or self._retriable():
+        if history.outstanding or self._replicates.outstanding or self._retriable():
             return None
-        if history.spent >= history.budget["trials"]:
+        if self._spent >= history.budget["trials"]:
             return self.end("budget_exhausted")
+        if self._may_replicate() and self._replicates.next() is not None:
+            return None
         exhausted = self._proposals.exhausted and not history.cancelled
         return self.end("space_exhausted") if exhausted else None
 
@@ -232,6 +244,27 @@ class SweepScheduler:
                 break
         if changes.termination is None and not changes.is_full and not changes.unfinished:
             self._retry(changes)
+            self._replicate(changes)
+
+    @property
+    def _spent(self) -> int:
+        return self._history.spent + self._replicates.asked
+
+    def _may_replicate(self) -> bool:
+        """Whether all points are asked for that leave further trainings their share of the budget."""
+        left = self._history.budget["trials"] - self._spent
+        share = self._replicates.share_left(self._history.budget["trials"])
+        has_all = left <= share or (self._proposals.exhausted and not self._history.cancelled)
+        return has_all and min(left, share) > 0
+
+    def _replicate(self, changes: Changes) -> None:
+        """Train again what could be on the front, on the slots that no point takes. Nothing is asked ahead here."""
+        while self._may_replicate() and self._free_slots() > self._lookahead:
+            trial_id = self._replicates.next()
+            if trial_id is None:
+                break
+            replicate_id, replicate = self._replicates.ask(trial_id)
+            changes.replicates[replicate_id] = replicate
 
     def _ask_for(self, missing: int, changes: Changes, find_sources: FindSources, deadline: float) -> list[str]:
         """Ask for so many new trials; fewer where the step takes long, which changes no suggestion."""
@@ -257,10 +290,19 @@ class SweepScheduler:
             self._lookahead = max(self.facts.lookahead, min(2 * ended, MAX_LOOKAHEAD))
 
     def _missing(self) -> int:
-        return min(self._free_slots(), self._history.budget["trials"] - self._history.spent)
+        left = self._history.budget["trials"] - self._spent
+        share = min(left, self._replicates.share_left(self._history.budget["trials"]))
+        if left <= share and not self._in_flight and self._replicates.next() is None:
+            # What further trainings need no more goes to new points.
+            share = 0
+        return min(self._free_slots(), left - share)
+
+    @property
+    def _in_flight(self) -> int:
+        return len(self._history.outstanding) + len(self._replicates.outstanding)
 
     def _free_slots(self) -> int:
-        return self._history.parallel + self._lookahead - len(self._history.outstanding)
+        return self._history.parallel + self._lookahead - self._in_flight
 
     def _resume(self, most: int, changes: Changes) -> int:
         """Try what the end of the sweep cut off before anything new, except the starts; returns how many."""
@@ -285,7 +327,7 @@ class SweepScheduler:
     def _try_again(self, trial_id: str, tried: AskedTrial, state: TrialState, changes: Changes) -> None:
         """Queue an ended trial again: for the sampler it is another ask of the same point."""
         suggestion = self._proposals.ask_again(tried.chosen)
-        changes.asks[suggestion.ask] = self._ask_row(suggestion, None, trial_id)
+        changes.asks[suggestion.ask] = ask_row(self.facts.id, suggestion, None, trial_id)
         changes.requeued[trial_id] = state
         self._history.outstanding[trial_id] = replace(tried, ask=suggestion.ask)
 
@@ -293,7 +335,7 @@ class SweepScheduler:
         """Ask until there is a new point, and make a trial of it; None where there is none left."""
         trial_id = None
         for asked in self._proposals.next():
-            row = self._ask_row(asked.suggestion, asked.rejection, None)
+            row = ask_row(self.facts.id, asked.suggestion, asked.rejection, None)
             changes.asks[asked.suggestion.ask] = row
             if asked.result is not None:
                 self._record_result(asked.suggestion.ask, asked.result, changes)
@@ -304,49 +346,9 @@ class SweepScheduler:
         self._proposals.passed = 0
         return trial_id
 
-    def _ask_row(self, suggestion: Suggestion, rejection: str | None, trial_id: str | None) -> AskRow:
-        return {
-            "sweep_id": self.facts.id,
-            "ask": suggestion.ask,
-            "trial_id": trial_id,
-            "state": "asked",
-            "suggestions": suggestion.suggestions,
-            "distributions": suggestion.distributions,
-            "system_attrs": suggestion.system_attrs,
-            "told": None,
-            "told_order": None,
-            "rejection": rejection,
-        }
-
     def _new_trial(self, asked: Proposal, point: Point, changes: Changes) -> str:
-        facts, history = self.facts, self._history
-        trial_id, target_key = new_id(), facts.target["key"]
-        changes.trials[trial_id] = {
-            "id": trial_id,
-            "sweep_id": facts.id,
-            "project": facts.project,
-            "number": history.trials,
-            "state": TrialState.QUEUED,
-            "parameters": point.shown,
-            "configuration": point.configuration,
-            "point_hash": point.hash,
-            "reuse_key": reuse_key(
-                project=facts.project,
-                configuration=point.configuration,
-                dataset_sha256=facts.dataset_sha256,
-                target_key=target_key,
-                results_version=results_version_of(facts.target),
-            ),
-            "reused_from": None,
-            "started_from": asked.started_from,
-            "target_key": target_key,
-            "max_attempts": facts.max_attempts,
-            "feasible": None,
-            "violations": None,
-            "reason": None,
-            "metrics": point.static_metrics(),
-            "pareto_rank": None,
-        }
+        history, trial_id = self._history, new_id()
+        changes.trials[trial_id] = queued_trial(self.facts, trial_id, history.trials, point, asked.started_from)
         history.known[point.hash] = KnownPoint(history.trials)
         history.outstanding[trial_id] = AskedTrial(asked.suggestion.ask, point.hash, point.chosen)
         history.trials += 1
@@ -385,10 +387,13 @@ class SweepScheduler:
             reason=reused.reason,
         )
         tried = self._history.outstanding.pop(trial_id)
-        result = self._result_of(source.state, source.metrics, reused.violations)
+        result = result_of(self._objectives, source.state, source.metrics, reused.violations)
         self._tell(tried, result, changes)
         if source.state == TrialState.COMPLETE and reused.feasible:
             self._rank(trial_id, result, changes)
+            if result.values is not None:
+                number = changes.trials[trial_id]["number"]
+                self._replicates.add(trial_id, KnownTrial(number, source.metrics, reused.violations))
 
     def _take_attributes(self, changes: Changes) -> None:
         changes.attributes = self._study.take_changed_attributes()
@@ -398,15 +403,3 @@ class SweepScheduler:
             changes.attributes[EXHAUSTED] = self._stored_exhausted = self._proposals.exhausted
         if self._proposals.is_drawing != self._stored_drawing:
             changes.attributes[DRAWING] = self._stored_drawing = self._proposals.is_drawing
-
-
-def _resumption(events: Sequence[SweepEvent]) -> int:
-    """The position from which on a sweep that is going may ask and end.
-
-    A trial is cancelled only when its sweep ends: from then on nothing was asked until the budget was extended.
-    """
-    last = max((at for at, event in enumerate(events) if event.state == TrialState.CANCELLED), default=None)
-    if last is None:
-        return 0
-    after = range(last + 1, len(events))
-    return next((at for at in after if events[at].budget is not None), len(events))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -13,9 +14,12 @@ from layers.parameter import Scalar
 from layers.space.document import SweepDocument
 from layers.space.document_fields import Budget
 from service.common.states import SweepState, TrialState
+from service.database.counts import REPLICATE
 from service.database.json_columns import Distribution, RegisteredTarget, Told
-from service.scheduling.proposals import KnownPoint
-from service.scheduling.studies import Attributes
+from service.leases.reuse_keys import reuse_key
+from service.leases.workers import results_version_of
+from service.scheduling.proposals import KnownPoint, Point, total_violation
+from service.scheduling.studies import FAILED, Attributes, Suggestion, TrialResult
 
 MAX_ASKS = 1_000
 """Asks that are written in one transaction; more go into the next."""
@@ -97,6 +101,26 @@ class TimedTrialRow(TrialRow):
     ended_at: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class NewReplicate:
+    """One more training of a trial."""
+
+    of_trial: str
+    number: int
+    earlier: int
+    """Further seeds that the trial was trained with before."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeanFigures:
+    """A trial's figures, once another training of it has ended."""
+
+    number: int
+    metrics: dict[str, float]
+    violations: dict[str, float]
+    feasible: bool
+
+
 @dataclass(slots=True)
 class Changes:
     """What one step of a sweep writes. Times are the writer's."""
@@ -109,7 +133,10 @@ class Changes:
     """New trial -> the trial whose measurements it gets."""
     requeued: dict[str, TrialState] = field(default_factory=dict[str, TrialState])
     """Trial that goes back to the queue -> the state in which it had ended."""
-    ranks: dict[str, int] = field(default_factory=dict[str, int])
+    ranks: dict[str, int | None] = field(default_factory=dict[str, int | None])
+    replicates: dict[str, NewReplicate] = field(default_factory=dict[str, NewReplicate])
+    means: dict[str, list[MeanFigures]] = field(default_factory=dict[str, list[MeanFigures]])
+    """Trial -> its figures after each further training that was worked in."""
     attributes: Attributes = field(default_factory=Attributes)
     rejected: int = 0
     termination: Termination | None = None
@@ -119,7 +146,13 @@ class Changes:
     @property
     def is_empty(self) -> bool:
         """True where only the position among the events changed."""
-        return not (self.asks or self.tells or self.ranks or self.attributes or self.rejected or self.termination)
+        asked = self.asks or self.tells or self.rejected or self.replicates
+        return not (asked or self.means or self.ranks or self.attributes or self.termination)
+
+    @property
+    def event_count(self) -> int:
+        """Events that tell of these changes, where the sweep goes on."""
+        return len(self.trials) + len(self.replicates) + sum(map(len, self.means.values()))
 
     @property
     def is_full(self) -> bool:
@@ -128,6 +161,8 @@ class Changes:
     def counts(self) -> Counter[str]:
         """How many more trials there are in each state, and of those that are reused."""
         counts: Counter[str] = Counter(trial["state"] for trial in self.trials.values())
+        if self.replicates:
+            counts[f"{REPLICATE}{TrialState.QUEUED}"] = len(self.replicates)
         if self.reused:
             counts["reused"] = len(self.reused)
         if self.requeued:
@@ -150,8 +185,76 @@ class SweepFacts:
     lookahead: int
 
     @property
+    def objectives(self) -> list[str]:
+        """Their metrics, in order."""
+        return [objective["metric"] for objective in self.document.objectives]
+
+    @property
     def goals(self) -> list[Goal]:
         return ["maximize" if objective["goal"] == "maximize" else "minimize" for objective in self.document.objectives]
+
+
+def ask_row(sweep_id: str, suggestion: Suggestion, rejection: str | None, trial_id: str | None) -> AskRow:
+    """The row of an ask that was not told yet."""
+    return {
+        "sweep_id": sweep_id,
+        "ask": suggestion.ask,
+        "trial_id": trial_id,
+        "state": "asked",
+        "suggestions": suggestion.suggestions,
+        "distributions": suggestion.distributions,
+        "system_attrs": suggestion.system_attrs,
+        "told": None,
+        "told_order": None,
+        "rejection": rejection,
+    }
+
+
+def queued_trial(facts: SweepFacts, trial_id: str, number: int, point: Point, started_from: str | None) -> TrialRow:
+    """The row of a new trial."""
+    target_key = facts.target["key"]
+    return {
+        "id": trial_id,
+        "sweep_id": facts.id,
+        "project": facts.project,
+        "number": number,
+        "state": TrialState.QUEUED,
+        "parameters": point.shown,
+        "configuration": point.configuration,
+        "point_hash": point.hash,
+        "reuse_key": reuse_key(
+            project=facts.project,
+            configuration=point.configuration,
+            dataset_sha256=facts.dataset_sha256,
+            target_key=target_key,
+            results_version=results_version_of(facts.target),
+        ),
+        "reused_from": None,
+        "started_from": started_from,
+        "target_key": target_key,
+        "max_attempts": facts.max_attempts,
+        "feasible": None,
+        "violations": None,
+        "reason": None,
+        "metrics": point.static_metrics(),
+        "pareto_rank": None,
+    }
+
+
+def result_of(
+    objectives: Sequence[str],
+    state: TrialState | None,
+    metrics: Mapping[str, float],
+    violations: Mapping[str, float],
+) -> TrialResult:
+    """What a sampler learns of a trial that ended so. `objectives`: their metrics, in order."""
+    violation = total_violation(violations.values())
+    if state == TrialState.COMPLETE:
+        values = tuple(float(metrics.get(metric, math.nan)) for metric in objectives)
+        return TrialResult(TrialState.COMPLETE, values, violation) if all(map(math.isfinite, values)) else FAILED
+    if state == TrialState.INFEASIBLE:
+        return TrialResult(TrialState.INFEASIBLE, None, violation if violation > 0 else 1.0)
+    return TrialResult(TrialState.PRUNED, None, violation) if state == TrialState.PRUNED else FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +264,18 @@ class AskedTrial:
     ask: int
     point_hash: str
     chosen: dict[str, Scalar]
+
+
+def resumption(events: Sequence[SweepEvent]) -> int:
+    """The position from which on a sweep that is going may ask and end.
+
+    A trial is cancelled only when its sweep ends: from then on nothing was asked until the budget was extended.
+    """
+    last = max((at for at, event in enumerate(events) if event.state == TrialState.CANCELLED), default=None)
+    if last is None:
+        return 0
+    after = range(last + 1, len(events))
+    return next((at for at in after if events[at].budget is not None), len(events))
 
 
 def _no_trials() -> dict[str, AskedTrial]:

@@ -48,6 +48,7 @@ def estimate(
         .join(Sweep, Sweep.id == Trial.sweep_id)
         .where(Trial.project == project, Sweep.task == document.task)
         .where(Trial.state == TrialState.COMPLETE, Trial.reused_from.is_(None), Trial.attempt > 0)
+        .where(Trial.replicate_of.is_(None))
         .order_by(Trial.id.desc())
         .limit(MOST_TRIALS)
     )

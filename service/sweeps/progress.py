@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.common.states import ENDED_TRIALS, SweepState
+from service.database.counts import REPLICATE
 from service.database.models import Event, Sweep
 
 LAST_EVENTS = 2000
@@ -24,7 +25,7 @@ class ProgressRate:
 
 def progress_rate(session: Session, sweep: Sweep) -> ProgressRate | None:
     """The progress rate of a running sweep; None before two trials ended, and where nothing is left to do."""
-    ended = sum(int(sweep.counts.get(state, 0)) for state in ENDED_TRIALS)
+    ended = sum(int(sweep.counts.get(name, 0)) for state in ENDED_TRIALS for name in (state, f"{REPLICATE}{state}"))
     left = int(sweep.budget.get("trials", 0)) - ended
     if sweep.state != SweepState.ACTIVE or left <= 0:
         return None

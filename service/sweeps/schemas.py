@@ -62,6 +62,7 @@ class Progress(Schema):
     cancelled: int = 0
     reused: int = 0
     rejected: int = 0
+    replicates: int = Field(default=0, description="further trainings of trials, which the budget counts as trials")
 
 
 class BestTrial(Schema):

@@ -14,6 +14,7 @@ from service.auth.projects import DEFAULT
 from service.common.ids import new_id
 from service.common.paging import decode_token, first_page
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
+from service.database.counts import REPLICATE, replicates_of
 from service.database.models import IS_SEARCH, Dataset, Sweep
 from service.database.sessions import UNSYNCHRONIZED, now, now_sql
 from service.datasets.datasets import names_of
@@ -299,7 +300,8 @@ def _refuse_unless_reopenable(sweep: Sweep, budget: Budget) -> None:
         return
     if sweep.reason == "space_exhausted" and not cut_off:
         raise ConflictError(f"{ended}: a larger budget does not make it go on")
-    if progress_of(sweep).trials - cut_off >= budget["trials"]:
+    progress = progress_of(sweep)
+    if progress.trials + progress.replicates - cut_off >= budget["trials"]:
         raise ConflictError(f"{ended}: extend trials to make it go on")
 
 
@@ -308,9 +310,15 @@ def _refuse_unless_reopenable(sweep: Sweep, budget: Budget) -> None:
 
 def progress_of(sweep: Sweep) -> sweep_schemas.Progress:
     """Trials by state."""
-    counts = sweep.counts
+    counts = {name: count for name, count in sweep.counts.items() if not name.startswith(REPLICATE)}
     trials = sum(count for state, count in counts.items() if state != "reused")
-    return sweep_schemas.Progress(trials=trials, budget=sweep.budget["trials"], rejected=sweep.rejected_count, **counts)
+    return sweep_schemas.Progress(
+        trials=trials,
+        budget=sweep.budget["trials"],
+        rejected=sweep.rejected_count,
+        replicates=replicates_of(sweep.counts),
+        **counts,
+    )
 
 
 def _shown(session: Session, sweeps: Sequence[Sweep]) -> list[sweep_schemas.Sweep]:

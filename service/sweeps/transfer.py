@@ -97,6 +97,7 @@ def _candidates(session: Session, sweep: Sweep, target: RegisteredTarget) -> Ite
             Sweep.target_key == target["key"],
             version == results_version_of(target),
             Trial.state == TrialState.COMPLETE,
+            Trial.replicate_of.is_(None),
         )
         .order_by(Trial.id.desc())
         .limit(_LOOKED_AT)

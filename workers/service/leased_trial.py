@@ -73,6 +73,8 @@ class LeasedTrial:
     """None: a probe has none."""
     hardware_first: bool
     """Whether it is measured before it is trained. A service that does not say so expects that."""
+    measure: bool
+    """Whether its latency and memory are not known yet."""
     metrics_in_use: tuple[str, ...]
     """What the sweep decides by; empty where a service does not say so."""
 
@@ -90,5 +92,6 @@ class LeasedTrial:
             constraints=tuple(answer["constraints"]),
             dataset=None if dataset is None else LeasedDataset.of(dataset),
             hardware_first=answer.get("hardware_first", True),
+            measure=answer.get("measure", True),
             metrics_in_use=tuple(answer.get("metrics_in_use", ())),
         )

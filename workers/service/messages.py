@@ -65,6 +65,7 @@ class LeaseAnswer(TypedDict):
     dataset: DatasetAnswer | None
     constraints: list[str]
     hardware_first: NotRequired[bool]
+    measure: NotRequired[bool]
     metrics_in_use: NotRequired[list[str]]
     lease_seconds: float
 

@@ -59,6 +59,8 @@ class TrialContext:
     constraints: Sequence[str]
     hardware_first: bool
     """Whether the untrained model is built and measured before anything is trained."""
+    measures: bool
+    """Whether the trained model is measured: not where it is one more training of a measured configuration."""
     metrics_in_use: Sequence[str]
     """Of the sweep's objectives and constraints."""
     dataset: LeasedDataset | None

@@ -201,6 +201,11 @@ def _build_trained(context: TrialContext, phase: str) -> BuiltEngines:
 def _finish_trained(context: TrialContext, data: TrialData, *, build_phase: str, measure_phase: str) -> None:
     """Build, measure and score the trained model: the figures that are reported."""
     built = _build_trained(context, build_phase)
+    if not context.measures:
+        with context.phase("evaluate"):
+            evaluate(context, _load_checked(context, built), data)
+        context.children.close_engine()
+        return
     with context.phase(measure_phase):
         engine = _load_checked(context, built)
         measured = measure(context, engine, REMEASURE)

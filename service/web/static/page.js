@@ -5,7 +5,7 @@ const main = document.querySelector("main");
 const LEAST_PAUSE_MS = 1000;
 const POLL_MS = 4000;
 const PROGRESS = ["trial.queued", "trial.running", "trial.phase", "trial.report", "message"];
-const RESULTS = ["trial.ended", "sweep.created", "sweep.state", "sweep.extended", "sweep.target"];
+const RESULTS = ["trial.ended", "trial.replicated", "sweep.created", "sweep.state", "sweep.extended", "sweep.target"];
 /** Parts of the address that the leaderboard's own requests do not know better. */
 const KEPT = ["x", "y", "picture", "metric", "over", "hide", "trial"];
 
