@@ -7,6 +7,8 @@ from functools import cache, lru_cache
 
 from layers.dataset_facts import DatasetFacts, ModelFacts
 from layers.declarations import attention, embedding, per_layer
+from layers.declarations.inference.generation import check_generation
+from layers.declarations.inference.mode import is_generated
 from layers.declarations.kinds import KINDS, TASKS, Kind, kinds_of, kinds_with
 from layers.declarations.model import APPLIES, DECLARATIONS, LATER, SECTIONS
 from layers.declarations.per_layer import LayerName, LayerView, layer_name
@@ -261,6 +263,8 @@ def check_model(
     facts: DatasetFacts,
 ) -> None:
     """Raise ParameterError where a completed model lacks what is trained, or needs what data and shape have not."""
+    if is_generated(inference):
+        check_generation(model, inference)
     if training.get("trainable") == "prompt" and "embedding.prompt_length" not in model:
         raise ParameterError(
             "training.trainable",

@@ -43,10 +43,16 @@ class Metric:
     """A cost that depends on what else runs on the device: comparable only where nothing does."""
     of_shape: bool = False
     """Whether it is another at each shape that is measured."""
+    of_generation: bool = False
+    """Known in the inference mode `generate` alone."""
 
     def possible(self, value: float) -> bool:
         """Whether a measurement can come out so."""
         return self.low <= value <= self.high
+
+
+def _generated(unit: str, meaning: str, goal: Goal = "minimize") -> Metric:
+    return Metric(unit, goal, "hardware", meaning, of_shape=True, of_generation=True)
 
 
 METRICS: dict[str, Metric] = {
@@ -75,6 +81,23 @@ METRICS: dict[str, Metric] = {
         "ms", "minimize", "hardware", "99th percentile of a plain enqueue (GPU)", of_shape=True
     ),
     "throughput_per_s": Metric("1/s", "maximize", "hardware", "sequences a second at inference's shape", of_shape=True),
+    "prefill_ms_p50": _generated("ms", "median device time of a prompt (mode generate)"),
+    "prefill_ms_p90": _generated("ms", "90th percentile of the device time of a prompt"),
+    "prefill_ms_p99": _generated("ms", "99th percentile of the device time of a prompt"),
+    "decode_ms_per_token_p50": _generated("ms", "median device time of a step: one new token of each sequence"),
+    "decode_ms_per_token_p90": _generated("ms", "90th percentile of the device time of a step"),
+    "decode_ms_per_token_p99": _generated("ms", "99th percentile of the device time of a step"),
+    "time_to_first_token_ms": _generated("ms", "median time from a prompt on the host to its next token there"),
+    "tokens_per_s": _generated("1/s", "new tokens a second, of all sequences, prompts included", "maximize"),
+    "kv_cache_bytes": Metric(
+        "B",
+        "minimize",
+        "static",
+        "keys and values of all layers and sequences at the end of a text (mode generate); part of memory_bytes",
+        source="service",
+        of_shape=True,
+        of_generation=True,
+    ),
     "engine_bytes": Metric("B", "minimize", "hardware", "size of the serialized engine", of_shape=True),
     "weights_bytes": Metric("B", "minimize", "hardware", "weights held by the engine", of_shape=True),
     "activation_bytes": Metric("B", "minimize", "hardware", "scratch memory of one execution context", of_shape=True),

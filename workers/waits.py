@@ -31,6 +31,8 @@ TURNS: Mapping[str, Cause] = {
     "build": "build_turn",
     "load": "measurement_turn",
     "measure": "measurement_turn",
+    "measure_prompt": "measurement_turn",
+    "measure_step": "measurement_turn",
     "train": "training_turn",
 }
 """Request to a child -> what it takes its turn for; of all others: an evaluation."""

@@ -9,7 +9,7 @@ import copy
 import logging
 import tempfile
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
+from torch.export import Dim
 
 from layers.export.opset import LOWEST_OPSET, OpsetError, check_opset, lower
 from layers.modules.dtypes import set_dtypes
@@ -32,6 +33,7 @@ __all__ = [
     "external_data",
     "graph_opset",
     "warm_up",
+    "with_sizes",
 ]
 
 HIGHEST_OPSET = 20
@@ -67,9 +69,12 @@ def export(
     opset: int,
     input_names: Sequence[str],
     output_names: Sequence[str] = ("logits",),
+    open_sizes: Sequence[Mapping[int, str]] = (),
 ) -> None:
     """Write `module`, traced at the static shapes of `inputs`, to `path` as ONNX.
 
+    open_sizes: for each input the axes whose sizes are left open, each by a name (`with_sizes` sets them); the module
+    takes its inputs as `*inputs` then.
     opset: the highest that the target reads; the graph is in it, or in HIGHEST_OPSET if that is lower.
     The module is traced in evaluation mode, in the number format that its parameters have (see `cast_copy`).
     Weights of more than 1.5 GB lie beside it in `<path>.data`. The graph names no file or code of this machine.
@@ -87,6 +92,7 @@ def export(
                 opset_version=max(target, EXPORTER_LOWEST_OPSET),
                 input_names=list(input_names),
                 output_names=list(output_names),
+                dynamic_shapes=_dynamic(open_sizes),
                 verbose=False,
             )
     finally:
@@ -100,6 +106,28 @@ def export(
     _strip_traces(model)
     check_opset(model, target)
     _save(model, Path(path))
+
+
+def with_sizes(graph: Path, sizes: Mapping[str, int], path: Path) -> None:
+    """Write a graph whose open sizes are set, to `path`. Weights that lie beside it stay there, and are of both.
+
+    Raises OpsetError where a size is left open, or an inner shape would follow from one.
+    """
+    model = onnx.load_model(graph, load_external_data=False)
+    for value in (*model.graph.input, *model.graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.HasField("dim_param"):
+                if axis.dim_param not in sizes:
+                    raise OpsetError(f"{value.name} has the open size {axis.dim_param}, which nobody sets")
+                axis.dim_value = sizes[axis.dim_param]
+    onnx.save_model(model, path)
+
+
+def _dynamic(open_sizes: Sequence[Mapping[int, str]]) -> tuple[tuple[dict[int, Dim], ...]] | None:
+    """As torch's exporter takes them."""
+    names = dict.fromkeys(name for axes in open_sizes for name in axes.values())
+    dims = {name: Dim(name, min=1) for name in names}
+    return (tuple({axis: dims[name] for axis, name in axes.items()} for axes in open_sizes),) if dims else None
 
 
 def warm_up() -> None:
@@ -120,6 +148,8 @@ def _quiet() -> Generator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
+            # Two inputs of the same open size: it keeps one of the names, as is meant.
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)
             yield
     finally:
         logger.setLevel(level)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from layers.declarations.attention import AttentionConfig
+from layers.modules.key_values import KeyValues
 from layers.modules.linear import build_linear
 from layers.modules.normalization import build_norm
 from layers.modules.rotation import Rotary
@@ -39,10 +40,27 @@ class Attention(nn.Module):
     def _make_matmuls(self) -> None:
         self.qkv = build_linear(self.config.qkv)
 
-    def forward(self, x_BTD: Tensor, bias_BNTS: Tensor | None = None, encoded_BSD: Tensor | None = None) -> Tensor:
-        """Bias None: nothing is added to the scores, but a causal layer is causal all the same."""
-        q_BNTH, k_BNSH, v_BNSH = self._heads(*self._project(x_BTD, encoded_BSD))
-        return self.dense(self._attend(q_BNTH, k_BNSH, v_BNSH, bias_BNTS).transpose(1, 2).flatten(2))
+    def forward(
+        self,
+        x_BTD: Tensor,
+        bias_BNTS: Tensor | None = None,
+        encoded_BSD: Tensor | None = None,
+        key_values: KeyValues | None = None,
+    ) -> Tensor:
+        """Bias None: nothing is added to the scores, but a causal layer is causal all the same.
+
+        `key_values`: takes the keys and values of these tokens; where it holds those of earlier ones, x is one token,
+        which attends to them and to itself, and the bias is of them and of itself, in this order.
+        """
+        position = None if key_values is None else key_values.position
+        q_BNTH, k_BKSH, v_BKSH = self._heads(*self._project(x_BTD, encoded_BSD), position)
+        if key_values is not None:
+            key_values.new = k_BKSH, v_BKSH
+        if key_values is not None and key_values.past is not None:
+            attended_BNTH = self._attend_to_past(q_BNTH, (k_BKSH, v_BKSH), key_values.past, bias_BNTS)
+        else:
+            attended_BNTH = self._attend(q_BNTH, self._repeated(k_BKSH), self._repeated(v_BKSH), bias_BNTS)
+        return self.dense(attended_BNTH.transpose(1, 2).flatten(2))
 
     def _project(self, x_BTD: Tensor, encoded_BSD: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, heads not yet apart."""
@@ -50,8 +68,8 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x_BTD).split((width, kv_width, kv_width), dim=-1)
         return q, k, v
 
-    def _heads(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Head by head, normalized and rotated; keys and values repeated to as many heads as the queries have."""
+    def _heads(self, q: Tensor, k: Tensor, v: Tensor, position_1: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Head by head, normalized and rotated. `position_1`: of a single token; None: they are the first tokens."""
         by_width = self.config.qk_norm_scope == "width"
         if by_width:
             q, k = self._normalized(q, k)
@@ -60,8 +78,8 @@ class Attention(nn.Module):
             q_BTNH, k_BSKH = self._normalized(q_BTNH, k_BSKH)
         q_BNTH, k_BKSH, v_BKSH = q_BTNH.transpose(1, 2), k_BSKH.transpose(1, 2), v_BSKH.transpose(1, 2)
         if self.rotary is not None:
-            q_BNTH, k_BKSH = self.rotary(q_BNTH), self.rotary(k_BKSH)
-        return q_BNTH, self._repeated(k_BKSH), self._repeated(v_BKSH)
+            q_BNTH, k_BKSH = self.rotary(q_BNTH, position_1), self.rotary(k_BKSH, position_1)
+        return q_BNTH, k_BKSH, v_BKSH
 
     def _normalized(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         if self.q_layernorm is None or self.k_layernorm is None:
@@ -69,6 +87,7 @@ class Attention(nn.Module):
         return self.q_layernorm(q), self.k_layernorm(k)
 
     def _repeated(self, x_BKSH: Tensor) -> Tensor:
+        """As many heads as the queries have."""
         groups = self.config.num_attention_heads // self.config.num_kv_heads
         if groups == 1:
             return x_BKSH
@@ -90,9 +109,7 @@ class Attention(nn.Module):
 
     def _written_out(self, q_BNTH: Tensor, k_BNSH: Tensor, v_BNSH: Tensor, bias_BNTS: Tensor | None) -> Tensor:
         # Queries are scaled before the product: in float16 the unscaled scores of a wide head may overflow.
-        scores_BNTS = (q_BNTH * self.scale) @ k_BNSH.transpose(-1, -2)
-        if self.config.softcap is not None:
-            scores_BNTS = torch.tanh(scores_BNTS / self.config.softcap) * self.config.softcap
+        scores_BNTS = self._capped((q_BNTH * self.scale) @ k_BNSH.transpose(-1, -2))
         if bias_BNTS is None and self.config.attention_mask_type == "causal":
             unseen_TS = distances(q_BNTH.shape[2], k_BNSH.shape[2], q_BNTH.device) > 0
             bias_BNTS = hidden(unseen_TS[None, None], scores_BNTS.dtype)
@@ -100,6 +117,34 @@ class Attention(nn.Module):
             scores_BNTS = scores_BNTS + bias_BNTS
         shares_BNTS = functional.dropout(torch.softmax(scores_BNTS, dim=-1), self.dropout, self.training)
         return shares_BNTS @ v_BNSH
+
+    def _capped(self, scores: Tensor) -> Tensor:
+        softcap = self.config.softcap
+        return scores if softcap is None else torch.tanh(scores / softcap) * softcap
+
+    def _attend_to_past(
+        self,
+        q_BN1H: Tensor,
+        new: tuple[Tensor, Tensor],
+        past: tuple[Tensor, Tensor],
+        bias_BN1S: Tensor | None,
+    ) -> Tensor:
+        """One token's attention to past keys and its own. Scores are joined, not keys: no cache is copied, and the
+        query heads of a group (G of each of K) share its keys, which are not repeated."""
+        (k_BK1H, v_BK1H), (k_BKSH, v_BKSH) = new, past
+        b, n, _, h = q_BN1H.shape
+        groups = n // self.config.num_kv_heads
+        q_BKGH = (q_BN1H * self.scale).reshape(b, self.config.num_kv_heads, groups, h)
+        scores_BKGS = self._capped(
+            torch.cat((q_BKGH @ k_BKSH.transpose(-1, -2), q_BKGH @ k_BK1H.transpose(-1, -2)), dim=-1)
+        )
+        if bias_BN1S is not None:
+            # One bias of all heads is spread over them; one of each head is laid out by groups.
+            shape = (1, self.config.num_kv_heads, groups, -1)
+            scores_BKGS = scores_BKGS + (bias_BN1S if bias_BN1S.shape[1] == 1 else bias_BN1S.reshape(shape))
+        shares_BKGS = torch.softmax(scores_BKGS, dim=-1)
+        attended_BKGH = shares_BKGS[..., :-1] @ v_BKSH + shares_BKGS[..., -1:] * v_BK1H
+        return attended_BKGH.reshape(b, n, 1, h)
 
 
 class CrossAttention(Attention):

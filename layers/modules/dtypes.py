@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from layers.declarations.linear import LinearConfig
 from layers.modules.attention import Attention
 from layers.modules.embedding import Embedding
+from layers.modules.key_values import KeyValues
 from layers.modules.mlp import FusedGatedMlp, GatedMlp, Mlp
 from layers.modules.model import LayerProbe, torch_dtype
 from layers.modules.normalization import Norm
@@ -29,14 +30,20 @@ class InDtype(nn.Module):
 
 
 class AttentionInDtype(InDtype):
-    """The same of attention, with its bias and an encoder's output."""
+    """The same of attention, with its bias and an encoder's output. Keys and values that are kept are in its dtype."""
 
-    def forward(self, x: Tensor, bias: Tensor | None = None, encoded: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        encoded: Tensor | None = None,
+        key_values: KeyValues | None = None,
+    ) -> Tensor:
         if bias is not None:
             # What hides a key is near the lowest number of the other format: here it would be infinite, and a row NaN.
             bias = bias.clamp(min=max(torch.finfo(self.dtype).min, torch.finfo(bias.dtype).min) / 2).to(self.dtype)
         encoded = None if encoded is None else encoded.to(self.dtype)
-        return self.layer(x.to(self.dtype), bias, encoded).to(x.dtype)
+        return self.layer(x.to(self.dtype), bias, encoded, key_values).to(x.dtype)
 
 
 def set_dtypes(module: nn.Module, dtype: str) -> nn.Module:

@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from layers.declarations.rotation import RotationConfig
 
@@ -33,9 +34,13 @@ class Rotary(nn.Module):
         self.register_buffer("cosines", (angles.cos() * magnitude).float(), persistent=False)
         self.register_buffer("sines", (angles.sin() * magnitude).float(), persistent=False)
 
-    def forward(self, x_BNTH: Tensor) -> Tensor:
+    def forward(self, x_BNTH: Tensor, position_1: Tensor | None = None) -> Tensor:
+        """`position_1`: of a single token; None: they are the first tokens."""
         length = x_BNTH.shape[-2]
-        cosines, sines = self.cosines[:length].to(x_BNTH.dtype), self.sines[:length].to(x_BNTH.dtype)
+        cosines, sines = (
+            (table[:length] if position_1 is None else functional.embedding(position_1, table)).to(x_BNTH.dtype)
+            for table in (self.cosines, self.sines)
+        )
         if self.rotated_channels == x_BNTH.shape[-1]:
             return x_BNTH * cosines + self._turned(x_BNTH) * sines
         x_BNTR, rest = x_BNTH[..., : self.rotated_channels], x_BNTH[..., self.rotated_channels :]

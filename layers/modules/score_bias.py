@@ -28,6 +28,13 @@ class RelativeBias(nn.Module):
         pairs_TS = distances(queries, keys, self.table.device) + (queries - 1)
         return functional.embedding(pairs_TS, values_LN).permute(2, 0, 1).unsqueeze(0)
 
+    def of_past(self, far_S: Tensor, longest: int) -> Tensor:
+        """How far keys lie before one token, each from 0 to `longest` -> [1, N, 1, S]."""
+        buckets = torch.tensor([self.config.bucket(-far) for far in range(longest + 1)], device=self.table.device)
+        # The table by distance is a constant of the graph's weights; keys are looked up in it once.
+        values_LN = functional.embedding(buckets, self.table.t())
+        return functional.embedding(far_S, values_LN).t()[None, :, None, :]
+
     def _buckets(self, queries: int, keys: int) -> Tensor:
         """The bucket of each distance, kept from step to step: no CUDA graph takes them out of the host's memory."""
         if torch.compiler.is_exporting():
@@ -70,6 +77,26 @@ class ScoreBias(nn.Module):
         if self.config.alibi_slopes:
             far_TS = distances(queries, keys, device).abs()
             bias = _sum(bias, -self.slopes.to(dtype)[:, None, None] * far_TS.to(dtype))
+        return bias
+
+    def of_token(self, dtype: torch.dtype, position_1: Tensor, positions_S: Tensor, longest: int) -> Tensor:
+        """The bias [1, N, 1, S + 1] of one token for past keys and its own, which is the last; N 1 where it is the same
+        for all heads.
+
+        positions_S: of the past keys, in any order; -1 where there is none. None is later than the token's own.
+        longest: the highest position.
+        """
+        far_S = position_1 - positions_S
+        unseen_S = positions_S < 0
+        if self.config.window_size is not None:
+            unseen_S = unseen_S | (far_S >= self.config.window_size)
+        bias_S = hidden(unseen_S, dtype)
+        bias = torch.cat((bias_S, bias_S.new_zeros(1)))[None, None, None]
+        far_S = torch.cat((far_S, torch.zeros_like(position_1)))
+        if self.relative is not None:
+            bias = bias + self.relative.of_past(far_S.clamp(max=longest), longest).to(dtype)
+        if self.config.alibi_slopes:
+            bias = bias - self.slopes.to(dtype)[:, None, None] * far_S.to(dtype)
         return bias
 
     def _mask(

@@ -6,12 +6,14 @@ Shapes: x_BTD, B batch, T tokens, S tokens of the encoder, D width.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from layers.declarations.score_bias import ScoreBiasConfig
 from layers.declarations.stack import BlockConfig, StackConfig
 from layers.modules.attention import build_attention
+from layers.modules.key_values import KeyValues
 from layers.modules.mlp import build_mlp
 from layers.modules.normalization import build_norm
 from layers.modules.score_bias import ScoreBias
@@ -54,29 +56,31 @@ class Block(nn.Module):
         bias_BNTS: Tensor | None = None,
         encoded_BSD: Tensor | None = None,
         cross_bias_BNTS: Tensor | None = None,
+        key_values: KeyValues | None = None,
     ) -> Tensor:
+        """`key_values`: of the tokens' attention to each other, see there."""
         if self.config.parallel:
-            return self._side_by_side(x_BTD, bias_BNTS)
+            return self._side_by_side(x_BTD, bias_BNTS, key_values)
         norms = (self.input_layernorm, self.attention_output_layernorm)
-        x_BTD = self._added(x_BTD, norms, self.attention, bias_BNTS)
+        x_BTD = self._added(x_BTD, norms, self.attention, bias_BNTS, None, key_values)
         if self.cross_attention is not None:
             norms = (self.cross_layernorm, self.cross_output_layernorm)
             x_BTD = self._added(x_BTD, norms, self.cross_attention, cross_bias_BNTS, encoded_BSD)
         return self._added(x_BTD, (self.post_layernorm, self.mlp_output_layernorm), self.mlp)
 
-    def _side_by_side(self, x_BTD: Tensor, bias_BNTS: Tensor | None) -> Tensor:
+    def _side_by_side(self, x_BTD: Tensor, bias_BNTS: Tensor | None, key_values: KeyValues | None) -> Tensor:
         """Feed-forward is written first: TensorRT 8.6 builds a wrong engine, without a warning, of the other order."""
         attended_BTD = self.input_layernorm(x_BTD)
         read_BTD = attended_BTD if self.post_layernorm is None else self.post_layernorm(x_BTD)
         x_BTD = x_BTD + self._scaled(self.dropout(self.mlp(read_BTD)))
-        return x_BTD + self._scaled(self.dropout(self.attention(attended_BTD, bias_BNTS)))
+        return x_BTD + self._scaled(self.dropout(self.attention(attended_BTD, bias_BNTS, None, key_values)))
 
     def _added(
         self,
         x_BTD: Tensor,
         norms: tuple[nn.Module | None, nn.Module | None],
         layer: nn.Module,
-        *arguments: Tensor | None,
+        *arguments: Tensor | KeyValues | None,
     ) -> Tensor:
         """`norms`: of the layer, and of what leaves it where that is normalized, too."""
         norm, outgoing = norms
@@ -118,17 +122,15 @@ class Stack(nn.Module):
         mask: Tensor | None = None,
         encoded_BSD: Tensor | None = None,
         encoded_mask: Tensor | None = None,
+        key_values: Sequence[KeyValues] = (),
     ) -> Tensor:
-        """mask: as the stack's mask type needs it, [B, T] or [B, T, T]; of an encoder's output [B, S]."""
+        """mask: as the stack's mask type needs it, [B, T] or [B, T, T]; of an encoder's output [B, S].
+
+        `key_values`: take each layer's keys and values of these tokens; none where nobody needs them.
+        """
         length = x_BTD.shape[1]
         check_length(length, self.config.max_position_embeddings)
-        if self.config.embedding_scale != 1.0:
-            x_BTD = x_BTD * self.config.embedding_scale
-        if self.position_embedding is not None:
-            x_BTD = x_BTD + self.position_embedding.weight[:length]
-        if self.embedding_layernorm is not None:
-            x_BTD = self.embedding_layernorm(x_BTD)
-        x_BTD = self.dropout(x_BTD)
+        x_BTD = self._embedded(x_BTD)
         crossing = {block.cross_attention.score_bias for block in self.config.blocks if block.cross_attention}
         biases: dict[ScoreBiasConfig, Tensor | None] = {}
         for bias in self.score_biases:
@@ -137,10 +139,45 @@ class Stack(nn.Module):
                 biases[bias.config] = bias(x_BTD, encoded_BSD.shape[1], encoded_mask)
             else:
                 biases[bias.config] = bias(x_BTD, length, mask)
-        for block, layer in zip(self.config.blocks, self.layers, strict=True):
+        taking = key_values or (None,) * len(self.layers)
+        for block, layer, taken in zip(self.config.blocks, self.layers, taking, strict=True):
             crossed = block.cross_attention and biases[block.cross_attention.score_bias]
-            x_BTD = layer(x_BTD, biases[block.attention.score_bias], encoded_BSD, crossed)
+            x_BTD = layer(x_BTD, biases[block.attention.score_bias], encoded_BSD, crossed, taken)
         return x_BTD if self.final_layernorm is None else self.final_layernorm(x_BTD)
+
+    def decode(
+        self,
+        x_B1D: Tensor,
+        position_1: Tensor,
+        positions: Mapping[int | None, Tensor],
+        key_values: Sequence[KeyValues],
+    ) -> Tensor:
+        """One more token of each sequence, all at `position_1`.
+
+        key_values: of each layer, with those of earlier tokens. positions: of these, by the layers' window; -1 where
+        there is none.
+        """
+        x_B1D = self._embedded(x_B1D, position_1)
+        longest = self.config.max_position_embeddings - 1
+        biases: dict[ScoreBiasConfig, Tensor] = {}
+        for bias in self.score_biases:
+            assert isinstance(bias, ScoreBias)
+            past_S = positions[bias.config.window_size]
+            biases[bias.config] = bias.of_token(x_B1D.dtype, position_1, past_S, longest)
+        for block, layer, held in zip(self.config.blocks, self.layers, key_values, strict=True):
+            x_B1D = layer(x_B1D, biases[block.attention.score_bias], None, None, held)
+        return x_B1D if self.final_layernorm is None else self.final_layernorm(x_B1D)
+
+    def _embedded(self, x_BTD: Tensor, position_1: Tensor | None = None) -> Tensor:
+        """What the first layer reads. `position_1`: of a single token; None: they are the first tokens."""
+        if self.config.embedding_scale != 1.0:
+            x_BTD = x_BTD * self.config.embedding_scale
+        if self.position_embedding is not None:
+            table = self.position_embedding
+            x_BTD = x_BTD + (table.weight[: x_BTD.shape[1]] if position_1 is None else table(position_1))
+        if self.embedding_layernorm is not None:
+            x_BTD = self.embedding_layernorm(x_BTD)
+        return self.dropout(x_BTD)
 
 
 def check_length(tokens: int, longest: int) -> None:

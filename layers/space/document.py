@@ -224,7 +224,9 @@ class _Reading:
         dataset, about = fields.dataset(task, find_dataset)
         facts: DatasetFacts = {} if about is None else about["facts"]
         runtime = fields.target_runtime()
-        objectives = fields.objectives(lambda metric: lacking_metric(metric, task, about, runtime))
+        objectives = fields.objectives(
+            lambda metric: lacking_metric(metric, task, about, runtime, generates=fields.generates())
+        )
         budget, search, allow_sparse = fields.budget(), fields.search(), fields.allow_sparse()
         require = fields.require(task)
         reader = SectionReader(self._document, self._problems, self._notes)
@@ -243,6 +245,7 @@ class _Reading:
             named = _named(reader.written, *(each.expression for each in (*written_rules, *constraints)))
             check_used(reader.names.variables, named, self._problems)
         self._check_length(entries, rules)
+        self._refuse_several_modes(entries)
         self._check_sequences(entries, longest_sequence(task, facts))
         starts = fields.starts()
         if search["sampler"] == "grid":
@@ -341,7 +344,10 @@ class _Reading:
             if variable is not None and constraint.stage != "static":
                 remedy = "name what is derived from it; constraints on parameter_count and flops may name variables"
                 self._problems.add(pointer, f"{shown(text)}: a trial's results know no {variable}", remedy)
-            lacking = [lacking_metric(metric, task, about, runtime) for metric in constraint.metrics]
+            lacking = [
+                lacking_metric(metric, task, about, runtime, generates=self._fields.generates())
+                for metric in constraint.metrics
+            ]
             for reason in filter(None, lacking):
                 self._problems.add(pointer, f"{shown(text)}: {reason}", "choose another metric")
             constraints.append(constraint)
@@ -361,6 +367,12 @@ class _Reading:
                 if length > longest:
                     detail, remedy = sequence_too_long(int(length), longest)
                     self._problems.add(pointer, f"{entry.name}: {detail}", remedy)
+
+    def _refuse_several_modes(self, entries: tuple[Entry, ...]) -> None:
+        for entry in entries:
+            if entry.name == "inference.mode" and (entry.value is None or entry.when is not None):
+                detail = f"{entry.name} is the same for all trials of a sweep: their metrics are"
+                self._problems.add(entry.pointer, detail, "write mode: generate, or leave it out")
 
     def _refuse_continuous(self, entries: tuple[Entry, ...]) -> None:
         for entry in entries:

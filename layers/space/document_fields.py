@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 from layers.dataset_facts import DatasetDescription
+from layers.declarations.inference.mode import GENERATE
 from layers.declarations.kinds import TASKS
 from layers.metrics import METRICS, Goal
 from layers.problems import Problem, Problems, below, did_you_mean, shown
@@ -280,6 +281,12 @@ class FieldReader:
             self._problems.add("/target/runtime", "the target names no runtime", remedy)
         return runtime
 
+    def generates(self) -> bool:
+        """Whether `inference` is of the mode `generate`; what is wrong with it, its reader says."""
+        written = self._document.get("inference")
+        named = cast("Mapping[Any, Any]", written).get("mode") if isinstance(written, Mapping) else None
+        return (cast("Mapping[Any, Any]", named).get("value") if isinstance(named, Mapping) else named) == GENERATE
+
     def allow_sparse(self) -> bool:
         return self._boolean("/allow_sparse", self._document.get("allow_sparse", False), False)
 
@@ -379,8 +386,12 @@ def _counts_bytes(dataset: DatasetDescription) -> bool:
     return dataset["tokenizer"] == "byte" or "validation_bytes" in dataset["facts"]
 
 
-def lacking_metric(metric: str, task: str, dataset: DatasetDescription | None, runtime: str | None) -> str | None:
+def lacking_metric(
+    metric: str, task: str, dataset: DatasetDescription | None, runtime: str | None, *, generates: bool
+) -> str | None:
     """Why a sweep cannot have `metric`, in words; None where it can. `dataset` is None where it is not known."""
+    if METRICS[metric].of_generation and not generates:
+        return f"{metric} is measured in the mode generate: give inference.mode, prompt_tokens and new_tokens"
     if metric == "test_loss":
         return (
             "no sweep sees the test split: choose by validation_loss, and confirm the choice when the sweep has ended"

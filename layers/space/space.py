@@ -19,6 +19,7 @@ from layers.dataset_facts import DatasetFacts, model_facts
 from layers.declarations import per_layer
 from layers.declarations import training as trainings
 from layers.declarations.inference import parameters as inferences
+from layers.declarations.inference.generation import kv_cache_bytes
 from layers.declarations.model import broken_rules
 from layers.declarations.per_layer import layer_name
 from layers.declarations.stack import Shape, config_of
@@ -357,7 +358,9 @@ def _static_metrics(completed: Completed) -> dict[str, float]:
     length = int(inference["sequence_length"])
     config = config_of(completed.model)
     shape = Shape(int(inference["batch_size"]), length, int(inference.get("source_length", length)))
-    return {"parameter_count": config.parameter_count(), "flops": config.flops(shape)}
+    found: dict[str, float] = {"parameter_count": config.parameter_count(), "flops": config.flops(shape)}
+    cached = kv_cache_bytes(completed.model, inference)
+    return found if cached is None else {**found, "kv_cache_bytes": cached}
 
 
 def _judge_target(

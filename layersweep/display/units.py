@@ -21,12 +21,13 @@ _HEADINGS = {
     "validation_loss": "val. loss",
     "parameter_count": "params",
     "throughput_per_s": "seq./s",
+    "tokens_per_s": "tokens/s",
 }
 
 
 def unit(name: str) -> str:
     """The unit that a metric's name tells; "" where it has none."""
-    if name.startswith("latency_ms"):
+    if "_ms" in name:
         return "ms"
     if name == "bits_per_byte":
         return "bit"

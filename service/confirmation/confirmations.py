@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.metrics import metric
 from service.common.hashing import canonical_hash
 from service.common.ids import new_id
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, OPEN_TRIALS, SweepKind, SweepState, TrialState
@@ -253,6 +254,6 @@ def _row(child: Sweep, trial: Trial, seed: int, number: int, max_attempts: int, 
         started_from=f"trial:{trial.id}",
         target_key=trial.target_key,
         max_attempts=max_attempts,
-        metrics={name: trial.metrics[name] for name in ("parameter_count", "flops") if name in trial.metrics},
+        metrics={name: value for name, value in trial.metrics.items() if metric(name).stage == "static"},
         created_at=time,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from layers.capabilities import Capabilities
 from layers.configuration import Configuration
+from layers.declarations.inference.generation import kv_cache_bytes
 from layers.declarations.inference.parameters import InferenceConfig
 from layers.declarations.model import flops, parameter_count
 from layers.parameter import Scalar
@@ -42,6 +43,7 @@ class Point:
         return {
             "parameter_count": parameter_count(model),
             "flops": flops(model, shape.batch_size, shape.sequence_length, shape.source_length),
+            **_of_caches(model, self.configuration["inference"]),
         }
 
 
@@ -64,6 +66,11 @@ class KnownPoint:
 
     number: int
     result: TrialResult | None = None
+
+
+def _of_caches(model: Mapping[str, Scalar], inference: Mapping[str, Scalar]) -> dict[str, float]:
+    cached = kv_cache_bytes(model, inference)
+    return {} if cached is None else {"kv_cache_bytes": cached}
 
 
 def total_violation(violations: Iterable[float]) -> float:

@@ -5,6 +5,10 @@
                                                         null, where what is found out for later builds is kept
     load {runtime, engine, options}                     engine file -> ready to run, with the memory that it took
     measure {inputs, options, figures?}                 latency (latency.py), until the `figures` are known
+    measure_prompt {inputs, options, figures?}          the same of a prompt, and the time to its first token
+    measure_step {position, options, figures?}          the same of a step at a position, its caches' rows written
+    generate {runtime, prefill, steps, inputs, outputs, options}  tokens and logits of a text (generation/text.py), by
+                                                        .npz; steps: [{engine, steps}]; no engine is loaded
     run {inputs, outputs}                               outputs for inputs, by .npz
     loss {loss_graph, batches}                          sums of the loss from the engine's outputs (loss.py)
     close {}                                            give the engine back
@@ -23,18 +27,20 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .arrays import read_arrays, write_arrays
 from .base import Engine
 from .confidence import KNOWN_WITHIN
+from .generation.text import Step, generate
+from .generation.timing import first_token_ms, measure_step
 from .latency import DEFAULT_FIGURES, measure
 from .loss import evaluate
 from .memory import load_and_weigh
 from .protocol import Handler, JsonObject, Progress, Request, RequestError, Result, invalid, serve
 from .turns import RequestTurn
-from .verbs import BuildAnswer, Capabilities, LoadAnswer, MeasureAnswer
+from .verbs import BuildAnswer, Capabilities, LoadAnswer, MeasureAnswer, MeasurePromptAnswer
 
 RUNTIMES: Mapping[str, tuple[str, str]] = {
     "onnxruntime": ("workers.engine.onnxruntime.engine", "OnnxRuntimeEngine"),
@@ -65,6 +71,9 @@ class Verbs:
             "build": self.build,
             "load": self.load,
             "measure": self.measure,
+            "measure_prompt": self.measure_prompt,
+            "measure_step": self.measure_step,
+            "generate": self.generate,
             "run": self.run,
             "loss": self.loss,
             "close": self.close,
@@ -105,13 +114,42 @@ class Verbs:
         return {"device_memory_bytes": grown}
 
     def measure(self, request: Request, progress: Progress) -> MeasureAnswer:
-        engine, inputs, options = self._loaded(), read_arrays(_path(request, "inputs")), _options(request)
-        figures = _figures(request)
-        shared, alone = RequestTurn(request, progress, "shared"), RequestTurn(request, progress, "alone")
-        measured = measure(engine, inputs, options, figures=figures, shared=shared, alone=alone)
-        if "turns" in request:
-            measured["environment"]["waited_seconds"] = shared.waited_seconds + alone.waited_seconds
-        return measured
+        inputs, options, figures = read_arrays(_path(request, "inputs")), _options(request), _figures(request)
+        engine = self._loaded()
+        return _in_turns(
+            request,
+            progress,
+            lambda shared, alone: measure(engine, inputs, options, figures=figures, shared=shared, alone=alone),
+        )
+
+    def measure_prompt(self, request: Request, progress: Progress) -> MeasurePromptAnswer:
+        measured, inputs = self.measure(request, progress), read_arrays(_path(request, "inputs"))
+        with RequestTurn(request, progress, "alone") as turn:
+            turn.give_way()
+            first = first_token_ms(self._loaded(), inputs, _options(request))
+        return {**measured, "time_to_first_token_ms": first}
+
+    def measure_step(self, request: Request, progress: Progress) -> MeasureAnswer:
+        position, options, figures = _count(request, "position"), _options(request), _figures(request)
+        engine = self._loaded()
+        return _in_turns(
+            request,
+            progress,
+            lambda shared, alone: measure_step(engine, position, options, figures=figures, shared=shared, alone=alone),
+        )
+
+    def generate(self, request: Request, progress: Progress) -> Result:
+        if self._current is not None:
+            raise invalid("an engine is loaded: close it first")
+        engine, tokens = self._engine(request), read_arrays(_path(request, "inputs"))
+        steps = _steps(request)
+        if "tokens" not in tokens or tokens["tokens"].ndim != 2:
+            raise invalid("a text is generated from `tokens` [B, T]")
+        with RequestTurn(request, progress, "shared") as turn:
+            turn.give_way()
+            text = generate(engine, _path(request, "prefill"), steps, tokens["tokens"], _options(request))
+        write_arrays(_path(request, "outputs"), {"tokens": text.tokens, "logits": text.logits})
+        return {}
 
     def run(self, request: Request, progress: Progress) -> Result:
         engine, inputs, outputs = self._loaded(), read_arrays(_path(request, "inputs")), _path(request, "outputs")
@@ -162,6 +200,17 @@ class Verbs:
         return self._engines[runtime]
 
 
+def _in_turns(
+    request: Request, progress: Progress, measured: Callable[[RequestTurn, RequestTurn], MeasureAnswer]
+) -> MeasureAnswer:
+    """Measure with the device shared, then alone, each when it is its turn."""
+    shared, alone = RequestTurn(request, progress, "shared"), RequestTurn(request, progress, "alone")
+    answer = measured(shared, alone)
+    if "turns" in request:
+        answer["environment"]["waited_seconds"] = shared.waited_seconds + alone.waited_seconds
+    return answer
+
+
 def _path(request: Request, field: str) -> Path:
     value = request.get(field)
     if not isinstance(value, str) or not value or "\0" in value:
@@ -174,6 +223,21 @@ def _options(request: Request) -> JsonObject:
     if not isinstance(options, dict):
         raise invalid(f"options is a JSON object, not {options!r}")
     return options
+
+
+def _count(request: Request, field: str) -> int:
+    value = request.get(field)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise invalid(f"{field} is {value!r}; it is an integer of at least 0")
+    return value
+
+
+def _steps(request: Request) -> list[Step]:
+    written = request.get("steps")
+    if not isinstance(written, list) or not all(isinstance(each, dict) for each in written):
+        raise invalid(f"steps is {written!r}; it is a list of objects with engine and steps")
+    verb = request["verb"]
+    return [Step(_path({"verb": verb, **each}, "engine"), _count(each, "steps")) for each in written]
 
 
 def _figures(request: Request) -> list[str]:

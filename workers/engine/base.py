@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -43,6 +43,19 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype.name} {list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class RowWrite:
+    """After a run, the one row of `output` along ROW_AXIS is written to a slot of the input `cache` along it."""
+
+    output: str
+    cache: str
+    slot: int
+
+
+ROW_AXIS = 2
+"""Of the keys in a cache [B, K, S, H]: B sequences, K heads, S keys, H head size."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +202,18 @@ class Engine(ABC):
     def prepare(self, inputs: Mapping[str, np.ndarray]) -> Any:
         """Put one set of inputs where the device reads them, with room for the outputs; for `timed_run`."""
         return self._prepare(self.checked_inputs(inputs))
+
+    def keep_rows(self, prepared: Any, writes: Sequence[RowWrite]) -> None:
+        """Let each run of a prepared set write rows of its outputs into its own inputs, on the device: it is part of
+        what `timed_run` times. Before the first run of the set. Raises RequestError("unsupported") where it cannot."""
+        raise RequestError("unsupported", f"{self.runtime} keeps no rows: it does not generate texts")
+
+    def answer(self, prepared: Any, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
+        """Run a prepared set with other inputs, and bring one output to the host; as somebody is served who waits.
+
+        The array is valid until the next run. It is called in a tight loop: no checks.
+        """
+        raise RequestError("unsupported", f"{self.runtime} does not answer: it does not generate texts")
 
     @abstractmethod
     def timed_run(self, prepared: Any) -> float:

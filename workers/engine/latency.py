@@ -12,7 +12,7 @@ import gc
 import itertools
 import math
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from . import confidence, machine
-from .base import Engine
+from .base import Engine, RowWrite
 from .protocol import invalid
 from .verbs import EnqueuedPercentiles, MeasureAnswer, Percentiles
 
@@ -101,12 +101,14 @@ def measure(
     figures: Collection[str] = DEFAULT_FIGURES,
     shared: DeviceTurn | None = None,
     alone: DeviceTurn | None = None,
+    writes: Sequence[RowWrite] = (),
 ) -> MeasureAnswer:
     """Measure the loaded engine on the given inputs.
 
     `figures`: those that have to be known (confidence.KNOWN_WITHIN names them); none: a quarter of the time is enough.
     `shared`: the device with others: inputs are laid out and the engine warms up in it.
     `alone`: the device with nobody else. All that is timed, and no more, happens in it.
+    `writes`: what each run writes into its own inputs (`Engine.keep_rows`).
 
     `inputs`: by name, each of the engine's shape, or with one more axis in front: several sets, as many for each name.
     A single set is rotated along its first axis (the batch) into INPUT_SETS sets.
@@ -121,7 +123,7 @@ def measure(
     load_before = machine.load_average()
     with _undisturbed():
         with shared or NoTurn() as turn:
-            prepared = [_prepared(engine, one, turn) for one in sets]
+            prepared = [_prepared(engine, one, writes, turn) for one in sets]
             turns = itertools.cycle(prepared)
             warmup_runs = _warm_up(engine, turns, chosen.warmup_seconds, turn)
         with alone or NoTurn() as turn:
@@ -201,9 +203,12 @@ def thin(samples_ms: np.ndarray) -> np.ndarray:
     return samples_ms[np.linspace(0, len(samples_ms) - 1, MAX_SAMPLES).round().astype(int)]
 
 
-def _prepared(engine: Engine, inputs: Mapping[str, np.ndarray], turn: DeviceTurn) -> Any:
+def _prepared(engine: Engine, inputs: Mapping[str, np.ndarray], writes: Sequence[RowWrite], turn: DeviceTurn) -> Any:
     turn.give_way()
-    return engine.prepare(inputs)
+    prepared = engine.prepare(inputs)
+    if writes:
+        engine.keep_rows(prepared, writes)
+    return prepared
 
 
 def _warm_up(engine: Engine, turns: Iterator[Any], seconds: float, turn: DeviceTurn) -> int:

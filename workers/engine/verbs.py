@@ -149,6 +149,13 @@ class MeasureAnswer(Percentiles, EnqueuedPercentiles):
     environment: QueuedEnvironment
 
 
+class MeasurePromptAnswer(MeasureAnswer):
+    """A measurement of a prompt's latency."""
+
+    time_to_first_token_ms: float
+    """Median from a prompt on the host to its next token there."""
+
+
 class LossAnswer(TypedDict):
     """Sums over a split, and the same over its blocks."""
 
@@ -167,6 +174,9 @@ DESCRIBE = Verb[Capabilities]("describe")
 BUILD = Verb[BuildAnswer]("build")
 LOAD = Verb[LoadAnswer]("load")
 MEASURE = Verb[MeasureAnswer]("measure")
+MEASURE_PROMPT = Verb[MeasurePromptAnswer]("measure_prompt")
+MEASURE_STEP = Verb[MeasureAnswer]("measure_step")
+GENERATE = Verb[Nothing]("generate")
 RUN = Verb[Nothing]("run")
 LOSS = Verb[LossAnswer]("loss")
 CLOSE = Verb[Nothing]("close")

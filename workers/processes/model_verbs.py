@@ -27,6 +27,10 @@ class ExportAnswer(TypedDict):
     """Whether the weights were put into a graph that was exported before."""
 
 
+class ExportGenerationAnswer(TypedDict):
+    seconds: float
+
+
 class TrainingMemory(TypedDict, total=False):
     device_memory_bytes: int
     """The most that PyTorch reserved; absent on the CPU."""
@@ -57,6 +61,7 @@ class EvaluateAnswer(TypedDict):
 DESCRIBE = Verb[TorchFacts]("describe")
 PREPARE = Verb[PrepareAnswer]("prepare")
 EXPORT = Verb[ExportAnswer]("export")
+EXPORT_GENERATION = Verb[ExportGenerationAnswer]("export_generation")
 REFERENCE = Verb[Nothing]("reference")
 TRAIN = Verb[TrainAnswer]("train")
 EVALUATE = Verb[EvaluateAnswer]("evaluate")

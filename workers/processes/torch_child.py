@@ -8,6 +8,7 @@ It is kept between trials, with one module in memory. Verbs:
                transplant?: prepare | use}                          where the model says so, calibrated on inputs
                                                                     [batches, ...]. `prepare` keeps a graph for weights
                                                                     to come, `use` takes it: see export/transplant.py
+    export_generation {prefill, steps: {capacity: path}, opset}  -> seconds; the graphs of the prompt and of its steps
     reference {inputs: npz by name, outputs: npz by name,        -> {}; with `graph`, what that ONNX file computes
                graph?}
     train     {training: npz, validation: npz, specials}         -> how it ended; progress: points of the curve, and
@@ -46,15 +47,23 @@ from torch import nn
 
 from layers.configuration import TrialConfiguration
 from layers.declarations import quantization
+from layers.declarations.inference.generation import GenerationConfig
+from layers.export.generation_export import export_decode, export_prefill
 from layers.export.onnx_export import cast_copy, export, export_loss, warm_up
 from layers.export.transplant import Transplant, drawn_copy, has_folded_tables
-from layers.modules.model import build, set_trainable
+from layers.modules.model import Decoder, build, set_trainable
 from layers.signature import Signature, signature_of
 from workers.data.batches import Batches, DataError
 from workers.data.splits import Form, load_split
 from workers.engine.protocol import JsonObject, Progress, Request, RequestError, Result, serve
 from workers.engine.turns import RequestTurn
-from workers.processes.model_verbs import ExportAnswer, PrepareAnswer, TorchFacts, TrainAnswer
+from workers.processes.model_verbs import (
+    ExportAnswer,
+    ExportGenerationAnswer,
+    PrepareAnswer,
+    TorchFacts,
+    TrainAnswer,
+)
 from workers.training import reference
 from workers.training.loop import Point, Training, derived_seed
 
@@ -101,6 +110,7 @@ class ModelProcess:
             self.describe,
             self.prepare,
             self.export,
+            self.export_generation,
             self.reference,
             self.train,
             self.evaluate,
@@ -149,7 +159,7 @@ class ModelProcess:
         if request.get("transplant") != "use":
             self._transplant = None
         is_transplanted = False
-        try:
+        with _explained():
             if request.get("transplant") == "prepare":
                 self._transplant = _prepared_transplant(made, deployed, Path(request["path"]), opset)
             if self._transplant is not None:
@@ -162,15 +172,25 @@ class ModelProcess:
                 quantized = _quantize(made, Path(request["path"]), Path(request["calibration"]))
             if request.get("loss_path"):
                 export_loss(Path(request["loss_path"]), logits_shape=output.shape, opset=opset, dtype=dtype)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise RequestError("build", f"the model cannot be exported: {error}") from error
         return {
             "seconds": time.monotonic() - started_at,
             "quantized_products": quantized,
             "transplanted": is_transplanted,
         }
+
+    def export_generation(self, request: Request, progress: Progress) -> ExportGenerationAnswer:
+        made = self._made()
+        started_at = time.monotonic()
+        document = made.configuration.document
+        deployed = cast_copy(made.module, str(document["model"]["dtype"])).to("cpu")
+        if not isinstance(deployed, Decoder):
+            raise RequestError("invalid", f"a {document['model']['kind']} generates nothing: there is a decoder to be")
+        generation = GenerationConfig.of(document["model"], document["inference"])
+        steps = {int(capacity): Path(path) for capacity, path in request["steps"].items()}
+        with _explained():
+            export_prefill(deployed, generation, Path(request["prefill"]), opset=request["opset"])
+            export_decode(deployed, generation, steps, opset=request["opset"])
+        return {"seconds": time.monotonic() - started_at}
 
     def reference(self, request: Request, progress: Progress) -> Result:
         made = self._made()
@@ -288,6 +308,17 @@ class _Keepalive:
         """Where it stands while it waits for its turn. The next step says that it moves again."""
         self._said_at = -math.inf
         return self._at
+
+
+@contextlib.contextmanager
+def _explained() -> Generator[None]:
+    """Say of what goes wrong in an export that it is one."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise RequestError("build", f"the model cannot be exported: {error}") from error
 
 
 def _export(made: _Model, deployed: nn.Module, path: Path, opset: int) -> None:

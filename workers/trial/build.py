@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from layers.declarations import model as models
+from layers.declarations.inference.generation import kv_cache_bytes
 from workers.engine.verbs import BUILD, BuildAnswer
 from workers.processes.model_verbs import EXPORT, PREPARE, ExportAnswer
 from workers.trial.context import TrialContext
@@ -56,6 +57,9 @@ def prepare_model(context: TrialContext) -> None:
     context.record.add_metrics({"parameter_count": prepared["parameter_count"]})
     flops = models.flops(context.model, shape.batch_size, shape.sequence_length, shape.source_length)
     context.record.add_metrics({"flops": flops})
+    cached = kv_cache_bytes(context.model, context.configuration.document["inference"])
+    if cached is not None:
+        context.record.add_metrics({"kv_cache_bytes": cached})
 
 
 def export(context: TrialContext, name: str, transplant: Literal["prepare", "use"] | None = None) -> ExportedGraphs:
@@ -90,9 +94,9 @@ def write_graph(
 
 def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
     """Build the engines of the graphs."""
-    model = _build_engine(context, graphs.name, graphs.model, _options(context))
+    model = build_engine(context, graphs.name, graphs.model, build_options(context))
     context.record.add_metrics(metrics_in(model.said))
-    loss = _build_engine(context, "loss", graphs.loss, {}) if graphs.loss else None
+    loss = build_engine(context, "loss", graphs.loss, {}) if graphs.loss else None
     return BuiltEngines(graphs.name, graphs.model, model, loss, graphs.is_transplanted)
 
 
@@ -102,12 +106,13 @@ def keep_for_later_trials(context: TrialContext, engine: BuiltEngine) -> None:
         context.engines.keep(engine.key, engine.path, engine.said)
 
 
-def _options(context: TrialContext) -> dict[str, int]:
+def build_options(context: TrialContext) -> dict[str, int]:
+    """What the builder is told of a model's engine."""
     options = context.inference.build_options()
     return {**options, "tf32": 1} if "tf32" in context.dtypes else options
 
 
-def _build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping[str, int]) -> BuiltEngine:
+def build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping[str, int]) -> BuiltEngine:
     """Build `onnx`, or take the engine of an earlier build of the same."""
     started_at = time.monotonic()
     path = context.files.engine(name)

@@ -33,6 +33,16 @@ class AttemptFiles:
         return self.folder / "reference.npz"
 
     @property
+    def prompts(self) -> Path:
+        """The sets of prompts that a measurement rotates over."""
+        return self.folder / "prompts.npz"
+
+    @property
+    def text(self) -> Path:
+        """A text that is read step by step, to be compared with the model."""
+        return self.folder / "text.npz"
+
+    @property
     def calibration(self) -> Path:
         """Examples of the training split that the ranges of 8-bit products are found on."""
         return self.folder / "calibration.npz"

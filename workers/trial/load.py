@@ -34,11 +34,10 @@ class LoadedEngine:
 def load(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
     """Load the model's engine in a fresh process; the one before ends."""
     process = context.children.fresh_engine()
-    options = {"threads": context.children.threads} if context.runtime in THREADED_RUNTIMES else {}
     loaded = context.request(
         process,
         LOAD,
-        {"runtime": context.runtime, "engine": str(built.model.path), "options": options},
+        {"runtime": context.runtime, "engine": str(built.model.path), "options": load_options(context)},
         timeout_seconds=context.limits.load_seconds,
     )
     context.record.add_metrics(metrics_in(loaded))
@@ -46,6 +45,11 @@ def load(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
     metrics["memory_bytes"] = sum(metrics[name] for name in MEMORY_METRICS)
     context.record.add_metrics({"memory_bytes": metrics["memory_bytes"]})
     return LoadedEngine(process, built, metrics)
+
+
+def load_options(context: TrialContext) -> dict[str, int]:
+    """What the runtime is told when it loads an engine."""
+    return {"threads": context.children.threads} if context.runtime in THREADED_RUNTIMES else {}
 
 
 def check_parity(context: TrialContext, engine: LoadedEngine) -> None:

@@ -22,6 +22,8 @@ from workers.trial.build import BuiltEngines, build, export, prepare_model
 from workers.trial.check import check_model, fetch_data, lay_out_batches, lay_out_probe_inputs
 from workers.trial.context import TrialContext
 from workers.trial.evaluate import evaluate
+from workers.trial.generation.engines import GenerationEngines, build_generation
+from workers.trial.generation.measure import MeasuredGeneration, measure_generation
 from workers.trial.load import LoadedEngine, check_parity, computes_the_same, load
 from workers.trial.measure import MEASURE, REMEASURE, judge_hardware, measure
 from workers.trial.outcomes import Finish, OutOfMemoryError, TrialEndedError
@@ -153,9 +155,12 @@ def _judge_untrained(context: TrialContext) -> None:
     """Build and measure the untrained model: one that is too slow or too large is not trained."""
     with context.phase("build"):
         untrained = _build_untrained(context, "first")
+        generation = build_generation(context, "first")
     with context.phase("measure"):
         first = measure(context, untrained, MEASURE)
+        generated = generation and measure_generation(context, generation, MEASURE)
     context.record.set_measurement("latency_first", first.latency)
+    _record_generation(context, generated)
     judge_hardware(context, context.record.findings().metrics)
 
 
@@ -186,36 +191,46 @@ def _load_checked(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
     return load(context, build(context, export(context, built.name)))
 
 
-def _build_trained(context: TrialContext, phase: str) -> BuiltEngines:
-    """The trained model's engine. Quantizing takes long enough to be a phase of its own."""
+def _build_trained(context: TrialContext, phase: str) -> tuple[BuiltEngines, GenerationEngines | None]:
+    """The trained model's engines. Quantizing takes long enough to be a phase of its own."""
     context.children.start_engine(context.runtime)
     if not context.is_quantized:
         with context.phase(phase):
-            return build(context, export(context, "final", "use"))
+            return build(context, export(context, "final", "use")), build_generation(context, "final")
     with context.phase("quantize"):
         graphs = export(context, "final")
     with context.phase(phase):
-        return build(context, graphs)
+        return build(context, graphs), None
 
 
 def _finish_trained(context: TrialContext, data: TrialData, *, build_phase: str, measure_phase: str) -> None:
     """Build, measure and score the trained model: the figures that are reported."""
-    built = _build_trained(context, build_phase)
+    built, generation = _build_trained(context, build_phase)
     if not context.measures:
         with context.phase("evaluate"):
             evaluate(context, _load_checked(context, built), data)
         context.children.close_engine()
         return
     with context.phase(measure_phase):
+        # First: the engine that is loaded last is the one that is scored.
+        generated = generation and measure_generation(context, generation, REMEASURE)
         engine = _load_checked(context, built)
         measured = measure(context, engine, REMEASURE)
     context.record.set_measurement("latency_samples_ms", measured.latency)
+    _record_generation(context, generated)
 
     with context.phase("evaluate"):
         evaluate(context, engine, data)
     context.children.close_engine()
 
     upload_artifacts(context, engine.built, measured, context.record.findings().metrics)
+
+
+def _record_generation(context: TrialContext, generated: MeasuredGeneration | None) -> None:
+    """Where texts are generated, what is needed for it is what the trial needs."""
+    if generated is not None:
+        context.record.add_metrics(generated.metrics)
+        context.record.set_measurement("generation", generated.measurement)
 
 
 def _last_line(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layers.dataset_facts import DatasetFacts, check_lengths, fixed_lengths
+from layers.declarations.inference import mode
 from layers.parameter import Parameter, Scalar, complete_section, fields_of
 
 INFERENCE: dict[str, Parameter] = {
@@ -22,7 +23,10 @@ INFERENCE: dict[str, Parameter] = {
         minimum=1,
         maximum=1_048_576,
         default=128,
-        meaning="tokens of a measured sequence, of a seq2seq's target; data of rows or pairs gives its own default",
+        meaning=(
+            "tokens of a measured sequence, of a seq2seq's target; data of rows or pairs gives its own default, mode "
+            "generate prompt_tokens + new_tokens"
+        ),
         search={"values": [64, 128, 256]},
     ),
     "optimization_level": Parameter(
@@ -63,6 +67,7 @@ INFERENCE: dict[str, Parameter] = {
         ),
         search={"values": [16, 32, 64]},
     ),
+    **mode.PARAMETERS,
 }
 
 BUILD_OPTIONS = ("optimization_level", "workspace_mib", "weights_mib")
@@ -79,6 +84,9 @@ class InferenceConfig:
     optimization_level: int | None = None
     workspace_mib: int | None = None
     weights_mib: int | None = None
+    mode: str = mode.FORWARD
+    prompt_tokens: int | None = None
+    new_tokens: int | None = None
 
     @classmethod
     def of(cls, section: Mapping[str, Scalar]) -> InferenceConfig:
@@ -95,8 +103,10 @@ def complete_inference(
 ) -> dict[str, Scalar]:
     """Return the section `inference` with its defaults, or raise ParameterError. `facts` are the dataset's."""
     known: DatasetFacts = facts or {}
-    inference = complete_section("inference", INFERENCE, {**fixed_lengths(task, known), **values})
+    lengths = {**fixed_lengths(task, known), **mode.default_lengths(values)}
+    inference = complete_section("inference", INFERENCE, {**lengths, **values})
     if task == "seq2seq":
         inference.setdefault("source_length", inference["sequence_length"])
+    mode.follow(inference, task)
     check_lengths("inference", inference, task, known)
     return inference

@@ -12,7 +12,7 @@ MAX_SHAPES = 8
 SHAPES = "shapes"
 """The member of `inference` that names them."""
 
-SHAPE_PARAMETERS = ("batch_size", "sequence_length", "source_length")
+SHAPE_PARAMETERS = ("batch_size", "sequence_length", "source_length", "prompt_tokens", "new_tokens")
 """The parameters of `inference` that each shape has its own of. The others hold for all of them."""
 
 NAME = "name"

@@ -7,8 +7,8 @@ format; it is loaded with optimization off, so that what was built is what runs.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..base import (
     Footprint,
     LossSums,
     Option,
+    RowWrite,
     TensorSpec,
     checked_array,
     describe_specs,
@@ -28,7 +29,19 @@ from ..base import (
 from ..protocol import RequestError, invalid
 from ..verbs import Capabilities, EngineEnvironment
 from .arena import ScratchArena
-from .session import ERROR, bind, explained, listen, listening, open_session, room_for, session_options, to_stderr
+from .session import (
+    ERROR,
+    bind,
+    bind_values,
+    copy_of,
+    explained,
+    listen,
+    listening,
+    open_session,
+    room_for,
+    session_options,
+    to_stderr,
+)
 from .session import tensor_specs as specs_of
 
 _OPSETS = range(7, 65)
@@ -46,6 +59,16 @@ _LOSS_OUTPUTS = ["loss_sum", "weight_sum", "correct"]
 class _Loaded:
     session: onnxruntime.InferenceSession
     threads: int
+
+
+@dataclass
+class _PreparedRun:
+    """A binding, its tensors by name, and what is copied after a run: rows of outputs, to places in inputs."""
+
+    binding: onnxruntime.IOBinding
+    inputs: dict[str, onnxruntime.OrtValue]
+    outputs: dict[str, onnxruntime.OrtValue]
+    copies: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
 
 @dataclass
@@ -89,11 +112,26 @@ class OnnxRuntimeEngine(Engine):
             },
         }
 
-    def timed_run(self, prepared: onnxruntime.IOBinding) -> float:
-        run = self._session.run_with_iobinding
+    def timed_run(self, prepared: _PreparedRun) -> float:
+        run, binding, copies = self._session.run_with_iobinding, prepared.binding, prepared.copies
         started = time.perf_counter_ns()
-        run(prepared)
+        run(binding)
+        for place, row in copies:
+            place[...] = row
         return (time.perf_counter_ns() - started) / 1e6
+
+    def keep_rows(self, prepared: _PreparedRun, writes: Sequence[RowWrite]) -> None:
+        # What `numpy()` gives of a tensor on the CPU is the tensor's own memory.
+        prepared.copies = [
+            (prepared.inputs[each.cache].numpy()[:, :, each.slot], prepared.outputs[each.output].numpy()[:, :, 0])
+            for each in writes
+        ]
+
+    def answer(self, prepared: _PreparedRun, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
+        for name, array in inputs.items():
+            prepared.inputs[name].update_inplace(array)
+        self._session.run_with_iobinding(prepared.binding)
+        return prepared.outputs[output].numpy()
 
     def environment(self) -> EngineEnvironment:
         self.require_loaded()
@@ -142,8 +180,10 @@ class OnnxRuntimeEngine(Engine):
         self._loaded_state = _Loaded(session, options["threads"])
         return inputs, outputs
 
-    def _prepare(self, inputs: Mapping[str, np.ndarray]) -> onnxruntime.IOBinding:
-        return bind(self._session, inputs, {spec.name: room_for(spec) for spec in self.outputs})
+    def _prepare(self, inputs: Mapping[str, np.ndarray]) -> _PreparedRun:
+        copies = {name: copy_of(array) for name, array in inputs.items()}
+        outputs = {spec.name: room_for(spec) for spec in self.outputs}
+        return _PreparedRun(bind_values(self._session, copies, outputs), copies, outputs)
 
     def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = {spec.name: room_for(spec) for spec in self.outputs}

@@ -86,10 +86,24 @@ def bind(
     outputs: Mapping[str, onnxruntime.OrtValue],
 ) -> onnxruntime.IOBinding:
     """A binding of copies of the inputs (whose memory it keeps alive) and of the given room for the outputs."""
+    return bind_values(session, {name: copy_of(array) for name, array in inputs.items()}, outputs)
+
+
+def copy_of(array: np.ndarray) -> onnxruntime.OrtValue:
+    """The array in memory of ONNX Runtime's own."""
+    value = room_for(TensorSpec("", array.dtype, array.shape))
+    value.update_inplace(array)
+    return value
+
+
+def bind_values(
+    session: onnxruntime.InferenceSession,
+    inputs: Mapping[str, onnxruntime.OrtValue],
+    outputs: Mapping[str, onnxruntime.OrtValue],
+) -> onnxruntime.IOBinding:
+    """A binding of the given memory."""
     binding = session.io_binding()
-    for name, array in inputs.items():
-        value = room_for(TensorSpec(name, array.dtype, array.shape))
-        value.update_inplace(array)
+    for name, value in inputs.items():
         binding.bind_ortvalue_input(name, value)
     for name, value in outputs.items():
         binding.bind_ortvalue_output(name, value)

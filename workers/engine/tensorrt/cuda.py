@@ -138,6 +138,26 @@ class Buffer:
         self._pointer = None
 
 
+class StridedCopy:
+    """`count` pieces of `width` bytes, copied from one place of the device to another; pitches are from the beginning
+    of one piece to that of the next. The memory is somebody else's."""
+
+    def __init__(
+        self, *, source: int, source_pitch: int, target: int, target_pitch: int, width: int, count: int
+    ) -> None:
+        bindings = driver()
+        copy = bindings.CUDA_MEMCPY2D()
+        copy.srcMemoryType = copy.dstMemoryType = bindings.CUmemorytype.CU_MEMORYTYPE_DEVICE
+        copy.srcDevice, copy.srcPitch = source, source_pitch
+        copy.dstDevice, copy.dstPitch = target, target_pitch
+        copy.WidthInBytes, copy.Height = width, count
+        self._copy = copy
+
+    def enqueue(self, stream: Stream) -> None:
+        """Raises CudaError."""
+        call("cuMemcpy2DAsync", self._copy, stream.handle)
+
+
 class Stream:
     """A stream that does not wait for the default stream, and its pair of events for timing."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import nvml, onnx_file
-from ..base import BuildLog, Engine, Enqueued, Footprint, LossSums, Option, TensorSpec, checked_array
+from ..base import BuildLog, Engine, Enqueued, Footprint, LossSums, Option, RowWrite, TensorSpec, checked_array
 from ..protocol import ErrorKind, RequestError, invalid
 from ..verbs import Capabilities, DeviceState, EngineEnvironment
 from . import cuda, support
 from .build import BUILD_OPTIONS, configured, parsed
 from .log import Complaints, listening, log_of
 from .plan_file import PlanFile, is_plan_file, read_plan, write_plan
+from .prepared_run import PreparedRun
 from .program import Program, cuda_explained
 from .tensors import Buffers, bindings_of, bindings_of_network
 from .timing_cache import TimingFile
@@ -34,12 +35,6 @@ MOST_LAUNCHES_AHEAD = 32
 
 _LOSS_INPUTS = ("logits", "targets", "weights")
 _LOSS_OUTPUTS = ("loss_sum", "weight_sum", "correct")
-
-
-@dataclass
-class _PreparedRun:
-    buffers: Buffers
-    graph: cuda.Graph | None
 
 
 @dataclass
@@ -72,7 +67,7 @@ class TensorRtEngine(Engine):
         self._program: Program | None = None
         self._plan: PlanFile | None = None
         self._buffers: Buffers | None = None
-        self._prepared: list[_PreparedRun] = []
+        self._prepared: list[PreparedRun] = []
         self._loss_state: _Loss | None = None
         self._graph_refused: str | None = None
         self._launches_ahead = 1
@@ -106,13 +101,28 @@ class TensorRtEngine(Engine):
     def version(self) -> str:
         return str(self._trt.__version__)
 
-    def timed_run(self, prepared: _PreparedRun) -> float:
+    def keep_rows(self, prepared: PreparedRun, writes: Sequence[RowWrite]) -> None:
+        program, stream = self._ready()
+        program.point(prepared.buffers)
+        with cuda_explained("the rows of a step cannot be written"):
+            prepared.keep_rows(writes)
+            if prepared.graph is not None:
+                prepared.graph.close()
+            prepared.graph = self._captured(prepared, stream)
+
+    def answer(self, prepared: PreparedRun, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
+        _, stream = self._ready()
+        prepared.buffers.write(inputs, stream)
+        prepared.launch(stream)
+        return prepared.buffers.read_one(output, stream)
+
+    def timed_run(self, prepared: PreparedRun) -> float:
         assert self._stream is not None
         if prepared.graph is not None:
             return self._stream.timed(prepared.graph.launch)
         return self.timed_enqueue(prepared).device_ms
 
-    def timed_enqueue(self, prepared: _PreparedRun) -> Enqueued:
+    def timed_enqueue(self, prepared: PreparedRun) -> Enqueued:
         """The device's time for kernels that are enqueued one by one, and the host's to enqueue them.
 
         For small models the host takes longer than the device: as many captured runs go ahead as keep the device busy
@@ -122,14 +132,14 @@ class TensorRtEngine(Engine):
         program.point(prepared.buffers)
         graph = prepared.graph
         if graph is None:
-            return Enqueued(*stream.timed_with_host(lambda: program.enqueue(stream)))
+            return Enqueued(*stream.timed_with_host(lambda: prepared.enqueue(stream)))
         launches = self._launches_ahead
 
         def ahead() -> None:
             for _ in range(launches):
                 graph.launch()
 
-        device_ms, host_ms = stream.timed_with_host(lambda: program.enqueue(stream), ahead)
+        device_ms, host_ms = stream.timed_with_host(lambda: prepared.enqueue(stream), ahead)
         self._launches_ahead = min(MOST_LAUNCHES_AHEAD, 1 + math.ceil(2 * host_ms / max(device_ms, 1e-3)))
         return Enqueued(device_ms, host_ms)
 
@@ -178,7 +188,7 @@ class TensorRtEngine(Engine):
         inputs = tuple(binding.spec for binding in self._program.bindings if binding.is_input)
         return inputs, tuple(binding.spec for binding in self._program.bindings if not binding.is_input)
 
-    def _prepare(self, inputs: Mapping[str, np.ndarray]) -> _PreparedRun:
+    def _prepare(self, inputs: Mapping[str, np.ndarray]) -> PreparedRun:
         program, stream = self._ready()
         with cuda_explained("inputs and outputs do not fit on the device"):
             buffers = Buffers(program.bindings)
@@ -186,7 +196,8 @@ class TensorRtEngine(Engine):
             program.point(buffers)
             program.enqueue(stream)
             stream.wait()
-        prepared = _PreparedRun(buffers, self._captured(program, stream))
+        prepared = PreparedRun(program, buffers)
+        prepared.graph = self._captured(prepared, stream)
         self._prepared.append(prepared)
         return prepared
 
@@ -238,9 +249,7 @@ class TensorRtEngine(Engine):
 
     def _close(self) -> None:
         for prepared in self._prepared:
-            if prepared.graph is not None:
-                prepared.graph.close()
-            prepared.buffers.free()
+            prepared.close()
         if self._loss_state is not None:
             self._loss_state.buffers.free()
         if self._buffers is not None:
@@ -362,11 +371,11 @@ class TensorRtEngine(Engine):
                 weights = int(said) if said > 0 else None
         return int(scratch), weights
 
-    def _captured(self, program: Program, stream: cuda.Stream) -> cuda.Graph | None:
+    def _captured(self, prepared: PreparedRun, stream: cuda.Stream) -> cuda.Graph | None:
         """The engine's run as a CUDA graph; None, and the reason kept, where it cannot be captured."""
         with self._complaints() as complaints:
             try:
-                return stream.capture(lambda: program.enqueue(stream))
+                return stream.capture(lambda: prepared.enqueue(stream))
             except (cuda.CudaError, RequestError) as problem:
                 self._graph_refused = "; ".join((str(problem), *complaints.errors))
         return None

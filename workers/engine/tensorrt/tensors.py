@@ -97,12 +97,17 @@ class Buffers:
 
     def write(self, arrays: Mapping[str, np.ndarray], stream: cuda.Stream) -> None:
         """Inputs, contiguous and of their specs."""
+        narrow = {each.spec.name for each in self._bindings if each.type_name == "BF16"}
         for name, array in arrays.items():
-            self[name].write(array, stream)
+            self[name].write(_as_bfloat16(array) if name in narrow else array, stream)
 
     def read(self, stream: cuda.Stream) -> dict[str, np.ndarray]:
         """Outputs by name."""
         return {each.spec.name: self._read(each, stream) for each in self._bindings if not each.is_input}
+
+    def read_one(self, name: str, stream: cuda.Stream) -> np.ndarray:
+        """One output."""
+        return self._read(next(each for each in self._bindings if each.spec.name == name), stream)
 
     def _read(self, binding: Binding, stream: cuda.Stream) -> np.ndarray:
         if binding.type_name != "BF16":
@@ -117,3 +122,9 @@ class Buffers:
         for buffer in self._own.values():
             buffer.free()
         self._own.clear()
+
+
+def _as_bfloat16(array: np.ndarray) -> np.ndarray:
+    """The upper halves of float32 numbers, rounded to the nearest, of two to the even one. NaN may become infinite."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

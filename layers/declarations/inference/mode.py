@@ -1,0 +1,76 @@
+"""What is measured: sequences that are read at once, or a prompt and the tokens that are generated after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from layers.parameter import Parameter, ParameterError, Scalar
+
+FORWARD, GENERATE = "forward", "generate"
+
+LENGTHS = ("prompt_tokens", "new_tokens")
+"""Parameters that the mode `generate` needs, and `forward` has not."""
+
+PARAMETERS: dict[str, Parameter] = {
+    "mode": Parameter(
+        type="string",
+        choices=(FORWARD, GENERATE),
+        default=None,
+        meaning=(
+            "forward: sequences that are read at once; generate, of a causal_lm: beside them a prompt, and then token "
+            "after token with cached keys and values; left out: forward"
+        ),
+    ),
+    "prompt_tokens": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1_048_576,
+        default=None,
+        meaning="tokens of a prompt, in the mode generate",
+        search={"values": [32, 128, 512]},
+    ),
+    "new_tokens": Parameter(
+        type="integer",
+        minimum=2,
+        maximum=1_048_576,
+        default=None,
+        meaning="tokens that are generated after a prompt, in the mode generate",
+        search={"values": [32, 128, 512]},
+    ),
+}
+"""Of the section `inference`."""
+
+
+def is_generated(inference: Mapping[str, Scalar]) -> bool:
+    """Whether a section `inference` is of the mode `generate`."""
+    return inference.get("mode") == GENERATE
+
+
+def default_lengths(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """What follows from a prompt and the tokens after it, where a section gives them."""
+    lengths = [values.get(name) for name in LENGTHS]
+    if not is_generated(values) or not all(type(length) is int for length in lengths):
+        return {}
+    return {"sequence_length": sum(int(length) for length in lengths if length is not None)}
+
+
+def follow(inference: dict[str, Scalar], task: str) -> None:
+    """Complete a section in place. Raises ParameterError where it generates what cannot be, or less than it says."""
+    if not is_generated(inference):
+        # As if it were not said: the same trial has one name.
+        inference.pop("mode", None)
+        for name in filter(inference.__contains__, LENGTHS):
+            message = "does not apply: nothing is generated in mode forward"
+            raise ParameterError(f"inference.{name}", message, "leave it out, or give mode: generate")
+        return
+    if task != "causal_lm":
+        message = f"generate is of a causal_lm: a {task} is not generated token by token yet"
+        raise ParameterError("inference.mode", message, "leave it out: forward")
+    for name in LENGTHS:
+        if name not in inference:
+            message = "is missing: mode generate needs it"
+            raise ParameterError(f"inference.{name}", message, f"give {PARAMETERS[name].meaning}")
+    generated, length = sum(int(inference[name]) for name in LENGTHS), int(inference["sequence_length"])
+    if length < generated:
+        message = f"{length} is shorter than prompt_tokens + new_tokens = {generated}"
+        raise ParameterError("inference.sequence_length", message, "leave it out, or make it longer")

@@ -1,0 +1,83 @@
+"""The inference mode `generate`: what its section must say, the caches that follow, and what cannot be cached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from layers.completion import check_model, complete
+from layers.declarations.inference.generation import Bucket, GenerationConfig, kv_cache_bytes
+from layers.declarations.inference.parameters import complete_inference
+from layers.parameter import ParameterError
+
+GENERATE = {"mode": "generate", "batch_size": 2, "prompt_tokens": 100, "new_tokens": 41}
+MODEL = {"hidden_size": 64, "num_layers": 3, "attention.num_attention_heads": 4, "embedding.num_embeddings": 29}
+
+
+def _model(**values: Any) -> dict[str, Any]:
+    return complete("causal_lm", {**MODEL, **values}, {"sequence_length": 141})
+
+
+def test_the_sequence_that_is_scored_is_prompt_and_text() -> None:
+    assert complete_inference(GENERATE)["sequence_length"] == 141
+    assert complete_inference({**GENERATE, "sequence_length": 200})["sequence_length"] == 200
+    assert complete_inference({"mode": "forward"}) == complete_inference({})
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "path", "message"),
+    [
+        ({"mode": "generate", "prompt_tokens": 3}, "causal_lm", "inference.new_tokens", "is missing"),
+        ({"prompt_tokens": 3}, "causal_lm", "inference.prompt_tokens", "mode forward"),
+        ({**GENERATE, "new_tokens": 1}, "causal_lm", "inference.new_tokens", "out of range"),
+        ({**GENERATE, "new_tokens": "many"}, "causal_lm", "inference.new_tokens", "not a finite number"),
+        ({**GENERATE, "sequence_length": 140}, "causal_lm", "inference.sequence_length", "shorter than"),
+        ({**GENERATE, "mode": "dream"}, "causal_lm", "inference.mode", "dream"),
+        (GENERATE, "seq2seq", "inference.mode", "seq2seq"),
+        (GENERATE, "classification", "inference.mode", "classification"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused_by_name(
+    values: dict[str, Any], task: str, path: str, message: str
+) -> None:
+    with pytest.raises(ParameterError, match=message) as refusal:
+        complete_inference(values, task)
+    assert refusal.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        ({"embedding.kind": "PromptTuningEmbedding", "embedding.prompt_length": 4}, "embedding.kind"),
+        ({"quantization": "int8"}, "quantization"),
+        ({"tp_size": 2}, "tp_size"),
+    ],
+)
+def test_what_is_not_cached_is_refused_by_name(values: dict[str, Any], path: str) -> None:
+    model, inference = _model(**values), complete_inference(GENERATE)
+    with pytest.raises(ParameterError, match="forward") as refusal:
+        check_model("causal_lm", model, inference, {}, {})
+    assert refusal.value.path == path
+    check_model("causal_lm", model, complete_inference({}), {}, {})
+
+
+def test_steps_are_spread_over_buckets_of_rising_capacity() -> None:
+    config = GenerationConfig.of(_model(), complete_inference(GENERATE))
+    assert config.buckets == (Bucket(110, 10), Bucket(120, 10), Bucket(130, 10), Bucket(140, 10))
+    assert config.capacity == 140
+    few = GenerationConfig.of(_model(), complete_inference({**GENERATE, "new_tokens": 3}))
+    assert few.buckets == (Bucket(101, 1), Bucket(102, 1))
+
+
+def test_caches_are_as_large_as_what_their_layer_sees() -> None:
+    inference = complete_inference(GENERATE)
+    # Keys and values of 2 sequences, heads of 16, in float32.
+    row = 2 * 2 * 16 * 4
+    assert kv_cache_bytes(_model(), inference) == 3 * 4 * 140 * row
+    assert kv_cache_bytes(_model(**{"attention.num_kv_heads": 1}), inference) == 3 * 140 * row
+    assert kv_cache_bytes(_model(dtype="float16"), inference) == 3 * 4 * 140 * row // 2
+    sliding = {"layers.1.attention.attention_mask_type": "sliding_window_causal"}
+    sliding["layers.1.attention.max_attention_window_size"] = 33
+    assert kv_cache_bytes(_model(**sliding), inference) == (2 * 140 + 32) * 4 * row
+    assert kv_cache_bytes(_model(), complete_inference({})) is None

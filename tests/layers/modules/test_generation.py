@@ -1,0 +1,120 @@
+"""Prefill and decode are the decoder that reads a text at once, with every kind of attention and of block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from layers.completion import complete
+from layers.declarations.inference.generation import GenerationConfig
+from layers.declarations.model import broken_rules
+from layers.export.onnx_export import cast_copy
+from layers.modules.generation import Decode, Prefill
+from layers.modules.model import Decoder, build
+from workers.engine.base import TensorSpec
+from workers.engine.generation.caches import Caches
+
+PROMPT, TOKENS = 6, 24
+INFERENCE = {"mode": "generate", "batch_size": 2, "prompt_tokens": PROMPT, "new_tokens": TOKENS - PROMPT + 1}
+BASE = {"hidden_size": 16, "num_layers": 2, "attention.num_attention_heads": 4}
+SLIDING = {"attention.attention_mask_type": "sliding_window_causal"}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "learned": {},
+    "grouped": {"attention.num_kv_heads": 2},
+    "one key head": {"attention.num_kv_heads": 1, "attention.attention_head_size": 6},
+    "rope": {"attention.position_embedding_type": "rope_gpt_neox"},
+    "rope of neighbours": {"attention.position_embedding_type": "rope_gptj"},
+    "rope in part": {
+        "attention.position_embedding_type": "rope_gpt_neox",
+        "attention.attention_head_size": 8,
+        "attention.rotary_embedding_percentage": 0.5,
+    },
+    **{
+        f"rope {scale}": {
+            "attention.position_embedding_type": "rope_gpt_neox",
+            "attention.rotary_embedding_scale_type": scale,
+            "attention.rotary_embedding_scale": 4.0,
+        }
+        for scale in ("linear", "llama3", "yarn")
+    },
+    "alibi": {"attention.position_embedding_type": "alibi"},
+    "alibi, grouped": {"attention.position_embedding_type": "alibi_with_scale", "attention.num_kv_heads": 2},
+    "relative": {
+        "attention.position_embedding_type": "relative",
+        "attention.num_buckets": 8,
+        "attention.max_distance": 12,
+    },
+    "relative, sliding": {**SLIDING, "attention.position_embedding_type": "relative", "attention.num_kv_heads": 2},
+    "no positions": {"attention.position_embedding_type": "none"},
+    **{f"window of {size}": {**SLIDING, "attention.max_attention_window_size": size} for size in (1, 2, 7, 24)},
+    "windows that differ": {
+        **SLIDING,
+        "attention.position_embedding_type": "rope_gpt_neox",
+        "layers.0.attention.max_attention_window_size": 3,
+        "layers.1.attention.attention_mask_type": "causal",
+    },
+    "normalized heads": {"attention.qk_norm": "RmsNorm"},
+    "normalized width": {"attention.qk_norm": "LayerNorm", "attention.qk_norm_scope": "width"},
+    "capped": {"attention.softcap": 2.0, "logits_softcap": 3.0},
+    "scaled": {"attention.q_scaling": 0.5, "embedding_scale": 3.0, "residual_scale": 0.5, "logits_scale": 2.0},
+    "side by side": {"residual": "parallel"},
+    **{f"norms {place}": {"norm_position": place} for place in ("post", "sandwich", "branch")},
+    "narrow table": {"embedding.embedding_dim": 8, "has_embedding_layernorm": True},
+    "attention in float16": {"attention.dtype": "float16"},
+}
+
+
+def _made(values: dict[str, Any]) -> tuple[Decoder, GenerationConfig]:
+    model = complete("causal_lm", {**BASE, **values}, {"vocabulary_size": 29, "sequence_length": TOKENS + 1})
+    assert not broken_rules(model)
+    torch.manual_seed(0)
+    decoder = cast_copy(build(model, initialization="fan_in"), "float32")
+    assert isinstance(decoder, Decoder)
+    return decoder, GenerationConfig.of(model, INFERENCE)
+
+
+def _specs(config: GenerationConfig, windows: tuple[int | None, ...]) -> list[TensorSpec]:
+    """The inputs of a step, as its graph has them, with the largest caches."""
+    specs = [TensorSpec("tokens", np.dtype(np.int32), (2, 1)), TensorSpec("position", np.dtype(np.int32), (1,))]
+    specs += [
+        TensorSpec(
+            f"positions_{index}", np.dtype(np.int32), (TOKENS if window is None else min(TOKENS, max(1, window - 1)),)
+        )
+        for index, window in enumerate(windows)
+    ]
+    for layer, cache in enumerate(config.caches):
+        shape = (config.batch_size, cache.num_heads, cache.capacity(TOKENS), cache.head_size)
+        dtype = np.dtype(np.float16 if cache.dtype == "float16" else np.float32)
+        specs += [TensorSpec(f"past_{name}_{layer}", dtype, shape) for name in ("key", "value")]
+    return specs
+
+
+def _rows(outputs: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
+    names = [f"{name}_{layer}" for layer in range(len(outputs) // 2) for name in ("key", "value")]
+    return {name: rows.numpy() for name, rows in zip(names, outputs[1:], strict=True)}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.inference_mode()
+def test_steps_are_the_model_that_reads_all_at_once(variant: str) -> None:
+    decoder, config = _made(VARIANTS[variant])
+    tokens = torch.randint(0, 29, (2, TOKENS), dtype=torch.int32)
+    step = Decode(decoder)
+    caches = Caches(_specs(config, step.windows))
+    outputs = Prefill(decoder)(tokens[:, :PROMPT])
+    logits = [outputs[0]]
+    caches.fill(_rows(outputs), np.arange(PROMPT))
+    for position in range(PROMPT, TOKENS):
+        inputs = caches.step(tokens[:, position].numpy(), position)
+        outputs = step(*map(torch.from_numpy, inputs.values()))
+        logits.append(outputs[0])
+        caches.fill(_rows(outputs), np.array([position]))
+    tolerance = 5e-3 if "float16" in variant else 1e-5
+    torch.testing.assert_close(
+        torch.stack(logits, dim=1), decoder(tokens)[:, PROMPT - 1 :], atol=tolerance, rtol=tolerance
+    )

@@ -1,0 +1,57 @@
+"""An attempt in the inference mode `generate`, with real children."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from layers.metrics import METRICS
+from tests.workers.trial.test_trial import TRAINED_FIRST, Bench
+from tests.workers.trial.test_trial import bench as bench
+from workers.trial.generation.percentiles import weighted_percentiles
+
+INFERENCE = {"mode": "generate", "batch_size": 2, "prompt_tokens": 8, "new_tokens": 8, "sequence_length": 16}
+GENERATED = {name for name, metric in METRICS.items() if metric.of_generation}
+
+
+@pytest.fixture
+def lease(bench: Bench) -> dict[str, Any]:
+    return bench.scripted.lease(training={"steps": 4}, inference=INFERENCE)
+
+
+@pytest.mark.slow
+def test_a_trial_generates(bench: Bench, lease: dict[str, Any]) -> None:
+    finish = bench.execute({**lease, "hardware_first": False})
+    assert finish is not None
+    assert (finish["outcome"], finish["reason"]) == ("complete", None)
+    assert bench.scripted.phases() == TRAINED_FIRST
+
+    metrics, measurements = finish["metrics"], finish["measurements"]
+    assert set(metrics) >= GENERATED
+    # 1 layer, 2 sequences, 2 heads of 8, 15 keys and as many values in float32.
+    assert metrics["kv_cache_bytes"] == 2 * 2 * 2 * 8 * 15 * 4
+    assert metrics["io_bytes"] > metrics["kv_cache_bytes"]
+    assert metrics["memory_bytes"] == sum(metrics[f"{name}_bytes"] for name in ("weights", "activation", "io"))
+    assert metrics["weights_bytes"] > 2 * 4 * 0.9 * metrics["parameter_count"], "of two engines"
+    assert metrics["time_to_first_token_ms"] > metrics["prefill_ms_p50"] * 0.5
+    buckets = measurements["generation"]["decode"]
+    assert [(bucket["capacity"], bucket["steps"]) for bucket in buckets] == [(10, 2), (12, 2), (14, 2), (15, 1)]
+    decode_ms = sum(bucket["steps"] * bucket["latency_ms_p50"] for bucket in buckets)
+    assert metrics["tokens_per_s"] == pytest.approx(2 * 8 * 1000 / (metrics["prefill_ms_p50"] + decode_ms))
+    medians = [bucket["latency_ms_p50"] for bucket in buckets]
+    assert min(medians) * 0.9 < metrics["decode_ms_per_token_p50"] < max(medians) * 1.1
+    assert measurements["parity"]["generation_final"]["worst"] < 1e-4
+    # The forward engine is the one that is scored.
+    assert abs(metrics["precision_gap"]) < 1e-3
+
+
+def test_percentiles_are_of_the_steps_of_a_text_and_not_of_the_samples() -> None:
+    samples = [np.linspace(1, 2, 1000).tolist(), np.linspace(11, 12, 10).tolist()]
+    many_slow = weighted_percentiles(samples, [1, 9])
+    assert 11 < many_slow[50] < 12
+    assert weighted_percentiles(samples, [99, 1])[50] < 2
+    alone = weighted_percentiles([samples[0]], [7])
+    assert alone[50] == pytest.approx(np.percentile(samples[0], 50))
+    assert alone[99] == pytest.approx(np.percentile(samples[0], 99), rel=1e-3)

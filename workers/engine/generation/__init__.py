@@ -1,0 +1,1 @@
+"""Texts that are generated: the caches between steps, the steps one after another, and how long each takes."""

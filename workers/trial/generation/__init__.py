@@ -1,0 +1,1 @@
+"""A trial in the mode `generate`: engines of its prompt and its steps, seen to be the model, and measured."""

@@ -1,0 +1,127 @@
+"""How long a prompt and a step take, and what generating needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from workers.engine import verbs
+from workers.engine.verbs import MeasureAnswer
+from workers.processes.child import Child
+from workers.trial.build import BuiltEngine
+from workers.trial.context import TrialContext
+from workers.trial.generation.engines import GenerationEngines
+from workers.trial.generation.parity import check_text, write_inputs
+from workers.trial.generation.percentiles import PERCENTILES, weighted_percentiles
+from workers.trial.load import MEMORY_METRICS, load_options
+from workers.trial.record import metrics_in
+
+FIGURES: Mapping[str, Mapping[str, str]] = {
+    part: {f"{part}_p{each}": f"latency_ms_p{each}" for each in PERCENTILES}
+    for part in ("prefill_ms", "decode_ms_per_token")
+}
+"""Part -> metric -> the figure of a measurement that has to be known for it."""
+
+SUMMED = ("engine_bytes", *MEMORY_METRICS)
+"""Of the prompt's engine and of the largest one of the steps: buckets differ in the size of their caches alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredGeneration:
+    """The metrics of generating, and what they come of."""
+
+    metrics: Mapping[str, float]
+    measurement: Mapping[str, object]
+
+
+def measure_generation(
+    context: TrialContext, engines: GenerationEngines, options: Mapping[str, float]
+) -> MeasuredGeneration:
+    """Measure the engines one after another, when it is their turn on the device, and hold their answers against
+    PyTorch's.
+
+    Raises TrialEndedError where they compute another function. The process of an engine that is loaded ends.
+    """
+    process = context.children.fresh_engine()
+    prefill_bytes = _load(context, process, engines.prefill)
+    write_inputs(context, engines.config)
+    prefill = context.request(
+        process,
+        verbs.MEASURE_PROMPT,
+        {"inputs": str(context.files.prompts), "options": options, "figures": _figures(context, "prefill_ms")},
+        timeout_seconds=context.limits.measure_seconds,
+    )
+    # A fresh process once more: by how much the memory of the device grows is asked of the largest engine.
+    process = context.children.fresh_engine()
+    largest_bytes = 0.0
+    steps: list[MeasureAnswer] = []
+    share = {**options, "seconds": options["seconds"] / len(engines.steps)}
+    for step in reversed(engines.steps):
+        loaded_bytes = _load(context, process, step.engine)
+        largest_bytes = largest_bytes or loaded_bytes
+        position = step.bucket.capacity - 1 - step.bucket.steps // 2
+        arguments = {"position": position, "options": share, "figures": _figures(context, "decode_ms_per_token")}
+        limit = context.limits.measure_seconds
+        steps.insert(0, context.request(process, verbs.MEASURE_STEP, arguments, timeout_seconds=limit))
+        context.request(process, verbs.CLOSE, {}, timeout_seconds=context.limits.load_seconds)
+    check_text(context, process, engines)
+    metrics = {
+        **{f"prefill_ms_p{each}": prefill[f"latency_ms_p{each}"] for each in PERCENTILES},
+        **_step_metrics(engines, steps, prefill["latency_ms_p50"]),
+        "time_to_first_token_ms": prefill["time_to_first_token_ms"],
+        **_memory(engines),
+        "device_memory_bytes": prefill_bytes + largest_bytes,
+    }
+    context.lease.log(
+        f"measured: prompt {metrics['prefill_ms_p50']:,.4f} ms, "
+        f"step {metrics['decode_ms_per_token_p50']:,.4f} ms (p50), {metrics['tokens_per_s']:,.0f} tokens/s"
+    )
+    return MeasuredGeneration(metrics, _described(engines, prefill, steps))
+
+
+def _load(context: TrialContext, process: Child, engine: BuiltEngine) -> float:
+    """Load; by how many bytes the memory in use grew."""
+    arguments = {"runtime": context.runtime, "engine": str(engine.path), "options": load_options(context)}
+    loaded = context.request(process, verbs.LOAD, arguments, timeout_seconds=context.limits.load_seconds)
+    return loaded["device_memory_bytes"]
+
+
+def _figures(context: TrialContext, part: str) -> list[str]:
+    """The median, and what else the sweep decides by."""
+    return sorted(
+        {"latency_ms_p50", *(FIGURES[part][name] for name in context.metrics_in_use if name in FIGURES[part])}
+    )
+
+
+def _step_metrics(engines: GenerationEngines, steps: Sequence[MeasureAnswer], prefill_ms: float) -> dict[str, float]:
+    """Of the steps of all buckets, as often as a text does each."""
+    counts = [step.bucket.steps for step in engines.steps]
+    found = weighted_percentiles([step["samples_ms"] for step in steps], counts)
+    text_ms = prefill_ms + sum(count * step["latency_ms_p50"] for count, step in zip(counts, steps, strict=True))
+    tokens = engines.config.batch_size * engines.config.new_tokens
+    return {
+        **{f"decode_ms_per_token_p{each}": value for each, value in found.items()},
+        "tokens_per_s": 1000 * tokens / text_ms,
+    }
+
+
+def _memory(engines: GenerationEngines) -> dict[str, float]:
+    """What generating needs. The caches are inputs of the largest engine, and so among its inputs and outputs."""
+    said = [metrics_in(engine.said) for engine in (engines.prefill, engines.largest)]
+    summed = {name: sum(each[name] for each in said) for name in SUMMED if all(name in each for each in said)}
+    if all(name in summed for name in MEMORY_METRICS):
+        summed["memory_bytes"] = sum(summed[name] for name in MEMORY_METRICS)
+    return summed
+
+
+def _described(engines: GenerationEngines, prefill: MeasureAnswer, steps: Sequence[MeasureAnswer]) -> dict[str, object]:
+    buckets = [
+        {"capacity": step.bucket.capacity, "steps": step.bucket.steps, **_summary(measured)}
+        for step, measured in zip(engines.steps, steps, strict=True)
+    ]
+    return {"prefill": _summary(prefill), "decode": buckets}
+
+
+def _summary(measured: MeasureAnswer) -> dict[str, object]:
+    """A measurement without its samples."""
+    return {name: value for name, value in measured.items() if name != "samples_ms"}
