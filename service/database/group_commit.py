@@ -279,8 +279,7 @@ def _execute_last(batch: Sequence[_Job], connection: sa.Connection) -> None:
         for (statement, key), row in job.last.items():
             rows.setdefault(statement, {})[key] = row
     for statement, of_statement in rows.items():
-        for _, row in sorted(of_statement.items()):
-            connection.execute(statement, row)
+        connection.execute(statement, [row for _, row in sorted(of_statement.items())])
 
 
 def _run(job: _Job, connection: sa.Connection, info: dict[Any, Any]) -> None:

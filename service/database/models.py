@@ -22,7 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, validates
 
 from layers.configuration import Configuration
 from layers.parameter import Scalar
@@ -121,6 +121,8 @@ class Sweep(Base):
     target: Mapped[RegisteredTarget | None] = mapped_column(Document)
     """The capabilities of the resolved target; None until a worker that can serve the sweep is known."""
     target_key: Mapped[str | None] = mapped_column(String(300))
+    results_version: Mapped[int | None]
+    """Of the resolved target: a claim compares it. None: the worker has not said it."""
     state: Mapped[SweepState] = mapped_column(OneOf(SweepState), default=SweepState.ACTIVE)
     reason: Mapped[str | None] = mapped_column(Text)
     effective_parallel: Mapped[int] = mapped_column(default=1, server_default="1")
@@ -143,6 +145,11 @@ class Sweep(Base):
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]
+
+    @validates("target")
+    def _take_results_version(self, _: str, target: RegisteredTarget | None) -> RegisteredTarget | None:
+        self.results_version = None if target is None else target.get("results_version")
+        return target
 
     @property
     def kind(self) -> SweepKind:

@@ -13,6 +13,7 @@ from typing import cast
 
 from sqlalchemy.orm import Session
 
+from layers.configuration import Configuration
 from layersweep.json_values import JsonObject
 from service.common.states import GOING_SWEEPS, SweepKind, TrialState
 from service.database.json_columns import LastLosses, ReportedLosses, TrialPhase, TrialQueued, TrialReport
@@ -20,7 +21,7 @@ from service.database.sessions import at_end, defer, now
 from service.errors import LeaseLostError
 from service.events import events
 from service.events.events import NewEvent
-from service.leases import attempts, curves, phases, row_locks, transitions, trials, worker_reports
+from service.leases import attempts, curves, leased_sweeps, phases, row_locks, transitions, trials, worker_reports
 from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
 from service.leases.feasibility import (
@@ -30,6 +31,7 @@ from service.leases.feasibility import (
     describe_broken_hardware,
     describe_final_violations,
 )
+from service.leases.leased_sweeps import LeasedSweep
 from service.leases.row_locks import ChangesTrial
 
 
@@ -101,16 +103,16 @@ def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schem
         raise _lost(session, trial_id, attempt)
     worker_reports.check_measurements(body.measurements)
     worker_reports.check_reason(body.outcome, body.reason)
-    constraints: list[str] = trial.constraints or []
-    metrics = _checked_metrics(trial, body.metrics)
+    sweep = leased_sweeps.get(session, trial.sweep_id)
+    metrics = _checked_metrics(trial, sweep, body.metrics)
     violations, feasible = trial.violations, trial.feasible
     if trial.replicate_of is not None:
         if body.outcome == TrialState.COMPLETE:
             check_learnt_metrics(metrics)
     elif body.outcome in (TrialState.COMPLETE, TrialState.INFEASIBLE):
         if body.outcome == TrialState.COMPLETE:
-            check_required_metrics(trial.objectives, constraints, metrics)
-        violations = constraint_violations(constraints, trial.configuration, metrics)
+            check_required_metrics(sweep.objectives, sweep.constraints, metrics)
+        violations = _violations(session, trial_id, sweep, metrics)
         feasible = body.outcome == TrialState.COMPLETE and all(violation <= 0 for violation in violations.values())
     reason = body.reason
     if body.outcome == TrialState.COMPLETE and reason is None:
@@ -183,15 +185,26 @@ def _broken_hardware(session: Session, trial_id: str, attempt: int, metrics: Map
     """Which hardware constraints these metrics break, in words; None where none, or where the training has begun."""
     trial = _held(session, trial_id, attempt)
     assert trial is not None, "its lease was renewed in this transaction"
-    known = _checked_metrics(trial, metrics)
+    sweep = leased_sweeps.get(session, trial.sweep_id)
+    known = _checked_metrics(trial, sweep, metrics)
     if phases.has_trained(attempts.entered_phases(session, trial_id, attempt)):
         return None
-    return describe_broken_hardware(trial.constraints or [], trial.configuration, known)
+    return describe_broken_hardware(sweep.constraints, _configuration(session, trial_id), known)
 
 
-def _checked_metrics(trial: sql.Row, said: Mapping[str, float]) -> dict[str, float]:
+def _violations(session: Session, trial_id: str, sweep: LeasedSweep, metrics: Mapping[str, float]) -> dict[str, float]:
+    if not sweep.constraints:
+        return {}
+    return constraint_violations(sweep.constraints, _configuration(session, trial_id), metrics)
+
+
+def _configuration(session: Session, trial_id: str) -> Configuration:
+    return session.connection().execute(sql.CONFIGURATION, {"of_trial": trial_id}).scalar_one()
+
+
+def _checked_metrics(trial: sql.Row, sweep: LeasedSweep, said: Mapping[str, float]) -> dict[str, float]:
     """What is known of a trial with what its worker says. Raises Unprocessable for what `worker_reports` refuses."""
-    confirms = SweepKind.of(trial.sampler) is SweepKind.CONFIRMATION
+    confirms = sweep.kind is SweepKind.CONFIRMATION
     worker_reports.check_metrics(said, trial.metrics, confirms=confirms)
     return {**trial.metrics, **said, **worker_reports.own_figures(trial.metrics)}
 

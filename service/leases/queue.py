@@ -16,24 +16,23 @@ every trial is built once, in `service.leases.statements`: building a statement 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
-from layers.expressions.constraints import parse_constraint
 from service.common.notifications import QUEUE
-from service.common.states import SweepKind, TrialState
+from service.common.states import TrialState
 from service.database import counts
-from service.database.json_columns import RegisteredTarget, TrialRunning
+from service.database.json_columns import TrialRunning
 from service.database.sessions import at_end, execute_deferred
 from service.errors import NotFoundError
 from service.events import events
 from service.events.events import NewEvent
-from service.leases import attempts, holders, phases, row_locks, transitions, worker_reports
+from service.leases import attempts, claimants, holders, leased_sweeps, row_locks, transitions, worker_reports
 from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
 from service.leases.attempts import AttemptKey
+from service.leases.claimants import Claimant
 from service.leases.row_locks import Claims, FinishesAndClaims, Held
 
 TOPIC = QUEUE
@@ -45,12 +44,9 @@ _LAPSED = "the lease lapsed without a heartbeat"
 
 def has_claimable(session: Session, worker_id: str) -> bool:
     """True when a claim by this worker may succeed: a cheap look before the write."""
-    connection = session.connection()
-    targets = connection.scalar(sql.TARGETS, {"of_worker": worker_id})
-    if targets is None:
-        raise _unknown(worker_id)
-    given = {"target_keys": sql.keys_of(targets), "full": [], "of_worker": worker_id}
-    return connection.scalar(sql.CLAIMABLE, given) is not None
+    claimant = _working(session, worker_id)
+    given = claimant.parameters() | {"full": [], "of_worker": worker_id}
+    return session.connection().scalar(sql.CLAIMABLE, given) is not None
 
 
 def claim(session: Session, worker_id: str, lease_seconds: float) -> lease_schemas.Lease | None:
@@ -67,9 +63,10 @@ def claim_several(session: Session, worker_id: str, lease_seconds: float, at_mos
     """
     need = Claims(worker_id, at_most)
     held = row_locks.take(session, need)
-    claim = _Claim(session, worker_id, lease_seconds, held)
-    if claim.targets is None:
+    claimant = claimants.find(session.connection(), worker_id)
+    if claimant is None:
         raise _unknown(worker_id)
+    claim = _Claim(session, worker_id, claimant, lease_seconds, held)
     at_end(session, sql.SEE_WORKER, worker_id, {"of_worker": worker_id})
     while True:
         leases = claim.take(at_most)
@@ -80,7 +77,8 @@ def claim_several(session: Session, worker_id: str, lease_seconds: float, at_mos
             break
         claim.held = more
     if not leases:
-        _expire_of_targets(session, claim.keys, claim.held)
+        _working(session, worker_id)
+        _expire_of_targets(session, claimant.target_keys, claim.held)
     return leases
 
 
@@ -96,8 +94,9 @@ def finish_and_claim(
     if finished.worker is None:
         lease = _claimed_after(session, finished.trial.worker, trial_id, attempt, lease_seconds)
         return lease_schemas.FinishedTrial(**finished.trial.__dict__, lease=lease)
-    claim = _Claim(session, finished.worker, lease_seconds, held, AttemptKey(trial_id, attempt))
-    leases = [] if claim.targets is None else claim.take(1)
+    claimant = claimants.find(session.connection(), finished.worker)
+    assert claimant is not None, "an attempt has a worker"
+    leases = _Claim(session, finished.worker, claimant, lease_seconds, held, AttemptKey(trial_id, attempt)).take(1)
     at_end(session, sql.SEE_WORKER, finished.worker, {"of_worker": finished.worker})
     return lease_schemas.FinishedTrial(**finished.trial.__dict__, lease=next(iter(leases), None))
 
@@ -152,6 +151,7 @@ class _Claim:
         self,
         session: Session,
         worker_id: str,
+        claimant: Claimant,
         lease_seconds: float,
         held: Held | None,
         claimed_by: AttemptKey | None = None,
@@ -159,34 +159,29 @@ class _Claim:
         """`claimed_by`: the attempt whose finish claims."""
         self._session = session
         self._worker_id = worker_id
+        self._claimant = claimant
         self._lease_seconds = lease_seconds
         self._claimed_by = claimed_by
         self.held = held
         """What is locked; None where the database needs no locks."""
-        self.targets: Sequence[RegisteredTarget] | None = (
-            session.connection().scalar(sql.TARGETS, {"of_worker": worker_id})
-            if held is None
-            else held.targets.get(worker_id)
-        )
-        """The worker's targets; None where there is no such worker, or it has signed off."""
-        self.keys = [] if self.targets is None else sql.keys_of(self.targets)
 
     def take(self, at_most: int) -> list[lease_schemas.Lease]:
-        """Take trials of the sweeps that are locked; none where another transaction claims for the worker."""
+        """Take trials of the sweeps that are locked; none where another transaction claims for the worker, or the
+        worker is unknown or has signed off."""
         leases: list[lease_schemas.Lease] = []
         full: list[str] = []
         if self.held is not None and self._worker_id in self.held.busy:
             return leases
         while len(leases) < at_most and (trial := self._find(full)) is not None:
             if _begin_attempt(self._session, trial, self._worker_id, self._lease_seconds, self._claimed_by):
-                leases.append(_lease(trial, trial.attempt + 1, self._lease_seconds))
+                leases.append(_lease(self._session, trial, trial.attempt + 1, self._lease_seconds))
             else:
                 # Another claim filled the sweep between our look at it and our lock of it.
                 full.append(trial.sweep_id)
         return leases
 
     def _find(self, full: Sequence[str]) -> sql.Row | None:
-        wanted = {"target_keys": self.keys, "full": full, "of_worker": self._worker_id}
+        wanted = self._claimant.parameters() | {"full": full, "of_worker": self._worker_id}
         connection = self._session.connection()
         if self.held is None:
             return connection.execute(sql.FIND, wanted).one_or_none()
@@ -200,7 +195,7 @@ def _claimed_after(
     execute_deferred(session)
     given = {"of_worker": worker_id, "of_trial": trial_id, "attempt_number": attempt}
     trial = session.connection().execute(sql.CLAIMED_AFTER, given).one_or_none()
-    return None if trial is None else _lease(trial, trial.attempt, lease_seconds)
+    return None if trial is None else _lease(session, trial, trial.attempt, lease_seconds)
 
 
 def _begin_attempt(
@@ -233,47 +228,33 @@ def _begin_attempt(
     return True
 
 
-def _lease(trial: sql.Row, attempt: int, lease_seconds: float) -> lease_schemas.Lease:
-    assert trial.target is not None, "a sweep with trials has a target"
+def _lease(session: Session, trial: sql.Row, attempt: int, lease_seconds: float) -> lease_schemas.Lease:
+    sweep = leased_sweeps.get(session, trial.sweep_id)
     is_replicate = trial.replicate_of is not None
-    # What a configuration takes of the device is known: a replicate is judged by what it learns alone.
-    constraints = () if is_replicate else tuple(trial.constraints or ())
     return lease_schemas.Lease(
         trial=trial.id,
         attempt=attempt,
         sweep=trial.sweep_id,
         number=trial.number,
-        runtime=trial.target["runtime"],
+        runtime=sweep.runtime,
         target_key=trial.target_key,
         configuration=trial.configuration,
-        dataset=None if trial.dataset_id is None else _lease_dataset(trial),
-        constraints=list(constraints),
-        hardware_first=not is_replicate
-        and phases.is_hardware_first(trial.configuration["task"], trial.hardware_first, constraints),
+        dataset=sweep.dataset,
+        # What a configuration takes of the device is known: a replicate is judged by what it learns alone.
+        constraints=[] if is_replicate else list(sweep.constraints),
+        hardware_first=sweep.hardware_first and not is_replicate,
         measure=not is_replicate,
-        metrics_in_use=list(_metrics_in_use(tuple(each["metric"] for each in trial.objectives), constraints)),
+        metrics_in_use=sweep.metrics_of_objectives if is_replicate else sweep.metrics_in_use,
         lease_seconds=lease_seconds,
     )
 
 
-@functools.lru_cache(maxsize=4096)
-def _metrics_in_use(objectives: tuple[str, ...], constraints: tuple[str, ...]) -> tuple[str, ...]:
-    of_constraints = [metric for text in constraints for metric in parse_constraint(text).metrics]
-    return tuple(dict.fromkeys([*objectives, *of_constraints]))
-
-
-def _lease_dataset(trial: sql.Row) -> lease_schemas.LeaseDataset:
-    splits = trial.dataset_splits
-    if SweepKind.of(trial.sampler) is SweepKind.SEARCH:
-        splits = {name: split for name, split in splits.items() if name != "test"}
-    return lease_schemas.LeaseDataset(
-        id=trial.dataset_id,
-        name=trial.dataset_name,
-        task=trial.dataset_task,
-        sha256=trial.dataset_sha256,
-        facts=trial.dataset_facts,
-        parts=splits,
-    )
+def _working(session: Session, worker_id: str) -> Claimant:
+    """The worker. Raises NotFoundError where there is none, or it has signed off."""
+    claimant = claimants.find(session.connection(), worker_id)
+    if claimant is None or session.connection().scalar(sql.WORKS, {"of_worker": worker_id}) is None:
+        raise _unknown(worker_id)
+    return claimant
 
 
 def _unknown(worker_id: str) -> NotFoundError:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import sqlalchemy as sa
@@ -24,10 +24,9 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
 from service.database.group_commit import HELD, Needs
-from service.database.json_columns import RegisteredTarget
-from service.database.models import Worker
+from service.leases import claimants
 from service.leases import statements as sql
-from service.leases.workers import results_version_of
+from service.leases.claimants import Claimant
 
 _IDS = postgresql.ARRAY(sa.String)
 
@@ -55,7 +54,7 @@ _LOCK_TRIALS, _LOCK_FREE_TRIALS = _locking_trials(""), _locking_trials("SKIP LOC
 
 _CLAIMING = (
     sa.text(
-        "SELECT id, project, targets, "
+        "SELECT id, "
         "pg_try_advisory_xact_lock(hashtextextended(id, 1)) AS claims_here_alone, "
         "(SELECT count(*) FROM trials WHERE trials.id = ANY(:finished) AND trials.worker_id = workers.id) AS finished "
         "FROM workers WHERE signed_off_at IS NULL AND id = ANY(ARRAY(SELECT unnest(CAST(:claiming AS VARCHAR[])) "
@@ -64,8 +63,6 @@ _CLAIMING = (
     .bindparams(sa.bindparam("claiming", type_=_IDS), sa.bindparam("finished", type_=_IDS))
     .columns(
         sa.column("id", sa.String),
-        sa.column("project", sa.String),
-        sa.column("targets", cast("sa.Table", Worker.__table__).c.targets.type),
         sa.column("claims_here_alone", sa.Boolean),
         sa.column("finished", sa.Integer),
     )
@@ -81,8 +78,6 @@ class Held:
     sweeps: frozenset[str] = frozenset()
     trials: frozenset[str] = frozenset()
     """Whose sweeps are locked."""
-    targets: Mapping[str, Sequence[RegisteredTarget]] = field(default_factory=dict[str, Sequence[RegisteredTarget]])
-    """Worker that claims -> its targets, of those that are known."""
     busy: frozenset[str] = frozenset()
     """The workers for which another transaction claims now."""
 
@@ -216,20 +211,19 @@ def take_sweeps(session: Session, sweep_ids: Collection[str]) -> None:
 def _claimable_sweeps(
     connection: sa.Connection, claims: Mapping[str, int], finished: Sequence[str]
 ) -> tuple[Held, set[str]]:
-    """The targets of the workers that claim, and the sweeps of the trials that they would take now."""
+    """The workers that claim, and the sweeps of the trials that they would take now."""
     rows = connection.execute(_CLAIMING, {"claiming": list(claims), "finished": finished}).all()
-    alike: Counter[tuple[str | None, int, tuple[str, ...]]] = Counter()
-    asking: dict[tuple[str | None, int, tuple[str, ...]], str] = {}
+    alike: Counter[Claimant] = Counter()
     for row in rows:
-        kind = (row.project, results_version_of(row.targets[0]), tuple(sql.keys_of(row.targets)))
-        alike[kind] += claims.get(row.id, 0) + row.finished
-        asking[kind] = row.id
+        claimant = claimants.find(connection, row.id)
+        assert claimant is not None, "its row was read"
+        alike[claimant] += claims.get(row.id, 0) + row.finished
     wanted: set[str] = set()
-    for kind, count in alike.items():
-        given = {"target_keys": list(kind[-1]), "full": [], "of_worker": asking[kind], "most": count}
+    for claimant, count in alike.items():
+        given = claimant.parameters() | {"full": [], "most": count}
         found = set(connection.scalars(sql.CLAIMABLE_SWEEPS, given))
         if not found:
             found = set(connection.scalars(sql.LAPSED_SWEEPS_OF_TARGETS, given))
         wanted |= found
     busy = frozenset(row.id for row in rows if not row.claims_here_alone)
-    return Held(targets={row.id: row.targets for row in rows}, busy=busy), wanted
+    return Held(busy=busy), wanted

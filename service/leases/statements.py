@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -14,11 +13,10 @@ from sqlalchemy.sql.functions import FunctionElement
 from layers.results_version import UNSAID
 from service.common.states import GOING_SWEEPS, OPEN_TRIALS, SweepState, TrialState
 from service.database.counts import moved
-from service.database.json_columns import RegisteredTarget
-from service.database.models import Attempt, Dataset, Measurement, Sweep, Trial, TrialMetric, Worker
+from service.database.models import Attempt, Measurement, Sweep, Trial, TrialMetric, Worker
 from service.database.sessions import now_sql
 
-_TRIALS, _SWEEPS, _DATASETS, _WORKERS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Dataset, Worker))
+_TRIALS, _SWEEPS, _WORKERS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Worker))
 
 
 def _text(name: str) -> sa.BindParameter[str]:
@@ -88,15 +86,9 @@ def _is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[boo
 
 _WORKS = sa.and_(_WORKERS.c.id == _text("of_worker"), _WORKERS.c.signed_off_at.is_(None))
 """One that has signed off is unknown: it registers again if it still works."""
-TARGETS = sa.select(_WORKERS.c.targets).where(_WORKS)
+WORKS = sa.select(_WORKERS.c.id).where(_WORKS)
 SEE_WORKER = sa.update(_WORKERS).where(_WORKS).values(last_seen_at=now_sql())
 """The worker lives."""
-
-
-def keys_of(targets: Sequence[RegisteredTarget]) -> list[str]:
-    """The targets of a worker for which it claims."""
-    return [target["key"] for target in targets if not target.get("build_only")]
-
 
 # --- claiming ---------------------------------------------------------------------------------------------------------
 
@@ -105,17 +97,9 @@ _MAY_FAIL_ONCE_MORE = (
 )
 """A sweep whose failures are used up ends when the scheduler next looks: until then it begins nothing."""
 _IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
-_PROJECT = sa.select(_WORKERS.c.project).where(_WORKERS.c.id == _text("of_worker")).scalar_subquery()
-_RESULTS_VERSION = (
-    sa.select(_WORKERS.c.targets[(0, "results_version")].as_integer())
-    .where(_WORKERS.c.id == _text("of_worker"))
-    .scalar_subquery()
-)
-_MEASURES_ALIKE = sa.func.coalesce(_SWEEPS.c.target["results_version"].as_integer(), UNSAID) == sa.func.coalesce(
-    _RESULTS_VERSION, UNSAID
-)
+_MEASURES_ALIKE = sa.func.coalesce(_SWEEPS.c.results_version, UNSAID) == _integer("results_version")
 """The worker is of the `RESULTS_VERSION` that the sweep got with its target: one front has results of one version."""
-_SLOTS = sa.select(_WORKERS.c.slots).where(_WORKERS.c.id == _text("of_worker")).scalar_subquery()
+_SLOTS = sa.select(_WORKERS.c.slots).where(_WORKS).scalar_subquery()
 _RUNNING = _TRIALS.alias("held")
 _HELD = (
     sa.select(sa.func.count())
@@ -126,7 +110,7 @@ _HELD = (
     .scalar_subquery()
 )
 _HAS_FREE_SLOT = _HELD < _SLOTS
-"""A worker holds no more leases than it has slots."""
+"""A worker holds no more leases than it has slots; one that is unknown or has signed off has none."""
 
 
 def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
@@ -139,7 +123,7 @@ def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
             _IS_OPEN,
             _is_one_of(_TRIALS.c.target_key, "target_keys"),
             # A worker without a project serves all of them.
-            _TRIALS.c.project == sa.func.coalesce(_PROJECT, _TRIALS.c.project),
+            _TRIALS.c.project == sa.func.coalesce(_text("of_project"), _TRIALS.c.project),
             _MEASURES_ALIKE,
             _past_index(_SWEEPS.c.state) == SweepState.ACTIVE,
             sa.or_(
@@ -171,35 +155,15 @@ _LEASE = (
     _TRIALS.c.number,
     _TRIALS.c.target_key,
     _TRIALS.c.configuration,
-    _TRIALS.c.project,
     _TRIALS.c.replicate_of,
-    _SWEEPS.c.target,
-    _SWEEPS.c.sampler,
-    _SWEEPS.c.document["constraints"].label("constraints"),
-    _SWEEPS.c.objectives,
-    _SWEEPS.c.document[("search", "hardware_first")].as_string().label("hardware_first"),
-    _DATASETS.c.id.label("dataset_id"),
-    _DATASETS.c.name.label("dataset_name"),
-    _DATASETS.c.task.label("dataset_task"),
-    _DATASETS.c.sha256.label("dataset_sha256"),
-    _DATASETS.c.facts.label("dataset_facts"),
-    _DATASETS.c.parts.label("dataset_splits"),
 )
-"""All that a lease says."""
-FIND = (
-    _claimable(*_LEASE)
-    .where(_HAS_FREE_SLOT)
-    .join(_DATASETS, _DATASETS.c.id == _SWEEPS.c.dataset_id, isouter=True)
-    .limit(1)
-    .with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
-)
-"""Locks a claimable trial, with all that a lease says."""
+"""What a lease says of its trial."""
+FIND = _claimable(*_LEASE).where(_HAS_FREE_SLOT).limit(1).with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
+"""Locks a claimable trial."""
 FIND_IN_SWEEPS = FIND.where(_is_one_of(_TRIALS.c.sweep_id, "sweeps"))
 _ATTEMPTS = cast("sa.Table", Attempt.__table__)
 CLAIMED_AFTER = (
     sa.select(*_LEASE)
-    .join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
-    .join(_DATASETS, _DATASETS.c.id == _SWEEPS.c.dataset_id, isouter=True)
     .join(_ATTEMPTS, sa.and_(_ATTEMPTS.c.trial_id == _TRIALS.c.id, _ATTEMPTS.c.attempt == _TRIALS.c.attempt))
     .where(
         sa.text("trials.state = 'running'"),
@@ -272,6 +236,8 @@ REPORT = (
 
 # --- ending -----------------------------------------------------------------------------------------------------------
 
+_SHOWN = [column for column in _TRIALS.c if column.name not in ("configuration", "project", "point_hash", "reuse_key")]
+"""What a trial shows of its row: the configuration is long, and nobody looks at it here."""
 _OPEN = sa.select(
     _TRIALS.c.id,
     _TRIALS.c.sweep_id,
@@ -285,13 +251,10 @@ _OPEN = sa.select(
     _TRIALS.c.feasible,
     _TRIALS.c.metrics,
     _TRIALS.c.violations,
-    _TRIALS.c.configuration,
     _TRIALS.c.replicate_of,
     _SWEEPS.c.state.label("sweep_state"),
-    _SWEEPS.c.sampler,
-    _SWEEPS.c.objectives,
-    _SWEEPS.c.document["constraints"].label("constraints"),
 ).join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
+CONFIGURATION = sa.select(_TRIALS.c.configuration).where(_TRIALS.c.id == _text("of_trial"))
 HELD = _OPEN.where(_IS_HELD).with_for_update(of=_TRIALS, key_share=True)
 OPEN_IN_SWEEP = (
     _OPEN.where(_TRIALS.c.sweep_id == _text("of_sweep"), _TRIALS.c.state.in_(OPEN_TRIALS))
@@ -335,7 +298,7 @@ END = (
         lease_expires_at=None,
         ended_at=now_sql(),
     )
-    .returning(_TRIALS)
+    .returning(*_SHOWN)
 )
 REQUEUE = (
     sa.update(_TRIALS)
@@ -348,7 +311,7 @@ REQUEUE = (
         progress=sa.null(),
         lease_expires_at=None,
     )
-    .returning(_TRIALS)
+    .returning(*_SHOWN)
 )
 ENDED = (
     sa.select(_TRIALS.c.number, _TRIALS.c.metrics)

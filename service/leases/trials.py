@@ -80,7 +80,7 @@ def _training(trial: Trial, metrics: Mapping[str, float]) -> lease_schemas.Train
 
 
 def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> lease_schemas.Trial:
-    """The trial, or all columns of its row, as it crosses HTTP."""
+    """The trial, or a row with the columns that are shown, as it crosses HTTP."""
     return lease_schemas.Trial(
         id=trial.id,
         sweep=trial.sweep_id,

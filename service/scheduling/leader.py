@@ -39,6 +39,9 @@ from service.sweeps import slot_shares, sweeps, targets, transfer
 
 BATCH_SECONDS = 0.03
 """How far apart a sweep's steps are where they may be: what ends meanwhile is worked in together."""
+SHARES_SECONDS = 0.25
+"""How far apart a busy process looks at the workers and at who shares their slots; an idle one looks whenever it looks
+around."""
 STEPS_AT_ONCE = 4
 """Sweeps that are worked for at one time in a process."""
 MOST_HUNG_STEPS = 3
@@ -73,6 +76,7 @@ class Leader(ABC):
         self._is_full = False
         """A sweep that is due waits until a step of another one ends."""
         self._ticked_at = -math.inf
+        self._shared_at = -math.inf
 
     def start(self) -> None:
         """Begin to schedule in threads."""
@@ -108,6 +112,7 @@ class Leader(ABC):
     def discover_sweeps(self) -> bool:
         """Work once for each sweep that is due, in this thread; True where one has more to do."""
         self._tick()
+        self._shared_at = -math.inf
         again = False
         for held in self._due():
             if self._stopping.is_set():
@@ -176,8 +181,12 @@ class Leader(ABC):
 
     def _look(self, session: Session) -> tuple[list[SchedulableSweep], set[str]]:
         """The sweeps that this process may lead, and those whose share of the slots has changed."""
-        alive_seconds = self._settings.worker_alive_seconds
-        return repository.schedulable(session, self._leader_id), slot_shares.outdated(session, alive_seconds)
+        schedulable = repository.schedulable(session, self._leader_id)
+        clock = time.monotonic()
+        if clock - self._shared_at < SHARES_SECONDS:
+            return schedulable, set()
+        self._shared_at = clock
+        return schedulable, slot_shares.outdated(session, self._settings.worker_alive_seconds)
 
     def _is_due(self, sweep: SchedulableSweep, held: HeldSweep) -> bool:
         clock = time.monotonic()

@@ -262,7 +262,7 @@ def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolu
     target = resolution.target
     # A paused sweep keeps its reason.
     reason = sa.case((Sweep.state == SweepState.ACTIVE, sa.literal(resolution.waits_for, sa.Text)), else_=Sweep.reason)
-    chosen = {} if target is None else {"target": target, "target_key": target["key"]}
+    chosen = {} if target is None else targets.columns(target)
     stored = session.scalar(
         sa.update(Sweep)
         .where(

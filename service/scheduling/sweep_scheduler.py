@@ -287,7 +287,9 @@ class SweepScheduler:
         """As far as trials end quickly, where that changes no suggestion: workers then wait for no step."""
         if self.batches:
             ended = sum(event.trial_id is not None for event in events)
-            self._lookahead = max(self.facts.lookahead, min(2 * ended, MAX_LOOKAHEAD))
+            # Trials end in bursts: what was needed a moment ago is needed again, until it was not for a while.
+            needed = max(2 * ended, self._lookahead * 7 // 8)
+            self._lookahead = max(self.facts.lookahead, min(needed, MAX_LOOKAHEAD))
 
     def _missing(self) -> int:
         left = self._history.budget["trials"] - self._spent

@@ -30,7 +30,7 @@ CHANGED: Final[EventKind] = "sweep.parallel_changed"
 
 _IS_AUTO = Sweep.budget["parallel"].as_string() == AUTO
 _SHARING = sa.and_(Sweep.state == SweepState.ACTIVE, IS_SEARCH, _IS_AUTO, Sweep.target_key.is_not(None))
-_RESULTS_VERSION = sa.func.coalesce(Sweep.target["results_version"].as_integer(), UNSAID)
+_RESULTS_VERSION = sa.func.coalesce(Sweep.results_version, UNSAID)
 
 
 class Served(NamedTuple):

@@ -38,6 +38,11 @@ class Resolution:
     waits_for: str | None
 
 
+def columns(target: RegisteredTarget) -> dict[str, object]:
+    """What the row of a sweep has of its target."""
+    return {"target": target, "target_key": target["key"], "results_version": target.get("results_version")}
+
+
 def offered(session: Session, alive_seconds: float, project: str) -> list[RegisteredTarget]:
     """The targets of the workers that are alive and serve the project, each once, those of the first worker first.
 
@@ -67,9 +72,8 @@ def say_who_is_missing(session: Session, alive_seconds: float) -> int:
 
     Those are not given the sweep's trials. Safe to call from several processes.
     """
-    version = Sweep.target["results_version"].as_integer()
     active = session.execute(
-        sa.select(Sweep.id, Sweep.project, sa.func.coalesce(Sweep.target_key, ""), version, Sweep.reason)
+        sa.select(Sweep.id, Sweep.project, sa.func.coalesce(Sweep.target_key, ""), Sweep.results_version, Sweep.reason)
         .where(Sweep.state == SweepState.ACTIVE, Sweep.target_key.is_not(None))
         .order_by(Sweep.id)
     ).all()

@@ -83,7 +83,7 @@ def earlier_trials(session: Session, sweep_id: str) -> list[EarlierTrial]:
 def _candidates(session: Session, sweep: Sweep, target: RegisteredTarget) -> Iterator[tuple[Trial, str]]:
     """Complete trials with the sweeps that they are of, the newest first, whose results are those of this target."""
     same_data = sa.true() if sweep.dataset_id is None else Dataset.sha256 == _sha256(session, sweep.dataset_id)
-    version = sa.func.coalesce(Sweep.target["results_version"].as_integer(), UNSAID)
+    version = sa.func.coalesce(Sweep.results_version, UNSAID)
     found = session.execute(
         sa.select(Trial, Sweep.id)
         .join(Sweep, Sweep.id == Trial.sweep_id)

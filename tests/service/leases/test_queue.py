@@ -17,6 +17,7 @@ from service.errors import LeaseLostError, NotFoundError, UnprocessableError
 from service.leases import holders, queue, statements, trials
 from service.leases import schemas as lease_schemas
 from tests.service.rows import Rows
+from tests.service.statements import recorded_statements
 
 FINISH = lease_schemas.LeaseFinish(
     outcome="complete", metrics={"latency_ms_p50": 1.5}, measurements={"latency_samples_ms": {"samples": [1.5]}}
@@ -506,7 +507,9 @@ def test_a_claim_reads_open_trials_only(database: Database, rows: Rows) -> None:
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("ANALYZE"))
     explain = "EXPLAIN QUERY PLAN " if database.dialect == "sqlite" else "EXPLAIN "
-    claimable = statements.CLAIMABLE.params(target_keys=[key], full=[], of_worker=worker)
+    claimable = statements.CLAIMABLE.params(
+        target_keys=[key], of_project="default", results_version=1, full=[], of_worker=worker
+    )
     statement = claimable.compile(database.engine, compile_kwargs={"literal_binds": True})
     plan = database.read(
         lambda session: [
@@ -534,3 +537,22 @@ def test_a_sweep_is_counted_while_another_transaction_refers_to_it(postgres_url:
         database.write(count)
     assert rows.find_sweep(sweep_id).counts["queued"] == 2
     database.close()
+
+
+def test_a_finish_that_claims_reads_what_never_changes_once(rows: Rows) -> None:
+    rows.sweep(4)
+    worker = Worker(rows)
+    lease = worker.must_claim()
+
+    def finish_and_claim() -> lease_schemas.Lease:
+        finished = rows.database.write(
+            lambda session: queue.finish_and_claim(session, lease.trial, lease.attempt, FINISH, 30)
+        )
+        assert finished.lease is not None
+        return finished.lease
+
+    lease = finish_and_claim()
+    with recorded_statements() as statements_sent:
+        finish_and_claim()
+    reads = [text for text in statements_sent if text.startswith("SELECT")]
+    assert not [text for text in reads if "datasets" in text or "sweeps.document" in text or "workers.targets" in text]
