@@ -137,7 +137,7 @@ class ScriptedService:
         elif path.endswith(":offer"):
             verb, usual = "offer", httpx2.Response(200, json={"wanted": self.wanted})
         elif path.endswith("/content"):
-            verb, usual = "download", httpx2.Response(200, content=self.splits[request.url.params["part"]])
+            verb, usual = "download", _ranged(request, self.splits[request.url.params["part"]])
         else:
             verb = request.url.path.rpartition(":")[2]
             usual = httpx2.Response(200, json={"action": "continue", "lease_seconds": 30})
@@ -192,6 +192,15 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
+
+
+def _ranged(request: httpx2.Request, content: bytes) -> httpx2.Response:
+    """The content, or the rest of it that is asked for."""
+    wanted, digest = request.headers.get("Range"), hashlib.sha256(content).hexdigest()
+    if wanted is None or request.headers.get("If-Range") != f'"{digest}"':
+        return httpx2.Response(200, content=content)
+    start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+    return httpx2.Response(206, content=content[start:]) if start < len(content) else httpx2.Response(416)
 
 
 def _tokens(content: bytes) -> np.ndarray:

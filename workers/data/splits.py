@@ -18,6 +18,7 @@ from layers.dataset_facts import DatasetFacts
 from layers.declarations.inference.parameters import InferenceConfig
 from layers.declarations.training import TrainingConfig
 from workers.data.batches import Batch, Batches, DataError
+from workers.data.mapped_arrays import map_arrays
 
 Indices = NDArray[np.intp]
 
@@ -213,9 +214,9 @@ class _Ragged:
 
 
 def load_split(path: Path, task: str, form: Form) -> Split:
-    """The split in an NPZ file of a dataset for `task`. Raises DataError where its arrays are not what the task has."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+    """The split in an NPZ file of a dataset for `task`, mapped from it. Raises DataError where its arrays are not what
+    the task has."""
+    arrays = map_arrays(path)
     try:
         match task:
             case "causal_lm":

@@ -8,12 +8,10 @@ ServiceError
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +29,7 @@ from workers.service.messages import (
     Report,
     ReportAnswer,
 )
+from workers.service.partial_file import arriving
 
 Answer = TypeVar("Answer")
 
@@ -165,12 +164,15 @@ class ServiceClient:
     def release(self, trial: str, attempt: int, reason: str, *, charge: bool) -> None:
         self._post(f"/v1/leases/{trial}/{attempt}:release", {"reason": reason[:4000], "charge": charge})
 
-    def download(self, dataset: str, split: str, path: Path, *, check: Callable[[], None] = lambda: None) -> str:
+    def download(
+        self, dataset: str, split: str, path: Path, digest: str, *, check: Callable[[], None] = lambda: None
+    ) -> str:
         """Write a split of a dataset to `path`, whole or not at all; the SHA-256 of what came, as hexadecimal digits.
 
-        `check` is called between chunks and may raise to give up.
+        `digest` is the hash that is expected. What an earlier call had received when its connection broke is not sent
+        again. `check` is called between chunks and may raise to give up.
         """
-        return self._download(f"/v1/datasets/{dataset}/content", {"part": split}, path, check)
+        return self._download(f"/v1/datasets/{dataset}/content", {"part": split}, path, check, digest)
 
     def download_test(self, trial: str, attempt: int, path: Path, *, check: Callable[[], None] = lambda: None) -> str:
         """As `download`, the test split: for an attempt of a confirmation alone."""
@@ -191,28 +193,29 @@ class ServiceClient:
             )
         _raise_for(response)
 
-    def _download(self, url: str, params: dict[str, str], path: Path, check: Callable[[], None]) -> str:
-        digest = hashlib.sha256()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with (
-                os.fdopen(descriptor, "wb") as file,
-                _failures(),
-                self._http.stream("GET", url, params=params) as response,
-            ):
-                if response.status_code >= 400:
+    def _download(
+        self, url: str, params: dict[str, str], path: Path, check: Callable[[], None], digest: str | None = None
+    ) -> str:
+        with arriving(path, keep=digest is not None) as received, _failures():
+            if received.sha256() == digest:
+                return received.sha256()
+            headers = {"Accept-Encoding": "identity"}
+            if received.size_bytes:
+                # The rest alone, where it is still of the same content; else all of it.
+                headers |= {"Range": f"bytes={received.size_bytes}-", "If-Range": f'"{digest}"'}
+            with self._http.stream("GET", url, params=params, headers=headers) as response:
+                if response.status_code == HTTPStatus.OK:
+                    received.restart()
+                elif response.status_code >= 400:
                     response.read()
+                if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    received.restart()
+                    raise UnreachableError("more had arrived than there is: it is sent again")
                 _raise_for(response)
-                for chunk in response.iter_bytes(1 << 20):
+                for chunk in response.iter_bytes():
                     check()
-                    digest.update(chunk)
-                    file.write(chunk)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        return digest.hexdigest()
+                    received.append(chunk)
+            return received.sha256()
 
     def _post(
         self, path: str, body: Mapping[str, object], *, newer: Collection[str] = (), **options: Any

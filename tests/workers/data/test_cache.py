@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -11,7 +12,7 @@ from tests.workers.scripted_service import ScriptedService
 from workers.data.batches import DataError
 from workers.data.cache import DatasetCache, check_lengths
 from workers.interruption import DrainedError, Interruption
-from workers.service.client import RefusedError
+from workers.service.client import RefusedError, ServiceClient
 from workers.service.leased_trial import LeasedDataset, LeasedSplit
 
 
@@ -62,6 +63,42 @@ def test_a_download_is_tried_again_while_the_service_is_away(scripted: ScriptedS
     answers = [httpx2.Response(503, json={"detail": "starting"}), None]
     scripted.script = lambda verb, body: answers.pop(0)
     path = DatasetCache(scripted.client(), cache_dir).split(_leased(scripted), "training", Interruption())
+    assert path.read_bytes() == scripted.splits["training"]
+
+
+def test_a_download_goes_on_where_its_connection_broke(scripted: ScriptedService, cache_dir: Path) -> None:
+    dataset, content = _leased(scripted), scripted.splits["training"]
+    asked: list[str | None] = []
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.headers.get("Range"))
+        answer = scripted.handle(request)
+        if len(asked) > 2:
+            return answer
+        half = answer.content[: len(answer.content) // 2]
+
+        def broken() -> Iterator[bytes]:
+            yield half
+            raise httpx2.ReadError("the connection broke")
+
+        return httpx2.Response(answer.status_code, content=broken())
+
+    client = ServiceClient("http://service", transport=httpx2.MockTransport(handle))
+    path = DatasetCache(client, cache_dir).split(dataset, "training", Interruption())
+    assert path.read_bytes() == content
+    half = len(content) // 2
+    assert asked == [None, f"bytes={half}-", f"bytes={half + (len(content) - half) // 2}-"]
+    assert list(cache_dir.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("left", [b"of other content", b"x" * 10_000_000])
+def test_what_another_download_left_is_not_taken_for_this_one(
+    left: bytes, scripted: ScriptedService, cache_dir: Path
+) -> None:
+    dataset = _leased(scripted)
+    cache_dir.mkdir(exist_ok=True)
+    (cache_dir / f".{dataset.splits['training'].sha256}.npz.part").write_bytes(left)
+    path = DatasetCache(scripted.client(), cache_dir).split(dataset, "training", Interruption())
     assert path.read_bytes() == scripted.splits["training"]
 
 
