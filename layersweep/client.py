@@ -11,18 +11,17 @@ for row in sweep.front():
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import httpx2
 
-from layersweep import documents, files
+from layersweep import dataset_files, documents, files
 from layersweep.documents import Source
 from layersweep.errors import InvalidUsageError, NotFoundError, ServiceFailureError
 from layersweep.leaderboard import Leaderboard, read_leaderboard
@@ -255,43 +254,39 @@ class Client:
     def add_dataset(
         self,
         name: str,
-        file: str | os.PathLike[str] | bytes,
+        file: dataset_files.Data,
         *,
         task: str = "causal_lm",
         tokenizer: str | None = None,
         target_tokenizer: str | None = None,
+        column: str | None = None,
         validation: float = 0.1,
         test: float = 0.0,
     ) -> DatasetDetailRecord:
-        """Register a file as a dataset: a path (of a pipe, too), or the bytes themselves.
+        """Register data: a path (of a pipe, too), several paths of texts in their order, or the bytes themselves.
 
         causal_lm: a text, `tokenizer` "byte" (default), "char", "bpe:N" (N tokens, trained on the training split) or
-        the path of a `tokenizer.json`. classification: CSV with a column `label` and one
-        column a token, or NPZ with `tokens` and `labels`. seq2seq: lines of a source, a tab and its target; `tokenizer`
-        (of sources) and `target_tokenizer` are "char" (default) or "whitespace".
-        `validation` and `test` are the shares that are kept apart. The test split is never shown to a sweep. The same
-        content under the same name again is no error.
+        the path of a tokenizer.json; with `column`, files are JSON Lines or Parquet with a column of text.
+        classification: CSV with a column `label` and one column a token, or NPZ with `tokens` and `labels`. seq2seq:
+        lines of a source, a tab and its target; `tokenizer` (of sources) and `target_tokenizer` are "char" (default)
+        or "whitespace". `validation` and `test` are the shares that are kept apart. The test split is never shown to a
+        sweep. The same content under the same name again is no error. Large files are sent in pieces: where a
+        connection broke, or a call was stopped, the next one with the same file goes on.
         """
         given = {
             "name": name,
             "task": task,
             "tokenizer": tokenizer,
             "target_tokenizer": target_tokenizer,
+            "column": column,
             "validation": f"{validation:g}",
             "test": f"{test:g}",
         }
-        with contextlib.ExitStack() as stack:
-            parts: dict[str, UploadedFile] = {}
-            if tokenizer is not None and tokenizer.endswith(".json"):
-                given["tokenizer"] = None
-                parts["tokenizer_file"] = _part("tokenizer.json", stack.enter_context(files.opened(Path(tokenizer))))
-            if isinstance(file, bytes):
-                parts["file"] = _part(name, file)
-            else:
-                parts["file"] = _part(Path(file).name, stack.enter_context(files.opened(Path(file))))
-            fields = {field: value for field, value in given.items() if value is not None}
-            answer = self.transport.object("POST", "/v1/datasets", data=fields, files=parts, timeout_seconds=3600.0)
-            return cast("DatasetDetailRecord", answer)
+        tokenizer_file = None
+        if tokenizer is not None and tokenizer.endswith(".json"):
+            given["tokenizer"], tokenizer_file = None, Path(tokenizer)
+        fields = {field: value for field, value in given.items() if value is not None}
+        return cast("DatasetDetailRecord", dataset_files.register(self.transport, fields, name, file, tokenizer_file))
 
     def tokenizer(self, dataset: str) -> bytes:
         """The `tokenizer.json` of a dataset whose tokens are parts of words, by its id or name."""
@@ -399,11 +394,3 @@ class Client:
     def pages(self, path: str, params: Query | None = None) -> Iterator[Any]:
         """The items of all pages of a list, fetched as they are needed."""
         return self.transport.pages(path, params)
-
-
-UploadedFile: TypeAlias = tuple[str, Any, str]
-"""A name, the content (bytes or a stream), and the media type."""
-
-
-def _part(name: str, content: Any) -> UploadedFile:
-    return (name.encode(errors="replace").decode(), content, "application/octet-stream")

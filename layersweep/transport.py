@@ -71,6 +71,10 @@ class Transport:
     def close(self) -> None:
         self._http.close()
 
+    def sleep(self, seconds: float) -> None:
+        """Wait before something is tried again."""
+        self._sleep(seconds)
+
     def request(
         self,
         method: str,

@@ -50,6 +50,7 @@ from service.routes import (
     sweep_pages,
     sweeps,
     trials,
+    uploads,
     webhooks,
     workers,
 )
@@ -158,6 +159,7 @@ def _routes(max_body_size: int) -> list[BaseRoute]:
         sweeps,
         trials,
         datasets,
+        uploads,
         leaderboards,
         recommendations,
         reports,

@@ -46,6 +46,11 @@ def from_standard_input(path: Path) -> Path:
     return STANDARD_INPUT if str(path) == "-" else path
 
 
+def from_standard_inputs(paths: list[Path]) -> list[Path]:
+    """The same of several."""
+    return [from_standard_input(path) for path in paths]
+
+
 File = Annotated[
     Path,
     typer.Argument(

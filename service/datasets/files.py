@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
@@ -12,8 +12,9 @@ from service.datasets.content import Content
 from service.datasets.labelled import read_labelled
 from service.datasets.pairs import PAIR_TOKENIZERS, read_pairs
 from service.datasets.splits import Fractions
-from service.datasets.texts import tokenizers
+from service.datasets.texts import tokenizers, utf8
 from service.datasets.texts.reading import read_text
+from service.datasets.texts.sources import one_text
 from service.datasets.texts.tokenizers import GivenTokenizer, TextTokenizer
 from service.errors import Problem, UnprocessableError
 
@@ -23,16 +24,20 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 TOKENIZER_FILE = "tokenizer_file"
 
-FIELDS = ("name", "task", "tokenizer", "target_tokenizer", "validation", "test")
+FIELDS = ("name", "task", "tokenizer", "target_tokenizer", "column", "uploads", "validation", "test")
 
 _FOREIGN: Mapping[str, Mapping[str, str]] = {
     "causal_lm": {"target_tokenizer": "a text has no targets apart"},
     "classification": {
         "tokenizer": "the file holds tokens already",
+        "column": "every column but `label` is a token",
         "target_tokenizer": "a class is no sequence of tokens",
         TOKENIZER_FILE: "the file holds tokens already",
     },
-    "seq2seq": {TOKENIZER_FILE: "sources and targets are read as `tokenizer` and `target_tokenizer` say"},
+    "seq2seq": {
+        "column": "a line is a source, a tab and its target",
+        TOKENIZER_FILE: "sources and targets are read as `tokenizer` and `target_tokenizer` say",
+    },
 }
 """Fields that another task has, with the reason why this one has not."""
 
@@ -54,7 +59,8 @@ class Form:
 
     def required(self, name: str) -> str:
         if name not in self._fields:
-            raise UnprocessableError(f"the field `{name}` is missing")
+            instead = ", and so is a `file`: send the data as one" if name == "uploads" else ""
+            raise UnprocessableError(f"the field `{name}` is missing{instead}")
         return self._fields[name]
 
     def text(self, name: str, default: str) -> str:
@@ -79,7 +85,8 @@ class Form:
 class Received:
     """The files of an upload."""
 
-    file: Path
+    files: Sequence[Path]
+    """In the order in which they were sent."""
     tokenizer: Path | None
     """A `tokenizer.json`."""
     scratch: Path
@@ -96,13 +103,28 @@ def read(received: Received, form: Form, *, limit_bytes: int) -> Content:
         if name in form or (name == TOKENIZER_FILE and received.tokenizer is not None):
             raise _wrong(name, f"does not go with {task}", f"leave it out: {why}")
     fractions = Fractions(form.number("validation", 0.1), form.number("test", 0.0))
+    if task == "causal_lm":
+        return _text(received, form, fractions, limit_bytes)
+    if len(received.files) > 1:
+        raise _wrong("file", "comes several times", f"send one: {task} is read from one file")
+    (file,) = received.files
     if task == "classification":
-        return read_labelled(received.file, fractions, limit_bytes=limit_bytes)
-    if task == "seq2seq":
-        of_sources: PairTokenizer = form.choice("tokenizer", PAIR_TOKENIZERS, PAIR_TOKENIZERS[0])
-        of_targets: PairTokenizer = form.choice("target_tokenizer", PAIR_TOKENIZERS, of_sources)
-        return read_pairs(received.file, of_sources, of_targets, fractions)
-    return read_text(received.file, _text_tokenizer(received, form), fractions, received.scratch)
+        return read_labelled(file, fractions, limit_bytes=limit_bytes)
+    of_sources: PairTokenizer = form.choice("tokenizer", PAIR_TOKENIZERS, PAIR_TOKENIZERS[0])
+    of_targets: PairTokenizer = form.choice("target_tokenizer", PAIR_TOKENIZERS, of_sources)
+    utf8.refuse_utf16(file)
+    return read_pairs(file, of_sources, of_targets, fractions)
+
+
+def _text(received: Received, form: Form, fractions: Fractions, limit_bytes: int) -> Content:
+    tokenizer = _text_tokenizer(received, form)
+    if tokenizer != "byte" or "column" in form:
+        # To a text of bytes, any file is one.
+        for file in received.files:
+            utf8.refuse_utf16(file)
+    column = form.required("column") if "column" in form else None
+    source = one_text(received.files, column, received.scratch, limit_bytes)
+    return read_text(source.path, tokenizer, fractions, received.scratch, source.notes)
 
 
 def _text_tokenizer(received: Received, form: Form) -> TextTokenizer:

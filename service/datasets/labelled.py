@@ -18,7 +18,7 @@ from service.datasets.example_profiles import labelled_profile
 from service.datasets.npz import is_zip, read_arrays
 from service.datasets.splits import Fractions, Indices, split_examples
 from service.datasets.texts.tokens import smallest_type
-from service.datasets.texts.utf8 import byte_order_mark_notes
+from service.datasets.texts.utf8 import byte_order_mark_notes, refuse_utf16
 from service.errors import UnprocessableError
 
 LABEL = "label"
@@ -52,6 +52,7 @@ def read_labelled(path: Path, fractions: Fractions, *, limit_bytes: int) -> Cont
     fractions.check()
     if is_zip(path):
         return labelled_content(_from_npz(read_arrays(path, limit_bytes=limit_bytes)), fractions)
+    refuse_utf16(path)
     return labelled_content(_from_csv(path), fractions, byte_order_mark_notes(path))
 
 

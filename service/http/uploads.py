@@ -26,6 +26,9 @@ FIELD_BYTES = 4096
 """The most that one field beside the file may hold."""
 
 FIELDS = 32
+FILES = 64
+"""Of one name."""
+
 OVERHEAD_BYTES = 64 * 1024
 """Boundaries, headers and fields may take this much beside the file."""
 
@@ -52,7 +55,7 @@ async def receive(chunks: AsyncIterator[bytes], file: IO[bytes], limit_bytes: in
         digest.update(block)
         file.write(block)
 
-    async for block in _in_blocks(chunks):
+    async for block in in_blocks(chunks):
         received += len(block)
         if received > limit_bytes:
             raise PayloadTooLargeError(f"{what} is larger than the {limit_bytes:,} bytes that are accepted here")
@@ -61,7 +64,7 @@ async def receive(chunks: AsyncIterator[bytes], file: IO[bytes], limit_bytes: in
     return digest.digest()
 
 
-async def _in_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def in_blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """The same bytes in pieces of `BLOCK_BYTES` or more, the last one smaller."""
     gathered = bytearray()
     async for chunk in chunks:
@@ -104,10 +107,10 @@ class _Part:
 
 
 class MultipartReader:
-    """Reads one multipart body. Each part that is named among `file_fields` (with how many bytes it may have) is a
-    file, at most one of a name, and goes to the folder; the other fields are in `fields`.
+    """Reads one multipart body. Each part that is named among `file_fields` (with how many bytes all of that name may
+    have) is a file and goes to the folder; the other fields are in `fields`.
 
-    Raises PayloadTooLargeError above the limit of a file, Unprocessable for a body that is not what it says it is, and
+    Raises PayloadTooLargeError above such a limit, Unprocessable for a body that is not what it says it is, and
     UnsupportedMediaType for a content type that is not multipart.
     """
 
@@ -123,7 +126,7 @@ class MultipartReader:
                 f"the boundary of a multipart body has at most {BOUNDARY_CHARACTERS} characters"
             )
         self.fields: dict[str, str] = {}
-        self.files: dict[str, ReceivedFile] = {}
+        self.files: dict[str, list[ReceivedFile]] = {}
         self._folder = folder
         self._limits = file_fields
         self._part = _Part()
@@ -146,7 +149,7 @@ class MultipartReader:
         """Read the body to its end."""
         received = 0
         try:
-            async for block in _in_blocks(chunks):
+            async for block in in_blocks(chunks):
                 received += len(block)
                 if received > sum(self._limits.values()) + OVERHEAD_BYTES:
                     raise _too_large(sum(self._limits.values()))
@@ -184,15 +187,17 @@ class MultipartReader:
         _, options = parse_options_header(self._part.headers.get("content-disposition", ""))
         self._part.name = options.get(b"name", b"").decode("utf-8", "replace")
         if self._part.name in self._limits:
-            if self._part.name in self.files:
-                raise UnprocessableError(f"the multipart body has two fields `{self._part.name}`: send one file")
-            self._part.file = (self._folder / self._part.name).open("wb")
+            before = len(self.files.get(self._part.name, ()))
+            if before >= FILES:
+                raise UnprocessableError(f"the multipart body has more than {FILES} files `{self._part.name}`")
+            self._part.file = (self._folder / f"{self._part.name}-{before}").open("wb")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
         if part.file is not None:
             part.file_bytes += end - start
-            if part.file_bytes > self._limits[part.name]:
+            before = sum(file.size_bytes for file in self.files.get(part.name, ()))
+            if before + part.file_bytes > self._limits[part.name]:
                 raise _too_large(self._limits[part.name], part.name)
             part.file.write(data[start:end])
             return
@@ -204,7 +209,8 @@ class MultipartReader:
         part = self._part
         if part.file is not None:
             part.file.close()
-            self.files[part.name] = ReceivedFile(Path(part.file.name), part.file_bytes)
+            received = ReceivedFile(Path(part.file.name), part.file_bytes)
+            self.files.setdefault(part.name, []).append(received)
             return
         try:
             self.fields[part.name] = part.value.decode()

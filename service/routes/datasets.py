@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from layersweep.json_values import JsonObject
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
-from service.datasets import datasets, files
+from service.datasets import datasets, files, uploads
 from service.datasets import schemas as dataset_schemas
 from service.datasets.pairs import PAIR_TOKENIZERS
 from service.datasets.texts.subwords import MOST_FILE_BYTES, file_hash
@@ -25,7 +25,7 @@ from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.http.page_reads import PageReadDep
 from service.http.uploads import OVERHEAD_BYTES, MultipartReader, ReceivedFile, arriving_files
-from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
+from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequest, WriteRequestDep
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=ScopedRoute)
 
@@ -42,7 +42,7 @@ UPLOAD: JsonObject = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["name", "file"],
+                    "required": ["name"],
                     "properties": {
                         "name": {"type": "string", "pattern": f"^{datasets.NAME_PATTERN.pattern}$"},
                         "task": {"type": "string", "enum": list(files.TASKS), "default": "causal_lm"},
@@ -75,11 +75,21 @@ UPLOAD: JsonObject = {
                             "description": "causal_lm, instead of `tokenizer`: a tokenizer.json of the library "
                             "`tokenizers`",
                         },
+                        "column": {
+                            "type": "string",
+                            "description": "causal_lm: the files are JSON Lines or Parquet, and this column is text",
+                        },
+                        "uploads": {
+                            "type": "string",
+                            "description": "instead of `file`: the SHA-256 of files that were sent to /v1/uploads, in "
+                            "order, with commas between",
+                        },
                         "file": {
                             "type": "string",
                             "format": "binary",
-                            "description": "causal_lm: a text; classification: CSV with a column `label`, or NPZ with "
-                            "`tokens` and `labels`; seq2seq: lines of a source, a tab and its target",
+                            "description": "causal_lm: a text, or several, one behind the other; "
+                            "classification: CSV with a column `label`, or NPZ with `tokens` and `labels`; seq2seq: "
+                            "lines of a source, a tab and its target",
                         },
                     },
                 }
@@ -111,37 +121,52 @@ async def upload_dataset(request: Request, call: WriteRequestDep) -> Response:
         limits = {"file": limit, files.TOKENIZER_FILE: min(limit, MOST_FILE_BYTES)}
         reader = MultipartReader(request.headers.get("content-type", ""), scratch, limits)
         await reader.read(request.stream())
-        if "file" not in reader.files:
-            raise UnprocessableError("the field `file` is missing: send the data as a file")
         parts = (json.dumps(sorted(reader.fields.items())), *await to_thread.run_sync(_digests, reader.files))
         given = await call.kept(*parts)
         if given is not None:
             return _registered(*given)
-
-        def register() -> tuple[dataset_schemas.DatasetDetail, bool]:
-            form = files.Form(reader.fields)
-            name = form.required("name")
-            datasets.check_name(name)
-            data, tokenizer = reader.files["file"], reader.files.get(files.TOKENIZER_FILE)
-            received = files.Received(data.path, None if tokenizer is None else tokenizer.path, scratch)
-            return datasets.register(
-                services.database,
-                services.settings,
-                files.read(received, form, limit_bytes=limit),
-                name=name,
-                size_bytes=data.size_bytes,
-                project=call.project,
-                record=lambda session, dataset: call.record(session, "dataset.create", dataset),
-            )
-
-        detail, created = await to_thread.run_sync(register)
+        detail, created = await to_thread.run_sync(_register, call, reader, scratch)
         answer = (201 if created else 200, detail.model_dump(mode="json"))
         await call.keep(answer, *parts)
     return _registered(*answer)
 
 
-def _digests(received: Mapping[str, ReceivedFile]) -> list[str]:
-    return [file_hash(file.path) for _, file in sorted(received.items())]
+def _digests(received: Mapping[str, Sequence[ReceivedFile]]) -> list[str]:
+    return [file_hash(file.path) for _, some in sorted(received.items()) for file in some]
+
+
+def _register(call: WriteRequest, reader: MultipartReader, scratch: Path) -> tuple[dataset_schemas.DatasetDetail, bool]:
+    """Register what an upload holds; True when it is new."""
+    services = call.services
+    form = files.Form(reader.fields)
+    name = form.required("name")
+    datasets.check_name(name)
+    sent = [file.path for file in reader.files.get("file", ())]
+    uploaded = uploads.whole_files(services.settings, call.project, form.required("uploads")) if not sent else []
+    if sent and "uploads" in form:
+        raise UnprocessableError("the form has both `file` and `uploads`: send the data in one of the two ways")
+    content = files.read(
+        files.Received(sent or uploaded, _one(reader.files.get(files.TOKENIZER_FILE, ())), scratch),
+        form,
+        limit_bytes=services.settings.max_upload_bytes,
+    )
+    found = datasets.register(
+        services.database,
+        services.settings,
+        content,
+        name=name,
+        size_bytes=sum(path.stat().st_size for path in sent or uploaded),
+        project=call.project,
+        record=lambda session, dataset: call.record(session, "dataset.create", dataset),
+    )
+    uploads.delete(services.settings, call.project, [uploads.hash_of(path) for path in uploaded])
+    return found
+
+
+def _one(received: Sequence[ReceivedFile]) -> Path | None:
+    if len(received) > 1:
+        raise UnprocessableError(f"there are {len(received)} tokenizers: send one")
+    return received[0].path if received else None
 
 
 def _registered(status: int, body: JsonObject) -> Response:

@@ -82,6 +82,7 @@ OF_ALL = (
     "/v1/trials/nothing",
     "/v1/datasets/nothing",
     "/v1/datasets/python-topics/tokenizer",
+    f"/v1/uploads/{'0' * 64}",
     "/v1/sweeps?page_size=0",
     "/v1/sweeps?sort=nothing",
     "/",

@@ -40,7 +40,15 @@ IMPLIED = {"read": {"read"}, "submit": {"submit", "read"}, "work": {"work"}, "ad
 OWNED = {"sweep", "sweep_id", "trial", "dataset", "token", "webhook", "delivery", "worker"}
 """Parameters that are ids of what belongs to a project."""
 
-PARTS = {"attempt": "1", "number": "0", "name": "model.onnx", "part": "training", "kind": "decoder", "path": "nothing"}
+PARTS = {
+    "attempt": "1",
+    "number": "0",
+    "name": "model.onnx",
+    "part": "training",
+    "kind": "decoder",
+    "path": "nothing",
+    "sha256": "0" * 64,
+}
 """Parameters that are parts of what another one names, or name what belongs to nobody."""
 
 

@@ -14,7 +14,7 @@ from layersweep.cli.common import (
     AsJson,
     Server,
     connect,
-    from_standard_input,
+    from_standard_inputs,
     out,
     print_json,
     print_json_list,
@@ -30,10 +30,11 @@ datasets = typer.Typer(help="Register and look at datasets.", no_args_is_help=Tr
 def add(
     name: Annotated[str, typer.Option(help="What sweep documents will call it.")],
     file: Annotated[
-        Path,
+        list[Path],
         typer.Option(
-            callback=from_standard_input,
-            help="A text; CSV or NPZ for classification; TSV for seq2seq; - for the standard input.",
+            callback=from_standard_inputs,
+            help="A text, several times for several; CSV or NPZ for classification; TSV for seq2seq; - for the "
+            "standard input.",
         ),
     ],
     task: Annotated[str, typer.Option(help="causal_lm, classification or seq2seq.")] = "causal_lm",
@@ -47,6 +48,9 @@ def add(
     target_tokenizer: Annotated[
         str | None, typer.Option(help="seq2seq, of the targets: char or whitespace; default: as of the sources.")
     ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="causal_lm: the files are JSON Lines or Parquet, and this column is text.")
+    ] = None,
     validation: Annotated[float, typer.Option(help="Share of the data kept for validation.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share kept for a test that no sweep sees.")] = 0.0,
     as_json: AsJson = False,
@@ -54,8 +58,8 @@ def add(
 ) -> None:
     """Register a file as a dataset.
 
-    causal_lm takes a text. classification takes CSV (a header, a column `label`, one column a token) or NPZ (arrays
-    tokens [N, T] and labels [N]). seq2seq takes lines of a source, a tab and its target.
+    causal_lm takes a text, or several one behind the other. classification takes CSV (a header, a column `label`, one
+    column a token) or NPZ (arrays tokens [N, T] and labels [N]). seq2seq takes lines of a source, a tab and its target.
     """
     with connect(server) as client:
         record = client.add_dataset(
@@ -64,6 +68,7 @@ def add(
             task=task,
             tokenizer=tokenizer,
             target_tokenizer=target_tokenizer,
+            column=column,
             validation=validation,
             test=test,
         )

@@ -25,6 +25,9 @@ FIT_TOKENS = 4_000_000
 """More training tokens than this are not read for a profile: registering a large text stays a matter of seconds."""
 
 SCORE_TOKENS = 1_000_000
+PIECE_TOKENS = 1 << 17
+"""Scored at once."""
+
 SYMBOLS_NAMED = 50
 FREQUENT_TOKENS = 20
 LINE_CHARACTERS = 20
@@ -66,11 +69,18 @@ def baselines_nats(training: Tokens, validation: Tokens, vocabulary_size: int) -
     fitted, scored = _Contexts.empty(training), _Contexts.empty(validation)
     for name in BASELINES:
         grams = _grams(fitted, vocabulary_size)
-        found = _lookup(grams, scored, vocabulary_size)
-        probabilities = _interpolate(grams, scored, found, probabilities, vocabulary_size)
+        found = np.empty(len(scored.tokens), np.int32)
+        of_scored = probabilities[scored.start :]
+        for start in range(0, len(found), PIECE_TOKENS):
+            piece = slice(start, start + PIECE_TOKENS)
+            ids = scored.ids[piece]
+            found[piece] = _lookup(grams, ids, scored.tokens[piece], vocabulary_size)
+            of_scored[piece] = _interpolate(grams, ids, found[piece], of_scored[piece])
         losses[name] = 0.0 - float(np.log(probabilities).mean())
         fitted = _Contexts(training[fitted.start + 1 :], grams.inverse[:-1], fitted.start + 1)
         scored = _Contexts(validation[scored.start + 1 :], found[:-1], scored.start + 1)
+        # The next longer ones need the room.
+        del grams
         if not len(fitted.tokens) or not len(scored.tokens):
             break
     return losses
@@ -95,57 +105,70 @@ class _Grams:
     """The distinct (context, token) pairs of the training split; a pair's position names the next longer context."""
 
     keys: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    counts: NDArray[np.int32]
     inverse: NDArray[np.int32]
-    context_counts: NDArray[Any]
-    context_kinds: NDArray[Any]
+    context_counts: NDArray[np.int32]
+    context_kinds: NDArray[np.int32]
     """How many different tokens follow each context."""
 
 
 def _grams(contexts: _Contexts, vocabulary_size: int) -> _Grams:
-    """As `numpy.unique` with counts and inverse, in a third of its memory: this is what registering a text takes most
-    memory for."""
+    """As `numpy.unique` with counts and inverse, in a quarter of its memory: registering a text takes most for this.
+
+    Positions are below `FIT_TOKENS`, so 32 bits hold them.
+    """
     pairs = contexts.ids * np.int64(vocabulary_size)
     pairs += contexts.tokens
-    order = np.argsort(pairs)
+    order = np.argsort(pairs).astype(np.int32)
     pairs = pairs[order]
-    first = np.ones(len(pairs), bool)
-    np.not_equal(pairs[1:], pairs[:-1], out=first[1:])
+    first = _begins(pairs)
     keys = pairs[first]
     del pairs
+    numbers = np.cumsum(first, dtype=np.int32)
+    numbers -= 1
     inverse = np.empty(len(order), np.int32)
-    inverse[order] = np.cumsum(first, dtype=np.int32) - 1
-    del order
-    counts = np.diff(np.flatnonzero(first), append=len(first))
-    owners = keys // vocabulary_size
-    return _Grams(keys, counts, inverse, np.bincount(owners, weights=counts), np.bincount(owners))
+    inverse[order] = numbers
+    del order, numbers
+    counts = _lengths(first)
+    # Pairs of one context stand together.
+    owners = (keys // vocabulary_size).astype(np.int32)
+    first = _begins(owners)
+    totals, kinds = (np.zeros(int(owners[-1]) + 1, np.int32) for _ in range(2))
+    totals[owners[first]] = np.add.reduceat(counts, np.flatnonzero(first))
+    kinds[owners[first]] = _lengths(first)
+    return _Grams(keys, counts, inverse, totals, kinds)
 
 
-def _lookup(grams: _Grams, contexts: _Contexts, vocabulary_size: int) -> NDArray[np.int64]:
+def _begins(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a sorted array has another value than before."""
+    found = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=found[1:])
+    return found
+
+
+def _lengths(first: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """How long each run is, by where runs begin."""
+    return np.diff(np.flatnonzero(first).astype(np.int32), append=np.int32(len(first)))
+
+
+def _lookup(grams: _Grams, ids: NDArray[Any], tokens: Tokens, vocabulary_size: int) -> NDArray[np.int64]:
     """The position of each (context, token) of the validation split among those of training, or -1."""
-    wanted = np.where(contexts.ids < 0, -1, contexts.ids * np.int64(vocabulary_size) + contexts.tokens)
+    wanted = np.where(ids < 0, -1, ids * np.int64(vocabulary_size) + tokens)
     positions = np.minimum(np.searchsorted(grams.keys, wanted), len(grams.keys) - 1)
     return np.where(grams.keys[positions] == wanted, positions, -1)
 
 
 def _interpolate(
-    grams: _Grams,
-    contexts: _Contexts,
-    found: NDArray[np.int64],
-    shorter: NDArray[np.float64],
-    vocabulary_size: int,
+    grams: _Grams, ids: NDArray[Any], found: NDArray[np.int32], shorter: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Mix one order's counts with the probabilities of the order below, weighted by the kinds that follow a context."""
     # The last context of training may never have been followed by anything: it has no counts.
-    known = (contexts.ids >= 0) & (contexts.ids < len(grams.context_counts))
-    ids = np.where(known, contexts.ids, 0)
+    known = (ids >= 0) & (ids < len(grams.context_counts))
+    ids = np.where(known, ids, 0)
     totals = np.where(known, grams.context_counts[ids], 0.0)
     kinds = np.where(totals > 0, grams.context_kinds[ids], 1)
     counts = np.where(found >= 0, grams.counts[found], 0)
-    mixed = shorter.copy()
-    tail = mixed[contexts.start :]
-    mixed[contexts.start :] = np.where(totals > 0, (counts + kinds * tail) / (totals + kinds), tail)
-    return mixed
+    return np.where(totals > 0, (counts + kinds * shorter) / (totals + kinds), shorter)
 
 
 def _frequent_tokens(fitted: NDArray[np.int64], alphabet: Alphabet) -> list[TokenShare]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from service.errors import UnprocessableError
 MINIMUM_TRAINING_TOKENS = 256
 MINIMUM_TOKENS = 64
 """Of the validation split, and of the test split where there is one."""
+
+MOST_TRAINING_BYTES = 32 << 20
+"""A tokenizer is trained on so much of the training split, spread evenly over it."""
 
 LOSSY_NOTE = (
     "the tokenizer does not give the text back: what it drops or changes costs a model nothing, so there is no "
@@ -45,14 +49,17 @@ class Tokenized:
     notes: tuple[str, ...] = ()
 
 
-def read_text(path: Path, tokenizer: TextTokenizer, fractions: Fractions, scratch: Path) -> Content:
+def read_text(
+    path: Path, tokenizer: TextTokenizer, fractions: Fractions, scratch: Path, notes: tuple[str, ...] = ()
+) -> Content:
     """Tokenize the file and cut it into splits, each with one array `tokens`, which is mapped from a file in `scratch`
     (of bytes: from the file itself).
 
     Characters are numbered in the order of their code points, over the whole text: a character that only validation
     has still gets a token. For parts of words the text is cut first, at the same characters: a tokenizer is trained on
-    the training split alone, and no token goes on over a cut. Raises UnprocessableError for text that is too short, is
-    not UTF-8 (with the byte's offset), or holds NUL characters, and for a tokenizer that cannot be used.
+    the training split alone, and no token goes on over a cut. `notes` are those of the file. Raises UnprocessableError
+    for text that is too short, is not UTF-8 (with the byte's offset), or holds NUL characters, and for a tokenizer that
+    cannot be used.
     """
     fractions.check()
     if tokenizer == "byte":
@@ -68,7 +75,7 @@ def read_text(path: Path, tokenizer: TextTokenizer, fractions: Fractions, scratc
         splits={split: {"tokens": piece} for split, piece in text.splits.items()},
         counts={split: _counts(piece, text.split_bytes.get(split)) for split, piece in text.splits.items()},
         profile=lambda: text_profile(text.splits, text.alphabet),
-        notes=(*utf8.byte_order_mark_notes(path), *text.notes),
+        notes=(*notes, *text.notes),
         tokenizer_file=text.tokenizer_file,
     )
 
@@ -111,8 +118,11 @@ def _subwords(path: Path, wanted: TrainedTokenizer | GivenTokenizer, fractions: 
     }
     stored = scratch / "tokenizer.json"
     if isinstance(wanted, TrainedTokenizer):
-        tokenizer = SubwordTokenizer.trained(utf8.pieces(ranges["training"]), wanted.vocabulary_size)
-        tokenizer.save(stored)
+        # Of a long text, every second piece, or every third, and so on: what is frequent is known from fewer.
+        every = -(-len(ranges["training"]) // MOST_TRAINING_BYTES)
+        sample = islice(utf8.pieces(ranges["training"]), 0, None, every)
+        tokenizer = SubwordTokenizer.trained(sample, wanted.vocabulary_size)
+        stored.write_text(tokenizer.written(), "utf-8")
     else:
         tokenizer = SubwordTokenizer.read(wanted.path)
         stored = wanted.path

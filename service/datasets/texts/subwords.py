@@ -6,8 +6,10 @@ Byte-level BPE: Sennrich et al. 2016, arXiv 1508.07909, over bytes as Radford et
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +32,12 @@ MOST_FILE_BYTES = 64 << 20
 BATCH_PIECES = 16
 """Encoded at once, on all cores."""
 
+MOST_WORDS = 200_000
+"""Whose tokens are remembered: about 60 MB."""
+
+_WORD = re.compile(r"[ \t\r\n]*[^ \t\r\n]+|[ \t\r\n]+")
+_OTHER_WHITESPACE = re.compile(r"[^\S \t\r\n]")
+
 _Found = TypeVar("_Found")
 
 
@@ -41,6 +49,7 @@ class SubwordTokenizer:
         highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         self.vocabulary_size = highest + 1
         """One more than the highest token: files may leave numbers out."""
+        self._known: dict[str, list[int]] = {}
 
     @classmethod
     def trained(cls, pieces: Iterable[str], vocabulary_size: int) -> SubwordTokenizer:
@@ -77,12 +86,15 @@ class SubwordTokenizer:
             raise _wrong(f"has tokens up to {found.vocabulary_size - 1:,}", f"2 to {MOST_TOKENS:,} tokens are taken")
         return found
 
-    def save(self, path: Path) -> None:
-        """Write the `tokenizer.json`."""
-        path.write_text(self._tokenizer.to_str(pretty=True), "utf-8")
+    def written(self) -> str:
+        """The `tokenizer.json`."""
+        return self._tokenizer.to_str(pretty=True)
 
     def encode(self, pieces: Iterable[str]) -> Iterator[NDArray[np.int64]]:
         """The tokens of each piece, without special tokens before and after."""
+        if self._is_by_word():
+            yield from map(self._encode_by_word, pieces)
+            return
         source = iter(pieces)
         while some := list(islice(source, BATCH_PIECES)):
             encoded = _guarded(
@@ -90,6 +102,27 @@ class SubwordTokenizer:
                 "cannot read the text",
             )
             yield from (np.array(each.ids, np.int64) for each in encoded)
+
+    def _is_by_word(self) -> bool:
+        """Whether a word and the whitespace before it always have the same tokens: of byte-level tokenizers, whose rule
+        (GPT-2's) puts no token over the end of a word."""
+        written = json.loads(self.written())
+        before = written["pre_tokenizer"] or {}
+        is_plain = not written["normalizer"] and not written["added_tokens"] and written["model"]["type"] == "BPE"
+        return is_plain and before.get("type") == "ByteLevel" and before["use_regex"] and not before["add_prefix_space"]
+
+    def _encode_by_word(self, piece: str) -> NDArray[np.int64]:
+        """The same tokens some ten times as fast: of each word once."""
+        if _OTHER_WHITESPACE.search(piece):
+            # The rule looks at runs of all whitespace; words are found by that of ASCII alone.
+            return np.array(self._tokenizer.encode(piece, add_special_tokens=False).ids, np.int64)
+        words = _WORD.findall(piece)
+        if len(self._known) > MOST_WORDS:
+            self._known.clear()
+        unknown = list(dict.fromkeys(word for word in words if word not in self._known))
+        for word, encoded in zip(unknown, self._tokenizer.encode_batch_fast(unknown), strict=True):
+            self._known[word] = encoded.ids
+        return np.fromiter(chain.from_iterable(map(self._known.__getitem__, words)), np.int64)
 
     def gives_back(self, text: ByteRange) -> bool:
         """Whether tokens decode to the text that they were read from, as the beginning of this one shows."""

@@ -49,6 +49,21 @@ def byte_order_mark_notes(path: Path) -> tuple[str, ...]:
     return ("the file begins with a byte order mark (U+FEFF), which is left out",) if begin(path) else ()
 
 
+def carriage_return_notes(path: Path) -> tuple[str, ...]:
+    """What is to be said of a text whose lines end as on Windows, as its beginning shows."""
+    with path.open("rb") as file:
+        if b"\r\n" not in file.read(CHUNK_BYTES):
+            return ()
+    return ("lines end with a carriage return and a line feed, and both are kept: dos2unix takes the former out",)
+
+
+def refuse_utf16(path: Path) -> None:
+    """Raise UnprocessableError for a text that says of itself that it is UTF-16."""
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise UnprocessableError("the file is UTF-16: convert it (iconv -f UTF-16 -t UTF-8) and send it again")
+
+
 def characters(path: Path) -> Iterator[NDArray[np.uint32]]:
     """The file's code points, some at a time. Raises UnprocessableError where it is not UTF-8, with the byte."""
     offset, left = begin(path), b""

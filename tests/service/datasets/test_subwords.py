@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastapi.testclient import TestClient
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from service.datasets.texts import utf8
+from service.datasets.texts.subwords import SubwordTokenizer
 
 TEXT = "".join(f"{number} grüne Flaschen hängen an der Wand, {number * 7}\n" for number in range(300)).encode()
 
@@ -168,6 +170,16 @@ def test_a_text_in_pieces_has_the_words_of_the_whole(
     if "\n" in text and text.strip():
         words = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
         assert [word for piece in pieces for word, _ in words(piece)] == [word for word, _ in words(text)]
+
+
+def test_words_have_the_tokens_that_they_have_in_their_text() -> None:
+    source = random.Random(0)
+    letters = "ab'st ll \n\t\r12½²é\u3000\xa0😀.,!?-_\u0301\x0b\x1c"
+    training = "it's a bat's stall, all 12 stalls; bell\n\n  a ball's still\tlast " * 20
+    tokenizer = SubwordTokenizer.trained([training], 300)
+    texts = ["".join(source.choices(letters, k=source.randrange(60))) for _ in range(500)]
+    library = Tokenizer.from_str(tokenizer.written())
+    assert [found.tolist() for found in tokenizer.encode(texts)] == [library.encode(text).ids for text in texts]
 
 
 @pytest.mark.parametrize("text", ["", "plain", "äöü", "😀a€ß" * 3])
