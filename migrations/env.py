@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
-from service.database import access_models, models
+from service.database import access_models, models, pruning_models
 from service.database.base import Base
 from service.database.sessions import Database
 from service.settings import Settings
 
-TABLES = (access_models, models)
+TABLES = (access_models, models, pruning_models)
 """What declares tables: imported, so that `Base.metadata` knows them all."""
 
 

@@ -165,6 +165,7 @@ class Execution:
             hardware_first=leased.hardware_first,
             measures=leased.measure,
             metrics_in_use=leased.metrics_in_use,
+            rungs=leased.rungs,
             dataset=leased.dataset,
             lease=self._lease,
             capabilities=self._capabilities[leased.runtime],

@@ -36,6 +36,8 @@ REQUIREMENTS = ("transformers_export",)
 """What every point can be required to be: of an architecture of `transformers` (layers.checkpoints)."""
 SAMPLERS = ("auto", "tpe", "nsga2", "surrogate", "gp", "qmc", "random", "grid")
 HARDWARE_FIRST = ("auto", "always", "never")
+PRUNERS = ("auto", "none", "pareto", "asha")
+_MEASURED = ". auto measures before training only where a constraint can end a trial by what is measured"
 RUNTIMES = ("tensorrt", "tensorrt_rtx", "onnxruntime")
 GPU_METRICS = ("latency_ms_enqueue_p50", "latency_ms_enqueue_p99")
 """A CPU has no queue of launches to time."""
@@ -91,6 +93,8 @@ class SearchSettings(TypedDict):
     """Only where it is asked for."""
     replicates: NotRequired[int | Literal["auto"]]
     """How often a trial is trained again at most; absent: never."""
+    pruner: NotRequired[str]
+    """Only where one is named."""
 
 
 class FieldReader:
@@ -240,35 +244,33 @@ class FieldReader:
         return None if seconds is None else float(seconds)
 
     def search(self) -> SearchSettings:
-        written = self._mapping("search", ("sampler", "seed", "reuse", "transfer", "hardware_first", "replicates"))
-        sampler = written.get("sampler", "auto")
-        if sampler not in SAMPLERS:
-            self._problems.add(
-                "/search/sampler", f"{shown(sampler)} is not a sampler", f"one of: {', '.join(SAMPLERS)}"
-            )
-            sampler = "auto"
+        known = ("sampler", "seed", "reuse", "transfer", "hardware_first", "replicates", "pruner")
+        written = self._mapping("search", known)
         seed = self._integer("/search", written, "seed", 0, 0, MAX_SEED)
         search: SearchSettings = {
-            "sampler": sampler,
+            "sampler": self._choice("sampler", written, SAMPLERS, "a sampler"),
             "seed": seed,
             "reuse": self._boolean("/search/reuse", written.get("reuse", True), True),
-            "hardware_first": self._hardware_first(written.get("hardware_first", "auto")),
+            "hardware_first": self._choice("hardware_first", written, HARDWARE_FIRST, "an order of work", _MEASURED),
         }
         if self._boolean("/search/transfer", written.get("transfer", False), False):
             search["transfer"] = True
         if (replicates := read_replicates(written.get("replicates", 0), self._problems)) != 0:
             search["replicates"] = replicates
+        if (pruner := self._choice("pruner", written, PRUNERS, "a pruner")) != "auto":
+            search["pruner"] = pruner
         return search
 
-    def _hardware_first(self, written: Any) -> str:
-        if written not in HARDWARE_FIRST:
-            remedy = (
-                f"one of: {', '.join(HARDWARE_FIRST)}. auto measures before training only where a constraint can end a "
-                "trial by what is measured"
-            )
-            self._problems.add("/search/hardware_first", f"{shown(written)} is not an order of work", remedy)
-            return "auto"
-        return cast("str", written)
+    def _choice(
+        self, field: str, written: Mapping[Any, Any], choices: tuple[str, ...], what: str, remark: str = ""
+    ) -> str:
+        """One of the choices for a field of `search`; the first one where it is absent."""
+        value = written.get(field, choices[0])
+        if value in choices:
+            return cast("str", value)
+        remedy = f"one of: {', '.join(choices)}{remark}"
+        self._problems.add(below("/search", field), f"{shown(value)} is not {what}", remedy)
+        return choices[0]
 
     def target_runtime(self) -> str | None:
         written = self._mapping("target", ("runtime",))

@@ -29,7 +29,14 @@ from layersweep.cli.sweep_check import check
 from layersweep.display import progress, units
 from layersweep.display.terminal import show_yaml, table_of
 from layersweep.files import name_of
-from layersweep.records.sweeps import ENDED_SWEEP_STATES, SpaceFacts, SweepPreview, SweepRecord, TransformersShare
+from layersweep.records.sweeps import (
+    ENDED_SWEEP_STATES,
+    SpaceFacts,
+    SweepDetailRecord,
+    SweepPreview,
+    SweepRecord,
+    TransformersShare,
+)
 from layersweep.sweep import Sweep
 
 app = typer.Typer(help="Submit, watch and steer sweeps.", no_args_is_help=True)
@@ -140,6 +147,7 @@ def show(
         "objectives": ", ".join(f"{goal['goal']} {goal['metric']}" for goal in record["objectives"]),
         "constraints": ", ".join(record["constraints"]) or None,
         "sampler": f"{record['sampler']} ({record['sampler_reason']})",
+        "pruner": _pruning(record),
         "parallel": units.at_once(record["budget"]["parallel"], record.get("effective_parallel"), ended=ended),
         "device time": _device_time(record),
         "target": record["target"] or "the first worker that can serve it",
@@ -259,6 +267,14 @@ def _finish(server: str, sweep: Sweep, *, quiet: bool) -> None:
         hint(f"See its leaderboard: {ready(server, 'leaderboard', sweep.id)}")
     if sweep.state != "completed":
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _pruning(record: SweepDetailRecord) -> str | None:
+    pruning = record.get("pruning")
+    if pruning is None or pruning["pruner"] == "none":
+        return None
+    saved = f", saved {pruning['saved_share']:.0%} of the steps" if pruning["saved_share"] else ""
+    return f"{pruning['pruner']} ({pruning['reason']}): stopped {pruning['pruned']} of {pruning['judged']}{saved}"
 
 
 def _device_time(record: SweepRecord) -> str | None:

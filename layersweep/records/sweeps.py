@@ -100,6 +100,7 @@ class SearchSettings(TypedDict):
     seed: int
     reuse: bool
     hardware_first: NotRequired[str]
+    pruner: NotRequired[str]
 
 
 class TargetChoice(TypedDict):
@@ -130,6 +131,19 @@ class SweepDocument(TypedDict):
     allow_sparse: bool
 
 
+class PruningRecord(TypedDict):
+    """How trainings of a sweep are stopped before their end, and what came of it."""
+
+    pruner: str
+    reason: str
+    judged: int
+    pruned: int
+    saved_share: float | None
+    expected_front_loss: float | None
+    spared: int
+    spared_on_front: int
+
+
 class TransferRecord(TypedDict):
     """The earlier sweeps that a sweep with `search.transfer` starts from, and how many of their trials."""
 
@@ -140,6 +154,7 @@ class TransferRecord(TypedDict):
 class SweepDetailRecord(SweepRecord):
     document: SweepDocument
     transfer: NotRequired[TransferRecord]
+    pruning: NotRequired[PruningRecord]
 
 
 class ProblemNote(TypedDict):

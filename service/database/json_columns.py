@@ -96,6 +96,8 @@ class Told(TypedDict):
     values: list[float] | None
     """In the order of the objectives."""
     constraints: ToldConstraints
+    spread: NotRequired[float]
+    """Standard deviation of the value that a pruned trial was expected to have; absent of what was measured."""
 
 
 class ToldConstraints(TypedDict, total=False):

@@ -114,6 +114,9 @@ class Sweep(Base):
     budget: Mapped[Budget] = mapped_column(Document)
     sampler: Mapped[str] = mapped_column(String(32))
     sampler_reason: Mapped[str] = mapped_column(Text)
+    pruner: Mapped[str] = mapped_column(String(8), default="none", server_default="none")
+    """none, pareto or asha: by what rule trainings are stopped before their end."""
+    pruner_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
     space: Mapped[SpaceFacts] = mapped_column(Document)
     """As validation found it."""
     target_runtime: Mapped[str | None] = mapped_column(String(32))
@@ -258,6 +261,8 @@ class Attempt(Base):
     phases: Mapped[list[PhaseTime]] = mapped_column(Document, default=list)
     """In order."""
     log: Mapped[str] = mapped_column(Text, default="")
+    early_metrics: Mapped[dict[str, float] | None] = mapped_column(Document)
+    """What was reported before anything was trained; None where nothing was."""
 
 
 class Report(Base):

@@ -5,6 +5,7 @@ Written by the modules that write leases only, while they hold the lock of the t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -49,6 +50,11 @@ _END_WITHOUT_PHASES = (
 )
 _LOG = sa.select(_ATTEMPTS.c.log).where(_THIS)
 _STORE_LOG = sa.update(_ATTEMPTS).where(_THIS).values(log=sa.bindparam("whole_log"))
+_KEEP_METRICS = (
+    sa.update(_ATTEMPTS)
+    .where(_THIS)
+    .values(early_metrics=sa.bindparam("measured", type_=_ATTEMPTS.c.early_metrics.type))
+)
 _FINISHED_WITH = sa.select(_ATTEMPTS.c.finish_hash).where(_THIS)
 
 
@@ -76,6 +82,12 @@ def finished_with(session: Session, trial_id: str, attempt: int) -> str | None:
     """The hash of the finish that ended the attempt; None where it was not ended by one, or does not exist."""
     execute_deferred(session)
     return session.connection().scalar(_FINISHED_WITH, {"of_trial": trial_id, "attempt_number": attempt})
+
+
+def keep_early_metrics(session: Session, trial_id: str, attempt: int, metrics: Mapping[str, float]) -> None:
+    """Keep what was measured before the training: a pruner compares trials by it."""
+    given = {"of_trial": trial_id, "attempt_number": attempt, "measured": dict(metrics)}
+    session.connection().execute(_KEEP_METRICS, given)
 
 
 def end(

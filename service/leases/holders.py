@@ -189,6 +189,7 @@ def _broken_hardware(session: Session, trial_id: str, attempt: int, metrics: Map
     known = _checked_metrics(trial, sweep, metrics)
     if phases.has_trained(attempts.entered_phases(session, trial_id, attempt)):
         return None
+    attempts.keep_early_metrics(session, trial_id, attempt, known)
     return describe_broken_hardware(sweep.constraints, _configuration(session, trial_id), known)
 
 

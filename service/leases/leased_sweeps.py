@@ -29,6 +29,8 @@ class LeasedSweep:
     objectives: Sequence[Objective]
     constraints: tuple[str, ...]
     hardware_first: bool
+    prunes: bool
+    """Whether trainings of it may be stopped before their end."""
     metrics_of_objectives: list[str]
     metrics_in_use: list[str]
     """Those of its objectives and constraints, each once."""
@@ -47,6 +49,7 @@ def _read(connection: sa.Connection, sweep_id: str) -> LeasedSweep | None:
         sa.select(
             Sweep.target,
             Sweep.sampler,
+            Sweep.pruner,
             Sweep.task,
             Sweep.objectives,
             Sweep.document,
@@ -63,7 +66,7 @@ def _read(connection: sa.Connection, sweep_id: str) -> LeasedSweep | None:
     if row is None or row.target is None:
         return None
     constraints = tuple(row.document.get("constraints") or ())
-    wish = row.document.get("search", {}).get("hardware_first")
+    search = row.document.get("search", {})
     kind = SweepKind.of(row.sampler)
     of_objectives = list(dict.fromkeys(each["metric"] for each in row.objectives))
     of_constraints = [metric for text in constraints for metric in parse_constraint(text).metrics]
@@ -72,7 +75,10 @@ def _read(connection: sa.Connection, sweep_id: str) -> LeasedSweep | None:
         kind=kind,
         objectives=row.objectives,
         constraints=constraints,
-        hardware_first=phases.is_hardware_first(row.task, wish, constraints),
+        hardware_first=phases.is_hardware_first(
+            row.task, search.get("hardware_first"), constraints, search.get("pruner"), tuple(of_objectives)
+        ),
+        prunes=row.pruner != "none",
         metrics_of_objectives=of_objectives,
         metrics_in_use=list(dict.fromkeys([*of_objectives, *of_constraints])),
         dataset=None if row.id is None else _dataset(row, kind),

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from layers.expressions.constraints import parse_constraint
+from layers.metrics import metric
 from service.leases import schemas as lease_schemas
 
 Phase = lease_schemas.Phase
@@ -27,15 +28,19 @@ _ORDERS = (HARDWARE_FIRST, TRAINING_FIRST)
 
 
 @functools.lru_cache(maxsize=4096)
-def is_hardware_first(task: str, wish: str | None, constraints: tuple[str, ...]) -> bool:
+def is_hardware_first(
+    task: str, wish: str | None, constraints: tuple[str, ...], pruner: str | None, objectives: tuple[str, ...]
+) -> bool:
     """Whether the trials of a sweep are measured before they are trained: those of a probe always are.
 
     `wish`: its `search.hardware_first`; None, of a sweep that is older than that field, is `auto`: only where a
-    constraint can end a trial by what is measured.
+    constraint can end a trial by what is measured, or where the document names a `pruner`, which has to know the
+    `objectives` (their metrics) that are measured.
     """
     if task == "probe" or wish in ("always", "never"):
         return task == "probe" or wish == "always"
-    return any(parse_constraint(text).stage == "hardware" for text in constraints)
+    is_judged = pruner not in (None, "none") and any(metric(name).stage == "hardware" for name in objectives)
+    return is_judged or any(parse_constraint(text).stage == "hardware" for text in constraints)
 
 
 def follows(entered: Sequence[str], phase: str) -> bool:

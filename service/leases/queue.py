@@ -20,7 +20,9 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
+from layers.declarations.training import step_count
 from service.common.notifications import QUEUE
+from service.common.rungs import rung_steps
 from service.common.states import TrialState
 from service.database import counts
 from service.database.json_columns import TrialRunning
@@ -245,6 +247,7 @@ def _lease(session: Session, trial: sql.Row, attempt: int, lease_seconds: float)
         hardware_first=sweep.hardware_first and not is_replicate,
         measure=not is_replicate,
         metrics_in_use=sweep.metrics_of_objectives if is_replicate else sweep.metrics_in_use,
+        rungs=rung_steps(step_count(trial.configuration["training"])) if sweep.prunes and not is_replicate else [],
         lease_seconds=lease_seconds,
     )
 

@@ -213,6 +213,11 @@ class Lease(Schema):
         description="those of the sweep's objectives and constraints: a measurement goes on until what they are of a "
         "latency is known, within its bounds of time"
     )
+    rungs: list[int] = Field(
+        default=[],
+        description="steps of the training at which the service judges whether it is worth going on. Where there are "
+        "some, report what was measured before the training as `metrics`, and the losses as they come",
+    )
     lease_seconds: float
 
 
@@ -268,7 +273,7 @@ class LeaseReport(Request):
         default={},
         max_length=64,
         description="measured so far, as in a finish: the service judges the hardware constraints by them, as long as "
-        "nothing was trained. They are not kept: the finish says them again",
+        "nothing was trained, and a pruner compares trials by them. The finish says them again",
         examples=[{"latency_ms_p50": 0.41}],
     )
     log: str = Field(default="", max_length=65_536, examples=["step 100: training loss 2.31\n"])

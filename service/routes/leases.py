@@ -16,6 +16,7 @@ from service.http.write_requests import WriteRequestDep
 from service.leases import holders, queue, workers
 from service.leases import schemas as lease_schemas
 from service.leases.row_locks import ChangesTrial, Claims, FinishesAndClaims, RenewsLease
+from service.pruning import decisions
 from service.settings import MIB
 
 router = APIRouter(prefix="/v1/leases", tags=["leases"], responses=documented(404), route_class=ScopedRoute)
@@ -94,13 +95,20 @@ async def send_heartbeat(trial: str, attempt: Attempt, call: WriteRequestDep) ->
 async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseReport, call: WriteRequestDep) -> Response:
     """Say where the attempt is: its phase, progress, losses, metrics and log. Renews the lease.
 
-    The answer may say that the metrics break a hardware constraint (`infeasible`), so that a worker need not judge.
+    The answer may say that the metrics break a hardware constraint (`infeasible`), so that a worker need not judge, and
+    at a rung that the training is not worth going on with (`prune`).
     """
     seconds = call.services.settings.lease_seconds
-    return await call.small_answer(
-        lambda session: _answer(holders.report(session, trial, attempt, body, seconds), seconds),
-        needs=ChangesTrial(trial),
-    )
+
+    def report(session: Session) -> lease_schemas.LeaseAnswer:
+        instruction = holders.report(session, trial, attempt, body, seconds)
+        if instruction.action == "continue" and body.losses:
+            reached = max(point.step for point in body.losses)
+            pruned = decisions.decide(session, trial, attempt, reached)
+            instruction = instruction if pruned is None else holders.Instruction("prune", pruned)
+        return _answer(instruction, seconds)
+
+    return await call.small_answer(report, needs=ChangesTrial(trial))
 
 
 def _answer(instruction: holders.Instruction, lease_seconds: float) -> lease_schemas.LeaseAnswer:

@@ -300,7 +300,8 @@ class OptunaStudy:
         return self._study.get_trials()
 
     def _as_optuna(self, result: TrialResult) -> tuple[OptunaState, list[float] | None]:
-        if result.state == TrialState.COMPLETE:
+        if result.state == TrialState.COMPLETE or (result.state == TrialState.PRUNED and result.values is not None):
+            # What a pruner expected teaches all samplers where not to look, in the way that each understands.
             assert result.values is not None
             return OptunaState.COMPLETE, list(result.values)
         if result.state == TrialState.INFEASIBLE and self._sampler in _LEARNS_FROM_COMPLETE_ONLY:

@@ -25,8 +25,8 @@ from service.database.json_columns import (
 from service.database.models import IS_SEARCH, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
 from service.database.sessions import UNSYNCHRONIZED, announce, now, now_sql
 from service.events import events
-from service.events.events import NewEvent
 from service.leases.queue import cancel_open, reopen
+from service.pruning.predictions import predictions_of
 from service.scheduling import reuse
 from service.scheduling.leadership import StaleLeaderError, may_lead
 from service.scheduling.proposals import KnownPoint
@@ -35,7 +35,6 @@ from service.scheduling.replicates.replicates import ReplicateHistory
 from service.scheduling.studies import Attributes, PastAsk, TrialResult
 from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts, TimedTrialRow, TrialRow
 from service.sweeps import drafts, slot_shares, sweeps, targets
-from service.sweeps.targets import Resolution
 
 EVENTS_AT_ONCE = 500
 
@@ -158,6 +157,8 @@ def read_update(session: Session, sweep_id: str, after: int) -> SweepUpdate | No
     sequence, state, started_at, taken, budget, time = row
     found = session.connection().execute(_EVENTS_SINCE, {"sweep_id": sweep_id, "after": after, "until": sequence}).all()
     new = [_sweep_event(*columns) for columns in found]
+    expected = predictions_of(session, [event.trial_id or "" for event in new if event.state == TrialState.PRUNED])
+    new = [replace(event, prediction=expected.get(event.trial_id or "")) for event in new]
     if len(new) == EVENTS_AT_ONCE:
         sequence = new[-1].sequence
     return SweepUpdate(state, sequence, new, sweeps.time_used_up(state, started_at, taken, budget, time))
@@ -237,7 +238,7 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
     for name, value in changes.attributes.items():
         session.merge(StudyAttribute(sweep_id=sweep_id, name=name, value={"value": value}))
     new = [_new_trial(trial_id, row) for trial_id, row in changes.trials.items()]
-    new += [NewEvent("trial.queued", trial_id, {"number": number}) for trial_id, number in requeued.items()]
+    new += [events.NewEvent("trial.queued", trial_id, {"number": number}) for trial_id, number in requeued.items()]
     new += replicate_rows.store(session, changes)
     if new:
         counts.add(session, sweep_id, changes.counts())
@@ -257,7 +258,7 @@ def find_target(session: Session, sweep_id: str, alive_seconds: float) -> Unreso
     return Unresolved(sweep.state in GOING_SWEEPS, targets.offered(session, alive_seconds, sweep.project))
 
 
-def store_target(session: Session, sweep_id: str, epoch: int, resolution: Resolution) -> bool:
+def store_target(session: Session, sweep_id: str, epoch: int, resolution: targets.Resolution) -> bool:
     """Give the sweep its target, or say what it waits for. False where it has none now: it may have ended meanwhile."""
     target = resolution.target
     # A paused sweep keeps its reason.
@@ -355,12 +356,12 @@ def _insert_trials(session: Session, changes: Changes) -> None:
         reuse.copy_measurements(session, source_id, trial_id)
 
 
-def _new_trial(trial_id: str, row: TrialRow) -> NewEvent:
+def _new_trial(trial_id: str, row: TrialRow) -> events.NewEvent:
     number, state = row["number"], row["state"]
     if state is TrialState.QUEUED:
-        return NewEvent("trial.queued", trial_id, {"number": number})
+        return events.NewEvent("trial.queued", trial_id, {"number": number})
     ended: TrialEnded = {"number": number, "state": state, "feasible": row["feasible"], "reused": True}
-    return NewEvent("trial.ended", trial_id, ended)
+    return events.NewEvent("trial.ended", trial_id, ended)
 
 
 def _sweep_event(

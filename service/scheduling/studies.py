@@ -25,21 +25,25 @@ class TrialResult:
     """What a sampler learns of one of its suggestions.
 
     `complete` has `values` in the order of the objectives; `infeasible` was not measured to the end because it breaks a
-    rule or a constraint; `pruned` was stopped early; `failed` teaches nothing. `violation` says how far the constraints
+    rule or a constraint; `pruned` was stopped early, and has
+    `values` where a pruner expected some, of which the one that the training decides has the standard deviation
+    `spread`; `failed` teaches nothing. `violation` says how far the constraints
     are broken (<= 0: all are kept).
     """
 
     state: TrialState
     values: tuple[float, ...] | None = None
     violation: float = NO_CONSTRAINT_VIOLATION
+    spread: float | None = None
 
     def to_row(self) -> Told:
         """As it lies in `Ask.told`."""
-        return {
+        row: Told = {
             "state": self.state,
             "values": None if self.values is None else list(self.values),
             "constraints": {} if self.state is TrialState.FAILED else {"violation": self.violation},
         }
+        return row if self.spread is None else {**row, "spread": self.spread}
 
     @staticmethod
     def from_row(row: Told) -> TrialResult:
@@ -49,6 +53,7 @@ class TrialResult:
             TrialState(row["state"]),
             None if values is None else tuple(float(value) for value in values),
             float(row["constraints"].get("violation", NO_CONSTRAINT_VIOLATION)),
+            row.get("spread"),
         )
 
 

@@ -89,6 +89,7 @@ class SweepScheduler:
             is_drawing=bool(attributes.get(DRAWING, False)),
             progressed=progressed,
         )
+        self._objectives = [objective["metric"] for objective in document.objectives]
         self._lookahead = 0 if facts.sampler in ASKED_WHEN_NEEDED else facts.lookahead
         self._stored_position = self._proposals.position
         self._stored_exhausted = self._proposals.exhausted
@@ -173,7 +174,7 @@ class SweepScheduler:
             history.last_failure = event.reason
         elif event.state == TrialState.CANCELLED:
             history.cancelled[event.trial_id] = tried
-        result = result_of(self._objectives, event.state, event.metrics, event.violations)
+        result = result_of(self._objectives, event.state, event.metrics, event.violations, event.prediction)
         self._tell(tried, result, changes)
         if event.state == TrialState.COMPLETE and event.feasible:
             self._rank(event.trial_id, result, changes)

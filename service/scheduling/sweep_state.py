@@ -18,6 +18,7 @@ from service.database.counts import REPLICATE
 from service.database.json_columns import Distribution, RegisteredTarget, Told
 from service.leases.reuse_keys import reuse_key
 from service.leases.workers import results_version_of
+from service.pruning.predictions import Prediction
 from service.scheduling.proposals import KnownPoint, Point, total_violation
 from service.scheduling.studies import FAILED, Attributes, Suggestion, TrialResult
 
@@ -36,6 +37,8 @@ class SweepEvent:
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     violations: Mapping[str, float] = field(default_factory=dict[str, float])
     reason: str | None = None
+    prediction: Prediction | None = None
+    """Of a trial that was pruned: what it was expected to come to."""
     budget: Budget | None = None
     parallel: int | None = None
 
@@ -246,15 +249,26 @@ def result_of(
     state: TrialState | None,
     metrics: Mapping[str, float],
     violations: Mapping[str, float],
+    prediction: Prediction | None = None,
 ) -> TrialResult:
     """What a sampler learns of a trial that ended so. `objectives`: their metrics, in order."""
     violation = total_violation(violations.values())
     if state == TrialState.COMPLETE:
-        values = tuple(float(metrics.get(metric, math.nan)) for metric in objectives)
-        return TrialResult(TrialState.COMPLETE, values, violation) if all(map(math.isfinite, values)) else FAILED
+        values = _values(objectives, metrics)
+        return FAILED if values is None else TrialResult(TrialState.COMPLETE, values, violation)
     if state == TrialState.INFEASIBLE:
         return TrialResult(TrialState.INFEASIBLE, None, violation if violation > 0 else 1.0)
-    return TrialResult(TrialState.PRUNED, None, violation) if state == TrialState.PRUNED else FAILED
+    if state != TrialState.PRUNED:
+        return FAILED
+    if prediction is None:
+        return TrialResult(TrialState.PRUNED, None, violation)
+    return TrialResult(TrialState.PRUNED, _values(objectives, prediction.values), violation, prediction.spread)
+
+
+def _values(objectives: Sequence[str], metrics: Mapping[str, float]) -> tuple[float, ...] | None:
+    """The objectives' values; None where one is missing or not finite."""
+    values = tuple(float(metrics.get(metric, math.nan)) for metric in objectives)
+    return values if all(map(math.isfinite, values)) else None
 
 
 @dataclass(frozen=True, slots=True)

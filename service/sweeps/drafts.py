@@ -19,6 +19,7 @@ from service.database.json_columns import SpaceFacts
 from service.database.models import Dataset, Sweep, Trial
 from service.database.sessions import Database
 from service.datasets import datasets
+from service.pruning.choice import PrunerChoice, choose_pruner
 from service.sweeps import documents
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps.sampling import Choice, choose
@@ -38,6 +39,7 @@ class ValidatedDocument:
     document: SweepDocument
     feasibility: FeasibilityReport
     choice: Choice
+    pruner: PrunerChoice
     dataset_id: str | None
 
     def space(self) -> SpaceFacts:
@@ -60,6 +62,8 @@ class ValidatedDocument:
             space=sweep_schemas.SpaceFacts.model_validate(self.space()),
             sampler=self.choice.sampler,
             sampler_reason=self.choice.reason,
+            pruner=self.pruner.pruner,
+            pruner_reason=self.pruner.reason,
             notes=[
                 schemas.ProblemItem(pointer=note.pointer, detail=note.detail, remedy=note.remedy)
                 for note in self.document.notes
@@ -97,7 +101,9 @@ class Draft:
             self.read.examine(feasibility)
         except DocumentError as error:
             raise documents.invalid(error) from None
-        return ValidatedDocument(self.read.sweep, feasibility, choose(self.read.sweep, feasibility), self.dataset_id)
+        sweep = self.read.sweep
+        choice = choose(sweep, feasibility)
+        return ValidatedDocument(sweep, feasibility, choice, choose_pruner(sweep, choice.sampler), self.dataset_id)
 
 
 def prepare(database: Database, document: Given, *, project: str = DEFAULT) -> ValidatedDocument:

@@ -11,6 +11,7 @@ from layers.space.normalized_document import NormalizedDocument
 from service.common.schemas import AS_STORED, Integer, ProblemItem, Request, Schema, Timestamp
 from service.common.states import SweepState
 from service.events.schemas import EndCode
+from service.pruning.schemas import Pruning
 
 
 class Objective(Schema):
@@ -115,6 +116,7 @@ class SweepDetail(Sweep):
         exclude_if=lambda transfer: transfer is None,
         description="what it starts from; left out without `search.transfer`, and until it has its target",
     )
+    pruning: Pruning
 
 
 class CostEstimate(Schema):
@@ -153,6 +155,8 @@ class SweepPreview(Schema):
     space: SpaceFacts
     sampler: str
     sampler_reason: str
+    pruner: str = Field(description="none, pareto or asha: how trainings are stopped before their end")
+    pruner_reason: str
     notes: list[ProblemItem] = Field(default=[], description="remarks that refuse nothing")
     transformers: TransformersShare | None = Field(default=None, description="null of a probe")
     estimate: CostEstimate | None = Field(

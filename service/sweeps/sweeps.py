@@ -22,6 +22,7 @@ from service.errors import ConflictError, NotFoundError, Problem, UnprocessableE
 from service.events import events
 from service.events.end_codes import end_code
 from service.leases.queue import cancel_open
+from service.pruning.summary import summary_of
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps.best_trials import best_of_each
 from service.sweeps.drafts import ValidatedDocument
@@ -73,6 +74,8 @@ def insert(session: Session, prepared: ValidatedDocument, *, project: str = DEFA
         effective_parallel=1 if document.budget["parallel"] == AUTO else document.budget["parallel"],
         sampler=prepared.choice.sampler,
         sampler_reason=prepared.choice.reason,
+        pruner=prepared.pruner.pruner,
+        pruner_reason=prepared.pruner.reason,
         space=prepared.space(),
         target_runtime=document.target_runtime,
         state=SweepState.ACTIVE,
@@ -121,7 +124,9 @@ def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
     """The sweep with its document, as it crosses HTTP."""
     (shown,) = _shown(session, [sweep])
     transfer = None if sweep.transfer is None else sweep_schemas.Transfer(**sweep.transfer)
-    return sweep_schemas.SweepDetail(**shown.__dict__, document=sweep.document, transfer=transfer)
+    return sweep_schemas.SweepDetail(
+        **shown.__dict__, document=sweep.document, transfer=transfer, pruning=summary_of(session, sweep)
+    )
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------

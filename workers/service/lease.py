@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +90,12 @@ class Lease:
                 report["progress"] = progress
             if losses is not None:
                 report.setdefault("losses", []).append(losses)
+            self._changed.notify_all()
+
+    def metrics(self, metrics: Mapping[str, float]) -> None:
+        """Say what was measured before the training: the service judges that by it."""
+        with self._changed:
+            self._report()["metrics"] = {name: value for name, value in metrics.items() if math.isfinite(value)}
             self._changed.notify_all()
 
     def log(self, text: str) -> None:

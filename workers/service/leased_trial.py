@@ -77,6 +77,8 @@ class LeasedTrial:
     """Whether its latency and memory are not known yet."""
     metrics_in_use: tuple[str, ...]
     """What the sweep decides by; empty where a service does not say so."""
+    rungs: tuple[int, ...]
+    """Steps of the training at which the service judges whether it is worth going on."""
 
     @classmethod
     def of(cls, answer: LeaseAnswer) -> LeasedTrial:
@@ -94,4 +96,5 @@ class LeasedTrial:
             hardware_first=answer.get("hardware_first", True),
             measure=answer.get("measure", True),
             metrics_in_use=tuple(answer.get("metrics_in_use", ())),
+            rungs=tuple(answer.get("rungs", ())),
         )

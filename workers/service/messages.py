@@ -67,6 +67,7 @@ class LeaseAnswer(TypedDict):
     hardware_first: NotRequired[bool]
     measure: NotRequired[bool]
     metrics_in_use: NotRequired[list[str]]
+    rungs: NotRequired[list[int]]
     lease_seconds: float
 
 
@@ -82,6 +83,7 @@ class Report(TypedDict, total=False):
     phase: str
     progress: JsonObject
     losses: list[JsonObject]
+    metrics: dict[str, float]
     log: str
 
 

@@ -63,6 +63,8 @@ class TrialContext:
     """Whether the trained model is measured: not where it is one more training of a measured configuration."""
     metrics_in_use: Sequence[str]
     """Of the sweep's objectives and constraints."""
+    rungs: Sequence[int]
+    """Steps of the training at which the service judges whether it is worth going on."""
     dataset: LeasedDataset | None
     """None: a probe has none."""
     lease: Lease

@@ -161,7 +161,10 @@ def _judge_untrained(context: TrialContext) -> None:
         generated = generation and measure_generation(context, generation, MEASURE)
     context.record.set_measurement("latency_first", first.latency)
     _record_generation(context, generated)
-    judge_hardware(context, context.record.findings().metrics)
+    known = context.record.findings().metrics
+    judge_hardware(context, known)
+    if context.rungs:
+        context.lease.metrics(known)
 
 
 def _train(context: TrialContext, data: TrialData) -> None:

@@ -60,8 +60,9 @@ def baselines_nats(dataset: Dataset | None) -> Mapping[str, float]:
 
 def hardware_first_of(row: Sweep) -> bool:
     """Whether the leases of a sweep ask for its trials to be measured before they are trained."""
-    wish = row.document.get("search", {}).get("hardware_first")
-    return is_hardware_first(row.task, wish, tuple(row.document.get("constraints", ())))
+    search, constraints = row.document.get("search", {}), tuple(row.document.get("constraints", ()))
+    objectives = tuple(each["metric"] for each in row.objectives)
+    return is_hardware_first(row.task, search.get("hardware_first"), constraints, search.get("pruner"), objectives)
 
 
 def dataset_of(session: Session, row: Sweep) -> Dataset | None:

@@ -32,6 +32,8 @@ from service.events.end_codes import end_code
 from service.events.schemas import EndCode
 from service.leases.phases import PROBE, order_of
 from service.operations import artifacts, transformers_export
+from service.pruning.schemas import Pruning
+from service.pruning.summary import summary_of
 from service.recommendation.recommend import preferences_of, recommend_with_smaller
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.results import leaderboards
@@ -79,6 +81,7 @@ class LivePart:
     end_code: EndCode | None
     extends: list[str]
     """What can be added to the budget."""
+    pruning: Pruning
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,7 @@ def live(shown: ShownSweep) -> LivePart:
         running=_running(session, row),
         end_code=end_code(row, feasible=bool(shown.best)),
         extends=_extends(row),
+        pruning=summary_of(session, row),
     )
 
 
