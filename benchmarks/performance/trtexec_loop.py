@@ -4,6 +4,7 @@ An event pair around each launch, spin wait, 200 ms of warm-up, then 3 s. It sha
 through its runtime's bindings, buffers of its own.
 
     $LAYERSWEEP_ENGINE_PYTHON benchmarks/performance/trtexec_loop.py ENGINE INPUTS.npz [--seconds 3] [--plain]
+        [--slot S]
 
 Prints one line of JSON: the median of the device times in milliseconds, under a CUDA graph unless --plain.
 """
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("inputs")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--slot", type=int, help="of caches past_X [B, K, S, H]: where each run writes X [B, K, 1, H]")
     options = parser.parse_args()
 
     must(cudart.cudaSetDeviceFlags(cudart.cudaDeviceScheduleSpin))
@@ -44,7 +46,7 @@ def main() -> None:
     engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(plan)
     context = engine.create_execution_context()
     arrays = np.load(options.inputs)
-    kept = []
+    kept, pointers, shapes = [], {}, {}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         size = int(np.prod(tuple(engine.get_tensor_shape(name)), dtype=np.int64)) * KINDS[engine.get_tensor_dtype(name)]
@@ -54,19 +56,35 @@ def main() -> None:
             kept.append(array)
             must(cudart.cudaMemcpy(pointer, array.ctypes.data, size, cudart.cudaMemcpyKind.cudaMemcpyHostToDevice))
         context.set_tensor_address(name, int(pointer))
+        pointers[name], shapes[name] = (
+            int(pointer),
+            (*engine.get_tensor_shape(name), KINDS[engine.get_tensor_dtype(name)]),
+        )
 
     stream = must(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
     handle = int(stream)
     context.execute_async_v3(handle)
     must(cudart.cudaStreamSynchronize(stream))
 
+    caches = [name for name in pointers if name.startswith("past_")] if options.slot is not None else []
+
     def launch_plain() -> None:
         context.execute_async_v3(handle)
+        for name in caches:
+            sequences, heads, slots, size, itemsize = shapes[name]
+            row = size * itemsize
+            device_to_device = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+            target, source = pointers[name] + options.slot * row, pointers[name.removeprefix("past_")]
+            must(
+                cudart.cudaMemcpy2DAsync(
+                    target, slots * row, source, row, row, sequences * heads, device_to_device, handle
+                )
+            )
 
     launch = launch_plain
     if not options.plain:
         must(cudart.cudaStreamBeginCapture(stream, cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
-        context.execute_async_v3(handle)
+        launch_plain()
         executable = must(cudart.cudaGraphInstantiate(must(cudart.cudaStreamEndCapture(stream)), 0))
 
         def launch_graph() -> None:

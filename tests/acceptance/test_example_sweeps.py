@@ -79,3 +79,19 @@ def test_layers_are_probed_without_data_or_training(deployment: Deployment) -> N
         row["metrics"]["parameter_count"] for row in front
     ]
     assert min(row["metrics"]["latency_ms_p50"] for row in rows) in [row["metrics"]["latency_ms_p50"] for row in front]
+
+
+def test_answers_are_generated_within_their_limits(deployment: Deployment) -> None:
+    document = example("chat.yaml")
+    document["budget"]["trials"] = 3
+    # Of a processor that others use: what is asked for is that steps are measured and judged.
+    document["constraints"] = ["decode_ms_per_token_p99 <= 1e4", "prefill_ms_p50 <= 1e4", "kv_cache_bytes <= 100000"]
+    deployment.start_service()
+    rows = run(deployment, document)
+    assert len(rows) == 3
+    for metrics in (row["metrics"] for row in rows):
+        assert metrics["kv_cache_bytes"] <= 100_000
+        assert metrics["memory_bytes"] > metrics["kv_cache_bytes"]
+        assert 0 < metrics["decode_ms_per_token_p50"] <= metrics["decode_ms_per_token_p99"]
+        assert metrics["tokens_per_s"] < 64_000 / metrics["prefill_ms_p50"]
+        assert abs(metrics["precision_gap"]) < 1e-3

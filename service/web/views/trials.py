@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -44,6 +44,16 @@ class VariedParameter:
 
 
 @dataclass(frozen=True, slots=True)
+class GeneratedSteps:
+    """Steps of a text whose caches have the same capacity."""
+
+    capacity: int
+    steps: int
+    latency_ms_p50: float
+    latency_ms_p99: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrialPage:
     now: float
     sweep: Sweep
@@ -56,6 +66,7 @@ class TrialPage:
     objectives: Mapping[str, Goal]
     curve: charts.Curve | None
     histogram: charts.Histogram | None
+    generated: list[GeneratedSteps]
     memory: list[charts.Segment]
     parameters: list[VariedParameter]
     artifacts: list[Artifact]
@@ -89,6 +100,7 @@ def trial(session: Session, trial_id: str) -> TrialPage:
         objectives={each["metric"]: each["goal"] for each in sweep_row.objectives},
         curve=charts.curve(detail.curve, baselines_nats(dataset)),
         histogram=charts.histogram(_latency_samples(detail.measurements), percentiles),
+        generated=_generated(detail.measurements),
         memory=charts.segments({name: float(metrics[name]) for name in MEMORY if name in metrics}),
         parameters=_parameters(sweep_row, detail),
         artifacts=kept,
@@ -143,11 +155,29 @@ def _latency_samples(measurements: Mapping[str, JsonObject]) -> list[float]:
     return []
 
 
+def _generated(measurements: Mapping[str, JsonObject]) -> list[GeneratedSteps]:
+    """The steps of each bucket. What a worker says is not checked: what is not of this form is left out."""
+    buckets: object = measurements.get("generation", {}).get("decode")
+    found: list[GeneratedSteps] = []
+    for bucket in cast("list[object]", buckets) if isinstance(buckets, list) else []:
+        match bucket:
+            case {
+                "capacity": int(capacity),
+                "steps": int(steps),
+                "latency_ms_p50": int(p50) | float(p50),
+                "latency_ms_p99": int(p99) | float(p99),
+            }:
+                found.append(GeneratedSteps(capacity, steps, float(p50), float(p99)))
+            case _:
+                pass
+    return found
+
+
 def _facts(measurements: Mapping[str, JsonObject]) -> dict[str, dict[str, Fact]]:
     """What is kept beside the metrics, less what the page shows elsewhere."""
     facts: dict[str, dict[str, Fact]] = {}
     for name, data in measurements.items():
-        if name == "memory":
+        if name in ("memory", "generation"):
             continue
         if name in _LATENCY_MEASUREMENTS:
             # The environment is a measurement of its own; the final figures are the metrics.

@@ -150,9 +150,9 @@ def test_dotted_and_nested_names_are_the_same() -> None:
     assert parsed({"/model": dotted}).normalized["model"]["attention"] == {"num_attention_heads": {"values": [2, 4]}}
 
 
-@pytest.mark.parametrize("name", [name for name in DECLARED if name != "kind"])
+@pytest.mark.parametrize("name", [name for name in DECLARED if name not in ("kind", "inference.mode")])
 def test_every_declared_parameter_has_a_search_default_that_can_be_used_as_it_is(name: str) -> None:
-    """`kind` alone has none: which there are depends on the task."""
+    """`kind` has none: which there are depends on the task. The mode is the same for all trials."""
     pointer = name if name.startswith(("training.", "inference.")) else f"model.{name}"
     sweep = read(changed({f"/{pointer.replace('.', '/')}": "default_space"}))
     opening = next(parameter for parameter in sweep.space.open if parameter.name == name)
@@ -301,6 +301,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         {"/target": {"runtime": "onnxruntime"}, "/objectives": [{"metric": "latency_ms_enqueue_p50"}]},
         "/objectives/0/metric",
         "GPU",
+    ),
+    "tokens that are not generated": (
+        {"/objectives": [{"metric": "tokens_per_s"}]},
+        "/objectives/0/metric",
+        "mode generate",
+    ),
+    "steps that are not measured": (
+        {"/constraints": ["decode_ms_per_token_p99 < 3"]},
+        "/constraints/0",
+        "mode generate",
+    ),
+    "one mode or the other": (
+        {"/inference": {"mode": {"values": ["forward", "generate"]}}},
+        "/inference/mode",
+        "the same for all trials",
     ),
     "bits per byte in a constraint": (
         {"/dataset": "characters", "/constraints": ["bits_per_byte < 3"]},
@@ -686,7 +701,12 @@ def test_every_metric_can_be_an_objective_or_says_why_not() -> None:
             parsed({"/objectives": [{"metric": metric}]})
         except DocumentError as error:
             refused.append((metric, error.problems[0].detail))
-    assert [metric for metric, _ in refused] == ["accuracy", "test_loss"]
+    generated = [name for name, metric in METRICS.items() if metric.of_generation]
+    of_replicates = ("trainings", "validation_loss_stderr")
+    assert {metric for metric, _ in refused} == {*generated, *of_replicates, "accuracy", "test_loss"}
+    generating = {"/inference": {"mode": "generate", "prompt_tokens": 8, "new_tokens": 8}}
+    for metric in generated:
+        assert parsed({**generating, "/objectives": [{"metric": metric}]})
 
 
 # --- a text's length ------------------------------------------------------------------------------------------------

@@ -364,3 +364,28 @@ def test_the_leaderboard_shows_what_it_is_sorted_by(client, filled):
         page(client, path, part="sweep-board", **asked) for asked in ({}, {"sort": "generalization_gap"})
     )
     assert by_gap.count("generalization gap") > unsorted.count("generalization gap")
+
+
+def test_a_trial_that_generates_shows_its_steps_and_nothing_of_what_is_not_one(client, services):
+    bucket = {"capacity": 140, "steps": 32, "latency_ms_p50": 0.7512, "latency_ms_p99": 0.8723}
+    odd = [None, 3, {"capacity": "<b>", "steps": 1}, {**bucket, "latency_ms_p50": None}]
+
+    def fill(session):
+        sweep = add_sweep(session, target=TARGET, target_key=TARGET["key"])
+        metrics = {
+            "latency_ms_p50": 1.0,
+            "decode_ms_per_token_p50": 0.8125,
+            "tokens_per_s": 1230.0,
+            "kv_cache_bytes": 4096,
+        }
+        trial = add_trial(session, sweep, 0, metrics)
+        add_measurement(session, trial, "generation", {"prefill": {}, "decode": [*odd, bucket]})
+        other = add_trial(session, sweep, 1, {"latency_ms_p50": 1.0})
+        add_measurement(session, other, "generation", {"decode": "none"})
+        return trial.id, other.id
+
+    trial, other = services.database.write(fill)
+    text = page(client, f"/trials/{trial}")
+    for shown in ("decode p50", "0.8125 ms", "4 KiB", "steps of a text", "140", "0.7512 ms", "0.8723 ms"):
+        assert shown in text, shown
+    assert "steps of a text" not in page(client, f"/trials/{other}")
