@@ -11,7 +11,6 @@ for row in sweep.front():
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ import httpx2
 
 from layersweep import dataset_files, documents, files
 from layersweep.documents import Source
-from layersweep.errors import InvalidUsageError, NotFoundError, ServiceFailureError
+from layersweep.errors import InvalidUsageError, NotFoundError
 from layersweep.leaderboard import Leaderboard, read_leaderboard
 from layersweep.names import is_id, segment, split_trial
 from layersweep.records.administration import (
@@ -35,9 +34,19 @@ from layersweep.records.administration import (
     WebhookDeliveryRecord,
     WebhookRecord,
 )
-from layersweep.records.catalog import DatasetDetailRecord, DatasetRecord, LayerKind, Preset, Target, WorkerRecord
+from layersweep.records.catalog import (
+    CheckpointDetailRecord,
+    CheckpointRecord,
+    DatasetDetailRecord,
+    DatasetRecord,
+    LayerKind,
+    Preset,
+    Target,
+    WorkerRecord,
+)
 from layersweep.records.sweeps import ArtifactRecord, EventRecord, SweepPreview, TrialDetailRecord
 from layersweep.sweep import Sweep
+from layersweep.transfers import artifacts, checkpoints
 from layersweep.transport import Query, Transport
 
 DEFAULT_SERVER = "http://127.0.0.1:8420"
@@ -185,8 +194,7 @@ class Client:
         if not listed:
             detail = f"trial {trial} has no artifacts: they are kept of complete trials on the front"
             raise NotFoundError(404, {"type": "not-found", "detail": detail})
-        files.make_folder(Path(folder))
-        return [self._download(trial_id, each, Path(folder) / segment(each["name"])) for each in listed]
+        return artifacts.download(self.transport, trial_id, listed, Path(folder))
 
     def download_transformers(self, trial: str, folder: str | os.PathLike[str]) -> list[Path]:
         """Download a trial's model as a checkpoint that Hugging Face's `transformers` reads; the files.
@@ -194,23 +202,11 @@ class Client:
             client.download_transformers("shakespeare/21", "winner")
             transformers.AutoModelForCausalLM.from_pretrained("winner")
 
-        Raises NotFoundError where the trial left no weights, and RefusedError with what is in the way where no
-        architecture of `transformers` is its model's.
+        Raises NotFoundError where the trial left no weights, RefusedError where none of its architectures is the model.
         """
         address = f"/v1/trials/{self._trial_id(trial)}/transformers.zip"
         content = self.transport.request("GET", address, timeout_seconds=600.0).content
         return files.unpack(content, Path(folder))
-
-    def _download(self, trial: str, artifact: ArtifactRecord, path: Path) -> Path:
-        address = f"/v1/trials/{segment(trial)}/artifacts/{segment(artifact['name'])}"
-        content = self.transport.request("GET", address, timeout_seconds=600.0).content
-        found = hashlib.sha256(content).hexdigest()
-        if found != artifact["sha256"]:
-            detail = f"{artifact['name']} came with the SHA-256 {found}; it is listed with {artifact['sha256']}"
-            raise ServiceFailureError(502, {"type": "corrupt", "detail": detail})
-        with files.written(path) as stream:
-            stream.write(content)
-        return path
 
     def events(self, sweep: Sweep | str, *, after: int = 0) -> Iterator[EventRecord]:
         """What happens in a sweep, in order and without gaps, until it has ended.
@@ -291,6 +287,22 @@ class Client:
     def tokenizer(self, dataset: str) -> bytes:
         """The `tokenizer.json` of a dataset whose tokens are parts of words, by its id or name."""
         return self.transport.request("GET", f"/v1/datasets/{segment(dataset)}/tokenizer").content
+
+    def checkpoints(self) -> list[CheckpointRecord]:
+        """All registered checkpoints."""
+        return list(self.pages("/v1/checkpoints"))
+
+    def checkpoint(self, checkpoint: str) -> CheckpointDetailRecord:
+        """One checkpoint, by id or name, with the model that it describes."""
+        return self.transport.object("GET", f"/v1/checkpoints/{segment(checkpoint)}")
+
+    def add_checkpoint(self, name: str, folder: str | os.PathLike[str]) -> CheckpointDetailRecord:
+        """Register a folder that `save_pretrained` of Hugging Face's `transformers` wrote, for sweeps to begin with."""
+        return checkpoints.upload(self.transport, name, Path(folder))
+
+    def delete_checkpoint(self, checkpoint: str) -> None:
+        """Delete a checkpoint. Raises ConflictError while a sweep needs it."""
+        self.transport.delete(f"/v1/checkpoints/{segment(checkpoint)}")
 
     def delete_dataset(self, dataset: str) -> None:
         """Remove a dataset that no sweep uses, by its id or name."""

@@ -1,4 +1,4 @@
-"""The points to try first: presets, trials and points that are spelt out. Each must lie in the space."""
+"""The points to try first: presets, trials, checkpoints and points that are spelt out. Each must lie in the space."""
 
 from __future__ import annotations
 
@@ -62,6 +62,14 @@ class StartReader:
                 self._problems.add(pointer, f"there is no preset {shown(name)}", did_you_mean(name, PRESETS))
                 return None
             return self._point(f"preset:{name}", pointer, {}, _filled(self._space, preset.values))
+        if kind == "checkpoint":
+            described = self._find_start(cast("str", item))
+            if described is None:
+                remedy = "upload it first: layersweep checkpoint add FOLDER"
+                self._problems.add(pointer, f"there is no checkpoint {shown(name)}", remedy)
+                return None
+            given = cast("Mapping[str, Scalar]", described)
+            return self._point(f"checkpoint:{name}", pointer, {}, _filled(self._space, given))
         if kind == "trial":
             values = self._find_start(cast("str", item))
             if values is None:
@@ -72,7 +80,7 @@ class StartReader:
             if isinstance(values.get("model"), Mapping):
                 values = {**flatten(cast("Sections", values)), **cast("dict[str, Scalar]", values.get(VARIABLES, {}))}
             return self._point(f"trial:{name}", pointer, {}, values)
-        remedy = "write preset:NAME, trial:ID, or the values of the open parameters as a mapping"
+        remedy = "write preset:NAME, trial:ID, checkpoint:NAME, or the values of the open parameters as a mapping"
         self._problems.add(pointer, f"{shown(item)} is not a start", remedy)
         return None
 
@@ -176,7 +184,7 @@ def _lacks(entry: Entry, environment: Mapping[str, Scalar]) -> bool:
 
 
 def _filled(space: Space, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """A preset's values with the defaults that they imply; lengths that the data fixes are the data's.
+    """The values of a preset or a checkpoint with the defaults that they imply; lengths that the data fixes are its.
 
     What cannot be in this sweep's models (the kind of another task, say) implies nothing; where such a parameter is
     open, its value still counts, and is refused for not lying in the space.

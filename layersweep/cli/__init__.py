@@ -12,7 +12,7 @@ import typer
 
 from layersweep import __version__
 from layersweep.cli import access, databases, demo, export, processes, results, sweeps, trials, webhooks
-from layersweep.cli.catalog import datasets, listings
+from layersweep.cli.catalog import checkpoints, datasets, listings
 from layersweep.cli.common import Commands
 
 app = typer.Typer(
@@ -59,6 +59,7 @@ app.command("report")(results.report)
 app.command("export")(export.export)
 app.add_typer(trials.app, name="trial")
 app.add_typer(datasets.datasets, name="dataset")
+app.add_typer(checkpoints.checkpoints, name="checkpoint")
 app.command("layers")(listings.layers)
 app.command("presets")(listings.presets)
 app.command("workers")(listings.workers)

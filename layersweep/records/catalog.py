@@ -178,3 +178,23 @@ class WorkerRecord(TypedDict):
     trials: NotRequired[list[str]]
     registered_at: str
     last_seen_at: str
+
+
+class CheckpointRecord(TypedDict):
+    """An uploaded checkpoint that a sweep can begin with."""
+
+    id: str
+    name: str
+    project: str
+    architecture: str
+    task: str
+    sha256: str
+    size_bytes: int
+    parameter_count: int
+    has_tokenizer: bool
+    created_at: str
+
+
+class CheckpointDetailRecord(CheckpointRecord):
+    config: JsonObject
+    model: dict[str, Scalar]

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.database.access_models import Project, Token, Webhook
+from service.database.checkpoint_models import Checkpoint
 from service.database.models import Dataset, Sweep
 from service.database.sessions import now
 from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
@@ -56,7 +57,14 @@ def delete(session: Session, name: str) -> None:
     project = get(session, name)
     if name == DEFAULT:
         raise ConflictError(f"the project {DEFAULT!r} stays: it is that of callers who name none")
-    for table, what in ((Sweep, "sweeps"), (Dataset, "datasets"), (Token, "tokens"), (Webhook, "webhooks")):
+    holdings = (
+        (Sweep, "sweeps"),
+        (Dataset, "datasets"),
+        (Checkpoint, "checkpoints"),
+        (Token, "tokens"),
+        (Webhook, "webhooks"),
+    )
+    for table, what in holdings:
         if session.scalar(sa.select(table.id).where(table.project == name).limit(1)) is not None:
             raise ConflictError(f"the project {name!r} has {what}: delete or revoke what is in it first")
     session.delete(project)

@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Request
 
 from service.auth.access import PROJECT_HEADER, Caller
 from service.database.access_models import Webhook
+from service.database.checkpoint_models import Checkpoint
 from service.database.models import Dataset, Sweep, Trial, Worker
 from service.errors import NotFoundError
 from service.http.dependencies import ServicesDep
@@ -42,6 +43,7 @@ _OWNED: Mapping[str, tuple[str, Any]] = {
     "sweep_id": ("sweep", Sweep),
     "trial": ("trial", Trial),
     "dataset": ("dataset", Dataset),
+    "checkpoint": ("checkpoint", Checkpoint),
     "webhook": ("webhook", Webhook),
     "worker": ("worker", Worker),
 }

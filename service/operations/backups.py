@@ -188,7 +188,8 @@ def _write(part: Path, snapshot: Path, data_dir: Path, files: Sequence[Path]) ->
                 entry = _described(data_dir / relative)
                 tar.add(data_dir / relative, name)
                 entries[name] = entry
-        missing = [path for path in _dataset_files(snapshot) if f"{FILES}/{path}" not in entries]
+        kept = (*_dataset_files(snapshot), *_checkpoint_files(snapshot))
+        missing = [path for path in kept if f"{FILES}/{path}" not in entries]
         if missing:
             raise BackupError(
                 f"{missing[0]} is not in {data_dir}, though the database names it: a dataset that was deleted just "
@@ -209,6 +210,13 @@ def _schema_of(snapshot: Path) -> str:
             return str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
         except (sqlite3.Error, TypeError) as error:
             raise BackupError("the database holds no Layersweep schema") from error
+
+
+def _checkpoint_files(snapshot: Path) -> Iterator[str]:
+    with closing(sqlite3.connect(snapshot)) as connection:
+        for digest, has_tokenizer in connection.execute("SELECT sha256, has_tokenizer FROM checkpoints"):
+            names = ("weights.safetensors", "config.json", *(("tokenizer.json",) if has_tokenizer else ()))
+            yield from (f"checkpoints/{digest}/{name}" for name in names)
 
 
 def _dataset_files(snapshot: Path) -> Iterator[str]:

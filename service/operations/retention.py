@@ -95,7 +95,9 @@ def _step(session: Session, rule: Rule, days: float) -> int:
 
 def _clear_uploads(settings: Settings) -> int:
     cleared = 0
-    half_written = Path(settings.data_dir, "datasets").glob(f"{INCOMING}*")
+    half_written = [
+        path for kind in ("datasets", "checkpoints") for path in Path(settings.data_dir, kind).glob(f"{INCOMING}*")
+    ]
     for path in (*datasets.uploads_folder(settings).iterdir(), *half_written):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < time.time() - UPLOAD_DAYS * DAY_SECONDS:

@@ -14,6 +14,7 @@ from layers.space.document import DocumentError, FeasibilityReport, Space, Sweep
 from layers.space.feasibility import measure_feasibility
 from layers.space.transformers_share import transformers_share
 from service.auth.projects import DEFAULT
+from service.checkpoints import checkpoints
 from service.common import schemas
 from service.database.json_columns import SpaceFacts
 from service.database.models import Dataset, Sweep, Trial
@@ -134,6 +135,10 @@ def drafted(database: Database, document: Given, *, project: str = DEFAULT, star
     def find_start(reference: str) -> Mapping[str, object] | None:
         if reference in starts:
             return starts[reference]
+        kind, _, name = reference.partition(":")
+        if kind == "checkpoint":
+            checkpoint = database.read(lambda session: checkpoints.find(session, name, project))
+            return None if checkpoint is None else dict(checkpoint.model)
         trial_id = reference.removeprefix("trial:")
         query = sa.select(Trial.configuration, Trial.parameters).where(Trial.project == project, Trial.id == trial_id)
         found = database.read(lambda session: session.execute(query).one_or_none())

@@ -79,6 +79,9 @@ trial show nothing
 trial download {trial language/0} {files}/artifacts
 trial download {trial failing/0} {files}/artifacts
 trial download {trial language/0} {files}/artifacts --format transformers
+checkpoint list
+checkpoint show nothing
+checkpoint add {files}
 dataset list
 dataset list --json
 dataset show letters

@@ -25,6 +25,7 @@ from service.events import webhooks
 from service.http.callers import within_project
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE as DOCUMENT
+from tests.service.checkpoint_files import checkpoint_files
 from tests.service.rows import Rows
 
 OPEN_TO_ALL = {
@@ -37,7 +38,7 @@ OPEN_TO_ALL = {
 }
 IMPLIED = {"read": {"read"}, "submit": {"submit", "read"}, "work": {"work"}, "admin": {"admin", "submit", "read"}}
 
-OWNED = {"sweep", "sweep_id", "trial", "dataset", "token", "webhook", "delivery", "worker"}
+OWNED = {"sweep", "sweep_id", "trial", "dataset", "checkpoint", "token", "webhook", "delivery", "worker"}
 """Parameters that are ids of what belongs to a project."""
 
 PARTS = {
@@ -126,7 +127,16 @@ def world(client: TestClient, services: Services, served_rows: Rows) -> World:
     (trial,) = client.get(f"/v1/sweeps/{sweep}/trials", headers=ours).json()["items"]
     upload = {"data": {"name": "letters"}, "files": {"file": ("t.txt", b"abc " * 400)}}
     dataset = client.post("/v1/datasets", headers=ours, **upload).json()["id"]
-    ids = {"sweep": sweep, "sweep_id": sweep, "trial": trial["id"], "dataset": dataset, "token": token}
+    files = checkpoint_files()
+    checkpoint = client.post("/v1/checkpoints", headers=ours, data={"name": "small"}, files=files).json()["id"]
+    ids = {
+        "checkpoint": checkpoint,
+        "sweep": sweep,
+        "sweep_id": sweep,
+        "trial": trial["id"],
+        "dataset": dataset,
+        "token": token,
+    }
     somewhere = [ipaddress.ip_network("192.0.2.0/24")]
     webhook = database.write(
         lambda session: (

@@ -1,0 +1,1 @@
+"""Files of several parts on their way to and from the service: what a trial left, and checkpoints."""

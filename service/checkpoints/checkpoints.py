@@ -1,0 +1,202 @@
+"""Checkpoints: uploaded once, kept under the data folder, named by sweeps as `checkpoint:NAME`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from service.checkpoints.reading import CheckpointContent
+from service.checkpoints.schemas import Checkpoint as CheckpointSchema
+from service.checkpoints.schemas import CheckpointDetail
+from service.common.ids import new_id
+from service.common.paging import decode_token, first_page
+from service.common.states import GOING_SWEEPS
+from service.database.checkpoint_models import Checkpoint
+from service.database.models import Sweep
+from service.database.sessions import Database, now
+from service.errors import ConflictError, NotFoundError, UnprocessableError
+from service.settings import Settings
+
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+INCOMING = "incoming-"
+"""How the folder of a checkpoint begins that is being written."""
+
+Record = Callable[[Session, str], None]
+"""Called in the transaction of a change, with the checkpoint's id."""
+
+
+def register(
+    database: Database,
+    settings: Settings,
+    content: CheckpointContent,
+    tokenizer: Path | None,
+    *,
+    name: str,
+    project: str,
+    record: Record,
+) -> tuple[CheckpointDetail, bool]:
+    """Register what was uploaded under `name`; True when it is new.
+
+    The same content under the same name is the checkpoint that is there already. Raises ConflictError when the name
+    belongs to other content, UnprocessableError when it will not do.
+    """
+    check_name(name)
+    digest = content.sha256
+    _store(settings, digest, content, tokenizer)
+
+    def insert(session: Session) -> tuple[CheckpointDetail, bool]:
+        known = find(session, name, project)
+        if known is not None:
+            if known.sha256 != digest:
+                raise ConflictError(
+                    f"the name {name!r} belongs to a checkpoint with other content, {known.id}: choose another name, "
+                    "or delete that one first"
+                )
+            return to_detail(known), False
+        row = Checkpoint(
+            id=new_id(),
+            project=project,
+            name=name,
+            architecture=content.architecture,
+            task=content.task,
+            sha256=digest,
+            size_bytes=len(content.weights),
+            parameter_count=content.parameter_count,
+            config=content.config,
+            model=content.model,
+            has_tokenizer=tokenizer is not None,
+            created_at=now(session),
+        )
+        session.add(row)
+        session.flush()
+        record(session, row.id)
+        return to_detail(row), True
+
+    try:
+        try:
+            return database.write(insert)
+        except IntegrityError:
+            # Somebody took the name between our look and our insert: now it is found.
+            return database.write(insert)
+    except ConflictError:
+        if not database.read(lambda session: _is_shared(session, digest)):
+            shutil.rmtree(folder(settings, digest), ignore_errors=True)
+        raise
+
+
+def check_name(name: str) -> None:
+    """Raise UnprocessableError unless `name` is lower-case letters, digits, '.', '_' and '-', at most 64 of them."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise UnprocessableError(
+            f"{name!r} cannot name a checkpoint: use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or "
+            "digit"
+        )
+
+
+def find(session: Session, name: str, project: str) -> Checkpoint | None:
+    """The checkpoint of this name in the project."""
+    return session.scalar(sa.select(Checkpoint).where(Checkpoint.name == name, Checkpoint.project == project).limit(1))
+
+
+def get(session: Session, key: str, project: str) -> Checkpoint:
+    """The checkpoint of this name in the project, or with this id in any: who may ask for it was checked before.
+
+    Raises NotFoundError with the names that there are.
+    """
+    row = find(session, key, project) or session.get(Checkpoint, key)
+    if row is None:
+        query = sa.select(Checkpoint.name).where(Checkpoint.project == project).order_by(Checkpoint.name).limit(20)
+        names = ", ".join(session.scalars(query)) or "none yet"
+        raise NotFoundError(f"there is no checkpoint {key!r}; there are: {names}")
+    return row
+
+
+def page(
+    session: Session, *, project: str | None, page_size: int, page_token: str | None
+) -> tuple[list[Checkpoint], str | None]:
+    """A page of a project's checkpoints (None: of all), the oldest first, and the token of the next."""
+    query = sa.select(Checkpoint).order_by(Checkpoint.id).limit(page_size + 1)
+    if project is not None:
+        query = query.where(Checkpoint.project == project)
+    if page_token is not None:
+        (after,) = decode_token(page_token, str)
+        query = query.where(Checkpoint.id > after)
+    return first_page(session.scalars(query).all(), page_size, lambda row: (row.id,))
+
+
+def weights_path(settings: Settings, row: Checkpoint) -> Path:
+    """The weights by our names. Raises NotFoundError when they are gone."""
+    path = folder(settings, row.sha256) / "weights.safetensors"
+    if not path.is_file():
+        raise NotFoundError(f"the weights of the checkpoint {row.name!r} are not in the service's data folder any more")
+    return path
+
+
+def delete(database: Database, settings: Settings, key: str, project: str, record: Record) -> None:
+    """Delete a checkpoint, and its files unless another shares them. Raises ConflictError while a sweep needs it."""
+
+    def remove_row(session: Session) -> str | None:
+        row = get(session, key, project)
+        going = session.execute(
+            sa.select(Sweep.id, Sweep.document).where(Sweep.project == row.project, Sweep.state.in_(GOING_SWEEPS))
+        )
+        users = [sweep for sweep, document in going if _needs(document, row)]
+        if users:
+            raise ConflictError(f"trials of the sweep {', '.join(users[:5])} begin with {row.name!r}: cancel it first")
+        session.delete(row)
+        session.flush()
+        record(session, row.id)
+        return None if _is_shared(session, row.sha256) else row.sha256
+
+    orphan = database.write(remove_row)
+    if orphan is not None:
+        shutil.rmtree(folder(settings, orphan), ignore_errors=True)
+
+
+def folder(settings: Settings, digest: str) -> Path:
+    """Where the files of the checkpoint with this content hash lie."""
+    return Path(settings.data_dir) / "checkpoints" / digest
+
+
+def to_schema(row: Checkpoint) -> CheckpointSchema:
+    return CheckpointSchema.model_validate(row)
+
+
+def to_detail(row: Checkpoint) -> CheckpointDetail:
+    return CheckpointDetail.model_validate(row)
+
+
+def _needs(document: Mapping[str, object], row: Checkpoint) -> bool:
+    return row.sha256 in json.dumps(document.get("training", {}))
+
+
+def _is_shared(session: Session, digest: str) -> bool:
+    """Whether a checkpoint has this content."""
+    return bool(session.scalar(sa.select(sa.func.count()).select_from(Checkpoint).where(Checkpoint.sha256 == digest)))
+
+
+def _store(settings: Settings, digest: str, content: CheckpointContent, tokenizer: Path | None) -> None:
+    """Write the files, all or nothing. What is there already stays, but for a tokenizer that it lacked."""
+    place = folder(settings, digest)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=INCOMING) as incoming:
+        complete = Path(incoming) / "complete"
+        complete.mkdir()
+        (complete / "weights.safetensors").write_bytes(content.weights)
+        (complete / "config.json").write_text(json.dumps(content.config, indent=2), encoding="utf-8")
+        if tokenizer is not None:
+            shutil.copyfile(tokenizer, complete / "tokenizer.json")
+        try:
+            complete.replace(place)
+        except OSError:
+            # The folder is there: the same content, registered before or at this very moment.
+            if tokenizer is not None:
+                (complete / "tokenizer.json").replace(place / "tokenizer.json")

@@ -1,0 +1,133 @@
+"""Checkpoints over HTTP: what is taken, what is refused and why, and what sweeps begin with."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import httpx2
+import numpy as np
+import torch
+from fastapi.testclient import TestClient
+from safetensors.numpy import load, save
+
+from service.datasets import datasets
+from service.http.dependencies import Services
+from tests.service.checkpoint_files import checkpoint_files
+
+SWEEP: dict[str, Any] = {
+    "name": "from a checkpoint",
+    "task": "causal_lm",
+    "dataset": "python-topics",
+    "model": {
+        "num_layers": {"values": [1, 2]},
+        "hidden_size": {"values": [16, 32]},
+        "attention": {"num_attention_heads": 2, "position_embedding_type": "rope_gpt_neox", "bias": False},
+        "mlp": {"kind": "GatedMLP", "ffn_hidden_size": {"values": [32, 64]}, "bias": False},
+        "norm": {"kind": "RmsNorm"},
+    },
+    "inference": {"sequence_length": 64},
+    "objectives": [{"metric": "validation_loss"}],
+    "start_from": ["checkpoint:small"],
+}
+
+
+def upload(client: TestClient, files: dict[str, bytes], name: str = "small") -> httpx2.Response:
+    return client.post("/v1/checkpoints", data={"name": name}, files=files)
+
+
+def test_a_checkpoint_is_kept_by_its_content_until_it_is_deleted(client: TestClient, services: Services) -> None:
+    made = upload(client, checkpoint_files())
+    assert made.status_code == 201, made.text
+    record = made.json()
+    assert (record["architecture"], record["task"]) == ("Llama", "causal_lm")
+    assert record["model"]["mlp.ffn_hidden_size"] == 32
+    assert upload(client, checkpoint_files()).status_code == 200
+    assert upload(client, checkpoint_files(seed=1)).status_code == 409
+    assert upload(client, checkpoint_files(), "twin").json()["sha256"] == record["sha256"]
+    assert [each["name"] for each in client.get("/v1/checkpoints").json()["items"]] == ["small", "twin"]
+
+    weights = client.get("/v1/checkpoints/small/weights")
+    assert weights.headers["etag"] == f'"{record["sha256"]}"'
+    assert "stack.layers.0.attention.qkv.weight" in load(weights.content)
+    assert client.delete(f"/v1/checkpoints/{record['id']}").status_code == 204
+    assert client.get("/v1/checkpoints/small").status_code == 404
+    assert client.get("/v1/checkpoints/twin/weights").status_code == 200
+    assert client.delete("/v1/checkpoints/twin").status_code == 204
+    folder = services.settings.data_dir / "checkpoints"
+    assert list(folder.iterdir()) == []
+    assert list(datasets.uploads_folder(services.settings).iterdir()) == []
+
+
+def test_weights_of_half_precision_are_kept_in_float32(client: TestClient) -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        assert upload(client, checkpoint_files(dtype=dtype), str(dtype)[6:]).status_code == 201
+    (halved, exact) = (
+        load(client.get(f"/v1/checkpoints/{name}/weights").content)["embedding.table.weight"]
+        for name in ("bfloat16", "float16")
+    )
+    assert halved.dtype == np.float32
+    assert np.abs(halved - exact).max() < 1e-3
+
+
+def _with_config(files: dict[str, bytes], **changes: Any) -> dict[str, bytes]:
+    return files | {"config": json.dumps({**json.loads(files["config"]), **changes}).encode()}
+
+
+GOOD = checkpoint_files()
+TENSORS = load(GOOD["weights"])
+FEWER = save({name: tensor for name, tensor in TENSORS.items() if "down_proj" not in name})
+BROKEN = save(TENSORS | {"model.norm.weight": np.full(16, np.nan, np.float32)})
+REFUSED = {
+    "another architecture": (_with_config(GOOD, architectures=["MixtralForCausalLM"]), "config", "MixtralForCausalLM"),
+    "another size": (_with_config(GOOD, intermediate_size=33), "weights", "not 33 rows"),
+    "another width": (_with_config(GOOD, hidden_size=24), "weights", "16"),
+    "an unknown activation": (_with_config(GOOD, hidden_act="mish"), "config", "'mish' is not built"),
+    "a rule that is broken": (_with_config(GOOD, num_key_value_heads=3), "config", "cannot share 3"),
+    "text for a number": (_with_config(GOOD, num_hidden_layers="1"), "config", "not an integer"),
+    "a number beyond all bounds": (_with_config(GOOD, num_hidden_layers=10**30), "config", "out of range"),
+    "no number": (_with_config(GOOD, num_hidden_layers=None), "config", "missing"),
+    "a list": (GOOD | {"config": b"[1]"}, "config", "not a mapping"),
+    "no JSON": (GOOD | {"config": b"\xff{"}, "config", "not JSON"),
+    "a pickle": (GOOD | {"weights": pickle.dumps({"a": 1})}, "weights", "never read"),
+    "a tensor too few": (GOOD | {"weights": FEWER}, "weights", "down_proj.weight is missing"),
+    "what is not finite": (GOOD | {"weights": BROKEN}, "weights", "not finite"),
+}
+
+
+def test_what_is_no_checkpoint_is_refused_with_its_place(client: TestClient, services: Services) -> None:
+    for case, (files, field, said) in REFUSED.items():
+        answer = upload(client, files)
+        assert answer.status_code == 422, (case, answer.text)
+        (problem,) = answer.json()["errors"]
+        assert problem["pointer"] == f"/{field}", case
+        assert said in f"{problem['detail']} {problem['remedy']}", case
+    assert list(datasets.uploads_folder(services.settings).iterdir()) == []
+
+
+def test_an_upload_has_a_name_and_both_files(client: TestClient) -> None:
+    assert upload(client, GOOD, "Größe").status_code == 422
+    assert client.post("/v1/checkpoints", data={"name": "a"}, files={"config": b"{}"}).status_code == 422
+    assert client.post("/v1/checkpoints", files=GOOD).status_code == 422
+    assert upload(client, GOOD | {"tokenizer": b"{}"}).status_code == 422
+
+
+def test_a_sweep_starts_at_its_configuration(client: TestClient) -> None:
+    refused = client.post("/v1/sweeps", json=SWEEP)
+    assert refused.status_code == 422
+    assert "there is no checkpoint 'small'" in refused.json()["detail"]
+    upload(client, GOOD)
+    sweep = client.post("/v1/sweeps", json=SWEEP).json()
+    preview = client.post("/v1/sweeps?validate_only=true", json=SWEEP).json()
+    assert preview["valid"]
+    assert client.get(f"/v1/sweeps/{sweep['id']}").status_code == 200
+    # A start is kept by value: the sweep goes on without the checkpoint.
+    assert client.delete("/v1/checkpoints/small").status_code == 204
+
+
+def test_a_checkpoint_outside_of_the_space_is_no_start(client: TestClient) -> None:
+    upload(client, checkpoint_files(**{"mlp.ffn_hidden_size": 48}))
+    answer = client.post("/v1/sweeps", json=SWEEP)
+    assert answer.status_code == 422
+    assert "mlp.ffn_hidden_size" in answer.json()["detail"]
