@@ -27,7 +27,7 @@ from service.database.pruning_models import PruningDecision
 from service.leases.statements import Row
 from service.pruning.choice import ASHA, NONE, objective_of_training
 from service.pruning.forecast import LEAST_FINISHED, MODEL_VERSION, Floats, Forecast, forecast
-from service.pruning.fronts import bound_of, goes_on
+from service.pruning.fronts import HALVING_RUNGS, bound_of, goes_on
 
 LEAST_CHANCE = 0.05
 """To be on the front: what has less is stopped."""
@@ -193,7 +193,7 @@ def judge(session: Session, judged: Judged) -> Decision:
     alike = [each for each in complete if each.shown is not None and each.shown.metric == judged.shown.metric]
     if len(alike) < LEAST_FINISHED:
         return Decision(CONTINUE, f"{len(alike)} of {LEAST_FINISHED} trials have finished to judge by", len(alike))
-    sign = _sign(objective)
+    sign = sign_of(objective)
     expected = forecast(
         np.array([_seen(each.configuration, each.metrics["parameter_count"], each.shown) for each in alike]),
         np.array([sign * each.metrics[objective["metric"]] for each in alike]),
@@ -234,14 +234,14 @@ def _by_chance(
         return CONTINUE, "too few trials have finished to judge by", None
     feasible = [each for each in complete if each.feasible]
     bound = bound_of(
-        np.array([_costs(others, each.metrics) for each in feasible]).reshape(len(feasible), len(others)),
-        np.array([_sign(objective) * each.metrics[objective["metric"]] for each in feasible]),
-        np.array(_costs(others, judged.known)),
+        np.array([costs_of(others, each.metrics) for each in feasible]).reshape(len(feasible), len(others)),
+        np.array([sign_of(objective) * each.metrics[objective["metric"]] for each in feasible]),
+        np.array(costs_of(others, judged.known)),
     )
     chance = expected.chance_below(bound)
     if math.isinf(bound):
         return CONTINUE, "no trial is as good in the other objectives", chance
-    sign, metric = _sign(objective), objective["metric"]
+    sign, metric = sign_of(objective), objective["metric"]
     rivals = "trials at least as good elsewhere reach" if others else "the best trial reaches"
     said = (
         f"after {judged.step} of {judged.steps} steps its {judged.shown.metric} is {judged.shown.loss:.4g}: expected "
@@ -252,6 +252,8 @@ def _by_chance(
 
 
 def _by_halving(session: Session, judged: Judged, others: Sequence[Objective]) -> tuple[str, str]:
+    if judged.rung not in HALVING_RUNGS:
+        return CONTINUE, "asha stops no training here"
     given = {
         "of_sweep": judged.sweep_id,
         "at_rung": judged.rung,
@@ -265,7 +267,7 @@ def _by_halving(session: Session, judged: Judged, others: Sequence[Objective]) -
         if all(each["metric"] in known for each in others)
     ]
     costs: Floats = np.array(
-        [[*_costs(others, known), loss] for known, loss in (*rows, (judged.known, judged.shown.loss))]
+        [[*costs_of(others, known), loss] for known, loss in (*rows, (judged.known, judged.shown.loss))]
     )
     said = (
         f"after {judged.step} of {judged.steps} steps its {judged.shown.metric} is {judged.shown.loss:.4g}, and it is "
@@ -341,9 +343,11 @@ def _seen(configuration: Configuration, parameter_count: float, shown: Shown | N
     return [shown.loss, math.log(parameter_count), math.log(rate)]
 
 
-def _costs(objectives: Sequence[Objective], metrics: Mapping[str, float]) -> list[float]:
-    return [_sign(each) * metrics[each["metric"]] for each in objectives]
+def costs_of(objectives: Sequence[Objective], metrics: Mapping[str, float]) -> list[float]:
+    """The objectives' values with the sign by which less is better."""
+    return [sign_of(each) * metrics[each["metric"]] for each in objectives]
 
 
-def _sign(objective: Objective) -> float:
+def sign_of(objective: Objective) -> float:
+    """What makes a cost of the objective's value."""
     return -1.0 if objective["goal"] == "maximize" else 1.0

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 """Of the rules by which trainings are judged: a decision says by which it was made."""
 
 LEAST_FINISHED = 10
 """Finished trainings before anything is predicted."""
 
-LEAST_FREEDOM = 4
-"""Finished trainings more than columns: with fewer a fit says nothing of its own error."""
+LEAST_FREEDOM = 10
+"""Finished trainings more than columns, for products: with fewer a fit does not know how wrong it is."""
 
 _RIDGE = 1e-3
 """Of the columns at unit variance, a training: columns that say the same leave the fit determined."""
@@ -62,7 +62,7 @@ def forecast(seen: Floats, ends: Floats, at: Floats) -> Forecast | None:
     if len(ends) < LEAST_FINISHED:
         return None
     fits = [_Fit(columns, ends) for columns in _designs(np.r_[seen, at[None]])]
-    return min(fits, key=lambda fit: fit.left_out_error).forecast() if fits else None
+    return min(fits, key=lambda fit: fit.left_out_error).forecast()
 
 
 def _designs(rows: Floats) -> Iterator[Floats]:
@@ -71,9 +71,9 @@ def _designs(rows: Floats) -> Iterator[Floats]:
     varies = width > 1e-12 * np.maximum(1.0, np.abs(center))
     columns = (rows[:, varies] - center[varies]) / width[varies]
     left, right = np.triu_indices(columns.shape[1])
-    for design in (columns, np.c_[columns, columns[:, left] * columns[:, right]]):
-        if len(rows) - 1 - design.shape[1] - 1 >= LEAST_FREEDOM:
-            yield np.c_[np.ones(len(design)), design]
+    yield np.c_[np.ones(len(rows)), columns]
+    if len(rows) - 2 - columns.shape[1] - len(left) >= LEAST_FREEDOM:
+        yield np.c_[np.ones(len(rows)), columns, columns[:, left] * columns[:, right]]
 
 
 class _Fit:
@@ -88,10 +88,10 @@ class _Fit:
         residuals = ends - columns @ self._weights
         leverage = np.einsum("ij,jk,ik->i", columns, self._inverse, columns)
         self._freedom = len(ends) - columns.shape[1]
-        self._variance = float(residuals @ residuals) / self._freedom
         self.left_out_error = float(np.mean((residuals / (1.0 - leverage)) ** 2))
-        """Mean square of what each training's end is off, foretold by the others."""
+        """Mean square of what each training's end is off, foretold by the others: what it is off in the fit flatters,
+        as those that finished are the ones that looked well."""
 
     def forecast(self) -> Forecast:
-        open_variance = self._variance * (1.0 + float(self._at @ self._inverse @ self._at))
+        open_variance = self.left_out_error * (1.0 + float(self._at @ self._inverse @ self._at))
         return Forecast(float(self._at @ self._weights), math.sqrt(open_variance), float(self._freedom))

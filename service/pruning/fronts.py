@@ -12,6 +12,9 @@ Floats = NDArray[np.float64]
 KEPT_SHARE = 1 / 3
 """Of those that reached a rung, how many go on by successive halving (eta = 3)."""
 
+HALVING_RUNGS = (0, 2)
+"""Those at 1/9 and 1/3 of the steps: each gives three times as much as the one before."""
+
 
 def bound_of(others: Floats, costs: Floats, at: Floats) -> float:
     """What a training has to stay below to be on the front: the least cost of those at least as good elsewhere.

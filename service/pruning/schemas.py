@@ -16,8 +16,8 @@ class Pruning(Schema):
     pruned: int = Field(description="of these, the ones that were stopped")
     saved_share: float | None = Field(description="of the steps that they would have taken in all")
     expected_front_loss: float | None = Field(
-        description="share of the front that is expected to be among those that were stopped, by the chances that were "
-        "given to them; null where none was, or where asha decided"
+        description="share of the front that is expected to be among those that were stopped, by what each was "
+        "expected to come to; null where none was stopped, or one was without a prediction"
     )
     spared: int = Field(
         description="trials that would have been stopped, but were trained to their end to show what that loses"
