@@ -10,8 +10,9 @@ from layers.parameter import Scalar
 SectionName = Literal["model", "training", "inference"]
 SECTIONS: tuple[SectionName, ...] = ("model", "training", "inference")
 
-Written: TypeAlias = "Scalar | list[Scalar] | dict[str, Written] | None"
-"""What stands at a name: a value, how it varies ({values}, {min, max}, {derived}, {when}), or the names below it."""
+Written: TypeAlias = "Scalar | list[Scalar] | list[dict[str, Scalar]] | dict[str, Written] | None"
+"""What stands at a name: a value, how it varies ({values}, {min, max}, {derived}, {when}), shapes, or the names below
+it."""
 
 Section: TypeAlias = dict[str, Written]
 

@@ -46,6 +46,11 @@ def of_configuration(configuration: Configuration | JsonObject, dataset: str | N
     for section in ("model", "training", "inference"):
         if configuration.get(section):
             document[section] = nested(configuration[section])
+    if shapes := configuration.get("shapes"):
+        # Of several shapes the section has the first one's parameters, which stand in the list.
+        of_shapes = {name for shape in shapes for name in shape}
+        shared = {name: value for name, value in configuration["inference"].items() if name not in of_shapes}
+        document["inference"] = {"shapes": [dict(shape) for shape in shapes], **nested(shared)}
     if "training" in document and _is_rounding_of_tenth(document["training"]):
         # The service says the same again: 0.00030000000000000003, where 0.0003 would be another configuration.
         del document["training"]["min_learning_rate"]

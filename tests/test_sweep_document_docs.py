@@ -56,7 +56,9 @@ def read(text: str) -> FeasibilityReport:
     return read_document(whole, find_dataset=find_dataset)[1]
 
 
-@pytest.mark.parametrize("name", ["quickstart", "digits", "pronunciation", "probe", "feed-forward-ratio", "chat"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "digits", "pronunciation", "probe", "feed-forward-ratio", "chat", "serving-shapes"]
+)
 def test_the_example_sweeps_are_valid(name: str) -> None:
     assert read((ROOT / "examples" / f"{name}.yaml").read_text()).feasible_share > 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from layers.capabilities import Capabilities
 from layers.configuration import TrialConfiguration
+from layers.metrics import split_name
 from layersweep import logs
 from workers.data.cache import DatasetCache
 from workers.device_memory import DeviceMemory
@@ -230,4 +231,6 @@ class Execution:
 
 def _scores(finish: Finish) -> str:
     shown = ("validation_loss", "latency_ms_p50", "memory_bytes")
-    return "".join(f", {name} {finish.metrics[name]:.6g}" for name in shown if name in finish.metrics)
+    scores = [(name, value) for name, value in finish.metrics.items() if split_name(name)[0] in shown]
+    scores.sort(key=lambda score: shown.index(split_name(score[0])[0]))
+    return "".join(f", {name} {value:.6g}" for name, value in scores)

@@ -17,7 +17,7 @@ from layers.expressions.compiler import (
     number,
     parse,
 )
-from layers.metrics import METRICS, STAGES, Stage
+from layers.metrics import METRICS, STAGES, Stage, is_metric, metric
 from layers.parameter import Scalar
 from layers.problems import did_you_mean
 from layers.tolerance import near
@@ -46,7 +46,7 @@ class Constraint:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics in it."""
-        return tuple(name for name in self.expression.names if name in METRICS)
+        return tuple(name for name in self.expression.names if is_metric(name))
 
     @property
     def may_fail(self) -> bool:
@@ -110,7 +110,7 @@ def parse_constraint(text: str) -> Constraint:
     left, right = (compile_tree(operand) for operand in tree.operands)
     operator = tree.operators[0]
     smaller, larger = (left, right) if operator in ("<=", "<") else (right, left)
-    stages = [STAGES.index(METRICS[name].stage) for name in expression.names if name in METRICS]
+    stages = [STAGES.index(metric(name).stage) for name in expression.names if is_metric(name)]
     if not stages:
         remedy = "conditions on parameters alone belong in rules"
         unknown = next((name for name in expression.names if "." not in name), None)

@@ -6,7 +6,7 @@ own, `layers.3.variables.…`, like a parameter of its block.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from layers.declarations.inference.parameters import INFERENCE
@@ -14,6 +14,8 @@ from layers.declarations.model import APPLIES, DECLARATIONS, LATER
 from layers.declarations.per_layer import BLOCK_PATHS, LayerName, base_path, is_section, layer_name
 from layers.declarations.training import TRAINING
 from layers.expressions.compiler import Expression
+from layers.expressions.metric_names import MetricNames
+from layers.metrics import METRICS, split_name
 from layers.parameter import REQUIRED, Parameter, Scalar
 from layers.problems import did_you_mean
 
@@ -79,18 +81,19 @@ class Names:
             return bool(self.of_layers if name != VARIABLES else self.variables)
         return is_section(name) or any(known.startswith(f"{name}.") for known in DECLARED)
 
-    def completed(self, expression: Expression, others: Iterable[str] = ()) -> Expression:
-        """`expression` with every name in full. `others` are further names (metrics) that stand for themselves.
+    def completed(self, expression: Expression, metrics: MetricNames | None = None) -> Expression:
+        """`expression` with every name in full. `metrics` may be named, too, where they are given.
 
-        Raises UnknownNameError.
+        Raises UnknownNameError, MetricNameError.
         """
-        known = tuple(others)
-        return expression.renamed(lambda name: self._full_name(name, known))
+        return expression.renamed(lambda name: self._full_name(name, metrics))
 
-    def _full_name(self, name: str, others: tuple[str, ...]) -> str:
+    def _full_name(self, name: str, metrics: MetricNames | None) -> str:
         """The full name that `name` in an expression stands for: itself, or the only one that ends with it."""
-        if self.declaration(name) is not None or name in others:
+        if self.declaration(name) is not None:
             return name
+        if metrics is not None and split_name(name)[0] in METRICS:
+            return metrics.resolve(name)
         if (layer := layer_name(name)) is not None:
             return self._full_name_of_layer(layer)
         if name in (RELATIVE_ATTENTION, "relative_attention"):
@@ -107,10 +110,10 @@ class Names:
             return ends[0]
         if ends:
             raise UnknownNameError(f"{name} could be any of {', '.join(ends)}", "write the full name")
-        raise UnknownNameError(f"{name} is not a parameter", did_you_mean(name, [*every, *others]))
+        raise UnknownNameError(f"{name} is not a parameter", did_you_mean(name, [*every, *(metrics or ())]))
 
     def _full_name_of_layer(self, name: LayerName) -> str:
-        path = self._full_name(name.path, ())
+        path = self._full_name(name.path, None)
         if path not in BLOCK_PATHS and path not in self.of_layers:
             raise UnknownNameError(f"{name}: {path} is the same in all layers", f"write {path}")
         return str(name._replace(path=path))

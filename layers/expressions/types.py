@@ -8,7 +8,7 @@ from layers.expressions import parser
 from layers.expressions.compiler import Expression, ExpressionError
 from layers.expressions.names import Names
 from layers.expressions.parser import Node
-from layers.metrics import METRICS
+from layers.metrics import is_metric
 from layers.parameter import Parameter
 from layers.problems import did_you_mean
 
@@ -44,7 +44,7 @@ class _TypeChecker:
             case parser.Literal(value=value):
                 return "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
             case parser.Name(path=path):
-                return "number" if path in METRICS else _declared_type(self._declaration(path))
+                return "number" if is_metric(path) else _declared_type(self._declaration(path))
             case parser.Negative():
                 return self._need(node.operand, "number")
             case parser.Arithmetic():
@@ -97,7 +97,7 @@ class _TypeChecker:
             message = f"{_shown(left)} is {WORDS[one]}, {_shown(right)} is {WORDS[other]}: they are never equal"
             raise ExpressionError(message, "put quotes around names, and none around numbers, true and false")
         for name, literal in ((left, right), (right, left)):
-            if isinstance(name, parser.Name) and isinstance(literal, parser.Literal) and name.path not in METRICS:
+            if isinstance(name, parser.Name) and isinstance(literal, parser.Literal) and not is_metric(name.path):
                 _check_choice(literal.value, self._declaration(name.path), f"a value of {name.path}")
 
 

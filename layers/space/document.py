@@ -17,9 +17,11 @@ from layers.dataset_facts import too_long as sequence_too_long
 from layers.declarations.per_layer import base_path
 from layers.expressions.compiler import Expression, ExpressionError, parse
 from layers.expressions.constraints import Constraint, parse_constraint
+from layers.expressions.metric_names import MetricNameError, MetricNames
 from layers.expressions.names import VARIABLES, Names, UnknownNameError, default_of, is_variable
 from layers.expressions.types import check_types
 from layers.metrics import METRICS
+from layers.metrics import metric as declaration_of
 from layers.parameter import Scalar
 from layers.problems import DocumentError, Problem, Problems, shown
 from layers.space.document_fields import (
@@ -41,7 +43,7 @@ from layers.space.normalized_document import (
     NamedVariables,
     NormalizedDocument,
 )
-from layers.space.parameters import SectionReader, nested_section
+from layers.space.parameters import SectionReader, nested_inference, nested_section
 from layers.space.per_layer_expansion import MAX_CHARACTERS, too_long
 from layers.space.replicates import check_replicates
 from layers.space.search_parameters import Entry, OpenParameter
@@ -157,7 +159,7 @@ def _refuse_costs_under_load(sweep: SweepDocument, problems: Problems) -> None:
     named += [(f"/constraints/{index}", list(each.metrics)) for index, each in enumerate(sweep.constraints)]
     for pointer, metrics in named:
         for metric in metrics:
-            if METRICS[metric].depends_on_load:
+            if declaration_of(metric).depends_on_load:
                 detail = f"{metric} depends on what else runs on the device, and several trials may run at once"
                 problems.add(pointer, detail, "set budget.parallel: 1, or choose another metric")
 
@@ -224,12 +226,13 @@ class _Reading:
         dataset, about = fields.dataset(task, find_dataset)
         facts: DatasetFacts = {} if about is None else about["facts"]
         runtime = fields.target_runtime()
+        reader = SectionReader(self._document, self._problems, self._notes)
+        metrics = reader.read_shapes(task, facts)
         objectives = fields.objectives(
-            lambda metric: lacking_metric(metric, task, about, runtime, generates=fields.generates())
+            metrics, lambda metric: lacking_metric(metric, task, about, runtime, generates=fields.generates())
         )
         budget, search, allow_sparse = fields.budget(), fields.search(), fields.allow_sparse()
         require = fields.require(task)
-        reader = SectionReader(self._document, self._problems, self._notes)
         entries = reader.read(task)
         written_rules = self._rules(reader.names)
         rules = tuple(
@@ -237,7 +240,7 @@ class _Reading:
             for rule in written_rules
             for expression in reader.expansion.rules(rule.pointer, rule.expression)
         )
-        constraints = self._constraints(reader.names, task, about, runtime)
+        constraints = self._constraints(reader.names, metrics, task, about, runtime)
         for index, constraint in enumerate(constraints):
             reader.expansion.check_constraint(f"/constraints/{index}", constraint.expression)
         if not len(self._problems):
@@ -263,6 +266,7 @@ class _Reading:
             rules=rules,
             constraints=constraints,
             leaves_for_transformers=require is not None,
+            shapes=reader.shapes,
         )
         named_dataset: NamedDataset = {} if dataset is None else {"dataset": dataset}
         has_variables = bool(reader.names.variables)
@@ -291,7 +295,7 @@ class _Reading:
                 **named_variables,
                 "model": nested_section(reader.written, "model"),
                 "training": nested_section(reader.written, "training"),
-                "inference": nested_section(reader.written, "inference"),
+                "inference": nested_inference(reader.written, reader.shapes),
                 "objectives": [objective.copy() for objective in objectives],
                 "constraints": [constraint.text for constraint in constraints],
                 "rules": [rule.text for rule in written_rules],
@@ -328,16 +332,16 @@ class _Reading:
         return expression
 
     def _constraints(
-        self, names: Names, task: str, about: DatasetDescription | None, runtime: str | None
+        self, names: Names, metrics: MetricNames, task: str, about: DatasetDescription | None, runtime: str | None
     ) -> tuple[Constraint, ...]:
         constraints: list[Constraint] = []
         for pointer, text in self._fields.texts("constraints", "latency_ms_p99 <= 2.0"):
             try:
                 # Names first: a misspelt metric is told apart from a constraint without one.
-                expression = names.completed(parse(text, kind="constraint"), METRICS)
+                expression = names.completed(parse(text, kind="constraint"), metrics)
                 check_types(expression, names)
                 constraint = parse_constraint(expression.text)
-            except (ExpressionError, UnknownNameError) as error:
+            except (ExpressionError, MetricNameError, UnknownNameError) as error:
                 self._problems.add(pointer, f"{shown(text)}: {error.message}", error.remedy)
                 continue
             variable = next(filter(is_variable, expression.names), None)

@@ -10,7 +10,9 @@ from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 from layers.dataset_facts import DatasetDescription
 from layers.declarations.inference.mode import GENERATE
 from layers.declarations.kinds import TASKS
-from layers.metrics import METRICS, Goal
+from layers.expressions.metric_names import MetricNameError, MetricNames
+from layers.metrics import Goal, split_name
+from layers.metrics import metric as declaration_of
 from layers.problems import Problem, Problems, below, did_you_mean, shown
 from layers.space.replicates import read_replicates
 
@@ -157,8 +159,8 @@ class FieldReader:
             self._problems.add("/dataset", detail, f"set task: {dataset['task']}, or name a dataset for {task}")
         return name, dataset
 
-    def objectives(self, has_metric: Callable[[str], str | None]) -> tuple[Objective, ...]:
-        """The objectives, each with its goal. `has_metric` says why a metric cannot be had, or None."""
+    def objectives(self, metrics: MetricNames, has_metric: Callable[[str], str | None]) -> tuple[Objective, ...]:
+        """The objectives, each with its goal. `has_metric` says why one of `metrics` cannot be had, or None."""
         written = self._list("objectives", "give 1 or more, for example [{metric: latency_ms_p50}]")
         if not written and "objectives" not in self._document:
             self._problems.add(
@@ -178,7 +180,7 @@ class FieldReader:
             )
         objectives: list[Objective] = []
         for index, item in enumerate(written[:MAX_OBJECTIVES]):
-            objective = self._objective(below("/objectives", index), item, has_metric)
+            objective = self._objective(below("/objectives", index), item, metrics, has_metric)
             if objective is None:
                 continue
             if any(objective["metric"] == other["metric"] for other in objectives):
@@ -188,32 +190,34 @@ class FieldReader:
             objectives.append(objective)
         return tuple(objectives)
 
-    def _objective(self, pointer: str, item: Any, has_metric: Callable[[str], str | None]) -> Objective | None:
+    def _objective(
+        self, pointer: str, item: Any, metrics: MetricNames, has_metric: Callable[[str], str | None]
+    ) -> Objective | None:
         if not isinstance(item, Mapping):
             self._problems.add(
                 pointer, f"{shown(item)} is not an objective", "write {metric: latency_ms_p50, goal: minimize}"
             )
             return None
         self._known(pointer, item, ("metric", "goal"))
-        metric, goal = item.get("metric"), item.get("goal")
-        if not isinstance(metric, str) or metric not in METRICS:
-            detail = f"{shown(metric)} is not a metric" if "metric" in item else "the objective names no metric"
-            near = did_you_mean(str(metric), METRICS)
-            listed = f"one of: {', '.join(METRICS)}"
-            self._problems.add(
-                below(pointer, "metric"), detail, f"{near} {listed}" if near.startswith("did") else listed
-            )
+        written, goal = item.get("metric"), item.get("goal")
+        try:
+            metric = metrics.resolve(str(written))
+        except MetricNameError as error:
+            named = error.message if isinstance(written, str) else f"{shown(written)} is not a metric"
+            detail = named if "metric" in item else "the objective names no metric"
+            self._problems.add(below(pointer, "metric"), detail, error.remedy)
             return None
         lacking = has_metric(metric)
         if lacking is not None:
             self._problems.add(below(pointer, "metric"), lacking, "choose another metric")
         if goal is not None and goal not in ("minimize", "maximize"):
             self._problems.add(below(pointer, "goal"), f"{shown(goal)} is not a goal", "write minimize or maximize")
-        if goal in ("minimize", "maximize") and goal != METRICS[metric].goal:
-            better = "lower" if METRICS[metric].goal == "minimize" else "higher"
+        own = declaration_of(metric).goal
+        if goal in ("minimize", "maximize") and goal != own:
+            better = "lower" if own == "minimize" else "higher"
             detail = f"{metric} is better where it is {better}, and goal: {goal} looks for the opposite"
             self._notes.append(Problem(below(pointer, "goal"), detail, "leave goal out, unless that is meant"))
-        return {"metric": metric, "goal": goal if goal in ("minimize", "maximize") else METRICS[metric].goal}
+        return {"metric": metric, "goal": goal if goal in ("minimize", "maximize") else own}
 
     def budget(self) -> Budget:
         written = self._mapping("budget", ("trials", "parallel", "failures", "wall_seconds", "device_seconds"))
@@ -392,15 +396,15 @@ def lacking_metric(
     metric: str, task: str, dataset: DatasetDescription | None, runtime: str | None, *, generates: bool
 ) -> str | None:
     """Why a sweep cannot have `metric`, in words; None where it can. `dataset` is None where it is not known."""
-    if METRICS[metric].of_generation and not generates:
+    if declaration_of(metric).of_generation and not generates:
         return f"{metric} is measured in the mode generate: give inference.mode, prompt_tokens and new_tokens"
     if metric == "test_loss":
         return (
             "no sweep sees the test split: choose by validation_loss, and confirm the choice when the sweep has ended"
         )
-    if METRICS[metric].source == "replicates":
+    if declaration_of(metric).source == "replicates":
         return f"{metric} says how sure a validation_loss is, not how good: name validation_loss"
-    if task == "probe" and METRICS[metric].stage == "quality" and metric not in PROBE_QUALITY:
+    if task == "probe" and declaration_of(metric).stage == "quality" and metric not in PROBE_QUALITY:
         return f"a probe has no {metric}: it has no data and is not trained"
     if metric == "accuracy" and task == "causal_lm":
         return "accuracy is of classification and seq2seq; a causal_lm has validation_loss"
@@ -411,6 +415,6 @@ def lacking_metric(
             "the bytes of this dataset's validation split were not counted: register its file again, or with a "
             "tokenizer that gives the text back"
         )
-    if metric in GPU_METRICS and runtime == "onnxruntime":
+    if split_name(metric)[0] in GPU_METRICS and runtime == "onnxruntime":
         return f"{metric} is measured on GPUs; onnxruntime runs on the CPU"
     return None

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from layers.dataset_facts import DatasetFacts
+from layers.declarations.inference.shape_reader import read_shapes
+from layers.declarations.inference.shapes import SHAPE_PARAMETERS, SHAPES, NamedShape
 from layers.declarations.kinds import KINDS, kinds_of
 from layers.declarations.model import APPLIES, DECLARATIONS
 from layers.declarations.per_layer import base_path, layer_name, place_of
 from layers.declarations.training import LENGTHS
 from layers.expressions.compiler import Expression, ExpressionError, parse
+from layers.expressions.metric_names import MetricNames
 from layers.expressions.names import (
     DECLARED,
     POSITION_TYPE,
@@ -46,12 +50,31 @@ class SectionReader:
         """Name -> where it was given, wrong entries included."""
         self.names = Names()
         """What expressions may name."""
+        self.shapes: tuple[NamedShape, ...] = ()
+        """Those of `inference.shapes`. The parameters of the first one are entries, too."""
         self.written: tuple[Entry, ...] = ()
         """The entries as the document writes them, in the order of the declarations."""
         self.expansion: Expansion
 
+    def read_shapes(self, task: str, facts: DatasetFacts) -> MetricNames:
+        """Read the shapes, before all else; answers the names of the metrics that follow from them.
+
+        What names no shape, an expression's `inference.batch_size` too, means the first.
+        """
+        inference = self._document.get("inference")
+        if isinstance(inference, Mapping) and SHAPES in inference:
+            shapes = read_shapes(cast("Mapping[Any, Any]", inference), task, facts, self._problems)
+            self.shapes = tuple(shapes.values())
+            for pointer, shape in list(shapes.items())[:1]:
+                for name, value in shape.values.items():
+                    self._add(f"inference.{name}", below(pointer, name), value)
+        return MetricNames(tuple(shape.name for shape in self.shapes))
+
     def read(self, task: str) -> tuple[Entry, ...]:
-        """The entries, each after those that it depends on, those of single layers apart; what is wrong is noted."""
+        """The entries, each after those that it depends on, those of single layers apart; what is wrong is noted.
+
+        After `read_shapes`.
+        """
         self._variables()
         self._section("model", "")
         if task == "probe" and self._document.get("training", {}) != {}:
@@ -94,7 +117,11 @@ class SectionReader:
         """Read everything below `pointer`; yields where `relative_attention` is given, for when all else is known."""
         for key, value in written.items():
             name, place = f"{prefix}{key}", below(pointer, key)
-            if declaration(name) is not None:
+            if name == f"inference.{SHAPES}":
+                continue
+            if self.shapes and name in _OF_SHAPES:
+                self._problems.add(place, f"{key} is each shape's own", f"give it in {SHAPES}")
+            elif declaration(name) is not None:
                 self._add(name, place, value)
             elif name == RELATIVE_ATTENTION:
                 yield place, value
@@ -242,6 +269,8 @@ class SectionReader:
         self._problems.add(pointer, f"a cycle: {' needs '.join(names)}; a cyclic definition has no value", remedy)
 
 
+_OF_SHAPES = {f"inference.{name}" for name in SHAPE_PARAMETERS}
+
 _PLACES = {name: place for place, name in enumerate(DECLARED)}
 
 
@@ -263,6 +292,14 @@ def _can_be(entry: Entry | None, value: str) -> bool:
 def _needs(entry: Entry, entries: Mapping[str, Entry]) -> list[str]:
     expressions = [expression for expression in (entry.when, entry.derived) if expression is not None]
     return [name for expression in expressions for name in expression.names if name in entries]
+
+
+def nested_inference(entries: tuple[Entry, ...], shapes: tuple[NamedShape, ...]) -> Section:
+    """The section `inference` as the normalized document writes it."""
+    if not shapes:
+        return nested_section(entries, "inference")
+    shared = tuple(entry for entry in entries if entry.name not in _OF_SHAPES)
+    return {SHAPES: [shape.document() for shape in shapes], **nested_section(shared, "inference")}
 
 
 def nested_section(entries: tuple[Entry, ...], section: str) -> Section:

@@ -7,7 +7,7 @@ paths below `model`, or `training.…` and `inference.…`.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,12 +20,14 @@ from layers.declarations import per_layer
 from layers.declarations import training as trainings
 from layers.declarations.inference import parameters as inferences
 from layers.declarations.inference.generation import kv_cache_bytes
+from layers.declarations.inference.shapes import NamedShape
 from layers.declarations.model import broken_rules
 from layers.declarations.per_layer import layer_name
 from layers.declarations.stack import Shape, config_of
 from layers.expressions.compiler import EvaluationError, Expression
 from layers.expressions.constraints import Constraint
 from layers.expressions.names import VARIABLES, is_variable
+from layers.metrics import named_at
 from layers.parameter import ParameterError, Scalar
 from layers.problems import did_you_mean
 from layers.space.enumeration import Walked, Walker, draw, with_needs
@@ -58,6 +60,7 @@ class Completed:
     model: dict[str, Scalar]
     training: dict[str, Scalar]
     inference: dict[str, Scalar]
+    """Of several shapes the first."""
 
 
 @lru_cache(maxsize=1 << 16)
@@ -83,16 +86,19 @@ class Space:
         rules: tuple[Rule, ...],
         constraints: tuple[Constraint, ...],
         leaves_for_transformers: bool = False,
+        shapes: tuple[NamedShape, ...] = (),
     ) -> None:
         """`entries` come in an order in which each depends only on earlier ones; `defaults` are what `when` and
         `derived` may name of the declarations without the document giving it; `constraints` are all of the sweep's:
         the static ones are judged, and each must have a value at every point that becomes a trial. Where a point
-        `leaves_for_transformers`, one that is of no architecture there becomes no trial."""
+        `leaves_for_transformers`, one that is of no architecture there becomes no trial. `shapes` are those of
+        `inference.shapes`, completed."""
         self.task = task
         self.facts = facts.copy()
         self.leaves_for_transformers = leaves_for_transformers
         self.entries = entries
         self.rules = rules
+        self.shapes = shapes
         self.constraints = tuple(constraint for constraint in constraints if constraint.stage == "static")
         """Those that are judged before there is a trial."""
         self.calculated = tuple(constraint for constraint in constraints if constraint.may_fail)
@@ -180,12 +186,15 @@ class Space:
 
     def configured(self, completed: Completed) -> Configuration:
         """The same of what `complete_or_reject` returned."""
-        return {
+        found: Configuration = {
             "task": self.task,
             "model": completed.model,
             "training": completed.training,
             "inference": completed.inference,
         }
+        if self.shapes:
+            found["shapes"] = [shape.document() for shape in self.shapes]
+        return found
 
     def complete(self, values: Mapping[str, Scalar]) -> Completed:
         """Every default filled in. Raises ParameterError."""
@@ -208,8 +217,9 @@ class Space:
         self, values: Mapping[str, Scalar], inference: Mapping[str, Scalar], training: Mapping[str, Scalar]
     ) -> dict[str, Scalar]:
         """The section `model`, for the dataset and the longest sequence elsewhere. Raises ParameterError."""
+        measured = [shape.values for shape in self.shapes]
         lengths = {
-            name: max(int(section[name]) for section in (inference, training) if name in section)
+            name: max(int(section[name]) for section in (inference, training, *measured) if name in section)
             for name in ("sequence_length", "source_length")
             if name in inference
         }
@@ -221,8 +231,10 @@ class Space:
 
     def static_metrics(self, values: Mapping[str, Scalar]) -> dict[str, float]:
         """`parameter_count` and `flops`, which need no device. Raises ParameterError as `configuration`."""
-        completed = self.complete(values)
-        return _static_metrics(completed)
+        return self._static_metrics(self.complete(values))
+
+    def _static_metrics(self, completed: Completed) -> dict[str, float]:
+        return static_metrics(completed.model, completed.inference, self.shapes)
 
     # --- whether it becomes a trial -------------------------------------------------------------------------------
 
@@ -283,7 +295,7 @@ class Space:
             return Rejection(RULE, misfit, 1.0)
         if not self.constraints and not self.calculated:
             return None
-        environment.update(_static_metrics(completed))
+        environment.update(self._static_metrics(completed))
         for constraint in self.calculated:
             failed = constraint.failure(environment)
             if failed is not None:
@@ -353,14 +365,24 @@ def _below(section: str, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {found[1]: value for name, value in values.items() if (found := section_of(name))[0] == section}
 
 
-def _static_metrics(completed: Completed) -> dict[str, float]:
-    inference = completed.inference
-    length = int(inference["sequence_length"])
-    config = config_of(completed.model)
-    shape = Shape(int(inference["batch_size"]), length, int(inference.get("source_length", length)))
-    found: dict[str, float] = {"parameter_count": config.parameter_count(), "flops": config.flops(shape)}
-    cached = kv_cache_bytes(completed.model, inference)
-    return found if cached is None else {**found, "kv_cache_bytes": cached}
+def static_metrics(
+    model: Mapping[str, Scalar], inference: Mapping[str, Scalar], shapes: Sequence[NamedShape]
+) -> dict[str, float]:
+    """What is known of a completed point without a device, at each of its shapes."""
+    config = config_of(model)
+    sections = {shape.name: shape.section(inference) for shape in shapes} or {None: inference}
+    found: dict[str, float] = {"parameter_count": config.parameter_count()}
+    for name, section in sections.items():
+        found[named_at("flops", name)] = config.flops(_measured_shape(section))
+        cached = kv_cache_bytes(model, section)
+        if cached is not None:
+            found[named_at("kv_cache_bytes", name)] = cached
+    return found
+
+
+def _measured_shape(values: Mapping[str, Scalar]) -> Shape:
+    length = int(values["sequence_length"])
+    return Shape(int(values["batch_size"]), length, int(values.get("source_length", length)))
 
 
 def _judge_target(

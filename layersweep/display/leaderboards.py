@@ -47,9 +47,17 @@ def render(
 
 def shown_metrics(rows: Sequence[LeaderboardRow], objectives: Iterable[Objective]) -> list[str]:
     """The usual metrics that any row has, then the objectives that are not among them."""
-    known = {name for row in rows for name in row["metrics"]}
-    usual = [name for name in USUAL_METRICS if name in known]
+    known = dict.fromkeys(name for row in rows for name in row["metrics"])
+    usual = usual_metrics(known)
     return usual + [goal["metric"] for goal in objectives if goal["metric"] not in usual]
+
+
+def usual_metrics(known: Iterable[str]) -> list[str]:
+    """Those of the known metrics that are usually shown, in their order; of several shapes, at each."""
+    by_usual: dict[str, list[str]] = {}
+    for name in known:
+        by_usual.setdefault(units.without_shape(name), []).append(name)
+    return [name for usual in USUAL_METRICS for name in by_usual.get(usual, [])]
 
 
 def varied_parameters(rows: Sequence[LeaderboardRow]) -> list[str]:

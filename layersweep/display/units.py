@@ -25,8 +25,14 @@ _HEADINGS = {
 }
 
 
+def without_shape(name: str) -> str:
+    """A metric's name without the shape that it was measured at: latency_ms_p50@chat is latency_ms_p50."""
+    return name.partition("@")[0]
+
+
 def unit(name: str) -> str:
     """The unit that a metric's name tells; "" where it has none."""
+    name = without_shape(name)
     if "_ms" in name:
         return "ms"
     if name == "bits_per_byte":
@@ -36,7 +42,7 @@ def unit(name: str) -> str:
 
 def scale(name: str) -> tuple[tuple[float, str], ...]:
     """The units in which a metric is drawn, from the smallest: how much of the metric's own each is, and its name."""
-    if name in _COUNTED:
+    if without_shape(name) in _COUNTED:
         return COUNTS
     if name == "accuracy":
         return SHARES
@@ -55,7 +61,7 @@ def metric(name: str, value: float | None) -> str:
         return duration(value)
     if own == "1/s":
         return f"{count(value)}/s"
-    if name in _COUNTED:
+    if without_shape(name) in _COUNTED:
         return count(value)
     if name == "accuracy":
         return share(value, decimals=2)
@@ -156,6 +162,9 @@ def value(given: object) -> str:
 
 def heading(name: str) -> str:
     """A metric's name as the head of a column."""
+    base, at, shape = name.partition("@")
+    if at:
+        return f"{heading(base)} @{shape}"
     if name in _HEADINGS:
         return _HEADINGS[name]
     return name.replace("latency_ms", "latency").removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")

@@ -272,6 +272,9 @@ class Configuration(TypedDict):
     model: dict[str, Scalar | None]
     training: dict[str, Scalar | None]
     inference: dict[str, Scalar | None]
+    """Of several shapes the first."""
+    shapes: NotRequired[list[dict[str, Scalar]]]
+    """Each with its `name`; absent where the sweep names none."""
 
 
 class TrainingRecord(TypedDict):

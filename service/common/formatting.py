@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from layers.metrics import METRICS
+from layers.metrics import is_metric, split_name
+from layers.metrics import metric as declaration_of
 from layersweep.display.units import (
     TIMES,
     at_once,
@@ -77,12 +78,15 @@ LABELS = {
     "device_seconds": "device time",
     "latency_ms": "latency",
     "number": "trial number",
+    "tokens_of_shape": "tokens of one inference (batch × length)",
 }
 
 
 def label(name: str) -> str:
-    """A metric's name in words."""
-    return LABELS.get(name, name.replace("_", " "))
+    """A metric's name in words: latency p50 at chat."""
+    base, shape = split_name(name)
+    words = LABELS.get(base, base.replace("_", " "))
+    return words if shape is None else f"{words} at {shape}"
 
 
 def progress_rate(per_second: float) -> str:
@@ -140,7 +144,7 @@ def pruned(pruned: int, judged: int, saved_share: float | None, expected_front_l
 
 def meaning(name: str) -> str:
     """What a metric is, in a sentence."""
-    return METRICS[name].meaning if name in METRICS else ""
+    return declaration_of(name).meaning if is_metric(name) else ""
 
 
 _ENDINGS = {

@@ -14,7 +14,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from layers.metrics import metric
 from service.common.hashing import canonical_hash
 from service.common.ids import new_id
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, OPEN_TRIALS, SweepKind, SweepState, TrialState
@@ -27,6 +26,7 @@ from service.errors import ConflictError, ForbiddenError, LeaseLostError, Proble
 from service.events import events
 from service.events.events import NewEvent
 from service.leases import row_locks
+from service.leases.worker_reports import own_figures
 from service.recommendation.further_trainings import TEST_LOSS
 from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.recommend import preferences_of, ranked
@@ -254,6 +254,6 @@ def _row(child: Sweep, trial: Trial, seed: int, number: int, max_attempts: int, 
         started_from=f"trial:{trial.id}",
         target_key=trial.target_key,
         max_attempts=max_attempts,
-        metrics={name: value for name, value in trial.metrics.items() if metric(name).stage == "static"},
+        metrics=own_figures(trial.metrics),
         created_at=time,
     )

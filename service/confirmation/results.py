@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.expressions.metric_names import MetricNames
 from service.common.states import TrialState
 from service.confirmation import statistics
 from service.confirmation.schemas import Confirmation, ConfirmationRun, ConfirmedTrial, Estimate, Interval
@@ -92,6 +93,7 @@ def _candidate(
 
 
 def _run(trial: Trial) -> ConfirmationRun:
+    metrics = MetricNames.of_shapes(trial.configuration.get("shapes", []))
     return ConfirmationRun(
         trial=trial.id,
         seed=int(trial.configuration["training"]["seed"]),
@@ -99,7 +101,7 @@ def _run(trial: Trial) -> ConfirmationRun:
         reason=trial.reason,
         validation_loss=trial.metrics.get(LOSS),
         test_loss=trial.metrics.get(TEST_LOSS),
-        latency_ms_p50=trial.metrics.get("latency_ms_p50"),
+        latency_ms_p50=trial.metrics.get(metrics.resolve("latency_ms_p50")),
     )
 
 

@@ -206,8 +206,8 @@ def _configuration(session: Session, trial_id: str) -> Configuration:
 def _checked_metrics(trial: sql.Row, sweep: LeasedSweep, said: Mapping[str, float]) -> dict[str, float]:
     """What is known of a trial with what its worker says. Raises Unprocessable for what `worker_reports` refuses."""
     confirms = sweep.kind is SweepKind.CONFIRMATION
-    worker_reports.check_metrics(said, trial.metrics, confirms=confirms)
-    return {**trial.metrics, **said, **worker_reports.own_figures(trial.metrics)}
+    named = worker_reports.checked_metrics(said, trial.metrics, sweep.metric_names, confirms=confirms)
+    return {**trial.metrics, **named, **worker_reports.own_figures(trial.metrics)}
 
 
 def _lost(session: Session, trial_id: str, attempt: int) -> LeaseLostError:

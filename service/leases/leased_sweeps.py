@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.expressions.constraints import parse_constraint
+from layers.expressions.metric_names import MetricNames
 from layers.space.document_fields import Objective
 from service.common.states import SweepKind
 from service.database.constant_rows import ConstantRows
@@ -34,6 +35,7 @@ class LeasedSweep:
     metrics_of_objectives: list[str]
     metrics_in_use: list[str]
     """Those of its objectives and constraints, each once."""
+    metric_names: MetricNames
     dataset: lease_schemas.LeaseDataset | None
 
 
@@ -81,6 +83,7 @@ def _read(connection: sa.Connection, sweep_id: str) -> LeasedSweep | None:
         prunes=row.pruner != "none",
         metrics_of_objectives=of_objectives,
         metrics_in_use=list(dict.fromkeys([*of_objectives, *of_constraints])),
+        metric_names=MetricNames.of(row.document),
         dataset=None if row.id is None else _dataset(row, kind),
     )
 

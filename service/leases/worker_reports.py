@@ -10,7 +10,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from layers.metrics import LARGEST, METRICS
+from layers.expressions.metric_names import MetricNameError, MetricNames
+from layers.metrics import LARGEST, METRICS, is_metric
+from layers.metrics import metric as declaration_of
 from layersweep.json_values import JsonObject
 from service.common.formatting import bound
 from service.common.states import TrialState
@@ -30,31 +32,40 @@ _SAME = 1e-9
 """Figures that are written as integers by one and as floats by another differ by less."""
 
 
-def check_metrics(metrics: Mapping[str, float], known: Mapping[str, float], *, confirms: bool) -> None:
-    """Raise Unprocessable where a metric has no such name, cannot have that value, or is not the worker's to say.
+def checked_metrics(
+    metrics: Mapping[str, float], known: Mapping[str, float], names: MetricNames, *, confirms: bool
+) -> dict[str, float]:
+    """The metrics under their full names.
 
-    `known` are the service's own figures of the trial: a worker may repeat them. `confirms`: the attempt is one of a
-    confirmation.
+    Raises Unprocessable where one has no such name, cannot have that value, or is not the worker's to say. `known` are
+    the service's own figures of the trial: a worker may repeat them. `confirms`: the attempt is one of a confirmation.
     """
     problems = [
-        problem for name, value in metrics.items() if (problem := _problem(name, value, known, confirms)) is not None
+        problem
+        for name, value in metrics.items()
+        if (problem := _problem(name, value, known, names, confirms)) is not None
     ]
     if problems:
-        names = ", ".join(sorted(problem.pointer.removeprefix("/metrics/") for problem in problems))
+        listed = ", ".join(sorted(problem.pointer.removeprefix("/metrics/") for problem in problems))
         what = (
             "unknown metrics" if all(problem.detail == _UNKNOWN for problem in problems) else "metrics that cannot be"
         )
-        raise UnprocessableError(f"{what}: {names}", problems=problems)
+        raise UnprocessableError(f"{what}: {listed}", problems=problems)
+    return {names.resolve(name): value for name, value in metrics.items()}
 
 
 _UNKNOWN = "is not a metric"
 
 
-def _problem(name: str, value: float, known: Mapping[str, float], confirms: bool) -> Problem | None:
+def _problem(name: str, value: float, known: Mapping[str, float], names: MetricNames, confirms: bool) -> Problem | None:
     pointer = f"/metrics/{name}"
-    declared = METRICS.get(name)
-    if declared is None:
+    if not is_metric(name):
         return Problem(pointer, _UNKNOWN, f"one of: {', '.join(METRICS)}")
+    try:
+        name = names.resolve(name)
+    except MetricNameError as error:
+        return Problem(pointer, error.message, error.remedy)
+    declared = declaration_of(name)
     if not declared.possible(value):
         return Problem(pointer, f"is {value:g}", f"between {bound(declared.low)} and {bound(declared.high)}")
     if declared.source == "service" and not math.isclose(value, known.get(name, value), rel_tol=_SAME):
@@ -68,7 +79,9 @@ def _problem(name: str, value: float, known: Mapping[str, float], confirms: bool
 
 def own_figures(known: Mapping[str, float]) -> dict[str, float]:
     """Those of a trial's metrics that the service says, whatever a worker repeats."""
-    return {name: value for name, value in known.items() if name in METRICS and METRICS[name].source == "service"}
+    return {
+        name: value for name, value in known.items() if is_metric(name) and declaration_of(name).source == "service"
+    }
 
 
 def check_measurements(measurements: Mapping[str, JsonObject]) -> None:

@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from sqlalchemy.orm import Session, aliased
 
+from layers.expressions.metric_names import MetricNames
 from layers.metrics import Goal
 from service.common.states import GOING_SWEEPS, SweepKind, TrialState
 from service.database.models import IS_SEARCH, Artifact, Sweep, Trial
@@ -49,7 +50,10 @@ def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int,
     """
     trial = _held(session, trial_id, attempt)
     sweep = session.get_one(Sweep, trial.sweep_id)
-    worker_reports.check_metrics(metrics, trial.metrics, confirms=sweep.kind is SweepKind.CONFIRMATION)
+    names = MetricNames.of_shapes(trial.configuration.get("shapes", []))
+    metrics = worker_reports.checked_metrics(
+        metrics, trial.metrics, names, confirms=sweep.kind is SweepKind.CONFIRMATION
+    )
     if settings.artifacts == "none" or trial.replicate_of is not None:
         return False
     if sweep.kind is SweepKind.CONFIRMATION:

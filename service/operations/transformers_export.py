@@ -124,7 +124,7 @@ def _source(session: Session, settings: Settings, trial_id: str) -> _Source:
     dataset = session.get_one(Dataset, sweep.dataset_id)
     facts: Mapping[str, object] = dict(dataset.facts)
     tokenizer = _tokenizer(settings, dataset) if sweep.task == "causal_lm" else None
-    card = CardFacts(sweep, trial, dataset, found, _sureness(session, trial), tokenizer is not None)
+    card = CardFacts(sweep, trial, dataset, found, _sureness(session, sweep, trial), tokenizer is not None)
     labels = facts.get("labels")
     return _Source(
         weights=weights,
@@ -146,10 +146,10 @@ def _tokenizer(settings: Settings, dataset: Dataset) -> str | None:
     return None if made is None else _json(made)
 
 
-def _sureness(session: Session, trial: Trial) -> list[str]:
+def _sureness(session: Session, sweep: Sweep, trial: Trial) -> list[str]:
     """What is known of the noise of its figures, and what its confirmations found."""
-    says = says_of_figures(noise_of(session, trial.sweep_id, candidate_of(trial), {trial.id: trial}), trial.metrics)
-    for row in confirmations.of_sweep(session, trial.sweep_id):
+    says = says_of_figures(noise_of(session, sweep, candidate_of(trial), {trial.id: trial}), trial.metrics)
+    for row in confirmations.of_sweep(session, sweep.id):
         for candidate in results.to_schema(session, row, None).candidates:
             if candidate.trial.trial == trial.id and candidate.test is not None:
                 says += [f"confirmed: {each}" for each in candidate.says]

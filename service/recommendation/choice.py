@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from layers.metrics import METRICS, Goal
+from layers.metrics import Goal
+from layers.metrics import metric as declaration_of
 from service.database.models import Sweep, Trial
 from service.recommendation.preferences import SelectionPreferences
 from service.results.pareto import dominated
@@ -87,7 +88,7 @@ def candidate_of(trial: Trial) -> Candidate:
 
 def goal_of(metric: str, goals: Mapping[str, Goal]) -> Goal:
     """The sweep's own goal for a metric that is an objective, else the metric's."""
-    return goals.get(metric) or METRICS[metric].goal
+    return goals.get(metric) or declaration_of(metric).goal
 
 
 def front_of(candidates: Sequence[Candidate], goals: Mapping[str, Goal]) -> list[Candidate]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from layers.expressions.constraints import Constraint, parse_constraint
-from layers.metrics import METRICS, Goal
+from layers.metrics import Goal, is_metric
 from layers.parameter import Scalar
 from service.common import formatting
 from service.recommendation.choice import Candidate, NothingWithinError, choose, front_of
@@ -61,7 +61,7 @@ def slacks(constraints: Sequence[str], setting: Setting, row: Row) -> list[Const
 def _limit(constraint: Constraint, values: Mapping[str, Scalar], violation: float) -> tuple[str | None, float | None]:
     """The metric and its limit, where the constraint is `metric <= number`; else what of the two can be said."""
     names = constraint.expression.names
-    if len(names) != 1 or names[0] not in METRICS:
+    if len(names) != 1 or not is_metric(names[0]):
         return None, None
     metric, value = names[0], float(values[names[0]])
     moved = constraint.violation({metric: value + 1.0})

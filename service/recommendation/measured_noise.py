@@ -8,38 +8,47 @@ from collections.abc import Collection, Mapping
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from service.database.models import Measurement, Trial, TrialMetric
+from layers.expressions.metric_names import MetricNames
+from layers.metrics import AT
+from service.database.models import Measurement, Sweep, Trial, TrialMetric
 from service.recommendation.choice import Candidate
 from service.recommendation.further_trainings import seed_spread
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, sampling_error
 from service.recommendation.uncertainty import Noise
 
 PART = "validation"
+LATENCY = "latency_ms_p50"
 
 
-def noise_of(session: Session, sweep_id: str, chosen: Candidate, front: Mapping[str, Trial]) -> Noise:
-    """Of the chosen trial's figures. `front`: the trials of the front, by id."""
+def noise_of(session: Session, sweep: Sweep, chosen: Candidate, front: Mapping[str, Trial]) -> Noise:
+    """Of the chosen trial's figures. `front`: the trials of the front, by id.
+
+    Of several shapes, latencies at the first one tell it.
+    """
+    metrics = MetricNames.of(sweep.document)
+    latency, at = metrics.resolve(LATENCY), "" if metrics.first is None else f"{AT}{metrics.first}"
     first = dict(
         session.execute(
-            sa.select(Measurement.trial_id, Measurement.data["latency_ms_p50"].as_float()).where(
-                Measurement.name == "latency_first", Measurement.trial_id.in_(list(front))
+            sa.select(Measurement.trial_id, Measurement.data[LATENCY].as_float()).where(
+                Measurement.name == f"latency_first{at}", Measurement.trial_id.in_(list(front))
             )
         ).all()
     )
     rebuilt = {
-        trial_id: trial.metrics["latency_ms_p50"] / first[trial_id] - 1
+        trial_id: trial.metrics[latency] / first[trial_id] - 1
         for trial_id, trial in front.items()
-        if first.get(trial_id) and "latency_ms_p50" in trial.metrics
+        if first.get(trial_id) and latency in trial.metrics
     }
     half_width = session.scalar(
         sa.select(Measurement.data[("environment", "median_half_width")].as_float()).where(
-            Measurement.name == "latency_samples_ms", Measurement.trial_id == chosen.id
+            Measurement.name == f"latency_samples_ms{at}", Measurement.trial_id == chosen.id
         )
     )
     blocks = validation_blocks(session, [chosen.id])
-    spread, seeds = seed_spread(session, sweep_id)
-    own_spread = None if spread is not None else spread_of_trainings(session, sweep_id)
+    spread, seeds = seed_spread(session, sweep.id)
+    own_spread = None if spread is not None else spread_of_trainings(session, sweep.id)
     return Noise(
+        shape=metrics.first,
         seed_spread_nats=own_spread if spread is None else spread,
         seeds=max(seeds, chosen.trainings),
         trainings=chosen.trainings,

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from layers.metrics import METRICS, Goal
+from layers.expressions.metric_names import MetricNames
+from layers.metrics import Goal
 from service.errors import Problem, UnprocessableError
 
 
@@ -47,16 +48,22 @@ class SelectionPreferences:
 
     @classmethod
     def parse(
-        cls, objectives: Sequence[str], *, prefer: Sequence[str], within: Sequence[str], weight: Sequence[str]
+        cls,
+        objectives: Sequence[str],
+        metrics: MetricNames,
+        *,
+        prefer: Sequence[str],
+        within: Sequence[str],
+        weight: Sequence[str],
     ) -> SelectionPreferences:
         """Read a query's values. Raises UnprocessableError with each that is wrong and what would be right."""
         problems: list[Problem] = []
-        for name in prefer:
-            _check_metric(f"/prefer/{name}", name, objectives, problems)
-        limits = [found for text in within if (found := _within(text, objectives, problems)) is not None]
+        named = [_full_name(f"/prefer/{name}", name, objectives, metrics, problems) for name in prefer]
+        preferred = [name for name in named if name is not None]
+        limits = [found for text in within if (found := _within(text, objectives, metrics, problems)) is not None]
         weights: dict[str, float] = {}
         for text in weight:
-            given = _weight(text, objectives, problems)
+            given = _weight(text, objectives, metrics, problems)
             if given.keys() & weights.keys():
                 problems.append(Problem(f"/weight/{text}", "this objective has a weight already", "give it one weight"))
             weights |= given
@@ -69,20 +76,26 @@ class SelectionPreferences:
         if problems:
             detail = "; ".join(f"{each.pointer.strip('/')}: {each.detail}" for each in problems)
             raise UnprocessableError(f"what is wished for cannot be read: {detail}", problems=problems)
-        return cls(tuple(dict.fromkeys(prefer)), tuple(limits), weights)
+        return cls(tuple(dict.fromkeys(preferred)), tuple(limits), weights)
 
 
-def _check_metric(pointer: str, name: str, objectives: Sequence[str], problems: list[Problem]) -> bool:
-    if name in METRICS:
-        return True
+def _full_name(
+    pointer: str, name: str, objectives: Sequence[str], metrics: MetricNames, problems: list[Problem]
+) -> str | None:
+    if name in metrics:
+        return metrics.resolve(name)
+    if (wrong := metrics.wrong_shape(name)) is not None:
+        problems.append(Problem(pointer, wrong.message, wrong.remedy))
+        return None
     remedy = f"an objective ({', '.join(objectives)}) or another metric, such as parameter_count"
     problems.append(Problem(pointer, f"{name!r} is not a metric", remedy))
-    return False
+    return None
 
 
-def _within(text: str, objectives: Sequence[str], problems: list[Problem]) -> Within | None:
-    name, separator, amount = text.partition(":")
-    if not _check_metric(f"/within/{text}", name, objectives, problems):
+def _within(text: str, objectives: Sequence[str], metrics: MetricNames, problems: list[Problem]) -> Within | None:
+    written, separator, amount = text.partition(":")
+    name = _full_name(f"/within/{text}", written, objectives, metrics, problems)
+    if name is None:
         return None
     number = _number(amount.removesuffix("%"))
     if not separator or number is None:
@@ -93,8 +106,9 @@ def _within(text: str, objectives: Sequence[str], problems: list[Problem]) -> Wi
     return Within(name, number / 100 if is_share else number, is_share)
 
 
-def _weight(text: str, objectives: Sequence[str], problems: list[Problem]) -> dict[str, float]:
-    name, separator, amount = text.partition(":")
+def _weight(text: str, objectives: Sequence[str], metrics: MetricNames, problems: list[Problem]) -> dict[str, float]:
+    written, separator, amount = text.partition(":")
+    name = metrics.known(written)
     if name not in objectives:
         problems.append(Problem(f"/weight/{text}", f"{name!r} is no objective", f"one of: {', '.join(objectives)}"))
         return {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.expressions.metric_names import MetricNames
 from layers.metrics import Goal
 from service.common import formatting
 from service.common.states import ENDED_SWEEPS
@@ -85,7 +86,7 @@ def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Reco
         raise NotFoundError(
             f"sweep {sweep.id} {missing} trial that is complete and feasible: there is none to recommend"
         )
-    noise = noise_of(session, sweep.id, choice.chosen, trials)
+    noise = noise_of(session, sweep, choice.chosen, trials)
     found = overfitting.smaller_trial(session, sweep, choice, goals, noise)
     if found is None:
         return Recommended(sweep, wishes, goals, choice, None, noise, trials)
@@ -126,7 +127,8 @@ def preferences_of(
     sweep: Sweep, *, prefer: Sequence[str] = (), within: Sequence[str] = (), weight: Sequence[str] = ()
 ) -> SelectionPreferences:
     """A query's values read for this sweep. Raises UnprocessableError."""
-    return SelectionPreferences.parse(list(goals_of(sweep)), prefer=prefer, within=within, weight=weight)
+    metrics = MetricNames.of(sweep.document)
+    return SelectionPreferences.parse(list(goals_of(sweep)), metrics, prefer=prefer, within=within, weight=weight)
 
 
 def _nothing_within(nothing: NothingWithinError) -> UnprocessableError:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from layers.metrics import Goal
+from layers.metrics import Goal, split_name
 from service.common.formatting import label
 from service.recommendation.choice import LOSS, Candidate, NothingWithinError, choose
 from service.recommendation.noise import LEAST_NATS, LEAST_SHARE
@@ -25,6 +25,8 @@ Z95 = 1.959964
 class Noise:
     """What is known of the noise of the recommended trial's figures. None: not measured."""
 
+    shape: str | None = None
+    """At which shape a latency was measured that the noise of all shapes' is told by; None where there is one."""
     latency_half_width_share: float | None = None
     latency_rebuilt_share: float | None = None
     front_rebuilt_shares: Sequence[float] = ()
@@ -53,7 +55,8 @@ class Noise:
     def deviation(self, metric: str, value: float, trainings: int = 1) -> float:
         """Standard deviation of a metric, in its unit; 0 for what is counted, not measured. A loss is the mean of so
         many trainings."""
-        if metric.startswith("latency_ms") or metric == "throughput_per_s":
+        base, _ = split_name(metric)
+        if base.startswith("latency_ms") or base == "throughput_per_s":
             return self.latency_deviation_share * abs(value)
         if metric not in (LOSS, "reference_loss"):
             return 0.0
@@ -125,7 +128,8 @@ def _says_of_noise(noise: Noise) -> list[str]:
     if noise.latency_half_width_share is not None:
         width = noise.latency_half_width_share
         known = f"±{width:.1%}" if width >= LEAST_SHARE else f"within {LEAST_SHARE:.1%}"
-        says.append(f"the median latency is known to {known} (95 %, within one process)")
+        at = "" if noise.shape is None else f" at {noise.shape}"
+        says.append(f"the median latency{at} is known to {known} (95 %, within one process)")
     if noise.latency_rebuilt_share is not None:
         differed = abs(noise.latency_rebuilt_share)
         by = f"{differed:.1%}" if differed >= LEAST_SHARE else f"less than {LEAST_SHARE:.1%}"

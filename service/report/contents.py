@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.expressions.metric_names import MetricNames
+from layers.metrics import AT
 from layersweep import __version__
 from layersweep.json_values import JsonObject
 from service.common.states import TrialState
@@ -82,9 +84,13 @@ def _reproduction(
     versions: dict[str, str] = {}
     if recommendation is not None:
         trial = session.get_one(Trial, recommendation.trial.trial)
+        first = MetricNames.of_shapes(trial.configuration.get("shapes", [])).first
+        environment_name = "environment" if first is None else f"environment{AT}{first}"
         environment = (
             session.scalar(
-                sa.select(Measurement.data).where(Measurement.trial_id == trial.id, Measurement.name == "environment")
+                sa.select(Measurement.data).where(
+                    Measurement.trial_id == trial.id, Measurement.name == environment_name
+                )
             )
             or {}
         )

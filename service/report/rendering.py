@@ -13,6 +13,7 @@ import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
+from layers.expressions.metric_names import MetricNames
 from layersweep.documents import of_configuration
 from layersweep.json_values import JsonObject
 from service.common.templates import DOCUMENT_HEADERS, context, html_environment, plain_environment
@@ -21,6 +22,7 @@ from service.database.dataset_columns import StoredSplit
 from service.report import markdown as escaping
 from service.report import pictures
 from service.report.schemas import Report
+from service.results.shapes import ShapeTable, shape_picture, shape_table
 from service.sweeps.schemas import SweepDetail
 
 _ENVIRONMENT_SHOWN = (
@@ -48,6 +50,8 @@ class ReportView:
     splits: list[str]
     columns: list[str]
     """Metrics of the front."""
+    shapes: ShapeTable | None
+    """The recommended trial's figures at each shape."""
     parameters: list[str]
     """Those in which the front differs."""
     environment: Mapping[str, object]
@@ -64,6 +68,7 @@ def html(report: Report) -> str:
         trade_off=pictures.trade_off(report),
         gap=pictures.gap_by_size(report),
         whiskers=pictures.whiskers(report),
+        shape_picture=shape_picture(_shapes(report)),
     )
 
 
@@ -83,6 +88,7 @@ def _view(report: Report) -> ReportView:
     found = report.recommendation
     objectives = [objective.metric for objective in report.sweep.objectives]
     known = {name for row in report.front for name in row.metrics}
+    usual = map(MetricNames.of(report.reproduction.document).resolve, _USUAL)
     names = dict.fromkeys(name for row in report.front for name in row.parameters)
     environment = report.reproduction.environment
     return ReportView(
@@ -92,12 +98,18 @@ def _view(report: Report) -> ReportView:
         confirmed=_confirmed(report, found),
         bars=pictures.baselines(report),
         splits=[] if report.dataset is None else [_split(*each) for each in report.dataset.parts.items()],
-        columns=[name for name in dict.fromkeys([*objectives, *_USUAL]) if name in known],
+        columns=[name for name in dict.fromkeys([*objectives, *usual]) if name in known],
+        shapes=_shapes(report),
         parameters=[name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1],
         environment={name: environment[name] for name in _ENVIRONMENT_SHOWN if environment.get(name) is not None},
         configuration="" if found is None else _yaml(of_configuration(dict(found.configuration), report.sweep.dataset)),
         document=_yaml(dict(report.reproduction.document)),
     )
+
+
+def _shapes(report: Report) -> ShapeTable | None:
+    found = report.recommendation
+    return None if found is None else shape_table(found.configuration, found.trial.metrics)
 
 
 def _split(name: str, split: StoredSplit) -> str:

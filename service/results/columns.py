@@ -18,7 +18,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from layers.metrics import METRICS
+from layers.expressions.metric_names import MetricNames
+from layers.metrics import is_metric
 from layers.parameter import Scalar
 from service.common.states import TrialState
 from service.database.models import Event, Sweep, Trial, TrialMetric
@@ -183,10 +184,12 @@ def _points_of(sweep: Sweep) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def metric_names(session: Session, sweep: Sweep) -> list[str]:
-    """The metrics that any ended trial of the sweep has, in the order of their declaration."""
+    """The metrics that any ended trial of the sweep has, in the order of their declaration, each at its shapes."""
     of_sweep = sa.select(TrialMetric.trial_id).where(TrialMetric.sweep_id == sweep.id)
     # One look into the index a name: a `distinct` would read every value of a large sweep.
-    query = sa.select(*[of_sweep.where(TrialMetric.name == name).exists().label(name) for name in METRICS])
+    query = sa.select(
+        *[of_sweep.where(TrialMetric.name == name).exists().label(name) for name in MetricNames.of(sweep.document)]
+    )
     return [name for name, exists in session.execute(query).one()._mapping.items() if exists]
 
 
@@ -202,8 +205,8 @@ def _read_facts(session: Session, *conditions: sa.ColumnElement[bool]) -> Sequen
 
 def _read_values(session: Session, sweep: Sweep, columns: Columns, names: Sequence[str]) -> dict[str, Column]:
     of_sweep = TrialMetric.sweep_id == sweep.id
-    found = {name: _read_metric(session, columns, name, of_sweep) for name in names if name in METRICS}
-    wanted = [name for name in names if name not in METRICS]
+    found = {name: _read_metric(session, columns, name, of_sweep) for name in names if is_metric(name)}
+    wanted = [name for name in names if not is_metric(name)]
     if wanted:
         # All parameters lie in one value of each row: reading one costs as much as reading all.
         rows = _read_parameters(session, columns, *_points_of(sweep))
@@ -261,8 +264,8 @@ def _renewed(session: Session, sweep: Sweep, known: Columns, version: tuple[int,
         fresh = _made(version, _read_facts(session, among), {})
         # By their ids alone: with the sweep's beside it SQLite goes through all of the sweep's values instead.
         of_these = TrialMetric.trial_id.in_(changed)
-        values = {name: _read_metric(session, fresh, name, of_these) for name in known.values if name in METRICS}
-        wanted = [name for name in known.values if name not in METRICS]
+        values = {name: _read_metric(session, fresh, name, of_these) for name in known.values if is_metric(name)}
+        wanted = [name for name in known.values if not is_metric(name)]
         if wanted:
             values |= _parameters(_read_parameters(session, fresh, among), wanted)
         columns = _merged(known, replace(fresh, values=values))

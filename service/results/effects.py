@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from layers.metrics import METRICS
+from layers.metrics import metric as declaration_of
 from service.database.models import Sweep
 from service.results import schemas as result_schemas
 from service.results.columns import Columns, Floats
@@ -20,7 +20,7 @@ RANGES = 12
 def effect(columns: Columns, sweep: Sweep, parameter: str, metric: str) -> result_schemas.Effect:
     """Quartiles and best value of `metric` over the feasible complete trials, by `parameter`."""
     goals = {objective["metric"]: objective["goal"] for objective in sweep.objectives}
-    goal = goals.get(metric, METRICS[metric].goal)
+    goal = goals.get(metric, declaration_of(metric).goal)
     column, scores = columns.named(parameter), columns.named(metric).values
     shown = columns.competing & ~np.isnan(column.values) & ~np.isnan(scores)
     values, scores = column.values[shown], scores[shown]

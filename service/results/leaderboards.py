@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.expressions.metric_names import MetricNames
 from layers.expressions.names import VARIABLES
 from layers.sections import SECTIONS, Section, Written
 from layers.space.per_layer_expansion import own_names
@@ -19,7 +20,7 @@ from service.errors import NotFoundError
 from service.results import schemas as result_schemas
 from service.results.columns import Columns, ColumnStore
 from service.results.pareto import Ranking
-from service.results.selection import Condition, Filters, Selection, needed, select
+from service.results.selection import Condition, Filters, Selection, full_sort, needed, select
 from service.sweeps import schemas as sweep_schemas
 
 __all__ = ["Condition", "Filters", "Ranking", "front", "get_sweep", "ordered_ids", "page", "parameter_names", "rows_of"]
@@ -138,7 +139,9 @@ def _leaves(section: Section, prefix: str = "") -> Iterator[tuple[str, Written]]
 def _selected(
     session: Session, store: ColumnStore, sweep: Sweep, sort: str, filters: Filters
 ) -> tuple[Columns, Selection]:
-    names = needed(sweep.objectives, parameter_names(sweep), sort, filters)
+    metrics = MetricNames.of(sweep.document)
+    sort, filters = full_sort(sort, metrics), filters.named(metrics)
+    names = needed(sweep.objectives, metrics, parameter_names(sweep), sort, filters)
     columns = store.of(session, sweep, names)
     return columns, select(columns, sweep.objectives, sort, filters)
 

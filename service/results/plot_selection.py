@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layers.expressions.constraints import parse_constraint
-from layers.metrics import METRICS, Goal
+from layers.expressions.metric_names import MetricNames
+from layers.metrics import METRICS, Goal, is_metric
+from layers.metrics import metric as declaration_of
 from service.common.states import TrialState
 from service.database.models import Sweep
 from service.errors import UnprocessableError
@@ -20,15 +22,20 @@ TRIAL_NUMBER = "number"
 """The axis that is no metric: how a search went on."""
 
 
-def check_names(sweep: Sweep, names: Sequence[str]) -> None:
-    """Raise Unprocessable for a name that is neither a metric nor a parameter of the sweep."""
-    parameters = leaderboards.parameter_names(sweep)
+def full_names(sweep: Sweep, names: Sequence[str]) -> dict[str, str]:
+    """The full name of each; raises Unprocessable for one that is neither a metric nor a parameter of the sweep."""
+    parameters, known = leaderboards.parameter_names(sweep), metrics_of(sweep)
     for name in names:
-        if name not in METRICS and name not in parameters:
+        if name not in parameters and name not in known:
             metrics = ", ".join(list(METRICS)[:6])
-            raise UnprocessableError(
-                f"{name!r} is neither a metric ({metrics}, ...) nor a parameter of this sweep ({', '.join(parameters)})"
-            )
+            neither = f"{name!r} is neither a metric ({metrics}, ...) nor a parameter of this sweep"
+            raise UnprocessableError(str(known.wrong_shape(name) or f"{neither} ({', '.join(parameters)})"))
+    return {name: known.known(name) for name in names}
+
+
+def metrics_of(sweep: Sweep) -> MetricNames:
+    """The names of a sweep's metrics."""
+    return MetricNames.of(sweep.document)
 
 
 def evenly(indices: Indices, most: int) -> Indices:
@@ -45,11 +52,14 @@ def select_for_plot(columns: Columns, shown: NDArray[np.bool_], most: int) -> In
     return np.sort(np.concatenate([front, rest]))
 
 
-def sample(columns: Columns, sweep: Sweep, names: Sequence[str], most: int) -> result_schemas.ColumnSample:
-    """These metrics and parameters of the measured trials that have all the metrics among them."""
+def sample(columns: Columns, sweep: Sweep, names: Mapping[str, str], most: int) -> result_schemas.ColumnSample:
+    """These metrics and parameters of the measured trials that have all the metrics among them.
+
+    `names`: what each is called in the answer, and its full name.
+    """
     shown = columns.in_state(TrialState.COMPLETE, TrialState.INFEASIBLE)
-    for name in names:
-        if name in METRICS:
+    for name in names.values():
+        if is_metric(name):
             shown &= ~np.isnan(columns.named(name).values)
     some = select_for_plot(columns, shown, most)
     states = tuple(TrialState)
@@ -62,7 +72,7 @@ def sample(columns: Columns, sweep: Sweep, names: Sequence[str], most: int) -> r
         state=[states[code] for code in columns.state[some]],
         rank=[rank or None for rank in ranks],
         feasible=feasible,
-        values={name: [columns.named(name).at(int(index)) for index in some] for name in names},
+        values={asked: [columns.named(name).at(int(index)) for index in some] for asked, name in names.items()},
     )
 
 
@@ -75,17 +85,20 @@ def tradeoff(columns: Columns, sweep: Sweep, x: str, y: str, most: int) -> resul
     return result_schemas.Tradeoff(
         x=x,
         y=y,
-        sample=sample(columns, sweep, metrics, most),
+        sample=sample(columns, sweep, dict(zip(metrics, metrics, strict=True)), most),
         edge=[{name: float(columns.named(name).values[index]) for name in metrics} for index in best],
         limits=_limits(sweep, metrics),
     )
 
 
-def check_axes(*names: str) -> None:
-    """Raise Unprocessable for an axis that is neither a metric nor the trials' numbers."""
+def full_axes(sweep: Sweep, *names: str) -> list[str]:
+    """The axes by their full names; raises Unprocessable for one that is neither a metric nor the trials' numbers."""
+    known = metrics_of(sweep)
     for name in names:
-        if name not in METRICS and name != TRIAL_NUMBER:
-            raise UnprocessableError(f"{name!r} is not a metric: choose from {TRIAL_NUMBER}, {', '.join(METRICS)}")
+        if name != TRIAL_NUMBER and name not in known:
+            unknown = f"{name!r} is not a metric: choose from {TRIAL_NUMBER}, {', '.join(known)}"
+            raise UnprocessableError(str(known.wrong_shape(name) or unknown))
+    return [known.known(name) for name in names]
 
 
 def edge(columns: Columns, goals: Mapping[str, Goal]) -> Indices:
@@ -103,7 +116,7 @@ def edge(columns: Columns, goals: Mapping[str, Goal]) -> Indices:
 
 def _goal(sweep: Sweep, name: str) -> Goal:
     goals: dict[str, Goal] = {objective["metric"]: objective["goal"] for objective in sweep.objectives}
-    return goals.get(name, METRICS[name].goal)
+    return goals.get(name, declaration_of(name).goal)
 
 
 def _limits(sweep: Sweep, metrics: Sequence[str]) -> list[result_schemas.Limit]:

@@ -7,12 +7,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layers.expressions.metric_names import MetricNames
 from layers.expressions.names import declaration
 from layers.metrics import METRICS
 from layers.space.document_fields import Objective
@@ -23,7 +24,7 @@ from service.results.columns import Column, Columns, Floats, Indices
 
 Mask = NDArray[np.bool_]
 
-_CONDITION = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+_CONDITION = re.compile(r"\s*([A-Za-z_][\w.]*(?:@\w*)?)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*", re.DOTALL)
 _COMPARE: dict[str, Callable[[Floats, float], Mask]] = {
     "<=": np.less_equal,
     ">=": np.greater_equal,
@@ -127,6 +128,10 @@ class Filters:
             kept &= condition.mask(columns)
         return kept
 
+    def named(self, metrics: MetricNames) -> Filters:
+        """The same with the metrics' full names."""
+        return replace(self, where=tuple(replace(each, name=metrics.known(each.name)) for each in self.where))
+
     def identity(self) -> list[Any]:
         return [self.states, self.feasible, self.on_front, [str(condition) for condition in self.where]]
 
@@ -198,18 +203,27 @@ class Selection:
         return int((before | level).sum())
 
 
-def needed(objectives: Sequence[Objective], names: Sequence[str], sort: str, filters: Filters) -> list[str]:
+def full_sort(sort: str, metrics: MetricNames) -> str:
+    """The same sort with a metric's full name."""
+    name = sort.removeprefix("-")
+    return sort.replace(name, metrics.known(name)) if name else sort
+
+
+def needed(
+    objectives: Sequence[Objective], metrics: MetricNames, names: Sequence[str], sort: str, filters: Filters
+) -> list[str]:
     """The metrics and parameters that `select` looks at. `names` are the parameters of the sweep.
 
     Raises UnprocessableError for a sort or a condition by anything else.
     """
     name = sort.removeprefix("-")
-    known = METRICS.keys() | set(names)
-    if name not in known | {"rank", "number"}:
-        raise UnprocessableError(_unknown("sort", sort, ["rank", "number"], names) + "; a leading '-' turns the order")
+    if name not in {*names, "rank", "number"} and name not in metrics:
+        unknown = _unknown("sort", sort, ["rank", "number"], names) + "; a leading '-' turns the order"
+        raise UnprocessableError(str(metrics.wrong_shape(name) or unknown))
     for condition in filters.where:
-        if condition.name not in known:
-            raise UnprocessableError(_unknown("where", condition.name, [], names))
+        if condition.name not in names and condition.name not in metrics:
+            unknown = _unknown("where", condition.name, [], names)
+            raise UnprocessableError(str(metrics.wrong_shape(condition.name) or unknown))
     sorted_by = {"rank": [objectives[0]["metric"]], "number": []}.get(name, [name])
     return [*sorted_by, *(condition.name for condition in filters.where)]
 

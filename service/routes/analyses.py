@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from layers.metrics import METRICS
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.database.models import Sweep
 from service.errors import UnprocessableError
@@ -59,11 +58,12 @@ async def get_columns(
 ) -> Response:
     """Metrics and parameters of the measured trials as lists: the whole front, the rest evenly thinned."""
 
-    def names(row: Sweep) -> list[str]:
-        plot_selection.check_names(row, name)
-        return name
-
-    return await _answer(read, sweep, names, lambda columns, row: plot_selection.sample(columns, row, name, limit))
+    return await _answer(
+        read,
+        sweep,
+        lambda row: plot_selection.full_names(row, name).values(),
+        lambda columns, row: plot_selection.sample(columns, row, plot_selection.full_names(row, name), limit),
+    )
 
 
 @router.get("/tradeoff", response_model=result_schemas.Tradeoff)
@@ -76,14 +76,15 @@ async def get_tradeoff(
     limit: Limit = 2000,
 ) -> Response:
     """The measured trials by two metrics, the best trade-offs between the two, and the constraints on either."""
-    plot_selection.check_axes(x, y)
-    names = [name for name in (x, y) if name != plot_selection.TRIAL_NUMBER]
-    return await _answer(
-        read,
-        sweep,
-        lambda _: names,
-        lambda columns, row: plot_selection.tradeoff(columns, row, x, y, limit),
-    )
+
+    def names(row: Sweep) -> list[str]:
+        return [name for name in plot_selection.full_axes(row, x, y) if name != plot_selection.TRIAL_NUMBER]
+
+    def analyse(columns: Columns, row: Sweep) -> result_schemas.Tradeoff:
+        across, up = plot_selection.full_axes(row, x, y)
+        return plot_selection.tradeoff(columns, row, across, up, limit)
+
+    return await _answer(read, sweep, names, analyse)
 
 
 @router.get("/hypervolume", response_model=result_schemas.Hypervolume)
@@ -115,13 +116,18 @@ async def get_effect(
     """A metric's quartiles and best value by the values of one parameter."""
 
     def names(row: Sweep) -> list[str]:
-        if metric not in METRICS:
-            raise UnprocessableError(f"metric={metric!r} is not a metric: choose from {', '.join(METRICS)}")
+        known_metrics = plot_selection.metrics_of(row)
+        if metric not in known_metrics:
+            unknown = f"metric={metric!r} is not a metric: choose from {', '.join(known_metrics)}"
+            raise UnprocessableError(str(known_metrics.wrong_shape(metric) or unknown))
         if parameter not in (known := leaderboards.parameter_names(row)):
             raise UnprocessableError(f"parameter={parameter!r} is not one of this sweep's: {', '.join(known)}")
-        return [parameter, metric]
+        return [parameter, known_metrics.resolve(metric)]
 
-    return await _answer(read, sweep, names, lambda columns, row: effects.effect(columns, row, parameter, metric))
+    def analyse(columns: Columns, row: Sweep) -> result_schemas.Effect:
+        return effects.effect(columns, row, parameter, plot_selection.metrics_of(row).resolve(metric))
+
+    return await _answer(read, sweep, names, analyse)
 
 
 def _objectives(sweep: Sweep) -> list[str]:

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 
 from layers.capabilities import Capabilities
 from layers.configuration import Configuration
-from layers.declarations.inference.generation import kv_cache_bytes
-from layers.declarations.inference.parameters import InferenceConfig
-from layers.declarations.model import flops, parameter_count
+from layers.declarations.inference.shapes import shapes_of
 from layers.parameter import Scalar
 from layers.space.document import PointError, Rejection, Space, Start
+from layers.space.space import static_metrics
 from service.common.hashing import canonical_hash
 from service.common.metrics import ASK_SECONDS, TELL_SECONDS
 from service.common.states import TrialState
@@ -39,12 +38,8 @@ class Point:
 
     def static_metrics(self) -> dict[str, float]:
         """What is known of a trial of it before it runs."""
-        model, shape = self.configuration["model"], InferenceConfig.of(self.configuration["inference"])
-        return {
-            "parameter_count": parameter_count(model),
-            "flops": flops(model, shape.batch_size, shape.sequence_length, shape.source_length),
-            **_of_caches(model, self.configuration["inference"]),
-        }
+        found = self.configuration
+        return static_metrics(found["model"], found["inference"], shapes_of(found.get("shapes", [])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +61,6 @@ class KnownPoint:
 
     number: int
     result: TrialResult | None = None
-
-
-def _of_caches(model: Mapping[str, Scalar], inference: Mapping[str, Scalar]) -> dict[str, float]:
-    cached = kv_cache_bytes(model, inference)
-    return {} if cached is None else {"kv_cache_bytes": cached}
 
 
 def total_violation(violations: Iterable[float]) -> float:

@@ -1,7 +1,8 @@
 """What a sweep will cost in device time, from what earlier trials cost: before anything runs.
 
-A trial's time is taken as a fixed part and a part in proportion to its work (floating-point operations of training,
-three times those of a forward pass a token), fitted by least squares without negative parts.
+A trial's time is taken as a fixed part for each shape that it is measured at and a part in proportion to its work
+(floating-point operations of training, three times those of a forward pass a token), fitted by least squares without
+negative parts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import sqlalchemy as sa
@@ -16,6 +19,7 @@ from scipy.optimize import nnls
 from sqlalchemy.orm import Session
 
 from layers.configuration import Configuration
+from layers.expressions.metric_names import MetricNames
 from layers.parameter import ParameterError
 from layers.space.allowed_time import AllowedTime
 from layers.space.document_fields import AUTO
@@ -54,22 +58,25 @@ def estimate(
     )
     runtime = document.target_runtime
     past = [
-        (_work(configuration, metrics["flops"]), float(metrics["device_seconds"]), target)
+        _PastTrial(_work(configuration, flops), _shapes(configuration), float(metrics["device_seconds"]), target)
         for configuration, metrics, target in session.execute(query)
-        if "flops" in metrics and "device_seconds" in metrics and (runtime is None or target.startswith(runtime))
+        if (flops := _flops(configuration, metrics)) is not None
+        and "device_seconds" in metrics
+        and (runtime is None or target.startswith(runtime))
     ]
     # Times of another device say nothing: the newest trial's target speaks.
-    past = [each for each in past if each[2] == past[0][2]]
+    past = [each for each in past if each.target == past[0].target]
     works = _works(document.space) if len(past) >= FEWEST_TRIALS else []
     if not works:
         return None
-    scale = max(work for work, _, _ in past) or 1.0
-    rows = np.array([[1.0, work / scale] for work, _, _ in past])
-    seconds = np.array([each[1] for each in past])
+    scale = max(each.work for each in past) or 1.0
+    rows = np.array([[each.shapes, each.work / scale] for each in past])
+    seconds = np.array([each.seconds for each in past])
     coefficients, _ = nnls(rows, seconds)
     errors = np.abs(rows @ coefficients - seconds) / np.maximum(seconds, 1e-9)
-    trial_seconds = statistics.fmean(float(coefficients[0] + coefficients[1] * work / scale) for work in works)
-    budget, target = document.budget, past[0][2]
+    fixed = coefficients[0] * max(1, len(document.space.shapes))
+    trial_seconds = statistics.fmean(float(fixed + coefficients[1] * work / scale) for work in works)
+    budget, target = document.budget, past[0].target
     device_seconds = trial_seconds * budget["trials"]
     limit = budget.get("device_seconds")
     if limit is not None:
@@ -91,6 +98,25 @@ def estimate(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _PastTrial:
+    """What an earlier trial took of its device, and what for."""
+
+    work: float
+    shapes: int
+    seconds: float
+    target: str
+
+
+def _shapes(configuration: Configuration) -> int:
+    return max(1, len(configuration.get("shapes", [])))
+
+
+def _flops(configuration: Configuration, metrics: Mapping[str, float]) -> float | None:
+    """Of one inference at the first shape; None where it is not known."""
+    return metrics.get(MetricNames.of_shapes(configuration.get("shapes", [])).resolve("flops"))
+
+
 def _work(configuration: Configuration, flops: float) -> float:
     """Floating-point operations of a trial's training."""
     inference, training = configuration["inference"], configuration["training"]
@@ -110,7 +136,9 @@ def _works(space: Space) -> list[float]:
         try:
             values = space.resolve(space.sample(source))
             if space.judge(values) is None:
-                works.append(_work(space.configuration(values), space.static_metrics(values)["flops"]))
+                configuration = space.configuration(values)
+                flops = _flops(configuration, space.static_metrics(values))
+                works.append(_work(configuration, flops or 0.0))
         except (PointError, ParameterError):
             continue
         if len(works) >= POINTS:

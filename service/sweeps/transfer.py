@@ -39,11 +39,14 @@ def choose(session: Session, sweep_id: str, document: SweepDocument, target: Reg
     metrics = [objective["metric"] for objective in document.objectives]
     constraints = [constraint.text for constraint in document.constraints]
     shape = _measured_shape(document.space)
+    shapes = [each.document() for each in document.space.shapes]
     seen: set[str] = set()
     rows: list[EarlierTrial] = []
     for trial, earlier in _candidates(session, sweep, target):
         inference = trial.configuration["inference"]
-        is_comparable = all(inference.get(name) == value for name, value in shape.items())
+        is_comparable = trial.configuration.get("shapes", []) == shapes and all(
+            inference.get(name) == value for name, value in shape.items()
+        )
         if trial.reuse_key in seen or not is_comparable or not trial.metrics.keys() >= set(metrics):
             continue
         seen.add(trial.reuse_key)

@@ -95,3 +95,21 @@ def test_answers_are_generated_within_their_limits(deployment: Deployment) -> No
         assert 0 < metrics["decode_ms_per_token_p50"] <= metrics["decode_ms_per_token_p99"]
         assert metrics["tokens_per_s"] < 64_000 / metrics["prefill_ms_p50"]
         assert abs(metrics["precision_gap"]) < 1e-3
+
+
+def test_a_decoder_is_measured_at_both_of_its_shapes(deployment: Deployment) -> None:
+    document = example("serving-shapes.yaml")
+    document["budget"] = {"trials": 4}
+    document["training"]["steps"] = 40
+    deployment.start_service()
+    rows = run(deployment, document)
+    complete = [row["metrics"] for row in rows if row["state"] == "complete"]
+    assert len(complete) == 4
+    for metrics in complete:
+        assert metrics["latency_ms_p50@chat"] < metrics["latency_ms_p50@bulk"]
+        assert metrics["flops@bulk"] > 16 * metrics["flops@chat"]
+        assert metrics["parity_error"] < 1e-4
+    sweep = deployment.get("/v1/sweeps")["items"][0]["id"]
+    ordered = deployment.get(f"/v1/sweeps/{sweep}/leaderboard?sort=latency_ms_p50")["items"]
+    latencies = [row["metrics"]["latency_ms_p50@chat"] for row in ordered]
+    assert latencies == sorted(latencies), "a name without a shape means the first"

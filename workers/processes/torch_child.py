@@ -5,10 +5,13 @@ It is kept between trials, with one module in memory. Verbs:
     describe  {}                                                 -> device, versions
     prepare   {configuration}                                    -> parameter_count
     export    {path, opset, loss_path?, calibration?: npz,       -> seconds, quantized_products, transplanted; quantized
-               transplant?: prepare | use}                          where the model says so, calibrated on inputs
+               transplant?: prepare | use, inference?}              where the model says so, calibrated on inputs
                                                                     [batches, ...]. `prepare` keeps a graph for weights
-                                                                    to come, `use` takes it: see export/transplant.py
-    export_generation {prefill, steps: {capacity: path}, opset}  -> seconds; the graphs of the prompt and of its steps
+                                                                    to come, `use` takes it: see export/transplant.py.
+                                                                    `inference`: that section, of another shape than
+                                                                    the configuration's
+    export_generation {prefill, steps: {capacity: path}, opset,   -> seconds; the graphs of the prompt and of its steps
+               inference?}
     reference {inputs: npz by name, outputs: npz by name,        -> {}; with `graph`, what that ONNX file computes
                graph?}
     train     {training: npz, validation: npz, specials}         -> how it ended; progress: points of the curve, and
@@ -45,13 +48,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from layers.configuration import TrialConfiguration
+from layers.configuration import Configuration, TrialConfiguration
 from layers.declarations import quantization
 from layers.declarations.inference.generation import GenerationConfig
 from layers.export.generation_export import export_decode, export_prefill
 from layers.export.onnx_export import cast_copy, export, export_loss, warm_up
 from layers.export.transplant import Transplant, drawn_copy, has_folded_tables
 from layers.modules.model import Decoder, build, set_trainable
+from layers.parameter import Scalar
 from layers.signature import Signature, signature_of
 from workers.data.batches import Batches, DataError
 from workers.data.splits import Form, load_split
@@ -85,6 +89,11 @@ class _Model:
         """Of the module at the shape that is measured."""
         return signature_of(self.configuration)
 
+    def at(self, inference: dict[str, Scalar]) -> _Model:
+        """The same module at another shape."""
+        document: Configuration = {**self.configuration.document, "inference": inference}
+        return _Model(self.module, TrialConfiguration.of(document))
+
     @property
     def input_names(self) -> tuple[str, ...]:
         return tuple(given.name for given in self.signature.inputs)
@@ -101,8 +110,8 @@ class ModelProcess:
     def __init__(self) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model: _Model | None = None
-        self._transplant: Transplant | None = None
-        """The graph of the model that was exported first, for the weights to come."""
+        self._transplants: dict[Signature, Transplant] = {}
+        """At each shape the graph of the model that was exported first, for the weights to come."""
         self._stop = threading.Event()
 
     def handlers(self) -> dict[str, Callable[[Request, Progress], Result]]:
@@ -150,21 +159,20 @@ class ModelProcess:
         return {"parameter_count": sum(parameter.numel() for parameter in module.parameters())}
 
     def export(self, request: Request, progress: Progress) -> ExportAnswer:
-        made = self._made()
+        made = self._made_at(request)
         model, signature = made.configuration.model, made.signature
         started_at = time.monotonic()
         opset, dtype = request["opset"], str(model["dtype"])
         deployed = cast_copy(made.module, dtype).to("cpu")
         (output,) = signature.outputs
-        if request.get("transplant") != "use":
-            self._transplant = None
-        is_transplanted = False
+        kept = self._transplants.pop(signature, None)
+        transplant = kept if request.get("transplant") == "use" else None
         with _explained():
             if request.get("transplant") == "prepare":
-                self._transplant = _prepared_transplant(made, deployed, Path(request["path"]), opset)
-            if self._transplant is not None:
-                self._transplant.write(deployed, Path(request["path"]))
-                is_transplanted = True
+                transplant = _prepared_transplant(made, deployed, Path(request["path"]), opset)
+            if transplant is not None:
+                transplant.write(deployed, Path(request["path"]))
+                self._transplants[signature] = transplant
             else:
                 _export(made, deployed, Path(request["path"]), opset)
             quantized = 0
@@ -175,11 +183,11 @@ class ModelProcess:
         return {
             "seconds": time.monotonic() - started_at,
             "quantized_products": quantized,
-            "transplanted": is_transplanted,
+            "transplanted": transplant is not None,
         }
 
     def export_generation(self, request: Request, progress: Progress) -> ExportGenerationAnswer:
-        made = self._made()
+        made = self._made_at(request)
         started_at = time.monotonic()
         document = made.configuration.document
         deployed = cast_copy(made.module, str(document["model"]["dtype"])).to("cpu")
@@ -262,7 +270,8 @@ class ModelProcess:
 
     def _forget(self) -> None:
         """Give the memory of the module back."""
-        self._model = self._transplant = None
+        self._model = None
+        self._transplants.clear()
         gc.collect()
         if self._is_cuda:
             torch.cuda.empty_cache()
@@ -283,6 +292,11 @@ class ModelProcess:
     def stop(self, request: Request) -> Result:
         self._stop.set()
         return {}
+
+    def _made_at(self, request: Request) -> _Model:
+        """The module at the shape that a request names, if it names one."""
+        made = self._made()
+        return made.at(request["inference"]) if "inference" in request else made
 
     def _made(self) -> _Model:
         if self._model is None:

@@ -53,13 +53,14 @@ def prepare_model(context: TrialContext) -> None:
     prepared = context.request_model(
         PREPARE, {"configuration": context.configuration.document}, context.limits.prepare_seconds
     )
-    shape = context.inference
     context.record.add_metrics({"parameter_count": prepared["parameter_count"]})
-    flops = models.flops(context.model, shape.batch_size, shape.sequence_length, shape.source_length)
-    context.record.add_metrics({"flops": flops})
-    cached = kv_cache_bytes(context.model, context.configuration.document["inference"])
-    if cached is not None:
-        context.record.add_metrics({"kv_cache_bytes": cached})
+    for shape in context.at_shapes():
+        measured = shape.inference
+        flops = models.flops(context.model, measured.batch_size, measured.sequence_length, measured.source_length)
+        shape.record.add_metrics({"flops": flops})
+        cached = kv_cache_bytes(context.model, shape.configuration.document["inference"])
+        if cached is not None:
+            shape.record.add_metrics({"kv_cache_bytes": cached})
 
 
 def export(context: TrialContext, name: str, transplant: Literal["prepare", "use"] | None = None) -> ExportedGraphs:
@@ -68,7 +69,10 @@ def export(context: TrialContext, name: str, transplant: Literal["prepare", "use
     `transplant`: `prepare` keeps a graph that the weights of later are put into, `use` puts them there; what has no
     such graph is exported as without it.
     """
-    path, loss = context.files.onnx(name), None if context.is_probe else context.files.loss_onnx
+    path, loss = (
+        context.files.onnx(name),
+        None if context.is_probe or not context.is_scored else context.files.loss_onnx,
+    )
     exported = write_graph(context, path, context.capabilities["opset"], loss, transplant)
     context.record.add_seconds(f"export_{name}", exported["seconds"])
     if context.is_quantized:
@@ -89,7 +93,14 @@ def write_graph(
     arguments = {"path": str(path), "opset": opset, "calibration": str(calibration)}
     losses = {"loss_path": str(loss_path)} if loss_path else {}
     transplants = {"transplant": transplant} if transplant else {}
-    return context.request_model(EXPORT, {**arguments, **losses, **transplants}, context.limits.export_seconds)
+    return context.request_model(
+        EXPORT, {**arguments, **losses, **transplants, **other_shape(context)}, context.limits.export_seconds
+    )
+
+
+def other_shape(context: TrialContext) -> dict[str, object]:
+    """What the torch child is told of the shape: of several, it knows the first."""
+    return {} if context.shape is None else {"inference": context.configuration.document["inference"]}
 
 
 def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from layers.capabilities import unsupported
 from layers.declarations import model as models
 from workers.data.batches import Batches
 from workers.data.cache import check_lengths
-from workers.data.inputs import data_inputs, probe_inputs, save_inputs
+from workers.data.inputs import INPUT_SETS, data_inputs, probe_inputs, save_inputs
 from workers.data.splits import Form, TrialData, specials_of
 from workers.trial.context import TrialContext
 from workers.trial.outcomes import TrialEndedError
@@ -30,24 +33,39 @@ def fetch_data(context: TrialContext) -> TrialData:
         raise TrialEndedError(
             "failed", f"{task} needs a dataset of its kind; the lease names {dataset and dataset.name}"
         )
-    for section in (context.configuration.training, context.inference) if task == "causal_lm" else ():
+    sections = (context.configuration.training, *(shape.inference for shape in context.at_shapes()))
+    for section in sections if task == "causal_lm" else ():
         # Rows and pairs are filled up to any length; of a text there are windows.
         if section is not None:
             check_lengths(dataset, section.sequence_length)
     paths = {name: context.datasets.split(dataset, name, context.interruption) for name in ("training", "validation")}
+    return TrialData(task, paths, _form(context, specials_of(dataset.facts)))
+
+
+def _form(context: TrialContext, specials: Mapping[str, int]) -> Form:
     names = [given.name for given in context.signature.inputs]
-    return TrialData(task, paths, Form.of(names, context.inference, specials_of(dataset.facts)))
+    return Form.of(names, context.inference, specials)
 
 
 def lay_out_probe_inputs(context: TrialContext) -> None:
-    """Write the inputs that a probe is compared and measured on."""
-    save_inputs(context.files.folder, probe_inputs(context.signature, context.model))
+    """Write the inputs that a probe is compared and measured on, at each shape."""
+    for shape in context.at_shapes():
+        save_inputs(shape.files.folder, probe_inputs(shape.signature, shape.model))
 
 
 def lay_out_batches(context: TrialContext, data: TrialData) -> None:
-    """Write the batches that are judged, the inputs that are compared and measured, and those of a quantization."""
-    validation: Batches = data.validation().evaluation(context.batch_size)
-    validation.save(context.files.batches("validation"))
+    """Write the batches that are judged, at each shape the inputs that are compared and measured, and those of a
+    quantization."""
+    for shape in context.at_shapes():
+        _lay_out_shape(shape, replace(data, form=_form(shape, data.form.specials)))
+
+
+def _lay_out_shape(context: TrialContext, data: TrialData) -> None:
+    # Only what is scored needs more examples than those that a measurement rotates over.
+    at_most = None if context.is_scored else INPUT_SETS * context.batch_size
+    validation: Batches = data.validation().evaluation(context.batch_size, at_most)
+    if context.is_scored:
+        validation.save(context.files.batches("validation"))
     save_inputs(context.files.folder, data_inputs(validation))
     if context.is_quantized:
         sample = data.training().evaluation(validation.targets.shape[1], at_most=CALIBRATION_EXAMPLES)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from layers.capabilities import Capabilities
 from layers.configuration import TrialConfiguration
 from layers.declarations import dtypes, quantization
 from layers.declarations.inference.parameters import InferenceConfig
+from layers.declarations.inference.shapes import NamedShape
+from layers.metrics import split_name
 from layers.parameter import Scalar
 from layers.signature import Signature, signature_of
 from workers.data.cache import DatasetCache
@@ -85,6 +87,28 @@ class TrialContext:
     artifacts: ArtifactStore | None = None
     """Where the files of a trial on the front go; None keeps none."""
     record: TrialRecord = field(default_factory=TrialRecord)
+    shape: str | None = None
+    """The shape that the steps are done at, of several; None where the sweep names none, or at all of them."""
+    is_scored: bool = True
+    """Whether the engine at this shape is the one that scores the validation split: of several the first's is."""
+
+    def at_shapes(self) -> tuple[TrialContext, ...]:
+        """The attempt at each shape, the first one first; the attempt itself where the sweep names none."""
+        return tuple(map(self._at, self.configuration.shapes)) or (self,)
+
+    def _at(self, shape: NamedShape) -> TrialContext:
+        is_first = shape == self.configuration.shapes[0]
+        return replace(
+            self,
+            configuration=self.configuration.at(shape),
+            files=self.files if is_first else self.files.of_shape(shape.name),
+            metrics_in_use=[
+                name for name, at in map(split_name, self.metrics_in_use) if at is None or at == shape.name
+            ],
+            record=self.record.at(shape.name),
+            shape=shape.name,
+            is_scored=is_first,
+        )
 
     @property
     def interruption(self) -> Interruption:

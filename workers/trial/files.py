@@ -12,6 +12,12 @@ class AttemptFiles:
 
     folder: Path
 
+    def of_shape(self, name: str) -> AttemptFiles:
+        """Those of one of several shapes, in a folder of its own, which is made."""
+        folder = self.folder / f"at_{name}"
+        folder.mkdir(exist_ok=True)
+        return AttemptFiles(folder)
+
     @property
     def measured_inputs(self) -> Path:
         """The sets of inputs that a measurement rotates over."""

@@ -68,10 +68,11 @@ def check_parity(context: TrialContext, engine: LoadedEngine) -> None:
         "parity", {engine.built.name: measured, "tolerance": tolerance, "tolerance_worst": worst_tolerance}
     )
     if not found.kept(tolerance):
+        at = "" if context.shape is None else f" at {context.shape}"
         dtype = f"{coarsest} quantized to {context.quantization}" if context.is_quantized else coarsest
         raise TrialEndedError(
             "failed",
-            f"parity: the engine's logits are off by {found.error:.3g} ({found.worst:.3g} at the worst token), "
+            f"parity{at}: the engine's logits are off by {found.error:.3g} ({found.worst:.3g} at the worst token), "
             f"{dtype} allows {tolerance:g} ({worst_tolerance:g}): it computes another function",
         )
     keep_for_later_trials(context, engine.built.model)

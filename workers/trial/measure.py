@@ -67,7 +67,7 @@ def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, f
     environment: TargetEnvironment = {**answer["environment"], "target": context.target_key}
     known = {**engine.metrics, **metrics}
     context.record.add_metrics(metrics)
-    context.lease.log(_described(known))
+    context.lease.log(_described(context, known))
     context.record.set_measurement("environment", environment)
     context.record.set_measurement(
         "memory", {name: known[name] for name in METRICS if name.endswith("_bytes") and name in known}
@@ -89,7 +89,8 @@ def judge_hardware(context: TrialContext, metrics: Mapping[str, float]) -> None:
             raise TrialEndedError("infeasible", f"{text} is broken by {violation:.4g}: {found}")
 
 
-def _described(metrics: Mapping[str, float]) -> str:
+def _described(context: TrialContext, metrics: Mapping[str, float]) -> str:
     """A line for the log: the service gets the figures themselves when the attempt ends."""
     latency = f"{metrics['latency_ms_p50']:,.4f} ms (p50), {metrics['latency_ms_p99']:,.4f} ms (p99)"
-    return f"measured: latency {latency}, memory {metrics['memory_bytes']:,.0f} bytes"
+    at = "" if context.shape is None else f" at {context.shape}"
+    return f"measured{at}: latency {latency}, memory {metrics['memory_bytes']:,.0f} bytes"

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from layers.metrics import METRICS
+from layers.metrics import AT, METRICS, named_at
 from workers.engine.protocol import JsonObject
 from workers.trial.outcomes import Finish, TrialEndedError
+
+OF_EACH_SHAPE = ("environment", "memory", "parity", "latency_first", "latency_samples_ms", "quantization", "generation")
+"""Measurements that each shape has its own of."""
+
+OVER_SHAPES: Mapping[str, Callable[[Iterable[float]], float]] = {
+    "build_seconds": sum,
+    "parity_error": max,
+    "parity_error_worst": max,
+}
+"""What one figure of a trial is made of that each shape's engine has: the build of all, the worst parity."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What several records of one attempt share."""
+
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    of_shapes: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    """Of the metrics in OVER_SHAPES the figure of each shape."""
+    measurements: dict[str, JsonObject] = field(default_factory=dict[str, JsonObject])
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    cached_engines: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,48 +42,66 @@ class Findings:
 
 
 class TrialRecord:
-    """Steps write to it as soon as they know something, and never read it: what a step needs of another is passed."""
+    """Steps write to it as soon as they know something, and never read it: what a step needs of another is passed.
 
-    def __init__(self) -> None:
-        self._metrics: dict[str, float] = {}
-        self._measurements: dict[str, JsonObject] = {}
-        self._seconds: dict[str, float] = {}
-        self._cached_engines: list[str] = []
+    A record at a shape writes to the same findings, under the shape's names: `latency_ms_p50` is kept as
+    `latency_ms_p50@chat`.
+    """
+
+    def __init__(self, shape: str | None = None, found: _Found | None = None) -> None:
+        self._shape = shape
+        self._found = found or _Found()
+
+    def at(self, shape: str) -> TrialRecord:
+        """The same record for what is found at a shape."""
+        return TrialRecord(shape, self._found)
 
     def add_metrics(self, metrics: Mapping[str, float]) -> None:
         """Keep metrics; a later value of a name replaces an earlier one."""
-        self._metrics |= metrics
+        for name, value in metrics.items():
+            if self._shape is not None and name in OVER_SHAPES:
+                figures = self._found.of_shapes.setdefault(name, {})
+                figures[self._shape] = value
+                self._found.metrics[name] = OVER_SHAPES[name](figures.values())
+            else:
+                self._found.metrics[named_at(name, self._shape)] = value
 
     def set_measurement(self, name: str, measurement: Mapping[str, object]) -> None:
         """Keep a measurement, in place of an earlier one of that name."""
-        self._measurements[name] = dict(measurement)
+        self._found.measurements[self._measurement(name)] = dict(measurement)
 
     def extend_measurement(self, name: str, more: Mapping[str, object]) -> None:
         """Add fields to a measurement."""
-        self._measurements.setdefault(name, {}).update(more)
+        self._found.measurements.setdefault(self._measurement(name), {}).update(more)
+
+    def _measurement(self, name: str) -> str:
+        return name if self._shape is None or name not in OF_EACH_SHAPE else f"{name}{AT}{self._shape}"
 
     def add_seconds(self, work: str, seconds: float) -> None:
-        """Keep how long a phase, or a part of one, took."""
-        self._seconds[work] = seconds
+        """Keep how long a phase, or a part of one, took: at all shapes together."""
+        if self._shape is None:
+            self._found.seconds[work] = seconds
+        else:
+            self.add_more_seconds(work, seconds)
 
     def add_more_seconds(self, work: str, seconds: float) -> None:
         """Keep how long more a work took that is done several times."""
-        self._seconds[work] = self._seconds.get(work, 0.0) + seconds
+        self._found.seconds[work] = self._found.seconds.get(work, 0.0) + seconds
 
     def add_cached_engine(self, name: str) -> None:
         """Keep that an engine was not built, but taken from the cache."""
-        self._cached_engines.append(name)
+        self._found.cached_engines.append(name if self._shape is None else f"{name}{AT}{self._shape}")
 
     def findings(self) -> Findings:
         """All metrics and measurements so far."""
-        return Findings(dict(self._metrics), dict(self._measurements))
+        return Findings(dict(self._found.metrics), dict(self._found.measurements))
 
     def finish(self, ended: TrialEndedError | None) -> Finish:
         """The result, with the outcome that ended the attempt early; None: it came to its end."""
-        cost: JsonObject = {f"{work}_seconds": seconds for work, seconds in self._seconds.items()}
-        cost["engines_from_cache"] = self._cached_engines
-        metrics = {name: value for name, value in self._metrics.items() if math.isfinite(value)}
-        measurements = {**self._measurements, "cost": cost}
+        cost: JsonObject = {f"{work}_seconds": seconds for work, seconds in self._found.seconds.items()}
+        cost["engines_from_cache"] = self._found.cached_engines
+        metrics = {name: value for name, value in self._found.metrics.items() if math.isfinite(value)}
+        measurements = {**self._found.measurements, "cost": cost}
         if ended is None:
             return Finish("complete", None, metrics, measurements)
         return Finish(ended.outcome, ended.reason, metrics, measurements, ended.log)

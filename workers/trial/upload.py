@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from layers.metrics import split_name
 from workers.processes.model_verbs import SAVE
 from workers.trial.artifacts import ArtifactDescription, collect
 from workers.trial.build import BuiltEngines
@@ -36,12 +37,14 @@ def upload_artifacts(
 def _description(context: TrialContext, measured: Measured, metrics: Mapping[str, float]) -> ArtifactDescription:
     dataset = context.dataset
     assert dataset is not None, "what has no data is no trial on a front"
+    named = [(*split_name(name), value) for name, value in metrics.items()]
     return {
         "trial": context.trial,
         "runtime": context.runtime,
         "target": context.target_key,
         "configuration": context.configuration.document,
         "dataset": {"name": dataset.name, "sha256": dataset.sha256, "facts": dataset.facts},
-        "metrics": dict(metrics),
+        # The files are those of one shape, so that its figures need no name of it.
+        "metrics": {**metrics, **{base: value for base, at, value in named if at == context.shape}},
         "environment": dict(measured.environment),
     }

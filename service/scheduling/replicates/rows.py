@@ -15,6 +15,7 @@ from service.database.sessions import UNSYNCHRONIZED, now
 from service.events.events import NewEvent
 from service.leases.feasibility import describe_final_violations
 from service.leases.trials import FIRST_TRAINING
+from service.leases.worker_reports import own_figures
 from service.scheduling.replicates.means import LEARNT, LOSS, TRAININGS
 from service.scheduling.replicates.replicates import KnownTrial, ReplicateHistory, most_replicates
 from service.scheduling.sweep_state import Changes, MeanFigures, NewReplicate, SweepFacts
@@ -23,7 +24,6 @@ FIRST_SEED = 100_001
 """Further seeds are counted from here: past those that sweeps name, and those of confirmations."""
 
 _METRICS = cast("sa.Table", TrialMetric.__table__)
-_STATIC = ("parameter_count", "flops")
 
 
 Ranked = Sequence[tuple[str, tuple[float, ...]]]
@@ -115,7 +115,7 @@ def _row(replicate_id: str, replicate: NewReplicate, trial: Trial, time: float) 
         replicate_of=trial.id,
         target_key=trial.target_key,
         max_attempts=trial.max_attempts,
-        metrics={name: trial.metrics[name] for name in _STATIC if name in trial.metrics},
+        metrics=own_figures(trial.metrics),
         created_at=time,
     )
 

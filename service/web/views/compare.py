@@ -10,7 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from layers.configuration import Sections, flatten
-from layers.metrics import METRICS
+from layers.expressions.metric_names import MetricNames
+from layers.metrics import metric as declaration_of
 from layers.parameter import Scalar
 from service.common import formatting
 from service.database.models import Sweep, Trial
@@ -72,13 +73,13 @@ def compare(session: Session, sweep_id: str, query: SweepQuery) -> Comparison:
 
 def _metrics(sweep: Sweep, chosen: Sequence[Trial]) -> list[Row]:
     goals = {each["metric"]: each["goal"] for each in sweep.objectives}
-    names = [*goals, *(name for name in METRICS if name not in goals)]
+    names = [*goals, *(name for name in MetricNames.of(sweep.document) if name not in goals)]
     rows: list[Row] = []
     for name in names:
         values: list[Scalar | None] = [trial.metrics.get(name) for trial in chosen]
         known = [float(value) for value in values if value is not None]
         if known:
-            best = max(known) if goals.get(name, METRICS[name].goal) == "maximize" else min(known)
+            best = max(known) if goals.get(name, declaration_of(name).goal) == "maximize" else min(known)
             rows.append(Row(name, values, name in goals, best if len(set(known)) > 1 else None))
     return rows
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
-from layers.metrics import METRICS, Goal
+from layers.expressions.constraints import parse_constraint
+from layers.metrics import Goal, is_metric
+from layers.metrics import metric as declaration_of
 from layersweep.display import units
 from service.common import formatting
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
@@ -41,7 +43,8 @@ from service.results import schemas as result_schemas
 from service.results.axes import LOG_RATIO, NICE_STEPS
 from service.results.charts import Segment
 from service.results.columns import ColumnStore, metric_names
-from service.results.plot_selection import TRIAL_NUMBER, check_axes
+from service.results.plot_selection import TRIAL_NUMBER, full_axes, metrics_of
+from service.results.selection import full_sort
 from service.sweeps.best_trials import best_trials
 from service.sweeps.progress import ProgressRate, progress_rate
 from service.sweeps.schemas import BestTrial
@@ -144,7 +147,7 @@ class ShownSweep:
     def __init__(self, session: Session, sweep_id: str, query: SweepQuery) -> None:
         self.session = session
         self.row = leaderboards.get_sweep(session, sweep_id)
-        self.query = query
+        self.query = replace(query, sort=full_sort(query.sort, metrics_of(self.row)))
 
     @cached_property
     def best(self) -> Mapping[str, BestTrial]:
@@ -219,7 +222,7 @@ def board(shown: ShownSweep, store: ColumnStore) -> BoardPart:
     parameters = leaderboards.parameter_names(row)
     chosen = _chosen_columns(row, query, present, parameters)
     if query.differing:
-        key = query.sort.removeprefix("-")
+        key = metrics_of(row).known(query.sort.removeprefix("-"))
         chosen = [name for name in chosen if name == key or _differs(page.items, name)]
     return BoardPart(
         now=now(session),
@@ -240,7 +243,7 @@ def pictures(shown: ShownSweep) -> PicturesPart:
     parameters = leaderboards.parameter_names(row)
     usual_x = objectives[0] if len(objectives) > 1 else TRIAL_NUMBER
     x, y = query.x or usual_x, query.y or objectives[-1]
-    check_axes(x, y)
+    x, y = full_axes(row, x, y)
     names = [TRIAL_NUMBER, *dict.fromkeys([*metrics, *(each for each in (x, y) if each != TRIAL_NUMBER), *parameters])]
     facts = {name: _facts(row, name) for name in names}
     return PicturesPart(
@@ -253,7 +256,7 @@ def pictures(shown: ShownSweep) -> PicturesPart:
         usual_x=usual_x,
         usual_y=objectives[-1],
         picture=query.picture or "importance",
-        effect_metric=query.metric if query.metric and query.metric in metrics else objectives[-1],
+        effect_metric=wanted if (wanted := metrics_of(row).known(query.metric or "")) in metrics else objectives[-1],
         parallel_axes=[*row.space.get("open_parameters", []), *objectives],
         metrics=metrics,
         picture_facts=json.dumps(
@@ -269,9 +272,9 @@ def pictures(shown: ShownSweep) -> PicturesPart:
 
 def _facts(row: Sweep, name: str) -> dict[str, object]:
     goals = {each["metric"]: each["goal"] for each in row.objectives}
-    goal = goals.get(name) or (METRICS[name].goal if name in METRICS else "")
-    label = formatting.label(name) if name in METRICS or name == TRIAL_NUMBER else name
-    unit, scale = (units.unit(name), units.scale(name)) if name in METRICS else ("", units.PLAIN)
+    goal = goals.get(name) or (declaration_of(name).goal if is_metric(name) else "")
+    label = formatting.label(name) if is_metric(name) or name == TRIAL_NUMBER else name
+    unit, scale = (units.unit(name), units.scale(name)) if is_metric(name) else ("", units.PLAIN)
     return {"label": label, "unit": unit, "scale": scale, "goal": goal}
 
 
@@ -297,29 +300,30 @@ def _extends(row: Sweep) -> list[str]:
 def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], parameters: Sequence[str]) -> list[str]:
     """Those asked for; else objectives, what constraints name, the usual metrics, and the sweep's parameters. What the
     rows are sorted by is always among them."""
-    key = query.sort.removeprefix("-")
-    sorted_by = [key] if key in METRICS or key in parameters else []
+    known = metrics_of(row)
+    key = known.known(query.sort.removeprefix("-"))
+    sorted_by = [key] if is_metric(key) or key in parameters else []
     if query.column:
-        chosen = [name for name in query.column if name in METRICS or name in parameters]
+        chosen = [known.known(name) for name in query.column if name in known or name in parameters]
         return list(dict.fromkeys([*chosen, *sorted_by]))
     objectives = [each["metric"] for each in row.objectives]
-    constrained = [name for name in METRICS if any(name in text for text in row.document.get("constraints", []))]
-    usual = dict.fromkeys([*objectives, *constrained, *_COLUMNS])
+    named = {name for text in row.document.get("constraints", []) for name in parse_constraint(text).metrics}
+    usual = dict.fromkeys([*objectives, *(name for name in known if name in named), *map(known.resolve, _COLUMNS)])
     metrics = [name for name in usual if name in objectives or name in present]
-    return list(dict.fromkeys([*metrics, *(name for name in sorted_by if name in METRICS), *parameters]))
+    return list(dict.fromkeys([*metrics, *(name for name in sorted_by if is_metric(name)), *parameters]))
 
 
 def _differs(rows: Sequence[result_schemas.LeaderboardRow], name: str) -> bool:
-    return len({row.metrics.get(name) if name in METRICS else row.parameters.get(name) for row in rows}) > 1
+    return len({row.metrics.get(name) if is_metric(name) else row.parameters.get(name) for row in rows}) > 1
 
 
 def _column(row: Sweep, query: SweepQuery, name: str) -> BoardColumn:
     objectives: dict[str, Goal] = {each["metric"]: each["goal"] for each in row.objectives}
-    goal = objectives.get(name, METRICS[name].goal if name in METRICS else "minimize")
+    goal = objectives.get(name, declaration_of(name).goal if is_metric(name) else "minimize")
     first, second = (f"-{name}", name) if goal == "maximize" else (name, f"-{name}")
     return BoardColumn(
         name,
-        "metric" if name in METRICS else "parameter",
+        "metric" if is_metric(name) else "parameter",
         name in objectives,
         second if query.sort == first else first,
         {name: "ascending", f"-{name}": "descending"}.get(query.sort),  # pyright: ignore[reportArgumentType]

@@ -9,8 +9,9 @@ from typing import Literal, cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from layers.expressions.metric_names import MetricNames
 from layers.expressions.names import DECLARED
-from layers.metrics import METRICS, Goal
+from layers.metrics import AT, Goal, split_name
 from layers.parameter import Scalar
 from layersweep.json_values import JsonObject
 from service.common.states import ENDED_SWEEPS, OPEN_TRIALS
@@ -21,6 +22,7 @@ from service.leases import trials
 from service.leases.phases import order_of
 from service.operations import artifacts, transformers_export
 from service.results import charts, leaderboards
+from service.results.shapes import ShapePicture, ShapeTable, shape_picture, shape_table
 from service.web.views.common import Fact, baselines_nats, dataset_of, flat, hardware_first_of
 
 _LATENCY_MEASUREMENTS = {
@@ -28,6 +30,17 @@ _LATENCY_MEASUREMENTS = {
     "latency_samples_ms": "latency of the final engine",
 }
 MEMORY = ("weights_bytes", "activation_bytes", "io_bytes")
+LATENCY = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "latency_cv", "throughput_per_s")
+GENERATION = (
+    "prefill_ms_p50",
+    "prefill_ms_p99",
+    "decode_ms_per_token_p50",
+    "decode_ms_per_token_p90",
+    "decode_ms_per_token_p99",
+    "time_to_first_token_ms",
+    "tokens_per_s",
+    "kv_cache_bytes",
+)
 PERCENTILES = ("p50", "p90", "p99")
 GAPS = ("precision_gap", "generalization_gap", "parity_error", "parity_error_worst")
 
@@ -66,8 +79,16 @@ class TrialPage:
     objectives: Mapping[str, Goal]
     curve: charts.Curve | None
     histogram: charts.Histogram | None
+    """Of several shapes that of the first."""
+    latency_names: list[str]
+    """The metrics below the histogram."""
+    generation_names: list[str]
+    """Those of generating."""
     generated: list[GeneratedSteps]
     memory: list[charts.Segment]
+    memory_bytes: float | None
+    shapes: ShapeTable | None
+    shape_picture: ShapePicture | None
     parameters: list[VariedParameter]
     artifacts: list[Artifact]
     transformers_architecture: str | None
@@ -88,7 +109,10 @@ def trial(session: Session, trial_id: str) -> TrialPage:
     metrics = row.metrics
     is_live = row.state in OPEN_TRIALS and sweep_row.state not in ENDED_SWEEPS
     kept = artifacts.of_trial(session, trial_id)
-    percentiles = {name: metrics[f"latency_ms_{name}"] for name in PERCENTILES if f"latency_ms_{name}" in metrics}
+    names = MetricNames.of_shapes(row.configuration.get("shapes", []))
+    full = {name: names.resolve(f"latency_ms_{name}") for name in PERCENTILES}
+    percentiles = {name: metrics[metric] for name, metric in full.items() if metric in metrics}
+    shapes = shape_table(row.configuration, metrics)
     return TrialPage(
         now=now(session),
         sweep=sweep_row,
@@ -96,12 +120,19 @@ def trial(session: Session, trial_id: str) -> TrialPage:
         dataset=dataset,
         workers={worker.id: worker.name for worker in session.scalars(executing)},
         phases=_phases(detail.attempts[-1] if detail.attempts else None),
-        metric_names=[name for name in METRICS if name in metrics] + sorted(metrics.keys() - METRICS.keys()),
+        metric_names=(known := [name for name in names if name in metrics]) + sorted(metrics.keys() - set(known)),
         objectives={each["metric"]: each["goal"] for each in sweep_row.objectives},
         curve=charts.curve(detail.curve, baselines_nats(dataset)),
-        histogram=charts.histogram(_latency_samples(detail.measurements), percentiles),
-        generated=_generated(detail.measurements),
-        memory=charts.segments({name: float(metrics[name]) for name in MEMORY if name in metrics}),
+        histogram=charts.histogram(_latency_samples(detail.measurements, names.first), percentiles),
+        latency_names=[full for name in LATENCY if (full := names.resolve(name)) in metrics],
+        generation_names=[full for name in GENERATION if (full := names.resolve(name)) in metrics],
+        generated=_generated(detail.measurements, names.first),
+        memory=charts.segments(
+            {name: float(metrics[full]) for name in MEMORY if (full := names.resolve(name)) in metrics}
+        ),
+        memory_bytes=metrics.get(names.resolve("memory_bytes")),
+        shapes=shapes,
+        shape_picture=shape_picture(shapes),
         parameters=_parameters(sweep_row, detail),
         artifacts=kept,
         transformers_architecture=transformers_export.offered(session, trial_id, kept),
@@ -146,18 +177,19 @@ def _phases(attempt: lease_schemas.Attempt | None) -> list[tuple[charts.Segment,
     return [(piece, keyed[piece.name]) for piece in pieces]
 
 
-def _latency_samples(measurements: Mapping[str, JsonObject]) -> list[float]:
+def _latency_samples(measurements: Mapping[str, JsonObject], shape: str | None) -> list[float]:
     """The raw samples behind the reported latencies: of the final engine, or of the first where there is no other."""
+    at = "" if shape is None else f"{AT}{shape}"
     for name in ("latency_samples_ms", "latency_first"):
-        samples = measurements.get(name, {}).get("samples_ms")
+        samples = measurements.get(f"{name}{at}", {}).get("samples_ms")
         if isinstance(samples, list):
             return [float(each) for each in samples if isinstance(each, int | float)]
     return []
 
 
-def _generated(measurements: Mapping[str, JsonObject]) -> list[GeneratedSteps]:
+def _generated(measurements: Mapping[str, JsonObject], shape: str | None) -> list[GeneratedSteps]:
     """The steps of each bucket. What a worker says is not checked: what is not of this form is left out."""
-    buckets: object = measurements.get("generation", {}).get("decode")
+    buckets: object = measurements.get("generation" if shape is None else f"generation{AT}{shape}", {}).get("decode")
     found: list[GeneratedSteps] = []
     for bucket in cast("list[object]", buckets) if isinstance(buckets, list) else []:
         match bucket:
@@ -177,10 +209,12 @@ def _facts(measurements: Mapping[str, JsonObject]) -> dict[str, dict[str, Fact]]
     """What is kept beside the metrics, less what the page shows elsewhere."""
     facts: dict[str, dict[str, Fact]] = {}
     for name, data in measurements.items():
-        if name in ("memory", "generation"):
+        base, shape = split_name(name)
+        if base in ("memory", "generation"):
             continue
-        if name in _LATENCY_MEASUREMENTS:
+        if base in _LATENCY_MEASUREMENTS:
             # The environment is a measurement of its own; the final figures are the metrics.
             data = {key: value for key, value in data.items() if key != "environment"}
-        facts[_LATENCY_MEASUREMENTS.get(name, name.replace("_", " "))] = flat(data)
+        words = _LATENCY_MEASUREMENTS.get(base, base.replace("_", " "))
+        facts[words if shape is None else f"{words} at {shape}"] = flat(data)
     return facts

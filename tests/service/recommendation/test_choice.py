@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layers.expressions.metric_names import MetricNames
 from service.errors import UnprocessableError
 from service.recommendation.choice import (
     Candidate,
@@ -208,19 +209,21 @@ def test_limits_that_nothing_keeps_name_the_closest_trial():
 def test_wishes_that_cannot_be_read_are_refused_with_a_remedy(query, said):
     given = {"prefer": [], "within": [], "weight": []} | query
     with pytest.raises(UnprocessableError, match=said) as refused:
-        SelectionPreferences.parse(list(TWO), **given)
+        SelectionPreferences.parse(list(TWO), MetricNames(), **given)
     assert all(problem.pointer and problem.remedy for problem in refused.value.problems)
 
 
 def test_an_objective_without_weight_leaves_the_choice_to_the_others():
-    assert SelectionPreferences.parse(list(TWO), prefer=[], within=[], weight=["latency_ms_p50:0"]).weights == {
-        "latency_ms_p50": 0
-    }
+    assert SelectionPreferences.parse(
+        list(TWO), MetricNames(), prefer=[], within=[], weight=["latency_ms_p50:0"]
+    ).weights == {"latency_ms_p50": 0}
 
 
 def test_the_rule_says_what_was_wished():
-    wish = SelectionPreferences.parse(list(TWO), prefer=["latency_ms_p50"], within=["validation_loss:1%"], weight=[])
+    wish = SelectionPreferences.parse(
+        list(TWO), MetricNames(), prefer=["latency_ms_p50"], within=["validation_loss:1%"], weight=[]
+    )
     assert "best latency_ms_p50" in rule_in_words(wish, "causal_lm")
     assert "validation_loss:1%" in rule_in_words(wish, "causal_lm")
-    weighted = SelectionPreferences.parse(list(TWO), prefer=[], within=[], weight=["latency_ms_p50:3"])
+    weighted = SelectionPreferences.parse(list(TWO), MetricNames(), prefer=[], within=[], weight=["latency_ms_p50:3"])
     assert "latency_ms_p50 3" in rule_in_words(weighted, "causal_lm")

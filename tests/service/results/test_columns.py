@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from layers.expressions.metric_names import MetricNames
 from service.database.models import Sweep, Trial
 from service.events import events
 from service.results import columns as module
@@ -155,5 +156,5 @@ def test_a_page_begins_where_the_last_one_ended_although_its_last_trial_is_gone(
 
 def test_what_a_selection_needs_is_known_before_anything_is_read():
     objectives = [{"metric": "validation_loss", "goal": "minimize"}]
-    assert needed(objectives, ["num_layers"], "rank", Filters()) == ["validation_loss"]
-    assert needed(objectives, ["num_layers"], "-num_layers", Filters()) == ["num_layers"]
+    assert needed(objectives, MetricNames(), ["num_layers"], "rank", Filters()) == ["validation_loss"]
+    assert needed(objectives, MetricNames(), ["num_layers"], "-num_layers", Filters()) == ["num_layers"]

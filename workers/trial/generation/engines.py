@@ -9,7 +9,7 @@ from pathlib import Path
 from layers.declarations.inference.generation import Bucket, GenerationConfig
 from layers.declarations.inference.mode import GENERATE
 from workers.processes.model_verbs import EXPORT_GENERATION
-from workers.trial.build import BuiltEngine, build_engine, build_options, keep_for_later_trials
+from workers.trial.build import BuiltEngine, build_engine, build_options, keep_for_later_trials, other_shape
 from workers.trial.context import TrialContext
 
 
@@ -66,6 +66,7 @@ def _export(context: TrialContext, name: str, prefill: Path, steps: dict[int, Pa
         "prefill": str(prefill),
         "steps": {str(capacity): str(path) for capacity, path in steps.items()},
         "opset": context.capabilities["opset"],
+        **other_shape(context),
     }
     exported = context.request_model(EXPORT_GENERATION, arguments, context.limits.export_seconds)
     context.record.add_seconds(f"export_generation_{name}", exported["seconds"])

@@ -1,0 +1,118 @@
+"""A trial at the shapes that it was measured at, side by side: as a table, and latency over batch and length drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from layers.configuration import Configuration
+from layers.declarations.inference.shapes import NamedShape, shapes_of
+from layers.metrics import named_at
+from layers.parameter import Scalar
+from service.results.axes import Axis
+from service.results.charts import LEFT, RIGHT, TOP, WIDTH, Frame
+
+FORWARD = ("latency_ms_p50", "latency_ms_p99", "throughput_per_s", "memory_bytes")
+GENERATED = ("decode_ms_per_token_p50", "decode_ms_per_token_p99", "prefill_ms_p50", "tokens_per_s", "memory_bytes")
+"""The columns, where a trial has them: of sequences that are read at once, and where texts are generated. A mark is at
+the first of them, and its whisker reaches to the second."""
+
+HEIGHT, BOTTOM = 300, 52
+NEAR_THE_EDGE = 0.66
+"""Of the width: what lies beyond has its name on the left."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeRow:
+    """One shape: `size` as people write it (batch × length), `figures` by the metrics' names without the shape."""
+
+    name: str
+    size: str
+    tokens: int
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeTable:
+    """The shapes in the document's order, and those of the columns that any of them has."""
+
+    metrics: list[str]
+    rows: list[ShapeRow]
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeMark:
+    """A shape where it is drawn; `whisker` is how high its slow runs lie."""
+
+    row: ShapeRow
+    x: float
+    y: float
+    whisker: float
+    is_named_left: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ShapePicture:
+    """The latency of each shape by the tokens of one inference."""
+
+    frame: Frame
+    marks: list[ShapeMark]
+
+
+def shape_table(configuration: Configuration, metrics: Mapping[str, float]) -> ShapeTable | None:
+    """The figures of a trial at each shape; None where its sweep names none."""
+    shapes = shapes_of(configuration.get("shapes", []))
+    if not shapes:
+        return None
+    columns = GENERATED if any(named_at(GENERATED[0], shape.name) in metrics for shape in shapes) else FORWARD
+    rows = [
+        ShapeRow(
+            shape.name,
+            size_in_words(shape.values),
+            _tokens(shape),
+            {name: metrics[full] for name in columns if (full := named_at(name, shape.name)) in metrics},
+        )
+        for shape in shapes
+    ]
+    return ShapeTable([name for name in columns if any(name in row.figures for row in rows)], rows)
+
+
+def shape_picture(table: ShapeTable | None) -> ShapePicture | None:
+    """The picture of a table; None where fewer than two shapes were measured."""
+    drawn = [] if table is None else [name for name in table.metrics if name in (*FORWARD[:2], *GENERATED[:2])]
+    if table is None or not drawn:
+        return None
+    at, reach = drawn[0], drawn[-1]
+    rows = [row for row in table.rows if at in row.figures]
+    if len(rows) < 2:
+        return None
+    latencies = [row.figures[name] for row in rows for name in drawn if name in row.figures]
+    x = Axis.over("tokens_of_shape", [float(row.tokens) for row in rows], LEFT, WIDTH - RIGHT, log=True)
+    y = Axis.over(at, latencies, HEIGHT - BOTTOM, TOP, log=True)
+    frame = Frame(x, y, height=HEIGHT)
+    marks = [
+        ShapeMark(
+            row,
+            (across := x.at(row.tokens)),
+            y.at(row.figures[at]),
+            y.at(row.figures.get(reach, row.figures[at])),
+            across > LEFT + NEAR_THE_EDGE * (WIDTH - LEFT - RIGHT),
+        )
+        for row in rows
+    ]
+    return ShapePicture(frame, marks)
+
+
+def size_in_words(values: Mapping[str, Scalar]) -> str:
+    """A shape as people write it: 32 × 128; with a source, 32 × 64 → 128; of a prompt and its answer, 1 × 64 + 32."""
+    if "prompt_tokens" in values:
+        return f"{values['batch_size']} × {values['prompt_tokens']} + {values['new_tokens']}"
+    source = values.get("source_length")
+    lengths = f"{values['sequence_length']}" if source is None else f"{source} → {values['sequence_length']}"
+    return f"{values['batch_size']} × {lengths}"
+
+
+def _tokens(shape: NamedShape) -> int:
+    """Of one inference, those of its sources included."""
+    lengths = int(shape.values["sequence_length"]) + int(shape.values.get("source_length", 0))
+    return int(shape.values["batch_size"]) * lengths
