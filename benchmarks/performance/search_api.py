@@ -55,16 +55,23 @@ class Search:
 class Endings:
     """The costs of the trials of each sweep that have ended, in their order; several threads add to them."""
 
-    def __init__(self, tables: Mapping[str, Table]) -> None:
-        """`tables`: that of each sweep, by the sweep's id."""
-        self._lock = threading.Lock()
-        self._tables = tables
-        self.costs: dict[str, list[Floats]] = {sweep: [] for sweep in tables}
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._tables: dict[str, Table] = {}
+        self.costs: dict[str, list[Floats]] = {}
+
+    def expect(self, sweep: str, table: Table) -> None:
+        """A sweep on a table, by its id: its trials may have been claimed already."""
+        with self._changed:
+            self._tables[sweep], self.costs[sweep] = table, []
+            self._changed.notify_all()
 
     def end(self, sweep: str, model: Mapping[str, Any]) -> Floats:
         """What a trial of the sweep costs, from now on among those that have ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: sweep in self._tables)
         costs = self._tables[sweep].costs_of(chosen_of(model))
-        with self._lock:
+        with self._changed:
             self.costs[sweep].append(costs)
         return costs
 
@@ -105,24 +112,24 @@ def through_the_api(
 ) -> list[dict[str, Any]]:
     """Sweeps from their documents to their ends, all at once; one row each."""
     began = time.monotonic()
-    client = Client(url)
-    sweeps: dict[str, Search] = {}
-    started: list[Sweep] = []
-    for search in searches:
-        written = tables[search.mapping].document() | {
-            "dataset": DATASET,
-            "budget": {"trials": trials, "parallel": search.parallel},
-            "search": {"sampler": search.sampler, "seed": search.seed, "reuse": False},
-        }
-        started.append(client.submit(written | {"name": f"{search.mapping} {search.parallel} {search.seed}"}))
-        sweeps[started[-1].id] = search
-    endings, is_over = Endings({sweep: tables[search.mapping] for sweep, search in sweeps.items()}), threading.Event()
+    client, endings, is_over = Client(url), Endings(), threading.Event()
     workers = min(MOST_WORKERS, sum(search.parallel for search in searches))
     threads = [threading.Thread(target=work, args=(url, endings, is_over)) for _ in range(workers)]
     for thread in threads:
         thread.start()
+    sweeps: list[Sweep] = []
     try:
-        for sweep in started:
+        for search in searches:
+            table = tables[search.mapping]
+            written = table.document() | {
+                "name": f"{search.mapping}, parallel {search.parallel}, seed {search.seed}",
+                "dataset": DATASET,
+                "budget": {"trials": trials, "parallel": search.parallel},
+                "search": {"sampler": search.sampler, "seed": search.seed, "reuse": False},
+            }
+            sweeps.append(client.submit(written))
+            endings.expect(sweeps[-1].id, table)
+        for sweep in sweeps:
             sweep.wait()
     finally:
         is_over.set()
@@ -130,12 +137,12 @@ def through_the_api(
             thread.join()
     return [
         row_of(
-            sweeps[sweep.id],
+            search,
             sampler=sweep.record["sampler"],
-            shares=shares(tables[sweeps[sweep.id].mapping], endings.costs[sweep.id]),
+            shares=shares(tables[search.mapping], endings.costs[sweep.id]),
             seconds_of_all=round(time.monotonic() - began, 1),
         )
-        for sweep in started
+        for search, sweep in zip(searches, sweeps, strict=True)
     ]
 
 
