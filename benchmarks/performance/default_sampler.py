@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.performance.default_sampler --old TREE [--told 100 1000 5000] [--seconds 10]
         [--workers 8] [--databases sqlite postgresql] [--out benchmarks/results/default_sampler.json]
+    OMP_NUM_THREADS=1 python -m benchmarks.performance.default_sampler --alone surrogate tpe nsga2 [--told 100 1000]
 
 TREE is a checkout of the older version with a .venv of its own. The workers, the five parameters and the way to so many
 trials told are those of `benchmarks.performance.scheduling`, which measures one objective; the sampler is then changed
@@ -9,6 +10,10 @@ to what `auto` is for the document there. RDBStorage has Optuna's TPE, multivari
 same machine, each on a database of its own. Beside rates, which others that use the machine lower, stands the processor
 time of a trial that the service takes with its samplers. Results of other databases and numbers told that the file has
 are kept.
+
+--alone names samplers of which the processor time of an ask and a tell is taken, without a service: with so many random
+points told and so many trials that run as there are workers. What `auto` was before the surrogate: tpe, and nsga2 for
+more than 2,000 trials.
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,10 +38,18 @@ from benchmarks.performance import rdbstorage
 from benchmarks.performance.scheduling import DOCUMENT, database_urls, drive
 from benchmarks.support.processes import ROOT, machine, serving
 from benchmarks.support.report import write
+from layers.parameter import Scalar
+from layers.space.document import parse_document
+from service.common.states import TrialState
+from service.scheduling.optuna_study import OptunaStudy
+from service.scheduling.studies import TrialResult
+from service.sweeps.sampling import population_size
 
 OBJECTIVES = [{"metric": "latency_ms_p50", "goal": "minimize"}, {"metric": "validation_loss", "goal": "minimize"}]
 TRIALS = 2_000
 """The budget for which the default is asked, or what is told where that is more: a million trials have another."""
+ASKS_ALONE = 200
+DATASET = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
 WARM_TRIALS = 40
 """Trials before the clock starts: the study is rebuilt, and a sampler goes to a process of its own."""
 
@@ -97,6 +111,33 @@ def descendants_seconds() -> float:
     return found
 
 
+def alone(sampler: str, told: int, waiting: int) -> dict[str, Any]:
+    """What a sampler takes for an ask and a tell in this process."""
+    space = parse_document(DOCUMENT | {"objectives": OBJECTIVES}, find_dataset=lambda _: DATASET).space
+    goals, population = ["minimize"] * len(OBJECTIVES), population_size(max(told, TRIALS))
+    drawn = OptunaStudy(space, goals, sampler="random", seed=1, population=population)
+    study = OptunaStudy(space, goals, sampler=sampler, seed=0, population=population)
+    running: list[tuple[int, TrialResult]] = []
+
+    def ask(chosen: Mapping[str, Scalar] | None = None) -> None:
+        suggestion = study.ask(chosen)
+        found = suggestion.chosen
+        costs = float(found["num_layers"]) + float(found["hidden_size"]), float(found["norm.eps"])
+        running.append((suggestion.ask, TrialResult(TrialState.COMPLETE, costs)))
+
+    for number in range(told + waiting):
+        ask(drawn.ask().chosen)
+        if number < told:
+            study.tell(*running.pop(0))
+    for number in range(WARM_TRIALS + ASKS_ALONE):
+        if number == WARM_TRIALS:
+            began = time.process_time()
+        ask()
+        study.tell(*running.pop(0))
+    milliseconds = 1000 * (time.process_time() - began) / ASKS_ALONE
+    return {"sampler": sampler, "told": told, "waiting": waiting, "cpu_ms": round(milliseconds, 2)}
+
+
 def posted(url: str, document: dict[str, Any], *, validate_only: bool = False) -> dict[str, Any]:
     """The service's answer to a document."""
     answer = httpx2.post(f"{url}/v1/sweeps", params={"validate_only": validate_only}, json=document, timeout=60)
@@ -113,7 +154,8 @@ def of_rdbstorage(kind: str, told: int, workers: int, seconds: float) -> dict[st
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--old", type=Path, required=True)
+    arguments.add_argument("--old", type=Path)
+    arguments.add_argument("--alone", nargs="+", default=[], metavar="SAMPLER")
     arguments.add_argument("--told", type=int, nargs="+", default=[100, 1000, 5000])
     arguments.add_argument("--seconds", type=float, default=10)
     arguments.add_argument("--workers", type=int, default=8)
@@ -122,7 +164,9 @@ def main() -> int:
     options = arguments.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows: list[dict[str, Any]] = []
-    for kind in options.databases:
+    samplers_alone = [alone(sampler, told, options.workers) for told in options.told for sampler in options.alone]
+    print(*samplers_alone, sep="\n", flush=True)
+    for kind in options.databases if options.old else ():
         for told in options.told:
             row: dict[str, Any] = {"database": kind, "told": told, "workers": options.workers}
             for name, tree in (("old", options.old.resolve()), ("new", ROOT)):
@@ -133,15 +177,20 @@ def main() -> int:
             rows.append(row)
             print(json.dumps(row), flush=True)
     new = {(row["database"], row["told"]) for row in rows}
-    known = json.loads(options.out.read_text())["rows"] if options.out and options.out.exists() else []
-    revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=options.old, capture_output=True, text=True)
+    known: dict[str, Any] = {"rows": [], "old": None, "alone": []}
+    if options.out and options.out.exists():
+        known |= json.loads(options.out.read_text())
+    if options.old:
+        command = ["git", "rev-parse", "--short", "HEAD"]
+        known["old"] = subprocess.run(command, cwd=options.old, capture_output=True, text=True).stdout.strip()
     report = {
         "benchmark": "default_sampler",
         "command": "python -m benchmarks.performance.default_sampler "
         + " ".join(sys.argv[1:]).replace(str(options.old), "TREE"),
         "machine": machine(),
-        "old": revision.stdout.strip(),
-        "rows": [row for row in known if (row["database"], row["told"]) not in new] + rows,
+        "old": known["old"],
+        "rows": [row for row in known["rows"] if (row["database"], row["told"]) not in new] + rows,
+        "alone": samplers_alone or known["alone"],
     }
     write(report, options.out)
     print(json.dumps({"times_old": [row["times_old"] for row in rows]}))
