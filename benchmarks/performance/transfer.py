@@ -1,17 +1,18 @@
 """How much sooner a sweep gets somewhere that starts from an earlier one, and what a misleading earlier one costs.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.performance.transfer [--problems plain conditional per_layer] [--seeds 20]
-        [--trials 60] [--earlier 100] [--out benchmarks/results/transfer.json]
+    OMP_NUM_THREADS=1 python -m benchmarks.performance.transfer [--problems plain conditional quickstart_two]
+        [--seeds 20] [--trials 60] [--earlier 100] [--out benchmarks/results/transfer.json]
 
-The made-up problems of `landscapes`: nothing is measured. The earlier sweep searches learning rates from 1e-5 to 1e-3
-where this one searches 1e-4 to 1e-1, on one of two landscapes:
+The problems of `landscapes`. The earlier sweep searches learning rates from 1e-5 to 1e-3 where this one searches 1e-4
+to 1e-1, of the quickstart's trainings from 1e-3 to 4e-3 where this one searches 2e-3 to 8e-3, on one of two landscapes:
 
-related      this one's, with a loss that is 0.1 larger and a latency that is 1.3 times as large
+related      this one's, with a loss that is 0.1 larger and a latency, where there is one, 1.3 times as large
 misleading   what another point costs: that with the parameters turned round on their scales
 
 Counted are the trials until a search dominates 50, 75, 90 and 95 % of what the search without the earlier sweep, of the
 same seed, dominates at its end (never: one more than the budget); the means of both, and their ratio with a 95 %
-interval (bootstrap over seeds). The shares dominated are counted as `landscapes` does.
+interval (bootstrap over seeds). The shares dominated are counted as `landscapes` does. Results of other problems that
+the file has are kept.
 """
 
 from __future__ import annotations
@@ -40,12 +41,21 @@ from service.sweeps.sampling import population_size
 Floats = NDArray[np.float64]
 KINDS = ("related", "misleading")
 SHARES = (0.5, 0.75, 0.9, 0.95)
-EARLIER_RATES = {"min": 1e-5, "max": 1e-3, "log": True}
-RATES = {"min": 1e-4, "max": 1e-1, "log": True}
-Warp = Callable[[Mapping[str, Any], Space], Mapping[str, Any]]
+Rates = Mapping[str, Any]
+MADE_UP_RATES: tuple[Rates, Rates] = ({"min": 1e-5, "max": 1e-3, "log": True}, {"min": 1e-4, "max": 1e-1, "log": True})
+RATES: Mapping[str, tuple[Rates, Rates]] = {
+    name: ({"min": 1e-3, "max": 4e-3, "log": True}, {"min": 2e-3, "max": 8e-3, "log": True})
+    for name in ("quickstart", "quickstart_two")
+}
+"""The learning rates of the earlier sweep and of this one, where they are not those of the made-up problems."""
+CHANGES: Mapping[str, Callable[[float], float]] = {
+    "latency_ms_p50": lambda latency: 1.3 * latency,
+    "validation_loss": lambda loss: loss + 0.1,
+}
+"""What is otherwise in a related sweep."""
 
 
-def with_rates(problem: Problem, rates: Mapping[str, Any]) -> Problem:
+def with_rates(problem: Problem, rates: Rates) -> Problem:
     """The problem with other learning rates."""
     training = {**problem.sections["training"], "learning_rate": rates}
     return replace(problem, sections={**problem.sections, "training": training})
@@ -96,17 +106,18 @@ def search(
 
 
 def earlier_results(problem: Problem, kind: str, seed: int, trials: int) -> list[EarlierResult]:
-    """What an earlier sweep of this kind found."""
-    space = with_rates(problem, EARLIER_RATES).space()
+    """What an earlier sweep of this kind found; `problem` has its learning rates."""
+    space = problem.space()
 
     def end(values: Mapping[str, Any]) -> TrialResult:
         result = problem.end(turned(values, space) if kind == "misleading" else values)
         if kind == "misleading" or result.values is None:
             return result
-        latency, loss, *others = result.values
-        return TrialResult(result.state, (1.3 * latency, loss + 0.1, *others), result.violation)
+        costs = dict(zip(problem.metrics, result.values, strict=True))
+        changed = {name: CHANGES[name](cost) if name in CHANGES else cost for name, cost in costs.items()}
+        return TrialResult(result.state, tuple(changed.values()), result.violation)
 
-    return search(replace(with_rates(problem, EARLIER_RATES), end=end), 1000 + seed, trials)[1]
+    return search(replace(problem, end=end), 1000 + seed, trials)[1]
 
 
 def curve(costs: Floats, low: Floats, high: Floats) -> list[float]:
@@ -130,20 +141,23 @@ def ratio(with_earlier: NDArray[np.intp], without: NDArray[np.intp]) -> tuple[fl
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
+    arguments.add_argument(
+        "--problems", nargs="+", default=["plain", "conditional", "quickstart_two"], choices=list(PROBLEMS)
+    )
     arguments.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     arguments.add_argument("--seeds", type=int, default=20)
     arguments.add_argument("--trials", type=int, default=60)
     arguments.add_argument("--earlier", type=int, default=100)
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
-    results: list[dict[str, Any]] = []
+    known = json.loads(options.out.read_text())["results"] if options.out and options.out.exists() else []
+    results: list[dict[str, Any]] = [row for row in known if row["problem"] not in options.problems]
     for name in options.problems:
-        problem = with_rates(PROBLEMS[name], RATES)
+        earlier, problem = (with_rates(PROBLEMS[name], rates) for rates in RATES.get(name, MADE_UP_RATES))
         runs = {"none": [search(problem, seed, options.trials)[0] for seed in range(options.seeds)]}
         for kind in options.kinds:
             runs[kind] = [
-                search(problem, seed, options.trials, earlier_results(problem, kind, seed, options.earlier))[0]
+                search(problem, seed, options.trials, earlier_results(earlier, kind, seed, options.earlier))[0]
                 for seed in range(options.seeds)
             ]
         every = np.concatenate([costs for found in runs.values() for costs in found])
@@ -166,6 +180,8 @@ def main() -> int:
                         "earlier": kind,
                         "share": share,
                         "seeds": options.seeds,
+                        "trials": options.trials,
+                        "earlier_trials": options.earlier,
                         "trials_with": round(float(counts[kind].mean()), 2),
                         "trials_without": round(float(counts["none"].mean()), 2),
                         "ratio": round(found, 3),
@@ -179,8 +195,6 @@ def main() -> int:
         "benchmark": "transfer",
         "command": f"python -m benchmarks.performance.transfer {' '.join(sys.argv[1:])}",
         "machine": machine(),
-        "trials": options.trials,
-        "earlier": options.earlier,
         "results": results,
     }
     write(report, options.out)
