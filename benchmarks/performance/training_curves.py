@@ -19,7 +19,7 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,15 +90,17 @@ def drawn(space: Space, points: int) -> list[dict[str, Scalar]]:
     return list(found.values())
 
 
-def planned(points: int, repeated: int) -> Iterator[tuple[int, int]]:
-    """Points with their seeds, in blocks: what is cut short has repeated points as well."""
+def planned(points: int, repeated: int, done: Collection[tuple[int, int]] = ()) -> Iterator[tuple[int, int]]:
+    """Points with their seeds, in blocks: what is cut short has repeated points as well. Of these there are `repeated`,
+    evenly over the points, those first that are among the trainings that are done."""
+    chosen = sorted({point for point, seed in done if seed > 0 and point < points})
+    others = [point for point in range(points) if point not in chosen]
+    more = max(0, repeated - len(chosen))
+    chosen += [others[(2 * index + 1) * len(others) // (2 * more)] for index in range(more)]
     for start in range(0, points, BLOCK):
         block = range(start, min(points, start + BLOCK))
         yield from ((point, 0) for point in block)
-        for point in block:
-            # Evenly over the points.
-            if (point + 1) * repeated // points > point * repeated // points:
-                yield from ((point, seed) for seed in (1, 2))
+        yield from ((point, seed) for point in block if point in chosen for seed in (1, 2))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -118,7 +120,7 @@ def train(options: argparse.Namespace) -> None:
         about = {"task": content.task, "tokenizer": content.tokenizer, "facts": content.facts}
         space = parse_document(document(options.steps), find_dataset=lambda _: about).space
         points = drawn(space, options.points)
-        for point, seed in planned(options.points, options.repeated):
+        for point, seed in planned(options.points, options.repeated, done):
             if (point, seed) in done:
                 continue
             row = _trained(space, points[point], point, seed, folder)

@@ -98,6 +98,12 @@ class Lease:
             self._report()["metrics"] = {name: value for name, value in metrics.items() if math.isfinite(value)}
             self._changed.notify_all()
 
+    def send_now(self) -> None:
+        """Send what waits without waiting for more: the service is to answer to it."""
+        with self._changed:
+            self._urgent = True
+            self._changed.notify_all()
+
     def log(self, text: str) -> None:
         """Keep a line in the attempt's log."""
         line = text.rstrip("\n")[:LOG_CHARACTERS_A_REPORT] + "\n"

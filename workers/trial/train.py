@@ -52,10 +52,12 @@ def judge_training(context: TrialContext, trained: Trained) -> None:
 
 
 def _report(context: TrialContext, progress: JsonObject) -> None:
-    """Pass on a point of the curve, or only how far it is."""
+    """Pass on a point of the curve, or only how far it is; at once where the service judges the training there."""
     fraction = min(1.0, progress.pop("fraction"))
     context.lease.progress(
         progress if "learning_rate" in progress else None,
         step=progress["step"],
         fraction=round(fraction, 4),
     )
+    if any(rung <= progress["step"] <= 1.02 * rung + 1 for rung in context.rungs):
+        context.lease.send_now()

@@ -235,11 +235,17 @@ def test_a_broken_hardware_constraint_trains_nothing(bench: Bench) -> None:
 
 def test_training_first_builds_and_measures_once_and_finds_the_same(bench: Bench) -> None:
     lease = bench.scripted.lease(training={"steps": 30, "eval_every": 10})
-    first = bench.execute(lease)
+    first = bench.execute(lease | {"rungs": [10, 20]})
     assert bench.scripted.phases() == ALL_PHASES
+    reports = bench.scripted.sent("report")
+    (measured,) = [index for index, report in enumerate(reports) if "metrics" in report]
+    (trained,) = [index for index, report in enumerate(reports) if report.get("phase") == "train"]
+    assert measured < trained, "a pruner is told what the untrained model takes of the device"
+    assert reports[measured]["metrics"]["latency_ms_p50"] > 0
     bench.scripted.calls.clear()
     second = bench.execute(lease | {"hardware_first": False})
     assert bench.scripted.phases() == TRAINED_FIRST
+    assert not any("metrics" in report for report in bench.scripted.sent("report"))
     assert first is not None
     assert second is not None
     for name in LEARNT:
