@@ -32,7 +32,7 @@ def document(dataset: str, steps: int) -> dict[str, Any]:
         "model": {
             "num_layers": 2,
             "hidden_size": 64,
-            "tie_word_embeddings": True,
+            "tie_embeddings": True,
             "attention": {"num_attention_heads": 4, "attention_mask_type": "causal"},
         },
         "training": {"steps": steps, "batch_size": 16, "learning_rate": 2e-3},

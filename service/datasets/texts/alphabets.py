@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-from service.datasets.texts.subwords import SubwordTokenizer
 from service.datasets.texts.tokens import Tokens
 from service.datasets.texts.utf8 import ByteRange
 
@@ -17,6 +16,12 @@ class Alphabet(Protocol):
 
     @property
     def vocabulary_size(self) -> int: ...
+
+    @property
+    def most_fitted(self) -> int:
+        """To how many tokens of training the baselines are fitted: enough for registering to stay a matter of seconds,
+        and of some hundred megabytes where nearly every n-gram is another one."""
+        ...
 
     def symbol(self, token: int) -> str:
         """How a token is shown."""
@@ -31,6 +36,7 @@ class ByteAlphabet:
     """Bytes."""
 
     vocabulary_size = 256
+    most_fitted = 4_000_000
 
     def symbol(self, token: int) -> str:
         return chr(token) if 32 <= token < 127 else f"0x{token:02x}"
@@ -41,6 +47,8 @@ class ByteAlphabet:
 
 class CharacterAlphabet:
     """Characters by their number."""
+
+    most_fitted = 4_000_000
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
         self._vocabulary = vocabulary
@@ -57,13 +65,15 @@ class CharacterAlphabet:
 class SubwordAlphabet:
     """Parts of words."""
 
-    def __init__(self, tokenizer: SubwordTokenizer, ranges: Mapping[str, ByteRange]) -> None:
-        self._tokenizer = tokenizer
+    most_fitted = 2_000_000
+
+    def __init__(self, symbols: Sequence[str], ranges: Mapping[str, ByteRange]) -> None:
+        self._symbols = symbols
         self._ranges = ranges
-        self.vocabulary_size = tokenizer.vocabulary_size
+        self.vocabulary_size = len(symbols)
 
     def symbol(self, token: int) -> str:
-        return self._tokenizer.symbol(token)
+        return self._symbols[token]
 
     def text(self, split: str, tokens: Tokens) -> str:
         """As many bytes as there are tokens: a shorter beginning, for which nothing is decoded."""

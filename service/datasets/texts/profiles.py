@@ -21,9 +21,6 @@ from service.datasets.texts.tokens import Tokens, counts
 
 BASELINES = ("unigram", "bigram", "trigram", "4-gram", "5-gram")
 
-FIT_TOKENS = 4_000_000
-"""More training tokens than this are not read for a profile: registering a large text stays a matter of seconds."""
-
 SCORE_TOKENS = 1_000_000
 PIECE_TOKENS = 1 << 17
 """Scored at once."""
@@ -42,7 +39,7 @@ def text_profile(splits: Mapping[str, Tokens], alphabet: Alphabet) -> TextProfil
     training, validation, size = splits["training"], splits["validation"], alphabet.vocabulary_size
     fitted, scored = counts(training, size), counts(validation, size)
     unseen = np.flatnonzero((scored > 0) & (fitted == 0))
-    fit, score = np.array(training[:FIT_TOKENS]), np.array(validation[:SCORE_TOKENS])
+    fit, score = np.array(training[: alphabet.most_fitted]), np.array(validation[:SCORE_TOKENS])
     return {
         "tokens": {name: len(tokens) for name, tokens in splits.items()},
         "vocabulary_size": size,
@@ -115,7 +112,7 @@ class _Grams:
 def _grams(contexts: _Contexts, vocabulary_size: int) -> _Grams:
     """As `numpy.unique` with counts and inverse, in a quarter of its memory: registering a text takes most for this.
 
-    Positions are below `FIT_TOKENS`, so 32 bits hold them.
+    So many tokens are not looked at that their positions would need more than 32 bits.
     """
     pairs = contexts.ids * np.int64(vocabulary_size)
     pairs += contexts.tokens

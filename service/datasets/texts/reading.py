@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,20 +13,18 @@ from service.common.formatting import plural
 from service.database.dataset_columns import SplitCounts, TextFacts
 from service.datasets.content import Content
 from service.datasets.splits import Fractions
-from service.datasets.texts import tokens, utf8
+from service.datasets.texts import tokenizing_process, tokens, utf8
 from service.datasets.texts.alphabets import Alphabet, ByteAlphabet, CharacterAlphabet, SubwordAlphabet
 from service.datasets.texts.profiles import text_profile
-from service.datasets.texts.subwords import SubwordTokenizer, file_hash
+from service.datasets.texts.subwords import file_hash
 from service.datasets.texts.tokenizers import GivenTokenizer, TextTokenizer, TrainedTokenizer
+from service.datasets.texts.tokenizing_process import Request, tokenize
 from service.datasets.texts.tokens import Tokens
 from service.errors import UnprocessableError
 
 MINIMUM_TRAINING_TOKENS = 256
 MINIMUM_TOKENS = 64
 """Of the validation split, and of the test split where there is one."""
-
-MOST_TRAINING_BYTES = 32 << 20
-"""A tokenizer is trained on so much of the training split, spread evenly over it."""
 
 LOSSY_NOTE = (
     "the tokenizer does not give the text back: what it drops or changes costs a model nothing, so there is no "
@@ -116,29 +114,27 @@ def _subwords(path: Path, wanted: TrainedTokenizer | GivenTokenizer, fractions: 
     ranges = {
         split: utf8.ByteRange(path, start, stop) for split, start, stop in zip(cuts, starts, offsets, strict=True)
     }
-    stored = scratch / "tokenizer.json"
-    if isinstance(wanted, TrainedTokenizer):
-        # Of a long text, every second piece, or every third, and so on: what is frequent is known from fewer.
-        every = -(-len(ranges["training"]) // MOST_TRAINING_BYTES)
-        sample = islice(utf8.pieces(ranges["training"]), 0, None, every)
-        tokenizer = SubwordTokenizer.trained(sample, wanted.vocabulary_size)
-        stored.write_text(tokenizer.written(), "utf-8")
-    else:
-        tokenizer = SubwordTokenizer.read(wanted.path)
-        stored = wanted.path
-    size = tokenizer.vocabulary_size
-    splits = {
-        split: tokens.write(scratch / split, tokenizer.encode(utf8.pieces(text)), size)
-        for split, text in ranges.items()
-    }
+    stored = wanted.path if isinstance(wanted, GivenTokenizer) else scratch / "tokenizer.json"
+    answer = tokenize(
+        Request(
+            text=str(path),
+            ranges={split: (text.start, text.stop) for split, text in ranges.items()},
+            tokenizer=str(stored),
+            vocabulary_size=wanted.vocabulary_size if isinstance(wanted, TrainedTokenizer) else None,
+            folder=str(scratch),
+            most_bytes=tokenizing_process.ADDRESS_SPACE_BYTES,
+        )
+    )
+    kept = np.dtype(tokens.smallest_type(answer.vocabulary_size))
+    splits = {split: tokens.mapped(scratch / split, kept) for split in ranges}
     _check_sizes({split: len(piece) for split, piece in splits.items()})
     facts: TextFacts = {
         "tokenizer": str(wanted),
-        "vocabulary_size": size,
+        "vocabulary_size": answer.vocabulary_size,
         "tokenizer_sha256": file_hash(stored),
     }
-    alphabet = SubwordAlphabet(tokenizer, ranges)
-    if not all(tokenizer.gives_back(ranges[split]) for split in ("training", "validation")):
+    alphabet = SubwordAlphabet(json.loads((scratch / "symbols.json").read_text("utf-8")), ranges)
+    if not answer.gives_back:
         return Tokenized(splits, facts, alphabet, {}, stored, (LOSSY_NOTE,))
     return Tokenized(splits, facts, alphabet, {split: len(text) for split, text in ranges.items()}, stored)
 

@@ -14,8 +14,16 @@ import pytest
 from fastapi.testclient import TestClient
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from service.datasets.texts import utf8
+from service.datasets.texts import tokenizing_process, utf8
 from service.datasets.texts.subwords import SubwordTokenizer
+from service.errors import UnprocessableError
+
+
+@pytest.fixture
+def database_url(migrated_sqlite_url: str) -> str:
+    """One kind of database is enough here: tokenizers are files."""
+    return migrated_sqlite_url
+
 
 TEXT = "".join(f"{number} grüne Flaschen hängen an der Wand, {number * 7}\n" for number in range(300)).encode()
 
@@ -104,29 +112,51 @@ def test_a_given_tokenizer_is_stored_as_it_came(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "tokenizer_file", "said"),
+    ("content", "said"),
     [
+        (b"{}", "is no tokenizer"),
+        (b"", "is no tokenizer"),
+        (b"\xff\xfe", "is not UTF-8"),
+        (b'{"version": "1.0", "model": {"type": "pickle"}}', "is no tokenizer"),
+        (given_tokenizer(dropout=0.1), "dropout"),
+        (given_tokenizer(vocab={}), "2 to 1,048,576"),
+        (given_tokenizer(vocab={"a": 0, "b": 4_000_000_000}), "2 to 1,048,576"),
+    ],
+)
+def test_what_is_no_tokenizer_is_refused_with_the_reason(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(UnprocessableError) as refused:
+        SubwordTokenizer.read(path)
+    assert said in str(refused.value)
+
+
+def test_fields_that_name_no_tokenizer_are_refused_with_the_reason(client: TestClient) -> None:
+    given = given_tokenizer()
+    for fields, tokenizer_file, said in (
         ({"tokenizer": "bpe:256"}, None, "bpe:N"),
         ({"tokenizer": "bpe:9999999"}, None, "bpe:N"),
         ({"tokenizer": "bpe:"}, None, "bpe:N"),
-        ({"tokenizer": "char"}, given_tokenizer(), "is named beside a file"),
-        ({"task": "seq2seq"}, given_tokenizer(), "does not go with seq2seq"),
+        ({"tokenizer": "char"}, given, "is named beside a file"),
+        ({"task": "seq2seq"}, given, "does not go with seq2seq"),
         ({}, b"{}", "is no tokenizer"),
-        ({}, b"", "is no tokenizer"),
-        ({}, b"\xff\xfe", "is not UTF-8"),
-        ({}, b'{"version": "1.0", "model": {"type": "pickle"}}', "is no tokenizer"),
-        ({}, given_tokenizer(dropout=0.1), "dropout"),
-        ({}, given_tokenizer(vocab={}), "2 to 1,048,576"),
-        ({}, given_tokenizer(vocab={"a": 0, "b": 4_000_000_000}), "2 to 1,048,576"),
         ({}, given_tokenizer(vocab={"x": 0, "y": 1}), "the training split has"),
-    ],
-)
-def test_what_is_no_tokenizer_is_refused_with_the_reason(
-    client: TestClient, fields: dict[str, str], tokenizer_file: bytes | None, said: str
-) -> None:
-    answer = upload(client, tokenizer_file=tokenizer_file, **fields)
+    ):
+        answer = upload(client, tokenizer_file=tokenizer_file, **fields)
+        assert answer.status_code == 422, answer.text
+        assert said in answer.json()["detail"]
+
+
+def test_a_tokenizer_takes_no_more_memory_than_it_may(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizing_process, "ADDRESS_SPACE_BYTES", 800 << 20)
+    greedy = json.loads(given_tokenizer())
+    greedy["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [{"type": "Replace", "pattern": {"Regex": "."}, "content": "x" * 1000} for _ in range(5)],
+    }
+    answer = upload(client, tokenizer_file=json.dumps(greedy).encode())
     assert answer.status_code == 422, answer.text
-    assert said in answer.json()["detail"]
+    assert "more memory or time than it may" in answer.json()["detail"]
 
 
 def test_a_tokenizer_that_loses_text_gives_no_bits_per_byte(client: TestClient) -> None:
