@@ -55,7 +55,7 @@ class DatasetCache:
         for _ in range(DOWNLOAD_TRIES):
             logger.info("downloading the %s split of %s", name, dataset.name)
             received = retry_while_unreachable(
-                lambda: self._service.download(dataset.id, name, path, digest, check=interruption.check),
+                lambda: self._service.download(dataset.id, name, path, digest=digest, check=interruption.check),
                 seconds=DOWNLOAD_SECONDS,
                 wait=interruption.wait,
             )

@@ -165,12 +165,18 @@ class ServiceClient:
         self._post(f"/v1/leases/{trial}/{attempt}:release", {"reason": reason[:4000], "charge": charge})
 
     def download(
-        self, dataset: str, split: str, path: Path, digest: str, *, check: Callable[[], None] = lambda: None
+        self,
+        dataset: str,
+        split: str,
+        path: Path,
+        *,
+        digest: str | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> str:
         """Write a split of a dataset to `path`, whole or not at all; the SHA-256 of what came, as hexadecimal digits.
 
-        `digest` is the hash that is expected. What an earlier call had received when its connection broke is not sent
-        again. `check` is called between chunks and may raise to give up.
+        Where `digest`, the hash that is expected, is given, what an earlier call had received when its connection broke
+        is not sent again. `check` is called between chunks and may raise to give up.
         """
         return self._download(f"/v1/datasets/{dataset}/content", {"part": split}, path, check, digest)
 
