@@ -31,6 +31,7 @@ from layersweep.display.terminal import show_yaml, table_of
 from layersweep.files import name_of
 from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
+    HardwarePrediction,
     SpaceFacts,
     SweepDetailRecord,
     SweepPreview,
@@ -78,6 +79,8 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
     _print_space(preview["space"])
     if (share := preview.get("transformers")) is not None:
         out.print(Text(_transformers_in_words(share)))
+    for prediction in preview.get("predictions", []):
+        out.print(Text(_prediction_in_words(prediction)))
     out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
     for note in preview["notes"]:
         said = ": ".join(filter(None, (note["pointer"] or "the document", note["detail"], note["remedy"])))
@@ -332,3 +335,16 @@ def _sampled_in_words(space: SpaceFacts) -> str:
     if judged is None or interval is None:
         return " (of a sample)"
     return f" (of {judged:,} samples: {interval[0]:.1%} to {interval[1]:.1%} with 95% confidence)"
+
+
+def _prediction_in_words(found: HardwarePrediction) -> str:
+    metric = found["metric"]
+    low, median, high = (units.metric(metric, value) for value in (found["low"], found["median"], found["high"]))
+    said = (
+        f"Predicted {metric}: {low} to {high}, {median} at the median, from {found['from_trials']} trials on "
+        f"{found['target']} (off by {units.share(found['error_share'])} in the mean)"
+    )
+    if found["known_points"] < found["points"]:
+        said += f"; {found['points'] - found['known_points']} of {found['points']} points are unlike what was measured"
+    kept = (f"{limit['constraint']} leaves {units.share(limit['kept_share'])}" for limit in found["limits"])
+    return "; ".join([said, *kept]) + "."

@@ -178,6 +178,27 @@ class CostEstimate(TypedDict):
     median_error_share: float
 
 
+class PredictedLimit(TypedDict):
+    constraint: str
+    kept_share: float
+
+
+class HardwarePrediction(TypedDict):
+    """What a space's points are predicted to take of a device."""
+
+    metric: str
+    target: str
+    from_trials: int
+    error_share: float
+    covered_share: float
+    points: int
+    known_points: int
+    low: float
+    median: float
+    high: float
+    limits: list[PredictedLimit]
+
+
 class TransformersShare(TypedDict):
     """How many of `judged` random points that keep the rules are of which architecture of `transformers`."""
 
@@ -197,6 +218,7 @@ class SweepPreview(TypedDict):
     notes: list[ProblemNote]
     transformers: NotRequired[TransformersShare | None]
     estimate: CostEstimate | None
+    predictions: NotRequired[list[HardwarePrediction]]
 
 
 class EventRecord(TypedDict):

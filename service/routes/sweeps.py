@@ -23,6 +23,7 @@ from service.http.conditional_reads import ConditionalReadDep
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequest, WriteRequestDep
+from service.scheduling.device_model import space_predictions
 from service.sweeps import documents, drafts, estimates, sweeps
 from service.sweeps import schemas as sweep_schemas
 
@@ -108,8 +109,13 @@ async def create_sweep(
         cost = await call.services.read(
             lambda session: estimates.estimate(session, prepared, alive_seconds=alive_seconds, project=project)
         )
+        measured = await call.services.read(
+            lambda session: space_predictions.read_measured(session, prepared.document, project=project)
+        )
         preview = await to_thread.run_sync(prepared.preview)
-        return conditional_reads.json_response(preview.model_copy(update={"estimate": cost}))
+        predictions = await to_thread.run_sync(space_predictions.predict_space, prepared.document, measured)
+        added = {"estimate": cost, "predictions": predictions}
+        return conditional_reads.json_response(preview.model_copy(update=added))
     return await _created(call, "sweep.create", prepared)
 
 

@@ -58,3 +58,25 @@ class Target(Schema):
     device_model: str
     capabilities: Annotated[Capabilities, AS_STORED]
     workers: list[str]
+
+
+class QuantityModel(Schema):
+    """How well a metric of a target is predicted from its measured trials, each from all others."""
+
+    metric: str
+    trials: int
+    error_share: float = Field(description="mean absolute error over the value")
+    covered_share: float = Field(description="of the trials: within their own 90 % interval")
+    false_rejections: int = Field(
+        description="of the trials that keep a limit at the median: would be rejected before they are built"
+    )
+    rejections: int = Field(description="of the trials that break it: would be rejected")
+
+
+class DeviceModel(Schema):
+    """What is known of a target from the trials that were measured on it."""
+
+    target: str
+    trials: int = Field(description="measured trials that it rests on: the newest 200")
+    fewest_trials: int = Field(description="with fewer, `quantities` is empty")
+    quantities: list[QuantityModel]

@@ -139,6 +139,29 @@ class CostEstimate(Schema):
     median_error_share: float = Field(description="of the fit to those trials")
 
 
+class PredictedLimit(Schema):
+    """What a constraint leaves of a space, by what is predicted."""
+
+    constraint: str
+    kept_share: float = Field(description="of the points that could be predicted: how many are expected to keep it")
+
+
+class HardwarePrediction(Schema):
+    """What the points of a space are predicted to take of a device: from trials that were measured on it."""
+
+    metric: str
+    target: str
+    from_trials: int = Field(description="measured trials that it rests on")
+    error_share: float = Field(description="mean absolute error, each of these trials predicted from the others")
+    covered_share: float = Field(description="of these trials: within their own 90 % interval")
+    points: int = Field(description="points of the space that were looked at")
+    known_points: int = Field(description="of them: like what was measured, so that they are predicted")
+    low: float = Field(description="5 % of the predicted points lie below")
+    median: float
+    high: float = Field(description="5 % of the predicted points lie above")
+    limits: list[PredictedLimit]
+
+
 class TransformersShare(Schema):
     """Which points can leave as checkpoints of `transformers`, of random ones that keep the rules."""
 
@@ -161,6 +184,11 @@ class SweepPreview(Schema):
     transformers: TransformersShare | None = Field(default=None, description="null of a probe")
     estimate: CostEstimate | None = Field(
         default=None, description="from earlier trials of the task; null where fewer than 3 ran"
+    )
+    predictions: list[HardwarePrediction] = Field(
+        default=[],
+        description="of latency, and of what else of the hardware it decides by; empty where fewer than 16 trials of "
+        "the task were measured",
     )
 
 

@@ -75,6 +75,7 @@ OF_ALL = (
     "/v1/checkpoints/nothing",
     "/v1/checkpoints/nothing/weights",
     "/v1/targets",
+    "/v1/targets/model?target=onnxruntime 1.32.0 on Test CPU",
     "/v1/workers",
     "/v1/tokens",
     "/v1/projects",

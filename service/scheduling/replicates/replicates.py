@@ -15,12 +15,12 @@ from service.scheduling.replicates.means import LOSS, squares_of, trainings_of, 
 from service.scheduling.replicates.race import Contender, Race
 from service.scheduling.sweep_state import MeanFigures, NewReplicate, SweepEvent
 
-SHARE = 0.2
+SHARE = 0.15
 """Of `budget.trials`: what further trainings may take."""
 AUTO_MOST = 4
 """Further trainings of one trial where the document leaves it to `auto`."""
 FEWEST_TRIALS = 20
-"""Of the budget, below which `auto` trains nothing again: a fifth of less decides nothing."""
+"""Of the budget, below which `auto` trains nothing again: that share of less decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)

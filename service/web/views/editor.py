@@ -13,8 +13,9 @@ from layers.presets import PRESETS
 from layersweep.json_values import JsonObject
 from service.errors import NotFoundError, Problem, ServiceError
 from service.results import leaderboards
+from service.scheduling.device_model import space_predictions
 from service.sweeps import documents, drafts, estimates, sweeps
-from service.sweeps.schemas import CostEstimate, Sweep, SweepPreview
+from service.sweeps.schemas import CostEstimate, HardwarePrediction, Sweep, SweepPreview
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 USUAL = "example:quickstart"
@@ -46,6 +47,7 @@ class Findings:
     problems: Sequence[MarkedProblem] = ()
     preview: SweepPreview | None = None
     estimate: CostEstimate | None = None
+    predictions: Sequence[HardwarePrediction] = ()
 
 
 def beginnings(session: Session, project: str | None) -> Beginnings:
@@ -92,7 +94,9 @@ def refused(text: str, error: ServiceError) -> Findings:
 def accepted(session: Session, prepared: drafts.ValidatedDocument, project: str, alive_seconds: float) -> Findings:
     """What a document means, and what it will cost."""
     cost = estimates.estimate(session, prepared, alive_seconds=alive_seconds, project=project)
-    return Findings(preview=prepared.preview(), estimate=cost)
+    measured = space_predictions.read_measured(session, prepared.document, project=project)
+    predictions = space_predictions.predict_space(prepared.document, measured)
+    return Findings(preview=prepared.preview(), estimate=cost, predictions=predictions)
 
 
 def _examples() -> Sequence[Path]:

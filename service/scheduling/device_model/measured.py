@@ -1,0 +1,90 @@
+"""The measured trials of a target, as a model of its device learns from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from layers.configuration import Configuration
+from layers.results_version import UNSAID
+from service.common.states import TrialState
+from service.database.models import Sweep, Trial
+from service.scheduling.device_model.features import describe
+
+MOST_ROWS = 200
+"""Measured trials that a model rests on, the newest first: more make no better one, and fitting takes their cube."""
+FEWEST_ROWS = 16
+"""Below which a model says nothing."""
+STATIC = ("parameter_count", "flops")
+QUANTITIES = (
+    "latency_ms_p50",
+    "latency_ms_p90",
+    "latency_ms_p99",
+    "latency_ms_mean",
+    "memory_bytes",
+    "engine_bytes",
+    "build_seconds",
+)
+"""Metrics of the hardware that are modelled: they are above 0, and range over orders of magnitude."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTrial:
+    """A trial whose engine was measured."""
+
+    id: str
+    described: Mapping[str, float]
+    metrics: Mapping[str, float]
+
+
+def measured_trials(
+    session: Session, target_key: str, *, project: str, task: str | None = None, most: int = MOST_ROWS
+) -> list[MeasuredTrial]:
+    """The newest measured trials of the target in the project, of its newest `RESULTS_VERSION`, the oldest first."""
+    version = sa.func.coalesce(Sweep.target["results_version"].as_integer(), UNSAID)
+    query = (
+        sa.select(Trial.id, Trial.configuration, Trial.metrics, version)
+        .join(Sweep, Sweep.id == Trial.sweep_id)
+        .where(
+            Trial.target_key == target_key,
+            Trial.project == project,
+            Trial.state.in_((TrialState.COMPLETE, TrialState.INFEASIBLE)),
+            Trial.reused_from.is_(None),
+            Trial.replicate_of.is_(None),
+        )
+        .order_by(Trial.id.desc())
+        .limit(most)
+    )
+    if task is not None:
+        query = query.where(Sweep.task == task)
+    rows = [row for row in session.execute(query) if "latency_ms_p50" in row[2]]
+    newest = rows[0][3] if rows else UNSAID
+    return [measured(*row[:3]) for row in reversed(rows) if row[3] == newest]
+
+
+def newest_target(session: Session, *, project: str, task: str, runtime: str | None) -> str | None:
+    """The target on which a trial of the task was measured last."""
+    query = (
+        sa.select(Trial.target_key)
+        .join(Sweep, Sweep.id == Trial.sweep_id)
+        .where(Trial.project == project, Sweep.task == task, Trial.state == TrialState.COMPLETE)
+        .order_by(Trial.id.desc())
+        .limit(1)
+    )
+    if runtime is not None:
+        query = query.where(Sweep.target["runtime"].as_string() == runtime)
+    return session.scalar(query)
+
+
+def measured(trial_id: str, configuration: Configuration, metrics: Mapping[str, float]) -> MeasuredTrial:
+    """A trial as a model sees it."""
+    static = {name: metrics[name] for name in STATIC if name in metrics}
+    return MeasuredTrial(trial_id, describe(configuration, static), metrics)
+
+
+def with_metric(trials: Sequence[MeasuredTrial], metric: str) -> list[MeasuredTrial]:
+    """Those that have a value above 0 of it."""
+    return [trial for trial in trials if trial.metrics.get(metric, 0.0) > 0]

@@ -1,0 +1,124 @@
+"""What a sweep's points will take of a device, and how many of them a limit leaves."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from layers.expressions.constraints import Constraint
+from layers.parameter import ParameterError, Scalar
+from layers.space.document import PointError, Space, SweepDocument
+from service.leases.feasibility import named_values
+from service.scheduling.device_model.device_model import DeviceModel
+from service.scheduling.device_model.features import Described, describe
+from service.scheduling.device_model.measured import (
+    FEWEST_ROWS,
+    QUANTITIES,
+    STATIC,
+    MeasuredTrial,
+    measured_trials,
+    newest_target,
+)
+from service.sweeps.schemas import HardwarePrediction, PredictedLimit
+
+POINTS = 200
+TRIES = 2000
+SHOWN = ("latency_ms_p50",)
+"""Predicted whatever a sweep decides by."""
+
+Point = tuple[Described, Mapping[str, Scalar]]
+"""A point as a model sees it, and its parameters by the names of constraints."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTarget:
+    """The target on which a sweep's task was measured last, and what was."""
+
+    key: str
+    trials: Sequence[MeasuredTrial]
+
+
+def read_measured(session: Session, document: SweepDocument, *, project: str) -> MeasuredTarget | None:
+    """What predictions for the sweep rest on; None where nothing of its task was measured."""
+    key = newest_target(session, project=project, task=document.task, runtime=document.target_runtime)
+    if key is None:
+        return None
+    return MeasuredTarget(key, measured_trials(session, key, project=project, task=document.task))
+
+
+def predict_space(document: SweepDocument, measured: MeasuredTarget | None) -> list[HardwarePrediction]:
+    """The latency, and what else of the hardware the sweep decides by, over its space; empty where too little of the
+    task was measured to say anything. It takes a second or two."""
+    if measured is None or len(measured.trials) < FEWEST_ROWS:
+        return []
+    target, model = measured.key, DeviceModel(measured.trials)
+    named = {each["metric"] for each in document.objectives}
+    named.update(*(constraint.metrics for constraint in document.constraints))
+    metrics = [metric for metric in QUANTITIES if metric in named or metric in SHOWN]
+    if all(model.errors(metric) is None for metric in metrics):
+        return []
+    points = _points(document.space)
+    found = (_of_metric(model, metric, target, points, document.constraints) for metric in metrics)
+    return [each for each in found if each is not None]
+
+
+def _of_metric(
+    model: DeviceModel, metric: str, target: str, points: Sequence[Point], constraints: Sequence[Constraint]
+) -> HardwarePrediction | None:
+    errors = model.errors(metric)
+    known = [point for point in points if model.knows(metric, point[0])]
+    prediction = model.predict(metric, [described for described, _ in known]) if known else None
+    if errors is None or prediction is None:
+        return None
+    low, median, high = (float(each) for each in np.quantile(prediction.medians, (0.05, 0.5, 0.95)))
+    return HardwarePrediction(
+        metric=metric,
+        target=target,
+        from_trials=errors.rows,
+        error_share=errors.error_share,
+        covered_share=errors.covered_share,
+        points=len(points),
+        known_points=len(known),
+        low=low,
+        median=median,
+        high=high,
+        limits=[
+            PredictedLimit(constraint=constraint.text, kept_share=share)
+            for constraint in constraints
+            if metric in constraint.metrics
+            and (share := _kept(constraint, metric, known, [float(each) for each in prediction.medians])) is not None
+        ],
+    )
+
+
+def _kept(constraint: Constraint, metric: str, points: Sequence[Point], medians: Sequence[float]) -> float | None:
+    """The share of the points that keep a constraint; None where it names another metric of the hardware, too."""
+    violations = [
+        constraint.violation({**values, metric: median}) for (_, values), median in zip(points, medians, strict=True)
+    ]
+    judged = [violation for violation in violations if violation is not None]
+    return sum(violation <= 0 for violation in judged) / len(judged) if judged else None
+
+
+def _points(space: Space) -> list[Point]:
+    """Points of the space at random that break nothing known before a trial."""
+    source = random.Random(0)
+    points: list[Point] = []
+    for _ in range(TRIES):
+        try:
+            values = space.resolve(space.sample(source))
+            if space.judge(values) is not None:
+                continue
+            static = space.static_metrics(values)
+            configuration = space.configuration(values)
+        except (PointError, ParameterError):
+            continue
+        named = named_values(configuration, static)
+        points.append((describe(configuration, {name: static[name] for name in STATIC}), named))
+        if len(points) == POINTS:
+            break
+    return points
