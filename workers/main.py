@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -38,6 +38,7 @@ def run(
     cache_dir: Path | str | None = None,
     threads: int | None = None,
     slot_count: int | None = None,
+    labels: Mapping[str, str] | None = None,
     build_seconds: float | None = None,
     timing_cache: bool = True,
     wait_for_device: bool = False,
@@ -50,6 +51,7 @@ def run(
     `engine_python`: interpreter of the engine child; `cache_dir`: where datasets are kept (default: the user's cache);
     `threads`: of training and of CPU engines (default: OMP_NUM_THREADS, or all that the process may use);
     `slot_count`: how many attempts are executed at once (default: as many as the device has room for, 1 on a CPU);
+    `labels`: what sweeps may ask for by `target.labels`;
     `build_seconds`: how long an engine may be built before the builder counts as hung (default: ten minutes);
     `timing_cache`: whether builders keep their timings of kernels for the builds to come, where the runtime can;
     `wait_for_device`: whether to wait while another worker has the GPU (default: end with status 3);
@@ -78,6 +80,7 @@ def run(
             slot_count, threads=threads, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None
         ),
         worked_on=worked_on,
+        labels=labels,
         cache_dir=Path(cache_dir) if cache_dir else default_cache_dir(),
         limits=Limits(build_seconds=build_seconds) if build_seconds else Limits(),
         timing_cache=timing_cache,
@@ -85,7 +88,7 @@ def run(
         max_trials=max_trials,
         idle_exit_seconds=idle_exit_seconds,
     )
-    with _drained_by_signals(worker):
+    with drained_by_signals(worker):
         try:
             if gpu is not None:
                 held = worker.lock_device(gpu.uuid)
@@ -117,7 +120,7 @@ def default_cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def _drained_by_signals(worker: Worker) -> Generator[None]:
+def drained_by_signals(worker: Worker) -> Generator[None]:
     """SIGTERM and SIGINT drain the worker; the second of them ends the process at once."""
     signals = 0
     # Made beforehand: a handler may interrupt a logger that holds its lock.

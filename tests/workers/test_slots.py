@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from layersweep.cli import app
 from tests.workers.faulty_children import FaultyChildren
 from tests.workers.scripted_service import ScriptedService
 from workers.device_time import DeviceTime
+from workers.main import drained_by_signals
 from workers.processes.children import Children
 from workers.slots import automatic_count
 from workers.trial.context import Limits
@@ -52,11 +55,11 @@ def test_a_device_s_time_is_divided_among_those_at_work_on_it() -> None:
 
 
 class LeasingService(ScriptedService):
-    """Registers workers, and leases probes until there are no more."""
+    """Registers workers, and leases trials until there are no more."""
 
-    def __init__(self, trials: int, *, unknown: tuple[str, ...] = (), at_once: int = 0) -> None:
+    def __init__(self, trials: int, *, unknown: tuple[str, ...] = (), at_once: int = 0, task: str = "probe") -> None:
         """`unknown`: fields that it is too old for; `at_once`: nobody goes on before so many have begun."""
-        super().__init__("probe")
+        super().__init__(task)
         self.claims: list[dict[str, Any]] = []
         self.registrations: list[dict[str, Any]] = []
         self.most_at_once = 0
@@ -68,6 +71,9 @@ class LeasingService(ScriptedService):
         self._all_there = threading.Barrier(at_once) if at_once else None
         self.ended: dict[str, str] = {}
         self.reasons: dict[str, str | None] = {}
+        self.begun: set[str] = set()
+        self.charged: set[str] = set()
+        """Trials whose attempt was charged when they were given back."""
 
     def handle(self, request: httpx2.Request) -> httpx2.Response:
         path, body = request.url.path, json.loads(request.content) if request.content else {}
@@ -94,6 +100,8 @@ class LeasingService(ScriptedService):
                 assert trial not in self.ended
                 self.ended[trial] = body.get("outcome", "released")
                 self.reasons[trial] = body["reason"]
+                if body.get("charge"):
+                    self.charged.add(trial)
             lease = self._leases(1) if body.get("claim") else []
             return httpx2.Response(200, json={"lease": lease[0] if lease else None})
         if verb == "report" and body.get("phase") == "check" and self._all_there is not None:
@@ -105,13 +113,15 @@ class LeasingService(ScriptedService):
         with self._lock:
             numbers, self._left = self._left[:at_most], self._left[at_most:]
             self._running |= {f"T{number}" for number in numbers}
+            self.begun |= {f"T{number}" for number in numbers}
             self.most_at_once = max(self.most_at_once, len(self._running))
         return [self._lease(number) for number in numbers]
 
     def _lease(self, number: int) -> dict[str, Any]:
         """Each trial has an engine of its own: none is found in the cache."""
         size = {"hidden_size": 16 * (number + 1)}
-        model = {"kind": "norm", "norm.kind": "RmsNorm", "attention.num_attention_heads": None, **size}
+        norm = {"kind": "norm", "norm.kind": "RmsNorm", "attention.num_attention_heads": None}
+        model = {**norm, **size} if self.task == "probe" else size
         return self.lease(model=model) | {"trial": f"T{number}", "number": number}
 
 
@@ -154,6 +164,36 @@ def test_a_drained_worker_gives_back_what_each_slot_executes(cache_dir: Path) ->
     worker.work()
     assert set(service.ended.values()) == {"released"}
     assert len(service.ended) == service.most_at_once
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "train",
+        *(
+            pytest.param(phase, marks=pytest.mark.slow)
+            for phase in ("check", "build", "measure", "rebuild", "remeasure", "evaluate")
+        ),
+    ],
+)
+def test_sigterm_in_a_phase_gives_back_what_each_slot_executes_uncharged(cache_dir: Path, phase: str) -> None:
+    service = LeasingService(4, at_once=2, task="causal_lm")
+    worker = make_worker(service, cache_dir, *slots(2))
+    in_phase: list[str] = []
+
+    def script(verb: str, body: dict[str, Any]) -> None:
+        if body.get("phase") == phase and not in_phase:
+            in_phase.append(phase)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    service.script = script
+    with drained_by_signals(worker):
+        worker.work()
+    assert in_phase == [phase]
+    assert "released" in service.ended.values()
+    assert set(service.ended.values()) <= {"released", "complete"}
+    assert len(service.ended) == len(service.begun), "each that was begun is told of once"
+    assert not service.charged
 
 
 def test_a_claim_that_is_answered_after_a_drain_is_given_back(cache_dir: Path) -> None:
