@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TypeVar
@@ -69,13 +69,15 @@ class Worker:
         children: Sequence[Children],
         cache_dir: Path,
         worked_on: Device | None = None,
+        labels: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         timing_cache: bool = True,
         wait_for_device: bool = False,
         max_trials: int | None = None,
         idle_exit_seconds: float | None = None,
     ) -> None:
-        """`children`: those of each slot; `worked_on`: the device, as it is registered (default: the CPU)."""
+        """`children`: those of each slot; `worked_on`: the device, as it is registered (default: the CPU);
+        `labels`: what sweeps may ask for."""
         self._service = service
         self._name = name
         self._children = children[0]
@@ -84,6 +86,7 @@ class Worker:
         self._datasets = DatasetCache(service, cache_dir)
         self._engines = EngineCache(cache_dir / "engines", keeps_timings=timing_cache)
         self._limits = limits or Limits()
+        self._labels = labels or {}
         self._budget = TrialBudget(max_trials)
         self._idle_exit_seconds = idle_exit_seconds
         self._idle_since = 0.0
@@ -179,6 +182,8 @@ class Worker:
         }
         if len(self._slots) > 1:
             body["slots"] = len(self._slots)
+        if self._labels:
+            body["labels"] = dict(self._labels)
         key = uuid.uuid4().hex
         while True:
             try:

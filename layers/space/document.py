@@ -89,6 +89,8 @@ class SweepDocument:
     search: SearchSettings
     starts: tuple[Start, ...]
     target_runtime: str | None
+    target_labels: Mapping[str, str]
+    """Those of the workers that may execute its trials; empty: any."""
     allow_sparse: bool
     space: Space = field(compare=False)
     normalized: NormalizedDocument
@@ -225,7 +227,8 @@ class _Reading:
         name, task = fields.name(), fields.task()
         dataset, about = fields.dataset(task, find_dataset)
         facts: DatasetFacts = {} if about is None else about["facts"]
-        runtime = fields.target_runtime()
+        wanted = fields.target()
+        runtime = wanted.get("runtime")
         reader = SectionReader(self._document, self._problems, self._notes)
         metrics = reader.read_shapes(task, facts)
         objectives = fields.objectives(
@@ -274,7 +277,7 @@ class _Reading:
             {"variables": nested_section(reader.written, VARIABLES)} if has_variables else {}
         )
         named_requirement: NamedRequirement = {} if require is None else {"require": require}
-        named_target: NamedTarget = {} if runtime is None else {"target": {"runtime": runtime}}
+        named_target: NamedTarget = {"target": wanted} if wanted else {}
         return SweepDocument(
             name=name,
             task=task,
@@ -286,6 +289,7 @@ class _Reading:
             search=search,
             starts=StartReader(space, reader.names, find_start, self._problems).read(starts),
             target_runtime=runtime,
+            target_labels=wanted.get("labels", {}),
             allow_sparse=allow_sparse,
             space=space,
             normalized={

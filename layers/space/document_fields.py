@@ -15,6 +15,7 @@ from layers.metrics import Goal, split_name
 from layers.metrics import metric as declaration_of
 from layers.problems import Problem, Problems, below, did_you_mean, shown
 from layers.space.replicates import read_replicates
+from layers.wanted_target import TARGET_FIELDS, WantedTarget, read_wanted_target
 
 FIELDS = (
     "name",
@@ -40,7 +41,6 @@ SAMPLERS = ("auto", "tpe", "nsga2", "surrogate", "gp", "qmc", "random", "grid")
 HARDWARE_FIRST = ("auto", "always", "never")
 PRUNERS = ("auto", "none", "pareto", "asha")
 _MEASURED = ". auto measures before training only where a constraint can end a trial by what is measured"
-RUNTIMES = ("tensorrt", "tensorrt_rtx", "onnxruntime")
 GPU_METRICS = ("latency_ms_enqueue_p50", "latency_ms_enqueue_p99")
 """A CPU has no queue of launches to time."""
 
@@ -276,16 +276,9 @@ class FieldReader:
         self._problems.add(below("/search", field), f"{shown(value)} is not {what}", remedy)
         return choices[0]
 
-    def target_runtime(self) -> str | None:
-        written = self._mapping("target", ("runtime",))
-        runtime = written.get("runtime")
-        remedy = f"one of: {', '.join(RUNTIMES)}; or leave target out"
-        if runtime is not None and runtime not in RUNTIMES:
-            self._problems.add("/target/runtime", f"{shown(runtime)} is not a runtime", remedy)
-            return None
-        if isinstance(self._document.get("target"), Mapping) and runtime is None:
-            self._problems.add("/target/runtime", "the target names no runtime", remedy)
-        return runtime
+    def target(self) -> WantedTarget:
+        is_given = isinstance(self._document.get("target"), Mapping)
+        return read_wanted_target(self._mapping("target", TARGET_FIELDS), is_given=is_given, problems=self._problems)
 
     def generates(self) -> bool:
         """Whether `inference` is of the mode `generate`; what is wrong with it, its reader says."""

@@ -7,12 +7,7 @@ from typing import TypedDict
 
 from layers.sections import Section
 from layers.space.document_fields import Budget, Objective, SearchSettings
-
-
-class TargetSettings(TypedDict):
-    """What a document asks of its target."""
-
-    runtime: str
+from layers.wanted_target import WantedTarget
 
 
 class NamedDataset(TypedDict, total=False):
@@ -30,7 +25,7 @@ class NamedVariables(TypedDict, total=False):
 class NamedTarget(TypedDict, total=False):
     """Empty where the document names none."""
 
-    target: TargetSettings
+    target: WantedTarget
 
 
 class NamedRequirement(TypedDict, total=False):

@@ -136,6 +136,14 @@ def worker(
             help="How many trials it executes at once; auto: up to 8 on a GPU, by cores and memory, and 1 on a CPU.",
         ),
     ] = "auto",
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY=VALUE,…",
+            envvar="LAYERSWEEP_LABELS",
+            help="What sweeps may ask for by `target: {labels: …}`, as gpu=h100,site=a.",
+        ),
+    ] = "",
     engine_python: Annotated[
         str | None,
         typer.Option(envvar="LAYERSWEEP_ENGINE_PYTHON", help="Interpreter of the engine child; default: this one."),
@@ -168,7 +176,7 @@ def worker(
     form = os.environ.get(logs.VARIABLE) or "text"
     if form not in logs.FORMS:
         raise InvalidUsageError(f"{logs.VARIABLE} is {form!r}: use {' or '.join(logs.FORMS)}")
-    slot_count = _slot_count(slots)
+    slot_count, own_labels = _slot_count(slots), _labels(labels)
     logs.configure(logging.INFO, form)
     if all_devices:
         if device is not None:
@@ -178,6 +186,7 @@ def worker(
             "--name": name,
             "--threads": threads,
             "--slots": slot_count,
+            "--labels": labels or None,
             "--engine-python": engine_python,
             "--build-seconds": build_seconds,
             "--max-trials": max_trials,
@@ -195,6 +204,7 @@ def worker(
         engine_python=engine_python,
         threads=threads,
         slot_count=slot_count,
+        labels=own_labels,
         build_seconds=build_seconds,
         timing_cache=timing_cache,
         wait_for_device=wait_for_device,
@@ -211,6 +221,13 @@ def _slot_count(given: str) -> int | None:
     if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= MOST_SLOTS:
         raise typer.BadParameter(f"{given!r} is neither auto nor a number from 1 to {MOST_SLOTS}", param_hint="--slots")
     return int(given)
+
+
+def _labels(given: str) -> dict[str, str]:
+    try:
+        return part_of_product("layers.labels", "worker").parse_labels(given)
+    except ValueError as problem:
+        raise typer.BadParameter(f"{problem}: use key=value,key=value", param_hint="--labels") from problem
 
 
 def _run_all_devices(options: Mapping[str, str | float | None], switches: list[str]) -> int:

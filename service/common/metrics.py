@@ -40,6 +40,12 @@ PHASE_SECONDS = Histogram(
     buckets=_SLOW,
     registry=REGISTRY,
 )
+WAIT_SECONDS = Counter(
+    "layersweep_wait_seconds",
+    "How long the attempts that were finished waited on their devices, by cause.",
+    ["cause"],
+    registry=REGISTRY,
+)
 ASK_SECONDS = Histogram(
     "layersweep_ask_seconds", "How long a sampler took to suggest a point.", buckets=_FAST, registry=REGISTRY
 )

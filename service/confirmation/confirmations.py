@@ -205,7 +205,7 @@ def _further_seeds(session: Session, sweep: Sweep, count: int) -> list[int]:
 
 def _target_now(session: Session, sweep: Sweep, alive_seconds: float) -> RegisteredTarget | None:
     """The sweep's target as workers measure on it now: its further trainings are compared among each other."""
-    offered = targets.offered(session, alive_seconds, sweep.project)
+    offered = targets.offered(session, alive_seconds, sweep)
     return next((target for target in offered if target["key"] == sweep.target_key), sweep.target)
 
 
@@ -227,6 +227,7 @@ def _child(
         sampler_reason=f"every further training is known beforehand{f'; chosen by {wishes}' if wishes else ''}",
         space={"points": count, "feasible_share": 1.0, "sampled": False, "open_parameters": ["training.seed"]},
         target_runtime=sweep.target_runtime,
+        labels=sweep.labels,
         target=target,
         target_key=sweep.target_key,
         state=SweepState.ACTIVE,

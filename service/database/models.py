@@ -85,6 +85,8 @@ class Worker(Base):
     targets: Mapped[list[RegisteredTarget]] = mapped_column(Document)
     """The capabilities of each target that it serves, each with its `key`."""
     versions: Mapped[dict[str, str]] = mapped_column(Document)
+    labels: Mapped[dict[str, str]] = mapped_column(Document, default=dict, server_default="{}")
+    """What its owner says of it: a sweep may ask for them."""
     slots: Mapped[int] = mapped_column(default=1, server_default="1")
     """How many attempts it executes at once, at most."""
     registered_at: Mapped[float]
@@ -121,6 +123,8 @@ class Sweep(Base):
     """As validation found it."""
     target_runtime: Mapped[str | None] = mapped_column(String(32))
     """What the document asks for; None takes the first worker that can serve the sweep."""
+    labels: Mapped[dict[str, str] | None] = mapped_column(Document)
+    """Those that a worker must have to be given its trials; None: it asks for none."""
     target: Mapped[RegisteredTarget | None] = mapped_column(Document)
     """The capabilities of the resolved target; None until a worker that can serve the sweep is known."""
     target_key: Mapped[str | None] = mapped_column(String(300))
@@ -244,6 +248,7 @@ class Attempt(Base):
     """One execution of a trial by one worker."""
 
     __tablename__ = "attempts"
+    __table_args__ = (Index(None, "worker_id", "ended_at"),)
 
     trial_id: Mapped[str] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)

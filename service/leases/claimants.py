@@ -22,6 +22,7 @@ class Claimant:
     results_version: int
     target_keys: tuple[str, ...]
     """The targets for which it claims."""
+    labels: tuple[tuple[str, str], ...]
 
     def parameters(self) -> dict[str, object]:
         """What statements of `service.leases.statements` are given of it."""
@@ -29,6 +30,7 @@ class Claimant:
             "of_project": self.project,
             "results_version": self.results_version,
             "target_keys": self.target_keys,
+            "worker_labels": dict(self.labels),
         }
 
 
@@ -38,11 +40,13 @@ def find(connection: sa.Connection, worker_id: str) -> Claimant | None:
 
 
 def _read(connection: sa.Connection, worker_id: str) -> Claimant | None:
-    row = connection.execute(sa.select(Worker.project, Worker.targets).where(Worker.id == worker_id)).one_or_none()
+    row = connection.execute(
+        sa.select(Worker.project, Worker.targets, Worker.labels).where(Worker.id == worker_id)
+    ).one_or_none()
     if row is None:
         return None
     keys = tuple(target["key"] for target in row.targets if not target.get("build_only"))
-    return Claimant(row.project, results_version_of(row.targets[0]), keys)
+    return Claimant(row.project, results_version_of(row.targets[0]), keys, tuple(sorted(row.labels.items())))
 
 
 _CLAIMANTS = ConstantRows(_read, _MOST)

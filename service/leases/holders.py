@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from layers.configuration import Configuration
 from layersweep.json_values import JsonObject
+from service.common.metrics import WAIT_SECONDS
 from service.common.states import GOING_SWEEPS, SweepKind, TrialState
 from service.database.json_columns import LastLosses, ReportedLosses, TrialPhase, TrialQueued, TrialReport
 from service.database.sessions import at_end, defer, now
@@ -33,6 +34,11 @@ from service.leases.feasibility import (
 )
 from service.leases.leased_sweeps import LeasedSweep
 from service.leases.row_locks import ChangesTrial
+
+WAIT_CAUSES = ("measurement_turn", "build_turn", "training_turn", "evaluation_turn", "memory")
+"""What an attempt may wait for on its device."""
+MOST_WAITED_SECONDS = 1e6
+"""More is no wait of an attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,7 @@ def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schem
     if body.outcome == TrialState.COMPLETE and reason is None:
         reason = describe_final_violations(violations or {}, metrics)
     _store_results(session, trial, metrics, body.measurements)
+    _count_waits(body.measurements.get("waits", {}))
     attempts.append_log(session, trial_id, attempt, body.log)
     findings: transitions.Findings = {"metrics": metrics, "violations": violations, "feasible": feasible}
     ended = transitions.end(
@@ -261,6 +268,14 @@ def _store_results(
         identity = {"trial_id": trial.id, "attempt": trial.attempt}
         rows = [identity | {"name": name, "data": data} for name, data in measurements.items()]
         session.connection().execute(sql.ADD_MEASUREMENTS, rows)
+
+
+def _count_waits(waits: JsonObject) -> None:
+    """As with phases, a transaction that is run again counts twice. What an attempt says is not to be believed."""
+    for cause in WAIT_CAUSES:
+        seconds = waits.get(cause)
+        if isinstance(seconds, int | float) and 0 <= seconds < MOST_WAITED_SECONDS:
+            WAIT_SECONDS.labels(cause).inc(seconds)
 
 
 def _digest(body: lease_schemas.LeaseFinish) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from layers.configuration import Configuration
+from layers.labels import problem_of
 from layersweep.json_values import JsonObject
 from service.common.schemas import AS_STORED, MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp, whole
 from service.common.states import TrialState
@@ -128,11 +129,23 @@ class Capabilities(Request):
     )
 
 
+def _checked_labels(labels: dict[str, str]) -> dict[str, str]:
+    if (problem := problem_of(labels)) is not None:
+        raise ValueError(problem)
+    return labels
+
+
+Labels = Annotated[dict[str, str], AfterValidator(_checked_labels)]
+
+
 class WorkerRegistration(Request):
     name: str = Field(min_length=1, max_length=128, examples=["gpu-7"])
     device: Device
     targets: list[Capabilities] = Field(min_length=1, max_length=8)
     slots: Slots = Field(default=1, description="attempts that it executes at once: it is given no more leases")
+    labels: Labels = Field(
+        default={}, description="what sweeps may ask for by `target.labels`", examples=[{"site": "a"}]
+    )
     versions: dict[ShortText, Text] = Field(
         default={},
         max_length=64,
@@ -147,6 +160,7 @@ class Worker(Schema):
     device: Annotated[DeviceFacts, AS_STORED]
     targets: list[Annotated[RegisteredTarget, AS_STORED]]
     versions: Annotated[dict[str, str], AS_STORED]
+    labels: dict[str, str] = Field(default={}, description="what its owner says of it")
     slots: int = Field(description="attempts that it executes at once, at most")
     alive: bool
     trial: str | None = Field(description="the trial that it runs now; of several, the oldest")

@@ -78,6 +78,29 @@ def _past_index_postgresql(element: _past_index, compiler: SQLCompiler, **option
     return compiler.process(next(iter(element.clauses)), **options)
 
 
+class _are_had(FunctionElement[bool]):  # noqa: N801 - used like a function of SQL
+    """Whether a mapping of texts is part of another one. Keys are labels: they hold no quotes."""
+
+    inherit_cache = True
+    name = "are_had"
+    type = sa.Boolean()
+
+
+@compiles(_are_had, "sqlite")
+def _are_had_sqlite(element: _are_had, compiler: SQLCompiler, **options: Any) -> str:
+    needed, had = (compiler.process(clause, **options) for clause in element.clauses)
+    return (
+        f"NOT EXISTS (SELECT 1 FROM json_each({needed}) AS needed "
+        f"WHERE json_extract({had}, '$.\"' || needed.key || '\"') IS NOT needed.value)"
+    )
+
+
+@compiles(_are_had, "postgresql")
+def _are_had_postgresql(element: _are_had, compiler: SQLCompiler, **options: Any) -> str:
+    needed, had = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({needed} <@ CAST({had} AS JSONB))"
+
+
 def _is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
     """Whether the column is one of the texts of a parameter. One statement for any number of them: `IN` with its
     expanding parameter is written anew each time it runs."""
@@ -99,6 +122,10 @@ _MAY_FAIL_ONCE_MORE = (
 _IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
 _MEASURES_ALIKE = sa.func.coalesce(_SWEEPS.c.results_version, UNSAID) == _integer("results_version")
 """The worker is of the `RESULTS_VERSION` that the sweep got with its target: one front has results of one version."""
+_HAS_LABELS = sa.or_(
+    _SWEEPS.c.labels.is_(None), _are_had(_SWEEPS.c.labels, sa.bindparam("worker_labels", type_=_WORKERS.c.labels.type))
+)
+"""The worker has the labels that the sweep asks for."""
 _SLOTS = sa.select(_WORKERS.c.slots).where(_WORKS).scalar_subquery()
 _RUNNING = _TRIALS.alias("held")
 _HELD = (
@@ -125,6 +152,7 @@ def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
             # A worker without a project serves all of them.
             _TRIALS.c.project == sa.func.coalesce(_text("of_project"), _TRIALS.c.project),
             _MEASURES_ALIKE,
+            _HAS_LABELS,
             _past_index(_SWEEPS.c.state) == SweepState.ACTIVE,
             sa.or_(
                 sa.and_(

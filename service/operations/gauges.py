@@ -6,7 +6,7 @@ Trials are counted where their sweeps keep count: the cost grows with the number
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -14,10 +14,14 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy.orm import Session
 
+from layers.labels import shown_labels
 from service.common.states import SweepState, TrialState
 from service.database.access_models import WebhookDelivery
 from service.database.models import Sweep, Trial, Worker
 from service.database.sessions import Database, now_sql
+from service.fleet import busyness, queue_by_needs
+from service.fleet.busyness import Busyness
+from service.fleet.schemas import QueueEntry
 from service.leases.workers import is_alive
 
 _IS_RUNNING = sa.text("trials.state = 'running'")
@@ -37,6 +41,8 @@ class Figures:
     workers: int = 0
     slots: int = 0
     """Of the workers that are alive."""
+    busyness: list[tuple[str, str, Busyness]] = field(default_factory=list[tuple[str, str, Busyness]])
+    """Name, device model, and how busy it was lately, of each worker that is alive."""
     busy_slots: int = 0
     """Those of them that execute a trial."""
     deliveries: int = 0
@@ -69,11 +75,75 @@ def read_figures(session: Session, alive_seconds: float) -> Figures:
         .join(Worker, Worker.id == Trial.worker_id)
         .where(_IS_RUNNING, is_alive(alive_seconds)),
     )
+    alive = session.execute(sa.select(Worker.id, Worker.name, Worker.device).where(is_alive(alive_seconds))).all()
+    lately = busyness.of_workers(session, [row.id for row in alive])
+    found.busyness = [(row.name, row.device["model"], lately[row.id]) for row in alive]
     found.deliveries = _count(
         session,
         sa.select(sa.func.count()).select_from(WebhookDelivery).where(sa.text("webhook_deliveries.state = 'pending'")),
     )
     return found
+
+
+_QUEUE_LABELS = (
+    "project",
+    "runtime",
+    "version",
+    "device_model",
+    "compute_capability",
+    "devices",
+    "memory_bytes",
+    "labels",
+    "cause",
+)
+
+
+def _queue_labels(waiting: QueueEntry) -> list[str]:
+    """What waiting trials need, and why nothing takes them; empty where that is not known, or where they are taken."""
+    said = (
+        waiting.project,
+        waiting.runtime,
+        waiting.version,
+        waiting.device_model,
+        waiting.compute_capability,
+        waiting.devices,
+        waiting.device_memory_bytes,
+        shown_labels(waiting.labels),
+        waiting.cause,
+    )
+    return ["" if each is None else str(each) for each in said]
+
+
+def _queue(entries: Sequence[QueueEntry]) -> Iterable[Metric]:
+    depth = GaugeMetricFamily(
+        "layersweep_queue_trials", "Queued trials of active sweeps by what they need.", labels=_QUEUE_LABELS
+    )
+    age = GaugeMetricFamily(
+        "layersweep_queue_oldest_seconds", "Since the oldest of them was asked for.", labels=_QUEUE_LABELS
+    )
+    slots = GaugeMetricFamily(
+        "layersweep_queue_slots", "Slots of the living workers that may take them.", labels=_QUEUE_LABELS
+    )
+    for entry in entries:
+        labels = _queue_labels(entry)
+        depth.add_metric(labels, entry.queued)
+        age.add_metric(labels, entry.oldest_seconds or 0.0)
+        slots.add_metric(labels, entry.slots)
+    yield from (depth, age, slots)
+
+
+def _busyness(workers: Iterable[tuple[str, str, Busyness]]) -> Iterable[Metric]:
+    labels = ["worker", "device_model"]
+    device = GaugeMetricFamily(
+        "layersweep_device_busy_share", "Of the last ten minutes, in which a worker's device was held.", labels=labels
+    )
+    slots = GaugeMetricFamily(
+        "layersweep_slots_busy_share", "Of the time of a worker's slots in the last ten minutes.", labels=labels
+    )
+    for name, model, lately in workers:
+        device.add_metric([name, model], lately.device)
+        slots.add_metric([name, model], lately.slots)
+    yield from (device, slots)
 
 
 class Gauges:
@@ -84,16 +154,23 @@ class Gauges:
         self._alive_seconds = alive_seconds
 
     def collect(self) -> Iterable[Metric]:
-        found = self._database.read(lambda session: read_figures(session, self._alive_seconds))
+        found, waiting = self._database.read(
+            lambda session: (
+                read_figures(session, self._alive_seconds),
+                queue_by_needs.entries(session, None, self._alive_seconds),
+            )
+        )
         yield _by_state("layersweep_sweeps", "Sweeps by state.", SweepState, found.sweeps)
         yield _by_state("layersweep_trials", "Trials by state.", TrialState, found.trials)
         yield _gauge("layersweep_queue_depth", "Queued trials of active sweeps.", found.waiting)
+        yield from _queue(waiting)
         yield _gauge("layersweep_leases", "Trials that a worker holds.", found.trials[TrialState.RUNNING])
         yield _gauge("layersweep_leases_lapsed", "Of these, those whose worker was silent for too long.", found.lapsed)
         yield _gauge("layersweep_scheduler_events_waiting", "Events of active sweeps to work in.", found.unscheduled)
         yield _gauge("layersweep_workers_alive", "Workers that were heard of lately.", found.workers)
         yield _gauge("layersweep_worker_slots", "Attempts that these execute at once, at most.", found.slots)
         yield _gauge("layersweep_worker_slots_busy", "Of these slots, those that execute a trial.", found.busy_slots)
+        yield from _busyness(found.busyness)
         yield _gauge("layersweep_webhook_deliveries_pending", "Deliveries that are to be sent.", found.deliveries)
         yield _gauge("layersweep_writer_waiting", "Writes that wait for this process's writer.", self._database.waiting)
 

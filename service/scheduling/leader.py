@@ -341,7 +341,7 @@ class Leader(ABC):
         if held.offered == found.offered:
             return False
         document = self._database.read(lambda session: repository.parse_stored(session, sweeps.get(session, sweep_id)))
-        resolution = targets.resolve(document.space, document.target_runtime, found.offered)
+        resolution = targets.resolve(document.space, document.target_runtime, document.target_labels, found.offered)
         held.offered = found.offered if resolution.target is None else None
         target = resolution.target
         earlier: list[EarlierTrial] = []

@@ -255,7 +255,7 @@ def find_target(session: Session, sweep_id: str, alive_seconds: float) -> Unreso
         raise StaleLeaderError(sweep_id)
     if sweep.target_key is not None:
         return None
-    return Unresolved(sweep.state in GOING_SWEEPS, targets.offered(session, alive_seconds, sweep.project))
+    return Unresolved(sweep.state in GOING_SWEEPS, targets.offered(session, alive_seconds, sweep))
 
 
 def store_target(session: Session, sweep_id: str, epoch: int, resolution: targets.Resolution) -> bool:

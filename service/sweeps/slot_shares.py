@@ -2,20 +2,21 @@
 
 The slots of the living workers that serve a target are shared evenly between the active `auto` sweeps of that target,
 each at least 1. A worker of a project serves the sweeps of that project alone, and one of another `RESULTS_VERSION`
-than a sweep's target does not serve it. The number stands in
+than a sweep's target does not serve it, nor one without a label that the sweep asks for. The number stands in
 `Sweep.effective_parallel`; each change is an event, at which a study that is built again asks as the first one did.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.labels import missing_labels
 from layers.results_version import UNSAID
 from layers.space.document_fields import AUTO, MAX_PARALLEL
 from service.common.states import SweepState
@@ -47,6 +48,14 @@ class Sharer:
     id: str
     project: str
     needs: Served
+    labels: tuple[tuple[str, str], ...] = ()
+    """Those that it asks for."""
+
+    def is_served_by(self, served: Served, project: str | None, labels: Mapping[str, str]) -> bool:
+        """Whether a worker with this target, project and these labels may be given its trials."""
+        return (
+            self.needs == served and project in (None, self.project) and not missing_labels(dict(self.labels), labels)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +66,19 @@ class Offer:
     """The project that it serves; None: all of them."""
     serves: Sequence[Served]
     slots: int
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 def shares(sharers: Iterable[Sharer], offers: Iterable[Offer]) -> dict[str, int]:
     """Sweep -> how many of its trials may run at once. What does not divide evenly goes to the older sweeps."""
-    pools: Counter[tuple[Served, str | None]] = Counter()
+    pools: Counter[tuple[Served, str | None, tuple[tuple[str, str], ...]]] = Counter()
     for offer in offers:
         for served in offer.serves:
-            pools[served, offer.project] += offer.slots
+            pools[served, offer.project, offer.labels] += offer.slots
     ordered = sorted(sharers, key=lambda sharer: sharer.id)
     found: Counter[str] = Counter()
-    for (served, project), slots in pools.items():
-        sharing = [each.id for each in ordered if each.needs == served and project in (None, each.project)]
+    for (served, project, labels), slots in pools.items():
+        sharing = [each.id for each in ordered if each.is_served_by(served, project, dict(labels))]
         for position, sweep_id in enumerate(sharing):
             found[sweep_id] += slots // len(sharing) + (position < slots % len(sharing))
     return {each.id: min(max(found[each.id], 1), MAX_PARALLEL) for each in ordered}
@@ -143,16 +153,19 @@ def as_of_scheduled(session: Session, sweep: Sweep) -> int:
 def _numbers(session: Session) -> dict[Sharer, int]:
     """The sweeps that share, each with the number that it has."""
     rows = session.execute(
-        sa.select(Sweep.id, Sweep.project, Sweep.target_key, _RESULTS_VERSION, Sweep.effective_parallel).where(_SHARING)
+        sa.select(
+            Sweep.id, Sweep.project, Sweep.target_key, _RESULTS_VERSION, Sweep.labels, Sweep.effective_parallel
+        ).where(_SHARING)
     )
     return {
-        Sharer(sweep_id, project, Served(str(key), version)): number for sweep_id, project, key, version, number in rows
+        Sharer(sweep_id, project, Served(str(key), version), _sorted(labels)): number
+        for sweep_id, project, key, version, labels, number in rows
     }
 
 
 def _offers(session: Session, alive_seconds: float) -> list[Offer]:
     rows = session.execute(
-        sa.select(Worker.project, Worker.targets, Worker.slots).where(workers.is_alive(alive_seconds))
+        sa.select(Worker.project, Worker.targets, Worker.slots, Worker.labels).where(workers.is_alive(alive_seconds))
     )
     return [
         Offer(
@@ -163,9 +176,14 @@ def _offers(session: Session, alive_seconds: float) -> list[Offer]:
                 if not target.get("build_only")
             ],
             slots,
+            _sorted(labels),
         )
-        for project, targets, slots in rows
+        for project, targets, slots, labels in rows
     ]
+
+
+def _sorted(labels: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((labels or {}).items()))
 
 
 def _newest(offers: Sequence[Offer], target_key: str) -> Served:

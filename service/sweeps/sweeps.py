@@ -78,8 +78,9 @@ def insert(session: Session, prepared: ValidatedDocument, *, project: str = DEFA
         pruner_reason=prepared.pruner.reason,
         space=prepared.space(),
         target_runtime=document.target_runtime,
+        labels=dict(document.target_labels) or None,
         state=SweepState.ACTIVE,
-        reason=waits_for(document.target_runtime),
+        reason=waits_for(document.target_runtime, document.target_labels),
         counts={},
         created_at=now(session),
     )
@@ -151,7 +152,7 @@ def pause(session: Session, sweep_id: str) -> Sweep:
 def resume(session: Session, sweep_id: str) -> Sweep:
     """Let workers claim trials of a paused sweep again. Raises NotFoundError, Conflict."""
     sweep = get(session, sweep_id)
-    reason = waits_for(sweep.target_runtime) if sweep.target_key is None else None
+    reason = waits_for(sweep.target_runtime, sweep.labels or {}) if sweep.target_key is None else None
     return _turn(session, sweep_id, SweepState.PAUSED, SweepState.ACTIVE, "be resumed", reason)
 
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.capabilities import Capabilities
+from layers.labels import missing_labels, shown_labels
 from layers.parameter import Scalar
 from layers.results_version import UNSAID
 from layers.space.allowed_time import AllowedTime
@@ -43,17 +44,20 @@ def columns(target: RegisteredTarget) -> dict[str, object]:
     return {"target": target, "target_key": target["key"], "results_version": target.get("results_version")}
 
 
-def offered(session: Session, alive_seconds: float, project: str) -> list[RegisteredTarget]:
-    """The targets of the workers that are alive and serve the project, each once, those of the first worker first.
+def offered(session: Session, alive_seconds: float, sweep: Sweep) -> list[RegisteredTarget]:
+    """The targets of the workers that are alive, serve the sweep's project and have the labels that it asks for, each
+    once, those of the first worker first.
 
     Of workers that differ in their `RESULTS_VERSION` the newest counts: the others are about to be upgraded.
     """
-    alive = session.scalars(
-        sa.select(Worker.targets).where(workers.is_alive(alive_seconds), workers.serves(project)).order_by(Worker.id)
+    alive = session.execute(
+        sa.select(Worker.targets, Worker.labels)
+        .where(workers.is_alive(alive_seconds), workers.serves(sweep.project))
+        .order_by(Worker.id)
     )
     found: dict[str, RegisteredTarget] = {}
-    for targets in alive:
-        for target in targets:
+    for targets, had in alive:
+        for target in () if missing_labels(sweep.labels or {}, had) else targets:
             if target.get("build_only"):
                 continue
             known = found.get(target["key"])
@@ -62,9 +66,12 @@ def offered(session: Session, alive_seconds: float, project: str) -> list[Regist
     return list(found.values())
 
 
-def waits_for(runtime: str | None) -> str:
-    """What a sweep waits for while no worker has the runtime that it asks for."""
-    return f"{WAITING} with runtime {runtime}" if runtime else WAITING
+def waits_for(runtime: str | None, labels: Mapping[str, str]) -> str:
+    """What a sweep waits for while no worker has the runtime and the labels that it asks for."""
+    asked = [f"runtime {runtime}"] if runtime else []
+    if labels:
+        asked.append(f"the label{'s' if len(labels) > 1 else ''} {shown_labels(labels)}")
+    return f"{WAITING} with {' and '.join(asked)}" if asked else WAITING
 
 
 def say_who_is_missing(session: Session, alive_seconds: float) -> int:
@@ -116,11 +123,14 @@ def _say(session: Session, sweep_id: str, key: str, reason: str | None) -> bool:
     return written is not None
 
 
-def resolve(space: Space, runtime: str | None, targets: Sequence[RegisteredTarget]) -> Resolution:
-    """The first of `targets` that has the runtime (None: any) and supports some point of the space."""
+def resolve(
+    space: Space, runtime: str | None, labels: Mapping[str, str], targets: Sequence[RegisteredTarget]
+) -> Resolution:
+    """The first of `targets`, of workers with the labels, that has the runtime (None: any) and supports some point of
+    the space."""
     wanted = [target for target in targets if runtime is None or target["runtime"] == runtime]
     if not wanted:
-        return Resolution(None, waits_for(runtime))
+        return Resolution(None, waits_for(runtime, labels))
     lacking: list[str] = []
     allowed = AllowedTime(SECONDS)
     for target in wanted:

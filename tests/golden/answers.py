@@ -77,6 +77,7 @@ OF_ALL = (
     "/v1/targets",
     "/v1/targets/model?target=onnxruntime 1.32.0 on Test CPU",
     "/v1/workers",
+    "/v1/queue",
     "/v1/tokens",
     "/v1/projects",
     "/v1/audit",

@@ -20,13 +20,19 @@ CAPABILITIES: dict[str, Any] = {
 
 
 def registration(
-    name: str = "worker", versions: Mapping[str, str] | None = None, *, slots: int = 1, **changes: Any
+    name: str = "worker",
+    versions: Mapping[str, str] | None = None,
+    *,
+    slots: int = 1,
+    labels: Mapping[str, str] | None = None,
+    **changes: Any,
 ) -> dict[str, Any]:
     """The body of a registration; `changes` are to the capabilities."""
     return {
         "name": name,
         "device": {"kind": "cpu", "uuid": "cpu-1", "model": "Test CPU", "memory_bytes": 2**33},
         "slots": slots,
+        "labels": dict(labels or {}),
         "targets": [CAPABILITIES | changes],
         "versions": dict(versions or {}),
     }
@@ -38,8 +44,11 @@ def register(
     versions: Mapping[str, str] | None = None,
     *,
     slots: int = 1,
+    labels: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> str:
     """Register such a worker without HTTP; return its id."""
-    body = lease_schemas.WorkerRegistration.model_validate(registration(name, versions, slots=slots, **changes))
+    body = lease_schemas.WorkerRegistration.model_validate(
+        registration(name, versions, slots=slots, labels=labels, **changes)
+    )
     return database.write(lambda session: workers.register(session, body, alive_seconds=90)).id

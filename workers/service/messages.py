@@ -20,6 +20,8 @@ class RegistrationRequest(TypedDict):
     versions: dict[str, str]
     slots: NotRequired[int]
     """How many attempts it executes at once; left out: one."""
+    labels: NotRequired[dict[str, str]]
+    """What sweeps may ask for."""
 
 
 class RegistrationAnswer(TypedDict):

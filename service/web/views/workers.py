@@ -10,6 +10,9 @@ from sqlalchemy.orm import Session
 
 from service.database.models import Sweep, Trial
 from service.database.sessions import now
+from service.fleet import busyness, queue_by_needs
+from service.fleet.busyness import Busyness
+from service.fleet.schemas import QueueEntry
 from service.leases import schemas as lease_schemas
 from service.leases import workers
 from service.sweeps import catalog
@@ -33,6 +36,9 @@ class WorkersPage:
     running: dict[str, list[Execution]]
     """Worker -> what its slots do, the oldest trial first."""
     targets: list[Target]
+    queue: list[QueueEntry]
+    busyness: dict[str, Busyness]
+    """Worker -> how busy it was lately, of those that are alive."""
 
 
 def workers_page(session: Session, project: str | None, alive_seconds: float) -> WorkersPage:
@@ -50,6 +56,8 @@ def workers_page(session: Session, project: str | None, alive_seconds: float) ->
         workers=items,
         running=_running(session, items, project),
         targets=catalog.targets(session, project),
+        queue=queue_by_needs.entries(session, project, alive_seconds),
+        busyness=busyness.of_workers(session, [worker.id for worker in items if worker.alive]),
     )
 
 

@@ -1,0 +1,1 @@
+"""All workers together: what waits for which of them."""

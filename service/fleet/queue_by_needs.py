@@ -1,0 +1,209 @@
+"""The queue by what its trials need of a worker: how many wait, for how long, and why nothing takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from layers.labels import missing_labels, shown_labels
+from layers.results_version import UNSAID
+from service.common.formatting import plural
+from service.common.states import SweepState, TrialState
+from service.database.json_columns import RegisteredTarget
+from service.database.models import Sweep, Trial, Worker
+from service.database.sessions import now
+from service.fleet.schemas import Cause, QueueEntry
+from service.leases import workers
+from service.sweeps import targets
+
+# Word for word the conditions of the indexes: finished trials cost nothing.
+_IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
+_IS_RUNNING = sa.text("trials.state = 'running'")
+
+
+class Needs(NamedTuple):
+    """What the trials of some sweeps need."""
+
+    project: str
+    target_key: str | None
+    runtime: str | None
+    results_version: int
+    labels: tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class Waiting:
+    """The active sweeps with the same needs."""
+
+    target: RegisteredTarget | None
+    sweeps: int = 0
+    queued: int = 0
+    running: int = 0
+    may_run: int = 0
+    oldest_at: float | None = None
+    reason: str | None = None
+    """Of a sweep that has no target: what it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LivingWorker:
+    project: str | None
+    versions: Mapping[str, int]
+    """Target -> the version of its results."""
+    labels: Mapping[str, str]
+    slots: int
+    busy: int
+
+
+@dataclass(slots=True)
+class Serving:
+    """The living workers that may take some trials, or what those lack that come nearest."""
+
+    workers: list[LivingWorker] = field(default_factory=list[LivingWorker])
+    cause: Cause | None = None
+    lacks: str | None = None
+
+    @property
+    def slots(self) -> int:
+        return sum(worker.slots for worker in self.workers)
+
+    @property
+    def busy(self) -> int:
+        return sum(worker.busy for worker in self.workers)
+
+
+def entries(session: Session, project: str | None, alive_seconds: float) -> list[QueueEntry]:
+    """What waits in a project (None: in all), by what it needs; the longest wait first."""
+    waiting = _waiting(session, project)
+    if not waiting:
+        return []
+    living = _living(session, alive_seconds)
+    time = now(session)
+    found = [_entry(needs, each, living, time) for needs, each in waiting.items()]
+    return sorted(found, key=lambda entry: -(entry.oldest_seconds or 0.0))
+
+
+def _waiting(session: Session, project: str | None) -> dict[Needs, Waiting]:
+    oldest = _oldest(session)
+    waiting: dict[Needs, Waiting] = {}
+    query = sa.select(Sweep).where(Sweep.state == SweepState.ACTIVE).order_by(Sweep.id)
+    if project is not None:
+        query = query.where(Sweep.project == project)
+    for sweep in session.scalars(query):
+        version = UNSAID if sweep.results_version is None else sweep.results_version
+        runtime = sweep.target_runtime if sweep.target is None else sweep.target["runtime"]
+        needs = Needs(sweep.project, sweep.target_key, runtime, version, tuple(sorted((sweep.labels or {}).items())))
+        found = waiting.setdefault(needs, Waiting(sweep.target))
+        found.sweeps += 1
+        found.queued += sweep.counts.get(TrialState.QUEUED, 0)
+        found.running += sweep.running_count
+        found.may_run += sweep.effective_parallel
+        ages = [age for age in (found.oldest_at, oldest.get(sweep.id)) if age is not None]
+        found.oldest_at = min(ages, default=None)
+        if sweep.target_key is None:
+            found.reason = sweep.reason
+    return waiting
+
+
+def _oldest(session: Session) -> dict[str, float]:
+    """Sweep -> when the oldest of its trials that wait was asked for."""
+    rows = session.execute(
+        sa.select(Trial.sweep_id, sa.func.min(Trial.created_at).label("oldest_at"))
+        .where(_IS_OPEN, Trial.state == TrialState.QUEUED)
+        .group_by(Trial.sweep_id)
+    )
+    return {row.sweep_id: row.oldest_at for row in rows}
+
+
+def _living(session: Session, alive_seconds: float) -> list[LivingWorker]:
+    rows = session.execute(sa.select(Trial.worker_id, sa.func.count()).where(_IS_RUNNING).group_by(Trial.worker_id))
+    busy = {str(worker_id): count for worker_id, count in rows}
+    return [
+        LivingWorker(
+            worker.project,
+            {
+                target["key"]: workers.results_version_of(target)
+                for target in worker.targets
+                if not target.get("build_only")
+            },
+            worker.labels,
+            worker.slots,
+            min(busy.get(worker.id, 0), worker.slots),
+        )
+        for worker in session.scalars(sa.select(Worker).where(workers.is_alive(alive_seconds)))
+    ]
+
+
+def _entry(needs: Needs, waiting: Waiting, living: Sequence[LivingWorker], time: float) -> QueueEntry:
+    serving = _serving(needs, waiting, [each for each in living if each.project in (None, needs.project)])
+    cause, lacks = serving.cause, serving.lacks
+    if cause is None and waiting.queued:
+        cause, lacks = _busy(waiting, serving)
+    target = cast("RegisteredTarget", waiting.target or {})
+    return QueueEntry(
+        project=needs.project,
+        target=needs.target_key,
+        runtime=needs.runtime,
+        version=target.get("version"),
+        device_model=target.get("device_model"),
+        compute_capability=target.get("compute_capability"),
+        devices=None if waiting.target is None else target.get("devices", 1),
+        device_memory_bytes=target.get("device_memory_bytes"),
+        results_version=needs.results_version,
+        labels=dict(needs.labels),
+        sweeps=waiting.sweeps,
+        queued=waiting.queued,
+        running=waiting.running,
+        oldest_seconds=None if waiting.oldest_at is None else max(0.0, time - waiting.oldest_at),
+        workers=len(serving.workers),
+        slots=serving.slots,
+        busy_slots=serving.busy,
+        cause=cause,
+        waits_for=lacks,
+    )
+
+
+def _serving(needs: Needs, waiting: Waiting, living: Sequence[LivingWorker]) -> Serving:
+    """Who may take the trials, of living workers that serve their project."""
+    labels = dict(needs.labels)
+    key = needs.target_key
+    if key is None:
+        lacks = _lacking(labels, living)
+        reason = waiting.reason or targets.waits_for(needs.runtime, labels)
+        return Serving(cause="target", lacks=f"{reason}: {lacks}" if lacks else reason)
+    having = [each for each in living if key in each.versions]
+    if not having:
+        return Serving(cause="worker", lacks=f"no living worker has {key}")
+    alike = [each for each in having if each.versions[key] == needs.results_version]
+    if not alike:
+        others = _listed(each.versions[key] for each in having)
+        lacks = f"workers with {key} measure by version {others} of the results: {needs.results_version} is needed"
+        return Serving(cause="results_version", lacks=lacks)
+    fit = [each for each in alike if not missing_labels(labels, each.labels)]
+    if not fit:
+        return Serving(cause="label", lacks=_lacking(labels, alike))
+    return Serving(fit)
+
+
+def _busy(waiting: Waiting, serving: Serving) -> tuple[Cause | None, str | None]:
+    if waiting.running >= waiting.may_run:
+        return "parallel", f"{plural(waiting.running, 'trial')} at once is what the budget allows"
+    if serving.busy >= serving.slots:
+        return "slot", f"{plural(serving.slots, 'slot')} of {plural(len(serving.workers), 'worker')}, and none is free"
+    return None, None
+
+
+def _lacking(labels: Mapping[str, str], living: Collection[LivingWorker]) -> str | None:
+    """Which labels the worker lacks that has most of them; None where one has all, or none is needed."""
+    if not labels:
+        return None
+    missing = min((missing_labels(labels, each.labels) for each in living), key=len, default=dict(labels))
+    return f"no living worker is labelled {shown_labels(missing)}" if missing else None
+
+
+def _listed(versions: Iterable[int]) -> str:
+    return ", ".join(str(version) for version in sorted(set(versions)))

@@ -1,0 +1,45 @@
+"""What waits for which workers, as it crosses HTTP."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from service.common.schemas import Schema
+
+Cause = Literal["target", "worker", "results_version", "label", "parallel", "slot"]
+
+
+class QueueEntry(Schema):
+    """Trials of active sweeps of one project that need the same of a worker."""
+
+    project: str
+    target: str | None = Field(description="runtime, version and device model; null: no worker was found yet")
+    runtime: str | None = Field(description="null: any")
+    version: str | None
+    device_model: str | None
+    compute_capability: str | None
+    devices: int | None = Field(description="devices that the target has")
+    device_memory_bytes: int | None
+    results_version: int = Field(description="the version of results that the sweeps began with")
+    labels: dict[str, str] = Field(description="those that a worker must have")
+    sweeps: int
+    queued: int = Field(description="trials that wait")
+    running: int
+    oldest_seconds: float | None = Field(description="since the oldest that waits was asked for; null: none waits")
+    workers: int = Field(description="living workers that may take them")
+    slots: int = Field(description="of these workers")
+    busy_slots: int = Field(description="of these slots, those that execute a trial of whatever sweep")
+    cause: Cause | None = Field(
+        description="why nothing takes what waits: target: no living worker can serve the sweeps; worker: none has the "
+        "target any more; results_version: those measure by another version; label: none has the labels; parallel: as "
+        "many run as the sweeps allow; slot: all slots are busy. null: nothing waits, or it is being taken"
+    )
+    waits_for: str | None = Field(description="the same in words, with what is missing")
+
+
+class Queue(Schema):
+    """What waits, by what it needs: the longest wait first."""
+
+    items: list[QueueEntry]
