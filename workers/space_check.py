@@ -18,6 +18,8 @@ from layers.capabilities import Capabilities
 from layers.configuration import Configuration, TrialConfiguration
 from layers.dataset_facts import DatasetDescription, facts_of
 from layers.declarations import dtypes
+from layers.declarations.inference.generation import GenerationConfig
+from layers.declarations.inference.mode import GENERATE
 from layers.parameter import Scalar
 from layers.signature import signature_of
 from layers.space.document import read_document
@@ -30,7 +32,7 @@ from workers.engine.tensorrt import support
 from workers.engine.verbs import BUILD, DESCRIBE, BuildAnswer
 from workers.processes.child import ChildError, ChildRequestError
 from workers.processes.children import Children
-from workers.processes.model_verbs import EXPORT, PREPARE
+from workers.processes.model_verbs import EXPORT, EXPORT_GENERATION, PREPARE
 from workers.service.messages import SplitAnswer
 from workers.trial.context import Limits
 
@@ -180,31 +182,54 @@ class SpaceCheck:
         self._children.model().request(
             PREPARE, {"configuration": configuration}, timeout_seconds=Limits().prepare_seconds
         )
-        built = [self._build_shape(each, folder) for each in map(trial.at, trial.shapes)] or [
-            self._build_shape(trial, folder)
+        shapes = [trial.at(shape) for shape in trial.shapes] or [trial]
+        built = [
+            self._build_graph(shape, graph)
+            for shape in shapes
+            for graph in (self._export(shape, folder), *self._export_generation(shape, folder))
         ]
         largest = max(built, key=lambda answer: answer["engine_bytes"])
         return {**largest, "build_seconds": sum(answer["build_seconds"] for answer in built)}
 
-    def _build_shape(self, trial: TrialConfiguration, folder: Path) -> BuildAnswer:
-        limits = Limits()
+    def _export(self, trial: TrialConfiguration, folder: Path) -> Path:
+        """The graph at a shape."""
         # A quantized graph has ranges; which ones does not decide whether it builds.
         save_inputs(folder, probe_inputs(signature_of(trial), trial.model))
         shapes = {"inference": trial.document["inference"]} if trial.shapes else {}
-        export = {"path": str(folder / "model.onnx"), "opset": self.capabilities["opset"], **shapes}
+        graph = folder / "model.onnx"
+        export = {"path": str(graph), "opset": self.capabilities["opset"], **shapes}
         self._children.model().request(
-            EXPORT, {**export, "calibration": str(folder / "measure.npz")}, timeout_seconds=limits.export_seconds
+            EXPORT, {**export, "calibration": str(folder / "measure.npz")}, timeout_seconds=Limits().export_seconds
         )
+        return graph
+
+    def _export_generation(self, trial: TrialConfiguration, folder: Path) -> tuple[Path, ...]:
+        """The graphs of a prompt and of a step with the largest caches; none where nothing is generated."""
+        if trial.inference.mode != GENERATE:
+            return ()
+        inference = trial.document["inference"]
+        capacity = GenerationConfig.of(trial.model, inference).capacity
+        prefill, step = folder / "prefill.onnx", folder / "step.onnx"
+        arguments = {
+            "prefill": str(prefill),
+            "steps": {str(capacity): str(step)},
+            "opset": self.capabilities["opset"],
+            "inference": inference,
+        }
+        self._children.model().request(EXPORT_GENERATION, arguments, timeout_seconds=Limits().export_seconds)
+        return prefill, step
+
+    def _build_graph(self, trial: TrialConfiguration, graph: Path) -> BuildAnswer:
         tf32 = {"tf32": 1} if "tf32" in dtypes.by_parameter(trial.model).values() else {}
         return self._children.builder().request(
             BUILD,
             {
                 "runtime": self._runtime,
-                "onnx": export["path"],
-                "engine": str(folder / "model.engine"),
+                "onnx": str(graph),
+                "engine": str(graph.with_suffix(".engine")),
                 "options": {**trial.inference.build_options(), **tf32, **self._options},
             },
-            timeout_seconds=limits.build_seconds,
+            timeout_seconds=Limits().build_seconds,
         )
 
 

@@ -8,6 +8,7 @@ lies, -1 where there is none; `position` is that of the token that is read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from layers.declarations.inference.generation import CacheConfig, GenerationConfig
 from layers.export.onnx_export import export, with_sizes
-from layers.modules.generation import Decode, Prefill
+from layers.export.transplant import Transplant, drawn_copy
+from layers.modules.generation import Decode, Prefill, windows_of
 from layers.modules.model import Decoder, torch_dtype
 
 
@@ -28,7 +30,55 @@ def export_prefill(decoder: Decoder, generation: GenerationConfig, path: Path, *
 
 def export_decode(decoder: Decoder, generation: GenerationConfig, paths: Mapping[int, Path], *, opset: int) -> None:
     """Write the graph of a step for each capacity: `tokens` [B, 1], `position` [1], the positions of the keys, and past
-    keys and values of each layer -> `logits` [B, V], and each layer's new keys and values."""
+    keys and values of each layer -> `logits` [B, V], and each layer's new keys and values.
+
+    One of all capacities is left beside the first of them.
+    """
+    graph = _of_all_capacities(paths)
+    _export_open(decoder, generation, graph, opset=opset)
+    _write_capacities(decoder, graph, paths)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationTransplant:
+    """Both graphs for other weights of the same decoder: see `transplant`."""
+
+    _prefill: Transplant
+    _decode: Transplant
+
+    @classmethod
+    def of(
+        cls, decoder: Decoder, generation: GenerationConfig, prefill: Path, paths: Mapping[int, Path], *, opset: int
+    ) -> GenerationTransplant | None:
+        """Of a decoder in the formats that it is deployed in; None where there is none. Writes beside these paths."""
+        drawn, graph = drawn_copy(decoder), _of_all_capacities(paths)
+        assert isinstance(drawn, Decoder), "a copy of one"
+        export_prefill(drawn, generation, prefill, opset=opset)
+        _export_open(drawn, generation, graph, opset=opset)
+        found = Transplant.of(prefill, drawn), Transplant.of(graph, drawn)
+        return None if found[0] is None or found[1] is None else cls(found[0], found[1])
+
+    def write(self, decoder: Decoder, prefill: Path, paths: Mapping[int, Path]) -> None:
+        """Write the graphs as `export_prefill` and `export_decode`, with this decoder's weights."""
+        graph = _of_all_capacities(paths)
+        self._prefill.write(decoder, prefill)
+        self._decode.write(decoder, graph)
+        _write_capacities(decoder, graph, paths)
+
+
+def _of_all_capacities(paths: Mapping[int, Path]) -> Path:
+    """The graph whose capacities are open."""
+    return next(iter(paths.values())).with_name("decode.onnx")
+
+
+def _write_capacities(decoder: Decoder, graph: Path, paths: Mapping[int, Path]) -> None:
+    for capacity, path in paths.items():
+        sizes = {_open_size(window): _capacity(window, capacity) for window in windows_of(decoder)}
+        with_sizes(graph, sizes, path)
+
+
+def _export_open(decoder: Decoder, generation: GenerationConfig, graph: Path, *, opset: int) -> None:
+    """Write the graph of a step whose capacities are open."""
     module = Decode(decoder)
     # Traced at sizes that are no other axis's, so that none of them counts as one.
     traced = {window: _open_size(window) for window in module.windows}
@@ -46,8 +96,6 @@ def export_decode(decoder: Decoder, generation: GenerationConfig, paths: Mapping
         inputs.append(torch.zeros(shape, dtype=torch_dtype(cache.dtype)))
         names.append(f"past_{name}")
         open_sizes.append({2: size})
-    first = next(iter(paths.values()))
-    graph = first.with_name("decode.onnx")
     export(
         module,
         tuple(inputs),
@@ -57,9 +105,6 @@ def export_decode(decoder: Decoder, generation: GenerationConfig, paths: Mapping
         output_names=("logits", *_rows(generation)),
         open_sizes=open_sizes,
     )
-    for capacity, path in paths.items():
-        sizes = {size: _capacity(window, capacity) for window, size in traced.items()}
-        with_sizes(graph, sizes, path)
 
 
 def _rows(generation: GenerationConfig) -> list[str]:

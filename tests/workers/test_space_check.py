@@ -105,3 +105,25 @@ def test_what_is_no_compute_capability_is_refused(number: float) -> None:
 def test_a_builder_that_takes_no_other_card_says_so() -> None:
     with pytest.raises(NoBuilderError, match="only tensorrt_rtx takes another's"):
         SpaceCheck("onnxruntime", compute_capability=8.9)
+
+
+@pytest.mark.slow
+def test_of_a_model_that_generates_prompt_and_step_are_built_too(
+    check: SpaceCheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = {
+        **DOCUMENT,
+        "task": "causal_lm",
+        "dataset": "text",
+        "model": {"num_layers": 1, "hidden_size": 16, "attention.num_attention_heads": {"values": [2]}},
+        "inference": {"mode": "generate", "batch_size": 1, "prompt_tokens": 4, "new_tokens": 4},
+        "rules": [],
+    }
+    space = read_space(document, {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 29}})
+    built: list[str] = []
+    build = check._build_graph
+    monkeypatch.setattr(check, "_build_graph", lambda trial, graph: built.append(graph.name) or build(trial, graph))
+    points = sample(space, 1, seed=0)
+    found = report(points, list(check.findings(space, points.points)), check.capabilities)
+    assert (found["outcomes"], found["reasons"]) == ({"builds": 1}, [])
+    assert built == ["model.onnx", "prefill.onnx", "step.onnx"]

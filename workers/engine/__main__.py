@@ -147,7 +147,8 @@ class Verbs:
             raise invalid("a text is generated from `tokens` [B, T]")
         with RequestTurn(request, progress, "shared") as turn:
             turn.give_way()
-            text = generate(engine, _path(request, "prefill"), steps, tokens["tokens"], _options(request))
+            prefill, options = _path(request, "prefill"), _options(request)
+            text = generate(engine, prefill, steps, tokens["tokens"], options, give_way=turn.give_way)
         write_arrays(_path(request, "outputs"), {"tokens": text.tokens, "logits": text.logits})
         return {}
 

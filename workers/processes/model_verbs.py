@@ -29,6 +29,8 @@ class ExportAnswer(TypedDict):
 
 class ExportGenerationAnswer(TypedDict):
     seconds: float
+    transplanted: bool
+    """Whether the weights were put into graphs that were exported before."""
 
 
 class TrainingMemory(TypedDict, total=False):

@@ -10,8 +10,8 @@ It is kept between trials, with one module in memory. Verbs:
                                                                     to come, `use` takes it: see export/transplant.py.
                                                                     `inference`: that section, of another shape than
                                                                     the configuration's
-    export_generation {prefill, steps: {capacity: path}, opset,   -> seconds; the graphs of the prompt and of its steps
-               inference?}
+    export_generation {prefill, steps: {capacity: path}, opset,  -> seconds, transplanted; the graphs of the prompt and
+               transplant?, inference?}                             of its steps
     reference {inputs: npz by name, outputs: npz by name,        -> {}; with `graph`, what that ONNX file computes
                graph?}
     train     {training: npz, validation: npz, specials}         -> how it ended; progress: points of the curve, and
@@ -50,17 +50,16 @@ from torch import nn
 
 from layers.configuration import Configuration, TrialConfiguration
 from layers.declarations import quantization
-from layers.declarations.inference.generation import GenerationConfig
-from layers.export.generation_export import export_decode, export_prefill
 from layers.export.onnx_export import cast_copy, export, export_loss, warm_up
 from layers.export.transplant import Transplant, drawn_copy, has_folded_tables
-from layers.modules.model import Decoder, build, set_trainable
+from layers.modules.model import build, set_trainable
 from layers.parameter import Scalar
 from layers.signature import Signature, signature_of
 from workers.data.batches import Batches, DataError
 from workers.data.splits import Form, load_split
 from workers.engine.protocol import JsonObject, Progress, Request, RequestError, Result, serve
 from workers.engine.turns import RequestTurn
+from workers.processes.generation_graphs import GenerationGraphs
 from workers.processes.model_verbs import (
     ExportAnswer,
     ExportGenerationAnswer,
@@ -112,6 +111,7 @@ class ModelProcess:
         self._model: _Model | None = None
         self._transplants: dict[Signature, Transplant] = {}
         """At each shape the graph of the model that was exported first, for the weights to come."""
+        self._generation_graphs = GenerationGraphs()
         self._stop = threading.Event()
 
     def handlers(self) -> dict[str, Callable[[Request, Progress], Result]]:
@@ -191,14 +191,9 @@ class ModelProcess:
         started_at = time.monotonic()
         document = made.configuration.document
         deployed = cast_copy(made.module, str(document["model"]["dtype"])).to("cpu")
-        if not isinstance(deployed, Decoder):
-            raise RequestError("invalid", f"a {document['model']['kind']} generates nothing: there is a decoder to be")
-        generation = GenerationConfig.of(document["model"], document["inference"])
-        steps = {int(capacity): Path(path) for capacity, path in request["steps"].items()}
         with _explained():
-            export_prefill(deployed, generation, Path(request["prefill"]), opset=request["opset"])
-            export_decode(deployed, generation, steps, opset=request["opset"])
-        return {"seconds": time.monotonic() - started_at}
+            transplanted = self._generation_graphs.write(deployed, document, request)
+        return {"seconds": time.monotonic() - started_at, "transplanted": transplanted}
 
     def reference(self, request: Request, progress: Progress) -> Result:
         made = self._made()
@@ -272,6 +267,7 @@ class ModelProcess:
         """Give the memory of the module back."""
         self._model = None
         self._transplants.clear()
+        self._generation_graphs.clear()
         gc.collect()
         if self._is_cuda:
             torch.cuda.empty_cache()
@@ -329,7 +325,7 @@ def _explained() -> Generator[None]:
     """Say of what goes wrong in an export that it is one."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError):
+    except (RequestError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise RequestError("build", f"the model cannot be exported: {error}") from error

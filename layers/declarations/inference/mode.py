@@ -47,11 +47,11 @@ def is_generated(inference: Mapping[str, Scalar]) -> bool:
 
 
 def default_lengths(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """What follows from a prompt and the tokens after it, where a section gives them."""
-    lengths = [values.get(name) for name in LENGTHS]
-    if not is_generated(values) or not all(type(length) is int for length in lengths):
+    """What follows from a prompt and the tokens after it, where a section gives them. Raises ParameterError."""
+    if not is_generated(values) or any(name not in values for name in LENGTHS):
         return {}
-    return {"sequence_length": sum(int(length) for length in lengths if length is not None)}
+    lengths = [PARAMETERS[name].check(f"inference.{name}", values[name]) for name in LENGTHS]
+    return {"sequence_length": sum(map(int, lengths))}
 
 
 def follow(inference: dict[str, Scalar], task: str) -> None:

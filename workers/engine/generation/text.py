@@ -6,7 +6,7 @@ the caches stay on the device.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +43,14 @@ def generate(
     steps: Sequence[Step],
     tokens_BT: np.ndarray,
     options: Mapping[str, object],
+    *,
+    give_way: Callable[[], object] = lambda: None,
 ) -> GeneratedText:
     """Read the prompt, then step after step; each new token is the likeliest, or the one that is given.
 
     tokens_BT: the prompt, and the new tokens where they are given (those that are read: all but the last one).
-    `options` are those of a load. No engine is loaded before or after. Raises RequestError.
+    `options` are those of a load. `give_way` is called before each step. No engine is loaded before or after. Raises
+    RequestError.
     """
     with _loaded(engine, prefill, options):
         prompt = engine.inputs[0].shape[-1]
@@ -68,6 +71,7 @@ def generate(
                 larger.fill_from(caches, length)
             caches = larger
             for _ in range(step.steps):
+                give_way()
                 tokens_B = tokens_BT[:, length] if given else logits[-1].argmax(-1)
                 rows = engine.run(caches.step(tokens_B, length))
                 logits.append(rows.pop("logits"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from layers.declarations.inference.generation import Bucket, GenerationConfig
 from layers.declarations.inference.mode import GENERATE
@@ -29,6 +30,8 @@ class GenerationEngines:
     config: GenerationConfig
     prefill: BuiltEngine
     steps: tuple[StepEngine, ...]
+    is_transplanted: bool
+    """Whether the weights were put into earlier graphs of the model."""
 
     @property
     def largest(self) -> BuiltEngine:
@@ -39,20 +42,35 @@ class GenerationEngines:
         return (self.prefill, *(step.engine for step in self.steps))
 
 
-def build_generation(context: TrialContext, name: str) -> GenerationEngines | None:
-    """Export the model as it is now, and build; None in the mode forward, and where nothing is measured."""
+def build_generation(
+    context: TrialContext, name: str, transplant: Literal["prepare", "use"] | None = None
+) -> GenerationEngines | None:
+    """Export the model as it is now, and build; None in the mode forward, and where nothing is measured.
+
+    `transplant`: `prepare` keeps graphs that the weights of later are put into, `use` puts them there, as of `export`.
+    """
     if context.inference.mode != GENERATE or not context.measures:
         return None
+    return _built(context, name, transplant)
+
+
+def exported_again(context: TrialContext, engines: GenerationEngines) -> GenerationEngines:
+    """The same engines of graphs that are exported anew."""
+    return _built(context, engines.name, None)
+
+
+def _built(context: TrialContext, name: str, transplant: Literal["prepare", "use"] | None) -> GenerationEngines:
     config = GenerationConfig.of(context.model, context.configuration.document["inference"])
     prefill_onnx = context.files.onnx(f"{name}_prefill")
     steps_onnx = {bucket: context.files.onnx(f"{name}_decode_{bucket.capacity}") for bucket in config.buckets}
-    _export(context, name, prefill_onnx, {bucket.capacity: path for bucket, path in steps_onnx.items()})
+    capacities = {bucket.capacity: path for bucket, path in steps_onnx.items()}
+    is_transplanted = _export(context, name, prefill_onnx, capacities, transplant)
     options = build_options(context)
     prefill = build_engine(context, prefill_onnx.stem, prefill_onnx, options)
     steps = tuple(
         StepEngine(bucket, build_engine(context, path.stem, path, options)) for bucket, path in steps_onnx.items()
     )
-    return GenerationEngines(name, config, prefill, steps)
+    return GenerationEngines(name, config, prefill, steps, is_transplanted)
 
 
 def keep_generation(context: TrialContext, engines: GenerationEngines) -> None:
@@ -61,12 +79,21 @@ def keep_generation(context: TrialContext, engines: GenerationEngines) -> None:
         keep_for_later_trials(context, engine)
 
 
-def _export(context: TrialContext, name: str, prefill: Path, steps: dict[int, Path]) -> None:
+def _export(
+    context: TrialContext,
+    name: str,
+    prefill: Path,
+    steps: Mapping[int, Path],
+    transplant: Literal["prepare", "use"] | None,
+) -> bool:
+    """Let the torch child write the graphs; whether it put the weights into earlier ones."""
     arguments = {
         "prefill": str(prefill),
         "steps": {str(capacity): str(path) for capacity, path in steps.items()},
         "opset": context.capabilities["opset"],
         **other_shape(context),
+        **({"transplant": transplant} if transplant else {}),
     }
     exported = context.request_model(EXPORT_GENERATION, arguments, context.limits.export_seconds)
     context.record.add_seconds(f"export_generation_{name}", exported["seconds"])
+    return exported["transplanted"]

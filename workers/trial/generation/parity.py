@@ -27,17 +27,26 @@ def write_inputs(context: TrialContext, config: GenerationConfig) -> None:
         np.savez(context.files.text, tokens=arrays["tokens"][:, : config.capacity])
 
 
-def check_text(context: TrialContext, process: Child, engines: GenerationEngines) -> None:
-    """Let a process that has no engine loaded read a text step by step, and hold the logits of each step against those
-    of PyTorch, which reads it at once.
+TEXT_FACTOR = 20.0
+"""How much longer a text may take than its steps were measured: its caches travel to the device at each step."""
 
-    Engines that compute the same are kept for later trials. Raises TrialEndedError where they do not.
+
+def computes_the_same(
+    context: TrialContext, process: Child, engines: GenerationEngines, *, text_seconds: float
+) -> bool:
+    """Let a process that has no engine loaded read a text step by step, and hold the logits of each step against those
+    of PyTorch, which reads it at once. `text_seconds`: what its prompt and steps take by themselves.
+
+    Engines that compute the same are kept for later trials. False where weights were put into earlier graphs which are
+    another function with them. Raises TrialEndedError where the engines are not the model.
     """
-    found = _compared(context, process, engines)
+    found = _compared(context, process, engines, context.limits.run_seconds + TEXT_FACTOR * text_seconds)
     coarsest = parity.coarsest(context.dtypes)
     tolerance = parity.tolerance(coarsest, context.quantization)
     measured = {"error": found.error, "worst": found.worst} if math.isfinite(found.error + found.worst) else {}
     context.record.extend_measurement("parity", {f"generation_{engines.name}": measured})
+    if not found.kept(tolerance) and engines.is_transplanted:
+        return False
     if not found.kept(tolerance):
         raise TrialEndedError(
             "failed",
@@ -45,10 +54,11 @@ def check_text(context: TrialContext, process: Child, engines: GenerationEngines
             f"token), {coarsest} allows {tolerance:g}: with cached keys and values they compute another function",
         )
     keep_generation(context, engines)
+    return True
 
 
-def _compared(context: TrialContext, process: Child, engines: GenerationEngines) -> parity.Parity:
-    files, limit = context.files, context.limits.run_seconds
+def _compared(context: TrialContext, process: Child, engines: GenerationEngines, limit_seconds: float) -> parity.Parity:
+    files = context.files
     request = {
         "runtime": context.runtime,
         "prefill": str(engines.prefill.path),
@@ -57,8 +67,10 @@ def _compared(context: TrialContext, process: Child, engines: GenerationEngines)
         "outputs": str(files.engine_outputs),
         "options": load_options(context),
     }
-    context.request(process, GENERATE, request, timeout_seconds=limit)
-    context.request_model(REFERENCE, {"inputs": str(files.text), "outputs": str(files.reference_outputs)}, limit)
+    context.request(process, GENERATE, request, timeout_seconds=limit_seconds)
+    context.request_model(
+        REFERENCE, {"inputs": str(files.text), "outputs": str(files.reference_outputs)}, limit_seconds
+    )
     with (
         np.load(files.engine_outputs, allow_pickle=False) as ours,
         np.load(files.reference_outputs, allow_pickle=False) as theirs,
