@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from layers.expressions.metric_names import MetricNameError, MetricNames
-from layers.metrics import LARGEST, METRICS, is_metric
+from layers.metrics import LARGEST, METRICS, is_metric, split_name
 from layers.metrics import metric as declaration_of
 from layersweep.json_values import JsonObject
 from service.common.formatting import bound
@@ -59,7 +59,7 @@ _UNKNOWN = "is not a metric"
 
 def _problem(name: str, value: float, known: Mapping[str, float], names: MetricNames, confirms: bool) -> Problem | None:
     pointer = f"/metrics/{name}"
-    if not is_metric(name):
+    if split_name(name)[0] not in METRICS:
         return Problem(pointer, _UNKNOWN, f"one of: {', '.join(METRICS)}")
     try:
         name = names.resolve(name)

@@ -90,3 +90,23 @@ def test_a_probe_is_measured_at_each_shape(bench: Bench) -> None:
     assert finish is not None
     assert finish["outcome"] == "complete", finish["reason"]
     assert {"latency_ms_p50@wide", "latency_ms_p50@short", "parameter_count"} <= finish["metrics"].keys()
+
+
+def test_texts_are_generated_at_each_shape(bench: Bench) -> None:
+    short, wide = (
+        {"name": name, "batch_size": batch, "prompt_tokens": prompt, "new_tokens": 3, "sequence_length": prompt + 3}
+        for name, batch, prompt in (("short", 1, 5), ("wide", 2, 9))
+    )
+    inference = {"mode": "generate", **{name: value for name, value in wide.items() if name != "name"}}
+    lease = _lease(bench.scripted, wide, short, inference=inference, training={"steps": 4})
+    lease["hardware_first"] = False
+    finish = bench.execute(lease)
+    assert finish is not None
+    assert finish["outcome"] == "complete", finish["reason"]
+    metrics = finish["metrics"]
+    for name in ("short", "wide"):
+        assert 0 < metrics[f"decode_ms_per_token_p50@{name}"] <= metrics[f"decode_ms_per_token_p99@{name}"]
+        assert metrics[f"prefill_ms_p50@{name}"] > 0
+        assert metrics[f"memory_bytes@{name}"] > metrics[f"kv_cache_bytes@{name}"]
+    # Two sequences of 9 + 3 tokens and one of 5 + 3; the last token is read by nobody.
+    assert metrics["kv_cache_bytes@wide"] * 7 == metrics["kv_cache_bytes@short"] * 2 * 11
