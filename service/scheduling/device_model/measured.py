@@ -9,6 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.configuration import Configuration
+from layers.declarations.inference.shapes import shapes_of
+from layers.metrics import METRICS, named_at
 from layers.results_version import UNSAID
 from service.common.states import TrialState
 from service.database.models import Sweep, Trial
@@ -60,9 +62,34 @@ def measured_trials(
     )
     if task is not None:
         query = query.where(Sweep.task == task)
-    rows = [row for row in session.execute(query) if "latency_ms_p50" in row[2]]
-    newest = rows[0][3] if rows else UNSAID
-    return [measured(*row[:3]) for row in reversed(rows) if row[3] == newest]
+    rows = [
+        (row[3], trial)
+        for row in session.execute(query)
+        for _, configuration, metrics in at_shapes(row[1], row[2])
+        if "latency_ms_p50" in (trial := measured(row[0], configuration, metrics)).metrics
+    ][:most]
+    newest = rows[0][0] if rows else UNSAID
+    return [trial for version, trial in reversed(rows) if version == newest]
+
+
+AtShape = tuple[str | None, Configuration, Mapping[str, float]]
+"""A shape's name, and a configuration and its metrics there, named without the shape."""
+
+
+def at_shapes(configuration: Configuration, metrics: Mapping[str, float]) -> list[AtShape]:
+    """A trial at each of its shapes, as if it had been measured there alone; itself where its sweep names none.
+
+    What its shapes have together, the time of their builds, is of none of them.
+    """
+    shapes = shapes_of(configuration.get("shapes", []))
+    if not shapes:
+        return [(None, configuration, metrics)]
+    found: list[AtShape] = []
+    for shape in shapes:
+        at: Configuration = {**configuration, "inference": shape.section(configuration["inference"])}
+        of_shape = {base: metrics[full] for base in METRICS if (full := named_at(base, shape.name)) in metrics}
+        found.append((shape.name, at, {name: value for name, value in of_shape.items() if name != "build_seconds"}))
+    return found
 
 
 def newest_target(session: Session, *, project: str, task: str, runtime: str | None) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from layers.expressions.constraints import Constraint
+from layers.metrics import named_at, split_name
 from layers.parameter import ParameterError, Scalar
 from layers.space.document import PointError, Space, SweepDocument
 from service.leases.feasibility import named_values
@@ -20,6 +21,7 @@ from service.scheduling.device_model.measured import (
     QUANTITIES,
     STATIC,
     MeasuredTrial,
+    at_shapes,
     measured_trials,
     newest_target,
 )
@@ -30,8 +32,8 @@ TRIES = 2000
 SHOWN = ("latency_ms_p50",)
 """Predicted whatever a sweep decides by."""
 
-Point = tuple[Described, Mapping[str, Scalar]]
-"""A point as a model sees it, and its parameters by the names of constraints."""
+Point = tuple[Mapping[str | None, Described], Mapping[str, Scalar]]
+"""A point as a model sees it at each of its shapes, and its parameters by the names of constraints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,10 @@ def predict_space(document: SweepDocument, measured: MeasuredTarget | None) -> l
     target, model = measured.key, DeviceModel(measured.trials)
     named = {each["metric"] for each in document.objectives}
     named.update(*(constraint.metrics for constraint in document.constraints))
-    metrics = [metric for metric in QUANTITIES if metric in named or metric in SHOWN]
-    if all(model.errors(metric) is None for metric in metrics):
+    shapes = [shape.name for shape in document.space.shapes] or [None]
+    every = ((metric, named_at(metric, shape)) for metric in QUANTITIES for shape in shapes)
+    metrics = list(dict.fromkeys(full for metric, full in every if full in named or metric in SHOWN))
+    if all(model.errors(split_name(metric)[0]) is None for metric in metrics):
         return []
     points = _points(document.space)
     found = (_of_metric(model, metric, target, points, document.constraints) for metric in metrics)
@@ -69,9 +73,11 @@ def predict_space(document: SweepDocument, measured: MeasuredTarget | None) -> l
 def _of_metric(
     model: DeviceModel, metric: str, target: str, points: Sequence[Point], constraints: Sequence[Constraint]
 ) -> HardwarePrediction | None:
-    errors = model.errors(metric)
-    known = [point for point in points if model.knows(metric, point[0])]
-    prediction = model.predict(metric, [described for described, _ in known]) if known else None
+    base, shape = split_name(metric)
+    errors = model.errors(base)
+    at_shape = [(described[shape], values) for described, values in points if shape in described]
+    known = [point for point in at_shape if model.knows(base, point[0])]
+    prediction = model.predict(base, [described for described, _ in known]) if known else None
     if errors is None or prediction is None:
         return None
     low, median, high = (float(each) for each in np.quantile(prediction.medians, (0.05, 0.5, 0.95)))
@@ -95,7 +101,12 @@ def _of_metric(
     )
 
 
-def _kept(constraint: Constraint, metric: str, points: Sequence[Point], medians: Sequence[float]) -> float | None:
+def _kept(
+    constraint: Constraint,
+    metric: str,
+    points: Sequence[tuple[Described, Mapping[str, Scalar]]],
+    medians: Sequence[float],
+) -> float | None:
     """The share of the points that keep a constraint; None where it names another metric of the hardware, too."""
     violations = [
         constraint.violation({**values, metric: median}) for (_, values), median in zip(points, medians, strict=True)
@@ -118,7 +129,11 @@ def _points(space: Space) -> list[Point]:
         except (PointError, ParameterError):
             continue
         named = named_values(configuration, static)
-        points.append((describe(configuration, {name: static[name] for name in STATIC}), named))
+        described = {
+            shape: describe(at, {name: of_shape[name] for name in STATIC})
+            for shape, at, of_shape in at_shapes(configuration, static)
+        }
+        points.append((described, named))
         if len(points) == POINTS:
             break
     return points

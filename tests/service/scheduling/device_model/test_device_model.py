@@ -133,3 +133,30 @@ def test_the_range_of_a_space_and_what_a_limit_leaves_are_predicted_from_measure
     described = describe_model(target, trials)
     assert [each.metric for each in described.quantities] == ["latency_ms_p50", "latency_ms_p99"]
     assert all(each.false_rejections == 0 for each in described.quantities)
+
+
+def test_each_shape_of_a_space_is_predicted_by_itself(driver: Driver) -> None:
+    written = document(constraints=["latency_ms_p50@bulk <= 16"], budget={"trials": 16})
+    bulk = {"batch_size": 2, "sequence_length": 64}
+    written["inference"] = {"shapes": {"chat": {"batch_size": 1, "sequence_length": 64}, "bulk": bulk}}
+
+    def measure(configuration: Mapping[str, Any]) -> Outcome:
+        _, metrics = _measure(configuration)
+        at = {
+            f"{name}@{shape['name']}": value * shape["batch_size"]
+            for name, value in metrics.items()
+            if name.startswith("latency")
+            for shape in configuration["shapes"]
+        }
+        return "complete", {**at, "validation_loss": metrics["validation_loss"]}
+
+    draft = drafts.prepare(driver.database, written).document
+    sweep = driver.post(written)
+    driver.run_to_the_end(sweep, measure)
+    read = driver.database.read(lambda session: read_measured(session, draft, project="default"))
+    found = {each.metric: each for each in predict_space(draft, read)}
+    assert {"latency_ms_p50@chat", "latency_ms_p50@bulk"} <= found.keys()
+    assert found["latency_ms_p50@bulk"].median == pytest.approx(2 * found["latency_ms_p50@chat"].median, rel=0.2)
+    (limit,) = found["latency_ms_p50@bulk"].limits
+    kept = [trial.metrics["latency_ms_p50@bulk"] <= 16 for trial in driver.trials(sweep)]
+    assert limit.kept_share == pytest.approx(sum(kept) / len(kept), abs=0.25)
