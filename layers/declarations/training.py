@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,10 @@ LENGTHS = ("steps", "tokens", "seconds")
 """How long to train: exactly one of these."""
 
 DEFAULT_STEPS = 500
+
+CHECKPOINT = re.compile(r"checkpoint:(?P<name>[a-z0-9][a-z0-9._-]{0,63})(@(?P<digest>[0-9a-f]{64}))?", re.ASCII)
+"""How a checkpoint is named as what a training begins with; a service adds the hash of its content."""
+NO_CHECKPOINT = "none"
 
 NANOGPT = "karpathy/nanoGPT config/train_shakespeare_char.py"
 
@@ -167,6 +172,15 @@ TRAINING: dict[str, Parameter] = {
         source="Prechelt 1998, Early Stopping",
         search={"values": [0, 3, 5]},
     ),
+    "initialize_from": Parameter(
+        type="string",
+        default=None,
+        meaning=(
+            "weights to begin with: checkpoint:NAME, of which every tensor is taken that has the same name and shape, "
+            "or none; left out: none"
+        ),
+        source="Hendrycks et al. 2019, arXiv 1901.09960",
+    ),
     "trainable": Parameter(
         type="string",
         choices=("all", "prompt"),
@@ -204,6 +218,7 @@ class TrainingConfig:
     seed: int
     dropout: float
     initialization: str = "gpt2"
+    initialize_from: str | None = None
     trainable: str = "all"
     steps: int | None = None
     tokens: int | None = None
@@ -213,6 +228,12 @@ class TrainingConfig:
     @classmethod
     def of(cls, section: Mapping[str, Scalar]) -> TrainingConfig:
         return cls(**fields_of(section, TRAINING))
+
+    @property
+    def checkpoint(self) -> tuple[str, str] | None:
+        """The name and the hash of what it begins with; None: with random weights."""
+        found = CHECKPOINT.fullmatch(self.initialize_from or "")
+        return None if found is None else (found["name"], found["digest"] or "")
 
     def step_count(self) -> int | None:
         """Optimizer steps; None where `seconds` decides."""
@@ -241,6 +262,7 @@ def complete_training(
         if name in inference:
             training.setdefault(name, inference[name])
     check_lengths("training", training, task, facts or {})
+    _check_checkpoint(training.get("initialize_from"))
     highest = float(training["learning_rate"])
     lowest = float(training.setdefault("min_learning_rate", highest / 10))
     if lowest > highest and not near(lowest, highest):
@@ -252,6 +274,12 @@ def complete_training(
         message = f"{warmup} steps of warm-up are more than the {steps} steps of training"
         raise ParameterError("training.warmup_steps", message, f"at most {steps}, or leave it out")
     return {name: training[name] for name in TRAINING if name in training}
+
+
+def _check_checkpoint(written: Scalar | None) -> None:
+    if written not in (None, NO_CHECKPOINT) and CHECKPOINT.fullmatch(str(written)) is None:
+        remedy = "write checkpoint:NAME of one that was uploaded, or none"
+        raise ParameterError("training.initialize_from", f"{written!r} names no checkpoint", remedy)
 
 
 def step_count(training: Mapping[str, Scalar]) -> int | None:

@@ -119,6 +119,12 @@ def get(session: Session, key: str, project: str) -> Checkpoint:
     return row
 
 
+def by_hash(session: Session, digest: str, project: str | None) -> Checkpoint | None:
+    """A checkpoint with this content in the project (None: in any)."""
+    query = sa.select(Checkpoint).where(Checkpoint.sha256 == digest).limit(1)
+    return session.scalar(query if project is None else query.where(Checkpoint.project == project))
+
+
 def page(
     session: Session, *, project: str | None, page_size: int, page_token: str | None
 ) -> tuple[list[Checkpoint], str | None]:

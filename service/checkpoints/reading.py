@@ -37,15 +37,13 @@ class CheckpointContent:
     config: dict[str, Any]
     model: dict[str, Scalar]
     weights: bytes
-    """safetensors, by our names, in float32."""
+    """safetensors, by our names, in float32, with the model in its metadata."""
     parameter_count: int
 
     @property
     def sha256(self) -> str:
-        digest = hashlib.sha256(json.dumps(self.model, sort_keys=True).encode())
-        digest.update(b"\0")
-        digest.update(self.weights)
-        return digest.hexdigest()
+        """Of the file: of the weights and of the model that they are of."""
+        return hashlib.sha256(self.weights).hexdigest()
 
 
 def read(config: Path, weights: Path) -> CheckpointContent:
@@ -67,7 +65,7 @@ def read(config: Path, weights: Path) -> CheckpointContent:
         task=KINDS[found.architecture.kind].task,
         config=values,
         model=found.model,
-        weights=save(dict(sorted(ours.items()))),
+        weights=save(dict(sorted(ours.items())), {"model": json.dumps(found.model, sort_keys=True)}),
         parameter_count=parameter_count(found.model),
     )
 

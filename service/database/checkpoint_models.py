@@ -22,7 +22,7 @@ class Checkpoint(Base):
     architecture: Mapped[str] = mapped_column(String(64))
     task: Mapped[str] = mapped_column(String(32))
     sha256: Mapped[str] = mapped_column(String(64))
-    """Of the configuration and the weights as they are kept, by our names: it is part of the reuse key."""
+    """Of the file of weights by our names, which holds the model's configuration too: part of the reuse key."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     parameter_count: Mapped[int] = mapped_column(BigInteger)
     config: Mapped[JsonObject] = mapped_column(Document)

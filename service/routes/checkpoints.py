@@ -157,8 +157,13 @@ def get_checkpoint(checkpoint: str, services: ServicesDep, caller: CallerDep) ->
 )
 @needs_scope("read", "work")
 def get_weights(checkpoint: str, services: ServicesDep, caller: CallerDep) -> FileResponse:
-    """Its weights as safetensors, by the names of Layersweep's modules. The `ETag` is the checkpoint's `sha256`."""
-    row = services.database.read(lambda session: checkpoints.get(session, checkpoint, caller.project))
+    """Its weights as safetensors, by the names of Layersweep's modules; also by its `sha256`, which is the `ETag`."""
+    row = services.database.read(
+        lambda session: (
+            checkpoints.by_hash(session, checkpoint, caller.bound_to)
+            or checkpoints.get(session, checkpoint, caller.project)
+        )
+    )
     path = checkpoints.weights_path(services.settings, row)
     return FileResponse(path, media_type="application/octet-stream", headers={"ETag": f'"{row.sha256}"'})
 

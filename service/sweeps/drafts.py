@@ -15,6 +15,7 @@ from layers.space.feasibility import measure_feasibility
 from layers.space.transformers_share import transformers_share
 from service.auth.projects import DEFAULT
 from service.checkpoints import checkpoints
+from service.checkpoints.references import with_hashes
 from service.common import schemas
 from service.database.json_columns import SpaceFacts
 from service.database.models import Dataset, Sweep, Trial
@@ -147,6 +148,11 @@ def drafted(database: Database, document: Given, *, project: str = DEFAULT, star
         variables = {name: value for name, value in found.parameters.items() if is_variable(name)}
         return {**found.configuration, VARIABLES: variables}
 
+    def find_checkpoint(name: str) -> tuple[str, str] | None:
+        checkpoint = database.read(lambda session: checkpoints.find(session, name, project))
+        return None if checkpoint is None else (checkpoint.sha256, checkpoint.task)
+
+    document = with_hashes(document, find_checkpoint)
     try:
         read = begin(document, find_dataset=find_dataset, find_start=find_start)
     except DocumentError as error:

@@ -6,7 +6,7 @@ import collections
 import hashlib
 import logging
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,22 +40,42 @@ class DatasetCache:
         Raises DataError if what the service sends is not what the lease names, UnreachableError or RefusedError from
         the service, the interruption's cause.
         """
-        path = self._folder / f"{dataset.splits[name].sha256}.npz"
+        digest = dataset.splits[name].sha256
+
+        def download(path: Path) -> str:
+            return self._service.download(dataset.id, name, path, digest=digest, check=interruption.check)
+
+        path, what = self._folder / f"{digest}.npz", f"the {name} split of {dataset.name!r}"
+        return self._verified_file(path, digest, what, download, interruption)
+
+    def checkpoint(self, name: str, digest: str, interruption: Interruption) -> Path:
+        """The weights of the checkpoint with this hash, downloaded if they are not here. Raises as `split`."""
+
+        def download(path: Path) -> str:
+            return self._service.download_checkpoint(digest, path, check=interruption.check)
+
+        path = self._folder / f"{digest}.safetensors"
+        return self._verified_file(path, digest, f"the checkpoint {name!r}", download, interruption)
+
+    def _verified_file(
+        self, path: Path, digest: str, what: str, download: Callable[[Path], str], interruption: Interruption
+    ) -> Path:
         # Two slots do not download the same.
         with _held(self._locks[path], interruption):
-            return self._verified_file(path, dataset, name, interruption)
+            return self._downloaded(path, digest, what, download, interruption)
 
-    def _verified_file(self, path: Path, dataset: LeasedDataset, name: str, interruption: Interruption) -> Path:
-        digest = dataset.splits[name].sha256
+    def _downloaded(
+        self, path: Path, digest: str, what: str, download: Callable[[Path], str], interruption: Interruption
+    ) -> Path:
         if path in self._verified:
             return path
         if path.is_file() and _file_hash(path) == digest:
             self._verified.add(path)
             return path
         for _ in range(DOWNLOAD_TRIES):
-            logger.info("downloading the %s split of %s", name, dataset.name)
+            logger.info("downloading %s", what)
             received = retry_while_unreachable(
-                lambda: self._service.download(dataset.id, name, path, digest=digest, check=interruption.check),
+                lambda: download(path),
                 seconds=DOWNLOAD_SECONDS,
                 wait=interruption.wait,
             )
@@ -65,8 +85,7 @@ class DatasetCache:
             path.unlink(missing_ok=True)
             interruption.check()
         raise DataError(
-            f"the {name} split of {dataset.name!r} came with another content than the lease names ({digest[:12]}…), "
-            f"{DOWNLOAD_TRIES} times"
+            f"{what} came with another content than the lease names ({digest[:12]}…), {DOWNLOAD_TRIES} times"
         )
 
 

@@ -18,6 +18,10 @@ class TorchFacts(TypedDict):
 
 class PrepareAnswer(TypedDict):
     parameter_count: int
+    initialized: int
+    """Tensors that were taken of a checkpoint."""
+    left: dict[str, str]
+    """Tensors that were not, each with the reason; none without a checkpoint."""
 
 
 class ExportAnswer(TypedDict):

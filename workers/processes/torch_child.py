@@ -3,7 +3,7 @@
 It is kept between trials, with one module in memory. Verbs:
 
     describe  {}                                                 -> device, versions
-    prepare   {configuration}                                    -> parameter_count
+    prepare   {configuration, weights?: of a checkpoint}         -> parameter_count, initialized, left
     export    {path, opset, loss_path?, calibration?: npz,       -> seconds, quantized_products, transplanted; quantized
                transplant?: prepare | use, inference?}              where the model says so, calibrated on inputs
                                                                     [batches, ...]. `prepare` keeps a graph for weights
@@ -68,6 +68,7 @@ from workers.processes.model_verbs import (
     TrainAnswer,
 )
 from workers.training import reference
+from workers.training.initialization import begin_with
 from workers.training.loop import Point, Training, derived_seed
 
 ALIVE_SECONDS = 5.0
@@ -151,12 +152,14 @@ class ModelProcess:
             module = build(configuration.model)
         else:
             module = build(configuration.model, dropout=training.dropout, initialization=training.initialization)
+        taken, left = begin_with(module, Path(request["weights"])) if "weights" in request else (0, {})
         with self._shared(request, progress):
             self._forget()
             if self._is_cuda:
                 torch.cuda.reset_peak_memory_stats(self._device)
             self._model = _Model(module.to(self._device), configuration)
-        return {"parameter_count": sum(parameter.numel() for parameter in module.parameters())}
+        count = sum(parameter.numel() for parameter in module.parameters())
+        return {"parameter_count": count, "initialized": taken, "left": left}
 
     def export(self, request: Request, progress: Progress) -> ExportAnswer:
         made = self._made_at(request)

@@ -180,6 +180,10 @@ class ServiceClient:
         """
         return self._download(f"/v1/datasets/{dataset}/content", {"part": split}, path, check, digest)
 
+    def download_checkpoint(self, digest: str, path: Path, *, check: Callable[[], None] = lambda: None) -> str:
+        """As `download`, the weights of the checkpoint with this hash."""
+        return self._download(f"/v1/checkpoints/{digest}/weights", {}, path, check, digest)
+
     def download_test(self, trial: str, attempt: int, path: Path, *, check: Callable[[], None] = lambda: None) -> str:
         """As `download`, the test split: for an attempt of a confirmation alone."""
         return self._download(f"/v1/leases/{trial}/{attempt}/test", {}, path, check)

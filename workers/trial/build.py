@@ -49,10 +49,18 @@ class BuiltEngines:
 
 
 def prepare_model(context: TrialContext) -> None:
-    """Let the torch child make the model with random weights."""
-    prepared = context.request_model(
-        PREPARE, {"configuration": context.configuration.document}, context.limits.prepare_seconds
-    )
+    """Let the torch child make the model: with random weights, or with those of a checkpoint."""
+    training = context.configuration.training
+    begun = None if training is None else training.checkpoint
+    request: dict[str, object] = {"configuration": context.configuration.document}
+    if begun is not None:
+        request["weights"] = str(context.datasets.checkpoint(*begun, context.interruption))
+    prepared = context.request_model(PREPARE, request, context.limits.prepare_seconds)
+    if begun is not None:
+        taken, left = prepared["initialized"], prepared["left"]
+        context.record.set_measurement("initialization", {"checkpoint": begun[0], "taken": taken, "left": left})
+        said = "".join(f"\n{name}: {reason}" for name, reason in left.items())
+        context.lease.log(f"{taken} of {taken + len(left)} tensors begin as in checkpoint:{begun[0]}{said}")
     context.record.add_metrics({"parameter_count": prepared["parameter_count"]})
     for shape in context.at_shapes():
         measured = shape.inference

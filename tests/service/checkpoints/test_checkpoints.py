@@ -131,3 +131,33 @@ def test_a_checkpoint_outside_of_the_space_is_no_start(client: TestClient) -> No
     answer = client.post("/v1/sweeps", json=SWEEP)
     assert answer.status_code == 422
     assert "mlp.ffn_hidden_size" in answer.json()["detail"]
+
+
+def test_what_a_training_begins_with_is_named_by_its_content(client: TestClient) -> None:
+    def posted(initialize_from: object, **changes: Any) -> httpx2.Response:
+        training = {"steps": 5, "initialize_from": initialize_from}
+        return client.post("/v1/sweeps", json={**SWEEP, "start_from": [], "training": training, **changes})
+
+    assert "there is no checkpoint 'small'" in posted("checkpoint:small").json()["detail"]
+    assert "names no checkpoint" in posted("small").json()["detail"]
+    digest = upload(client, GOOD).json()["sha256"]
+    named = f"checkpoint:small@{digest}"
+    assert client.get(f"/v1/checkpoints/{digest}/weights").status_code == 200
+    for written, understood in (
+        ("checkpoint:small", named),
+        (named, named),
+        ({"values": ["none", "checkpoint:small"]}, {"values": ["none", named]}),
+    ):
+        answer = client.post(
+            "/v1/sweeps?validate_only=true",
+            json={**SWEEP, "start_from": [], "training": {"steps": 5, "initialize_from": written}},
+        )
+        assert answer.json()["document"]["training"]["initialize_from"] == understood, answer.text
+    other = f"checkpoint:small@{'0' * 64}"
+    assert "has other content by now" in posted(other).json()["detail"]
+
+    sweep = posted("checkpoint:small")
+    assert sweep.status_code == 201, sweep.text
+    assert client.delete("/v1/checkpoints/small").status_code == 409
+    assert client.post(f"/v1/sweeps/{sweep.json()['id']}:cancel").status_code == 200
+    assert client.delete("/v1/checkpoints/small").status_code == 204
