@@ -107,14 +107,13 @@ def train(options: argparse.Namespace) -> None:
     import torch
 
     from service.datasets.builtins import python_topics
-    from service.settings import Settings
 
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     done = {(row.point, row.seed) for row in read_table(options.out)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        content, _ = python_topics(Settings(data_dir=folder))
+        content, _ = python_topics(folder)
         for split in ("training", "validation"):
             np.savez(folder / f"{split}.npz", allow_pickle=False, **content.splits[split])
         about = {"task": content.task, "tokenizer": content.tokenizer, "facts": content.facts}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from workers.data.splits import TrialData
@@ -24,6 +25,7 @@ class Trained:
 def train(context: TrialContext, data: TrialData) -> Trained:
     """Train the model that the torch child holds."""
     context.children.close_engine()
+    ahead = deque(context.rungs)
     answer = context.request(
         context.children.model(),
         TRAIN,
@@ -32,7 +34,7 @@ def train(context: TrialContext, data: TrialData) -> Trained:
             "specials": dict(data.form.specials),
         },
         silence_seconds=context.limits.silence_seconds,
-        on_progress=lambda progress: _report(context, progress),
+        on_progress=lambda progress: _report(context, progress, ahead),
     )
     if "device_memory_bytes" in answer:
         context.memory.learn(PROCESS_BYTES + answer.pop("device_memory_bytes"))
@@ -51,13 +53,16 @@ def judge_training(context: TrialContext, trained: Trained) -> None:
         raise TrialEndedError("failed", str(trained.reason))
 
 
-def _report(context: TrialContext, progress: JsonObject) -> None:
-    """Pass on a point of the curve, or only how far it is; at once where the service judges the training there."""
+def _report(context: TrialContext, progress: JsonObject, ahead: deque[int]) -> None:
+    """Pass on a point of the curve, or only how far it is; at once at the next of the rungs that are ahead."""
+    is_point = "learning_rate" in progress
     fraction = min(1.0, progress.pop("fraction"))
     context.lease.progress(
-        progress if "learning_rate" in progress else None,
+        progress if is_point else None,
         step=progress["step"],
         fraction=round(fraction, 4),
     )
-    if any(rung <= progress["step"] <= 1.02 * rung + 1 for rung in context.rungs):
+    if is_point and ahead and progress["step"] >= ahead[0]:
+        while ahead and progress["step"] >= ahead[0]:
+            ahead.popleft()
         context.lease.send_now()

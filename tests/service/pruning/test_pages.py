@@ -1,0 +1,70 @@
+"""What the page and the report of a sweep say of its pruner."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.database.models import Trial
+from service.database.pruning_models import PruningDecision
+from tests.service.pages import page
+from tests.service.sweep_rows import TARGET, add_attempt, add_sweep, add_trial, add_worker, rank
+
+
+def _decide(session, trial: Trial, verdict: str) -> None:
+    session.add(
+        PruningDecision(
+            trial_id=trial.id,
+            attempt=trial.attempt,
+            rung=2,
+            sweep_id=trial.sweep_id,
+            sequence=1,
+            model_version=1,
+            step=30,
+            steps=90,
+            shown="validation_loss",
+            loss=2.9,
+            known={"latency_ms_p50": trial.metrics["latency_ms_p50"]},
+            finished=10,
+            predicted=2.0,
+            spread=0.05,
+            chance=0.02,
+            verdict=verdict,
+            reason="by a test",
+        )
+    )
+
+
+def _fill(session, complete: int) -> str:
+    """A sweep with one trial that was stopped after a third of its steps, and some that were not."""
+    worker = add_worker(session, "worker")
+    chosen = {"pruner": "pareto", "pruner_reason": "it is asked for"}
+    sweep = add_sweep(session, target=TARGET, target_key=TARGET["key"], **chosen)
+    trials = [
+        add_trial(session, sweep, number, {"latency_ms_p50": 1.0 + number, "validation_loss": 2.0 - number / 10})
+        for number in range(complete)
+    ]
+    stopped = add_trial(session, sweep, complete, {"latency_ms_p50": 9.0}, state="pruned", feasible=None)
+    for trial in (*trials, stopped):
+        add_attempt(session, trial, worker)
+        session.flush()
+        _decide(session, trial, "prune" if trial is stopped else "spare")
+    rank(session, sweep, trials)
+    return sweep.id
+
+
+def test_the_page_and_the_answer_say_what_was_stopped_and_may_be_lost(client, services) -> None:
+    sweep = services.database.write(lambda session: _fill(session, 2))
+    shown = client.get(f"/v1/sweeps/{sweep}").json()["pruning"]
+    assert (shown["pruner"], shown["judged"], shown["pruned"]) == ("pareto", 3, 1)
+    assert (shown["spared"], shown["spared_on_front"]) == (2, 2)
+    # Two standard deviations above the best that is as fast.
+    assert shown["expected_front_loss"] == pytest.approx(0.0113, abs=0.0002)
+    said = "stopped 1 of 3 trainings, which saved 22% of their steps; expected loss 1.1% of the front"
+    assert said in page(client, f"/sweeps/{sweep}")
+
+
+@pytest.mark.parametrize("form", ["html", "markdown"])
+def test_the_report_says_what_was_stopped(client, services, form: str) -> None:
+    sweep = services.database.write(lambda session: _fill(session, 0))
+    report = client.get(f"/v1/sweeps/{sweep}/report", params={"format": form}).text
+    assert "stopped 1 of 1 training, which saved 67% of their steps" in report
