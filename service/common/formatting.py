@@ -134,12 +134,15 @@ def starts_from(trials: int, sweeps: int) -> str:
     return f"starts from {plural(trials, 'trial')} of {plural(sweeps, 'earlier sweep')}"
 
 
-def pruned(pruned: int, judged: int, saved_share: float | None, expected_front_loss: float | None) -> str:
-    """What pruning has saved, and what it is expected to have lost, in words."""
+def pruned(pruned: int, judged: int, saved_share: float | None, spared: int, spared_on_front: int) -> str:
+    """What pruning has saved, and what trials that went on all the same say of what it loses, in words."""
     if not judged or saved_share is None:
         return "no training has come to a rung yet"
     saved = f"stopped {pruned} of {plural(judged, 'training')}, which saved {saved_share:.0%} of their steps"
-    return saved if expected_front_loss is None else f"{saved}; expected loss {expected_front_loss:.1%} of the front"
+    if not spared:
+        return saved
+    shown = f"{plural(spared, 'trial')} more went on to show what that loses: {spared_on_front} came to the front"
+    return f"{saved}; {shown}"
 
 
 def meaning(name: str) -> str:
