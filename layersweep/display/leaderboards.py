@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
@@ -46,10 +47,13 @@ def render(
 
 
 def shown_metrics(rows: Sequence[LeaderboardRow], objectives: Iterable[Objective]) -> list[str]:
-    """The usual metrics that any row has, then the objectives that are not among them."""
+    """The usual metrics that any row has, then the objectives that are not among them. What was measured at several
+    shapes is shown at those of the objectives alone."""
     known = dict.fromkeys(name for row in rows for name in row["metrics"])
-    usual = usual_metrics(known)
-    return usual + [goal["metric"] for goal in objectives if goal["metric"] not in usual]
+    wanted = [goal["metric"] for goal in objectives]
+    shapes = Counter(map(units.without_shape, known))
+    usual = [name for name in usual_metrics(known) if name in wanted or shapes[units.without_shape(name)] == 1]
+    return usual + [name for name in wanted if name not in usual]
 
 
 def usual_metrics(known: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from layers.metrics import METRICS
-from layersweep.display import units
+from layersweep.display import leaderboards, units
 from service.web.rendering import static_files
 
 SECONDS = (-1, 0, 0.0002, 0.24, 0.9996, 0.99949, 3.21, 9.97, 59.2, 59.7, 119.6, 250, 3599.7, 3600, 7260, 7500, 90_000)
@@ -166,3 +166,23 @@ def test_one_is_no_plural() -> None:
         "2 trials",
         "1,000 trials",
     ]
+
+
+def test_a_metric_at_a_shape_has_the_unit_of_the_metric() -> None:
+    assert units.metric("latency_ms_p50@chat", 0.5) == units.metric("latency_ms_p50", 0.5)
+    assert units.metric("memory_bytes@bulk", 2**20) == "1 MiB"
+    assert units.metric("flops@bulk", 2e9) == "2 G"
+    assert units.heading("throughput_per_s@bulk") == "seq./s @bulk"
+
+
+def test_a_leaderboard_in_a_terminal_shows_the_shapes_of_the_objectives_alone() -> None:
+    metrics = {
+        "latency_ms_p50@chat": 1.0,
+        "latency_ms_p50@bulk": 9.0,
+        "memory_bytes@chat": 1.0,
+        "memory_bytes@bulk": 2.0,
+    }
+    rows = [{"metrics": {**metrics, "parameter_count": 3.0}}]
+    objectives = [{"metric": "latency_ms_p50@bulk", "goal": "minimize"}]
+    shown = leaderboards.shown_metrics(rows, objectives)  # type: ignore[arg-type]
+    assert shown == ["latency_ms_p50@bulk", "parameter_count"]

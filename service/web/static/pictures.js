@@ -148,7 +148,7 @@ class Page {
     const unit = this.facts.names[name]?.unit ?? "";
     if (unit === "B") return bytes(given);
     if (unit === "s") return duration(given);
-    if (COUNTED.includes(name)) return count(given);
+    if (COUNTED.includes(name.split("@")[0])) return count(given);
     if (name === "accuracy") return share(given, 2);
     if (unit === "1/s") return `${count(given)}/s`;
     return unit ? `${number(given)} ${unit}` : number(given);
