@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 Scalar = bool | int | float | str
@@ -53,6 +53,8 @@ class Parameter:
     minimum: float = -math.inf
     maximum: float = math.inf
     choices: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names that people know, and why they are not among the choices."""
     source: str = ""
     search: SearchDefault | None = None
 
@@ -68,7 +70,8 @@ class Parameter:
         if not isinstance(value, str):
             raise ParameterError(path, f"{value!r} is not a name", self._allowed())
         if self.choices and value not in self.choices:
-            raise ParameterError(path, f"{value!r} is not something that Layersweep builds", self._allowed())
+            why = f": {self.refused[value]}" if value in self.refused else ""
+            raise ParameterError(path, f"{value!r} is not something that Layersweep builds{why}", self._allowed())
         return value
 
     def _check_number(self, path: str, value: Any) -> int | float:

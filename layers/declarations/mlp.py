@@ -32,10 +32,16 @@ ACTIVATIONS = (
     *GATED_ACTIVATIONS,
 )
 
+NO_EXPERTS = (
+    "TensorRT 8.6 cannot route tokens to experts: every expert would be computed for each token, and the latency "
+    "would be of a model that nobody serves"
+)
+
 PARAMETERS: dict[str, Parameter] = {
     "kind": Parameter(
         type="string",
         choices=KINDS,
+        refused={"MoE": NO_EXPERTS},
         default="MLP",
         meaning="which feed-forward layer",
         source="Vaswani et al. 2017, arXiv 1706.03762; gated: Shazeer 2020, arXiv 2002.05202",
@@ -71,7 +77,9 @@ PARAMETERS: dict[str, Parameter] = {
 
 APPLIES: dict[str, Condition] = {"tp_size": tensor_parallel.SHARED}
 
-LATER: dict[str, str] = {}
+LATER: dict[str, str] = dict.fromkeys(
+    ("num_experts", "top_k", "router_loss_weight"), f"a mixture of experts ({NO_EXPERTS})"
+)
 """Parameters of TensorRT-LLM's layers that are not built yet -> what they belong to."""
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from layers.completion import complete
 from layers.declarations.mlp import ACTIVATIONS, GATED_ACTIVATIONS, MlpConfig
 from layers.modules import activations
 from layers.modules.mlp import build_mlp
+from layers.parameter import ParameterError
 
 X = np.linspace(-6, 6, 241)
 ERF = np.vectorize(math.erf)
@@ -104,3 +106,10 @@ def test_a_plain_layer_with_swiglu_is_a_gated_layer_with_silu():
     plain.load_state_dict(state)
     x = torch.randn(3, 5, 8)
     torch.testing.assert_close(plain(x), gated(x))
+
+
+@pytest.mark.parametrize("given", [{"mlp.kind": "MoE"}, {"mlp.num_experts": 8}, {"mlp.top_k": 2}])
+def test_a_mixture_of_experts_is_refused_with_the_reason(given: dict[str, object]) -> None:
+    values = {"num_layers": 1, "hidden_size": 16, "attention.num_attention_heads": 2, **given}
+    with pytest.raises(ParameterError, match="cannot route tokens to experts"):
+        complete("causal_lm", values, {"vocabulary_size": 20, "sequence_length": 8})
