@@ -83,6 +83,18 @@ def test_content_is_not_sent_again_to_whom_has_it(client):
     assert (answer.status_code, answer.content) == (304, b"")
 
 
+def test_the_rest_of_a_content_is_sent_to_whom_has_its_beginning(client):
+    upload(client)
+    whole = client.get("/v1/datasets/bottles/content", params={"part": "training"})
+    for if_range, status, content in (
+        (whole.headers["etag"], 206, whole.content[100:]),
+        ('"of another content"', 200, whole.content),
+    ):
+        headers = {"Range": "bytes=100-", "If-Range": if_range}
+        answer = client.get("/v1/datasets/bottles/content", params={"part": "training"}, headers=headers)
+        assert (answer.status_code, answer.content) == (status, content)
+
+
 def test_the_same_upload_again_is_the_same_dataset(client):
     first, second = upload(client), upload(client)
     assert (first.status_code, second.status_code) == (201, 200)

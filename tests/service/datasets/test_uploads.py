@@ -16,6 +16,12 @@ HASH = hashlib.sha256(TEXT).hexdigest()
 FORM: dict[str, Any] = {"name": (None, "bottles"), "uploads": (None, HASH)}
 
 
+@pytest.fixture
+def database_url(migrated_sqlite_url: str) -> str:
+    """One kind of database is enough here: uploads are files."""
+    return migrated_sqlite_url
+
+
 def send(client: TestClient, content: bytes, offset: int, sha256: str = HASH) -> Any:
     return client.patch(f"/v1/uploads/{sha256}", content=content, headers={"Upload-Offset": str(offset)})
 
