@@ -73,7 +73,7 @@ def test_every_example_is_valid(example: str) -> None:
     assert read(example).feasible_share > 0
 
 
-SMALL_FIELDS = ("parallel", "wall_seconds", "seed", "reuse", "transfer", "hardware_first", "replicates")
+SMALL_FIELDS = ("parallel", "wall_seconds", "seed", "reuse", "transfer", "hardware_first", "replicates", "device_model")
 
 
 @pytest.mark.parametrize("name", [*FIELDS, *BUDGET, *SAMPLERS, *RUNTIMES, *FUNCTIONS, *SMALL_FIELDS])

@@ -93,6 +93,7 @@ class SearchSettings(TypedDict):
     hardware_first: str
     transfer: NotRequired[bool]
     """Only where it is asked for."""
+    device_model: NotRequired[bool]
     replicates: NotRequired[int | Literal["auto"]]
     """How often a trial is trained again at most; absent: never."""
     pruner: NotRequired[str]
@@ -231,13 +232,11 @@ class FieldReader:
 
     def _parallel(self, written: Mapping[Any, Any]) -> int | Literal["auto"]:
         parallel = written.get("parallel", AUTO)
-        if parallel == AUTO:
-            return AUTO
-        if not _is_number(parallel, 1, MAX_PARALLEL, above=False) or parallel != int(parallel):
+        is_count = _is_number(parallel, 1, MAX_PARALLEL, above=False) and parallel == int(parallel)
+        if parallel != AUTO and not is_count:
             remedy = f"{AUTO}, or an integer from 1 to {MAX_PARALLEL:,}"
             self._problems.add("/budget/parallel", f"{shown(parallel)} is not in range", remedy)
-            return AUTO
-        return int(parallel)
+        return int(parallel) if is_count else AUTO
 
     def _seconds(self, written: Mapping[Any, Any], field: str, what: str) -> float | None:
         seconds = written.get(field)
@@ -248,17 +247,18 @@ class FieldReader:
         return None if seconds is None else float(seconds)
 
     def search(self) -> SearchSettings:
-        known = ("sampler", "seed", "reuse", "transfer", "hardware_first", "replicates", "pruner")
+        known = ("sampler", "seed", "reuse", "transfer", "hardware_first", "replicates", "pruner", "device_model")
         written = self._mapping("search", known)
-        seed = self._integer("/search", written, "seed", 0, 0, MAX_SEED)
         search: SearchSettings = {
             "sampler": self._choice("sampler", written, SAMPLERS, "a sampler"),
-            "seed": seed,
+            "seed": self._integer("/search", written, "seed", 0, 0, MAX_SEED),
             "reuse": self._boolean("/search/reuse", written.get("reuse", True), True),
             "hardware_first": self._choice("hardware_first", written, HARDWARE_FIRST, "an order of work", _MEASURED),
         }
         if self._boolean("/search/transfer", written.get("transfer", False), False):
             search["transfer"] = True
+        if self._boolean("/search/device_model", written.get("device_model", False), False):
+            search["device_model"] = True
         if (replicates := read_replicates(written.get("replicates", 0), self._problems)) != 0:
             search["replicates"] = replicates
         if (pruner := self._choice("pruner", written, PRUNERS, "a pruner")) != "auto":

@@ -26,6 +26,8 @@ from service.database.sessions import Database
 from service.leases import queue
 from service.results.pareto import Ranking
 from service.scheduling import leadership, repository, reuse, scheduling_errors
+from service.scheduling.device_model.gate import HardwareGate
+from service.scheduling.device_model.gate_rows import load_gate
 from service.scheduling.held_sweeps import HeldSweep, HeldSweeps
 from service.scheduling.leadership import StaleLeaderError
 from service.scheduling.leadership_renewal import Renewal
@@ -325,7 +327,9 @@ class Leader(ABC):
             lambda session: repository.load(session, sweep_id, max_attempts=attempts, lookahead=lookahead)
         )
         held.progressed()
-        held.scheduler = self._build(held, loaded)
+        facts, history, attributes = loaded.facts, loaded.history, loaded.attributes
+        gate = self._database.read(lambda session: load_gate(session, facts, history, attributes))
+        held.scheduler = self._build(held, loaded, gate)
         return held.scheduler
 
     def _has_target(self, held: HeldSweep, epoch: int) -> bool:
@@ -364,7 +368,7 @@ class Leader(ABC):
 
         return find
 
-    def _build(self, held: HeldSweep, loaded: StoredSweep) -> SweepScheduler:
+    def _build(self, held: HeldSweep, loaded: StoredSweep, gate: HardwareGate) -> SweepScheduler:
         """The scheduler of the sweep that these rows describe."""
         ranking = Ranking(loaded.facts.goals)
         for trial_id, values in loaded.ranked:
@@ -372,7 +376,9 @@ class Leader(ABC):
         study = self.make_study(loaded)
         facts = loaded.facts
         replicates = Replicates(facts.document, facts.sampler, loaded.replicates)
-        return SweepScheduler(facts, loaded.history, study, ranking, replicates, loaded.attributes, held.progressed)
+        return SweepScheduler(
+            facts, loaded.history, study, ranking, replicates, gate, loaded.attributes, held.progressed
+        )
 
     @property
     def is_running(self) -> bool:

@@ -95,8 +95,11 @@ class Proposals:
         exhausted: bool = False,
         is_drawing: bool = False,
         progressed: Callable[[], None] = lambda: None,
+        judge_hardware: Callable[[Point], Rejection | None] = lambda point: None,
     ) -> None:
+        """`judge_hardware` says why a new point is not worth a build, where that is known."""
         self._space = space
+        self._judge_hardware = judge_hardware
         self._study = study
         self._known = known
         self._starts = starts
@@ -154,6 +157,8 @@ class Proposals:
         with ASK_SECONDS.time():
             suggestion = self._study.ask(chosen)
         found = self._judge(suggestion.chosen)
+        if isinstance(found, Point) and started_from is None and found.hash not in self._known:
+            found = self._judge_hardware(found) or found
         if isinstance(found, Rejection):
             result = TrialResult(TrialState.INFEASIBLE, None, total_violation([found.violation]))
             asked = Proposal(suggestion, result=result, rejection=f"{found.rule}: {found.message}")
@@ -183,7 +188,7 @@ class Proposals:
         for looked_at, chosen in enumerate(self._candidates(), start=1):
             self._progressed()
             found = self._judge(chosen)
-            if isinstance(found, Point) and found.hash not in self._known:
+            if isinstance(found, Point) and found.hash not in self._known and self._judge_hardware(found) is None:
                 return chosen
             self.passed += self._in_order and isinstance(found, Rejection)
             if looked_at == POINTS_AT_ONCE and self._grid is not None and self.position < len(self._grid):

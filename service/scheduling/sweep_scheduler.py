@@ -16,6 +16,8 @@ from service.common.ids import new_id
 from service.common.metrics import TELL_SECONDS
 from service.common.states import SweepState, TrialState
 from service.results.pareto import Ranking
+from service.scheduling.device_model.gate import HardwareGate
+from service.scheduling.device_model.gate_rows import BASE
 from service.scheduling.proposals import KnownPoint, Point, Proposal, Proposals
 from service.scheduling.replicates.replicates import KnownTrial, Replicates
 from service.scheduling.reuse import Reused, Source, judge_source
@@ -61,6 +63,7 @@ class SweepScheduler:
         study: Study,
         ranking: Ranking,
         replicates: Replicates,
+        gate: HardwareGate,
         attributes: Attributes,
         progressed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -74,6 +77,8 @@ class SweepScheduler:
         self._study = study
         self._ranking = ranking
         self._replicates = replicates
+        self._gate = gate
+        self._has_stored_gate = gate.is_open or BASE in attributes
         document = facts.document
         self._objectives = facts.objectives
         self._proposals = Proposals(
@@ -88,6 +93,7 @@ class SweepScheduler:
             exhausted=bool(attributes.get(EXHAUSTED, False)),
             is_drawing=bool(attributes.get(DRAWING, False)),
             progressed=progressed,
+            judge_hardware=gate.judge,
         )
         self._objectives = [objective["metric"] for objective in document.objectives]
         self._lookahead = 0 if facts.sampler in ASKED_WHEN_NEEDED else facts.lookahead
@@ -176,6 +182,8 @@ class SweepScheduler:
             history.cancelled[event.trial_id] = tried
         result = result_of(self._objectives, event.state, event.metrics, event.violations, event.prediction)
         self._tell(tried, result, changes)
+        if event.state in (TrialState.COMPLETE, TrialState.INFEASIBLE):
+            self._gate.tell(event.trial_id, event.metrics)
         if event.state == TrialState.COMPLETE and event.feasible:
             self._rank(event.trial_id, result, changes)
             if result.values is not None:
@@ -352,6 +360,7 @@ class SweepScheduler:
     def _new_trial(self, asked: Proposal, point: Point, changes: Changes) -> str:
         history, trial_id = self._history, new_id()
         changes.trials[trial_id] = queued_trial(self.facts, trial_id, history.trials, point, asked.started_from)
+        self._gate.expect(trial_id, point)
         history.known[point.hash] = KnownPoint(history.trials)
         history.outstanding[trial_id] = AskedTrial(asked.suggestion.ask, point.hash, point.chosen)
         history.trials += 1
@@ -392,6 +401,7 @@ class SweepScheduler:
         tried = self._history.outstanding.pop(trial_id)
         result = result_of(self._objectives, source.state, source.metrics, reused.violations)
         self._tell(tried, result, changes)
+        self._gate.tell(trial_id, source.metrics)
         if source.state == TrialState.COMPLETE and reused.feasible:
             self._rank(trial_id, result, changes)
             if result.values is not None:
@@ -400,6 +410,8 @@ class SweepScheduler:
 
     def _take_attributes(self, changes: Changes) -> None:
         changes.attributes = self._study.take_changed_attributes()
+        if not self._has_stored_gate:
+            changes.attributes[BASE], self._has_stored_gate = self._gate.base_ids, True
         if self._proposals.position != self._stored_position:
             changes.attributes[POSITION] = self._stored_position = self._proposals.position
         if self._proposals.exhausted != self._stored_exhausted:

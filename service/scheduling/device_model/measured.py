@@ -41,11 +41,19 @@ class MeasuredTrial:
     described: Mapping[str, float]
     metrics: Mapping[str, float]
 
+    @property
+    def shows_hardware(self) -> bool:
+        """Whether any modelled quantity was measured."""
+        return any(metric in self.metrics for metric in QUANTITIES)
+
 
 def measured_trials(
-    session: Session, target_key: str, *, project: str, task: str | None = None, most: int = MOST_ROWS
+    session: Session, target_key: str, *, project: str, task: str | None = None, other_than: str | None = None
 ) -> list[MeasuredTrial]:
-    """The newest measured trials of the target in the project, of its newest `RESULTS_VERSION`, the oldest first."""
+    """The newest measured trials of the target in the project, of its newest `RESULTS_VERSION`, the oldest first.
+
+    `other_than`: a sweep whose own do not count.
+    """
     version = sa.func.coalesce(Sweep.target["results_version"].as_integer(), UNSAID)
     query = (
         sa.select(Trial.id, Trial.configuration, Trial.metrics, version)
@@ -58,8 +66,10 @@ def measured_trials(
             Trial.replicate_of.is_(None),
         )
         .order_by(Trial.id.desc())
-        .limit(most)
+        .limit(MOST_ROWS)
     )
+    if other_than is not None:
+        query = query.where(Sweep.id != other_than)
     if task is not None:
         query = query.where(Sweep.task == task)
     rows = [
@@ -67,7 +77,7 @@ def measured_trials(
         for row in session.execute(query)
         for _, configuration, metrics in at_shapes(row[1], row[2])
         if "latency_ms_p50" in (trial := measured(row[0], configuration, metrics)).metrics
-    ][:most]
+    ][:MOST_ROWS]
     newest = rows[0][0] if rows else UNSAID
     return [trial for version, trial in reversed(rows) if version == newest]
 

@@ -1,0 +1,101 @@
+"""Points that are left out before they are built: a device is all but certain to break a constraint with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from threadpoolctl import ThreadpoolController
+
+from layers.expressions.constraints import Constraint
+from layers.space.document import Rejection
+from service.leases.feasibility import named_values
+from service.scheduling.device_model.device_model import DeviceModel
+from service.scheduling.device_model.features import Described, describe
+from service.scheduling.device_model.measured import FEWEST_ROWS, MOST_ROWS, QUANTITIES, STATIC, MeasuredTrial
+
+if TYPE_CHECKING:
+    from service.scheduling.proposals import Point
+
+BUILT_TO_CHECK = 20
+"""One in so many of the points that would be left out is built all the same: it shows whether that was right."""
+_GROWTH = 1.5
+"""The model is fitted anew when so many times as many trials were measured."""
+
+
+class HardwareGate:
+    """What one sweep leaves out. It depends on the trials it is given, in their order, and on nothing else."""
+
+    def __init__(
+        self, constraints: Sequence[Constraint], base: Sequence[MeasuredTrial], own: Sequence[MeasuredTrial]
+    ) -> None:
+        """`base`: what was measured when the sweep started; `own`: its trials, as they were told. Without constraints
+        nothing is left out."""
+        self._judged = [(constraint, metric) for constraint in constraints if (metric := _quantity(constraint))]
+        self.base_ids = list(dict.fromkeys(trial.id for trial in base))
+        self._trials = [*base, *own]
+        self._expected: dict[str, Described] = {}
+        self._fitted = 0
+        self._model = DeviceModel([])
+        self._threads = ThreadpoolController()
+        self._refit()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it leaves nothing out, whatever is measured."""
+        return not self._judged
+
+    def expect(self, trial_id: str, point: Point) -> None:
+        """A trial was made of the point: its figures will be told."""
+        if not self.is_open:
+            self.expect_described(trial_id, _described(point, point.static_metrics()))
+
+    def expect_described(self, trial_id: str, described: Described) -> None:
+        """The same of a point that was described before."""
+        self._expected[trial_id] = described
+
+    def tell(self, trial_id: str, metrics: Mapping[str, float]) -> None:
+        """What a trial has shown, whatever became of it."""
+        described = self._expected.pop(trial_id, None)
+        if described is not None and any(metric in metrics for metric in QUANTITIES):
+            self._trials.append(MeasuredTrial(trial_id, described, metrics))
+            self._refit()
+
+    def judge(self, point: Point) -> Rejection | None:
+        """Why the point is left out; None where it may be built."""
+        if self.is_open or not self._fitted or int(point.hash[:8], 16) % BUILT_TO_CHECK == 0:
+            return None
+        static = point.static_metrics()
+        described, values = _described(point, static), named_values(point.configuration, static)
+        # Sums of several threads round otherwise, by how many there are.
+        with self._threads.limit(limits=1, user_api="blas"):
+            for constraint, metric in self._judged:
+                least = self._model.least(metric, [described]) if self._model.knows(metric, described) else None
+                if least is None:
+                    continue
+                value = float(least[0])
+                broken = constraint.violation({**values, metric: value})
+                beyond = constraint.violation({**values, metric: 2 * value})
+                # A bound from below is not broken by what is larger still.
+                if broken is not None and beyond is not None and 0 < broken < beyond:
+                    message = f"{constraint.text} is broken: {metric} is at least {value:.4g} with a certainty of 99 %"
+                    return Rejection("predicted", message, broken)
+        return None
+
+    def _refit(self) -> None:
+        count = FEWEST_ROWS
+        while count * _GROWTH <= len(self._trials):
+            count = int(count * _GROWTH)
+        if len(self._trials) >= FEWEST_ROWS and count != self._fitted:
+            self._fitted = count
+            self._model = DeviceModel(self._trials[:count][-MOST_ROWS:])
+
+
+def _described(point: Point, static: Mapping[str, float]) -> Described:
+    return describe(point.configuration, {name: static[name] for name in STATIC})
+
+
+def _quantity(constraint: Constraint) -> str | None:
+    """The one metric of the hardware that a constraint names, where it is modelled."""
+    measured = [metric for metric in constraint.metrics if metric not in ("parameter_count", "flops")]
+    return measured[0] if len(measured) == 1 and measured[0] in QUANTITIES else None
