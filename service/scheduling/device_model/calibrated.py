@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from service.scheduling.surrogate.features import Features
 from service.scheduling.surrogate.gaussian_process import GaussianProcess, fit_hyperparameters
@@ -85,7 +85,7 @@ class CalibratedModel:
 
     def two_sided(self, level: float = INTERVAL) -> float:
         """How many deviations an interval reaches to each side."""
-        return max(float(norm.ppf(0.5 + level / 2)), self._quantile(level))
+        return max(float(ndtri(0.5 + level / 2)), self._quantile(level))
 
     def one_sided(self, level: float) -> float:
         """How many deviations above the median a value lies at most, at this level.
@@ -93,7 +93,7 @@ class CalibratedModel:
         Few values say little of a rare error: with fewer than the level needs, the largest one counts, and Student's t.
         """
         spread = max(1.0, math.sqrt(float(np.mean(self._errors**2))))
-        return max(float(t.ppf(level, max(len(self._errors) - 1, 1))) * spread, self._quantile(level))
+        return max(float(stdtrit(max(len(self._errors) - 1, 1), level)) * spread, self._quantile(level))
 
     def errors(self, level: float) -> ModelErrors:
         """`level` of rejections."""
