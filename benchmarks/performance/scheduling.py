@@ -27,11 +27,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import optuna
 import sqlalchemy as sa
 
@@ -186,7 +187,7 @@ def ask_seconds(sampler: str, told: int, asks: int = 20) -> float:
 
 
 @contextmanager
-def database_urls(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
+def database_urls(kind: str, folder: Path) -> Generator[tuple[str, str]]:
     """Two fresh databases of one kind: the service's and Optuna's."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/service.db", f"sqlite:///{folder}/optuna.db"
@@ -254,9 +255,17 @@ def _change_sampler(database: Database, sweep_id: str, sampler: str) -> None:
 _UPGRADE = "import sys; from service.database.sessions import Database; Database(sys.argv[1]).upgrade()"
 
 
+def cpu_seconds(url: str) -> float:
+    """The processor time that the service at `url` has taken until now, by its own metrics."""
+    lines = httpx2.get(f"{url}/metrics", timeout=60).raise_for_status().text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("process_cpu_seconds_total "))
+
+
 def compare(kind: str, other: Path, rounds: int, seconds: float, *, their_claims: bool) -> dict[str, Any]:
-    """Trials a second of this tree and of another, in turn: the medians of `rounds`."""
+    """Trials a second of this tree and of another, in turn, and the service's processor time for one: the medians of
+    `rounds`. Who else uses the machine changes the former alone."""
     rates: dict[str, list[float]] = {"ours": [], "theirs": []}
+    costs: dict[str, list[float]] = {"ours": [], "theirs": []}
     for _ in range(rounds):
         for name, tree, with_finish in (("theirs", other, their_claims), ("ours", ROOT, True)):
             with tempfile.TemporaryDirectory() as folder, database_urls(kind, Path(folder)) as (url_of_database, _):
@@ -269,9 +278,20 @@ def compare(kind: str, other: Path, rounds: int, seconds: float, *, their_claims
                 with serving(Path(folder) / "service.log", settings, tree=tree) as url:
                     Client(url).submit(DOCUMENT)
                     drive(url, 1, 600, limit=5, with_finish=with_finish)  # its target is found, and its study made
-                    rates[name].append(drive(url, 8, seconds, with_finish=with_finish)["trials_per_s"])
+                    before = cpu_seconds(url)
+                    driven = drive(url, 8, seconds, with_finish=with_finish)
+                    rates[name].append(driven["trials_per_s"])
+                    costs[name].append(round(1000 * (cpu_seconds(url) - before) / driven["trials"], 3))
     ours, theirs = (statistics.median(rates[name]) for name in ("ours", "theirs"))
-    row = {"database": kind, "rounds": rates, "ours": ours, "theirs": theirs, "times": round(ours / theirs, 2)}
+    row = {
+        "database": kind,
+        "rounds": rates,
+        "ours": ours,
+        "theirs": theirs,
+        "times": round(ours / theirs, 2),
+        "cpu_ms_a_trial": costs,
+        "times_less_cpu": round(statistics.median(costs["theirs"]) / statistics.median(costs["ours"]), 2),
+    }
     print(json.dumps(row), flush=True)
     return row
 
