@@ -168,6 +168,7 @@ def measure(options: argparse.Namespace) -> None:
     from benchmarks.performance.engines import build_engine, engine_child, export_decoder, measure_fresh
     from layers.export.onnx_export import warm_up
     from workers.engine.machine import load_average
+    from workers.trial.load import MEMORY_METRICS
 
     known = document(9 * EVALUATIONS)
     space = parse_document(known, find_dataset=lambda _: _BYTES).space
@@ -187,12 +188,16 @@ def measure(options: argparse.Namespace) -> None:
             np.savez(inputs, tokens=tokens[None])
             child = engine_child()
             try:
-                build_engine(child, "onnxruntime", onnx, engine)
+                built = build_engine(child, "onnxruntime", onnx, engine)
             finally:
                 child.close()
             told = measure_fresh("onnxruntime", engine, inputs)
-            found[text] = {name: told[name] for name in ("latency_ms_p50", "latency_cv", "memory_bytes")}
-            found[text]["load_average"] = (load_average() or [None])[0]
+            found[text] = {
+                "latency_ms_p50": told["latency_ms_p50"],
+                "latency_cv": told["latency_cv"],
+                "memory_bytes": sum(built[name] for name in MEMORY_METRICS),
+                "load_average": (load_average() or [None])[0],
+            }
             print(text, found[text], flush=True)
             report = {"command": "python -m benchmarks.performance.training_curves measure", "machine": machine()}
             place.write_text(json.dumps({**report, "measured": found}, indent=0) + "\n")
