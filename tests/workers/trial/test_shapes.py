@@ -92,6 +92,7 @@ def test_a_probe_is_measured_at_each_shape(bench: Bench) -> None:
     assert {"latency_ms_p50@wide", "latency_ms_p50@short", "parameter_count"} <= finish["metrics"].keys()
 
 
+@pytest.mark.slow
 def test_texts_are_generated_at_each_shape(bench: Bench) -> None:
     short, wide = (
         {"name": name, "batch_size": batch, "prompt_tokens": prompt, "new_tokens": 3, "sequence_length": prompt + 3}
