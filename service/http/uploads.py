@@ -159,7 +159,8 @@ class MultipartReader:
             raise UnprocessableError(f"the multipart body cannot be read: {error}") from None
         finally:
             if self._part.file is not None:
-                self._part.file.close()
+                with CancelScope(shield=True):
+                    await to_thread.run_sync(self._part.file.close)
         if not self._ended:
             raise UnprocessableError("the multipart body ends before its last boundary")
 
@@ -208,9 +209,10 @@ class MultipartReader:
     def _finish_part(self) -> None:
         part = self._part
         if part.file is not None:
+            path = Path(part.file.name)
             part.file.close()
-            received = ReceivedFile(Path(part.file.name), part.file_bytes)
-            self.files.setdefault(part.name, []).append(received)
+            part.file = None
+            self.files.setdefault(part.name, []).append(ReceivedFile(path, part.file_bytes))
             return
         try:
             self.fields[part.name] = part.value.decode()

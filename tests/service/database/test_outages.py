@@ -14,26 +14,23 @@ from sqlalchemy.exc import OperationalError
 
 from service.database import outages
 from service.errors import CannotStoreError, UnavailableError
-from service.http import uploads
 from service.http.dependencies import Services
 
 FORM = {"files": {"file": ("f.txt", b"abc" * 1000)}, "data": {"name": "text"}}
 
 
-def _is_full(**options: Any) -> Any:
-    """A file on a device that is always full."""
+_open = Path.open
 
-    class Full:
-        file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - closed by whoever asked for it
-        close = file.close
 
-    return Full()
+def _is_full(path: Path, mode: str = "r", **options: Any) -> Any:
+    """What is written goes to a device that is always full."""
+    return _open(Path("/dev/full") if mode == "wb" else path, mode, **options)
 
 
 def test_an_upload_to_a_full_disk_is_answered_with_the_cause_in_one_line(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(uploads.tempfile, "NamedTemporaryFile", _is_full)
+    monkeypatch.setattr(Path, "open", _is_full)
     caplog.set_level(logging.ERROR)
     answer = client.post("/v1/datasets", **FORM)
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:layersweep:problem:cannot-store")
