@@ -286,7 +286,7 @@ class Client:
 
     def tokenizer(self, dataset: str) -> bytes:
         """The `tokenizer.json` of a dataset whose tokens are parts of words, by its id or name."""
-        return self.transport.request("GET", f"/v1/datasets/{segment(dataset)}/tokenizer").content
+        return self.transport.file(f"/v1/datasets/{segment(dataset)}/tokenizer")
 
     def checkpoints(self) -> list[CheckpointRecord]:
         """All registered checkpoints."""

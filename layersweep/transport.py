@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -136,6 +137,13 @@ class Transport:
         if not isinstance(found, dict) or named_by not in found:
             raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
         return cast("JsonObject", found)
+
+    def file(self, path: str) -> bytes:
+        """A file whose ETag is its SHA-256. Raises ServiceFailureError for bytes that are not those."""
+        response = self.request("GET", path)
+        if hashlib.sha256(response.content).hexdigest() not in response.headers.get("ETag", ""):
+            raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
+        return response.content
 
     def delete(self, path: str) -> None:
         """Delete what is there. An answer with a body is not the service's: nothing is believed to be deleted."""

@@ -164,7 +164,7 @@ class Target(TypedDict):
 
 
 class WorkerRecord(TypedDict):
-    """An older service says neither `slots` nor `trials`: its workers have one slot."""
+    """An older service says neither `slots` nor `trials`: its workers have one slot. Nor does it know labels."""
 
     id: str
     project: str | None
@@ -173,6 +173,7 @@ class WorkerRecord(TypedDict):
     targets: list[WorkerTarget]
     versions: dict[str, str]
     slots: NotRequired[int]
+    labels: NotRequired[dict[str, str]]
     alive: bool
     trial: str | None
     trials: NotRequired[list[str]]

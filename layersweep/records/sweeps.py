@@ -215,6 +215,8 @@ class SweepPreview(TypedDict):
     space: SpaceFacts
     sampler: str
     sampler_reason: str
+    pruner: str
+    pruner_reason: str
     notes: list[ProblemNote]
     transformers: NotRequired[TransformersShare | None]
     estimate: CostEstimate | None

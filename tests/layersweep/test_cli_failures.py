@@ -55,6 +55,11 @@ COMMANDS: dict[str, list[str]] = {
     "dataset list": [],
     "dataset show": ["x"],
     "dataset delete": ["x"],
+    "dataset tokenizer": ["x", "--out", "OUT/tokenizer.json"],
+    "checkpoint add": ["OUT/checkpoint"],
+    "checkpoint list": [],
+    "checkpoint show": ["x"],
+    "checkpoint delete": ["x"],
     "layers": [],
     "presets": [],
     "workers": [],
@@ -131,6 +136,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str],
     monkeypatch.setattr("layersweep.cli.common.RETRY_SECONDS", 0)
     monkeypatch.setattr("layersweep.sweep.RESTART_PATIENCE_SECONDS", 0)
     (tmp_path / "small.yaml").write_text("name: small")
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
 
     def invoke(command: str, server: str) -> Any:
         given = [
@@ -154,7 +163,7 @@ def test_an_answer_that_is_none_ends_every_command_in_a_line(
         assert ended.exit_code in (EXIT_REFUSED, EXIT_WRONG_CALL, EXIT_UNREACHABLE), said
         assert "error: " in ended.stderr, said
         assert len(ended.stderr.splitlines()) <= 4, said
-        assert {each.name for each in tmp_path.iterdir()} == {"small.yaml"}, said
+        assert {each.name for each in tmp_path.iterdir()} == {"small.yaml", "checkpoint"}, said
 
 
 def test_no_service_ends_every_command_in_a_line(run: Callable[[str, str], Any]) -> None:
