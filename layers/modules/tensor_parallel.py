@@ -24,6 +24,7 @@ from layers.declarations.embedding import SHARDING_DIM
 from layers.declarations.per_layer import views
 from layers.modules.attention import Attention, CrossAttention
 from layers.modules.embedding import Embedding
+from layers.modules.key_values import KeyValues
 from layers.modules.mlp import FusedGatedMlp, GatedMlp, Mlp
 from layers.modules.model import Head
 from layers.parameter import Scalar
@@ -166,11 +167,18 @@ class SplitAttention(nn.Module):
         whole.config = replace(config, num_attention_heads=mine, num_kv_heads=kv_heads.stop - kv_heads.start)
         self.attention = whole
 
-    def forward(self, x_BTD: Tensor, bias_BNTS: Tensor | None = None, encoded_BSD: Tensor | None = None) -> Tensor:
-        """As the whole layer: the bias is that of all heads, or one for all of them."""
+    def forward(
+        self,
+        x_BTD: Tensor,
+        bias_BNTS: Tensor | None = None,
+        encoded_BSD: Tensor | None = None,
+        key_values: KeyValues | None = None,
+    ) -> Tensor:
+        """As the whole layer: the bias is that of all heads, or one for all of them. Keys and values are those of this
+        process's heads."""
         if bias_BNTS is not None and bias_BNTS.shape[1] > 1:
             bias_BNTS = bias_BNTS[:, self.heads]
-        return self.attention(x_BTD, bias_BNTS, encoded_BSD)
+        return self.attention(x_BTD, bias_BNTS, encoded_BSD, key_values)
 
 
 def _kv_heads(count: int, group: Group) -> slice:

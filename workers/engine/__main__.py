@@ -114,8 +114,8 @@ class Verbs:
         return {"device_memory_bytes": grown}
 
     def measure(self, request: Request, progress: Progress) -> MeasureAnswer:
-        inputs, options, figures = read_arrays(_path(request, "inputs")), _options(request), _figures(request)
         engine = self._loaded()
+        inputs, options, figures = read_arrays(_path(request, "inputs")), _options(request), _figures(request)
         return _in_turns(
             request,
             progress,
@@ -130,8 +130,8 @@ class Verbs:
         return {**measured, "time_to_first_token_ms": first}
 
     def measure_step(self, request: Request, progress: Progress) -> MeasureAnswer:
-        position, options, figures = _count(request, "position"), _options(request), _figures(request)
         engine = self._loaded()
+        position, options, figures = _count(request, "position"), _options(request), _figures(request)
         return _in_turns(
             request,
             progress,

@@ -470,7 +470,9 @@ def test_an_unknown_runtime_is_unsupported(child: Parent) -> None:
 
 
 def test_an_unknown_verb_names_the_known_ones(child: Parent) -> None:
-    with pytest.raises(Refused, match="build, close, describe, leave, load, loss, measure, run") as refused:
+    with pytest.raises(
+        Refused, match="build, close, describe, generate, leave, load, loss, measure, measure_prompt, measure_step, run"
+    ) as refused:
         child.ask("train")
     assert refused.value.kind == "invalid"
 
