@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 # Passed to pip, for example: make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 # Two processes: the tests wait for children and databases more than they compute
-PYTEST_ARGS ?= -n 2
+# One process more than the machines that we test on have cores: tests wait for processes of their own.
+PYTEST_ARGS ?= -n 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve worker test test-slow test-gpu golden explore chaos fuzz lint format docs clean

@@ -144,7 +144,7 @@ def test_slots_are_filled_by_one_claim_and_go_on_with_what_their_finish_brings(c
     assert len(service.claims) == 1
 
 
-@pytest.mark.parametrize("unknown", [("slots", "at_most", "claim"), ("claim",)])
+@pytest.mark.parametrize("unknown", [("slots", "at_most", "claim"), pytest.param(("claim",), marks=pytest.mark.slow)])
 def test_a_service_that_knows_no_slots_is_worked_with_all_the_same(cache_dir: Path, unknown: tuple[str, ...]) -> None:
     service = LeasingService(3, unknown=unknown, at_once=2)
     make_worker(service, cache_dir, *slots(2), idle_exit_seconds=0.5).work()
@@ -217,7 +217,7 @@ def test_a_builder_that_hangs_fails_its_trial_and_disturbs_no_neighbour(cache_di
     assert set(others.values()) <= {"complete", "failed"}, "the next trial of the faulty slot hangs, too"
 
 
-@pytest.mark.parametrize("is_enough_alone", [True, False])
+@pytest.mark.parametrize("is_enough_alone", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_what_is_out_of_memory_beside_neighbours_is_tried_again_alone(
     cache_dir: Path, tmp_path: Path, *, is_enough_alone: bool
 ) -> None:

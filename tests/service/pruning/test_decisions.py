@@ -21,6 +21,7 @@ from service.leases import schemas as lease_schemas
 from service.pruning import decisions
 from service.pruning.fronts import HALVING_RUNGS
 from service.settings import Settings
+from tests.databases import POSTGRESQL_IN_SLOW_TESTS
 from tests.service.sweep_driver import Driver, document
 
 STEPS = 90
@@ -178,6 +179,7 @@ def test_asha_stops_what_is_not_among_the_best_third(driver: Driver) -> None:
 RESTARTED = ["surrogate", pytest.param("random", marks=pytest.mark.slow), pytest.param("tpe", marks=pytest.mark.slow)]
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 @pytest.mark.parametrize("sampler", RESTARTED)
 def test_a_restarted_service_suggests_and_decides_the_same(driver: Driver, sampler: str) -> None:
     told: list[Any] = []

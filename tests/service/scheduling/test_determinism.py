@@ -11,6 +11,7 @@ import pytest
 
 from service.database.sessions import Database
 from service.settings import Settings
+from tests.databases import POSTGRESQL_IN_SLOW_TESTS
 from tests.service.sweep_driver import Driver, document, small
 
 SAMPLERS = [("random", 15), ("tpe", 24), ("nsga2", 30), ("surrogate", 24), ("qmc", 12), ("gp", 13), ("grid", 12)]
@@ -38,6 +39,7 @@ def _run(driver: Driver, written: dict[str, Any], trials: int, *, rebuild_every:
     return driver.sequence(sweep)
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 @pytest.mark.parametrize(("sampler", "trials"), SAMPLERS)
 def test_a_rebuilt_study_goes_on_as_if_it_had_never_stopped(driver: Driver, sampler: str, trials: int) -> None:
     uninterrupted = _run(driver, _document(sampler), trials)
@@ -55,6 +57,7 @@ PER_LAYER = {
 THREE = [{"metric": "latency_ms_p50"}, {"metric": "validation_loss"}, {"metric": "memory_bytes"}]
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 @pytest.mark.parametrize("parallel", [1, 6])
 @pytest.mark.parametrize("changes", [{}, {"objectives": THREE}, {"model": PER_LAYER}], ids=["two", "three", "layers"])
 def test_a_rebuilt_surrogate_goes_on_with_constraints_conditions_and_layers(

@@ -11,6 +11,7 @@ from service.database.sessions import Database
 from service.scheduling.optuna_study import OptunaStudy
 from service.scheduling.studies import PastAsk, Suggestion, TrialResult
 from service.settings import Settings
+from tests.databases import POSTGRESQL_IN_SLOW_TESTS
 from tests.service.sweep_driver import Driver, document, formula
 
 DATASET = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
@@ -103,6 +104,7 @@ def test_what_layers_share_is_drawn_as_ever() -> None:
     assert [study.ask().chosen for _ in range(10)] == [older.ask().chosen for _ in range(10)]
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
 def test_a_sweep_that_is_rebuilt_from_its_rows_has_the_same_points(
     database: Database, settings: Settings, sampler: str

@@ -14,6 +14,7 @@ from service.database.sessions import Database
 from service.settings import Settings
 from service.sweeps import slot_shares, sweeps
 from service.sweeps.slot_shares import Offer, Served, Sharer, shares
+from tests.databases import POSTGRESQL_IN_SLOW_TESTS
 from tests.service.rows import Rows
 from tests.service.sweep_driver import Driver, document, small
 
@@ -157,6 +158,7 @@ def test_so_many_trials_are_asked_for_and_claimed(driver: Driver) -> None:
     assert claimed == 5
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 @pytest.mark.parametrize("sampler", ["random", "tpe", "qmc"])
 def test_a_study_that_is_built_again_asks_as_the_first_one_did(driver: Driver, sampler: str) -> None:
     """Workers come and go between the trials; one of two alike sweeps is led by a new scheduler after each."""

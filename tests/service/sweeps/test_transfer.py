@@ -14,6 +14,7 @@ from service.errors import InvalidDocumentError
 from service.settings import Settings
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps import sweeps
+from tests.databases import POSTGRESQL_IN_SLOW_TESTS
 from tests.service.sweep_driver import Driver, Outcome, document, small
 
 SURROGATE = {"sampler": "surrogate", "transfer": True}
@@ -71,6 +72,7 @@ def test_it_starts_from_complete_trials_with_their_values_by_name(driver: Driver
         assert row.violations == trial.violations
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 @pytest.mark.parametrize(
     "changes",
     [
@@ -103,12 +105,14 @@ def test_trials_of_another_target_or_another_version_of_results_are_left_out(dri
     assert trials_of(driver, later(driver)) == 6
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 def test_other_projects_sweeps_are_not_seen(driver: Driver) -> None:
     first = earlier(driver)
     driver.set(first, project="others")
     assert trials_of(driver, later(driver)) == 0
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 def test_a_point_that_was_measured_once_counts_once(driver: Driver) -> None:
     first = earlier(driver)
     second = driver.post(document(name="again", search={"reuse": True}))
@@ -120,6 +124,7 @@ def test_a_point_that_was_measured_once_counts_once(driver: Driver) -> None:
     assert shown.trials == driver.shown(second).progress.complete
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 def test_layers_that_differ_are_known_from_layers_that_do_not(driver: Driver) -> None:
     earlier(driver)
     model = {
@@ -144,6 +149,7 @@ def test_layers_that_differ_are_known_from_layers_that_do_not(driver: Driver) ->
     assert len(of_different) == 4
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 def test_it_goes_on_identically_when_it_is_built_again_and_the_earlier_sweep_is_gone(driver: Driver) -> None:
     first = earlier(driver, trials=10)
     whole = later(driver)
@@ -161,6 +167,7 @@ def test_it_goes_on_identically_when_it_is_built_again_and_the_earlier_sweep_is_
     assert rows_of(driver, rebuilt) == []
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 def test_the_first_points_follow_from_what_is_known(driver: Driver) -> None:
     earlier(driver, trials=30)
     known, unknown = later(driver), later(driver, search={"sampler": "surrogate", "transfer": False})

@@ -493,7 +493,10 @@ def test_a_child_killed_from_outside_gives_the_trial_back_charged(bench: Bench) 
     assert release == {"reason": "the model process was ended by SIGKILL, from outside", "charge": True}
 
 
-@pytest.mark.parametrize(("status", "body"), [(409, {"detail": "attempt 2"}), (404, {"detail": "no such trial"})])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(409, {"detail": "attempt 2"}), pytest.param(404, {"detail": "no such trial"}, marks=pytest.mark.slow)],
+)
 def test_a_lease_lost_in_training_throws_the_result_away(bench: Bench, status: int, body: dict[str, Any]) -> None:
     pids: list[int] = []
 
