@@ -12,7 +12,8 @@ from layers.dataset_facts import BUILT_IN
 from layers.expressions.parser import FUNCTIONS
 from layers.space import document_fields, feasibility
 from layers.space.document import MAX_CHARACTERS, FeasibilityReport, read_document
-from layers.space.document_fields import BUDGET, FIELDS, MAX_OBJECTIVES, RUNTIMES, SAMPLERS
+from layers.space.document_fields import BUDGET, FIELDS, MAX_OBJECTIVES, SAMPLERS
+from layers.wanted_target import RUNTIMES
 from service.sweeps import documents
 
 ROOT = Path(__file__).parents[1]

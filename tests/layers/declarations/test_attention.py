@@ -151,7 +151,8 @@ def assert_is_its_formula(config: AttentionConfig, queries: int = T, keys: int =
     with torch.no_grad():
         ours = score_bias(x, keys, mask)
         fused = module(x, ours, encoded).numpy()
-        q, k, v = module._heads(*module._project(x, encoded))
+        q, k, v = module._heads(*module._project(x, encoded), None)
+        k, v = module._repeated(k), module._repeated(v)
         if config.score_bias.only_causal:
             ours = hidden(distances(queries, keys) > 0, x.dtype)
         written_out = module.dense(module._written_out(q, k, v, ours).transpose(1, 2).flatten(2)).numpy()

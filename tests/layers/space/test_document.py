@@ -150,9 +150,12 @@ def test_dotted_and_nested_names_are_the_same() -> None:
     assert parsed({"/model": dotted}).normalized["model"]["attention"] == {"num_attention_heads": {"values": [2, 4]}}
 
 
-@pytest.mark.parametrize("name", [name for name in DECLARED if name not in ("kind", "inference.mode")])
+@pytest.mark.parametrize(
+    "name", [name for name in DECLARED if name not in ("kind", "inference.mode", "training.initialize_from")]
+)
 def test_every_declared_parameter_has_a_search_default_that_can_be_used_as_it_is(name: str) -> None:
-    """`kind` has none: which there are depends on the task. The mode is the same for all trials."""
+    """`kind` has none: which there are depends on the task. The mode is the same for all trials,
+    and a checkpoint is one of the project's."""
     pointer = name if name.startswith(("training.", "inference.")) else f"model.{name}"
     sweep = read(changed({f"/{pointer.replace('.', '/')}": "default_space"}))
     opening = next(parameter for parameter in sweep.space.open if parameter.name == name)
@@ -421,7 +424,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "one of: auto, always, never",
     ),
     "an order of work as a list": ({"/search": {"hardware_first": ["always"]}}, "/search/hardware_first", "one of"),
-    "a pruner": ({"/search": {"pruner": "median"}}, "/search/pruner", "sampler"),
+    "a pruner": ({"/search": {"pruner": "median"}}, "/search/pruner", "pareto"),
     "a grid of a continuous space": (
         {"/search": {"sampler": "grid"}, "/training/dropout": {"min": 0.0, "max": 0.5}},
         "/training/dropout",

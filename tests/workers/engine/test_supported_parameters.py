@@ -12,7 +12,7 @@ from layers.declarations import dtypes, quantization
 from layers.declarations.inference.parameters import BUILD_OPTIONS
 from layers.declarations.model import APPLIES, DECLARATIONS
 from layers.declarations.tensor_parallel import SHARED
-from layers.space.document_fields import RUNTIMES
+from layers.wanted_target import RUNTIMES
 from tests.layers.combinations import combinations
 from workers.engine.onnxruntime.engine import OnnxRuntimeEngine
 from workers.engine.tensorrt import support

@@ -180,5 +180,7 @@ def test_no_parameter_is_left_out() -> None:
     assert {path for path, condition in APPLIES.items() if condition == SHARED} | {"tp_size"} <= shared
     walked = {path for _, path, _ in of_models._cases()}
     assert set(DECLARATIONS) - walked - shared == {"kind"}
-    assert set(TRAINING) == {*TRAINING_CASES, "source_length"}
-    assert set(INFERENCE) == {"batch_size", "sequence_length", "source_length", *BUILDER_CASES}
+    # Tests of their own: of a checkpoint's weights, and of generating, whose mode is the same for all trials.
+    assert set(TRAINING) == {*TRAINING_CASES, "source_length", "initialize_from"}
+    lengths = {"batch_size", "sequence_length", "source_length", "mode", "prompt_tokens", "new_tokens"}
+    assert set(INFERENCE) == {*lengths, *BUILDER_CASES}
