@@ -6,8 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Passed to pip, for example: make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
-# Two processes: the tests wait for children and databases more than they compute
-# One process more than the machines that we test on have cores: tests wait for processes of their own.
+# One process more than the two cores of a small machine: tests wait for children and databases
 PYTEST_ARGS ?= -n 3
 
 .DEFAULT_GOAL := help
