@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.checkpoints.reading import CheckpointContent
 from service.checkpoints.schemas import Checkpoint as CheckpointSchema
 from service.checkpoints.schemas import CheckpointDetail
 from service.common.ids import new_id
-from service.common.paging import decode_token, first_page
+from service.common.names import check_name
+from service.common.paging import oldest_page
 from service.common.states import GOING_SWEEPS
 from service.database.checkpoint_models import Checkpoint
 from service.database.models import Sweep
+from service.database.retries import again_if_taken
 from service.database.sessions import Database, now
-from service.errors import ConflictError, NotFoundError, UnprocessableError
+from service.errors import ConflictError, NotFoundError
 from service.settings import Settings
 
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 INCOMING = "incoming-"
 """How the folder of a checkpoint begins that is being written."""
 
@@ -48,7 +47,7 @@ def register(
     The same content under the same name is the checkpoint that is there already. Raises ConflictError when the name
     belongs to other content, UnprocessableError when it will not do.
     """
-    check_name(name)
+    check_name(name, "checkpoint")
     digest = content.sha256
     _store(settings, digest, content, tokenizer)
 
@@ -81,24 +80,11 @@ def register(
         return to_detail(row), True
 
     try:
-        try:
-            return database.write(insert)
-        except IntegrityError:
-            # Somebody took the name between our look and our insert: now it is found.
-            return database.write(insert)
+        return again_if_taken(lambda: database.write(insert))
     except ConflictError:
         if not database.read(lambda session: _is_shared(session, digest)):
             shutil.rmtree(folder(settings, digest), ignore_errors=True)
         raise
-
-
-def check_name(name: str) -> None:
-    """Raise UnprocessableError unless `name` is lower-case letters, digits, '.', '_' and '-', at most 64 of them."""
-    if not NAME_PATTERN.fullmatch(name):
-        raise UnprocessableError(
-            f"{name!r} cannot name a checkpoint: use 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or "
-            "digit"
-        )
 
 
 def find(session: Session, name: str, project: str) -> Checkpoint | None:
@@ -129,13 +115,10 @@ def page(
     session: Session, *, project: str | None, page_size: int, page_token: str | None
 ) -> tuple[list[Checkpoint], str | None]:
     """A page of a project's checkpoints (None: of all), the oldest first, and the token of the next."""
-    query = sa.select(Checkpoint).order_by(Checkpoint.id).limit(page_size + 1)
+    query = sa.select(Checkpoint)
     if project is not None:
         query = query.where(Checkpoint.project == project)
-    if page_token is not None:
-        (after,) = decode_token(page_token, str)
-        query = query.where(Checkpoint.id > after)
-    return first_page(session.scalars(query).all(), page_size, lambda row: (row.id,))
+    return oldest_page(session, query, Checkpoint.id, page_size=page_size, page_token=page_token)
 
 
 def weights_path(settings: Settings, row: Checkpoint) -> Path:

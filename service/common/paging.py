@@ -54,6 +54,22 @@ def first_page(
     return kept, encode_token(*key(kept[-1])) if len(rows) > size else None
 
 
+def oldest_page(
+    session: Session,
+    statement: sa.Select[Row],
+    identifier: InstrumentedAttribute[str],
+    *,
+    page_size: int,
+    page_token: str | None,
+) -> tuple[list[Row], str | None]:
+    """A page of the statement's rows by their id, the oldest first, and the token of the next."""
+    if page_token is not None:
+        (after,) = decode_token(page_token, str)
+        statement = statement.where(identifier > after)
+    rows = session.scalars(statement.order_by(identifier).limit(page_size + 1)).all()
+    return first_page(rows, page_size, lambda row: (getattr(row, identifier.key),))
+
+
 def newest_page(
     session: Session,
     statement: sa.Select[Row],

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import psycopg
-from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError, ResourceClosedError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, PendingRollbackError, ResourceClosedError
 
 T = TypeVar("T")
 
@@ -32,6 +32,15 @@ def retried(run: Callable[[], T]) -> T:
                 raise
             time.sleep(random.uniform(0.005, 0.02) * attempt)
     raise AssertionError("unreachable")
+
+
+def again_if_taken(write: Callable[[], T]) -> T:
+    """Return `write()`, run again where somebody took its unique name between its look and its insert: now it is
+    found."""
+    try:
+        return write()
+    except IntegrityError:
+        return write()
 
 
 def is_retryable(error: BaseException) -> bool:

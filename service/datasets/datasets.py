@@ -5,36 +5,33 @@ A sweep's attempt is given training and validation; the test split is held back.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import ColumnElement, func, or_, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service.auth.projects import DEFAULT
 from service.common.ids import new_id
-from service.common.paging import decode_token, first_page
+from service.common.names import check_name
+from service.common.paging import oldest_page
 from service.database.dataset_columns import Profile
 from service.database.models import Dataset, Sweep
+from service.database.retries import again_if_taken
 from service.database.sessions import Database, now
 from service.datasets import schemas as dataset_schemas
 from service.datasets import stored_splits
 from service.datasets.content import Content
 from service.datasets.implications import implications
 from service.datasets.stored_splits import content_hash, folder, is_stored, remove, store
-from service.errors import ConflictError, NotFoundError, UnprocessableError
+from service.errors import ConflictError, NotFoundError
 from service.settings import Settings
 
 OfferedSplit = Literal["training", "validation"]
 """The splits that leave the service."""
 
 AGAIN = "register its file again"
-
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
 
 Record = Callable[[Session, str], None]
 """Called in the transaction of a change, with the dataset's id."""
@@ -60,7 +57,7 @@ def register(
     The same content under the same name is the dataset that is there already. Raises ConflictError when the name
     belongs to other content, Unprocessable when it will not do.
     """
-    check_name(name)
+    check_name(name, "dataset")
     digest = content_hash(content)
     splits = store(settings.data_dir, digest, content)
     profile = _profile(content)
@@ -92,11 +89,7 @@ def register(
         return to_detail(row), True
 
     try:
-        try:
-            answer = database.write(insert)
-        except IntegrityError:
-            # Somebody took the name between our look and our insert: now it is found.
-            answer = database.write(insert)
+        answer = again_if_taken(lambda: database.write(insert))
     except ConflictError:
         if not database.read(lambda session: _is_shared(session, digest)):
             remove(settings.data_dir, digest)
@@ -122,15 +115,6 @@ def _refuse_unless_the_same(known: Dataset, digest: str) -> None:
         )
 
 
-def check_name(name: str) -> None:
-    """Raise Unprocessable unless `name` is lower-case letters, digits, '.', '_' and '-', at most 64 of them."""
-    if not NAME_PATTERN.fullmatch(name):
-        raise UnprocessableError(
-            f"{name!r} cannot name a dataset: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
-            "beginning with a letter or digit"
-        )
-
-
 def find(session: Session, name: str, project: str = DEFAULT) -> Dataset | None:
     """The dataset of this name in the project. Built-in ones are in every project."""
     return session.scalar(select(Dataset).where(Dataset.name == name, _offered_to(project)).limit(1))
@@ -153,13 +137,8 @@ def page(
     session: Session, *, project: str | None, page_size: int, page_token: str | None
 ) -> tuple[list[Dataset], str | None]:
     """A page of a project's datasets (None: of all), the oldest first, and the token of the next."""
-    query = select(Dataset).order_by(Dataset.id).limit(page_size + 1)
-    if project is not None:
-        query = query.where(_offered_to(project))
-    if page_token is not None:
-        (after,) = decode_token(page_token, str)
-        query = query.where(Dataset.id > after)
-    return first_page(session.scalars(query).all(), page_size, lambda row: (row.id,))
+    query = select(Dataset) if project is None else select(Dataset).where(_offered_to(project))
+    return oldest_page(session, query, Dataset.id, page_size=page_size, page_token=page_token)
 
 
 def names_of(session: Session, ids: Collection[str]) -> dict[str, str]:

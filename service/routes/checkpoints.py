@@ -14,7 +14,7 @@ from layersweep.json_values import JsonObject
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.checkpoints import checkpoints, reading
 from service.checkpoints import schemas as checkpoint_schemas
-from service.common import schemas
+from service.common import names, schemas
 from service.datasets.datasets import uploads_folder
 from service.datasets.texts.subwords import MOST_FILE_BYTES, SubwordTokenizer, file_hash
 from service.errors import UnprocessableError
@@ -38,7 +38,7 @@ UPLOAD: JsonObject = {
                     "type": "object",
                     "required": ["name", reading.CONFIG, reading.WEIGHTS],
                     "properties": {
-                        "name": {"type": "string", "pattern": f"^{checkpoints.NAME_PATTERN.pattern}$"},
+                        "name": {"type": "string", "pattern": f"^{names.NAME_PATTERN.pattern}$"},
                         reading.CONFIG: {**_FILE, "description": "config.json of Hugging Face's transformers"},
                         reading.WEIGHTS: {**_FILE, "description": "model.safetensors; pickled files are never read"},
                         reading.TOKENIZER: {**_FILE, "description": "tokenizer.json, if there is one"},
@@ -83,7 +83,7 @@ async def upload_checkpoint(request: Request, call: WriteRequestDep) -> Response
             return _registered(*given)
 
         def register() -> tuple[checkpoint_schemas.CheckpointDetail, bool]:
-            checkpoints.check_name(name)
+            names.check_name(name, "checkpoint")
             content = reading.read(files[reading.CONFIG], files[reading.WEIGHTS])
             tokenizer = files.get(reading.TOKENIZER)
             if tokenizer is not None:

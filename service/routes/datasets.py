@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from layersweep.json_values import JsonObject
 from service.auth.scopes import ScopedRoute, needs_scope
-from service.common import schemas
+from service.common import names, schemas
 from service.datasets import datasets, files, uploads
 from service.datasets import schemas as dataset_schemas
 from service.datasets.pairs import PAIR_TOKENIZERS
@@ -44,7 +44,7 @@ UPLOAD: JsonObject = {
                     "type": "object",
                     "required": ["name"],
                     "properties": {
-                        "name": {"type": "string", "pattern": f"^{datasets.NAME_PATTERN.pattern}$"},
+                        "name": {"type": "string", "pattern": f"^{names.NAME_PATTERN.pattern}$"},
                         "task": {"type": "string", "enum": list(files.TASKS), "default": "causal_lm"},
                         "tokenizer": {
                             "type": "string",
@@ -140,7 +140,7 @@ def _register(call: WriteRequest, reader: MultipartReader, scratch: Path) -> tup
     services = call.services
     form = files.Form(reader.fields)
     name = form.required("name")
-    datasets.check_name(name)
+    names.check_name(name, "dataset")
     sent = [file.path for file in reader.files.get("file", ())]
     uploaded = uploads.whole_files(services.settings, call.project, form.required("uploads")) if not sent else []
     if sent and "uploads" in form:
