@@ -80,11 +80,15 @@ def register(
         return to_detail(row), True
 
     try:
-        return again_if_taken(lambda: database.write(insert))
+        answer = again_if_taken(lambda: database.write(insert))
     except ConflictError:
         if not database.read(lambda session: _is_shared(session, digest)):
             shutil.rmtree(folder(settings, digest), ignore_errors=True)
         raise
+    if not folder(settings, digest).is_dir():
+        # The same content was deleted meanwhile, with its files.
+        _store(settings, digest, content, tokenizer)
+    return answer
 
 
 def find(session: Session, name: str, project: str) -> Checkpoint | None:

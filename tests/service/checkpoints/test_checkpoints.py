@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
 import numpy as np
+import pytest
 import torch
 from fastapi.testclient import TestClient
 from safetensors.numpy import load, save
 
+from service.checkpoints import checkpoints
 from service.datasets import datasets
 from service.http.dependencies import Services
 from tests.service.checkpoint_files import checkpoint_files
@@ -58,6 +61,21 @@ def test_a_checkpoint_is_kept_by_its_content_until_it_is_deleted(client: TestCli
     folder = services.settings.data_dir / "checkpoints"
     assert list(folder.iterdir()) == []
     assert list(datasets.uploads_folder(services.settings).iterdir()) == []
+
+
+def test_content_that_is_deleted_while_it_is_registered_again_keeps_its_files(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upload(client, checkpoint_files()).status_code == 201
+    write = checkpoints.again_if_taken
+
+    def write_after_a_deletion(insert: Callable[[], Any]) -> Any:
+        assert client.delete("/v1/checkpoints/small").status_code == 204
+        return write(insert)
+
+    monkeypatch.setattr(checkpoints, "again_if_taken", write_after_a_deletion)
+    assert upload(client, checkpoint_files(), "twin").status_code == 201
+    assert client.get("/v1/checkpoints/twin/weights").status_code == 200
 
 
 def test_weights_of_half_precision_are_kept_in_float32(client: TestClient) -> None:
