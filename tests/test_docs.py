@@ -38,3 +38,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_the_readme_names_only_commands_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text())) <= targets
+
+
+def test_each_block_of_commands_for_operators_says_whether_it_was_run() -> None:
+    *before, _ = re.split(r"^```sh$\n", (ROOT / "docs" / "operating.md").read_text(), flags=re.MULTILINE)
+    paragraphs = [each.strip().rsplit("\n\n", 1)[-1] for each in before]
+    said = re.compile(r"[Nn]ot run by us|[Rr]un by us on 20\d\d-\d\d-\d\d")
+    assert [paragraph for paragraph in paragraphs if not said.search(paragraph)] == []
