@@ -10,7 +10,7 @@ PIP_ARGS ?=
 PYTEST_ARGS ?= -n 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve worker test test-slow test-gpu golden explore chaos fuzz lint format docs clean
+.PHONY: help setup demo serve worker test test-slow test-gpu test-ray golden explore chaos fuzz lint format docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,19 +38,23 @@ worker: $(STAMP) ## Run a worker on this machine
 	@$(BIN)/layersweep worker
 
 test: $(STAMP) ## Run the tests, with a PostgreSQL that they start themselves
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu and not ray" $(PYTEST_ARGS)
 
 test-slow: $(STAMP) ## Run the tests that take minutes
-	@$(BIN)/python -m pytest -m "slow and not gpu" --timeout 1800 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "slow and not gpu and not ray" --timeout 1800 $(PYTEST_ARGS)
 
 test-gpu: $(STAMP) ## Run the tests that need an NVIDIA GPU with TensorRT
 	@$(BIN)/python -m pytest -m gpu --timeout 1800 $(PYTEST_ARGS)
+
+test-ray: $(STAMP) ## Run the tests of a fleet on a Ray cluster of this machine, and install Ray for them
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[ray]'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray -o log_cli=true -o log_cli_level=INFO tests/acceptance/test_ray_fleet.py
 
 golden: $(STAMP) ## Record anew what the golden tests compare: review what it changes, and explain each line
 	@LAYERSWEEP_TEST_GOLDEN=record OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/golden
 
 explore: $(STAMP) ## Draw new examples for the property tests, which `make test` repeats
-	@OMP_NUM_THREADS=1 LAYERSWEEP_TEST_EXAMPLES=explore $(BIN)/python -m pytest -m "hypothesis and not slow and not gpu" $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 LAYERSWEEP_TEST_EXAMPLES=explore $(BIN)/python -m pytest -m "hypothesis and not slow and not gpu and not ray" $(PYTEST_ARGS)
 
 chaos: $(STAMP) ## Kill random processes under a running sweep, on both databases, and see what was lost
 	@$(BIN)/python -m benchmarks.robustness.chaos

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from layersweep import __version__
-from layersweep.cli import access, databases, demo, export, processes, results, sweeps, trials, webhooks
+from layersweep.cli import access, databases, demo, export, fleet, processes, results, sweeps, trials, webhooks
 from layersweep.cli.catalog import checkpoints, datasets, listings
 from layersweep.cli.common import Commands
 
@@ -47,6 +47,7 @@ def options(
 app.command("demo")(demo.demo)
 app.command("serve")(processes.serve)
 app.command("worker")(processes.worker)
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(databases.app, name="db")
 app.add_typer(access.tokens, name="token")
 app.add_typer(access.projects, name="project")

@@ -176,7 +176,7 @@ def worker(
     form = os.environ.get(logs.VARIABLE) or "text"
     if form not in logs.FORMS:
         raise InvalidUsageError(f"{logs.VARIABLE} is {form!r}: use {' or '.join(logs.FORMS)}")
-    slot_count, own_labels = _slot_count(slots), _labels(labels)
+    slot_count, own_labels = parsed_slots(slots), parsed_labels(labels)
     logs.configure(logging.INFO, form)
     if all_devices:
         if device is not None:
@@ -214,7 +214,7 @@ def worker(
     raise typer.Exit(status)
 
 
-def _slot_count(given: str) -> int | None:
+def parsed_slots(given: str) -> int | None:
     """The number of slots; None: the worker is to choose it."""
     if given == "auto":
         return None
@@ -223,7 +223,8 @@ def _slot_count(given: str) -> int | None:
     return int(given)
 
 
-def _labels(given: str) -> dict[str, str]:
+def parsed_labels(given: str) -> dict[str, str]:
+    """Labels by their keys."""
     try:
         return part_of_product("layers.labels", "worker").parse_labels(given)
     except ValueError as problem:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from layers.labels import missing_labels, shown_labels
 from layers.results_version import UNSAID
+from layers.space.document_fields import AUTO, MAX_PARALLEL
 from service.common.formatting import plural
 from service.common.states import SweepState, TrialState
 from service.database.json_columns import RegisteredTarget
@@ -44,6 +45,8 @@ class Waiting:
     queued: int = 0
     running: int = 0
     may_run: int = 0
+    wanted: int = 0
+    """Slots that the sweeps could use at once, however many there are."""
     oldest_at: float | None = None
     reason: str | None = None
     """Of a sweep that has no target: what it waits for."""
@@ -102,11 +105,22 @@ def _waiting(session: Session, project: str | None) -> dict[Needs, Waiting]:
         found.queued += sweep.counts.get(TrialState.QUEUED, 0)
         found.running += sweep.running_count
         found.may_run += sweep.effective_parallel
+        found.wanted += _wanted_slots(sweep)
         ages = [age for age in (found.oldest_at, oldest.get(sweep.id)) if age is not None]
         found.oldest_at = min(ages, default=None)
         if sweep.target_key is None:
             found.reason = sweep.reason
     return waiting
+
+
+def _wanted_slots(sweep: Sweep) -> int:
+    """Slots that the sweep could use at once: `parallel: auto` grows with the workers, a number does not."""
+    parallel = sweep.budget["parallel"]
+    most = MAX_PARALLEL if parallel == AUTO else parallel
+    if sweep.target_key is None:
+        # Nothing is asked for before a worker has said what its target can do.
+        return 1 if parallel == AUTO else min(most, sweep.budget["trials"])
+    return min(most, sweep.counts.get(TrialState.QUEUED, 0) + sweep.running_count)
 
 
 def _oldest(session: Session) -> dict[str, float]:
@@ -162,6 +176,7 @@ def _entry(needs: Needs, waiting: Waiting, living: Sequence[LivingWorker], time:
         workers=len(serving.workers),
         slots=serving.slots,
         busy_slots=serving.busy,
+        wanted_slots=waiting.wanted,
         cause=cause,
         waits_for=lacks,
     )

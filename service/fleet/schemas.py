@@ -31,6 +31,10 @@ class QueueEntry(Schema):
     workers: int = Field(description="living workers that may take them")
     slots: int = Field(description="of these workers")
     busy_slots: int = Field(description="of these slots, those that execute a trial of whatever sweep")
+    wanted_slots: int = Field(
+        description="slots that the sweeps could use at once, free or not: what runs and waits, as far as a number in "
+        "`budget.parallel` allows; of a sweep that no worker was found for, that number, or 1 for auto"
+    )
     cause: Cause | None = Field(
         description="why nothing takes what waits: target: no living worker can serve the sweeps; worker: none has the "
         "target any more; results_version: those measure by another version; label: none has the labels; parallel: as "

@@ -37,7 +37,7 @@ class Deployment:
         self.http = httpx2.Client(base_url=self.url, timeout=30)
 
     def start_service(self) -> subprocess.Popen[bytes]:
-        process = self._start("service", "serve", "--port", str(self.port))
+        process = self.start("service", "serve", "--port", str(self.port))
 
         def ready() -> bool:
             assert process.poll() is None, self.log("service")
@@ -50,9 +50,9 @@ class Deployment:
         return process
 
     def start_worker(self, name: str = "worker", *options: str) -> subprocess.Popen[bytes]:
-        return self._start(name, "worker", "--server", self.url, "--name", name, *options)
+        return self.start(name, "worker", "--server", self.url, "--name", name, *options)
 
-    def _start(self, log_name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, log_name: str, *arguments: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{log_name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "layersweep", *arguments],

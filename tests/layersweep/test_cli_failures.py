@@ -64,7 +64,7 @@ COMMANDS: dict[str, list[str]] = {
     "presets": [],
     "workers": [],
 }
-LOCAL = {"demo", "serve", "worker", "sweep check", "db upgrade", "db backup", "db restore", "db prune"}
+LOCAL = {"demo", "fleet ray", "serve", "worker", "sweep check", "db upgrade", "db backup", "db restore", "db prune"}
 """Commands that work on this machine: what may go wrong with those is told elsewhere."""
 
 HTML = b"<!doctype html><title>Welcome to nginx!</title>"

@@ -24,6 +24,8 @@ from workers.service.messages import (
     FinishRequest,
     LeaseAnswer,
     LeasesAnswer,
+    QueueEntry,
+    RegisteredWorker,
     RegistrationAnswer,
     RegistrationRequest,
     Report,
@@ -202,6 +204,26 @@ class ServiceClient:
                 timeout=httpx2.Timeout(UPLOAD_SECONDS, connect=CONNECT_SECONDS),
             )
         _raise_for(response)
+
+    def queue(self) -> list[QueueEntry]:
+        """What waits, by what it needs of a worker."""
+        return self._get("/v1/queue", {})["items"]
+
+    def living_workers(self) -> list[RegisteredWorker]:
+        """The workers that the service has heard of lately."""
+        found: list[RegisteredWorker] = []
+        page_token: str | None = ""
+        while page_token is not None:
+            page = self._get("/v1/workers", {"alive": "true", "page_size": "200", "page_token": page_token})
+            found += page["items"]
+            page_token = page["next_page_token"]
+        return found
+
+    def _get(self, path: str, params: Mapping[str, str]) -> JsonObject:
+        with _failures():
+            response = self._http.get(path, params={name: value for name, value in params.items() if value})
+        _raise_for(response)
+        return response.json()
 
     def _download(
         self, url: str, params: dict[str, str], path: Path, check: Callable[[], None], digest: str | None = None

@@ -113,3 +113,39 @@ class FinishAnswer(TypedDict, total=False):
     """The next lease, where the finish asked for one."""
 
     lease: LeaseAnswer | None
+
+
+class QueueEntry(TypedDict):
+    """Trials that need the same of a worker, as far as a fleet asks about them."""
+
+    project: str
+    target: str | None
+    """None: no worker was found yet."""
+    runtime: str | None
+    """None: any."""
+    results_version: int
+    labels: dict[str, str]
+    wanted_slots: int
+    workers: int
+    """Living ones that may take them."""
+    slots: int
+    waits_for: str | None
+
+
+class TargetKey(TypedDict):
+    """A target of a worker that has registered."""
+
+    key: str
+
+
+class RegisteredDevice(TypedDict):
+    kind: str
+
+
+class RegisteredWorker(TypedDict):
+    """A worker as the service lists it, as far as a fleet asks about it."""
+
+    name: str
+    device: RegisteredDevice
+    targets: list[TargetKey]
+    slots: int

@@ -131,3 +131,24 @@ def test_labels_that_cannot_be_are_refused(client: TestClient, labels: dict[str,
     answer = client.post("/v1/workers", json=registration(labels=labels))
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == "/labels"
+
+
+def test_a_sweep_says_how_many_slots_it_could_use(driver: Driver) -> None:
+    fixed = driver.post(small(budget={"trials": 20, "parallel": 3}))
+    driver.step(fixed)
+    # No worker was found yet: nothing was asked for.
+    assert (_only(driver.database).queued, _only(driver.database).wanted_slots) == (0, 3)
+    driver.add_worker()
+    driver.step(fixed)
+    entry = _only(driver.database)
+    assert entry.queued > entry.wanted_slots == 3
+
+
+def test_a_sweep_for_as_many_workers_as_there_are_wants_one_first_and_then_all_that_waits(driver: Driver) -> None:
+    auto = driver.post(small(budget={"trials": 20, "parallel": "auto"}))
+    driver.step(auto)
+    assert _only(driver.database).wanted_slots == 1
+    driver.add_worker()
+    driver.step(auto)
+    entry = _only(driver.database)
+    assert entry.wanted_slots == entry.queued > 1
