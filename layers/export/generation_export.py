@@ -2,7 +2,8 @@
 
 Names are the contract with the engine: an output `key_3` or `value_3` is new rows of the cache `past_key_3` or
 `past_value_3`, along its third axis; an input `positions…` says for the caches of its length where in the text each key
-lies, -1 where there is none; `position` is that of the token that is read.
+lies, -1 where there is none; `position` is that of the token that is read. Where there is an encoder, the prompt's
+outputs `source_key_3` and `source_value_3` are inputs of each step under the same names, beside the source's mask.
 """
 
 from __future__ import annotations
@@ -17,26 +18,37 @@ from torch import Tensor
 from layers.declarations.inference.generation import CacheConfig, GenerationConfig
 from layers.export.onnx_export import export, with_sizes
 from layers.export.transplant import Transplant, drawn_copy
-from layers.modules.generation import Decode, Prefill, windows_of
-from layers.modules.model import Decoder, torch_dtype
+from layers.modules.generation import Decode, GenerativeModel, prefill_of, unread_by_steps, windows_of
+from layers.modules.model import torch_dtype
 
 
-def export_prefill(decoder: Decoder, generation: GenerationConfig, path: Path, *, opset: int) -> None:
-    """Write the graph of the prompt: `tokens` int32 [B, P] -> `logits` [B, V], and each layer's keys and values."""
-    tokens = torch.zeros(generation.batch_size, generation.prompt_tokens, dtype=torch.int32)
-    names = ("logits", *_rows(generation))
-    export(Prefill(decoder), (tokens,), path, opset=opset, input_names=("tokens",), output_names=names)
+def export_prefill(model: GenerativeModel, generation: GenerationConfig, path: Path, *, opset: int) -> None:
+    """Write the graph of the prompt: `tokens` int32 [B, P] -> `logits` [B, V], and each layer's keys and values.
+
+    Where there is an encoder: `source` int32 [B, S], `source_mask` and `tokens` -> also those of the encoder's output.
+    """
+    inputs: dict[str, Tensor] = {}
+    if generation.source is not None:
+        inputs["source"] = torch.zeros(generation.batch_size, generation.source.tokens, dtype=torch.int32)
+        inputs["source_mask"] = torch.ones_like(inputs["source"])
+    inputs["tokens"] = torch.zeros(generation.batch_size, generation.prompt_tokens, dtype=torch.int32)
+    names = ("logits", *_rows(generation), *_source_rows(generation))
+    module = prefill_of(model)
+    export(module, tuple(inputs.values()), path, opset=opset, input_names=tuple(inputs), output_names=names)
 
 
-def export_decode(decoder: Decoder, generation: GenerationConfig, paths: Mapping[int, Path], *, opset: int) -> None:
-    """Write the graph of a step for each capacity: `tokens` [B, 1], `position` [1], the positions of the keys, and past
-    keys and values of each layer -> `logits` [B, V], and each layer's new keys and values.
+def export_decode(
+    model: GenerativeModel, generation: GenerationConfig, paths: Mapping[int, Path], *, opset: int
+) -> None:
+    """Write the graph of a step for each capacity: `tokens` [B, 1], `position` [1], the positions of the keys, past
+    keys and values of each layer, and what is kept of a source -> `logits` [B, V], and each layer's new keys and
+    values.
 
     One of all capacities is left beside the first of them.
     """
     graph = _of_all_capacities(paths)
-    _export_open(decoder, generation, graph, opset=opset)
-    _write_capacities(decoder, graph, paths)
+    _export_open(model, generation, graph, opset=opset)
+    _write_capacities(model, graph, paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +60,28 @@ class GenerationTransplant:
 
     @classmethod
     def of(
-        cls, decoder: Decoder, generation: GenerationConfig, prefill: Path, paths: Mapping[int, Path], *, opset: int
+        cls,
+        model: GenerativeModel,
+        generation: GenerationConfig,
+        prefill: Path,
+        paths: Mapping[int, Path],
+        *,
+        opset: int,
     ) -> GenerationTransplant | None:
-        """Of a decoder in the formats that it is deployed in; None where there is none. Writes beside these paths."""
-        drawn, graph = drawn_copy(decoder), _of_all_capacities(paths)
-        assert isinstance(drawn, Decoder), "a copy of one"
+        """Of a model in the formats that it is deployed in; None where there is none. Writes beside these paths."""
+        drawn, graph = drawn_copy(model), _of_all_capacities(paths)
+        assert isinstance(drawn, GenerativeModel), "a copy of one"
         export_prefill(drawn, generation, prefill, opset=opset)
         _export_open(drawn, generation, graph, opset=opset)
-        found = Transplant.of(prefill, drawn), Transplant.of(graph, drawn)
+        found = Transplant.of(prefill, drawn), Transplant.of(graph, drawn, unread_by_steps(drawn))
         return None if found[0] is None or found[1] is None else cls(found[0], found[1])
 
-    def write(self, decoder: Decoder, prefill: Path, paths: Mapping[int, Path]) -> None:
-        """Write the graphs as `export_prefill` and `export_decode`, with this decoder's weights."""
+    def write(self, model: GenerativeModel, prefill: Path, paths: Mapping[int, Path]) -> None:
+        """Write the graphs as `export_prefill` and `export_decode`, with this model's weights."""
         graph = _of_all_capacities(paths)
-        self._prefill.write(decoder, prefill)
-        self._decode.write(decoder, graph)
-        _write_capacities(decoder, graph, paths)
+        self._prefill.write(model, prefill)
+        self._decode.write(model, graph)
+        _write_capacities(model, graph, paths)
 
 
 def _of_all_capacities(paths: Mapping[int, Path]) -> Path:
@@ -71,15 +89,15 @@ def _of_all_capacities(paths: Mapping[int, Path]) -> Path:
     return next(iter(paths.values())).with_name("decode.onnx")
 
 
-def _write_capacities(decoder: Decoder, graph: Path, paths: Mapping[int, Path]) -> None:
+def _write_capacities(model: GenerativeModel, graph: Path, paths: Mapping[int, Path]) -> None:
     for capacity, path in paths.items():
-        sizes = {_open_size(window): _capacity(window, capacity) for window in windows_of(decoder)}
+        sizes = {_open_size(window): _capacity(window, capacity) for window in windows_of(model)}
         with_sizes(graph, sizes, path)
 
 
-def _export_open(decoder: Decoder, generation: GenerationConfig, graph: Path, *, opset: int) -> None:
+def _export_open(model: GenerativeModel, generation: GenerationConfig, graph: Path, *, opset: int) -> None:
     """Write the graph of a step whose capacities are open."""
-    module = Decode(decoder)
+    module = Decode(model)
     # Traced at sizes that are no other axis's, so that none of them counts as one.
     traced = {window: _open_size(window) for window in module.windows}
     lengths = {name: 1_009 + index for index, name in enumerate(traced.values())}
@@ -96,6 +114,10 @@ def _export_open(decoder: Decoder, generation: GenerationConfig, graph: Path, *,
         inputs.append(torch.zeros(shape, dtype=torch_dtype(cache.dtype)))
         names.append(f"past_{name}")
         open_sizes.append({2: size})
+    kept = _kept_of_source(generation)
+    inputs += kept.values()
+    names += kept
+    open_sizes += [{}] * len(kept)
     export(
         module,
         tuple(inputs),
@@ -110,6 +132,24 @@ def _export_open(decoder: Decoder, generation: GenerationConfig, graph: Path, *,
 def _rows(generation: GenerationConfig) -> list[str]:
     """The names of new keys and values, layer by layer."""
     return [f"{name}_{layer}" for layer in range(len(generation.caches)) for name in ("key", "value")]
+
+
+def _source_rows(generation: GenerationConfig) -> list[str]:
+    """The names of keys and values of an encoder's output, layer by layer; none where there is no encoder."""
+    return [f"source_{name}" for name in _rows(generation)] if generation.source else []
+
+
+def _kept_of_source(generation: GenerationConfig) -> dict[str, Tensor]:
+    """What each step takes of a source, by name; nothing where there is none."""
+    source, batch = generation.source, generation.batch_size
+    if source is None:
+        return {}
+    kept = {"source_mask": torch.ones(batch, source.tokens, dtype=torch.int32)}
+    caches = (each for each in source.caches for _ in range(2))
+    for name, cache in zip(_source_rows(generation), caches, strict=True):
+        shape = (batch, cache.num_heads, source.keys, cache.head_size)
+        kept[name] = torch.zeros(shape, dtype=torch_dtype(cache.dtype))
+    return kept
 
 
 def _open_size(window: int | None) -> str:

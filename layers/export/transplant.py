@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +54,11 @@ class Transplant:
     """By initializer."""
 
     @classmethod
-    def of(cls, graph: Path, drawn: nn.Module) -> Transplant | None:
-        """Of a graph that was exported of `drawn`; None where a parameter of it is found nowhere in the graph."""
+    def of(cls, graph: Path, drawn: nn.Module, unread: Collection[str] = ()) -> Transplant | None:
+        """Of a graph that was exported of `drawn`; None where a parameter of it is found nowhere in the graph.
+
+        `unread`: the parameters that the graph has no use for.
+        """
         known = _by_value(drawn)
         # Weights in a file of their own are so many that the export's time does not count.
         if known is None or external_data(graph).exists():
@@ -68,6 +71,7 @@ class Transplant:
                 if origin is not None:
                     origins[initializer.name] = origin
         held = {origin.parameter for origin in origins.values()}
+        held |= set(unread)
         longer = {name: parameter for name, parameter in drawn.named_parameters() if name not in held}
         for initializer in model.graph.initializer if longer else ():
             if initializer.data_type in _FORMATS and initializer.name not in origins:

@@ -132,19 +132,26 @@ class Attention(nn.Module):
         """One token's attention to past keys and its own. Scores are joined, not keys: no cache is copied, and the
         query heads of a group (G of each of K) share its keys, which are not repeated."""
         (k_BK1H, v_BK1H), (k_BKSH, v_BKSH) = new, past
+        q_BKGH = self._in_groups(q_BN1H)
+        scores_BKGS = torch.cat((q_BKGH @ k_BKSH.transpose(-1, -2), q_BKGH @ k_BK1H.transpose(-1, -2)), dim=-1)
+        shares_BKGS = self._shares_of_token(scores_BKGS, bias_BN1S)
+        attended_BKGH = shares_BKGS[..., :-1] @ v_BKSH + shares_BKGS[..., -1:] * v_BK1H
+        return attended_BKGH.reshape(q_BN1H.shape)
+
+    def _in_groups(self, q_BN1H: Tensor) -> Tensor:
+        """One token's queries, scaled, by the key head that they share: [B, K, G, H]."""
         b, n, _, h = q_BN1H.shape
-        groups = n // self.config.num_kv_heads
-        q_BKGH = (q_BN1H * self.scale).reshape(b, self.config.num_kv_heads, groups, h)
-        scores_BKGS = self._capped(
-            torch.cat((q_BKGH @ k_BKSH.transpose(-1, -2), q_BKGH @ k_BK1H.transpose(-1, -2)), dim=-1)
-        )
+        kv_heads = self.config.num_kv_heads
+        return (q_BN1H * self.scale).reshape(b, kv_heads, n // kv_heads, h)
+
+    def _shares_of_token(self, scores_BKGS: Tensor, bias_BN1S: Tensor | None) -> Tensor:
+        scores_BKGS = self._capped(scores_BKGS)
         if bias_BN1S is not None:
             # One bias of all heads is spread over them; one of each head is laid out by groups.
-            shape = (1, self.config.num_kv_heads, groups, -1)
-            scores_BKGS = scores_BKGS + (bias_BN1S if bias_BN1S.shape[1] == 1 else bias_BN1S.reshape(shape))
-        shares_BKGS = torch.softmax(scores_BKGS, dim=-1)
-        attended_BKGH = shares_BKGS[..., :-1] @ v_BKSH + shares_BKGS[..., -1:] * v_BK1H
-        return attended_BKGH.reshape(b, n, 1, h)
+            _, kv_heads, groups, _ = scores_BKGS.shape
+            alike = bias_BN1S.shape[1] == 1
+            scores_BKGS = scores_BKGS + (bias_BN1S if alike else bias_BN1S.reshape(1, kv_heads, groups, -1))
+        return torch.softmax(scores_BKGS, dim=-1)
 
 
 class CrossAttention(Attention):
@@ -153,6 +160,34 @@ class CrossAttention(Attention):
     def _make_matmuls(self) -> None:
         self.query = build_linear(self.config.query)
         self.key_value = build_linear(self.config.key_value)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        bias_BNTS: Tensor | None = None,
+        encoded_BSD: Tensor | None = None,
+        key_values: KeyValues | None = None,
+    ) -> Tensor:
+        """`key_values`: takes those of the encoder's output; where it holds them, x is one token, and they stand in for
+        the output."""
+        if key_values is None or key_values.past is None:
+            return super().forward(x_BTD, bias_BNTS, encoded_BSD, key_values)
+        k_BKSH, v_BKSH = key_values.past
+        q_BN1H = self._query_heads(x_BTD)
+        shares_BKGS = self._shares_of_token(self._in_groups(q_BN1H) @ k_BKSH.transpose(-1, -2), bias_BNTS)
+        attended_BN1H = (shares_BKGS @ v_BKSH).reshape(q_BN1H.shape)
+        return self.dense(attended_BN1H.transpose(1, 2).flatten(2))
+
+    def _query_heads(self, x_B1D: Tensor) -> Tensor:
+        """Head by head, normalized as `_heads` does; there are no rotations of an encoder's output."""
+        by_width = self.config.qk_norm_scope == "width"
+        q_B1NH = self.query(x_B1D)
+        if self.q_layernorm is not None and by_width:
+            q_B1NH = self.q_layernorm(q_B1NH)
+        q_B1NH = q_B1NH.unflatten(-1, (-1, self.config.attention_head_size))
+        if self.q_layernorm is not None and not by_width:
+            q_B1NH = self.q_layernorm(q_B1NH)
+        return q_B1NH.transpose(1, 2)
 
     def _project(self, x_BTD: Tensor, encoded_BSD: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         assert encoded_BSD is not None, "cross attention needs an encoder's output"

@@ -29,7 +29,7 @@ from layers.declarations.stack import (
     config_of,
 )
 from layers.modules.attention import build_attention
-from layers.modules.embedding import build_embedding
+from layers.modules.embedding import Embedding, build_embedding
 from layers.modules.linear import build_linear
 from layers.modules.mlp import build_mlp
 from layers.modules.normalization import build_norm
@@ -130,12 +130,23 @@ class EncoderDecoder(nn.Module):
 
     def forward(self, source_BS: Tensor, source_mask_BS: Tensor, tokens_BT: Tensor) -> Tensor:
         """source int32 [B, S], its mask (1 a token, 0 padding), tokens int32 [B, T] -> logits [B, T, V]."""
-        reader = self.embedding if self.source_embedding is None else self.source_embedding
-        embedded = reader.prompted(source_BS)
-        source_mask_BS = cast("Tensor", _with_prompt(source_mask_BS, reader.config.prompt_length))
-        encoded_BSD = self.encoder(embedded, source_mask_BS)
-        x_BTD = self.decoder(self.embedding(tokens_BT), None, encoded_BSD, source_mask_BS)
+        encoded_BSD, encoded_mask_BS = self.encode(source_BS, source_mask_BS)
+        x_BTD = self.decoder(self.embedding(tokens_BT), None, encoded_BSD, encoded_mask_BS)
         return self.head(x_BTD, self.embedding.table.weight)
+
+    def encode(self, source_BS: Tensor, source_mask_BS: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoder attends to [B, S, D], and its mask [B, S]; S with the prompt before the source."""
+        encoded_mask_BS = self.encoded_mask(source_mask_BS)
+        return self.encoder(self._reader.prompted(source_BS), encoded_mask_BS), encoded_mask_BS
+
+    def encoded_mask(self, source_mask_BS: Tensor) -> Tensor:
+        """The mask of a source, with the prompt before it."""
+        return cast("Tensor", _with_prompt(source_mask_BS, self._reader.config.prompt_length))
+
+    @property
+    def _reader(self) -> Embedding:
+        """What reads the source."""
+        return self.embedding if self.source_embedding is None else self.source_embedding
 
 
 class Probe(nn.Module):

@@ -58,14 +58,15 @@ class Block(nn.Module):
         cross_bias_BNTS: Tensor | None = None,
         key_values: KeyValues | None = None,
     ) -> Tensor:
-        """`key_values`: of the tokens' attention to each other, see there."""
+        """`key_values`: of the tokens' attention to each other, and of that to an encoder: see there."""
         if self.config.parallel:
             return self._side_by_side(x_BTD, bias_BNTS, key_values)
         norms = (self.input_layernorm, self.attention_output_layernorm)
         x_BTD = self._added(x_BTD, norms, self.attention, bias_BNTS, None, key_values)
         if self.cross_attention is not None:
             norms = (self.cross_layernorm, self.cross_output_layernorm)
-            x_BTD = self._added(x_BTD, norms, self.cross_attention, cross_bias_BNTS, encoded_BSD)
+            of_source = None if key_values is None else key_values.source
+            x_BTD = self._added(x_BTD, norms, self.cross_attention, cross_bias_BNTS, encoded_BSD, of_source)
         return self._added(x_BTD, (self.post_layernorm, self.mlp_output_layernorm), self.mlp)
 
     def _side_by_side(self, x_BTD: Tensor, bias_BNTS: Tensor | None, key_values: KeyValues | None) -> Tensor:
@@ -115,6 +116,7 @@ class Stack(nn.Module):
         self.score_biases = nn.ModuleList(ScoreBias(bias) for bias in config.score_biases)
         self.layers = nn.ModuleList(Block(block, dropout=dropout) for block in config.blocks)
         self.final_layernorm = build_norm(config.final_norm) if config.final_norm else None
+        self._crossing = {block.cross_attention.score_bias for block in config.blocks if block.cross_attention}
 
     def forward(
         self,
@@ -131,11 +133,10 @@ class Stack(nn.Module):
         length = x_BTD.shape[1]
         check_length(length, self.config.max_position_embeddings)
         x_BTD = self._embedded(x_BTD)
-        crossing = {block.cross_attention.score_bias for block in self.config.blocks if block.cross_attention}
         biases: dict[ScoreBiasConfig, Tensor | None] = {}
         for bias in self.score_biases:
             assert isinstance(bias, ScoreBias)
-            if bias.config in crossing and encoded_BSD is not None:
+            if bias.config in self._crossing and encoded_BSD is not None:
                 biases[bias.config] = bias(x_BTD, encoded_BSD.shape[1], encoded_mask)
             else:
                 biases[bias.config] = bias(x_BTD, length, mask)
@@ -151,21 +152,27 @@ class Stack(nn.Module):
         position_1: Tensor,
         positions: Mapping[int | None, Tensor],
         key_values: Sequence[KeyValues],
+        encoded_mask_BS: Tensor | None = None,
     ) -> Tensor:
         """One more token of each sequence, all at `position_1`.
 
-        key_values: of each layer, with those of earlier tokens. positions: of these, by the layers' window; -1 where
-        there is none.
+        key_values: of each layer, with those of earlier tokens and of an encoder's output, where there is one.
+        positions: of the earlier tokens, by the layers' window; -1 where there is none. encoded_mask_BS: of the
+        encoder's output.
         """
         x_B1D = self._embedded(x_B1D, position_1)
         longest = self.config.max_position_embeddings - 1
-        biases: dict[ScoreBiasConfig, Tensor] = {}
+        biases: dict[ScoreBiasConfig, Tensor | None] = {}
         for bias in self.score_biases:
             assert isinstance(bias, ScoreBias)
-            past_S = positions[bias.config.window_size]
-            biases[bias.config] = bias.of_token(x_B1D.dtype, position_1, past_S, longest)
+            if bias.config in self._crossing and encoded_mask_BS is not None:
+                biases[bias.config] = bias(x_B1D, encoded_mask_BS.shape[1], encoded_mask_BS)
+            else:
+                past_S = positions[bias.config.window_size]
+                biases[bias.config] = bias.of_token(x_B1D.dtype, position_1, past_S, longest)
         for block, layer, held in zip(self.config.blocks, self.layers, key_values, strict=True):
-            x_B1D = layer(x_B1D, biases[block.attention.score_bias], None, None, held)
+            crossed = block.cross_attention and biases[block.cross_attention.score_bias]
+            x_B1D = layer(x_B1D, biases[block.attention.score_bias], None, crossed, held)
         return x_B1D if self.final_layernorm is None else self.final_layernorm(x_B1D)
 
     def _embedded(self, x_BTD: Tensor, position_1: Tensor | None = None) -> Tensor:

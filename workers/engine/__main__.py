@@ -141,14 +141,14 @@ class Verbs:
     def generate(self, request: Request, progress: Progress) -> Result:
         if self._current is not None:
             raise invalid("an engine is loaded: close it first")
-        engine, tokens = self._engine(request), read_arrays(_path(request, "inputs"))
+        engine, given = self._engine(request), read_arrays(_path(request, "inputs"))
         steps = _steps(request)
-        if "tokens" not in tokens or tokens["tokens"].ndim != 2:
+        if "tokens" not in given or given["tokens"].ndim != 2:
             raise invalid("a text is generated from `tokens` [B, T]")
         with RequestTurn(request, progress, "shared") as turn:
             turn.give_way()
             prefill, options = _path(request, "prefill"), _options(request)
-            text = generate(engine, prefill, steps, tokens["tokens"], options, give_way=turn.give_way)
+            text = generate(engine, prefill, steps, given, options, give_way=turn.give_way)
         write_arrays(_path(request, "outputs"), {"tokens": text.tokens, "logits": text.logits})
         return {}
 

@@ -10,7 +10,7 @@ from layers.configuration import Configuration
 from layers.declarations.inference.generation import GenerationConfig
 from layers.export.generation_export import GenerationTransplant, export_decode, export_prefill
 from layers.export.transplant import has_folded_tables
-from layers.modules.model import Decoder
+from layers.modules.generation import GenerativeModel
 from workers.engine.protocol import Request, RequestError
 
 
@@ -26,7 +26,7 @@ class GenerationGraphs:
         deployed: in the formats of its engines, on the CPU. Raises RequestError("invalid") where it generates nothing.
         """
         model = configuration["model"]
-        if not isinstance(deployed, Decoder):
+        if not isinstance(deployed, GenerativeModel):
             raise RequestError("invalid", f"a {model['kind']} generates nothing: a decoder does")
         generation = GenerationConfig.of(model, configuration["inference"])
         prefill, opset = Path(request["prefill"]), request["opset"]

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layers.declarations import dtypes, quantization
+from layers.declarations.attention import AttentionConfig
 from layers.declarations.inference.mode import is_generated
-from layers.declarations.stack import DecoderConfig, config_of
+from layers.declarations.stack import DecoderConfig, EncoderDecoderConfig, config_of
 from layers.parameter import ParameterError, Scalar
 
 BUCKETS = 4
@@ -37,6 +38,15 @@ class CacheConfig:
     """Tokens that a token sees, itself included; None: all."""
     dtype: str
 
+    @classmethod
+    def of(cls, layer: AttentionConfig, model: Mapping[str, Scalar]) -> CacheConfig:
+        return cls(
+            num_heads=layer.num_kv_heads,
+            head_size=layer.attention_head_size,
+            window=layer.max_attention_window_size,
+            dtype=layer.dtype or str(model["dtype"]),
+        )
+
     def capacity(self, longest: int) -> int:
         """Keys that the cache holds where a layer that sees all tokens holds `longest`."""
         # A window of one token sees no past: a cache of one key keeps the graph the same.
@@ -49,6 +59,16 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """What an encoder reads once, and what each layer of the decoder keeps of it."""
+
+    tokens: int
+    keys: int
+    """Tokens, with those of a learned prompt before them."""
+    caches: tuple[CacheConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationConfig:
     """A completed section `inference` in the mode `generate`, and the caches of a completed model's layers."""
 
@@ -56,32 +76,42 @@ class GenerationConfig:
     prompt_tokens: int
     new_tokens: int
     caches: tuple[CacheConfig, ...]
+    prompt_length: int = 0
+    """Learned vectors before the tokens, which are cached like them."""
+    source: SourceConfig | None = None
+    """None: there is no encoder."""
 
     @classmethod
     def of(cls, model: Mapping[str, Scalar], inference: Mapping[str, Scalar]) -> GenerationConfig:
         """Raises ParameterError as `check_generation`."""
         check_generation(model, inference)
-        config = config_of(model)
-        assert isinstance(config, DecoderConfig), "check_generation lets no other through"
+        config, learned = config_of(model), int(model.get("embedding.prompt_length", 0))
+        assert isinstance(config, DecoderConfig | EncoderDecoderConfig), "check_generation lets no other through"
+        stack = config.stack if isinstance(config, DecoderConfig) else config.decoder
+        source: SourceConfig | None = None
+        if isinstance(config, EncoderDecoderConfig):
+            # Its learned prompt stands before the source.
+            tokens = int(inference["source_length"])
+            crossing = [block.cross_attention for block in stack.blocks if block.cross_attention is not None]
+            source = SourceConfig(tokens, tokens + learned, tuple(CacheConfig.of(layer, model) for layer in crossing))
         return cls(
             batch_size=int(inference["batch_size"]),
             prompt_tokens=int(inference["prompt_tokens"]),
             new_tokens=int(inference["new_tokens"]),
-            caches=tuple(
-                CacheConfig(
-                    num_heads=layer.num_kv_heads,
-                    head_size=layer.attention_head_size,
-                    window=layer.max_attention_window_size,
-                    dtype=layer.dtype or str(model["dtype"]),
-                )
-                for layer in (block.attention for block in config.stack.blocks)
-            ),
+            caches=tuple(CacheConfig.of(block.attention, model) for block in stack.blocks),
+            prompt_length=0 if source else learned,
+            source=source,
         )
 
     @property
-    def capacity(self) -> int:
-        """Keys of a layer that sees all tokens at the end: the last new token is read by nobody."""
+    def text_tokens(self) -> int:
+        """Tokens that are read of a text: the last new one is read by nobody."""
         return self.prompt_tokens + self.new_tokens - 1
+
+    @property
+    def capacity(self) -> int:
+        """Keys of a layer that sees all tokens, at the end."""
+        return self.prompt_length + self.text_tokens
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
@@ -89,13 +119,17 @@ class GenerationConfig:
         steps = self.new_tokens - 1
         ends = sorted({-(-steps * part // BUCKETS) for part in range(1, BUCKETS + 1)})
         return tuple(
-            Bucket(self.prompt_tokens + end, end - begin) for begin, end in zip((0, *ends), ends, strict=False)
+            Bucket(self.prompt_length + self.prompt_tokens + end, end - begin)
+            for begin, end in zip((0, *ends), ends, strict=False)
         )
 
     @property
     def kv_cache_bytes(self) -> int:
-        """Keys and values of all layers and sequences at the end of a text."""
-        return sum(cache.nbytes(self.batch_size, self.capacity) for cache in self.caches)
+        """Keys and values of all layers and sequences at the end of a text, with those of its source."""
+        of_text = sum(cache.nbytes(self.batch_size, self.capacity) for cache in self.caches)
+        if self.source is None:
+            return of_text
+        return of_text + sum(cache.nbytes(self.batch_size, self.source.keys) for cache in self.source.caches)
 
 
 def kv_cache_bytes(model: Mapping[str, Scalar], inference: Mapping[str, Scalar]) -> int | None:
@@ -105,12 +139,6 @@ def kv_cache_bytes(model: Mapping[str, Scalar], inference: Mapping[str, Scalar])
 
 def check_generation(model: Mapping[str, Scalar], inference: Mapping[str, Scalar]) -> None:
     """Raise ParameterError where a completed model cannot be asked token by token."""
-    if model.get("embedding.prompt_length"):
-        raise ParameterError(
-            "embedding.kind",
-            "the prompt of a PromptTuningEmbedding stands before the tokens, and is not cached yet",
-            "choose Embedding, or inference.mode forward",
-        )
     if (method := quantization.of_model(model)) != quantization.NONE:
         raise ParameterError(
             "quantization",

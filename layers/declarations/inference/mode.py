@@ -11,14 +11,19 @@ FORWARD, GENERATE = "forward", "generate"
 LENGTHS = ("prompt_tokens", "new_tokens")
 """Parameters that the mode `generate` needs, and `forward` has not."""
 
+TASKS = ("causal_lm", "seq2seq")
+"""Those whose models generate."""
+
+SEQ2SEQ = "seq2seq"
+
 PARAMETERS: dict[str, Parameter] = {
     "mode": Parameter(
         type="string",
         choices=(FORWARD, GENERATE),
         default=None,
         meaning=(
-            "forward: sequences that are read at once; generate, of a causal_lm: beside them a prompt, and then token "
-            "after token with cached keys and values; left out: forward"
+            "forward: sequences that are read at once; generate, of a causal_lm or seq2seq: beside them a prompt, and "
+            "then token after token with cached keys and values; left out: forward"
         ),
     ),
     "prompt_tokens": Parameter(
@@ -26,7 +31,7 @@ PARAMETERS: dict[str, Parameter] = {
         minimum=1,
         maximum=1_048_576,
         default=None,
-        meaning="tokens of a prompt, in the mode generate",
+        meaning="tokens of a prompt, in the mode generate; of a seq2seq's target, whose source is read before: 1",
         search={"values": [32, 128, 512]},
     ),
     "new_tokens": Parameter(
@@ -46,12 +51,20 @@ def is_generated(inference: Mapping[str, Scalar]) -> bool:
     return inference.get("mode") == GENERATE
 
 
-def default_lengths(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """What follows from a prompt and the tokens after it, where a section gives them. Raises ParameterError."""
-    if not is_generated(values) or any(name not in values for name in LENGTHS):
+def default_lengths(values: Mapping[str, Scalar], task: str, fixed: Mapping[str, int]) -> dict[str, Scalar]:
+    """What follows from a prompt and the tokens after it, where a section gives them. Raises ParameterError.
+
+    `fixed`: the lengths that a dataset's sequences have at least.
+    """
+    if not is_generated(values):
         return {}
-    lengths = [PARAMETERS[name].check(f"inference.{name}", values[name]) for name in LENGTHS]
-    return {"sequence_length": sum(map(int, lengths))}
+    # A target begins with its start, and what it is about is the source.
+    defaults: dict[str, Scalar] = {"prompt_tokens": 1} if task == SEQ2SEQ else {}
+    given = {**defaults, **values}
+    if any(name not in given for name in LENGTHS):
+        return defaults
+    lengths = [PARAMETERS[name].check(f"inference.{name}", given[name]) for name in LENGTHS]
+    return {**defaults, "sequence_length": max(sum(map(int, lengths)), fixed.get("sequence_length", 0))}
 
 
 def follow(inference: dict[str, Scalar], task: str) -> None:
@@ -63,8 +76,8 @@ def follow(inference: dict[str, Scalar], task: str) -> None:
             message = "does not apply: nothing is generated in mode forward"
             raise ParameterError(f"inference.{name}", message, "leave it out, or give mode: generate")
         return
-    if task != "causal_lm":
-        message = f"generate is of a causal_lm: a {task} is not generated token by token yet"
+    if task not in TASKS:
+        message = f"generate is of {' or '.join(TASKS)}: the output of a {task} is no text"
         raise ParameterError("inference.mode", message, "leave it out: forward")
     for name in LENGTHS:
         if name not in inference:

@@ -103,7 +103,8 @@ def complete_inference(
 ) -> dict[str, Scalar]:
     """Return the section `inference` with its defaults, or raise ParameterError. `facts` are the dataset's."""
     known: DatasetFacts = facts or {}
-    lengths = {**fixed_lengths(task, known), **mode.default_lengths(values)}
+    fixed = fixed_lengths(task, known)
+    lengths = {**fixed, **mode.default_lengths(values, task, fixed)}
     inference = complete_section("inference", INFERENCE, {**lengths, **values})
     if task == "seq2seq":
         inference.setdefault("source_length", inference["sequence_length"])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from layers.completion import check_model, complete
+from layers.dataset_facts import DatasetFacts, ModelFacts
 from layers.declarations.inference.generation import Bucket, GenerationConfig, kv_cache_bytes
 from layers.declarations.inference.parameters import complete_inference
 from layers.parameter import ParameterError
@@ -25,6 +26,14 @@ def test_the_sequence_that_is_scored_is_prompt_and_text() -> None:
     assert complete_inference({"mode": "forward"}) == complete_inference({})
 
 
+def test_a_target_begins_with_its_start_and_is_as_long_as_the_longest_of_the_data() -> None:
+    facts: DatasetFacts = {"source_length": 9, "target_length": 12}
+    short = complete_inference({"mode": "generate", "new_tokens": 8}, "seq2seq", facts)
+    assert (short["prompt_tokens"], short["sequence_length"], short["source_length"]) == (1, 12, 9)
+    long = complete_inference({"mode": "generate", "prompt_tokens": 3, "new_tokens": 12}, "seq2seq", facts)
+    assert long["sequence_length"] == 15
+
+
 @pytest.mark.parametrize(
     ("values", "task", "path", "message"),
     [
@@ -34,7 +43,8 @@ def test_the_sequence_that_is_scored_is_prompt_and_text() -> None:
         ({**GENERATE, "new_tokens": "many"}, "causal_lm", "inference.new_tokens", "not a finite number"),
         ({**GENERATE, "sequence_length": 140}, "causal_lm", "inference.sequence_length", "shorter than"),
         ({**GENERATE, "mode": "dream"}, "causal_lm", "inference.mode", "dream"),
-        (GENERATE, "seq2seq", "inference.mode", "seq2seq"),
+        ({"mode": "generate"}, "seq2seq", "inference.new_tokens", "is missing"),
+        (GENERATE, "probe", "inference.mode", "probe"),
         (GENERATE, "classification", "inference.mode", "classification"),
     ],
 )
@@ -49,7 +59,6 @@ def test_what_cannot_be_generated_is_refused_by_name(
 @pytest.mark.parametrize(
     ("values", "path"),
     [
-        ({"embedding.kind": "PromptTuningEmbedding", "embedding.prompt_length": 4}, "embedding.kind"),
         ({"quantization": "int8"}, "quantization"),
         ({"tp_size": 2}, "tp_size"),
     ],
@@ -77,7 +86,19 @@ def test_caches_are_as_large_as_what_their_layer_sees() -> None:
     assert kv_cache_bytes(_model(), inference) == 3 * 4 * 140 * row
     assert kv_cache_bytes(_model(**{"attention.num_kv_heads": 1}), inference) == 3 * 140 * row
     assert kv_cache_bytes(_model(dtype="float16"), inference) == 3 * 4 * 140 * row // 2
-    sliding = {"layers.1.attention.attention_mask_type": "sliding_window_causal"}
+    sliding: dict[str, Any] = {"layers.1.attention.attention_mask_type": "sliding_window_causal"}
     sliding["layers.1.attention.max_attention_window_size"] = 33
     assert kv_cache_bytes(_model(**sliding), inference) == (2 * 140 + 32) * 4 * row
     assert kv_cache_bytes(_model(), complete_inference({})) is None
+    prompt = {"embedding.kind": "PromptTuningEmbedding", "embedding.prompt_length": 10}
+    assert kv_cache_bytes(_model(**prompt), inference) == 3 * 4 * 150 * row
+
+
+def test_keys_of_a_source_are_cached_beside_those_of_the_target() -> None:
+    given = {"mode": "generate", "batch_size": 2, "new_tokens": 20, "source_length": 50}
+    inference = complete_inference(given, "seq2seq")
+    facts: ModelFacts = {"source_vocabulary_size": 29, "sequence_length": 21, "source_length": 50}
+    row = 2 * 2 * 16 * 4
+    assert kv_cache_bytes(complete("seq2seq", MODEL, facts), inference) == 3 * 4 * (20 + 50) * row
+    prompt = {"embedding.kind": "PromptTuningEmbedding", "embedding.prompt_length": 10}
+    assert kv_cache_bytes(complete("seq2seq", {**MODEL, **prompt}, facts), inference) == 3 * 4 * (20 + 60) * row

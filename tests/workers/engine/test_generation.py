@@ -1,11 +1,12 @@
 """Prompt and steps against the model that reads a text at once: ONNX Runtime's engines, and the caches between steps.
 
-One model has a layer of each kind of attention. A wrong one would make all that follows it another function.
+One model has a layer of each kind of attention. A wrong one would make all that follows it another function. Another
+reads a source before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +15,14 @@ import pytest
 import torch
 
 from layers.completion import complete
+from layers.dataset_facts import ModelFacts
 from layers.declarations.inference.generation import GenerationConfig
 from layers.declarations.model import broken_rules
 from layers.export.generation_export import export_decode, export_prefill
 from layers.export.onnx_export import cast_copy
-from layers.modules.model import Decoder, build
+from layers.modules.generation import GenerativeModel
+from layers.modules.model import build
+from layers.parameter import Scalar
 from tests.workers.engine_parent import Parent, Refused
 from workers.engine.base import RowWrite
 from workers.engine.generation import caches
@@ -29,7 +33,8 @@ from workers.engine.protocol import RequestError
 from workers.trial import parity
 
 NEW_TOKENS = 64
-INFERENCE = {"batch_size": 2, "prompt_tokens": 5, "new_tokens": NEW_TOKENS, "sequence_length": 5 + NEW_TOKENS}
+SOURCE = 6
+INFERENCE = {"batch_size": 2, "prompt_tokens": 5, "new_tokens": NEW_TOKENS, "source_length": SOURCE}
 
 LAYERS = (
     {
@@ -47,50 +52,87 @@ LAYERS = (
 )
 """The attention of each layer."""
 
+READING = (
+    {"position_embedding_type": "relative", "num_buckets": 8, "max_distance": 20, "num_kv_heads": 2},
+    {
+        "position_embedding_type": "rope_gpt_neox",
+        "qk_norm": "RmsNorm",
+        "attention_mask_type": "sliding_window_causal",
+        "max_attention_window_size": 9,
+    },
+)
+"""The attention of each layer of a decoder that reads a source."""
+
 
 @dataclass(frozen=True)
 class Generating:
     """A model and its engines."""
 
-    decoder: Decoder
+    model: GenerativeModel
     config: GenerationConfig
     prefill: Path
     steps: tuple[Path, ...]
+    source: Mapping[str, np.ndarray]
+    """What is read beside the tokens, in the order of the model."""
 
     def text(self, tokens: np.ndarray) -> GeneratedText:
         steps = [
             Step(path.with_suffix(".engine"), bucket.steps)
             for path, bucket in zip(self.steps, self.config.buckets, strict=True)
         ]
-        return generate(OnnxRuntimeEngine(), self.prefill.with_suffix(".engine"), steps, tokens, {})
+        given = {**self.source, "tokens": tokens}
+        return generate(OnnxRuntimeEngine(), self.prefill.with_suffix(".engine"), steps, given, {})
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """Of the model, for each new token."""
         with torch.no_grad():
-            return self.decoder(torch.from_numpy(tokens))[:, self.config.prompt_tokens - 1 :].numpy()
+            read = map(torch.from_numpy, (*self.source.values(), tokens))
+            return self.model(*read)[:, self.config.prompt_tokens - 1 :].numpy()
 
 
 @pytest.fixture(scope="module")
 def generating(tmp_path_factory: pytest.TempPathFactory) -> Generating:
-    shared = {"hidden_size": 16, "num_layers": len(LAYERS), "attention.num_attention_heads": 4}
+    return _made("causal_lm", LAYERS, {}, tmp_path_factory.mktemp("generation"))
+
+
+@pytest.fixture(scope="module")
+def from_source(tmp_path_factory: pytest.TempPathFactory) -> Generating:
+    source = np.random.default_rng(1).integers(0, 29, (2, SOURCE), dtype=np.int32)
+    padding = np.array([[1] * SOURCE, [1] * (SOURCE - 2) + [0] * 2], np.int32)
+    given = {"source": source, "source_mask": padding}
+    return _made("seq2seq", READING, given, tmp_path_factory.mktemp("from_source"))
+
+
+@pytest.fixture(params=["generating", "from_source"])
+def either(request: pytest.FixtureRequest) -> Generating:
+    return request.getfixturevalue(request.param)
+
+
+def _made(
+    task: str, layers: Sequence[Mapping[str, Scalar]], source: Mapping[str, np.ndarray], folder: Path
+) -> Generating:
+    shared: dict[str, Scalar] = {"hidden_size": 16, "num_layers": len(layers), "attention.num_attention_heads": 4}
     own = {
-        f"layers.{index}.attention.{name}": value for index, layer in enumerate(LAYERS) for name, value in layer.items()
+        f"layers.{index}.attention.{name}": value for index, layer in enumerate(layers) for name, value in layer.items()
     }
-    model = complete("causal_lm", {**shared, **own}, {"vocabulary_size": 29, "sequence_length": 69})
-    assert not broken_rules(model)
+    facts: ModelFacts = {"vocabulary_size": 29, "sequence_length": 69}
+    if source:
+        facts |= {"source_vocabulary_size": 29, "source_length": SOURCE}
+        shared |= {"tie_embeddings": False, "embedding_scale": 4.0}
+    declared = complete(task, {**shared, **own}, facts)
+    assert not broken_rules(declared)
     torch.manual_seed(0)
     # Larger than usual, so that no two logits are nearly the same.
-    decoder = cast_copy(build(model, initialization="fan_in"), "float32")
-    assert isinstance(decoder, Decoder)
-    config = GenerationConfig.of(model, INFERENCE)
-    folder = tmp_path_factory.mktemp("generation")
+    model = cast_copy(build(declared, initialization="fan_in"), "float32")
+    assert isinstance(model, GenerativeModel)
+    config = GenerationConfig.of(declared, INFERENCE)
     prefill = folder / "prefill.onnx"
     steps = {bucket.capacity: folder / f"decode_{bucket.capacity}.onnx" for bucket in config.buckets}
-    export_prefill(decoder, config, prefill, opset=20)
-    export_decode(decoder, config, steps, opset=20)
+    export_prefill(model, config, prefill, opset=20)
+    export_decode(model, config, steps, opset=20)
     for path in (prefill, *steps.values()):
         OnnxRuntimeEngine().build(path, path.with_suffix(".engine"), {})
-    return Generating(decoder, config, prefill, tuple(steps.values()))
+    return Generating(model, config, prefill, tuple(steps.values()), source)
 
 
 @pytest.fixture(scope="module")
@@ -99,18 +141,18 @@ def tokens() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 29, (2, 5 + NEW_TOKENS - 1), dtype=np.int32)
 
 
-def test_greedy_tokens_are_those_of_the_model_without_caches(generating: Generating, tokens: np.ndarray) -> None:
+def test_greedy_tokens_are_those_of_the_model_without_caches(either: Generating, tokens: np.ndarray) -> None:
     text = tokens[:, :5]
     for _ in range(NEW_TOKENS):
-        text = np.concatenate((text, generating.logits(text)[:, -1:].argmax(-1)), axis=1).astype(np.int32)
-    assert generating.text(tokens[:, :5]).tokens.tolist() == text[:, 5:].tolist()
+        text = np.concatenate((text, either.logits(text)[:, -1:].argmax(-1)), axis=1).astype(np.int32)
+    assert either.text(tokens[:, :5]).tokens.tolist() == text[:, 5:].tolist()
     assert len(np.unique(text[:, 5:])) > 3, "one token over and over would say little"
 
 
-def test_logits_of_a_given_text_are_those_of_the_model(generating: Generating, tokens: np.ndarray) -> None:
-    found = generating.text(tokens).logits
+def test_logits_of_a_given_text_are_those_of_the_model(either: Generating, tokens: np.ndarray) -> None:
+    found = either.text(tokens).logits
     assert found.shape == (2, NEW_TOKENS, 29)
-    assert parity.compare(found, generating.logits(tokens)).worst < 1e-4
+    assert parity.compare(found, either.logits(tokens)).worst < 1e-4
 
 
 def _one_later(capacity: int, length: int) -> np.ndarray:
@@ -127,13 +169,13 @@ def _last_forgotten(capacity: int, length: int) -> np.ndarray:
 
 @pytest.mark.parametrize("wrong", [_one_later, _last_forgotten])
 def test_a_cache_position_that_is_shifted_is_caught(
-    generating: Generating,
+    either: Generating,
     tokens: np.ndarray,
     wrong: Callable[[int, int], np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(caches, "positions_in", wrong)
-    found = parity.compare(generating.text(tokens).logits, generating.logits(tokens))
+    found = parity.compare(either.text(tokens).logits, either.logits(tokens))
     assert not found.kept(parity.TOLERANCES["float32"])
 
 
@@ -165,9 +207,9 @@ def test_positions_are_those_of_the_last_tokens() -> None:
     assert positions_in(4, 6).tolist() == [4, 5, 2, 3]
 
 
-def test_a_runtime_that_builds_only_builds_both_graphs(generating: Generating, tmp_path: Path) -> None:
+def test_a_runtime_that_builds_only_builds_both_graphs(either: Generating, tmp_path: Path) -> None:
     with Parent() as parent:
-        for onnx in (generating.prefill, generating.steps[0]):
+        for onnx in (either.prefill, either.steps[0]):
             try:
                 built = parent.ask("build", runtime="tensorrt_rtx", onnx=str(onnx), engine=str(tmp_path / "engine"))
             except Refused as reason:

@@ -2,6 +2,8 @@
 
 An output `key_3` is new rows of the input `past_key_3`, along ROW_AXIS. A cache of C keys holds the last C tokens: that
 at position p lies in slot p mod C. An input `positions…` of C numbers says where in the text each slot's key is from.
+What else an engine takes is the same at each step: `source_mask`, and keys and values of an encoder's output,
+`source_key_3` and `source_value_3`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from ..protocol import invalid
 NOTHING = -1
 """The position of an empty slot."""
 
-_PAST, _POSITIONS = "past_", "positions"
+_PAST, _POSITIONS, _SOURCE = "past_", "positions", "source_"
 
 
 def row_writes(inputs: Iterable[TensorSpec], position: int) -> list[RowWrite]:
@@ -40,6 +42,7 @@ class Caches:
     def __init__(self, inputs: Iterable[TensorSpec]) -> None:
         self._specs = tuple(inputs)
         self._arrays = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in _caches_of(self._specs)}
+        self._lasting = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in self._specs if _is_lasting(spec)}
         if not self._arrays:
             raise invalid("the engine of a step takes past_key_0, past_value_0, ...: this one takes none")
 
@@ -53,8 +56,14 @@ class Caches:
             kept = positions[-capacity:]
             cache[:, :, kept % capacity] = rows[name.removeprefix(_PAST)][:, :, len(positions) - len(kept) :]
 
+    def keep(self, given: Mapping[str, np.ndarray]) -> None:
+        """Take what is the same at each step, by name; others are left."""
+        for name, array in self._lasting.items():
+            array[...] = given[name]
+
     def fill_from(self, others: Caches, length: int) -> None:
         """Write what other caches of as many keys or fewer hold of a text of `length` tokens."""
+        self.keep(others._lasting)
         for name, cache in self._arrays.items():
             other = others._arrays[name]
             slots = np.arange(other.shape[ROW_AXIS])
@@ -68,12 +77,17 @@ class Caches:
             "tokens": tokens_B[:, None].astype(np.int32),
             "position": np.array([position], np.int32),
             **self._arrays,
+            **self._lasting,
         }
         for spec in self._specs:
             if spec.name.startswith(_POSITIONS):
                 inputs[spec.name] = positions_in(spec.shape[0], position)
         # A runtime may leave out an input that its graph does not use.
         return {spec.name: inputs[spec.name] for spec in self._specs}
+
+
+def _is_lasting(spec: TensorSpec) -> bool:
+    return spec.name.startswith(_SOURCE)
 
 
 def _caches_of(inputs: Iterable[TensorSpec]) -> list[TensorSpec]:

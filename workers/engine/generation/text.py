@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base import Engine
+from ..base import ROW_AXIS, Engine
 from ..protocol import invalid
 from .caches import Caches
 
@@ -41,38 +41,43 @@ def generate(
     engine: Engine,
     prefill: Path,
     steps: Sequence[Step],
-    tokens_BT: np.ndarray,
+    given: Mapping[str, np.ndarray],
     options: Mapping[str, object],
     *,
     give_way: Callable[[], object] = lambda: None,
 ) -> GeneratedText:
     """Read the prompt, then step after step; each new token is the likeliest, or the one that is given.
 
-    tokens_BT: the prompt, and the new tokens where they are given (those that are read: all but the last one).
-    `options` are those of a load. `give_way` is called before each step. No engine is loaded before or after. Raises
-    RequestError.
+    `given`: by name what the engine of the prompt takes; `tokens` [B, T] are the prompt, and the new tokens where they
+    are given (those that are read: all but the last one). `options` are those of a load. `give_way` is called before
+    each step. No engine is loaded before or after. Raises RequestError.
     """
+    tokens_BT = given["tokens"]
     with _loaded(engine, prefill, options):
-        prompt = engine.inputs[0].shape[-1]
+        prompt = next(spec.shape[-1] for spec in engine.inputs if spec.name == "tokens")
         count = 1 + sum(step.steps for step in steps)
-        given = tokens_BT.shape[1] - prompt
-        if given not in (0, count - 1):
-            raise invalid(f"{given} new tokens are given; give none, or the {count - 1} that are read")
-        rows = engine.run({engine.inputs[0].name: np.ascontiguousarray(tokens_BT[:, :prompt], dtype=np.int32)})
+        forced = tokens_BT.shape[1] - prompt
+        if forced not in (0, count - 1):
+            raise invalid(f"{forced} new tokens are given; give none, or the {count - 1} that are read")
+        tokens_BP = np.ascontiguousarray(tokens_BT[:, :prompt], dtype=np.int32)
+        rows = engine.run({**given, "tokens": tokens_BP})
     logits = [rows.pop("logits")]
     caches: Caches | None = None
-    length = prompt
+    # A prompt that is learnt lies in the caches before the tokens.
+    length = next(rows[name].shape[ROW_AXIS] for name in rows if name.startswith("key_"))
+    before = length - prompt
     for step in steps:
         with _loaded(engine, step.engine, options):
             larger = Caches(engine.inputs)
             if caches is None:
-                larger.fill(rows, np.arange(prompt))
+                larger.fill(rows, np.arange(length))
+                larger.keep({**given, **rows})
             else:
                 larger.fill_from(caches, length)
             caches = larger
             for _ in range(step.steps):
                 give_way()
-                tokens_B = tokens_BT[:, length] if given else logits[-1].argmax(-1)
+                tokens_B = tokens_BT[:, length - before] if forced else logits[-1].argmax(-1)
                 rows = engine.run(caches.step(tokens_B, length))
                 logits.append(rows.pop("logits"))
                 caches.fill(rows, np.array([length]))

@@ -58,7 +58,9 @@ def measure_step(
     generator = np.random.default_rng(SEED)
     inputs = Caches(engine.inputs).step(np.zeros(given["tokens"].shape[0], np.int32), position)
     for name, array in inputs.items():
-        if name.startswith("past_"):
+        if name == "source_mask":
+            array[...] = 1
+        elif name.startswith(("past_", "source_")):
             array[...] = generator.standard_normal(array.shape)
     one_set = {name: array[None] for name, array in inputs.items()}
     writes = row_writes(engine.inputs, position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,15 @@ from workers.trial.outcomes import TrialEndedError
 
 def write_inputs(context: TrialContext, config: GenerationConfig) -> None:
     """Write the prompts that are measured, and the text that is compared, of the validation split."""
-    with np.load(context.files.measured_inputs, allow_pickle=False) as arrays:
-        np.savez(context.files.prompts, tokens=arrays["tokens"][..., : config.prompt_tokens])
-    with np.load(context.files.parity_inputs, allow_pickle=False) as arrays:
-        np.savez(context.files.text, tokens=arrays["tokens"][:, : config.capacity])
+    _write_beginnings(context.files.measured_inputs, config.prompt_tokens, context.files.prompts)
+    _write_beginnings(context.files.parity_inputs, config.text_tokens, context.files.text)
+
+
+def _write_beginnings(inputs: Path, tokens: int, path: Path) -> None:
+    """Write the first tokens of each sequence, and all else that a model takes."""
+    with np.load(inputs, allow_pickle=False) as arrays:
+        given: dict[str, NDArray[Any]] = dict(arrays)
+        np.savez(path, allow_pickle=False, **{**given, "tokens": given["tokens"][..., :tokens]})
 
 
 TEXT_FACTOR = 20.0
