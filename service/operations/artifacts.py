@@ -37,9 +37,14 @@ NAMES = (
     "model.onnx",
     "model.engine",
     "loss.engine",
+    "prefill.onnx",
+    "prefill.engine",
+    "decode.onnx",
+    "decode.engine",
     "validation.npz",
     "run.py",
 )
+"""What a worker may leave; those of a prompt and a step, where texts are generated."""
 CHUNK_BYTES = 1 << 20
 
 

@@ -278,7 +278,7 @@ def _finish_trained(context: TrialContext, data: TrialData, *, build_phase: str,
         evaluate(scored.context, engine, data)
     context.children.close_engine()
 
-    upload_artifacts(scored.context, engine.built, measured, context.record.findings().metrics)
+    upload_artifacts(scored.context, engine.built, scored.generation, measured, context.record.findings().metrics)
 
 
 def _record_generation(context: TrialContext, generated: MeasuredGeneration | None) -> None:

@@ -9,11 +9,16 @@ from workers.processes.model_verbs import SAVE
 from workers.trial.artifacts import ArtifactDescription, collect
 from workers.trial.build import BuiltEngines
 from workers.trial.context import TrialContext
+from workers.trial.generation.engines import GenerationEngines
 from workers.trial.measure import Measured
 
 
 def upload_artifacts(
-    context: TrialContext, built: BuiltEngines, measured: Measured, metrics: Mapping[str, float]
+    context: TrialContext,
+    built: BuiltEngines,
+    generation: GenerationEngines | None,
+    measured: Measured,
+    metrics: Mapping[str, float],
 ) -> None:
     """Offer the trial by its metrics, and upload what the service wants of it."""
     store = context.artifacts
@@ -26,6 +31,7 @@ def upload_artifacts(
         "model.onnx": built.onnx,
         "model.engine": built.model.path,
         **({"loss.engine": built.loss.path} if built.loss is not None else {}),
+        **(generation.files() if generation is not None else {}),
     }
     description = _description(context, measured, metrics)
     found = collect(context.files.artifacts, description, files, context.files.batches("validation"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from layers.metrics import METRICS
+from tests.workers.scripted_service import ScriptedService
 from tests.workers.trial.test_trial import ALL_PHASES, Bench
 from tests.workers.trial.test_trial import bench as bench
 from workers.trial.generation.percentiles import weighted_percentiles
@@ -23,10 +25,15 @@ def lease(bench: Bench) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_trial_generates(bench: Bench, lease: dict[str, Any]) -> None:
+    bench.scripted.wanted = ["model.engine", "prefill.onnx", "prefill.engine", "decode.onnx", "decode.engine"]
     finish = bench.execute(lease)
     assert finish is not None
     assert (finish["outcome"], finish["reason"]) == ("complete", None)
     assert bench.scripted.phases() == ALL_PHASES
+    assert list(bench.scripted.uploaded) == bench.scripted.wanted
+    step = onnx.load_model_from_string(bench.scripted.uploaded["decode.onnx"])
+    shapes = {value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in step.graph.input}
+    assert shapes["past_key_0"] == [2, 2, 15, 8], "the caches of a whole text"
 
     metrics, measurements = finish["metrics"], finish["measurements"]
     assert set(metrics) >= GENERATED
@@ -47,6 +54,24 @@ def test_a_trial_generates(bench: Bench, lease: dict[str, Any]) -> None:
     assert measurements["generation"]["transplanted"] is True
     # The forward engine is the one that is scored.
     assert abs(metrics["precision_gap"]) < 1e-3
+
+
+@pytest.mark.slow
+def test_a_trial_generates_from_a_source(bench: Bench) -> None:
+    bench.scripted = ScriptedService("seq2seq")
+    inference = {"mode": "generate", "batch_size": 2, "new_tokens": 8}
+    finish = bench.execute(bench.scripted.lease(training={"steps": 4}, inference=inference))
+    assert finish is not None
+    assert (finish["outcome"], finish["reason"]) == ("complete", None)
+    metrics, measurements = finish["metrics"], finish["measurements"]
+    assert set(metrics) >= GENERATED
+    # 1 layer, 2 sequences, 2 heads of 8, keys and as many values of 8 tokens and 7 of the source in float32.
+    assert metrics["kv_cache_bytes"] == 2 * 2 * 2 * 8 * (8 + 7) * 4
+    assert metrics["memory_bytes"] == sum(metrics[f"{name}_bytes"] for name in ("weights", "activation", "io"))
+    buckets = measurements["generation"]["decode"]
+    assert [(bucket["capacity"], bucket["steps"]) for bucket in buckets] == [(3, 2), (5, 2), (7, 2), (8, 1)]
+    assert measurements["parity"]["generation_final"]["worst"] < 1e-4
+    assert measurements["generation"]["transplanted"] is True
 
 
 def test_percentiles_are_of_the_steps_of_a_text_and_not_of_the_samples() -> None:

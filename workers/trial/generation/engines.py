@@ -19,6 +19,7 @@ class StepEngine:
     """The engine of the steps of a bucket."""
 
     bucket: Bucket
+    onnx: Path
     engine: BuiltEngine
 
 
@@ -28,6 +29,7 @@ class GenerationEngines:
 
     name: str
     config: GenerationConfig
+    prefill_onnx: Path
     prefill: BuiltEngine
     steps: tuple[StepEngine, ...]
     is_transplanted: bool
@@ -37,6 +39,16 @@ class GenerationEngines:
     def largest(self) -> BuiltEngine:
         """The engine whose caches hold a whole text."""
         return self.steps[-1].engine
+
+    def files(self) -> dict[str, Path]:
+        """The graph and the engine of a prompt, and of a step whose caches hold a whole text, by what they are called
+        as artifacts."""
+        return {
+            "prefill.onnx": self.prefill_onnx,
+            "prefill.engine": self.prefill.path,
+            "decode.onnx": self.steps[-1].onnx,
+            "decode.engine": self.largest.path,
+        }
 
     def all(self) -> Iterable[BuiltEngine]:
         return (self.prefill, *(step.engine for step in self.steps))
@@ -68,9 +80,9 @@ def _built(context: TrialContext, name: str, transplant: Literal["prepare", "use
     options = build_options(context)
     prefill = build_engine(context, prefill_onnx.stem, prefill_onnx, options)
     steps = tuple(
-        StepEngine(bucket, build_engine(context, path.stem, path, options)) for bucket, path in steps_onnx.items()
+        StepEngine(bucket, path, build_engine(context, path.stem, path, options)) for bucket, path in steps_onnx.items()
     )
-    return GenerationEngines(name, config, prefill, steps, is_transplanted)
+    return GenerationEngines(name, config, prefill_onnx, prefill, steps, is_transplanted)
 
 
 def keep_generation(context: TrialContext, engines: GenerationEngines) -> None:
