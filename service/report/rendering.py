@@ -22,7 +22,7 @@ from service.database.dataset_columns import StoredSplit
 from service.report import markdown as escaping
 from service.report import pictures
 from service.report.schemas import Report
-from service.results.shapes import ShapeTable, shape_picture, shape_table
+from service.results.shapes import ShapeTable, served_table, shape_picture, shape_table
 from service.sweeps.schemas import SweepDetail
 
 _ENVIRONMENT_SHOWN = (
@@ -52,6 +52,8 @@ class ReportView:
     """Metrics of the front."""
     shapes: ShapeTable | None
     """The recommended trial's figures at each shape."""
+    served: ShapeTable | None
+    """Its prompts and steps, where it generates."""
     parameters: list[str]
     """Those in which the front differs."""
     environment: Mapping[str, object]
@@ -100,6 +102,7 @@ def _view(report: Report) -> ReportView:
         splits=[] if report.dataset is None else [_split(*each) for each in report.dataset.parts.items()],
         columns=[name for name in dict.fromkeys([*objectives, *usual]) if name in known],
         shapes=_shapes(report),
+        served=None if found is None else served_table(found.configuration, found.trial.metrics),
         parameters=[name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1],
         environment={name: environment[name] for name in _ENVIRONMENT_SHOWN if environment.get(name) is not None},
         configuration="" if found is None else _yaml(of_configuration(dict(found.configuration), report.sweep.dataset)),

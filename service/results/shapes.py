@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from layers.configuration import Configuration
+from layers.declarations.inference.mode import is_generated
 from layers.declarations.inference.shapes import NamedShape, shapes_of
 from layers.metrics import named_at
 from layers.parameter import Scalar
@@ -16,6 +17,17 @@ FORWARD = ("latency_ms_p50", "latency_ms_p99", "throughput_per_s", "memory_bytes
 GENERATED = ("decode_ms_per_token_p50", "decode_ms_per_token_p99", "prefill_ms_p50", "tokens_per_s", "memory_bytes")
 """The columns, where a trial has them: of sequences that are read at once, and where texts are generated. A mark is at
 the first of them, and its whisker reaches to the second."""
+
+SERVED = (
+    "prefill_ms_p50",
+    "prefill_ms_p99",
+    "time_to_first_token_ms",
+    "decode_ms_per_token_p50",
+    "decode_ms_per_token_p99",
+    "tokens_per_s",
+    "kv_cache_bytes",
+)
+"""What somebody who waits for a text cares for."""
 
 HEIGHT, BOTTOM = 300, 52
 NEAR_THE_EDGE = 0.66
@@ -65,15 +77,25 @@ def shape_table(configuration: Configuration, metrics: Mapping[str, float]) -> S
     if not shapes:
         return None
     columns = GENERATED if any(named_at(GENERATED[0], shape.name) in metrics for shape in shapes) else FORWARD
-    rows = [
-        ShapeRow(
-            shape.name,
-            size_in_words(shape.values),
-            _tokens(shape),
-            {name: metrics[full] for name in columns if (full := named_at(name, shape.name)) in metrics},
-        )
-        for shape in shapes
-    ]
+    return _table(shapes, columns, metrics)
+
+
+def served_table(configuration: Configuration, metrics: Mapping[str, float]) -> ShapeTable | None:
+    """Prompts and steps of a trial that generates, at each of its shapes, or in a row without a name where it has one;
+    None where sequences are read at once."""
+    inference = configuration["inference"]
+    if not is_generated(inference):
+        return None
+    return _table(shapes_of(configuration.get("shapes", [])) or (NamedShape("", inference),), SERVED, metrics)
+
+
+def _table(shapes: Sequence[NamedShape], columns: Sequence[str], metrics: Mapping[str, float]) -> ShapeTable:
+    """A row for each shape, and those of the columns that are known of any."""
+    rows: list[ShapeRow] = []
+    for shape in shapes:
+        names = {name: named_at(name, shape.name) if shape.name else name for name in columns}
+        figures = {name: metrics[full] for name, full in names.items() if full in metrics}
+        rows.append(ShapeRow(shape.name, size_in_words(shape.values), _tokens(shape), figures))
     return ShapeTable([name for name in columns if any(name in row.figures for row in rows)], rows)
 
 
@@ -105,10 +127,11 @@ def shape_picture(table: ShapeTable | None) -> ShapePicture | None:
 
 def size_in_words(values: Mapping[str, Scalar]) -> str:
     """A shape as people write it: 32 × 128; with a source, 32 × 64 → 128; of a prompt and its answer, 1 × 64 + 32."""
+    lengths = f"{values['sequence_length']}"
     if "prompt_tokens" in values:
-        return f"{values['batch_size']} × {values['prompt_tokens']} + {values['new_tokens']}"
-    source = values.get("source_length")
-    lengths = f"{values['sequence_length']}" if source is None else f"{source} → {values['sequence_length']}"
+        lengths = f"{values['prompt_tokens']} + {values['new_tokens']}"
+    if "source_length" in values:
+        lengths = f"{values['source_length']} → {lengths}"
     return f"{values['batch_size']} × {lengths}"
 
 

@@ -143,6 +143,28 @@ def test_pages_and_reports_show_each_shape(client: TestClient, sweep: str) -> No
     assert "32 × 128" in client.get(f"/v1/sweeps/{sweep}/report", params={"format": "markdown"}).text
 
 
+def test_the_report_shows_prompts_and_steps_of_a_trial_that_generates(client: TestClient, services: Services) -> None:
+    lengths = {"batch_size": 3, "sequence_length": 96, "prompt_tokens": 64, "new_tokens": 32}
+    inference = {"mode": "generate", **lengths}
+    metrics = {"prefill_ms_p50": 2.5, "decode_ms_per_token_p50": 0.625, "tokens_per_s": 1234.0, "validation_loss": 2.0}
+
+    def write(session: Session) -> str:
+        objectives = [{"metric": "decode_ms_per_token_p50", "goal": "minimize"}]
+        document = {**DOCUMENT, "inference": inference, "constraints": []}
+        made = add_sweep(session, objectives=objectives, document=document)
+        configuration = {**complete_configuration(2), "inference": inference}
+        trial = add_trial(session, made, 0, metrics, parameters={"num_layers": 2}, configuration=configuration)
+        rank(session, made, [trial])
+        return made.id
+
+    report = f"/v1/sweeps/{services.database.write(write)}/report"
+    assert "Prompt and tokens" in client.get(report, params={"format": "html"}).text
+    plain = client.get(report, params={"format": "markdown"}).text
+    (row,) = (line for line in plain.splitlines() if "3 × 64 + 32" in line)
+    assert "2.5" in row
+    assert "0.625" in row
+
+
 def test_every_metric_at_every_shape_can_be_an_objective_and_a_constraint() -> None:
     document: dict[str, Any] = {
         "name": "shapes",
