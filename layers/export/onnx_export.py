@@ -32,6 +32,7 @@ __all__ = [
     "export_loss",
     "external_data",
     "graph_opset",
+    "save",
     "warm_up",
     "with_sizes",
 ]
@@ -105,7 +106,7 @@ def export(
     model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
     _strip_traces(model)
     check_opset(model, target)
-    _save(model, Path(path))
+    save(model, Path(path))
 
 
 def with_sizes(graph: Path, sizes: Mapping[str, int], path: Path) -> None:
@@ -168,7 +169,8 @@ def external_data(path: Path) -> Path:
     return path.with_name(path.name + ".data")
 
 
-def _save(model: onnx.ModelProto, path: Path) -> None:
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph; weights that are too many for one file lie beside it."""
     if model.ByteSize() <= ONE_FILE_BYTES:
         onnx.save_model(model, path)
         return

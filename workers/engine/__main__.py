@@ -14,6 +14,9 @@
     close {}                                            give the engine back
     leave {}                                            give all back that is on the device, and end without an answer
 
+`build` and `load` take `devices?`: those of an engine that they share, by the names that CUDA_VISIBLE_DEVICES takes,
+this process's first; its graph and its engine are files of shards (parallel/).
+
 What uses the device takes `turns?`, the device's files (arbitration.py): it is done when it is its turn. Progress says
 {waiting} until then, and {waited_seconds} after it (turns.py).
 
@@ -38,6 +41,7 @@ from .generation.timing import first_token_ms, measure_step
 from .latency import DEFAULT_FIGURES, measure
 from .loss import evaluate
 from .memory import load_and_weigh
+from .parallel.engine import SharedEngine
 from .protocol import Handler, JsonObject, Progress, Request, RequestError, Result, invalid, serve
 from .turns import RequestTurn
 from .verbs import BuildAnswer, Capabilities, LoadAnswer, MeasureAnswer, MeasurePromptAnswer
@@ -57,7 +61,8 @@ class Verbs:
     """The verbs' handlers; holds one engine at a time."""
 
     def __init__(self) -> None:
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[tuple[str, ...], Engine] = {}
+        """By runtime, and the devices that share it."""
         self._current: Engine | None = None
 
     def preload(self, runtime: str) -> None:
@@ -102,7 +107,7 @@ class Verbs:
                 # A context takes long to make, and needs nobody out of the way.
                 with RequestTurn(request, progress, "shared") as turn:
                     turn.give_way()
-                    engine.memory_in_use()
+                    engine.memory_by_device()
             with RequestTurn(request, progress, engine.load_turn) as turn:
                 turn.give_way()
                 grown = load_and_weigh(engine, path, options)
@@ -192,13 +197,21 @@ class Verbs:
         runtime = request.get("runtime")
         if not isinstance(runtime, str) or runtime not in RUNTIMES:
             raise RequestError("unsupported", f"no runtime {runtime!r} here; there is: {', '.join(RUNTIMES)}")
-        if runtime not in self._engines:
-            module, name = RUNTIMES[runtime]
-            try:
-                self._engines[runtime] = getattr(importlib.import_module(module), name)()
-            except (ImportError, OSError) as problem:
-                raise RequestError("unsupported", f"{sys.executable} cannot use {runtime}: {problem}") from problem
-        return self._engines[runtime]
+        key = (runtime, *_devices(request))
+        if key not in self._engines:
+            self._engines[key] = _opened(*key)
+        return self._engines[key]
+
+
+def _opened(runtime: str, *devices: str) -> Engine:
+    """An engine of a runtime, which devices share where some are named. Raises RequestError("unsupported")."""
+    if devices:
+        return SharedEngine(runtime, devices)
+    module, name = RUNTIMES[runtime]
+    try:
+        return getattr(importlib.import_module(module), name)()
+    except (ImportError, OSError) as problem:
+        raise RequestError("unsupported", f"{sys.executable} cannot use {runtime}: {problem}") from problem
 
 
 def _in_turns(
@@ -224,6 +237,13 @@ def _options(request: Request) -> JsonObject:
     if not isinstance(options, dict):
         raise invalid(f"options is a JSON object, not {options!r}")
     return options
+
+
+def _devices(request: Request) -> tuple[str, ...]:
+    devices = request.get("devices", [])
+    if not isinstance(devices, list) or len(devices) == 1 or not all(isinstance(each, str) for each in devices):
+        raise invalid(f"devices is {devices!r}; it is a list of the names of at least two devices")
+    return tuple(devices)
 
 
 def _count(request: Request, field: str) -> int:

@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -118,16 +119,16 @@ class Engine(ABC):
     a thing that this version or device lacks "unsupported". An instance belongs to one thread.
     """
 
-    runtime: ClassVar[str]
-    build_options: ClassVar[Mapping[str, Option]] = {}
-    load_options: ClassVar[Mapping[str, Option]] = {}
+    runtime: str
+    build_options: Mapping[str, Option] = MappingProxyType({})
+    load_options: Mapping[str, Option] = MappingProxyType({})
     known_harmless_errors: ClassVar[tuple[str, ...]] = ()
-    repeats_when_noisy: ClassVar[int] = 0
+    repeats_when_noisy: int = 0
     """How often a noisy measurement is made again. 0 on a CPU that other programs use: a second says no more."""
-    build_turn: ClassVar[TurnKind | None] = None
+    build_turn: TurnKind | None = None
     """How the device is had from `before_timing` to the end of a build: alone where the builder times kernels there.
     None: not at all."""
-    load_turn: ClassVar[TurnKind | None] = None
+    load_turn: TurnKind | None = None
     """The same while an engine is loaded: alone where `memory_in_use` counts what other processes take, too."""
 
     def __init__(self) -> None:
@@ -259,6 +260,10 @@ class Engine(ABC):
     def memory_in_use(self) -> int:
         """Bytes that the device reports in use by this process; on the CPU, the process's private memory."""
         return process_private_bytes()
+
+    def memory_by_device(self) -> tuple[int, ...]:
+        """The same of each device that the engine is spread over."""
+        return (self.memory_in_use(),)
 
     def leave_device(self) -> None:  # noqa: B027 - a CPU's memory is the process's
         """Give back what the process itself has on the device, before it ends. Nothing works after it."""

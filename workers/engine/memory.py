@@ -12,14 +12,15 @@ from .base import Engine
 
 
 def load_and_weigh(engine: Engine, path: Path, options: Mapping[str, object]) -> int:
-    """Load the engine and run it once; return by how many bytes `engine.memory_in_use()` grew.
+    """Load the engine and run it once; return by how many bytes `engine.memory_by_device()` grew, on the device where
+    that is most.
 
     Meaningful only in a process that did nothing with the runtime before: memory that an earlier engine gave back to
     the allocator would be used again and not be seen.
     """
     gc.collect()
-    before = engine.memory_in_use()
+    before = engine.memory_by_device()
     engine.load(path, options)
     engine.run({spec.name: np.zeros(spec.shape, spec.dtype) for spec in engine.inputs})
     gc.collect()
-    return max(0, engine.memory_in_use() - before)
+    return max(0, *(after - earlier for after, earlier in zip(engine.memory_by_device(), before, strict=True)))

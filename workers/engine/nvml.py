@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from .verbs import DeviceState
@@ -49,6 +50,19 @@ def gpus() -> list[Gpu]:
             name, identity = _text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlDeviceGetUUID(handle))
             found.append(Gpu(identity, name, int(memory), (int(capability[0]), int(capability[1]))))
     return _visible(found)
+
+
+def link(uuids: Sequence[str]) -> str:
+    """How GPUs are connected: NVLink where each two of them are, else PCIe, as far as NVML says."""
+    with suppress(ImportError), _nvml() as nvml, suppress(nvml.NVMLError, AttributeError):
+        handles = [nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids]
+        statuses = [
+            nvml.nvmlDeviceGetP2PStatus(one, other, nvml.NVML_P2P_CAPS_INDEX_NVLINK)
+            for one, other in combinations(handles, 2)
+        ]
+        if all(status == nvml.NVML_P2P_STATUS_OK for status in statuses):
+            return "NVLink"
+    return "PCIe"
 
 
 def driver_version() -> str | None:

@@ -29,7 +29,7 @@ class Capabilities(TypedDict):
     """what a user might expect here and does not get (`dtype bfloat16`, `execution`) -> why, with its source"""
 
 
-class BuildAnswer(TypedDict):
+class BuildSizes(TypedDict):
     """What a build says of its engine."""
 
     engine_bytes: int
@@ -38,6 +38,12 @@ class BuildAnswer(TypedDict):
     """None where a runtime builds for a device that is not here"""
     io_bytes: int
     build_seconds: float
+
+
+class BuildAnswer(BuildSizes, total=False):
+    """The same of an engine that devices share: each of its largest rank."""
+
+    ranks: list[BuildSizes]
 
 
 class LoadAnswer(TypedDict):
@@ -91,6 +97,10 @@ class EngineEnvironment(TypedDict, total=False):
     inter_op_threads: int
     execution: str
     spinning: bool
+    ranks: int
+    """Of a shared engine."""
+    rank_latency_ms_p50: list[float]
+    """The median of each rank's runs."""
 
 
 class Environment(MachineFacts, EngineEnvironment):

@@ -16,7 +16,9 @@ from workers.engine.process_memory import process_private_bytes
 
 class Heavy:
     inputs = (TensorSpec("x", np.dtype(np.float32), (2, 3)),)
-    memory_in_use = staticmethod(process_private_bytes)
+
+    def memory_by_device(self) -> tuple[int, ...]:
+        return (process_private_bytes(),)
 
     def load(self, path: Path, options: Mapping[str, Any]) -> None:
         assert (str(path), options) == ("engine", {"threads": 1})

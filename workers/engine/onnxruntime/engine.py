@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnxruntime
@@ -56,7 +57,9 @@ _LOSS_OUTPUTS = ["loss_sum", "weight_sum", "correct"]
 
 
 @dataclass
-class _Loaded:
+class LoadedSession:
+    """An open session, and how many threads it computes with."""
+
     session: onnxruntime.InferenceSession
     threads: int
 
@@ -83,11 +86,11 @@ class OnnxRuntimeEngine(Engine):
     """An ONNX Runtime session on the CPU."""
 
     runtime = "onnxruntime"
-    load_options = {"threads": Option(default=1, minimum=1, maximum=1024)}  # noqa: RUF012 - a ClassVar of Engine
+    load_options: Mapping[str, Option] = MappingProxyType({"threads": Option(default=1, minimum=1, maximum=1024)})
 
     def __init__(self) -> None:
         super().__init__()
-        self._loaded_state: _Loaded | None = None
+        self._loaded_state: LoadedSession | None = None
         self._loss_state: _Loss | None = None
         listen(to_stderr)
 
@@ -177,7 +180,7 @@ class OnnxRuntimeEngine(Engine):
         with explained("invalid", f"{engine} is no engine that ONNX Runtime reads (cut off? build it again)"):
             session = open_session(engine, session_options(options["threads"], optimize=False))
         inputs, outputs = specs_of(session.get_inputs(), "invalid"), specs_of(session.get_outputs(), "invalid")
-        self._loaded_state = _Loaded(session, options["threads"])
+        self._loaded_state = LoadedSession(session, options["threads"])
         return inputs, outputs
 
     def _prepare(self, inputs: Mapping[str, np.ndarray]) -> _PreparedRun:
@@ -188,8 +191,12 @@ class OnnxRuntimeEngine(Engine):
     def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         outputs = {spec.name: room_for(spec) for spec in self.outputs}
         with explained("internal", "the engine failed while it ran"):
-            self._session.run_with_iobinding(bind(self._session, inputs, outputs))
+            self._execute(inputs, outputs)
         return {name: np.array(value.numpy()) for name, value in outputs.items()}
+
+    def _execute(self, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, onnxruntime.OrtValue]) -> None:
+        """Run with copies of the inputs, once."""
+        self._session.run_with_iobinding(bind(self._session, inputs, outputs))
 
     def _attach_loss(self, loss_graph: Path) -> None:
         with explained("invalid", f"{loss_graph} is no loss graph that ONNX Runtime reads"):
@@ -214,7 +221,7 @@ class OnnxRuntimeEngine(Engine):
         sums = {name: room_for(TensorSpec(name, np.dtype(np.float32), ())) for name in _LOSS_OUTPUTS}
         others = {spec.name: room_for(spec) for spec in self.outputs if spec.name != loss.logits_name}
         with explained("internal", "the engine or its loss graph failed while it ran"):
-            self._session.run_with_iobinding(bind(self._session, inputs, {loss.logits_name: loss.logits, **others}))
+            self._execute(inputs, {loss.logits_name: loss.logits, **others})
             binding = bind(loss.session, labels, sums)
             binding.bind_ortvalue_input("logits", loss.logits)
             loss.session.run_with_iobinding(binding)
@@ -224,7 +231,7 @@ class OnnxRuntimeEngine(Engine):
         self._loaded_state = self._loss_state = None
 
     @property
-    def _state(self) -> _Loaded:
+    def _state(self) -> LoadedSession:
         if self._loaded_state is None:
             raise RequestError("internal", "the engine has no session")
         return self._loaded_state

@@ -48,7 +48,7 @@ class TensorRtEngine(Engine):
 
     runtime = "tensorrt"
     library: ClassVar[str] = "tensorrt"
-    build_options: ClassVar[Mapping[str, Option]] = {**BUILD_OPTIONS, **STREAMING_OPTIONS}
+    build_options: Mapping[str, Option] = {**BUILD_OPTIONS, **STREAMING_OPTIONS}
     build_turn = "alone"
     load_turn = "alone"
     repeats_when_noisy = 1

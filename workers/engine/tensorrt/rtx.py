@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from ..base import Option
 from ..protocol import RequestError
@@ -20,7 +20,7 @@ class TensorRtRtxEngine(TensorRtEngine):
     library = "tensorrt_rtx"
     build_turn = "shared"
     """It times no kernels: those are compiled where an engine is loaded."""
-    build_options: ClassVar[Mapping[str, Option]] = {
+    build_options: Mapping[str, Option] = {
         **TensorRtEngine.build_options,
         "compute_capability": Option(default=0, minimum=0, maximum=999),
     }

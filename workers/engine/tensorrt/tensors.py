@@ -91,6 +91,10 @@ class Buffers:
     def __getitem__(self, name: str) -> cuda.Buffer:
         return self._shared[name] if name in self._shared else self._own[name]
 
+    def binding(self, name: str) -> Binding:
+        """The tensor of that name."""
+        return next(each for each in self._bindings if each.spec.name == name)
+
     def addresses(self) -> Iterator[tuple[str, int]]:
         for binding in self._bindings:
             yield binding.spec.name, self[binding.spec.name].address
@@ -107,7 +111,7 @@ class Buffers:
 
     def read_one(self, name: str, stream: cuda.Stream) -> np.ndarray:
         """One output."""
-        return self._read(next(each for each in self._bindings if each.spec.name == name), stream)
+        return self._read(self.binding(name), stream)
 
     def _read(self, binding: Binding, stream: cuda.Stream) -> np.ndarray:
         if binding.type_name != "BF16":
