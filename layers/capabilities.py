@@ -23,6 +23,9 @@ class Capabilities(TypedDict):
     device_memory_bytes: int
     quantizations: NotRequired[list[str]]
     devices: NotRequired[int]
+    """That can share an engine."""
+    link: NotRequired[str | None]
+    """How they are connected."""
     compute_capability: NotRequired[str | None]
     build_only: NotRequired[bool]
     build_options: NotRequired[list[str]]
@@ -51,7 +54,7 @@ def unsupported(model: Mapping[str, Scalar], capabilities: Capabilities) -> str 
         return f"{target} reads ONNX opset {capabilities['opset']}: at least {LOWEST_OPSET} is needed"
     if lacking := tensor_parallel.lacking_devices(model, capabilities.get("devices", 1)):
         return f"{target} {lacking}"
-    needed = weights_bytes(model)
+    needed = weights_bytes(model) // int(model.get("tp_size") or 1)
     if needed > capabilities["device_memory_bytes"]:
         return f"the weights alone take {needed:,} bytes: {target} has {capabilities['device_memory_bytes']:,}"
     return None

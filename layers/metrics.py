@@ -80,6 +80,14 @@ METRICS: dict[str, Metric] = {
     "latency_ms_enqueue_p99": Metric(
         "ms", "minimize", "hardware", "99th percentile of a plain enqueue (GPU)", of_shape=True
     ),
+    "device_ms_per_token": Metric(
+        "ms",
+        "minimize",
+        "hardware",
+        "device time that a token costs: latency_ms_p50 times the devices that share the model, over the tokens of "
+        "one inference",
+        of_shape=True,
+    ),
     "throughput_per_s": Metric("1/s", "maximize", "hardware", "sequences a second at inference's shape", of_shape=True),
     "prefill_ms_p50": _generated("ms", "median device time of a prompt (mode generate)"),
     "prefill_ms_p90": _generated("ms", "90th percentile of the device time of a prompt"),
@@ -103,6 +111,9 @@ METRICS: dict[str, Metric] = {
     "activation_bytes": Metric("B", "minimize", "hardware", "scratch memory of one execution context", of_shape=True),
     "io_bytes": Metric("B", "minimize", "hardware", "inputs and outputs", of_shape=True),
     "memory_bytes": Metric("B", "minimize", "hardware", "weights + activations + inputs and outputs", of_shape=True),
+    "total_memory_bytes": Metric(
+        "B", "minimize", "hardware", "memory_bytes of all devices that share the model together", of_shape=True
+    ),
     "device_memory_bytes": Metric(
         "B",
         "minimize",

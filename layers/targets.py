@@ -96,15 +96,19 @@ WITH_BUILD_OPTIONS = ("tensorrt", "tensorrt_rtx")
 BUILD_OPTION_NEEDS: dict[str, dict[str, Needs]] = {"weights_mib": {"tensorrt": Needs(version=(10, 0))}}
 """What a build option needs of a runtime that has build options, where not every version has it."""
 
-UNSHARED = "no runtime of this release runs an engine that devices share"
+SHARING_RUNTIMES = ("onnxruntime", "tensorrt")
+
+SHARES = "above 1 by a worker of so many devices"
+"""How the runtimes run what devices share."""
 
 
 def support(path: str) -> dict[str, Support]:
     """What each runtime supports of a parameter, by its full name."""
     if path == "tp_size":
-        return dict.fromkeys(RUNTIMES, Support(note=f"1 alone: {UNSHARED}"))
+        return {runtime: Support(note=SHARES if runtime in SHARING_RUNTIMES else "1 alone") for runtime in RUNTIMES}
     if APPLIES.get(path) == SHARED:
-        return dict.fromkeys(RUNTIMES, Support(supported=False, note=UNSHARED))
+        unshared = Support(supported=False, note="it runs no engine that devices share")
+        return {runtime: Support() if runtime in SHARING_RUNTIMES else unshared for runtime in RUNTIMES}
     if path == "quantization":
         return {runtime: _of_quantizations(runtime) for runtime in RUNTIMES}
     section, _, name = path.rpartition(".")
@@ -136,5 +140,5 @@ def in_words(path: str) -> str:
     if set(found.values()) == {"yes"}:
         return "all"
     if len(set(found.values())) == 1:
-        return f"all: {next(iter(found.values()))}" if support(path)[RUNTIMES[0]].supported else f"none: {UNSHARED}"
+        return f"all: {next(iter(found.values()))}"
     return ". ".join(f"{runtime}: {says}" for runtime, says in found.items())

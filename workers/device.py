@@ -8,10 +8,12 @@ import importlib.metadata
 import os
 import platform
 import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from workers.engine.nvml import Gpu, driver_version, gpus
+from workers.engine.nvml import Gpu, driver_version, gpus, link
 
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
@@ -47,6 +49,81 @@ def cpu(threads: int) -> Device:
 def gpu(found: Gpu) -> Device:
     """A GPU as a device of the HTTP contract."""
     return {"kind": "gpu", "uuid": found.uuid, "model": found.model[:200], "memory_bytes": found.memory_bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChoice:
+    """What a worker works on."""
+
+    registered: Device
+    gpus: tuple[Gpu, ...] = ()
+    """In the order of their UUIDs; none: the CPU."""
+    ranks: int = 1
+    """Devices, or processes on the CPU, that can share an engine."""
+    link: str | None = None
+    """How they are connected."""
+
+    @property
+    def lock_names(self) -> tuple[str, ...]:
+        """What its turns are taken by."""
+        return tuple(gpu.uuid for gpu in self.gpus) or (self.registered["uuid"],)
+
+    def rank_devices(self, own: Gpu | None) -> tuple[str, ...]:
+        """Those that share an engine, a slot's own device first; none where there is one alone."""
+        if self.ranks == 1:
+            return ()
+        others = [gpu.uuid for gpu in self.gpus if gpu is not own]
+        return (own.uuid, *others) if own is not None else ("",) * self.ranks
+
+
+def choose(name: str | None, group_names: Sequence[str], ranks: int | None, threads: int) -> DeviceChoice:
+    """What a worker works on: the device `name`, the GPUs of a group, or `ranks` processes on the CPU.
+
+    Raises ValueError with what there is, or what else to say.
+    """
+    if group_names:
+        found = chosen_group(group_names)
+        if ranks not in (None, len(found)):
+            raise ValueError(f"{len(found)} devices are named, and {ranks} are to share an engine: leave one out")
+        if len(found) > 1:
+            link_name = link([gpu.uuid for gpu in found])
+            return DeviceChoice(group(found, link_name), tuple(found), len(found), link_name)
+        return DeviceChoice(gpu(found[0]), tuple(found))
+    one = chosen(name)
+    if one is None:
+        if ranks is None or ranks == 1:
+            return DeviceChoice(cpu(threads))
+        return DeviceChoice(processes(threads, ranks), (), ranks, "memory of one machine")
+    if ranks not in (None, 1):
+        raise ValueError(f"which {ranks} GPUs are to share an engine? Name them by --devices, or give --all-devices")
+    return DeviceChoice(gpu(one), (one,))
+
+
+def processes(threads: int, count: int) -> Device:
+    """This machine's processor as `count` devices that share an engine: a process each, with `threads` threads."""
+    whole = cpu(threads)
+    return {**whole, "model": f"{whole['model'][:180]}, {count} processes"}
+
+
+def group(found: Sequence[Gpu], link: str) -> Device:
+    """GPUs of one model as a device of the HTTP contract: they share engines. Raises ValueError where they differ."""
+    models = sorted({gpu.model for gpu in found})
+    if len(models) > 1:
+        raise ValueError(f"devices that share engines are of one model; these are {' and '.join(models)}")
+    return {
+        "kind": "gpu",
+        "uuid": "+".join(sorted(gpu.uuid for gpu in found)),
+        "model": f"{len(found)} x {models[0][:160]}, {link}",
+        "memory_bytes": min(gpu.memory_bytes for gpu in found),
+    }
+
+
+def chosen_group(names: Sequence[str]) -> list[Gpu]:
+    """The GPUs of these names, in the order of their UUIDs. Raises ValueError with what there is."""
+    found = {gpu.uuid: gpu for name in names if (gpu := chosen(name)) is not None}
+    if len(found) != len(names):
+        raise ValueError(f"{', '.join(names)} are not {len(names)} different GPUs")
+    return [found[uuid] for uuid in sorted(found)]
 
 
 def chosen(name: str | None) -> Gpu | None:

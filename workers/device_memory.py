@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from workers.interruption import Interruption
 
@@ -34,7 +34,7 @@ class DeviceMemory:
 
     def share(self, estimated_bytes: float, interruption: Interruption) -> MemoryShare:
         """The share of an attempt that is not let in yet; `interruption` ends its waits."""
-        return MemoryShare(self, estimated_bytes, interruption)
+        return MemoryShare((self,), estimated_bytes, interruption)
 
     def enter(self, share: MemoryShare, on_wait: Callable[[], None]) -> None:
         """Wait until there is room. Raises the interruption's cause."""
@@ -84,27 +84,38 @@ class DeviceMemory:
 
 
 class MemoryShare:
-    """What one attempt takes of its device's memory."""
+    """What one attempt takes of its device's memory, or of that of several."""
 
-    def __init__(self, memory: DeviceMemory, estimated_bytes: float, interruption: Interruption) -> None:
+    def __init__(self, memories: Sequence[DeviceMemory], estimated_bytes: float, interruption: Interruption) -> None:
+        """`memories`: in the order of the devices' UUIDs, so that no two attempts wait for each other."""
         self.estimated_bytes = estimated_bytes
         self.interruption = interruption
         self.is_alone = False
         """Whether it is to have no neighbours."""
         self.has_had_neighbours = False
         """Since it was let in."""
-        self._memory = memory
+        self._memories = memories
+
+    @classmethod
+    def alone_on(
+        cls, memories: Sequence[DeviceMemory], estimated_bytes: float, interruption: Interruption
+    ) -> MemoryShare:
+        """Of an attempt that has several devices by itself: those that are there end first, those that come later wait
+        behind it."""
+        share = cls(memories, estimated_bytes, interruption)
+        share.is_alone = True
+        return share
 
     @contextmanager
     def held(self, on_wait: Callable[[], None], on_entered: Callable[[], None]) -> Generator[None]:
         """Be let in for the time of the context. Raises the interruption's cause."""
-        self._memory.enter(self, on_wait)
-        on_entered()
-        try:
+        with ExitStack() as entered:
+            for memory in self._memories:
+                memory.enter(self, on_wait)
+                entered.callback(memory.leave, self)
+            on_entered()
             yield
-        finally:
-            self._memory.leave(self)
 
     def learn(self, seen_bytes: float) -> None:
         """Correct later estimates by what it took."""
-        self._memory.learn(self.estimated_bytes, seen_bytes)
+        self._memories[0].learn(self.estimated_bytes, seen_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from layers.capabilities import Capabilities
@@ -13,7 +13,7 @@ from layers.configuration import TrialConfiguration
 from layers.metrics import split_name
 from layersweep import logs
 from workers.data.cache import DatasetCache
-from workers.device_memory import DeviceMemory
+from workers.device_memory import DeviceMemory, MemoryShare
 from workers.device_time import DeviceShare, DeviceTime
 from workers.engine_cache import EngineCache
 from workers.interruption import (
@@ -68,14 +68,15 @@ class Execution:
         limits: Limits | None = None,
         device_time: DeviceTime | None = None,
         device_memory: DeviceMemory | None = None,
+        every_memory: Sequence[DeviceMemory] = (),
         slot: str = "",
         wants_next: Callable[[], bool] = lambda: False,
     ) -> None:
         """`capabilities`: the worker's, by runtime; `interruption` stops the attempt when it is set.
 
         `device_time`, `device_memory`: of the device, which all slots of the worker share (left out: it has it to
-        itself); `slot`: what the log calls it; `wants_next`: whether the service is asked for the next lease when this
-        attempt is finished.
+        itself); `every_memory`: of each device of the worker, in the order of their UUIDs; `slot`: what the log calls
+        it; `wants_next`: whether the service is asked for the next lease when this attempt is finished.
         """
         self._leased = leased
         self._service = service
@@ -88,6 +89,7 @@ class Execution:
         self._limits = limits or Limits()
         self._device_time = device_time or DeviceTime()
         self._device_memory = device_memory or DeviceMemory()
+        self._every_memory = every_memory or (self._device_memory,)
         self._wants_next = wants_next
         self._next: LeaseAnswer | None = None
         self._trial: tuple[str, int] = (leased.trial, leased.attempt)
@@ -177,10 +179,17 @@ class Execution:
             device_uuid=self._device_uuid,
             share=share,
             waits=Waits(self._label, share, lambda told: self._lease.progress(**told)),
-            memory=self._device_memory.share(estimated_bytes(configuration), self._interruption),
+            memory=self._memory_share(configuration),
             limits=self._limits,
             artifacts=ArtifactStore(self._service, *self._trial, self._interruption),
         )
+
+    def _memory_share(self, configuration: TrialConfiguration) -> MemoryShare:
+        """A model that devices share has all of the worker's for itself."""
+        estimated = estimated_bytes(configuration)
+        if int(configuration.model.get("tp_size") or 1) > 1:
+            return MemoryShare.alone_on(self._every_memory, estimated, self._interruption)
+        return self._device_memory.share(estimated, self._interruption)
 
     def _conclude(self, finish: Finish) -> None:
         """Offer the result until the service takes it, or says that it does not want it. Raises LeaseLostError."""

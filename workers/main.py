@@ -11,10 +11,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from layersweep import logs
 from workers import device, slots
@@ -34,6 +33,8 @@ def run(
     name: str | None = None,
     *,
     device_name: str | None = None,
+    group_names: Sequence[str] = (),
+    ranks: int | None = None,
     engine_python: str | None = None,
     cache_dir: Path | str | None = None,
     threads: int | None = None,
@@ -48,6 +49,7 @@ def run(
     """Work for the service at `server` until told to stop; the exit status.
 
     `device_name`: "cpu", or a GPU's UUID, its beginning, or its number (default: the first GPU, else the CPU);
+    `group_names`: several GPUs, which can share an engine; `ranks`: how many processes can on the CPU;
     `engine_python`: interpreter of the engine child; `cache_dir`: where datasets are kept (default: the user's cache);
     `threads`: of training and of CPU engines (default: OMP_NUM_THREADS, or all that the process may use);
     `slot_count`: how many attempts are executed at once (default: as many as the device has room for, 1 on a CPU);
@@ -62,24 +64,18 @@ def run(
     """
     if not logging.getLogger().handlers:
         logs.configure(logging.INFO, "text")
+    threads = threads or device.default_threads()
     try:
-        gpu = device.chosen(device_name)
+        choice = device.choose(device_name, group_names, ranks, threads)
     except ValueError as problem:
         logger.error("%s", problem)
         return 1
-    held: IO[str] | None = None
-    threads = threads or device.default_threads()
-    worked_on = device.gpu(gpu) if gpu else device.cpu(threads)
-    slot_count = slot_count or slots.automatic_count(
-        gpu_memory_bytes=gpu.memory_bytes if gpu else None, cores=device.cores()
-    )
     worker = Worker(
         ServiceClient(server, token),
         name or device.default_name(),
-        children=Children.of_slots(
-            slot_count, threads=threads, engine_python=engine_python, gpu_uuid=gpu.uuid if gpu else None
-        ),
-        worked_on=worked_on,
+        children=_children(choice, slot_count, threads, engine_python),
+        worked_on=choice.registered,
+        link=choice.link,
         labels=labels,
         cache_dir=Path(cache_dir) if cache_dir else default_cache_dir(),
         limits=Limits(build_seconds=build_seconds) if build_seconds else Limits(),
@@ -88,11 +84,12 @@ def run(
         max_trials=max_trials,
         idle_exit_seconds=idle_exit_seconds,
     )
-    with drained_by_signals(worker):
+    with drained_by_signals(worker), contextlib.ExitStack() as held:
         try:
-            if gpu is not None:
-                held = worker.lock_device(gpu.uuid)
-            turns_of(worked_on["uuid"])
+            for gpu in choice.gpus:
+                held.enter_context(worker.lock_device(gpu.uuid))
+            for uuid in choice.lock_names:
+                turns_of(uuid)
         except DrainedError:
             logger.info("stopped")
             return 0
@@ -108,10 +105,30 @@ def run(
         except WorkerError as failure:
             logger.error("%s", failure)
             return failure.status
-        finally:
-            if held is not None:
-                held.close()
     return 0
+
+
+def _children(
+    choice: device.DeviceChoice, slot_count: int | None, threads: int, engine_python: str | None
+) -> list[Children]:
+    """Those of each slot: as many as are asked for, over all devices, or as each has room for."""
+    gpus = choice.gpus or (None,)
+    children: list[Children] = []
+    for number, gpu in enumerate(gpus):
+        if slot_count is not None:
+            count = (slot_count + len(gpus) - 1 - number) // len(gpus)
+        else:
+            cores = device.cores() // len(gpus)
+            count = slots.automatic_count(gpu_memory_bytes=gpu.memory_bytes if gpu else None, cores=cores)
+        if count:
+            children += Children.of_slots(
+                count,
+                threads=threads,
+                engine_python=engine_python,
+                gpu_uuid=gpu.uuid if gpu else None,
+                rank_devices=choice.rank_devices(gpu),
+            )
+    return children
 
 
 def default_cache_dir() -> Path:

@@ -22,6 +22,7 @@ from workers.device_lock import DeviceBusyError, lock_device
 from workers.device_memory import DeviceMemory
 from workers.device_time import DeviceTime
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
+from workers.engine.parallel.rank_engine import RANK_ENGINES
 from workers.engine.verbs import DESCRIBE
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
@@ -71,13 +72,14 @@ class Worker:
         worked_on: Device | None = None,
         labels: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        link: str | None = None,
         timing_cache: bool = True,
         wait_for_device: bool = False,
         max_trials: int | None = None,
         idle_exit_seconds: float | None = None,
     ) -> None:
         """`children`: those of each slot; `worked_on`: the device, as it is registered (default: the CPU);
-        `labels`: what sweeps may ask for."""
+        `labels`: what sweeps may ask for; `link`: how devices that share engines are connected."""
         self._service = service
         self._name = name
         self._children = children[0]
@@ -87,6 +89,7 @@ class Worker:
         self._engines = EngineCache(cache_dir / "engines", keeps_timings=timing_cache)
         self._limits = limits or Limits()
         self._labels = labels or {}
+        self._link = link
         self._budget = TrialBudget(max_trials)
         self._idle_exit_seconds = idle_exit_seconds
         self._idle_since = 0.0
@@ -98,8 +101,9 @@ class Worker:
         self._waited_for_device = False
         self._capabilities: dict[str, Capabilities] = {}
         self._device = worked_on or device.cpu(self._children.threads)
-        self._device_time = DeviceTime()
-        self._device_memory = DeviceMemory(self._device["memory_bytes"])
+        uuids = sorted({self._uuid_of(each) for each in children} | set(self._children.rank_devices) - {""})
+        self._device_times = {uuid: DeviceTime() for uuid in uuids}
+        self._device_memories = {uuid: DeviceMemory(self._device["memory_bytes"]) for uuid in uuids}
 
     def drain(self) -> None:
         """Finish nothing more: give the running attempts back and return from `work`."""
@@ -162,12 +166,21 @@ class Worker:
                 lacks.append(f"{runtime}: {found['lacks'].get('execution', 'it builds here and does not run')}")
                 continue
             # The engine child knows the processor, the worker with how many threads it is used.
-            self._capabilities[runtime] = {**found, "device_model": self._device["model"]}
+            self._capabilities[runtime] = {
+                **found,
+                "device_model": self._device["model"],
+                "devices": max(1, len(self._children.rank_devices)) if runtime in RANK_ENGINES else 1,
+                "link": self._link if runtime in RANK_ENGINES else None,
+            }
         if not self._capabilities:
             remedy = "`layersweep worker --doctor` says what to install"
             raise WorkerError(f"no runtime works on {self._device['model']}. {'; '.join(lacks)}. {remedy}")
         for lack in lacks:
             logger.info("not served: %s", lack)
+
+    def _uuid_of(self, children: Children) -> str:
+        """The device of a slot: of several GPUs its own, else the worker's."""
+        return children.gpu_uuid if children.rank_devices and children.gpu_uuid else self._device["uuid"]
 
     def _register(self) -> None:
         body: RegistrationRequest = {
@@ -325,13 +338,14 @@ class Worker:
             children=slot.children,
             datasets=self._datasets,
             engines=self._engines,
-            device_uuid=self._device["uuid"],
+            device_uuid=self._uuid_of(slot.children),
             capabilities=self._capabilities,
             heartbeat_seconds=self._registration["heartbeat_seconds"],
             interruption=interruption,
             limits=self._limits,
-            device_time=self._device_time,
-            device_memory=self._device_memory,
+            device_time=self._device_times[self._uuid_of(slot.children)],
+            device_memory=self._device_memories[self._uuid_of(slot.children)],
+            every_memory=tuple(self._device_memories.values()),
             slot=f"slot {slot.number}: " if several else "",
             wants_next=wants_next,
         )

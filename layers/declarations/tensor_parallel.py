@@ -67,7 +67,6 @@ def lacking_devices(model: Mapping[str, Scalar], devices: int) -> str | None:
         return None
     if size > devices:
         return f"spreads an engine over {devices} device{'s' if devices > 1 else ''}: tp_size {size} needs {size}"
-    # Devices are not enough: each would have to run its part of one engine, with the sums between them.
-    return (
-        f"has {devices} devices and runs an engine on one of them: no runtime runs the parts of tp_size {size} together"
-    )
+    if (quantization := model.get("quantization", "none")) != "none":
+        return f"quantizes no engine that devices share: tp_size {size} and quantization {quantization}"
+    return None

@@ -117,6 +117,24 @@ def worker(
     all_devices: Annotated[
         bool, typer.Option("--all-devices", help="A worker for each GPU of this machine; they end together.")
     ] = False,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GPU,GPU,…",
+            envvar="LAYERSWEEP_DEVICES",
+            help="Several GPUs of one model, by UUID or number: one worker, whose trials may share them (tp_size).",
+        ),
+    ] = None,
+    tp: Annotated[
+        int | None,
+        typer.Option(
+            "--tp",
+            min=1,
+            max=8,
+            help="Devices that can share a model: with --all-devices a worker for each so many GPUs; on the CPU "
+            "so many processes.",
+        ),
+    ] = None,
     wait_for_device: Annotated[
         bool,
         typer.Option(
@@ -179,8 +197,9 @@ def worker(
     slot_count, own_labels = parsed_slots(slots), parsed_labels(labels)
     logs.configure(logging.INFO, form)
     if all_devices:
-        if device is not None:
-            raise InvalidUsageError("--all-devices and --device (LAYERSWEEP_DEVICE) are both given: leave one out")
+        for option, given in (("--device (LAYERSWEEP_DEVICE)", device), ("--devices (LAYERSWEEP_DEVICES)", devices)):
+            if given is not None:
+                raise InvalidUsageError(f"--all-devices and {option} are both given: leave one out")
         options = {
             "--server": server,
             "--name": name,
@@ -193,7 +212,9 @@ def worker(
             "--idle-exit-seconds": idle_exit_seconds,
         }
         switches = {"--no-timing-cache": not timing_cache, "--wait-for-device": wait_for_device}
-        raise typer.Exit(_run_all_devices(options, [switch for switch, given in switches.items() if given]))
+        raise typer.Exit(_run_all_devices(options, [switch for switch, given in switches.items() if given], tp or 1))
+    if device is not None and devices is not None:
+        raise InvalidUsageError("--device (LAYERSWEEP_DEVICE) and --devices are both given: leave one out")
     token = os.environ.get("LAYERSWEEP_TOKEN")
     main = part_of_product("workers.main", "worker")
     status = main.run(
@@ -201,6 +222,8 @@ def worker(
         header_value("token (LAYERSWEEP_TOKEN)", token) if token else None,
         name,
         device_name=device,
+        group_names=[each.strip() for each in devices.split(",")] if devices else (),
+        ranks=tp,
         engine_python=engine_python,
         threads=threads,
         slot_count=slot_count,
@@ -231,19 +254,28 @@ def parsed_labels(given: str) -> dict[str, str]:
         raise typer.BadParameter(f"{problem}: use key=value,key=value", param_hint="--labels") from problem
 
 
-def _run_all_devices(options: Mapping[str, str | float | None], switches: list[str]) -> int:
+def _run_all_devices(options: Mapping[str, str | float | None], switches: list[str], group_size: int) -> int:
     every_device = part_of_product("workers.every_device", "worker")
-    found = every_device.slots_each()
+    found = _grouped(every_device.slots_each(), group_size)
     given = {"--threads": every_device.threads_each(len(found))}
     given |= {option: value for option, value in options.items() if value is not None}
     commands: dict[str, list[str]] = {}
     for number, (device, slots) in enumerate(found.items()):
-        own = {"--slots": slots, **given, "--device": device}
+        own = {"--slots": slots, **given, "--devices" if group_size > 1 else "--device": device}
         if "--name" in own:
             own["--name"] = f"{own['--name']}-{number}"
         flags = [str(part) for option in own.items() for part in option]
         commands[device] = [sys.executable, "-m", "layersweep", "worker", *flags, *switches]
     return every_device.run(commands)
+
+
+def _grouped(slots: Mapping[str, int], size: int) -> dict[str, int]:
+    """So many GPUs at a time, and their slots together. Raises InvalidUsageError where some would be left."""
+    names = list(slots)
+    if len(names) % size:
+        raise InvalidUsageError(f"{len(names)} GPUs cannot be shared out by {size}: name groups of them by --devices")
+    groups = [names[start : start + size] for start in range(0, len(names), size)]
+    return {",".join(group): sum(slots[name] for name in group) for group in groups}
 
 
 def listen(host: str, port: int) -> socket.socket:

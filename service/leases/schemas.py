@@ -101,7 +101,11 @@ Text = Annotated[str, Field(max_length=2000)]
 
 class Device(Request):
     kind: Literal["cpu", "gpu"]
-    uuid: str = Field(max_length=128, description="the GPU's UUID, or cpu-<machine id>", examples=["cpu-4f1c"])
+    uuid: str = Field(
+        max_length=128,
+        description="the GPU's UUID, those of several joined by +, or cpu-<machine id>",
+        examples=["cpu-4f1c"],
+    )
     model: str = Field(max_length=200, examples=["Intel Xeon"])
     memory_bytes: Count = Field(examples=[8_589_934_592])
 
@@ -117,7 +121,8 @@ class Capabilities(Request):
     quantizations: list[ShortText] = Field(
         default=[], max_length=16, description="of `model.quantization`, beside none"
     )
-    devices: Integer = Field(default=1, ge=1, le=MAX_COUNT)
+    devices: Integer = Field(default=1, ge=1, le=MAX_COUNT, description="that can share an engine: `tp_size`")
+    link: ShortText | None = Field(default=None, description="how they are connected", examples=["NVLink"])
     device_memory_bytes: Count
     compute_capability: ShortText | None = None
     build_only: bool = False

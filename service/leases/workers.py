@@ -21,6 +21,9 @@ from service.leases import schemas as lease_schemas
 
 _VERSION_DIGITS = 9
 
+SEVERAL_DEVICES = "+"
+"""Between the UUIDs of a worker that has several GPUs."""
+
 
 def target_key(capabilities: lease_schemas.Capabilities) -> str:
     """What makes scores comparable: the runtime, its version and the device's model."""
@@ -57,7 +60,8 @@ def register(
     Raises DeviceInUseError where a living worker has the same GPU: two would disturb each other's measurements.
     """
     if registration.device.kind == "gpu":
-        _take_device(session, registration.device.uuid, alive_seconds)
+        for uuid in sorted(registration.device.uuid.split(SEVERAL_DEVICES)):
+            _take_device(session, uuid, alive_seconds)
     version = _results_version(registration.versions)
     targets = [
         cast("RegisteredTarget", {**target.model_dump(), "key": target_key(target), "results_version": version})
@@ -101,7 +105,9 @@ def _take_device(session: Session, uuid: str, alive_seconds: float) -> None:
     if session.get_bind().dialect.name == "postgresql":
         # Of two that register at once, the second sees the first. SQLite has one writer anyway.
         session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(uuid, 0))))
-    holds = sa.select(sa.func.max(Worker.last_seen_at)).where(Worker.device_uuid == uuid, is_alive(alive_seconds))
+    between = SEVERAL_DEVICES
+    has_it = (between + Worker.device_uuid + between).contains(f"{between}{uuid}{between}", autoescape=True)
+    holds = sa.select(sa.func.max(Worker.last_seen_at)).where(has_it, is_alive(alive_seconds))
     seen_at = session.scalar(holds)
     if seen_at is not None:
         # Not which worker: it may be another project's.
@@ -113,7 +119,7 @@ def _take_device(session: Session, uuid: str, alive_seconds: float) -> None:
         )
     forgotten = (
         sa.select(Worker.id)
-        .where(Worker.device_uuid == uuid, Worker.signed_off_at.is_(None))
+        .where(has_it, Worker.signed_off_at.is_(None))
         .order_by(Worker.id)
         .with_for_update(key_share=True)
     )

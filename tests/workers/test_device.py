@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from workers import device
+from workers.engine.nvml import Gpu
 
 
 def test_the_number_of_threads_is_part_of_the_device() -> None:
@@ -42,3 +43,51 @@ def test_a_control_group_s_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_versions_name_what_a_result_depends_on() -> None:
     assert {"layersweep", "python", "torch", "numpy", "onnx"} <= set(device.versions())
+
+
+GPUS = [Gpu(f"GPU-{name}", "NVIDIA H200", 141 << 30, (9, 0)) for name in ("b", "a")]
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "gpus", lambda: GPUS)
+    monkeypatch.setattr(device, "link", lambda uuids: "NVLink")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_several_gpus_are_one_device_of_another_name() -> None:
+    choice = device.choose(None, ["0", "1"], None, 4)
+    assert choice.registered["uuid"] == "GPU-a+GPU-b"
+    assert choice.registered["model"] == "2 x NVIDIA H200, NVLink"
+    assert (choice.ranks, choice.link, choice.lock_names) == (2, "NVLink", ("GPU-a", "GPU-b"))
+    assert [choice.rank_devices(gpu) for gpu in choice.gpus] == [("GPU-a", "GPU-b"), ("GPU-b", "GPU-a")]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_one_gpu_shares_nothing() -> None:
+    choice = device.choose("1", [], None, 4)
+    assert (choice.registered["uuid"], choice.ranks, choice.rank_devices(choice.gpus[0])) == ("GPU-a", 1, ())
+    assert device.choose(None, ["1"], None, 4) == choice
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("names", "ranks", "said"),
+    [(["0", "0"], None, "not 2 different"), (["0", "1"], 4, "4 are to share"), ([], 2, "Name them by --devices")],
+)
+def test_devices_that_make_no_group_are_refused(names: list[str], ranks: int | None, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        device.choose(None, names, ranks, 4)
+
+
+def test_gpus_of_two_models_share_nothing() -> None:
+    other = Gpu("GPU-c", "NVIDIA H100", 80 << 30, (9, 0))
+    with pytest.raises(ValueError, match="of one model; these are NVIDIA H100 and NVIDIA H200"):
+        device.group([*GPUS, other], "PCIe")
+
+
+def test_processes_of_the_cpu_share_engines() -> None:
+    choice = device.choose("cpu", [], 2, 1)
+    assert choice.registered["model"].endswith(", 1 thread, 2 processes")
+    assert choice.rank_devices(None) == ("", "")
+    assert device.choose("cpu", [], 1, 1) == device.choose("cpu", [], None, 1)

@@ -26,8 +26,13 @@ class Attempts:
 
     def begin(self, name: str, need_bytes: float, *, alone: bool = False) -> tuple[MemoryShare, Callable[[], None]]:
         """Ask for room; the share, and what lets the attempt go."""
-        share, over = self.memory.share(need_bytes, Interruption()), threading.Event()
+        share = self.memory.share(need_bytes, Interruption())
         share.is_alone = alone
+        return self.begin_share(name, share)
+
+    def begin_share(self, name: str, share: MemoryShare) -> tuple[MemoryShare, Callable[[], None]]:
+        """The same with a share that is there."""
+        over = threading.Event()
         asked = threading.Event()
 
         def attempt() -> None:
@@ -135,3 +140,33 @@ def test_an_estimate_grows_with_the_model_and_its_batch() -> None:
     assert PROCESS_BYTES < small < 2 * PROCESS_BYTES
     assert of(model={"hidden_size": 1024}) > small
     assert of(training={"batch_size": 4096}) > small + GIB / 2
+
+
+def test_who_shares_a_model_has_every_device_in_his_turn(attempts: Attempts) -> None:
+    memories = (attempts.memory, DeviceMemory(10 * GIB))
+    _, end_one = attempts.begin("on one", GIB)
+    _, end_two = attempts.begin_share("on two", memories[1].share(GIB, Interruption()))
+    _, end_shared = attempts.begin_share("shared", MemoryShare.alone_on(memories, GIB, Interruption()))
+    _, end_later = attempts.begin("later on one", GIB)
+    attempts.wait_for("on one", "on two")
+    end_one()
+    attempts.wait_for("on one", "on two")
+    end_two()
+    attempts.wait_for("on one", "on two", "shared")
+    end_shared()
+    attempts.wait_for("on one", "on two", "shared", "later on one")
+    end_later()
+
+
+def test_who_gives_up_while_he_waits_for_a_second_device_leaves_the_first(attempts: Attempts) -> None:
+    memories = (attempts.memory, DeviceMemory(10 * GIB))
+    _, end_two = attempts.begin_share("on two", memories[1].share(GIB, Interruption()))
+    attempts.wait_for("on two")
+    interruption = Interruption()
+    interruption.set(DrainedError("stopped"))
+    with pytest.raises(DrainedError), MemoryShare.alone_on(memories, GIB, interruption).held(int, int):
+        pytest.fail("it waits")
+    _, end_one = attempts.begin("on one", GIB)
+    attempts.wait_for("on two", "on one")
+    end_one()
+    end_two()

@@ -76,6 +76,26 @@ def test_each_device_gets_its_worker_with_the_options_and_its_share_of_threads(m
         }
 
 
+def test_a_worker_for_each_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: dict[str, list[str]] = {}
+
+    def run(commands: dict[str, list[str]]) -> int:
+        started.update(commands)
+        return 0
+
+    monkeypatch.setattr(every_device, "slots_each", lambda: {f"GPU-{name}": 4 for name in "abcd"})
+    monkeypatch.setattr(every_device, "run", run)
+    for variable in ("LAYERSWEEP_DEVICE", "LAYERSWEEP_DEVICES"):
+        monkeypatch.delenv(variable, raising=False)
+    assert CliRunner().invoke(app, ["worker", "--all-devices", "--tp", "2"]).exit_code == 0
+    assert list(started) == ["GPU-a,GPU-b", "GPU-c,GPU-d"]
+    for devices, command in started.items():
+        assert command[command.index("--devices") + 1] == devices
+        assert command[command.index("--slots") + 1] == "8"
+    # Four cannot be shared out by three.
+    assert CliRunner().invoke(app, ["worker", "--all-devices", "--tp", "3"]).exit_code == 2
+
+
 def test_without_a_gpu_all_devices_says_what_to_do_and_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
+from functools import partial
 
 from workers.device_lock import turns_of
 from workers.engine import verbs
 from workers.processes import model_verbs
 from workers.processes.builder import Builder
 from workers.processes.child import Child, ChildError
+from workers.processes.environment import NCCL_VARIABLE, nccl_library
 
 RELEASE_SECONDS = 30.0
 
@@ -27,17 +30,23 @@ class Children:
         threads: int,
         engine_python: str | None = None,
         gpu_uuid: str | None = None,
+        rank_devices: Sequence[str] = (),
         shared_builder: Builder | None = None,
     ) -> None:
-        """`shared_builder`: one that other slots use, too, and that is to end after them (left out: it has its own)."""
+        """`rank_devices`: those of an engine that devices share, the slot's own first, as CUDA_VISIBLE_DEVICES names
+        them; `shared_builder`: one that other slots use, too, and that is to end after them (left out: it has its
+        own)."""
         self.threads = threads
+        self.gpu_uuid = gpu_uuid
+        self.rank_devices = tuple(rank_devices)
         self._engine_python = engine_python or sys.executable
         # Passive: threads that spin while they wait slow each other down many times over where cores are shared.
         self._environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         self._environment["CUDA_VISIBLE_DEVICES"] = gpu_uuid or ""
         # Kernels are loaded when they are first used: an engine's memory is not that of a whole library.
         self._environment["CUDA_MODULE_LOADING"] = "LAZY"
-        self._gpu_uuid = gpu_uuid
+        if rank_devices and (nccl := nccl_library()) is not None:
+            self._environment[NCCL_VARIABLE] = nccl
         self._model: Child | None = None
         self._shares_builder = shared_builder is not None
         self._builder = shared_builder or Builder(lambda: self._start_engine("build"))
@@ -46,18 +55,21 @@ class Children:
 
     @classmethod
     def of_slots(
-        cls, count: int, *, threads: int, engine_python: str | None = None, gpu_uuid: str | None = None
+        cls,
+        count: int,
+        *,
+        threads: int,
+        engine_python: str | None = None,
+        gpu_uuid: str | None = None,
+        rank_devices: Sequence[str] = (),
     ) -> list[Children]:
         """Those of so many slots on one device. On a GPU they share a builder."""
-        first = cls(threads=threads, engine_python=engine_python, gpu_uuid=gpu_uuid)
+        make = partial(cls, threads=threads, engine_python=engine_python, gpu_uuid=gpu_uuid, rank_devices=rank_devices)
+        first = make()
         if gpu_uuid is None:
-            own = (cls(threads=threads, engine_python=engine_python) for _ in range(1, count))
-            return [first, *own]
+            return [first, *(make() for _ in range(1, count))]
         builder = Builder(lambda: first._start_engine("build"))
-        return [
-            cls(threads=threads, engine_python=engine_python, gpu_uuid=gpu_uuid, shared_builder=builder)
-            for _ in range(count)
-        ]
+        return [make(shared_builder=builder) for _ in range(count)]
 
     def warm_up(self) -> None:
         """Start what takes long to start and is needed by every trial; from a thread that lives as long as they do."""
@@ -94,7 +106,7 @@ class Children:
     def close_engine(self) -> None:
         """End the process of the engine that was measured; on a GPU when it is its turn."""
         engine, self._engine = self._engine, None
-        if engine is not None and self._gpu_uuid is not None:
+        if engine is not None and self.gpu_uuid is not None:
             with contextlib.suppress(ChildError):
                 engine.request(verbs.LEAVE, self._turn(), timeout_seconds=RELEASE_SECONDS)
             engine.kill()
@@ -128,7 +140,7 @@ class Children:
 
     def _turn(self) -> dict[str, str]:
         """What a request takes its turn by: a GPU's memory changes in turn, as engines are weighed by it."""
-        return {} if self._gpu_uuid is None else {"turns": str(turns_of(self._gpu_uuid))}
+        return {} if self.gpu_uuid is None else {"turns": str(turns_of(self.gpu_uuid))}
 
     def _start_engine(self, name: str, *options: str) -> Child:
         argv = [self._engine_python, "-m", "workers.engine", *options]

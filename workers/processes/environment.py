@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -28,6 +30,22 @@ PREFIXES = (
 
 QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 """ONNX Runtime would keep an id of this machine and a database of its use in the user's cache folder."""
+
+
+NCCL_VARIABLE = "LAYERSWEEP_NCCL"
+"""Names the file of NCCL to an engine child whose devices share an engine."""
+
+
+def nccl_library() -> str | None:
+    """NCCL's library as PyTorch brings it, or as the variable names it; None where there is none."""
+    if named := os.environ.get(NCCL_VARIABLE):
+        return named
+    with contextlib.suppress(ImportError, ValueError):
+        found = importlib.util.find_spec("nvidia.nccl")
+        for folder in found.submodule_search_locations or () if found is not None else ():
+            for path in sorted(Path(folder).glob("lib/libnccl.so*")):
+                return str(path)
+    return None
 
 
 def child_environment(python: str, root: Path, added: Mapping[str, str]) -> dict[str, str]:

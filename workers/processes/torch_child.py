@@ -9,7 +9,8 @@ It is kept between trials, with one module in memory. Verbs:
                                                                     [batches, ...]. `prepare` keeps a graph for weights
                                                                     to come, `use` takes it: see export/transplant.py.
                                                                     `inference`: that section, of another shape than
-                                                                    the configuration's
+                                                                    the configuration's. A model that devices share is
+                                                                    written as shards (export/shards)
     export_generation {prefill, steps: {capacity: path}, opset,  -> seconds, transplanted; the graphs of the prompt and
                transplant?, inference?}                             of its steps
     reference {inputs: npz by name, outputs: npz by name,        -> {}; with `graph`, what that ONNX file computes
@@ -36,7 +37,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -46,20 +46,20 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
-from layers.configuration import Configuration, TrialConfiguration
+from layers.configuration import TrialConfiguration
 from layers.declarations import quantization
-from layers.export.onnx_export import cast_copy, export, export_loss, warm_up
-from layers.export.transplant import Transplant, drawn_copy, has_folded_tables
+from layers.export.onnx_export import cast_copy, export_loss, warm_up
+from layers.export.transplant import Transplant
 from layers.modules.model import build, set_trainable
-from layers.parameter import Scalar
-from layers.signature import Signature, signature_of
+from layers.signature import Signature
 from workers.data.batches import Batches, DataError
 from workers.data.splits import Form, load_split
 from workers.engine.protocol import JsonObject, Progress, Request, RequestError, Result, serve
 from workers.engine.turns import RequestTurn
+from workers.processes import model_graphs
 from workers.processes.generation_graphs import GenerationGraphs
+from workers.processes.model_graphs import MadeModel
 from workers.processes.model_verbs import (
     ExportAnswer,
     ExportGenerationAnswer,
@@ -77,39 +77,12 @@ VALIDATION_TOKENS = 16_384
 """About how many tokens of the validation split choose the best checkpoint. The reported losses are of all of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """A module, and the configuration that it was made of."""
-
-    module: nn.Module
-    configuration: TrialConfiguration
-
-    @property
-    def signature(self) -> Signature:
-        """Of the module at the shape that is measured."""
-        return signature_of(self.configuration)
-
-    def at(self, inference: dict[str, Scalar]) -> _Model:
-        """The same module at another shape."""
-        document: Configuration = {**self.configuration.document, "inference": inference}
-        return _Model(self.module, TrialConfiguration.of(document))
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        return tuple(given.name for given in self.signature.inputs)
-
-    @property
-    def choices(self) -> int:
-        """Logits of one target: the dataset's vocabulary or its classes, or more if the model says so."""
-        return self.signature.outputs[0].shape[-1]
-
-
 class ModelProcess:
     """One model at a time."""
 
     def __init__(self) -> None:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model: _Model | None = None
+        self._model: MadeModel | None = None
         self._transplants: dict[Signature, Transplant] = {}
         """At each shape the graph of the model that was exported first, for the weights to come."""
         self._generation_graphs = GenerationGraphs()
@@ -157,7 +130,7 @@ class ModelProcess:
             self._forget()
             if self._is_cuda:
                 torch.cuda.reset_peak_memory_stats(self._device)
-            self._model = _Model(module.to(self._device), configuration)
+            self._model = MadeModel(module.to(self._device), configuration)
         count = sum(parameter.numel() for parameter in module.parameters())
         return {"parameter_count": count, "initialized": taken, "left": left}
 
@@ -171,16 +144,18 @@ class ModelProcess:
         kept = self._transplants.pop(signature, None)
         transplant = kept if request.get("transplant") == "use" else None
         with _explained():
-            if request.get("transplant") == "prepare":
-                transplant = _prepared_transplant(made, deployed, Path(request["path"]), opset)
+            if model_graphs.is_shared(model):
+                model_graphs.write_parts(made, deployed, Path(request["path"]), opset)
+            elif request.get("transplant") == "prepare":
+                transplant = model_graphs.prepared_transplant(made, deployed, Path(request["path"]), opset)
             if transplant is not None:
                 transplant.write(deployed, Path(request["path"]))
                 self._transplants[signature] = transplant
-            else:
-                _export(made, deployed, Path(request["path"]), opset)
+            elif not model_graphs.is_shared(model):
+                model_graphs.write(made, deployed, Path(request["path"]), opset)
             quantized = 0
             if quantization.of_model(model) != quantization.NONE:
-                quantized = _quantize(made, Path(request["path"]), Path(request["calibration"]))
+                quantized = model_graphs.quantize(made, Path(request["path"]), Path(request["calibration"]))
             if request.get("loss_path"):
                 export_loss(Path(request["loss_path"]), logits_shape=output.shape, opset=opset, dtype=dtype)
         return {
@@ -292,12 +267,12 @@ class ModelProcess:
         self._stop.set()
         return {}
 
-    def _made_at(self, request: Request) -> _Model:
+    def _made_at(self, request: Request) -> MadeModel:
         """The module at the shape that a request names, if it names one."""
         made = self._made()
         return made.at(request["inference"]) if "inference" in request else made
 
-    def _made(self) -> _Model:
+    def _made(self) -> MadeModel:
         if self._model is None:
             raise RequestError("invalid", "there is no module: send `prepare` first")
         return self._model
@@ -332,38 +307,6 @@ def _explained() -> Generator[None]:
         raise
     except Exception as error:
         raise RequestError("build", f"the model cannot be exported: {error}") from error
-
-
-def _export(made: _Model, deployed: nn.Module, path: Path, opset: int) -> None:
-    """Write the graph of the module as it is deployed."""
-    (output,) = made.signature.outputs
-    export(
-        deployed,
-        tuple(torch.zeros(given.shape, dtype=getattr(torch, given.dtype)) for given in made.signature.inputs),
-        path,
-        opset=opset,
-        input_names=made.input_names,
-        output_names=(output.name,),
-    )
-
-
-def _prepared_transplant(made: _Model, deployed: nn.Module, path: Path, opset: int) -> Transplant | None:
-    """A graph of the module for any weights; None where there is none. Writes to `path`."""
-    if has_folded_tables(made.configuration.model):
-        return None
-    drawn = drawn_copy(deployed)
-    _export(made, drawn, path, opset)
-    return Transplant.of(path, drawn)
-
-
-def _quantize(made: _Model, path: Path, calibration: Path) -> int:
-    """Quantize the products of a float graph in place; answers how many."""
-    # Imported here: most trials quantize nothing, and it brings ONNX Runtime into the process.
-    from layers.export.quantization import quantize
-
-    with np.load(calibration, allow_pickle=False) as arrays:
-        inputs = {name: arrays[name] for name in made.input_names}
-    return quantize(path, quantization.of_model(made.configuration.model), inputs)
 
 
 def _as_progress(point: Point) -> JsonObject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ from workers.trial.record import metrics_in
 
 @dataclass(frozen=True, slots=True)
 class ExportedGraphs:
-    """The graph of the model, and of its loss where there is one."""
+    """The graph of the model, or the shards of one that devices share, and the graph of its loss where there is one."""
 
     name: str
     model: Path
@@ -32,7 +32,8 @@ class BuiltEngine:
     """An engine file, its key in the cache, and what its build said."""
 
     path: Path
-    key: str
+    key: str | None
+    """None: it is not kept for later trials."""
     said: BuildAnswer
     from_cache: bool
 
@@ -78,7 +79,7 @@ def export(context: TrialContext, name: str, transplant: Literal["prepare", "use
     such graph is exported as without it.
     """
     path, loss = (
-        context.files.onnx(name),
+        (context.files.shards if context.rank_devices else context.files.onnx)(name),
         None if context.is_probe or not context.is_scored else context.files.loss_onnx,
     )
     exported = write_graph(context, path, context.capabilities["opset"], loss, transplant)
@@ -113,7 +114,10 @@ def other_shape(context: TrialContext) -> dict[str, object]:
 
 def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
     """Build the engines of the graphs."""
-    model = build_engine(context, graphs.name, graphs.model, build_options(context))
+    if context.rank_devices:
+        model = build_shared(context, graphs.name, graphs.model)
+    else:
+        model = build_engine(context, graphs.name, graphs.model, build_options(context))
     context.record.add_metrics(metrics_in(model.said))
     loss = build_engine(context, "loss", graphs.loss, {}) if graphs.loss else None
     return BuiltEngines(graphs.name, graphs.model, model, loss, graphs.is_transplanted)
@@ -121,7 +125,7 @@ def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
 
 def keep_for_later_trials(context: TrialContext, engine: BuiltEngine) -> None:
     """Put an engine into the cache, once it was seen to be the model's: a wrong one would fail other trials, too."""
-    if not engine.from_cache:
+    if not engine.from_cache and engine.key is not None:
         context.engines.keep(engine.key, engine.path, engine.said)
 
 
@@ -150,7 +154,18 @@ def build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping[
     return BuiltEngine(path, key, said, from_cache=cached is not None)
 
 
-def _request_build(context: TrialContext, onnx: Path, path: Path, options: Mapping[str, int]) -> BuildAnswer:
+def build_shared(context: TrialContext, name: str, shards: Path) -> BuiltEngine:
+    """Build the parts of a model that devices share, each on its device."""
+    started_at = time.monotonic()
+    path = context.files.engine(name)
+    said = _request_build(context, shards, path, build_options(context), context.rank_devices)
+    context.record.add_seconds(f"build_{name}", time.monotonic() - started_at)
+    return BuiltEngine(path, None, said, from_cache=False)
+
+
+def _request_build(
+    context: TrialContext, onnx: Path, path: Path, options: Mapping[str, int], devices: Sequence[str] = ()
+) -> BuildAnswer:
     timings = context.engines.timings
     arguments = {
         "runtime": context.runtime,
@@ -158,6 +173,7 @@ def _request_build(context: TrialContext, onnx: Path, path: Path, options: Mappi
         "engine": str(path),
         "options": options,
         "timings": timings and str(timings),
+        "devices": list(devices),
     }
     builder = context.children.builder()
     return context.request(builder, BUILD, arguments, timeout_seconds=context.limits.build_seconds)

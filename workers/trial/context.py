@@ -155,6 +155,12 @@ class TrialContext:
         return self.quantization != quantization.NONE
 
     @property
+    def rank_devices(self) -> tuple[str, ...]:
+        """Of a model that devices share, the device of each rank; of others none."""
+        size = int(self.model.get("tp_size") or 1)
+        return self.children.rank_devices[:size] if size > 1 else ()
+
+    @property
     def turns(self) -> Path:
         """The device's turns, for the children that take them."""
         return turns_of(self.device_uuid)

@@ -96,6 +96,8 @@ def _score_test_split(context: TrialContext, engine: LoadedEngine, data: TrialDa
 
 def _try_other_targets(context: TrialContext) -> None:
     """What a confirmation says about compatibility: whether the trained model builds elsewhere."""
+    if context.rank_devices:
+        return
     builds = try_builds(
         context.children,
         context.files.folder,

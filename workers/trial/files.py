@@ -81,6 +81,10 @@ class AttemptFiles:
         """The graph of the model: `first` as it was made, `final` as it is reported."""
         return self.folder / f"{name}.onnx"
 
+    def shards(self, name: str) -> Path:
+        """The same of a model that devices share: what each of them does, with its graphs in a folder beside it."""
+        return self.folder / f"{name}.shards"
+
     def engine(self, name: str) -> Path:
         """The engine of a graph."""
         return self.folder / f"{name}.engine"

@@ -37,14 +37,28 @@ def load(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
     loaded = context.request(
         process,
         LOAD,
-        {"runtime": context.runtime, "engine": str(built.model.path), "options": load_options(context)},
+        {
+            "runtime": context.runtime,
+            "engine": str(built.model.path),
+            "options": load_options(context),
+            "devices": list(context.rank_devices),
+        },
         timeout_seconds=context.limits.load_seconds,
     )
     context.record.add_metrics(metrics_in(loaded))
     metrics = {**metrics_in(built.model.said), **metrics_in(loaded)}
-    metrics["memory_bytes"] = sum(metrics[name] for name in MEMORY_METRICS)
-    context.record.add_metrics({"memory_bytes": metrics["memory_bytes"]})
+    metrics["memory_bytes"] = _memory_bytes(metrics)
+    ranks = [{**metrics_in(each), "memory_bytes": _memory_bytes(each)} for each in built.model.said.get("ranks", ())]
+    if ranks:
+        context.record.set_measurement("ranks", {"ranks": ranks})
+    metrics["total_memory_bytes"] = sum(each["memory_bytes"] for each in ranks) or metrics["memory_bytes"]
+    context.record.add_metrics({name: metrics[name] for name in ("memory_bytes", "total_memory_bytes")})
     return LoadedEngine(process, built, metrics)
+
+
+def _memory_bytes(sizes: Mapping[str, object]) -> float:
+    found = metrics_in(sizes)
+    return sum(found[name] for name in MEMORY_METRICS)
 
 
 def load_options(context: TrialContext) -> dict[str, int]:

@@ -63,7 +63,11 @@ def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, f
         },
         timeout_seconds=context.limits.measure_seconds,
     )
-    metrics = metrics_in(answer) | {"throughput_per_s": answer["runs_per_s"] * context.batch_size}
+    tokens = context.batch_size * context.inference.sequence_length
+    metrics = metrics_in(answer) | {
+        "throughput_per_s": answer["runs_per_s"] * context.batch_size,
+        "device_ms_per_token": answer["latency_ms_p50"] * max(1, len(context.rank_devices)) / tokens,
+    }
     environment: TargetEnvironment = {**answer["environment"], "target": context.target_key}
     known = {**engine.metrics, **metrics}
     context.record.add_metrics(metrics)

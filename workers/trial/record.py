@@ -10,7 +10,16 @@ from layers.metrics import AT, METRICS, named_at
 from workers.engine.protocol import JsonObject
 from workers.trial.outcomes import Finish, TrialEndedError
 
-OF_EACH_SHAPE = ("environment", "memory", "parity", "latency_first", "latency_samples_ms", "quantization", "generation")
+OF_EACH_SHAPE = (
+    "environment",
+    "memory",
+    "parity",
+    "latency_first",
+    "latency_samples_ms",
+    "quantization",
+    "generation",
+    "ranks",
+)
 """Measurements that each shape has its own of."""
 
 OVER_SHAPES: Mapping[str, Callable[[Iterable[float]], float]] = {

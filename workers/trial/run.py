@@ -83,7 +83,9 @@ def run_trial(context: TrialContext) -> Finish:
             context.lease.log(f"{ended.reason}; trying again without other trials on the device")
             logger.warning("trial %s: %s; trying again without neighbours", context.trial, ended.reason)
             continue
-        attempt.record.add_metrics({"device_seconds": context.share.seconds})
+        # Who shares a model has all of its devices.
+        devices = max(1, len(set(context.rank_devices)))
+        attempt.record.add_metrics({"device_seconds": context.share.seconds * devices})
         if waits := context.waits.seconds:
             attempt.record.set_measurement("waits", waits)
         return attempt.record.finish(ended)

@@ -26,13 +26,12 @@ def upload_artifacts(
     if store is None or not wanted:
         return
     context.request_model(SAVE, {"path": str(context.files.weights)}, context.limits.export_seconds)
-    files = {
-        "weights.safetensors": context.files.weights,
-        "model.onnx": built.onnx,
-        "model.engine": built.model.path,
-        **({"loss.engine": built.loss.path} if built.loss is not None else {}),
-        **(generation.files() if generation is not None else {}),
-    }
+    files = {"weights.safetensors": context.files.weights}
+    if not context.rank_devices:
+        # What devices share is made again of the weights and the configuration: it is for the devices at hand.
+        files |= {"model.onnx": built.onnx, "model.engine": built.model.path}
+        files |= {"loss.engine": built.loss.path} if built.loss is not None else {}
+        files |= generation.files() if generation is not None else {}
     description = _description(context, measured, metrics)
     found = collect(context.files.artifacts, description, files, context.files.batches("validation"))
     for name in wanted:

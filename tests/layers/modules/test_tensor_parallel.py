@@ -160,21 +160,35 @@ def test_a_target_with_fewer_devices_says_so():
     assert unsupported(completed("mlp", {}), target) is None
 
 
-def test_devices_alone_do_not_run_a_shared_engine():
-    """A worker may say that it has several devices; no runtime runs an engine over them all the same."""
+def test_as_many_devices_share_an_engine_that_is_not_quantized():
     target = {
         "runtime": "tensorrt",
         "version": "10.0",
         "device_model": "eight GPUs",
         "opset": 20,
         "dtypes": ["float32"],
+        "quantizations": ["int8"],
         "device_memory_bytes": 10**9,
         "devices": 8,
     }
-    assert "has 8 devices and runs an engine on one of them" in (
-        unsupported(completed("mlp", {"tp_size": 4}), target) or ""
-    )
-    assert unsupported(completed("mlp", {}), target) is None
+    assert unsupported(completed("mlp", {"tp_size": 4}), target) is None
+    quantized = completed("mlp", {"tp_size": 4, "quantization": "int8"})
+    assert "quantizes no engine that devices share" in (unsupported(quantized, target) or "")
+
+
+def test_each_device_holds_its_part_of_the_weights():
+    model = completed("mlp", {"mlp.ffn_hidden_size": 4096, "tp_size": 4})
+    small = {
+        "runtime": "tensorrt",
+        "version": "10.0",
+        "device_model": "four small GPUs",
+        "opset": 20,
+        "dtypes": ["float32"],
+        "device_memory_bytes": 500_000,
+        "devices": 4,
+    }
+    assert unsupported(model, small) is None
+    assert "the weights alone" in (unsupported(completed("mlp", {"mlp.ffn_hidden_size": 4096}), small) or "")
 
 
 def test_a_group_of_another_size_is_refused():

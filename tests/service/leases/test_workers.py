@@ -105,6 +105,16 @@ def test_a_gpu_has_one_living_worker(client: TestClient) -> None:
     assert client.post("/v1/workers", json=other).status_code == 201
 
 
+def test_a_gpu_of_several_has_one_living_worker(client: TestClient) -> None:
+    def of(uuid: str) -> int:
+        device = {**GPU_REGISTRATION["device"], "uuid": uuid}
+        return client.post("/v1/workers", json={**GPU_REGISTRATION, "device": device}).status_code
+
+    assert of("GPU-1+GPU-2") == 201
+    assert (of("GPU-2"), of("GPU-2+GPU-3"), of("GPU-1+GPU-2")) == (409, 409, 409)
+    assert (of("GPU-3"), of("GPU-22")) == (201, 201)
+
+
 def test_a_worker_that_signs_off_frees_its_gpu_at_once(client: TestClient) -> None:
     worker = client.post("/v1/workers", json=GPU_REGISTRATION).json()["id"]
     assert client.delete(f"/v1/workers/{worker}").status_code == 204

@@ -38,7 +38,8 @@ def test_a_parameter_says_which_targets_support_it_and_whether_layers_may_differ
     assert dtype["tensorrt"]["values"]["bfloat16"] == "needs version 9.0 and compute capability 8.0"
     assert found["attention.dtype"]["targets"]["tensorrt"]["note"] == "another than dtype needs version 10.0"
     assert found["inference.optimization_level"]["targets"]["onnxruntime"]["supported"] is False
-    assert found["mlp.tp_size"]["targets"]["tensorrt"]["supported"] is False
+    assert found["mlp.tp_size"]["targets"]["tensorrt"]["supported"] is True
+    assert found["mlp.tp_size"]["targets"]["tensorrt_rtx"]["supported"] is False
     assert (found["mlp.kind"]["per_layer"], found["hidden_size"]["per_layer"]) == (True, False)
 
 

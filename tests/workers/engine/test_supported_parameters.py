@@ -15,6 +15,7 @@ from layers.declarations.tensor_parallel import SHARED
 from layers.wanted_target import RUNTIMES
 from tests.layers.combinations import combinations
 from workers.engine.onnxruntime.engine import OnnxRuntimeEngine
+from workers.engine.parallel.rank_engine import RANK_ENGINES
 from workers.engine.tensorrt import support
 from workers.engine.tensorrt.engine import TensorRtEngine
 
@@ -97,8 +98,10 @@ def test_what_devices_share_is_declared_as_the_check_has_it() -> None:
     }
     model = next(each for each in combinations() if each.values["kind"] == "mlp").completed()
     assert unsupported(model, able) is None
-    assert unsupported({**model, "tp_size": 2}, able) is not None
-    for path in (each for each, condition in APPLIES.items() if condition == SHARED):
-        assert targets.in_words(path) == f"none: {targets.UNSHARED}"
-    assert targets.in_words("tp_size") == f"all: 1 alone: {targets.UNSHARED}"
+    assert unsupported({**model, "tp_size": 8}, able) is None
+    assert unsupported({**model, "tp_size": 2}, {**able, "devices": 1}) is not None
+    assert set(targets.SHARING_RUNTIMES) == set(RANK_ENGINES)
+    for path in ("tp_size", *(each for each, condition in APPLIES.items() if condition == SHARED)):
+        for runtime, declared in targets.support(path).items():
+            assert declared.supported is (runtime in RANK_ENGINES or path == "tp_size")
     assert targets.in_words("mlp.hidden_act") == "all"
