@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -41,6 +41,7 @@ from layersweep.records.catalog import (
     DatasetRecord,
     LayerKind,
     Preset,
+    QueueEntry,
     Target,
     WorkerRecord,
 )
@@ -99,15 +100,18 @@ class Client:
 
     # sweeps
 
-    def submit(self, document: Source, *, idempotency_key: str | None = None) -> Sweep:
+    def submit(self, document: Source, *, priority: int | None = None, idempotency_key: str | None = None) -> Sweep:
         """Submit a sweep document: a path, YAML or JSON text, or a mapping.
 
+        Trials of a sweep with a higher `priority` (-10 to 10, 0 where it is left out) are executed first.
         Sent with an Idempotency-Key, so that a submission whose answer was lost is not made twice; pass your own to
         make that hold across processes. Raises InvalidDocumentError with all that is wrong in the document.
         """
         body, content_type = documents.read(document)
         headers = {"Content-Type": content_type, "Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return Sweep(self.transport, self.transport.object("POST", "/v1/sweeps", content=body, headers=headers))
+        asked: Query = {} if priority is None else {"priority": priority}
+        sent = self.transport.object("POST", "/v1/sweeps", params=asked, content=body, headers=headers)
+        return Sweep(self.transport, sent)
 
     def validate(self, document: Source) -> SweepPreview:
         """Check a sweep document as `submit` would, and store nothing.
@@ -350,6 +354,14 @@ class Client:
     def create_project(self, name: str) -> ProjectRecord:
         """Make a project."""
         return self.transport.object("POST", "/v1/projects", named_by="name", json={"name": name})
+
+    def change_project(self, name: str, changes: Mapping[str, int | None]) -> ProjectRecord:
+        """Change what a project may use: `max_running_trials` and `max_priority`; None lifts a limit."""
+        return self.transport.object("PATCH", f"/v1/projects/{segment(name)}", named_by="name", json=dict(changes))
+
+    def queue(self) -> list[QueueEntry]:
+        """What waits, by what it needs of a worker: how many trials, for how long, and why nothing takes them."""
+        return self.transport.page("/v1/queue", {})["items"]
 
     def audit(self) -> Iterator[AuditRecord]:
         """Who changed what, newest first."""

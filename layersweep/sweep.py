@@ -261,6 +261,10 @@ class Sweep:
         # An older service knows no budget of device time, and refuses what it does not know.
         return self._act("extend", added | ({"device_seconds": device_seconds} if device_seconds else {}))
 
+    def prioritize(self, priority: int) -> Sweep:
+        """Have its trials executed before those of sweeps with a lower priority, from now on; 0 is what sweeps have."""
+        return self._act("prioritize", {"priority": priority})
+
     def _path(self, rest: str = "") -> str:
         return f"/v1/sweeps/{self.id}{rest}"
 

@@ -7,7 +7,7 @@ is made. `layersweep.cli.places` has the rule.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +21,12 @@ from layersweep.cli.installation import existing_database, writable_database
 from layersweep.cli.places import OwnDatabase, OwnDataDir, Place, RemoteServer
 from layersweep.client import Client
 from layersweep.display.terminal import table_of
+from layersweep.display.units import plural
 from layersweep.errors import InvalidUsageError
 from layersweep.records.administration import CreatedTokenRecord, ProjectRecord, TokenRecord
 
 ALL_PROJECTS = "*"
+NO_LIMIT = "none"
 MADE_BY = "the command line"
 
 tokens = typer.Typer(help="Make, list and revoke API tokens.", no_args_is_help=True)
@@ -141,7 +143,30 @@ def list_projects(
         print_json_list(records)
         return
     for record in records:
-        out.print(Text(record["name"]))
+        out.print(Text(record["name"] + (f": {_limits(record)}" if _is_limited(record) else "")), soft_wrap=True)
+
+
+@projects.command("limit")
+def limit_project(
+    name: Annotated[str, typer.Argument()],
+    max_running_trials: Annotated[
+        str | None, typer.Option(metavar="N", help=f"Trials that may run at once; {NO_LIMIT} lifts the limit.")
+    ] = None,
+    max_priority: Annotated[
+        str | None, typer.Option(metavar="N", help=f"The highest priority of its sweeps; {NO_LIMIT} lifts the limit.")
+    ] = None,
+    data_dir: OwnDataDir = None,
+    database: OwnDatabase = False,
+    server: RemoteServer = None,
+) -> None:
+    """Limit what a project may use: trials at once, and up to which priority."""
+    given = {"max_running_trials": max_running_trials, "max_priority": max_priority}
+    changes = {limit: _limit(limit, value) for limit, value in given.items() if value is not None}
+    if not changes:
+        raise typer.BadParameter("say what to limit: --max-running-trials or --max-priority")
+    with _read(Place.of(server, data_dir, database)) as service:
+        record = service.change_project(name, changes)
+    out.print(Text(f"The project {name} {_limits(record)}."), soft_wrap=True)
 
 
 class Administration(Protocol):
@@ -159,6 +184,8 @@ class Administration(Protocol):
 
     def projects(self) -> list[ProjectRecord]: ...
 
+    def change_project(self, name: str, changes: Mapping[str, int | None]) -> ProjectRecord: ...
+
 
 class _DatabaseAdministration:
     """The service's own functions on a database, for whoever may write to it."""
@@ -169,6 +196,7 @@ class _DatabaseAdministration:
         self._secret = secret
         self._tokens = part_of_product("service.auth.tokens", "service")
         self._projects = part_of_product("service.auth.projects", "service")
+        self._quotas = part_of_product("service.fleet.quotas", "service")
         self._schemas = part_of_product("service.auth.schemas", "service")
         self._audit = part_of_product("service.auth.audit", "service")
 
@@ -226,6 +254,16 @@ class _DatabaseAdministration:
 
         return self._database.read(read)
 
+    def change_project(self, name: str, changes: Mapping[str, int | None]) -> ProjectRecord:
+        given = self._schemas.Quotas.model_validate(dict(changes)).model_dump(exclude_unset=True)
+
+        def write(session: Any) -> ProjectRecord:
+            row = self._quotas.change(session, name, given)
+            self._record(session, "project.change", name, name)
+            return self._schemas.Project.model_validate(row).model_dump(mode="json")
+
+        return self._database.write(write)
+
     def _shown(self, row: Any) -> TokenRecord:
         return self._schemas.Token.model_validate(row).model_dump(mode="json")
 
@@ -246,6 +284,28 @@ def _secret(variable: str) -> str:
     if not secret:
         raise InvalidUsageError(f"the environment variable {variable} is empty")
     return secret
+
+
+def _limit(name: str, value: str) -> int | None:
+    """The number of an option; None lifts the limit."""
+    if value == NO_LIMIT:
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        option = f"--{name.replace('_', '-')}"
+        raise InvalidUsageError(f"{option} {value}: give a whole number, or {NO_LIMIT}") from None
+
+
+def _is_limited(record: ProjectRecord) -> bool:
+    return record.get("max_running_trials") is not None or record.get("max_priority") is not None
+
+
+def _limits(record: ProjectRecord) -> str:
+    running, priority = record.get("max_running_trials"), record.get("max_priority")
+    at_once = "any number of trials" if running is None else plural(running, "trial")
+    up_to = "any priority" if priority is None else f"a priority of at most {priority}"
+    return f"may run {at_once} at once, with {up_to}"
 
 
 def _read(place: Place) -> AbstractContextManager[Administration]:

@@ -47,12 +47,15 @@ app = typer.Typer(help="Submit, watch and steer sweeps.", no_args_is_help=True)
 def submit(
     file: File,
     wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended.")] = False,
+    priority: Annotated[
+        int | None, typer.Option(min=-10, max=10, help="Trials of sweeps with a higher one are executed first.")
+    ] = None,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Submit a sweep document."""
     with connect(server) as client:
-        sweep = client.submit(file)
+        sweep = client.submit(file, priority=priority)
         if not as_json:
             out.print(Text(f"Accepted as {sweep.id} ({sweep.name})."))
             _print_space(sweep.record["space"])
@@ -152,6 +155,7 @@ def show(
         "sampler": f"{record['sampler']} ({record['sampler_reason']})",
         "pruner": _pruning(record),
         "parallel": units.at_once(record["budget"]["parallel"], record.get("effective_parallel"), ended=ended),
+        "priority": str(record.get("priority") or "") or None,
         "device time": _device_time(record),
         "target": record["target"] or "the first worker that can serve it",
         "created": record["created_at"],
@@ -249,6 +253,17 @@ def extend(
             trials=trials, wall_seconds=wall_seconds, device_seconds=device_seconds, failures=failures
         ),
     )
+
+
+@app.command()
+def prioritize(
+    sweep: SweepName,
+    priority: Annotated[int, typer.Argument(min=-10, max=10, help="0 is what sweeps have unless they ask.")],
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Execute a sweep's trials before those of sweeps with a lower priority; what runs goes on."""
+    _act(server, sweep, as_json, lambda found: found.prioritize(priority))
 
 
 def _act(server: str, name: str, as_json: bool, action: Callable[[Sweep], Sweep]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from layersweep.json_values import JsonObject
 
 
 class ProjectRecord(TypedDict):
     name: str
+    max_running_trials: NotRequired[int | None]
+    max_priority: NotRequired[int | None]
     created_at: str
 
 

@@ -181,6 +181,32 @@ class WorkerRecord(TypedDict):
     last_seen_at: str
 
 
+class QueueEntry(TypedDict):
+    """Trials of active sweeps of one project and priority that need the same of a worker; `cause` is null where
+    nothing waits, or it is being taken."""
+
+    project: str
+    priority: int
+    target: str | None
+    runtime: str | None
+    version: str | None
+    device_model: str | None
+    compute_capability: str | None
+    devices: int | None
+    device_memory_bytes: int | None
+    results_version: int
+    labels: dict[str, str]
+    sweeps: int
+    queued: int
+    running: int
+    oldest_seconds: float | None
+    workers: int
+    slots: int
+    busy_slots: int
+    cause: str | None
+    waits_for: str | None
+
+
 class CheckpointRecord(TypedDict):
     """An uploaded checkpoint that a sweep can begin with."""
 

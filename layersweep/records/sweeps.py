@@ -80,6 +80,7 @@ class SweepRecord(TypedDict):
     constraints: list[str]
     budget: Budget
     effective_parallel: NotRequired[int]
+    priority: NotRequired[int]
     device_seconds: NotRequired[float]
     sampler: str
     sampler_reason: str

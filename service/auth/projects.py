@@ -11,7 +11,7 @@ from service.database.access_models import Project, Token, Webhook
 from service.database.checkpoint_models import Checkpoint
 from service.database.models import Dataset, Sweep
 from service.database.sessions import now
-from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
+from service.errors import ConflictError, ForbiddenError, NotFoundError, Problem, UnprocessableError
 
 DEFAULT = "default"
 """The project of callers who name none. It is always there."""
@@ -44,6 +44,24 @@ def get(session: Session, name: str) -> Project:
     if project is None:
         raise NotFoundError(f"there is no project {name!r}")
     return project
+
+
+def allowed_priority(session: Session, name: str, wanted: int | None) -> int:
+    """The priority that a sweep of the project gets that asks for one, or for none.
+
+    Raises ForbiddenError where sweeps of the project may not have it.
+    """
+    project = find(session, name)
+    highest = None if project is None else project.max_priority
+    if wanted is None:
+        return 0 if highest is None else min(0, highest)
+    if highest is not None and wanted > highest:
+        remedy = f"at most {highest}; who may change projects can allow more"
+        raise ForbiddenError(
+            f"sweeps of the project {name!r} have a priority of at most {highest}",
+            problems=[Problem("/priority", f"{wanted} is too high for this project", remedy)],
+        )
+    return wanted
 
 
 def every(session: Session, only: str | None) -> list[Project]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from service.common.schemas import Request, Schema, Timestamp
+from service.common.priorities import Priority
+from service.common.schemas import Request, Schema, Timestamp, whole
+
+RunningTrials = Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(whole)]
 
 
 class Project(Schema):
     name: str
+    max_running_trials: int | None = Field(
+        description="its quota: how many trials of its sweeps may run at once; null: any number"
+    )
+    max_priority: int | None = Field(description="the highest priority that its sweeps may have; null: any")
     created_at: Timestamp
 
 
@@ -21,6 +28,21 @@ class NewProject(Request):
         max_length=63,
         json_schema_extra={"pattern": "^[a-z0-9][a-z0-9-]{0,62}$"},
         examples=["vision"],
+    )
+
+
+class Quotas(Request):
+    """What a project may use. What is left out stays as it is."""
+
+    max_running_trials: RunningTrials | None = Field(
+        default=None,
+        description="trials of its sweeps that may run at once; 0: none begins; null: any number",
+        examples=[16],
+    )
+    max_priority: Priority | None = Field(
+        default=None,
+        description="the highest priority that its sweeps may have: those above it are lowered; null: any",
+        examples=[0],
     )
 
 

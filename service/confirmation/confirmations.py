@@ -226,6 +226,7 @@ def _child(
         sampler=SweepKind.CONFIRMATION,
         sampler_reason=f"every further training is known beforehand{f'; chosen by {wishes}' if wishes else ''}",
         space={"points": count, "feasible_share": 1.0, "sampled": False, "open_parameters": ["training.seed"]},
+        priority=sweep.priority,
         target_runtime=sweep.target_runtime,
         labels=sweep.labels,
         target=target,

@@ -25,6 +25,10 @@ class Project(Base):
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     created_at: Mapped[float]
+    max_running_trials: Mapped[int | None]
+    """Its quota: how many trials of its sweeps may run at once, on all workers together. None: any number."""
+    max_priority: Mapped[int | None]
+    """The highest priority that its sweeps may have. None: any."""
 
 
 class Token(Base):

@@ -149,6 +149,13 @@ class SweepExtended(TypedDict):
     budget: Budget
 
 
+class SweepPrioritized(TypedDict):
+    """Of `sweep.priority`."""
+
+    priority: int
+    before: int
+
+
 class SlotsShared(TypedDict):
     """Of `sweep.parallel_changed`: how many trials may run at once."""
 
@@ -242,6 +249,7 @@ EventData: TypeAlias = (
     | SweepChanged
     | SweepTargeted
     | SweepExtended
+    | SweepPrioritized
     | SlotsShared
     | SweepTroubled
     | SweepConfirmed

@@ -136,6 +136,8 @@ class Sweep(Base):
     """How many of its trials may run at once: `budget.parallel`, or what `auto` stands for now."""
     device_seconds: Mapped[float] = mapped_column(default=0.0, server_default="0")
     """What the attempts that were finished have taken of their devices' time."""
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Trials of a sweep with a higher one are given to workers first."""
     running_count: Mapped[int] = mapped_column(default=0)
     rejected_count: Mapped[int] = mapped_column(default=0)
     counts: Mapped[dict[str, int]] = mapped_column(Document, default=dict)

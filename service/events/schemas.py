@@ -28,6 +28,7 @@ EventKind = Literal[
     "sweep.target",
     "sweep.trouble",
     "sweep.extended",
+    "sweep.priority",
     "sweep.parallel_changed",
     "sweep.confirmation",
     "trial.queued",
@@ -45,8 +46,8 @@ class Event(Schema):
     kind: str = Field(
         description="sweep.target: a target was found, or what is waited for; sweep.trouble: scheduling it fails and "
         "is tried again, or (reason null) works again; sweep.extended: it has a larger budget; "
+        "sweep.priority: it has another priority; "
         "sweep.parallel_changed: more or fewer of its trials may run at once; sweep.confirmation: a confirmation of it "
-        ""
         "began or ended; trial.replicated: its figures are means over one more training; trial.report: progress or "
         "losses. The other names say what happened",
         json_schema_extra={"enum": list(get_args(EventKind))},

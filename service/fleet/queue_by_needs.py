@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from layers.labels import missing_labels, shown_labels
 from layers.results_version import UNSAID
 from layers.space.document_fields import AUTO, MAX_PARALLEL
 from service.common.formatting import plural
-from service.common.states import SweepState, TrialState
+from service.common.states import GOING_SWEEPS, SweepState, TrialState
+from service.database.access_models import Project
 from service.database.json_columns import RegisteredTarget
 from service.database.models import Sweep, Trial, Worker
 from service.database.sessions import now
@@ -24,12 +25,28 @@ from service.sweeps import targets
 # Word for word the conditions of the indexes: finished trials cost nothing.
 _IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
 _IS_RUNNING = sa.text("trials.state = 'running'")
+_COLUMNS = (
+    Sweep.budget,
+    Sweep.project,
+    Sweep.priority,
+    Sweep.target_runtime,
+    Sweep.target,
+    Sweep.target_key,
+    Sweep.results_version,
+    Sweep.labels,
+    Sweep.reason,
+    Sweep.counts,
+    Sweep.running_count,
+    Sweep.effective_parallel,
+)
+"""The document is long, and nobody looks at it here."""
 
 
 class Needs(NamedTuple):
-    """What the trials of some sweeps need."""
+    """What the trials of some sweeps need, and how urgently."""
 
     project: str
+    priority: int
     target_key: str | None
     runtime: str | None
     results_version: int
@@ -52,8 +69,17 @@ class Waiting:
     """Of a sweep that has no target: what it waits for."""
 
 
+class Quota(NamedTuple):
+    """How many trials a project may run at once, and how many it runs."""
+
+    project: str
+    allowed: int
+    running: int
+
+
 @dataclass(frozen=True, slots=True)
 class LivingWorker:
+    id: str
     project: str | None
     versions: Mapping[str, int]
     """Target -> the version of its results."""
@@ -81,25 +107,34 @@ class Serving:
 
 def entries(session: Session, project: str | None, alive_seconds: float) -> list[QueueEntry]:
     """What waits in a project (None: in all), by what it needs; the longest wait first."""
-    waiting = _waiting(session, project)
-    if not waiting:
+    waiting = _waiting(session)
+    if not any(project in (None, needs.project) for needs in waiting):
         return []
     living = _living(session, alive_seconds)
+    quotas = _quotas(session)
+    servings = {needs: _serving(needs, each, living) for needs, each in waiting.items()}
+    for needs, serving in servings.items():
+        if serving.cause is None and waiting[needs].queued:
+            serving.cause, serving.lacks = _busy(waiting[needs], serving, quotas.get(needs.project))
+    _say_who_comes_first(waiting, servings)
     time = now(session)
-    found = [_entry(needs, each, living, time) for needs, each in waiting.items()]
+    found = [
+        _entry(needs, each, servings[needs], quotas.get(needs.project), time)
+        for needs, each in waiting.items()
+        if project in (None, needs.project)
+    ]
     return sorted(found, key=lambda entry: -(entry.oldest_seconds or 0.0))
 
 
-def _waiting(session: Session, project: str | None) -> dict[Needs, Waiting]:
+def _waiting(session: Session) -> dict[Needs, Waiting]:
     oldest = _oldest(session)
     waiting: dict[Needs, Waiting] = {}
-    query = sa.select(Sweep).where(Sweep.state == SweepState.ACTIVE).order_by(Sweep.id)
-    if project is not None:
-        query = query.where(Sweep.project == project)
+    query = sa.select(Sweep).options(load_only(*_COLUMNS)).where(Sweep.state == SweepState.ACTIVE).order_by(Sweep.id)
     for sweep in session.scalars(query):
         version = UNSAID if sweep.results_version is None else sweep.results_version
         runtime = sweep.target_runtime if sweep.target is None else sweep.target["runtime"]
-        needs = Needs(sweep.project, sweep.target_key, runtime, version, tuple(sorted((sweep.labels or {}).items())))
+        labels = tuple(sorted((sweep.labels or {}).items()))
+        needs = Needs(sweep.project, sweep.priority, sweep.target_key, runtime, version, labels)
         found = waiting.setdefault(needs, Waiting(sweep.target))
         found.sweeps += 1
         found.queued += sweep.counts.get(TrialState.QUEUED, 0)
@@ -133,11 +168,23 @@ def _oldest(session: Session) -> dict[str, float]:
     return {row.sweep_id: row.oldest_at for row in rows}
 
 
+def _quotas(session: Session) -> dict[str, Quota]:
+    """The projects whose trials at once are limited."""
+    rows = session.execute(
+        sa.select(Project.name, Project.max_running_trials, sa.func.coalesce(sa.func.sum(Sweep.running_count), 0))
+        .join(Sweep, sa.and_(Sweep.project == Project.name, Sweep.state.in_(GOING_SWEEPS)))
+        .where(Project.max_running_trials.is_not(None))
+        .group_by(Project.name, Project.max_running_trials)
+    )
+    return {name: Quota(name, allowed or 0, running) for name, allowed, running in rows}
+
+
 def _living(session: Session, alive_seconds: float) -> list[LivingWorker]:
     rows = session.execute(sa.select(Trial.worker_id, sa.func.count()).where(_IS_RUNNING).group_by(Trial.worker_id))
     busy = {str(worker_id): count for worker_id, count in rows}
     return [
         LivingWorker(
+            worker.id,
             worker.project,
             {
                 target["key"]: workers.results_version_of(target)
@@ -152,14 +199,11 @@ def _living(session: Session, alive_seconds: float) -> list[LivingWorker]:
     ]
 
 
-def _entry(needs: Needs, waiting: Waiting, living: Sequence[LivingWorker], time: float) -> QueueEntry:
-    serving = _serving(needs, waiting, [each for each in living if each.project in (None, needs.project)])
-    cause, lacks = serving.cause, serving.lacks
-    if cause is None and waiting.queued:
-        cause, lacks = _busy(waiting, serving)
+def _entry(needs: Needs, waiting: Waiting, serving: Serving, quota: Quota | None, time: float) -> QueueEntry:
     target = cast("RegisteredTarget", waiting.target or {})
     return QueueEntry(
         project=needs.project,
+        priority=needs.priority,
         target=needs.target_key,
         runtime=needs.runtime,
         version=target.get("version"),
@@ -176,14 +220,15 @@ def _entry(needs: Needs, waiting: Waiting, living: Sequence[LivingWorker], time:
         workers=len(serving.workers),
         slots=serving.slots,
         busy_slots=serving.busy,
-        wanted_slots=waiting.wanted,
-        cause=cause,
-        waits_for=lacks,
+        wanted_slots=waiting.wanted if quota is None else min(waiting.wanted, quota.allowed),
+        cause=serving.cause,
+        waits_for=serving.lacks,
     )
 
 
-def _serving(needs: Needs, waiting: Waiting, living: Sequence[LivingWorker]) -> Serving:
-    """Who may take the trials, of living workers that serve their project."""
+def _serving(needs: Needs, waiting: Waiting, everybody: Sequence[LivingWorker]) -> Serving:
+    """Who may take the trials, of living workers."""
+    living = [each for each in everybody if each.project in (None, needs.project)]
     labels = dict(needs.labels)
     key = needs.target_key
     if key is None:
@@ -204,12 +249,32 @@ def _serving(needs: Needs, waiting: Waiting, living: Sequence[LivingWorker]) -> 
     return Serving(fit)
 
 
-def _busy(waiting: Waiting, serving: Serving) -> tuple[Cause | None, str | None]:
+def _busy(waiting: Waiting, serving: Serving, quota: Quota | None) -> tuple[Cause | None, str | None]:
     if waiting.running >= waiting.may_run:
         return "parallel", f"{plural(waiting.running, 'trial')} at once is what the budget allows"
+    if quota is not None and quota.running >= quota.allowed:
+        allowed = plural(quota.allowed, "trial")
+        return "quota", f"{allowed} at once is the quota of the project {quota.project}, and as many run"
     if serving.busy >= serving.slots:
         return "slot", f"{plural(serving.slots, 'slot')} of {plural(len(serving.workers), 'worker')}, and none is free"
     return None, None
+
+
+def _say_who_comes_first(waiting: Mapping[Needs, Waiting], servings: Mapping[Needs, Serving]) -> None:
+    """Say of those that wait for a slot where trials of a higher priority wait for the same slots."""
+    eager = [needs for needs, serving in servings.items() if waiting[needs].queued and serving.cause == "slot"]
+    for needs in eager:
+        own = {worker.id for worker in servings[needs].workers}
+        first = [
+            other
+            for other in eager
+            if other.priority > needs.priority and any(worker.id in own for worker in servings[other].workers)
+        ]
+        if first:
+            count = sum(waiting[other].queued for other in first)
+            serving = servings[needs]
+            serving.cause = "priority"
+            serving.lacks = f"{plural(count, 'trial')} of a higher priority than {needs.priority} come first"
 
 
 def _lacking(labels: Mapping[str, str], living: Collection[LivingWorker]) -> str | None:

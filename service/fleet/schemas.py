@@ -8,13 +8,14 @@ from pydantic import Field
 
 from service.common.schemas import Schema
 
-Cause = Literal["target", "worker", "results_version", "label", "parallel", "slot"]
+Cause = Literal["target", "worker", "results_version", "label", "parallel", "quota", "priority", "slot"]
 
 
 class QueueEntry(Schema):
-    """Trials of active sweeps of one project that need the same of a worker."""
+    """Trials of active sweeps of one project and priority that need the same of a worker."""
 
     project: str
+    priority: int = Field(description="trials of a higher one are given to workers first")
     target: str | None = Field(description="runtime, version and device model; null: no worker was found yet")
     runtime: str | None = Field(description="null: any")
     version: str | None
@@ -38,7 +39,8 @@ class QueueEntry(Schema):
     cause: Cause | None = Field(
         description="why nothing takes what waits: target: no living worker can serve the sweeps; worker: none has the "
         "target any more; results_version: those measure by another version; label: none has the labels; parallel: as "
-        "many run as the sweeps allow; slot: all slots are busy. null: nothing waits, or it is being taken"
+        "many run as the sweeps allow; quota: as many run as the project may use; priority: all slots are busy, and "
+        "trials of a higher priority wait for them; slot: all slots are busy. null: nothing waits, or it is being taken"
     )
     waits_for: str | None = Field(description="the same in words, with what is missing")
 

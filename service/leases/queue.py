@@ -35,6 +35,7 @@ from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
 from service.leases.attempts import AttemptKey
 from service.leases.claimants import Claimant
+from service.leases.claiming import statements as claiming
 from service.leases.row_locks import Claims, FinishesAndClaims, Held
 
 TOPIC = QUEUE
@@ -48,7 +49,7 @@ def has_claimable(session: Session, worker_id: str) -> bool:
     """True when a claim by this worker may succeed: a cheap look before the write."""
     claimant = _working(session, worker_id)
     given = claimant.parameters() | {"full": [], "of_worker": worker_id}
-    return session.connection().scalar(sql.CLAIMABLE, given) is not None
+    return session.connection().scalar(claiming.CLAIMABLE, given) is not None
 
 
 def claim(session: Session, worker_id: str, lease_seconds: float) -> lease_schemas.Lease | None:
@@ -57,11 +58,13 @@ def claim(session: Session, worker_id: str, lease_seconds: float) -> lease_schem
 
 
 def claim_several(session: Session, worker_id: str, lease_seconds: float, at_most: int) -> list[lease_schemas.Lease]:
-    """Give the oldest claimable trials of the worker's targets to it, as many as its free slots and `at_most` allow.
+    """Give claimable trials of the worker's targets to it, as many as its free slots and `at_most` allow.
 
-    Claimable is what is queued in an active sweep below its parallel limit, or running with a lapsed lease, where the
-    sweep's target is of the worker's `RESULTS_VERSION`. A claim that shares its transaction may also come too late for
-    what it saw, and so may one beside another of the same worker: `has_claimable` says whether there is more.
+    Claimable is what is queued in an active sweep below its parallel limit and its project's quota, or running with a
+    lapsed lease, where the sweep's target is of the worker's `RESULTS_VERSION`. What has lapsed comes first. Then
+    sweeps take turns: by priority, of equal priority the one that runs the fewest trials, of these the oldest.
+    A claim that shares its transaction may come too late for what it saw, and so may one beside another of the same
+    worker: `has_claimable` says whether there is more.
     """
     need = Claims(worker_id, at_most)
     held = row_locks.take(session, need)
@@ -186,8 +189,8 @@ class _Claim:
         wanted = self._claimant.parameters() | {"full": full, "of_worker": self._worker_id}
         connection = self._session.connection()
         if self.held is None:
-            return connection.execute(sql.FIND, wanted).one_or_none()
-        return connection.execute(sql.FIND_IN_SWEEPS, wanted | {"sweeps": sorted(self.held.sweeps)}).one_or_none()
+            return connection.execute(claiming.FIND, wanted).one_or_none()
+        return connection.execute(claiming.FIND_IN_SWEEPS, wanted | {"sweeps": sorted(self.held.sweeps)}).one_or_none()
 
 
 def _claimed_after(

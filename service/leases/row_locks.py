@@ -1,6 +1,6 @@
 """The one order in which PostgreSQL's rows are locked. Whoever keeps to it never waits in a circle.
 
-    sweeps, by id  →  trials, by id  →  what belongs to a trial  →  workers, by id
+    sweeps, by id  →  quotas of projects, by name  →  trials, by id  →  what belongs to a trial  →  workers, by id
 
 A transaction locks all its sweeps with one ordered statement before anything else, then trials. What waits for no lock
 (`SKIP LOCKED`, or a lock that is only tried) may come in any order. Small writes share a transaction
@@ -23,10 +23,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
+from service.common.states import TrialState
+from service.database.counts import REPLICATE
 from service.database.group_commit import HELD, Needs
 from service.leases import claimants
 from service.leases import statements as sql
 from service.leases.claimants import Claimant
+from service.leases.claiming import statements as claiming
+from service.leases.claiming.turns import Waiting, next_sweeps
 
 _IDS = postgresql.ARRAY(sa.String)
 
@@ -71,6 +75,12 @@ _CLAIMING = (
 its claims come one after the other: one that comes while another transaction claims for it is given nothing."""
 
 
+_LOCK_QUOTAS = sa.text(
+    "SELECT pg_advisory_xact_lock(hashtextextended(name, 2)) FROM unnest(CAST(:names AS VARCHAR[])) AS name"
+).bindparams(sa.bindparam("names", type_=_IDS))
+"""What a project's sweeps run is counted against its quota: claims in such projects come one after the other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What a transaction has locked for all the writes that share it."""
@@ -108,12 +118,16 @@ def _locked(
     for need in needs:
         if isinstance(need, Claims):
             claims[need.worker] += need.at_most
-    held, wanted = _claimable_sweeps(connection, claims, finished) if claims or finished else (Held(), set[str]())
+    wanted, quotas, held = set[str](), set[str](), Held()
+    if claims or finished:
+        wanted, quotas, held = _claimable_sweeps(connection, claims, finished)
     sweeps, trials = set[str](), set[str | None]()
     if changed or wanted:
         for row in connection.execute(lock_sweeps, {"of_trials": changed, "ids": sorted(wanted)}):
             sweeps.add(row.sweep)
             trials.add(row.trial)
+    if quotas:
+        connection.execute(_LOCK_QUOTAS, {"names": sorted(quotas)}).close()
     renewed = {need.trial for need in needs if isinstance(need, RenewsLease)}
     if finished and len(needs) > 1:
         # A claim then comes before a change of another trial, which must not wait any more.
@@ -193,11 +207,11 @@ def take(session: Session, need: RenewsLease | ChangesTrial | Claims) -> Held | 
 def take_more(session: Session, need: Claims, held: Held) -> Held | None:
     """Hold the sweeps of what can be claimed by now; None where that is nothing else, or others share the transaction.
 
-    Trials are claimed from the oldest sweep on, so what comes later in the order is what is left.
+    It waits for no sweep: those that it holds may come later in the order.
     """
     if HELD in session.info:
         return None
-    more = need.lock(session.connection(), [need])
+    more, _ = need.lock_free(session.connection(), [need])
     return more if more.sweeps - held.sweeps else None
 
 
@@ -210,20 +224,28 @@ def take_sweeps(session: Session, sweep_ids: Collection[str]) -> None:
 
 def _claimable_sweeps(
     connection: sa.Connection, claims: Mapping[str, int], finished: Sequence[str]
-) -> tuple[Held, set[str]]:
-    """The workers that claim, and the sweeps of the trials that they would take now."""
+) -> tuple[set[str], set[str], Held]:
+    """The sweeps of the trials that workers would take now, the projects of these that have quotas, and the workers."""
     rows = connection.execute(_CLAIMING, {"claiming": list(claims), "finished": finished}).all()
     alike: Counter[Claimant] = Counter()
     for row in rows:
         claimant = claimants.find(connection, row.id)
         assert claimant is not None, "its row was read"
         alike[claimant] += claims.get(row.id, 0) + row.finished
-    wanted: set[str] = set()
+    wanted, quotas = set[str](), set[str]()
     for claimant, count in alike.items():
         given = claimant.parameters() | {"full": [], "most": count}
-        found = set(connection.scalars(sql.CLAIMABLE_SWEEPS, given))
+        found = set(connection.scalars(claiming.LAPSED_SWEEPS, given))
+        with_turn = connection.execute(claiming.SWEEPS_WITH_TURN, given).all()
+        found |= next_sweeps([_waiting(row) for row in with_turn], count)
+        quotas.update(row.project_with_quota for row in with_turn if row.project_with_quota and row.id in found)
         if not found:
             found = set(connection.scalars(sql.LAPSED_SWEEPS_OF_TARGETS, given))
         wanted |= found
     busy = frozenset(row.id for row in rows if not row.claims_here_alone)
-    return Held(busy=busy), wanted
+    return wanted, quotas, Held(busy=busy)
+
+
+def _waiting(row: sql.Row) -> Waiting:
+    queued = row.counts.get(TrialState.QUEUED, 0) + row.counts.get(f"{REPLICATE}{TrialState.QUEUED}", 0)
+    return Waiting(row.id, row.priority, row.running_count, min(row.effective_parallel - row.running_count, queued))

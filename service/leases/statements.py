@@ -2,180 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
-from layers.results_version import UNSAID
 from service.common.states import GOING_SWEEPS, OPEN_TRIALS, SweepState, TrialState
+from service.database import sql_functions
 from service.database.counts import moved
 from service.database.models import Attempt, Measurement, Sweep, Trial, TrialMetric, Worker
 from service.database.sessions import now_sql
 
 _TRIALS, _SWEEPS, _WORKERS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Worker))
+_text, _integer, _seconds = sql_functions.text, sql_functions.integer, sql_functions.seconds
 
-
-def _text(name: str) -> sa.BindParameter[str]:
-    return sa.bindparam(name, type_=sa.String)
-
-
-def _integer(name: str) -> sa.BindParameter[int]:
-    return sa.bindparam(name, type_=sa.Integer)
-
-
-def _seconds(name: str) -> sa.BindParameter[float]:
-    return sa.bindparam(name, type_=sa.Double)
-
-
-class _Texts(sa.TypeDecorator[list[str]]):
-    """Any number of texts as one parameter: JSON."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def process_bind_param(self, value: list[str] | None, dialect: sa.Dialect) -> str:
-        return json.dumps(value)
-
-    process_literal_param = process_bind_param
-
-
-class _one_of(FunctionElement[bool]):  # noqa: N801 - used like a function of SQL
-    inherit_cache = True
-    name = "one_of"
-
-
-@compiles(_one_of, "sqlite")
-def _one_of_sqlite(element: _one_of, compiler: SQLCompiler, **options: Any) -> str:
-    column, texts = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"({column} IN (SELECT value FROM json_each({texts})))"
-
-
-@compiles(_one_of, "postgresql")
-def _one_of_postgresql(element: _one_of, compiler: SQLCompiler, **options: Any) -> str:
-    column, texts = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"({column} = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST({texts} AS JSONB)))))"
-
-
-class _past_index(FunctionElement[str]):  # noqa: N801 - used like a function of SQL
-    """A column that SQLite's planner is not to begin with."""
-
-    inherit_cache = True
-    name = "past_index"
-    type = sa.String()
-
-
-@compiles(_past_index, "sqlite")
-def _past_index_sqlite(element: _past_index, compiler: SQLCompiler, **options: Any) -> str:
-    return f"+{compiler.process(next(iter(element.clauses)), **options)}"
-
-
-@compiles(_past_index, "postgresql")
-def _past_index_postgresql(element: _past_index, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(next(iter(element.clauses)), **options)
-
-
-class _are_had(FunctionElement[bool]):  # noqa: N801 - used like a function of SQL
-    """Whether a mapping of texts is part of another one. Keys are labels: they hold no quotes."""
-
-    inherit_cache = True
-    name = "are_had"
-    type = sa.Boolean()
-
-
-@compiles(_are_had, "sqlite")
-def _are_had_sqlite(element: _are_had, compiler: SQLCompiler, **options: Any) -> str:
-    needed, had = (compiler.process(clause, **options) for clause in element.clauses)
-    return (
-        f"NOT EXISTS (SELECT 1 FROM json_each({needed}) AS needed "
-        f"WHERE json_extract({had}, '$.\"' || needed.key || '\"') IS NOT needed.value)"
-    )
-
-
-@compiles(_are_had, "postgresql")
-def _are_had_postgresql(element: _are_had, compiler: SQLCompiler, **options: Any) -> str:
-    needed, had = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"({needed} <@ CAST({had} AS JSONB))"
-
-
-def _is_one_of(column: sa.ColumnElement[str], name: str) -> sa.ColumnElement[bool]:
-    """Whether the column is one of the texts of a parameter. One statement for any number of them: `IN` with its
-    expanding parameter is written anew each time it runs."""
-    return _one_of(column, sa.bindparam(name, type_=_Texts))
-
-
-_WORKS = sa.and_(_WORKERS.c.id == _text("of_worker"), _WORKERS.c.signed_off_at.is_(None))
+IS_WORKING = sa.and_(_WORKERS.c.id == _text("of_worker"), _WORKERS.c.signed_off_at.is_(None))
 """One that has signed off is unknown: it registers again if it still works."""
-WORKS = sa.select(_WORKERS.c.id).where(_WORKS)
-SEE_WORKER = sa.update(_WORKERS).where(_WORKS).values(last_seen_at=now_sql())
+WORKS = sa.select(_WORKERS.c.id).where(IS_WORKING)
+SEE_WORKER = sa.update(_WORKERS).where(IS_WORKING).values(last_seen_at=now_sql())
 """The worker lives."""
 
 # --- claiming ---------------------------------------------------------------------------------------------------------
 
-_MAY_FAIL_ONCE_MORE = (
+MAY_FAIL_ONCE_MORE = (
     sa.func.coalesce(_SWEEPS.c.counts[TrialState.FAILED].as_integer(), 0) < _SWEEPS.c.budget["failures"].as_integer()
 )
 """A sweep whose failures are used up ends when the scheduler next looks: until then it begins nothing."""
-_IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
-_MEASURES_ALIKE = sa.func.coalesce(_SWEEPS.c.results_version, UNSAID) == _integer("results_version")
-"""The worker is of the `RESULTS_VERSION` that the sweep got with its target: one front has results of one version."""
-_HAS_LABELS = sa.or_(
-    _SWEEPS.c.labels.is_(None), _are_had(_SWEEPS.c.labels, sa.bindparam("worker_labels", type_=_WORKERS.c.labels.type))
-)
-"""The worker has the labels that the sweep asks for."""
-_SLOTS = sa.select(_WORKERS.c.slots).where(_WORKS).scalar_subquery()
-_RUNNING = _TRIALS.alias("held")
-_HELD = (
-    sa.select(sa.func.count())
-    .select_from(_RUNNING)
-    # Word for word the condition of the index. What has lapsed may be taken by anybody: it fills no slot.
-    .where(sa.text("held.state = 'running'"), _RUNNING.c.worker_id == _text("of_worker"))
-    .where(_RUNNING.c.lease_expires_at >= now_sql())
-    .scalar_subquery()
-)
-_HAS_FREE_SLOT = _HELD < _SLOTS
-"""A worker holds no more leases than it has slots; one that is unknown or has signed off has none."""
-
-
-def _claimable(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """The oldest claimable trial."""
-    return (
-        sa.select(*columns)
-        .join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
-        .where(
-            # Word for word the condition of the index: finished trials cost a claim nothing.
-            _IS_OPEN,
-            _is_one_of(_TRIALS.c.target_key, "target_keys"),
-            # A worker without a project serves all of them.
-            _TRIALS.c.project == sa.func.coalesce(_text("of_project"), _TRIALS.c.project),
-            _MEASURES_ALIKE,
-            _HAS_LABELS,
-            _past_index(_SWEEPS.c.state) == SweepState.ACTIVE,
-            sa.or_(
-                sa.and_(
-                    _TRIALS.c.state == TrialState.QUEUED,
-                    _SWEEPS.c.running_count < _SWEEPS.c.effective_parallel,
-                    _MAY_FAIL_ONCE_MORE,
-                    sa.not_(_is_one_of(_SWEEPS.c.id, "full")),
-                ),
-                sa.and_(
-                    _TRIALS.c.state == TrialState.RUNNING,
-                    _TRIALS.c.lease_expires_at < now_sql(),
-                    _TRIALS.c.charged_attempts + 1 < _TRIALS.c.max_attempts,
-                ),
-            ),
-        )
-        .order_by(_TRIALS.c.id)
-    )
-
-
-CLAIMABLE = _claimable(_TRIALS.c.id).where(_HAS_FREE_SLOT).limit(1)
-CLAIMABLE_SWEEPS = _claimable(_TRIALS.c.sweep_id).limit(_integer("most"))
-"""The sweeps of the oldest claimable trials, one for each of these."""
-_LEASE = (
+IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
+"""Word for word the condition of the index: finished trials cost nothing."""
+LEASE = (
     _TRIALS.c.id,
     _TRIALS.c.state,
     _TRIALS.c.attempt,
@@ -186,12 +40,9 @@ _LEASE = (
     _TRIALS.c.replicate_of,
 )
 """What a lease says of its trial."""
-FIND = _claimable(*_LEASE).where(_HAS_FREE_SLOT).limit(1).with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
-"""Locks a claimable trial."""
-FIND_IN_SWEEPS = FIND.where(_is_one_of(_TRIALS.c.sweep_id, "sweeps"))
 _ATTEMPTS = cast("sa.Table", Attempt.__table__)
 CLAIMED_AFTER = (
-    sa.select(*_LEASE)
+    sa.select(*LEASE)
     .join(_ATTEMPTS, sa.and_(_ATTEMPTS.c.trial_id == _TRIALS.c.id, _ATTEMPTS.c.attempt == _TRIALS.c.attempt))
     .where(
         sa.text("trials.state = 'running'"),
@@ -222,7 +73,7 @@ _ENTER = (
     .values(event_counter=_SWEEPS.c.event_counter + 1, started_at=sa.func.coalesce(_SWEEPS.c.started_at, now_sql()))
     .returning(_SWEEPS.c.event_counter)
 )
-ENTER_FIRST = _ENTER.where(_SWEEPS.c.running_count < _SWEEPS.c.effective_parallel, _MAY_FAIL_ONCE_MORE).values(
+ENTER_FIRST = _ENTER.where(_SWEEPS.c.running_count < _SWEEPS.c.effective_parallel, MAY_FAIL_ONCE_MORE).values(
     running_count=_SWEEPS.c.running_count + 1,
     counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state")),
 )
@@ -290,7 +141,7 @@ OPEN_IN_SWEEP = (
     .with_for_update(of=_TRIALS, key_share=True)
 )
 _HAS_LAPSED = sa.and_(
-    _IS_OPEN,
+    IS_OPEN,
     _TRIALS.c.state == TrialState.RUNNING,
     _TRIALS.c.lease_expires_at < now_sql(),
     sa.or_(_TRIALS.c.charged_attempts + 1 >= _TRIALS.c.max_attempts, _SWEEPS.c.state.not_in(GOING_SWEEPS)),
@@ -303,9 +154,9 @@ LAPSED_SWEEPS = (
     .limit(_integer("most"))
 )
 """The sweeps of trials whose lease lapsed and that no claim will take again."""
-LAPSED_SWEEPS_OF_TARGETS = LAPSED_SWEEPS.where(_is_one_of(_TRIALS.c.target_key, "target_keys"))
+LAPSED_SWEEPS_OF_TARGETS = LAPSED_SWEEPS.where(sql_functions.is_one_of(_TRIALS.c.target_key, "target_keys"))
 LAPSED = (
-    _OPEN.where(_HAS_LAPSED, _is_one_of(_TRIALS.c.sweep_id, "sweeps"))
+    _OPEN.where(_HAS_LAPSED, sql_functions.is_one_of(_TRIALS.c.sweep_id, "sweeps"))
     .order_by(_TRIALS.c.sweep_id, _TRIALS.c.id)
     .limit(_integer("most"))
     .with_for_update(of=_TRIALS, skip_locked=True, key_share=True)

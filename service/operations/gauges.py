@@ -87,6 +87,7 @@ def read_figures(session: Session, alive_seconds: float) -> Figures:
 
 _QUEUE_LABELS = (
     "project",
+    "priority",
     "runtime",
     "version",
     "device_model",
@@ -102,6 +103,7 @@ def _queue_labels(waiting: QueueEntry) -> list[str]:
     """What waiting trials need, and why nothing takes them; empty where that is not known, or where they are taken."""
     said = (
         waiting.project,
+        waiting.priority,
         waiting.runtime,
         waiting.version,
         waiting.device_model,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
@@ -11,6 +13,7 @@ from service.auth.access import Caller
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.errors import ForbiddenError
+from service.fleet import quotas
 from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
@@ -80,6 +83,19 @@ def list_projects(services: ServicesDep, caller: CallerDep) -> schemas.Page[auth
     """List the projects that the caller reaches."""
     rows = services.database.read(lambda session: projects.every(session, caller.bound_to))
     return schemas.Page(items=[auth_schemas.Project.model_validate(row) for row in rows])
+
+
+@router.patch("/projects/{project}", response_model=auth_schemas.Project, responses=documented(404))
+@needs_scope("admin")
+async def change_project(project: str, body: auth_schemas.Quotas, call: UnkeyedWriteRequestDep) -> Response:
+    """Change what a project may use. This takes a token of all projects. What runs already goes on."""
+    _check_unbound(call.caller)
+    changes = cast("quotas.Change", body.model_dump(exclude_unset=True))
+    return await call.answer(
+        "project.change",
+        lambda session: auth_schemas.Project.model_validate(quotas.change(session, project, changes)),
+        subject=project,
+    )
 
 
 @router.delete("/projects/{project}", status_code=204, responses=documented(409))

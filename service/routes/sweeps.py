@@ -14,6 +14,7 @@ from layersweep.json_values import JsonObject
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.common.paging import PageSize, PageToken, link_next
+from service.common.priorities import MAX_PRIORITY, MIN_PRIORITY
 from service.common.states import SweepState
 from service.confirmation import confirmations
 from service.database.models import Sweep
@@ -89,7 +90,7 @@ _BODY: JsonObject = {
             "model": sweep_schemas.SweepPreview,
             "description": "validate_only: the document is good, nothing was stored",
         },
-        **documented(409, 413, 415, 422),
+        **documented(403, 409, 413, 415, 422),
     },
 )
 @needs_scope("submit")
@@ -97,6 +98,15 @@ async def create_sweep(
     request: Request,
     call: WriteRequestDep,
     validate_only: Annotated[bool, Query(description="say what the document means, and store nothing")] = False,
+    priority: Annotated[
+        int | None,
+        Query(
+            ge=MIN_PRIORITY,
+            le=MAX_PRIORITY,
+            description="trials of sweeps with a higher one are given to workers first. Left out: 0, or what the "
+            "project may use at most",
+        ),
+    ] = None,
 ) -> Response:
     """Post a sweep document, as JSON or YAML. It is validated as a whole: the answer names everything that is wrong."""
     if not validate_only and (answered := await call.answered()) is not None:
@@ -116,7 +126,7 @@ async def create_sweep(
         predictions = await to_thread.run_sync(space_predictions.predict_space, prepared.document, measured)
         added = {"estimate": cost, "predictions": predictions}
         return conditional_reads.json_response(preview.model_copy(update=added))
-    return await _created(call, "sweep.create", prepared)
+    return await _created(call, "sweep.create", prepared, priority)
 
 
 @router.get("", response_model=schemas.Page[sweep_schemas.Sweep])
@@ -197,6 +207,18 @@ async def extend_sweep(sweep: str, body: sweep_schemas.BudgetExtension, call: Wr
     return await _acted(call, "sweep.extend", sweep, lambda session, sweep_id: sweeps.extend(session, sweep_id, body))
 
 
+@router.post("/{sweep}:prioritize", response_model=sweep_schemas.SweepDetail, responses=documented(403, 409))
+@needs_scope("submit")
+async def prioritize_sweep(sweep: str, body: sweep_schemas.PriorityChange, call: WriteRequestDep) -> Response:
+    """Give a sweep that goes on another priority: its trials are executed before those of sweeps with a lower one.
+
+    What runs already goes on. The sweep's project may limit how high it is.
+    """
+    return await _acted(
+        call, "sweep.prioritize", sweep, lambda session, sweep_id: sweeps.prioritize(session, sweep_id, body.priority)
+    )
+
+
 @router.post(
     "/{sweep}:clone", status_code=201, response_model=sweep_schemas.SweepDetail, responses=documented(409, 422)
 )
@@ -216,10 +238,12 @@ async def _prepared(
     return await call.services.validation.prepare(document, call.project, call.caller_is_gone, starts)
 
 
-async def _created(call: WriteRequest, action: str, prepared: drafts.ValidatedDocument) -> Response:
+async def _created(
+    call: WriteRequest, action: str, prepared: drafts.ValidatedDocument, priority: int | None = None
+) -> Response:
     answer = await call.answer(
         action,
-        lambda session: _shown(session, sweeps.insert(session, prepared, project=call.project)),
+        lambda session: _shown(session, sweeps.insert(session, prepared, project=call.project, priority=priority)),
         status=201,
     )
     answer.headers["Location"] = f"/v1/sweeps/{json.loads(bytes(answer.body))['id']}"

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from layers.space.document_fields import BUDGET, MAX_SECONDS
 from layers.space.normalized_document import NormalizedDocument
+from service.common.priorities import Priority
 from service.common.schemas import AS_STORED, Integer, ProblemItem, Request, Schema, Timestamp
 from service.common.states import SweepState
 from service.events.schemas import EndCode
@@ -78,6 +79,7 @@ class Sweep(Schema):
     project: str
     task: str
     dataset: str | None
+    priority: int = Field(description="trials of sweeps with a higher one are given to workers first")
     state: SweepState
     reason: str | None = Field(description="why it is in this state, or what it waits for")
     end_code: EndCode | None = Field(default=None, description="how it ended; null while it goes on")
@@ -190,6 +192,12 @@ class SweepPreview(Schema):
         description="of latency, and of what else of the hardware it decides by; empty where fewer than 16 trials of "
         "the task were measured",
     )
+
+
+class PriorityChange(Request):
+    """`:prioritize`: the priority that the sweep has from now on."""
+
+    priority: Priority = Field(description="of sweeps with equal ones the one that runs the fewest trials comes first")
 
 
 class BudgetExtension(Request):

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.space.document_fields import AUTO, BUDGET, MAX_SECONDS, Budget
-from service.auth.projects import DEFAULT
+from service.auth.projects import DEFAULT, allowed_priority
 from service.common.ids import new_id
 from service.common.paging import decode_token, first_page
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
@@ -21,6 +21,7 @@ from service.datasets.datasets import names_of
 from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 from service.events import events
 from service.events.end_codes import end_code
+from service.leases import row_locks
 from service.leases.queue import cancel_open
 from service.pruning.summary import summary_of
 from service.sweeps import schemas as sweep_schemas
@@ -57,8 +58,12 @@ class SweepFilter:
         return [condition for value, condition in given if value]
 
 
-def insert(session: Session, prepared: ValidatedDocument, *, project: str = DEFAULT) -> Sweep:
-    """Store a new sweep. Raises ConflictError where its dataset was deleted meanwhile."""
+def insert(
+    session: Session, prepared: ValidatedDocument, *, project: str = DEFAULT, priority: int | None = None
+) -> Sweep:
+    """Store a new sweep. Raises ConflictError where its dataset was deleted meanwhile, Forbidden for a priority that
+    its project may not use."""
+    priority = allowed_priority(session, project, priority)
     document = prepared.document
     if prepared.dataset_id is not None and session.get(Dataset, prepared.dataset_id) is None:
         raise ConflictError(f"the dataset {document.dataset!r} was deleted while the document was being read")
@@ -77,6 +82,7 @@ def insert(session: Session, prepared: ValidatedDocument, *, project: str = DEFA
         pruner=prepared.pruner.pruner,
         pruner_reason=prepared.pruner.reason,
         space=prepared.space(),
+        priority=priority,
         target_runtime=document.target_runtime,
         labels=dict(document.target_labels) or None,
         state=SweepState.ACTIVE,
@@ -154,6 +160,20 @@ def resume(session: Session, sweep_id: str) -> Sweep:
     sweep = get(session, sweep_id)
     reason = waits_for(sweep.target_runtime, sweep.labels or {}) if sweep.target_key is None else None
     return _turn(session, sweep_id, SweepState.PAUSED, SweepState.ACTIVE, "be resumed", reason)
+
+
+def prioritize(session: Session, sweep_id: str, priority: int) -> Sweep:
+    """Give the sweep another priority. Raises NotFoundError, Conflict, Forbidden where its project may not use it."""
+    row_locks.take_sweeps(session, [sweep_id])
+    sweep = get(session, sweep_id)
+    _refuse_unless(sweep, GOING_SWEEPS, "have another priority")
+    allowed_priority(session, sweep.project, priority)
+    before = sweep.priority
+    if priority != before:
+        sweep.priority = priority
+        session.flush()
+        events.append(session, sweep_id, "sweep.priority", data={"priority": priority, "before": before})
+    return get(session, sweep_id)
 
 
 def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExtension) -> Sweep:
@@ -340,6 +360,7 @@ def _to_schema(sweep: Sweep, best: dict[str, sweep_schemas.BestTrial], dataset: 
         project=sweep.project,
         task=sweep.task,
         dataset=dataset,
+        priority=sweep.priority,
         state=sweep.state,
         reason=sweep.reason,
         end_code=end_code(sweep, feasible=bool(best)),

@@ -139,6 +139,7 @@ def test_the_catalogue(run: Run, tmp_path: Path) -> None:
     assert unknown.exit_code == 2
     assert "there are: nanogpt-char" in unknown.stderr
     assert answer(run("workers", "--json")) == {"items": [], "next_page_token": None}
+    assert answer(run("queue", "--json")) == {"items": [], "next_page_token": None}
 
 
 @pytest.mark.parametrize(

@@ -85,12 +85,24 @@ def test_projects_are_made_and_listed(run: Callable[..., Result]) -> None:
     assert "vision" in run("token", "list").stdout
 
 
+def test_projects_are_limited(run: Callable[..., Result]) -> None:
+    assert run("project", "create", "vision").exit_code == 0
+    limited = run("project", "limit", "vision", "--max-running-trials", "4", "--max-priority", "-1")
+    assert limited.stdout.strip() == ("The project vision may run 4 trials at once, with a priority of at most -1.")
+    assert "vision: may run 4 trials at once" in run("project", "list").stdout
+    assert run("project", "limit", "vision", "--max-running-trials", "none", "--max-priority", "none").exit_code == 0
+    assert run("project", "list").stdout.split() == ["default", "vision"]
+    for wrong in (["vision"], ["vision", "--max-priority", "high"], ["nowhere", "--max-priority", "1"]):
+        assert run("project", "limit", *wrong).exit_code == 2
+
+
 COMMANDS = [
     ["token", "list"],
     ["token", "revoke", "0" * 26],
     ["token", "create", "--name", "x", "--scope", "read"],
     ["project", "list"],
     ["project", "create", "vision"],
+    ["project", "limit", "vision", "--max-priority", "1"],
 ]
 
 

@@ -1,4 +1,4 @@
-"""`layersweep layers`, `presets` and `workers`: what can be swept, and on what."""
+"""`layersweep layers`, `presets`, `workers` and `queue`: what can be swept, on what, and what waits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from layersweep.cli.common import (
 from layersweep.display import units
 from layersweep.display.terminal import show_text, table_of
 from layersweep.errors import InvalidUsageError
-from layersweep.records.catalog import LayerKind, LayerParameter, Preset
+from layersweep.records.catalog import LayerKind, LayerParameter, Preset, QueueEntry
 
 
 def layers(
@@ -115,6 +115,39 @@ def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
         model = str(record["device"].get("model", ""))
         table.add_row(Text(record["name"]), model, runtimes, alive, slots, "\n".join(trials))
     out.print(table)
+
+
+def queue(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
+    """What waits for which workers, and why nothing takes it."""
+    with connect(server) as client:
+        entries = client.queue()
+    if as_json:
+        print_json_list(entries)
+        return
+    if not entries:
+        out.print("No sweep is active.")
+        return
+    table = table_of("needs", "project", "priority", "waiting", "running", "oldest", "slots", "waits because")
+    for entry in entries:
+        oldest = entry["oldest_seconds"]
+        table.add_row(
+            Text(_needs(entry)),
+            entry["project"],
+            str(entry["priority"]),
+            str(entry["queued"]),
+            str(entry["running"]),
+            "" if oldest is None else units.duration(oldest),
+            f"{entry['busy_slots']} of {entry['slots']} busy",
+            Text(entry["waits_for"] or ""),
+        )
+    out.print(table)
+
+
+def _needs(entry: QueueEntry) -> str:
+    """`onnxruntime 1.23.0 on AMD EPYC, site=a`"""
+    runtime = " ".join(filter(None, (entry["runtime"] or "any runtime", entry["version"])))
+    device = f" on {entry['device_model']}" if entry["device_model"] else ""
+    return ", ".join([f"{runtime}{device}", *(f"{key}={value}" for key, value in entry["labels"].items())])
 
 
 def _print_section(section: LayerKind) -> None:

@@ -1,0 +1,157 @@
+"""The statements that find what a worker may be given. Built once, as those of `service.leases.statements`.
+
+What has lapsed comes first: it was begun, and takes no room. Else a sweep has its turn (`TURN`), and gives its oldest
+queued trial. Active sweeps are few and their trials many, so a sweep is found first, by its own row, and then one trial
+of it by an index: what a claim costs grows with the active sweeps alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import sqlalchemy as sa
+
+from layers.results_version import UNSAID
+from service.common.states import GOING_SWEEPS, SweepState, TrialState
+from service.database import sql_functions
+from service.database.access_models import Project
+from service.database.models import Sweep, Trial, Worker
+from service.database.sessions import now_sql
+from service.leases.statements import IS_OPEN, IS_WORKING, LEASE, MAY_FAIL_ONCE_MORE
+
+_TRIALS, _SWEEPS, _WORKERS, _PROJECTS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Worker, Project))
+
+_MEASURES_ALIKE = sa.func.coalesce(_SWEEPS.c.results_version, UNSAID) == sql_functions.integer("results_version")
+"""The worker is of the `RESULTS_VERSION` that the sweep got with its target: one front has results of one version."""
+_HAS_LABELS = sa.or_(
+    _SWEEPS.c.labels.is_(None),
+    sql_functions.are_had(_SWEEPS.c.labels, sa.bindparam("worker_labels", type_=_WORKERS.c.labels.type)),
+)
+"""The worker has the labels that the sweep asks for."""
+_IS_SERVED = sa.and_(
+    _SWEEPS.c.state == SweepState.ACTIVE,
+    sql_functions.is_one_of(_SWEEPS.c.target_key, "target_keys"),
+    # A worker without a project serves all of them.
+    _SWEEPS.c.project == sa.func.coalesce(sql_functions.text("of_project"), _SWEEPS.c.project),
+    _MEASURES_ALIKE,
+    _HAS_LABELS,
+)
+
+_SLOTS = sa.select(_WORKERS.c.slots).where(IS_WORKING).scalar_subquery()
+_HELD_TRIALS = _TRIALS.alias("held")
+_HELD = (
+    sa.select(sa.func.count())
+    .select_from(_HELD_TRIALS)
+    # Word for word the condition of the index. What has lapsed may be taken by anybody: it fills no slot.
+    .where(sa.text("held.state = 'running'"), _HELD_TRIALS.c.worker_id == sql_functions.text("of_worker"))
+    .where(_HELD_TRIALS.c.lease_expires_at >= now_sql())
+    .scalar_subquery()
+)
+_HAS_FREE_SLOT = _HELD < _SLOTS
+"""A worker holds no more leases than it has slots; one that is unknown or has signed off has none."""
+
+# --- what has lapsed --------------------------------------------------------------------------------------------------
+
+
+def _lapsed(column: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Trials whose lease lapsed and that may be tried again, the oldest first."""
+    return (
+        sa.select(column)
+        .join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
+        .where(
+            IS_OPEN,
+            sql_functions.is_one_of(_TRIALS.c.target_key, "target_keys"),
+            _TRIALS.c.state == TrialState.RUNNING,
+            _TRIALS.c.lease_expires_at < now_sql(),
+            _TRIALS.c.charged_attempts + 1 < _TRIALS.c.max_attempts,
+            _IS_SERVED,
+        )
+        .order_by(_TRIALS.c.id)
+    )
+
+
+# --- whose turn it is -------------------------------------------------------------------------------------------------
+
+_ACTIVE = _SWEEPS.alias("of_project_active")
+_RUNNING_IN_PROJECT = (
+    sa.select(sa.func.coalesce(sa.func.sum(_ACTIVE.c.running_count), 0))
+    .where(_ACTIVE.c.state.in_([sa.literal_column(f"'{state}'") for state in GOING_SWEEPS]))
+    # Joined, so that no index of it is used: a project has many sweeps that ended.
+    .where(_ACTIVE.c.project.concat("") == _PROJECTS.c.name)
+    .scalar_subquery()
+)
+_FULL_PROJECTS = sa.select(_PROJECTS.c.name).where(
+    _PROJECTS.c.max_running_trials.is_not(None), _PROJECTS.c.max_running_trials <= _RUNNING_IN_PROJECT
+)
+"""Those that run as many trials as their quota allows."""
+_QUEUED_TRIALS = _TRIALS.alias("queued")
+_HAS_QUEUED = sa.exists(
+    sa.select(sa.literal(1))
+    .select_from(_QUEUED_TRIALS)
+    .where(_QUEUED_TRIALS.c.sweep_id == _SWEEPS.c.id, _QUEUED_TRIALS.c.state == TrialState.QUEUED)
+)
+TURN = (_SWEEPS.c.priority.desc(), _SWEEPS.c.running_count, _SWEEPS.c.id)
+"""A higher priority comes first; of equal ones the sweep that runs the fewest trials; of these the oldest."""
+
+
+def _with_turn(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Sweeps that may begin a trial, in their order."""
+    return (
+        sa.select(*columns)
+        .where(
+            _IS_SERVED,
+            _SWEEPS.c.running_count < _SWEEPS.c.effective_parallel,
+            MAY_FAIL_ONCE_MORE,
+            sa.not_(sql_functions.is_one_of(_SWEEPS.c.id, "full")),
+            _SWEEPS.c.project.not_in(_FULL_PROJECTS),
+            _HAS_QUEUED,
+        )
+        .order_by(*TURN)
+    )
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+_ONE = sa.literal(1)
+CLAIMABLE = sa.select(_ONE).where(_HAS_FREE_SLOT, sa.or_(sa.exists(_with_turn(_ONE)), sa.exists(_lapsed(_ONE))))
+LAPSED_SWEEPS = _lapsed(_TRIALS.c.sweep_id).limit(sql_functions.integer("most"))
+"""The sweeps of the oldest lapsed trials, one for each of these."""
+_WITH_QUOTA = (
+    sa.select(_PROJECTS.c.name)
+    .where(_PROJECTS.c.name == _SWEEPS.c.project, _PROJECTS.c.max_running_trials.is_not(None))
+    .scalar_subquery()
+    .label("project_with_quota")
+)
+SWEEPS_WITH_TURN = _with_turn(
+    _SWEEPS.c.id,
+    _SWEEPS.c.priority,
+    _SWEEPS.c.running_count,
+    _SWEEPS.c.effective_parallel,
+    _SWEEPS.c.counts,
+    _WITH_QUOTA,
+).limit(sql_functions.integer("most"))
+"""The first sweeps in their order, each with its project where that has a quota."""
+
+
+def _found(lapsed: sa.Select[Any], with_turn: sa.Select[Any]) -> sa.Select[Any]:
+    """The trial that is given next, locked."""
+    of_sweep = (
+        sa.select(_QUEUED_TRIALS.c.id)
+        .where(_QUEUED_TRIALS.c.sweep_id == with_turn.limit(1).scalar_subquery())
+        .where(_QUEUED_TRIALS.c.state == TrialState.QUEUED)
+        .order_by(_QUEUED_TRIALS.c.id)
+        .limit(1)
+        .with_for_update(of=_QUEUED_TRIALS, skip_locked=True, key_share=True)
+    )
+    again = lapsed.limit(1).with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
+    found = sa.func.coalesce(again.scalar_subquery(), of_sweep.scalar_subquery())
+    given = _TRIALS.alias("given")
+    columns = [given.c[column.name] for column in LEASE]
+    return sa.select(*columns).where(given.c.id == found, _HAS_FREE_SLOT)
+
+
+FIND = _found(_lapsed(_TRIALS.c.id), _with_turn(_SWEEPS.c.id))
+FIND_IN_SWEEPS = _found(
+    _lapsed(_TRIALS.c.id).where(sql_functions.is_one_of(_TRIALS.c.sweep_id, "sweeps")),
+    _with_turn(_SWEEPS.c.id).where(sql_functions.is_one_of(_SWEEPS.c.id, "sweeps")),
+)
