@@ -61,10 +61,10 @@ def test_workers_and_nodes_go_from_0_to_3_and_back_with_the_queue(
     )
     seconds = sum(_seconds(attempt["ended_at"]) - _seconds(attempt["started_at"]) for attempt in attempts)
     joins = [f"{claim - join:.1f}" for join, claim in zip(joined, first_claims, strict=True)]
-    logger.info("seconds from a node's socket to its first claim: %s", ", ".join(joins))
+    logger.warning("seconds from a node's socket to its first claim: %s", ", ".join(joins))
     share = hosts / seconds
-    logger.info("processor seconds of the actors: %.2f of %.1f s of trials: %.2f %%", hosts, seconds, 100 * share)
-    logger.info("processor seconds of all of Ray's processes: %.1f", all_of_ray)
+    logger.warning("processor seconds of the actors: %.2f of %.1f s of trials: %.2f %%", hosts, seconds, 100 * share)
+    logger.warning("processor seconds of all of Ray's processes: %.1f", all_of_ray)
     assert share <= 0.01
     wait_until(lambda: not _living(deployment), "no worker")
     wait_until(lambda: not nodes.raylets(), "no node")
@@ -87,19 +87,21 @@ def test_kills_of_controller_raylet_and_head_lose_no_trial(
     lost = nodes.raylets()[0]
     os.kill(lost, signal.SIGKILL)
     recovered = wait_until(lambda: len(set(nodes.raylets()) - {lost}) == 3 and len(nodes.actors()) == 3, "a new node")
-    logger.info("a worker on a new node %.1f s after its raylet was killed", recovered)
+    logger.warning("a worker on a new node %.1f s after its raylet was killed", recovered)
     _wait_for_trials(deployment, sweep, 3)
 
     nodes.kill_head()
     gone = wait_until(lambda: not nodes.raylets(), "nodes without a head end")
     nodes.start_head()
     back = wait_until(lambda: len(nodes.actors()) == 3, "three workers by the new head")
-    logger.info("nodes without a head ended after %.1f s; three workers %.1f s after the new head's start", gone, back)
+    logger.warning(
+        "nodes without a head ended after %.1f s; three workers %.1f s after the new head's start", gone, back
+    )
 
     ended = deployment.finish_sweep(sweep)
     assert controller.poll() is None
     _check_every_trial_counts_once(deployment, sweep, ended, 40)
-    logger.info("attempts: %s", dict(Counter(attempt["outcome"] for attempt in _attempts(deployment, sweep))))
+    logger.warning("attempts: %s", dict(Counter(attempt["outcome"] for attempt in _attempts(deployment, sweep))))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
