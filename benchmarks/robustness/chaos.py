@@ -1,6 +1,6 @@
 """Is nothing lost when any process is killed at any time? `make chaos` asks, on SQLite and on PostgreSQL.
 
-A sweep of short probes runs on two API processes and four workers of two slots, while every second or so a random
+A sweep of short probes runs on two API processes and four workers of two slots, while every few seconds a random
 worker, engine child, API process, process of a sampler or database server is killed with SIGKILL; what died is started
 again, as a supervisor would.
 At the end the tables, a watcher's record and a study rebuilt from the rows are held against one another. Answers of 5xx
@@ -505,7 +505,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--slots", type=int, default=2, help="of each worker")
     parser.add_argument("--kills", type=int, default=100, help="fewer than these are a failure of the run")
-    parser.add_argument("--seconds", type=float, default=1.0, help="between two kills, on average")
+    parser.add_argument("--seconds", type=float, default=2.5, help="between two kills, on average")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the report to this file too")
     given = parser.parse_args()
