@@ -6,18 +6,22 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Passed to pip, for example: make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
+# The versions that are installed; empty (make setup LOCK=): the newest that pyproject.toml allows
+LOCK ?= requirements/constraints.txt
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[service,worker,dev]'
+TOOLS := .venv-tools
 # One process more than the two cores of a small machine: tests wait for children and databases
 PYTEST_ARGS ?= -n 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve worker test test-slow test-gpu test-ray golden explore chaos fuzz lint format docs clean
+.PHONY: help setup demo serve worker test test-slow test-gpu test-ray golden explore chaos fuzz lock sbom audit lint format docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with everything that the CPU needs
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Layersweep needs Python 3.11 or newer; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
 	  echo "Name another one: make setup PYTHON=python3.12" >&2; exit 1; }
@@ -25,8 +29,31 @@ $(STAMP): pyproject.toml
 	  echo "'$(PYTHON)' has no venv module: install your system's package for it (Debian: python3-venv)." >&2; exit 1; }
 	@echo "Making $(VENV); this takes a minute or two the first time."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[service,worker,dev]'
+	@$(INSTALL) $(addprefix --constraint ,$(LOCK)) || { test -n "$(LOCK)" && \
+	  echo "The versions of $(LOCK) cannot all be had here: taking the newest that pyproject.toml allows." >&2 && $(INSTALL); }
 	@touch $(STAMP)
+
+$(TOOLS)/.installed: Makefile
+	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9' 'cyclonedx-bom>=7,<8' 'pip-audit>=2.9,<3'
+	@touch $@
+
+lock: $(TOOLS)/.installed ## Write requirements/ anew from pyproject.toml (LOCK_ARGS=--upgrade: newest versions)
+	@requirements/lock.sh $(LOCK_ARGS)
+
+sbom: $(TOOLS)/.installed ## Write what the images hold to build/sbom/, as CycloneDX JSON
+	@mkdir -p build/sbom
+	@for image in service worker worker-gpu; do \
+	  test $$image = service && torch= || torch=requirements/torch.txt; \
+	  cat requirements/$$image.txt $$torch | $(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+	    --output-reproducible --of JSON --output-file build/sbom/$$image.json - || exit 1; \
+	  echo "build/sbom/$$image.json"; \
+	done
+
+audit: $(TOOLS)/.installed ## Look for known vulnerabilities in what the images hold
+	@for image in service worker worker-gpu; do \
+	  $(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/$$image.txt || exit 1; \
+	done
 
 demo: $(STAMP) ## Run a service, a worker and a small sweep, and show its leaderboard
 	@$(BIN)/layersweep demo
@@ -76,5 +103,5 @@ docs: $(STAMP) ## Make docs/layers.md from the declarations
 	@$(BIN)/python -m layers.reference > docs/layers.md
 
 clean: ## Remove .venv and caches; data/ stays
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(TOOLS) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,7 +9,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -17,6 +17,7 @@ from typing import IO
 from layersweep.errors import InvalidUsageError, ServiceFailureError
 
 STANDARD_INPUT = Path("/dev/stdin")
+MOST_VARIABLE_BYTES = 64 * 1024
 
 
 def name_of(path: Path) -> str:
@@ -76,6 +77,24 @@ def written(path: Path) -> Generator[IO[bytes]]:
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
+
+
+def read_variables(environment: MutableMapping[str, str]) -> None:
+    """Put LAYERSWEEP_X in the place of LAYERSWEEP_X_FILE, read from the file that it names: how containers get secrets.
+
+    The end of the last line is left out. Raises InvalidUsageError where the file cannot be read, or both are set.
+    """
+    for pointer in [name for name in environment if name.startswith("LAYERSWEEP_") and name.endswith("_FILE")]:
+        name = pointer.removesuffix("_FILE")
+        if not environment[pointer]:
+            continue
+        if environment.get(name):
+            raise InvalidUsageError(f"{name} and {pointer} are both set: leave one out")
+        content = read(Path(environment.pop(pointer)), MOST_VARIABLE_BYTES)
+        try:
+            environment[name] = content.decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise InvalidUsageError(f"what {pointer} names is not text in UTF-8") from None
 
 
 def make_folder(path: Path) -> None:

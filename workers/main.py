@@ -70,8 +70,9 @@ def run(
     except ValueError as problem:
         logger.error("%s", problem)
         return 1
+    alive_file = os.environ.get("LAYERSWEEP_ALIVE_PATH")
     worker = Worker(
-        ServiceClient(server, token),
+        ServiceClient(server, token, alive_file=Path(alive_file) if alive_file else None),
         name or device.default_name(),
         children=_children(choice, slot_count, threads, engine_python),
         worked_on=choice.registered,

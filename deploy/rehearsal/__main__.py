@@ -6,12 +6,11 @@ The exit status is 1 where a trial was lost, failed or counted twice, or where a
 from __future__ import annotations
 
 import argparse
-import secrets
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from pathlib import Path
 
 import yaml
 
@@ -29,8 +28,7 @@ POSTGRES = r"""
 set -eu
 bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -1)
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
-  printf %s "$POSTGRES_PASSWORD" > /tmp/password
-  "$bin/initdb" --username="$POSTGRES_USER" --pwfile=/tmp/password --auth=scram-sha-256 >/dev/null
+  "$bin/initdb" --username="$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" --auth=scram-sha-256 >/dev/null
   echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
   echo "CREATE DATABASE $POSTGRES_DB" | "$bin/postgres" --single -D "$PGDATA" postgres >/dev/null
 fi
@@ -54,9 +52,11 @@ def say(text: str) -> None:
 class Installation:
     """Everything in docker-compose.yml that has no profile."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self.token = variables["LAYERSWEEP_TOKEN"]
+    def __init__(self, folder: Path) -> None:
+        """`folder` holds the secrets that deploy/secrets.sh makes."""
+        self.token = (folder / "token").read_text().strip()
         network = Network(NETWORK)
+        variables = {"LAYERSWEEP_SECRETS": str(folder)}
         specs = services(ROOT / "docker-compose.yml", ROOT / "Dockerfile", variables, IMAGES)
         self.containers = {name: Container(spec, network) for name, spec in specs.items()}
 
@@ -155,8 +155,9 @@ def losses(sweep: Sweep, trials: int) -> list[str]:
 
 def rehearse(trials: int, steps: int) -> list[str]:
     """Bring it up, run the sweep, kill, stop. What was wrong."""
-    names = ("LAYERSWEEP_TOKEN", "LAYERSWEEP_WORK_TOKEN", "POSTGRES_PASSWORD")
-    installation = Installation({name: secrets.token_hex(24) for name in names})
+    secrets = WORK / "secrets"
+    subprocess.run([ROOT / "deploy" / "secrets.sh", secrets], check=True, stdout=subprocess.DEVNULL)
+    installation = Installation(secrets)
     containers = installation.containers
     try:
         installation.up()

@@ -122,12 +122,17 @@ def services(
         if "build" in each
     }
     return {
-        name: _service(name, each, built.get(each["image"]) or others[each["image"].partition(":")[0]], file.parent)
+        name: _service(
+            name,
+            each,
+            built.get(each["image"]) or others[each["image"].partition(":")[0]],
+            (*_mounts(each.get("volumes", []), file.parent), *_secrets(each, content["secrets"], file.parent)),
+        )
         for name, each in found.items()
     }
 
 
-def _service(name: str, given: dict[str, Any], image: Image, folder: Path) -> ServiceSpec:
+def _service(name: str, given: dict[str, Any], image: Image, mounts: tuple[Mount, ...]) -> ServiceSpec:
     networks = given["networks"]
     addresses = [each["ipv4_address"] for each in networks.values()] if isinstance(networks, dict) else []
     return ServiceSpec(
@@ -136,7 +141,7 @@ def _service(name: str, given: dict[str, Any], image: Image, folder: Path) -> Se
         user=int(given.get("user", str(image.user)).partition(":")[0]),
         environment={**image.environment, **given.get("environment", {})},
         read_only=given.get("read_only", False),
-        mounts=tuple(_mounts(given.get("volumes", []), folder)),
+        mounts=mounts,
         tmpfs=tuple(given.get("tmpfs", [])),
         address=addresses[0] if addresses else None,
         depends_on={other: each["condition"] for other, each in given.get("depends_on", {}).items()},
@@ -151,6 +156,11 @@ def _mounts(given: Iterable[Any], folder: Path) -> Iterable[Mount]:
             yield Mount(source, target, each.endswith(":ro"), volume=True)
         else:
             yield Mount(str((folder / each["source"]).resolve()), each["target"], each.get("read_only", False))
+
+
+def _secrets(given: dict[str, Any], declared: dict[str, Any], folder: Path) -> Iterable[Mount]:
+    for name in given.get("secrets", []):
+        yield Mount(str((folder / declared[name]["file"]).resolve()), f"/run/secrets/{name}", read_only=True)
 
 
 def _health(given: dict[str, Any] | None, of_image: HealthCheck | None) -> HealthCheck | None:

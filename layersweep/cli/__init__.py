@@ -6,11 +6,12 @@ be read or written; 3 no service answers; 130 interrupted; 141 the reader of the
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
-from layersweep import __version__
+from layersweep import __version__, files
 from layersweep.cli import access, databases, demo, export, fleet, processes, results, sweeps, trials, webhooks
 from layersweep.cli.catalog import checkpoints, datasets, listings
 from layersweep.cli.common import Commands
@@ -42,6 +43,7 @@ def options(
     ] = False,
 ) -> None:
     """Which layer parameters should this Transformer have, on this device, for this data? Sweeps that measure it."""
+    files.read_variables(os.environ)
 
 
 app.command("demo")(demo.demo)

@@ -10,12 +10,11 @@ from deploy.rehearsal.__main__ import IMAGES
 from deploy.rehearsal.compose_file import ComposeError, ServiceSpec, interpolate, services
 
 ROOT = Path(__file__).parents[2]
-VARIABLES = {"LAYERSWEEP_TOKEN": "t" * 40, "LAYERSWEEP_WORK_TOKEN": "w" * 40, "POSTGRES_PASSWORD": "p" * 40}
 
 
 @pytest.fixture(scope="module")
 def specs() -> dict[str, ServiceSpec]:
-    return services(ROOT / "docker-compose.yml", ROOT / "Dockerfile", VARIABLES, IMAGES)
+    return services(ROOT / "docker-compose.yml", ROOT / "Dockerfile", {"LAYERSWEEP_SECRETS": "/secrets"}, IMAGES)
 
 
 def test_an_api_process_runs_what_its_image_says_as_its_user(specs: dict[str, ServiceSpec]) -> None:
@@ -41,6 +40,13 @@ def test_services_of_profiles_are_left_out(specs: dict[str, ServiceSpec]) -> Non
 def test_a_bound_file_is_found_from_the_compose_file_s_folder(specs: dict[str, ServiceSpec]) -> None:
     sources = {mount.source: mount.read_only for mount in specs["proxy"].mounts}
     assert sources == {str(ROOT / "deploy" / "Caddyfile"): True}
+
+
+def test_each_service_sees_its_own_secrets_alone(specs: dict[str, ServiceSpec]) -> None:
+    seen = {name: {each.target for each in spec.mounts if "secrets" in each.source} for name, spec in specs.items()}
+    assert seen["worker"] == {"/run/secrets/work_token"}
+    assert seen["api1"] == {"/run/secrets/database_url"}
+    assert seen["proxy"] == set()
 
 
 def test_variables_are_put_in_and_a_missing_one_is_refused() -> None:

@@ -180,3 +180,22 @@ def test_an_archive_writes_into_its_folder_alone(name: str, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ServiceFailureError, match="damaged"):
         files.unpack(b"no archive", tmp_path / "new")
+
+
+def test_a_variable_is_read_from_the_file_that_another_one_names(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("lsw_secret\n")
+    environment = {"LAYERSWEEP_TOKEN_FILE": str(tmp_path / "token"), "LAYERSWEEP_PORT": "1", "OTHER_FILE": "x"}
+    files.read_variables(environment)
+    assert environment == {"LAYERSWEEP_TOKEN": "lsw_secret", "LAYERSWEEP_PORT": "1", "OTHER_FILE": "x"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"LAYERSWEEP_TOKEN_FILE": "/nowhere"}, "/nowhere cannot be read"),
+        ({"LAYERSWEEP_TOKEN_FILE": "/nowhere", "LAYERSWEEP_TOKEN": "x"}, "are both set: leave one out"),
+    ],
+)
+def test_a_variable_s_file_that_cannot_be_is_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(InvalidUsageError, match=said):
+        files.read_variables(given)

@@ -101,7 +101,15 @@ class ServiceClient:
     A service that is older than a field refuses it: the call is made again without the field, and so are later ones.
     """
 
-    def __init__(self, server: str, token: str | None = None, *, transport: httpx2.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        server: str,
+        token: str | None = None,
+        *,
+        transport: httpx2.BaseTransport | None = None,
+        alive_file: Path | None = None,
+    ) -> None:
+        """`alive_file` is touched before each call, answered or not: an old one means that the worker hangs."""
         self.server = server.rstrip("/")
         self._unknown_fields: set[str] = set()
         self._http = httpx2.Client(
@@ -109,6 +117,7 @@ class ServiceClient:
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             transport=transport,
+            event_hooks={} if alive_file is None else {"request": [lambda _: alive_file.touch()]},
         )
 
     def close(self) -> None:

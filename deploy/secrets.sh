@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Makes the secrets of docker-compose.yml, each in a file of its own: deploy/secrets.sh [folder, default: secrets]
+#
+# A file that is there stays. What an .env of before held (LAYERSWEEP_TOKEN, LAYERSWEEP_WORK_TOKEN, POSTGRES_PASSWORD) is
+# taken over. Only you can enter the folder; the files themselves can be read by the containers' users, who are mounted
+# nothing but them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=${1:-secrets}
+
+kept() { test -f .env && sed -n "s/^$1=//p" .env | tail -1; }
+
+write() {
+  test -s "$folder/$1" && return
+  printf '%s\n' "$2" > "$folder/$1"
+  chmod 444 "$folder/$1"
+  echo "$folder/$1"
+}
+
+random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+given() { local found; found=$(kept "$1" || true); printf %s "${found:-$(random)}"; }
+
+install -d -m 700 "$folder"
+write token "$(given LAYERSWEEP_TOKEN)"
+write work_token "$(given LAYERSWEEP_WORK_TOKEN)"
+write postgres_password "$(given POSTGRES_PASSWORD)"
+write database_url "postgresql://layersweep:$(cat "$folder/postgres_password")@postgres/layersweep"
