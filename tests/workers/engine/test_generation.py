@@ -52,6 +52,8 @@ LAYERS = (
 )
 """The attention of each layer."""
 
+RTX_OPTIONS = {"optimization_level": 0, "compute_capability": 89}
+
 READING = (
     {"position_embedding_type": "relative", "num_buckets": 8, "max_distance": 20, "num_kv_heads": 2},
     {
@@ -111,6 +113,20 @@ def either(request: pytest.FixtureRequest) -> Generating:
 def _made(
     task: str, layers: Sequence[Mapping[str, Scalar]], source: Mapping[str, np.ndarray], folder: Path
 ) -> Generating:
+    """A model and its engines of ONNX Runtime."""
+    made = _exported(task, layers, source, folder)
+    for path in (made.prefill, *made.steps):
+        OnnxRuntimeEngine().build(path, path.with_suffix(".engine"), {})
+    return made
+
+
+def _exported(
+    task: str,
+    layers: Sequence[Mapping[str, Scalar]],
+    source: Mapping[str, np.ndarray],
+    folder: Path,
+    dtype: str = "float32",
+) -> Generating:
     shared: dict[str, Scalar] = {"hidden_size": 16, "num_layers": len(layers), "attention.num_attention_heads": 4}
     own = {
         f"layers.{index}.attention.{name}": value for index, layer in enumerate(layers) for name, value in layer.items()
@@ -119,19 +135,17 @@ def _made(
     if source:
         facts |= {"source_vocabulary_size": 29, "source_length": SOURCE}
         shared |= {"tie_embeddings": False, "embedding_scale": 4.0}
-    declared = complete(task, {**shared, **own}, facts)
+    declared = complete(task, {**shared, **own, "dtype": dtype}, facts)
     assert not broken_rules(declared)
     torch.manual_seed(0)
     # Larger than usual, so that no two logits are nearly the same.
-    model = cast_copy(build(declared, initialization="fan_in"), "float32")
+    model = cast_copy(build(declared, initialization="fan_in"), dtype)
     assert isinstance(model, GenerativeModel)
     config = GenerationConfig.of(declared, INFERENCE)
     prefill = folder / "prefill.onnx"
     steps = {bucket.capacity: folder / f"decode_{bucket.capacity}.onnx" for bucket in config.buckets}
     export_prefill(model, config, prefill, opset=20)
     export_decode(model, config, steps, opset=20)
-    for path in (prefill, *steps.values()):
-        OnnxRuntimeEngine().build(path, path.with_suffix(".engine"), {})
     return Generating(model, config, prefill, tuple(steps.values()), source)
 
 
@@ -207,11 +221,26 @@ def test_positions_are_those_of_the_last_tokens() -> None:
     assert positions_in(4, 6).tolist() == [4, 5, 2, 3]
 
 
-def test_a_runtime_that_builds_only_builds_both_graphs(either: Generating, tmp_path: Path) -> None:
+def test_a_runtime_that_builds_only_builds_both_graphs(either: Generating) -> None:
+    _build_for_rtx(either)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("task", "layers"), [("causal_lm", LAYERS), ("seq2seq", READING)])
+def test_it_builds_them_in_other_formats(
+    task: str, layers: Sequence[Mapping[str, Scalar]], dtype: str, tmp_path: Path
+) -> None:
+    source = {"source": np.zeros((2, SOURCE), np.int32)} if task == "seq2seq" else {}
+    _build_for_rtx(_exported(task, layers, source, tmp_path, dtype))
+
+
+def _build_for_rtx(made: Generating) -> None:
     with Parent() as parent:
-        for onnx in (either.prefill, either.steps[0]):
+        for onnx in (made.prefill, made.steps[0]):
+            arguments = {"onnx": str(onnx), "engine": str(onnx.with_suffix(".rtx")), "options": RTX_OPTIONS}
             try:
-                built = parent.ask("build", runtime="tensorrt_rtx", onnx=str(onnx), engine=str(tmp_path / "engine"))
+                built = parent.ask("build", runtime="tensorrt_rtx", **arguments)
             except Refused as reason:
                 if "cannot use tensorrt_rtx" in str(reason):
                     pytest.skip(str(reason))
