@@ -2,7 +2,7 @@
 
     python -m benchmarks.performance.generation --runtime tensorrt --bandwidth-gb-s 3350
         [--layers 14 --hidden-size 768 --heads 12 --kv-heads 12 --prompt 128 --new 128 --batch 1]
-        [--processes 10] [--out benchmarks/results/generation.json]
+        [--processes 10] [--level 3] [--seconds 300] [--out benchmarks/results/generation.json]
 
 1. spread: the step with the largest caches, and the forward engine of as many tokens, in fresh processes in turns;
    max/min of the medians of each.
@@ -10,14 +10,19 @@
    turns with ours (TensorRT).
 3. floor: weights and caches are read once a step. What that takes at the bandwidth of the device's memory, which you
    give, over what a step took. The default model has 99 M parameters beside its table.
+
+--level is TensorRT's builder_optimization_level; two builds of the default model took longer than anything else here.
+After --seconds, builds included, no further turn begins.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +46,6 @@ from workers.engine.base import TensorSpec
 from workers.engine.generation.caches import Caches
 
 VOCABULARY = 256
-LEVEL = {"optimization_level": 3}
 
 
 def main() -> int:
@@ -55,6 +59,8 @@ def main() -> int:
     arguments.add_argument("--new", type=int, default=128)
     arguments.add_argument("--batch", type=int, default=1)
     arguments.add_argument("--processes", type=int, default=10)
+    arguments.add_argument("--level", type=int, default=3, help="of TensorRT's builder, 0 to 5")
+    arguments.add_argument("--seconds", type=float, default=math.inf)
     arguments.add_argument("--bandwidth-gb-s", type=float, help="of the device's memory, by its data sheet or measured")
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
@@ -71,14 +77,18 @@ def main() -> int:
     model = complete("causal_lm", given, {"vocabulary_size": VOCABULARY, "sequence_length": length})
     inference = {"batch_size": options.batch, "prompt_tokens": options.prompt, "new_tokens": options.new}
     config = GenerationConfig.of(model, inference)
+    until = time.monotonic() + options.seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        target, built = _build(runtime, folder, model, config)
+        level = {"optimization_level": options.level} if runtime == "tensorrt" else {}
+        target, built = _build(runtime, folder, model, config, level)
         np.savez(folder / "forward.npz", tokens=np.zeros((options.batch, length), np.int32))
         steps: list[dict[str, Any]] = []
         forwards: list[dict[str, Any]] = []
         independent: list[dict[str, Any]] = []
         for turn in range(options.processes):
+            if steps and time.monotonic() > until:
+                break
             steps.append(_measure_step(runtime, folder / "step.engine", config.capacity - 1))
             forwards.append(measure_fresh(runtime, folder / "forward.engine", folder / "forward.npz"))
             if turn < 3 and runtime == "tensorrt":
@@ -120,7 +130,7 @@ def main() -> int:
 
 
 def _build(
-    runtime: str, folder: Path, model: dict[str, Any], config: GenerationConfig
+    runtime: str, folder: Path, model: dict[str, Any], config: GenerationConfig, level: dict[str, int]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Build the step with the largest caches, and the forward engine of a whole text; what the first says of itself."""
     import torch
@@ -138,11 +148,10 @@ def _build(
     export_decode(decoder, config, {config.capacity: folder / "step.onnx"}, opset=target["opset"])
     tokens = torch.zeros(config.batch_size, config.prompt_tokens + config.new_tokens, dtype=torch.int32)
     export(decoder, (tokens,), folder / "forward.onnx", opset=target["opset"], input_names=("tokens",))
-    level = LEVEL if runtime == "tensorrt" else {}
-    built = {
-        name: build_engine(child, runtime, folder / f"{name}.onnx", folder / f"{name}.engine", level)
-        for name in ("step", "forward")
-    }
+    built: dict[str, dict[str, Any]] = {}
+    for name in ("step", "forward"):
+        built[name] = build_engine(child, runtime, folder / f"{name}.onnx", folder / f"{name}.engine", level)
+        print(json.dumps({f"build_seconds_{name}": built[name]["build_seconds"]}), flush=True)
     child.close()
     return target, built["step"]
 
