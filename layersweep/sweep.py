@@ -110,6 +110,15 @@ class Sweep:
         NotFoundError."""
         return self._transport.object("GET", self._path(f"/trials/{int(number)}"))
 
+    def promote(self, number: int) -> TrialDetailRecord:
+        """Train the trial with this number, which a pruner has stopped, to its end, from where it was stopped.
+
+        A sweep that was complete goes on for it. Raises NotFoundError, and ConflictError where no pruner has stopped
+        it, or the budget of time is used up.
+        """
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        return self._transport.object("POST", f"/v1/trials/{self.trial(number)['id']}:promote", headers=headers)
+
     def trials(self, *, state: TrialState | None = None) -> Iterator[TrialRecord]:
         """All trials in the order of their numbers, fetched a page at a time as they are needed.
 

@@ -169,6 +169,7 @@ class Execution:
             measures=leased.measure,
             metrics_in_use=leased.metrics_in_use,
             rungs=leased.rungs,
+            training_state=leased.training_state,
             dataset=leased.dataset,
             lease=self._lease,
             capabilities=self._capabilities[leased.runtime],

@@ -32,7 +32,11 @@ class TrialCancelledError(InterruptionError):
 
 
 class TrialPrunedError(InterruptionError):
-    """The service expects nothing of the trial."""
+    """The service expects nothing of the trial. `keeps_state`: it wants the state of the training all the same."""
+
+    def __init__(self, reason: str, *, keeps_state: bool = False) -> None:
+        super().__init__(reason)
+        self.keeps_state = keeps_state
 
 
 class DrainedError(InterruptionError):

@@ -55,6 +55,23 @@ def show(
         _print_trial(record)
 
 
+@app.command("promote")
+def promote(
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="SWEEP/NUMBER, or the id of a trial.")],
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Train a trial that the sweep's pruner has stopped to its end, from where it was stopped."""
+    with connect(server) as client:
+        found = client.trial(trial)
+        record = client.sweep(found["sweep"]).promote(found["number"])
+    if as_json:
+        print_json(record)
+        return
+    out.print(Text(f"Trial {record['number']} of sweep {record['sweep']} is trained to its end."))
+    hint(ready(server, "trial", "show", trial))
+
+
 @app.command("download")
 def download(
     trial: TrialName,

@@ -259,6 +259,8 @@ class TrialRecord(TypedDict):
     reason: str | None
     reused_from: str | None
     started_from: str | None
+    promoted: NotRequired[bool]
+    """It was pruned, and somebody wants it trained to its end. Absent of an older service."""
     created_at: str
     started_at: str | None
     ended_at: str | None

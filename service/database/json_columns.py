@@ -201,6 +201,12 @@ class TrialReplicated(TypedDict):
     validation_loss: float
 
 
+class TrialPromoted(TypedDict):
+    """Of `trial.promoted`."""
+
+    number: int
+
+
 class TrialRunning(TypedDict):
     """Of `trial.running`."""
 
@@ -256,6 +262,7 @@ EventData: TypeAlias = (
     | TrialQueued
     | ReplicateQueued
     | TrialReplicated
+    | TrialPromoted
     | TrialRunning
     | TrialPhase
     | TrialReport

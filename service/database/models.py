@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, validates
@@ -213,6 +214,8 @@ class Trial(Base):
     replicate_of: Mapped[str | None] = mapped_column(String(26))
     """The trial of the sweep that this one trains again with another seed; None for a point of its own. A replicate's
     number counts down from -1: it has no place among the points."""
+    promoted: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Whether somebody wants it trained to its end, though a pruner has stopped it: none does so again."""
     target_key: Mapped[str] = mapped_column(String(300))
     attempt: Mapped[int] = mapped_column(default=0)
     """The number of the newest attempt: the fencing token. Only ever grows."""

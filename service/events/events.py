@@ -104,7 +104,7 @@ def _announce(session: Session, sweep_id: str, kinds: Iterable[str]) -> None:
     announce(session, sweep_topic(sweep_id))
     for kind in kinds:
         is_of_sweep = kind.startswith("sweep.")
-        if is_of_sweep or kind == "trial.ended":
+        if is_of_sweep or kind in ("trial.ended", "trial.promoted"):
             announce(session, SCHEDULER)
         if is_of_sweep or kind in ("trial.queued", "trial.ended"):
             # There is a trial to claim, or room for one more of the sweep.

@@ -37,6 +37,7 @@ EventKind = Literal[
     "trial.report",
     "trial.ended",
     "trial.replicated",
+    "trial.promoted",
 ]
 
 
@@ -48,8 +49,9 @@ class Event(Schema):
         "is tried again, or (reason null) works again; sweep.extended: it has a larger budget; "
         "sweep.priority: it has another priority; "
         "sweep.parallel_changed: more or fewer of its trials may run at once; sweep.confirmation: a confirmation of it "
-        "began or ended; trial.replicated: its figures are means over one more training; trial.report: progress or "
-        "losses. The other names say what happened",
+        "began or ended; trial.replicated: its figures are means over one more training; trial.promoted: a trial that "
+        "a pruner had stopped is trained to its end; trial.report: progress or losses. The other names say what "
+        "happened",
         json_schema_extra={"enum": list(get_args(EventKind))},
     )
     trial: str | None

@@ -1,6 +1,6 @@
 """The curve of an attempt: its losses by step, of which no more are kept, or shown, than a picture can hold.
 
-Written by `service.leases.holders` only, while it holds the lock of the trial's row.
+Written by `service.leases.holders` and `service.leases.queue` only, while they hold the lock of the trial's row.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from service.database.json_columns import Losses
 from service.database.models import Report
 from service.database.sessions import execute_deferred
 from service.leases import schemas as lease_schemas
+from service.leases import statements as sql
 
 MOST_POINTS = 4_000
 """Points of a curve that are kept; a worker reports a hundred and those with a validation loss."""
@@ -49,6 +50,20 @@ def store(session: Session, trial_id: str, attempt: int, losses: Sequence[lease_
         kept = _spread(trial_id, attempt, last, MOST_POINTS // 4)
         gone = sa.delete(Report).where(*_of(trial_id, attempt), Report.step.not_in(kept))
         session.execute(gone, execution_options={"synchronize_session": False})
+
+
+def stopped_training(session: Session, trial_id: str) -> sql.Row | None:
+    """The attempt that a pruner has stopped and whose state is kept, with the `sha256` of that; None without one."""
+    return session.connection().execute(sql.STOPPED_TRAINING, {"of_trial": trial_id}).one_or_none()
+
+
+def continue_stopped(session: Session, trial_id: str, attempt: int) -> None:
+    """Let the curve of a new attempt begin with that of the stopped one from whose state it goes on."""
+    stopped = stopped_training(session, trial_id)
+    if stopped is not None and stopped.attempt < attempt:
+        execute_deferred(session)
+        given = {"of_trial": trial_id, "attempt_number": attempt, "stopped_attempt": stopped.attempt}
+        session.connection().execute(sql.CONTINUE_CURVE, given)
 
 
 def read(session: Session, trial_id: str, attempt: int) -> list[lease_schemas.CurvePoint]:

@@ -4,7 +4,8 @@
        ▲                │ │ └──cancel──▶ cancelled
        └────release─────┘ └──a lapsed lease is claimed again: another attempt, and charged; too many: failed
 
-Where a sweep that ended is extended, what was cancelled or had failed may be reopened: queued again.
+Where a sweep that ended is extended, what was cancelled or had failed may be reopened: queued again. So is what a
+pruner has stopped, where it is promoted.
 
 Leases are written here, in `service.leases.holders` and in `service.leases.transitions`, and nowhere else. A lease is
 fenced by the attempt's number. Time is the database's. Locks are taken sweep before trial, in the order of
@@ -30,7 +31,7 @@ from service.database.sessions import at_end, execute_deferred
 from service.errors import NotFoundError
 from service.events import events
 from service.events.events import NewEvent
-from service.leases import attempts, claimants, holders, leased_sweeps, row_locks, transitions, worker_reports
+from service.leases import attempts, claimants, curves, holders, leased_sweeps, row_locks, transitions, worker_reports
 from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
 from service.leases.attempts import AttemptKey
@@ -129,7 +130,7 @@ def cancel_open(session: Session, sweep_id: str, reason: str) -> int:
 
 
 def reopen(session: Session, trial_ids: Sequence[str]) -> dict[str, int]:
-    """Put trials that failed or were cancelled back into the queue; return their numbers.
+    """Put trials that failed, were cancelled or pruned back into the queue; return their numbers.
 
     Their attempts stay on record and are charged no more; what was measured goes. The caller counts the trials and
     appends the events.
@@ -228,6 +229,8 @@ def _begin_attempt(
     }
     connection.execute(sql.TAKE, taken)
     attempts.begin(session, trial.id, attempt, worker_id, claimed_by=claimed_by)
+    if trial.promoted:
+        curves.continue_stopped(session, trial.id, attempt)
     data: TrialRunning = {"number": trial.number, "attempt": attempt, "worker": worker_id}
     events.write(session, trial.sweep_id, newest, [NewEvent("trial.running", trial.id, data)])
     return True
@@ -236,6 +239,7 @@ def _begin_attempt(
 def _lease(session: Session, trial: sql.Row, attempt: int, lease_seconds: float) -> lease_schemas.Lease:
     sweep = leased_sweeps.get(session, trial.sweep_id)
     is_replicate = trial.replicate_of is not None
+    stopped = curves.stopped_training(session, trial.id) if trial.promoted else None
     return lease_schemas.Lease(
         trial=trial.id,
         attempt=attempt,
@@ -251,6 +255,7 @@ def _lease(session: Session, trial: sql.Row, attempt: int, lease_seconds: float)
         measure=not is_replicate,
         metrics_in_use=sweep.metrics_of_objectives if is_replicate else sweep.metrics_in_use,
         rungs=rung_steps(step_count(trial.configuration["training"])) if sweep.prunes and not is_replicate else [],
+        training_state=None if stopped is None else lease_schemas.TrainingState(sha256=stopped.sha256),
         lease_seconds=lease_seconds,
     )
 

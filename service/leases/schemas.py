@@ -43,6 +43,7 @@ class Trial(Schema):
     reason: str | None
     reused_from: str | None
     started_from: str | None
+    promoted: bool = Field(default=False, description="it was pruned, and somebody wants it trained to its end")
     created_at: Timestamp
     started_at: Timestamp | None
     ended_at: Timestamp | None
@@ -203,6 +204,12 @@ class LeaseDataset(Schema):
     """training and validation; test for the attempts of a confirmation alone"""
 
 
+class TrainingState(Schema):
+    """The state of a training that a pruner has stopped."""
+
+    sha256: str
+
+
 class Lease(Schema):
     """The right to execute one attempt: everything that a worker needs to know."""
 
@@ -237,6 +244,12 @@ class Lease(Schema):
         description="steps of the training at which the service judges whether it is worth going on. Where there are "
         "some, report what was measured before the training as `metrics`, and the losses as they come",
     )
+    training_state: TrainingState | None = Field(
+        default=None,
+        description="of a trial that was pruned and promoted: the state that the stopped attempt has left, to be had "
+        "at /v1/leases/{trial}/{attempt}/training-state. The training goes on from there, and its curve has the points "
+        "before. A worker that does not know the field trains from the beginning: the result is the same",
+    )
     lease_seconds: float
 
 
@@ -266,6 +279,11 @@ class LeaseAnswer(Schema):
         description="continue; cancel: release it; prune, infeasible: finish with that outcome and the reason"
     )
     reason: str | None = Field(default=None, description="why the attempt is to end")
+    keep_training_state: bool = Field(
+        default=False,
+        description="true with `prune`: upload the state of the training, from which it can go on, as the artifact "
+        "training_state.pt before the finish. A worker may leave it out",
+    )
     lease_seconds: float
 
 

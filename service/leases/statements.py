@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from service.common.states import GOING_SWEEPS, OPEN_TRIALS, SweepState, TrialState
 from service.database import sql_functions
 from service.database.counts import moved
-from service.database.models import Attempt, Measurement, Sweep, Trial, TrialMetric, Worker
+from service.database.models import Artifact, Attempt, Measurement, Report, Sweep, Trial, TrialMetric, Worker
 from service.database.sessions import now_sql
 
 _TRIALS, _SWEEPS, _WORKERS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Worker))
@@ -38,6 +38,7 @@ LEASE = (
     _TRIALS.c.target_key,
     _TRIALS.c.configuration,
     _TRIALS.c.replicate_of,
+    _TRIALS.c.promoted,
 )
 """What a lease says of its trial."""
 _ATTEMPTS = cast("sa.Table", Attempt.__table__)
@@ -192,9 +193,10 @@ REQUEUE = (
     )
     .returning(*_SHOWN)
 )
+_TRIED_AGAIN = (TrialState.FAILED, TrialState.CANCELLED, TrialState.PRUNED)
 ENDED = (
     sa.select(_TRIALS.c.number, _TRIALS.c.metrics)
-    .where(_TRIALS.c.id == _text("of_trial"), _TRIALS.c.state.in_((TrialState.FAILED, TrialState.CANCELLED)))
+    .where(_TRIALS.c.id == _text("of_trial"), _TRIALS.c.state.in_(_TRIED_AGAIN))
     .with_for_update(key_share=True)
 )
 REOPEN = (
@@ -230,5 +232,26 @@ DROP_METRICS = sa.delete(_METRICS).where(_METRICS.c.trial_id == _text("of_trial"
 DROP_MEASUREMENTS = sa.delete(_MEASUREMENTS).where(_MEASUREMENTS.c.trial_id == _text("of_trial"))
 ADD_METRICS = sa.insert(cast("sa.Table", TrialMetric.__table__))
 ADD_MEASUREMENTS = sa.insert(cast("sa.Table", Measurement.__table__))
+
+# --- trainings that were stopped --------------------------------------------------------------------------------------
+
+TRAINING_STATE = "training_state.pt"
+"""The artifact that is the state of a training that a pruner has stopped."""
+_ARTIFACTS = cast("sa.Table", Artifact.__table__)
+STOPPED_TRAINING = sa.select(_ARTIFACTS.c.attempt, _ARTIFACTS.c.sha256).where(
+    _ARTIFACTS.c.trial_id == _text("of_trial"), _ARTIFACTS.c.name == TRAINING_STATE
+)
+_REPORTS = cast("sa.Table", Report.__table__)
+CONTINUE_CURVE = sa.insert(_REPORTS).from_select(
+    ["trial_id", "attempt", "step", "values", "created_at"],
+    sa.select(
+        _REPORTS.c.trial_id,
+        _integer("attempt_number").label("attempt"),
+        _REPORTS.c.step,
+        _REPORTS.c["values"],
+        _REPORTS.c.created_at,
+    ).where(_REPORTS.c.trial_id == _text("of_trial"), _REPORTS.c.attempt == _integer("stopped_attempt")),
+)
+"""The curve of an attempt that goes on from the state of a stopped one begins with that one's."""
 
 Row = sa.Row[*tuple[Any, ...]]

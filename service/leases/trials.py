@@ -99,6 +99,7 @@ def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> lease_schemas.Trial:
         reason=trial.reason,
         reused_from=trial.reused_from,
         started_from=trial.started_from,
+        promoted=trial.promoted,
         created_at=trial.created_at,
         started_at=trial.started_at,
         ended_at=trial.ended_at,

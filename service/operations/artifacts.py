@@ -21,12 +21,13 @@ from sqlalchemy.orm import Session, aliased
 
 from layers.expressions.metric_names import MetricNames
 from layers.metrics import Goal
-from service.common.states import GOING_SWEEPS, SweepKind, TrialState
+from service.common.states import GOING_SWEEPS, OPEN_TRIALS, SweepKind, TrialState
 from service.database.models import IS_SEARCH, Artifact, Sweep, Trial
 from service.database.sessions import Database, now
 from service.errors import LeaseLostError, NotFoundError, UnprocessableError
 from service.leases import worker_reports
 from service.leases.feasibility import constraint_violations
+from service.leases.statements import TRAINING_STATE
 from service.operations import schemas as artifact_schemas
 from service.recommendation.choice import Candidate, candidate_of, front_of, goals_of
 from service.settings import Settings
@@ -72,8 +73,8 @@ def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int,
 
 
 def check_name(name: str) -> None:
-    """Raise Unprocessable unless it is one of `NAMES`."""
-    if name not in NAMES:
+    """Raise Unprocessable unless it is one of `NAMES`, or the state of a training."""
+    if name not in (*NAMES, TRAINING_STATE):
         raise UnprocessableError(f"{name!r} is no artifact: one of {', '.join(NAMES)}")
 
 
@@ -138,6 +139,15 @@ def find(session: Session, trial_id: str, name: str) -> Artifact:
     raise NotFoundError(f"trial {trial_id} has no artifacts: {why}")
 
 
+def training_state(session: Session, trial_id: str, attempt: int) -> Artifact:
+    """The state of the training that the attempt goes on from. Raises LeaseLostError, NotFoundError."""
+    _held(session, trial_id, attempt)
+    row = session.get(Artifact, (trial_id, TRAINING_STATE))
+    if row is None:
+        raise NotFoundError(f"the state of the training of trial {trial_id} is not kept: train from the beginning")
+    return row
+
+
 def read(settings: Settings, row: Artifact) -> Iterator[bytes]:
     """The bytes of an artifact, piece by piece. Raises NotFoundError before the first where the store has lost it."""
     files, root = _files(settings)
@@ -187,10 +197,18 @@ def _drop(session: Session, settings: Settings) -> list[_ArtifactPath]:
         sa.or_(Trial.pareto_rank > 1, sa.and_(Trial.pareto_rank.is_(None), Sweep.state.not_in(GOING_SWEEPS))),
         ~reused,
     )
-    reasons = [
+    # A stopped training may go on from its state, in a later attempt.
+    goes_on = sa.and_(
+        Artifact.name == TRAINING_STATE,
+        sa.or_(Trial.state == TrialState.PRUNED, sa.and_(Trial.promoted, Trial.state.in_(OPEN_TRIALS))),
+    )
+    reasons: list[sa.ColumnElement[bool]] = [
         left_the_front,
-        Trial.state.in_((TrialState.INFEASIBLE, TrialState.PRUNED, TrialState.FAILED, TrialState.CANCELLED)),
-        Artifact.attempt != Trial.attempt,
+        sa.and_(
+            Trial.state.in_((TrialState.INFEASIBLE, TrialState.PRUNED, TrialState.FAILED, TrialState.CANCELLED)),
+            ~goes_on,
+        ),
+        sa.and_(Artifact.attempt != Trial.attempt, ~goes_on),
     ]
     if settings.artifact_days:
         reasons.append(Artifact.created_at < now(session) - settings.artifact_days * 86_400)

@@ -22,9 +22,10 @@ from layers.declarations.training import step_count
 from layers.space.document_fields import Objective
 from service.common.rungs import Shown, rung_steps, shown_at
 from service.common.states import TrialState
-from service.database.models import Attempt, Event, Report, Sweep, Trial
+from service.database.models import Attempt, Event, Measurement, Report, Sweep, Trial
 from service.database.pruning_models import PruningDecision
 from service.leases.statements import Row
+from service.leases.trials import FIRST_TRAINING
 from service.pruning.choice import ASHA, NONE, objective_of_training
 from service.pruning.forecast import LEAST_FINISHED, MODEL_VERSION, Floats, Forecast, forecast
 from service.pruning.fronts import HALVING_RUNGS, bound_of, goes_on
@@ -48,6 +49,7 @@ _ATTEMPT = (
         Trial.configuration,
         Trial.metrics,
         Trial.started_from,
+        Trial.promoted,
         Attempt.early_metrics,
     )
     .join(Trial, Trial.sweep_id == Sweep.id)
@@ -76,6 +78,12 @@ _COMPLETE = (
         Trial.feasible,
         PruningDecision.shown,
         PruningDecision.loss,
+        Measurement.data.label("first_training"),
+    )
+    .join(
+        Measurement,
+        sa.and_(Measurement.trial_id == Trial.id, Measurement.name == FIRST_TRAINING),
+        isouter=True,
     )
     .join(
         PruningDecision,
@@ -97,6 +105,12 @@ _COMPLETE = (
         )
     )
     .order_by(Trial.number)
+)
+_PROMOTED = sa.select(Event.sequence).where(
+    Event.sweep_id == sa.select(Trial.sweep_id).where(Trial.id == sa.bindparam("of_trial")).scalar_subquery(),
+    Event.trial_id == sa.bindparam("of_trial"),
+    Event.kind == "trial.promoted",
+    Event.sequence <= sa.bindparam("until_event"),
 )
 _PASSED = (
     sa.select(PruningDecision.known, PruningDecision.loss)
@@ -129,6 +143,8 @@ class Judged:
     parameter_count: float
     protection: str | None
     """Why it is never stopped; None where it may be."""
+    is_promoted: bool
+    """It was stopped, and is trained to its end now: somebody chose it, so it says nothing of what pruning loses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +219,9 @@ def judge(session: Session, judged: Judged) -> Decision:
         verdict, reason, chance = *_by_halving(session, judged, others), None
     else:
         verdict, reason, chance = _by_chance(judged, objective, others, complete, expected)
-    if verdict == PRUNE and judged.protection is not None:
+    if verdict == PRUNE and judged.is_promoted and _was_promoted(session, judged):
+        verdict, reason = CONTINUE, f"it was promoted: it would be stopped, as {reason}"
+    elif verdict == PRUNE and judged.protection is not None:
         verdict, reason = SPARE, f"{judged.protection}: it would be stopped, as {reason}"
     told = expected and Forecast(sign * expected.mean, expected.scale, expected.freedom)
     return Decision(verdict, reason, len(alike), told, chance)
@@ -300,6 +318,7 @@ def _judged(trial_id: str, row: Row, rung: int, step: int, steps: int, shown: Sh
         configuration=row.configuration,
         parameter_count=row.metrics["parameter_count"],
         protection=protection,
+        is_promoted=row.promoted,
     )
 
 
@@ -330,10 +349,23 @@ def _complete(session: Session, judged: Judged) -> list[_CompleteTrial]:
     given = {"of_sweep": judged.sweep_id, "at_rung": judged.rung, "until_event": judged.sequence}
     return [
         _CompleteTrial(
-            row.metrics, row.configuration, bool(row.feasible), None if row.loss is None else Shown(row.shown, row.loss)
+            _of_own_training(row),
+            row.configuration,
+            bool(row.feasible),
+            None if row.loss is None else Shown(row.shown, row.loss),
         )
         for row in session.connection().execute(_COMPLETE, given)
     ]
+
+
+def _of_own_training(row: Row) -> Mapping[str, float]:
+    """The figures of a trial's own training: its curve led there, and further trainings change them later."""
+    return row.metrics if row.first_training is None else {**row.metrics, **row.first_training["metrics"]}
+
+
+def _was_promoted(session: Session, judged: Judged) -> bool:
+    given = {"of_trial": judged.trial_id, "until_event": judged.sequence}
+    return session.connection().execute(_PROMOTED, given).one_or_none() is not None
 
 
 def _seen(configuration: Configuration, parameter_count: float, shown: Shown | None) -> list[float]:

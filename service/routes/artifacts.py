@@ -75,6 +75,19 @@ async def upload_artifact(
         )
 
 
+@router.get(
+    "/leases/{trial}/{attempt}/training-state", response_class=StreamingResponse, responses=documented(409) | BINARY
+)
+@needs_scope("work")
+def get_training_state(trial: str, attempt: Attempt, services: ServicesDep) -> StreamingResponse:
+    """The state in which the training of a promoted trial was stopped, for its running attempt."""
+    row = services.database.read(lambda session: artifacts.training_state(session, trial, attempt))
+    headers = {"ETag": f'"{row.sha256}"', "Content-Length": str(row.size_bytes)}
+    return StreamingResponse(
+        artifacts.read(services.settings, row), media_type="application/octet-stream", headers=headers
+    )
+
+
 @router.get("/leases/{trial}/{attempt}/test", response_class=FileResponse, responses=documented(403, 409) | BINARY)
 @needs_scope("work")
 def get_test_part(trial: str, attempt: Attempt, services: ServicesDep) -> FileResponse:

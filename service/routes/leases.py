@@ -16,7 +16,7 @@ from service.http.write_requests import WriteRequestDep
 from service.leases import holders, queue, workers
 from service.leases import schemas as lease_schemas
 from service.leases.row_locks import ChangesTrial, Claims, FinishesAndClaims, RenewsLease
-from service.pruning import decisions
+from service.pruning import decisions, promoted
 from service.settings import MIB
 
 router = APIRouter(prefix="/v1/leases", tags=["leases"], responses=documented(404), route_class=ScopedRoute)
@@ -105,7 +105,10 @@ async def send_report(trial: str, attempt: Attempt, body: lease_schemas.LeaseRep
         if instruction.action == "continue" and body.losses:
             reached = max(point.step for point in body.losses)
             pruned = decisions.decide(session, trial, attempt, reached)
-            instruction = instruction if pruned is None else holders.Instruction("prune", pruned)
+            if pruned is not None:
+                keeps = promoted.is_state_wanted(session, trial, call.services.settings.artifacts != "none")
+                answer = _answer(holders.Instruction("prune", pruned), seconds)
+                return answer.model_copy(update={"keep_training_state": keeps})
         return _answer(instruction, seconds)
 
     return await call.small_answer(report, needs=ChangesTrial(trial))

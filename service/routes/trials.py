@@ -1,4 +1,4 @@
-"""Trials are read here."""
+"""Trials are read here, and promoted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from service.database.models import Trial
 from service.http import conditional_reads
 from service.http.conditional_reads import ConditionalReadDep
 from service.http.error_handlers import documented
+from service.http.write_requests import WriteRequestDep
 from service.leases import schemas as lease_schemas
 from service.leases import trials
+from service.promotion import promotion
 
 router = APIRouter(prefix="/v1", tags=["trials"], responses=documented(404), route_class=ScopedRoute)
 
@@ -73,3 +75,17 @@ async def get_trial(trial: str, read: ConditionalReadDep) -> Response:
 
     row: Trial = await read.services.read(lambda session: trials.get(session, trial))
     return await read.answer_json(row.sweep_id, load)
+
+
+@router.post("/trials/{trial}:promote", response_model=lease_schemas.TrialDetail, responses=documented(409))
+@needs_scope("submit")
+async def promote_trial(trial: str, call: WriteRequestDep) -> Response:
+    """Train a trial that a pruner has stopped to its end, from where it was stopped; nothing stops it again.
+
+    A sweep that was complete goes on for it. The trial counts as one of its budget, as it did.
+    """
+
+    def promote(session: Session) -> lease_schemas.TrialDetail:
+        return trials.detail(session, promotion.promote(session, trial))
+
+    return await call.answer("trial.promote", promote, subject=trial)

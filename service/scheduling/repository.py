@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import sqlalchemy as sa
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from layers.space.document import Start, SweepDocument, parse_document
-from layers.space.document_fields import Budget
 from service.common.notifications import sweep_topic
 from service.common.states import GOING_SWEEPS, SweepState, TrialState
 from service.database import counts
@@ -32,6 +31,7 @@ from service.scheduling.leadership import StaleLeaderError, may_lead
 from service.scheduling.proposals import KnownPoint
 from service.scheduling.replicates import rows as replicate_rows
 from service.scheduling.replicates.replicates import ReplicateHistory
+from service.scheduling.requeues import rows as requeue_rows
 from service.scheduling.studies import Attributes, PastAsk, TrialResult
 from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts, TimedTrialRow, TrialRow
 from service.sweeps import drafts, slot_shares, sweeps, targets
@@ -67,7 +67,7 @@ _EVENTS_SINCE = (
         Event.sweep_id == sa.bindparam("sweep_id"),
         Event.sequence > sa.bindparam("after"),
         Event.sequence <= sa.bindparam("until"),
-        Event.kind.in_(("trial.ended", "sweep.extended", slot_shares.CHANGED)),
+        Event.kind.in_(("trial.ended", "trial.promoted", "sweep.extended", slot_shares.CHANGED)),
     )
     .order_by(Event.sequence)
     .limit(EVENTS_AT_ONCE)
@@ -188,12 +188,11 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
         max_attempts=max_attempts,
         lookahead=lookahead,
     )
-    budget, parallel = _budget_at(session, sweep, facts.document), slot_shares.as_of_scheduled(session, sweep)
-    history = History(sweep.scheduled_sequence, budget, parallel)
+    budget = requeue_rows.budget_of(session, sweep, facts.document)
+    history = History(sweep.scheduled_sequence, budget, slot_shares.as_of_scheduled(session, sweep))
     past, told = _replay_asks(session, facts, history)
     replicates, ranked = replicate_rows.load(session, sweep, facts, told)
-    if history.failed:
-        history.to_retry = _failed_before_extension(session, sweep) & history.failed.keys()
+    requeue_rows.load(session, sweep, history)
     attributes = session.execute(
         sa.select(StudyAttribute.name, StudyAttribute.value).where(StudyAttribute.sweep_id == sweep_id)
     )
@@ -313,7 +312,7 @@ def _replay_asks(
         history.trials += point_hash not in history.known
         history.known[point_hash] = KnownPoint(number, result)
         tried = AskedTrial(ask.ask, point_hash, {name: value for name, value in parameters.items() if name in names})
-        for trials in (history.cancelled, history.failed):
+        for trials in (history.cancelled, history.failed, history.pruned):
             trials.pop(ask.trial_id, None)
         if result is None:
             history.outstanding[ask.trial_id] = tried
@@ -322,6 +321,8 @@ def _replay_asks(
         elif state is TrialState.FAILED:
             history.failed[ask.trial_id] = tried
             history.last_failure = reason
+        elif state is TrialState.PRUNED:
+            history.pruned[ask.trial_id] = tried
         elif state == TrialState.COMPLETE and feasible and result.values is not None and ask.told_order is not None:
             ranked.append((ask.told_order, ask.trial_id, result.values))
     return past, [(trial_id, values) for _, trial_id, values in sorted(ranked)]
@@ -378,6 +379,8 @@ def _sweep_event(
         return SweepEvent(sequence, budget=cast("SweepExtended", data)["budget"])
     if kind == slot_shares.CHANGED:
         return SweepEvent(sequence, parallel=cast("SlotsShared", data)["parallel"])
+    if kind == "trial.promoted":
+        return SweepEvent(sequence, trial_id, promoted=True)
     return SweepEvent(
         sequence,
         trial_id,
@@ -387,34 +390,4 @@ def _sweep_event(
         metrics=metrics or {},
         violations=violations or {},
         reason=reason,
-    )
-
-
-def _budget_at(session: Session, sweep: Sweep, document: SweepDocument) -> Budget:
-    """The budget as of the last event that was worked in: asking depends on it, and so must a rebuilt study."""
-    extension: SweepExtended | None = session.scalar(_last_extension(sweep, Event.data))
-    return document.budget.copy() if extension is None else extension["budget"]
-
-
-def _failed_before_extension(session: Session, sweep: Sweep) -> set[str]:
-    """The failed trials that had failed when the last extension was worked in."""
-    extended = session.scalar(_last_extension(sweep, Event.sequence))
-    if extended is None:
-        return set()
-    # The events of a sweep that ended long ago are deleted; but then it was extended after them.
-    later = sa.select(Event.trial_id).where(
-        Event.sweep_id == sweep.id, Event.sequence > extended, Event.kind == "trial.ended"
-    )
-    failed = sa.select(Trial.id).where(
-        Trial.sweep_id == sweep.id, Trial.state == TrialState.FAILED, Trial.id.not_in(later)
-    )
-    return set(session.scalars(failed))
-
-
-def _last_extension(sweep: Sweep, column: InstrumentedAttribute[Any]) -> sa.Select[Any]:
-    return (
-        sa.select(column)
-        .where(Event.sweep_id == sweep.id, Event.kind == "sweep.extended", Event.sequence <= sweep.scheduled_sequence)
-        .order_by(Event.sequence.desc())
-        .limit(1)
     )

@@ -20,6 +20,7 @@ from service.scheduling.device_model.gate import HardwareGate
 from service.scheduling.device_model.gate_rows import BASE
 from service.scheduling.proposals import KnownPoint, Point, Proposal, Proposals
 from service.scheduling.replicates.replicates import KnownTrial, Replicates
+from service.scheduling.requeues.requeues import Requeue, Requeues
 from service.scheduling.reuse import Reused, Source, judge_source
 from service.scheduling.studies import Attributes, Study, TrialResult
 from service.scheduling.sweep_state import (
@@ -74,6 +75,7 @@ class SweepScheduler:
         """The last event that was looked at; the one that is stored may be earlier."""
         self.stored_sequence = history.scheduled_sequence
         self._history = history
+        self._requeues = Requeues(history)
         self._study = study
         self._ranking = ranking
         self._replicates = replicates
@@ -163,10 +165,13 @@ class SweepScheduler:
         history = self._history
         if event.budget is not None:
             history.budget = event.budget
-            history.to_retry = set(history.failed)
+            self._requeues.note_extension()
         if event.parallel is not None:
             history.parallel = event.parallel
         if event.trial_id is None:
+            return
+        if event.promoted:
+            self._requeues.note_promotion(event.trial_id)
             return
         if event.trial_id in self._replicates.outstanding:
             self._work_in_replicate(event, changes)
@@ -175,11 +180,7 @@ class SweepScheduler:
         tried = history.outstanding.pop(event.trial_id, None)
         if tried is None:
             return
-        if event.state == TrialState.FAILED:
-            history.failed[event.trial_id] = tried
-            history.last_failure = event.reason
-        elif event.state == TrialState.CANCELLED:
-            history.cancelled[event.trial_id] = tried
+        self._requeues.note_end(event, tried)
         result = result_of(self._objectives, event.state, event.metrics, event.violations, event.prediction)
         self._tell(tried, result, changes)
         if event.state in (TrialState.COMPLETE, TrialState.INFEASIBLE):
@@ -228,7 +229,8 @@ class SweepScheduler:
         history = self._history
         if len(history.failed) >= history.budget["failures"]:
             return self._failed(f"{plural(len(history.failed), 'trial')} failed, the most that the budget allows")
-        if history.outstanding or self._replicates.outstanding or self._retriable():
+        is_waiting = self._requeues.are_waiting(has_starts=self._proposals.has_starts)
+        if history.outstanding or self._replicates.outstanding or is_waiting:
             return None
         if self._spent >= history.budget["trials"]:
             return self.end("budget_exhausted")
@@ -244,6 +246,8 @@ class SweepScheduler:
     # --- what is asked ------------------------------------------------------------------------------------------------
 
     def _top_up(self, changes: Changes, find_sources: FindSources, deadline: float) -> None:
+        if changes.termination is None and not changes.is_full:
+            self._queue_again(self._requeues.take_promoted(self._free_slots()), changes)
         while changes.termination is None and not changes.is_full and (missing := self._missing()) > 0:
             missing -= self._resume(missing, changes)
             asked = self._ask_for(missing, changes, find_sources, deadline)
@@ -317,30 +321,25 @@ class SweepScheduler:
 
     def _resume(self, most: int, changes: Changes) -> int:
         """Try what the end of the sweep cut off before anything new, except the starts; returns how many."""
-        cancelled = self._history.cancelled
-        resumed = [] if self._proposals.has_starts else sorted(cancelled)[:most]
-        for trial_id in resumed:
-            self._try_again(trial_id, cancelled.pop(trial_id), TrialState.CANCELLED, changes)
-        return len(resumed)
+        if self._proposals.has_starts:
+            return 0
+        return self._queue_again(self._requeues.take_cut_off(most), changes)
 
     def _retry(self, changes: Changes) -> None:
         """Try what had failed before an extension once more, after all else that the space and the budget allow."""
-        history = self._history
-        if self._missing() > 0 and (history.cancelled or not self._proposals.exhausted):
+        if self._missing() > 0 and (self._history.cancelled or not self._proposals.exhausted):
             return
-        for trial_id in self._retriable()[: max(self._free_slots(), 0)]:
-            history.to_retry.remove(trial_id)
-            self._try_again(trial_id, history.failed.pop(trial_id), TrialState.FAILED, changes)
+        if not self._proposals.has_starts:
+            self._queue_again(self._requeues.take_failed(self._free_slots()), changes)
 
-    def _retriable(self) -> list[str]:
-        return [] if self._proposals.has_starts else sorted(self._history.to_retry)
-
-    def _try_again(self, trial_id: str, tried: AskedTrial, state: TrialState, changes: Changes) -> None:
-        """Queue an ended trial again: for the sampler it is another ask of the same point."""
-        suggestion = self._proposals.ask_again(tried.chosen)
-        changes.asks[suggestion.ask] = ask_row(self.facts.id, suggestion, None, trial_id)
-        changes.requeued[trial_id] = state
-        self._history.outstanding[trial_id] = replace(tried, ask=suggestion.ask)
+    def _queue_again(self, requeued: Sequence[Requeue], changes: Changes) -> int:
+        """Queue ended trials again: for the sampler each is another ask of the same point. Returns how many."""
+        for each in requeued:
+            suggestion = self._proposals.ask_again(each.tried.chosen)
+            changes.asks[suggestion.ask] = ask_row(self.facts.id, suggestion, None, each.trial_id)
+            changes.requeued[each.trial_id] = each.state
+            self._history.outstanding[each.trial_id] = replace(each.tried, ask=suggestion.ask)
+        return len(requeued)
 
     def _propose(self, changes: Changes) -> str | None:
         """Ask until there is a new point, and make a trial of it; None where there is none left."""

@@ -39,6 +39,8 @@ class SweepEvent:
     reason: str | None = None
     prediction: Prediction | None = None
     """Of a trial that was pruned: what it was expected to come to."""
+    promoted: bool = False
+    """A trial that a pruner had stopped is to be trained to its end."""
     budget: Budget | None = None
     parallel: int | None = None
 
@@ -314,6 +316,9 @@ class History:
     failed: dict[str, AskedTrial] = field(default_factory=_no_trials)
     to_retry: set[str] = field(default_factory=set[str])
     """Those of `failed` that had failed when the budget was last extended: each is tried once more."""
+    pruned: dict[str, AskedTrial] = field(default_factory=_no_trials)
+    to_promote: set[str] = field(default_factory=set[str])
+    """Those of `pruned` that are to be trained to their ends."""
     known: dict[str, KnownPoint] = field(default_factory=dict[str, KnownPoint])
     trials: int = 0
     results: int = 0

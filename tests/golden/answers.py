@@ -129,7 +129,8 @@ def paths(world: World) -> Iterator[tuple[str, str]]:
         yield f"/v1/webhooks/webhook{rest}", f"/v1/webhooks/{world.ids['webhook']}{rest}"
     yield "/v1/sweeps/opinions/events?after=3", f"/v1/sweeps/{world.ids['opinions']}/events?after=3"
     lease = f"/v1/leases/{world.ids['trial language/0']}/1"
-    yield "/v1/leases/ended/1/test", f"{lease}/test"
+    for rest in ("test", "training-state"):
+        yield f"/v1/leases/ended/1/{rest}", f"{lease}/{rest}"
 
 
 def read(world: World) -> dict[str, str]:

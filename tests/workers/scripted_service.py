@@ -136,6 +136,8 @@ class ScriptedService:
             verb, usual = "download", httpx2.Response(200, content=self.splits["test"])
         elif path.endswith(":offer"):
             verb, usual = "offer", httpx2.Response(200, json={"wanted": self.wanted})
+        elif path.endswith("/training-state"):
+            verb, usual = "download", _ranged(request, self.uploaded.get("training_state.pt", b""))
         elif path.endswith("/content"):
             verb, usual = "download", _ranged(request, self.splits[request.url.params["part"]])
         else:

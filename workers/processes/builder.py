@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 from workers.engine.protocol import Answer, Progress, Verb
-from workers.interruption import Interruption
+from workers.interruption import Interruption, InterruptionError
 from workers.processes.child import Child
 
 POLL_SECONDS = 0.1
@@ -39,6 +39,7 @@ class Builder:
         silence_seconds: float | None = None,
         on_progress: Progress | None = None,
         interruption: Interruption | None = None,
+        stops_for: type[InterruptionError] | None = None,
     ) -> Answer:
         """As of `Child`, after the requests of other slots; their time is told as a wait. Raises OSError, too."""
         with self._held(on_progress, interruption):
@@ -49,6 +50,7 @@ class Builder:
                 silence_seconds=silence_seconds,
                 on_progress=on_progress,
                 interruption=interruption,
+                stops_for=stops_for,
             )
 
     def discard(self) -> None:

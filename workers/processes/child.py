@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from workers.engine.protocol import Answer, JsonObject, Progress, Verb
-from workers.interruption import Interruption
+from workers.interruption import Interruption, InterruptionError
 from workers.processes.environment import child_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 """Where `python -m workers...` finds its modules."""
 
 STDERR_TAIL_BYTES = 32_768
+STOPPING_LOOK_SECONDS = 1.0
+"""How often it is looked for another interruption while a child stops."""
 EXIT_SECONDS = 5.0
 """How long a child may take to end once its answers have ended, or once it was asked to."""
 
@@ -101,6 +103,8 @@ class Child:
         self.name = name
         self._killed = False
         self._identity = 0
+        self._stops_for: type[InterruptionError] | None = None
+        self._is_stopping = False
         self._received = bytearray()
         answers, childs_end = os.pipe()
         try:
@@ -139,11 +143,13 @@ class Child:
         silence_seconds: float | None = None,
         on_progress: Progress | None = None,
         interruption: Interruption | None = None,
+        stops_for: type[InterruptionError] | None = None,
     ) -> Answer:
         """Send one request and return its result.
 
         `timeout_seconds` bounds all of it but for waits that progress tells of (`waiting`, until the next message),
         `silence_seconds` the time without progress; None is no bound.
+        An interruption of the kind `stops_for` ends nothing: the child is told to `stop`, and its answer awaited.
         Raises ChildError (ChildDiedError, ChildTimeoutError, ChildRequestError), or the cause of `interruption`.
         After a timeout, an interruption or an error of `on_progress` the child has been killed: nobody waits for what
         it still would have answered.
@@ -151,13 +157,8 @@ class Child:
         if interruption is not None:
             interruption.check()
         self._identity += 1
-        line = json.dumps({"id": self._identity, "verb": verb, **(arguments or {})}, allow_nan=False)
-        try:
-            assert self._process.stdin is not None
-            self._process.stdin.write(line.encode() + b"\n")
-            self._process.stdin.flush()
-        except (OSError, ValueError):
-            raise self._died() from None
+        self._stops_for, self._is_stopping = stops_for, False
+        self._send({"id": self._identity, "verb": verb, **(arguments or {})})
         try:
             return cast("Answer", self._await(verb, timeout_seconds, silence_seconds, on_progress, interruption))
         except (ChildDiedError, ChildRequestError):
@@ -165,6 +166,24 @@ class Child:
         except BaseException:
             self.kill()
             raise
+
+    def _send(self, message: Mapping[str, object]) -> None:
+        line = json.dumps(message, allow_nan=False)
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            raise self._died() from None
+
+    def _check(self, interruption: Interruption) -> None:
+        """Raise the interruption's cause, or tell the child to stop where that is enough."""
+        if self._stops_for is None or not isinstance(interruption.cause, self._stops_for):
+            interruption.check()
+        elif not self._is_stopping:
+            self._is_stopping = True
+            # No request has this number: nobody awaits the answer.
+            self._send({"id": 0, "verb": "stop"})
 
     def kill(self) -> None:
         """End the process and what it started, at once, and wait until it is gone."""
@@ -240,10 +259,15 @@ class Child:
         left_seconds, limit = min(limits, default=(None, ""))
         if left_seconds is not None and left_seconds <= 0:
             raise ChildTimeoutError(f"`{verb}` of the {self.name} process {limit}", self.tail())
-        watched: list[Any] = [self._answers] if interruption is None else [self._answers, interruption]
+        watched: list[Any] = [self._answers]
+        if self._is_stopping:
+            # The interruption stays readable; a lost lease may still outrank it.
+            left_seconds = min(left_seconds or STOPPING_LOOK_SECONDS, STOPPING_LOOK_SECONDS)
+        elif interruption is not None:
+            watched.append(interruption)
         ready, _, _ = select.select(watched, [], [], left_seconds)
         if interruption is not None:
-            interruption.check()
+            self._check(interruption)
         if self._answers not in ready:
             return []
         data = os.read(self._answers, 1 << 20)

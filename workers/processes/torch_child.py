@@ -15,8 +15,10 @@ It is kept between trials, with one module in memory. Verbs:
                transplant?, inference?}                             of its steps
     reference {inputs: npz by name, outputs: npz by name,        -> {}; with `graph`, what that ONNX file computes
                graph?}
-    train     {training: npz, validation: npz, specials}         -> how it ended; progress: points of the curve, and
-                                                                    {step, fraction} alone between them
+    train     {training: npz, validation: npz, specials,         -> how it ended; progress: points of the curve, and
+               state?: path, resume?: path}                         {step, fraction} alone between them. Stopped by
+                                                                    `stop`, it leaves its state there; `resume` goes on
+                                                                    from one
     evaluate  {batches: npz}                                     -> loss, accuracy, targets
     save      {path}                                             -> {}; the module's weights as safetensors
     stop      {}                                                 -> {}; at once: a training ends after its step
@@ -67,7 +69,7 @@ from workers.processes.model_verbs import (
     TorchFacts,
     TrainAnswer,
 )
-from workers.training import reference
+from workers.training import reference, training_state
 from workers.training.initialization import begin_with
 from workers.training.loop import Point, Training, derived_seed
 
@@ -215,9 +217,12 @@ class ModelProcess:
                     alive=keepalive.step,
                     pause=turn.give_way,
                     stop=self._stop,
+                    resume=None if "resume" not in request else training_state.read(Path(request["resume"])),
                 )
         except DataError as error:
             raise RequestError("invalid", str(error)) from None
+        if trained.stopped == "asked" and "state" in request:
+            training_state.write(Path(request["state"]), training.state())
         memory = {"device_memory_bytes": torch.cuda.max_memory_reserved(self._device)} if self._is_cuda else {}
         return cast("TrainAnswer", {**dataclasses.asdict(trained), **self.describe(request, progress), **memory})
 

@@ -199,6 +199,12 @@ class ServiceClient:
         """As `download`, the test split: for an attempt of a confirmation alone."""
         return self._download(f"/v1/leases/{trial}/{attempt}/test", {}, path, check)
 
+    def download_training_state(
+        self, trial: str, attempt: int, digest: str, path: Path, *, check: Callable[[], None] = lambda: None
+    ) -> str:
+        """As `download`, the state in which the training of the trial was stopped."""
+        return self._download(f"/v1/leases/{trial}/{attempt}/training-state", {}, path, check, digest)
+
     def offer(self, trial: str, attempt: int, metrics: dict[str, float]) -> list[str]:
         """The names of the artifacts that the service wants of an attempt that will finish with these metrics."""
         return self._post(f"/v1/leases/{trial}/{attempt}:offer", {"metrics": metrics}).json()["wanted"]

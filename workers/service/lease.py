@@ -206,7 +206,9 @@ class Lease:
             case "cancel":
                 self.interruption.set(TrialCancelledError("the sweep does not want the trial any more"))
             case "prune":
-                self.interruption.set(TrialPrunedError(str(answer.get("reason") or "pruned by the sweep's pruner")))
+                reason = str(answer.get("reason") or "pruned by the sweep's pruner")
+                keeps_state = answer.get("keep_training_state") is True
+                self.interruption.set(TrialPrunedError(reason, keeps_state=keeps_state))
             case _:
                 with contextlib.suppress(TypeError, ValueError):
                     lease_seconds = float(answer.get("lease_seconds", math.inf))

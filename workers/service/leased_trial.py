@@ -79,10 +79,12 @@ class LeasedTrial:
     """What the sweep decides by; empty where a service does not say so."""
     rungs: tuple[int, ...]
     """Steps of the training at which the service judges whether it is worth going on."""
+    training_state: str | None = None
+    """The SHA-256 of the state in which a pruner had stopped the training; None: it begins anew."""
 
     @classmethod
     def of(cls, answer: LeaseAnswer) -> LeasedTrial:
-        dataset = answer["dataset"]
+        dataset, state = answer["dataset"], answer.get("training_state")
         return cls(
             trial=answer["trial"],
             attempt=answer["attempt"],
@@ -97,4 +99,5 @@ class LeasedTrial:
             measure=answer.get("measure", True),
             metrics_in_use=tuple(answer.get("metrics_in_use", ())),
             rungs=tuple(answer.get("rungs", ())),
+            training_state=None if state is None else state["sha256"],
         )

@@ -54,6 +54,12 @@ class DatasetAnswer(TypedDict):
     parts: dict[str, SplitAnswer]
 
 
+class TrainingStateAnswer(TypedDict):
+    """The state of a training that was stopped, from which this one goes on."""
+
+    sha256: str
+
+
 class LeaseAnswer(TypedDict):
     """A trial that a worker may execute."""
 
@@ -70,6 +76,7 @@ class LeaseAnswer(TypedDict):
     measure: NotRequired[bool]
     metrics_in_use: NotRequired[list[str]]
     rungs: NotRequired[list[int]]
+    training_state: NotRequired[TrainingStateAnswer | None]
     lease_seconds: float
 
 
@@ -95,6 +102,8 @@ class ReportAnswer(TypedDict, total=False):
     action: str
     reason: str | None
     lease_seconds: float
+    keep_training_state: bool
+    """Of one that is to be pruned: whether the service keeps the state of its training."""
 
 
 class FinishRequest(TypedDict):

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from layers.declarations.training import TrainingConfig
 from workers.data.batches import Batch, Batches
 from workers.data.splits import Split
 from workers.training.reference import score
-from workers.training.step import step_for
+from workers.training.step import StepState, step_for
 
 Stopped = Literal["budget", "patience", "diverged", "non_finite", "asked"]
 
@@ -70,6 +70,44 @@ class Trained:
     best_validation_loss: float | None
 
 
+@dataclass(slots=True)
+class _Position:
+    """Where a training stands."""
+
+    step: int = 0
+    reported: int = 0
+    """Hundredths of the budget that have a point of the curve."""
+    warmed_up_at: float | None = None
+    """The fraction of the budget that was used when the warm-up was over."""
+
+
+class TrainingState(TypedDict):
+    """All that a stopped training needs to go on as if it had not been stopped. Batches follow from seed and step."""
+
+    step: int
+    reported: int
+    warmed_up_at: float | None
+    seconds: float
+    since_report: list[float]
+    watch: tuple[float | None, float, int]
+    best: BestState
+    weights: dict[str, torch.Tensor]
+    update: StepState
+    random: torch.Tensor
+    """Of the processor's generator, from which dropout draws there."""
+    device_random: torch.Tensor | None
+    """Of the GPU's; None on the CPU."""
+
+
+class BestState(TypedDict):
+    """The weights of the lowest validation loss, if there is one, and how many evaluations ago that was."""
+
+    step: int
+    loss: float | None
+    waited: int
+    weights: dict[str, torch.Tensor] | None
+
+
 class Training:
     """One training of one module, in place.
 
@@ -103,6 +141,25 @@ class Training:
         self._unread: list[torch.Tensor] = []
         self._since_report: list[float] = []
         self._watch = _DivergenceMonitor(choices)
+        self._best = _BestWeights(training.patience)
+        self._at = _Position()
+
+    def state(self) -> TrainingState:
+        """Where it stands, once `run` has answered that it was stopped as asked."""
+        cuda = self._device.type == "cuda"
+        return {
+            "step": self._at.step,
+            "reported": self._at.reported,
+            "warmed_up_at": self._at.warmed_up_at,
+            "seconds": self._trained_seconds(),
+            "since_report": list(self._since_report),
+            "watch": self._watch.state(),
+            "best": self._best.state(),
+            "weights": self._module.state_dict(),
+            "update": self._one_step.state(),
+            "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state(self._device) if cuda else None,
+        }
 
     def run(
         self,
@@ -111,48 +168,56 @@ class Training:
         alive: Callable[[int, float], None] = lambda step, fraction: None,
         pause: Callable[[], float] = lambda: 0.0,
         stop: threading.Event | None = None,
+        resume: TrainingState | None = None,
     ) -> Trained:
         """Train to the end of the budget, or until something ends it before.
 
         `report` is told each point of the curve, `alive` each step with the fraction of the budget that is used.
         `pause` is called before each step, and answers for how many seconds it kept the training waiting.
-        `stop` can be set by another thread; training then ends after the step that it is in.
+        `stop` can be set by another thread; training then ends after the step that it is in. `resume`: the state of an
+        earlier training of the same configuration, which this one continues with the same losses, bit for bit.
         """
         training, device = self._training, self._device
         # Of the global generator, from which dropout draws; batches have a generator of their own.
         torch.manual_seed(derived_seed(training.seed, "dropout"))
         generator = np.random.default_rng(derived_seed(training.seed, "batches"))
         batches = self._split.training(generator, training.batch_size)
-        best = _BestWeights(training.patience)
+        best, at = self._best, self._at
         self._started_at, self._paused_seconds = self._clock(), 0.0
-        step, learning_rate, reported = 0, 0.0, 0
-        warmed_up_at: float | None = None
+        learning_rate = 0.0
         self._module.train()
+        if resume is not None:
+            self._take_up(resume)
+            for _ in range(at.step):
+                next(batches)
 
         def point(**losses: float) -> Point:
             seconds = self._trained_seconds()
-            tokens = step * training.batch_size * training.sequence_length
-            return Point(step, tokens, seconds, self._fraction(step, seconds), learning_rate, **losses)
+            tokens = at.step * training.batch_size * training.sequence_length
+            return Point(at.step, tokens, seconds, self._fraction(at.step, seconds), learning_rate, **losses)
 
         def ended(stopped: Stopped, reason: str) -> Trained:
             now = point()
-            return Trained(stopped, reason, step, now.tokens, now.seconds, self._paused_seconds, best.step, best.loss)
+            return Trained(
+                stopped, reason, at.step, now.tokens, now.seconds, self._paused_seconds, best.step, best.loss
+            )
 
         while True:
             self._paused_seconds += pause()
-            fraction = self._fraction(step, self._trained_seconds())
-            warmup_fraction = self._warmup_fraction(step, fraction)
-            if warmup_fraction >= 1 and warmed_up_at is None:
-                warmed_up_at = fraction
-            learning_rate = self._learning_rate(warmup_fraction, fraction, warmed_up_at)
+            fraction = self._fraction(at.step, self._trained_seconds())
+            warmup_fraction = self._warmup_fraction(at.step, fraction)
+            if warmup_fraction >= 1 and at.warmed_up_at is None:
+                at.warmed_up_at = fraction
+            learning_rate = self._learning_rate(warmup_fraction, fraction, at.warmed_up_at)
             self._step(next(batches), learning_rate)
-            step += 1
+            at.step = step = at.step + 1
             fraction = self._fraction(step, self._trained_seconds())
             alive(step, fraction)
             last = fraction >= 1
             evaluating = last or step % training.eval_every == 0
-            reporting = evaluating or int(fraction * REPORTS) > reported
-            reading = reporting or device.type == "cpu" or len(self._unread) >= STEPS_A_CUDA_READ
+            reporting = evaluating or int(fraction * REPORTS) > at.reported
+            is_asked = stop is not None and stop.is_set()
+            reading = reporting or is_asked or device.type == "cpu" or len(self._unread) >= STEPS_A_CUDA_READ
             if reading and (ending := self._read(step, warm=warmup_fraction >= 1)) is not None:
                 return ended(*ending)
             if evaluating:
@@ -163,14 +228,28 @@ class Training:
                 report(point(training_loss=self._mean(), validation_loss=loss))
             elif reporting:
                 report(point(training_loss=self._mean()))
-            reported = max(reported, int(fraction * REPORTS))
-            if stop is not None and stop.is_set():
-                return ended("asked", "stopped as asked")
+            at.reported = max(at.reported, int(fraction * REPORTS))
             if last or best.patience_is_over:
                 best.restore(self._module)
                 if last:
                     return ended("budget", "")
                 return ended("patience", f"no new best validation loss in {training.patience} evaluations")
+            if is_asked:
+                return ended("asked", "stopped as asked")
+
+    def _take_up(self, resume: TrainingState) -> None:
+        """Stand where the earlier training stood."""
+        self._module.load_state_dict(resume["weights"])
+        self._one_step.take_up(resume["update"])
+        self._best.take_up(resume["best"])
+        self._watch.take_up(resume["watch"])
+        self._since_report = list(resume["since_report"])
+        self._at.step, self._at.reported = resume["step"], resume["reported"]
+        self._at.warmed_up_at = resume["warmed_up_at"]
+        self._started_at -= resume["seconds"]
+        torch.set_rng_state(resume["random"])
+        if resume["device_random"] is not None and self._device.type == "cuda":
+            torch.cuda.set_rng_state(resume["device_random"], self._device)
 
     def _step(self, batch: Batch, learning_rate: float) -> None:
         self._unread.append(self._one_step.take(batch, learning_rate))
@@ -224,6 +303,12 @@ class _DivergenceMonitor:
         self._mean = 0.0
         self._count = 0
 
+    def state(self) -> tuple[float | None, float, int]:
+        return self._initial, self._mean, self._count
+
+    def take_up(self, state: tuple[float | None, float, int]) -> None:
+        self._initial, self._mean, self._count = state
+
     def feed(self, step: int, loss: float, *, warm: bool) -> tuple[Stopped, str] | None:
         if not math.isfinite(loss):
             return "non_finite", f"the training loss is not finite at step {step}"
@@ -249,6 +334,17 @@ class _BestWeights:
         self._waited = 0
         self.step = 0
         self.loss: float | None = None
+
+    def state(self) -> BestState:
+        return {"step": self.step, "loss": self.loss, "waited": self._waited, "weights": self._weights}
+
+    def take_up(self, state: BestState) -> None:
+        self.step, self.loss, self._waited, self._weights = (
+            state["step"],
+            state["loss"],
+            state["waited"],
+            state["weights"],
+        )
 
     def take(self, step: int, loss: float, module: nn.Module, *, last: bool) -> None:
         if self.loss is not None and loss >= self.loss:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -30,6 +30,13 @@ PINNED_BATCHES = 4
 """Batches that wait in page-locked memory: so many steps the host may be ahead of the GPU."""
 
 _log = logging.getLogger(__name__)
+
+
+class StepState(TypedDict):
+    """What updates have learnt of the ones before: the optimizer's moments, and the scale of the loss."""
+
+    optimizer: dict[int, dict[str, torch.Tensor]]
+    scaler: dict[str, Any]
 
 
 class Step:
@@ -50,6 +57,16 @@ class Step:
         self._parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         self._half = half_precision(device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._half == torch.float16)
+
+    def state(self) -> StepState:
+        """What the next update depends on beside weights, batch and rate."""
+        return {"optimizer": self._optimizer.state_dict()["state"], "scaler": self._scaler.state_dict()}
+
+    def take_up(self, state: StepState) -> None:
+        """Go on from the state of another step of the same module and training; before the first update."""
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self._scaler.load_state_dict(state["scaler"])
 
     def take(self, batch: Batch, learning_rate: float) -> torch.Tensor:
         """Update the weights by the batch; return its loss, on the device and not waited for."""

@@ -24,6 +24,9 @@ Answer = TypeVar("Answer")
 
 logger = logging.getLogger("layersweep.worker")
 
+TRAINING_STATE = "training_state.pt"
+"""The artifact that is the state of a stopped training."""
+
 LOADER = Path(__file__).with_name("loader.py")
 UPLOAD_SECONDS = 300.0
 """How long an offer or an upload is tried while the service does not answer."""
@@ -72,6 +75,19 @@ class ArtifactStore:
     def test_split(self, path: Path) -> str:
         """Download the test split to `path`; its hash. Raises ServiceError, the interruption's cause."""
         return self._retry(lambda: self._service.download_test(*self._attempt, path, check=self._interruption.check))
+
+    def training_state(self, digest: str, path: Path) -> bool:
+        """Download the state in which the training was stopped to `path`; False where it is not there any more, which
+        is logged. Raises the interruption's cause."""
+
+        def download() -> str:
+            return self._service.download_training_state(*self._attempt, digest, path, check=self._interruption.check)
+
+        try:
+            return self._retry(download) == digest
+        except (UnreachableError, RefusedError) as failure:
+            logger.warning("the training begins anew: its state cannot be fetched: %s", failure)
+            return False
 
     def upload(self, name: str, path: Path) -> bool:
         """Upload one file; False where it could not be, which is logged. Raises the interruption's cause."""

@@ -22,7 +22,7 @@ from workers.device_memory import MemoryShare
 from workers.device_time import DeviceShare
 from workers.engine.protocol import Answer, JsonObject, Progress, Verb
 from workers.engine_cache import EngineCache
-from workers.interruption import Interruption
+from workers.interruption import Interruption, InterruptionError
 from workers.processes.builder import Builder
 from workers.processes.child import Child
 from workers.processes.children import Children
@@ -84,6 +84,8 @@ class TrialContext:
     memory: MemoryShare
     """Of the device's memory."""
     limits: Limits
+    training_state: str | None = None
+    """The SHA-256 of the state in which a pruner had stopped the training; None: it begins anew."""
     artifacts: ArtifactStore | None = None
     """Where the files of a trial on the front go; None keeps none."""
     record: TrialRecord = field(default_factory=TrialRecord)
@@ -174,8 +176,12 @@ class TrialContext:
         timeout_seconds: float | None = None,
         silence_seconds: float | None = None,
         on_progress: Progress | None = None,
+        stops_for: type[InterruptionError] | None = None,
     ) -> Answer:
-        """Ask a child, when it is its turn on the device, until it answers or the attempt is interrupted."""
+        """Ask a child, when it is its turn on the device, until it answers or the attempt is interrupted.
+
+        `stops_for`: what only stops the verb early, as of `Child.request`.
+        """
         cause = TURNS.get(verb, "evaluation_turn")
 
         def heard(progress: JsonObject) -> None:
@@ -195,6 +201,7 @@ class TrialContext:
             silence_seconds=silence_seconds,
             on_progress=heard,
             interruption=self.interruption,
+            stops_for=stops_for,
         )
 
     def request_model(self, verb: Verb[Answer], arguments: Mapping[str, object], timeout_seconds: float) -> Answer:

@@ -64,6 +64,16 @@ class AttemptFiles:
         return self.folder / "weights.safetensors"
 
     @property
+    def stopped_training(self) -> Path:
+        """The state of the training, where it is stopped before its end."""
+        return self.folder / "stopped-training.pt"
+
+    @property
+    def earlier_training(self) -> Path:
+        """The state from which it goes on, as the service sends it."""
+        return self.folder / "earlier-training.pt"
+
+    @property
     def test_split(self) -> Path:
         """The test split as the service sends it."""
         return self.folder / "test-split.npz"

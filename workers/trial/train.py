@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 
 from workers.data.splits import TrialData
 from workers.engine.protocol import JsonObject
+from workers.interruption import TrialPrunedError
 from workers.memory_estimate import PROCESS_BYTES
 from workers.processes.model_verbs import TRAIN
+from workers.trial.artifacts import TRAINING_STATE
 from workers.trial.context import TrialContext
 from workers.trial.outcomes import TrialEndedError
 
@@ -23,24 +26,50 @@ class Trained:
 
 
 def train(context: TrialContext, data: TrialData) -> Trained:
-    """Train the model that the torch child holds."""
+    """Train the model that the torch child holds; on from where a pruner had stopped it, where that is known.
+
+    Raises the interruption's cause: of one that is pruned when the service has the state of the training.
+    """
     context.children.close_engine()
     ahead = deque(context.rungs)
+    earlier = _earlier_training(context)
     answer = context.request(
         context.children.model(),
         TRAIN,
         {
             **{name: str(path) for name, path in data.paths.items()},
             "specials": dict(data.form.specials),
+            "state": str(context.files.stopped_training),
+            **({} if earlier is None else {"resume": str(earlier)}),
         },
         silence_seconds=context.limits.silence_seconds,
         on_progress=lambda progress: _report(context, progress, ahead),
+        stops_for=TrialPrunedError,
     )
     if "device_memory_bytes" in answer:
         context.memory.learn(PROCESS_BYTES + answer.pop("device_memory_bytes"))
     context.record.add_metrics({"train_seconds": answer["seconds"]})
     context.record.set_measurement("training", answer)
+    if answer["stopped"] == "asked":
+        _keep_state(context)
+        context.interruption.check()
     return Trained(answer["steps"], answer["stopped"], answer["reason"])
+
+
+def _earlier_training(context: TrialContext) -> Path | None:
+    """The state in which a pruner had stopped the training, as a file; None where it begins at its beginning."""
+    digest, path = context.training_state, context.files.earlier_training
+    if digest is None or context.artifacts is None or not context.artifacts.training_state(digest, path):
+        return None
+    context.lease.log("the training goes on where it was stopped")
+    return path
+
+
+def _keep_state(context: TrialContext) -> None:
+    """Let the service keep the state of a training that was stopped, if it wants to."""
+    cause = context.interruption.cause
+    if context.artifacts is not None and isinstance(cause, TrialPrunedError) and cause.keeps_state:
+        context.artifacts.upload(TRAINING_STATE, context.files.stopped_training)
 
 
 def judge_training(context: TrialContext, trained: Trained) -> None:

@@ -21,6 +21,7 @@ from service.leases import schemas as lease_schemas
 from service.leases import trials
 from service.leases.phases import order_of
 from service.operations import artifacts, transformers_export
+from service.pruning.promoted import is_stopped
 from service.results import charts, leaderboards
 from service.results.shapes import ShapePicture, ShapeTable, shape_picture, shape_table
 from service.web.views.common import Fact, baselines_nats, dataset_of, flat, hardware_first_of
@@ -95,6 +96,8 @@ class TrialPage:
     """Under which its model can leave; None where it cannot, or left no weights."""
     facts: Mapping[str, Mapping[str, Fact]]
     is_live: bool
+    can_promote: bool
+    """Whether a pruner has stopped it, and nobody has asked for its end yet."""
     not_measured: str
     """What stands where a latency will be."""
 
@@ -138,6 +141,7 @@ def trial(session: Session, trial_id: str) -> TrialPage:
         transformers_architecture=transformers_export.offered(session, trial_id, kept),
         facts=_facts(detail.measurements),
         is_live=is_live,
+        can_promote=not row.promoted and is_stopped(session, trial_id),
         not_measured=_not_measured(sweep_row, detail) if is_live else "Not measured.",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from layers.signature import signature_of
 from tests.workers.scripted_service import FACTS, SPLITS, TEXT, configuration
 from workers.data.batches import DataError
 from workers.data.splits import Form, LabelledSplit, PairsSplit, TextSplit, specials_of
+from workers.training import training_state
 from workers.training.loop import Point, Trained, Training, derived_seed
 from workers.training.reference import score
 
@@ -212,6 +214,44 @@ def test_another_thread_can_stop_it() -> None:
 
     trained = it.run(lambda point: None, alive=alive, stop=stop)
     assert (trained.stopped, trained.steps) == ("asked", 5)
+
+
+@pytest.mark.parametrize("stopped_after", [4, 13, 20])
+def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path, stopped_after: int) -> None:
+    section = {"steps": 30, "dropout": 0.1, "eval_every": 10, "patience": 2, "warmup_steps": 6}
+    whole, points, ended = train(section)
+    _, stopped = make(section)
+    stop = threading.Event()
+    seen: list[Point] = []
+
+    def alive(step: int, fraction: float) -> None:
+        if step == stopped_after:
+            stop.set()
+
+    assert stopped.run(seen.append, alive=alive, stop=stop).steps == stopped_after
+    training_state.write(tmp_path / "state.pt", stopped.state())
+    module, again = make(section)
+    resumed = again.run(seen.append, resume=training_state.read(tmp_path / "state.pt"))
+
+    def losses(of: list[Point]) -> list[tuple[int, float | None, float | None, float]]:
+        return [(each.step, each.training_loss, each.validation_loss, each.learning_rate) for each in of]
+
+    assert losses(seen) == losses(points)
+    assert (resumed.stopped, resumed.steps, resumed.best_step, resumed.best_validation_loss) == (
+        ended.stopped,
+        ended.steps,
+        ended.best_step,
+        ended.best_validation_loss,
+    )
+    assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_file_that_is_no_state_of_a_training_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"not one")
+    assert training_state.read(tmp_path / "state.pt") is None
+    assert training_state.read(tmp_path / "missing.pt") is None
+    torch.save({"format": 0}, tmp_path / "state.pt")
+    assert training_state.read(tmp_path / "state.pt") is None
 
 
 def test_too_short_a_text_is_an_error() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -312,6 +313,37 @@ def test_training_first_builds_nothing_of_a_training_that_diverges(bench: Bench)
     assert finish is not None
     assert finish["outcome"] == "pruned"
     assert bench.scripted.phases() == ["check", "train", "finish"]
+
+
+def test_a_stopped_training_goes_on_in_another_attempt_with_the_same_result(bench: Bench) -> None:
+    lease = bench.scripted.lease(training={"steps": 400, "eval_every": 200, "dropout": 0.1}) | {"hardware_first": False}
+    whole = bench.execute(lease)
+    model = bench.children.model()
+
+    def script(verb: str, body: dict[str, Any]) -> httpx2.Response | None:
+        if verb != "report" or not body.get("losses"):
+            return None
+        prune = {"action": "prune", "reason": "hopeless", "keep_training_state": True, "lease_seconds": 30}
+        return httpx2.Response(200, json=prune)
+
+    bench.scripted.script = script
+    stopped = bench.execute(lease | {"rungs": [20]})
+    assert stopped is not None
+    assert (stopped["outcome"], stopped["reason"]) == ("pruned", "hopeless")
+    assert bench.children.model() is model, "a training that is stopped costs no process"
+    steps = stopped["measurements"]["training"]["steps"]
+    assert 0 < steps < 400
+
+    bench.scripted.script = lambda verb, body: None
+    bench.scripted.calls.clear()
+    bench.interruption = Interruption()
+    digest = hashlib.sha256(bench.scripted.uploaded["training_state.pt"]).hexdigest()
+    ended = bench.execute(lease | {"attempt": 2, "training_state": {"sha256": digest}})
+    assert whole is not None
+    assert ended is not None
+    assert min(loss["step"] for loss in bench.scripted.losses()) > steps
+    for name in ("validation_loss", "reference_loss", "training_loss"):
+        assert ended["metrics"][name] == whole["metrics"][name], "bit for bit"
 
 
 def test_what_the_target_lacks_is_infeasible_before_anything_is_made(bench: Bench) -> None:

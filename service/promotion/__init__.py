@@ -1,0 +1,1 @@
+"""Pruned trials that are trained to their ends after all."""
