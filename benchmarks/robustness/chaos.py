@@ -1,7 +1,8 @@
 """Is nothing lost when any process is killed at any time? `make chaos` asks, on SQLite and on PostgreSQL.
 
-A sweep of short probes runs on two API processes and four workers of two slots, while every few seconds a random
-worker, engine child, API process, process of a sampler or database server is killed with SIGKILL; what died is started
+A sweep of short probes, or with `--trained` of small trainings with a pruner and replicates, runs on two API
+processes and four workers of two slots, while every few seconds a random worker, child of one, API process, process of
+a sampler or database server is killed with SIGKILL; what died is started
 again, as a supervisor would.
 At the end the tables, a watcher's record and a study rebuilt from the rows are held against one another. Answers of 5xx
 and PostgreSQL's deadlocks are counted through all restarts: a 503 while the database server is away is explained by its
@@ -38,7 +39,10 @@ from benchmarks.support.processes import ROOT, machine
 from benchmarks.support.report import write
 from service.common.states import TrialState
 from service.database.models import Ask, Attempt, Event, Measurement, Sweep, Trial
+from service.database.pruning_models import PruningDecision
 from service.database.sessions import Database
+from service.leases.trials import FIRST_TRAINING
+from service.pruning import decisions
 from service.scheduling.repository import load
 from service.scheduling.scheduler import optuna_study
 from service.settings import Settings
@@ -72,6 +76,30 @@ DOCUMENT: dict[str, Any] = {
     ],
     "search": {"sampler": "random", "seed": 0, "reuse": False},
 }
+TRAINED: dict[str, Any] = {
+    "name": "chaos",
+    "task": "classification",
+    "dataset": "digits",
+    "model": {
+        "num_layers": 1,
+        "hidden_size": {"min": 8, "max": 48, "step": 8},
+        "attention": {"num_attention_heads": 2, "attention_mask_type": "bidirectional"},
+        "mlp": {"ffn_hidden_size": {"min": 8, "max": 128, "step": 8}},
+    },
+    "training": {
+        "steps": 90,
+        "batch_size": 16,
+        "learning_rate": {"min": 1.0e-4, "max": 2.0e-2, "log": True},
+        "eval_every": 10,
+    },
+    "inference": {"batch_size": 1},
+    "objectives": [
+        {"metric": "parameter_count", "goal": "minimize"},
+        {"metric": "validation_loss", "goal": "minimize"},
+    ],
+    "search": {"sampler": "random", "seed": 0, "reuse": False, "pruner": "pareto", "replicates": 4},
+}
+"""What is decided by losses alone: nothing is measured before the training."""
 
 
 @dataclass
@@ -278,6 +306,8 @@ class Cluster:
                 return chance.choice(self.apis).kill()
             case "engine":
                 return _kill_child(self.workers, "workers.engine", chance)
+            case "model":
+                return _kill_child(self.workers, "torch_child", chance)
             case "sampler":
                 return _kill_child(self.apis, "spawn_main", chance)
             case _:
@@ -305,7 +335,16 @@ def _kill_child(parents: Sequence[Supervised], command: str, chance: random.Rand
 
 
 def run(
-    kind: str, *, sampler: str, trials: int, workers: int, slots: int, kills_at_least: int, seconds: float, seed: int
+    kind: str,
+    *,
+    written: dict[str, Any],
+    sampler: str,
+    trials: int,
+    workers: int,
+    slots: int,
+    kills_at_least: int,
+    seconds: float,
+    seed: int,
 ) -> dict[str, Any]:
     """One run on one kind of database; answers what was killed, what became of the trials, and what is wrong."""
     chance = random.Random(seed)
@@ -317,9 +356,9 @@ def run(
         stack.callback(cluster.stop)
         cluster.keep_running()
         _until(lambda: all(_is_ready(url) for url in cluster.urls), 120, "the API processes are ready")
-        document = DOCUMENT | {
+        document = written | {
             "budget": {"trials": trials, "parallel": workers * slots, "failures": trials},
-            "search": DOCUMENT["search"] | {"sampler": sampler},
+            "search": written["search"] | {"sampler": sampler},
         }
         answer = httpx2.post(f"{cluster.urls[0]}/v1/sweeps", json=document, timeout=30)
         if answer.status_code != 201:
@@ -329,6 +368,8 @@ def run(
         watching = threading.Thread(target=watcher.follow, daemon=True)
         watching.start()
         kinds = {each: share for each, share in KINDS.items() if each != "database" or cluster.postgres is not None}
+        if written["task"] != "probe":
+            kinds["model"] = kinds["engine"]
         told_at, tally, which = 0.0, Tally(cluster), None
         while not _has_ended(cluster.urls, sweep):
             cluster.keep_running()
@@ -381,8 +422,9 @@ def _findings(session: Session, database: Database, folder: Path, sweep_id: str,
             wrong.append(sentence)
 
     sweep = session.get_one(Sweep, sweep_id)
-    trials = list(session.scalars(sa.select(Trial).where(Trial.sweep_id == sweep_id).order_by(Trial.number)))
-    ids = [trial.id for trial in trials]
+    every = list(session.scalars(sa.select(Trial).where(Trial.sweep_id == sweep_id).order_by(Trial.number)))
+    trials = [trial for trial in every if trial.replicate_of is None]
+    ids = [trial.id for trial in every]
     attempts = list(session.scalars(sa.select(Attempt).where(Attempt.trial_id.in_(ids))))
     events = list(session.scalars(sa.select(Event).where(Event.sweep_id == sweep_id).order_by(Event.sequence)))
     asks = list(session.scalars(sa.select(Ask).where(Ask.sweep_id == sweep_id).order_by(Ask.ask)))
@@ -390,11 +432,13 @@ def _findings(session: Session, database: Database, folder: Path, sweep_id: str,
     lost = Counter(attempt.outcome for attempt in attempts)
 
     expect(sweep.state == "completed", f"the sweep is {sweep.state} ({sweep.reason})")
-    expect(len(trials) == sweep.budget["trials"], f"{len(trials)} trials of a budget of {sweep.budget['trials']}")
-    expect(states[TrialState.COMPLETE] >= COMPLETE_AT_LEAST * len(trials), f"too few are complete: {dict(states)}")
-    for trial in trials:
+    expect(len(every) == sweep.budget["trials"], f"{len(every)} trials of a budget of {sweep.budget['trials']}")
+    ended_well = states[TrialState.COMPLETE] + states[TrialState.PRUNED]
+    expect(ended_well >= COMPLETE_AT_LEAST * len(trials), f"too few are complete: {dict(states)}")
+    stopped = _expect_decisions(session, sweep, expect)
+    for trial in every:
         of_trial = sorted((each for each in attempts if each.trial_id == trial.id), key=lambda each: each.attempt)
-        if trial.state != "complete":
+        if trial.state != "complete" and trial.id not in stopped:
             causes = [each.outcome for each in of_trial]
             expect("lost" in causes or "killed" in (trial.reason or ""), f"trial {trial.number}: {trial.reason}")
         expect(
@@ -420,24 +464,45 @@ def _findings(session: Session, database: Database, folder: Path, sweep_id: str,
     study = optuna_study(loaded)
     by_id = {trial.id: trial for trial in trials}
     metrics = [objective["metric"] for objective in sweep.objectives]
+    first = {
+        trial_id: data["metrics"]
+        for trial_id, data in session.execute(
+            sa.select(Measurement.trial_id, Measurement.data).where(
+                Measurement.trial_id.in_(ids), Measurement.name == FIRST_TRAINING
+            )
+        )
+    }
     for ask, seen in zip(asks, study.optuna_trials(), strict=True):
         if ask.trial_id is None:
             continue
         trial = by_id[ask.trial_id]
         if trial.state == "complete":
-            expected = [trial.metrics[metric] for metric in metrics]
+            # A sampler is told the first training's figures; a trial shows the means of all.
+            expected = [first.get(trial.id, {}).get(metric, trial.metrics[metric]) for metric in metrics]
             expect(seen.state.name == "COMPLETE", f"Optuna holds trial {trial.number} for {seen.state.name}")
             expect(seen.values == expected, f"Optuna was told {seen.values} of trial {trial.number}, not {expected}")
         else:
             expect(seen.state.is_finished(), f"Optuna holds trial {trial.number} ({trial.state}) for {seen.state.name}")
     return {
         "trials": dict(states),
+        "replicates": len(every) - len(trials),
         "attempts": {str(outcome): count for outcome, count in lost.items()},
         "events": len(events),
         "watcher_connections": watcher.connections,
         "leader_changes": sweep.leader_epoch,
         "wrong": wrong,
     }
+
+
+def _expect_decisions(session: Session, sweep: Sweep, expect: Callable[[bool, str], None]) -> set[str]:
+    """Each decision of the pruner comes out again from the rows; the trials that it has stopped."""
+    made = list(session.scalars(sa.select(PruningDecision).where(PruningDecision.sweep_id == sweep.id)))
+    for row in made:
+        again = decisions.judged_again(session, row)
+        same = (again.verdict, again.chance) == (row.verdict, row.chance)
+        # What had come to its end when its report was read is not judged.
+        expect(same or row.reason.startswith("it had ended"), f"at rung {row.rung}: {row.reason}; again {again.reason}")
+    return {row.trial_id for row in made if row.verdict == decisions.PRUNE}
 
 
 def _free_ports(count: int) -> list[int]:
@@ -500,6 +565,7 @@ def _until(holds: Callable[[], bool], seconds: float, what: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
+    parser.add_argument("--trained", action="store_true", help="small trainings with a pruner and replicates")
     parser.add_argument("--sampler", default="random", help="as a sweep document names it")
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--workers", type=int, default=4)
@@ -512,6 +578,7 @@ def main() -> None:
     reports = [
         run(
             kind,
+            written=TRAINED if given.trained else DOCUMENT,
             sampler=given.sampler,
             trials=given.trials,
             workers=given.workers,
