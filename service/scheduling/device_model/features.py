@@ -22,6 +22,22 @@ _BEYOND = 0.1
 _SAME = 1e-9
 
 
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A column that says in all measured configurations what another one says, or its opposite."""
+
+    column: int
+    """Among the encoder's."""
+    is_opposite: bool
+    low: float
+    span: float
+
+    def agrees(self, value: float, encoded: Floats) -> bool:
+        """Whether it does in a further configuration, too."""
+        place, of_column = (value - self.low) / self.span, float(encoded[self.column])
+        return abs((1 - place if self.is_opposite else place) - of_column) <= _SAME
+
+
 def describe(configuration: Configuration, static: Mapping[str, float]) -> dict[str, float]:
     """The numbers of a configuration, its model's size (`static`: parameter_count, flops) among them.
 
@@ -50,13 +66,16 @@ def _columns(name: str, value: Scalar | None) -> list[tuple[str, float]]:
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """The columns that differ among measured configurations, each scaled to 0 to 1."""
+    """The columns that differ among measured configurations, each scaled to 0 to 1. What several say counts once: with
+    few configurations each further column makes a prediction less sure."""
 
     columns: tuple[str, ...]
     fixed: Mapping[str, float]
     """Columns that are the same in all of them."""
     low: Floats
     span: Floats
+    aliases: Mapping[str, Alias]
+    """Columns that say what one of `columns` says."""
 
     @classmethod
     def of(cls, measured: Sequence[Described]) -> Encoder:
@@ -65,11 +84,24 @@ class Encoder:
         table = np.array([[row.get(name, 0.0) for name in names] for row in measured], dtype=np.float64)
         low, high = table.min(axis=0), table.max(axis=0)
         varies = high - low > _SAME
+        kept: list[int] = []
+        scaled: list[Floats] = []
+        aliases: dict[str, Alias] = {}
+        for index in np.flatnonzero(varies).tolist():
+            start, width = float(low[index]), float(high[index] - low[index])
+            column = (table[:, index] - start) / width
+            alike = _alike(column, scaled)
+            if alike is None:
+                kept.append(index)
+                scaled.append(column)
+            else:
+                aliases[names[index]] = Alias(*alike, start, width)
         return cls(
-            columns=tuple(name for name, differs in zip(names, varies, strict=True) if differs),
+            columns=tuple(names[index] for index in kept),
             fixed={name: float(low[index]) for index, name in enumerate(names) if not varies[index]},
-            low=low[varies],
-            span=(high - low)[varies],
+            low=low[kept],
+            span=(high - low)[kept],
+            aliases=aliases,
         )
 
     def encode(self, rows: Sequence[Described]) -> Floats:
@@ -81,7 +113,19 @@ class Encoder:
         """Whether a configuration is like those that were measured: nothing in it is new, or far outside."""
         if any(abs(row.get(name, 0.0) - value) > _SAME for name, value in self.fixed.items()):
             return False
-        if any(value and name not in self.fixed and name not in self.columns for name, value in row.items()):
+        known = self.fixed.keys() | set(self.columns) | self.aliases.keys()
+        if any(value and name not in known for name, value in row.items()):
             return False
         encoded = self.encode([row])
+        if not all(alias.agrees(row.get(name, 0.0), encoded[0]) for name, alias in self.aliases.items()):
+            return False
         return bool(((encoded >= -_BEYOND) & (encoded <= 1 + _BEYOND)).all())
+
+
+def _alike(column: Floats, others: Sequence[Floats]) -> tuple[int, bool] | None:
+    """The place of another column that says the same, or (True) the opposite; None where there is none."""
+    for place, other in enumerate(others):
+        for is_opposite in (False, True):
+            if np.abs((1 - column if is_opposite else column) - other).max() <= _SAME:
+                return place, is_opposite
+    return None

@@ -160,3 +160,13 @@ def test_each_shape_of_a_space_is_predicted_by_itself(driver: Driver) -> None:
     (limit,) = found["latency_ms_p50@bulk"].limits
     kept = [trial.metrics["latency_ms_p50@bulk"] <= 16 for trial in driver.trials(sweep)]
     assert limit.kept_share == pytest.approx(sum(kept) / len(kept), abs=0.25)
+
+
+def test_columns_that_say_the_same_count_once_and_are_not_known_where_they_no_longer_do() -> None:
+    rows = [{"width": each, "embedding": 2 * each, "kind=A": each % 2, "kind=B": 1 - each % 2} for each in range(4)]
+    encoder = Encoder.of(rows)
+    assert encoder.columns == ("embedding", "kind=A")
+    assert all(map(encoder.knows, rows))
+    assert encoder.knows({"width": 1.5, "embedding": 3.0, "kind=A": 1.0})
+    assert not encoder.knows({"width": 1.0, "embedding": 3.0, "kind=A": 1.0}), "an embedding of another width"
+    assert not encoder.knows({"width": 1.5, "embedding": 3.0}), "neither of the kinds"
