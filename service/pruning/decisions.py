@@ -101,6 +101,8 @@ _COMPLETE = (
             Event.sweep_id == Trial.sweep_id,
             Event.trial_id == Trial.id,
             Event.kind == "trial.ended",
+            # It may have ended otherwise before: pruned and promoted, or failed and tried again.
+            Event.data["state"].as_string() == TrialState.COMPLETE,
             Event.sequence <= sa.bindparam("until_event"),
         )
     )

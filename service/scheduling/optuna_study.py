@@ -35,6 +35,7 @@ from service.common.states import TrialState
 from service.database.json_columns import Distribution
 from service.scheduling.samplers.level_first_starts import Groups, LevelFirstStarts, layer_groups
 from service.scheduling.studies import Attributes, EarlierResult, PastAsk, Suggestion, TrialResult
+from service.scheduling.surrogate.attributes import DEVIATIONS
 
 if TYPE_CHECKING:
     from service.scheduling.surrogate.sampler import SurrogateSampler
@@ -225,8 +226,10 @@ class OptunaStudy:
         past: Iterable[PastAsk] = (),
         attributes: Attributes | None = None,
         earlier: Sequence[EarlierResult] = (),
+        uncertain: int | None = None,
     ) -> None:
         self._space = space
+        self._uncertain = uncertain
         self._sampler = sampler
         self._seed = seed
         self._population = population
@@ -282,6 +285,8 @@ class OptunaStudy:
         state, values = self._as_optuna(result)
         if result.state != "failed":
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, ask)
+            for name, value in self._deviations(result).items():
+                self._storage.set_trial_system_attr(trial_id, name, value)
             optuna.Trial(self._study, trial_id).set_constraint(VIOLATION, result.violation)
         self._study.tell(ask, values, state)
 
@@ -308,6 +313,13 @@ class OptunaStudy:
             return OptunaState.COMPLETE, self._worst
         return (OptunaState.FAIL if result.state == TrialState.FAILED else OptunaState.PRUNED), None
 
+    def _deviations(self, result: TrialResult) -> Attributes:
+        """What the surrogate reads of how sure the values are."""
+        if result.spread is None or result.values is None or self._uncertain is None:
+            return {}
+        of_training = self._uncertain
+        return {DEVIATIONS: [result.spread if place == of_training else None for place in range(len(result.values))]}
+
     def _restore(self, past: PastAsk) -> None:
         if past.ask != self.asked:
             raise ValueError(f"ask {past.ask} follows ask {self.asked - 1}: rows are missing")
@@ -320,7 +332,7 @@ class OptunaStudy:
                 values=values,
                 params={name: past.suggestions[name] for name in names},
                 distributions={name: self._restored_distribution(name, past.distributions[name]) for name in names},
-                system_attrs=dict(past.system_attrs),
+                system_attrs={**past.system_attrs, **({} if past.result is None else self._deviations(past.result))},
                 constraints=None
                 if past.result is None or past.result.state == TrialState.FAILED
                 else {VIOLATION: past.result.violation},

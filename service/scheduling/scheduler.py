@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from service.common.notifications import Notifications
 from service.database.models import EarlierTrial
 from service.database.sessions import Database
+from service.pruning.choice import objective_of_training
 from service.scheduling.leader import Leader
 from service.scheduling.optuna_study import OptunaStudy
 from service.scheduling.proposals import total_violation
@@ -70,9 +71,15 @@ def _arguments(loaded: StoredSweep, earlier: Sequence[EarlierTrial]) -> StudyArg
         "seed": facts.document.search["seed"],
         "population": population_size(facts.document.budget["trials"]),
         "past": loaded.past,
+        "uncertain": _place_of_training(facts),
         "earlier": [_earlier_result(trial, facts) for trial in earlier],
         "attributes": {name: value for name, value in loaded.attributes.items() if not name.startswith(OWN_ATTRIBUTES)},
     }
+
+
+def _place_of_training(facts: SweepFacts) -> int | None:
+    objective = objective_of_training(facts.document.objectives)
+    return None if objective is None else facts.document.objectives.index(objective)
 
 
 def _earlier_result(trial: EarlierTrial, facts: SweepFacts) -> EarlierResult:

@@ -25,10 +25,10 @@ class TrialResult:
     """What a sampler learns of one of its suggestions.
 
     `complete` has `values` in the order of the objectives; `infeasible` was not measured to the end because it breaks a
-    rule or a constraint; `pruned` was stopped early, and has
-    `values` where a pruner expected some, of which the one that the training decides has the standard deviation
-    `spread`; `failed` teaches nothing. `violation` says how far the constraints
-    are broken (<= 0: all are kept).
+    rule or a constraint; `pruned` was stopped early, and has `values` where a pruner expected some; `failed` teaches
+    nothing. `spread` is the standard deviation of the value that the training decides, where it is known: of one that a
+    pruner expected, or of a mean over several trainings. `violation` says how far the constraints are broken (<= 0: all
+    are kept).
     """
 
     state: TrialState
@@ -104,6 +104,8 @@ class StudyArguments(TypedDict):
     past: NotRequired[Iterable[PastAsk]]
     attributes: NotRequired[Attributes]
     earlier: NotRequired[Sequence[EarlierResult]]
+    uncertain: NotRequired[int | None]
+    """The place of the objective that a result's `spread` is of."""
 
 
 class Study(Protocol):

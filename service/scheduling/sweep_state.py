@@ -20,7 +20,11 @@ from service.leases.reuse_keys import reuse_key
 from service.leases.workers import results_version_of
 from service.pruning.predictions import Prediction
 from service.scheduling.proposals import KnownPoint, Point, total_violation
+from service.scheduling.replicates.means import ERROR, LOSS, TRAININGS
 from service.scheduling.studies import FAILED, Attributes, Suggestion, TrialResult
+
+FEWEST_OF_AN_ERROR = 3
+"""Trainings from which on a standard error says something: that of two is too small as often as not."""
 
 MAX_ASKS = 1_000
 """Asks that are written in one transaction; more go into the next."""
@@ -257,7 +261,8 @@ def result_of(
     violation = total_violation(violations.values())
     if state == TrialState.COMPLETE:
         values = _values(objectives, metrics)
-        return FAILED if values is None else TrialResult(TrialState.COMPLETE, values, violation)
+        spread = _error_of_mean(objectives, metrics)
+        return FAILED if values is None else TrialResult(TrialState.COMPLETE, values, violation, spread)
     if state == TrialState.INFEASIBLE:
         return TrialResult(TrialState.INFEASIBLE, None, violation if violation > 0 else 1.0)
     if state != TrialState.PRUNED:
@@ -265,6 +270,13 @@ def result_of(
     if prediction is None:
         return TrialResult(TrialState.PRUNED, None, violation)
     return TrialResult(TrialState.PRUNED, _values(objectives, prediction.values), violation, prediction.spread)
+
+
+def _error_of_mean(objectives: Sequence[str], metrics: Mapping[str, float]) -> float | None:
+    """The standard error of a loss that is a mean, as of a trial that is reused; None of too few trainings."""
+    if LOSS not in objectives or metrics.get(TRAININGS, 1) < FEWEST_OF_AN_ERROR or metrics.get(ERROR, 0.0) <= 0:
+        return None
+    return metrics[ERROR]
 
 
 def _values(objectives: Sequence[str], metrics: Mapping[str, float]) -> tuple[float, ...] | None:

@@ -34,10 +34,13 @@ def starting_hyperparameters(columns: int) -> Floats:
     return np.concatenate([np.full(columns, scale), _AMPLITUDES])
 
 
-def fit_hyperparameters(features: Features, values: Floats) -> Floats:
-    """The most likely hyperparameters for values of mean 0 and deviation 1, by gradient from a fixed start."""
+def fit_hyperparameters(features: Features, values: Floats, deviations: Floats | None = None) -> Floats:
+    """The most likely hyperparameters for values of mean 0 and deviation 1, by gradient from a fixed start.
+
+    `deviations`: of the noise of each value where it is known, else NaN; of the others it is the last hyperparameter.
+    """
     start = starting_hyperparameters(features.whole.shape[1])
-    evidence = _Evidence(features, values, start)
+    evidence = _Evidence(features, values, start, deviations)
     found = minimize(
         evidence.negative,
         start,
@@ -52,11 +55,13 @@ def fit_hyperparameters(features: Features, values: Floats) -> Floats:
 class GaussianProcess:
     """The posterior of a function that was seen at some points."""
 
-    def __init__(self, features: Features, values: Floats, hyperparameters: Floats) -> None:
-        """`values` are of mean 0 and deviation 1."""
+    def __init__(
+        self, features: Features, values: Floats, hyperparameters: Floats, deviations: Floats | None = None
+    ) -> None:
+        """`values` are of mean 0 and deviation 1; `deviations` as of `fit_hyperparameters`."""
         self._features = features
         self._hyperparameters = hyperparameters
-        self._root = _root(self._of_noise(features))
+        self._root = _root(self._of_noise(features, deviations))
         self._weights = cho_solve((self._root, True), values, check_finite=False)
         self._values = values
         self._expected: _Expected | None = None
@@ -102,10 +107,11 @@ class GaussianProcess:
     def _covariance(self, left: Features, right: Features) -> Floats:
         return _covariance(left, right, self._hyperparameters)
 
-    def _of_noise(self, features: Features) -> Floats:
+    def _of_noise(self, features: Features, deviations: Floats | None = None) -> Floats:
         """The covariance of what is seen at points."""
         covariance = self._covariance(features, features)
-        covariance[np.diag_indices_from(covariance)] += np.exp(2 * self._hyperparameters[-1])
+        noise = np.exp(2 * self._hyperparameters[-1])
+        covariance[np.diag_indices_from(covariance)] += _known_or(noise, deviations)
         return covariance
 
 
@@ -124,8 +130,11 @@ class _Evidence:
     What is the same for two points either way is computed once: arrays are of the pairs, each point with itself too.
     """
 
-    def __init__(self, features: Features, values: Floats, prior: Floats) -> None:
+    def __init__(self, features: Features, values: Floats, prior: Floats, deviations: Floats | None) -> None:
         self._values = values
+        self._deviations = deviations
+        self._is_fitted_noise = np.ones(len(values), dtype=np.bool_) if deviations is None else np.isnan(deviations)
+        """Whose noise is the hyperparameter."""
         self._prior = prior
         count = len(values)
         left, right = np.triu_indices(count)
@@ -146,7 +155,7 @@ class _Evidence:
         smooth = smooth_ * np.exp(-0.5 * (scales @ self._apart))
         parts = smooth, linear_ * self._linear, quadratic_ * self._quadratic, layers_ * self._layers
         covariance = parts[0] + parts[1] + parts[2] + parts[3]
-        covariance[self._is_diagonal] += noise_
+        covariance[self._is_diagonal] += _known_or(noise_, self._deviations)
         root, inverse = self._decompose(covariance)
         weights = cho_solve((root, True), self._values, check_finite=False)
         aside = (hyperparameters - self._prior) / _PRIOR_WIDTH
@@ -154,7 +163,7 @@ class _Evidence:
         left, right = self._pairs
         slope = weights[left] * weights[right] - inverse
         gradient = np.empty_like(hyperparameters)
-        gradient[-1] = slope[self._is_diagonal].sum() * noise_
+        gradient[-1] = slope[self._is_diagonal][self._is_fitted_noise].sum() * noise_
         # A pair of two points stands for both ways.
         slope[~self._is_diagonal] *= 2.0
         gradient[:columns] = 0.5 * (self._apart @ (slope * smooth)) * scales
@@ -173,6 +182,11 @@ class _Evidence:
         if failed:
             raise LinAlgError("a covariance has no inverse")
         return root, inverse.T.reshape(-1)[self._places]
+
+
+def _known_or(noise: float, deviations: Floats | None) -> float | Floats:
+    """Variances of the noise of each value: as known, else the one of all others."""
+    return noise if deviations is None else np.where(np.isnan(deviations), noise, deviations**2)
 
 
 def _root(covariance: Floats) -> Floats:

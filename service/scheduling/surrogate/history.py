@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
+from service.scheduling.surrogate.attributes import DEVIATIONS
 from service.scheduling.surrogate.columns import Booleans, Floats
 from service.scheduling.surrogate.features import Features, features
 from service.scheduling.surrogate.space import CodedSpace, Points
@@ -24,7 +25,8 @@ _STOPPED = "stopped"
 class History:
     """The asks of a study, one a row in the order of their numbers.
 
-    `costs` (smaller is better) and `violations` (<= 0: kept) are NaN where nothing is known.
+    `costs` (smaller is better) and `violations` (<= 0: kept) are NaN where nothing is known. So are the `deviations` of
+    costs, which are None where none is.
     """
 
     numbers: NDArray[np.intp]
@@ -38,6 +40,7 @@ class History:
     """What counts at its prediction: neither ended nor given up."""
     costs: Floats
     violations: dict[str, Floats]
+    deviations: Floats | None = None
 
     @property
     def is_complete(self) -> Booleans:
@@ -81,6 +84,7 @@ class HistoryReader:
         self._is_asked, self._is_waiting = np.empty(0, dtype=np.bool_), np.empty(0, dtype=np.bool_)
         self._costs = np.empty((0, len(signs)))
         self._violations = {_STOPPED: np.empty(0)}
+        self._deviations = np.empty((0, len(signs)))
 
     def read(self, trials: Sequence[FrozenTrial], number: int) -> History:
         """What was asked before the trial with this number; `trials` are all of the study."""
@@ -112,6 +116,7 @@ class HistoryReader:
             is_waiting,
             self._costs[rows],
             {name: self._violations[name][rows] for name in sorted(self._violations)},
+            deviations[rows] if np.isfinite(deviations := self._deviations).any() else None,
         )
 
     def _encode(self, rows: Sequence[int], trials: Sequence[FrozenTrial]) -> None:
@@ -137,6 +142,7 @@ class HistoryReader:
             self._violations[name][row] = violation
         if trial.state == TrialState.COMPLETE and _are_finite(trial.values):
             self._costs[row] = np.array(trial.values) * self._signs
+            self._deviations[row] = np.array(trial.system_attrs.get(DEVIATIONS, np.nan), dtype=np.float64)
             self._violations[_STOPPED][row] = -1.0
         elif trial.state == TrialState.PRUNED and not any(violation > 0 for violation in given.values()):
             self._violations[_STOPPED][row] = 1.0
@@ -153,6 +159,7 @@ class HistoryReader:
             self._is_asked = _longer(self._is_asked, room, False)
             self._is_waiting = _longer(self._is_waiting, room, False)
             self._costs = _longer(self._costs, room, np.nan)
+            self._deviations = _longer(self._deviations, room, np.nan)
             self._violations = {name: _longer(values, room, np.nan) for name, values in self._violations.items()}
 
 

@@ -81,20 +81,37 @@ class Models:
         self._fitted: dict[str, _Fitted] = {}
 
     def model(
-        self, name: str, features: Features, values: Floats, numbers: NDArray[np.intp], count: int, rows: Booleans
+        self,
+        name: str,
+        features: Features,
+        values: Floats,
+        numbers: NDArray[np.intp],
+        count: int,
+        rows: Booleans,
+        deviations: Floats | None = None,
     ) -> Model:
-        """The model of what has the values (NaN: unknown) at the points of all asks; conditioned on `rows` of them."""
-        fitted = self._hyperparameters(name, features, values, numbers, count)
+        """The model of what has the values (NaN: unknown) at the points of all asks; conditioned on `rows` of them.
+
+        `deviations`: of each value's noise where it is known, else NaN; of the others it is fitted.
+        """
+        fitted = self._hyperparameters(name, features, values, numbers, count, deviations)
         used = rows & ~np.isnan(values)
         process = GaussianProcess(
             features.of(used),
             (values[used] - fitted.mean) / fitted.scale,
             fitted.hyperparameters,
+            None if deviations is None else deviations[used] / fitted.scale,
         )
         return Model(process, fitted.mean, fitted.scale)
 
     def _hyperparameters(
-        self, name: str, features: Features, values: Floats, numbers: NDArray[np.intp], count: int
+        self,
+        name: str,
+        features: Features,
+        values: Floats,
+        numbers: NDArray[np.intp],
+        count: int,
+        deviations: Floats | None,
     ) -> _Fitted:
         if count != self._count:
             self._count = count
@@ -109,7 +126,8 @@ class Models:
         if fitted is None or fitted.known != len(early):
             some = early[np.unique(np.linspace(0, len(early) - 1, min(len(early), _MOST_FITTED)).astype(np.intp))]
             mean, scale = _standard(values[some])
-            hyperparameters = fit_hyperparameters(features.of(some), (values[some] - mean) / scale)
+            noise = None if deviations is None else deviations[some] / scale
+            hyperparameters = fit_hyperparameters(features.of(some), (values[some] - mean) / scale, noise)
             fitted = self._fitted[name] = _Fitted(len(early), mean, scale, hyperparameters)
         return fitted
 

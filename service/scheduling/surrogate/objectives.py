@@ -25,6 +25,10 @@ class Objective:
             return costs
         return np.log(-costs if self.is_maximized else costs)
 
+    def deviations(self, costs: Floats, deviations: Floats) -> Floats:
+        """Those of what is modelled, of costs with small deviations."""
+        return deviations / np.abs(costs) if self.is_log else deviations
+
     def cost(self, modelled: Floats) -> Floats:
         """The inverse of `modelled`."""
         if not self.is_log:

@@ -139,10 +139,12 @@ class _View:
             self.parents = self.parents.with_more(prior.parents)
         rows, count = _modelled_rows(history, history.costs[front]), refit_count(history)
 
-        def alone(name: str, values: Floats) -> Model:
-            return models.model(name, history.seen, values, history.numbers, count, rows)
+        def model(
+            name: str, values: Floats, earlier: Floats | None, deviations: Floats | None = None
+        ) -> Model | Informed:
+            def alone(name: str, values: Floats) -> Model:
+                return models.model(name, history.seen, values, history.numbers, count, rows, deviations)
 
-        def model(name: str, values: Floats, earlier: Floats | None) -> Model | Informed:
             if prior is None or earlier is None or not len(prior):
                 return alone(name, values)
             return Informed(name, prior.model(name, earlier), history.seen, values, alone)
@@ -159,12 +161,14 @@ class _View:
         self._models: list[Model | Informed] = []
         if complete.sum() < _FEWEST_COSTS and prior is None:
             return
+        noise = history.deviations
         # By its logarithm an objective is another quantity.
         self._models = [
             model(
                 f"objective {index} {objective.is_log}",
                 objective.modelled(history.costs[:, index]),
                 None if prior is None else objective.modelled(prior.costs[:, index]),
+                None if noise is None else objective.deviations(history.costs[:, index], noise[:, index]),
             )
             for index, objective in enumerate(objectives)
         ]

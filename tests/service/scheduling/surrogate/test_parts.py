@@ -125,6 +125,30 @@ def test_a_process_predicts_what_it_saw_and_knows_where_it_saw_nothing() -> None
     assert far[0] > 2 * np.median(deviations)
 
 
+def test_what_is_known_to_be_uncertain_is_believed_less_than_what_is_known_to_be_sure() -> None:
+    places = np.linspace(0, 1, 12)[:, None]
+    values = 2.0 * places[:, 0] - 1.0
+    values[6] += 2.0
+    features = Features(places, np.empty((12, 0)))
+
+    def predicted(deviation: float) -> float:
+        deviations = np.full(12, np.nan)
+        deviations[6] = deviation
+        process = GaussianProcess(features, values, fit_hyperparameters(features, values, deviations), deviations)
+        mean, _ = process.predict(Features(places[[6]], np.empty((1, 0))))
+        return float(mean[0])
+
+    assert predicted(10.0) == pytest.approx(values[6] - 2.0, abs=0.1)
+    assert predicted(1e-3) == pytest.approx(values[6], abs=0.1)
+
+
+def test_without_known_deviations_a_process_is_what_it_was() -> None:
+    generator = np.random.default_rng(0)
+    features, values = Features(generator.random((20, 3)), np.empty((20, 0))), generator.standard_normal(20)
+    plain = fit_hyperparameters(features, values)
+    assert (fit_hyperparameters(features, values, np.full(20, np.nan)) == plain).all()
+
+
 def test_points_that_are_the_same_but_for_rounding_are_modelled() -> None:
     whole = np.repeat(np.random.default_rng(0).random((4, 2)), 30, axis=0)
     whole += 1e-13 * np.random.default_rng(1).random(whole.shape)
