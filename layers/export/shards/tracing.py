@@ -6,6 +6,7 @@ the first, and so on. No output depends on the input of its own collective, so t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -64,13 +65,14 @@ class OpenedModule(nn.Module):
     """(inputs, what the collectives give back) -> (what is given to them, the output)."""
 
     def __init__(self, module: nn.Module, group: TracedGroup, inputs: Sequence[Tensor]) -> None:
-        """`module`: a rank's part, split by `group`. Runs it once to see which collectives there are."""
+        """`module`: a rank's part, split by `group`. Its shapes are run through once to see which collectives there
+        are: nothing is computed."""
         super().__init__()
         self.module = module
         self._trace = group.trace
         self._count = len(inputs)
         with torch.no_grad():
-            module(*inputs)
+            _without_values(module, group)(*(each.to("meta") for each in inputs))
         self.collectives = tuple(self._trace.collectives)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -78,3 +80,13 @@ class OpenedModule(nn.Module):
         self._trace.parts, self._trace.collectives = [], []
         output = self.module(*tensors[: self._count])
         return (*self._trace.parts, output)
+
+
+def _without_values(module: nn.Module, group: TracedGroup) -> nn.Module:
+    """A copy that has the shapes of weights alone; its collectives are those of the same group."""
+    known: dict[int, object] = {id(group): group}
+    for parameter in module.parameters():
+        known[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
+    for buffer in module.buffers():
+        known[id(buffer)] = buffer.to("meta")
+    return copy.deepcopy(module, known)

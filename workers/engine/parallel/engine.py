@@ -119,7 +119,11 @@ class SharedEngine(Engine):
                 lambda: self._own.join(0, len(self._devices), invitation, communicator), "join", invitation
             )
             self._has_joined = True
-        self._peers.together(lambda: self._own.load(engine, options), "load", engine, dict(options))
+        try:
+            self._peers.together(lambda: self._own.load(engine, options), "load", engine, dict(options))
+        except RequestError:
+            self._peers.together(self._own.close, "close")
+            raise
         return self._own.inputs, self._own.outputs
 
     def _prepare(self, inputs: Mapping[str, np.ndarray]) -> _PreparedRun:

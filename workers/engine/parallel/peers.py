@@ -56,8 +56,12 @@ class Peers:
 
     def together(self, own: Callable[[], Result], command: str, *arguments: Any) -> tuple[Result, list[Any]]:
         """Let every rank do the same; what this one found, and the others. Raises RequestError."""
+        if self._is_ending:
+            raise RequestError("internal", "the other ranks have ended after an error: start the engine anew")
         for control in self._controls:
-            control.send((command, arguments))
+            with contextlib.suppress(OSError):
+                # Who has ended answers nothing, which is told then.
+                control.send((command, arguments))
         try:
             found = own()
         except BaseException:
