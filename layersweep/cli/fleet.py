@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 from typing import Annotated
 
 import typer
@@ -18,6 +19,7 @@ from layersweep.transport import base_url, header_value
 app = typer.Typer(help="Workers on a cluster, as many as the queue needs.", no_args_is_help=True)
 
 WORK_TOKEN = "LAYERSWEEP_WORK_TOKEN"
+NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,62}")
 
 
 @app.callback()
@@ -59,6 +61,8 @@ def ray(
     form = os.environ.get(logs.VARIABLE) or "text"
     if form not in logs.FORMS:
         raise InvalidUsageError(f"{logs.VARIABLE} is {form!r}: use {' or '.join(logs.FORMS)}")
+    if NAME.fullmatch(name) is None:
+        raise typer.BadParameter("1 to 63 letters, digits, '-', '_' and '.', the first no '-'", param_hint="--name")
     slot_count, own_labels = parsed_slots(slots), parsed_labels(labels)
     token, work_token = os.environ.get("LAYERSWEEP_TOKEN"), os.environ.get(WORK_TOKEN)
     controller = part_of_product("workers.fleet.controller", "worker")

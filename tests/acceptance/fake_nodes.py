@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+HEAD_ID = "f" * 51 + "00000"
+"""What the provider calls the head."""
 STORE_BYTES = 80_000_000
 COMMANDS_OF_NODES = (
     *("initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"),
@@ -49,9 +51,12 @@ class FakeNodes:
             "idle_timeout_minutes": idle_minutes,
             "upscaling_speed": 100.0,
             "provider": {
-                "type": "fake_multinode",
+                # By its class: the name "fake_multinode" needs a file that the wheel lacks.
+                "type": "external",
+                "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
                 "gcs_address": self.address,
                 "launch_multiple": True,
+                "head_node_id": HEAD_ID,
                 "use_node_id_as_ip": True,
                 "disable_node_updaters": True,
                 "disable_launch_config_check": True,
@@ -78,6 +83,10 @@ class FakeNodes:
             "RAY_FAKE_CLUSTER": "1",
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # The autoscaler of before takes a node whose raylet was killed for one that is still to come.
+            "RAY_enable_autoscaler_v2": "1",
+            "RAY_CLOUD_INSTANCE_ID": HEAD_ID,
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD_ID,
             # How long nodes and drivers look for a head that is gone, 60 s otherwise.
             "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
         }
@@ -89,6 +98,14 @@ class FakeNodes:
         nodes = set(self.raylets())
         for pid in [pid for pid in self._processes() if pid not in nodes and not _is_of_node(_command(pid))]:
             _kill(pid)
+
+    def preempt_first_node(self) -> None:
+        """Tell the cluster, as a provider does, that the first node is going to be taken away in a minute."""
+        command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", self.address]
+        command += ["--node-id", HEAD_ID[:-1] + "1", "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+        command += ["--reason-message", "a test", "--deadline-remaining-seconds", "60"]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert told.returncode == 0, told.stdout + told.stderr
 
     def raylets(self) -> list[int]:
         """Of the nodes, without the head's: the oldest first."""
@@ -103,14 +120,6 @@ class FakeNodes:
         """When the nodes opened their sockets, in seconds since 1970."""
         sockets = self._sessions.glob("session_latest/sockets/raylet.*")
         return sorted(path.stat().st_ctime for path in sockets)
-
-    def processor_seconds(self, pids: list[int]) -> float:
-        """What these processes have used, with their children that have ended."""
-        return sum(_processor_seconds(pid) for pid in pids)
-
-    def own_processes(self) -> list[int]:
-        """All of Ray but the hosted workers: raylets, agents, actors."""
-        return [*self._processes(), *self.actors()]
 
     def close(self) -> None:
         for pid in self._processes():
@@ -142,6 +151,11 @@ def worker_of(actor: int) -> int:
     (guard,) = _children(actor)
     (worker,) = _children(guard)
     return worker
+
+
+def processor_seconds(pids: list[int]) -> float:
+    """What these processes have used."""
+    return sum(map(_processor_seconds, pids))
 
 
 def _own_address() -> str:

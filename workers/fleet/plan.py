@@ -37,7 +37,8 @@ class Fleet:
         return f"{self.name}-{member}"
 
     def has(self, worker: RegisteredWorker) -> bool:
-        return any(worker["name"].startswith(f"{self.name}-{kind}-") for kind in KINDS)
+        member = worker["name"].removeprefix(f"{self.name}-")
+        return member != worker["name"] and _parsed(member)[0] is not None
 
 
 class Needs(NamedTuple):

@@ -90,6 +90,11 @@ def test_slots_of_other_workers_count_first() -> None:
     assert wanted_workers([entry(4, workers=2, slots=3)], [own, other], fleet())["cpu"] == 2
 
 
+def test_workers_of_a_fleet_whose_name_begins_alike_are_others() -> None:
+    assert fleet().has(registered("f-gpu-0", "gpu"))
+    assert not any(fleet().has(registered(name)) for name in ("f-gpu-cpu-0", "g-cpu-0", "f-cpu-x", "cpu-0", "f"))
+
+
 def test_a_fleet_without_a_label_is_not_asked_for_what_needs_it() -> None:
     needed = entry(2, labels={"site": "a"})
     assert wanted_workers([needed], [], fleet())["cpu"] == 0
