@@ -126,12 +126,18 @@ def _queue(entries: Sequence[QueueEntry]) -> Iterable[Metric]:
     slots = GaugeMetricFamily(
         "layersweep_queue_slots", "Slots of the living workers that may take them.", labels=_QUEUE_LABELS
     )
+    wanted = GaugeMetricFamily(
+        "layersweep_queue_wanted_slots",
+        "Slots that the sweeps could use at once, free or not: what runs and waits.",
+        labels=_QUEUE_LABELS,
+    )
     for entry in entries:
         labels = _queue_labels(entry)
         depth.add_metric(labels, entry.queued)
         age.add_metric(labels, entry.oldest_seconds or 0.0)
         slots.add_metric(labels, entry.slots)
-    yield from (depth, age, slots)
+        wanted.add_metric(labels, entry.wanted_slots)
+    yield from (depth, age, slots, wanted)
 
 
 def _busyness(workers: Iterable[tuple[str, str, Busyness]]) -> Iterable[Metric]:
