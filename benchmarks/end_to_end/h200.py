@@ -102,6 +102,7 @@ def main() -> int:
     arguments.add_argument("--trials", type=int)
     arguments.add_argument("--steps", type=int)
     arguments.add_argument("--constraint", action="append", default=[])
+    arguments.add_argument("--pruner", choices=["none", "pareto", "asha"], help="in place of the document's")
     arguments.add_argument("--runtime", default="tensorrt")
     arguments.add_argument("--all-devices", action="store_true")
     arguments.add_argument("--folder", type=Path, default=Path("benchmarks/results"))
@@ -115,6 +116,8 @@ def main() -> int:
         document["budget"]["trials"] = options.trials
     if options.steps:
         document["training"]["steps"] = options.steps
+    if options.pruner:
+        document["search"]["pruner"] = options.pruner
     worker_options = ["--all-devices"] if options.all_devices else []
     if options.all_devices:
         document["budget"].pop("parallel", None)

@@ -45,16 +45,17 @@ class Clock:
         return self.seconds
 
 
-def make(training: dict[str, Any], **options: Any) -> tuple[nn.Module, Training]:
+def make(training: dict[str, Any], device: torch.device = CPU, **options: Any) -> tuple[nn.Module, Training]:
     from layers.modules.model import build
 
     whole = configuration(training=training)
     section = TrainingConfig.of(whole["training"])
     torch.manual_seed(derived_seed(section.seed, "weights"))
     module = build(whole["model"], dropout=section.dropout, initialization=section.initialization)
+    module = module.to(device)
     tokens = options.pop("tokens", TEXT[:40_000])
     split = TextSplit(tokens, section.sequence_length)
-    return module, Training(module, split, VALIDATION, section, names=NAMES, choices=256, device=CPU, **options)
+    return module, Training(module, split, VALIDATION, section, names=NAMES, choices=256, device=device, **options)
 
 
 def train(training: dict[str, Any], **options: Any) -> tuple[nn.Module, list[Point], Trained]:
@@ -216,11 +217,18 @@ def test_another_thread_can_stop_it() -> None:
     assert (trained.stopped, trained.steps) == ("asked", 5)
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize("stopped_after", [4, 13, 20])
-def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path, stopped_after: int) -> None:
+def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(
+    tmp_path: Path, stopped_after: int, name: str
+) -> None:
+    device = torch.device(name)
     section = {"steps": 30, "dropout": 0.1, "eval_every": 10, "patience": 2, "warmup_steps": 6}
-    whole, points, ended = train(section)
-    _, stopped = make(section)
+    whole, points, ended = train(section, device=device)
+    _, stopped = make(section, device=device)
     stop = threading.Event()
     seen: list[Point] = []
 
@@ -230,7 +238,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path
 
     assert stopped.run(seen.append, alive=alive, stop=stop).steps == stopped_after
     training_state.write(tmp_path / "state.pt", stopped.state())
-    module, again = make(section)
+    module, again = make(section, device=device)
     resumed = again.run(seen.append, resume=training_state.read(tmp_path / "state.pt"))
 
     def losses(of: list[Point]) -> list[tuple[int, float | None, float | None, float]]:
