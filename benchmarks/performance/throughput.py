@@ -181,6 +181,7 @@ class Run:
             "device_busy": seen(),
             "ended": Counter(trial["state"] for trial in trials),
             "alone_seconds": alone,
+            "alone_seconds_by_cause": by_name([cost.get("alone", {}) for cost in costs]),
             "bound_trials_an_hour": round(3600 / sum(alone.values()), 1) if sum(alone.values()) else None,
             "seconds_by_step": by_name(costs),
             "waits": by_name([trial["measurements"].get("waits", {}) for trial in complete]),

@@ -128,19 +128,21 @@ def measure(
             warmup_runs = _warm_up(engine, turns, chosen.warmup_seconds, turn)
         with alone or NoTurn() as turn:
             turn.give_way()
+            clock = _Laps()
             state_before = engine.device_state()
             warmup_runs += _warm_up(engine, turns, min(SETTLE_SECONDS, chosen.warmup_seconds), NoTurn())
             switches = machine.involuntary_switches()
-            started = time.perf_counter()
+            warmed_up_seconds = clock.lap()
             measurements = 1
             samples_ms, stopped_by = _sample(engine, turns, chosen, figures)
             while measurements <= engine.repeats_when_noisy and summarize(samples_ms)["latency_cv"] > FLAGGED_CV:
                 measurements += 1
                 samples_ms, stopped_by = _sample(engine, turns, chosen, figures)
-            seconds = time.perf_counter() - started
+            seconds = clock.lap()
             switches = machine.involuntary_switches() - switches
             state_after = engine.device_state()
             enqueued = _enqueued(engine, turns, chosen)
+            enqueued_seconds = clock.lap()
     summary = summarize(samples_ms)
     return {
         **summary,
@@ -157,6 +159,7 @@ def measure(
             "warmup_seconds": chosen.warmup_seconds,
             "warmup_runs": warmup_runs,
             "measured_seconds": seconds,
+            "alone_seconds": {"warm_up": warmed_up_seconds, "timed": seconds, "plain_enqueues": enqueued_seconds},
             "stopped_by": stopped_by,
             "measurements": measurements,
             "device_before": state_before,
@@ -166,6 +169,18 @@ def measure(
             "input_sets": len(prepared),
         },
     }
+
+
+class _Laps:
+    """A clock that is read again and again."""
+
+    def __init__(self) -> None:
+        self._at = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap, or since it was made."""
+        before, self._at = self._at, time.perf_counter()
+        return self._at - before
 
 
 def input_sets(engine: Engine, inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:

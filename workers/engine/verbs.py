@@ -112,6 +112,8 @@ class Environment(MachineFacts, EngineEnvironment):
     warmup_seconds: float
     warmup_runs: int
     measured_seconds: float
+    alone_seconds: dict[str, float]
+    """What it had the device to itself for: warm_up, timed, plain_enqueues. Their sum is all of its turn."""
     stopped_by: str
     """seconds, or confidence in the median."""
     measurements: int

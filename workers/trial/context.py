@@ -33,6 +33,9 @@ from workers.trial.files import AttemptFiles
 from workers.trial.record import TrialRecord
 from workers.waits import TURNS, Waits
 
+ALONE: Mapping[str, str] = {"load": "loading", "build": "tactic_timing", "train": "training"}
+"""Request that may have the device alone -> what for. A measurement says itself for how long what of it had."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -191,6 +194,8 @@ class TrialContext:
                 self.waits.end(progress)
             elif alone_seconds := progress.pop("alone_seconds", 0.0):
                 self.record.add_more_seconds(f"alone_{cause}", alone_seconds)
+                if verb in ALONE:
+                    self.record.add_alone(ALONE[verb], alone_seconds)
             elif on_progress is not None:
                 on_progress(progress)
 

@@ -63,6 +63,7 @@ def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, f
         },
         timeout_seconds=context.limits.measure_seconds,
     )
+    record_alone(context, answer, options)
     tokens = context.batch_size * context.inference.sequence_length
     metrics = metrics_in(answer) | {
         "throughput_per_s": answer["runs_per_s"] * context.batch_size,
@@ -78,6 +79,13 @@ def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, f
     )
     samples_ms = [round(sample, SAMPLE_DIGITS) for sample in answer["samples_ms"]]
     return Measured({**answer, "samples_ms": samples_ms}, environment)
+
+
+def record_alone(context: TrialContext, answer: MeasureAnswer, options: Mapping[str, float]) -> None:
+    """Keep what a measurement had the device to itself for."""
+    timed = "remeasuring" if context.hardware_first and options is REMEASURE else "measuring"
+    for part, seconds in answer["environment"]["alone_seconds"].items():
+        context.record.add_alone(timed if part == "timed" else part, seconds)
 
 
 def judge_hardware(context: TrialContext, metrics: Mapping[str, float]) -> None:

@@ -39,6 +39,7 @@ class _Found:
     """Of the metrics in OVER_SHAPES the figure of each shape."""
     measurements: dict[str, JsonObject] = field(default_factory=dict[str, JsonObject])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
+    alone_seconds: dict[str, float] = field(default_factory=dict[str, float])
     cached_engines: list[str] = field(default_factory=list[str])
 
 
@@ -97,6 +98,10 @@ class TrialRecord:
         """Keep how long more a work took that is done several times."""
         self._found.seconds[work] = self._found.seconds.get(work, 0.0) + seconds
 
+    def add_alone(self, cause: str, seconds: float) -> None:
+        """Keep for how long the attempt had the device to itself, beside what it had it for so before."""
+        self._found.alone_seconds[cause] = self._found.alone_seconds.get(cause, 0.0) + seconds
+
     def add_cached_engine(self, name: str) -> None:
         """Keep that an engine was not built, but taken from the cache."""
         self._found.cached_engines.append(name if self._shape is None else f"{name}{AT}{self._shape}")
@@ -109,6 +114,8 @@ class TrialRecord:
         """The result, with the outcome that ended the attempt early; None: it came to its end."""
         cost: JsonObject = {f"{work}_seconds": seconds for work, seconds in self._found.seconds.items()}
         cost["engines_from_cache"] = self._found.cached_engines
+        if self._found.alone_seconds:
+            cost["alone"] = {cause: round(seconds, 4) for cause, seconds in self._found.alone_seconds.items()}
         metrics = {name: value for name, value in self._found.metrics.items() if math.isfinite(value)}
         measurements = {**self._found.measurements, "cost": cost}
         if ended is None:

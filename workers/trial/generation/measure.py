@@ -14,6 +14,7 @@ from workers.trial.generation.engines import GenerationEngines, exported_again
 from workers.trial.generation.parity import computes_the_same, write_inputs
 from workers.trial.generation.percentiles import PERCENTILES, weighted_percentiles
 from workers.trial.load import MEMORY_METRICS, load_options
+from workers.trial.measure import record_alone
 from workers.trial.record import metrics_in
 
 FIGURES: Mapping[str, Mapping[str, str]] = {
@@ -51,6 +52,7 @@ def measure_generation(
         {"inputs": str(context.files.prompts), "options": options, "figures": _figures(context, "prefill_ms")},
         timeout_seconds=context.limits.measure_seconds,
     )
+    record_alone(context, prefill, options)
     # A fresh process once more: by how much the memory of the device grows is asked of the largest engine.
     process = context.children.fresh_engine()
     largest_bytes = 0.0
@@ -62,7 +64,9 @@ def measure_generation(
         position = step.bucket.capacity - 1 - step.bucket.steps // 2
         arguments = {"position": position, "options": share, "figures": _figures(context, "decode_ms_per_token")}
         limit = context.limits.measure_seconds
-        steps.insert(0, context.request(process, verbs.MEASURE_STEP, arguments, timeout_seconds=limit))
+        measured = context.request(process, verbs.MEASURE_STEP, arguments, timeout_seconds=limit)
+        record_alone(context, measured, options)
+        steps.insert(0, measured)
         context.request(process, verbs.CLOSE, {}, timeout_seconds=context.limits.load_seconds)
     text_ms = prefill["latency_ms_p50"] + sum(
         step.bucket.steps * measured["latency_ms_p50"] for step, measured in zip(engines.steps, steps, strict=True)
