@@ -8,12 +8,13 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 from workers.engine.verbs import BuildAnswer
 
+POLL_SECONDS = 0.1
 LIMIT_BYTES = 4 << 30
 """What the cache may hold; the engines that were used longest ago go first."""
 
@@ -29,6 +30,9 @@ class EngineCache:
         self.timings = folder / "timings" if keeps_timings else None
         self._folder = folder
         self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._shared: dict[str, threading.Lock] = {}
+        """Key of what several slots may need at once -> who has the lock builds it."""
 
     def key(self, onnx: Path, **circumstances: Any) -> str:
         """What makes engines the same: the graph with its weights, and the circumstances (options, version, device)."""
@@ -38,6 +42,19 @@ class EngineCache:
                 with path.open("rb") as stream:
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def one_at_a_time(self, key: str, wait: Callable[[], None]) -> Generator[None]:
+        """Be the only one of this process that builds what has this key; who comes later finds it kept. `wait` is
+        called, again and again, while another one does; what it raises ends the wait."""
+        with self._lock:
+            lock = self._shared.setdefault(key, threading.Lock())
+        while not lock.acquire(timeout=POLL_SECONDS):
+            wait()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def take(self, key: str, engine: Path) -> BuildAnswer | None:
         """Put the engine of that key at `engine` and return what its build said; None where there is none."""

@@ -134,6 +134,8 @@ class Worker:
             # They import for seconds, while a builder is asked what it can do.
             self._slots.warm_up()
             self._describe_targets()
+            for runtime in self._capabilities:
+                self._children.warm_up_builder(runtime, self._draining)
             self._register()
             self._claim_and_execute()
         except DrainedError:

@@ -1,6 +1,7 @@
 """The engine child: `python -m workers.engine --answers-fd N`. Verbs by JSON lines, see protocol.py.
 
     describe {runtime}                                  what the runtime can do on this machine
+    warm_up {runtime}                                   what a process's first build does beside its own work
     build {runtime, onnx, engine, options, timings}     ONNX file -> engine file, with its sizes; timings: a folder or
                                                         null, where what is found out for later builds is kept
     load {runtime, engine, options}                     engine file -> ready to run, with the memory that it took
@@ -73,6 +74,7 @@ class Verbs:
     def handlers(self) -> dict[str, Handler]:
         return {
             "describe": self.describe,
+            "warm_up": self.warm_up,
             "build": self.build,
             "load": self.load,
             "measure": self.measure,
@@ -88,12 +90,19 @@ class Verbs:
     def describe(self, request: Request, progress: Progress) -> Capabilities:
         return self._engine(request).describe()
 
+    def warm_up(self, request: Request, progress: Progress) -> Result:
+        engine = self._engine(request)
+        with RequestTurn(request, progress, None if engine.build_turn is None else "shared") as turn:
+            engine.before_timing = turn.give_way
+            engine.warm_up_builder()
+        return {}
+
     def build(self, request: Request, progress: Progress) -> BuildAnswer:
         engine = self._engine(request)
         if request.get("timings") is not None:
             engine.keep_timings(_path(request, "timings"))
         onnx, built, options = _path(request, "onnx"), _path(request, "engine"), _options(request)
-        with RequestTurn(request, progress, engine.build_turn) as turn:
+        with RequestTurn(request, progress, engine.turn_of_build(options)) as turn:
             engine.before_timing = turn.give_way
             return engine.build(onnx, built, options)
 

@@ -183,6 +183,7 @@ class Nothing(TypedDict):
 
 
 DESCRIBE = Verb[Capabilities]("describe")
+WARM_UP = Verb[Nothing]("warm_up")
 BUILD = Verb[BuildAnswer]("build")
 LOAD = Verb[LoadAnswer]("load")
 MEASURE = Verb[MeasureAnswer]("measure")

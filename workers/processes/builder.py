@@ -1,34 +1,60 @@
-"""The child that describes and builds: of one slot, or of all slots of a worker, one request after the other.
+"""The children that describe and build: of one slot, or of all slots of a worker.
 
-Builders of a GPU exclude one another anyway, and a process's first build takes several times as long as the next ones:
-so the slots there share one. What happens to a request of one slot is no other's trouble: they wait, and the next
-request starts the process anew where it has died.
+A process's first build takes several times as long as the next ones, so the slots of a GPU share a few that are kept
+warm. What happens to a request of one slot is no other's trouble: who finds all of them busy waits, and a process that
+has died is started anew for the next request.
 """
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from workers.engine.protocol import Answer, Progress, Verb
+from workers.engine.verbs import WARM_UP
 from workers.interruption import Interruption, InterruptionError
-from workers.processes.child import Child
+from workers.processes.child import Child, ChildError
 
 POLL_SECONDS = 0.1
 """How often who waits for another slot's request looks whether it is interrupted."""
 
+WARM_UP_SECONDS = 120.0
 
-class Builder:
-    """Answers requests as a `Child` does, from any thread. The process is kept warm: second builds are faster."""
+
+class _Process:
+    """One child, or the place of one."""
 
     def __init__(self, start: Callable[[], Child]) -> None:
-        """`start`: starts the process; raises OSError where it cannot be."""
         self._start = start
-        self._lock = threading.Lock()
         self._child: Child | None = None
-        self._is_trusted = True
+        self.is_trusted = True
+
+    def ready(self) -> Child:
+        """The child, started anew where it has died or is not to be trusted. Raises OSError."""
+        if self._child is None or not self.is_trusted or not self._child.alive():
+            self.end()
+            self._child = self._start()
+        return self._child
+
+    def end(self) -> None:
+        child, self._child, self.is_trusted = self._child, None, True
+        if child is not None:
+            child.kill()
+
+
+class Builder:
+    """Answers requests as a `Child` does, from any thread, as many at once as it has processes."""
+
+    def __init__(self, start: Callable[[], Child], processes: int = 1) -> None:
+        """`start`: starts a process; raises OSError where it cannot be."""
+        self._processes = [_Process(start) for _ in range(processes)]
+        # The one that was used last is the warmest.
+        self._free = queue.LifoQueue[_Process]()
+        for process in self._processes:
+            self._free.put(process)
 
     def request(
         self,
@@ -41,9 +67,9 @@ class Builder:
         interruption: Interruption | None = None,
         stops_for: type[InterruptionError] | None = None,
     ) -> Answer:
-        """As of `Child`, after the requests of other slots; their time is told as a wait. Raises OSError, too."""
-        with self._held(on_progress, interruption):
-            return self._ready().request(
+        """As of `Child`, when a process is free; a wait for one is told as a wait. Raises OSError, too."""
+        with self._held(on_progress, interruption) as process:
+            return process.ready().request(
                 verb,
                 arguments,
                 timeout_seconds=timeout_seconds,
@@ -53,40 +79,56 @@ class Builder:
                 stops_for=stops_for,
             )
 
+    def warm_up(self, arguments: Mapping[str, object], interruption: Interruption) -> None:
+        """Let each process do, on threads of its own, what its first build would begin with. The processes are started
+        by this thread, which lives as long as they do. What goes wrong is told by the build that meets it."""
+        held = [self._free.get() for _ in self._processes]
+        for process in held:
+            with suppress(OSError):
+                process.ready()
+            threading.Thread(
+                target=self._warm_up, args=(process, arguments, interruption), name="warms up a builder", daemon=True
+            ).start()
+
     def discard(self) -> None:
-        """Start the process anew before the next request: after an error its device's state is not to be trusted."""
-        self._is_trusted = False
+        """Start the processes anew before their next requests: after an error a device's state is not to be trusted."""
+        for process in self._processes:
+            process.is_trusted = False
 
     def kill(self) -> None:
-        """End the process at once."""
-        with self._lock:
-            self._end()
+        """End the processes at once, each after the request that it works on."""
+        held = [self._free.get() for _ in self._processes]
+        for process in held:
+            process.end()
+            self._free.put(process)
 
-    def _ready(self) -> Child:
-        if self._child is None or not self._is_trusted or not self._child.alive():
-            self._end()
-            self._child = self._start()
-        return self._child
-
-    def _end(self) -> None:
-        child, self._child, self._is_trusted = self._child, None, True
-        if child is not None:
-            child.kill()
+    def _warm_up(self, process: _Process, arguments: Mapping[str, object], interruption: Interruption) -> None:
+        try:
+            with suppress(ChildError, OSError, InterruptionError):
+                process.ready().request(WARM_UP, arguments, timeout_seconds=WARM_UP_SECONDS, interruption=interruption)
+        finally:
+            self._free.put(process)
 
     @contextmanager
-    def _held(self, on_progress: Progress | None, interruption: Interruption | None) -> Generator[None]:
-        """Have the process. Raises the interruption's cause."""
-        if not self._lock.acquire(blocking=False):
-            self._wait(on_progress or (lambda progress: None), interruption)
+    def _held(self, on_progress: Progress | None, interruption: Interruption | None) -> Generator[_Process]:
+        """Have a process. Raises the interruption's cause."""
         try:
-            yield
+            process = self._free.get_nowait()
+        except queue.Empty:
+            process = self._awaited(on_progress or (lambda progress: None), interruption)
+        try:
+            yield process
         finally:
-            self._lock.release()
+            self._free.put(process)
 
-    def _wait(self, on_progress: Progress, interruption: Interruption | None) -> None:
+    def _awaited(self, on_progress: Progress, interruption: Interruption | None) -> _Process:
         started_at = time.monotonic()
         on_progress({"waiting": True})
-        while not self._lock.acquire(timeout=POLL_SECONDS):
+        while True:
             if interruption is not None:
                 interruption.check()
+            with suppress(queue.Empty):
+                process = self._free.get(timeout=POLL_SECONDS)
+                break
         on_progress({"waited_seconds": time.monotonic() - started_at})
+        return process

@@ -9,12 +9,16 @@ from functools import partial
 
 from workers.device_lock import turns_of
 from workers.engine import verbs
+from workers.interruption import Interruption
 from workers.processes import model_verbs
 from workers.processes.builder import Builder
 from workers.processes.child import Child, ChildError
 from workers.processes.environment import NCCL_VARIABLE, nccl_library
 
 RELEASE_SECONDS = 30.0
+
+GPU_BUILDERS = 2
+"""Processes that build for the slots of a GPU: one parses and writes while the other's kernels are on the device."""
 
 
 class Children:
@@ -63,18 +67,23 @@ class Children:
         gpu_uuid: str | None = None,
         rank_devices: Sequence[str] = (),
     ) -> list[Children]:
-        """Those of so many slots on one device. On a GPU they share a builder."""
+        """Those of so many slots on one device. On a GPU they share the processes that build."""
         make = partial(cls, threads=threads, engine_python=engine_python, gpu_uuid=gpu_uuid, rank_devices=rank_devices)
         first = make()
         if gpu_uuid is None:
             return [first, *(make() for _ in range(1, count))]
-        builder = Builder(lambda: first._start_engine("build"))
+        builder = Builder(lambda: first._start_engine("build"), min(count, GPU_BUILDERS))
         return [make(shared_builder=builder) for _ in range(count)]
 
     def warm_up(self) -> None:
         """Start what takes long to start and is needed by every trial; from a thread that lives as long as they do."""
         with contextlib.suppress(OSError):
             self.model()
+
+    def warm_up_builder(self, runtime: str, interruption: Interruption) -> None:
+        """Let the processes that build for a GPU do what their first build would begin with, beside other work."""
+        if self.gpu_uuid is not None:
+            self._builder.warm_up({"runtime": runtime, **self._turn()}, interruption)
 
     def model(self) -> Child:
         """The torch child, kept between trials until it fails."""

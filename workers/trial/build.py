@@ -119,8 +119,26 @@ def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
     else:
         model = build_engine(context, graphs.name, graphs.model, build_options(context))
     context.record.add_metrics(metrics_in(model.said))
-    loss = build_engine(context, "loss", graphs.loss, {}) if graphs.loss else None
+    loss = _loss_engine(context, graphs.loss) if graphs.loss else None
     return BuiltEngines(graphs.name, graphs.model, model, loss, graphs.is_transplanted)
+
+
+def _loss_engine(context: TrialContext, onnx: Path) -> BuiltEngine:
+    """The engine of the loss, which all trials of a shape and a number format share: of those that begin together one
+    builds it."""
+
+    def wait() -> None:
+        context.waits.begin("build_turn")
+        context.interruption.check()
+
+    try:
+        with context.engines.one_at_a_time(_key(context, onnx, {}), wait):
+            context.waits.end()
+            engine = build_engine(context, "loss", onnx, {})
+            keep_for_later_trials(context, engine)
+    finally:
+        context.waits.end()
+    return engine
 
 
 def keep_for_later_trials(context: TrialContext, engine: BuiltEngine) -> None:
@@ -139,13 +157,7 @@ def build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping[
     """Build `onnx`, or take the engine of an earlier build of the same."""
     started_at = time.monotonic()
     path = context.files.engine(name)
-    key = context.engines.key(
-        onnx,
-        runtime=context.runtime,
-        version=context.capabilities["version"],
-        device=context.device_uuid,
-        options=dict(options),
-    )
+    key = _key(context, onnx, options)
     cached = context.engines.take(key, path)
     if cached is not None:
         context.record.add_cached_engine(name)
@@ -161,6 +173,16 @@ def build_shared(context: TrialContext, name: str, shards: Path) -> BuiltEngine:
     said = _request_build(context, shards, path, build_options(context), context.rank_devices)
     context.record.add_seconds(f"build_{name}", time.monotonic() - started_at)
     return BuiltEngine(path, None, said, from_cache=False)
+
+
+def _key(context: TrialContext, onnx: Path, options: Mapping[str, int]) -> str:
+    return context.engines.key(
+        onnx,
+        runtime=context.runtime,
+        version=context.capabilities["version"],
+        device=context.device_uuid,
+        options=dict(options),
+    )
 
 
 def _request_build(

@@ -11,7 +11,7 @@ from workers.data.splits import TrialData, load_split
 from workers.engine.verbs import LOSS
 from workers.processes.model_verbs import EVALUATE
 from workers.service.leased_trial import LeasedSplit
-from workers.trial.build import keep_for_later_trials, write_graph
+from workers.trial.build import write_graph
 from workers.trial.context import TrialContext
 from workers.trial.load import LoadedEngine, check_parity
 from workers.trial.other_targets import try_builds
@@ -42,8 +42,6 @@ def evaluate(context: TrialContext, engine: LoadedEngine, data: TrialData) -> No
     """Parity of the trained engine, then its loss, the reference's, and that on as many training examples."""
     check_parity(context, engine)
     validation = _validation_loss(context, engine, data)
-    if engine.built.loss is not None:
-        keep_for_later_trials(context, engine.built.loss)
     context.record.add_metrics(_of_task(context, validation))
     if _test_split(context) is not None:
         _score_test_split(context, engine, data)

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import onnx_file
 from ..base import Option
 from ..protocol import RequestError
+from . import support
 from .log import Complaints
 
 BUILD_OPTIONS: Mapping[str, Option] = {
@@ -21,10 +23,36 @@ _TACTIC_SOURCES = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
 """The library's own; those of cuBLAS and cuDNN are left out."""
 
 
+def readable_graph(runtime: str, version: str, onnx: Path) -> onnx_file.Weights:
+    """The graph's weights. Raises RequestError where it is no ONNX file, or in an opset that is not read here."""
+    try:
+        weights, opset = onnx_file.weights(onnx), onnx_file.opset(onnx)
+    except onnx_file.OnnxFileError as problem:
+        raise RequestError("build", f"{onnx.name} is no ONNX file: {problem}") from problem
+    highest = support.opset(runtime, version)
+    if opset > highest:
+        raise RequestError(
+            "unsupported",
+            f"{onnx.name} is in opset {opset}; {runtime} {version} reads up to {highest} and would misread it in "
+            "silence",
+        )
+    return weights
+
+
+def small_network(trt: Any, builder: Any) -> Any:
+    """A product and a softmax: its build loads the library's kernels, and little else."""
+    network = builder.create_network(_creation_flags(trt))
+    given = network.add_input("x", trt.float32, (1, 64, 64))
+    product = network.add_matrix_multiply(given, trt.MatrixOperation.NONE, given, trt.MatrixOperation.TRANSPOSE)
+    shares = network.add_softmax(product.get_output(0))
+    shares.axes = 1 << 2
+    network.mark_output(shares.get_output(0))
+    return network
+
+
 def parsed(trt: Any, log: Any, builder: Any, onnx: Path, complaints: Complaints) -> tuple[Any, Any]:
     """The network and its parser, which must outlive it. Raises RequestError("build")."""
-    kinds = trt.NetworkDefinitionCreationFlag.__members__
-    network = builder.create_network(1 << int(kinds["STRONGLY_TYPED" if _strongly_typed(trt) else "EXPLICIT_BATCH"]))
+    network = builder.create_network(_creation_flags(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(onnx)):
         logged = [text for text in complaints.errors if "node ---" not in text]
@@ -53,6 +81,11 @@ def configured(trt: Any, builder: Any, network: Any, options: Mapping[str, int])
     sources = trt.TacticSource.__members__
     config.set_tactic_sources(sum(1 << int(sources[name]) for name in _TACTIC_SOURCES if name in sources))
     return config
+
+
+def _creation_flags(trt: Any) -> int:
+    kinds = trt.NetworkDefinitionCreationFlag.__members__
+    return 1 << int(kinds["STRONGLY_TYPED" if _strongly_typed(trt) else "EXPLICIT_BATCH"])
 
 
 def _strongly_typed(trt: Any) -> bool:

@@ -13,16 +13,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import nvml, onnx_file
+from .. import nvml
 from ..base import BuildLog, Engine, Enqueued, Footprint, LossSums, Option, RowWrite, TensorSpec, checked_array
 from ..protocol import ErrorKind, RequestError, invalid
 from ..verbs import Capabilities, DeviceState, EngineEnvironment
 from . import cuda, support
-from .build import BUILD_OPTIONS, configured, parsed
+from .build import BUILD_OPTIONS, configured, parsed, readable_graph, small_network
 from .log import Complaints, listening, log_of
 from .plan_file import PlanFile, is_plan_file, read_plan, write_plan
 from .prepared_run import PreparedRun
@@ -50,6 +51,8 @@ class TensorRtEngine(Engine):
     library: ClassVar[str] = "tensorrt"
     build_options: Mapping[str, Option] = {**BUILD_OPTIONS, **STREAMING_OPTIONS}
     build_turn = "alone"
+    build_turn_at = MappingProxyType({("optimization_level", 0): "shared"})
+    """The first kernel that succeeds is taken: no times are compared (IBuilderConfig.builder_optimization_level)."""
     load_turn = "alone"
     repeats_when_noisy = 1
     known_harmless_errors = (
@@ -93,6 +96,14 @@ class TensorRtEngine(Engine):
             "build_options": list(limits.build_options),
             "lacks": dict(limits.lacks),
         }
+
+    def warm_up_builder(self) -> None:
+        with self._complaints():
+            builder = self._builder()
+            network = small_network(self._trt, builder)
+            config = self._config(builder, network, self._defaults | {"optimization_level": 0})
+            self.before_timing()
+            builder.build_serialized_network(network, config)
 
     def keep_timings(self, folder: Path) -> None:
         self._timings_folder = folder
@@ -266,7 +277,7 @@ class TensorRtEngine(Engine):
 
     def _make_plan(self, onnx: Path, engine: Path, options: Mapping[str, int], log: BuildLog) -> None:
         """Parse, build, and write the plan file."""
-        graph = self._readable_graph(onnx)
+        graph = readable_graph(self.runtime, self.version, onnx)
         with self._complaints() as complaints:
             builder = self._builder()
             network, parser = parsed(self._trt, self._log, builder, onnx, complaints)
@@ -299,21 +310,6 @@ class TensorRtEngine(Engine):
             return None
         origin = {"runtime": self.runtime, "version": self.version, "device": self._device.uuid}
         return TimingFile(self._timings_folder, origin)
-
-    def _readable_graph(self, onnx: Path) -> onnx_file.Weights:
-        """The graph's weights. Raises RequestError where it is no ONNX file, or in an opset that is not read here."""
-        try:
-            weights, opset = onnx_file.weights(onnx), onnx_file.opset(onnx)
-        except onnx_file.OnnxFileError as problem:
-            raise RequestError("build", f"{onnx.name} is no ONNX file: {problem}") from problem
-        highest = support.opset(self.runtime, self.version)
-        if opset > highest:
-            raise RequestError(
-                "unsupported",
-                f"{onnx.name} is in opset {opset}; {self.runtime} {self.version} reads up to {highest} and would "
-                "misread it in silence",
-            )
-        return weights
 
     def _builder(self) -> Any:
         _ = self._device
@@ -392,9 +388,7 @@ class TensorRtEngine(Engine):
         made = loss_graph.with_name(f".{loss_graph.name}.{id(self):x}.plan")
         log = BuildLog(self.known_harmless_errors)
         try:
-            self._make_plan(
-                loss_graph, made, {name: option.default for name, option in self.build_options.items()}, log
-            )
+            self._make_plan(loss_graph, made, self._defaults, log)
             if log.errors:
                 raise invalid(f"{loss_graph} logged errors while it was built: {'; '.join(log.errors)}")
             return read_plan(made)
@@ -408,6 +402,11 @@ class TensorRtEngine(Engine):
         if self._program is None or self._stream is None:
             raise RequestError("internal", "no engine is open")
         return self._program, self._stream
+
+    @property
+    def _defaults(self) -> dict[str, int]:
+        """Every build option, as it is where none is given."""
+        return {name: option.default for name, option in self.build_options.items()}
 
     @property
     def _device(self) -> cuda.Device:
