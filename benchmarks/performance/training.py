@@ -1,10 +1,13 @@
 """How long a training step takes on this GPU: kernel by kernel, and captured as one CUDA graph.
 
-    python -m benchmarks.performance.training [--seconds 4] [--rounds 3] [--out benchmarks/results/training.json]
+    python -m benchmarks.performance.training [--seconds 4] [--rounds 3] [--profile]
+        [--out benchmarks/results/training.json]
 
-Decoders of three sizes (nanoGPT's for characters is the largest: 6 layers, 6 heads, 384 wide; batches of 64 x 256
-tokens, dropout 0.2) on random tokens, as the torch child sets PyTorch up. Each round times both forms in turn, batches,
+Decoders of four sizes (among them nanoGPT's for characters: 6 layers, 6 heads, 384 wide; batches of 64 x 256 tokens,
+dropout 0.2) on random tokens, as the torch child sets PyTorch up. Each round times both forms in turn, batches,
 learning rates and reading every tenth loss included. Before that, 50 steps of both forms are compared bit for bit.
+`floor_milliseconds` is three times the forward pass's operations by the GPU's peak (`--peak-tflops`, dense bfloat16).
+`--profile` says which kernels a captured step of each size spends its time in.
 The last line is JSON.
 """
 
@@ -28,15 +31,19 @@ import torch
 from benchmarks.support.processes import machine
 from benchmarks.support.report import write
 from layers.completion import complete
+from layers.declarations import model as models
 from layers.modules.model import build
+from layers.parameter import Scalar
 from workers.data.batches import Batch
 from workers.data.splits import TextSplit
 from workers.training.step import CapturedStep, Step
 
 BATCH, LENGTH, VOCABULARY, DROPOUT = 64, 256, 65, 0.2
-SIZES = {"2 of 128": (2, 4, 128), "4 of 256": (4, 4, 256), "6 of 384": (6, 6, 384)}
+SIZES = {"2 of 128": (2, 4, 128), "4 of 256": (4, 4, 256), "6 of 384": (6, 6, 384), "12 of 768": (12, 12, 768)}
 TRAINING = {"gradient_clip": 1.0, "weight_decay": 0.1, "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.99}
 READ_EVERY = 10
+WARM_STEPS, PROFILED_STEPS = 20, 20
+SHOWN_KERNELS, NAME_CHARACTERS = 25, 120
 DEVICE = torch.device("cuda")
 
 
@@ -44,16 +51,25 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seconds", type=float, default=4.0, help="of each form in each round")
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--profile", action="store_true")
+    arguments.add_argument("--peak-tflops", type=float, default=989.0, help="of an H100 or H200 SXM: 989")
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cuda.enable_cudnn_sdp(False)
-    sizes = {label: measure(*size, options.seconds, options.rounds) for label, size in SIZES.items()}
+    sizes: dict[str, Any] = {}
+    for label, size in SIZES.items():
+        sizes[label] = measure(*size, options.seconds, options.rounds)
+        sizes[label]["floor_milliseconds"] = round(3e3 * flops(*size) / (options.peak_tflops * 1e12), 4)
+        if options.profile:
+            sizes[label]["profile"] = profiled(made(CapturedStep, *size))
+            print(f"{label}: {json.dumps(sizes[label]['profile'])}", flush=True)
     report = {
         "benchmark": "training",
         "command": "python -m benchmarks.performance.training " + " ".join(sys.argv[1:]),
         "machine": {**machine(), "gpu": torch.cuda.get_device_name(), "torch": torch.__version__},
+        "peak_tflops": options.peak_tflops,
         "batch": {"sequences": BATCH, "tokens": LENGTH, "vocabulary": VOCABULARY, "dropout": DROPOUT},
         "sizes": sizes,
     }
@@ -89,12 +105,48 @@ def measure(layers: int, heads: int, width: int, seconds: float, rounds: int) ->
     return found
 
 
-def made(kind: type[Step], layers: int, heads: int, width: int) -> Step:
-    model = complete(
+def model_of(layers: int, heads: int, width: int) -> dict[str, Scalar]:
+    return complete(
         "causal_lm",
         {"num_layers": layers, "hidden_size": width, "attention.num_attention_heads": heads},
         {"vocabulary_size": VOCABULARY, "sequence_length": LENGTH},
     )
+
+
+def flops(layers: int, heads: int, width: int) -> float:
+    """Operations of a batch's forward pass."""
+    return models.flops(model_of(layers, heads, width), BATCH, LENGTH)
+
+
+def profiled(step: Step) -> dict[str, Any]:
+    """The device's time in a step, in all and by kernel: those that take most."""
+    given = batches()
+    for _ in range(WARM_STEPS):
+        step.take(next(given), 1e-3)
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(PROFILED_STEPS):
+            step.take(next(given), 1e-3)
+        torch.cuda.synchronize()
+    kernels = sorted(profile.key_averages(), key=lambda kernel: kernel.self_device_time_total, reverse=True)
+    busy_us = sum(kernel.self_device_time_total for kernel in kernels)
+    return {
+        "device_milliseconds_a_step": round(busy_us / PROFILED_STEPS / 1e3, 4),
+        "kernels_a_step": round(sum(kernel.count for kernel in kernels) / PROFILED_STEPS, 1),
+        "kernels": [
+            {
+                "name": kernel.key[:NAME_CHARACTERS],
+                "share": round(kernel.self_device_time_total / busy_us, 4),
+                "launches_a_step": round(kernel.count / PROFILED_STEPS, 1),
+                "microseconds": round(kernel.self_device_time_total / kernel.count, 2),
+            }
+            for kernel in kernels[:SHOWN_KERNELS]
+        ],
+    }
+
+
+def made(kind: type[Step], layers: int, heads: int, width: int) -> Step:
+    model = model_of(layers, heads, width)
     torch.manual_seed(0)
     module = build(model, dropout=DROPOUT).to(DEVICE).train()
     return kind(module, TRAINING, names=("tokens",), device=DEVICE)
@@ -113,7 +165,7 @@ def losses(step: Step, steps: int) -> list[float]:
 
 def milliseconds_a_step(step: Step, seconds: float) -> float:
     given = batches()
-    for _ in range(20):
+    for _ in range(WARM_STEPS):
         step.take(next(given), 1e-3)
     torch.cuda.synchronize()
     started_at, taken = time.monotonic(), 0
