@@ -15,7 +15,8 @@ holder ends, so a holder that is killed lets the next proceed.
     .queue      who waits locks one byte of it, alone: its offset is the time at which he came (nanoseconds of the
                 monotonic clock). First in the queue is who can lock all bytes before his own. He leaves the queue when
                 he has the device. Who has it looks, at each seam, whether any byte is locked
-    .device     locked alone, or shared
+    .device     locked alone, or shared. Who shares it and gives way to nobody until it has done (a build) locks its
+                first byte, too: to give way beside it lets nobody in, so trainings step on until it has done
 
 Most of what shares the device is short, and a trial has much of it. So what is to be alone, and who comes again after
 he has given way, stand behind those that come to share it within PRECEDENCE_SECONDS. Who has waited keeps the device
@@ -71,15 +72,18 @@ class Turn:
         on_wait: Callable[[], None],
         *,
         alone: bool = False,
+        gives_way: bool = True,
         synchronize: Callable[[], None] = lambda: None,
         kept_seconds: float = KEPT_SECONDS,
     ) -> None:
-        """`device`, `on_wait`: as of `alone`. `synchronize`: returns when the device has done what it was given."""
+        """`device`, `on_wait`: as of `alone`. `gives_way`: whether it does, between two pieces of work. `synchronize`:
+        returns when the device has done what it was given."""
         self._path = device
         self._on_wait = on_wait
         self._how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         self._is_last = alone
         """Whether it stands behind those that come to share the device in the next seconds."""
+        self._gives_way = gives_way
         self._kept_seconds = kept_seconds
         self._kept_until = 0.0
         self._synchronize = synchronize
@@ -111,6 +115,8 @@ class Turn:
         finally:
             fcntl.lockf(self._queue, fcntl.LOCK_UN, 1, place)
         self._has_device = True
+        if not self._gives_way:
+            fcntl.lockf(self._device, fcntl.LOCK_SH, 1, 0)
         if seconds:
             self._kept_until = time.monotonic() + self._kept_seconds
         return seconds
@@ -121,7 +127,7 @@ class Turn:
         The first call takes the device.
         """
         if self._has_device:
-            if time.monotonic() < self._kept_until or not self._somebody_waits():
+            if time.monotonic() < self._kept_until or not self._somebody_waits() or self._somebody_stays():
                 return 0.0
             self._synchronize()
             self.give_up()
@@ -130,6 +136,7 @@ class Turn:
 
     def give_up(self) -> None:
         """Let the others have the device."""
+        fcntl.lockf(self._device, fcntl.LOCK_UN, 1, 0)
         fcntl.flock(self._device, fcntl.LOCK_UN)
         self._has_device = False
 
@@ -161,6 +168,13 @@ class Turn:
         if not _done(lambda: fcntl.lockf(self._queue, fcntl.LOCK_SH | fcntl.LOCK_NB)):
             return True
         fcntl.lockf(self._queue, fcntl.LOCK_UN)
+        return False
+
+    def _somebody_stays(self) -> bool:
+        """Whether another one has the device who gives way to nobody."""
+        if not _done(lambda: fcntl.lockf(self._device, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)):
+            return True
+        fcntl.lockf(self._device, fcntl.LOCK_UN, 1, 0)
         return False
 
 

@@ -25,10 +25,11 @@ class RequestTurn:
         progress: Progress,
         kind: TurnKind | None,
         *,
+        gives_way: bool = True,
         synchronize: Callable[[], None] = lambda: None,
         told: Callable[[], JsonObject] = dict,
     ) -> None:
-        """`synchronize`: as of `Turn`; `told`: what else is told of a wait."""
+        """`gives_way`, `synchronize`: as of `Turn`; `told`: what else is told of a wait."""
         self.waited_seconds = 0.0
         self._progress = progress
         self._told = told
@@ -38,7 +39,9 @@ class RequestTurn:
         if kind is not None and (turns := request.get("turns")) is not None:
             if not isinstance(turns, str) or "\0" in turns:
                 raise invalid(f"turns is the path of a device's files, not {turns!r}")
-            self._turn = Turn(Path(turns), self._say_waiting, alone=kind == "alone", synchronize=synchronize)
+            self._turn = Turn(
+                Path(turns), self._say_waiting, alone=self._is_alone, gives_way=gives_way, synchronize=synchronize
+            )
 
     def __enter__(self) -> RequestTurn:
         if self._turn is not None:

@@ -49,6 +49,14 @@ TIMED_TRAINING = TRAINING.replace("on_wait", "alone=True, on_wait")
 BUILD = MEASUREMENT.replace("measures", "builds")
 
 
+SHARED_BUILD = f"""{SAY}
+with Turn(device, on_wait=lambda: say("waits"), gives_way=False) as turn:
+    turn.give_way()
+    say("builds")
+    sys.stdin.readline()
+"""
+
+
 class Actor:
     """A process that says what it does, and goes on when it is told to."""
 
@@ -259,6 +267,20 @@ with Turn(device, on_wait=lambda: note("waits"), alone=kind == "alone", kept_sec
         if kind == "alone":
             turn.give_up()
 """
+
+
+def test_a_training_steps_on_while_a_build_keeps_a_measurement_waiting(start: Callable[[str], Actor]) -> None:
+    training = stepping(start)
+    build = start(SHARED_BUILD)
+    build.hear("builds")
+    measurement = start(MEASUREMENT)
+    measurement.hear("waits")
+    training.go_on()
+    training.hear("steps")
+    build.end()
+    build.process.wait()
+    yields(training)
+    measurement.hear("measures")
 
 
 def test_nobody_starves_and_nothing_is_beside_what_is_alone_whatever_the_mix(tmp_path: Path) -> None:
