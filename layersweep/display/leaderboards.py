@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from layersweep.display import units
+from layersweep.display import shared_models, units
 from layersweep.records.sweeps import LeaderboardRow, Objective, Scalar
 
 USUAL_METRICS = ("latency_ms_p50", "memory_bytes", "validation_loss", "accuracy", "parameter_count")
@@ -43,7 +43,8 @@ def render(
     table = _wide(rows, metrics, parameters, recommended)
     if console.measure(table).minimum > console.width or _width(table, console) > console.width:
         table = _narrow(rows, metrics, parameters, recommended, console.width)
-    return Group(table, _legend(rows, recommended))
+    pairs = shared_models.table(rows)
+    return Group(table, *([] if pairs is None else [pairs]), _legend(rows, recommended))
 
 
 def shown_metrics(rows: Sequence[LeaderboardRow], objectives: Iterable[Objective]) -> list[str]:

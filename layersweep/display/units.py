@@ -18,6 +18,7 @@ _COUNTED = ("parameter_count", "flops")
 _SUFFIXES = {"_bytes": "B", "_seconds": "s", "_per_s": "1/s", "loss": "nats", "loss_stderr": "nats", "_gap": "nats"}
 _HEADINGS = {
     "memory_bytes": "memory",
+    "device_ms_per_token": "device ms a token",
     "validation_loss": "val. loss",
     "parameter_count": "params",
     "throughput_per_s": "seq./s",

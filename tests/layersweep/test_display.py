@@ -51,6 +51,22 @@ def test_names_are_as_short_as_they_can_be_told_apart() -> None:
     }
 
 
+def test_one_device_and_several_stand_side_by_side() -> None:
+    def trial(number: int, size: int, width: int, latency_ms: float) -> dict:
+        metrics = {
+            "latency_ms_p50": latency_ms,
+            "memory_bytes": 2.0**30 / size,
+            "device_ms_per_token": latency_ms * size,
+        }
+        return row(number, parameters={"hidden_size": width, "tp_size": size}, metrics=metrics)
+
+    rows = [trial(0, 2, 4096, 5.0), trial(1, 1, 4096, 8.0), trial(2, 1, 1024, 1.0), trial(3, 4, 4096, 4.0)]
+    shown = [line.split() for line in text(rows, 160).splitlines() if "→" in line]
+    assert [line[:3] + line[3:6] for line in shown] == [["1", "→", "0", "1", "→", "2"], ["1", "→", "3", "1", "→", "4"]]
+    assert [line[11] for line in shown] == ["1.60", "2.00"]
+    assert "One device and several" not in text([rows[0], rows[2]], 160)
+
+
 def test_a_trial_that_is_not_feasible_or_not_finished_says_so() -> None:
     rows = [
         row(0, feasible=False, rank=None, on_front=False),

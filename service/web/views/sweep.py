@@ -53,6 +53,8 @@ from service.web.views.query import BoardColumn, SweepQuery
 
 PAGE_ROWS = 50
 _COLUMNS = ("validation_loss", "latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count", "accuracy")
+_COLUMNS_OF_SHARED = ("total_memory_bytes", "device_ms_per_token")
+"""Beside them where devices share some of the models: what that costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +310,8 @@ def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], param
         return list(dict.fromkeys([*chosen, *sorted_by]))
     objectives = [each["metric"] for each in row.objectives]
     named = {name for text in row.document.get("constraints", []) for name in parse_constraint(text).metrics}
-    usual = dict.fromkeys([*objectives, *(name for name in known if name in named), *map(known.resolve, _COLUMNS)])
+    columns = (*_COLUMNS, *(_COLUMNS_OF_SHARED if "tp_size" in parameters else ()))
+    usual = dict.fromkeys([*objectives, *(name for name in known if name in named), *map(known.resolve, columns)])
     metrics = [name for name in usual if name in objectives or name in present]
     return list(dict.fromkeys([*metrics, *(name for name in sorted_by if is_metric(name)), *parameters]))
 
