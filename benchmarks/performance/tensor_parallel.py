@@ -180,7 +180,7 @@ class Faults:
         with running_worker(self._url, self._folder, "killed", self._options) as worker:
             rank = self._wait_for_rank(sweep, ("measure", "remeasure", "evaluate"))
             self._kill(rank, signal.SIGKILL, "a rank is killed")
-            self._wait(lambda: any(each["attempt"] > 1 for each in sweep.trials()))
+            self._wait(sweep, lambda: any(each["attempt"] > 1 for each in sweep.trials()))
             rank = self._wait_for_rank(sweep, ("build", "rebuild", "measure", "remeasure", "evaluate"))
             if rank is not None:
                 worker.kill()
@@ -189,7 +189,7 @@ class Faults:
         with running_worker(self._url, self._folder, "next", [*self._options, "--wait-for-device"]):
             rank = self._wait_for_rank(sweep, ("build", "rebuild"))
             self._kill(rank, signal.SIGSTOP, "a rank hangs")
-            self._wait(lambda: sweep.refresh().ended)
+            self._wait(sweep, lambda: False)
         left = self._left()
         trials = [self._client.trial(each["id"]) for each in sweep.trials()]
         return {
@@ -218,7 +218,7 @@ class Faults:
             found[:] = ranks() if shared else []
             return bool(found)
 
-        return found[-1] if self._wait(is_there) else None
+        return found[-1] if self._wait(sweep, is_there) else None
 
     def _is_shared(self, trial: str) -> bool:
         return self._client.trial(trial)["configuration"]["model"].get("tp_size", 1) != 1
@@ -228,8 +228,9 @@ class Faults:
             os.kill(rank, number)
         self._said({"fault": what, "process": rank})
 
-    def _wait(self, condition: Callable[[], bool]) -> bool:
-        while time.monotonic() < self._until:
+    def _wait(self, sweep: Sweep, condition: Callable[[], bool]) -> bool:
+        """Whether it came to that before the sweep ended, or the time was over."""
+        while time.monotonic() < self._until and not sweep.refresh().ended:
             if condition():
                 return True
             time.sleep(POLL_SECONDS)

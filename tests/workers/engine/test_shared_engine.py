@@ -22,11 +22,13 @@ from layers.parameter import Scalar
 from layers.signature import Signature, signature
 from tests.layers.combinations import BATCH_SIZE, LENGTH, SOURCE_LENGTH, drawn, lively
 from tests.layers.modules.test_tensor_parallel import CASES, completed
-from tests.workers.engine_parent import Parent
+from tests.workers.engine_parent import ENGINE_PYTHON
 from workers.engine.latency import measure
 from workers.engine.loss import evaluate
 from workers.engine.parallel.engine import SharedEngine
 from workers.engine.protocol import RequestError
+from workers.engine.verbs import BUILD, LOAD, RUN
+from workers.processes.child import Child, ChildDiedError, ChildTimeoutError
 
 LARGEST_ERROR = 1e-5
 OPSET = 17
@@ -160,15 +162,46 @@ def is_running(process: int) -> bool:
         return False
 
 
-def test_a_rank_that_is_killed_takes_the_others_with_it(
-    decoder: tuple[Path, Signature, dict[str, np.ndarray], np.ndarray],
-) -> None:
+@pytest.fixture
+def loaded(decoder: tuple[Path, Signature, dict[str, np.ndarray], np.ndarray]) -> Iterator[Child]:
+    """An engine child whose engine two processes share."""
     shards, *_ = decoder
-    request: dict[str, Any] = {"runtime": "onnxruntime", "devices": ["", ""], "options": {}}
-    with Parent() as child:
-        child.ask("build", onnx=str(shards), engine=str(shards.with_suffix(".engine")), **request)
-        child.ask("load", engine=str(shards.with_suffix(".engine")), **request)
-        (rank,) = children_of(child.process.pid)
-        os.kill(rank, signal.SIGKILL)
-        assert child.process.wait(30) == -signal.SIGKILL
+    engine = shards.with_suffix(".engine")
+    asked: dict[str, Any] = {"runtime": "onnxruntime", "devices": ["", ""], "options": {}, "engine": str(engine)}
+    child = Child([ENGINE_PYTHON, "-m", "workers.engine"], name="engine")
+    try:
+        child.request(BUILD, {"onnx": str(shards), **asked}, timeout_seconds=60)
+        child.request(LOAD, asked, timeout_seconds=60)
+        yield child
+    finally:
+        child.kill()
+
+
+def run_of(decoder: tuple[Path, Signature, dict[str, np.ndarray], np.ndarray], folder: Path) -> dict[str, str]:
+    """What asks an engine to run the decoder's inputs."""
+    _, _, inputs, _ = decoder
+    np.savez(folder / "inputs.npz", allow_pickle=False, **inputs)
+    return {"inputs": str(folder / "inputs.npz"), "outputs": str(folder / "outputs.npz")}
+
+
+def test_a_rank_that_is_killed_takes_the_others_with_it(
+    loaded: Child, decoder: tuple[Path, Signature, dict[str, np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    (rank,) = children_of(loaded.pid)
+    os.kill(rank, signal.SIGKILL)
+    with pytest.raises(ChildDiedError) as death:
+        loaded.request(RUN, run_of(decoder, tmp_path), timeout_seconds=60)
+    assert death.value.killed_from_outside
+    assert not is_running(rank)
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_ended_with_the_others_at_the_limit(
+    loaded: Child, decoder: tuple[Path, Signature, dict[str, np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    (rank,) = children_of(loaded.pid)
+    os.kill(rank, signal.SIGSTOP)
+    with pytest.raises(ChildTimeoutError):
+        loaded.request(RUN, run_of(decoder, tmp_path), timeout_seconds=2)
+    assert not loaded.alive()
     assert not is_running(rank)

@@ -32,6 +32,7 @@ class Peers:
         """`devices`: of all ranks, as CUDA_VISIBLE_DEVICES names them; empty names for processes on the CPU."""
         self._controls: list[Connection] = []
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._watchers: list[threading.Thread] = []
         self._is_ending = False
         sockets: list[socket.socket] = []
         for rank, device in enumerate(devices[1:], 1):
@@ -47,7 +48,9 @@ class Peers:
             self._controls.append(control)
             self._processes.append(process)
             sockets.append(data)
-            threading.Thread(target=self._watch, args=(rank, process), name=f"rank {rank}", daemon=True).start()
+            watcher = threading.Thread(target=self._watch, args=(rank, process), name=f"rank {rank}", daemon=True)
+            watcher.start()
+            self._watchers.append(watcher)
         self.communicator = Center(sockets)
 
     @property
@@ -91,7 +94,9 @@ class Peers:
         try:
             kind, content = control.recv()
         except (EOFError, OSError):
-            return RequestError("internal", f"rank {rank} has ended")
+            # Its watcher ends this process in the same way, which says more than an answer.
+            self._watchers[rank - 1].join(AFTER_FAILURE_SECONDS)
+            return RequestError("internal", f"rank {rank} does not answer")
         return content if kind == "ok" else RequestError(kind, f"rank {rank}: {content}")
 
     def _settle(self) -> None:
