@@ -74,7 +74,7 @@ test-gpu: $(STAMP) ## Run the tests that need an NVIDIA GPU with TensorRT
 	@$(BIN)/python -m pytest -m gpu --timeout 1800 $(PYTEST_ARGS)
 
 test-ray: $(STAMP) ## Run the tests of a fleet on a Ray cluster of this machine, and install Ray for them
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[ray]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[ray]' $(addprefix --constraint ,$(LOCK))
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m ray -o log_cli=true -o log_cli_level=WARNING tests/acceptance/test_ray_fleet.py
 
 golden: $(STAMP) ## Record anew what the golden tests compare: review what it changes, and explain each line

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 from workers.fleet.messages import Member
-from workers.fleet.plan import KINDS, Fleet, Kind, Needs, Unserved, changes, needs_of, wanted_workers
+from workers.fleet.plan import KINDS, PATIENCE_SECONDS, Fleet, Kind, Needs, Unserved, changes, needs_of, wanted_workers
 from workers.fleet.ray_cluster import ClusterError, RayCluster, WorkerOptions
 from workers.interruption import DrainedError, Interruption
 from workers.service.client import BACKOFF, RefusedError, ServiceClient, ServiceError
@@ -54,6 +54,7 @@ class Controller:
         self._fleet = fleet
         self._unserved = Unserved()
         self._told: frozenset[Needs] = frozenset()
+        self._absent_since: dict[str, float] = {}
 
     def step(self, now: float) -> None:
         """Look once, and start and drain what is to be; `now`: seconds of a clock that never goes back.
@@ -68,14 +69,19 @@ class Controller:
         members = self._cluster.members()
         # Each time: the head may be another one that was never asked.
         self._cluster.request_machines(wanted)
-        start, drain = changes(wanted, [member["name"] for member in members], self._fleet)
+        start, drain, absent = changes(wanted, [member["name"] for member in members], registered, self._fleet)
         for name in start:
             logger.info("starting %s: %s", name, _shown(wanted))
             self._cluster.start(name)
         leaving = [member["name"] for member in members if member["is_leaving"]]
-        for name in {*drain, *leaving}:
-            logger.info("draining %s: %s", name, "its machine is leaving" if name in leaving else "over the limit")
+        for name in {*drain, *leaving, *self._absent_for_long(absent, now)}:
+            logger.info("draining %s: %s", name, "its machine is leaving" if name in leaving else "it is not needed")
             self._cluster.drain(name)
+
+    def _absent_for_long(self, absent: list[str], now: float) -> list[str]:
+        """Those that a moment without trials would not explain."""
+        self._absent_since = {name: self._absent_since.get(name, now) for name in absent}
+        return [name for name, since in self._absent_since.items() if now - since > PATIENCE_SECONDS]
 
     def _tell(self, entries: list[QueueEntry]) -> None:
         for entry in entries:

@@ -56,6 +56,9 @@ class Changes(NamedTuple):
 
     start: list[str]
     drain: list[str]
+    """More than may be."""
+    absent: list[str]
+    """More than are wanted, of those that have not registered."""
 
 
 class Unserved:
@@ -122,20 +125,29 @@ def wanted_workers(
     }
 
 
-def changes(wanted: Mapping[Kind, int], members: Collection[str], fleet: Fleet) -> Changes:
-    """What to start so that there are as many as are wanted, and what to drain because there are more than may be.
+def changes(
+    wanted: Mapping[Kind, int], members: Collection[str], registered: Iterable[RegisteredWorker], fleet: Fleet
+) -> Changes:
+    """What to start so that there are as many as are wanted, and which of them are too many.
 
-    Members are numbered from 0 by kind, so that two controllers that start the same one start it once. What is not
-    wanted any more is not drained: it leaves by itself after a while without a trial, and takes what comes until then.
+    Members are numbered from 0 by kind, so that two controllers that start the same one start it once. A worker that is
+    not wanted any more is not drained: it leaves by itself after a while without a trial, and takes what comes until
+    then. One that has not registered, because there is no machine for it or it fails, would stay.
     """
+    working = {worker["name"] for worker in registered}
     start: list[str] = []
     drain: list[str] = []
+    absent: list[str] = []
     for kind in KINDS:
         numbers = sorted(number for each, number in map(_parsed, members) if each == kind)
         free = (number for number in range(fleet.limits[kind]) if number not in numbers)
         start += [f"{kind}-{number}" for number, _ in zip(free, range(wanted[kind] - len(numbers)), strict=False)]
-        drain += [f"{kind}-{number}" for number in numbers if number >= fleet.limits[kind]]
-    return Changes(start, drain)
+        excess = [number for number in numbers if number >= fleet.limits[kind]]
+        drain += [f"{kind}-{number}" for number in excess]
+        others = [f"{kind}-{number}" for number in reversed(numbers) if number not in excess]
+        silent = [member for member in others if fleet.worker_name(member) not in working]
+        absent += silent[: max(0, len(others) - wanted[kind])]
+    return Changes(start, drain, absent)
 
 
 def kind_of(member: str) -> Kind:

@@ -70,10 +70,24 @@ def test_workers_and_machines_follow_the_queue(service: ScriptedService, cluster
     controller.step(5)
     controller.step(10)
     assert (cluster.requested, sorted(cluster.there)) == ({"gpu": 0, "cpu": 3}, ["cpu-0", "cpu-1", "cpu-2"])
-    service.entries = []
+    service.entries, service.workers = [], [registered(f"f-cpu-{number}") for number in range(3)]
     controller.step(15)
     # They leave by themselves when they are idle; their machines are not asked for any more.
     assert (cluster.requested, cluster.drained) == ({"gpu": 0, "cpu": 0}, [])
+
+
+def test_what_was_started_for_a_queue_that_emptied_before_it_came_is_drained(
+    service: ScriptedService, cluster: FakeCluster
+) -> None:
+    service.entries = [entry(1)]
+    controller = Controller(service, cluster, fleet())
+    controller.step(0)
+    service.entries = []
+    controller.step(5)
+    controller.step(30)
+    assert cluster.drained == []
+    controller.step(40)
+    assert cluster.drained == ["cpu-0"]
 
 
 def test_another_controller_finds_the_workers_of_the_one_that_was_killed(

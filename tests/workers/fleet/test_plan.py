@@ -125,10 +125,22 @@ def test_a_sweep_that_finds_its_target_soon_after_a_worker_came_is_served() -> N
 
 def test_only_what_is_missing_is_started() -> None:
     limits = fleet(gpus=2, cpus=4)
-    assert changes({"gpu": 1, "cpu": 3}, ["cpu-1"], limits) == (["gpu-0", "cpu-0", "cpu-2"], [])
-    assert changes({"gpu": 0, "cpu": 1}, ["cpu-1", "cpu-2"], limits) == ([], [])
+    assert changes({"gpu": 1, "cpu": 3}, ["cpu-1"], [], limits) == (["gpu-0", "cpu-0", "cpu-2"], [], [])
+
+
+def test_a_worker_that_is_not_wanted_any_more_leaves_by_itself() -> None:
+    working = [registered("f-cpu-1"), registered("f-cpu-2")]
+    assert changes({"gpu": 0, "cpu": 0}, ["cpu-1", "cpu-2"], working, fleet()) == ([], [], [])
+
+
+def test_one_that_never_registered_would_not() -> None:
+    members = ["cpu-0", "cpu-1", "cpu-2", "cpu-3"]
+    working = [registered("f-cpu-1"), registered("g-cpu-3")]
+    assert changes({"gpu": 0, "cpu": 4}, members, working, fleet()).absent == []
+    assert changes({"gpu": 0, "cpu": 2}, members, working, fleet()).absent == ["cpu-3", "cpu-2"]
+    assert changes({"gpu": 0, "cpu": 0}, members, working, fleet()).absent == ["cpu-3", "cpu-2", "cpu-0"]
 
 
 def test_more_than_the_limit_are_drained() -> None:
     members = ["cpu-0", "cpu-2", "gpu-0", "somebody else's"]
-    assert changes({"gpu": 0, "cpu": 1}, members, fleet(gpus=0, cpus=1)) == ([], ["gpu-0", "cpu-2"])
+    assert changes({"gpu": 0, "cpu": 1}, members, [], fleet(gpus=0, cpus=1)) == ([], ["gpu-0", "cpu-2"], [])
