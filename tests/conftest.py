@@ -29,6 +29,7 @@ from service.datasets import builtins
 from service.datasets.content import Content
 from service.http.connections import protocol
 from service.http.server import Server
+from service.leases.claiming import lapses
 from service.settings import Settings
 
 # The same examples in every run: a change is judged by what it changed. `make explore` draws new ones.
@@ -59,6 +60,12 @@ def _devices_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERSWEEP_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _lapses_are_seen_at_once() -> None:
+    """Tests let leases lapse by hand, and do not wait for the second in which a service may see it."""
+    lapses.LOOK_SECONDS = 0.0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.declarations.training import step_count
@@ -36,6 +37,7 @@ from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
 from service.leases.attempts import AttemptKey
 from service.leases.claimants import Claimant
+from service.leases.claiming import lapses
 from service.leases.claiming import statements as claiming
 from service.leases.row_locks import Claims, FinishesAndClaims, Held
 
@@ -48,9 +50,13 @@ _LAPSED = "the lease lapsed without a heartbeat"
 
 def has_claimable(session: Session, worker_id: str) -> bool:
     """True when a claim by this worker may succeed: a cheap look before the write."""
-    claimant = _working(session, worker_id)
-    given = claimant.parameters() | {"full": [], "of_worker": worker_id}
-    return session.connection().scalar(claiming.CLAIMABLE, given) is not None
+    claimant, connection = _working(session, worker_id), session.connection()
+    looks = lapses.are_due(connection, claimant)
+    given = claimant.parameters() | {"full": [], "of_worker": worker_id, "lapsed_too": int(looks)}
+    is_there = connection.scalar(claiming.CLAIMABLE, given) is not None
+    if looks and not is_there and _has_free_slot(connection, worker_id):
+        lapses.found_none(connection, claimant)
+    return is_there
 
 
 def claim(session: Session, worker_id: str, lease_seconds: float) -> lease_schemas.Lease | None:
@@ -84,7 +90,9 @@ def claim_several(session: Session, worker_id: str, lease_seconds: float, at_mos
         claim.held = more
     if not leases:
         _working(session, worker_id)
-        _expire_of_targets(session, claimant.target_keys, claim.held)
+        if claim.looks_for_lapsed:
+            _expire_of_targets(session, claimant.target_keys, claim.held)
+    claim.end(leases)
     return leases
 
 
@@ -102,7 +110,9 @@ def finish_and_claim(
         return lease_schemas.FinishedTrial(**finished.trial.__dict__, lease=lease)
     claimant = claimants.find(session.connection(), finished.worker)
     assert claimant is not None, "an attempt has a worker"
-    leases = _Claim(session, finished.worker, claimant, lease_seconds, held, AttemptKey(trial_id, attempt)).take(1)
+    claim = _Claim(session, finished.worker, claimant, lease_seconds, held, AttemptKey(trial_id, attempt))
+    leases = claim.take(1)
+    claim.end(leases)
     at_end(session, sql.SEE_WORKER, finished.worker, {"of_worker": finished.worker})
     return lease_schemas.FinishedTrial(**finished.trial.__dict__, lease=next(iter(leases), None))
 
@@ -170,6 +180,10 @@ class _Claim:
         self._claimed_by = claimed_by
         self.held = held
         """What is locked; None where the database needs no locks."""
+        self.looks_for_lapsed = (
+            lapses.are_due(session.connection(), claimant) if held is None else claimant in held.looks_for_lapsed
+        )
+        self._found_lapsed = False
 
     def take(self, at_most: int) -> list[lease_schemas.Lease]:
         """Take trials of the sweeps that are locked; none where another transaction claims for the worker, or the
@@ -179,6 +193,7 @@ class _Claim:
         if self.held is not None and self._worker_id in self.held.busy:
             return leases
         while len(leases) < at_most and (trial := self._find(full)) is not None:
+            self._found_lapsed |= trial.state == TrialState.RUNNING
             if _begin_attempt(self._session, trial, self._worker_id, self._lease_seconds, self._claimed_by):
                 leases.append(_lease(self._session, trial, trial.attempt + 1, self._lease_seconds))
             else:
@@ -186,8 +201,20 @@ class _Claim:
                 full.append(trial.sweep_id)
         return leases
 
+    def end(self, leases: Sequence[lease_schemas.Lease]) -> None:
+        """Keep that nothing had lapsed, if this claim could see that."""
+        if not self.looks_for_lapsed or self._found_lapsed:
+            return
+        connection = self._session.connection()
+        if leases or _has_free_slot(connection, self._worker_id):
+            lapses.found_none(connection, self._claimant)
+
     def _find(self, full: Sequence[str]) -> sql.Row | None:
-        wanted = self._claimant.parameters() | {"full": full, "of_worker": self._worker_id}
+        wanted = self._claimant.parameters() | {
+            "full": full,
+            "of_worker": self._worker_id,
+            "lapsed_too": int(self.looks_for_lapsed),
+        }
         connection = self._session.connection()
         if self.held is None:
             return connection.execute(claiming.FIND, wanted).one_or_none()
@@ -258,6 +285,10 @@ def _lease(session: Session, trial: sql.Row, attempt: int, lease_seconds: float)
         training_state=None if stopped is None else lease_schemas.TrainingState(sha256=stopped.sha256),
         lease_seconds=lease_seconds,
     )
+
+
+def _has_free_slot(connection: sa.Connection, worker_id: str) -> bool:
+    return connection.scalar(claiming.HAS_FREE_SLOT, {"of_worker": worker_id}) is not None
 
 
 def _working(session: Session, worker_id: str) -> Claimant:

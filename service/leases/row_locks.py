@@ -29,6 +29,7 @@ from service.database.group_commit import HELD, Needs
 from service.leases import claimants
 from service.leases import statements as sql
 from service.leases.claimants import Claimant
+from service.leases.claiming import lapses
 from service.leases.claiming import statements as claiming
 from service.leases.claiming.turns import Waiting, next_sweeps
 
@@ -90,6 +91,8 @@ class Held:
     """Whose sweeps are locked."""
     busy: frozenset[str] = frozenset()
     """The workers for which another transaction claims now."""
+    looks_for_lapsed: frozenset[Claimant] = frozenset()
+    """Such workers are given lapsed leases, if there are any."""
 
 
 class _LeaseNeeds(Needs):
@@ -233,17 +236,18 @@ def _claimable_sweeps(
         assert claimant is not None, "its row was read"
         alike[claimant] += claims.get(row.id, 0) + row.finished
     wanted, quotas = set[str](), set[str]()
+    looks = frozenset(claimant for claimant in alike if lapses.are_due(connection, claimant))
     for claimant, count in alike.items():
         given = claimant.parameters() | {"full": [], "most": count}
-        found = set(connection.scalars(claiming.LAPSED_SWEEPS, given))
+        found = set(connection.scalars(claiming.LAPSED_SWEEPS, given)) if claimant in looks else set[str]()
         with_turn = connection.execute(claiming.SWEEPS_WITH_TURN, given).all()
         found |= next_sweeps([_waiting(row) for row in with_turn], count)
         quotas.update(row.project_with_quota for row in with_turn if row.project_with_quota and row.id in found)
-        if not found:
+        if not found and claimant in looks:
             found = set(connection.scalars(sql.LAPSED_SWEEPS_OF_TARGETS, given))
         wanted |= found
     busy = frozenset(row.id for row in rows if not row.claims_here_alone)
-    return wanted, quotas, Held(busy=busy)
+    return wanted, quotas, Held(busy=busy, looks_for_lapsed=looks)
 
 
 def _waiting(row: sql.Row) -> Waiting:

@@ -1,8 +1,8 @@
 """The statements that find what a worker may be given. Built once, as those of `service.leases.statements`.
 
-What has lapsed comes first: it was begun, and takes no room. Else a sweep has its turn (`TURN`), and gives its oldest
-queued trial. Active sweeps are few and their trials many, so a sweep is found first, by its own row, and then one trial
-of it by an index: what a claim costs grows with the active sweeps alone.
+What has lapsed comes first, where it is looked for (`lapses`): it was begun, and takes no room. Else a sweep has its
+turn (`TURN`), and gives its oldest queued trial. Active sweeps are few and their trials many, so a sweep is found
+first, by its own row, and then one trial of it by an index: what a claim costs grows with the active sweeps alone.
 """
 
 from __future__ import annotations
@@ -113,7 +113,12 @@ def _with_turn(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
 # --- both -------------------------------------------------------------------------------------------------------------
 
 _ONE = sa.literal(1)
-CLAIMABLE = sa.select(_ONE).where(_HAS_FREE_SLOT, sa.or_(sa.exists(_with_turn(_ONE)), sa.exists(_lapsed(_ONE))))
+_LOOKS_FOR_LAPSED = sql_functions.integer("lapsed_too") == 1
+CLAIMABLE = sa.select(_ONE).where(
+    _HAS_FREE_SLOT,
+    sa.or_(sa.exists(_with_turn(_ONE)), sa.and_(_LOOKS_FOR_LAPSED, sa.exists(_lapsed(_ONE)))),
+)
+HAS_FREE_SLOT = sa.select(_ONE).where(_HAS_FREE_SLOT)
 LAPSED_SWEEPS = _lapsed(_TRIALS.c.sweep_id).limit(sql_functions.integer("most"))
 """The sweeps of the oldest lapsed trials, one for each of these."""
 _WITH_QUOTA = (
@@ -144,7 +149,9 @@ def _found(lapsed: sa.Select[Any], with_turn: sa.Select[Any]) -> sa.Select[Any]:
         .with_for_update(of=_QUEUED_TRIALS, skip_locked=True, key_share=True)
     )
     again = lapsed.limit(1).with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
-    found = sa.func.coalesce(again.scalar_subquery(), of_sweep.scalar_subquery())
+    found = sa.func.coalesce(
+        sa.case((_LOOKS_FOR_LAPSED, again.scalar_subquery()), else_=None), of_sweep.scalar_subquery()
+    )
     given = _TRIALS.alias("given")
     columns = [given.c[column.name] for column in LEASE]
     return sa.select(*columns).where(given.c.id == found, _HAS_FREE_SLOT)

@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session
 
 from service.auth import projects
 from service.database.access_models import Project
-from service.database.models import Sweep, Trial
+from service.database.models import Sweep, Trial, Worker
 from service.database.sessions import Database
 from service.errors import ForbiddenError
 from service.fleet import quotas
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
+from service.leases.claiming import lapses
 from service.leases.claiming.turns import Waiting, next_sweeps
 from service.leases.row_locks import Claims
 from service.sweeps import sweeps
@@ -37,7 +38,7 @@ class Turns:
         sweep = self.rows.sweep(queued, parallel=parallel)
         self.rows.update(Sweep, sweep, priority=priority, project=project)
         moved = sa.update(Trial).where(Trial.sweep_id == sweep).values(project=project)
-        self.database.write(lambda session: session.execute(moved).rowcount)
+        self.database.write(lambda session: session.execute(moved).close())
         return sweep
 
     def project(self, name: str, **limits: int | None) -> None:
@@ -187,3 +188,34 @@ def test_only_those_sweeps_are_locked_that_give_trials() -> None:
     assert next_sweeps(waiting, 4) == {"d", "a", "b"}
     assert next_sweeps(waiting, 99) == {"a", "b", "c", "d"}
     assert next_sweeps([], 3) == set()
+
+
+# --- what has lapsed --------------------------------------------------------------------------------------------------
+
+
+def test_lapsed_leases_are_looked_for_now_and_then(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lapses, "LOOK_SECONDS", 3600.0)
+    turns.sweep(3)
+    (lease,) = turns.database.write(lambda session: queue.claim_several(session, turns.worker, 30, 1))
+    turns.rows.lapse(lease.trial)
+    assert len(turns.claim(3)) == 2
+    assert turns.claim(1) == []
+    assert not turns.database.read(lambda session: queue.has_claimable(session, turns.worker))
+    # Another kind of worker has not looked yet.
+    other = turns.rows.worker(slots=1, labels={"site": "a"})
+    (again,) = turns.database.write(lambda session: queue.claim_several(session, other, 30, 1))
+    assert again.trial == lease.trial
+
+
+def test_a_worker_without_a_free_slot_sees_nothing_that_lapsed(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns.sweep(2)
+    lapsed, held = turns.database.write(lambda session: queue.claim_several(session, turns.worker, 30, 2))
+    turns.rows.lapse(lapsed.trial)
+    monkeypatch.setattr(lapses, "LOOK_SECONDS", 3600.0)
+    other = turns.rows.worker(slots=1, labels={"site": "a"})
+    turns.rows.update(Trial, held.trial, worker_id=other)
+    assert turns.database.write(lambda session: queue.claim(session, other, 30)) is None
+    turns.rows.update(Worker, other, slots=2)
+    again = turns.database.write(lambda session: queue.claim(session, other, 30))
+    assert again is not None
+    assert again.trial == lapsed.trial
