@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from layers.configuration import TrialConfiguration
 from layers.declarations.embedding import PROMPT_TUNING
 from layers.declarations.kinds import KINDS, kinds_of
+from layers.declarations.masks import PADDING_MASKS
 from layers.declarations.per_layer import mask_types
 from layers.parameter import ParameterError, Scalar
 
@@ -83,7 +84,7 @@ def signature(
 def _masks(model: Mapping[str, Scalar], batch: int, queries: int, keys: int) -> tuple[TensorSpec, ...]:
     """The masks that are given with the data: one for all layers."""
     masks = mask_types(model)
-    if "padding" in masks:
+    if masks & set(PADDING_MASKS):
         return (TensorSpec("token_mask", "int32", (batch, keys)),)
     if "custom_mask" in masks:
         return (TensorSpec("attention_mask", "int32", (batch, queries, keys)),)

@@ -5,7 +5,7 @@ built, and, on a device that runs it, compared with PyTorch in float32 on random
 check refuses is refused before the builder.
 
     python -m benchmarks.conformance.walk --runtime tensorrt [--precisions float32 float16] [--level 3] [--processes 8]
-        [--compute-capability 8.9] [--only PART_OF_AN_ID] [--out benchmarks/results/walk.json]
+        [--compute-capability 8.9] [--only PART_OF_AN_ID ...] [--out benchmarks/results/walk.json]
 """
 
 from __future__ import annotations
@@ -136,13 +136,15 @@ def main() -> int:
     arguments.add_argument(
         "--every", type=int, default=1, help="walk every n-th combination, each precision from the next"
     )
-    arguments.add_argument("--only", default="", help="walk the combinations alone whose id has this in it")
+    arguments.add_argument(
+        "--only", nargs="+", default=[""], help="walk the combinations alone whose id has one of these in it"
+    )
     arguments.add_argument("--out", type=Path)
     options = arguments.parse_args()
     build = {"optimization_level": options.level}
     if options.compute_capability:
         build["compute_capability"] = round(10 * float(options.compute_capability))
-    chosen = [each for each in combinations() if options.only in each.id]
+    chosen = [each for each in combinations() if any(part in each.id for part in options.only)]
     jobs = [
         (each, precision)
         for index, precision in enumerate(options.precisions)

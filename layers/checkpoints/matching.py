@@ -10,7 +10,7 @@ from typing import cast
 from layers import completion
 from layers.checkpoints.architecture import Architecture, Config, Model
 from layers.checkpoints.config_json import CheckpointError, ConfigJson
-from layers.checkpoints.families import bert, gemma, gpt, llama, t5
+from layers.checkpoints.families import bert, gemma, gpt, llama, modernbert, t5
 from layers.declarations.kinds import KINDS
 from layers.declarations.per_layer import STACKS, LayeredModel, LayerView, has_own, views
 from layers.parameter import ParameterError, Scalar
@@ -22,6 +22,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     *gpt.ARCHITECTURES,
     *t5.ARCHITECTURES,
     *bert.ARCHITECTURES,
+    *modernbert.ARCHITECTURES,
 )
 """In the order in which they are tried."""
 
@@ -50,7 +51,13 @@ _NEUTRAL: Mapping[str, Scalar] = {
     "residual_scale": 1.0,
     "embedding_scale": 1.0,
     "logits_scale": 1.0,
+    "skip_first_norm": False,
+    "layers_sharing_weights": 1,
+    "pooler_act": "tanh",
+    "pooler_bias": True,
+    "pooler_norm": False,
     "attention.rotary_embedding_scale_type": "none",
+    "attention.relative_table_per_layer": False,
 }
 """What is so where nothing is said."""
 
@@ -166,6 +173,7 @@ def completed(architecture: Architecture, config: Config) -> dict[str, Scalar]:
 def _canonical(view: Model) -> dict[str, Scalar]:
     """A layer's values without those that have no effect, each in one of several spellings."""
     found = {**_NEUTRAL, **{path: value for path, value in view.items() if path not in _WITHOUT_EFFECT}}
+    found.setdefault("head_bias", view["kind"] == "encoder")
     if "attention.bias" in found:
         found.setdefault("attention.dense_bias", found["attention.bias"])
         found.setdefault("attention.qk_norm", "LayerNorm" if view.get("attention.qk_layernorm") else "none")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from layers.checkpoints.architecture import Config, Model
 from layers.checkpoints.config_json import CheckpointError, ConfigJson
+from layers.declarations.masks import SLIDING_MASKS
 from layers.declarations.per_layer import views
 from layers.parameter import Scalar
 
@@ -31,8 +32,12 @@ NO_TOKENS: Config = {"bos_token_id": None, "eos_token_id": None, "pad_token_id":
 
 
 def activation(model: Model) -> str:
+    return activation_of(str(model["mlp.hidden_act"]))
+
+
+def activation_of(ours: str) -> str:
     """Their name; of an activation that they lack ours, which no configuration has."""
-    return ACTIVATIONS.get(str(model["mlp.hidden_act"]), str(model["mlp.hidden_act"]))
+    return ACTIVATIONS.get(ours, ours)
 
 
 def our_activation(config: ConfigJson, name: str, default: str | None = None) -> str:
@@ -44,6 +49,19 @@ def our_activation_of(theirs: str) -> str:
     if theirs not in _OURS:
         raise CheckpointError(f"config.json: the activation {theirs!r} is not built; {', '.join(sorted(_OURS))} are")
     return _OURS[theirs]
+
+
+def head_size(width: int, heads: int) -> int:
+    """The size of heads that share the width. Raises CheckpointError where they cannot."""
+    if heads < 1 or width % heads:
+        raise CheckpointError(f"config.json: the width {width} is not a multiple of {heads} heads")
+    return width // heads
+
+
+def classes_of(config: ConfigJson) -> int:
+    """How many classes a classifier tells apart."""
+    names = config.section("id2label").names()
+    return len(names) if names else config.integer("num_labels", 2)
 
 
 def rope(model: Model) -> Config:
@@ -116,7 +134,7 @@ def windows(model: Model) -> list[int | None]:
     """Each layer's sliding window; None where it has none."""
     return [
         int(layer["attention.max_attention_window_size"])
-        if layer["attention.attention_mask_type"] == "sliding_window_causal"
+        if layer["attention.attention_mask_type"] in SLIDING_MASKS
         else None
         for layer in views(model)
     ]

@@ -11,21 +11,20 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from layers.declarations import dtypes, normalization, rotation, score_bias, tensor_parallel
+from layers.declarations import dtypes, masks, normalization, rotation, score_bias, tensor_parallel
 from layers.declarations.linear import LinearConfig
+from layers.declarations.masks import CAUSAL_MASKS
 from layers.declarations.normalization import NormConfig
 from layers.declarations.rotation import RotationConfig
 from layers.declarations.rules import Condition, Violation
-from layers.declarations.score_bias import CAUSAL_MASKS, RelativeConfig, ScoreBiasConfig, alibi_slopes
+from layers.declarations.score_bias import RelativeConfig, ScoreBiasConfig, alibi_slopes
 from layers.parameter import Parameter, ParameterError, Scalar, fields_of
 
-OPEN_MASKS = ("padding", "bidirectional", "custom_mask")
-MASK_TYPES = (*CAUSAL_MASKS, *OPEN_MASKS)
-MASKS_OF_KIND = {"decoder": CAUSAL_MASKS, "encoder": OPEN_MASKS, "encoder_decoder": CAUSAL_MASKS}
-"""What a kind's attention may see; that of an encoder_decoder is its decoder's. A probe's may be any."""
 ROTARY_TYPES = rotation.TYPES
 ALIBI_TYPES = ("alibi", "alibi_with_scale")
-POSITION_TYPES = ("learned_absolute", *ROTARY_TYPES, *ALIBI_TYPES, "relative", "none")
+ADDED_TYPES = ("learned_absolute", "sinusoidal", "none")
+"""Positions that attention itself knows nothing of: they are added to the embedding, or are nowhere."""
+POSITION_TYPES = ("learned_absolute", "sinusoidal", *ROTARY_TYPES, *ALIBI_TYPES, "relative", "none")
 
 PARAMETERS: dict[str, Parameter] = {
     "num_attention_heads": Parameter(
@@ -57,28 +56,7 @@ PARAMETERS: dict[str, Parameter] = {
         source="Anthony et al. 2024, arXiv 2401.14489: 64 or 128",
         search={"values": [32, 64, 128]},
     ),
-    "attention_mask_type": Parameter(
-        type="string",
-        choices=MASK_TYPES,
-        default=None,
-        meaning=(
-            "which tokens a token attends to: those up to itself (causal), the last few of them "
-            "(sliding_window_causal), all but padding (padding), all (bidirectional), those that the dataset says "
-            "(custom_mask); left out: causal, in an encoder padding. An encoder_decoder's is its decoder's: its "
-            "encoder sees all of the source but padding"
-        ),
-        source="TensorRT-LLM layers; sliding windows: Beltagy et al. 2020, arXiv 2004.05150",
-        search={"values": ["causal", "sliding_window_causal"]},
-    ),
-    "max_attention_window_size": Parameter(
-        type="integer",
-        minimum=1,
-        maximum=1_048_576,
-        default=None,
-        meaning="tokens of a sliding window, the token itself included; left out: half of the longest sequence",
-        source="TensorRT-LLM layers; Jiang et al. 2023, arXiv 2310.06825",
-        search={"values": [16, 32, 64, 128]},
-    ),
+    **masks.PARAMETERS,
     "cross_attention": Parameter(
         type="boolean",
         default=None,
@@ -94,15 +72,16 @@ PARAMETERS: dict[str, Parameter] = {
         choices=POSITION_TYPES,
         default="learned_absolute",
         meaning=(
-            "how a token's position enters: a learned table added to the embedding, rotations of queries and keys "
-            "(rope_gpt_neox: halves, rope_gptj: neighbours), a slope times the distance off the scores (alibi; "
-            "alibi_with_scale: divided by the root of the head size), a learned bias for each bucket of distances "
-            "(relative), or not at all (none: the causal mask alone tells tokens apart)"
+            "how a token's position enters: a learned table added to the embedding, a fixed one of sines and then "
+            "cosines (sinusoidal), rotations of queries and keys (rope_gpt_neox: halves, rope_gptj: neighbours), a "
+            "slope times the distance off the scores (alibi; alibi_with_scale: divided by the root of the head size), "
+            "a learned bias for each bucket of distances (relative), or not at all (none: the causal mask alone tells "
+            "tokens apart)"
         ),
         source=(
-            "TensorRT-LLM layers; Radford et al. 2019; rope: Su et al. 2021, arXiv 2104.09864; alibi: Press et al. "
-            "2021, arXiv 2108.12409; relative: Raffel et al. 2020, arXiv 1910.10683; none: Kazemnejad et al. 2023, "
-            "arXiv 2305.19466"
+            "TensorRT-LLM layers; Radford et al. 2019; sinusoidal: Vaswani et al. 2017, arXiv 1706.03762; rope: Su "
+            "et al. 2021, arXiv 2104.09864; alibi: Press et al. 2021, arXiv 2108.12409; relative: Raffel et al. 2020, "
+            "arXiv 1910.10683; none: Kazemnejad et al. 2023, arXiv 2305.19466"
         ),
         search={"values": ["learned_absolute", "rope_gpt_neox", "alibi", "relative"]},
     ),
@@ -160,7 +139,7 @@ PARAMETERS: dict[str, Parameter] = {
 APPLIES: dict[str, Condition] = {
     **rotation.APPLIES,
     **score_bias.APPLIES,
-    "max_attention_window_size": Condition("attention.attention_mask_type", ("sliding_window_causal",)),
+    **masks.APPLIES,
     **normalization.OF_QUERIES_AND_KEYS_APPLIES,
     "tp_size": tensor_parallel.SHARED,
 }
@@ -184,6 +163,7 @@ class AttentionConfig:
     position_embedding_type: str = "learned_absolute"
     num_buckets: int = 32
     max_distance: int = 128
+    relative_table_per_layer: bool = False
     rotary_embedding_base: float = 10_000.0
     rotary_embedding_percentage: float = 1.0
     rotary_embedding_scale_type: str = "none"
@@ -331,7 +311,7 @@ def follow_lengths(model: dict[str, Scalar], longest: int | None) -> None:
     if longest is not None and positions < longest:
         message = f"{positions} positions are too few for sequences of {longest}"
         raise ParameterError(path, message, f"at least {longest}, or leave it out")
-    if APPLIES["max_attention_window_size"].holds(model):
+    if masks.APPLIES["max_attention_window_size"].holds(model):
         model.setdefault("attention.max_attention_window_size", -(-(longest or positions) // 2))
 
 
@@ -339,7 +319,8 @@ def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
     yield from _broken_heads(model)
     yield from _broken_shares(model)
     yield from dtypes.broken_rules(model, "attention")
-    yield from _broken_masks(model)
+    yield from masks.broken_rules(model)
+    yield from _broken_crossing(model)
     if model["attention.position_embedding_type"] == "relative":
         yield from score_bias.broken_rules(model)
     yield from normalization.broken_by_queries_and_keys(model)
@@ -371,37 +352,28 @@ def _broken_shares(model: Mapping[str, Scalar]) -> Iterator[Violation]:
         yield Violation("num_kv_heads and tp_size", message, ("attention.num_kv_heads", "attention.tp_size"))
 
 
-def _broken_masks(model: Mapping[str, Scalar]) -> Iterator[Violation]:
-    kind, mask = str(model["kind"]), model["attention.attention_mask_type"]
-    paths = ("kind", "attention.attention_mask_type")
-    if mask not in MASKS_OF_KIND.get(kind, MASK_TYPES):
-        if kind == "encoder":
-            message = f"an encoder sees all of its tokens: {mask} hides some; take one of {', '.join(OPEN_MASKS)}"
-            yield Violation("encoder needs an open mask", message, paths)
-        else:
-            message = (
-                f"{kind} with the mask {mask} would see the tokens that it is to predict; take one of "
-                f"{', '.join(CAUSAL_MASKS)}"
-            )
-            yield Violation(f"{kind} needs a causal mask", message, paths)
-    crosses = model.get("attention.cross_attention", False)
+def _broken_crossing(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    kind, crosses = str(model["kind"]), model.get("attention.cross_attention", False)
     if kind == "encoder_decoder" and not crosses:
         message = "an encoder_decoder without cross attention would never see its source"
         yield Violation("encoder_decoder needs cross attention", message, ("kind", "attention.cross_attention"))
-    if kind == "attention" and crosses:
-        position = model["attention.position_embedding_type"]
-        if mask in CAUSAL_MASKS:
-            message = f"{mask} does not apply to cross attention; take one of {', '.join(OPEN_MASKS)}"
-            yield Violation(
-                "cross attention is not causal", message, ("attention.cross_attention", "attention.attention_mask_type")
-            )
-        if position not in ("learned_absolute", "none"):
-            message = f"{position} does not apply to cross attention: tokens of two sequences have no distance"
-            paths = ("attention.cross_attention", "attention.position_embedding_type")
-            yield Violation("cross attention has no distances", message, paths)
+    position = model["attention.position_embedding_type"]
+    if kind == "attention" and crosses and position not in ADDED_TYPES:
+        message = f"{position} does not apply to cross attention: tokens of two sequences have no distance"
+        paths = ("attention.cross_attention", "attention.position_embedding_type")
+        yield Violation("cross attention has no distances", message, paths)
 
 
 def table_rows(model: Mapping[str, Scalar]) -> int:
     """Rows of the learned position table; 0 where positions enter otherwise."""
-    learned = model["attention.position_embedding_type"] == "learned_absolute"
-    return int(model["attention.max_position_embeddings"]) if learned else 0
+    return _rows(model, "learned_absolute")
+
+
+def sinusoidal_rows(model: Mapping[str, Scalar]) -> int:
+    """Rows of the fixed position table; 0 where positions enter otherwise."""
+    return _rows(model, "sinusoidal")
+
+
+def _rows(model: Mapping[str, Scalar], position_type: str) -> int:
+    has_table = model["attention.position_embedding_type"] == position_type
+    return int(model["attention.max_position_embeddings"]) if has_table else 0

@@ -42,11 +42,17 @@ _STACK = (
     *_RESIDUAL,
     "embedding_scale",
     "has_embedding_layernorm",
+    "skip_first_norm",
+    "layers_sharing_weights",
+    "head_bias",
 )
 _HEAD = ("tie_embeddings", "rescale_before_lm_head", "logits_scale", "logits_softcap")
+_POOLING = ("pooling", "pooler_act", "pooler_bias", "pooler_norm", "classes")
 _OF_TWO_SEQUENCES = ("attention.cross_attention", "embedding.source_num_embeddings")
 _OF_PROMPTS = ("embedding.num_tasks", "embedding.vocab_size")
 """Of an embedding by itself: in a model there is one task, that of its data, and no id beyond the vocabulary."""
+_OF_STACKS = ("attention.relative_table_per_layer",)
+"""Of several layers."""
 _CAUSAL: dict[str, Scalar] = {"attention.attention_mask_type": "causal"}
 
 KINDS: dict[str, Kind] = {
@@ -62,9 +68,9 @@ KINDS: dict[str, Kind] = {
         "classification",
         "a stack of blocks that see both ways, pooled to one vector and classified",
         (*_BLOCK, "embedding"),
-        (*_STACK, *_SIDE_BY_SIDE, "pooling", "classes"),
+        (*_STACK, *_SIDE_BY_SIDE, *_POOLING),
         {"attention.attention_mask_type": "padding"},
-        (*_OF_TWO_SEQUENCES, *_OF_PROMPTS, "attention.max_attention_window_size"),
+        (*_OF_TWO_SEQUENCES, *_OF_PROMPTS),
     ),
     "encoder_decoder": Kind(
         "seq2seq",
@@ -80,6 +86,7 @@ KINDS: dict[str, Kind] = {
         _BLOCK,
         ("kind", "dtype", "quantization", "tp_size", "hidden_size", *_RESIDUAL, *_SIDE_BY_SIDE),
         {**_CAUSAL, "attention.cross_attention": False},
+        _OF_STACKS,
     ),
     "attention": Kind(
         "probe",
@@ -87,6 +94,7 @@ KINDS: dict[str, Kind] = {
         ("attention",),
         ("kind", "dtype", "quantization", "tp_size", "hidden_size"),
         {**_CAUSAL, "attention.cross_attention": False},
+        _OF_STACKS,
     ),
     "mlp": Kind(
         "probe", "one feed-forward layer", ("mlp",), ("kind", "dtype", "quantization", "tp_size", "hidden_size")

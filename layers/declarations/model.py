@@ -18,9 +18,11 @@ from layers.declarations import (
     quantization,
     tensor_parallel,
 )
+from layers.declarations.assembly import heads
+from layers.declarations.assembly.block import Shape
+from layers.declarations.assembly.models import config_of
 from layers.declarations.kinds import KINDS
 from layers.declarations.rules import Condition, Violation
-from layers.declarations.stack import Shape, config_of
 from layers.parameter import Parameter, Scalar
 
 PARAMETERS: dict[str, Parameter] = {
@@ -149,6 +151,22 @@ PARAMETERS: dict[str, Parameter] = {
         source="TensorRT-LLM's enc_dec models; Devlin et al. 2018, arXiv 1810.04805",
         search={"values": [True, False]},
     ),
+    "skip_first_norm": Parameter(
+        type="boolean",
+        default=None,
+        meaning="the first block's attention reads the embedding's norm, without one of its own; left out: false",
+        source="ModernBERT: Warner et al. 2024, arXiv 2412.13663",
+        search={"values": [True, False]},
+    ),
+    "layers_sharing_weights": Parameter(
+        type="integer",
+        minimum=1,
+        maximum=1000,
+        default=None,
+        meaning="consecutive layers that run on the same weights; num_layers: all of them do; left out: 1",
+        source="ALBERT: Lan et al. 2019, arXiv 1909.11942 (all); MobileLLM-LS: Liu et al. 2024, arXiv 2402.14905 (2)",
+        search={"values": [1, 2]},
+    ),
     "share_source_embedding": Parameter(
         type="boolean",
         default=False,
@@ -156,17 +174,7 @@ PARAMETERS: dict[str, Parameter] = {
         source="Raffel et al. 2020, arXiv 1910.10683",
         search={"values": [True, False]},
     ),
-    "pooling": Parameter(
-        type="string",
-        choices=("mean", "first", "pooler"),
-        default="mean",
-        meaning=(
-            "the vector that is classified: the mean of all tokens but padding, the first token, or the first token "
-            "through a dense layer and tanh (pooler: BERT's)"
-        ),
-        source="Devlin et al. 2018, arXiv 1810.04805 (pooler); Reimers & Gurevych 2019, arXiv 1908.10084 (mean)",
-        search={"values": ["mean", "first"]},
-    ),
+    **heads.PARAMETERS,
     "classes": Parameter(
         type="integer",
         minimum=2,
@@ -211,6 +219,8 @@ DECLARATIONS: dict[str, Parameter] = {
 
 APPLIES: dict[str, Condition] = {
     "rescale_before_lm_head": Condition("tie_embeddings", (True,)),
+    "skip_first_norm": Condition("has_embedding_layernorm", (True,)),
+    **heads.APPLIES,
     "shared_norm": Condition("residual", ("parallel",)),
     **{f"{name}.{key}": condition for name, section in SECTIONS.items() for key, condition in section.APPLIES.items()},
 }
@@ -227,7 +237,11 @@ def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
     """The rules between parameters that a completed model breaks; empty where it can be built."""
     sections = KINDS[str(model["kind"])].sections
     if not per_layer.has_own(model):
-        return [*_broken_rules_of(model, sections), *quantization.broken_rules(model)]
+        return [
+            *_broken_rules_of(model, sections),
+            *per_layer.broken_sharing(model),
+            *quantization.broken_rules(model),
+        ]
     blocks = [name for name in sections if name in _OF_BLOCKS]
     found = [v for name in sections if name not in blocks for v in SECTIONS[name].broken_rules(model)]
     for layer, view in per_layer.distinct_views(model):
@@ -235,12 +249,27 @@ def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
             own = {path: str(layer._replace(path=path)) for path in violation.paths}
             paths = tuple(name if name in model else path for path, name in own.items())
             found.append(Violation(violation.rule, f"{layer.layer}: {violation.message}", paths))
-    return [*found, *per_layer.broken_rules(model), *quantization.broken_rules(model)]
+    of_stacks = (*per_layer.broken_rules(model), *per_layer.broken_sharing(model))
+    return [*found, *of_stacks, *quantization.broken_rules(model)]
 
 
 def _broken_rules_of(view: Mapping[str, Scalar], sections: Iterable[str]) -> list[Violation]:
     of_sections = [violation for name in sections for violation in SECTIONS[name].broken_rules(view)]
-    return [*of_sections, *_broken_by_parallel(view)]
+    return [*of_sections, *_broken_by_parallel(view), *_broken_by_first_norm(view)]
+
+
+def _broken_by_first_norm(view: Mapping[str, Scalar]) -> Iterator[Violation]:
+    """What a stack whose first block reads the embedding's norm cannot have."""
+    if not view.get("skip_first_norm", False):
+        return
+    if view["norm_position"] != "pre" or view.get("shared_norm", False):
+        message = "only a block that normalizes what its attention alone reads can do without that norm"
+        paths = ("skip_first_norm", "norm_position", "shared_norm")
+        yield Violation("skip_first_norm needs norm_position pre", message, paths)
+    if int(view.get("layers_sharing_weights", 1)) > 1:
+        message = "the first layer differs from the next, with which it would share weights"
+        paths = ("skip_first_norm", "layers_sharing_weights")
+        yield Violation("skip_first_norm and layers_sharing_weights", message, paths)
 
 
 def _broken_by_parallel(view: Mapping[str, Scalar]) -> Iterator[Violation]:

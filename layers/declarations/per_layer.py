@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from layers.declarations import attention, mlp, normalization
+from layers.declarations.masks import PADDING_MASKS
 from layers.declarations.rules import Violation
 from layers.parameter import Scalar
 
@@ -235,6 +236,24 @@ def mask_types(model: Mapping[str, Scalar]) -> set[str]:
 def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
     """What does not go together in layers that differ, each of which is right by itself."""
     masks = mask_types(model)
-    if {"padding", "custom_mask"} <= masks:
-        message = "layers with the masks padding and custom_mask would need two masks with each example"
+    if "custom_mask" in masks and masks & set(PADDING_MASKS):
+        message = f"layers with the masks {' and '.join(sorted(masks))} would need two masks with each example"
         yield Violation("one mask with each example", message, ("attention.attention_mask_type",))
+
+
+def broken_sharing(model: Mapping[str, Scalar]) -> Iterator[Violation]:
+    """What layers that share weights cannot have."""
+    sharing = int(model.get("layers_sharing_weights", 1))
+    if sharing == 1:
+        return
+    for stack, count in STACKS.items():
+        if count not in model:
+            continue
+        paths = (count, "layers_sharing_weights")
+        if int(model[count]) % sharing:
+            message = f"{count} {model[count]} is not a multiple of the {sharing} layers that share weights"
+            yield Violation(f"{count} % layers_sharing_weights", message, paths)
+        found = views(model, stack)
+        if any(layer != found[number - number % sharing] for number, layer in enumerate(found)):
+            message = f"layers that share weights are alike: each {sharing} of {stack} are to have the same parameters"
+            yield Violation("layers that share weights are alike", message, ("layers_sharing_weights",))

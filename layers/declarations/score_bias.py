@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from layers.declarations.masks import CAUSAL_MASKS
 from layers.declarations.rules import Condition, Violation
 from layers.parameter import Parameter, Scalar
-
-CAUSAL_MASKS = ("causal", "sliding_window_causal")
 
 PARAMETERS: dict[str, Parameter] = {
     "num_buckets": Parameter(
@@ -36,11 +35,22 @@ PARAMETERS: dict[str, Parameter] = {
         source="Raffel et al. 2020, arXiv 1910.10683: 128",
         search={"values": [64, 128, 256]},
     ),
+    "relative_table_per_layer": Parameter(
+        type="boolean",
+        default=None,
+        meaning=(
+            "each layer has a learned table of its own, in place of one for all of a stack; left out: false. Layers "
+            "that share weights share it"
+        ),
+        source="UMT5: Chung et al. 2023, arXiv 2304.09151; one for all: Raffel et al. 2020, arXiv 1910.10683",
+        search={"values": [True, False]},
+    ),
 }
 
 APPLIES: dict[str, Condition] = {
     "num_buckets": Condition("attention.position_embedding_type", ("relative",)),
     "max_distance": Condition("attention.position_embedding_type", ("relative",)),
+    "relative_table_per_layer": Condition("attention.position_embedding_type", ("relative",)),
 }
 
 
@@ -74,6 +84,8 @@ class ScoreBiasConfig:
     relative: RelativeConfig | None = None
     alibi_slopes: tuple[float, ...] = ()
     """One a head; empty without ALiBi."""
+    owner: int | None = None
+    """The layer that has it for itself; None where layers share it."""
 
     @property
     def only_causal(self) -> bool:

@@ -95,7 +95,10 @@ TRAINING: dict[str, Parameter] = {
         minimum=0,
         maximum=10_000_000,
         default=None,
-        meaning="steps of linear warm-up; left out: 100, but at most a fifth of steps",
+        meaning=(
+            "steps of linear warm-up; left out: 100, but at most a fifth of steps; where training.seconds decides, it "
+            "ends after a fifth of them at the latest"
+        ),
         source=NANOGPT,
         search={"values": [0, 50, 100]},
     ),
@@ -141,7 +144,8 @@ TRAINING: dict[str, Parameter] = {
         default="gpt2",
         meaning=(
             "deviation of the initial matrices: gpt2: 0.02; fan_in: the root of 1 / inputs, better where hidden_size "
-            "is far below GPT-2's 768"
+            "is far below GPT-2's 768. The last products of attention and feed-forward, which write to the residual "
+            "stream, start smaller by the root of how many of them a stack has; tables at 0.02, biases at 0"
         ),
         source="Radford et al. 2019; LeCun et al. 1998, Efficient BackProp",
         search={"values": ["gpt2", "fan_in"]},

@@ -29,7 +29,7 @@ class Prefill(nn.Module):
     def forward(self, tokens_BP: Tensor) -> tuple[Tensor, ...]:
         """tokens int32 [B, P] -> logits [B, V], then of each layer keys and values [B, K, P, H]."""
         decoder = self.decoder
-        layers = [KeyValues() for _ in decoder.stack.layers]
+        layers = [KeyValues() for _ in decoder.stack.config.blocks]
         x_BPD = decoder.stack(decoder.embedding.prompted(tokens_BP), key_values=layers)
         logits_B1V = decoder.head(x_BPD[:, -1:], decoder.embedding.table.weight)
         return (logits_B1V[:, 0], *_taken(layers))
@@ -48,7 +48,7 @@ class SourcePrefill(nn.Module):
         the tokens [B, K, P, H], then of each layer those of the encoder's output [B, K, E, H]."""
         model = self.model
         encoded_BED, encoded_mask_BE = model.encode(source_BS, source_mask_BS)
-        layers = [KeyValues(source=KeyValues()) for _ in model.decoder.layers]
+        layers = [KeyValues(source=KeyValues()) for _ in model.decoder.config.blocks]
         x_BPD = model.decoder(model.embedding(tokens_BP), None, encoded_BED, encoded_mask_BE, layers)
         logits_B1V = model.head(x_BPD[:, -1:], model.embedding.table.weight)
         of_source = [layer.source for layer in layers if layer.source is not None]
@@ -74,7 +74,7 @@ class Decode(nn.Module):
         model, stack, count = self.model, stack_of(self.model), len(self.windows)
         tokens_B1, position_1, *others = inputs
         positions = dict(zip(self.windows, others[:count], strict=True))
-        end = count + 2 * len(stack.layers)
+        end = count + 2 * len(stack.config.blocks)
         layers = [KeyValues(past=pair, position=position_1) for pair in _pairs(others[count:end])]
         encoded_mask_BE: Tensor | None = None
         if isinstance(model, EncoderDecoder):

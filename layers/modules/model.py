@@ -13,21 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from layers.declarations.attention import AttentionConfig
-from layers.declarations.embedding import EmbeddingConfig
-from layers.declarations.linear import LinearConfig
-from layers.declarations.mlp import MlpConfig
-from layers.declarations.normalization import NormConfig
-from layers.declarations.stack import (
+from layers.declarations.assembly.heads import HeadConfig
+from layers.declarations.assembly.models import (
     AttentionProbeConfig,
     BlockProbeConfig,
     DecoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
-    HeadConfig,
     LayerProbeConfig,
     config_of,
 )
+from layers.declarations.attention import AttentionConfig
+from layers.declarations.embedding import EmbeddingConfig
+from layers.declarations.linear import LinearConfig
+from layers.declarations.masks import PADDING_MASKS
+from layers.declarations.mlp import MlpConfig
+from layers.declarations.normalization import NormConfig
+from layers.modules.activations import ACTIVATIONS
 from layers.modules.attention import build_attention
 from layers.modules.embedding import Embedding, build_embedding
 from layers.modules.linear import build_linear
@@ -48,6 +50,7 @@ class Head(nn.Module):
         self.logits_softcap = config.logits_softcap
         self.projection = build_linear(config.projection) if config.projection else None
         self.linear = None if config.tied else build_linear(config.linear)
+        self.bias = nn.Parameter(torch.zeros(config.linear.out_features)) if config.bias else None
 
     def forward(self, x_BTD: Tensor, table: Tensor) -> Tensor:
         if self.linear is not None:
@@ -61,7 +64,9 @@ class Head(nn.Module):
         return x_BTD if self.scale == 1.0 else x_BTD * self.scale
 
     def leaving(self, logits_BTV: Tensor) -> Tensor:
-        """Logits as the model gives them: scaled, then capped."""
+        """Logits as the model gives them: with the head's bias, scaled, then capped."""
+        if self.bias is not None:
+            logits_BTV = logits_BTV + self.bias
         if self.logits_scale != 1.0:
             logits_BTV = logits_BTV * self.logits_scale
         if self.logits_softcap is None:
@@ -89,32 +94,37 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.pooling = config.pooling
-        self.masked = any(block.attention.attention_mask_type == "padding" for block in config.stack.blocks)
+        self.means = config.classifier.means
+        self.masked = any(block.attention.attention_mask_type in PADDING_MASKS for block in config.stack.blocks)
         self.embedding = build_embedding(config.embedding)
         self.stack = Stack(config.stack, dropout=dropout)
-        self.pooler = build_linear(config.pooler) if config.pooler else None
+        self.pooler = self.pooler_norm = None
+        if (pooler := config.classifier.pooler) is not None:
+            self.pooler = build_linear(pooler.linear)
+            self.pooler_norm = build_norm(pooler.norm) if pooler.norm else None
+            self.pooler_activation = ACTIVATIONS[pooler.hidden_act]
         self.dropout = nn.Dropout(dropout)
-        self.classifier = build_linear(config.classifier)
+        self.classifier = build_linear(config.classifier.linear)
 
     def forward(self, tokens_BT: Tensor, mask: Tensor | None = None) -> Tensor:
         """tokens int32 [B, T]; mask int32: token_mask [B, T] or attention_mask [B, T, T], as its type needs ->
         logits [B, C]."""
         prompt_length = self.embedding.config.prompt_length
         x_BTD = self.stack(self.embedding.prompted(tokens_BT), _with_prompt(mask, prompt_length))[:, prompt_length:]
-        return self.classifier(self.dropout(self._pooled(x_BTD, mask if self.masked else None)))
-
-    def _pooled(self, x_BTD: Tensor, token_mask_BT: Tensor | None) -> Tensor:
+        x_BD = _mean(x_BTD, mask if self.masked else None) if self.means else x_BTD[:, 0]
         if self.pooler is not None:
-            return torch.tanh(self.pooler(x_BTD[:, 0]))
-        if self.pooling == "first":
-            return x_BTD[:, 0]
-        # In float32: a sum over many tokens loses its last digits in the smaller formats.
-        summed_BTD = x_BTD.float()
-        if token_mask_BT is None:
-            return summed_BTD.mean(dim=1).to(x_BTD.dtype)
-        counted_BT1 = token_mask_BT.float().unsqueeze(-1)
-        return ((summed_BTD * counted_BT1).sum(dim=1) / counted_BT1.sum(dim=1).clamp(min=1.0)).to(x_BTD.dtype)
+            x_BD = self.pooler_activation(self.pooler(x_BD))
+        return self.classifier(self.dropout(x_BD if self.pooler_norm is None else self.pooler_norm(x_BD)))
+
+
+def _mean(x_BTD: Tensor, token_mask_BT: Tensor | None) -> Tensor:
+    """Of each sequence's tokens but padding. In float32: a sum over many tokens loses its last digits in the smaller
+    formats."""
+    summed_BTD = x_BTD.float()
+    if token_mask_BT is None:
+        return summed_BTD.mean(dim=1).to(x_BTD.dtype)
+    counted_BT1 = token_mask_BT.float().unsqueeze(-1)
+    return ((summed_BTD * counted_BT1).sum(dim=1) / counted_BT1.sum(dim=1).clamp(min=1.0)).to(x_BTD.dtype)
 
 
 class EncoderDecoder(nn.Module):

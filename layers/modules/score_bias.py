@@ -105,6 +105,11 @@ class ScoreBias(nn.Module):
         match self.config.mask_type:
             case "bidirectional":
                 return None
+            case "sliding_window":
+                assert mask is not None
+                assert self.config.window_size is not None
+                far_TS = distances(queries, keys, device).abs() >= self.config.window_size
+                return hidden((mask[:, None, None, :] == 0) | far_TS, dtype)
             case "padding":
                 assert mask is not None
                 return hidden(mask[:, None, None, :] == 0, dtype)

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from layers.declarations.assembly.block import BlockConfig
+from layers.declarations.assembly.stack import StackConfig
 from layers.declarations.score_bias import ScoreBiasConfig
-from layers.declarations.stack import BlockConfig, StackConfig
 from layers.modules.attention import build_attention
 from layers.modules.key_values import KeyValues
 from layers.modules.mlp import build_mlp
 from layers.modules.normalization import build_norm
+from layers.modules.positions import Sinusoids
 from layers.modules.score_bias import ScoreBias
 
 INITIAL_DEVIATION = 0.02
@@ -35,7 +37,7 @@ class Block(nn.Module):
     def __init__(self, config: BlockConfig, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        self.input_layernorm = build_norm(config.norm)
+        self.input_layernorm = None if config.reads_as_is else build_norm(config.norm)
         self.attention = build_attention(config.attention, dropout=dropout)
         self.cross_layernorm = self.cross_attention = None
         if config.cross_attention is not None:
@@ -71,7 +73,7 @@ class Block(nn.Module):
 
     def _side_by_side(self, x_BTD: Tensor, bias_BNTS: Tensor | None, key_values: KeyValues | None) -> Tensor:
         """Feed-forward is written first: TensorRT 8.6 builds a wrong engine, without a warning, of the other order."""
-        attended_BTD = self.input_layernorm(x_BTD)
+        attended_BTD = x_BTD if self.input_layernorm is None else self.input_layernorm(x_BTD)
         read_BTD = attended_BTD if self.post_layernorm is None else self.post_layernorm(x_BTD)
         x_BTD = x_BTD + self._scaled(self.dropout(self.mlp(read_BTD)))
         return x_BTD + self._scaled(self.dropout(self.attention(attended_BTD, bias_BNTS, None, key_values)))
@@ -85,7 +87,9 @@ class Block(nn.Module):
     ) -> Tensor:
         """`norms`: of the layer, and of what leaves it where that is normalized, too."""
         norm, outgoing = norms
-        assert norm is not None, "only the layers of a parallel block share a norm"
+        if norm is None:
+            assert self.config.norm_position == "pre", "what leaves a layer is normalized"
+            return x_BTD + self._scaled(self.dropout(layer(x_BTD, *arguments)))
         match self.config.norm_position:
             case "pre":
                 return x_BTD + self._scaled(self.dropout(layer(norm(x_BTD), *arguments)))
@@ -111,10 +115,11 @@ class Stack(nn.Module):
         self.position_embedding = (
             nn.Embedding(config.position_rows, config.hidden_size) if config.position_rows else None
         )
+        self.sinusoids = Sinusoids(config.sinusoidal_rows, config.hidden_size) if config.sinusoidal_rows else None
         self.embedding_layernorm = build_norm(config.embedding_norm) if config.embedding_norm else None
         self.dropout = nn.Dropout(dropout)
         self.score_biases = nn.ModuleList(ScoreBias(bias) for bias in config.score_biases)
-        self.layers = nn.ModuleList(Block(block, dropout=dropout) for block in config.blocks)
+        self.layers = nn.ModuleList(Block(block, dropout=dropout) for block in config.weighted_blocks)
         self.final_layernorm = build_norm(config.final_norm) if config.final_norm else None
         self._crossing = {block.cross_attention.score_bias for block in config.blocks if block.cross_attention}
 
@@ -140,10 +145,10 @@ class Stack(nn.Module):
                 biases[bias.config] = bias(x_BTD, encoded_BSD.shape[1], encoded_mask)
             else:
                 biases[bias.config] = bias(x_BTD, length, mask)
-        taking = key_values or (None,) * len(self.layers)
-        for block, layer, taken in zip(self.config.blocks, self.layers, taking, strict=True):
+        taking = key_values or (None,) * len(self.config.blocks)
+        for number, (block, taken) in enumerate(zip(self.config.blocks, taking, strict=True)):
             crossed = block.cross_attention and biases[block.cross_attention.score_bias]
-            x_BTD = layer(x_BTD, biases[block.attention.score_bias], encoded_BSD, crossed, taken)
+            x_BTD = self._layer(number)(x_BTD, biases[self.config.score_bias(number)], encoded_BSD, crossed, taken)
         return x_BTD if self.final_layernorm is None else self.final_layernorm(x_BTD)
 
     def decode(
@@ -170,10 +175,14 @@ class Stack(nn.Module):
             else:
                 past_S = positions[bias.config.window_size]
                 biases[bias.config] = bias.of_token(x_B1D.dtype, position_1, past_S, longest)
-        for block, layer, held in zip(self.config.blocks, self.layers, key_values, strict=True):
+        for number, (block, held) in enumerate(zip(self.config.blocks, key_values, strict=True)):
             crossed = block.cross_attention and biases[block.cross_attention.score_bias]
-            x_B1D = layer(x_B1D, biases[block.attention.score_bias], None, crossed, held)
+            x_B1D = self._layer(number)(x_B1D, biases[self.config.score_bias(number)], None, crossed, held)
         return x_B1D if self.final_layernorm is None else self.final_layernorm(x_B1D)
+
+    def _layer(self, number: int) -> nn.Module:
+        """The block that a layer runs, which may be other layers' as well."""
+        return self.layers[number // self.config.sharing]
 
     def _embedded(self, x_BTD: Tensor, position_1: Tensor | None = None) -> Tensor:
         """What the first layer reads. `position_1`: of a single token; None: they are the first tokens."""
@@ -182,6 +191,8 @@ class Stack(nn.Module):
         if self.position_embedding is not None:
             table = self.position_embedding
             x_BTD = x_BTD + (table.weight[: x_BTD.shape[1]] if position_1 is None else table(position_1))
+        if self.sinusoids is not None:
+            x_BTD = x_BTD + self.sinusoids(x_BTD, position_1)
         if self.embedding_layernorm is not None:
             x_BTD = self.embedding_layernorm(x_BTD)
         return self.dropout(x_BTD)
@@ -218,4 +229,5 @@ def _writers(stack: nn.Module) -> list[tuple[nn.Module, float]]:
     if not isinstance(stack, Stack):
         return []
     found = [part for name, part in stack.named_modules() if name.endswith(RESIDUAL_WRITERS)]
-    return [(part, 1 / math.sqrt(len(found))) for part in found]
+    # Layers that share weights add what they write as often as they run.
+    return [(part, 1 / math.sqrt(len(found) * stack.config.sharing)) for part in found]

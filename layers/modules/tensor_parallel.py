@@ -242,7 +242,8 @@ def _layer_of(model: Mapping[str, Scalar], name: str) -> Mapping[str, Scalar]:
     found = re.search(r"(\w+)\.layers\.(\d+)\.", name)
     if found is None:
         return model
-    return views(model, "encoder_layers" if found[1] == "encoder" else "layers")[int(found[2])]
+    number = int(found[2]) * int(model.get("layers_sharing_weights", 1))
+    return views(model, "encoder_layers" if found[1] == "encoder" else "layers")[number]
 
 
 def _is_split(model: Mapping[str, Scalar], section: str, group: Group) -> bool:

@@ -18,12 +18,13 @@ from layers.configuration import Configuration, flatten
 from layers.dataset_facts import DatasetFacts, model_facts
 from layers.declarations import per_layer
 from layers.declarations import training as trainings
+from layers.declarations.assembly.block import Shape
+from layers.declarations.assembly.models import config_of
 from layers.declarations.inference import parameters as inferences
 from layers.declarations.inference.generation import kv_cache_bytes
 from layers.declarations.inference.shapes import NamedShape
 from layers.declarations.model import broken_rules
 from layers.declarations.per_layer import layer_name
-from layers.declarations.stack import Shape, config_of
 from layers.expressions.compiler import EvaluationError, Expression
 from layers.expressions.constraints import Constraint
 from layers.expressions.names import VARIABLES, is_variable

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from layers.configuration import Configuration
+from layers.declarations.per_layer import layer_name
 from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.presets import PRESETS, Preset
@@ -40,10 +41,15 @@ def compare_presets(
     return Literature(starts=results, nearest=nearest, says=says)
 
 
+MOST_DISTANCE = 4.0
+"""Of two numbers, in factors of two."""
+
+
 def nearest_preset(values: Mapping[str, Scalar]) -> NearestPreset | None:
     """The preset of the same kind of model that is closest in the parameters that it names; None where none is.
 
-    Numbers are compared by their ratio (a factor of two counts like a different name), in the model alone.
+    Numbers are compared by their ratio (a factor of two counts like a different name, one of 16 or more like four: an
+    eps is not to outweigh all sizes), in the model alone.
     """
     kind = values.get("kind", "decoder")
     fitting = [preset for preset in PRESETS.values() if preset.values.get("kind", "decoder") == kind]
@@ -87,8 +93,14 @@ def _result(
 
 
 def _compared(values: Mapping[str, Scalar], preset: Preset) -> dict[str, tuple[Scalar | None, Scalar]]:
+    """What the preset names of a model. Of single layers what the model names, too: dozens of layers that slide would
+    outweigh all the rest."""
     sections = ("training.", "inference.")
-    return {name: (values.get(name), theirs) for name, theirs in preset.values.items() if not name.startswith(sections)}
+    return {
+        name: (values.get(name), theirs)
+        for name, theirs in preset.values.items()
+        if not name.startswith(sections) and (name in values or layer_name(name) is None)
+    }
 
 
 def _distance(values: Mapping[str, Scalar], preset: Preset) -> float:
@@ -101,7 +113,7 @@ def _distance_share(mine: Scalar | None, theirs: Scalar) -> float:
         return 0.0
     numbers = [each for each in (mine, theirs) if isinstance(each, int | float) and not isinstance(each, bool)]
     if len(numbers) == 2 and all(each > 0 for each in numbers):
-        return abs(math.log2(float(numbers[0]) / float(numbers[1])))
+        return min(abs(math.log2(float(numbers[0]) / float(numbers[1]))), MOST_DISTANCE)
     return 1.0
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from layers.completion import complete
 from layers.declarations.kinds import KINDS
+from layers.declarations.masks import MASK_TYPES, MASKS_OF_KIND
 from layers.declarations.model import APPLIES, DECLARATIONS, broken_rules
 from layers.declarations.per_layer import BLOCK_PATHS
 from layers.modules.model import build
@@ -75,6 +76,7 @@ HELPS: dict[tuple[str, Scalar], dict[str, Scalar]] = {
     ("norm.kind", "GroupNorm"): {"norm.num_groups": 4},
     ("embedding.kind", "PromptTuningEmbedding"): {"embedding.prompt_length": 9},
     ("attention.cross_attention", True): {"attention.attention_mask_type": "bidirectional"},
+    ("attention.relative_table_per_layer", True): {"num_layers": 2},
 }
 """What a value needs beside it in so small a model."""
 
@@ -194,21 +196,27 @@ def _layers_apart(model_kind: str) -> Iterator[dict[str, Scalar]]:
             DIFFERENT[path] if path in DIFFERENT else next(v for v in enumerated(parameter) if v != parameter.default)
         )
         if path == "attention.attention_mask_type":
-            value = {"encoder": "bidirectional"}.get(model_kind, "sliding_window_causal")
-        needed = needs_of(path)
-        helps = {f"layers.1.{name}": given for name, given in HELPS.get((path, value), {}).items()}
+            value = {"encoder": "sliding_window"}.get(model_kind, "sliding_window_causal")
+        needed = needs_of(path, model_kind)
+        own = {name: given for name, given in HELPS.get((path, value), {}).items() if name in BLOCK_PATHS}
+        helps = {f"layers.1.{name}": given for name, given in own.items()}
         yield {"num_layers": 2, **needed, **helps, f"layers.1.{path}": value}
 
 
-def needs_of(path: str) -> dict[str, Scalar]:
-    """What a parameter applies under, and what that applies under in turn."""
+def needs_of(path: str, kind: str = "") -> dict[str, Scalar]:
+    """What a parameter applies under, and what that applies under in turn; of a mask, one that the kind may have."""
     condition = APPLIES.get(path)
-    return {} if condition is None else {**needs_of(condition.path), condition.path: condition.values[0]}
+    if condition is None:
+        return {}
+    masks = MASKS_OF_KIND.get(kind, MASK_TYPES)
+    fitting = [value for value in condition.values if value not in MASK_TYPES or value in masks]
+    return {**needs_of(condition.path, kind), condition.path: fitting[0]}
 
 
 def _changes(model_kind: str) -> Iterator[dict[str, Scalar]]:
     """One enumerated value in one kind of its layer, and what it needs."""
     yield from _layers_apart(model_kind)
+    yield from _numbers(model_kind)
     for path, parameter in DECLARATIONS.items():
         section = path.rpartition(".")[0]
         walked = section in WALKED[model_kind] and KINDS[model_kind].has(path)
@@ -221,6 +229,22 @@ def _changes(model_kind: str) -> Iterator[dict[str, Scalar]]:
                 if path == f"{section}.kind" and kind != value:
                     continue
                 yield from _with_needs({**changes, path: value}, {"kind": model_kind})
+
+
+NUMBERS: dict[str, dict[str, Scalar]] = {
+    "residual_scale": {"residual_scale": 0.5},
+    "embedding_scale": {"embedding_scale": 2.0},
+    "logits_scale": {"logits_scale": 0.5},
+    "logits_softcap": {"logits_softcap": 2.0},
+    "layers_sharing_weights": {"layers_sharing_weights": 2, "num_layers": 4, "num_encoder_layers": 2},
+}
+"""Numbers of a whole model that change what an engine computes beside its sizes, with what they need."""
+
+
+def _numbers(model_kind: str) -> Iterator[dict[str, Scalar]]:
+    for path, changes in NUMBERS.items():
+        if KINDS[model_kind].has(path):
+            yield {name: value for name, value in changes.items() if KINDS[model_kind].has(name)}
 
 
 def enumerated(parameter: Parameter) -> tuple[Scalar, ...]:
@@ -237,7 +261,7 @@ def _with_needs(changes: dict[str, Scalar], given: Mapping[str, Scalar]) -> Iter
         if condition is not None and {**needed, **given}.get(condition.path) not in condition.values:
             if condition.path in {**changes, **given}:
                 return
-            needed |= needs_of(path)
+            needed |= needs_of(path, str(given.get("kind", "")))
     yield needed
 
 

@@ -9,7 +9,7 @@ from layers.checkpoints.architecture import BIASES, Architecture, Config, Model
 from layers.checkpoints.blocks import Names, attention, layer_norm, product
 from layers.checkpoints.config_json import CheckpointError, ConfigJson
 from layers.checkpoints.tensors import Constant, Link, Part, same
-from layers.checkpoints.values import NO_TOKENS, activation, our_activation
+from layers.checkpoints.values import NO_TOKENS, activation, classes_of, head_size, our_activation
 from layers.declarations.attention import AttentionConfig
 from layers.declarations.mlp import MlpConfig
 from layers.declarations.per_layer import views
@@ -27,15 +27,13 @@ _POST: Mapping[str, Sequence[Scalar]] = {
 
 def our_post(config: ConfigJson, *, width: int, heads: int, act: str) -> dict[str, Scalar]:
     """What both have."""
-    if heads < 1 or width % heads:
-        raise CheckpointError(f"config.json: the width {width} is not a multiple of {heads} heads")
     return {
         "hidden_size": width,
         "norm_position": "post",
         "has_embedding_layernorm": True,
         "embedding.num_embeddings": config.integer("vocab_size"),
         "attention.num_attention_heads": heads,
-        "attention.attention_head_size": width // heads,
+        "attention.attention_head_size": head_size(width, heads),
         "attention.position_embedding_type": "learned_absolute",
         "attention.bias": True,
         "mlp.kind": "MLP",
@@ -43,12 +41,6 @@ def our_post(config: ConfigJson, *, width: int, heads: int, act: str) -> dict[st
         "mlp.bias": True,
         "norm.kind": "LayerNorm",
     }
-
-
-def classes_of(config: ConfigJson) -> int:
-    """How many classes a classifier tells apart."""
-    names = config.section("id2label").names()
-    return len(names) if names else config.integer("num_labels", 2)
 
 
 # --- BERT -----------------------------------------------------------------------------------------------------------
@@ -101,8 +93,8 @@ def _bert_parts(model: Model) -> list[Part]:
         # All tokens are of the first type: its vector is part of every position's.
         Constant(f"{table}.token_type_embeddings.weight", (1, width), 0.0, added_to="stack.position_embedding.weight"),
         *layer_norm(layers[0], "stack.embedding_layernorm", f"{table}.LayerNorm"),
-        *product("pooler", "bert.pooler.dense", width, bias=True),
-        *product("classifier", "classifier", int(model["classes"]), bias=True),
+        *product("pooler", "bert.pooler.dense", width, bias=bool(model.get("pooler_bias", True))),
+        *product("classifier", "classifier", int(model["classes"]), bias=bool(model.get("head_bias", True))),
     ]
     for number, layer in enumerate(layers):
         ours, theirs = f"stack.layers.{number}", f"bert.encoder.layer.{number}"
@@ -212,7 +204,7 @@ ARCHITECTURES = (
         _bert,
         _our_bert,
         _bert_parts,
-        BIASES,
+        BIASES | {"pooler_bias", "head_bias"},
         ignored=lambda name: name.endswith("position_ids"),
     ),
     Architecture(

@@ -9,10 +9,10 @@ import numpy as np
 
 from layers.checkpoints.architecture import BIASES, Architecture, Config, Model
 from layers.checkpoints.blocks import layer_norm
-from layers.checkpoints.config_json import CheckpointError, ConfigJson
+from layers.checkpoints.config_json import ConfigJson
 from layers.checkpoints.rotations import halved_rows
 from layers.checkpoints.tensors import Constant, Link, Order, Part, same
-from layers.checkpoints.values import NO_TOKENS, activation, our_activation, our_rope, rope_scaling
+from layers.checkpoints.values import NO_TOKENS, activation, head_size, our_activation, our_rope, rope_scaling
 from layers.declarations.attention import AttentionConfig
 from layers.declarations.mlp import MlpConfig
 from layers.declarations.per_layer import views
@@ -44,8 +44,6 @@ def _our_gpt2(config: ConfigJson) -> dict[str, Scalar]:
     config.refuse("scale_attn_by_inverse_layer_idx", False, "Layersweep scales scores alike in all layers")
     config.refuse("add_cross_attention", False, "Layersweep builds decoders that attend to their own tokens")
     width, heads = config.integer("n_embd", 768), config.integer("n_head", 12)
-    if heads < 1 or width % heads:
-        raise CheckpointError(f"config.json: n_embd {width} is not a multiple of n_head {heads}")
     scaled = config.flag("scale_attn_weights", True)
     return {
         "kind": "decoder",
@@ -54,7 +52,7 @@ def _our_gpt2(config: ConfigJson) -> dict[str, Scalar]:
         "tie_embeddings": config.flag("tie_word_embeddings", True),
         "embedding.num_embeddings": config.integer("vocab_size"),
         "attention.num_attention_heads": heads,
-        "attention.attention_head_size": width // heads,
+        "attention.attention_head_size": head_size(width, heads),
         "attention.max_position_embeddings": config.integer("n_positions", 1024),
         "attention.position_embedding_type": "learned_absolute",
         "attention.bias": True,
@@ -135,8 +133,6 @@ def _neox(model: Model) -> Config:
 
 def _our_neox(config: ConfigJson) -> dict[str, Scalar]:
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
-    if heads < 1 or width % heads:
-        raise CheckpointError(f"config.json: hidden_size {width} is not a multiple of {heads} heads")
     share = config.section("rope_parameters").number("partial_rotary_factor", config.number("rotary_pct", 0.25))
     return {
         "kind": "decoder",
@@ -146,7 +142,7 @@ def _our_neox(config: ConfigJson) -> dict[str, Scalar]:
         "tie_embeddings": config.flag("tie_word_embeddings", False),
         "embedding.num_embeddings": config.integer("vocab_size"),
         "attention.num_attention_heads": heads,
-        "attention.attention_head_size": width // heads,
+        "attention.attention_head_size": head_size(width, heads),
         "attention.max_position_embeddings": config.integer("max_position_embeddings", 2048),
         "attention.position_embedding_type": "rope_gpt_neox",
         **our_rope(config, base="rotary_emb_base"),

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layers.declarations import dtypes, quantization
+from layers.declarations.assembly.models import DecoderConfig, EncoderDecoderConfig, config_of
 from layers.declarations.attention import AttentionConfig
 from layers.declarations.inference.mode import is_generated
-from layers.declarations.stack import DecoderConfig, EncoderDecoderConfig, config_of
 from layers.parameter import ParameterError, Scalar
 
 BUCKETS = 4

@@ -155,6 +155,25 @@ T5 = {
     "norm.kind": "RmsNorm",
 }
 POST = {"norm_position": "post", "has_embedding_layernorm": True}
+MODERNBERT = {
+    **GPT,
+    "attention.position_embedding_type": "rope_gpt_neox",
+    "attention.rotary_embedding_base": 3000.0,
+    "attention.bias": False,
+    "mlp.kind": "GatedMLP",
+    "mlp.hidden_act": "gelu",
+    "mlp.bias": False,
+    "norm.bias": False,
+    "has_embedding_layernorm": True,
+    "skip_first_norm": True,
+    "pooling": "mean_pooler",
+    "pooler_act": "gelu",
+    "pooler_bias": False,
+    "pooler_norm": True,
+    "layers.1.attention.attention_mask_type": "sliding_window",
+    "layers.1.attention.max_attention_window_size": 4,
+    "layers.1.attention.rotary_embedding_base": 50.0,
+}
 CASES |= {
     "t5": Case("T5", T5, "seq2seq"),
     "t5 gated": Case(
@@ -165,6 +184,38 @@ CASES |= {
     "bert": Case("BERT", GPT | POST | {"pooling": "pooler", "norm.eps": 1e-12}, "classification"),
     "bert without biases": Case(
         "BERT", GPT | POST | {"pooling": "pooler", "attention.bias": False, "mlp.bias": False}, "classification", True
+    ),
+    "bert without a bias of the classifier": Case(
+        "BERT", GPT | POST | {"pooling": "pooler", "pooler_bias": False, "head_bias": False}, "classification", True
+    ),
+    "modernbert": Case("ModernBERT", MODERNBERT, "classification"),
+    "modernbert of neighbours": Case(
+        "ModernBERT",
+        MODERNBERT
+        | {
+            "num_layers": 3,
+            "hidden_size": 42,
+            "attention.num_attention_heads": 7,
+            "attention.position_embedding_type": "rope_gptj",
+            "attention.bias": True,
+            "mlp.kind": "FusedGatedMLP",
+            "mlp.bias": True,
+            "norm.bias": True,
+            "pooling": "pooler",
+            "pooler_act": "relu",
+            "pooler_bias": True,
+        },
+        "classification",
+    ),
+    "modernbert of windows": Case(
+        "ModernBERT",
+        MODERNBERT
+        | {"hidden_size": 20, "attention.num_attention_heads": 2, "head_bias": False}
+        | {f"layers.{layer}.attention.attention_mask_type": "sliding_window" for layer in (0, 1)}
+        | {f"layers.{layer}.attention.max_attention_window_size": 1 for layer in (0, 1)}
+        | {"layers.0.attention.rotary_embedding_base": 50.0},
+        "classification",
+        True,
     ),
     "bart": Case("BART", SEQ2SEQ | POST, "seq2seq"),
     "bart scaled": Case("BART", SEQ2SEQ | POST | {"embedding_scale": 24**0.5}, "seq2seq"),

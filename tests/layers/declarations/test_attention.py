@@ -94,6 +94,8 @@ def mask_formula(config: AttentionConfig, queries: int, keys: int, mask: np.ndar
             seen = (j <= i) & (j > i - config.max_attention_window_size)
         case "padding":
             seen = mask[:, None, None, :] == 1
+        case "sliding_window":
+            seen = (mask[:, None, None, :] == 1) & (np.abs(j - i) < config.max_attention_window_size)
         case "custom_mask":
             seen = mask[:, None] == 1
         case _:
@@ -141,6 +143,10 @@ def assert_is_its_formula(config: AttentionConfig, queries: int = T, keys: int =
         shape = (B, keys) if config.attention_mask_type == "padding" else (B, queries, keys)
         mask = torch.randint(0, 2, shape, dtype=torch.int32)
         mask[..., 0] = 1
+    if config.attention_mask_type == "sliding_window":
+        # Padding stands at the end; a window of one token would leave it nothing to see.
+        mask = torch.ones((B, keys), dtype=torch.int32)
+        mask[:, -1] = int(config.max_attention_window_size == 1)
     score_bias = ScoreBias(config.score_bias)
     if score_bias.relative is not None:
         torch.nn.init.normal_(score_bias.relative.table)
@@ -169,6 +175,8 @@ def assert_is_its_formula(config: AttentionConfig, queries: int = T, keys: int =
         {"attention_mask_type": "custom_mask", "num_kv_heads": 2},
         {"attention_mask_type": "sliding_window_causal", "max_attention_window_size": 1},
         {"attention_mask_type": "sliding_window_causal", "max_attention_window_size": 4},
+        {"attention_mask_type": "sliding_window", "max_attention_window_size": 1},
+        {"attention_mask_type": "sliding_window", "max_attention_window_size": 3, "num_kv_heads": 2},
         {"attention_mask_type": "bidirectional", "cross_attention": True},
         {"attention_mask_type": "padding", "cross_attention": True, "num_kv_heads": 2, "attention_head_size": 8},
         {"attention_mask_type": "custom_mask", "cross_attention": True, "qk_layernorm": True, "bias": False},

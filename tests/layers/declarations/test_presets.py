@@ -86,6 +86,12 @@ def test_berts_have_the_published_size_but_for_what_is_folded_and_added(name, pu
     assert parameter_count(model) == published - types_of_tokens + classifier
 
 
+def test_modernbert_has_the_published_size_but_for_its_head():
+    """The published one predicts masked tokens by the table and a bias of its 50,368 rows; ours has two classes."""
+    bias_of_rows, classifier = 50_368, 2 * 768 + 2
+    assert parameter_count(parts("modernbert-base", 50_368)[0]) == 149_655_232 - bias_of_rows + classifier
+
+
 def test_nanogpt_on_a_cpu_is_what_its_readme_says():
     model, training, inference = parts("nanogpt-char-cpu")
     assert (model["num_layers"], model["attention.num_attention_heads"], model["hidden_size"]) == (4, 4, 128)
@@ -124,6 +130,7 @@ TABLE = {
     "smollm2-135m": (30, 9, 576, 1536, "silu", "RmsNorm", 1e-5),
     "mobilellm-125m": (30, 9, 576, 1536, "silu", "RmsNorm", 1e-5),
     "mobilellm-350m": (32, 15, 960, 2560, "silu", "RmsNorm", 1e-5),
+    "modernbert-base": (22, 12, 768, 1152, "gelu", "LayerNorm", 1e-5),
     "pythia-70m": (6, 8, 512, 2048, "gelu", "LayerNorm", 1e-5),
     "llama-3.2-1b": (16, 32, 2048, 8192, "silu", "RmsNorm", 1e-5),
     "qwen3-0.6b": (28, 16, 1024, 3072, "silu", "RmsNorm", 1e-6),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from layers.modules.model import build
+from layers.modules.positions import Sinusoids
 
 
 def logits_of(model, seed=0, length=12):
@@ -116,7 +117,41 @@ def test_dropout_acts_in_training_only(completed):
     assert torch.equal(module(tokens), module(tokens))
 
 
-@pytest.mark.parametrize("positions", ["learned_absolute", "rope_gpt_neox", "relative", "alibi"])
+def test_layers_that_share_weights_start_as_small_as_the_layers_that_add(completed):
+    torch.manual_seed(0)
+    module = build(completed({"hidden_size": 64, "num_layers": 4, "layers_sharing_weights": 2}))
+    assert len(module.stack.layers) == 2
+    # Four layers, each with two writers, of which two have weights.
+    assert module.stack.layers[1].attention.dense.weight.std().item() == pytest.approx(0.02 / 8**0.5, rel=0.05)
+
+
+def test_layers_that_share_weights_run_one_after_the_other(completed):
+    values = {"num_layers": 4, "attention.position_embedding_type": "relative"}
+    shared = build(completed({**values, "layers_sharing_weights": 2})).eval()
+    apart = build(completed(values)).eval()
+    weights = shared.state_dict()
+    for name in list(apart.state_dict()):
+        number = name.split(".")[2] if name.startswith("stack.layers.") else None
+        if number is not None:
+            weights[name] = shared.state_dict()[name.replace(f".{number}.", f".{int(number) // 2}.", 1)]
+    apart.load_state_dict(weights)
+    tokens = torch.arange(12, dtype=torch.int32)[None]
+    with torch.no_grad():
+        assert torch.equal(shared(tokens), apart(tokens))
+
+
+def test_sinusoids_are_the_papers():
+    """Vaswani et al. 2017, section 3.5, with its even channels (sines) before its odd ones."""
+    table = Sinusoids(50, 7).table
+    for position in (0, 1, 49):
+        for channel in range(7):
+            angle = position / 10_000 ** (2 * (channel // 2) / 7)
+            place = channel // 2 if channel % 2 == 0 else 4 + channel // 2
+            expected = math.sin(angle) if channel % 2 == 0 else math.cos(angle)
+            assert table[position, place].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("positions", ["learned_absolute", "sinusoidal", "rope_gpt_neox", "relative", "alibi"])
 def test_a_model_that_inference_has_used_can_be_trained(completed, positions):
     module = build(completed({"attention.position_embedding_type": positions}))
     tokens = torch.zeros((2, 12), dtype=torch.int32)

@@ -44,6 +44,7 @@ BASES: dict[str, dict[str, Scalar]] = {
 NUMBERS: dict[str, Scalar] = {
     "num_layers": 3,
     "num_encoder_layers": 3,
+    "layers_sharing_weights": 2,
     "hidden_size": 128,
     "classes": 11,
     "attention.num_attention_heads": 8,
@@ -93,6 +94,12 @@ HELPS: dict[str, dict[str, Scalar]] = {
     "attention.qk_norm": {"attention.qk_norm": "RmsNorm"},
     "attention.dense_bias": {"attention.dense_bias": False},
     "residual": {"residual": "parallel"},
+    "attention.relative_table_per_layer": {"attention.relative_table_per_layer": False},
+    "skip_first_norm": {"skip_first_norm": False},
+    "head_bias": {"head_bias": False},
+    "pooler_act": {"pooler_act": "relu"},
+    "pooler_bias": {"pooler_bias": False},
+    "pooler_norm": {"pooler_norm": False},
 }
 """What a parameter needs beside it to matter."""
 
@@ -168,7 +175,7 @@ def assert_differs(before: Mapping[str, Scalar], after: Mapping[str, Scalar]) ->
 @pytest.mark.parametrize(("kind", "path", "value"), _cases())
 def test_a_parameter_changed_alone_changes_the_model(kind: str, path: str, value: Scalar | None) -> None:
     assert value is not None, f"{path} is a number without another value in NUMBERS"
-    base = {**HELPS.get(path, {}), **needs_of(path)}
+    base = {**HELPS.get(path, {}), **needs_of(path, kind)}
     base.pop("kind", None)
     before = completed(kind, base)
     assert broken_rules(before) == []

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from layers.completion import complete
 from layers.declarations.model import broken_rules, parameter_count
+from layers.export.onnx_export import export
 from layers.modules.model import build
 
 TOLERANCE = 1e-5
@@ -44,6 +47,15 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
     error = (ours - theirs).norm() / theirs.norm()
     assert error <= TOLERANCE, error
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=TOLERANCE * theirs.abs().max().item())
+
+
+def assert_same_in_onnx(module: nn.Module, inputs: Mapping[str, Tensor], theirs: Tensor, folder: Path) -> None:
+    """The same of the exported module, run by ONNX Runtime."""
+    path = folder / "model.onnx"
+    export(module, tuple(inputs.values()), path, opset=17, input_names=list(inputs))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
+    assert_same(torch.from_numpy(logits), theirs)
 
 
 def tokens(*shape: int, seed: int = 1) -> Tensor:

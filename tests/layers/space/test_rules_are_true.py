@@ -110,6 +110,11 @@ FAIL: list[tuple[str, str, dict[str, Any]]] = [
         {"num_layers": 2, "norm.kind": "RmsNorm", "layers.1.norm.num_groups": 5},
     ),
     (
+        "skip_first_norm needs norm_position pre",
+        "decoder",
+        {"has_embedding_layernorm": True, "skip_first_norm": True, "norm_position": "post"},
+    ),
+    (
         "one mask with each example",
         "encoder",
         {"num_layers": 2, "layers.0.attention.attention_mask_type": "custom_mask"},
@@ -223,6 +228,37 @@ ANOTHER: list[tuple[str, str, dict[str, Any], Check]] = [
         "attention",
         CROSS,
         lambda model, module, inputs: not last_is_seen(module, inputs, which=1),
+    ),
+    (
+        "cross attention has no window",
+        "attention",
+        {**CROSS, "attention.attention_mask_type": "sliding_window"},
+        lambda model, module, inputs: (
+            not torch.equal(
+                module(*inputs),
+                like("attention", {**CROSS, "attention.attention_mask_type": "padding"}, module)(*inputs),
+            )
+        ),
+    ),
+    (
+        "skip_first_norm and layers_sharing_weights",
+        "decoder",
+        {"num_layers": 2, "has_embedding_layernorm": True, "skip_first_norm": True, "layers_sharing_weights": 2},
+        lambda model, module, inputs: not any("input_layernorm" in name for name, _ in module.named_parameters()),
+    ),
+    (
+        "num_layers % layers_sharing_weights",
+        "decoder",
+        {"num_layers": 3, "layers_sharing_weights": 2},
+        lambda model, module, inputs: "stack.layers.1.mlp.fc.weight" in module.state_dict(),
+    ),
+    (
+        "layers that share weights are alike",
+        "decoder",
+        {"num_layers": 2, "layers_sharing_weights": 2, "layers.1.mlp.hidden_act": "relu"},
+        lambda model, module, inputs: torch.equal(
+            module(*inputs), like("decoder", {"num_layers": 2, "layers_sharing_weights": 2}, module)(*inputs)
+        ),
     ),
     (
         "cross attention has no distances",

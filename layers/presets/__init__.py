@@ -7,39 +7,11 @@ come from the dataset.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-
-from layers.declarations.kinds import KINDS
 from layers.parameter import Scalar
-from layers.sections import DocumentSections, document_sections
+from layers.presets.encoders import BERTS, MODERNBERT
+from layers.presets.preset import Preset, PresetDocument, of_layers
 
-
-class PresetDocument(DocumentSections):
-    """The parts of a sweep document that a preset sets."""
-
-    task: str
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """One published configuration. What it does not name has the declarations' defaults."""
-
-    name: str
-    title: str
-    source: str
-    url: str
-    values: Mapping[str, Scalar]
-
-    @property
-    def task(self) -> str:
-        """The task that its kind of model is for."""
-        return KINDS[str(self.values["kind"])].task
-
-    def document(self) -> PresetDocument:
-        """The parts of a sweep document that it sets."""
-        return {"task": self.task, **document_sections(self.values)}
-
+__all__ = ["PRESETS", "Preset", "PresetDocument"]
 
 _NANOGPT_MODEL: dict[str, Scalar] = {
     "kind": "decoder",
@@ -76,46 +48,6 @@ _LLAMA_MODEL: dict[str, Scalar] = {
     "mlp.bias": False,
     "norm.kind": "RmsNorm",
 }
-
-_BERT_MODEL: dict[str, Scalar] = {
-    "kind": "encoder",
-    "norm_position": "post",
-    "has_embedding_layernorm": True,
-    "pooling": "pooler",
-    "attention.attention_mask_type": "padding",
-    "attention.position_embedding_type": "learned_absolute",
-    "attention.max_position_embeddings": 512,
-    "attention.bias": True,
-    "mlp.kind": "MLP",
-    "mlp.hidden_act": "gelu",
-    "mlp.bias": True,
-    "norm.kind": "LayerNorm",
-    "norm.eps": 1e-12,
-}
-"""All tokens are of one type: the vector that BERT adds for it is part of the positions' table."""
-
-
-def _bert(size: str, num_layers: int, num_attention_heads: int, hidden_size: int) -> Preset:
-    url = f"https://huggingface.co/google/bert_uncased_L-{num_layers}_H-{hidden_size}_A-{num_attention_heads}"
-    return Preset(
-        name=f"bert-{size}",
-        title=f"BERT {size} (with a vocabulary of 30,522 word pieces there)",
-        source="Turc et al. 2019, arXiv 1908.08962; Devlin et al. 2018, arXiv 1810.04805",
-        url=url,
-        values={
-            "num_layers": num_layers,
-            "hidden_size": hidden_size,
-            "attention.num_attention_heads": num_attention_heads,
-            "mlp.ffn_hidden_size": 4 * hidden_size,
-            **_BERT_MODEL,
-        },
-    )
-
-
-def _each(layers: Iterable[int], values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """The same values of single layers."""
-    return {f"layers.{layer}.{path}": value for layer in layers for path, value in values.items()}
-
 
 _ALL = (
     Preset(
@@ -209,10 +141,7 @@ _ALL = (
             "norm.eps": 1e-6,
         },
     ),
-    _bert("tiny", 2, 2, 128),
-    _bert("mini", 4, 4, 256),
-    _bert("small", 4, 8, 512),
-    _bert("medium", 8, 8, 512),
+    *BERTS,
     Preset(
         name="llama-ratio",
         title="Llama's ratios (heads of 128, feed-forward 8/3 of the width rounded up to 256) at 8 layers of width 512",
@@ -278,6 +207,7 @@ _ALL = (
             "norm.eps": 1e-5,
         },
     ),
+    MODERNBERT,
     Preset(
         name="pythia-70m",
         title="Pythia 70M (with its vocabulary of 50,304)",
@@ -365,7 +295,7 @@ _ALL = (
             "mlp.hidden_act": "gelu_pytorch_tanh",
             "norm.eps": 1e-6,
             # Five layers of a window, then one that sees everything.
-            **_each(
+            **of_layers(
                 (layer for layer in range(18) if (layer + 1) % 6),
                 {
                     "attention.attention_mask_type": "sliding_window_causal",
@@ -390,7 +320,7 @@ _ALL = (
             **_LLAMA_MODEL,
             "attention.rotary_embedding_base": 5_000_000.0,
             "norm.eps": 1e-6,
-            **_each(range(3, 36, 4), {"attention.position_embedding_type": "none"}),
+            **of_layers(range(3, 36, 4), {"attention.position_embedding_type": "none"}),
         },
     ),
     Preset(
