@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +25,17 @@ class ReadConfig:
     """The completed model that it describes."""
 
 
-def to_transformers(model: Mapping[str, Scalar], found: Match, weights: Mapping[str, Array]) -> dict[str, Array]:
-    """The tensors of a completed model that `found` matches, by the architecture's names. Raises CheckpointError."""
-    return export_tensors(found.architecture.parts(whole(model)), weights)
+def to_transformers(
+    model: Mapping[str, Scalar],
+    found: Match,
+    weights: Mapping[str, Array],
+    into: MutableMapping[str, Array] | None = None,
+) -> MutableMapping[str, Array]:
+    """The tensors of a completed model that `found` matches, by the architecture's names, in `into` if it is given.
+
+    Raises CheckpointError.
+    """
+    return export_tensors(found.architecture.parts(whole(model)), weights, into)
 
 
 def read_config(values: Mapping[str, Json]) -> ReadConfig:
@@ -40,14 +48,18 @@ def read_config(values: Mapping[str, Json]) -> ReadConfig:
         raise CheckpointError(f"config.json: {error}") from None
 
 
-def from_transformers(read: ReadConfig, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """Their tensors by our names. Raises CheckpointError where one is missing, or one is no weight of the model."""
+def from_transformers(
+    read: ReadConfig, tensors: Mapping[str, Array], into: MutableMapping[str, Array] | None = None
+) -> MutableMapping[str, Array]:
+    """Their tensors by our names, in `into` if it is given. Raises CheckpointError where one is missing, or one is no
+    weight of the model."""
     architecture = read.architecture
     tied = bool(read.model.get("tie_embeddings", False))
     found = import_tensors(
         architecture.parts(whole(read.model)),
         tensors,
         lambda name: architecture.ignored(name) or (tied and name in _HEADS),
+        into,
     )
     for name in _HEADS:
         # A head that is tied may be stored under its own name as well.

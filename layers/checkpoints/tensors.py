@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -81,15 +81,18 @@ def same(ours: str, theirs: str, rows: int, *, offset: float = 0.0) -> Link:
     return Link({ours: rows}, {theirs: rows}, offset=offset)
 
 
-def export_tensors(parts: Iterable[Part], ours: Mapping[str, Array]) -> dict[str, Array]:
-    """Our weights under their names. Raises CheckpointError where one of ours is not asked for, or is missing."""
-    found: dict[str, Array] = {}
+def export_tensors(
+    parts: Iterable[Part], ours: Mapping[str, Array], into: MutableMapping[str, Array] | None = None
+) -> MutableMapping[str, Array]:
+    """Our weights under their names, in `into` if it is given. Raises CheckpointError where one of ours is not asked
+    for, or is missing."""
+    found: MutableMapping[str, Array] = {} if into is None else into
     used: set[str] = set()
     for part in parts:
         if isinstance(part, Constant):
             found[part.theirs] = np.full(part.shape, part.value, np.float32)
         else:
-            found |= part.to_theirs(ours)
+            found.update(part.to_theirs(ours))
             used |= part.ours.keys()
     if left := sorted(ours.keys() - used):
         raise CheckpointError(f"weights that the architecture has no place for: {', '.join(left[:5])}")
@@ -97,17 +100,21 @@ def export_tensors(parts: Iterable[Part], ours: Mapping[str, Array]) -> dict[str
 
 
 def import_tensors(
-    parts: Iterable[Part], theirs: Mapping[str, Array], ignored: Callable[[str], bool] = lambda name: False
-) -> dict[str, Array]:
-    """Their weights under our names. Raises CheckpointError where one is missing, or not `ignored` and left over."""
+    parts: Iterable[Part],
+    theirs: Mapping[str, Array],
+    ignored: Callable[[str], bool] = lambda name: False,
+    into: MutableMapping[str, Array] | None = None,
+) -> MutableMapping[str, Array]:
+    """Their weights under our names, in `into` if it is given. Raises CheckpointError where one is missing, or not
+    `ignored` and left over."""
     parts = list(parts)
-    found: dict[str, Array] = {}
+    found: MutableMapping[str, Array] = {} if into is None else into
     used: set[str] = set()
     for part in parts:
         if isinstance(part, Constant):
             used.add(part.theirs)
         elif not part.copied:
-            found |= part.to_ours(theirs)
+            found.update(part.to_ours(theirs))
             used |= part.theirs.keys()
     for part in parts:
         if not isinstance(part, Constant) or part.theirs not in theirs:

@@ -67,7 +67,7 @@ def register(
             architecture=content.architecture,
             task=content.task,
             sha256=digest,
-            size_bytes=len(content.weights),
+            size_bytes=content.weights.stat().st_size,
             parameter_count=content.parameter_count,
             config=content.config,
             model=content.model,
@@ -133,6 +133,14 @@ def weights_path(settings: Settings, row: Checkpoint) -> Path:
     return path
 
 
+def tokenizer_file(settings: Settings, row: Checkpoint) -> Path:
+    """The `tokenizer.json` that came with it. Raises NotFoundError where none did, or it is gone."""
+    path = folder(settings, row.sha256) / "tokenizer.json"
+    if not path.is_file():
+        raise NotFoundError(f"the checkpoint {row.name!r} has no tokenizer: it was added without a tokenizer.json")
+    return path
+
+
 def delete(database: Database, settings: Settings, key: str, project: str, record: Record) -> None:
     """Delete a checkpoint, and its files unless another shares them. Raises ConflictError while a sweep needs it."""
 
@@ -183,7 +191,7 @@ def _store(settings: Settings, digest: str, content: CheckpointContent, tokenize
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=INCOMING) as incoming:
         complete = Path(incoming) / "complete"
         complete.mkdir()
-        (complete / "weights.safetensors").write_bytes(content.weights)
+        shutil.copyfile(content.weights, complete / "weights.safetensors")
         (complete / "config.json").write_text(json.dumps(content.config, indent=2), encoding="utf-8")
         if tokenizer is not None:
             shutil.copyfile(tokenizer, complete / "tokenizer.json")

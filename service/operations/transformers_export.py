@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from sqlalchemy.orm import Session
 
 from layers.checkpoints.architecture import Config
 from layers.checkpoints.config_json import CheckpointError
 from layers.checkpoints.conversion import to_transformers
 from layers.checkpoints.matching import Match, match
-from layers.checkpoints.tensors import Array
+from layers.checkpoints.tensor_files import SpilledTensors, TensorFile
 from layers.checkpoints.tokenizer_files import tokenizer_config, tokenizer_of
 from layers.completion import complete
 from layers.parameter import ParameterError
@@ -160,10 +158,11 @@ def _files(source: _Source, weights: Path, folder: Path) -> dict[str, Path]:
     """The archive's files by name, written to the folder."""
     converted = folder / "model.safetensors"
     try:
-        with safe_open(weights, framework="numpy") as opened:
-            ours: dict[str, Array] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        save_file(to_transformers(source.model, source.found, ours), converted, {"format": "pt"})
-    except (CheckpointError, SafetensorError) as error:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            theirs = SpilledTensors(Path(scratch))
+            to_transformers(source.model, source.found, TensorFile(weights), theirs)
+            theirs.save(converted, {"format": "pt"})
+    except CheckpointError as error:
         raise UnprocessableError(f"the weights that the trial left cannot be read as its model's: {error}") from None
     texts = {"config.json": _json(_config(source)), "README.md": source.card}
     if source.tokenizer is not None:

@@ -84,7 +84,7 @@ async def upload_checkpoint(request: Request, call: WriteRequestDep) -> Response
 
         def register() -> tuple[checkpoint_schemas.CheckpointDetail, bool]:
             names.check_name(name, "checkpoint")
-            content = reading.read(files[reading.CONFIG], files[reading.WEIGHTS])
+            content = reading.read(files[reading.CONFIG], files[reading.WEIGHTS], scratch)
             tokenizer = files.get(reading.TOKENIZER)
             if tokenizer is not None:
                 SubwordTokenizer.read(tokenizer)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.numpy import load_file
 from torch import nn
 
 from layers.checkpoints.initialization import initial_weights
+from layers.checkpoints.tensor_files import TensorFile
 from workers.engine.protocol import RequestError
 
 
@@ -18,7 +18,7 @@ def begin_with(module: nn.Module, weights: Path) -> tuple[int, dict[str, str]]:
     How many it took, and why it did not take the others. Raises RequestError where it took none.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = initial_weights(load_file(weights), shapes)
+    found = initial_weights(TensorFile(weights), shapes)
     if not found.taken:
         name, reason = next(iter(found.left.items()), ("", ""))
         message = f"no tensor of the model has the name and the shape of one in the checkpoint ({name}: {reason})"
