@@ -265,13 +265,13 @@ class Client:
     ) -> DatasetDetailRecord:
         """Register data: a path (of a pipe, too), several paths of texts in their order, or the bytes themselves.
 
-        causal_lm: a text, `tokenizer` "byte" (default), "char", "bpe:N" (N tokens, trained on the training split) or
-        the path of a tokenizer.json; with `column`, files are JSON Lines or Parquet with a column of text.
-        classification: CSV with a column `label` and one column a token, or NPZ with `tokens` and `labels`. seq2seq:
-        lines of a source, a tab and its target; `tokenizer` (of sources) and `target_tokenizer` are "char" (default)
-        or "whitespace". `validation` and `test` are the shares that are kept apart. The test split is never shown to a
-        sweep. The same content under the same name again is no error. Large files are sent in pieces: where a
-        connection broke, or a call was stopped, the next one with the same file goes on.
+        causal_lm: a text, `tokenizer` "byte" (default), "char", "bpe:N" (N tokens, trained on the training split),
+        "checkpoint:NAME" (that of a registered checkpoint) or the path of a tokenizer.json; with `column`, files are
+        JSON Lines or Parquet with a column of text. classification: CSV with a column `label` and one column a token,
+        or NPZ with `tokens` and `labels`. seq2seq: lines of a source, a tab and its target; `tokenizer` (of sources)
+        and `target_tokenizer` are "char" (default) or "whitespace". `validation` and `test` are the shares that are
+        kept apart; no sweep sees the test split. The same content under the same name again is no error. Large files
+        are sent in pieces: where a connection broke, or a call was stopped, the next one with the same file goes on.
         """
         given = {
             "name": name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
@@ -16,13 +16,16 @@ from service.datasets.texts import tokenizers, utf8
 from service.datasets.texts.reading import read_text
 from service.datasets.texts.sources import one_text
 from service.datasets.texts.tokenizers import GivenTokenizer, TextTokenizer
-from service.errors import Problem, UnprocessableError
+from service.errors import NotFoundError, Problem, UnprocessableError
 
 Task = Literal["causal_lm", "classification", "seq2seq"]
 TASKS: tuple[Task, ...] = get_args(Task)
 """What a file can be registered for."""
 
 TOKENIZER_FILE = "tokenizer_file"
+
+CHECKPOINT = "checkpoint:"
+"""How a tokenizer's name begins that is a checkpoint's."""
 
 FIELDS = ("name", "task", "tokenizer", "target_tokenizer", "column", "uploads", "validation", "test")
 
@@ -91,6 +94,8 @@ class Received:
     """A `tokenizer.json`."""
     scratch: Path
     """An empty folder that lasts as long as the content that is read."""
+    find_tokenizer: Callable[[str], Path]
+    """Answers the `tokenizer.json` of a checkpoint by its name. Raises NotFoundError where there is none."""
 
 
 def read(received: Received, form: Form, *, limit_bytes: int) -> Content:
@@ -133,6 +138,11 @@ def _text_tokenizer(received: Received, form: Form) -> TextTokenizer:
             raise _wrong("tokenizer", "is named beside a file", f"leave it out: `{TOKENIZER_FILE}` is the tokenizer")
         return GivenTokenizer(received.tokenizer)
     named = form.text("tokenizer", "byte")
+    if named.startswith(CHECKPOINT):
+        try:
+            return GivenTokenizer(received.find_tokenizer(named.removeprefix(CHECKPOINT)))
+        except NotFoundError as error:
+            raise _wrong("tokenizer", f"is {named[:80]!r}", str(error)) from None
     found = tokenizers.parse(named)
     if found is None:
         raise _wrong("tokenizer", f"is {named[:40]!r}", f"choose {tokenizers.CHOICES}")

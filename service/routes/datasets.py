@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from layersweep.json_values import JsonObject
 from service.auth.scopes import ScopedRoute, needs_scope
+from service.checkpoints import checkpoints
 from service.common import names, schemas
 from service.datasets import datasets, files, uploads
 from service.datasets import schemas as dataset_schemas
@@ -48,11 +49,11 @@ UPLOAD: JsonObject = {
                         "task": {"type": "string", "enum": list(files.TASKS), "default": "causal_lm"},
                         "tokenizer": {
                             "type": "string",
-                            "pattern": "^(byte|char|whitespace|bpe:[0-9]+)$",
-                            "examples": ["char", "bpe:8192"],
-                            "description": "causal_lm: byte (default), char, or bpe:N: byte-level BPE of N tokens, "
-                            "trained on the training split; seq2seq, of the sources: char (default) or whitespace; "
-                            "classification has none",
+                            "pattern": "^(byte|char|whitespace|bpe:[0-9]+|checkpoint:.+)$",
+                            "examples": ["char", "bpe:8192", "checkpoint:smollm2"],
+                            "description": "causal_lm: byte (default), char, bpe:N: byte-level BPE of N tokens, "
+                            "trained on the training split, or checkpoint:NAME: that of a checkpoint; seq2seq, of the "
+                            "sources: char (default) or whitespace; classification has none",
                         },
                         "target_tokenizer": {
                             "type": "string",
@@ -145,8 +146,16 @@ def _register(call: WriteRequest, reader: MultipartReader, scratch: Path) -> tup
     uploaded = uploads.whole_files(services.settings, call.project, form.required("uploads")) if not sent else []
     if sent and "uploads" in form:
         raise UnprocessableError("the form has both `file` and `uploads`: send the data in one of the two ways")
+
+    def find_tokenizer(checkpoint: str) -> Path:
+        return services.database.read(
+            lambda session: checkpoints.tokenizer_file(
+                services.settings, checkpoints.get(session, checkpoint, call.project)
+            )
+        )
+
     content = files.read(
-        files.Received(sent or uploaded, _one(reader.files.get(files.TOKENIZER_FILE, ())), scratch),
+        files.Received(sent or uploaded, _one(reader.files.get(files.TOKENIZER_FILE, ())), scratch, find_tokenizer),
         form,
         limit_bytes=services.settings.max_upload_bytes,
     )

@@ -41,8 +41,8 @@ def add(
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            help="causal_lm: byte, char, bpe:N (N tokens, trained on the training split) or a tokenizer.json; seq2seq, "
-            "of the sources: char or whitespace."
+            help="causal_lm: byte, char, bpe:N (N tokens, trained on the training split), checkpoint:NAME (that of a "
+            "registered checkpoint) or a tokenizer.json; seq2seq, of the sources: char or whitespace."
         ),
     ] = None,
     target_tokenizer: Annotated[

@@ -32,7 +32,10 @@ class GivenTokenizer:
 
 TextTokenizer: TypeAlias = Literal["byte", "char"] | TrainedTokenizer | GivenTokenizer
 
-CHOICES = "byte, char, or bpe:N (N tokens, such as bpe:8192), or send a tokenizer.json as the file `tokenizer_file`"
+CHOICES = (
+    "byte, char, bpe:N (N tokens, such as bpe:8192), or checkpoint:NAME (that of a checkpoint), or send a "
+    "tokenizer.json as the file `tokenizer_file`"
+)
 
 _TRAINED = re.compile(r"bpe:([0-9]{1,7})")
 

@@ -18,6 +18,7 @@ from service.checkpoints import checkpoints
 from service.datasets import datasets
 from service.http.dependencies import Services
 from tests.service.checkpoint_files import checkpoint_files
+from tests.service.datasets.test_subwords import given_tokenizer
 
 SWEEP: dict[str, Any] = {
     "name": "from a checkpoint",
@@ -63,6 +64,26 @@ def test_a_checkpoint_is_kept_by_its_content_until_it_is_deleted(client: TestCli
     assert list(datasets.uploads_folder(services.settings).iterdir()) == []
 
 
+def test_its_tokenizer_reads_a_text(client: TestClient) -> None:
+    tokenizer = given_tokenizer()
+    assert upload(client, {**checkpoint_files(), "tokenizer": tokenizer}).status_code == 201
+    assert upload(client, checkpoint_files(seed=1), "without").status_code == 201
+
+    def add(name: str, reference: str) -> httpx2.Response:
+        fields = {"name": name, "tokenizer": reference}
+        return client.post("/v1/datasets", data=fields, files={"file": b"to be or not to be\n" * 60})
+
+    made = add("text", "checkpoint:small")
+    assert made.status_code == 201, made.text
+    assert made.json()["tokenizer"] == "file"
+    assert client.get("/v1/datasets/text/tokenizer").content == tokenizer
+    for reference, why in (("checkpoint:without", "has no tokenizer"), ("checkpoint:gone", "there is no checkpoint")):
+        refused = add("other", reference)
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["pointer"] == "/tokenizer"
+        assert why in refused.text
+
+
 def test_content_that_is_deleted_while_it_is_registered_again_keeps_its_files(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +118,7 @@ GOOD = checkpoint_files()
 TENSORS = load(GOOD["weights"])
 FEWER = save({name: tensor for name, tensor in TENSORS.items() if "down_proj" not in name})
 BROKEN = save(TENSORS | {"model.norm.weight": np.full(16, np.nan, np.float32)})
+WHOLE = save(TENSORS | {"model.norm.weight": np.ones(16, np.int64)})
 REFUSED = {
     "another architecture": (_with_config(GOOD, architectures=["MixtralForCausalLM"]), "config", "MixtralForCausalLM"),
     "another size": (_with_config(GOOD, intermediate_size=33), "weights", "not 33 rows"),
@@ -109,6 +131,8 @@ REFUSED = {
     "a list": (GOOD | {"config": b"[1]"}, "config", "not a mapping"),
     "no JSON": (GOOD | {"config": b"\xff{"}, "config", "not JSON"),
     "a pickle": (GOOD | {"weights": pickle.dumps({"a": 1})}, "weights", "never read"),
+    "half a file": (GOOD | {"weights": GOOD["weights"][:-8]}, "weights", "not a whole safetensors file"),
+    "whole numbers": (GOOD | {"weights": WHOLE}, "weights", "model.norm.weight in I64"),
     "a tensor too few": (GOOD | {"weights": FEWER}, "weights", "down_proj.weight is missing"),
     "what is not finite": (GOOD | {"weights": BROKEN}, "weights", "not finite"),
 }

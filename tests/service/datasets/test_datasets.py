@@ -123,7 +123,7 @@ def test_a_taken_name_is_refused_and_other_names_share_the_content(client):
         (TEXT, {"validation": "most"}, "not a number"),
         (TEXT, {"validation": "0.4", "test": "0.4"}, "at least half"),
         (TEXT, {"test": "-1"}, "from 0"),
-        (TEXT, {"tokenizer": "words"}, "choose byte, char, or bpe:N"),
+        (TEXT, {"tokenizer": "words"}, "choose byte, char, bpe:N"),
         (TEXT, {"task": "probe"}, "choose causal_lm or classification or seq2seq"),
         (TEXT, {"target_tokenizer": "char"}, "does not go with causal_lm"),
         (TEXT, {"name": "../../etc/passwd"}, "cannot name a dataset"),
