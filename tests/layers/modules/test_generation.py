@@ -57,6 +57,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "attention.max_distance": 12,
     },
     "relative, sliding": {**SLIDING, "attention.position_embedding_type": "relative", "attention.num_kv_heads": 2},
+    "sinusoidal": {"attention.position_embedding_type": "sinusoidal", "head_bias": True},
+    "shared weights": {"num_layers": 4, "layers_sharing_weights": 2, "attention.position_embedding_type": "relative"},
+    "a relative table a layer": {
+        "attention.position_embedding_type": "relative",
+        "attention.relative_table_per_layer": True,
+    },
+    "no first norm": {"has_embedding_layernorm": True, "skip_first_norm": True},
     "no positions": {"attention.position_embedding_type": "none"},
     **{f"window of {size}": {**SLIDING, "attention.max_attention_window_size": size} for size in (1, 2, 7, 24)},
     "windows that differ": {
@@ -88,6 +95,12 @@ FROM_SOURCE: dict[str, dict[str, Any]] = {
     "learned": {},
     "grouped": {"attention.num_kv_heads": 2},
     "relative": {"attention.position_embedding_type": "relative", "attention.num_kv_heads": 1},
+    "shared weights, relative tables of their own": {
+        "num_layers": 4,
+        "layers_sharing_weights": 2,
+        "attention.position_embedding_type": "relative",
+        "attention.relative_table_per_layer": True,
+    },
     "rope, windows": {
         **SLIDING,
         "attention.position_embedding_type": "rope_gpt_neox",
