@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.support.processes import machine, running_service, running_worker
+from benchmarks.support.processes import ROOT, machine, running_service, running_worker
 from benchmarks.support.report import write
 from layersweep import Client, Sweep
 
@@ -188,7 +188,9 @@ class Faults:
             self._said({"fault": "the worker is killed", "left": self._left()})
         with running_worker(self._url, self._folder, "next", [*self._options, "--wait-for-device"]):
             rank = self._wait_for_rank(sweep, ("build", "rebuild"))
-            self._kill(rank, signal.SIGSTOP, "a rank hangs")
+            # Of the builder and of engines: whichever is needed next.
+            for each in ranks() if rank is not None else []:
+                self._kill(each, signal.SIGSTOP, "a rank hangs")
             self._wait(sweep, lambda: False)
         left = self._left()
         trials = [self._client.trial(each["id"]) for each in sweep.trials()]
@@ -250,9 +252,10 @@ def computing() -> Iterator[tuple[int, str]]:
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             try:
                 command = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                is_ours = folder.joinpath("cwd").resolve() == ROOT
             except OSError:
                 continue
-            if "workers.engine" in command or "workers.processes.torch_child" in command:
+            if is_ours and ("workers.engine" in command or "workers.processes.torch_child" in command):
                 yield int(folder.name), command.strip()
 
 
