@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
-from service.database.models import Trial
+from service.database.models import Sweep, Trial
 from service.http.dependencies import Services
 from tests.service.sweep_rows import complete_configuration
 
@@ -16,7 +17,12 @@ CONFIGURATION = complete_configuration(1)
 def claim(client: TestClient, services: Services, worker: str) -> dict[str, Any]:
     """A lease; the targets of rows and worker are made to agree, which no user can."""
     key = "onnxruntime 1.32.0 on TestCPU"
-    services.database.write(lambda session: session.query(Trial).update({Trial.target_key: key}))
+
+    def agree(session: Session) -> None:
+        session.query(Trial).update({Trial.target_key: key})
+        session.query(Sweep).update({Sweep.target_key: key})
+
+    services.database.write(agree)
     answer = client.post("/v1/leases", json={"worker": worker})
     assert answer.status_code == 200, answer.text
     return answer.json()
