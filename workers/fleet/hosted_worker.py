@@ -74,12 +74,22 @@ class HostedWorker:
 
     def _run(self) -> int:
         """Run it until its end; its exit status, 0 where it was not started because it is drained."""
-        with self._lock:
+        ended, worker_s_end = os.pipe()
+        with self._lock, os.fdopen(worker_s_end, "wb"):
             if self._drained.is_set():
+                os.close(ended)
                 return 0
-            # A session of its own: signals to the host's group are not meant for it.
-            self._process = process = subprocess.Popen(self._command, env=self._environment, start_new_session=True)
+            self._process = process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                pass_fds=[worker_s_end],
+                # A session of its own: signals to the host's group are not meant for it.
+                start_new_session=True,
+            )
         status = process.wait()
         with self._lock:
             self._process = None
+        with os.fdopen(ended, "rb") as pipe:
+            # A guard ends before its worker has drained. The device is free only then.
+            pipe.read()
         return status

@@ -16,8 +16,11 @@ from workers.fleet.hosted_worker import ROOT, HostedWorker
 
 GUARD = [sys.executable, "-m", "workers.fleet.worker_guard"]
 DRAINS = """
-import os, signal, sys
+import os, signal, sys, time
 def drain(number, frame):
+    # A second one would end a worker at once.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(0.1)
     print("drained", flush=True)
     sys.exit(0)
 signal.signal(signal.SIGTERM, drain)
@@ -45,11 +48,16 @@ def test_the_worker_drains_when_its_guard_is_ended(number: signal.Signals) -> No
         guard.send_signal(number)
         assert said.readline() == "drained\n"
         assert said.read() == ""
-    assert guard.returncode == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert guard.returncode == -number
 
 
-def test_the_worker_drains_when_its_host_is_killed() -> None:
-    program = f"import subprocess, sys; subprocess.Popen({[*GUARD, sys.executable, '-c', DRAINS]!r}).wait()"
+def test_the_worker_drains_when_its_host_is_killed_that_has_many_threads() -> None:
+    program = f"""
+import subprocess, threading
+for _ in range(50):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+threading.Thread(target=lambda: subprocess.Popen({[*GUARD, sys.executable, "-c", DRAINS]!r}).wait()).start()
+"""
     host = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert host.stdout is not None
     with host, host.stdout as said:
