@@ -21,6 +21,9 @@ CGROUP = Path("/sys/fs/cgroup")
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"), Path("/proc/sys/kernel/random/boot_id"))
 """The last one until the machine starts anew: containers, which seldom have the others, have it in common."""
 
+MOST_GPUS = 3
+"""Of one worker: the service takes 128 characters, and three UUIDs have 122."""
+
 PACKAGES = ("layersweep", "torch", "onnx", "onnxscript", "numpy")
 
 
@@ -107,6 +110,8 @@ def processes(threads: int, count: int) -> Device:
 
 def group(found: Sequence[Gpu], link: str) -> Device:
     """GPUs of one model as a device of the HTTP contract: they share engines. Raises ValueError where they differ."""
+    if len(found) > MOST_GPUS:
+        raise ValueError(f"{len(found)} GPUs are named: a worker has at most {MOST_GPUS}")
     models = sorted({gpu.model for gpu in found})
     if len(models) > 1:
         raise ValueError(f"devices that share engines are of one model; these are {' and '.join(models)}")

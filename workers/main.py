@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Generator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 
@@ -112,9 +113,12 @@ def run(
 def _children(
     choice: device.DeviceChoice, slot_count: int | None, threads: int, engine_python: str | None
 ) -> list[Children]:
-    """Those of each slot: as many as are asked for, over all devices, or as each has room for."""
+    """Those of each slot: as many as are asked for, over all devices, or as each has room for.
+
+    Neighbouring slots are of different devices, so that a few trials are spread over them.
+    """
     gpus = choice.gpus or (None,)
-    children: list[Children] = []
+    children: list[list[Children]] = []
     for number, gpu in enumerate(gpus):
         if slot_count is not None:
             count = (slot_count + len(gpus) - 1 - number) // len(gpus)
@@ -122,14 +126,16 @@ def _children(
             cores = device.cores() // len(gpus)
             count = slots.automatic_count(gpu_memory_bytes=gpu.memory_bytes if gpu else None, cores=cores)
         if count:
-            children += Children.of_slots(
-                count,
-                threads=threads,
-                engine_python=engine_python,
-                gpu_uuid=gpu.uuid if gpu else None,
-                rank_devices=choice.rank_devices(gpu),
+            children.append(
+                Children.of_slots(
+                    count,
+                    threads=threads,
+                    engine_python=engine_python,
+                    gpu_uuid=gpu.uuid if gpu else None,
+                    rank_devices=choice.rank_devices(gpu),
+                )
             )
-    return children
+    return [each for in_turn in zip_longest(*children) for each in in_turn if each is not None]
 
 
 def default_cache_dir() -> Path:

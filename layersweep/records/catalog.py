@@ -137,6 +137,7 @@ class Capabilities(TypedDict):
     dtypes: list[str]
     quantizations: list[str]
     devices: int
+    link: NotRequired[str | None]
     device_memory_bytes: int
     compute_capability: str | None
     build_only: bool

@@ -86,6 +86,11 @@ def test_gpus_of_two_models_share_nothing() -> None:
         device.group([*GPUS, other], "PCIe")
 
 
+def test_a_worker_has_no_more_gpus_than_the_service_can_name() -> None:
+    with pytest.raises(ValueError, match="at most 3"):
+        device.group([*GPUS, *GPUS], "NVLink")
+
+
 def test_processes_of_the_cpu_share_engines() -> None:
     choice = device.choose("cpu", [], 2, 1)
     assert choice.registered["model"].endswith(", 1 thread, 2 processes")
