@@ -11,7 +11,7 @@ folder=${1:-secrets}
 kept() { test -f .env && sed -n "s/^$1=//p" .env | tail -1; }
 
 write() {
-  test -s "$folder/$1" && return
+  test ! -s "$folder/$1" || return 0
   printf '%s\n' "$2" > "$folder/$1"
   chmod 444 "$folder/$1"
   echo "$folder/$1"
@@ -25,3 +25,10 @@ write token "$(given LAYERSWEEP_TOKEN)"
 write work_token "$(given LAYERSWEEP_WORK_TOKEN)"
 write postgres_password "$(given POSTGRES_PASSWORD)"
 write database_url "postgresql://layersweep:$(cat "$folder/postgres_password")@postgres/layersweep"
+# The key of the profile s3, as its clients and as its server read it.
+write s3_credentials "[default]
+aws_access_key_id = layersweep
+aws_secret_access_key = $(random)"
+key=$(sed -n 's/^aws_secret_access_key = //p' "$folder/s3_credentials")
+write s3_config '{"identities": [{"name": "layersweep", "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+  "credentials": [{"accessKey": "layersweep", "secretKey": "'"$key"'"}]}]}'
