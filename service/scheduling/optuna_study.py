@@ -61,6 +61,11 @@ STARTS, LEVEL_FIRST = "starts", "level_first"
 began before there was this rule has no such attribute, and goes on as it began."""
 
 
+def seed_of_ask(seed: int, ask: int) -> int:
+    """The seed of one ask of a sweep's study."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{ask}".encode()).digest()[:4], "big")
+
+
 class Encoding:
     """How one open parameter is put to a sampler, and read back.
 
@@ -377,8 +382,7 @@ class OptunaStudy:
         if self._surrogate is not None:
             # It draws each ask from the seed and its number, and remembers only what it would compute again.
             return self._surrogate
-        seed = int.from_bytes(hashlib.sha256(f"{self._seed}/{ask}".encode()).digest()[:4], "big")
-        sampler = self._optuna_sampler(seed)
+        sampler = self._optuna_sampler(seed_of_ask(self._seed, ask))
         if self._groups:
             return LevelFirstStarts(sampler, self._groups, self._distributions, self._seed)
         return sampler

@@ -13,6 +13,7 @@ from service.scheduling.optuna_study import OptunaStudy
 from service.scheduling.proposals import total_violation
 from service.scheduling.repository import StoredSweep
 from service.scheduling.sampler_pool import SamplerPool
+from service.scheduling.samplers.random_study import RandomStudy
 from service.scheduling.studies import EarlierResult, Study, StudyArguments
 from service.scheduling.sweep_scheduler import OWN_ATTRIBUTES, SweepScheduler
 from service.scheduling.sweep_state import SweepFacts
@@ -36,6 +37,9 @@ class Scheduler(Leader):
     def make_study(self, loaded: StoredSweep) -> Study:
         sweep_id = loaded.facts.id
         earlier = self._database.read(lambda session: transfer.earlier_trials(session, sweep_id))
+        facts = loaded.facts
+        if facts.sampler == "random" and RandomStudy.suits(facts.document.space):
+            return RandomStudy(facts.document.space, seed=facts.document.search["seed"], past=loaded.past)
         # What it starts from takes as long to model as asks of its own.
         if not self._needs_process(loaded.facts.sampler, len(loaded.past) + len(earlier)):
             return optuna_study(loaded, earlier)
