@@ -1,9 +1,11 @@
 """How many trials of a sweep may run at once where its budget says `parallel: auto`: its share of the workers' slots.
 
-The slots of the living workers that serve a target are shared evenly between the active `auto` sweeps of that target,
-each at least 1. A worker of a project serves the sweeps of that project alone, and one of another `RESULTS_VERSION`
-than a sweep's target does not serve it, nor one without a label that the sweep asks for. The number stands in
-`Sweep.effective_parallel`; each change is an event, at which a study that is built again asks as the first one did.
+The slots of the living workers that serve a target are shared evenly between the active `auto` sweeps of that target
+that have the same priority, each at least 1, and no more than the quota of its project. A sweep of a lower priority has
+a share of all slots too: it is given what the others leave, and no slot stays free where they leave some. A worker of a
+project serves the sweeps of that project alone, and one of another `RESULTS_VERSION` than a sweep's target does not
+serve it, nor one without a label that the sweep asks for. The number stands in `Sweep.effective_parallel`; each change
+is an event, at which a study that is built again asks as the first one did.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from layers.labels import missing_labels
 from layers.results_version import UNSAID
 from layers.space.document_fields import AUTO, MAX_PARALLEL
 from service.common.states import SweepState
+from service.database.access_models import Project
 from service.database.json_columns import SlotsShared
 from service.database.models import IS_SEARCH, Event, Sweep, Worker
 from service.events import events
@@ -50,6 +53,9 @@ class Sharer:
     needs: Served
     labels: tuple[tuple[str, str], ...] = ()
     """Those that it asks for."""
+    priority: int = 0
+    quota: int | None = None
+    """How many trials its project may run at once; None: any number."""
 
     def is_served_by(self, served: Served, project: str | None, labels: Mapping[str, str]) -> bool:
         """Whether a worker with this target, project and these labels may be given its trials."""
@@ -78,10 +84,17 @@ def shares(sharers: Iterable[Sharer], offers: Iterable[Offer]) -> dict[str, int]
     ordered = sorted(sharers, key=lambda sharer: sharer.id)
     found: Counter[str] = Counter()
     for (served, project, labels), slots in pools.items():
-        sharing = [each.id for each in ordered if each.is_served_by(served, project, dict(labels))]
-        for position, sweep_id in enumerate(sharing):
-            found[sweep_id] += slots // len(sharing) + (position < slots % len(sharing))
-    return {each.id: min(max(found[each.id], 1), MAX_PARALLEL) for each in ordered}
+        served_by_it = [each for each in ordered if each.is_served_by(served, project, dict(labels))]
+        for priority in {each.priority for each in served_by_it}:
+            sharing = [each.id for each in served_by_it if each.priority == priority]
+            for position, sweep_id in enumerate(sharing):
+                found[sweep_id] += slots // len(sharing) + (position < slots % len(sharing))
+    return {each.id: _within_limits(each, found[each.id]) for each in ordered}
+
+
+def _within_limits(sharer: Sharer, share: int) -> int:
+    most = MAX_PARALLEL if sharer.quota is None else min(MAX_PARALLEL, sharer.quota)
+    return max(min(share, most), 1)
 
 
 def outdated(session: Session, alive_seconds: float) -> set[str]:
@@ -118,8 +131,9 @@ def update(session: Session, sweep_id: str, epoch: int, alive_seconds: float) ->
 def share_of_another(session: Session, project: str, target_key: str, alive_seconds: float) -> int:
     """The share that one more `auto` sweep of the project and the target would have now."""
     offers = _offers(session, alive_seconds)
+    quota = session.scalar(sa.select(Project.max_running_trials).where(Project.name == project))
     # No id sorts behind it: the newest sweep gets nothing of what is left over.
-    another = Sharer("~", project, _newest(offers, target_key))
+    another = Sharer("~", project, _newest(offers, target_key), quota=quota)
     return shares([*_numbers(session), another], offers)[another.id]
 
 
@@ -154,12 +168,21 @@ def _numbers(session: Session) -> dict[Sharer, int]:
     """The sweeps that share, each with the number that it has."""
     rows = session.execute(
         sa.select(
-            Sweep.id, Sweep.project, Sweep.target_key, _RESULTS_VERSION, Sweep.labels, Sweep.effective_parallel
-        ).where(_SHARING)
+            Sweep.id,
+            Sweep.project,
+            Sweep.target_key,
+            _RESULTS_VERSION,
+            Sweep.labels,
+            Sweep.priority,
+            Project.max_running_trials,
+            Sweep.effective_parallel,
+        )
+        .join(Project, Project.name == Sweep.project, isouter=True)
+        .where(_SHARING)
     )
     return {
-        Sharer(sweep_id, project, Served(str(key), version), _sorted(labels)): number
-        for sweep_id, project, key, version, labels, number in rows
+        Sharer(sweep_id, project, Served(str(key), version), _sorted(labels), priority, quota): number
+        for sweep_id, project, key, version, labels, priority, quota, number in rows
     }
 
 

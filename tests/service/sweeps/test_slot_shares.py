@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from service.common.states import SweepState
 from service.database.models import Event, Sweep
 from service.database.sessions import Database
+from service.fleet import quotas
 from service.settings import Settings
 from service.sweeps import slot_shares, sweeps
 from service.sweeps.slot_shares import Offer, Served, Sharer, shares
@@ -70,6 +71,18 @@ def test_a_share_is_no_more_than_a_budget_may_say() -> None:
     assert _shares([("1", "p", "t")], *[_offer(64, "t")] * 20) == [1024]
 
 
+def test_slots_are_shared_between_sweeps_of_one_priority_and_within_quotas() -> None:
+    needs = Served("t", 1)
+    sharers = [
+        Sharer("1", "p", needs),
+        Sharer("2", "p", needs),
+        Sharer("3", "p", needs, priority=2),
+        Sharer("4", "q", needs, priority=-1, quota=3),
+        Sharer("5", "q", needs, priority=-2, quota=0),
+    ]
+    assert shares(sharers, [_offer(8, "t")]) == {"1": 4, "2": 4, "3": 8, "4": 3, "5": 1}
+
+
 # --- a sweep's number -------------------------------------------------------------------------------------------------
 
 
@@ -114,6 +127,18 @@ def test_sweeps_of_a_target_share_while_they_are_active(driver: Driver) -> None:
         driver.step(sweep)
     assert [driver.shown(sweep).effective_parallel for sweep in (first, second)] == [4, 8]
     assert _changes(driver, second) == [(1, 4), (4, 8)]
+
+
+def test_a_priority_gives_a_sweep_a_share_of_its_own(driver: Driver) -> None:
+    driver.add_worker(slots=8)
+    first, second = _auto(driver), _auto(driver)
+    for sweep in (first, second):
+        driver.step(sweep)
+    driver.database.write(lambda session: sweeps.prioritize(session, second, 1).id)
+    driver.database.write(lambda session: quotas.change(session, "default", {"max_running_trials": 6}).name)
+    for sweep in (first, second):
+        driver.step(sweep)
+    assert [driver.shown(sweep).effective_parallel for sweep in (first, second)] == [6, 6]
 
 
 def test_a_look_finds_the_sweeps_whose_share_has_changed(driver: Driver) -> None:
