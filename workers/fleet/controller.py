@@ -25,6 +25,8 @@ from workers.service.messages import QueueEntry, RegisteredWorker
 
 logger = logging.getLogger("layersweep.fleet")
 
+SILENT_SECONDS = 120.0
+"""After which a worker that has not registered is told of."""
 LOOK_SECONDS = 5.0
 """Between two looks at the queue."""
 
@@ -55,6 +57,7 @@ class Controller:
         self._unserved = Unserved()
         self._told: frozenset[Needs] = frozenset()
         self._absent_since: dict[str, float] = {}
+        self._silent_since: dict[str, float] = {}
 
     def step(self, now: float) -> None:
         """Look once, and start and drain what is to be; `now`: seconds of a clock that never goes back.
@@ -69,6 +72,7 @@ class Controller:
         members = self._cluster.members()
         # Each time: the head may be another one that was never asked.
         self._cluster.request_machines(wanted)
+        self._tell_silent(members, registered, now)
         start, drain, absent = changes(wanted, [member["name"] for member in members], registered, self._fleet)
         for name in start:
             logger.info("starting %s: %s", name, _shown(wanted))
@@ -82,6 +86,17 @@ class Controller:
         """Those that a moment without trials would not explain."""
         self._absent_since = {name: self._absent_since.get(name, now) for name in absent}
         return [name for name, since in self._absent_since.items() if now - since > PATIENCE_SECONDS]
+
+    def _tell_silent(self, members: list[Member], registered: list[RegisteredWorker], now: float) -> None:
+        """Say once of a worker whose process runs that the service has not heard of it."""
+        known = {worker["name"] for worker in registered}
+        silent = {each["name"] for each in members if each["state"] == "ALIVE"}
+        silent = {name for name in silent if self._fleet.worker_name(name) not in known}
+        before = self._silent_since
+        self._silent_since = {name: before.get(name, now) for name in silent}
+        for name, since in self._silent_since.items():
+            if since < now - SILENT_SECONDS <= since + LOOK_SECONDS:
+                logger.warning("%s runs and has not registered for %.0f s: Ray keeps its log", name, now - since)
 
     def _tell(self, entries: list[QueueEntry]) -> None:
         for entry in entries:

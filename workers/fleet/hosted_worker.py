@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from layersweep.retries import Backoff
+from workers import device, slots
+from workers.engine.nvml import gpus
 
 logger = logging.getLogger("layersweep.fleet")
 
@@ -23,6 +25,15 @@ FAILED = Backoff(first_seconds=5.0, most_seconds=300.0)
 def worker_command(arguments: Sequence[str]) -> list[str]:
     """`layersweep worker` with these arguments, by the interpreter that runs this."""
     return [sys.executable, "-m", "layersweep", "worker", *arguments]
+
+
+def share_of_machine(gpu_count: int) -> list[str]:
+    """Options of a worker that has one of a machine's GPUs and its part of the processors; later ones prevail."""
+    cores = max(1, device.cores() // max(1, gpu_count))
+    options = ["--threads", str(cores)]
+    if found := gpus():
+        options += ["--slots", str(slots.automatic_count(gpu_memory_bytes=found[0].memory_bytes, cores=cores))]
+    return options
 
 
 class HostedWorker:

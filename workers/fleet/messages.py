@@ -15,7 +15,7 @@ class WorkerOrder(TypedDict):
     environment: dict[str, str]
     """Added to that of the machine where it is started."""
     shares_machine: bool
-    """Whether its number of threads is its part of the machine's processors."""
+    """Whether it has as many threads, and slots if they are not told, as its part of the processors allows."""
 
 
 class Member(TypedDict):

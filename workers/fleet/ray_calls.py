@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from workers import device
-from workers.fleet.hosted_worker import HostedWorker, worker_command
+from workers.fleet.hosted_worker import HostedWorker, share_of_machine, worker_command
 from workers.fleet.messages import Member, WorkerOrder
 
 ALIVE, DEAD = "ALIVE", "DEAD"
@@ -106,22 +105,22 @@ class WorkerActor:
     def __init__(self, order: WorkerOrder) -> None:
         ray = _ray()
         me = ray.get_runtime_context().current_actor
-        arguments = [*order["arguments"], *(_share_of_machine() if order["shares_machine"] else ())]
-        self._worker = HostedWorker(
-            worker_command(arguments), order["environment"], lambda: ray.kill(me, no_restart=True)
-        )
+        arguments = order["arguments"]
+        if order["shares_machine"]:
+            arguments = [*share_of_machine(_gpus_here()), *arguments]
+        command = worker_command(arguments)
+        self._worker = HostedWorker(command, order["environment"], lambda: ray.kill(me, no_restart=True))
 
     def drain(self) -> None:
         """Give back what runs, and leave."""
         self._worker.drain()
 
 
-def _share_of_machine() -> list[str]:
-    """Options for a worker that has one of several GPUs, and its part of the processors."""
+def _gpus_here() -> int:
+    """Of the machine that this actor is on, as the cluster counts them."""
     ray = _ray()
     here = ray.get_runtime_context().get_node_id()
-    count = next((node["Resources"].get("GPU", 1) for node in ray.nodes() if node["NodeID"] == here), 1)
-    return ["--threads", str(max(1, device.cores() // max(1, round(count))))]
+    return round(next((node["Resources"].get("GPU", 1) for node in ray.nodes() if node["NodeID"] == here), 1))
 
 
 def _ray() -> Any:

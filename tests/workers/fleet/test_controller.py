@@ -118,6 +118,21 @@ def test_workers_of_a_machine_that_is_preempted_are_drained(service: ScriptedSer
     assert cluster.drained == ["cpu-1"]
 
 
+def test_it_says_once_that_a_worker_does_not_register(
+    service: ScriptedService, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.entries, service.workers = [entry(2, workers=1, slots=1)], [registered("f-cpu-1")]
+    for name in ("cpu-0", "cpu-1"):
+        cluster.there[name] = {"name": name, "state": "ALIVE", "is_leaving": False}
+    controller = Controller(service, cluster, fleet())
+    with caplog.at_level(logging.WARNING, "layersweep.fleet"):
+        for now in range(0, 300, 5):
+            controller.step(now)
+    assert [record.getMessage() for record in caplog.records] == [
+        "cpu-0 runs and has not registered for 125 s: Ray keeps its log"
+    ]
+
+
 def test_it_says_once_what_its_workers_do_not_serve(
     service: ScriptedService, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:

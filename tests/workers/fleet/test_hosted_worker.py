@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from layersweep.retries import Backoff
+from workers.engine.nvml import Gpu
+from workers.fleet import hosted_worker
 from workers.fleet.hosted_worker import ROOT, HostedWorker
 
 GUARD = [sys.executable, "-m", "workers.fleet.worker_guard"]
@@ -72,6 +74,13 @@ def test_a_worker_that_fails_is_started_again_until_it_ends_well(tmp_path: Path)
     HostedWorker(command, {"LAYERSWEEP_TOKEN": "token"}, left.set, failed=AT_ONCE)
     assert left.wait(60)
     assert (tmp_path / "tried").read_text() == "token token "
+
+
+def test_workers_of_one_machine_share_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosted_worker.device, "cores", lambda: 64)
+    monkeypatch.setattr(hosted_worker, "gpus", lambda: [Gpu("GPU-a", "NVIDIA H100", 80 << 30, (9, 0))])
+    assert hosted_worker.share_of_machine(8) == ["--threads", "8", "--slots", "4"]
+    assert hosted_worker.share_of_machine(1) == ["--threads", "64", "--slots", "8"]
 
 
 def test_a_worker_that_is_drained_leaves(tmp_path: Path) -> None:
