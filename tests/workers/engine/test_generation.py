@@ -221,14 +221,22 @@ def test_positions_are_those_of_the_last_tokens() -> None:
     assert positions_in(4, 6).tolist() == [4, 5, 2, 3]
 
 
-def test_a_runtime_that_builds_only_builds_both_graphs(either: Generating) -> None:
-    _build_for_rtx(either)
+def test_a_runtime_that_builds_only_builds_both_graphs(generating: Generating) -> None:
+    _build_for_rtx(generating)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize(("task", "layers"), [("causal_lm", LAYERS), ("seq2seq", READING)])
-def test_it_builds_them_in_other_formats(
+@pytest.mark.parametrize(
+    ("task", "layers", "dtype"),
+    [
+        ("causal_lm", LAYERS, "float16"),
+        ("causal_lm", LAYERS, "bfloat16"),
+        ("seq2seq", READING, "float32"),
+        ("seq2seq", READING, "float16"),
+        ("seq2seq", READING, "bfloat16"),
+    ],
+)
+def test_it_builds_them_in_other_formats_and_of_a_source(
     task: str, layers: Sequence[Mapping[str, Scalar]], dtype: str, tmp_path: Path
 ) -> None:
     source = {"source": np.zeros((2, SOURCE), np.int32)} if task == "seq2seq" else {}
