@@ -32,6 +32,7 @@ from benchmarks.support.processes import machine
 from benchmarks.support.report import write
 from layers.completion import complete
 from layers.declarations import model as models
+from layers.declarations.training import TrainingConfig, complete_training
 from layers.modules.model import build
 from layers.parameter import Scalar
 from workers.data.batches import Batch
@@ -41,6 +42,8 @@ from workers.training.step import CapturedStep, Step
 BATCH, LENGTH, VOCABULARY, DROPOUT = 64, 256, 65, 0.2
 SIZES = {"2 of 128": (2, 4, 128), "4 of 256": (4, 4, 256), "6 of 384": (6, 6, 384), "12 of 768": (12, 12, 768)}
 TRAINING = {"gradient_clip": 1.0, "weight_decay": 0.1, "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.99}
+STEPS = 5_000
+"""What the section says; as many are taken as there is time for."""
 READ_EVERY = 10
 WARM_STEPS, PROFILED_STEPS = 20, 20
 SHOWN_KERNELS, NAME_CHARACTERS = 25, 120
@@ -149,7 +152,9 @@ def made(kind: type[Step], layers: int, heads: int, width: int) -> Step:
     model = model_of(layers, heads, width)
     torch.manual_seed(0)
     module = build(model, dropout=DROPOUT).to(DEVICE).train()
-    return kind(module, TRAINING, names=("tokens",), device=DEVICE)
+    inference = {"batch_size": BATCH, "sequence_length": LENGTH}
+    section = complete_training({"batch_size": BATCH, "dropout": DROPOUT, "steps": STEPS, **TRAINING}, inference)
+    return kind(module, TrainingConfig.of(section), names=("tokens",), device=DEVICE)
 
 
 def batches() -> Iterator[Batch]:
