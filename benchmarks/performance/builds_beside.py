@@ -6,8 +6,8 @@
 Each graph is built several times alone, then as often beside a training that keeps the GPU busy, all in one kept
 builder; then each engine is measured alone, in a process of its own. `spread_alone`: the largest median of the engines
 that were built alone over the smallest; `beside_over_alone`: each median of those that were not, over the median of
-those that were. Plans that are the same to the last byte are counted. It stops when the time is up. The last line is
-JSON.
+those that were. Plans that are the same to the last byte are counted. Nothing is measured once the time is up. The last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -133,11 +133,12 @@ class Builds:
 
 @contextmanager
 def busy_neighbour(log: Path) -> Generator[None]:
-    """A training that keeps the GPU busy; where there is none, it ends at once, and so nobody is disturbed."""
+    """A training that keeps the GPU busy. Raises RuntimeError where it does not train."""
     with log.open("wb") as output, subprocess.Popen(NEIGHBOUR, cwd=ROOT, stdout=output, stderr=output) as neighbour:
         try:
             time.sleep(NEIGHBOUR_STARTS_SECONDS)
-            print(f"the neighbour {'trains' if neighbour.poll() is None else 'has ended'}", flush=True)
+            if neighbour.poll() is not None:
+                raise RuntimeError("the neighbour does not train:\n" + log.read_text()[-2000:])
             yield
         finally:
             neighbour.kill()

@@ -128,8 +128,6 @@ class Engine(ABC):
     build_turn: TurnKind | None = None
     """How the device is had from `before_timing` to the end of a build: alone where the builder times kernels there.
     None: not at all."""
-    build_turn_at: Mapping[tuple[str, int], TurnKind] = MappingProxyType({})
-    """An option and its value -> how a build with it has the device instead."""
     load_turn: TurnKind | None = None
     """The same while an engine is loaded: alone where `memory_in_use` counts what other processes take, too."""
 
@@ -146,13 +144,6 @@ class Engine(ABC):
     @abstractmethod
     def describe(self) -> Capabilities:
         """What this runtime can do on this machine. Works in any state."""
-
-    def turn_of_build(self, options: Mapping[str, object]) -> TurnKind | None:
-        """How a build with these options has the device."""
-        for (name, value), turn in self.build_turn_at.items():
-            if options.get(name) == value:
-                return turn
-        return self.build_turn
 
     def warm_up_builder(self) -> None:  # noqa: B027 - most runtimes' first builds take no longer than later ones
         """Do what the first build of a process does beside its own work. Uses the device after `before_timing`."""

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,8 +50,6 @@ class TensorRtEngine(Engine):
     library: ClassVar[str] = "tensorrt"
     build_options: Mapping[str, Option] = {**BUILD_OPTIONS, **STREAMING_OPTIONS}
     build_turn = "alone"
-    build_turn_at = MappingProxyType({("optimization_level", 0): "shared"})
-    """The first kernel that succeeds is taken: no times are compared (IBuilderConfig.builder_optimization_level)."""
     load_turn = "alone"
     repeats_when_noisy = 1
     known_harmless_errors = (
