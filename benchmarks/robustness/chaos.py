@@ -452,7 +452,7 @@ def _findings(session: Session, database: Database, folder: Path, sweep_id: str,
     )
     expect([trial.number for trial in trials] == list(range(len(trials))), "numbers are missing or twice there")
     expect(len({json.dumps(trial.parameters, sort_keys=True) for trial in trials}) == len(trials), "equal parameters")
-    newest = {trial.id: trial.attempt for trial in trials}
+    newest = {trial.id: trial.attempt for trial in every}
     stale = session.scalars(sa.select(Measurement).where(Measurement.trial_id.in_(ids)))
     expect(all(each.attempt == newest[each.trial_id] for each in stale), "a stale attempt's measurement is stored")
     sequences = [event.sequence for event in events]

@@ -73,6 +73,9 @@ def test_a_sweep_from_submission_to_the_leaderboard(run: Run, document: Path, fi
     trial = board["items"][0]["trial"]
     assert answer(run("trial", "show", trial, "--json"))["id"] == trial
     assert "hidden_size:" in run("trial", "show", trial).stdout
+    refused = run("trial", "promote", trial)
+    assert refused.exit_code != 0
+    assert "only one that a pruner has stopped can be promoted" in " ".join(refused.output.split())
 
 
 def test_a_wrong_document_is_a_list_of_places_and_remedies(run: Run, tmp_path: Path) -> None:

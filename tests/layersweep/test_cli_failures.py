@@ -44,6 +44,7 @@ COMMANDS: dict[str, list[str]] = {
     "sweep delete": [ID],
     "sweep export": [ID, "OUT/all.csv"],
     "sweep extend": [ID, "--trials", "1"],
+    "sweep prioritize": [ID, "1"],
     "leaderboard": [ID],
     "recommendation": [ID],
     "confirm": [ID],
@@ -51,6 +52,7 @@ COMMANDS: dict[str, list[str]] = {
     "export": [ID, "--optuna", "sqlite:///OUT/study.db"],
     "trial show": [ID],
     "trial download": [ID, "OUT/folder"],
+    "trial promote": [ID],
     "dataset add": ["--name", "x", "--file", "DOCUMENT"],
     "dataset list": [],
     "dataset show": ["x"],
@@ -63,6 +65,8 @@ COMMANDS: dict[str, list[str]] = {
     "layers": [],
     "presets": [],
     "workers": [],
+    "project limit": ["a-project", "--max-priority", "1"],
+    "queue": [],
 }
 LOCAL = {"demo", "fleet ray", "serve", "worker", "sweep check", "db upgrade", "db backup", "db restore", "db prune"}
 """Commands that work on this machine: what may go wrong with those is told elsewhere."""

@@ -64,6 +64,22 @@ def test_the_page_and_the_answer_say_what_was_stopped_and_may_be_lost(client, se
     assert "2 trials more went on to show what that loses: 2 came to the front" in text
 
 
+def test_a_stopped_trial_has_a_button_that_trains_it_to_its_end(client, services) -> None:
+    sweep = services.database.write(lambda session: _fill(session, 1))
+    complete, stopped = (each["id"] for each in client.get(f"/v1/sweeps/{sweep}/trials").json()["items"])
+    button = f'data-api="/v1/trials/{stopped}:promote"'
+    assert button in page(client, f"/trials/{stopped}")
+    assert ":promote" not in page(client, f"/trials/{complete}")
+    assert client.post(f"/v1/trials/{complete}:promote").status_code == 409
+    assert client.post("/v1/trials/nothing:promote").status_code == 404
+    promoted = client.post(f"/v1/trials/{stopped}:promote")
+    assert (promoted.status_code, promoted.json()["promoted"]) == (200, True)
+    assert client.post(f"/v1/trials/{stopped}:promote").status_code == 200
+    text = page(client, f"/trials/{stopped}")
+    assert button not in text
+    assert "trained to its end all the same" in text
+
+
 @pytest.mark.parametrize("form", ["html", "markdown"])
 def test_the_report_says_what_was_stopped(client, services, form: str) -> None:
     sweep = services.database.write(lambda session: _fill(session, 0))
