@@ -115,7 +115,7 @@ def run(service: ServiceClient, address: str, fleet: Fleet, options: WorkerOptio
     controller = Controller(service, cluster, fleet)
     try:
         with _stopped_by_signals(stopped):
-            _step_for_ever(controller, stopped)
+            _step_for_ever(controller, stopped, service.server)
     except DrainedError:
         logger.info("stopped: the workers stay until they are idle")
         return 0
@@ -127,7 +127,7 @@ def run(service: ServiceClient, address: str, fleet: Fleet, options: WorkerOptio
         service.close()
 
 
-def _step_for_ever(controller: Controller, stopped: Interruption) -> NoReturn:
+def _step_for_ever(controller: Controller, stopped: Interruption, server: str) -> NoReturn:
     delays = iter(backoff := replace(BACKOFF, most_seconds=30.0))
     while True:
         stopped.check()
@@ -137,7 +137,8 @@ def _step_for_ever(controller: Controller, stopped: Interruption) -> NoReturn:
             raise
         except (ServiceError, ClusterError) as failure:
             delay = next(delays)
-            logger.warning("%s; trying again in %.1f s", failure, delay)
+            what = "" if isinstance(failure, ClusterError) else f"the service at {server} does not answer: "
+            logger.warning("%s%s; trying again in %.1f s", what, failure, delay)
         else:
             delays, delay = iter(backoff), LOOK_SECONDS
         stopped.wait(delay)
