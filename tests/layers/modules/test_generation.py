@@ -58,7 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "relative, sliding": {**SLIDING, "attention.position_embedding_type": "relative", "attention.num_kv_heads": 2},
     "sinusoidal": {"attention.position_embedding_type": "sinusoidal", "head_bias": True},
-    "shared weights": {"num_layers": 4, "layers_sharing_weights": 2, "attention.position_embedding_type": "relative"},
+    "shared weights": {"layers_sharing_weights": 2, "attention.position_embedding_type": "relative"},
     "a relative table a layer": {
         "attention.position_embedding_type": "relative",
         "attention.relative_table_per_layer": True,
@@ -95,9 +95,8 @@ FROM_SOURCE: dict[str, dict[str, Any]] = {
     "learned": {},
     "grouped": {"attention.num_kv_heads": 2},
     "relative": {"attention.position_embedding_type": "relative", "attention.num_kv_heads": 1},
-    "shared weights, relative tables of their own": {
-        "num_layers": 4,
-        "layers_sharing_weights": 2,
+    "shared weights": {"layers_sharing_weights": 2},
+    "relative tables of their own": {
         "attention.position_embedding_type": "relative",
         "attention.relative_table_per_layer": True,
     },
