@@ -133,11 +133,9 @@ def _specs(config: GenerationConfig, windows: tuple[int | None, ...]) -> list[Te
     """The inputs of a step, as its graph has them, with the largest caches."""
     specs = [TensorSpec("tokens", np.dtype(np.int32), (2, 1)), TensorSpec("position", np.dtype(np.int32), (1,))]
     longest = config.capacity
+    room = {cache.window: cache.capacity(longest) for cache in config.caches}
     specs += [
-        TensorSpec(
-            f"positions_{index}", np.dtype(np.int32), (longest if window is None else min(longest, max(1, window - 1)),)
-        )
-        for index, window in enumerate(windows)
+        TensorSpec(f"positions_{index}", np.dtype(np.int32), (room[window],)) for index, window in enumerate(windows)
     ]
     for layer, cache in enumerate(config.caches):
         shape = (config.batch_size, cache.num_heads, cache.capacity(longest), cache.head_size)
@@ -151,9 +149,9 @@ def _specs(config: GenerationConfig, windows: tuple[int | None, ...]) -> list[Te
     return specs
 
 
-def _rows(outputs: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
-    """By name: of two layers those of the tokens, then of an encoder's output where it is among them."""
-    names = [f"{of}{name}_{layer}" for of in ("", "source_") for layer in range(2) for name in ("key", "value")]
+def _rows(outputs: tuple[Tensor, ...], layers: int) -> dict[str, np.ndarray]:
+    """By name: of each layer those of the tokens, then of an encoder's output where it is among them."""
+    names = [f"{of}{name}_{layer}" for of in ("", "source_") for layer in range(layers) for name in ("key", "value")]
     return {name: rows.numpy() for name, rows in zip(names, outputs[1:], strict=False)}
 
 
@@ -173,14 +171,14 @@ def test_steps_are_the_model_that_reads_all_at_once(task: str, variant: str) -> 
     caches = Caches(_specs(config, step.windows))
     outputs = prefill_of(model)(*source, tokens[:, :PROMPT])
     logits = [outputs[0]]
-    caches.fill(_rows(outputs), np.arange(config.prompt_length + PROMPT))
-    caches.keep({**_rows(outputs), **({"source_mask": source[1].numpy()} if source else {})})
+    caches.fill(_rows(outputs, len(config.caches)), np.arange(config.prompt_length + PROMPT))
+    caches.keep({**_rows(outputs, len(config.caches)), **({"source_mask": source[1].numpy()} if source else {})})
     for read in range(PROMPT, TOKENS):
         position = config.prompt_length + read
         inputs = caches.step(tokens[:, read].numpy(), position)
         outputs = step(*map(torch.from_numpy, inputs.values()))
         logits.append(outputs[0])
-        caches.fill(_rows(outputs), np.array([position]))
+        caches.fill(_rows(outputs, len(config.caches)), np.array([position]))
     tolerance = 5e-3 if "float16" in variant else 1e-5
     torch.testing.assert_close(
         torch.stack(logits, dim=1), model(*source, tokens)[:, PROMPT - 1 :], atol=tolerance, rtol=tolerance
