@@ -82,3 +82,32 @@ def test_who_waits_for_another_slot_s_request_can_be_interrupted_and_ends_nothin
     ends_hanging.set(DrainedError("enough"))
     hanging.join()
     assert isinstance(hanging.failure, DrainedError)
+
+
+@pytest.fixture
+def pair() -> Iterator[Builder]:
+    argv = [sys.executable, "-m", "tests.workers.processes.scripted_child"]
+    builder = Builder(lambda: Child(argv, name="build"), processes=2)
+    yield builder
+    builder.kill()
+
+
+def test_a_second_process_answers_while_the_first_works(pair: Builder) -> None:
+    first = say(pair)
+    ends_hanging = Interruption()
+    hanging = Hanging(pair, ends_hanging)
+    told: list[dict[str, Any]] = []
+    second = say(pair, told)
+    assert second != first
+    assert told == [], "nobody waited"
+    assert say(pair) == second
+    ends_hanging.set(DrainedError("the worker was asked to stop"))
+    hanging.join()
+
+
+def test_processes_that_warm_up_answer_afterwards_whatever_came_of_it(pair: Builder) -> None:
+    pair.warm_up({"runtime": "none"}, Interruption())  # which this child does not know
+    hanging = Hanging(pair, ends := Interruption())
+    assert say(pair)
+    ends.set(DrainedError("the worker was asked to stop"))
+    hanging.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,26 @@ def test_a_cache_that_cannot_be_written_loses_no_build(tmp_path: Path, graph: Pa
     cache.keep(key, tmp_path / "built", engine(tmp_path / "built", b"an engine"))
     assert cache.take(key, tmp_path / "again") is None
     assert (tmp_path / "built").exists()
+
+
+def test_who_needs_the_same_waits_until_it_is_built_or_is_interrupted(tmp_path: Path) -> None:
+    cache, order = EngineCache(tmp_path), list[str]()
+    waits, is_built = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with cache.one_at_a_time("loss", waits.set):
+            order.append("second")
+        is_built.set()
+
+    def refuse() -> None:
+        raise InterruptedError
+
+    with cache.one_at_a_time("loss", lambda: None):
+        threading.Thread(target=second, daemon=True).start()
+        assert waits.wait(60)
+        with pytest.raises(InterruptedError), cache.one_at_a_time("loss", refuse):
+            order.append("nobody")
+        with cache.one_at_a_time("another", refuse):
+            order.append("first")
+    assert is_built.wait(60)
+    assert order == ["first", "second"]
