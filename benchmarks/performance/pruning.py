@@ -1,5 +1,6 @@
 """What pruning saves and loses: trainings that were run to their end, replayed over HTTP as workers report them.
 
+    python -m benchmarks.performance.pruning [TABLE] --bounds [--seeds 20] [--out FILE]
     OMP_NUM_THREADS=1 python -m benchmarks.performance.pruning [TABLE] [--replays pareto asha] [--searches random:none
         auto:none auto:pareto] [--seeds 20] [--first-seed 0] [--trials 64] [--out benchmarks/results/pruning.json]
 
@@ -12,6 +13,10 @@ worst of the table and a tenth of its range; losses and costs by their logarithm
 
 Searches: SAMPLER:PRUNER over the space of the table, whose points end as their nearest row. How many steps, and
 how much arithmetic, until the hypervolume is 99 % of what 64 random trials with the same seed reach.
+
+Bounds: what a search could reach at best. Of 64 rows that are drawn with repetition, as points that fall to their
+nearest row are, how many of the draws it took to 99 % of what all of them reach; and how few rows of the table reach
+as much, for who knows it (one after the other, the one that adds most).
 """
 
 from __future__ import annotations
@@ -264,8 +269,14 @@ def main() -> int:
     arguments.add_argument("--first-seed", type=int, default=0)
     arguments.add_argument("--trials", type=int, default=64)
     arguments.add_argument("--out", type=Path)
+    arguments.add_argument("--bounds", action="store_true", help="what is reachable at best, and nothing else")
     options = arguments.parse_args()
     table = Table(options.table)
+    if options.bounds:
+        found = [bounds(table, seed) for seed in range(options.seeds)]
+        write(reported(options, table, {}, {}) | {"bounds": found}, options.out)
+        print(json.dumps({name: float(np.median([each[name] for each in found])) for name in ("drawn", "known")}))
+        return 0
     replays: dict[str, list[dict[str, Any]]] = {pruner: [] for pruner in options.replays}
     searches: dict[str, list[Any]] = {kind: [] for kind in options.searches}
     with tempfile.TemporaryDirectory() as folder, running_service(Path(folder)) as url:
@@ -285,6 +296,19 @@ def main() -> int:
             write(reported(options, table, replays, searches), options.out)
     print(json.dumps({"replays": summary(replays), "searches": searches}))
     return 0
+
+
+def bounds(table: Table, seed: int) -> dict[str, Any]:
+    """Trainings to enough for who draws rows, and for who knows the table."""
+    drawn = [table.rows[index] for index in np.random.default_rng(seed).integers(0, len(table.rows), 64)]
+    enough = ENOUGH * table.hypervolume(drawn)
+    needed = next(count for count in range(1, 65) if table.hypervolume(drawn[:count]) >= enough)
+    front = table.front()
+    best = [row for row in table.rows if row.point in front]
+    chosen: list[TrainingRow] = []
+    while table.hypervolume(chosen) < enough:
+        chosen.append(max(best, key=lambda row: table.hypervolume([*chosen, row])))
+    return {"seed": seed, "hypervolume": round(enough, 4), "drawn": needed, "known": len(chosen)}
 
 
 def reported(
