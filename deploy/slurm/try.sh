@@ -3,7 +3,7 @@
 #
 # Needs Debian's packages slurm-wlm and munge (or others' of the same programs), and `make setup`. Everything is started
 # from a folder of its own, with its own munge key and ports, and ended with it; /etc and other Slurms are left alone.
-# Tried are: two workers of an array take a sweep to its end; `scancel --signal=TERM` gives a trial back without a charge,
+# Tried are: two workers of an array take a sweep to its end; `scancel --signal=TERM --batch` gives a trial back without a charge,
 # and its job queues again and goes on; so does a job whose time is nearly up; a job that is cancelled does not.
 set -euo pipefail
 
@@ -158,7 +158,7 @@ say "both work: $(squeue --noheader --array --format '%i %T' | sort | paste -sd'
 scancel --signal=TERM --batch "${job}_0"
 was_released() { ask attempts | grep -q released; }
 until_true 60 "the trial is back" was_released
-say "after scancel --signal=TERM: attempts $(ask attempts)"
+say "after scancel --signal=TERM --batch: attempts $(ask attempts)"
 was_requeued() { scontrol show job "${job}_0" | grep -q "Restarts=1"; }
 until_true 60 "the job queues again" was_requeued
 say "its job: $(scontrol show job "${job}_0" | grep -oE '(JobState|Restarts)=[^ ]+' | paste -sd' ')"
