@@ -89,11 +89,11 @@ def main() -> int:
         for turn in range(options.processes):
             if steps and time.monotonic() > until:
                 break
-            steps.append(_measure_step(runtime, folder / "step.engine", config.capacity - 1))
+            steps.append(_measure_step(runtime, folder / "step.engine", config.text_tokens - 1))
             forwards.append(measure_fresh(runtime, folder / "forward.engine", folder / "forward.npz"))
             if turn < 3 and runtime == "tensorrt":
                 inputs = _step_inputs(config, folder / "step.npz")
-                independent.append(loop(folder / "step.engine", inputs, "--slot", str(config.capacity - 1)))
+                independent.append(loop(folder / "step.engine", inputs, "--slot", str(config.text_tokens - 1)))
             print(
                 json.dumps({"step": steps[-1]["latency_ms_p50"], "forward": forwards[-1]["latency_ms_p50"]}), flush=True
             )
@@ -178,7 +178,7 @@ def _step_inputs(config: GenerationConfig, path: Path) -> Path:
     for layer, cache in enumerate(config.caches):
         shape = (batch, cache.num_heads, capacity, cache.head_size)
         specs += [TensorSpec(f"past_{name}_{layer}", float16, shape) for name in ("key", "value")]
-    np.savez(path, allow_pickle=False, **Caches(specs).step(np.zeros(batch, np.int32), capacity - 1))
+    np.savez(path, allow_pickle=False, **Caches(specs).step(np.zeros(batch, np.int32), config.text_tokens - 1))
     return path
 
 

@@ -18,6 +18,10 @@ from layers.parameter import ParameterError, Scalar
 BUCKETS = 4
 """Capacities that the steps of a text are spread over, where it has so many steps."""
 
+ALIGNMENT = 8
+"""A cache holds a multiple of so many keys. In float16 TensorRT's products of 255 keys were measured to be far slower
+than those of 224 (benchmarks/README.md)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -26,6 +30,8 @@ class Bucket:
     capacity: int
     """Keys of a layer that sees all tokens: more than any of its steps finds in the cache."""
     steps: int
+    first: int
+    """The position of the token that the first of them reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class CacheConfig:
     def capacity(self, longest: int) -> int:
         """Keys that the cache holds where a layer that sees all tokens holds `longest`."""
         # A window of one token sees no past: a cache of one key keeps the graph the same.
-        return longest if self.window is None else min(longest, max(1, self.window - 1))
+        return longest if self.window is None else min(longest, _aligned(max(1, self.window - 1)))
 
     def nbytes(self, batch_size: int, longest: int) -> int:
         """Of keys and values."""
@@ -110,26 +116,31 @@ class GenerationConfig:
 
     @property
     def capacity(self) -> int:
-        """Keys of a layer that sees all tokens, at the end."""
-        return self.prompt_length + self.text_tokens
+        """Room for the keys of a layer that sees all tokens, at the end."""
+        return _aligned(self.prompt_length + self.text_tokens)
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
-        """By rising capacity: steps in equal parts. The first new token is the prompt's answer, and no step."""
-        steps = self.new_tokens - 1
-        ends = sorted({-(-steps * part // BUCKETS) for part in range(1, BUCKETS + 1)})
+        """By rising capacity: steps in equal parts, those of the same capacity together. The first new token is the
+        prompt's answer, and no step."""
+        steps, prompt = self.new_tokens - 1, self.prompt_length + self.prompt_tokens
+        lasts = {_aligned(prompt + end): end for end in (-(-steps * part // BUCKETS) for part in range(1, BUCKETS + 1))}
         return tuple(
-            Bucket(self.prompt_length + self.prompt_tokens + end, end - begin)
-            for begin, end in zip((0, *ends), ends, strict=False)
+            Bucket(capacity, end - begin, prompt + begin)
+            for (capacity, end), begin in zip(lasts.items(), (0, *lasts.values()), strict=False)
         )
 
     @property
     def kv_cache_bytes(self) -> int:
-        """Keys and values of all layers and sequences at the end of a text, with those of its source."""
+        """Room for keys and values of all layers and sequences at the end of a text, with those of its source."""
         of_text = sum(cache.nbytes(self.batch_size, self.capacity) for cache in self.caches)
         if self.source is None:
             return of_text
         return of_text + sum(cache.nbytes(self.batch_size, self.source.keys) for cache in self.source.caches)
+
+
+def _aligned(keys: int) -> int:
+    return -(-keys // ALIGNMENT) * ALIGNMENT
 
 
 def kv_cache_bytes(model: Mapping[str, Scalar], inference: Mapping[str, Scalar]) -> int | None:

@@ -73,25 +73,25 @@ def test_what_is_not_cached_is_refused_by_name(values: dict[str, Any], path: str
 
 def test_steps_are_spread_over_buckets_of_rising_capacity() -> None:
     config = GenerationConfig.of(_model(), complete_inference(GENERATE))
-    assert config.buckets == (Bucket(110, 10), Bucket(120, 10), Bucket(130, 10), Bucket(140, 10))
-    assert config.capacity == 140
+    assert config.buckets == (Bucket(112, 10, 100), Bucket(120, 10, 110), Bucket(136, 10, 120), Bucket(144, 10, 130))
+    assert config.capacity == 144
     few = GenerationConfig.of(_model(), complete_inference({**GENERATE, "new_tokens": 3}))
-    assert few.buckets == (Bucket(101, 1), Bucket(102, 1))
+    assert few.buckets == (Bucket(104, 2, 100),), "101 and 102 keys have the same room"
 
 
 def test_caches_are_as_large_as_what_their_layer_sees() -> None:
     inference = complete_inference(GENERATE)
     # Keys and values of 2 sequences, heads of 16, in float32.
     row = 2 * 2 * 16 * 4
-    assert kv_cache_bytes(_model(), inference) == 3 * 4 * 140 * row
-    assert kv_cache_bytes(_model(**{"attention.num_kv_heads": 1}), inference) == 3 * 140 * row
-    assert kv_cache_bytes(_model(dtype="float16"), inference) == 3 * 4 * 140 * row // 2
+    assert kv_cache_bytes(_model(), inference) == 3 * 4 * 144 * row
+    assert kv_cache_bytes(_model(**{"attention.num_kv_heads": 1}), inference) == 3 * 144 * row
+    assert kv_cache_bytes(_model(dtype="float16"), inference) == 3 * 4 * 144 * row // 2
     sliding: dict[str, Any] = {"layers.1.attention.attention_mask_type": "sliding_window_causal"}
     sliding["layers.1.attention.max_attention_window_size"] = 33
-    assert kv_cache_bytes(_model(**sliding), inference) == (2 * 140 + 32) * 4 * row
+    assert kv_cache_bytes(_model(**sliding), inference) == (2 * 144 + 32) * 4 * row
     assert kv_cache_bytes(_model(), complete_inference({})) is None
     prompt = {"embedding.kind": "PromptTuningEmbedding", "embedding.prompt_length": 10}
-    assert kv_cache_bytes(_model(**prompt), inference) == 3 * 4 * 150 * row
+    assert kv_cache_bytes(_model(**prompt), inference) == 3 * 4 * 152 * row
 
 
 def test_keys_of_a_source_are_cached_beside_those_of_the_target() -> None:
@@ -99,6 +99,6 @@ def test_keys_of_a_source_are_cached_beside_those_of_the_target() -> None:
     inference = complete_inference(given, "seq2seq")
     facts: ModelFacts = {"source_vocabulary_size": 29, "sequence_length": 21, "source_length": 50}
     row = 2 * 2 * 16 * 4
-    assert kv_cache_bytes(complete("seq2seq", MODEL, facts), inference) == 3 * 4 * (20 + 50) * row
+    assert kv_cache_bytes(complete("seq2seq", MODEL, facts), inference) == 3 * 4 * (24 + 50) * row
     prompt = {"embedding.kind": "PromptTuningEmbedding", "embedding.prompt_length": 10}
-    assert kv_cache_bytes(complete("seq2seq", {**MODEL, **prompt}, facts), inference) == 3 * 4 * (20 + 60) * row
+    assert kv_cache_bytes(complete("seq2seq", {**MODEL, **prompt}, facts), inference) == 3 * 4 * (24 + 60) * row

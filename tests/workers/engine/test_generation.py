@@ -205,8 +205,8 @@ def test_a_timed_step_writes_its_rows_into_its_caches(generating: Generating) ->
     rows = engine.run(inputs)
     prepared = engine.prepare(inputs)
     writes = row_writes(engine.inputs, 9)
-    # Layer 0 sees 7 tokens, and keeps 6: the tenth token takes the place of the fourth.
-    assert RowWrite("key_0", "past_key_0", 3) in writes
+    # Layer 0 sees 7 tokens, and has room for 8 keys: the tenth token takes the place of the second.
+    assert RowWrite("key_0", "past_key_0", 1) in writes
     engine.keep_rows(prepared, writes)
     engine.timed_run(prepared)
     for write in writes:

@@ -14,7 +14,7 @@ from tests.workers.trial.test_trial import ALL_PHASES, Bench
 from tests.workers.trial.test_trial import bench as bench
 from workers.trial.generation.percentiles import weighted_percentiles
 
-INFERENCE = {"mode": "generate", "batch_size": 2, "prompt_tokens": 8, "new_tokens": 8, "sequence_length": 16}
+INFERENCE = {"mode": "generate", "batch_size": 2, "prompt_tokens": 8, "new_tokens": 24, "sequence_length": 32}
 GENERATED = {name for name, metric in METRICS.items() if metric.of_generation}
 
 
@@ -33,20 +33,20 @@ def test_a_trial_generates(bench: Bench, lease: dict[str, Any]) -> None:
     assert list(bench.scripted.uploaded) == bench.scripted.wanted
     step = onnx.load_model_from_string(bench.scripted.uploaded["decode.onnx"])
     shapes = {value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim] for value in step.graph.input}
-    assert shapes["past_key_0"] == [2, 2, 15, 8], "the caches of a whole text"
+    assert shapes["past_key_0"] == [2, 2, 32, 8], "the caches of a whole text"
 
     metrics, measurements = finish["metrics"], finish["measurements"]
     assert set(metrics) >= GENERATED
-    # 1 layer, 2 sequences, 2 heads of 8, 15 keys and as many values in float32.
-    assert metrics["kv_cache_bytes"] == 2 * 2 * 2 * 8 * 15 * 4
+    # 1 layer, 2 sequences, 2 heads of 8, room for 32 keys and as many values in float32.
+    assert metrics["kv_cache_bytes"] == 2 * 2 * 2 * 8 * 32 * 4
     assert metrics["io_bytes"] > metrics["kv_cache_bytes"]
     assert metrics["memory_bytes"] == sum(metrics[f"{name}_bytes"] for name in ("weights", "activation", "io"))
     assert metrics["weights_bytes"] > 2 * 4 * 0.9 * metrics["parameter_count"], "of two engines"
     assert metrics["time_to_first_token_ms"] > metrics["prefill_ms_p50"] * 0.5
     buckets = measurements["generation"]["decode"]
-    assert [(bucket["capacity"], bucket["steps"]) for bucket in buckets] == [(10, 2), (12, 2), (14, 2), (15, 1)]
+    assert [(bucket["capacity"], bucket["steps"]) for bucket in buckets] == [(16, 6), (24, 6), (32, 11)]
     decode_ms = sum(bucket["steps"] * bucket["latency_ms_p50"] for bucket in buckets)
-    assert metrics["tokens_per_s"] == pytest.approx(2 * 8 * 1000 / (metrics["prefill_ms_p50"] + decode_ms))
+    assert metrics["tokens_per_s"] == pytest.approx(2 * 24 * 1000 / (metrics["prefill_ms_p50"] + decode_ms))
     medians = [bucket["latency_ms_p50"] for bucket in buckets]
     assert min(medians) * 0.9 < metrics["decode_ms_per_token_p50"] < max(medians) * 1.1
     assert measurements["parity"]["generation_final"]["worst"] < 1e-4
@@ -69,7 +69,7 @@ def test_a_trial_generates_from_a_source(bench: Bench) -> None:
     assert metrics["kv_cache_bytes"] == 2 * 2 * 2 * 8 * (8 + 7) * 4
     assert metrics["memory_bytes"] == sum(metrics[f"{name}_bytes"] for name in ("weights", "activation", "io"))
     buckets = measurements["generation"]["decode"]
-    assert [(bucket["capacity"], bucket["steps"]) for bucket in buckets] == [(3, 2), (5, 2), (7, 2), (8, 1)]
+    assert [(bucket["capacity"], bucket["steps"]) for bucket in buckets] == [(8, 7)]
     assert measurements["parity"]["generation_final"]["worst"] < 1e-4
     assert measurements["generation"]["transplanted"] is True
 

@@ -61,7 +61,7 @@ def measure_generation(
     for step in reversed(engines.steps):
         loaded_bytes = _load(context, process, step.engine)
         largest_bytes = largest_bytes or loaded_bytes
-        position = step.bucket.capacity - 1 - step.bucket.steps // 2
+        position = step.bucket.first + step.bucket.steps // 2
         arguments = {"position": position, "options": share, "figures": _figures(context, "decode_ms_per_token")}
         limit = context.limits.measure_seconds
         measured = context.request(process, verbs.MEASURE_STEP, arguments, timeout_seconds=limit)
