@@ -34,6 +34,7 @@ def test_completion_fills_in_every_default_that_applies(completed):
     without_effect = {
         *("residual", "residual_scale", "embedding_scale", "logits_scale", "logits_softcap"),
         *("attention.dense_bias", "attention.qk_norm", "attention.softcap"),
+        *("head_bias", "layers_sharing_weights"),
     }
     """What has no effect where it is left out stays so: models completed before it was declared are the same still."""
     applying = {"norm.bias", "rescale_before_lm_head"}
