@@ -274,7 +274,7 @@ def _say_who_comes_first(waiting: Mapping[Needs, Waiting], servings: Mapping[Nee
             count = sum(waiting[other].queued for other in first)
             serving = servings[needs]
             serving.cause = "priority"
-            serving.lacks = f"{plural(count, 'trial')} of a higher priority than {needs.priority} come first"
+            serving.lacks = f"{plural(count, 'trial')} of a higher priority than {needs.priority} must begin first"
 
 
 def _lacking(labels: Mapping[str, str], living: Collection[LivingWorker]) -> str | None:

@@ -197,7 +197,9 @@ class SweepPreview(Schema):
 class PriorityChange(Request):
     """`:prioritize`: the priority that the sweep has from now on."""
 
-    priority: Priority = Field(description="of sweeps with equal ones the one that runs the fewest trials comes first")
+    priority: Priority = Field(
+        description="of sweeps with equal ones the one that runs the fewest trials comes first", examples=[3]
+    )
 
 
 class BudgetExtension(Request):

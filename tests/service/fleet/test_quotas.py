@@ -54,7 +54,7 @@ def test_a_sweep_says_that_others_come_first(rows: Rows) -> None:
     rows.database.write(lambda session: queue.claim(session, worker, 30))
     assert _causes(rows.database) == {0: "priority", 2: "slot"}
     waits_for = next(entry.waits_for for entry in _entries(rows.database) if entry.priority == 0)
-    assert waits_for == "1 trial of a higher priority than 0 come first"
+    assert waits_for == "1 trial of a higher priority than 0 must begin first"
     # What may not begin anyway keeps nobody waiting.
     rows.update(Sweep, high, effective_parallel=1)
     assert _causes(rows.database) == {0: "slot", 2: "parallel"}
