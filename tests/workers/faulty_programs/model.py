@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from workers.processes import torch_child
+from workers.processes import model_graphs, torch_child
 from workers.training import loop
 
 _fault = Path(os.environ["FAULT_FILE"])
-_step, _export = loop.Training._step, torch_child.export
+_step, _export = loop.Training._step, model_graphs.export
 
 
 def faulty_step(self: loop.Training, *arguments: Any) -> None:
@@ -29,5 +29,5 @@ def faulty_export(module: Any, inputs: Any, path: Path, **options: Any) -> Any:
 
 
 if __name__ == "__main__":
-    loop.Training._step, torch_child.export = faulty_step, faulty_export
+    loop.Training._step, model_graphs.export = faulty_step, faulty_export
     torch_child.main()
