@@ -87,6 +87,7 @@ def test_a_restarted_service_goes_on_the_same(driver: Driver, sampler: str) -> N
     assert told[0] == told[1]
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 def test_it_goes_on_from_the_state_that_was_kept(driver: Driver, settings: Settings) -> None:
     sweep = driver.post(pruned_document(trials=20))
     Trainings(driver).run(sweep)
@@ -112,6 +113,7 @@ def test_it_goes_on_from_the_state_that_was_kept(driver: Driver, settings: Setti
     assert driver.database.read(lambda session: session.get(Artifact, (trial.id, TRAINING_STATE))) is None
 
 
+@POSTGRESQL_IN_SLOW_TESTS
 def test_states_are_kept_as_far_as_there_is_room(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = driver.post(pruned_document(trials=1))
     driver.step(sweep)
