@@ -138,6 +138,6 @@ def check_lengths(section: str, values: Mapping[str, Scalar], task: str, facts: 
 
 
 def too_long(length: int, longest: int) -> tuple[str, str]:
-    """What is wrong with a sequence that a text's training split does not hold, and what would be right."""
+    """What is wrong with a sequence that a text's training split does not hold, and what to try."""
     detail = f"{length:,} tokens and the one after them are more than the {longest + 1:,} of the training split"
     return detail, f"at most {longest:,}, or register more text"

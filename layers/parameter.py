@@ -33,7 +33,7 @@ REQUIRED: Any = type("Required", (), {"__repr__": lambda self: "REQUIRED", "__re
 class ParameterError(ValueError):
     """A value that a parameter cannot take, or values that do not go together.
 
-    `path` names the parameter (below `model`, or with its section), `remedy` says what would be right.
+    `path` names the parameter (below `model`, or with its section), `remedy` says what to try.
     """
 
     def __init__(self, path: str, message: str, remedy: str = "") -> None:

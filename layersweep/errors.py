@@ -1,4 +1,4 @@
-"""What the client raises. Each prints as a sentence: what was wrong and, where it is known, what would be right.
+"""What the client raises. Each prints as a sentence: what was wrong and, where it is known, what to try.
 
 LayersweepError
 ├── InvalidUsageError          the call itself cannot be carried out: no such file, a server that is no URL, ...
@@ -51,7 +51,7 @@ class ProblemItem:
 
     def __str__(self) -> str:
         place = self.pointer or "the whole document"
-        return f"{place}: {self.detail}" + (f" (right would be: {self.remedy})" if self.remedy else "")
+        return f"{place}: {self.detail}" + (f" (try: {self.remedy})" if self.remedy else "")
 
 
 class ResponseError(LayersweepError):
@@ -93,7 +93,7 @@ class NotAuthorizedError(ResponseError):
 
 
 class NotFoundError(ResponseError):
-    """There is no such thing."""
+    """The service has nothing of that name or id."""
 
 
 class ConflictError(ResponseError):

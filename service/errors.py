@@ -34,7 +34,7 @@ from layersweep.json_values import JsonObject
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where, what, and what would be right."""
+    """One thing that is wrong: where, what, and what to try."""
 
     pointer: str
     """A JSON pointer into what was sent ("" is all of it)."""
@@ -89,7 +89,7 @@ class ForbiddenError(ServiceError):
 class NotFoundError(ServiceError):
     status = 404
     type = "not-found"
-    title = "There is no such thing"
+    title = "Not found"
 
 
 class ConflictError(ServiceError):

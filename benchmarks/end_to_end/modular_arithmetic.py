@@ -1,4 +1,4 @@
-"""Addition modulo 97 with half of the table, through the whole service: does a Transformer that knows it by heart
+"""Addition modulo 97 with half of the table, through the whole service: does a Transformer that memorizes it
 find the rule?
 
 Power et al. 2022 (arXiv 2201.02177, appendix A.1) train 2 layers, 4 heads, width 128 on half of the 97 x 97 equations:

@@ -82,7 +82,7 @@ class Expression:
 
 
 def parse(text: str, *, kind: Kind) -> Expression:
-    """Parse `text`. Raises ExpressionError: where it is wrong, and what would be right."""
+    """Parse `text`. Raises ExpressionError: where it is wrong, and what to try."""
     tree = parser.parse_tree(text)
     if kind != "derived" and not _may_be_condition(tree):
         raise ExpressionError(

@@ -19,7 +19,7 @@ LANGUAGE = (
 
 
 class ExpressionError(ValueError):
-    """A text that is not an expression, with the place and what would be right."""
+    """A text that is not an expression, with the place and what to try."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
         self.message = message

@@ -205,7 +205,7 @@ class Expansion:
 
 
 def too_long(characters: str) -> tuple[str, str]:
-    """What is wrong with expressions of so many characters, and what would be right."""
+    """What is wrong with expressions of so many characters, and what to try."""
     detail = f"the rules, conditions and derivations have {characters} characters in all"
     return detail, f"write at most {MAX_CHARACTERS:,}, counted for each layer: they are calculated for every point"
 

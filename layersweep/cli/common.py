@@ -108,7 +108,7 @@ def _os_error(problem: OSError) -> str:
 
 
 def report(error: LayersweepError) -> None:
-    """Print an error for people: a document's problems as a list of place, what is wrong, and what would be right."""
+    """Print an error for people: a document's problems as a list of place, what is wrong, and what to try."""
     if not isinstance(error, ResponseError) or not error.errors:
         message = error.detail or error.title if isinstance(error, ResponseError) else str(error)
         err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
@@ -118,7 +118,7 @@ def report(error: LayersweepError) -> None:
         err.print(Text(f"  {item.pointer or '(the whole document)'}", style="bold"))
         err.print(Text(f"      {item.detail}"), soft_wrap=True)
         if item.remedy:
-            err.print(Text.assemble(("      right would be: ", "green"), item.remedy), soft_wrap=True)
+            err.print(Text.assemble(("      try: ", "green"), item.remedy), soft_wrap=True)
 
 
 def exit_code(error: LayersweepError) -> int:

@@ -82,7 +82,7 @@ def _range(dataset: Dataset) -> tuple[float | None, float | None, list[Implicati
     found.append(
         Implication(
             kind="range",
-            says=f"from {formatting.count(high)} parameters on a model can hold the whole training split by heart: it "
+            says=f"from {formatting.count(high)} parameters on a model can memorize the training set: it "
             f"has {formatting.count(tokens * loss / math.log(2))} bits (the {name} model has {loss:.3f} nats a token), "
             f"at {BITS_PER_PARAMETER} bits a parameter",
             source=MORRIS,
@@ -98,7 +98,7 @@ def _leaks(dataset: Dataset) -> list[Implication]:
         if share >= LEAK_SHARE:
             says = (
                 f"{share:.1%} of the validation split's {what} are in the training split, too: the validation loss "
-                "flatters models that learn by heart"
+                "flatters models that memorize"
             )
             found.append(Implication(kind="warning", says=says))
     return found
@@ -126,7 +126,7 @@ def _splits(dataset: Dataset) -> list[Implication]:
         says = f"the validation split has {size:,} {unit}: its loss is a rough estimate"
         found.append(Implication(kind="warning", says=says))
     if "test" not in dataset.parts:
-        says = "there is no test split: register the data with one (--test 0.1) to be able to confirm a choice"
+        says = "no test split: add the data again with --test 0.1 to confirm a choice"
         found.append(Implication(kind="note", says=says))
     return found
 
@@ -135,7 +135,7 @@ def _against(dataset: Dataset, model: TrainedModel, memorizes_from: float | None
     found: list[Implication] = []
     count = model.parameter_count
     if count and memorizes_from and count >= memorizes_from:
-        says = f"{formatting.count(count)} parameters could hold the training split by heart: watch the gap"
+        says = f"{formatting.count(count)} parameters could memorize the training set: watch the gap"
         found.append(Implication(kind="warning", says=says, source=MORRIS))
     loss, baseline = model.validation_loss, best_baseline(dataset)
     if loss is not None and baseline is not None and loss > baseline[1]:

@@ -194,7 +194,7 @@ _ELSE = "what is accepted stands in /openapi.json"
 
 
 def _remedy(kind: str, context: Mapping[str, Any]) -> str:
-    """What would be right, as far as the kind of an error tells it."""
+    """What to try, as far as the kind of an error tells it."""
     if kind in _REMEDIES:
         return _REMEDIES[kind].format_map(context)
     return _KINDS.get(re.sub("_(type|parsing|from_float|parsing_size)$", "", kind), _ELSE)

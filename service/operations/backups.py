@@ -44,7 +44,7 @@ _OF_SQLITE = ("", "-wal", "-shm", "-journal")
 
 
 class BackupError(Exception):
-    """A backup that cannot be made or put back; the message says why, and what would be right."""
+    """A backup that cannot be made or put back; the message says why, and what to try."""
 
 
 class ManifestEntry(TypedDict):

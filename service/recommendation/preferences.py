@@ -56,7 +56,7 @@ class SelectionPreferences:
         within: Sequence[str],
         weight: Sequence[str],
     ) -> SelectionPreferences:
-        """Read a query's values. Raises UnprocessableError with each that is wrong and what would be right."""
+        """Read a query's values. Raises UnprocessableError with each that is wrong and what to try."""
         problems: list[Problem] = []
         named = [_full_name(f"/prefer/{name}", name, objectives, metrics, problems) for name in prefer]
         preferred = [name for name in named if name is not None]

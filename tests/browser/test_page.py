@@ -82,7 +82,7 @@ def test_choices_are_kept_in_the_address(page, site):
     page.locator("#filter-state").select_option("failed")
     page.wait_for_url(re.compile("state=failed"))
     page.get_by_text("No trial passes these filters.").wait_for()
-    page.get_by_label("across").select_option("number")
+    page.get_by_label("X axis").select_option("number")
     page.wait_for_url(re.compile("state=failed.*x=number|x=number.*state=failed"))
     back(page)
     back(page)

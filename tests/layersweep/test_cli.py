@@ -87,7 +87,7 @@ def test_a_wrong_document_is_a_list_of_places_and_remedies(run: Run, tmp_path: P
         assert refused.stdout == ""
         assert "/model/hidden_size" in refused.stderr
         assert "/search/sampler" in refused.stderr
-        assert refused.stderr.count("right would be:") >= 2
+        assert refused.stderr.count("try:") >= 2
         assert "Traceback" not in refused.output
     assert answer(run("sweep", "list", "--json"))["items"] == []
 

@@ -29,7 +29,7 @@ def test_a_model_that_can_memorize_the_corpus_is_warned_of():
     text = dataset(baselines_nats={"bigram": 2.0})
     for count, warned in ((50_000, False), (500_000, True)):
         found = implications(text, TrainedModel(parameter_count=count))
-        assert any("by heart: watch the gap" in says for kind, says in said(found) if kind == "warning") == warned
+        assert any("memorize the training set" in says for kind, says in said(found) if kind == "warning") == warned
 
 
 def test_a_model_that_counting_betters_is_warned_of():

@@ -10,7 +10,7 @@ trainings, evaluations, references) shares it, and stops at its next seam when s
       └────────────────────── has done, or is killed, or gives way and comes again ──────┘
 
 Two files of a device, in the folder that processes and containers share. The kernel lets go of a lock however its
-holder ends, so a holder that is killed lets the next proceed.
+holder ends: if a holder is killed, the next proceeds.
 
     .queue      who waits locks one byte of it, alone: its offset is the time at which he came (nanoseconds of the
                 monotonic clock). First in the queue is who can lock all bytes before his own. He leaves the queue when

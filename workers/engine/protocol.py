@@ -57,7 +57,7 @@ MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 
 class RequestError(Exception):
-    """A request that is answered with an error. The message says what was wrong and what would be right."""
+    """A request that is answered with an error. The message says what was wrong and what to try."""
 
     def __init__(self, kind: ErrorKind, message: str) -> None:
         super().__init__(message)

@@ -179,7 +179,7 @@ def _frequent_tokens(fitted: NDArray[np.int64], alphabet: Alphabet) -> list[Toke
 
 
 def _line_facts(training: str, validation: str) -> LineFacts:
-    """How much of the text repeats: what is in both splits can be learnt by heart and flatters a validation loss."""
+    """How much of the text repeats: what is in both splits can be memorized and flatters a validation loss."""
     fitted, scored = _long_lines(training), _long_lines(validation)
     distinct = set(fitted)
     shared = sum(line in distinct for line in scored)

@@ -91,7 +91,7 @@ class LivePart:
 
 @dataclass(frozen=True, slots=True)
 class ResultsPart:
-    """What the sweep looks for, the best of each so far, and the recommended trial."""
+    """The sweep's objectives, the best of each so far, and the recommended trial."""
 
     sweep: Sweep
     ended: bool

@@ -1,4 +1,4 @@
-"""The page of workers: each device, and what it does now."""
+"""The page of workers: each device, and its current trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE_WORKERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What a worker does now."""
+    """A worker's current trial."""
 
     trial: Trial
     sweep: Sweep
@@ -34,7 +34,7 @@ class WorkersPage:
     now: float
     workers: list[lease_schemas.Worker]
     running: dict[str, list[Execution]]
-    """Worker -> what its slots do, the oldest trial first."""
+    """Worker -> the trials of its slots, the oldest trial first."""
     targets: list[Target]
     queue: list[QueueEntry]
     busyness: dict[str, Busyness]

@@ -1,4 +1,4 @@
-"""What is refused before a route is reached says what would be right."""
+"""What is refused before a route is reached says what to try."""
 
 from __future__ import annotations
 

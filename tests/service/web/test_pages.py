@@ -304,7 +304,7 @@ def test_the_api_is_described_without_anything_from_elsewhere(client):
 )
 def test_what_is_not_there_is_a_page_that_says_so(client, path):
     text = page(client, path, status=404)
-    assert "There is no such thing" in text
+    assert "Not found" in text
     assert 'href="/"' in text
 
 

@@ -75,7 +75,7 @@ def test_trials_stand_side_by_side_with_what_differs_first(client, compared):
 def test_two_to_ten_trials_are_compared(client, compared):
     for numbers in ([], ["1"], [str(number) for number in range(11)]):
         assert "choose from 2 to 10" in page(client, compared, status=422, trial=numbers)
-    assert "There is no such thing" in page(client, compared, status=404, trial=["1", "99"])
+    assert "Not found" in page(client, compared, status=404, trial=["1", "99"])
 
 
 def checked(client, text):
@@ -94,7 +94,7 @@ def test_the_editor_is_filled_from_examples_presets_and_sweeps(client, services,
     sweep = compared.split("/")[2]
     assert f'<option value="sweep:{sweep}" selected>' in page(client, f"/new?from=sweep:{sweep}")
     for nothing in ("example:../pyproject", "preset:none", "sweep:none", "none"):
-        assert "There is no such thing" in page(client, "/new", status=404, **{"from": nothing})
+        assert "Not found" in page(client, "/new", status=404, **{"from": nothing})
 
 
 @pytest.mark.slow
@@ -201,7 +201,7 @@ def test_a_sweep_that_has_ended_offers_to_be_confirmed_where_it_can_be(client, s
     path = compared.removesuffix("/compare")
     assert "When the sweep has ended." in page(client, path)
     services.database.write(lambda session: setattr(session.get(Sweep, path.split("/")[2]), "state", "completed"))
-    assert "It has no test split." in page(client, path)
+    assert "No test split: add the data again with" in page(client, path)
 
 
 def test_what_a_sweep_starts_from_is_said_wherever_it_is_shown(client, services):
