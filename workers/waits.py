@@ -14,10 +14,10 @@ from workers.engine.protocol import JsonObject
 Cause = Literal["measurement_turn", "build_turn", "training_turn", "evaluation_turn", "memory"]
 
 WAITING_FOR: Mapping[Cause, str] = {
-    "measurement_turn": "its turn on this device",
-    "build_turn": "its turn on this device",
-    "training_turn": "its turn on this device",
-    "evaluation_turn": "its turn on this device",
+    "measurement_turn": "its turn to measure on this device",
+    "build_turn": "its turn to build on this device",
+    "training_turn": "its turn to train on this device",
+    "evaluation_turn": "its turn to evaluate on this device",
     "memory": "memory of this device",
 }
 """How a wait is told to people."""
@@ -66,7 +66,7 @@ class Waits:
         elif not self._is_logged and time.monotonic() - self._current[1] > LOGGED_SECONDS:
             self._is_logged = True
             logger.info("%s: waiting for %s", self._label, WAITING_FOR[cause])
-        self._tell({**(told or {}), "waiting_for": WAITING_FOR[cause]})
+        self._tell({**(told or {}), "waiting_for": WAITING_FOR[cause], "wait_cause": cause})
 
     def end(self, told: Mapping[str, object] | None = None) -> None:
         """It waits no more, if it did."""

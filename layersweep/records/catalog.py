@@ -164,8 +164,23 @@ class Target(TypedDict):
     workers: list[str]
 
 
+class Execution(TypedDict):
+    """What one busy slot of a worker does: `phase` since `since`, and what it waits for, as a code and in words."""
+
+    trial: str
+    sweep: str
+    sweep_name: str
+    number: int
+    attempt: int
+    phase: str | None
+    since: str
+    wait_cause: str | None
+    waiting_for: str | None
+
+
 class WorkerRecord(TypedDict):
-    """An older service says neither `slots` nor `trials`: its workers have one slot. Nor does it know labels."""
+    """An older service says neither `slots` nor `trials`: its workers have one slot. Nor does it know labels, what
+    the slots do, and how busy the device was. The shares are null of a worker that is not alive."""
 
     id: str
     project: str | None
@@ -178,6 +193,9 @@ class WorkerRecord(TypedDict):
     alive: bool
     trial: str | None
     trials: NotRequired[list[str]]
+    executions: NotRequired[list[Execution]]
+    device_busy_share: NotRequired[float | None]
+    slots_busy_share: NotRequired[float | None]
     registered_at: str
     last_seen_at: str
 

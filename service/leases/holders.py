@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import cast, get_args
 
 from sqlalchemy.orm import Session
 
@@ -35,8 +35,7 @@ from service.leases.feasibility import (
 from service.leases.leased_sweeps import LeasedSweep
 from service.leases.row_locks import ChangesTrial
 
-WAIT_CAUSES = ("measurement_turn", "build_turn", "training_turn", "evaluation_turn", "memory")
-"""What an attempt may wait for on its device."""
+WAIT_CAUSES: tuple[lease_schemas.WaitCause, ...] = get_args(lease_schemas.WaitCause)
 MOST_WAITED_SECONDS = 1e6
 """More is no wait of an attempt."""
 

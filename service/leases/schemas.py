@@ -18,6 +18,8 @@ from service.datasets.schemas import Part
 Outcome = Literal["complete", "infeasible", "pruned", "failed"]
 Phase = Literal["check", "build", "measure", "train", "quantize", "rebuild", "remeasure", "evaluate", "finish"]
 Runtime = Literal["tensorrt", "tensorrt_rtx", "onnxruntime"]
+WaitCause = Literal["measurement_turn", "build_turn", "training_turn", "evaluation_turn", "memory"]
+"""What an attempt may wait for on its device."""
 
 MAX_SLOTS = 64
 """Attempts that one worker may execute at once."""
@@ -159,6 +161,23 @@ class WorkerRegistration(Request):
     )
 
 
+class Execution(Schema):
+    """What one busy slot of a worker does."""
+
+    trial: str
+    sweep: str
+    sweep_name: str
+    number: int = Field(description="of the trial in its sweep")
+    attempt: int
+    phase: Phase | None = Field(description="null before the attempt has said its first one")
+    since: Timestamp = Field(description="when the phase began, or without one the attempt")
+    wait_cause: WaitCause | None = Field(
+        description="what it waits for on the device: a turn to measure, build, train or evaluate, or memory. null: it "
+        "does not wait, or its worker says it in words alone"
+    )
+    waiting_for: str | None = Field(description="the same in the words of the worker")
+
+
 class Worker(Schema):
     id: str
     project: str | None = Field(description="whose trials it claims; null: those of all projects")
@@ -171,6 +190,14 @@ class Worker(Schema):
     alive: bool
     trial: str | None = Field(description="the trial that it runs now; of several, the oldest")
     trials: list[str] = Field(description="the trials that it runs now, the oldest first: one a busy slot")
+    executions: list[Execution] = Field(
+        default=[], description="what its busy slots do, the oldest trial first; those of another project are left out"
+    )
+    device_busy_share: float | None = Field(
+        default=None,
+        description="of the last ten minutes, in which its device was held by an attempt; null: it is not alive",
+    )
+    slots_busy_share: float | None = Field(default=None, description="the same of the time of all its slots")
     registered_at: Timestamp
     last_seen_at: Timestamp
 
@@ -304,7 +331,9 @@ class LeaseReport(Request):
     """
 
     phase: Phase | None = None
-    progress: JsonObject | None = Field(default=None, description="{step, ...} of a training, {waiting_for}")
+    progress: JsonObject | None = Field(
+        default=None, description="{step, ...} of a training, {waiting_for, wait_cause}"
+    )
     losses: list[Losses] = Field(default=[], max_length=1000)
     metrics: dict[str, float] = Field(
         default={},

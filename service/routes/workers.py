@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
+from service.fleet import executions
 from service.http.error_handlers import documented
 from service.http.page_reads import PageReadDep
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
@@ -54,16 +55,18 @@ async def sign_off_worker(worker: str, call: UnkeyedWriteRequestDep) -> Response
 def list_workers(
     pages: PageReadDep, alive: Annotated[bool, Query(description="only those heard of lately")] = False
 ) -> schemas.Page[lease_schemas.Worker]:
-    """List workers, the newest first."""
+    """List workers, the newest first, with what each slot does and how busy the device was."""
     alive_seconds = pages.services.settings.worker_alive_seconds
-    return pages.answer(
-        lambda session: workers.page(
+
+    def page(session: Session) -> tuple[list[lease_schemas.Worker], str | None]:
+        items, token = workers.page(
             session,
             alive_seconds=alive_seconds,
             only_alive=alive,
             page_size=pages.size,
             page_token=pages.token,
             project=pages.project,
-        ),
-        lambda worker: worker,
-    )
+        )
+        return executions.added_to(session, items, pages.project), token
+
+    return pages.answer(page, lambda worker: worker)

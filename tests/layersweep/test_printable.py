@@ -85,6 +85,9 @@ WORKER = {
     "targets": [{"runtime": HOSTILE, "version": HOSTILE}],
     "alive": True,
     "trial": HOSTILE,
+    "executions": [
+        {"trial": "t", "sweep_name": HOSTILE, "number": 1, "phase": HOSTILE, "since": HOSTILE, "waiting_for": HOSTILE}
+    ],
 }
 
 REFUSAL = {"status": 409, "type": HOSTILE, "detail": HOSTILE, "errors": [{"pointer": HOSTILE, "detail": HOSTILE}]}

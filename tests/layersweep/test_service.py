@@ -120,6 +120,7 @@ def test_an_answer_has_the_keys_that_the_records_name() -> None:
         (lease_schemas.Capabilities, catalog.Capabilities),
         (lease_schemas.Device, catalog.Device),
         (lease_schemas.Worker, catalog.WorkerRecord),
+        (lease_schemas.Execution, catalog.Execution),
     ]
     for schema, record in pairs:
         assert set(schema.model_fields) == set(typing.get_type_hints(record)), schema.__name__

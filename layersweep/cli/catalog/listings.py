@@ -20,7 +20,7 @@ from layersweep.cli.common import (
 from layersweep.display import units
 from layersweep.display.terminal import show_text, table_of
 from layersweep.errors import InvalidUsageError
-from layersweep.records.catalog import LayerKind, LayerParameter, Preset, QueueEntry
+from layersweep.records.catalog import Execution, LayerKind, LayerParameter, Preset, QueueEntry, WorkerRecord
 
 
 def layers(
@@ -106,15 +106,34 @@ def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     if as_json:
         print_json_list(records)
         return
-    table = table_of("name", "device", "runtimes", "alive", "slots", "trials")
+    table = table_of("name", "device", "runtimes", "alive", "slots", "device held", "current trials")
     for record in records:
         runtimes = ", ".join(f"{target.get('runtime')} {target.get('version')}" for target in record["targets"])
         alive = "yes" if record["alive"] else "no"
-        trials = record.get("trials", [record["trial"]] if record["trial"] else [])
-        slots = f"{len(trials)} of {record.get('slots', 1)} busy"
+        slots = f"{len(_trials(record))} of {record.get('slots', 1)} busy"
         model = str(record["device"].get("model", ""))
-        table.add_row(Text(record["name"]), model, runtimes, alive, slots, "\n".join(trials))
+        share = record.get("device_busy_share")
+        held = units.ABSENT if share is None else units.share(share)
+        table.add_row(Text(record["name"]), model, runtimes, alive, slots, held, Text("\n".join(_doings(record))))
     out.print(table)
+
+
+def _trials(record: WorkerRecord) -> list[str]:
+    return record.get("trials", [record["trial"]] if record["trial"] else [])
+
+
+def _doings(record: WorkerRecord) -> list[str]:
+    """A line a busy slot; the bare id of a trial of which the service says no more."""
+    executions = record.get("executions", [])
+    known = {each["trial"] for each in executions}
+    return [*map(_doing, executions), *(trial for trial in _trials(record) if trial not in known)]
+
+
+def _doing(execution: Execution) -> str:
+    """`small/7: build since 2026-11-29T12:00:03Z, waits for its turn to build on this device`"""
+    line = f"{execution['sweep_name']}/{execution['number']}: {execution['phase'] or 'starting'}"
+    line += f" since {execution['since'][:19]}Z"
+    return line + (f", waits for {execution['waiting_for']}" if execution["waiting_for"] else "")
 
 
 def queue(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:

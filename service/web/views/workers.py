@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.database.models import Sweep, Trial
+from layersweep.json_values import JsonObject
+from service.database.models import Trial
 from service.database.sessions import now
-from service.fleet import busyness, queue_by_needs
-from service.fleet.busyness import Busyness
+from service.fleet import executions, queue_by_needs
 from service.fleet.schemas import QueueEntry
 from service.leases import schemas as lease_schemas
 from service.leases import workers
@@ -22,23 +22,13 @@ PAGE_WORKERS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Execution:
-    """A worker's current trial."""
-
-    trial: Trial
-    sweep: Sweep
-
-
-@dataclass(frozen=True, slots=True)
 class WorkersPage:
     now: float
     workers: list[lease_schemas.Worker]
-    running: dict[str, list[Execution]]
-    """Worker -> the trials of its slots, the oldest trial first."""
+    progress: dict[str, JsonObject]
+    """Trial -> how far it is in its phase, where its worker says that."""
     targets: list[Target]
     queue: list[QueueEntry]
-    busyness: dict[str, Busyness]
-    """Worker -> how busy it was lately, of those that are alive."""
 
 
 def workers_page(session: Session, project: str | None, alive_seconds: float) -> WorkersPage:
@@ -51,29 +41,16 @@ def workers_page(session: Session, project: str | None, alive_seconds: float) ->
         page_token=None,
         project=project,
     )
+    shown = executions.added_to(session, items, project)
     return WorkersPage(
         now=now(session),
-        workers=items,
-        running=_running(session, items, project),
+        workers=shown,
+        progress=_progress(session, [each.trial for worker in shown for each in worker.executions]),
         targets=catalog.targets(session, project),
         queue=queue_by_needs.entries(session, project, alive_seconds),
-        busyness=busyness.of_workers(session, [worker.id for worker in items if worker.alive]),
     )
 
 
-def _running(
-    session: Session, items: Sequence[lease_schemas.Worker], project: str | None
-) -> dict[str, list[Execution]]:
-    """Worker -> its trials and their sweeps. What runs for another project is not shown to this one."""
-    query = (
-        select(Trial, Sweep)
-        .join(Sweep, Sweep.id == Trial.sweep_id)
-        .where(Trial.id.in_([trial for worker in items for trial in worker.trials]))
-        .order_by(Trial.id)
-    )
-    if project is not None:
-        query = query.where(Trial.project == project)
-    running: dict[str, list[Execution]] = {}
-    for trial, sweep in session.execute(query):
-        running.setdefault(str(trial.worker_id), []).append(Execution(trial, sweep))
-    return running
+def _progress(session: Session, trials: Sequence[str]) -> dict[str, JsonObject]:
+    rows = session.execute(select(Trial.id, Trial.progress).where(Trial.id.in_(trials)))
+    return {trial: progress for trial, progress in rows if progress}
