@@ -1,6 +1,6 @@
 # Three images from one file: `service` (API, scheduler, page), `worker` (CPU), `worker-gpu` (TensorRT).
 # docker-compose.yml builds what it needs. The wheel is the client alone; an image carries the application.
-# Versions are those of requirements/ (`make lock`); what comes from PyPI has to have the hash that is written there.
+# Versions are those of deploy/requirements/ (`make lock`); what comes from PyPI has to have the hash that is written there.
 
 # Other bases, of your registry for example: --build-arg PYTHON_IMAGE=... and CUDA_IMAGE=...
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
@@ -20,7 +20,7 @@ COPY layers ./layers
 FROM base AS service
 COPY service ./service
 COPY migrations ./migrations
-COPY requirements/service.txt ./requirements/
+COPY deploy/requirements/service.txt ./requirements/
 RUN pip install --require-hashes --requirement requirements/service.txt \
     && pip install --no-deps --no-build-isolation --editable .
 USER layersweep
@@ -33,7 +33,7 @@ CMD ["layersweep", "serve"]
 
 FROM base AS worker
 COPY workers ./workers
-COPY requirements/worker.txt requirements/torch.txt ./requirements/
+COPY deploy/requirements/worker.txt deploy/requirements/torch.txt ./requirements/
 # PyTorch's own index has the CPU build: a tenth of the size of the default one.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --require-hashes --requirement requirements/worker.txt \
@@ -57,7 +57,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY layersweep ./layersweep
 COPY layers ./layers
 COPY workers ./workers
-COPY requirements/worker-gpu.txt requirements/torch.txt ./requirements/
+COPY deploy/requirements/worker-gpu.txt deploy/requirements/torch.txt ./requirements/
 # PyTorch for CUDA 13, with CUDA's libraries, comes from its own index; TensorRT's libraries are on NVIDIA's index alone.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cu130
 ARG TENSORRT_INDEX=https://pypi.nvidia.com

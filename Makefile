@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Passed to pip, for example: make setup PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
 # The versions that are installed; empty (make setup LOCK=): the newest that pyproject.toml allows
-LOCK ?= requirements/constraints.txt
+LOCK ?= deploy/requirements/constraints.txt
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[service,worker,dev]'
 TOOLS := .venv-tools
 # One process more than the two cores of a small machine: tests wait for children and databases
@@ -38,21 +38,21 @@ $(TOOLS)/.installed: Makefile
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9' 'cyclonedx-bom>=7,<8' 'pip-audit>=2.9,<3'
 	@touch $@
 
-lock: $(TOOLS)/.installed ## Write requirements/ anew from pyproject.toml (LOCK_ARGS=--upgrade: newest versions)
-	@requirements/lock.sh $(LOCK_ARGS)
+lock: $(TOOLS)/.installed ## Write deploy/requirements anew from pyproject.toml (LOCK_ARGS=--upgrade: newest versions)
+	@deploy/requirements/lock.sh $(LOCK_ARGS)
 
 sbom: $(TOOLS)/.installed ## Write what the images hold to build/sbom/, as CycloneDX JSON
 	@mkdir -p build/sbom
 	@for image in service worker worker-gpu; do \
-	  test $$image = service && torch= || torch=requirements/torch.txt; \
-	  cat requirements/$$image.txt $$torch | $(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml \
+	  test $$image = service && torch= || torch=deploy/requirements/torch.txt; \
+	  cat deploy/requirements/$$image.txt $$torch | $(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml \
 	    --output-reproducible --of JSON --output-file build/sbom/$$image.json - || exit 1; \
 	  echo "build/sbom/$$image.json"; \
 	done
 
 audit: $(TOOLS)/.installed ## Look for known vulnerabilities in what the images hold
 	@for image in service worker worker-gpu; do \
-	  $(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/$$image.txt || exit 1; \
+	  $(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --requirement deploy/requirements/$$image.txt || exit 1; \
 	done
 
 demo: $(STAMP) ## Run a service, a worker and a small sweep, and show its leaderboard
