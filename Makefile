@@ -99,8 +99,9 @@ format: $(STAMP) ## Put the source into its format
 	@$(BIN)/ruff check --fix-only
 	@$(BIN)/ruff format
 
-docs: $(STAMP) ## Make docs/layers.md from the declarations
+docs: $(STAMP) ## Make docs/layers.md and the JSON Schema of sweep documents from the declarations
 	@$(BIN)/python -m layers.reference > docs/layers.md
+	@$(BIN)/python -m layers.document_schema.schema > layersweep/sweep.schema.json
 
 clean: ## Remove .venv and caches; data/ stays
 	@rm -rf $(VENV) $(TOOLS) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -44,17 +44,22 @@ def find_dataset(name: str) -> Mapping[str, Any] | None:
     return known.get(name)
 
 
-def read(text: str) -> FeasibilityReport:
-    """Validate an example: a whole document, or what it changes in BASE."""
+def whole(text: str) -> dict[str, Any]:
+    """An example as a whole document: itself, or BASE with what it changes there."""
     example = documents.read(text.encode(), "application/yaml")
-    whole = copy.deepcopy(example if "name" in example else BASE)
+    document = copy.deepcopy(example if "name" in example else BASE)
     for field, value in example.items():
         if field == "model" and "name" not in example:
             dotted = "attention.num_attention_heads" in value
-            whole["model"] = {**whole["model"], **({"attention": {}} if dotted else {}), **value}
+            document["model"] = {**document["model"], **({"attention": {}} if dotted else {}), **value}
         else:
-            whole[field] = value
-    return read_document(whole, find_dataset=find_dataset)[1]
+            document[field] = value
+    return document
+
+
+def read(text: str) -> FeasibilityReport:
+    """Validate an example."""
+    return read_document(whole(text), find_dataset=find_dataset)[1]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import typer
 
 from layersweep import __version__, files
 from layersweep.cli import access, databases, demo, export, fleet, processes, results, sweeps, trials, webhooks
-from layersweep.cli.catalog import checkpoints, datasets, listings
+from layersweep.cli.catalog import checkpoints, datasets, listings, schema
 from layersweep.cli.common import Commands
 
 app = typer.Typer(
@@ -65,5 +65,6 @@ app.add_typer(datasets.datasets, name="dataset")
 app.add_typer(checkpoints.checkpoints, name="checkpoint")
 app.command("layers")(listings.layers)
 app.command("presets")(listings.presets)
+app.command("schema")(schema.schema)
 app.command("workers")(listings.workers)
 app.command("queue")(listings.queue)

@@ -22,8 +22,8 @@ SWEEPS = ("language", "opinions", "shapes", "sequences", "failing", "paused", "s
 UNREAD_EVENTS = ("paused", "language", "confirmation")
 """The stream of a paused sweep does not end; the others are long, and of the same kinds."""
 
-RECORDED_ELSEWHERE = {"/metrics", "/docs", "/static/{name:path}", "/{path:page}"}
-"""Figures of a run, what is made from `/openapi.json`, files of the repository, and what is no page."""
+RECORDED_ELSEWHERE = {"/metrics", "/docs", "/static/{name:path}", "/{path:page}", "/v1/schemas/sweep.json"}
+"""Figures of a run, what is made from `/openapi.json`, files of the repository (as the schema), and what is no page."""
 
 _TEXTS = ("text/", "application/yaml", "image/svg")
 _EVENT_DATA = re.compile(r"(?<=^data: )\{.*\}$", re.MULTILINE)

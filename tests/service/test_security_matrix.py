@@ -31,6 +31,7 @@ from tests.service.rows import Rows
 OPEN_TO_ALL = {
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/v1/schemas/sweep.json"),
     ("GET", "/static/{name}"),
     ("GET", "/login"),
     ("POST", "/login"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from importlib.resources import files
+
 from layers.declarations.inference.parameters import INFERENCE
 from layers.declarations.model import DECLARATIONS
 from layers.declarations.training import TRAINING
@@ -63,3 +65,10 @@ def test_targets_are_those_of_the_workers(client, services):
     assert sorted(target["workers"]) == sorted(ids)
     assert target["capabilities"]["dtypes"] == ["float32"]
     assert "key" not in target["capabilities"]
+
+
+def test_editors_fetch_the_schema_of_sweep_documents_as_the_client_ships_it(client):
+    answer = client.get("/v1/schemas/sweep.json")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/schema+json"
+    assert answer.text == files("layersweep").joinpath("sweep.schema.json").read_text(encoding="utf-8")
