@@ -31,6 +31,9 @@ STOP_SECONDS = 5
 MOST_SLOTS = 64
 """Of a worker: what the service takes."""
 
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""What stands for all addresses of a machine -> the one by which the machine reaches itself."""
+
 COLLECTED_FROM = 50_000
 """New objects after which the youngest generation is looked through."""
 
@@ -67,6 +70,9 @@ def serve(
         if is_open:
             _say(settings, "No token was made yet: whoever is on this machine may do everything, others nothing.")
         _say(settings, f"The database: {shown(settings)}")
+        if settings.host in EVERY_ADDRESS:
+            reached = f"http://{socket.gethostname()}:{listener.getsockname()[1]}"
+            _say(settings, f"Other machines of its network reach it as {reached}")
         _say(settings, f"The page: {address}/   The API's docs: {address}/docs   Ctrl-C stops the service.")
         config = uvicorn.Config(
             app,
@@ -300,5 +306,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket, host: str) -> str:
+    """Where a browser on this machine finds what listens: no browser opens the address that stands for all."""
     port = listener.getsockname()[1]
+    host = EVERY_ADDRESS.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

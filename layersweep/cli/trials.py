@@ -140,7 +140,7 @@ def _print_trial(record: TrialDetailRecord) -> None:
         out.print(Text(f"Answered from trial {record['reused_from']}, which measured the same before."))
     for constraint, violation in (record["violations"] or {}).items():
         if violation > 0 and constraint not in (record["reason"] or ""):
-            out.print(Text(f"Breaks {constraint} by {violation:.4g}", style="yellow"))
+            out.print(Text(f"Breaks {constraint} by {units.number(violation)}", style="yellow"))
     if record["metrics"]:
         table = Table.grid(padding=(0, 3, 0, 0))
         table.add_column()

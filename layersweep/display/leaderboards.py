@@ -101,7 +101,7 @@ def _state(row: LeaderboardRow) -> str:
     """The state, with what the reader needs to know about it."""
     if row["state"] == "complete" and row["feasible"] is False:
         return "not feasible"
-    return "reused" if row["state"] == "complete" and row["reused_from"] else row["state"]
+    return "complete, reused" if row["state"] == "complete" and row["reused_from"] else row["state"]
 
 
 def _style(row: LeaderboardRow) -> str:

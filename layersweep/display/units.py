@@ -14,6 +14,9 @@ TIMES = ((1.0, "s"), (60.0, "min"), (3600.0, "h"), (86_400.0, "d"))
 SHARES = ((0.01, "%"),)
 PLAIN = ((1.0, ""),)
 
+ROUNDING_NATS = 1e-6
+"""What float32 leaves of a loss of some nats: a gap below it is none."""
+
 _COUNTED = ("parameter_count", "flops")
 _SUFFIXES = {"_bytes": "B", "_seconds": "s", "_per_s": "1/s", "loss": "nats", "loss_stderr": "nats", "_gap": "nats"}
 _HEADINGS = {
@@ -56,6 +59,8 @@ def metric(name: str, value: float | None) -> str:
     if value is None:
         return ABSENT
     own = unit(name)
+    if without_shape(name).endswith("_gap") and 0 < abs(value) < ROUNDING_NATS:
+        return f"≈ 0 {own}"
     if own == "B":
         return bytes_(value)
     if own == "s":

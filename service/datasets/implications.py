@@ -110,8 +110,8 @@ def _padding(dataset: Dataset) -> list[Implication]:
         mean, longest = float(lengths.get("mean", 0.0)), float(lengths.get("longest", 0.0))
         if longest and mean / longest < PADDED_SHARE:
             says = (
-                f"an example has {mean:.3g} tokens on average and {longest:.0f} at most: {1 - mean / longest:.0%} of a "
-                f"batch at that {name.replace('_', ' ')} is padding"
+                f"an example has {formatting.number(round(mean, 1))} tokens on average and {longest:.0f} at most: "
+                f"{1 - mean / longest:.0%} of a batch at that {name.replace('_', ' ')} is padding"
             )
             found.append(Implication(kind="note", says=says))
     return found

@@ -17,11 +17,13 @@ from service.confirmation.schemas import RecommendationDetail
 from service.database.counts import REPLICATE, replicates_of
 from service.database.models import Attempt, Dataset, Measurement, Sweep, Trial, Worker
 from service.database.sessions import now
+from service.datasets.implications import implications
 from service.errors import NotFoundError
 from service.recommendation import further_trainings
 from service.recommendation.evidence import detailed
 from service.recommendation.preferences import SelectionPreferences
-from service.report.schemas import Report, ReportedDataset, Reproduction
+from service.report.broken_constraints import broken_constraints
+from service.report.schemas import Report, ReportedDataset, Reproduction, Unrecommended
 from service.results import leaderboards
 from service.results.schemas import LeaderboardRow
 from service.sweeps import sweeps
@@ -51,10 +53,17 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
         states=_states(row),
         front=_by_first_objective(front, row)[:MAX_FRONT],
         recommendation=recommendation,
+        unrecommended=None if recommendation is not None else _unrecommended(session, row, dataset),
         confirmation=None if confirmation is None else results.to_schema(session, confirmation, recommended),
         reproduction=_reproduction(
             session, row, dataset, recommendation, [] if confirmation is None else confirmation.seeds
         ),
+    )
+
+
+def _unrecommended(session: Session, sweep: Sweep, dataset: Dataset | None) -> Unrecommended:
+    return Unrecommended(
+        implications=implications(dataset).implications, constraints=broken_constraints(session, sweep)
     )
 
 

@@ -47,9 +47,9 @@ class Bar:
 
 
 def trade_off(report: Report) -> Scatter | None:
-    """The front by the first two objectives; against the parameter count where there is one objective."""
+    """The front by the first and the last objective, as on the page; one objective by the parameter count."""
     metrics = [objective.metric for objective in report.sweep.objectives]
-    x, y = (metrics[0], metrics[1]) if len(metrics) > 1 else ("parameter_count", metrics[0])
+    x, y = (metrics[0], metrics[-1]) if len(metrics) > 1 else ("parameter_count", metrics[0])
     recommended = None if report.recommendation is None else report.recommendation.trial.trial
     goals: dict[str, Goal] = {objective.metric: objective.goal for objective in report.sweep.objectives}
     points = [

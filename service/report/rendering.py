@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,6 +19,7 @@ from layersweep.json_values import JsonObject
 from service.common.templates import DOCUMENT_HEADERS, context, html_environment, plain_environment
 from service.confirmation.schemas import ConfirmedTrial, RecommendationDetail
 from service.database.dataset_columns import StoredSplit
+from service.datasets.schemas import Implication
 from service.report import markdown as escaping
 from service.report import pictures
 from service.report.schemas import Report
@@ -46,6 +47,8 @@ class ReportView:
     found: RecommendationDetail | None
     confirmed: ConfirmedTrial | None
     """The recommended trial among the confirmation's candidates."""
+    implications: Sequence[Implication]
+    """What the data mean for the recommended trial, or for any model where there is none."""
     bars: list[pictures.Bar]
     splits: list[str]
     columns: list[str]
@@ -98,6 +101,7 @@ def _view(report: Report) -> ReportView:
         sweep=report.sweep,
         found=found,
         confirmed=_confirmed(report, found),
+        implications=_implications(report),
         bars=pictures.baselines(report),
         splits=[] if report.dataset is None else [_split(*each) for each in report.dataset.parts.items()],
         columns=[name for name in dict.fromkeys([*objectives, *usual]) if name in known],
@@ -108,6 +112,12 @@ def _view(report: Report) -> ReportView:
         configuration="" if found is None else _yaml(of_configuration(dict(found.configuration), report.sweep.dataset)),
         document=_yaml(dict(report.reproduction.document)),
     )
+
+
+def _implications(report: Report) -> Sequence[Implication]:
+    if report.recommendation is not None:
+        return report.recommendation.evidence.data.implications
+    return [] if report.unrecommended is None else report.unrecommended.implications
 
 
 def _shapes(report: Report) -> ShapeTable | None:

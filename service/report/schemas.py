@@ -11,6 +11,7 @@ from layersweep.json_values import JsonObject
 from service.common.schemas import AS_STORED, Schema, Timestamp
 from service.confirmation.schemas import Confirmation, RecommendationDetail
 from service.database.dataset_columns import Profile, StoredSplit
+from service.datasets.schemas import Implication
 from service.results.schemas import LeaderboardRow
 from service.sweeps.schemas import SweepDetail
 
@@ -39,6 +40,24 @@ class Reproduction(Schema):
     document: Annotated[NormalizedDocument, AS_STORED]
 
 
+class BrokenConstraint(Schema):
+    """A constraint that trials of a sweep broke, and the trial that came nearest to fulfilling it."""
+
+    constraint: str
+    broken: int = Field(description="trials that broke it")
+    judged: int = Field(description="trials whose figures it could be judged by")
+    nearest: int = Field(description="number of the trial that missed it by least")
+    by: float = Field(description="by how much that one missed it, in the constraint's unit")
+    says: str
+
+
+class Unrecommended(Schema):
+    """What the report says of data and constraints while there is no trial to recommend."""
+
+    implications: list[Implication] = Field(description="what the dataset's profile means for a model of it")
+    constraints: list[BrokenConstraint] = Field(description="the constraints that trials broke")
+
+
 class Report(Schema):
     title: str
     made_at: Timestamp
@@ -47,5 +66,6 @@ class Report(Schema):
     states: dict[str, int] = Field(description="trials by state")
     front: list[LeaderboardRow]
     recommendation: RecommendationDetail | None = Field(description="null while no trial is complete and feasible")
+    unrecommended: Unrecommended | None = Field(description="null with a recommendation")
     confirmation: Confirmation | None
     reproduction: Reproduction

@@ -1,7 +1,8 @@
 """How much each parameter matters to each objective: Optuna's conditional PED-ANOVA over the sweep's own trials.
 
-The importance of a parameter is how differently its values are spread among the best tenth of the trials and among all
-of them (Watanabe, Bansal and Hutter 2023, arXiv 2304.10255). It is about what was tried, not about cause.
+The importance of a parameter is how differently its values are spread among the best tenth of the trials (of 10 to 19
+trials: among the best two) and among all of them (Watanabe, Bansal and Hutter 2023, arXiv 2304.10255). It is about
+what was tried, not about cause.
 
 How sure each is: its interval over bootstrap resamples of the trials (Efron 1979), and the noise, which is what it
 reaches where the objective is shuffled among the trials, so that no parameter has an effect.
@@ -38,8 +39,11 @@ SECONDS = 6.0
 """Of this thread's CPU time, shared by the objectives, after which there are no more resamples: with hundreds of
 parameters each takes a second."""
 INTERVAL = (0.05, 0.95)
-FEWEST_TRIALS = 20
-"""The best tenth of fewer is one trial: that says nothing."""
+BEST_SHARE = 0.1
+FEWEST_BEST = 2
+"""Trials that count as the best of few: the values of one alone say nothing of a spread."""
+FEWEST_TRIALS = 10
+"""With fewer, the best are more than a fifth of all."""
 _MOST_CHOICES = 64
 _LOG_RATIO = 30.0
 
@@ -184,7 +188,8 @@ def _divergences(study: optuna.Study, parameters: list[str], scores: Floats) -> 
         # It warns that low values are taken as good ones, which they are here.
         warnings.simplefilter("ignore")
         tried = {name for trial in study.get_trials(deepcopy=False) for name in trial.params}
-        found = PedAnovaImportanceEvaluator().evaluate(
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(BEST_SHARE, FEWEST_BEST / len(scores)))
+        found = evaluator.evaluate(
             study,
             params=[name for name in parameters if name in tried],
             target=lambda trial: float(scores[trial.number]),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 
+from service.auth.access import OPEN
 from service.auth.scopes import ScopedRoute
 from service.errors import ServiceError, UnprocessableError
+from service.http.callers import get_caller
 from service.web.rendering import render
 
 
@@ -35,6 +39,20 @@ class PageRoute(ScopedRoute):
 def problem_page(error: ServiceError) -> HTMLResponse:
     """The page that an error is."""
     return render("problem.html", status=error.status, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class WayIn:
+    """What a command needs to reach this service."""
+
+    address: str
+    """As the browser has it, quoted for a shell."""
+    needs_token: bool
+
+    @classmethod
+    def of(cls, request: Request) -> WayIn:
+        address = f"{request.scope['scheme']}://{request.headers.get('host', 'this-machine')}"
+        return cls(shlex.quote(address), needs_token=get_caller(request) is not OPEN)
 
 
 def page_router() -> APIRouter:

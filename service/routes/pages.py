@@ -11,7 +11,7 @@ from service.auth.scopes import needs_no_token, needs_scope
 from service.errors import NotFoundError
 from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep
-from service.routes.page_route import page_router, wanted_part
+from service.routes.page_route import WayIn, page_router, wanted_part
 from service.sweeps import catalog
 from service.web.api_reference import describe
 from service.web.rendering import render, static_response
@@ -47,7 +47,8 @@ def show_sweeps(
 ) -> Response:
     template = "_sweeps.html" if wanted_part(request) == "sweeps" else "sweeps.html"
     wanted = sweeps.SweepListFilter(caller.lists, before, state or None, name or None)
-    return render(template, services.database.read(lambda session: sweeps.sweeps(session, wanted)))
+    view = services.database.read(lambda session: sweeps.sweeps(session, wanted))
+    return render(template, view, WayIn.of(request))
 
 
 @router.get("/datasets")
@@ -76,9 +77,8 @@ def show_layers() -> Response:
 def show_workers(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     template = "_workers.html" if wanted_part(request) == "workers" else "workers.html"
     alive_seconds = services.settings.worker_alive_seconds
-    return render(
-        template, services.database.read(lambda session: workers.workers_page(session, caller.lists, alive_seconds))
-    )
+    view = services.database.read(lambda session: workers.workers_page(session, caller.lists, alive_seconds))
+    return render(template, view, WayIn.of(request))
 
 
 @router.get("/docs")

@@ -97,8 +97,10 @@ def test_from_the_editor_to_the_report(watched: Watched, folder: Path) -> None:
     expect(page.locator("#findings")).to_contain_text("/model/num_layers")
     expect(page.locator("#findings [data-line]").first).to_have_attribute("data-line", "5")
     expect(page.locator("#document")).to_have_attribute("aria-invalid", "true")
+    expect(page.locator("#submit")).to_be_disabled()
     page.locator("#document").fill(DOCUMENT)
     expect(page.locator("#findings")).to_contain_text("Ready to run")
+    expect(page.locator("#submit")).to_be_enabled()
     page.locator("#submit").click()
     page.wait_for_url(re.compile("/sweeps/"))
     sweep = urlsplit(page.url).path.rpartition("/")[2]

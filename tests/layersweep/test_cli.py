@@ -172,6 +172,20 @@ def test_a_missing_file_and_a_server_that_is_no_url(alone: Run, tmp_path: Path) 
     assert alone("sweep", "list", "--server", "localhost").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("host", "opened"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:"),
+        ("127.0.0.1", "http://127.0.0.1:"),
+        ("::", "http://[::1]:"),
+    ],
+)
+def test_the_address_that_is_printed_opens_in_a_browser(host: str, opened: str) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        assert processes.address_of(listener, host) == f"{opened}{listener.getsockname()[1]}"
+
+
 def test_serving_on_a_port_in_use_is_told(alone: Run, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -74,7 +74,7 @@ def test_a_trial_that_is_not_feasible_or_not_finished_says_so() -> None:
         row(2, reused_from="x"),
     ]
     shown = text(rows, 120)
-    for word in ("not feasible", "failed", "reused"):
+    for word in ("not feasible", "failed", "complete, reused"):
         assert word in shown
 
 

@@ -63,6 +63,7 @@ def test_a_metric_s_name_tells_its_declared_unit(name: str) -> None:
         ("validation_loss", 1.73456, "1.735 nats"),
         ("precision_gap", 3.25e-05, "3.25e-5 nats"),
         ("generalization_gap", -0.0, "0 nats"),
+        ("precision_gap", -5.85e-09, "≈ 0 nats"),
         ("accuracy", 0.987, "98.70%"),
         ("accuracy", 0.99996, "99.996%"),
         ("accuracy", 0.0, "0.00%"),

@@ -178,7 +178,8 @@ document.addEventListener("submit", async (event) => {
     says.textContent = error.message;
     says.hidden = false;
   } finally {
-    for (const button of buttons) button.disabled = false;
+    const invalid = form.querySelector("[aria-invalid=true]") !== null;
+    for (const button of buttons) button.disabled = invalid;
   }
 });
 
@@ -226,7 +227,9 @@ if (editor) {
   document.addEventListener("htmx:after:swap", () => {
     const wrong = new Set([...document.querySelectorAll("#findings [data-line]")].map((each) => Number(each.dataset.line)));
     for (const [index, line] of [...lines.children].entries()) line.classList.toggle("wrong", wrong.has(index + 1));
-    editor.setAttribute("aria-invalid", String(Boolean(document.querySelector("#findings .problems:not(.notes)"))));
+    const invalid = Boolean(document.querySelector("#findings .bad"));
+    editor.setAttribute("aria-invalid", String(invalid));
+    document.getElementById("submit").disabled = invalid;
   });
   document.addEventListener("click", (event) => {
     const wanted = Number(event.target.closest?.("[data-go]")?.dataset.go);

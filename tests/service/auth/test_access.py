@@ -290,12 +290,17 @@ def test_a_browser_logs_in_with_a_token_and_out_again(client: TestClient, make_t
     assert client.get("/static/page.css").status_code == 200
     wrong = client.post("/login", data={"token": "lsw_wrong", "next": "/datasets"})
     assert (wrong.status_code, "not known" in wrong.text, "lsw_wrong" in wrong.text) == (401, True, False)
+    assert "see <code>layersweep token create</code>" in wrong.text
     entered = client.post("/login", data={"token": secret, "next": "/datasets"}, follow_redirects=False)
     assert (entered.status_code, entered.headers["location"]) == (303, "/datasets")
     cookie = entered.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=lax" in cookie
     assert client.get("/datasets", headers=html).status_code == 200
+    assert (
+        "<code>LAYERSWEEP_TOKEN=TOKEN layersweep worker --server http://testserver</code>"
+        in client.get("/workers").text
+    )
     client.post("/logout", headers={"Origin": "http://testserver"})
     assert client.get("/datasets", headers=html, follow_redirects=False).status_code == 303
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from service.common.templates import html_environment
+from service.database.models import Trial
 from tests.service.sweep_rows import add_sweep
 
 SIX = ("Task and data", "Experimentation", "Resource constraints", "Complexity", "Literature", "Compatibility")
@@ -68,6 +70,35 @@ def test_a_name_is_text_and_a_sweep_without_results_has_a_report(client, service
     assert client.get(f"/v1/sweeps/{sweep}/report").json()["recommendation"] is None
     assert client.get("/v1/sweeps/nothing/report").status_code == 404
     assert client.get(f"/v1/sweeps/{sweep}/report", params={"format": "pdf"}).status_code == 422
+
+
+def test_without_a_feasible_trial_the_report_explains_the_data_and_what_was_broken(client, services, make_sweep):
+    sweep = make_sweep()
+
+    def break_all(session):
+        for trial in session.query(Trial).filter_by(sweep_id=sweep):
+            trial.feasible, trial.pareto_rank = False, None
+            trial.violations = {"latency_ms_p50 <= 2.9": 0.25 + trial.number}
+
+    services.database.write(break_all)
+    says = "4 of 4 trials broke latency_ms_p50 <= 2.9; the nearest, trial 0, by 0.25 ms"
+    path = f"/v1/sweeps/{sweep}/report"
+    (broken,) = client.get(path).json()["unrecommended"]["constraints"]
+    assert (broken["says"], broken["nearest"], broken["by"]) == (says, 0, 0.25)
+    for form in ("html", "markdown"):
+        text = html.unescape(client.get(path, params={"format": form}).text).replace("\\", "")
+        for part in (*SIX[:3], "No recommendation", "Trials by state", "To do it again"):
+            assert part in text
+        assert "the validation split has" in text, "what the data imply"
+        assert says in text
+        assert SIX[3] not in text
+
+
+def test_the_report_draws_the_first_objective_against_the_last_as_the_page_does(client, make_sweep):
+    names = ("latency_ms_p50", "parameter_count", "validation_loss")
+    sweep = make_sweep(objectives=[{"metric": name, "goal": "minimize"} for name in names])
+    text = client.get(f"/v1/sweeps/{sweep}/report", params={"format": "html"}).text
+    assert 'aria-label="validation loss by latency p50 of' in text
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])

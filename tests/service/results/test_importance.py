@@ -42,6 +42,17 @@ def test_each_share_lies_within_its_interval_and_what_matters_is_above_noise(cli
     assert next(iter(shares)) == "hidden_size", "the first is the one that matters most"
 
 
+def test_as_few_trials_as_the_quickstart_has_are_enough(client, services):
+    def score(parameters, source):
+        return parameters["hidden_size"] + source.random() / 10
+
+    found = get(client, _sweep(services, 14, 1, score), "importance")
+    assert found["fewest_trials"] == 10
+    assert sum(found["objectives"]["latency_ms_p50"].values()) == pytest.approx(1.0)
+    assert found["objectives"]["latency_ms_p50"].keys() == set(PARAMETERS)
+    assert get(client, _sweep(services, 9, 1, score), "importance")["objectives"] == {}
+
+
 def test_resamples_end_when_their_time_is_over_and_their_number_is_said(client, services, monkeypatch):
     def score(parameters, source):
         return parameters["hidden_size"] + source.random() / 10

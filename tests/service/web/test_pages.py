@@ -100,7 +100,8 @@ def test_old_sweeps_are_on_further_pages(client, services):
 
 def test_an_empty_service_says_how_to_begin(client):
     assert "layersweep sweep submit" in page(client, "/")
-    assert "layersweep worker" in page(client, "/workers")
+    for path in ("/", "/workers"):
+        assert "<code>layersweep worker --server http://testserver</code>" in page(client, path)
 
 
 def test_a_sweep_without_trials_says_what_it_waits_for(client, services):
