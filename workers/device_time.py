@@ -18,6 +18,14 @@ class DeviceTime:
         self._lock = threading.Lock()
         self._at_work: set[DeviceShare] = set()
         self._divided_until = clock()
+        self._used_seconds = 0.0
+
+    @property
+    def used_seconds(self) -> float:
+        """For how long at least one attempt was at work, until now."""
+        with self._lock:
+            self._divide()
+            return self._used_seconds
 
     def share(self) -> DeviceShare:
         """The share of an attempt that begins now."""
@@ -45,6 +53,8 @@ class DeviceTime:
 
     def _divide(self) -> None:
         now = self._clock()
+        if self._at_work:
+            self._used_seconds += now - self._divided_until
         for share in self._at_work:
             share.divided_seconds += (now - self._divided_until) / len(self._at_work)
         self._divided_until = now

@@ -12,6 +12,7 @@ from layers.capabilities import Capabilities
 from layers.configuration import TrialConfiguration
 from layers.metrics import split_name
 from layersweep import logs
+from workers.activity import SlotActivity
 from workers.data.cache import DatasetCache
 from workers.device_memory import DeviceMemory, MemoryShare
 from workers.device_time import DeviceShare, DeviceTime
@@ -36,7 +37,7 @@ from workers.trial.context import Limits, TrialContext
 from workers.trial.files import AttemptFiles
 from workers.trial.outcomes import REASON_CHARACTERS, Finish
 from workers.trial.run import run_trial
-from workers.waits import Waits
+from workers.waits import Cause, Waits
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -92,9 +93,20 @@ class Execution:
         self._every_memory = every_memory or (self._device_memory,)
         self._wants_next = wants_next
         self._next: LeaseAnswer | None = None
+        self._waits: Waits | None = None
+        """None before the attempt has begun."""
         self._trial: tuple[str, int] = (leased.trial, leased.attempt)
         self._label = f"{slot}trial {leased.number} ({leased.trial}, attempt {leased.attempt})"
         self._lease = Lease(service, *self._trial, heartbeat_seconds=heartbeat_seconds, interruption=interruption)
+
+    @property
+    def activity(self) -> SlotActivity:
+        """What the attempt does now. For other threads."""
+        return SlotActivity(self._lease.entered_phase, self._waits.cause if self._waits else None)
+
+    def waited_seconds(self) -> dict[Cause, float]:
+        """For how long it has waited until now, by cause. For other threads."""
+        return self._waits.seconds_until_now() if self._waits else {}
 
     def run(self) -> LeasedTrial | None:
         """Execute the attempt and tell the service how it ended; the next lease, if it was given one then.
@@ -159,6 +171,7 @@ class Execution:
     def _context(self, folder: Path, share: DeviceShare) -> TrialContext:
         leased = self._leased
         configuration = TrialConfiguration.of(leased.configuration)
+        self._waits = Waits(self._label, share, lambda told: self._lease.progress(**told))
         return TrialContext(
             trial=leased.trial,
             runtime=leased.runtime,
@@ -179,7 +192,7 @@ class Execution:
             engines=self._engines,
             device_uuid=self._device_uuid,
             share=share,
-            waits=Waits(self._label, share, lambda told: self._lease.progress(**told)),
+            waits=self._waits,
             memory=self._memory_share(configuration),
             limits=self._limits,
             artifacts=ArtifactStore(self._service, *self._trial, self._interruption),

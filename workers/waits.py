@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ TURNS: Mapping[str, Cause] = {
 
 
 class Waits:
-    """The waits of one attempt. Used by one thread."""
+    """The waits of one attempt. One thread waits; others may look."""
 
     def __init__(self, label: str, share: DeviceShare, tell: Callable[[JsonObject], None]) -> None:
         """`label`: what the log calls the attempt; `share`: of the device's time, of which a wait takes none; `tell`:
@@ -47,6 +48,8 @@ class Waits:
         self._label = label
         self._share = share
         self._tell = tell
+        self._lock = threading.Lock()
+        """Of what follows: a wait that ends counts once."""
         self._seconds: dict[Cause, float] = {}
         self._current: tuple[Cause, float] | None = None
         """What it waits for, and since when."""
@@ -56,6 +59,21 @@ class Waits:
     def seconds(self) -> dict[str, float]:
         """By cause, without those that never were."""
         return {str(cause): round(seconds, 4) for cause, seconds in self._seconds.items()}
+
+    @property
+    def cause(self) -> Cause | None:
+        """What it waits for now."""
+        current = self._current
+        return None if current is None else current[0]
+
+    def seconds_until_now(self) -> dict[Cause, float]:
+        """By cause, with the wait that goes on."""
+        with self._lock:
+            seconds = dict(self._seconds)
+            if self._current is not None:
+                cause, since = self._current
+                seconds[cause] = seconds.get(cause, 0.0) + time.monotonic() - since
+            return seconds
 
     def begin(self, cause: Cause, told: Mapping[str, object] | None = None) -> None:
         """It waits, or goes on waiting. `told`: what else is told of it."""
@@ -72,9 +90,10 @@ class Waits:
         """It waits no more, if it did."""
         if self._current is None:
             return
-        (cause, since), self._current = self._current, None
-        seconds = time.monotonic() - since
-        self._seconds[cause] = self._seconds.get(cause, 0.0) + seconds
+        with self._lock:
+            (cause, since), self._current = self._current, None
+            seconds = time.monotonic() - since
+            self._seconds[cause] = self._seconds.get(cause, 0.0) + seconds
         self._share.go_on()
         self._tell({**(told or {}), "waited_seconds": round(seconds, 4)})
 

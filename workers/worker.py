@@ -15,7 +15,7 @@ from typing import IO, TypeVar
 from layers.capabilities import Capabilities
 from layers.results_version import RESULTS_VERSION
 from layersweep import logs
-from workers import device
+from workers import activity, device
 from workers.data.cache import DatasetCache
 from workers.device import Device
 from workers.device_lock import DeviceBusyError, lock_device
@@ -77,9 +77,11 @@ class Worker:
         wait_for_device: bool = False,
         max_trials: int | None = None,
         idle_exit_seconds: float | None = None,
+        activity_seconds: float = activity.LOGGED_EVERY_SECONDS,
     ) -> None:
         """`children`: those of each slot; `worked_on`: the device, as it is registered (default: the CPU);
-        `labels`: what sweeps may ask for; `link`: how devices that share engines are connected."""
+        `labels`: what sweeps may ask for; `link`: how devices that share engines are connected;
+        `activity_seconds`: how far apart the lines are that say what the slots do."""
         self._service = service
         self._name = name
         self._children = children[0]
@@ -92,6 +94,7 @@ class Worker:
         self._link = link
         self._budget = TrialBudget(max_trials)
         self._idle_exit_seconds = idle_exit_seconds
+        self._activity_seconds = activity_seconds
         self._idle_since = 0.0
         """When an attempt has ended last, or the worker has begun."""
         self._draining = Interruption()
@@ -103,6 +106,7 @@ class Worker:
         self._device = worked_on or device.cpu(self._children.threads)
         uuids = sorted({self._uuid_of(each) for each in children} | set(self._children.rank_devices) - {""})
         self._device_times = {uuid: DeviceTime() for uuid in uuids}
+        self._attempts = activity.RunningAttempts(len(self._slots), self._device_times.values())
         self._device_memories = {uuid: DeviceMemory(self._device["memory_bytes"]) for uuid in uuids}
 
     def drain(self) -> None:
@@ -137,7 +141,8 @@ class Worker:
             for runtime in self._capabilities:
                 self._children.warm_up_builder(runtime, self._draining)
             self._register()
-            self._claim_and_execute()
+            with activity.logged(self._attempts.observe, self._activity_seconds):
+                self._claim_and_execute()
         except DrainedError:
             is_drained = True
         finally:
@@ -351,7 +356,7 @@ class Worker:
             slot=f"slot {slot.number}: " if several else "",
             wants_next=wants_next,
         )
-        with logs.about(slot=slot.number) if several else contextlib.nullcontext():
+        with self._attempts.running(execution), logs.about(slot=slot.number) if several else contextlib.nullcontext():
             next_one = execution.run()
         if has_reserved and next_one is None:
             self._budget.give_back(1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 from layersweep.cli import app
 from tests.workers.faulty_children import FaultyChildren
 from tests.workers.scripted_service import ScriptedService
+from workers import activity
 from workers.device_time import DeviceTime
 from workers.main import drained_by_signals
 from workers.processes.children import Children
@@ -134,14 +137,47 @@ def slots(count: int) -> list[Children]:
     return Children.of_slots(count, threads=1)
 
 
-def test_slots_are_filled_by_one_claim_and_go_on_with_what_their_finish_brings(cache_dir: Path) -> None:
+class Heard(logging.Handler):
+    """Hears whether the worker has said what its busy slots do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.said = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if re.match(r"[12] of 2 slots \w+", line := record.getMessage()):
+            self.lines.append(line)
+            self.said.set()
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    handler = Heard()
+    before = activity.logger.level
+    activity.logger.addHandler(handler)
+    activity.logger.setLevel(logging.INFO)
+    yield handler
+    activity.logger.setLevel(before)
+    activity.logger.removeHandler(handler)
+
+
+def test_slots_are_filled_by_one_claim_go_on_with_what_their_finish_brings_and_say_what_they_do(
+    cache_dir: Path, heard: Heard
+) -> None:
     service = LeasingService(5, at_once=2)
-    make_worker(service, cache_dir, *slots(2), max_trials=4).work()
+
+    def script(verb: str, body: dict[str, Any]) -> None:
+        assert body.get("phase") != "build" or heard.said.wait(60), "nothing was said while the slots were busy"
+
+    service.script = script
+    make_worker(service, cache_dir, *slots(2), max_trials=4, activity_seconds=0.05).work()
     assert service.registrations[0]["slots"] == 2
     assert service.claims[0] == {"worker": "W1", "at_most": 2}
     assert service.ended == {f"T{number}": "complete" for number in range(4)}
     assert service.most_at_once == 2
     assert len(service.claims) == 1
+    assert all("; the device was in use " in line for line in heard.lines)
 
 
 @pytest.mark.parametrize("unknown", [("slots", "at_most", "claim"), pytest.param(("claim",), marks=pytest.mark.slow)])

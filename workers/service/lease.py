@@ -53,6 +53,8 @@ class Lease:
         self._heartbeat_seconds = heartbeat_seconds
         self._interval_seconds = report_interval_seconds
         self.interruption = interruption
+        self.entered_phase: str | None = None
+        """The phase that was said last."""
         self._pending: collections.deque[Report] = collections.deque()
         self._changed = threading.Condition()
         self._sending = False
@@ -75,6 +77,7 @@ class Lease:
 
     def phase(self, name: str, **progress: Any) -> None:
         """Say that a phase begins; sent at once."""
+        self.entered_phase = name
         with self._changed:
             self._pending.append({"phase": name, "progress": progress} if progress else {"phase": name})
             self._urgent = True
