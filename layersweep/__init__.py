@@ -23,6 +23,21 @@ from layersweep.errors import (
     WaitTimeoutError,
 )
 from layersweep.leaderboard import Leaderboard
+from layersweep.records.catalog import DatasetDetailRecord, DatasetRecord, WorkerRecord
+from layersweep.records.recommendations import Confirmation, Recommendation
+from layersweep.records.sweeps import (
+    ArtifactRecord,
+    EventRecord,
+    LeaderboardRow,
+    Objective,
+    SweepDetailRecord,
+    SweepPreview,
+    SweepRecord,
+    SweepState,
+    TrialDetailRecord,
+    TrialRecord,
+    TrialState,
+)
 from layersweep.sweep import Sweep
 from layersweep.version import __version__
 
@@ -39,21 +54,37 @@ Unreachable = UnreachableError
 WaitTimeout = WaitTimeoutError
 
 __all__ = [
+    "ArtifactRecord",
     "Client",
+    "Confirmation",
     "ConflictError",
+    "DatasetDetailRecord",
+    "DatasetRecord",
+    "EventRecord",
     "InvalidDocumentError",
     "InvalidUsageError",
     "LayersweepError",
     "Leaderboard",
+    "LeaderboardRow",
     "MissingDependencyError",
     "NotAuthorizedError",
     "NotFoundError",
+    "Objective",
     "ProblemItem",
+    "Recommendation",
     "RequestRefusedError",
     "ResponseError",
     "ServiceFailureError",
     "Sweep",
+    "SweepDetailRecord",
+    "SweepPreview",
+    "SweepRecord",
+    "SweepState",
+    "TrialDetailRecord",
+    "TrialRecord",
+    "TrialState",
     "UnreachableError",
     "WaitTimeoutError",
+    "WorkerRecord",
     "__version__",
 ]

@@ -16,14 +16,14 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import httpx2
 
 from layersweep import dataset_files, documents, files
 from layersweep.documents import Source
 from layersweep.errors import InvalidUsageError, NotFoundError
-from layersweep.leaderboard import Leaderboard, read_leaderboard
+from layersweep.leaderboard import Leaderboard, LeaderboardOptions, several
 from layersweep.names import is_id, segment, split_trial
 from layersweep.records.administration import (
     AuditRecord,
@@ -45,7 +45,14 @@ from layersweep.records.catalog import (
     Target,
     WorkerRecord,
 )
-from layersweep.records.sweeps import ArtifactRecord, EventRecord, SweepPreview, TrialDetailRecord
+from layersweep.records.sweeps import (
+    ArtifactRecord,
+    EventRecord,
+    SweepOrder,
+    SweepPreview,
+    SweepState,
+    TrialDetailRecord,
+)
 from layersweep.sweep import Sweep
 from layersweep.transfers import artifacts, checkpoints
 from layersweep.transport import Query, Transport
@@ -162,10 +169,20 @@ class Client:
         detail = f"no sweep has the id or the name {name!r}: see `layersweep sweep list`"
         raise NotFoundError(404, {"type": "not-found", "detail": detail})
 
-    def sweeps(self) -> Iterator[Sweep]:
-        """All sweeps, newest first."""
-        for record in self.pages("/v1/sweeps"):
-            yield Sweep(self.transport, record)
+    def sweeps(
+        self,
+        *,
+        state: SweepState | Sequence[SweepState] | None = None,
+        task: str | None = None,
+        name: str | None = None,
+        sort: SweepOrder | None = None,
+    ) -> Iterator[Sweep]:
+        """All sweeps, newest first, or those in one of these states, of this task, whose name holds this text.
+
+        `sort` with a minus in front turns the order.
+        """
+        filters: Query = {"state": several(state) or None, "task": task, "name": name, "sort": sort}
+        return (Sweep(self.transport, record) for record in self.pages("/v1/sweeps", filters))
 
     def trial(self, trial: str) -> TrialDetailRecord:
         """One trial with its configuration, attempts, losses and measurements, by its id or as "SWEEP/NUMBER".
@@ -220,26 +237,9 @@ class Client:
         """
         return (sweep if isinstance(sweep, Sweep) else self.sweep(sweep)).events(after=after)
 
-    def leaderboard(
-        self,
-        sweep: str,
-        *,
-        sort: str | None = None,
-        state: str | None = None,
-        feasible: bool | None = None,
-        on_front: bool | None = None,
-        limit: int | None = None,
-    ) -> Leaderboard:
-        """The leaderboard of a sweep, by its id or name; see `Sweep.leaderboard`."""
-        return read_leaderboard(
-            self.transport,
-            self._sweep_id(sweep),
-            sort=sort,
-            state=state,
-            feasible=feasible,
-            on_front=on_front,
-            limit=limit,
-        )
+    def leaderboard(self, sweep: str, **options: Unpack[LeaderboardOptions]) -> Leaderboard:
+        """The leaderboard of a sweep, by its id or name, with the arguments of `Sweep.leaderboard`."""
+        return self.sweep(sweep).leaderboard(**options)
 
     # datasets
 

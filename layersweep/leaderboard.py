@@ -3,16 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict, overload
 
 from layersweep.errors import MissingDependencyError
-from layersweep.records.sweeps import LeaderboardRow, Objective, Scalar
+from layersweep.records.sweeps import LeaderboardRow, Objective, Scalar, TrialState
 from layersweep.transport import PAGE_SIZE, QueryValue, Transport
 
 if TYPE_CHECKING:
     import pandas
 
 _OWN_COLUMNS = ("trial", "number", "state", "rank", "on_front", "feasible")
+
+
+class RowOptions(TypedDict, total=False):
+    """Which trials a leaderboard has."""
+
+    state: TrialState | Sequence[TrialState] | None
+    feasible: bool | None
+    on_front: bool | None
+    where: str | Sequence[str]
+
+
+class LeaderboardOptions(RowOptions, total=False):
+    """What `Sweep.leaderboard` takes."""
+
+    sort: str | None
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowFilter:
+    """Which trials a leaderboard has, in the words of the API. Empty: all."""
+
+    state: tuple[str, ...] = ()
+    feasible: bool | None = None
+    on_front: bool | None = None
+    where: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        state: TrialState | Sequence[TrialState] | None = None,
+        feasible: bool | None = None,
+        on_front: bool | None = None,
+        where: str | Sequence[str] = (),
+    ) -> RowFilter:
+        """From the arguments of `Sweep.leaderboard`."""
+        return cls(several(state), feasible, on_front, several(where))
+
+    def fields(self) -> dict[str, QueryValue]:
+        """As parameters of a query."""
+        return {
+            "state": self.state or None,
+            "feasible": _flag(self.feasible),
+            "on_front": _flag(self.on_front),
+            "where": self.where or None,
+        }
+
+
+def several(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """What may be one text, several, or none."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 class Leaderboard(Sequence[LeaderboardRow]):
@@ -53,33 +105,29 @@ class Leaderboard(Sequence[LeaderboardRow]):
         return dataframe(self._rows)
 
 
+_EVERY_ROW = RowFilter()
+
+
 def read_leaderboard(
     transport: Transport,
     sweep_id: str,
     *,
-    sort: str | None,
-    state: str | None,
-    feasible: bool | None,
-    on_front: bool | None,
-    limit: int | None,
+    sort: str | None = None,
+    rows: RowFilter = _EVERY_ROW,
+    limit: int | None = None,
 ) -> Leaderboard:
     """All pages of a sweep's leaderboard, or as many as hold `limit` rows."""
     path = f"/v1/sweeps/{sweep_id}/leaderboard"
-    params: dict[str, QueryValue] = {
-        "sort": sort,
-        "state": state,
-        "feasible": _flag(feasible),
-        "on_front": _flag(on_front),
-    }
-    rows: list[LeaderboardRow] = []
+    params = {"sort": sort, **rows.fields()}
+    found: list[LeaderboardRow] = []
     token: str | None = None
     while True:
-        page_size = PAGE_SIZE if limit is None else max(1, min(PAGE_SIZE, limit - len(rows)))
+        page_size = PAGE_SIZE if limit is None else max(1, min(PAGE_SIZE, limit - len(found)))
         page = transport.page(path, params | {"page_size": page_size, "page_token": token})
-        rows += page["items"]
+        found += page["items"]
         token = page["next_page_token"]
-        if token is None or (limit is not None and len(rows) >= limit):
-            return Leaderboard(rows if limit is None else rows[:limit], page["objectives"], page["total"])
+        if token is None or (limit is not None and len(found) >= limit):
+            return Leaderboard(found if limit is None else found[:limit], page["objectives"], page["total"])
 
 
 def _flag(value: bool | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from layersweep import files
 from layersweep.errors import ServiceFailureError, UnreachableError, WaitTimeoutError
-from layersweep.leaderboard import Leaderboard, read_leaderboard
+from layersweep.leaderboard import Leaderboard, RowFilter, read_leaderboard
 from layersweep.preferences import SelectionPreferences
 from layersweep.records.recommendations import Confirmation, Recommendation
 from layersweep.records.sweeps import (
@@ -131,21 +131,23 @@ class Sweep:
         self,
         *,
         sort: str | None = None,
-        state: TrialState | None = None,
+        state: TrialState | Sequence[TrialState] | None = None,
         feasible: bool | None = None,
         on_front: bool | None = None,
+        where: str | Sequence[str] = (),
         limit: int | None = None,
     ) -> Leaderboard:
         """The trials in order, all pages of them.
 
         Without `sort`: by Pareto rank, then by the first objective. `sort` takes a metric, a parameter, `rank` or
-        `number`, with a minus in front for the greatest first.
+        `number`, with a minus in front for the greatest first. `state` keeps the trials in one of these states,
+        `where` those whose metric or parameter compares so; several conditions must all hold.
 
             sweep.leaderboard(sort="latency_ms_p50", feasible=True)[0]
+            sweep.leaderboard(where=["latency_ms_p50<=2", "mlp.kind=GatedMLP"])
         """
-        return read_leaderboard(
-            self._transport, self.id, sort=sort, state=state, feasible=feasible, on_front=on_front, limit=limit
-        )
+        rows = RowFilter.of(state, feasible, on_front, where)
+        return read_leaderboard(self._transport, self.id, sort=sort, rows=rows, limit=limit)
 
     def export(self, file: str | os.PathLike[str], *, sort: str | None = None) -> None:
         """Write the whole leaderboard to a file as it arrives: CSV, or JSON Lines where its name ends in .jsonl."""
@@ -154,9 +156,17 @@ class Sweep:
             for chunk in self._transport.stream(self._path("/leaderboard"), params={"sort": sort, "format": kind}):
                 out.write(chunk)
 
-    def leaderboard_csv(self, *, sort: str | None = None) -> str:
-        """The leaderboard as CSV text: a column for each parameter and metric."""
-        params = {"sort": sort, "format": "csv"}
+    def leaderboard_csv(
+        self,
+        *,
+        sort: str | None = None,
+        state: TrialState | Sequence[TrialState] | None = None,
+        feasible: bool | None = None,
+        on_front: bool | None = None,
+        where: str | Sequence[str] = (),
+    ) -> str:
+        """The same as CSV text: a column for each parameter and metric."""
+        params = {"sort": sort, "format": "csv", **RowFilter.of(state, feasible, on_front, where).fields()}
         response = self._transport.request(
             "GET", self._path("/leaderboard"), params=params, headers={"Accept": "text/csv"}
         )

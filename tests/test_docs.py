@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from layersweep.cli import app, common
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +27,13 @@ def test_every_dependency_has_its_reason() -> None:
     reasons = (ROOT / "docs" / "dependencies.md").read_text()
     names = {re.split(r"[\[<>=]", requirement)[0] for requirement in required}
     assert [name for name in sorted(names) if name not in reasons] == []
+
+
+def test_every_exit_code_is_documented() -> None:
+    documented = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "command-line.md").read_text(), re.MULTILINE)
+    codes = {value for name, value in vars(common).items() if name.startswith("EXIT_")}
+    assert set(map(int, documented)) == {0} | codes
+    assert all(f"{code} " in (app.info.epilog or "") for code in documented)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.text import Text
@@ -26,8 +26,9 @@ from layersweep.cli.preferences import Prefer, SelectionPreferences, Weight, Wit
 from layersweep.display import leaderboards, progress, recommendations
 from layersweep.display.terminal import as_yaml, show_data, show_text
 from layersweep.errors import ConflictError, InvalidUsageError, NotFoundError
+from layersweep.leaderboard import RowOptions
 from layersweep.records.recommendations import Recommendation
-from layersweep.records.sweeps import Configuration
+from layersweep.records.sweeps import TRIAL_STATES, Configuration, TrialState
 from layersweep.sweep import Sweep
 
 SHOWN_ROWS = 20
@@ -39,6 +40,27 @@ def leaderboard(
         str | None,
         typer.Option(help="A metric, a parameter, rank or number; -NAME for the greatest first.", metavar="NAME"),
     ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only trials whose metric or parameter compares so: 'latency_ms_p50<=2', mlp.kind=GatedMLP; again: "
+            "all must hold.",
+        ),
+    ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATE",
+            autocompletion=lambda: TRIAL_STATES,
+            help=f"Only trials in this state; again: in one of these. {', '.join(TRIAL_STATES)}.",
+        ),
+    ] = None,
+    feasible: Annotated[
+        bool | None,
+        typer.Option("--feasible/--infeasible", help="Only trials that keep all constraints, or break one."),
+    ] = None,
+    front: Annotated[bool, typer.Option("--front", help="Only the trials on the Pareto front.")] = False,
     all_rows: Annotated[bool, typer.Option("--all", help=f"All rows, not only the first {SHOWN_ROWS}.")] = False,
     prefer: Prefer = None,
     within: Within = None,
@@ -47,21 +69,30 @@ def leaderboard(
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Show a sweep's trials, best first, and which is recommended. --json and --csv print all of them."""
+    """Show a sweep's trials, best first, and which is recommended. --json and --csv print all that the filters keep."""
     if csv and as_json:
         raise InvalidUsageError("--csv and --json exclude each other")
     chosen = wishes(prefer, within, weight)
+    kept: RowOptions = {
+        "state": cast("list[TrialState]", state) or None,
+        "feasible": feasible,
+        "on_front": True if front else None,
+        "where": where or (),
+    }
     with connect(server) as client:
         found = client.sweep(sweep)
         if csv:
-            show_data(found.leaderboard_csv(sort=sort))
+            show_data(found.leaderboard_csv(sort=sort, **kept))
             return
-        board = found.leaderboard(sort=sort, limit=None if all_rows or as_json else SHOWN_ROWS)
+        board = found.leaderboard(sort=sort, **kept, limit=None if all_rows or as_json else SHOWN_ROWS)
         if as_json:
             answer = {"sweep": found.id, "objectives": board.objectives, "total": board.total}
             print_json(answer | {"items": list(board), "next_page_token": None})
             return
         recommendation = recommended(found, chosen)
+    if not board and any(value not in (None, ()) for value in kept.values()):
+        out.print("No trial keeps these filters.")
+        return
     marked = recommendation["trial"]["trial"] if recommendation else None
     out.print(leaderboards.render(board, board.objectives, out, recommended=marked, sort=sort))
     if recommendation:

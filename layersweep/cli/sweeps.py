@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.table import Table
@@ -31,11 +31,14 @@ from layersweep.display.terminal import show_yaml, table_of
 from layersweep.files import name_of
 from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
+    SWEEP_STATES,
     HardwarePrediction,
     SpaceFacts,
     SweepDetailRecord,
+    SweepOrder,
     SweepPreview,
     SweepRecord,
+    SweepState,
     TransformersShare,
 )
 from layersweep.sweep import Sweep
@@ -95,19 +98,35 @@ app.command()(check)
 
 @app.command("list")
 def list_(
-    limit: Annotated[int, typer.Option(min=1, help="How many of the newest to list.")] = 50,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATE",
+            autocompletion=lambda: SWEEP_STATES,
+            help=f"Only sweeps in this state; again: in one of these. {', '.join(SWEEP_STATES)}.",
+        ),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Only sweeps of this task.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only sweeps whose name holds this text.")] = None,
+    sort: Annotated[
+        SweepOrder | None, typer.Option(help="By created_at or name; -created_at and -name turn it.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many of the first to list.")] = 50,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """List sweeps, newest first."""
     records: list[SweepRecord] = []
     with connect(server) as client:
-        for sweep in client.sweeps():
+        for sweep in client.sweeps(state=cast("list[SweepState]", state) or None, task=task, name=name, sort=sort):
             records.append(sweep.record)
             if len(records) == limit:
                 break
     if as_json:
         print_json_list(records)
+        return
+    if not records and (state or task or name):
+        out.print("No sweep keeps these filters.")
         return
     if not records:
         out.print(f"No sweeps yet. Submit one: {ready(server, 'sweep', 'submit', 'examples/quickstart.yaml')}")

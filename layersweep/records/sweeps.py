@@ -10,9 +10,11 @@ from typing import Literal, NotRequired, TypedDict
 from layersweep.json_values import JsonObject
 
 SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
+SweepOrder = Literal["created_at", "-created_at", "name", "-name"]
 TrialState = Literal["queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled"]
 Scalar = bool | int | float | str
 
+SWEEP_STATES: tuple[SweepState, ...] = ("active", "paused", "completed", "cancelled", "failed")
 ENDED_SWEEP_STATES: frozenset[str] = frozenset({"completed", "cancelled", "failed"})
 TRIAL_STATES: tuple[TrialState, ...] = ("queued", "running", "complete", "infeasible", "pruned", "failed", "cancelled")
 ENDED_TRIAL_STATES: tuple[TrialState, ...] = TRIAL_STATES[2:]

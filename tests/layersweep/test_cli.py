@@ -56,8 +56,22 @@ def test_a_sweep_from_submission_to_the_leaderboard(run: Run, document: Path, fi
     assert answer(run("sweep", "show", "small", "--json"))["state"] == "completed"
     assert "completed" in run("sweep", "show", sweep).stdout
 
+    assert sweep in run("sweep", "list", "--state", "completed", "--name", "sma", "--sort", "name").stdout
+    assert run("sweep", "list", "--state", "failed").stdout.strip() == "No sweep keeps these filters."
+
     board = answer(run("leaderboard", sweep, "--json"))
     assert len(board["items"]) == board["total"] == 6
+    narrow = answer(
+        run("leaderboard", sweep, "--where", "hidden_size=32", "--feasible", "--state", "complete", "--json")
+    )
+    numbers = [row["number"] for row in board["items"] if row["parameters"]["hidden_size"] == 32 and row["feasible"]]
+    assert [row["number"] for row in narrow["items"]] == numbers
+    assert 0 < narrow["total"] < 6
+    front = run("leaderboard", sweep, "--front", "--csv").stdout
+    assert len(front.splitlines()) - 1 == sum(row["on_front"] for row in board["items"])
+    assert run("leaderboard", sweep, "--where", "hidden_size>64").stdout.strip() == "No trial keeps these filters."
+    wrong = run("leaderboard", sweep, "--where", "hidden_size")
+    assert (wrong.exit_code, "is not a condition" in " ".join(wrong.stderr.split())) == (2, True)
     assert set(board["items"][0]) >= {"trial", "rank", "on_front", "parameters", "metrics", "state"}
     rows = list(csv.DictReader(io.StringIO(run("leaderboard", sweep, "--csv").stdout)))
     assert len(rows) == 6

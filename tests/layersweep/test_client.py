@@ -117,6 +117,25 @@ def test_waiting_has_an_end_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         client.submit({"name": "tiny"}).wait(timeout_seconds=30)
 
 
+def test_sweeps_are_filtered_by_the_service() -> None:
+    client, script, _ = scripted(page([sweep_record(name="a")]), page([sweep_record(name="a")]))
+    assert [sweep.name for sweep in client.sweeps(state=["active", "paused"], name="a", sort="-name")] == ["a"]
+    params = script.requests[0].url.params
+    assert (params.get_list("state"), params["name"], params["sort"]) == (["active", "paused"], "a", "-name")
+    assert "task" not in params
+    assert list(client.sweeps(state="failed"))
+    assert script.requests[1].url.params.get_list("state") == ["failed"]
+
+
+def test_the_leaderboard_is_filtered_by_the_service() -> None:
+    client, script, _ = scripted(httpx2.Response(200, json=sweep_record()), board([row(0)], total=1))
+    conditions = ["latency_ms_p50<=2", "mlp.kind=GatedMLP"]
+    found = client.leaderboard("01J0000000000000000000000A", state=["complete", "pruned"], where=conditions)
+    assert len(found) == 1
+    params = script.requests[1].url.params
+    assert (params.get_list("state"), params.get_list("where")) == (["complete", "pruned"], conditions)
+
+
 def test_the_leaderboard_has_the_rows_of_all_pages() -> None:
     client, script, _ = scripted(
         httpx2.Response(200, json=sweep_record()), board([row(0), row(1)], "next", total=3), board([row(2)], total=3)
