@@ -22,7 +22,6 @@ app = typer.Typer(
     help="Which layer parameters should this Transformer have, on this device, for this data? Sweeps that measure it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     epilog=(
         "Exit codes: 0 done; 1 the service or the sweep said no; 2 a wrong call, a document with problems, or a file "
         "that cannot be read or written; 3 no service answers; 130 interrupted; 141 the reader of the output has gone."

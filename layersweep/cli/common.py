@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -17,6 +19,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
+from layersweep import files
 from layersweep.client import DEFAULT_SERVER, Client
 from layersweep.display.terminal import Terminal, show_json
 from layersweep.errors import InvalidUsageError, LayersweepError, ResponseError, UnreachableError
@@ -33,6 +36,12 @@ EXIT_READER_GONE = 141
 """As of a process that SIGPIPE ended: what a shell with `pipefail` knows."""
 
 SERVER_VARIABLE = "LAYERSWEEP_SERVER"
+
+COMPLETION_SECONDS = 1.0
+"""How long Tab may wait for the service."""
+
+_PLAIN_NAME = re.compile(r"[\w.-]+")
+"""A name that no shell takes apart or executes: scripts of completion are evaluated, and names are others' texts."""
 
 Server = Annotated[
     str,
@@ -59,8 +68,32 @@ File = Annotated[
         help="The sweep document: YAML, or JSON (*.json); - for the standard input.",
     ),
 ]
+
+
+def complete_sweep(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The names of sweeps that begin so, the newest first, as far as the service says them soon enough."""
+    found: list[str] = []
+    # A thread that may be left behind: looking up the service's address has no time limit of its own.
+    asking = Thread(target=_add_names, args=(found, ctx.params.get("server"), incomplete), daemon=True)
+    asking.start()
+    asking.join(COMPLETION_SECONDS)
+    return list(dict.fromkeys(found))
+
+
+def _add_names(found: list[str], server: str | None, beginning: str) -> None:
+    with contextlib.suppress(LayersweepError):
+        files.read_variables(os.environ)
+        with Client(server, timeout_seconds=COMPLETION_SECONDS, retry_seconds=0) as client:
+            page = client.transport.page("/v1/sweeps", {"name": beginning or None})
+        names = (str(record.get("name")) for record in page["items"])
+        found += [name for name in names if name.startswith(beginning) and _PLAIN_NAME.fullmatch(name)]
+
+
 SweepName = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="Id of a sweep, or its name (the newest of that name).")
+    str,
+    typer.Argument(
+        metavar="SWEEP", help="Id of a sweep, or its name (the newest of that name).", autocompletion=complete_sweep
+    ),
 ]
 
 SERVER_DEFAULT = DEFAULT_SERVER

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
+from layersweep import Client
 from layersweep.cli import app, demo, processes
 from layersweep.cli.sweeps import _print_space
 from layersweep.records.sweeps import SpaceFacts
@@ -111,6 +113,30 @@ def test_validating_tells_about_the_space(run: Run, document: Path) -> None:
     assert told.exit_code == 0
     assert "8 points" in told.stdout
     assert answer(run("sweep", "validate", document, "--json"))["space"]["points"] == 8
+
+
+def completed(words: str, **environment: str) -> list[str]:
+    """What Tab offers in bash at the end of a line."""
+    variables = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    done = CliRunner().invoke(app, env={"_LAYERSWEEP_COMPLETE": "complete_bash", **variables, **environment})
+    assert (done.exit_code, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+def test_tab_completes_commands_states_and_the_names_of_sweeps(client: Client, live_service: str) -> None:
+    tiny = yaml.safe_load(DOCUMENT)
+    for name in ("small", "small", "smaller", "other", "small; ls", "small$(ls)"):
+        client.submit(tiny | {"name": name})
+    assert completed("layersweep leaderb") == ["leaderboard"]
+    assert completed("layersweep leaderboard x --state comp") == ["complete"]
+    here = {"LAYERSWEEP_SERVER": live_service}
+    assert completed("layersweep leaderboard sm", **here) == ["smaller", "small"]
+    assert completed("layersweep sweep show ", **here) == ["other", "smaller", "small"]
+    assert completed(f"layersweep sweep show --server {live_service} ot") == ["other"]
+
+
+def test_tab_offers_no_sweeps_where_no_service_answers() -> None:
+    assert completed("layersweep leaderboard sm", LAYERSWEEP_SERVER="http://127.0.0.1:9") == []
 
 
 def test_steering(run: Run, document: Path) -> None:
