@@ -68,7 +68,18 @@ COMMANDS: dict[str, list[str]] = {
     "project limit": ["a-project", "--max-priority", "1"],
     "queue": [],
 }
-LOCAL = {"demo", "fleet ray", "serve", "worker", "sweep check", "db upgrade", "db backup", "db restore", "db prune"}
+LOCAL = {
+    "demo",
+    "fleet ray",
+    "schema",
+    "serve",
+    "worker",
+    "sweep check",
+    "db upgrade",
+    "db backup",
+    "db restore",
+    "db prune",
+}
 """Commands that work on this machine: what may go wrong with those is told elsewhere."""
 
 HTML = b"<!doctype html><title>Welcome to nginx!</title>"
@@ -188,3 +199,10 @@ def test_a_worker_refuses_what_is_no_address_and_no_token(
     refused = CliRunner().invoke(app, ["worker", "--server", server])
     assert (refused.exit_code, len(refused.stderr.splitlines())) == (2, 1), refused.output
     assert token not in refused.stderr
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_tab_offers_nothing_of_an_answer_that_is_none(answer: str, answering: Callable[[bytes], str]) -> None:
+    words = {"COMP_WORDS": "layersweep leaderboard sm", "COMP_CWORD": "2", "_LAYERSWEEP_COMPLETE": "complete_bash"}
+    ended = CliRunner().invoke(app, env={"LAYERSWEEP_SERVER": answering(ANSWERS[answer]), **words})
+    assert (ended.exit_code, ended.stdout.strip(), ended.stderr) == (0, "", "")
