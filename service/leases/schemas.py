@@ -195,7 +195,8 @@ class Worker(Schema):
     )
     device_busy_share: float | None = Field(
         default=None,
-        description="of the last ten minutes, in which its device was held by an attempt; null: it is not alive",
+        description="of the last ten minutes, or since it registered, in which an attempt held its device; null: it is "
+        "not alive",
     )
     slots_busy_share: float | None = Field(default=None, description="the same of the time of all its slots")
     registered_at: Timestamp
