@@ -38,7 +38,12 @@ def test_an_attempt_from_claim_to_finish(client: TestClient, served_rows: Rows, 
     sweep = served_rows.sweep(1)
     lease = _claim(client, worker).json()
     assert (lease["sweep"], lease["attempt"], lease["lease_seconds"]) == (sweep, 1, 30)
-    assert client.post(_path(lease, "heartbeat")).json() == {"action": "continue", "reason": None, "lease_seconds": 30}
+    assert client.post(_path(lease, "heartbeat")).json() == {
+        "action": "continue",
+        "reason": None,
+        "lease_seconds": 30,
+        "keep_training_state": False,
+    }
     report = {"phase": "build", "progress": {"step": 1}, "losses": [{"step": 1, "training_loss": 2.0}], "log": "a"}
     assert client.post(_path(lease, "report"), json=report).json()["action"] == "continue"
     first = client.post(_path(lease, "finish"), json=FINISH)

@@ -17,7 +17,7 @@ from service.app import create_app
 from service.database.sessions import Database
 from service.operations import artifacts, housekeeping
 from service.scheduling import proposals, sweep_scheduler
-from service.scheduling.optuna_study import OptunaStudy
+from service.scheduling.samplers.random_study import RandomStudy
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.studies import Suggestion
 from service.settings import Settings
@@ -47,7 +47,7 @@ class Hurdle:
         """`ask`, but that of the sweep with this seed waits in the thread of the scheduler that came first."""
         first: list[str] = []
 
-        def waits(study: OptunaStudy, chosen: Mapping[str, Scalar] | None = None) -> Suggestion:
+        def waits(study: RandomStudy, chosen: Mapping[str, Scalar] | None = None) -> Suggestion:
             if study._seed == seed and not self.reached.is_set():
                 first.append(threading.current_thread().name)
                 self.reached.set()
@@ -63,7 +63,7 @@ class Hurdle:
 def hurdle(monkeypatch: pytest.MonkeyPatch) -> Generator[Hurdle]:
     """Stands before the first ask of the sweep with seed 1."""
     hurdle = Hurdle()
-    monkeypatch.setattr(OptunaStudy, "ask", hurdle.wrap(OptunaStudy.ask, seed=1))
+    monkeypatch.setattr(RandomStudy, "ask", hurdle.wrap(RandomStudy.ask, seed=1))
     yield hurdle
     hurdle.released.set()
 
