@@ -24,7 +24,7 @@ from layersweep import dataset_files, documents, files
 from layersweep.documents import Source
 from layersweep.errors import InvalidUsageError, NotFoundError
 from layersweep.leaderboard import Leaderboard, LeaderboardOptions, several
-from layersweep.names import is_id, segment, split_trial
+from layersweep.names import is_id, newest_of_name, segment, split_trial
 from layersweep.records.administration import (
     AuditRecord,
     CreatedTokenRecord,
@@ -160,12 +160,11 @@ class Client:
         return segment(sweep.upper()) if is_id(sweep) else self._newest(sweep)
 
     def _newest(self, name: str) -> str:
-        """The id of the newest sweep of this name. Raises NotFoundError."""
+        """The id of the newest sweep of this name. Raises NotFoundError, InvalidUsage where projects share it."""
         if not name:
             raise InvalidUsageError("'' is not an id or a name")
-        for record in self.pages("/v1/sweeps", {"name": name}):
-            if record["name"] == name:
-                return str(record["id"])
+        if (found := newest_of_name(self.pages("/v1/sweeps", {"name": name}), name)) is not None:
+            return found
         detail = f"no sweep has the id or the name {name!r}: see `layersweep sweep list`"
         raise NotFoundError(404, {"type": "not-found", "detail": detail})
 

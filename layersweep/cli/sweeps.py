@@ -131,12 +131,14 @@ def list_(
     if not records:
         out.print(f"No sweeps yet. Submit one: {ready(server, 'sweep', 'submit', 'examples/quickstart.yaml')}")
         return
-    table = table_of("id", "name", "state", "ended", "best", whole=("id", "state", "ended"))
+    projects = ["project"] if len({record["project"] for record in records}) > 1 else []
+    table = table_of("id", *projects, "name", "state", "ended", "best", whole=("id", "state", "ended"))
     for record in records:
         counts = record["progress"]
         best = next(iter(record["best"].items()), None)
         table.add_row(
             record["id"],
+            *(record["project"] for _ in projects),
             Text(record["name"]),
             record["state"],
             f"{progress.ended_count(counts)}/{counts['budget']}",
@@ -166,6 +168,7 @@ def show(
         "sweep": f"{record['name']} ({record['id']})",
         "state": record["state"] + (f": {record['reason']}" if record["reason"] else ""),
         "end code": record.get("end_code"),
+        "project": record["project"] if record["project"] != "default" else None,
         "task": f"{record['task']} over {record['dataset']}" if record["dataset"] else record["task"],
         "progress": progress.tally(record["progress"]),
         "best": progress.best(record) or None,

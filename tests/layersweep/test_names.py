@@ -18,8 +18,11 @@ from layersweep import Client, InvalidUsageError, NotFoundError, Sweep
 from layersweep.cli import app
 from layersweep.cli.preferences import Weight, Within, wishes
 from layersweep.json_values import plain
+from layersweep.names import newest_of_name
 from tests.layersweep.answers import page, scripted, sweep_record
 from tests.layersweep.finisher import DOCUMENT, Finisher
+
+SHARED = [("smaller", "default"), ("small", "default"), ("small", "default"), ("wide", "vision"), ("wide", "default")]
 
 
 class Kind(enum.Enum):
@@ -90,6 +93,14 @@ def test_numpy_goes_wherever_values_go() -> None:
     assert bodies[0]["model"]["hidden_size"]["values"] == [16, 32]
     assert (bodies[1]["seeds"], bodies[1]["trials"], bodies[1]["weight"]) == (2, [3, 4], ["latency_ms_p50:0.25"])
     assert bodies[2]["trials"] == 5
+
+
+def test_a_name_that_projects_share_must_be_told_apart() -> None:
+    sweeps = [{"id": f"{number}", "name": name, "project": project} for number, (name, project) in enumerate(SHARED)]
+    assert newest_of_name(sweeps, "small") == "1"
+    assert newest_of_name(sweeps, "none") is None
+    with pytest.raises(InvalidUsageError, match="default and vision each have a sweep 'wide': give its id"):
+        newest_of_name(sweeps, "wide")
 
 
 def test_the_newest_sweep_of_a_name_is_meant(client: Client, document: Path) -> None:

@@ -46,6 +46,7 @@ TARGET = {
 def add_sweep(session: Session, *, objectives: list[dict[str, str]] | None = None, **changes: Any) -> Sweep:
     """A sweep without trials."""
     row = {
+        "project": "default",
         "name": "a sweep",
         "task": "causal_lm",
         "document": DOCUMENT,
@@ -62,7 +63,7 @@ def add_sweep(session: Session, *, objectives: list[dict[str, str]] | None = Non
         "state": "active",
         "counts": {},
     }
-    sweep = Sweep(id=new_id(), project="default", created_at=now(session), **(row | changes))
+    sweep = Sweep(id=new_id(), created_at=now(session), **(row | changes))
     session.add(sweep)
     session.flush()
     return sweep

@@ -89,6 +89,16 @@ def test_the_list_is_filtered_by_state_and_name(client, services, filled):
     assert "No sweep passes these filters" in page(client, "/", name="decoder")
 
 
+def test_cards_name_their_projects_where_there_are_several(client, services):
+    services.database.write(lambda session: add_sweep(session, name="mine"))
+    assert "project default" not in page(client, "/")
+    other = services.database.write(lambda session: add_sweep(session, name="theirs", project="vision").id)
+    text = page(client, "/")
+    assert "project default" in text
+    assert "project vision" in text
+    assert "project vision" in page(client, f"/sweeps/{other}")
+
+
 def test_old_sweeps_are_on_further_pages(client, services):
     services.database.write(lambda session: [add_sweep(session, name=f"sweep {number:02}") for number in range(52)])
     first = page(client, "/")
@@ -109,7 +119,7 @@ def test_a_sweep_without_trials_says_what_it_waits_for(client, services):
     text = page(client, f"/sweeps/{sweep}")
     assert "no worker serves it" in text
     assert "No trial yet" in text
-    assert "a worker that can serve the sweep has yet to come" in text
+    assert "No trial runs: the sweep has no target yet" in text
     assert "The first trial that is complete and keeps every constraint will be shown here" in text
 
 
