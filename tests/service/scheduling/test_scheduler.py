@@ -16,7 +16,7 @@ from service.database.models import Sweep
 from service.database.sessions import Database
 from service.leases import holders
 from service.results.pareto import Ranking
-from service.scheduling.optuna_study import OptunaStudy
+from service.scheduling.samplers.random_study import RandomStudy
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
 from service.sweeps import schemas as sweep_schemas
@@ -461,16 +461,16 @@ def test_a_sweep_that_cannot_be_scheduled_says_so_and_goes_on_when_it_can(
 ) -> None:
     driver.worker = driver.add_worker()
     broken, sound = driver.post(small(name="broken")), driver.post(small(name="sound"))
-    asked = OptunaStudy.ask
+    asked = RandomStudy.ask
     said = threading.Event()
 
-    def ask(study: OptunaStudy, chosen: Any = None) -> Any:
+    def ask(study: RandomStudy, chosen: Any = None) -> Any:
         if driver.sweep(broken).reason is None and not said.is_set():
             said.set()
             raise RuntimeError("no idea what to try")
         return asked(study, chosen)
 
-    monkeypatch.setattr(OptunaStudy, "ask", ask)
+    monkeypatch.setattr(RandomStudy, "ask", ask)
     assert driver.scheduler.discover_sweeps() is False
     reason = driver.sweep(broken).reason or ""
     assert reason.startswith("scheduling failed once and is tried again (internal_error)")
