@@ -8,7 +8,8 @@ import re
 import pytest
 import sqlalchemy as sa
 
-from service.database.models import Event, Sweep
+from service.database.models import Attempt, Event, Sweep
+from service.database.sessions import now
 from service.events import events
 from service.sweeps import drafts, estimates
 from service.sweeps.documents import read
@@ -179,20 +180,24 @@ def test_the_page_of_workers_says_what_each_does_now(client, services):
     def fill(session):
         worker, _ = add_worker(session, "busy"), add_worker(session, "free")
         sweep = add_sweep(session, name="the work")
-        add_trial(
+        trial = add_trial(
             session,
             sweep,
             3,
             state="running",
             phase="train",
             progress={"step": 10, "steps": 40, "waiting_for": "a measurement on this device"},
+            attempt=1,
             worker_id=worker.id,
         )
+        session.flush()
+        session.add(Attempt(trial_id=trial.id, attempt=1, worker_id=worker.id, started_at=now(session)))
 
     services.database.write(fill)
     text = page(client, "/workers")
     assert re.search(
-        r'trial 3</a> of <a href="/sweeps/[^"]+">the work</a> <span [^>]+>train, step 10 of 40, waiting for', text
+        r'trial 3</a> of <a href="/sweeps/[^"]+">the work</a> <span [^>]+>train, step 10 of 40, begun .+, waiting for',
+        text,
     )
     assert "waits for a trial" in text
 
