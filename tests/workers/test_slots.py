@@ -180,7 +180,8 @@ def test_slots_are_filled_by_one_claim_go_on_with_what_their_finish_brings_and_s
     assert all("; the device was in use " in line for line in heard.lines)
 
 
-@pytest.mark.parametrize("unknown", [("slots", "at_most", "claim"), pytest.param(("claim",), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("unknown", [("slots", "at_most", "claim"), ("claim",)])
 def test_a_service_that_knows_no_slots_is_worked_with_all_the_same(cache_dir: Path, unknown: tuple[str, ...]) -> None:
     service = LeasingService(3, unknown=unknown, at_once=2)
     make_worker(service, cache_dir, *slots(2), idle_exit_seconds=0.5).work()

@@ -181,7 +181,7 @@ def _last_forgotten(capacity: int, length: int) -> np.ndarray:
     return np.where(positions == length - 1, caches.NOTHING, positions).astype(np.int32)
 
 
-@pytest.mark.parametrize("wrong", [_one_later, _last_forgotten])
+@pytest.mark.parametrize("wrong", [_one_later, pytest.param(_last_forgotten, marks=pytest.mark.slow)])
 def test_a_cache_position_that_is_shifted_is_caught(
     either: Generating,
     tokens: np.ndarray,

@@ -141,6 +141,7 @@ def test_each_layer_and_model_that_processes_share_gives_the_result_of_the_whole
     assert error_of(shared, written(case, tmp_path)) <= LARGEST_ERROR
 
 
+@pytest.mark.slow
 def test_an_engine_of_other_ranks_is_refused_and_the_group_goes_on(
     decoder: tuple[Path, Signature, dict[str, np.ndarray], np.ndarray], shared: SharedEngine, tmp_path: Path
 ) -> None:

@@ -198,6 +198,7 @@ def measured_beside(
     monkeypatch.setattr(run, "train", train_beside_it)
 
 
+@pytest.mark.slow
 def test_the_same_trial_scores_the_same_in_a_new_process_that_yields_to_a_measurement(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +317,7 @@ def test_training_first_builds_nothing_of_a_training_that_diverges(bench: Bench)
     assert bench.scripted.phases() == ["check", "train", "finish"]
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_in_another_attempt_with_the_same_result(bench: Bench) -> None:
     lease = bench.scripted.lease(training={"steps": 400, "eval_every": 200, "dropout": 0.1}) | {"hardware_first": False}
     whole = bench.execute(lease)
