@@ -144,6 +144,7 @@ def test_a_trial_is_worked_through_all_phases(bench: Bench) -> None:
     assert metrics["reference_loss"] == pytest.approx(min(evaluated.values()))
 
 
+@pytest.mark.slow
 def test_a_trial_on_the_front_leaves_what_runs_without_a_service(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +238,7 @@ def test_a_broken_hardware_constraint_trains_nothing(bench: Bench) -> None:
     assert "validation_loss" not in finish["metrics"]
 
 
+@pytest.mark.slow
 def test_training_first_builds_and_measures_once_and_finds_the_same(bench: Bench) -> None:
     lease = bench.scripted.lease(training={"steps": 30, "eval_every": 10})
     first = bench.execute(lease | {"rungs": [10, 20]})
@@ -289,6 +291,7 @@ def test_trained_weights_are_put_into_the_first_graph(bench: Bench, monkeypatch:
         assert asked[-2:] == [("prepare", transplanted), ("use", transplanted)]
 
 
+@pytest.mark.slow
 def test_weights_that_are_another_function_in_the_first_graph_are_exported_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +385,7 @@ def test_every_task_with_data_is_worked_through_all_phases(bench: Bench, task: s
     assert metrics["reference_loss"] == pytest.approx(best), "the small validation split is judged as a whole"
 
 
+@pytest.mark.slow
 def test_a_custom_mask_comes_from_the_data(bench: Bench) -> None:
     bench.scripted = ScriptedService("classification")
     finish = bench.execute(bench.scripted.lease(model={"attention.attention_mask_type": "custom_mask"}))
