@@ -27,7 +27,6 @@ import math
 import os
 import random
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -40,12 +39,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import sqlalchemy as sa
 
 from benchmarks.performance.scheduling import DOCUMENT, database_urls
 from benchmarks.performance.simulated_worker import Worker
-from benchmarks.support.processes import ROOT, START_SECONDS, machine
+from benchmarks.support.processes import ROOT, await_ready, free_port, machine
 from benchmarks.support.report import write
 from layersweep import Client
 
@@ -139,9 +137,7 @@ def running(database_url: str, folder: Path, slowdown: float) -> Generator[Servi
     database.upgrade()
     register_builtins(database, Settings(database_url=database_url))
     database.close()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     names = folder / "threads.json"
     settings = {
         "LAYERSWEEP_DATABASE_URL": database_url,
@@ -154,7 +150,7 @@ def running(database_url: str, folder: Path, slowdown: float) -> Generator[Servi
     with (folder / "service.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=log)
     try:
-        _await_ready(f"http://127.0.0.1:{port}", process, folder / "service.log")
+        await_ready(f"http://127.0.0.1:{port}", process, folder / "service.log")
         yield Service(f"http://127.0.0.1:{port}", process.pid, names, _postmaster(database_url))
     finally:
         process.terminate()
@@ -162,19 +158,6 @@ def running(database_url: str, folder: Path, slowdown: float) -> Generator[Servi
             process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def _await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            if httpx2.get(f"{url}/readyz", timeout=5).status_code == 200:
-                break
-        except httpx2.TransportError:
-            pass
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("the service did not start:\n" + log.read_text()[-3000:])
-        time.sleep(0.2)
 
 
 def _postmaster(database_url: str) -> int | None:

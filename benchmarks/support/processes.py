@@ -47,22 +47,32 @@ def serving(
     log: Path, environment: Mapping[str, str], *, tree: Path = ROOT, python: str = sys.executable
 ) -> Iterator[str]:
     """The same of any source tree, by the Python that has its packages, with its output in `log`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with _process(log, ["serve", "--port", str(port)], environment, tree=tree, python=python) as process:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                if httpx2.get(f"{url}/readyz", timeout=5).status_code == 200:
-                    break
-            except httpx2.TransportError:
-                pass
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the service did not start:\n" + log.read_text()[-3000:])
-            time.sleep(0.05)
+        await_ready(url, process, log)
         yield url
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def await_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the service answers. Raises RuntimeError with the end of its log where it does not start."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            if httpx2.get(f"{url}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError("the service did not start:\n" + log.read_text()[-3000:])
+        time.sleep(0.05)
 
 
 @contextmanager
