@@ -10,15 +10,15 @@ import time
 from http.client import HTTPConnection
 from typing import Any
 
+from benchmarks.support.processes import free_port
+
 BODY = json.dumps({"worker": "0" * 26})
 
 
 def requests_per_second(clients: int, seconds: float) -> float:
     """Of so many processes with a keep-alive connection each, against one process with uvicorn and one bare route."""
     context = multiprocessing.get_context("spawn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = context.Process(target=_serve, args=(port,), daemon=True)
     server.start()
     try:
