@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -25,6 +26,7 @@ from service.pruning.promoted import is_stopped
 from service.results import charts, leaderboards
 from service.results.shapes import ShapePicture, ShapeTable, shape_picture, shape_table
 from service.web.views.common import Fact, baselines_nats, dataset_of, flat, hardware_first_of
+from service.web.views.trial_neighbours import TrialNeighbours, neighbours
 
 _LATENCY_MEASUREMENTS = {
     "latency_first": "latency before training",
@@ -42,6 +44,10 @@ GENERATION = (
     "tokens_per_s",
     "kv_cache_bytes",
 )
+_DETAILS = re.compile(r"; | \(")
+"""Where the meaning of a parameter goes into details."""
+BRIEF = 90
+"""Characters."""
 PERCENTILES = ("p50", "p90", "p99")
 GAPS = ("precision_gap", "generalization_gap", "parity_error", "parity_error_worst")
 
@@ -55,6 +61,12 @@ class VariedParameter:
     origin: Literal["swept", "derived"]
     meaning: str
     source: str
+
+    @property
+    def brief(self) -> str:
+        """The meaning without its details."""
+        brief = _DETAILS.split(self.meaning, maxsplit=1)[0]
+        return brief if len(brief) <= BRIEF else brief.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +112,7 @@ class TrialPage:
     """Whether a pruner has stopped it, and nobody has asked for its end yet."""
     not_measured: str
     """What stands where a latency will be."""
+    neighbours: TrialNeighbours
 
 
 def trial(session: Session, trial_id: str) -> TrialPage:
@@ -143,6 +156,7 @@ def trial(session: Session, trial_id: str) -> TrialPage:
         is_live=is_live,
         can_promote=not row.promoted and is_stopped(session, trial_id),
         not_measured=_not_measured(sweep_row, detail) if is_live else "Not measured.",
+        neighbours=neighbours(session, sweep_row, row),
     )
 
 
