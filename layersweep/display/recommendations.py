@@ -23,6 +23,8 @@ def render(found: Recommendation) -> RenderableType:
     parts: list[RenderableType] = [head, _figures(found), Text(f"\n{found['rule']}", style="dim")]
     if found["smaller"]:
         parts.append(Text(f"\n{found['smaller']['says']}", style="yellow"))
+    if found["baseline"]:
+        parts += [Text(f"\n{line}", style="yellow") for line in found["baseline"]["says"]]
     parts += _section("Neighbours on the front", [each["says"] for each in found["neighbours"]])
     limits: list[str] = []
     for each in evidence["constraints"]:

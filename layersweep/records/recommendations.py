@@ -210,6 +210,28 @@ class Confirmation(TypedDict):
     ended_at: str | None
 
 
+class LossSlope(TypedDict):
+    """How fast a trial's loss still fell at the end of its training; `nats_per_doubling` is of the steps."""
+
+    metric: str
+    from_step: int
+    to_step: int
+    nats_per_doubling: float
+    standard_error: float
+    steps_to_baseline: int | None
+
+
+class BaselineComparison(TypedDict):
+    """The recommended trial against the best model that only counts; `says` is empty where nothing is to be said."""
+
+    model: str
+    loss_nats: float
+    beaten: bool
+    instead_of: LeaderboardRow | None
+    slope: LossSlope | None
+    says: list[str]
+
+
 class Recommendation(TypedDict):
     """Which trial to take, by which rule, and what speaks for it."""
 
@@ -218,6 +240,7 @@ class Recommendation(TypedDict):
     trial: LeaderboardRow
     configuration: Configuration
     final: bool
+    baseline: BaselineComparison | None
     objectives: list[Objective]
     prefer: list[str]
     within: list[str]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from layers.parameter import Scalar
 from service.common import formatting
+from service.database.dataset_columns import Profile
 from service.database.models import Dataset
 from service.datasets.schemas import DataEvidence, Implication
 
@@ -31,7 +32,6 @@ class TrainedModel:
     inference: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
     """The parameters of its `inference`."""
     parameter_count: float | None = None
-    validation_loss: float | None = None
 
 
 def implications(dataset: Dataset | None, model: TrainedModel | None = None) -> DataEvidence:
@@ -54,9 +54,9 @@ def training_tokens(dataset: Dataset | None) -> int | None:
     return dataset.parts.get("training", {}).get("tokens")
 
 
-def best_baseline(dataset: Dataset) -> tuple[str, float] | None:
-    """The simple model with the lowest validation loss, in nats; None where none was fitted."""
-    losses: Mapping[str, float] = dataset.profile.get("baselines_nats") or {}
+def lowest_baseline(profile: Profile) -> tuple[str, float] | None:
+    """The model that only counts with the lowest validation loss, in nats; None where none was fitted."""
+    losses: Mapping[str, float] = profile.get("baselines_nats") or {}
     name = min(losses, key=lambda each: losses[each], default=None)
     return None if name is None else (name, float(losses[name]))
 
@@ -74,7 +74,7 @@ def _range(dataset: Dataset) -> tuple[float | None, float | None, list[Implicati
             source=HOFFMANN,
         )
     ]
-    baseline = best_baseline(dataset)
+    baseline = lowest_baseline(dataset.profile)
     if baseline is None:
         return low, None, found
     name, loss = baseline
@@ -137,13 +137,6 @@ def _against(dataset: Dataset, model: TrainedModel, memorizes_from: float | None
     if count and memorizes_from and count >= memorizes_from:
         says = f"{formatting.count(count)} parameters could memorize the training set: watch the gap"
         found.append(Implication(kind="warning", says=says, source=MORRIS))
-    loss, baseline = model.validation_loss, best_baseline(dataset)
-    if loss is not None and baseline is not None and loss > baseline[1]:
-        says = (
-            f"the {baseline[0]} model, which only counts, has a lower validation loss ({baseline[1]:.3f} nats) than "
-            f"this one ({loss:.3f}): it has not learnt what is there; train longer or larger before deploying it"
-        )
-        found.append(Implication(kind="warning", says=says))
     for name, lengths in _profiled_lengths(dataset).items():
         limit = model.inference.get(name)
         share = truncated_share(lengths, limit)

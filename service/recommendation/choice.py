@@ -24,6 +24,9 @@ NEAREST = (
     "value of each objective: Euclidean distance, each objective scaled to the front's range{weights}."
 )
 PREFERRED = "Among the feasible complete trials of Pareto rank 1, the one with the best {metrics}."
+BEATEN_BY_COUNTING = (
+    " A trial whose validation_loss does not beat {baseline}, is passed over while another one beats it."
+)
 TIES = " Ties go to fewer parameters, then to the earlier trial."
 SMALLER = (
     " A smaller trial takes its place where it is statistically as good: a validation_loss at most one standard error "
@@ -66,6 +69,13 @@ class Choice:
     """Of the front, those within the limits: the chosen one first, then as the rule orders them."""
     limits: dict[str, float]
     """Metric -> the worst value that is within."""
+    baseline_nats: float | None = None
+    """The lowest validation loss of a model that only counts; None where there is none."""
+    passed_over: Candidate | None = None
+    """What the rule would choose without that baseline, where it is another one than `chosen`."""
+
+    def beats_baseline(self, candidate: Candidate) -> bool:
+        return self.baseline_nats is None or candidate.value(LOSS) < self.baseline_nats
 
 
 class NothingWithinError(Exception):
@@ -105,10 +115,16 @@ def front_of(candidates: Sequence[Candidate], goals: Mapping[str, Goal]) -> list
     return [candidate for candidate, is_beaten in zip(able, beaten, strict=True) if not is_beaten]
 
 
-def choose(candidates: Sequence[Candidate], goals: Mapping[str, Goal], wishes: SelectionPreferences) -> Choice | None:
+def choose(
+    candidates: Sequence[Candidate],
+    goals: Mapping[str, Goal],
+    wishes: SelectionPreferences,
+    baseline_nats: float | None = None,
+) -> Choice | None:
     """The choice on the front of `candidates`; None where no candidate can be recommended.
 
-    `goals` are the sweep's objectives in order. Raises NothingWithinError.
+    `goals` are the sweep's objectives in order; trials that beat the baseline go before those that do not. Raises
+    NothingWithinError.
     """
     front = front_of(candidates, goals)
     if not front:
@@ -125,7 +141,11 @@ def choose(candidates: Sequence[Candidate], goals: Mapping[str, Goal], wishes: S
         return (*preferred, distances[candidate.id], size, candidate.number)
 
     kept.sort(key=order)
-    return Choice(kept[0], front, kept, limits)
+    by_rule = kept[0]
+    if baseline_nats is not None:
+        kept.sort(key=lambda candidate: not candidate.value(LOSS) < baseline_nats)
+    passed_over = by_rule if kept[0].id != by_rule.id else None
+    return Choice(kept[0], front, kept, limits, baseline_nats, passed_over)
 
 
 ErrorOfDifference = Callable[[Candidate, Candidate], float | None]
@@ -154,12 +174,15 @@ def find_smaller(
 ) -> Smaller | None:
     """The trial with the fewest parameters that is statistically as good as the chosen one; None where there is none.
 
-    It keeps every constraint and every limit of the choice. Ties go to the lower loss, then to the earlier trial.
+    It keeps every constraint and every limit of the choice, and beats the baseline where the chosen one does. Ties go
+    to the lower loss, then to the earlier trial.
     """
     chosen = choice.chosen
     found: list[Smaller] = []
     for candidate in candidates:
         if not candidate.keeps_constraints or not candidate.value("parameter_count") < chosen.value("parameter_count"):
+            continue
+        if choice.beats_baseline(chosen) and not choice.beats_baseline(candidate):
             continue
         difference = candidate.value(LOSS) - chosen.value(LOSS)
         if not math.isfinite(difference) or not _is_within(candidate, choice.limits, goals):
@@ -177,8 +200,8 @@ def find_smaller(
     )
 
 
-def rule_in_words(wishes: SelectionPreferences, task: str) -> str:
-    """How a trial is chosen under these wishes."""
+def rule_in_words(wishes: SelectionPreferences, task: str, baseline: str | None = None) -> str:
+    """How a trial is chosen under these wishes. `baseline`: the best model that only counts, in words."""
     if wishes.prefer:
         rule = PREFERRED.format(metrics=", then the best ".join(wishes.prefer))
     else:
@@ -187,6 +210,8 @@ def rule_in_words(wishes: SelectionPreferences, task: str) -> str:
     if wishes.within:
         limits = " and ".join(str(limit) for limit in wishes.within)
         rule += f" Only trials within {limits} of the front's best are considered."
+    if baseline is not None and task != "probe":
+        rule += BEATEN_BY_COUNTING.format(baseline=baseline)
     # A probe learns nothing: no smaller trial of it has a loss that is as good.
     return rule + TIES + ("" if task == "probe" else SMALLER)
 

@@ -31,6 +31,8 @@ class Setting:
     """Trials that are not feasible, with what they break. Those that were stopped before training have no loss."""
     goals: Mapping[str, Goal]
     wishes: SelectionPreferences
+    baseline_nats: float | None = None
+    """The lowest validation loss of a model that only counts."""
 
 
 def slacks(constraints: Sequence[str], setting: Setting, row: Row) -> list[ConstraintSlack]:
@@ -80,7 +82,7 @@ def _tighter(text: str, metric: str | None, setting: Setting, row: Row) -> Limit
     own = setting.chosen.violations.get(text, math.inf)
     kept = [each for each in setting.front if each.violations.get(text, math.inf) < own]
     try:
-        choice = choose(kept, setting.goals, setting.wishes)
+        choice = choose(kept, setting.goals, setting.wishes, setting.baseline_nats)
     except NothingWithinError:
         choice = None
     if choice is None:

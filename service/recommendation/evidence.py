@@ -14,7 +14,7 @@ from service.common.states import TrialState
 from service.database.models import Confirmation, Dataset, Measurement, Sweep, Trial
 from service.datasets.implications import TrainedModel, implications, training_tokens
 from service.leases.feasibility import named_values
-from service.recommendation.choice import LOSS, Candidate, candidate_of
+from service.recommendation.choice import Candidate, candidate_of
 from service.recommendation.compatibility import TriedBuild, compatibility
 from service.recommendation.complexity import complexity
 from service.recommendation.constraint_slack import Row, Setting, slacks
@@ -70,9 +70,7 @@ def detailed(session: Session, sweep: Sweep, wishes: SelectionPreferences | None
         weights=found.wishes.weights,
         smaller=found.smaller_in_words(),
         neighbours=neighbours(found.candidate, found.choice.front, found.goals, row),
-        certainty=uncertainty(
-            found.choice.chosen, found.choice.front, found.goals, found.wishes, found.noise, feasible
-        ),
+        certainty=uncertainty(found.choice, found.goals, found.wishes, found.noise, feasible),
         evidence=_evidence(session, found, others, row),
     )
 
@@ -80,9 +78,7 @@ def detailed(session: Session, sweep: Sweep, wishes: SelectionPreferences | None
 def _evidence(session: Session, found: Recommended, others: _ComparedTrials, row: Row) -> Evidence:
     sweep, trial, chosen, goals = found.sweep, found.trial, found.candidate, found.goals
     dataset = session.get(Dataset, sweep.dataset_id) if sweep.dataset_id else None
-    model = TrainedModel(
-        trial.configuration["inference"], trial.metrics.get("parameter_count"), trial.metrics.get(LOSS)
-    )
+    model = TrainedModel(trial.configuration["inference"], trial.metrics.get("parameter_count"))
     setting = Setting(
         chosen=chosen,
         values=named_values(trial.configuration, trial.metrics),
@@ -90,6 +86,7 @@ def _evidence(session: Session, found: Recommended, others: _ComparedTrials, row
         broken=[candidate_of(each) for each in others.broken],
         goals=goals,
         wishes=found.wishes,
+        baseline_nats=found.choice.baseline_nats,
     )
     complete = [(candidate_of(each), each.pareto_rank == 1) for each in others.complete]
     starts = [(each.started_from or "", candidate_of(each)) for each in others.starts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -15,6 +15,7 @@ from service.common.states import ENDED_SWEEPS
 from service.database.models import Sweep, Trial
 from service.errors import NotFoundError, Problem, UnprocessableError
 from service.recommendation import smaller as overfitting
+from service.recommendation.baselines.comparison import Baseline, baseline_of, compare
 from service.recommendation.choice import (
     Candidate,
     Choice,
@@ -27,7 +28,7 @@ from service.recommendation.choice import (
 )
 from service.recommendation.measured_noise import noise_of
 from service.recommendation.preferences import SelectionPreferences
-from service.recommendation.schemas import Recommendation, SmallerTrial
+from service.recommendation.schemas import BaselineComparison, Recommendation, SmallerTrial
 from service.recommendation.uncertainty import Noise
 from service.results import leaderboards
 
@@ -42,8 +43,10 @@ class Recommended:
     choice: Choice
     smaller: Smaller | None
     noise: Noise
+    baseline: Baseline | None
     trials: Mapping[str, Trial] = field(repr=False)
     """The trials of the front, and the smaller one, by id."""
+    comparison: BaselineComparison | None = None
 
     @property
     def candidate(self) -> Candidate:
@@ -56,9 +59,10 @@ class Recommended:
     def answer(self) -> Recommendation:
         return Recommendation(
             sweep=self.sweep.id,
-            rule=rule_in_words(self.wishes, self.sweep.task),
+            rule=rule_in_words(self.wishes, self.sweep.task, self.baseline and self.baseline.words),
             trial=leaderboards.to_row(self.trial),
             configuration=self.trial.configuration,
+            baseline=self.comparison,
             final=self.sweep.state in ENDED_SWEEPS,
         )
 
@@ -77,8 +81,9 @@ def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Reco
     front = session.scalars(of_front).all()
     trials: Mapping[str, Trial] = {trial.id: trial for trial in front}
     goals = goals_of(sweep)
+    baseline = baseline_of(session, sweep)
     try:
-        choice = choose([candidate_of(trial) for trial in front], goals, wishes)
+        choice = choose([candidate_of(trial) for trial in front], goals, wishes, baseline and baseline.nats)
     except NothingWithinError as nothing:
         raise _nothing_within(nothing) from None
     if choice is None:
@@ -88,10 +93,16 @@ def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Reco
         )
     noise = noise_of(session, sweep, choice.chosen, trials)
     found = overfitting.smaller_trial(session, sweep, choice, goals, noise)
-    if found is None:
-        return Recommended(sweep, wishes, goals, choice, None, noise, trials)
-    smaller, row = found
-    return Recommended(sweep, wishes, goals, choice, smaller, noise, {**trials, row.id: row})
+    smaller = None
+    if found is not None:
+        smaller, row = found
+        trials = {**trials, row.id: row}
+    recommended = Recommended(sweep, wishes, goals, choice, smaller, noise, baseline, trials)
+    if baseline is None:
+        return recommended
+    passed_over = None if choice.passed_over is None else trials[choice.passed_over.id]
+    comparison = compare(session, baseline, choice, recommended.trial, goals, passed_over)
+    return replace(recommended, comparison=comparison)
 
 
 def recommend(session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None) -> Recommendation:

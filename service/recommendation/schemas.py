@@ -13,12 +13,42 @@ from service.results.schemas import LeaderboardRow
 from service.sweeps.schemas import Objective
 
 
+class LossSlopeRecord(Schema):
+    """How fast a trial's loss still fell at the end of its training: a line against the logarithm of the step."""
+
+    metric: str = Field(description="validation_loss, or training_loss where few steps were validated")
+    from_step: int
+    to_step: int
+    nats_per_doubling: float = Field(description="change of the loss each time the steps double; negative: it falls")
+    standard_error: float = Field(description="of nats_per_doubling, by the scatter of its points")
+    steps_to_baseline: int | None = Field(
+        description="steps at which this rate reaches the baseline, an extrapolation; null where the loss does not "
+        "clearly fall, or where that is more than eight times as many steps"
+    )
+
+
+class BaselineComparison(Schema):
+    """The recommended trial against the best model that only counts (n-grams, shares of classes)."""
+
+    model: str = Field(description="bigram, prior, ...")
+    loss_nats: float = Field(description="its validation loss")
+    beaten: bool = Field(description="whether the recommended trial's validation_loss is lower")
+    instead_of: LeaderboardRow | None = Field(
+        description="the trial that the rule alone would choose, passed over as it loses to the baseline"
+    )
+    slope: LossSlopeRecord | None = Field(description="of the recommended trial, where it does not beat the baseline")
+    says: list[str] = Field(description="what to know before it is deployed; empty where there is nothing")
+
+
 class Recommendation(Schema):
     sweep: str
     rule: str = Field(description="how the trial was chosen, in words")
     trial: LeaderboardRow
     configuration: Annotated[Configuration, AS_STORED]
     final: bool = Field(description="false while the sweep is still going")
+    baseline: BaselineComparison | None = Field(
+        description="null where the dataset has no baseline, or the trial no validation loss"
+    )
 
 
 class Trade(Schema):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from layers.metrics import Goal, split_name
 from service.common.formatting import label
-from service.recommendation.choice import LOSS, Candidate, NothingWithinError, choose
+from service.recommendation.choice import LOSS, Candidate, Choice, NothingWithinError, choose
 from service.recommendation.noise import LEAST_NATS, LEAST_SHARE
 from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.schemas import Certainty
@@ -64,17 +64,17 @@ class Noise:
 
 
 def uncertainty(
-    chosen: Candidate,
-    front: Sequence[Candidate],
+    choice: Choice,
     goals: Mapping[str, Goal],
     wishes: SelectionPreferences,
     noise: Noise,
     feasible: Sequence[Candidate],
 ) -> Certainty:
-    """`chosen` is the trial that the rule itself chooses, before the overfitting rule; `feasible`: what there was."""
+    """`choice` is the rule's own, before the overfitting rule; `feasible`: what there was."""
+    chosen, front = choice.chosen, choice.front
     repeats = max(20, min(REPEATS, MAX_CHOICES // max(1, len(front))))
     noisy = any(noise.deviation(metric, 1.0) > 0 for metric in goals)
-    share = _chosen_again(chosen, front, goals, wishes, noise, repeats) if noisy and len(front) > 1 else None
+    share = _chosen_again(choice, goals, wishes, noise, repeats) if noisy and len(front) > 1 else None
     return Certainty(
         latency_half_width_share=noise.latency_half_width_share,
         latency_rebuilt_share=noise.latency_rebuilt_share,
@@ -91,8 +91,7 @@ def uncertainty(
 
 
 def _chosen_again(
-    chosen: Candidate,
-    front: Sequence[Candidate],
+    choice: Choice,
     goals: Mapping[str, Goal],
     wishes: SelectionPreferences,
     noise: Noise,
@@ -101,12 +100,12 @@ def _chosen_again(
     source = random.Random(0)
     again = 0
     for _ in range(repeats):
-        drawn = [_drawn(candidate, goals, noise, source) for candidate in front]
+        drawn = [_drawn(candidate, goals, noise, source) for candidate in choice.front]
         try:
-            choice = choose(drawn, goals, wishes)
+            other = choose(drawn, goals, wishes, choice.baseline_nats)
         except NothingWithinError:
             continue
-        again += choice is not None and choice.chosen.id == chosen.id
+        again += other is not None and other.chosen.id == choice.chosen.id
     return again / repeats
 
 

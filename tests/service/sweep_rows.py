@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from layers.completion import complete
+from layers.dataset_facts import ModelFacts
 from layers.declarations.inference.parameters import complete_inference
 from layers.declarations.training import complete_training
 from service.common.ids import new_id
@@ -141,7 +143,18 @@ def add_worker(session: Session, name: str = "worker-1") -> Worker:
     return worker
 
 
-def add_attempt(session: Session, trial: Trial, worker: Worker, **changes: Any) -> Attempt:
+CURVE = {step: {"training_loss": 5 - step / 80, "validation_loss": 5.1 - step / 90} for step in range(0, 201, 20)}
+"""Losses by step."""
+
+
+def add_attempt(
+    session: Session,
+    trial: Trial,
+    worker: Worker,
+    *,
+    curve: Mapping[int, dict[str, float]] = CURVE,
+    **changes: Any,
+) -> Attempt:
     """An attempt with phases, and a curve of losses."""
     started = now(session) - 60
     phases = [("check", 0.1), ("build", 4.0), ("measure", 3.0), ("train", 40.0), ("evaluate", 6.0)]
@@ -155,8 +168,7 @@ def add_attempt(session: Session, trial: Trial, worker: Worker, **changes: Any) 
     trial.attempt = 1
     session.add(attempt)
     session.flush()
-    for step in range(0, 201, 20):
-        values = {"training_loss": 5 - step / 80, "validation_loss": 5.1 - step / 90}
+    for step, values in curve.items():
         session.add(Report(trial_id=trial.id, attempt=1, step=step, values=values, created_at=started + step))
     session.flush()
     return attempt
@@ -171,7 +183,7 @@ def complete_configuration(num_layers: int) -> dict[str, Any]:
     """What a worker executes, with every default filled in."""
     inference = complete_inference({"batch_size": 8, "sequence_length": 64})
     model = {"num_layers": num_layers, "hidden_size": 64, "attention.num_attention_heads": 4}
-    facts = {"vocabulary_size": 64, "sequence_length": 64}
+    facts: ModelFacts = {"vocabulary_size": 64, "sequence_length": 64}
     return {
         "task": "causal_lm",
         "model": complete("causal_lm", model, facts),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from layers.expressions.metric_names import MetricNames
+from layers.metrics import Goal
 from service.errors import UnprocessableError
 from service.recommendation.choice import (
     Candidate,
@@ -20,8 +23,8 @@ from service.recommendation.choice import (
 )
 from service.recommendation.preferences import SelectionPreferences, Within
 
-GOALS = {"latency_ms_p50": "minimize", "validation_loss": "minimize", "accuracy": "maximize"}
-TWO = {"latency_ms_p50": "minimize", "validation_loss": "minimize"}
+GOALS: dict[str, Goal] = {"latency_ms_p50": "minimize", "validation_loss": "minimize", "accuracy": "maximize"}
+TWO: dict[str, Goal] = {"latency_ms_p50": "minimize", "validation_loss": "minimize"}
 
 # Few distinct values, so that ties are common; and what no measurement should be.
 VALUES = st.one_of(
@@ -32,7 +35,7 @@ VALUES = st.one_of(
 
 
 @st.composite
-def leaderboards(draw, names=(*GOALS, "parameter_count")):
+def leaderboards(draw: Any, names: Any = (*GOALS, "parameter_count")):
     count = draw(st.integers(1, 12))
     candidates = []
     for number in range(count):
@@ -44,7 +47,7 @@ def leaderboards(draw, names=(*GOALS, "parameter_count")):
 
 
 @st.composite
-def wishes(draw):
+def wishes(draw: Any):
     metrics = [*GOALS, "parameter_count"]
     prefer = tuple(draw(st.lists(st.sampled_from(metrics), max_size=2, unique=True)))
     within = tuple(
@@ -55,26 +58,28 @@ def wishes(draw):
     return SelectionPreferences(prefer, within, weights)
 
 
-def chosen_by(candidates, goals, wish) -> Choice | None:
+def chosen_by(candidates: list[Candidate], goals: Mapping[str, Goal], wish: SelectionPreferences) -> Choice | None:
     try:
         return choose(candidates, goals, wish)
     except NothingWithinError:
         return None
 
 
-def dominates(one: Candidate, other: Candidate, goals) -> bool:
+def dominates(one: Candidate, other: Candidate, goals: Mapping[str, Goal]) -> bool:
     signs = {name: 1 if goal == "minimize" else -1 for name, goal in goals.items()}
     pairs = [(signs[name] * one.value(name), signs[name] * other.value(name)) for name in goals]
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
-def is_able(candidate: Candidate, goals) -> bool:
+def is_able(candidate: Candidate, goals: Mapping[str, Goal]) -> bool:
     kept = all(violation <= 0 for violation in candidate.violations.values())
     return candidate.feasible and kept and all(math.isfinite(candidate.value(name)) for name in goals)
 
 
 @given(leaderboards(), wishes())
-def test_no_constraint_is_broken_and_nothing_dominates_the_choice(candidates, wish):
+def test_no_constraint_is_broken_and_nothing_dominates_the_choice(
+    candidates: list[Candidate], wish: SelectionPreferences
+) -> None:
     choice = chosen_by(candidates, GOALS, wish)
     if choice is None:
         return
@@ -84,13 +89,15 @@ def test_no_constraint_is_broken_and_nothing_dominates_the_choice(candidates, wi
 
 
 @given(leaderboards())
-def test_there_is_a_choice_exactly_when_some_trial_is_able(candidates):
+def test_there_is_a_choice_exactly_when_some_trial_is_able(candidates: list[Candidate]) -> None:
     able = [candidate for candidate in candidates if is_able(candidate, GOALS)]
     assert (choose(candidates, GOALS, SelectionPreferences()) is not None) == bool(able)
 
 
 @given(leaderboards(), wishes())
-def test_within_keeps_what_is_at_most_so_much_worse_than_the_fronts_best(candidates, wish):
+def test_within_keeps_what_is_at_most_so_much_worse_than_the_fronts_best(
+    candidates: list[Candidate], wish: SelectionPreferences
+) -> None:
     choice = chosen_by(candidates, GOALS, wish)
     if choice is None:
         return
@@ -103,7 +110,9 @@ def test_within_keeps_what_is_at_most_so_much_worse_than_the_fronts_best(candida
 
 
 @given(leaderboards(), wishes(), st.sampled_from([*GOALS, "parameter_count"]))
-def test_prefer_takes_the_best_of_what_is_within(candidates, wish, metric):
+def test_prefer_takes_the_best_of_what_is_within(
+    candidates: list[Candidate], wish: SelectionPreferences, metric: Any
+) -> None:
     choice = chosen_by(candidates, GOALS, SelectionPreferences((metric,), wish.within))
     if choice is None:
         return
@@ -114,7 +123,7 @@ def test_prefer_takes_the_best_of_what_is_within(candidates, wish, metric):
 
 
 @given(leaderboards(), st.integers(0, 2))
-def test_a_looser_limit_never_costs_what_is_preferred(candidates, amount):
+def test_a_looser_limit_never_costs_what_is_preferred(candidates: list[Candidate], amount: Any) -> None:
     def preferred(room: float) -> float | None:
         wish = SelectionPreferences(("latency_ms_p50",), (Within("validation_loss", room, False),))
         choice = chosen_by(candidates, TWO, wish)
@@ -122,19 +131,21 @@ def test_a_looser_limit_never_costs_what_is_preferred(candidates, amount):
 
     tight, loose = preferred(amount), preferred(amount + 1.0)
     assert (tight is None) == (loose is None)
-    if tight is not None:
+    if tight is not None and loose is not None:
         assert loose <= tight
 
 
 @given(leaderboards())
-def test_an_objective_with_all_the_weight_decides(candidates):
+def test_an_objective_with_all_the_weight_decides(candidates: list[Candidate]) -> None:
     choice = chosen_by(candidates, TWO, SelectionPreferences(weights={"latency_ms_p50": 1.0, "validation_loss": 0.0}))
     if choice is not None:
         assert choice.chosen.value("latency_ms_p50") == min(each.value("latency_ms_p50") for each in choice.front)
 
 
 @given(leaderboards(), wishes(), st.randoms())
-def test_the_order_of_the_rows_does_not_matter(candidates, wish, source):
+def test_the_order_of_the_rows_does_not_matter(
+    candidates: list[Candidate], wish: SelectionPreferences, source: Any
+) -> None:
     shuffled = list(candidates)
     source.shuffle(shuffled)
     one, other = chosen_by(candidates, GOALS, wish), chosen_by(shuffled, GOALS, wish)
@@ -142,7 +153,9 @@ def test_the_order_of_the_rows_does_not_matter(candidates, wish, source):
 
 
 @given(leaderboards(), wishes(), st.one_of(st.none(), st.floats(0, 2)), st.floats(0, 0.5))
-def test_a_dominated_trial_is_named_only_for_being_smaller_and_as_good(candidates, wish, error, noise):
+def test_a_dominated_trial_is_named_only_for_being_smaller_and_as_good(
+    candidates: list[Candidate], wish: SelectionPreferences, error: Any, noise: Any
+) -> None:
     choice = chosen_by(candidates, GOALS, wish)
     if choice is None:
         return
@@ -161,7 +174,7 @@ def test_a_dominated_trial_is_named_only_for_being_smaller_and_as_good(candidate
         assert sign * named.value(within.metric) <= sign * choice.limits[within.metric]
 
 
-def test_the_smallest_of_those_as_good_is_named():
+def test_the_smallest_of_those_as_good_is_named() -> None:
     big = Candidate("0", 0, {"latency_ms_p50": 1.0, "validation_loss": 1.0, "parameter_count": 1000})
     middle = Candidate("1", 1, {"latency_ms_p50": 1.0, "validation_loss": 1.01, "parameter_count": 500})
     small = Candidate("2", 2, {"latency_ms_p50": 1.0, "validation_loss": 1.04, "parameter_count": 100})
@@ -181,7 +194,7 @@ def test_the_smallest_of_those_as_good_is_named():
     assert named(0.05, noise=0.3) == "3"
 
 
-def test_limits_that_nothing_keeps_name_the_closest_trial():
+def test_limits_that_nothing_keeps_name_the_closest_trial() -> None:
     fast = Candidate("0", 0, {"latency_ms_p50": 1.0, "validation_loss": 4.0})
     good = Candidate("1", 1, {"latency_ms_p50": 4.0, "validation_loss": 1.0})
     wish = SelectionPreferences(within=(Within("latency_ms_p50", 0.1, True), Within("validation_loss", 1.0, False)))
@@ -206,20 +219,20 @@ def test_limits_that_nothing_keeps_name_the_closest_trial():
         ({"prefer": ["latency_ms_p50"], "weight": ["latency_ms_p50:2"]}, "both given"),
     ],
 )
-def test_wishes_that_cannot_be_read_are_refused_with_a_remedy(query, said):
+def test_wishes_that_cannot_be_read_are_refused_with_a_remedy(query: Any, said: Any) -> None:
     given = {"prefer": [], "within": [], "weight": []} | query
     with pytest.raises(UnprocessableError, match=said) as refused:
         SelectionPreferences.parse(list(TWO), MetricNames(), **given)
     assert all(problem.pointer and problem.remedy for problem in refused.value.problems)
 
 
-def test_an_objective_without_weight_leaves_the_choice_to_the_others():
+def test_an_objective_without_weight_leaves_the_choice_to_the_others() -> None:
     assert SelectionPreferences.parse(
         list(TWO), MetricNames(), prefer=[], within=[], weight=["latency_ms_p50:0"]
     ).weights == {"latency_ms_p50": 0}
 
 
-def test_the_rule_says_what_was_wished():
+def test_the_rule_says_what_was_wished() -> None:
     wish = SelectionPreferences.parse(
         list(TWO), MetricNames(), prefer=["latency_ms_p50"], within=["validation_loss:1%"], weight=[]
     )
@@ -227,3 +240,31 @@ def test_the_rule_says_what_was_wished():
     assert "validation_loss:1%" in rule_in_words(wish, "causal_lm")
     weighted = SelectionPreferences.parse(list(TWO), MetricNames(), prefer=[], within=[], weight=["latency_ms_p50:3"])
     assert "latency_ms_p50 3" in rule_in_words(weighted, "causal_lm")
+
+
+@given(leaderboards(), wishes(), st.sampled_from([0.5, 1.0, 1.5]))
+def test_no_trial_that_loses_to_the_baseline_is_chosen_while_another_within_the_limits_beats_it(
+    candidates: list[Candidate], wish: SelectionPreferences, baseline: Any
+) -> None:
+    try:
+        choice = choose(candidates, GOALS, wish, baseline)
+    except NothingWithinError:
+        return
+    if choice is None:
+        return
+    beating = [each for each in choice.kept if each.value("validation_loss") < baseline]
+    assert choice.beats_baseline(choice.chosen) == bool(beating)
+    alone = choose(candidates, GOALS, wish)
+    assert alone is not None
+    assert [each.id for each in alone.kept if each in beating] == [each.id for each in beating], "the order stays"
+    assert (choice.passed_over.id if choice.passed_over else choice.chosen.id) == alone.chosen.id
+
+
+def test_a_smaller_trial_that_loses_to_the_baseline_takes_no_place() -> None:
+    big = Candidate("0", 0, {"latency_ms_p50": 1.0, "validation_loss": 1.99, "parameter_count": 100.0})
+    small = Candidate("1", 1, {"latency_ms_p50": 1.0, "validation_loss": 2.01, "parameter_count": 10.0})
+    for baseline, found in ((None, True), (1.9, True), (2.0, False)):
+        choice = choose([big], TWO, SelectionPreferences(), baseline)
+        assert choice is not None
+        smaller = find_smaller(choice, [small], TWO, lambda one, other: 0.1, lambda one, other, metric: 0.0)
+        assert (smaller is not None) == found, baseline
