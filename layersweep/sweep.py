@@ -17,6 +17,7 @@ from layersweep.preferences import SelectionPreferences
 from layersweep.records.recommendations import Confirmation, Recommendation
 from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
+    ConstraintSummary,
     EventRecord,
     LeaderboardRow,
     SweepDetailRecord,
@@ -175,6 +176,14 @@ class Sweep:
     def front(self) -> list[LeaderboardRow]:
         """The Pareto front: feasible complete trials that no other one beats in every objective."""
         return self._transport.page(self._path("/front"), {})["items"]
+
+    def constraints(self) -> ConstraintSummary:
+        """Which constraints the trials broke, by how little the nearest missed, and limits that more would keep.
+
+        for line in sweep.constraints()["says"]:
+            print(line)  # for 3 feasible trials allow latency_ms_p99 <= 1.18 (trials 4, 7 and 2)
+        """
+        return self._transport.object("GET", self._path("/constraints"), named_by="sweep")
 
     def recommendation(
         self,

@@ -143,6 +143,7 @@ def _show(sweep: Sweep) -> None:
     out.print(leaderboards.render(board, board.objectives, out, recommended=chosen))
     if recommendation is None:
         out.print(Text("No trial is complete and feasible: there is nothing to recommend.", style="yellow"))
+        progress.show_broken_constraints(sweep, out)
         return
     _show_recommendation(recommendation, sweep.record["dataset"])
 

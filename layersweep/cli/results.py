@@ -90,6 +90,8 @@ def leaderboard(
             print_json(answer | {"items": list(board), "next_page_token": None})
             return
         recommendation = recommended(found, chosen)
+        if recommendation is None:
+            progress.show_broken_constraints(found, out)
     if not board and any(value not in (None, ()) for value in kept.values()):
         out.print("No trial keeps these filters.")
         return

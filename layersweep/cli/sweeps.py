@@ -156,36 +156,14 @@ def show(
 ) -> None:
     """Show a sweep: state, progress, the best so far."""
     with connect(server) as client:
-        record = client.sweep(sweep).record
-    if as_json:
-        print_json(record)
-        return
-    if document:
-        show_yaml(record["document"])
-        return
-    ended = record["state"] in ENDED_SWEEP_STATES
-    facts: dict[str, str | None] = {
-        "sweep": f"{record['name']} ({record['id']})",
-        "state": record["state"] + (f": {record['reason']}" if record["reason"] else ""),
-        "end code": record.get("end_code"),
-        "project": record["project"] if record["project"] != "default" else None,
-        "task": f"{record['task']} over {record['dataset']}" if record["dataset"] else record["task"],
-        "progress": progress.tally(record["progress"]),
-        "best": progress.best(record) or None,
-        "objectives": ", ".join(f"{goal['goal']} {goal['metric']}" for goal in record["objectives"]),
-        "constraints": ", ".join(record["constraints"]) or None,
-        "sampler": f"{record['sampler']} ({record['sampler_reason']})",
-        "pruner": _pruning(record),
-        "parallel": units.at_once(record["budget"]["parallel"], record.get("effective_parallel"), ended=ended),
-        "priority": str(record.get("priority") or "") or None,
-        "device time": _device_time(record),
-        "target": record["target"] or "the first worker that can serve it",
-        "created": record["created_at"],
-        "started": record["started_at"],
-        "ended": record["ended_at"],
-    }
-    _print_facts(facts)
-    _print_space(record["space"])
+        found = client.sweep(sweep)
+        if as_json:
+            print_json(found.record)
+        elif document:
+            show_yaml(found.record["document"])
+        else:
+            _print_sweep(found.record)
+            progress.show_broken_constraints(found, out)
 
 
 @app.command()
@@ -288,6 +266,32 @@ def prioritize(
     _act(server, sweep, as_json, lambda found: found.prioritize(priority))
 
 
+def _print_sweep(record: SweepDetailRecord) -> None:
+    ended = record["state"] in ENDED_SWEEP_STATES
+    facts: dict[str, str | None] = {
+        "sweep": f"{record['name']} ({record['id']})",
+        "state": record["state"] + (f": {record['reason']}" if record["reason"] else ""),
+        "end code": record.get("end_code"),
+        "project": record["project"] if record["project"] != "default" else None,
+        "task": f"{record['task']} over {record['dataset']}" if record["dataset"] else record["task"],
+        "progress": progress.tally(record["progress"]),
+        "best": progress.best(record) or None,
+        "objectives": ", ".join(f"{goal['goal']} {goal['metric']}" for goal in record["objectives"]),
+        "constraints": ", ".join(record["constraints"]) or None,
+        "sampler": f"{record['sampler']} ({record['sampler_reason']})",
+        "pruner": _pruning(record),
+        "parallel": units.at_once(record["budget"]["parallel"], record.get("effective_parallel"), ended=ended),
+        "priority": str(record.get("priority") or "") or None,
+        "device time": _device_time(record),
+        "target": record["target"] or "the first worker that can serve it",
+        "created": record["created_at"],
+        "started": record["started_at"],
+        "ended": record["ended_at"],
+    }
+    _print_facts(facts)
+    _print_space(record["space"])
+
+
 def _act(server: str, name: str, as_json: bool, action: Callable[[Sweep], Sweep]) -> None:
     with connect(server) as client:
         sweep = action(client.sweep(name))
@@ -304,6 +308,7 @@ def _finish(server: str, sweep: Sweep, *, quiet: bool) -> None:
         if sweep.record.get("end_code") == "none_feasible":
             reason += ", but no trial is complete and feasible"
         out.print(Text(f"{sweep.name} is {sweep.state}{reason}: {progress.tally(sweep.record['progress'])}."))
+        progress.show_broken_constraints(sweep, out)
         hint(f"See its leaderboard: {ready(server, 'leaderboard', sweep.id)}")
     if sweep.state != "completed":
         raise typer.Exit(EXIT_REFUSED)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from layersweep.display import units
-from layersweep.errors import WaitTimeoutError
+from layersweep.errors import NotFoundError, WaitTimeoutError
 from layersweep.records.sweeps import ENDED_TRIAL_STATES, Progress, SweepDetailRecord, TrialRecord
 from layersweep.sweep import Sweep
 
@@ -93,6 +93,20 @@ def view(record: SweepDetailRecord, running: Sequence[TrialRecord], elapsed_seco
     if record["best"]:
         lines.append(Text("best so far: " + best(record)))
     return Group(*lines)
+
+
+def show_broken_constraints(sweep: Sweep, console: Console) -> None:
+    """While no trial is feasible: which constraints they broke, and what limits they would keep."""
+    progress = sweep.record["progress"]
+    if sweep.record["best"] or not progress["complete"] + progress["infeasible"]:
+        return
+    try:
+        said = sweep.constraints()["says"]
+    except NotFoundError:
+        # A service of before cannot say it.
+        return
+    for line in said:
+        console.print(Text(f"{line[0].upper()}{line[1:]}.", style="yellow"))
 
 
 def ended_count(progress: Progress) -> int:

@@ -344,3 +344,44 @@ class ArtifactRecord(TypedDict):
     size_bytes: int
     sha256: str
     created_at: str
+
+
+class BrokenConstraint(TypedDict):
+    """A constraint that trials broke; trial `nearest` missed it by least, `by` in its unit."""
+
+    constraint: str
+    broken: int
+    judged: int
+    nearest: int
+    by: float
+    says: str
+
+
+class LoosenedConstraint(TypedDict):
+    """A constraint with another limit; `limit` is None where it is no limit on one metric."""
+
+    constraint: str
+    by: float
+    limit: float | None
+    allow: str
+
+
+class LoosenedLimits(TypedDict):
+    """Limits under which `feasible` trials would keep all constraints, as far as these were judged of them."""
+
+    feasible: int
+    limits: list[LoosenedConstraint]
+    trials: list[int]
+    unknown: list[str]
+    says: str
+
+
+class ConstraintSummary(TypedDict):
+    """How a sweep's trials did by its constraints."""
+
+    sweep: str
+    judged: int
+    feasible: int
+    constraints: list[BrokenConstraint]
+    loosened: list[LoosenedLimits]
+    says: list[str]

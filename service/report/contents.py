@@ -22,9 +22,8 @@ from service.errors import NotFoundError
 from service.recommendation import further_trainings
 from service.recommendation.evidence import detailed
 from service.recommendation.preferences import SelectionPreferences
-from service.report.broken_constraints import broken_constraints
 from service.report.schemas import Report, ReportedDataset, Reproduction, Unrecommended
-from service.results import leaderboards
+from service.results import constraints, leaderboards
 from service.results.schemas import LeaderboardRow
 from service.sweeps import sweeps
 
@@ -62,8 +61,9 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
 
 
 def _unrecommended(session: Session, sweep: Sweep, dataset: Dataset | None) -> Unrecommended:
+    found = constraints.summary(session, sweep)
     return Unrecommended(
-        implications=implications(dataset).implications, constraints=broken_constraints(session, sweep)
+        implications=implications(dataset).implications, constraints=found.constraints, loosened=found.loosened
     )
 
 

@@ -12,7 +12,7 @@ from service.common.schemas import AS_STORED, Schema, Timestamp
 from service.confirmation.schemas import Confirmation, RecommendationDetail
 from service.database.dataset_columns import Profile, StoredSplit
 from service.datasets.schemas import Implication
-from service.results.schemas import LeaderboardRow
+from service.results.schemas import BrokenConstraint, LeaderboardRow, LoosenedLimits
 from service.sweeps.schemas import SweepDetail
 
 
@@ -40,22 +40,12 @@ class Reproduction(Schema):
     document: Annotated[NormalizedDocument, AS_STORED]
 
 
-class BrokenConstraint(Schema):
-    """A constraint that trials of a sweep broke, and the trial that came nearest to fulfilling it."""
-
-    constraint: str
-    broken: int = Field(description="trials that broke it")
-    judged: int = Field(description="trials whose figures it could be judged by")
-    nearest: int = Field(description="number of the trial that missed it by least")
-    by: float = Field(description="by how much that one missed it, in the constraint's unit")
-    says: str
-
-
 class Unrecommended(Schema):
     """What the report says of data and constraints while there is no trial to recommend."""
 
     implications: list[Implication] = Field(description="what the dataset's profile means for a model of it")
     constraints: list[BrokenConstraint] = Field(description="the constraints that trials broke")
+    loosened: list[LoosenedLimits] = Field(description="limits under which some of its trials would be feasible")
 
 
 class Report(Schema):

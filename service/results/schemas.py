@@ -44,6 +44,51 @@ class Front(Schema):
     items: list[LeaderboardRow]
 
 
+class BrokenConstraint(Schema):
+    """A constraint that trials of a sweep broke, and the trial that came nearest to fulfilling it."""
+
+    constraint: str
+    broken: int = Field(description="trials that broke it")
+    judged: int = Field(description="trials whose figures it could be judged by")
+    nearest: int = Field(description="number of the trial that missed it by least")
+    by: float = Field(description="by how much that one missed it, in the constraint's unit")
+    says: str
+
+
+class LoosenedConstraint(Schema):
+    """A constraint with a limit that allows more."""
+
+    constraint: str
+    by: float = Field(description="how much more is allowed, in the constraint's unit")
+    limit: float | None = Field(description="the new limit; null where it is no limit on one metric")
+    allow: str = Field(description="the constraint with that limit, as a sweep document writes it where it has one")
+
+
+class LoosenedLimits(Schema):
+    """Limits under which so many of a sweep's trials would be feasible, by what was measured of them.
+
+    Where several constraints are in the way they are loosened together: the one that is loosened most, as a share of
+    its limit, is loosened by as little as possible.
+    """
+
+    feasible: int
+    limits: list[LoosenedConstraint]
+    trials: list[int] = Field(description="numbers of the trials that would be feasible, the nearest first")
+    unknown: list[str] = Field(description="constraints that not all of them were judged by: they were not trained")
+    says: str
+
+
+class ConstraintSummary(Schema):
+    """How the trials of a sweep did by its constraints."""
+
+    sweep: str
+    judged: int = Field(description="trials that were judged by constraints, further trainings left out")
+    feasible: int = Field(description="of these, complete and feasible ones")
+    constraints: list[BrokenConstraint] = Field(description="those that trials broke")
+    loosened: list[LoosenedLimits] = Field(description="for 1, 3 and 5 feasible trials, where there are fewer")
+    says: list[str]
+
+
 class ColumnSample(Schema):
     """Metrics and parameters of measured trials, a list each, in the order of the trials' numbers."""
 

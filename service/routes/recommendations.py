@@ -1,4 +1,4 @@
-"""/v1/sweeps/{id}/recommendation: which trial to take, by which rule, and all that speaks for it."""
+"""/v1/sweeps/{id}/recommendation: which trial to take and why; /constraints: what keeps trials from being taken."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from sqlalchemy.orm import Session
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
+from service.errors import NotFoundError
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.recommendation import further_trainings
 from service.recommendation.evidence import detailed
 from service.recommendation.recommend import preferences_of
-from service.results import leaderboards
+from service.results import constraints, leaderboards
+from service.results.schemas import ConstraintSummary
 
 router = APIRouter(
     prefix="/v1/sweeps/{sweep_id}", tags=["recommendations"], responses=documented(404, 422), route_class=ScopedRoute
@@ -52,8 +54,20 @@ def get_recommendation(
         sweep = leaderboards.get_sweep(session, sweep_id)
         wishes = preferences_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
         row = further_trainings.newest(session, sweep.id)
-        found = detailed(session, sweep, wishes)
+        try:
+            found = detailed(session, sweep, wishes)
+        except NotFoundError as nothing:
+            raise NotFoundError(". ".join([str(nothing), *constraints.summary(session, sweep).says])) from None
         confirmation = None if row is None else results.to_schema(session, row, found.trial.trial)
         return RecommendationDetail(**found.__dict__, confirmation=confirmation)
 
     return services.database.read(read_it)
+
+
+@router.get("/constraints")
+@needs_scope("read")
+def get_constraints(sweep_id: str, services: ServicesDep) -> ConstraintSummary:
+    """Which constraints the trials broke, by how little the nearest missed, and limits that more would keep."""
+    return services.database.read(
+        lambda session: constraints.summary(session, leaderboards.get_sweep(session, sweep_id))
+    )

@@ -50,6 +50,7 @@ BY_SWEEP = (
 """Below /v1/sweeps/{sweep}: asked of every sweep."""
 
 OF_LANGUAGE = (
+    "/constraints",
     "/leaderboard?where=num_layers%3D2",
     "/leaderboard?feasible=false",
     "/leaderboard?on_front=true&format=csv",

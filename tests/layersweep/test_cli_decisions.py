@@ -40,3 +40,18 @@ def test_from_a_recommendation_to_its_report(
     trial = sweep.recommendation()["trial"]["trial"]
     code, text = run("trial", "download", trial, str(tmp_path / "files"))
     assert (code, "has no artifacts" in text) == (1, True)
+
+
+def test_a_sweep_without_a_feasible_trial_says_which_limits_to_loosen(
+    client: Client, document: Path, finisher: Finisher
+) -> None:
+    finisher.start()
+    document.write_text(document.read_text() + 'constraints: ["validation_loss <= 2"]\n')
+    sweep = client.submit(document).wait(60)
+    said = sweep.constraints()["says"]
+    assert said[0].startswith("6 of 6 trials broke validation_loss <= 2; the nearest, trial ")
+    assert "for 1 feasible trial allow validation_loss <= 2." in said[1]
+    for command in (("leaderboard",), ("sweep", "show"), ("sweep", "watch"), ("recommendation",)):
+        result = CliRunner().invoke(app, [*command, sweep.id, "--server", client.server])
+        for line in said:
+            assert line[1:] in " ".join(result.output.split()), command

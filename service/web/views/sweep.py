@@ -38,6 +38,7 @@ from service.pruning.schemas import Pruning
 from service.pruning.summary import summary_of
 from service.recommendation.recommend import preferences_of, recommend_with_smaller
 from service.recommendation.schemas import Recommendation, SmallerTrial
+from service.results import constraints as constraint_results
 from service.results import leaderboards
 from service.results import schemas as result_schemas
 from service.results.axes import LOG_RATIO, NICE_STEPS
@@ -99,6 +100,8 @@ class ResultsPart:
     best: Mapping[str, BestTrial]
     recommended: Recommendation | None
     smaller: SmallerTrial | None
+    infeasible: Sequence[str]
+    """Which constraints the trials broke and what limits they would keep, while none is feasible."""
     artifacts: Sequence[Artifact]
     transformers_architecture: str | None
     """Under which the recommended trial's model can leave."""
@@ -205,6 +208,7 @@ def results(shown: ShownSweep) -> ResultsPart:
         best=shown.best,
         recommended=recommended,
         smaller=smaller,
+        infeasible=[] if recommended else constraint_results.summary(session, row).says,
         artifacts=kept,
         transformers_architecture=None if chosen is None else transformers_export.offered(session, chosen, kept),
         confirmation=(

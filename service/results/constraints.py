@@ -1,0 +1,189 @@
+"""How a sweep's trials did by its constraints: which were broken, by how little, and what limits more would keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import cached_property
+from statistics import median
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from layers.expressions.constraints import Constraint, parse_constraint
+from layers.metrics import is_metric
+from service.common import formatting
+from service.common.states import TrialState
+from service.database.models import Sweep, Trial
+from service.results.schemas import BrokenConstraint, ConstraintSummary, LoosenedConstraint, LoosenedLimits
+
+MOST_TRIALS = 10_000
+"""Judged trials that are looked at, the newest first."""
+
+WANTED = (1, 3, 5)
+"""For how many feasible trials the limits are told."""
+
+UNREACHABLE = 1e300
+"""A violation from here on is of something that cannot be calculated: no limit allows it."""
+
+DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A trial, and by how much it breaks each constraint: at most 0 where it fulfils it."""
+
+    number: int
+    state: TrialState
+    violations: Mapping[str, float]
+
+    def miss(self, text: str) -> float:
+        return max(0.0, self.violations.get(text, 0.0))
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """A constraint as a limit on one metric, where it is one."""
+
+    constraint: Constraint
+
+    @property
+    def text(self) -> str:
+        return self.constraint.text
+
+    @cached_property
+    def _line(self) -> tuple[str, float, float] | None:
+        """Metric, slope (1 or -1) and value at 0 of its violation; None where it is no line in one metric."""
+        names = self.constraint.expression.names
+        if len(names) != 1 or not is_metric(names[0]):
+            return None
+        found = [self.constraint.violation({names[0]: value}) for value in (0.0, 1.0, 2.0)]
+        at_0, at_1, at_2 = (math.nan if value is None else value for value in found)
+        slope = at_1 - at_0
+        if not math.isclose(abs(slope), 1.0, rel_tol=1e-6) or not math.isclose(at_2 - at_1, slope, rel_tol=1e-6):
+            return None
+        return names[0], math.copysign(1.0, slope), at_0
+
+    @property
+    def value(self) -> float | None:
+        """The limit, in the metric's unit."""
+        return None if self._line is None else -self._line[1] * self._line[2]
+
+    def amount(self, by: float) -> str:
+        """How much a violation is, in the metric's unit where it has one; else a bare number."""
+        return formatting.number(by) if self._line is None else formatting.metric(self._line[0], by)
+
+    def loosened(self, by: float) -> LoosenedConstraint:
+        """It, so that a violation of `by` is allowed."""
+        if self._line is None or self.value is None:
+            allow = f"{self.text}, loosened by {formatting.number(by)}"
+            return LoosenedConstraint(constraint=self.text, by=by, limit=None, allow=allow)
+        metric, slope, _ = self._line
+        limit = _rounded(self.value + slope * by, up=slope > 0)
+        allow = f"{metric} {'<=' if slope > 0 else '>='} {_written(limit)}"
+        return LoosenedConstraint(constraint=self.text, by=by, limit=limit, allow=allow)
+
+
+def summary(session: Session, sweep: Sweep) -> ConstraintSummary:
+    """Which constraints the trials broke, and the limits under which some more of them would be feasible."""
+    rows = session.execute(
+        sa.select(Trial.number, Trial.state, Trial.violations, Trial.feasible)
+        .where(Trial.sweep_id == sweep.id, Trial.replicate_of.is_(None), Trial.feasible.is_not(None))
+        .order_by(Trial.number.desc())
+        .limit(MOST_TRIALS)
+    ).all()
+    judged = [_Judged(row.number, TrialState(row.state), row.violations or {}) for row in rows]
+    limits = [_Limit(parse_constraint(text)) for text in sweep.document.get("constraints", [])]
+    broken = [each for each in (_broken(limit, judged) for limit in limits) if each is not None]
+    feasible = sum(bool(row.feasible) and row.state == TrialState.COMPLETE for row in rows)
+    loosened = _loosened(limits, judged, feasible)
+    return ConstraintSummary(
+        sweep=sweep.id,
+        judged=len(judged),
+        feasible=feasible,
+        constraints=broken,
+        loosened=loosened,
+        says=[each.says for each in (*broken, *loosened)],
+    )
+
+
+def _broken(limit: _Limit, judged: Sequence[_Judged]) -> BrokenConstraint | None:
+    text = limit.text
+    missed = [(trial.violations[text], trial.number) for trial in judged if trial.miss(text) > 0]
+    if not missed:
+        return None
+    by, nearest = min(missed)
+    of = sum(text in trial.violations for trial in judged)
+    says = f"{len(missed):,} of {formatting.plural(of, 'trial')} broke {text}; the nearest, trial {nearest}, by "
+    return BrokenConstraint(
+        constraint=text, broken=len(missed), judged=of, nearest=nearest, by=by, says=says + limit.amount(by)
+    )
+
+
+def _loosened(limits: Sequence[_Limit], judged: Sequence[_Judged], feasible: int) -> list[LoosenedLimits]:
+    """For each wanted number of feasible trials the least loosening: the largest share of a limit is as small as it can
+    be, and each limit no looser than these trials need."""
+    scales = {limit.text: _scale(limit, judged) for limit in limits}
+
+    def share(trial: _Judged) -> float:
+        return max((trial.miss(text) / scale for text, scale in scales.items()), default=0.0)
+
+    reachable = [trial for trial in judged if all(trial.miss(text) < UNREACHABLE for text in scales)]
+    ordered = sorted(reachable, key=lambda trial: (share(trial), trial.number))
+    found: list[LoosenedLimits] = []
+    for wanted in WANTED:
+        if feasible < wanted <= len(ordered):
+            found.append(_limits_for(ordered[:wanted], limits))
+    return [each for each in found if each.limits]
+
+
+def _limits_for(trials: Sequence[_Judged], limits: Sequence[_Limit]) -> LoosenedLimits:
+    by = {limit: max(trial.miss(limit.text) for trial in trials) for limit in limits}
+    loosened = [limit.loosened(amount) for limit, amount in by.items() if amount > 0]
+    unknown = [limit.text for limit in limits if any(_is_unknown(limit, trial) for trial in trials)]
+    numbers = [trial.number for trial in trials]
+    says = (
+        f"for {formatting.plural(len(trials), 'feasible trial')} allow {' and '.join(each.allow for each in loosened)} "
+        f"({_listed(numbers)})"
+    )
+    if unknown:
+        says += f"; whether they would keep {' and '.join(unknown)} is not known, as they were not trained"
+    return LoosenedLimits(feasible=len(trials), limits=loosened, trials=numbers, unknown=unknown, says=says)
+
+
+def _is_unknown(limit: _Limit, trial: _Judged) -> bool:
+    """Whether a trial was stopped before the constraint could be judged."""
+    is_early = trial.state == TrialState.INFEASIBLE and limit.constraint.stage == "quality"
+    return is_early and limit.text not in trial.violations
+
+
+def _scale(limit: _Limit, judged: Sequence[_Judged]) -> float:
+    """What a violation of it is weighed by against those of others: its limit, or its usual violation."""
+    if limit.value:
+        return abs(limit.value)
+    misses = [miss for trial in judged if 0 < (miss := trial.miss(limit.text)) < UNREACHABLE]
+    return median(misses) if misses else 1.0
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return f"trial {numbers[0]}"
+    return f"trials {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+
+
+def _written(limit: float) -> str:
+    """As a document writes it: 1.18, 2.346e6."""
+    mantissa, _, exponent = f"{limit:.{DIGITS}g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def _rounded(value: float, *, up: bool) -> float:
+    """To four significant digits, away from what it has to allow."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    exact = Decimal(repr(value))
+    # What is a rounding error of the difference of two floats is no reason for another digit.
+    exact = exact.quantize(Decimal(1).scaleb(exact.adjusted() - 11))
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - DIGITS + 1), ROUND_CEILING if up else ROUND_FLOOR))
