@@ -3,6 +3,8 @@
 python -m service.web.vendor           check that each file is the one that is recorded
 python -m service.web.vendor --fetch   take them from their npm packages again (needs npm), after a new version
                                        was written into vendor.json; its hashes are written there
+
+What is made here of several packages is made again by `python -m service.web.bundle`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 FOLDER = Path(__file__).resolve().parent / "static" / "vendor"
 MANIFEST = FOLDER / "vendor.json"
@@ -34,7 +36,9 @@ class VendoredPackage(TypedDict):
     version: str
     licence: str
     integrity: str
-    """npm's, of the tarball."""
+    """npm's, of the tarball; of what is made here, of the file that it is made from."""
+    made_from: NotRequired[str]
+    """The package-lock.json of what is made here of several packages."""
     files: list[VendoredFile]
 
 
@@ -64,6 +68,8 @@ def fetch() -> None:
     """Put the files of every recorded package into the folder, and their hashes into the manifest."""
     fetched = packages()
     for package in fetched:
+        if "made_from" in package:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             specification = f"{package['package']}@{package['version']}"
             answer = subprocess.run(
@@ -78,7 +84,12 @@ def fetch() -> None:
                     content = member.read()
                     (FOLDER / file["name"]).write_bytes(content)
                     file["sha256"] = _sha256(content)
-    MANIFEST.write_text(json.dumps(fetched, indent=2) + "\n")
+    write(fetched)
+
+
+def write(recorded: list[VendoredPackage]) -> None:
+    """Record packages."""
+    MANIFEST.write_text(json.dumps(recorded, indent=2) + "\n")
 
 
 def _sha256(content: bytes) -> str:
