@@ -22,12 +22,23 @@ EXPRESSION: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_CHARACT
 
 ONE_FORM: Schema = {
     "description": "One of: value, values, min and max, derived.",
+    "properties": {
+        "value": {"description": "One value, where a condition or per_layer is given beside it."},
+        "values": {"description": "The values to search among. Numbers keep their order."},
+        "min": {"description": "The least value to search, itself included."},
+        "max": {"description": "The greatest value to search, itself included."},
+        "step": {"description": "Values to search are min, min + step, min + 2 step, and so on."},
+        "log": {"description": "Search on a logarithmic scale: as much between 1 and 10 as between 10 and 100."},
+        "derived": {"description": "An expression of other parameters that gives the value: it is not searched."},
+        "when": {"description": "A condition: where it is false, the point has no such parameter."},
+        "per_layer": {"description": "Each layer has a value of its own."},
+    },
     "oneOf": [{"required": [field]} for field in ("value", "values", "derived", "min")],
     "dependentRequired": {"min": ["max"], "max": ["min"], "step": ["min"], "log": ["min"]},
     "if": {"required": ["log"], "properties": {"log": {"const": True}}},
     "then": {"properties": {"min": {"exclusiveMinimum": 0}, "step": False}},
 }
-"""What the fields of an open parameter have to keep. A logarithmic range begins above 0 and has no steps."""
+"""What the fields of an open parameter mean, and have to keep. A logarithmic range begins above 0 and has no steps."""
 
 VARIABLE: Schema = {
     "description": "A variable of this document: its values, a range, or one value. Expressions name it.",

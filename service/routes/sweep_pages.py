@@ -51,7 +51,7 @@ async def check_document(
     except ServiceError as error:
         return render("_findings.html", editor.refused(text, error))
     alive_seconds = services.settings.worker_alive_seconds
-    found = await services.read(lambda session: editor.accepted(session, prepared, project, alive_seconds))
+    found = await services.read(lambda session: editor.accepted(session, text, prepared, project, alive_seconds))
     return render("_findings.html", found)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from service.app import create_app
 from service.database.models import Sweep
@@ -28,8 +30,8 @@ class Site:
     def end_trial(self, number: int, latency: float) -> None:
         """A trial ends, and an event says so."""
 
-        def end(session):
-            sweep = session.get(Sweep, self.sweep)
+        def end(session: Session):
+            sweep = session.get_one(Sweep, self.sweep)
             trial = add_trial(session, sweep, number, {"latency_ms_p50": latency, "validation_loss": 1.0})
             trial.pareto_rank = 1
             events.append(session, self.sweep, "trial.ended", trial_id=trial.id, data={"number": number})
@@ -57,7 +59,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     with serving(app) as url:
         database = app.state.services.database
 
-        def fill(session):
+        def fill(session: Session):
             add_worker(session)
             sweep = add_sweep(session, name="watched", target=None)
             trials = [
@@ -71,7 +73,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def page(browser, site) -> Iterator:
+def page(browser: Any, site: Site) -> Iterator:
     """A page that fails the test on any error of a script and on anything that the policy refuses."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
@@ -95,9 +97,16 @@ def axe_script(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFac
         pytest.skip(str(error))
 
 
-def settled(page) -> None:
+def settled(page: Any) -> None:
     """Wait until what the page shows is drawn. It may stay connected for news, so the network is no sign."""
     page.locator("h1").first.wait_for()
     page.wait_for_load_state()
     for waiting in ("[aria-busy=true]", ".says:text('Drawing')"):
         page.locator(f"{waiting} >> visible=true").first.wait_for(state="detached")
+
+
+def write_document(page: Any, text: str) -> None:
+    """Replace what is in the editor of sweep documents."""
+    page.locator("#editor .cm-content").click()
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.insert_text(text)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
 from tests.browser.chromium import CHROMIUM
+from tests.browser.conftest import Site
 from tests.service.sweep_rows import add_sweep
 
 if CHROMIUM is None:
@@ -14,17 +16,17 @@ if CHROMIUM is None:
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra [dev] has it)")
 
 
-def rows(page) -> list[str]:
+def rows(page: Any) -> list[str]:
     return page.locator("#sweep-board tbody th[scope=row] a").all_inner_texts()
 
 
-def back(page) -> None:
+def back(page: Any) -> None:
     """One step back in the history; the page that was there is loaded again."""
     with page.expect_event("load"):
         page.evaluate("setTimeout(() => history.back())")
 
 
-def test_every_page_loads_without_a_complaint_and_fits_a_phone(page, site):
+def test_every_page_loads_without_a_complaint_and_fits_a_phone(page: Any, site: Site):
     board = page.request.get(f"{site.url}/v1/sweeps/{site.sweep}/leaderboard").json()
     own = [
         f"/sweeps/{site.sweep}",
@@ -40,7 +42,7 @@ def test_every_page_loads_without_a_complaint_and_fits_a_phone(page, site):
             assert overflow <= 0, f"{path} is wider than a screen of {width} pixels"
 
 
-def test_a_trial_that_ends_appears_without_a_reload(page, site):
+def test_a_trial_that_ends_appears_without_a_reload(page: Any, site: Site):
     page.goto(f"{site.url}/sweeps/{site.sweep}")
     page.get_by_text("live", exact=True).wait_for()
     page.evaluate("window.sameDocument = true")
@@ -51,7 +53,7 @@ def test_a_trial_that_ends_appears_without_a_reload(page, site):
     assert page.evaluate("window.sameDocument") is True
 
 
-def test_the_page_is_live_whichever_script_comes_last(page, site):
+def test_the_page_is_live_whichever_script_comes_last(page: Any, site: Site):
     held = []
     page.route("**/htmx-sse.min.js*", lambda route: held.append(route))
     with page.expect_response("**/page.js*"), page.expect_response("**/htmx.min.js*"):
@@ -61,7 +63,7 @@ def test_the_page_is_live_whichever_script_comes_last(page, site):
     page.get_by_text("live", exact=True).wait_for()
 
 
-def test_a_refresh_keeps_scroll_focus_and_what_was_opened(page, site):
+def test_a_refresh_keeps_scroll_focus_and_what_was_opened(page: Any, site: Site):
     page.set_viewport_size({"width": 700, "height": 500})
     page.goto(f"{site.url}/sweeps/{site.sweep}")
     page.get_by_text("live", exact=True).wait_for()
@@ -77,7 +79,7 @@ def test_a_refresh_keeps_scroll_focus_and_what_was_opened(page, site):
     assert page.locator("#why-recommended").get_attribute("open") is not None
 
 
-def test_choices_are_kept_in_the_address(page, site):
+def test_choices_are_kept_in_the_address(page: Any, site: Site):
     page.goto(f"{site.url}/sweeps/{site.sweep}")
     page.locator("#filter-state").select_option("failed")
     page.wait_for_url(re.compile("state=failed"))
@@ -92,7 +94,7 @@ def test_choices_are_kept_in_the_address(page, site):
     playwright.expect(page.locator("#sweep-board tbody th[scope=row] a").first).to_have_text("7")
 
 
-def test_the_keyboard_reaches_the_content_and_its_links(page, site):
+def test_the_keyboard_reaches_the_content_and_its_links(page: Any, site: Site):
     page.goto(f"{site.url}/sweeps/{site.sweep}")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
@@ -101,7 +103,7 @@ def test_the_keyboard_reaches_the_content_and_its_links(page, site):
     assert page.evaluate("document.activeElement.closest('main') !== null")
 
 
-def test_without_scripts_the_page_is_whole(browser, site):
+def test_without_scripts_the_page_is_whole(browser: Any, site: Site):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{site.url}/sweeps/{site.sweep}")
@@ -110,10 +112,12 @@ def test_without_scripts_the_page_is_whole(browser, site):
     page.get_by_role("button", name="Filter").click()
     page.wait_for_url(re.compile("feasible=false"))
     assert page.get_by_text("No trial passes these filters.").is_visible()
+    page.goto(f"{site.url}/new")
+    assert "name: quickstart" in page.locator("#document").input_value()
     context.close()
 
 
-def test_the_list_follows_a_new_sweep(page, site):
+def test_the_list_follows_a_new_sweep(page: Any, site: Site):
     page.goto(site.url)
     page.evaluate("window.sameDocument = true")
     site.database.write(lambda session: add_sweep(session, name="posted later"))
@@ -121,7 +125,7 @@ def test_the_list_follows_a_new_sweep(page, site):
     assert page.evaluate("window.sameDocument") is True
 
 
-def test_what_is_refused_says_why_on_a_page_of_its_own_and_replaces_nothing(browser, site):
+def test_what_is_refused_says_why_on_a_page_of_its_own_and_replaces_nothing(browser: Any, site: Site):
     context = browser.new_context()
     page = context.new_page()
     page.set_default_timeout(30_000)

@@ -18,7 +18,7 @@ import pytest
 from benchmarks.support.processes import running_service, running_worker
 from layersweep import Client
 from tests.browser.chromium import CHROMIUM
-from tests.browser.conftest import settled
+from tests.browser.conftest import settled, write_document
 
 if CHROMIUM is None:
     pytest.skip("no chromium on this machine", allow_module_level=True)
@@ -72,7 +72,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def watched(browser, folder: Path) -> Iterator[Watched]:
+def watched(browser: Any, folder: Path) -> Iterator[Watched]:
     with running_service(folder) as url:
         # With a test split, which a confirmation needs.
         Client(url).add_dataset("help", "\n".join(topics.values()).encode(), tokenizer="byte", validation=0.2, test=0.2)
@@ -93,12 +93,13 @@ def test_from_the_editor_to_the_report(watched: Watched, folder: Path) -> None:
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    page.locator("#document").fill(WRONG)
+    page.locator("#editor-form[data-ready]").wait_for()
+    write_document(page, WRONG)
     expect(page.locator("#findings")).to_contain_text("/model/num_layers")
     expect(page.locator("#findings [data-line]").first).to_have_attribute("data-line", "5")
     expect(page.locator("#document")).to_have_attribute("aria-invalid", "true")
     expect(page.locator("#submit")).to_be_disabled()
-    page.locator("#document").fill(DOCUMENT)
+    write_document(page, DOCUMENT)
     expect(page.locator("#findings")).to_contain_text("Ready to run")
     expect(page.locator("#submit")).to_be_enabled()
     page.locator("#submit").click()

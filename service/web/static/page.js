@@ -1,5 +1,5 @@
 // Without this file the page is whole, as of when it was loaded. With it: live parts (htmx asks for them again when the
-// sweep says that something happened), forms that call the API, the state of the pictures in the address, the editor.
+// sweep says that something happened), forms that call the API, the state of the pictures in the address.
 
 const main = document.querySelector("main");
 const LEAST_PAUSE_MS = 1000;
@@ -208,41 +208,6 @@ function refusal(answer, text) {
   }
 }
 
-// --- the editor -------------------------------------------------------------------------------------------------------
-
-const editor = document.getElementById("document");
-if (editor) {
-  const lines = document.querySelector(".code .lines");
-  const number = () => {
-    const wanted = editor.value.split("\n").length;
-    while (lines.children.length < wanted) lines.append(document.createElement("li"));
-    while (lines.children.length > wanted) lines.lastChild.remove();
-  };
-  const follow = () => {
-    lines.scrollTop = editor.scrollTop;
-  };
-  number();
-  editor.addEventListener("input", number);
-  editor.addEventListener("scroll", follow);
-  document.addEventListener("htmx:after:swap", () => {
-    const wrong = new Set([...document.querySelectorAll("#findings [data-line]")].map((each) => Number(each.dataset.line)));
-    for (const [index, line] of [...lines.children].entries()) line.classList.toggle("wrong", wrong.has(index + 1));
-    const invalid = Boolean(document.querySelector("#findings .bad"));
-    editor.setAttribute("aria-invalid", String(invalid));
-    document.getElementById("submit").disabled = invalid;
-  });
-  document.addEventListener("click", (event) => {
-    const wanted = Number(event.target.closest?.("[data-go]")?.dataset.go);
-    if (!wanted) return;
-    event.preventDefault();
-    const before = editor.value.split("\n").slice(0, wanted - 1).join("\n").length + (wanted > 1 ? 1 : 0);
-    const end = editor.value.indexOf("\n", before);
-    editor.focus();
-    editor.setSelectionRange(before, end < 0 ? editor.value.length : end);
-    editor.scrollTop = (wanted - 8) * (editor.scrollHeight / lines.children.length);
-  });
-}
-
 // --- the rest ---------------------------------------------------------------------------------------------------------
 
 /** A link to something folded opens it. */
@@ -263,6 +228,9 @@ document.addEventListener("keydown", (event) => {
   menu.open = false;
   menu.querySelector("summary").focus();
 });
+
+const writing = document.getElementById("editor-form");
+if (writing) import(writing.dataset.script);
 
 const pictures = document.getElementById("pictures");
 if (pictures) import(pictures.dataset.script).then((module) => module.draw(pictures, remember));

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,13 @@ from sqlalchemy.orm import Session
 
 from layers.presets import PRESETS
 from layersweep.json_values import JsonObject
+from service.datasets import datasets
 from service.errors import NotFoundError, Problem, ServiceError
 from service.results import leaderboards
 from service.scheduling.device_model import space_predictions
 from service.sweeps import documents, drafts, estimates, sweeps
 from service.sweeps.schemas import CostEstimate, HardwarePrediction, Sweep, SweepPreview
+from service.web.views import document_places
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 USUAL = "example:quickstart"
@@ -31,12 +33,15 @@ class Beginnings:
     presets: list[tuple[str, str]]
     """Name and title."""
     sweeps: list[Sweep]
+    datasets: list[str]
+    """Names that a document can give."""
 
 
 @dataclass(frozen=True, slots=True)
 class MarkedProblem:
     problem: Problem
-    line: int | None
+    place: document_places.Place | None
+    """Where in the text; None: nowhere in particular."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class Findings:
     error: ServiceError | None = None
     problems: Sequence[MarkedProblem] = ()
     preview: SweepPreview | None = None
+    notes: Sequence[MarkedProblem] = ()
+    """What does not stand in the way, but is worth knowing."""
     estimate: CostEstimate | None = None
     predictions: Sequence[HardwarePrediction] = ()
 
@@ -53,10 +60,12 @@ class Findings:
 def beginnings(session: Session, project: str | None) -> Beginnings:
     """What the editor can be filled from; of sweeps, the newest of a project (None: of all)."""
     newest, _ = sweeps.page(session, sweeps.SweepFilter(project), page_size=10, page_token=None)
+    registered, _ = datasets.page(session, project=project, page_size=1000, page_token=None)
     return Beginnings(
         examples=[path.stem for path in _examples()],
         presets=[(preset.name, preset.title) for preset in PRESETS.values()],
         sweeps=newest,
+        datasets=sorted({row.name for row in registered}),
     )
 
 
@@ -85,18 +94,27 @@ def read(text: str, max_bytes: int) -> JsonObject:
 
 
 def refused(text: str, error: ServiceError) -> Findings:
-    """What is wrong with a document, each with its line."""
-    lines = _lines(text)
-    problems = [MarkedProblem(problem, _line_of(lines, problem.pointer)) for problem in error.problems]
-    return Findings(error=error, problems=problems)
+    """What is wrong with a document, each with its place."""
+    return Findings(error=error, problems=_marked(text, error.problems))
 
 
-def accepted(session: Session, prepared: drafts.ValidatedDocument, project: str, alive_seconds: float) -> Findings:
+def accepted(
+    session: Session, text: str, prepared: drafts.ValidatedDocument, project: str, alive_seconds: float
+) -> Findings:
     """What a document means, and what it will cost."""
     cost = estimates.estimate(session, prepared, alive_seconds=alive_seconds, project=project)
     measured = space_predictions.read_measured(session, prepared.document, project=project)
     predictions = space_predictions.predict_space(prepared.document, measured)
-    return Findings(preview=prepared.preview(), estimate=cost, predictions=predictions)
+    preview = prepared.preview()
+    notes = _marked(text, [Problem(note.pointer, note.detail, note.remedy) for note in preview.notes])
+    return Findings(preview=preview, notes=notes, estimate=cost, predictions=predictions)
+
+
+def _marked(text: str, problems: Sequence[Problem]) -> Sequence[MarkedProblem]:
+    if not problems:
+        return ()
+    places = document_places.places(text)
+    return [MarkedProblem(problem, document_places.nearest(places, problem.pointer)) for problem in problems]
 
 
 def _examples() -> Sequence[Path]:
@@ -129,36 +147,3 @@ def _of_preset(name: str) -> str:
 
 def _written(document: JsonObject) -> str:
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
-
-
-def _lines(text: str) -> dict[str, int]:
-    """JSON pointer -> line, from 1, of every place of a document that can be read as YAML."""
-    lines: dict[str, int] = {}
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None:
-            _mark(root, "", lines)
-    except (yaml.YAMLError, RecursionError):
-        pass
-    return lines
-
-
-def _mark(node: yaml.Node, pointer: str, lines: dict[str, int]) -> None:
-    lines.setdefault(pointer, node.start_mark.line + 1)
-    if len(lines) > documents.MAX_NODES or pointer.count("/") > documents.MAX_DEPTH:
-        return
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            below = f"{pointer}/{str(key.value).replace('~', '~0').replace('/', '~1')}"
-            lines[below] = key.start_mark.line + 1
-            _mark(value, below, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _mark(value, f"{pointer}/{index}", lines)
-
-
-def _line_of(lines: Mapping[str, int], pointer: str) -> int | None:
-    """The line of a place, or of the nearest place above it that is written."""
-    while pointer and pointer not in lines:
-        pointer = pointer.rpartition("/")[0]
-    return lines.get(pointer) if pointer else None
