@@ -1,7 +1,8 @@
 """Does a model that two GPUs share run faster, and does a worker of two outlive what befalls its ranks?
 
-    python -m benchmarks.performance.tensor_parallel [--devices 0,1] [--widths 1024,4096,2048] [--layers 4]
-        [--level 1] [--speed-seconds 350] [--faults-seconds 150] [--out benchmarks/results/tensor_parallel.json]
+    python -m benchmarks.performance.tensor_parallel [--devices 0,1] [--widths 1024,4096,2048] [--sizes 1,2]
+        [--layers 4] [--level 1] [--measure-only] [--speed-seconds 350] [--faults-seconds 150]
+        [--out benchmarks/results/tensor_parallel.json]
     python -m benchmarks.performance.tensor_parallel --cpu --widths 64
 
 1. speed: decoders of each width with tp_size 1 and 2, measured through the whole service at 1x256 and 8x256; latency,
@@ -22,7 +23,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,15 @@ BUILD_SECONDS = 30
 """After which a build counts as hung."""
 
 
-def speed_document(widths: Sequence[int], layers: int, target: Mapping[str, Any]) -> dict[str, Any]:
-    """The first width at once with one device and two; of the others one device each, which two GPUs do at a time."""
+def speed_document(
+    widths: Sequence[int], sizes: Sequence[int], layers: int, target: Mapping[str, Any], *, measure_only: bool
+) -> dict[str, Any]:
+    """The first width at once in every size; of the others first one device each, which two GPUs do at a time.
+
+    `measure_only`: a limit that none can keep ends each trial after its measurement, so that it is built once.
+    """
     first, *others = widths
-    order = [(first, 1), (first, 2), *((width, 1) for width in others), *((width, 2) for width in others)]
+    order = [*((first, size) for size in sizes), *((width, size) for size in sizes for width in others)]
     points = [{"hidden_size": width, "tp_size": size} for width, size in order]
     return {
         "name": "one device or two",
@@ -51,7 +58,7 @@ def speed_document(widths: Sequence[int], layers: int, target: Mapping[str, Any]
         "model": {
             "num_layers": layers,
             "hidden_size": {"values": sorted(widths)},
-            "tp_size": {"values": [1, 2]},
+            "tp_size": {"values": sorted(sizes)},
             "attention": {
                 "num_attention_heads": {"derived": f"hidden_size / {min(128, min(widths) // 4)}"},
                 "attention_mask_type": "causal",
@@ -65,6 +72,7 @@ def speed_document(widths: Sequence[int], layers: int, target: Mapping[str, Any]
             "shapes": {name: {"batch_size": batch, "sequence_length": LENGTH} for name, batch in SHAPES.items()},
         },
         "objectives": [{"metric": "latency_ms_p50@eight", "goal": "minimize"}],
+        "constraints": ["latency_ms_p50@eight <= 1e-5"] if measure_only else [],
         "budget": {"trials": len(points), "parallel": 4},
         "search": {"sampler": "random", "seed": 0},
         "start_from": points,
@@ -148,7 +156,7 @@ def speed_row(trial: Any) -> dict[str, Any]:
 
 def speed_ups(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Width and shape -> how much faster two are than one."""
-    by_point = {(row["hidden_size"], row["tp_size"]): row for row in rows if row["state"] == "complete"}
+    by_point = {(row["hidden_size"], row["tp_size"]): row for row in rows if row["latency_ms_p50@eight"] is not None}
     return [
         {
             "hidden_size": width,
@@ -174,6 +182,8 @@ class Faults:
         self._said = said
         self._until = time.monotonic() + seconds
         self._client = Client(url)
+        self._others = {process for process, _ in computing()}
+        """What other workers on this machine compute."""
 
     def run(self, document: dict[str, Any]) -> dict[str, Any]:
         sweep = self._client.submit(document)
@@ -241,9 +251,12 @@ class Faults:
     def _left(self) -> list[str]:
         """The processes of a worker that are still there, ten seconds after it has ended."""
         deadline = time.monotonic() + 10
-        while (found := [command for _, command in computing()]) and time.monotonic() < deadline:
+        while (found := self._ours()) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         return found
+
+    def _ours(self) -> list[str]:
+        return [command for process, command in computing() if process not in self._others]
 
 
 def computing() -> Iterator[tuple[int, str]]:
@@ -271,8 +284,10 @@ def main() -> int:
     arguments.add_argument("--devices", default="0,1")
     arguments.add_argument("--cpu", action="store_true")
     arguments.add_argument("--widths", default="1024,4096,2048")
+    arguments.add_argument("--sizes", default="1,2", help="of tp_size")
     arguments.add_argument("--layers", type=int, default=4)
     arguments.add_argument("--level", type=int, default=1)
+    arguments.add_argument("--measure-only", action="store_true", help="build once, and train nothing")
     arguments.add_argument("--fault-trials", type=int, default=6)
     arguments.add_argument("--speed-seconds", type=float, default=350)
     arguments.add_argument("--faults-seconds", type=float, default=150)
@@ -290,13 +305,14 @@ def main() -> int:
     target = {"dtype": "float32", "build": {}} if options.cpu else _gpu_target(options.level)
     worker = ["--device", "cpu", "--tp", "2", "--threads", "1"] if options.cpu else ["--devices", options.devices]
     worker += ["--slots", "4"]
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, kept_logs(Path(name), report, options.out):
         folder = Path(name)
         for part in ("speed", "faults"):
             folder.joinpath(part).mkdir()
         if options.speed_seconds:
             with running_service(folder / "speed") as url, running_worker(url, folder, "speed", worker):
-                document = speed_document(widths, options.layers, target)
+                sizes = [int(size) for size in options.sizes.split(",")]
+                document = speed_document(widths, sizes, options.layers, target, measure_only=options.measure_only)
                 rows = measured_speed(Client(url), document, options.speed_seconds, said)
                 report["targets"] = list(Client(url).targets())
             report["speed"] = rows
@@ -313,9 +329,17 @@ def main() -> int:
                 document = faults_document(min(256, widths[0]), target, options.fault_trials)
                 report["faults"] = faults.run(document)
             said({"faults": report["faults"]})
-        report["logs"] = {path.name: path.read_text(errors="replace")[-20_000:] for path in folder.glob("*.log")}
-    write(report, options.out)
     return 0
+
+
+@contextmanager
+def kept_logs(folder: Path, report: dict[str, Any], out: Path | None) -> Generator[None]:
+    """Write the report with the workers' logs at the end, also of a run that is stopped."""
+    try:
+        yield
+    finally:
+        report["logs"] = {path.name: path.read_text(errors="replace")[-20_000:] for path in folder.glob("*.log")}
+        write(report, out)
 
 
 def _gpu_target(level: int) -> dict[str, Any]:
