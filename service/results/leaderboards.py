@@ -46,13 +46,14 @@ def page(
     filters: Filters,
     size: int,
     token: str | None,
+    first: Sequence[str] | None = None,
 ) -> result_schemas.Leaderboard:
-    """One page of the leaderboard.
+    """One page of the leaderboard. `first`: the ids with which the sort RECOMMENDED begins.
 
     `sort` is rank, number, a metric or a parameter's path; a leading '-' turns it. Raises UnprocessableError for a sort
     that is none of these, and for a token that is not this leaderboard's.
     """
-    columns, selection = _selected(session, store, sweep, sort, filters)
+    columns, selection = _selected(session, store, sweep, sort, filters, first)
     some, next_token = selection.page(size, token)
     return result_schemas.Leaderboard(
         sweep=sweep.id,
@@ -137,13 +138,18 @@ def _leaves(section: Section, prefix: str = "") -> Iterator[tuple[str, Written]]
 
 
 def _selected(
-    session: Session, store: ColumnStore, sweep: Sweep, sort: str, filters: Filters
+    session: Session,
+    store: ColumnStore,
+    sweep: Sweep,
+    sort: str,
+    filters: Filters,
+    first: Sequence[str] | None = None,
 ) -> tuple[Columns, Selection]:
     metrics = MetricNames.of(sweep.document)
     sort, filters = full_sort(sort, metrics), filters.named(metrics)
-    names = needed(sweep.objectives, metrics, parameter_names(sweep), sort, filters)
+    names = needed(sweep.objectives, metrics, parameter_names(sweep), sort, filters, first)
     columns = store.of(session, sweep, names)
-    return columns, select(columns, sweep.objectives, sort, filters)
+    return columns, select(columns, sweep.objectives, sort, filters, first)
 
 
 def _read(session: Session, trial_ids: Sequence[str]) -> list[Trial]:

@@ -209,45 +209,89 @@ def full_sort(sort: str, metrics: MetricNames) -> str:
     return sort.replace(name, metrics.known(name)) if name else sort
 
 
+RECOMMENDED = "recommended"
+"""The sort that begins with the recommended trial. It takes the rule's order, which the caller must give."""
+
+
 def needed(
-    objectives: Sequence[Objective], metrics: MetricNames, names: Sequence[str], sort: str, filters: Filters
+    objectives: Sequence[Objective],
+    metrics: MetricNames,
+    names: Sequence[str],
+    sort: str,
+    filters: Filters,
+    first: Sequence[str] | None = None,
 ) -> list[str]:
     """The metrics and parameters that `select` looks at. `names` are the parameters of the sweep.
 
     Raises UnprocessableError for a sort or a condition by anything else.
     """
     name = sort.removeprefix("-")
+    if sort == RECOMMENDED and first is not None:
+        return [*(each["metric"] for each in objectives), *_conditioned(metrics, names, filters)]
     if name not in {*names, "rank", "number"} and name not in metrics:
         unknown = _unknown("sort", sort, ["rank", "number"], names) + "; a leading '-' turns the order"
         raise UnprocessableError(str(metrics.wrong_shape(name) or unknown))
+    sorted_by = {"rank": [objectives[0]["metric"]], "number": []}.get(name, [name])
+    return [*sorted_by, *_conditioned(metrics, names, filters)]
+
+
+def _conditioned(metrics: MetricNames, names: Sequence[str], filters: Filters) -> list[str]:
     for condition in filters.where:
         if condition.name not in names and condition.name not in metrics:
             unknown = _unknown("where", condition.name, [], names)
             raise UnprocessableError(str(metrics.wrong_shape(condition.name) or unknown))
-    sorted_by = {"rank": [objectives[0]["metric"]], "number": []}.get(name, [name])
-    return [*sorted_by, *(condition.name for condition in filters.where)]
+    return [condition.name for condition in filters.where]
 
 
-def select(columns: Columns, objectives: Sequence[Objective], sort: str, filters: Filters) -> Selection:
+def select(
+    columns: Columns, objectives: Sequence[Objective], sort: str, filters: Filters, first: Sequence[str] | None = None
+) -> Selection:
     """The trials that `filters` keep, by `sort`: rank, number, a metric or a parameter; a '-' before it turns it.
 
-    Ties go to the first objective where ranks are equal, then to the lower number. What lacks the value comes last,
-    whichever way it is sorted. `columns` have what is `needed`.
+    RECOMMENDED: the trials `first` (ids) in that order, the others by rank and within a rank by their distance to the
+    front's ideal point. Ties go to the first objective where ranks are equal, then to the lower number. What lacks the
+    value comes last, whichever way it is sorted. `columns` have what is `needed`.
     """
     name, descending = sort.removeprefix("-"), sort.startswith("-")
     number = _Key.of(Column(columns.number.astype(np.float64)), descending and name == "number")
     if name == "number":
         keys = (number,)
     elif name == "rank":
-        first = objectives[0]
+        objective = objectives[0]
         rank = Column(np.where(columns.rank > 0, columns.rank, np.nan))
-        by_first = _Key.of(columns.named(first["metric"]), first["goal"] == "maximize")
+        by_first = _Key.of(columns.named(objective["metric"]), objective["goal"] == "maximize")
         keys = (_Key.of(rank, descending), by_first, number)
+    elif sort == RECOMMENDED:
+        rank = Column(np.where(columns.rank > 0, columns.rank, np.nan))
+        by_rule = (_places(columns, first or ()), rank, _distance(columns, objectives))
+        keys = (*(_Key.of(column, False) for column in by_rule), number)
     else:
         keys = (_Key.of(columns.named(name), descending), number)
     kept = np.flatnonzero(filters.mask(columns))
     order = kept[np.lexsort([key.values[kept] for key in reversed(keys)])]
     return Selection(order, keys, json.dumps([sort, *filters.identity()]))
+
+
+def _places(columns: Columns, first: Sequence[str]) -> Column:
+    """The place of each trial in `first`, by its id."""
+    places = {trial_id: float(place) for place, trial_id in enumerate(first)}
+    return Column(np.array([places.get(trial_id, np.nan) for trial_id in columns.ids]))
+
+
+def _distance(columns: Columns, objectives: Sequence[Objective]) -> Column:
+    """How far each trial lies from the front's ideal point, each objective scaled to the front's range."""
+    squares = np.zeros(len(columns))
+    front = columns.rank == 1
+    if not front.any():
+        return Column(squares)
+    for objective in objectives:
+        values = columns.named(objective["metric"]).values
+        costs = -values if objective["goal"] == "maximize" else values
+        # Halves first: the range of two huge values is not itself a number.
+        best, span = costs[front].min(), costs[front].max() / 2 - costs[front].min() / 2
+        if span > 0:
+            squares += np.square((costs / 2 - best / 2) / span)
+    return Column(np.sqrt(squares))
 
 
 def _unknown(parameter: str, given: str, extra: Sequence[str], names: Sequence[str]) -> str:

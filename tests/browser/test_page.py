@@ -64,17 +64,19 @@ def test_the_page_is_live_whichever_script_comes_last(page: Any, site: Site):
 
 
 def test_a_refresh_keeps_scroll_focus_and_what_was_opened(page: Any, site: Site):
-    page.set_viewport_size({"width": 700, "height": 500})
-    page.goto(f"{site.url}/sweeps/{site.sweep}")
+    page.set_viewport_size({"width": 610, "height": 500})
+    metrics = ("latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count", "generalization_gap", "flops")
+    columns = "&".join(f"column={name}" for name in ("num_layers", "mlp.kind", "validation_loss", *metrics))
+    page.goto(f"{site.url}/sweeps/{site.sweep}?{columns}")
     page.get_by_text("live", exact=True).wait_for()
     page.locator("#why-recommended summary").click()
     heading = page.locator("#sweep-board thead a", has_text="num_layers")
     heading.focus()
-    page.evaluate("document.getElementById('board-scroll').scrollLeft = 60; window.scrollTo(0, 300)")
+    page.evaluate("document.getElementById('board-scroll').scrollLeft = 20; window.scrollTo(0, 300)")
     site.end_trial(8, latency=0.5)
     playwright.expect(page.locator("#sweep-board tbody tr")).to_have_count(9)
     assert page.evaluate("document.activeElement.textContent") == "num_layers"
-    assert page.evaluate("document.getElementById('board-scroll').scrollLeft") == 60
+    assert page.evaluate("document.getElementById('board-scroll').scrollLeft") == 20
     assert page.evaluate("window.scrollY") == pytest.approx(300, abs=60)
     assert page.locator("#why-recommended").get_attribute("open") is not None
 

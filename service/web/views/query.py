@@ -10,6 +10,7 @@ from starlette.datastructures import QueryParams
 
 from service.errors import UnprocessableError
 from service.results.leaderboards import Condition, Filters
+from service.results.selection import RECOMMENDED
 
 PICTURES = ("importance", "effects", "hypervolume", "parallel")
 MAX_COMPARED = 10
@@ -24,7 +25,7 @@ _WORDS = ("x", "y", "picture", "metric", "over", "page_token")
 class SweepQuery:
     """What is sorted, kept, shown and chosen on a sweep's page."""
 
-    sort: str = "rank"
+    sort: str = RECOMMENDED
     state: tuple[str, ...] = ()
     feasible: bool | None = None
     on_front: bool | None = None
@@ -66,7 +67,7 @@ class SweepQuery:
         if over not in (None, "trials", "time"):
             raise UnprocessableError(f"over={over[:40]!r}: choose from trials, time")
         return cls(
-            sort=given.get("sort") or "rank",
+            sort=given.get("sort") or RECOMMENDED,
             feasible=_flag("feasible", given.get("feasible", "")),
             on_front=_flag("on_front", given.get("on_front", "")),
             differing=_flag("differing", given.get("differing", "")) is True,
@@ -90,7 +91,7 @@ class SweepQuery:
 
     def pairs(self, *without: str) -> list[tuple[str, str]]:
         """What differs from the plain page, as query parameters, less those named."""
-        pairs = [("sort", self.sort)] if self.sort != "rank" else []
+        pairs = [("sort", self.sort)] if self.sort != RECOMMENDED else []
         pairs += [(name, each) for name in _LISTS for each in getattr(self, name)]
         pairs += [(name, "true" if flag else "false") for name in _FLAGS if (flag := getattr(self, name)) is not None]
         pairs += [("differing", "true")] if self.differing else []
@@ -123,6 +124,10 @@ class BoardColumn:
     """A column of the leaderboard, with the link that its head holds."""
 
     name: str
+    label: str
+    """Its name in few characters."""
+    hint: str
+    """Its full name, and what it is."""
     kind: Literal["metric", "parameter"]
     objective: bool
     sort: str

@@ -11,9 +11,11 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from layers.expressions.constraints import parse_constraint
+from layers.expressions.names import DECLARED
 from layers.metrics import Goal, is_metric
 from layers.metrics import metric as declaration_of
 from layersweep.display import units
+from layersweep.display.leaderboards import short_names
 from service.common import formatting
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
 from service.confirmation import confirmations
@@ -36,7 +38,7 @@ from service.leases.phases import PROBE, order_of
 from service.operations import artifacts, transformers_export
 from service.pruning.schemas import Pruning
 from service.pruning.summary import summary_of
-from service.recommendation.recommend import preferences_of, recommend_with_smaller
+from service.recommendation.recommend import Recommended, decide, preferences_of
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.results import constraints as constraint_results
 from service.results import leaderboards
@@ -53,6 +55,8 @@ from service.web.views.common import dataset_of, ended_trials, hardware_first_of
 from service.web.views.query import BoardColumn, SweepQuery
 
 PAGE_ROWS = 50
+MOST_COLUMNS = 13
+"""Beside the trial's own: what fits a leaderboard 1,200 pixels wide."""
 _COLUMNS = ("validation_loss", "latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count", "accuracy")
 _COLUMNS_OF_SHARED = ("total_memory_bytes", "device_ms_per_token")
 """Beside them where devices share some of the models: what that costs."""
@@ -159,17 +163,24 @@ class ShownSweep:
         return best_trials(self.session, self.row)
 
     @cached_property
-    def recommendation(self) -> tuple[Recommendation, SmallerTrial | None] | None:
-        """The recommended trial, and why it is smaller than the one that the rule chose; None while there is none."""
+    def decided(self) -> Recommended | None:
+        """The recommended trial and what it was chosen from; None while there is none."""
         wished = preferences_of(self.row, prefer=self.query.prefer, within=self.query.within, weight=self.query.weight)
         try:
-            return recommend_with_smaller(self.session, self.row, wished)
+            return decide(self.session, self.row, wished)
         except NotFoundError:
             return None
 
     @property
     def recommended_trial(self) -> str | None:
-        return None if self.recommendation is None else self.recommendation[0].trial.trial
+        return None if self.decided is None else self.decided.candidate.id
+
+    @property
+    def rule_order(self) -> list[str]:
+        """The ids of the recommended trial and of those that the rule puts next."""
+        if self.decided is None:
+            return []
+        return list(dict.fromkeys([self.decided.candidate.id, *(each.id for each in self.decided.choice.kept)]))
 
 
 def whole(shown: ShownSweep, store: ColumnStore) -> tuple[LivePart, ResultsPart, BoardPart, PicturesPart]:
@@ -197,7 +208,7 @@ def live(shown: ShownSweep) -> LivePart:
 
 def results(shown: ShownSweep) -> ResultsPart:
     session, row = shown.session, shown.row
-    recommended, smaller = shown.recommendation or (None, None)
+    decided = shown.decided
     newest = next(iter(confirmations.of_sweep(session, row.id)), None)
     chosen = shown.recommended_trial
     kept = [] if chosen is None else artifacts.of_trial(session, chosen)
@@ -206,9 +217,9 @@ def results(shown: ShownSweep) -> ResultsPart:
         ended=row.state in ENDED_SWEEPS,
         constraints=list(row.document.get("constraints", [])),
         best=shown.best,
-        recommended=recommended,
-        smaller=smaller,
-        infeasible=[] if recommended else constraint_results.summary(session, row).says,
+        recommended=None if decided is None else decided.answer(),
+        smaller=None if decided is None else decided.smaller_in_words(),
+        infeasible=[] if decided else constraint_results.summary(session, row).says,
         artifacts=kept,
         transformers_architecture=None if chosen is None else transformers_export.offered(session, chosen, kept),
         confirmation=(
@@ -222,7 +233,14 @@ def results(shown: ShownSweep) -> ResultsPart:
 def board(shown: ShownSweep, store: ColumnStore) -> BoardPart:
     session, row, query = shown.session, shown.row, shown.query
     page = leaderboards.page(
-        session, store, row, sort=query.sort, filters=query.filters, size=PAGE_ROWS, token=query.page_token
+        session,
+        store,
+        row,
+        sort=query.sort,
+        filters=query.filters,
+        size=PAGE_ROWS,
+        token=query.page_token,
+        first=shown.rule_order,
     )
     present = metric_names(session, row)
     parameters = leaderboards.parameter_names(row)
@@ -230,12 +248,13 @@ def board(shown: ShownSweep, store: ColumnStore) -> BoardPart:
     if query.differing:
         key = metrics_of(row).known(query.sort.removeprefix("-"))
         chosen = [name for name in chosen if name == key or _differs(page.items, name)]
+    short = short_names(parameters)
     return BoardPart(
         now=now(session),
         sweep=row,
         query=query,
         board=page,
-        columns=[_column(row, query, name) for name in chosen],
+        columns=[_column(row, query, name, short) for name in chosen],
         offered={"metrics": present, "parameters": parameters},
         states=tuple(TrialState),
         recommended_trial=shown.recommended_trial,
@@ -304,8 +323,8 @@ def _extends(row: Sweep) -> list[str]:
 
 
 def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], parameters: Sequence[str]) -> list[str]:
-    """Those asked for; else objectives, what constraints name, the usual metrics, and the sweep's parameters. What the
-    rows are sorted by is always among them."""
+    """Those asked for; else objectives, what the sweep varies, what constraints name and the usual metrics, as many as
+    fit a screen. What the rows are sorted by is always among them."""
     known = metrics_of(row)
     key = known.known(query.sort.removeprefix("-"))
     sorted_by = [key] if is_metric(key) or key in parameters else []
@@ -313,23 +332,28 @@ def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], param
         chosen = [known.known(name) for name in query.column if name in known or name in parameters]
         return list(dict.fromkeys([*chosen, *sorted_by]))
     objectives = [each["metric"] for each in row.objectives]
+    swept = [name for name in row.space.get("open_parameters", []) if name in parameters]
     named = {name for text in row.document.get("constraints", []) for name in parse_constraint(text).metrics}
     columns = (*_COLUMNS, *(_COLUMNS_OF_SHARED if "tp_size" in parameters else ()))
-    usual = dict.fromkeys([*objectives, *(name for name in known if name in named), *map(known.resolve, columns)])
-    metrics = [name for name in usual if name in objectives or name in present]
-    return list(dict.fromkeys([*metrics, *(name for name in sorted_by if is_metric(name)), *parameters]))
+    usual = [*(name for name in known if name in named), *map(known.resolve, columns)]
+    found = dict.fromkeys([*objectives, *swept, *(name for name in usual if name in present)])
+    # What is derived follows from the others: it is offered, and stands in the hint of each trial.
+    return list(dict.fromkeys([*list(found)[: max(MOST_COLUMNS, len(objectives))], *sorted_by]))
 
 
 def _differs(rows: Sequence[result_schemas.LeaderboardRow], name: str) -> bool:
     return len({row.metrics.get(name) if is_metric(name) else row.parameters.get(name) for row in rows}) > 1
 
 
-def _column(row: Sweep, query: SweepQuery, name: str) -> BoardColumn:
+def _column(row: Sweep, query: SweepQuery, name: str, short: Mapping[str, str]) -> BoardColumn:
     objectives: dict[str, Goal] = {each["metric"]: each["goal"] for each in row.objectives}
     goal = objectives.get(name, declaration_of(name).goal if is_metric(name) else "minimize")
     first, second = (f"-{name}", name) if goal == "maximize" else (name, f"-{name}")
+    meaning = formatting.meaning(name) or (DECLARED[name].meaning if name in DECLARED else "")
     return BoardColumn(
         name,
+        formatting.label(name) if is_metric(name) else short[name],
+        f"{name}: {meaning}" if meaning else name,
         "metric" if is_metric(name) else "parameter",
         name in objectives,
         second if query.sort == first else first,
