@@ -270,7 +270,7 @@ def _print_sweep(record: SweepDetailRecord) -> None:
     ended = record["state"] in ENDED_SWEEP_STATES
     facts: dict[str, str | None] = {
         "sweep": f"{record['name']} ({record['id']})",
-        "state": record["state"] + (f": {record['reason']}" if record["reason"] else ""),
+        "state": ": ".join(filter(None, (record["state"], progress.reason_of(record)))),
         "end code": record.get("end_code"),
         "project": record["project"] if record["project"] != "default" else None,
         "task": f"{record['task']} over {record['dataset']}" if record["dataset"] else record["task"],

@@ -85,8 +85,8 @@ def view(record: SweepDetailRecord, running: Sequence[TrialRecord], elapsed_seco
         (f"  {record['id']}", "dim"),
     )
     lines: list[RenderableType] = [title]
-    if record["reason"]:
-        lines.append(Text(record["reason"], style="yellow"))
+    if reason := reason_of(record):
+        lines.append(Text(reason, style="yellow"))
     lines += [_bar(progress), Text(tally(progress))]
     for trial in running:
         lines.append(Text.assemble(("  ▸ ", "cyan"), describe(trial)))
@@ -107,6 +107,12 @@ def show_broken_constraints(sweep: Sweep, console: Console) -> None:
         return
     for line in said:
         console.print(Text(f"{line[0].upper()}{line[1:]}.", style="yellow"))
+
+
+def reason_of(record: SweepDetailRecord) -> str | None:
+    """Why the sweep is in its state; of one whose trials wait, what the living workers lack."""
+    waiting = record.get("waiting")
+    return record["reason"] if waiting is None else waiting["reason"]
 
 
 def ended_count(progress: Progress) -> int:
@@ -172,15 +178,16 @@ class _Lines:
         self._shown: tuple[object, ...] | None = None
 
     def show(self, record: SweepDetailRecord) -> None:
-        news = (ended_count(record["progress"]), record["state"], record["reason"])
+        reason = reason_of(record)
+        news = (ended_count(record["progress"]), record["state"], reason)
         if news == self._shown:
             return
         self._shown = news
         line = (
             f"[{units.duration(time.monotonic() - self._started):>10}] {record['state']}: {tally(record['progress'])}"
         )
-        if record["reason"]:
-            line += f" ({record['reason']})"
+        if reason:
+            line += f" ({reason})"
         if record["best"]:
             line += f". Best: {best(record)}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -154,10 +154,18 @@ class TransferRecord(TypedDict):
     trials: int
 
 
+class SweepWait(TypedDict):
+    """Why no worker takes the trials of a sweep; `cause` as in the queue."""
+
+    cause: str
+    reason: str
+
+
 class SweepDetailRecord(SweepRecord):
     document: SweepDocument
     transfer: NotRequired[TransferRecord]
     pruning: NotRequired[PruningRecord]
+    waiting: NotRequired[SweepWait | None]
 
 
 class ProblemNote(TypedDict):

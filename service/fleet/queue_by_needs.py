@@ -18,9 +18,10 @@ from service.database.access_models import Project
 from service.database.json_columns import RegisteredTarget
 from service.database.models import Sweep, Trial, Worker
 from service.database.sessions import now
-from service.fleet.schemas import Cause, QueueEntry
+from service.fleet.schemas import QueueEntry
 from service.leases import workers
 from service.sweeps import targets
+from service.sweeps.schemas import SweepWait, WaitingCause
 
 # Word for word the conditions of the indexes: finished trials cost nothing.
 _IS_OPEN = sa.text("trials.state IN ('queued', 'running')")
@@ -83,6 +84,7 @@ class LivingWorker:
     project: str | None
     versions: Mapping[str, int]
     """Target -> the version of its results."""
+    runtimes: Collection[str]
     labels: Mapping[str, str]
     slots: int
     busy: int
@@ -93,7 +95,7 @@ class Serving:
     """The living workers that may take some trials, or what those lack that come nearest."""
 
     workers: list[LivingWorker] = field(default_factory=list[LivingWorker])
-    cause: Cause | None = None
+    cause: WaitingCause | None = None
     lacks: str | None = None
 
     @property
@@ -110,13 +112,8 @@ def entries(session: Session, project: str | None, alive_seconds: float) -> list
     waiting = _waiting(session)
     if not any(project in (None, needs.project) for needs in waiting):
         return []
-    living = _living(session, alive_seconds)
     quotas = _quotas(session)
-    servings = {needs: _serving(needs, each, living) for needs, each in waiting.items()}
-    for needs, serving in servings.items():
-        if serving.cause is None and waiting[needs].queued:
-            serving.cause, serving.lacks = _busy(waiting[needs], serving, quotas.get(needs.project))
-    _say_who_comes_first(waiting, servings)
+    servings = _servings(session, waiting, quotas, alive_seconds)
     time = now(session)
     found = [
         _entry(needs, each, servings[needs], quotas.get(needs.project), time)
@@ -126,16 +123,42 @@ def entries(session: Session, project: str | None, alive_seconds: float) -> list
     return sorted(found, key=lambda entry: -(entry.oldest_seconds or 0.0))
 
 
+def wait_of(session: Session, sweep: Sweep, alive_seconds: float) -> SweepWait | None:
+    """Why no worker takes the trials of a sweep; None where one runs or is about to, and where nothing waits."""
+    is_waiting = sweep.target_key is None or sweep.counts.get(TrialState.QUEUED, 0) > 0
+    if sweep.state != SweepState.ACTIVE or sweep.running_count or not is_waiting:
+        return None
+    found = _servings(session, _waiting(session), _quotas(session), alive_seconds).get(_needs(sweep))
+    if found is None or found.cause is None or found.lacks is None:
+        return None
+    return SweepWait(cause=found.cause, reason=found.lacks)
+
+
+def _servings(
+    session: Session, waiting: Mapping[Needs, Waiting], quotas: Mapping[str, Quota], alive_seconds: float
+) -> dict[Needs, Serving]:
+    living = _living(session, alive_seconds)
+    servings = {needs: _serving(needs, each, living) for needs, each in waiting.items()}
+    for needs, serving in servings.items():
+        if serving.cause is None and waiting[needs].queued:
+            serving.cause, serving.lacks = _busy(waiting[needs], serving, quotas.get(needs.project))
+    _say_who_comes_first(waiting, servings)
+    return servings
+
+
+def _needs(sweep: Sweep) -> Needs:
+    version = UNSAID if sweep.results_version is None else sweep.results_version
+    runtime = sweep.target_runtime if sweep.target is None else sweep.target["runtime"]
+    labels = tuple(sorted((sweep.labels or {}).items()))
+    return Needs(sweep.project, sweep.priority, sweep.target_key, runtime, version, labels)
+
+
 def _waiting(session: Session) -> dict[Needs, Waiting]:
     oldest = _oldest(session)
     waiting: dict[Needs, Waiting] = {}
     query = sa.select(Sweep).options(load_only(*_COLUMNS)).where(Sweep.state == SweepState.ACTIVE).order_by(Sweep.id)
     for sweep in session.scalars(query):
-        version = UNSAID if sweep.results_version is None else sweep.results_version
-        runtime = sweep.target_runtime if sweep.target is None else sweep.target["runtime"]
-        labels = tuple(sorted((sweep.labels or {}).items()))
-        needs = Needs(sweep.project, sweep.priority, sweep.target_key, runtime, version, labels)
-        found = waiting.setdefault(needs, Waiting(sweep.target))
+        found = waiting.setdefault(_needs(sweep), Waiting(sweep.target))
         found.sweeps += 1
         found.queued += sweep.counts.get(TrialState.QUEUED, 0)
         found.running += sweep.running_count
@@ -191,6 +214,7 @@ def _living(session: Session, alive_seconds: float) -> list[LivingWorker]:
                 for target in worker.targets
                 if not target.get("build_only")
             },
+            {target["runtime"] for target in worker.targets if not target.get("build_only")},
             worker.labels,
             worker.slots,
             min(busy.get(worker.id, 0), worker.slots),
@@ -232,9 +256,7 @@ def _serving(needs: Needs, waiting: Waiting, everybody: Sequence[LivingWorker]) 
     labels = dict(needs.labels)
     key = needs.target_key
     if key is None:
-        lacks = _lacking(labels, living)
-        reason = waiting.reason or targets.waits_for(needs.runtime, labels)
-        return Serving(cause="target", lacks=f"{reason}: {lacks}" if lacks else reason)
+        return _serving_without_target(needs, waiting, living, nobody=not everybody)
     having = [each for each in living if key in each.versions]
     if not having:
         return Serving(cause="worker", lacks=f"no living worker has {key}")
@@ -249,7 +271,26 @@ def _serving(needs: Needs, waiting: Waiting, everybody: Sequence[LivingWorker]) 
     return Serving(fit)
 
 
-def _busy(waiting: Waiting, serving: Serving, quota: Quota | None) -> tuple[Cause | None, str | None]:
+def _serving_without_target(needs: Needs, waiting: Waiting, living: Sequence[LivingWorker], *, nobody: bool) -> Serving:
+    """`living` are the workers of the project; `nobody`: there is none of another one either."""
+    labels, runtime = dict(needs.labels), needs.runtime
+    having = [each for each in living if runtime is None or runtime in each.runtimes]
+    if not living:
+        lacks = "no worker is alive" if nobody else f"no living worker serves the project {needs.project}"
+    elif not having:
+        others = ", ".join(sorted({name for each in living for name in each.runtimes}))
+        lacks = f"the living workers have {others or 'none that can run models'}"
+    else:
+        lacks = _lacking(labels, having)
+    if lacks is not None:
+        return Serving(cause="target", lacks=f"{targets.waits_for(runtime, labels)}: {lacks}")
+    # The scheduler has asked their targets about the space, or is about to.
+    if waiting.reason in (None, targets.waits_for(runtime, labels)):
+        return Serving(having)
+    return Serving(cause="target", lacks=waiting.reason)
+
+
+def _busy(waiting: Waiting, serving: Serving, quota: Quota | None) -> tuple[WaitingCause | None, str | None]:
     if waiting.running >= waiting.may_run:
         return "parallel", f"{plural(waiting.running, 'trial')} at once is what the budget allows"
     if quota is not None and quota.running >= quota.allowed:

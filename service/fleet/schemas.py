@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from service.common.schemas import Schema
-
-Cause = Literal["target", "worker", "results_version", "label", "parallel", "quota", "priority", "slot"]
+from service.sweeps.schemas import WaitingCause
 
 
 class QueueEntry(Schema):
@@ -36,7 +33,7 @@ class QueueEntry(Schema):
         description="slots that the sweeps could use at once, free or not: what runs and waits, as far as a number in "
         "`budget.parallel` allows; of a sweep that no worker was found for, that number, or 1 for auto"
     )
-    cause: Cause | None = Field(
+    cause: WaitingCause | None = Field(
         description="why nothing takes what waits: target: no living worker can serve the sweeps; worker: none has the "
         "target any more; results_version: those measure by another version; label: none has the labels; parallel: as "
         "many run as the sweeps allow; quota: as many run as the project may use; priority: all slots are busy, and "

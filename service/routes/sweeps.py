@@ -18,10 +18,11 @@ from service.common.priorities import MAX_PRIORITY, MIN_PRIORITY
 from service.common.states import SweepState
 from service.confirmation import confirmations
 from service.database.models import Sweep
+from service.fleet import queue_by_needs
 from service.http import conditional_reads
 from service.http.callers import CallerDep
 from service.http.conditional_reads import ConditionalReadDep
-from service.http.dependencies import ServicesDep
+from service.http.dependencies import Services, ServicesDep
 from service.http.error_handlers import documented
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequest, WriteRequestDep
 from service.scheduling.device_model import space_predictions
@@ -162,7 +163,7 @@ async def get_sweep(sweep: str, read: ConditionalReadDep) -> Response:
     """Read one sweep. With `If-None-Match` and `Prefer: wait=N`, wait for something to happen in it."""
 
     def load(session: Session) -> sweep_schemas.SweepDetail:
-        return sweeps.detail(session, sweeps.get(session, sweep))
+        return _shown(read.services, session, sweeps.get(session, sweep))
 
     return await read.answer_json(sweep, load)
 
@@ -243,7 +244,9 @@ async def _created(
 ) -> Response:
     answer = await call.answer(
         action,
-        lambda session: _shown(session, sweeps.insert(session, prepared, project=call.project, priority=priority)),
+        lambda session: _shown(
+            call.services, session, sweeps.insert(session, prepared, project=call.project, priority=priority)
+        ),
         status=201,
     )
     answer.headers["Location"] = f"/v1/sweeps/{json.loads(bytes(answer.body))['id']}"
@@ -251,9 +254,10 @@ async def _created(
 
 
 async def _acted(call: WriteRequest, action: str, sweep: str, act: Callable[[Session, str], Sweep]) -> Response:
-    return await call.answer(action, lambda session: _shown(session, act(session, sweep)), subject=sweep)
+    return await call.answer(action, lambda session: _shown(call.services, session, act(session, sweep)), subject=sweep)
 
 
-def _shown(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
+def _shown(services: Services, session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
     session.flush()
-    return sweeps.detail(session, sweep)
+    waiting = queue_by_needs.wait_of(session, sweep, services.settings.worker_alive_seconds)
+    return sweeps.detail(session, sweep).model_copy(update={"waiting": waiting})

@@ -111,7 +111,20 @@ class Transfer(Schema):
     )
 
 
+WaitingCause = Literal["target", "worker", "results_version", "label", "parallel", "quota", "priority", "slot"]
+
+
+class SweepWait(Schema):
+    """Why no worker takes the trials of a sweep."""
+
+    cause: WaitingCause = Field(description="as in `GET /v1/queue`")
+    reason: str = Field(description="the same in words: the target, label or capability that living workers lack")
+
+
 class SweepDetail(Sweep):
+    waiting: SweepWait | None = Field(
+        default=None, description="why no worker takes its trials; null while one runs, and where one is about to"
+    )
     document: Annotated[NormalizedDocument, AS_STORED]
     transfer: Transfer | None = Field(
         default=None,

@@ -55,3 +55,21 @@ def test_a_sweep_without_a_feasible_trial_says_which_limits_to_loosen(
         result = CliRunner().invoke(app, [*command, sweep.id, "--server", client.server])
         for line in said:
             assert line[1:] in " ".join(result.output.split()), command
+
+
+def test_a_sweep_that_no_worker_can_serve_says_what_they_lack(
+    client: Client, document: Path, finisher: Finisher
+) -> None:
+    document.write_text(document.read_text() + "target: {runtime: tensorrt}\n")
+    sweep = client.submit(document)
+
+    def shown() -> str:
+        result = CliRunner().invoke(app, ["sweep", "show", sweep.id, "--server", client.server])
+        return " ".join(result.output.split())
+
+    assert "active: waiting for a worker with runtime tensorrt: no worker is alive" in shown()
+    finisher.register()
+    assert "runtime tensorrt: the living workers have onnxruntime" in shown()
+    waiting = sweep.refresh().record.get("waiting")
+    assert waiting is not None
+    assert waiting["cause"] == "target"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fastapi.testclient import TestClient
 
+from service.database.models import Sweep
 from service.database.sessions import Database
 from service.fleet import queue_by_needs
 from service.fleet.schemas import QueueEntry
@@ -73,7 +74,40 @@ def test_a_sweep_that_no_worker_supports_says_what_is_missing(driver: Driver) ->
     driver.step(sweep)
     entry = _only(driver.database)
     assert (entry.cause, entry.runtime) == ("target", "tensorrt")
-    assert entry.waits_for == "waiting for a worker with runtime tensorrt"
+    assert entry.waits_for == "waiting for a worker with runtime tensorrt: the living workers have onnxruntime"
+
+
+def _wait_of(driver: Driver, sweep: str) -> tuple[str, str] | None:
+    found = driver.database.read(lambda session: queue_by_needs.wait_of(session, session.get_one(Sweep, sweep), 90))
+    return None if found is None else (found.cause, found.reason)
+
+
+def test_a_sweep_says_what_the_living_workers_lack_for_it(driver: Driver) -> None:
+    sweep = driver.post(small(target={"runtime": "onnxruntime", "labels": {"site": "a"}}))
+    waiting = "waiting for a worker with runtime onnxruntime and the label site=a"
+    assert _wait_of(driver, sweep) == ("target", f"{waiting}: no worker is alive")
+    other = driver.add_worker("elsewhere")
+    driver.set_worker(other, project="another")
+    assert _wait_of(driver, sweep) == ("target", f"{waiting}: no living worker serves the project default")
+    driver.set_worker(other, project=None)
+    assert _wait_of(driver, sweep) == ("target", f"{waiting}: no living worker is labelled site=a")
+    right = driver.add_worker("the right one", labels={"site": "a"})
+    assert _wait_of(driver, sweep) is None, "its target is about to be looked up"
+    driver.step(sweep)
+    assert _wait_of(driver, sweep) is None, "its trials are about to be claimed"
+    driver.set_worker(right, labels={})
+    assert _wait_of(driver, sweep) == ("label", "no living worker is labelled site=a")
+    for gone in (other, right):
+        driver.set_worker(gone, signed_off_at=1.0)
+    key = driver.sweep(sweep).target_key
+    assert _wait_of(driver, sweep) == ("worker", f"no living worker has {key}")
+
+
+def test_a_sweep_s_answer_has_why_it_waits(client: TestClient, served_rows: Rows) -> None:
+    sweep = served_rows.sweep(2)
+    waiting = client.get(f"/v1/sweeps/{sweep}").raise_for_status().json()["waiting"]
+    assert waiting["cause"] == "worker"
+    assert waiting["reason"].startswith("no living worker has ")
 
 
 def test_it_says_why_nothing_takes_what_waits(driver: Driver) -> None:
