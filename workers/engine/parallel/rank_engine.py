@@ -24,6 +24,9 @@ class RankEngine(Engine):
     on a rank when its part is done.
     """
 
+    shares_scratch: bool = False
+    """Whether its segments, which run one after another, compute in the same scratch memory."""
+
     @abstractmethod
     def invitation(self) -> bytes:
         """What rank 0 hands to the others before any of them joins: by it they find each other."""

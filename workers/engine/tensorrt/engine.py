@@ -27,6 +27,7 @@ from .log import Complaints, listening, log_of
 from .plan_file import PlanFile, is_plan_file, read_plan, write_plan
 from .prepared_run import PreparedRun
 from .program import Program, cuda_explained
+from .scratch import context_without_scratch, scratch_bytes
 from .tensors import Buffers, bindings_of, bindings_of_network
 from .timing_cache import TimingFile
 from .weight_streaming import STREAMING_OPTIONS, allow_streaming, stream_weights
@@ -333,13 +334,13 @@ class TensorRtEngine(Engine):
         if about["built_for"] != device.uuid:
             raise invalid(f"{engine.name} was built on {about['built_for']}, this is {device.uuid}: build it again")
 
-    def _open(self, plan: PlanFile, name: str) -> Program:
+    def _open(self, plan: PlanFile, name: str, *, has_scratch: bool = True) -> Program:
         """Deserialize and make a context. Raises RequestError "invalid" or "out_of_memory"."""
         with self._complaints() as complaints:
             engine = self._deserialize(plan)
             if engine is None:
                 raise complaints.failure("invalid", f"{name} is no engine that {self.runtime} {self.version} reads")
-            context = engine.create_execution_context()
+            context = engine.create_execution_context() if has_scratch else context_without_scratch(self._trt, engine)
             if context is None:
                 raise complaints.failure("out_of_memory", f"{name}: there is no memory for an execution context")
         return Program(engine, context, bindings_of(self._trt, engine))
@@ -356,13 +357,11 @@ class TensorRtEngine(Engine):
             engine = self._deserialize(plan)
             if engine is None:
                 raise complaints.failure("build", "the engine that was just built cannot be loaded")
-            scratch = engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else None
-            scratch = engine.device_memory_size if scratch is None else scratch
             weights = None
             if hasattr(self._trt, "EngineStat"):
                 said = engine.get_engine_stat(self._trt.EngineStat.TOTAL_WEIGHTS_SIZE)
                 weights = int(said) if said > 0 else None
-        return int(scratch), weights
+        return scratch_bytes(engine), weights
 
     def _captured(self, prepared: PreparedRun, stream: cuda.Stream) -> cuda.Graph | None:
         """The engine's run as a CUDA graph; None, and the reason kept, where it cannot be captured."""

@@ -18,6 +18,7 @@ from .nccl import TYPES, Nccl, NcclCommunicator
 from .plan_file import PlanFile, read_plan
 from .prepared_run import PreparedRun
 from .program import Program, cuda_explained
+from .scratch import lend_scratch, scratch_bytes
 from .tensors import Binding, Buffers
 
 
@@ -29,6 +30,8 @@ class SegmentedProgram(Program):
     communicator: NcclCommunicator
     between: Buffers
     """Memory for what crosses from step to step."""
+    scratch: cuda.Buffer
+    """What every segment computes in: they run one after another."""
 
     @classmethod
     def of(
@@ -45,7 +48,15 @@ class SegmentedProgram(Program):
         outside.append(Binding(output.spec, output.type_name, is_input=False))
         names = {each.spec.name for each in outside}
         between = tuple(each for name, each in known.items() if name not in names)
-        return cls(segments[0].engine, segments[0].context, tuple(outside), steps, communicator, Buffers(between))
+        scratch = cuda.Buffer(max(scratch_bytes(segment.engine) for segment in segments))
+        for segment in segments:
+            lend_scratch(segment.context, scratch)
+        first = segments[0]
+        return cls(first.engine, first.context, tuple(outside), steps, communicator, Buffers(between), scratch)
+
+    def free(self) -> None:
+        self.between.free()
+        self.scratch.free()
 
     def point(self, buffers: Buffers) -> None:
         addresses = dict((*self.between.addresses(), *buffers.addresses()))
@@ -68,6 +79,8 @@ class SegmentedProgram(Program):
 
 class TensorRtRank(TensorRtEngine, RankEngine):
     """A rank whose segments are plans on the GPU that the process sees."""
+
+    shares_scratch = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,13 +124,13 @@ class TensorRtRank(TensorRtEngine, RankEngine):
         self._check_origin(plan, path, self._device)
         if self._plan is None:
             self._plan = PlanFile(b"", plan.about)
-        return self._open(plan, path.name)
+        return self._open(plan, path.name, has_scratch=False)
 
     def _close(self) -> None:
         program = self._program
         super()._close()
         if isinstance(program, SegmentedProgram):
-            program.between.free()
+            program.free()
 
     def leave_device(self) -> None:
         if self._communicator is not None:
