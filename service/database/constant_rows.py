@@ -26,11 +26,9 @@ class ConstantRows(Generic[T]):
 
     def get(self, connection: sa.Connection, row_id: str) -> T | None:
         """What is known of the row; None where there is none."""
-        with self._lock:
-            known = self._known.get(row_id)
-            if known is not None:
-                self._known.move_to_end(row_id)
-                return known
+        known = self.known(row_id)
+        if known is not None:
+            return known
         found = self._read(connection, row_id)
         if found is not None:
             with self._lock:
@@ -38,3 +36,11 @@ class ConstantRows(Generic[T]):
                 if len(self._known) > self._most:
                     self._known.popitem(last=False)
         return found
+
+    def known(self, row_id: str) -> T | None:
+        """What has been read of the row and is still held."""
+        with self._lock:
+            known = self._known.get(row_id)
+            if known is not None:
+                self._known.move_to_end(row_id)
+            return known

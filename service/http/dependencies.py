@@ -19,6 +19,7 @@ from service.common.notifications import Notifications
 from service.database.group_commit import Needs
 from service.database.sessions import Database
 from service.http.shared_reads import SharedReads
+from service.leases.claiming.line import ClaimLines
 from service.results.columns import ColumnStore
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
@@ -41,10 +42,12 @@ class Services:
     shared_reads: SharedReads = field(default_factory=SharedReads)
     in_flight: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     """Projects and Idempotency-Keys of the requests that this process works on."""
+    claim_lines: ClaimLines = field(init=False)
     _limiter: anyio.CapacityLimiter = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._limiter = anyio.CapacityLimiter(self.settings.threads)
+        self.claim_lines = ClaimLines(self.notifications, self.read, self.settings.recheck_seconds)
 
     async def read(self, fn: Callable[[Session], T]) -> T:
         """`Database.read` in a thread."""

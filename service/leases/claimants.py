@@ -39,6 +39,11 @@ def find(connection: sa.Connection, worker_id: str) -> Claimant | None:
     return _CLAIMANTS.get(connection, worker_id)
 
 
+def known(worker_id: str) -> Claimant | None:
+    """The worker, if this process has read it before."""
+    return _CLAIMANTS.known(worker_id)
+
+
 def _read(connection: sa.Connection, worker_id: str) -> Claimant | None:
     row = connection.execute(
         sa.select(Worker.project, Worker.targets, Worker.labels).where(Worker.id == worker_id)

@@ -48,17 +48,6 @@ _EXPIRE_BATCH = 100
 _LAPSED = "the lease lapsed without a heartbeat"
 
 
-def has_claimable(session: Session, worker_id: str) -> bool:
-    """True when a claim by this worker may succeed: a cheap look before the write."""
-    claimant, connection = _working(session, worker_id), session.connection()
-    looks = lapses.are_due(connection, claimant)
-    given = claimant.parameters() | {"full": [], "of_worker": worker_id, "lapsed_too": int(looks)}
-    is_there = connection.scalar(claiming.CLAIMABLE, given) is not None
-    if looks and not is_there and _has_free_slot(connection, worker_id):
-        lapses.found_none(connection, claimant)
-    return is_there
-
-
 def claim(session: Session, worker_id: str, lease_seconds: float) -> lease_schemas.Lease | None:
     """`claim_several` of one; None when there is none."""
     return next(iter(claim_several(session, worker_id, lease_seconds, 1)), None)
@@ -71,7 +60,7 @@ def claim_several(session: Session, worker_id: str, lease_seconds: float, at_mos
     lapsed lease, where the sweep's target is of the worker's `RESULTS_VERSION`. What has lapsed comes first. Then
     sweeps take turns: by priority, of equal priority the one that runs the fewest trials, of these the oldest.
     A claim that shares its transaction may come too late for what it saw, and so may one beside another of the same
-    worker: `has_claimable` says whether there is more.
+    worker: it is given nothing, though there may be more.
     """
     need = Claims(worker_id, at_most)
     held = row_locks.take(session, need)
@@ -89,7 +78,7 @@ def claim_several(session: Session, worker_id: str, lease_seconds: float, at_mos
             break
         claim.held = more
     if not leases:
-        _working(session, worker_id)
+        _check_works(session, worker_id)
         if claim.looks_for_lapsed:
             _expire_of_targets(session, claimant.target_keys, claim.held)
     claim.end(leases)
@@ -291,12 +280,10 @@ def _has_free_slot(connection: sa.Connection, worker_id: str) -> bool:
     return connection.scalar(claiming.HAS_FREE_SLOT, {"of_worker": worker_id}) is not None
 
 
-def _working(session: Session, worker_id: str) -> Claimant:
-    """The worker. Raises NotFoundError where there is none, or it has signed off."""
-    claimant = claimants.find(session.connection(), worker_id)
-    if claimant is None or session.connection().scalar(sql.WORKS, {"of_worker": worker_id}) is None:
+def _check_works(session: Session, worker_id: str) -> None:
+    """Raise NotFoundError where the worker has signed off."""
+    if session.connection().scalar(sql.WORKS, {"of_worker": worker_id}) is None:
         raise _unknown(worker_id)
-    return claimant
 
 
 def _unknown(worker_id: str) -> NotFoundError:

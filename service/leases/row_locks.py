@@ -23,13 +23,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Session
 
-from service.common.states import TrialState
-from service.database.counts import REPLICATE
 from service.database.group_commit import HELD, Needs
 from service.leases import claimants
 from service.leases import statements as sql
 from service.leases.claimants import Claimant
-from service.leases.claiming import lapses
+from service.leases.claiming import lapses, room
 from service.leases.claiming import statements as claiming
 from service.leases.claiming.turns import Waiting, next_sweeps
 
@@ -241,15 +239,12 @@ def _claimable_sweeps(
         given = claimant.parameters() | {"full": [], "most": count}
         found = set(connection.scalars(claiming.LAPSED_SWEEPS, given)) if claimant in looks else set[str]()
         with_turn = connection.execute(claiming.SWEEPS_WITH_TURN, given).all()
-        found |= next_sweeps([_waiting(row) for row in with_turn], count)
+        found |= next_sweeps(
+            [Waiting(row.id, row.priority, row.running_count, room.of_sweep(row)) for row in with_turn], count
+        )
         quotas.update(row.project_with_quota for row in with_turn if row.project_with_quota and row.id in found)
         if not found and claimant in looks:
             found = set(connection.scalars(sql.LAPSED_SWEEPS_OF_TARGETS, given))
         wanted |= found
     busy = frozenset(row.id for row in rows if not row.claims_here_alone)
     return wanted, quotas, Held(busy=busy, looks_for_lapsed=looks)
-
-
-def _waiting(row: sql.Row) -> Waiting:
-    queued = row.counts.get(TrialState.QUEUED, 0) + row.counts.get(f"{REPLICATE}{TrialState.QUEUED}", 0)
-    return Waiting(row.id, row.priority, row.running_count, min(row.effective_parallel - row.running_count, queued))

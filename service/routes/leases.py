@@ -15,6 +15,7 @@ from service.http.error_handlers import documented
 from service.http.write_requests import WriteRequestDep
 from service.leases import holders, queue, workers
 from service.leases import schemas as lease_schemas
+from service.leases.claiming.line import NEVER
 from service.leases.row_locks import ChangesTrial, Claims, FinishesAndClaims, RenewsLease
 from service.pruning import decisions, promoted
 from service.settings import MIB
@@ -22,7 +23,8 @@ from service.settings import MIB
 router = APIRouter(prefix="/v1/leases", tags=["leases"], responses=documented(404), route_class=ScopedRoute)
 
 CLAIMS_IN_A_ROW = 3
-"""How often a claim that comes too late is made again before it waits for something new."""
+"""How often a claim that comes too late is made again before it waits for something new. On SQLite, with one writer,
+none comes too late."""
 
 MAX_FINISH_BYTES = 4 * MIB
 """A finish carries raw latency samples."""
@@ -54,30 +56,33 @@ async def claim_lease(
     deadline = time.monotonic() + wait_seconds(prefer, settings.max_wait_seconds)
     if bound_to is not None:
         await services.read(lambda session: workers.check_reach(session, body.worker, bound_to))
-    claims = CLAIMS_IN_A_ROW
+    lines, at_most = services.claim_lines, body.at_most or 1
+    in_a_row = 1 if services.database.dialect == "sqlite" else CLAIMS_IN_A_ROW
+    claims, is_released = in_a_row, False
     while True:
-        since = notifications.version(queue.TOPIC)
-        if claims:
-            answer = await call.passing_answer(
-                lambda session: _claimed(session, body, settings.lease_seconds),
-                _held_of_claim,
-                needs=Claims(body.worker, body.at_most or 1),
-            )
-            if answer is not None:
-                return answer
-            claims -= 1
-            # Another process may have taken what this one saw: there may be more, in another sweep.
-            if claims and await services.read(lambda session: queue.has_claimable(session, body.worker)):
-                continue
+        claimed_at = notifications.version(queue.TOPIC)
+        answer = await call.passing_answer(
+            lambda session: _claimed(session, body, settings.lease_seconds),
+            _held_of_claim,
+            needs=Claims(body.worker, at_most),
+        )
+        if answer is not None:
+            return answer
+        if is_released:
+            lines.pass_on()
+        claims -= 1
         left = deadline - time.monotonic()
         if left <= 0 or notifications.is_stopping:
             return Response(status_code=204)
-        await notifications.wait(queue.TOPIC, min(left, settings.recheck_seconds), since=since)
+        # Another process may have taken what this one saw: there may be more, in another sweep.
+        is_released = await lines.wait(body.worker, at_most, left, claimed_at if claims == 0 else NEVER)
+        if not is_released:
+            return Response(status_code=204)
         if await request.is_disconnected():
             # Nobody would execute what is claimed now.
+            lines.pass_on()
             return Response(status_code=204)
-        worth_a_claim = await services.read(lambda session: queue.has_claimable(session, body.worker))
-        claims = CLAIMS_IN_A_ROW if worth_a_claim else 0
+        claims = claims or in_a_row
 
 
 @router.post("/{trial}/{attempt}:heartbeat", response_model=lease_schemas.LeaseAnswer, responses=documented(409))

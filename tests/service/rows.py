@@ -13,8 +13,9 @@ from service.database import counts
 from service.database.models import Sweep, Trial
 from service.database.sessions import Database, now
 from service.events import events
+from service.leases import claimants, workers
 from service.leases import schemas as lease_schemas
-from service.leases import workers
+from service.leases.claiming import room
 from tests.service.registrations import CAPABILITIES, register
 
 CONFIGURATION: dict[str, Any] = {
@@ -23,6 +24,17 @@ CONFIGURATION: dict[str, Any] = {
     "training": {},
     "inference": {"batch_size": 1, "sequence_length": 16},
 }
+
+
+def count_claimable(database: Database, worker_id: str) -> int:
+    """The trials that the worker could be given now if it had the slots, counted up to a hundred."""
+
+    def count(session: Session) -> int:
+        claimant = claimants.find(session.connection(), worker_id)
+        assert claimant is not None, "the worker has registered"
+        return room.count_claimable(session.connection(), claimant, 100)
+
+    return database.read(count)
 
 
 class Rows:
@@ -104,7 +116,7 @@ class Rows:
     def update(self, table: type[Any], row_id: str, **values: Any) -> None:
         """Set columns of a row."""
         statement = sa.update(table).where(table.id == row_id).values(**values)
-        self.database.write(lambda session: session.execute(statement).rowcount)
+        self.database.write(lambda session: session.execute(statement).close())
 
     def trial(self, trial_id: str) -> Trial:
         """Read a trial."""

@@ -112,13 +112,8 @@ def _with_turn(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
 
 # --- both -------------------------------------------------------------------------------------------------------------
 
-_ONE = sa.literal(1)
 _LOOKS_FOR_LAPSED = sql_functions.integer("lapsed_too") == 1
-CLAIMABLE = sa.select(_ONE).where(
-    _HAS_FREE_SLOT,
-    sa.or_(sa.exists(_with_turn(_ONE)), sa.and_(_LOOKS_FOR_LAPSED, sa.exists(_lapsed(_ONE)))),
-)
-HAS_FREE_SLOT = sa.select(_ONE).where(_HAS_FREE_SLOT)
+HAS_FREE_SLOT = sa.select(sa.literal(1)).where(_HAS_FREE_SLOT)
 LAPSED_SWEEPS = _lapsed(_TRIALS.c.sweep_id).limit(sql_functions.integer("most"))
 """The sweeps of the oldest lapsed trials, one for each of these."""
 _WITH_QUOTA = (

@@ -13,7 +13,7 @@ from service.leases import queue
 from service.operations.gauges import Gauges
 from service.settings import Settings
 from tests.service.registrations import registration
-from tests.service.rows import Rows
+from tests.service.rows import Rows, count_claimable
 from tests.service.sweep_driver import Driver, small
 
 
@@ -45,7 +45,7 @@ def test_a_worker_is_given_trials_whose_labels_it_has(driver: Driver) -> None:
         return None if lease is None else lease.sweep
 
     assert claim(plain) is None
-    assert not driver.database.read(lambda session: queue.has_claimable(session, plain))
+    assert count_claimable(driver.database, plain) == 0
     assert claim(labelled) == sweep
 
 
