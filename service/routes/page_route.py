@@ -15,7 +15,7 @@ from service.auth.access import OPEN
 from service.auth.scopes import ScopedRoute
 from service.errors import ServiceError, UnprocessableError
 from service.http.callers import get_caller
-from service.web.rendering import render
+from service.web.rendering import VISITOR, Visitor, render
 
 
 class PageRoute(ScopedRoute):
@@ -25,6 +25,7 @@ class PageRoute(ScopedRoute):
         handle = super().get_route_handler()
 
         async def handle_with_pages(request: Request) -> Response:
+            VISITOR.set(_visitor(request))
             try:
                 return await handle(request)
             except ServiceError as error:
@@ -34,6 +35,11 @@ class PageRoute(ScopedRoute):
                 return problem_page(UnprocessableError(places))
 
         return handle_with_pages
+
+
+def _visitor(request: Request) -> Visitor | None:
+    caller = get_caller(request)
+    return None if caller.token_id is None else Visitor(caller.name, caller.bound_to, sorted(caller.scopes))
 
 
 def problem_page(error: ServiceError) -> HTMLResponse:

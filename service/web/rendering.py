@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,17 @@ if TYPE_CHECKING:
 
 WEB = Path(__file__).resolve().parent
 
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who is logged in, as pages show it."""
+
+    name: str
+    project: str | None
+    """None: all projects."""
+    scopes: Sequence[str]
+
+
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -27,6 +40,9 @@ HEADERS = {
     ),
     **DOCUMENT_HEADERS,
 }
+
+VISITOR: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
+"""Who looks at the page that is rendered: every page says it at its top. None where the service has no tokens."""
 
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -81,7 +97,7 @@ def render(template: str, *views: DataclassInstance, status: int = 200, **more: 
 @cache
 def environment() -> Environment:
     """The templates, with what all of them may use."""
-    return html_environment(static=_static_url, version=__version__)
+    return html_environment(static=_static_url, version=__version__, visitor=VISITOR.get)
 
 
 def _static_url(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from service.auth import tokens
 from tests.browser.chromium import CHROMIUM
 from tests.browser.conftest import Site
 from tests.service.sweep_rows import add_sweep
@@ -141,3 +142,38 @@ def test_what_is_refused_says_why_on_a_page_of_its_own_and_replaces_nothing(brow
     page.evaluate("history.back()")
     page.locator("#sweep-board tbody tr").first.wait_for()
     context.close()
+
+
+def test_a_dataset_is_added_and_deleted_on_the_page(page: Any, site: Site):
+    page.goto(f"{site.url}/datasets")
+    page.locator("#upload [name=task]").select_option("seq2seq")
+    assert page.get_by_label("a target's token is").is_visible()
+    page.locator("#upload [name=task]").select_option("causal_lm")
+    page.locator("#upload [name=name]").fill("my-text")
+    page.locator("#upload [data-for=causal_lm] [name=tokenizer]").select_option("char")
+    text = {"name": "my.txt", "mimeType": "text/plain", "buffer": b"one two three " * 500}
+    page.set_input_files("#upload [name=file]", text)
+    page.get_by_role("button", name="Add the dataset").click()
+    page.wait_for_url("**/datasets/my-text")
+    page.get_by_text("a token is a character").wait_for()
+    questions: list[str] = []
+    page.on("dialog", lambda dialog: (questions.append(dialog.message), dialog.accept()))
+    page.get_by_role("button", name="Delete").click()
+    page.wait_for_url("**/datasets")
+    assert questions == ["Delete the dataset my-text? This cannot be undone."]
+    assert page.request.get(f"{site.url}/v1/datasets/my-text").status == 404
+
+
+def test_who_is_logged_in_is_said_and_logs_out(browser: Any, site: Site):
+    new = tokens.NewToken("ada", ["read"], "default")
+    _, secret = site.database.write(lambda session: tokens.create(session, new, made_by="test"))
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{site.url}/login?next=/datasets")
+        page.get_by_label("Token").fill(secret)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url("**/datasets")
+        page.locator("#account summary").click()
+        playwright.expect(page.locator("#account dl")).to_have_text(re.compile("ada.*default.*read", re.DOTALL))
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url("**/login")

@@ -161,13 +161,15 @@ document.addEventListener("submit", async (event) => {
   const says = form.querySelector(".refused") ?? document.getElementById("refused");
   says.hidden = true;
   const buttons = form.querySelectorAll("button");
+  const call = request(form);
   for (const button of buttons) button.disabled = true;
   try {
-    const answer = await fetch(form.dataset.api, request(form));
+    const answer = await ("upload" in form.dataset ? sent(form, call) : fetch(form.dataset.api, call));
     const text = await answer.text();
     if (!answer.ok) throw new Error(refusal(answer, text));
     if (form.dataset.then) {
-      location.href = form.dataset.then + encodeURIComponent(JSON.parse(text).id);
+      const made = text && JSON.parse(text)[form.dataset.named ?? "id"];
+      location.href = form.dataset.then + encodeURIComponent(made);
       return;
     }
     // A sweep that goes on again is watched again.
@@ -185,8 +187,14 @@ document.addEventListener("submit", async (event) => {
 
 function request(form) {
   const fields = new FormData(form);
+  const method = form.dataset.method ?? "POST";
   if (form.dataset.yaml) {
-    return { method: "POST", headers: { "Content-Type": "application/yaml" }, body: fields.get(form.dataset.yaml) };
+    return { method, headers: { "Content-Type": "application/yaml" }, body: fields.get(form.dataset.yaml) };
+  }
+  if ("upload" in form.dataset) {
+    // A field that is left empty takes the service's default.
+    for (const [name, value] of [...fields]) if (value === "") fields.delete(name);
+    return { method, body: fields };
   }
   if ("json" in form.dataset) {
     const lists = new Set([...form.querySelectorAll("[data-list]")].map((field) => field.name));
@@ -195,9 +203,46 @@ function request(form) {
       if (lists.has(name)) (body[name] ??= []).push(value);
       else body[name] = Number(value);
     }
-    return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+    return { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   }
-  return { method: "POST" };
+  return { method };
+}
+
+/** Send a form with files as `fetch` would; its bar shows how much of them has gone, and then that they are read. */
+function sent(form, { method, body }) {
+  const shown = form.querySelector(".sending");
+  const bar = shown.querySelector("progress");
+  const words = shown.querySelector("span");
+  return new Promise((resolve, reject) => {
+    const call = new XMLHttpRequest();
+    call.open(method, form.dataset.api);
+    call.upload.addEventListener("progress", ({ loaded, total }) => {
+      Object.assign(bar, { max: total, value: loaded });
+      words.textContent = `${Math.floor((100 * loaded) / total)}% sent`;
+    });
+    call.upload.addEventListener("load", () => {
+      bar.removeAttribute("value");
+      words.textContent = "Reading it: splits, tokens and profile…";
+    });
+    call.addEventListener("load", () => resolve(new Response(call.response || null, { status: call.status })));
+    call.addEventListener("error", () => reject(new Error("The connection broke off.")));
+    call.addEventListener("loadend", () => (shown.hidden = true));
+    shown.hidden = false;
+    call.send(body);
+  });
+}
+
+/** Fields that belong to one choice of a form are shown, and sent, with it alone. */
+function fitChoice(form) {
+  const chosen = form.elements.task.value;
+  for (const part of form.querySelectorAll("[data-for]")) {
+    const fits = part.dataset.for.split(" ").includes(chosen);
+    Object.assign(part, { hidden: !fits, disabled: !fits });
+  }
+}
+for (const form of document.querySelectorAll("form[data-upload]")) {
+  fitChoice(form);
+  form.addEventListener("change", () => fitChoice(form));
 }
 
 function refusal(answer, text) {
