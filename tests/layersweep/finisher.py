@@ -70,9 +70,10 @@ class Finisher:
         lease = answer.json()
         path = f"/v1/leases/{lease['trial']}/{lease['attempt']}"
         self._http.post(f"{path}:report", json={"phase": "train", "progress": {"step": 5, "steps": 10}})
-        finished = self._http.post(
-            f"{path}:finish", json={"outcome": "complete", "metrics": metrics(lease["configuration"]["model"])}
-        )
+        found = metrics(lease["configuration"]["model"])
+        if "test" in (lease["dataset"] or {}).get("parts", {}):
+            found["test_loss"] = found["validation_loss"] + 0.01
+        finished = self._http.post(f"{path}:finish", json={"outcome": "complete", "metrics": found})
         assert finished.status_code == 200, finished.text
         return True
 
