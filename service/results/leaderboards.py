@@ -118,6 +118,18 @@ def parameter_names(sweep: Sweep) -> list[str]:
     return list(names)
 
 
+def log_parameters(sweep: Sweep) -> set[str]:
+    """The parameters of a sweep that are searched on a logarithmic scale."""
+    found: set[str] = set()
+    for section in (VARIABLES, *SECTIONS):
+        prefix = "" if section == "model" else f"{section}."
+        for path, value in _leaves(sweep.document.get(section) or {}):
+            if isinstance(value, dict) and value.get("log") is True:
+                name = prefix + path
+                found |= set(own_names(name, _layer_counts(sweep)) if value.get("per_layer") else [name])
+    return found
+
+
 def _layer_counts(sweep: Sweep) -> Section:
     """How many layers a sweep's models may have, as its document writes it."""
     model = sweep.document["model"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from benchmarks.support import generated_sweep
 from tests.browser.chromium import CHROMIUM
 from tests.browser.conftest import Site, settled
+from tests.service.sweep_rows import add_sweep, add_trial, rank
 
 if CHROMIUM is None:
     pytest.skip("no chromium on this machine", allow_module_level=True)
@@ -33,3 +36,29 @@ def test_the_leaderboard_fits_a_screen_and_begins_with_the_recommended_trial(pag
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
     card = board.locator("tbody tr").first
     assert card.evaluate("each => getComputedStyle(each).display") == "grid"
+
+
+def test_the_first_picture_has_content_and_a_point_says_its_parameters(page: Any, site: Site, wide: str) -> None:
+    page.goto(wide)
+    settled(page)
+    assert page.locator("#picture-tabs [aria-current]").inner_text() == "Effects"
+    assert page.locator("[data-picture=effects] canvas").count() == 11
+    picture = page.locator("#picture-tradeoff")
+    box = picture.bounding_box()
+    tip = picture.locator(".tip")
+    # Over the picture in a grid, until a point lies under the pointer.
+    for across, down in itertools.product(range(70, int(box["width"]), 12), range(60, int(box["height"]) - 40, 12)):
+        page.mouse.move(box["x"] + across, box["y"] + down)
+        if tip.count() and tip.is_visible():
+            break
+    playwright.expect(tip).to_contain_text("num_layers")
+    page.goto(f"{site.url}/sweeps/{site.database.write(_with_three_trials)}")
+    settled(page)
+    assert page.locator("#picture-tabs [aria-current]").inner_text() == "Parallel coordinates"
+
+
+def _with_three_trials(session: Session) -> str:
+    sweep = add_sweep(session)
+    trials = [add_trial(session, sweep, n, {"latency_ms_p50": 1.0 + n, "validation_loss": 3.0 - n}) for n in range(3)]
+    rank(session, sweep, trials)
+    return sweep.id

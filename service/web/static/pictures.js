@@ -4,6 +4,9 @@
 const EMPTY = "–";
 const TICK_CHARACTERS = 14;
 const FEW_VALUES = 8;
+const MOST_LABELS = 30;
+/** Names that one request of columns may have. */
+const MOST_COLUMNS = 40;
 const COUNTED = ["parameter_count", "flops"];
 const COUNTS = [[1, ""], [1e3, "k"], [1e6, "M"], [1e9, "G"], [1e12, "T"]];
 const BYTES = [[1, "B"], [2 ** 10, "KiB"], [2 ** 20, "MiB"], [2 ** 30, "GiB"]];
@@ -73,7 +76,7 @@ class Page {
   /** Show what the address says: the panel, and the choices in the forms. */
   restore() {
     const query = new URLSearchParams(location.search);
-    const shown = query.get("picture") ?? "importance";
+    const shown = query.get("picture") ?? document.getElementById("picture-tabs").dataset.usual;
     for (const panel of document.querySelectorAll("[data-panel]")) panel.hidden = panel.dataset.panel !== shown;
     for (const tab of document.querySelectorAll("[data-show]")) {
       if (tab.dataset.show === shown) tab.setAttribute("aria-current", "true");
@@ -119,9 +122,9 @@ class Page {
     return { size, text };
   }
 
-  /** Whether positive values spread so far that their axis is logarithmic. */
-  isLog(low, high) {
-    return low > 0 && high / low > this.facts.axes.log_ratio;
+  /** Whether an axis is logarithmic: the parameter is searched so, or positive values spread far. */
+  isLog(name, low, high) {
+    return low > 0 && (this.facts.names[name]?.log || high / low > this.facts.axes.log_ratio);
   }
 
   /** The ends of an axis and its marks, which are round in the unit in which they are written. */
@@ -242,7 +245,35 @@ class Tradeoff extends Picture {
   async load() {
     this.x = document.getElementById("axis-x").value;
     this.y = document.getElementById("axis-y").value;
+    this.settings = null;
     return this.page.get("tradeoff", { x: this.x, y: this.y });
+  }
+
+  /** The parameters of the drawn trials, by trial: asked for when the first one is pointed at. */
+  async parameters() {
+    const { parameters } = this.page.facts;
+    if (!parameters.length) return new Map();
+    const metrics = [this.x, this.y].filter((name) => name !== "number");
+    const names = [...new Set([...metrics, ...parameters])].slice(0, MOST_COLUMNS);
+    const found = await this.page.get("columns", [...names.map((name) => ["name", name]), ["limit", "2000"]]);
+    const shown = names.filter((name) => !metrics.includes(name));
+    return new Map(
+      found.trial.map((trial, index) => [trial, shown.map((name) => [name, found.values[name][index]]).filter(([, value]) => value !== null)]),
+    );
+  }
+
+  /** What a point is: its metrics, and its parameters as soon as they have come. */
+  tip(point, remark, ticket, show) {
+    const { page, x, y } = this;
+    const make = (settings) =>
+      card(`trial ${point.number}`, [remark], [
+        [page.label(x), page.value(x, point.value[0])],
+        [page.label(y), page.value(y, point.value[1])],
+        ...settings.map(([name, value]) => [name, page.value(name, value)]),
+      ]);
+    this.settings ??= this.parameters().catch(() => new Map());
+    this.settings.then((known) => show(ticket, make(known.get(point.trial) ?? [])));
+    return make([]);
   }
 
   made(chart) {
@@ -298,6 +329,19 @@ class Tradeoff extends Picture {
       emphasis: { scale: 1.4, itemStyle: { borderColor: colours.ink, borderWidth: 1.5 } },
       z: { plain: 2, infeasible: 2, front: 4, recommended: 5 }[kind],
       cursor: "pointer",
+      label: {
+        show: kind === "recommended" || (kind === "front" && some.length <= MOST_LABELS),
+        formatter: ({ data: point }) => String(point.number),
+        // The edge goes on to the right and to the worse: the other side of a point is free.
+        position: page.goal(y) === "maximize" ? "top" : "bottom",
+        distance: 3,
+        fontSize: 11,
+        fontWeight: kind === "recommended" ? 700 : 400,
+        color: kind === "recommended" ? colours.star : colours.ink,
+        textBorderColor: colours.card,
+        textBorderWidth: 2,
+      },
+      labelLayout: { hideOverlap: true },
     }));
     const edge = data.edge.map((point) => [point[x], point[y]]);
     series.push({
@@ -342,12 +386,7 @@ class Tradeoff extends Picture {
         },
         tooltip: {
           ...tip(colours),
-          formatter: ({ data: point }) =>
-            point?.trial &&
-            card(`trial ${point.number}`, [names[point.kind]], [
-              [page.label(x), page.value(x, point.value[0])],
-              [page.label(y), page.value(y, point.value[1])],
-            ]),
+          formatter: ({ data: point }, ticket, show) => (point?.trial ? this.tip(point, names[point.kind], ticket, show) : ""),
         },
         xAxis: this.axis(x, values.x, colours, "x"),
         yAxis: this.axis(y, values.y, colours, "y"),
@@ -362,7 +401,7 @@ class Tradeoff extends Picture {
 
   axis(name, values, colours, side) {
     const [low, high] = [Math.min(...values), Math.max(...values)];
-    const isLog = name !== "number" && this.page.isLog(low, high);
+    const isLog = name !== "number" && this.page.isLog(name, low, high);
     const unit = this.page.unit(name, values);
     const margin = (high - low) * 0.03 || Math.abs(high) * 0.05 || 1;
     const bounds = isLog ? [low * 0.8, high * 1.25] : [low >= 0 ? Math.max(0, low - margin) : low - margin, high + margin];
@@ -374,7 +413,7 @@ class Tradeoff extends Picture {
       nameGap: side === "x" ? 28 : 48,
       nameTextStyle: { color: colours.quiet },
       ...this.page.ticks(bounds, unit, isLog, 6, unit.size === 1 && values.every(Number.isInteger)),
-      axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, formatter: (value) => tidy(value / unit.size) },
+      axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, showMaxLabel: isLog ? false : null, formatter: (value) => tidy(value / unit.size) },
     };
   }
 
@@ -491,7 +530,7 @@ class Effects extends Picture {
     const scores = effects.flatMap((effect) => effect.levels.flatMap((level) => [level.quartile_1, level.quartile_3, level.best]));
     const range = [Math.min(...scores), Math.max(...scores)];
     for (const [index, effect] of effects.entries()) this.paintOne(figures[index].lastChild, effect, range, colours);
-    return `${this.page.title(this.metric, this.page.unit(this.metric, range))} of the feasible trials: quartiles (box), median (line) and best (dot). Every picture has the same scale.`;
+    return `${this.page.title(this.metric, this.page.unit(this.metric, range))} of the feasible trials: quartiles (box or whisker), median (line or dark dot) and best (bright dot). Every picture has the same scale.`;
   }
 
   figure(parameter) {
@@ -503,7 +542,54 @@ class Effects extends Picture {
     return figure;
   }
 
-  paintOne(element, { levels, parameter }, [low, high], colours) {
+  /** Whether a parameter's levels stand along an axis of numbers, not side by side. */
+  isContinuous({ levels, parameter }) {
+    const areNumbers = levels.every((level) => typeof level.low === "number" && typeof level.high === "number");
+    return areNumbers && (this.page.facts.names[parameter]?.log || levels.length > FEW_VALUES);
+  }
+
+  paintOne(element, effect, range, colours) {
+    const draw = this.isContinuous(effect) ? this.paintNumbers : this.paintLevels;
+    draw.call(this, element, effect, range, colours);
+  }
+
+  /** A line through the medians along the parameter's own axis, the quartiles as whiskers. */
+  paintNumbers(element, { levels, parameter }, [low, high], colours) {
+    const ends = [Math.min(...levels.map((level) => level.low)), Math.max(...levels.map((level) => level.high))];
+    const isLog = this.page.isLog(parameter, ...ends);
+    const at = (level) => (isLog ? Math.sqrt(level.low * level.high) : (level.low + level.high) / 2);
+    const margin = (high - low) * 0.06 || 1;
+    const unit = this.page.unit(this.metric, [low, high]);
+    const whiskers = levels.flatMap((level) => [[at(level), level.quartile_1], [at(level), level.quartile_3], [at(level), null]]);
+    const across = isLog ? { type: "log", min: ends[0] * 0.9, max: ends[1] * 1.1 } : { type: "value", scale: true };
+    const points = (name) => levels.map((level) => ({ value: [at(level), level[name]], level }));
+    this.chart(element).setOption(
+      {
+        ...base(colours),
+        grid: { left: 4, right: 14, top: 12, bottom: 4, outerBoundsMode: "same", outerBoundsContain: "all" },
+        tooltip: { ...tip(colours), trigger: "item", formatter: ({ data }) => (data.level ? this.describe(parameter, data.level) : "") },
+        xAxis: { ...axis(colours), ...across, splitLine: { show: false }, axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, showMaxLabel: isLog ? false : null, formatter: tidy } },
+        yAxis: { ...axis(colours), type: "value", ...this.page.ticks([low - margin, high + margin], unit, false, 3), axisLabel: { ...axis(colours).axisLabel, formatter: (value) => tidy(value / unit.size) } },
+        series: [
+          { type: "line", data: whiskers, symbol: "none", silent: true, lineStyle: { color: colours.running, width: 2, opacity: 0.6 }, z: 2 },
+          { type: "line", data: points("median"), symbol: "circle", symbolSize: 6, lineStyle: { color: colours.ink, width: 2 * levels.filter((level) => level.trials > 1).length > levels.length ? 1.5 : 0 }, itemStyle: { color: colours.ink }, z: 3 },
+          { type: "scatter", data: points("best"), symbolSize: 7, itemStyle: { color: colours.star, borderColor: colours.card, borderWidth: 1 }, z: 4 },
+        ],
+      },
+      { notMerge: true },
+    );
+  }
+
+  describe(parameter, level) {
+    const show = (value) => this.page.value(this.metric, value);
+    return card(`${parameter} ${this.level(level)}`, [`${level.trials} trial${level.trials === 1 ? "" : "s"}`], [
+      ["best", show(level.best)],
+      ["median", show(level.median)],
+      ["quartiles", `${show(level.quartile_1)} to ${show(level.quartile_3)}`],
+    ]);
+  }
+
+  paintLevels(element, { levels, parameter }, [low, high], colours) {
     const names = levels.map((level) => this.level(level));
     const margin = (high - low) * 0.06 || 1;
     const unit = this.page.unit(this.metric, [low, high]);
@@ -515,15 +601,7 @@ class Effects extends Picture {
           ...tip(colours),
           trigger: "axis",
           axisPointer: { type: "shadow", shadowStyle: { color: colours.soft, opacity: 0.6 } },
-          formatter: ([{ dataIndex }]) => {
-            const level = levels[dataIndex];
-            const show = (value) => this.page.value(this.metric, value);
-            return card(`${parameter} ${this.level(level)}`, [`${level.trials} trial${level.trials === 1 ? "" : "s"}`], [
-              ["best", show(level.best)],
-              ["median", show(level.median)],
-              ["quartiles", `${show(level.quartile_1)} to ${show(level.quartile_3)}`],
-            ]);
-          },
+          formatter: ([{ dataIndex }]) => this.describe(parameter, levels[dataIndex]),
         },
         xAxis: { ...axis(colours), type: "category", data: names, splitLine: { show: false }, axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, formatter: (text) => short(text) } },
         yAxis: { ...axis(colours), type: "value", ...this.page.ticks([low - margin, high + margin], unit, false, 3), axisLabel: { ...axis(colours).axisLabel, formatter: (value) => tidy(value / unit.size) } },
@@ -709,7 +787,7 @@ class Parallel extends Picture {
       return { scale, at: (value) => (value === null ? null : String(value)) };
     }
     const [low, high] = [Math.min(...given), Math.max(...given)];
-    const isLog = this.page.isLog(low, high);
+    const isLog = this.page.isLog(name, low, high);
     const unit = this.page.unit(name, given);
     const bounds = high > low ? [low, high] : [low - 1, high + 1];
     const scale = {

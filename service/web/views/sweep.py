@@ -55,6 +55,8 @@ from service.web.views.common import dataset_of, ended_trials, hardware_first_of
 from service.web.views.query import BoardColumn, SweepQuery
 
 PAGE_ROWS = 50
+FEWEST_FOR_EFFECTS = 8
+"""Feasible trials."""
 MOST_COLUMNS = 13
 """Beside the trial's own: what fits a leaderboard 1,200 pixels wide."""
 _COLUMNS = ("validation_loss", "latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count", "accuracy")
@@ -143,6 +145,7 @@ class PicturesPart:
     usual_x: str
     usual_y: str
     picture: str
+    usual_picture: str
     effect_metric: str
     parallel_axes: list[str]
     metrics: list[str]
@@ -270,7 +273,9 @@ def pictures(shown: ShownSweep) -> PicturesPart:
     x, y = query.x or usual_x, query.y or objectives[-1]
     x, y = full_axes(row, x, y)
     names = [TRIAL_NUMBER, *dict.fromkeys([*metrics, *(each for each in (x, y) if each != TRIAL_NUMBER), *parameters])]
-    facts = {name: _facts(row, name) for name in names}
+    log = leaderboards.log_parameters(row)
+    facts = {name: {**_facts(row, name), "log": name in log} for name in names}
+    usual_picture = _usual_picture(session, row)
     return PicturesPart(
         sweep=row,
         query=query,
@@ -280,7 +285,8 @@ def pictures(shown: ShownSweep) -> PicturesPart:
         y=y,
         usual_x=usual_x,
         usual_y=objectives[-1],
-        picture=query.picture or "importance",
+        picture=query.picture or usual_picture,
+        usual_picture=usual_picture,
         effect_metric=wanted if (wanted := metrics_of(row).known(query.metric or "")) in metrics else objectives[-1],
         parallel_axes=[*row.space.get("open_parameters", []), *objectives],
         metrics=metrics,
@@ -293,6 +299,12 @@ def pictures(shown: ShownSweep) -> PicturesPart:
             }
         ),
     )
+
+
+def _usual_picture(session: Session, row: Sweep) -> str:
+    """The picture that shows something: effects once there are trials to compare; until then each trial's values."""
+    ranked = select(Trial.id).where(Trial.sweep_id == row.id, Trial.pareto_rank.is_not(None)).limit(FEWEST_FOR_EFFECTS)
+    return "effects" if len(session.scalars(ranked).all()) == FEWEST_FOR_EFFECTS else "parallel"
 
 
 def _facts(row: Sweep, name: str) -> dict[str, object]:
@@ -349,7 +361,7 @@ def _column(row: Sweep, query: SweepQuery, name: str, short: Mapping[str, str]) 
     objectives: dict[str, Goal] = {each["metric"]: each["goal"] for each in row.objectives}
     goal = objectives.get(name, declaration_of(name).goal if is_metric(name) else "minimize")
     first, second = (f"-{name}", name) if goal == "maximize" else (name, f"-{name}")
-    meaning = formatting.meaning(name) or (DECLARED[name].meaning if name in DECLARED else "")
+    meaning = formatting.meaning(name) or (DECLARED[name].meaning.split("; ")[0] if name in DECLARED else "")
     return BoardColumn(
         name,
         formatting.label(name) if is_metric(name) else short[name],
