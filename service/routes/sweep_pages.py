@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Form, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from service.auth.scopes import needs_scope
 from service.errors import ServiceError
@@ -15,6 +16,7 @@ from service.routes.page_route import page_router, wanted_part
 from service.web.rendering import render
 from service.web.views import compare, editor, sweep, trials
 from service.web.views.query import SweepQuery
+from service.web.views.shown_sweep import ShownSweep
 
 router = page_router()
 
@@ -62,13 +64,14 @@ def show_sweep(sweep_id: str, request: Request, services: ServicesDep) -> Respon
     part = wanted_part(request)
     if part not in _PARTS:
         found = services.database.read(
-            lambda session: sweep.whole(sweep.ShownSweep(session, sweep_id, query), services.columns)
+            lambda session: sweep.whole(ShownSweep(session, sweep_id, query), services.columns)
         )
         return render("sweep.html", *found)
-    shown = services.database.read(
-        lambda session: _part(sweep.ShownSweep(session, sweep_id, query), services.columns, part)
-    )
-    response = render(_PARTS[part], shown, query=query)
+    shown, found = services.database.read(lambda session: _part(session, sweep_id, query, services.columns, part))
+    response = render(_PARTS[part], found, query=shown.query)
+    if any(name.startswith(("limit.", "weight.")) for name in request.query_params):
+        # As what the sliders say is written for the API, and for a link.
+        response.headers["HX-Replace-Url"] = shown.query.url(f"/sweeps/{sweep_id}")
     if request.headers.get("hx-boosted") == "true":
         # As the address is written here: without the empty fields that a form sends.
         response.headers["HX-Push-Url"] = query.url(f"/sweeps/{sweep_id}", page_token=query.page_token)
@@ -76,13 +79,14 @@ def show_sweep(sweep_id: str, request: Request, services: ServicesDep) -> Respon
 
 
 def _part(
-    shown: sweep.ShownSweep, store: ColumnStore, part: str
-) -> sweep.LivePart | sweep.ResultsPart | sweep.BoardPart:
+    session: Session, sweep_id: str, query: SweepQuery, store: ColumnStore, part: str
+) -> tuple[ShownSweep, sweep.LivePart | sweep.ResultsPart | sweep.BoardPart]:
+    shown = ShownSweep(session, sweep_id, query)
     if part == "sweep-live":
-        return sweep.live(shown)
+        return shown, sweep.live(shown)
     if part == "sweep-results":
-        return sweep.results(shown)
-    return sweep.board(shown, store)
+        return shown, sweep.results(shown)
+    return shown, sweep.board(shown, store)
 
 
 @router.get("/sweeps/{sweep_id}/compare")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
 
 from benchmarks.support import generated_sweep
+from tests.browser import axe
 from tests.browser.chromium import CHROMIUM
 from tests.browser.conftest import Site, settled
 from tests.service.sweep_rows import add_sweep, add_trial, rank
@@ -55,6 +57,33 @@ def test_the_first_picture_has_content_and_a_point_says_its_parameters(page: Any
     page.goto(f"{site.url}/sweeps/{site.database.write(_with_three_trials)}")
     settled(page)
     assert page.locator("#picture-tabs [aria-current]").inner_text() == "Parallel coordinates"
+
+
+def test_a_slider_moves_the_star_without_a_reload(page: Any, wide: str, axe_script: str) -> None:
+    page.goto(f"{wide}?x=memory_bytes")
+    settled(page)
+    page.evaluate("window.sameDocument = true")
+    star = page.locator("#sweep-recommended .lead a")
+    first = page.locator("#sweep-board tbody th a").first
+    before = star.inner_text()
+    page.locator("#what-if summary").click()
+    page.get_by_label("latency p50 at most").focus()
+    # To the front's best: one trial is left.
+    page.keyboard.press("Home")
+    playwright.expect(page.locator("#what-if-says")).to_contain_text("1 of the front's")
+    playwright.expect(star).not_to_have_text(before)
+    playwright.expect(first).to_have_text(star.inner_text().removeprefix("Trial "))
+    page.wait_for_url(re.compile(r"within=latency_ms_p50%3A0&x=memory_bytes"))
+    assert page.evaluate("document.activeElement.name") == "limit.latency_ms_p50"
+    assert axe.violations(page, axe_script) == []
+    page.get_by_label("validation loss at most").focus()
+    page.keyboard.press("Home")
+    page.get_by_text("No trial is within these limits.").wait_for()
+    page.keyboard.press("End")
+    page.get_by_label("latency p50 at most").focus()
+    page.keyboard.press("End")
+    playwright.expect(star).to_have_text(before)
+    assert page.evaluate("window.sameDocument") is True
 
 
 def _with_three_trials(session: Session) -> str:

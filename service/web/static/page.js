@@ -7,7 +7,9 @@ const POLL_MS = 4000;
 const PROGRESS = ["trial.queued", "trial.running", "trial.phase", "trial.report", "message"];
 const RESULTS = ["trial.ended", "trial.replicated", "sweep.created", "sweep.state", "sweep.extended", "sweep.target"];
 /** Parts of the address that the leaderboard's own requests do not know better. */
-const KEPT = ["x", "y", "picture", "metric", "over", "hide", "trial"];
+const WISHES = ["prefer", "within", "weight"];
+const KEPT = ["x", "y", "picture", "metric", "over", "hide", "trial", ...WISHES];
+const OF_BOARD = ["sort", "state", "feasible", "on_front", "where", "column", "differing"];
 
 // --- live parts -------------------------------------------------------------------------------------------------------
 
@@ -74,11 +76,15 @@ document.addEventListener("htmx:response:error", (event) => {
   else if (findings) findings.replaceChildren(Object.assign(document.createElement("p"), { className: "bad", textContent: refusal(ctx.response, ctx.text) }));
   else if (!isPart(ctx.sourceElement)) location.replace(ctx.request.action);
 });
-let recommended = document.getElementById("sweep-results")?.dataset.recommended;
+const marked = () => {
+  const results = document.getElementById("sweep-results")?.dataset;
+  return `${results?.recommended} ${results?.limits}`;
+};
+let recommended = marked();
 document.addEventListener("htmx:after:swap", () => {
-  const now = document.getElementById("sweep-results")?.dataset.recommended;
+  const now = marked();
   if (now === recommended) return;
-  // A confirmation may lead to another recommendation: the leaderboard and the pictures mark it, too.
+  // Other wishes, or a confirmation, may lead to another recommendation: the leaderboard and the pictures mark it, too.
   recommended = now;
   soon("results");
 });
@@ -94,17 +100,23 @@ setInterval(() => {
 
 document.addEventListener("htmx:config:request", (event) => {
   const { ctx } = event.detail;
+  // The sliders say what is wished; the rest of the page is as its address says, which may have changed since.
+  if (ctx.sourceElement?.id === "what-if-form") return keep(ctx, [...KEPT, ...OF_BOARD].filter((name) => !WISHES.includes(name)));
   if (ctx.target?.id !== "sweep-board") return;
+  keep(ctx, KEPT);
+});
+
+function keep(ctx, names) {
   const now = new URLSearchParams(location.search);
   const [path, query] = ctx.request.action.split("?");
   const asked = new URLSearchParams(query);
-  for (const name of KEPT) {
+  for (const name of names) {
     asked.delete(name);
     ctx.request.body?.delete?.(name);
     for (const value of now.getAll(name)) asked.append(name, value);
   }
   ctx.request.action = `${path}?${asked}`;
-});
+}
 
 /** Change the address without loading anything. */
 function remember(change, how = "replaceState") {
@@ -146,9 +158,9 @@ function fitComparison() {
     : "Choose 2 to 10 trials in the table.";
 }
 fitComparison();
-for (const form of document.querySelectorAll("form[data-auto]")) form.classList.add("auto");
+for (const form of document.querySelectorAll("form[data-auto], #what-if-form")) form.classList.add("auto");
 document.addEventListener("htmx:after:swap", () => {
-  for (const form of document.querySelectorAll("form[data-auto]")) form.classList.add("auto");
+  for (const form of document.querySelectorAll("form[data-auto], #what-if-form")) form.classList.add("auto");
 });
 
 // --- forms that call the API ------------------------------------------------------------------------------------------

@@ -306,6 +306,9 @@ class Tradeoff extends Picture {
   paint(data, colours) {
     const { page, x, y } = this;
     const points = this.points(data);
+    // Limits that are tried out stand beside those of the sweep.
+    const tried = JSON.parse(document.getElementById("sweep-results")?.dataset.limits ?? "[]");
+    data = { ...data, limits: [...data.limits, ...tried.filter(({ metric }) => metric === x || metric === y)] };
     const all = Object.values(points).flat();
     const within = (name) => data.limits.filter((limit) => limit.metric === name).map((limit) => limit.value);
     const values = { x: [...all.map((point) => point.value[0]), ...within(x)], y: [...all.map((point) => point.value[1]), ...within(y)] };

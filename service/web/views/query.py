@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -14,6 +15,10 @@ from service.results.selection import RECOMMENDED
 
 PICTURES = ("importance", "effects", "hypervolume", "parallel")
 MAX_COMPARED = 10
+
+ANY_PERCENT = 100
+"""Where the slider of a limit stands when everything on the front is within it."""
+MAX_SLIDERS = 40
 
 _WISHES = ("prefer", "within", "weight")
 _FLAGS = ("feasible", "on_front")
@@ -49,6 +54,8 @@ class SweepQuery:
     """What the recommendation is wished to be: as of the API's."""
     within: tuple[str, ...] = ()
     weight: tuple[str, ...] = ()
+    limits: tuple[tuple[str, int], ...] = ()
+    """Sliders of limits that a form sends, in per cent of the front's range: `within` once the front is known."""
     page_token: str | None = None
 
     @classmethod
@@ -66,7 +73,12 @@ class SweepQuery:
         over = given.get("over") or None
         if over not in (None, "trials", "time"):
             raise UnprocessableError(f"over={over[:40]!r}: choose from trials, time")
+        limits = tuple((name, int(at)) for name, at in _sliders(given, "limit.") if at < ANY_PERCENT)
+        # A preferred metric decides before any weight: the API takes one of the two.
+        weights = [f"{name}:{at:g}" for name, at in _sliders(given, "weight.") if at != 1 and not lists["prefer"]]
+        lists["weight"] = tuple(dict.fromkeys([*lists["weight"], *weights]))
         return cls(
+            limits=limits,
             sort=given.get("sort") or RECOMMENDED,
             feasible=_flag("feasible", given.get("feasible", "")),
             on_front=_flag("on_front", given.get("on_front", "")),
@@ -134,6 +146,20 @@ class BoardColumn:
     """What a click on the head sorts by."""
     direction: Literal["ascending", "descending"] | None
     """How the table is sorted by it now."""
+
+
+def _sliders(given: QueryParams, prefix: str) -> list[tuple[str, float]]:
+    """What sliders say whose names begin so: name and position. Raises UnprocessableError for what is no number."""
+    found: list[tuple[str, float]] = []
+    for name in [name for name in given if name.startswith(prefix)][:MAX_SLIDERS]:
+        try:
+            at = float(given[name])
+        except ValueError:
+            at = math.nan
+        if not 0 <= at <= ANY_PERCENT:
+            raise UnprocessableError(f"{name[:40]}={given[name][:40]!r}: give a number from 0 to {ANY_PERCENT}")
+        found.append((name.removeprefix(prefix), at))
+    return found
 
 
 def _flag(name: str, text: str) -> bool | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
@@ -31,14 +30,12 @@ from service.database.models import (
     Worker,
 )
 from service.database.sessions import now
-from service.errors import NotFoundError
 from service.events.end_codes import end_code
 from service.events.schemas import EndCode
 from service.leases.phases import PROBE, order_of
 from service.operations import artifacts, transformers_export
 from service.pruning.schemas import Pruning
 from service.pruning.summary import summary_of
-from service.recommendation.recommend import Recommended, decide, preferences_of
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.results import constraints as constraint_results
 from service.results import leaderboards
@@ -47,12 +44,12 @@ from service.results.axes import LOG_RATIO, NICE_STEPS
 from service.results.charts import Segment
 from service.results.columns import ColumnStore, metric_names
 from service.results.plot_selection import TRIAL_NUMBER, full_axes, metrics_of
-from service.results.selection import full_sort
-from service.sweeps.best_trials import best_trials
 from service.sweeps.progress import ProgressRate, progress_rate
 from service.sweeps.schemas import BestTrial
 from service.web.views.common import dataset_of, ended_trials, hardware_first_of, progress_bar, target_words
 from service.web.views.query import BoardColumn, SweepQuery
+from service.web.views.shown_sweep import ShownSweep
+from service.web.views.what_if import WhatIf
 
 PAGE_ROWS = 50
 FEWEST_FOR_EFFECTS = 8
@@ -115,6 +112,7 @@ class ResultsPart:
     confirmable: bool
     confirms: str | None
     """The sweep that this one confirms."""
+    what_if: WhatIf | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,39 +149,6 @@ class PicturesPart:
     metrics: list[str]
     picture_facts: str
     """JSON for the script."""
-
-
-class ShownSweep:
-    """A sweep for one answer: what several parts of its page need is found once. Raises NotFoundError."""
-
-    def __init__(self, session: Session, sweep_id: str, query: SweepQuery) -> None:
-        self.session = session
-        self.row = leaderboards.get_sweep(session, sweep_id)
-        self.query = replace(query, sort=full_sort(query.sort, metrics_of(self.row)))
-
-    @cached_property
-    def best(self) -> Mapping[str, BestTrial]:
-        return best_trials(self.session, self.row)
-
-    @cached_property
-    def decided(self) -> Recommended | None:
-        """The recommended trial and what it was chosen from; None while there is none."""
-        wished = preferences_of(self.row, prefer=self.query.prefer, within=self.query.within, weight=self.query.weight)
-        try:
-            return decide(self.session, self.row, wished)
-        except NotFoundError:
-            return None
-
-    @property
-    def recommended_trial(self) -> str | None:
-        return None if self.decided is None else self.decided.candidate.id
-
-    @property
-    def rule_order(self) -> list[str]:
-        """The ids of the recommended trial and of those that the rule puts next."""
-        if self.decided is None:
-            return []
-        return list(dict.fromkeys([self.decided.candidate.id, *(each.id for each in self.decided.choice.kept)]))
 
 
 def whole(shown: ShownSweep, store: ColumnStore) -> tuple[LivePart, ResultsPart, BoardPart, PicturesPart]:
@@ -229,6 +194,7 @@ def results(shown: ShownSweep) -> ResultsPart:
             None if newest is None else confirmation_results.to_schema(session, newest, shown.recommended_trial)
         ),
         confirmable=confirmations.is_confirmable(session, row),
+        what_if=shown.what_if,
         confirms=session.scalar(select(Confirmation.confirms).where(Confirmation.sweep_id == row.id)),
     )
 
