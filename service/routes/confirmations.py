@@ -17,10 +17,7 @@ from service.recommendation.recommend import preferences_of, recommended_trial
 from service.routes.recommendations import Prefer, Weight, Within
 from service.sweeps import sweeps
 
-ConfirmationRequestBody = Annotated[
-    ConfirmationRequest | None,
-    Body(openapi_examples={"three seeds": {"value": {"seeds": 3, "candidates": 3}}}),
-]
+ConfirmationRequestBody = Annotated[ConfirmationRequest | None, Body()]
 
 router = APIRouter(prefix="/v1/sweeps", tags=["confirmations"], responses=documented(404), route_class=ScopedRoute)
 

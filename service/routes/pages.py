@@ -84,7 +84,8 @@ def show_workers(request: Request, services: ServicesDep, caller: CallerDep) -> 
 @router.get("/docs")
 @needs_scope("read")
 def show_docs(request: Request) -> Response:
-    return render("docs.html", api=describe(request.app.openapi()))
+    way = WayIn.of(request)
+    return render("docs.html", api=describe(request.app.openapi(), way.address, needs_token=way.needs_token))
 
 
 @router.get("/static/{name:path}")

@@ -177,3 +177,15 @@ def test_who_is_logged_in_is_said_and_logs_out(browser: Any, site: Site):
         playwright.expect(page.locator("#account dl")).to_have_text(re.compile("ada.*default.*read", re.DOTALL))
         page.get_by_role("button", name="Log out").click()
         page.wait_for_url("**/login")
+
+
+def test_an_operation_is_tried_on_the_page_of_the_api(page: Any, site: Site):
+    page.goto(f"{site.url}/docs#extend_sweep")
+    form = page.locator("#extend_sweep form")
+    page.locator("#extend_sweep .try > summary").click()
+    assert "curl -X POST" in page.locator("#extend_sweep .curl").inner_text()
+    form.get_by_label("sweep").fill(site.sweep)
+    form.locator("textarea").fill('{"trials": 7}')
+    form.get_by_role("button", name="Send").click()
+    playwright.expect(form.locator(".answer p")).to_contain_text(f"200 OK · POST /v1/sweeps/{site.sweep}:extend")
+    playwright.expect(form.locator(".answer pre")).to_contain_text('"trials": 27')

@@ -286,8 +286,7 @@ document.addEventListener("keydown", (event) => {
   menu.querySelector("summary").focus();
 });
 
-const writing = document.getElementById("editor-form");
-if (writing) import(writing.dataset.script);
+for (const own of document.querySelectorAll("#editor-form, #reference")) import(own.dataset.script);
 
 const pictures = document.getElementById("pictures");
 if (pictures) import(pictures.dataset.script).then((module) => module.draw(pictures, remember));
