@@ -14,6 +14,7 @@ from layersweep import files
 from layersweep.errors import ServiceFailureError, UnreachableError, WaitTimeoutError
 from layersweep.leaderboard import Leaderboard, RowFilter, read_leaderboard
 from layersweep.preferences import SelectionPreferences
+from layersweep.records.assertions import Baseline, Judgement
 from layersweep.records.recommendations import Confirmation, Recommendation
 from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
@@ -255,6 +256,38 @@ class Sweep:
         """
         params = SelectionPreferences.of(prefer, within, weights).fields()
         return self._transport.page(self._path("/confirmations"), params)["items"]
+
+    def remeasure(self, limits: Sequence[str], number: int | None = None, *, builds: int = 5) -> Sweep:
+        """Measure a trial anew, the recommended one or the one with this number: a sweep of so many builds of it.
+
+        `limits` say which metrics are measured, as for `judge`. Raises NotFoundError where there is no such trial.
+        """
+        body = {"limits": list(limits), "trial": number, "builds": builds}
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        return Sweep(
+            self._transport, self._transport.object("POST", self._path(":remeasure"), json=body, headers=headers)
+        )
+
+    def judge(
+        self,
+        limits: Sequence[str],
+        *,
+        baseline: Baseline | None = None,
+        against: str | None = None,
+        risk_of_alarm: float = 0.05,
+        risk_of_miss: float = 0.05,
+    ) -> Judgement:
+        """Whether the builds of this sweep, made by `remeasure`, keep limits like "latency_ms_p50 <= 1.02 * baseline".
+
+        `baseline` in them is what was kept of an earlier judgement (`measured`), or the sweep with the id `against`.
+        `risk_of_alarm`: with which a limit that is kept may be called broken, `risk_of_miss`: one that is broken, kept.
+        Raises ConflictError while no build is complete, and (`baseline-mismatch`) for a baseline of another device,
+        runtime, version of results or shape. layersweep.gates measures until the limits can be judged.
+        """
+        risks = {"risk_of_alarm": risk_of_alarm, "risk_of_miss": risk_of_miss}
+        body = {"limits": list(limits), "baseline": baseline, "against": against, **risks}
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        return self._transport.object("POST", self._path(":judge"), json=body, headers=headers)
 
     def dataframe(self) -> pandas.DataFrame:
         """The whole leaderboard as a pandas DataFrame. Raises MissingDependencyError where pandas is not installed."""

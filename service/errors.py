@@ -6,6 +6,7 @@
     ├── NotFoundError              404
     ├── ConflictError              409
     │   ├── InFlightError          409  the same request is being worked on: send it again a little later
+    │   ├── BaselineMismatchError  409  a baseline was measured elsewhere, or by something else
     │   ├── DeviceInUseError       409  a living worker has this GPU
     │   └── LeaseLostError         409  the attempt is stale: throw its result away
     ├── InvalidDocumentError       422  a list of problems, each with a pointer and a remedy
@@ -102,6 +103,11 @@ class InFlightError(ConflictError):
     type = "in-flight"
     title = "The same request is being worked on"
     retry_after_seconds = 1
+
+
+class BaselineMismatchError(ConflictError):
+    type = "baseline-mismatch"
+    title = "The baseline is not of the same device, runtime, version of results or shape"
 
 
 class DeviceInUseError(ConflictError):

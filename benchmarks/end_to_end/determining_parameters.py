@@ -25,7 +25,7 @@ import yaml
 
 from benchmarks.support.processes import ROOT, machine, running_service, running_worker
 from layersweep import Client
-from layersweep.optuna_export import write_study
+from layersweep.exports.optuna import write_study
 
 DOCUMENT = ROOT / "examples" / "shakespeare-decision.yaml"
 
@@ -48,7 +48,7 @@ def main() -> int:
         running_worker(url, Path(name)),
     ):
         result = decide(Client(url), Path(name), document, options)
-    result = {
+    result: dict[str, Any] = {
         "benchmark": "determining_parameters",
         "command": "python -m benchmarks.end_to_end.determining_parameters "
         + " ".join(sys.argv[1:]).replace(str(options.text), "TEXT"),

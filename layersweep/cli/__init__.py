@@ -1,7 +1,8 @@
 """The command line `layersweep`. One file a family of commands; expected errors end in a sentence and an exit code.
 
 Exit codes: 0 done; 1 the service or the sweep said no; 2 a wrong call, a document with problems, or a file that cannot
-be read or written; 3 no service answers; 130 interrupted; 141 the reader of the output has gone.
+be read or written; 3 no service answers; of `sweep assert`: 4 a limit is broken, 5 one cannot be judged, 6 the baseline
+is of something else; 130 interrupted; 141 the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog=(
         "Exit codes: 0 done; 1 the service or the sweep said no; 2 a wrong call, a document with problems, or a file "
-        "that cannot be read or written; 3 no service answers; 130 interrupted; 141 the reader of the output has gone."
+        "that cannot be read or written; 3 no service answers; of `sweep assert`: 4 a limit is broken, 5 one cannot be "
+        "judged, 6 the baseline is of something else; 130 interrupted; 141 the reader of the output has gone."
     ),
 )
 

@@ -31,6 +31,10 @@ RETRY_SECONDS = 3.0
 EXIT_REFUSED = 1
 EXIT_WRONG_CALL = 2
 EXIT_UNREACHABLE = 3
+EXIT_BROKEN = 4
+EXIT_UNDECIDED = 5
+EXIT_MISMATCH = 6
+"""The last three are of `sweep assert`."""
 EXIT_INTERRUPTED = 130
 EXIT_READER_GONE = 141
 """As of a process that SIGPIPE ended: what a shell with `pipefail` knows."""

@@ -20,7 +20,7 @@ def export(
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Write a sweep as an Optuna study, for optuna.load_study and optuna-dashboard."""
-    from layersweep.optuna_export import write_study
+    from layersweep.exports.optuna import write_study
 
     with connect(server) as client:
         study = write_study(client.sweep(sweep), optuna, name=name)

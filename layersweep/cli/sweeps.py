@@ -10,6 +10,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from layersweep.cli.checks.assertions import assert_
+from layersweep.cli.checks.sweep_check import check
 from layersweep.cli.common import (
     EXIT_REFUSED,
     SERVER_DEFAULT,
@@ -25,7 +27,6 @@ from layersweep.cli.common import (
     print_json_list,
     ready,
 )
-from layersweep.cli.sweep_check import check
 from layersweep.display import progress, units
 from layersweep.display.terminal import show_yaml, table_of
 from layersweep.files import name_of
@@ -94,6 +95,7 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
 
 
 app.command()(check)
+app.command("assert")(assert_)
 
 
 @app.command("list")

@@ -114,7 +114,7 @@ async def create_sweep(
         return answered
     body, content_type = await request.body(), request.headers.get("content-type")
     document = documents.read(body, content_type, max_bytes=call.services.settings.max_document_bytes)
-    prepared = await _prepared(call, document)
+    prepared = await prepare(call, document)
     if validate_only:
         project, alive_seconds = call.caller.project, call.services.settings.worker_alive_seconds
         cost = await call.services.read(
@@ -127,7 +127,7 @@ async def create_sweep(
         predictions = await to_thread.run_sync(space_predictions.predict_space, prepared.document, measured)
         added = {"estimate": cost, "predictions": predictions}
         return conditional_reads.json_response(preview.model_copy(update=added))
-    return await _created(call, "sweep.create", prepared, priority)
+    return await create_prepared(call, "sweep.create", prepared, priority)
 
 
 @router.get("", response_model=schemas.Page[sweep_schemas.Sweep])
@@ -229,19 +229,21 @@ async def clone_sweep(sweep: str, call: WriteRequestDep) -> Response:
     if (answered := await call.answered()) is not None:
         return answered
     cloned = await call.services.read(lambda session: sweeps.get(session, sweep))
-    prepared = await _prepared(call, cloned.document, drafts.stored_starts(cloned))
-    return await _created(call, "sweep.clone", prepared)
+    prepared = await prepare(call, cloned.document, drafts.stored_starts(cloned))
+    return await create_prepared(call, "sweep.clone", prepared)
 
 
-async def _prepared(
+async def prepare(
     call: WriteRequest, document: drafts.Given, starts: drafts.Starts = drafts.NO_STARTS
 ) -> drafts.ValidatedDocument:
+    """A document that was found good. Raises InvalidDocumentError."""
     return await call.services.validation.prepare(document, call.project, call.caller_is_gone, starts)
 
 
-async def _created(
+async def create_prepared(
     call: WriteRequest, action: str, prepared: drafts.ValidatedDocument, priority: int | None = None
 ) -> Response:
+    """Store a sweep, and answer with it and its address."""
     answer = await call.answer(
         action,
         lambda session: _shown(

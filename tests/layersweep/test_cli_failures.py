@@ -17,6 +17,7 @@ from layersweep.cli.common import EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_WRONG_CAL
 
 ID = "01J0000000000000000000000A"
 COMMANDS: dict[str, list[str]] = {
+    "sweep assert": ["it", "--metric", "latency_ms_p50 <= 2"],
     "token create": ["--name", "x", "--scope", "read"],
     "token list": [],
     "token revoke": [ID],

@@ -6,7 +6,7 @@ import math
 import random
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import optuna
@@ -15,8 +15,10 @@ import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-from layersweep import Client, InvalidUsageError, Sweep, optuna_export
-from layersweep.optuna_export import write_study
+from layersweep import Client, InvalidUsageError, Sweep
+from layersweep.exports import optuna as optuna_export
+from layersweep.exports.optuna import write_study
+from layersweep.records.sweeps import SweepDetailRecord
 from tests.layersweep.answers import page, row, scripted, sweep_record
 from tests.layersweep.finisher import Finisher
 
@@ -52,7 +54,7 @@ def test_a_study_shows_the_same_front_constraints_and_attributes(
         assert trial.user_attrs["parameter_count"] == row["metrics"]["parameter_count"]
         assert (max(trial.constraints.values()) <= 0) == row["feasible"]
     distribution = study.trials[0].distributions["training.learning_rate"]
-    assert (distribution.low, distribution.high, distribution.log) == (1e-4, 1e-2, True)
+    assert distribution == FloatDistribution(1e-4, 1e-2, log=True)
 
     with pytest.raises(InvalidUsageError, match="give another name"):
         write_study(sweep, storage, name="mine")
@@ -111,13 +113,17 @@ def test_optuna_finds_the_importances_that_the_service_finds(tmp_path: Path) -> 
         space=sweep_record()["space"] | opened,
     )
     client, _, _ = scripted(httpx2.Response(200, json=record), page(rows))
-    study = write_study(Sweep(client.transport, record), f"sqlite:///{tmp_path / 'study.db'}")
+    study = write_study(
+        Sweep(client.transport, cast("SweepDetailRecord", record)), f"sqlite:///{tmp_path / 'study.db'}"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
     by_order = optuna.create_study()
     orders: dict[str, list[Any]] = {"hidden_size": widths, "training.learning_rate": rates}
-    ordered = {name: IntDistribution(0, len(values) - 1) for name, values in orders.items()}
+    ordered: dict[str, BaseDistribution] = {
+        name: IntDistribution(0, len(values) - 1) for name, values in orders.items()
+    }
     for each in rows:
         given = each["parameters"]
         by_order.add_trial(

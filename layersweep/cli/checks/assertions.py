@@ -1,0 +1,166 @@
+"""`layersweep sweep assert`: a gate for CI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from layersweep import files
+from layersweep.cli.common import (
+    EXIT_BROKEN,
+    EXIT_MISMATCH,
+    EXIT_UNDECIDED,
+    SERVER_DEFAULT,
+    AsJson,
+    Server,
+    connect,
+    err,
+    out,
+    print_json,
+    report,
+)
+from layersweep.client import Client
+from layersweep.display import judgements, junit
+from layersweep.errors import InvalidUsageError, LayersweepError, ResponseError
+from layersweep.gates import BASELINE, Gate, Trial, read_baseline, write_baseline
+from layersweep.names import split_trial
+from layersweep.records.assertions import Judgement
+
+STYLES = {"kept": "green", "broken": "bold red", "undecided": "yellow"}
+
+
+def assert_(
+    sweep: Annotated[
+        str,
+        typer.Argument(metavar="SWEEP", help="Id or name of a sweep: its recommended trial; or SWEEP/NUMBER."),
+    ],
+    metric: Annotated[
+        list[str],
+        typer.Option(
+            "--metric",
+            metavar="LIMIT",
+            help="A comparison, as 'latency_ms_p50 <= 1.02 * baseline' or 'memory_bytes <= 2e8'; again: all must hold.",
+        ),
+    ],
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What `baseline` in a limit is: a file that --write-baseline wrote."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRIAL", help="In its place: a sweep or SWEEP/NUMBER that is measured in turns with this one."
+        ),
+    ] = None,
+    write_to: Annotated[
+        Path | None,
+        typer.Option("--write-baseline", metavar="FILE", help="Keep what is measured, unless a limit is broken."),
+    ] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML.")] = None,
+    builds: Annotated[int, typer.Option(min=1, max=64, help="Builds to begin with, each in a fresh process.")] = 5,
+    most_builds: Annotated[
+        int, typer.Option(min=1, max=64, help="Add builds up to so many while a limit cannot be judged.")
+    ] = 20,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where a limit cannot be judged, too.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds to wait at most for each round of builds.")
+    ] = None,
+    as_json: AsJson = False,
+    server: Server = SERVER_DEFAULT,
+) -> None:
+    """Measure a trial anew, in several builds, and fail where it breaks a limit.
+
+    The exit code is 4 where a limit is broken, 5 where one cannot be judged and --strict is given, 6 where the baseline
+    is of another device, runtime, version of results or shape."""
+    if baseline is not None and against is not None:
+        raise InvalidUsageError("--baseline and --against are two answers to one question: give one")
+    _refuse_without_baseline(metric, baseline, against, write_to)
+    started = time.monotonic()
+    gate = Gate(metric, builds, max(builds, most_builds))
+    with _told(junit_file, sweep, metric), connect(server) as client:
+        judgement = _judge(client, gate, sweep, baseline, against, timeout)
+    if junit_file is not None:
+        seconds = time.monotonic() - started
+        _write(junit_file, junit.of_judgement(sweep, judgement, seconds=seconds, strict=strict))
+    if as_json:
+        print_json(judgement)
+    else:
+        _print(judgement, strict)
+    if write_to is not None and judgement["verdict"] != "broken":
+        write_baseline(write_to, judgement["measured"])
+        err.print(Text(f"Wrote {write_to}."))
+    if judgement["verdict"] == "broken":
+        raise typer.Exit(EXIT_BROKEN)
+    if judgement["verdict"] == "undecided" and strict:
+        raise typer.Exit(EXIT_UNDECIDED)
+
+
+def _refuse_without_baseline(
+    limits: list[str], baseline: Path | None, against: str | None, write_to: Path | None
+) -> None:
+    if any(BASELINE in limit for limit in limits) and baseline is None and against is None and write_to is None:
+        raise InvalidUsageError(
+            "a limit names baseline: give --baseline FILE or --against TRIAL, or write the first one with "
+            "--write-baseline FILE"
+        )
+
+
+def _judge(
+    client: Client, gate: Gate, sweep: str, baseline: Path | None, against: str | None, timeout: float | None
+) -> Judgement:
+    kept = None if baseline is None else read_baseline(baseline)
+    trial = _trial(client, sweep)
+    if against is None:
+        return gate.judge(trial.sweep, trial.number, baseline=kept, timeout_seconds=timeout, on_judgement=_progress)
+    return gate.judge_against(trial, _trial(client, against), timeout_seconds=timeout, on_judgement=_progress)
+
+
+def _trial(client: Client, name: str) -> Trial:
+    sweep, number = split_trial(name)
+    return Trial(client.sweep(sweep), number)
+
+
+def _progress(judgement: Judgement) -> None:
+    if judgement["verdict"] == "undecided":
+        err.print(Text(f"After {judgement['builds']} builds a limit cannot be judged yet.", style="dim"))
+
+
+@contextmanager
+def _told(junit_file: Path | None, name: str, limits: list[str]) -> Generator[None]:
+    """Tell a CI system of a gate that came to no judgement, too; a baseline of something else has its own exit code."""
+    try:
+        yield
+    except LayersweepError as error:
+        if junit_file is not None:
+            _write(junit_file, junit.of_error(name, limits, error))
+        if isinstance(error, ResponseError) and error.type == "baseline-mismatch":
+            report(error)
+            raise typer.Exit(EXIT_MISMATCH) from error
+        raise
+
+
+def _write(path: Path, content: bytes) -> None:
+    with files.written(path) as stream:
+        stream.write(content)
+
+
+def _print(judgement: Judgement, strict: bool) -> None:
+    for limit in judgement["limits"]:
+        said = judgements.says(limit, judgement["measured"])
+        out.print(Text.assemble((limit["verdict"], STYLES[limit["verdict"]]), f"  {limit['limit']}"))
+        out.print(Text(f"    {said}", style="dim"))
+    out.print(Text(f"Measured on {judgement['measured']['target']}, as the sweep {judgement['id']}."))
+    if judgement["verdict"] == "undecided" and not strict:
+        err.print(
+            Text(
+                "warning: passed although a limit cannot be judged: the builds differ too much. Stop other load, or "
+                "raise --most-builds; --strict fails here.",
+                style="yellow",
+            )
+        )
