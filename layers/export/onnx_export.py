@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.export import Dim
 
+from layers.export.operator_tables import operators_listed_once
 from layers.export.opset import LOWEST_OPSET, OpsetError, check_opset, lower
 from layers.modules.dtypes import set_dtypes
 
@@ -85,7 +86,7 @@ def export(
     training = module.training
     module.eval()
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), operators_listed_once(), torch.no_grad():
             program = torch.onnx.export(
                 module,
                 inputs,
