@@ -6,6 +6,9 @@ sweep = Client().submit("examples/quickstart.yaml").wait()
 print(sweep.recommendation()["configuration"])
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from layersweep.client import Client
 from layersweep.errors import (
     ConflictError,
@@ -41,6 +44,21 @@ from layersweep.records.sweeps import (
 from layersweep.sweep import Sweep
 from layersweep.version import __version__
 
+if TYPE_CHECKING:
+    from layersweep.client.asynchronous import AsyncClient
+    from layersweep.sweep.asynchronous import AsyncSweep
+
+_ASYNCHRONOUS = {"AsyncClient": "layersweep.client.asynchronous", "AsyncSweep": "layersweep.sweep.asynchronous"}
+
+
+def __getattr__(name: str) -> type:
+    """What an extra is needed for is imported where it is asked for. Raises MissingDependencyError without it."""
+    if name in _ASYNCHRONOUS:
+        found: type = getattr(import_module(_ASYNCHRONOUS[name]), name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 # The names before every error ended in Error: scripts that catch them go on.
 Conflict = ConflictError
 InvalidDocument = InvalidDocumentError
@@ -55,6 +73,8 @@ WaitTimeout = WaitTimeoutError
 
 __all__ = [
     "ArtifactRecord",
+    "AsyncClient",
+    "AsyncSweep",
     "Client",
     "Confirmation",
     "ConflictError",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, overload
 
+from layersweep import notebook
 from layersweep.errors import MissingDependencyError
 from layersweep.records.sweeps import LeaderboardRow, Objective, Scalar, TrialState
 from layersweep.transport import PAGE_SIZE, QueryValue, Transport
@@ -96,6 +97,9 @@ class Leaderboard(Sequence[LeaderboardRow]):
     def __repr__(self) -> str:
         metrics = ", ".join(objective["metric"] for objective in self.objectives)
         return f"<Leaderboard: {len(self)} of {self.total} trial{'' if self.total == 1 else 's'} by {metrics}>"
+
+    def _repr_html_(self) -> str:
+        return notebook.of_leaderboard(self._rows, self.objectives, self.total)
 
     def dataframe(self) -> pandas.DataFrame:
         """One row a trial, indexed by its number; a column for each parameter and metric.

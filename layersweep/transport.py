@@ -55,19 +55,14 @@ class Transport:
             headers["Authorization"] = f"Bearer {header_value('token (LAYERSWEEP_TOKEN)', token)}"
         if project:
             headers["Layersweep-Project"] = header_value("project (LAYERSWEEP_PROJECT)", project)
-        try:
+        with environment_faults():
             self._http = httpx2.Client(
                 base_url=self.server,
                 headers=headers,
                 timeout=timeout_seconds,
                 transport=transport,
-                # A proxy from the environment cannot reach this machine's own loopback addresses.
-                trust_env=httpx2.URL(self.server).host not in LOOPBACK_HOSTS,
+                trust_env=trusts_environment(httpx2.URL(self.server)),
             )
-        except (OSError, ValueError, ImportError, httpx2.InvalidURL) as problem:
-            raise InvalidUsageError(
-                f"the environment's proxy or certificates (HTTPS_PROXY, SSL_CERT_FILE, ...) cannot be used: {problem}"
-            ) from problem
 
     def close(self) -> None:
         self._http.close()
@@ -200,6 +195,22 @@ class Transport:
                 "or name another with --server or LAYERSWEEP_SERVER"
             )
         return UnreachableError(f"the connection to {self.server} was lost: {reason}")
+
+
+def trusts_environment(url: httpx2.URL) -> bool:
+    """Whether the environment's proxy is for this address: none can reach this machine's own loopback addresses."""
+    return url.host not in LOOPBACK_HOSTS
+
+
+@contextmanager
+def environment_faults() -> Generator[None]:
+    """Raise InvalidUsageError where connections cannot be made ready as the environment says."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, httpx2.InvalidURL) as problem:
+        raise InvalidUsageError(
+            f"the environment's proxy or certificates (HTTPS_PROXY, SSL_CERT_FILE, ...) cannot be used: {problem}"
+        ) from problem
 
 
 def is_in_flight(error: ResponseError) -> bool:

@@ -150,7 +150,7 @@ def answering() -> Iterator[Callable[[bytes], str]]:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Any]:
     """Runs a command of the table against a server."""
     monkeypatch.setattr("layersweep.cli.common.RETRY_SECONDS", 0)
-    monkeypatch.setattr("layersweep.sweep.RESTART_PATIENCE_SECONDS", 0)
+    monkeypatch.setattr("layersweep.sweep.blocking.RESTART_PATIENCE_SECONDS", 0)
     (tmp_path / "small.yaml").write_text("name: small")
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from layersweep import InvalidUsageError, MissingDependencyError, NotFoundError, Sweep, WaitTimeoutError
-from layersweep import sweep as sweep_module
 from layersweep.documents import nested
+from layersweep.sweep import blocking as sweep_module
 from tests.layersweep.answers import page, problem, row, scripted, sweep_record
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from layersweep import files
+from layersweep import files, notebook
 from layersweep.errors import ServiceFailureError, UnreachableError, WaitTimeoutError
 from layersweep.leaderboard import Leaderboard, RowFilter, read_leaderboard
 from layersweep.preferences import SelectionPreferences
@@ -27,6 +27,7 @@ from layersweep.records.sweeps import (
     TrialRecord,
     TrialState,
 )
+from layersweep.sweep.analyses import Analyses
 from layersweep.transport import Transport, decode, foreign
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ RESTART_PATIENCE_SECONDS = 300.0
 """How long a wait bears a service that does not answer: it may be restarting, and the sweep goes on after that."""
 
 
-class Sweep:
+class Sweep(Analyses):
     """One sweep. Made by `Client.submit`, `Client.sweep` and `Client.sweeps`.
 
         sweep = client.submit("examples/quickstart.yaml")
@@ -52,10 +53,6 @@ class Sweep:
         self._transport = transport
         self._etag: str | None = None
         self.record = record
-
-    @property
-    def id(self) -> str:
-        return self.record["id"]
 
     @property
     def name(self) -> str:
@@ -73,6 +70,9 @@ class Sweep:
     def __repr__(self) -> str:
         progress = self.record["progress"]
         return f"<Sweep {self.id} {self.name!r}: {self.state}, {progress['complete']} of {progress['budget']} complete>"
+
+    def _repr_html_(self) -> str:
+        return notebook.of_sweep(self.record)
 
     def refresh(self) -> Sweep:
         """Read the sweep again."""
@@ -92,7 +92,7 @@ class Sweep:
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         self._poll(wait_seconds=0)
-        seen_version: int | None = None
+        seen_version = -1
         while True:
             if self.record["version"] != seen_version:
                 seen_version = self.record["version"]
@@ -326,9 +326,6 @@ class Sweep:
         """Have its trials executed before those of sweeps with a lower priority, from now on; 0 is what sweeps have."""
         return self._act("prioritize", {"priority": priority})
 
-    def _path(self, rest: str = "") -> str:
-        return f"/v1/sweeps/{self.id}{rest}"
-
     def _act(self, action: str, body: Mapping[str, float] | None = None) -> Sweep:
         # With a key it may be sent again where its answer was lost: a budget is not extended twice.
         headers = {"Idempotency-Key": uuid.uuid4().hex}
@@ -352,7 +349,7 @@ class Sweep:
             self.record = record_of(response)
             self._etag = response.headers.get("ETag")
         if self._etag is None and wait_seconds > 0:
-            time.sleep(min(1.0, wait_seconds))
+            self._transport.sleep(min(1.0, wait_seconds))
 
 
 def record_of(response: httpx2.Response) -> SweepDetailRecord:
@@ -392,4 +389,4 @@ def _follow(transport: Transport, sweep: Sweep, after: int) -> Iterator[EventRec
             started_waiting = started_waiting or time.monotonic()
             if time.monotonic() - started_waiting > RESTART_PATIENCE_SECONDS:
                 raise
-            time.sleep(1.0)
+            transport.sleep(1.0)
