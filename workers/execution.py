@@ -155,7 +155,7 @@ class Execution:
             except Exception as error:
                 logger.exception("%s: an error of the worker", self._label)
                 reason = f"an error of the worker: {type(error).__name__}: {error}"
-                return Finish("failed", reason, {}, {}, traceback.format_exc())
+                return Finish("failed", reason, {}, {}, log=traceback.format_exc())
             finally:
                 share.pause()
 

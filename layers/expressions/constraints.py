@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from layers.expressions import parser
 from layers.expressions.compiler import (
@@ -26,6 +28,15 @@ GUESSES = (0.37, 1.61, 211.3)
 """In place of metrics that are not measured yet: a constraint that has no value for any of them never has one."""
 
 BOUNDS = ("<=", "<", ">=", ">")
+
+Bounds = tuple[float, float]
+"""What a metric lies between: lower and upper bound of its interval, in its unit."""
+
+Verdict = Literal["kept", "broken", "undecided"]
+"""`undecided`: the limit lies within what is known of the metrics."""
+
+MOST_CORNERS = 6
+"""Metrics of one constraint whose intervals are combined each with each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,23 @@ class Constraint:
         if self._strict and excess == 0:
             excess = math.ulp(max(abs(smaller), 1e-300))
         return max(min(excess, 1e308), -1e308)
+
+    def verdict(self, values: Mapping[str, Scalar], intervals: Mapping[str, Bounds]) -> Verdict | None:
+        """Whether it is kept wherever its metrics lie within their intervals; None as of `violation`.
+
+        `intervals`: of the metrics that are uncertain; the others are exactly as `values` say. It is looked at the ends
+        of the intervals, which is all where it rises or falls with each metric.
+        """
+        uncertain = [name for name in self.metrics if name in intervals]
+        ends = [intervals[name] for name in uncertain]
+        corners = itertools.product(*ends) if len(ends) <= MOST_CORNERS else zip(*ends, strict=True)
+        found = [self.violation({**values, **dict(zip(uncertain, corner, strict=True))}) for corner in corners]
+        broken = {violation > 0 for violation in found if violation is not None}
+        if not broken or None in found:
+            return None
+        if len(broken) > 1:
+            return "undecided"
+        return "broken" if True in broken else "kept"
 
 
 def _calculates(node: parser.Node) -> bool:

@@ -30,6 +30,7 @@ from layers.parameter import Scalar
 from layers.space.document_fields import Budget, Objective
 from layers.space.normalized_document import NormalizedDocument
 from layersweep.json_values import JsonObject
+from service.common.noise import StoredNoise
 from service.common.states import SweepKind, SweepState, TrialState
 from service.database.base import Base, Document, OneOf, one_of
 from service.database.dataset_columns import Facts, Profile, StoredSplit
@@ -192,6 +193,12 @@ class Trial(Base):
             sqlite_where=text("state = 'running'"),
             postgresql_where=text("state = 'running'"),
         ),
+        Index(
+            "ix_trials_not_judged",
+            "sweep_id",
+            sqlite_where=text("state = 'complete' AND feasible IS NULL"),
+            postgresql_where=text("state = 'complete' AND feasible IS NULL"),
+        ),
         Index(None, "sweep_id", "state", "number"),
         Index(None, "sweep_id", "pareto_rank", "number"),
         Index(None, "reuse_key"),
@@ -228,6 +235,9 @@ class Trial(Base):
     feasible: Mapped[bool | None]
     violations: Mapped[dict[str, float] | None] = mapped_column(Document)
     """Constraint -> how far it is broken (<= 0: kept)."""
+    noise: Mapped[StoredNoise | None] = mapped_column(Document)
+    """How certain its metrics are; None where the worker did not say. A complete trial with constraints that are
+    undecided and none that is broken has no `feasible`: it cannot be judged."""
     reason: Mapped[str | None] = mapped_column(Text)
     metrics: Mapped[dict[str, float]] = mapped_column(Document, default=dict)
     pareto_rank: Mapped[int | None]

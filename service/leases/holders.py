@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from layers.configuration import Configuration
 from layersweep.json_values import JsonObject
 from service.common.metrics import WAIT_SECONDS
+from service.common.noise import StoredFigure
 from service.common.states import GOING_SWEEPS, SweepKind, TrialState
 from service.database.json_columns import LastLosses, ReportedLosses, TrialPhase, TrialQueued, TrialReport
 from service.database.sessions import at_end, defer, now
@@ -26,11 +27,12 @@ from service.leases import attempts, curves, leased_sweeps, phases, row_locks, t
 from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
 from service.leases.feasibility import (
+    Judgement,
     check_learnt_metrics,
     check_required_metrics,
-    constraint_violations,
     describe_broken_hardware,
-    describe_final_violations,
+    describe_judgement,
+    judge,
 )
 from service.leases.leased_sweeps import LeasedSweep
 from service.leases.row_locks import ChangesTrial
@@ -72,7 +74,7 @@ def report(
     if trial is not None:
         _store_report(session, trial, body)
         if body.metrics:
-            broken = _broken_hardware(session, trial_id, attempt, body.metrics)
+            broken = _broken_hardware(session, trial_id, attempt, body)
     instruction = _instruction(session, trial_id, attempt, trial)
     if broken is not None and instruction.action == "continue":
         return Instruction("infeasible", broken)
@@ -110,22 +112,29 @@ def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schem
     worker_reports.check_reason(body.outcome, body.reason)
     sweep = leased_sweeps.get(session, trial.sweep_id)
     metrics = _checked_metrics(trial, sweep, body.metrics)
-    violations, feasible = trial.violations, trial.feasible
+    figures = worker_reports.checked_noise(body.noise, body.metrics, sweep.metric_names)
+    violations, feasible, undecided = trial.violations, trial.feasible, list[str]()
+    reason = body.reason
     if trial.replicate_of is not None:
         if body.outcome == TrialState.COMPLETE:
             check_learnt_metrics(metrics)
     elif body.outcome in (TrialState.COMPLETE, TrialState.INFEASIBLE):
         if body.outcome == TrialState.COMPLETE:
             check_required_metrics(sweep.objectives, sweep.constraints, metrics)
-        violations = _violations(session, trial_id, sweep, metrics)
-        feasible = body.outcome == TrialState.COMPLETE and all(violation <= 0 for violation in violations.values())
-    reason = body.reason
-    if body.outcome == TrialState.COMPLETE and reason is None:
-        reason = describe_final_violations(violations or {}, metrics)
+        judgement = _judgement(session, trial_id, sweep, metrics, figures)
+        violations, undecided = judgement.violations, judgement.undecided
+        feasible = judgement.feasible if body.outcome == TrialState.COMPLETE else False
+        if body.outcome == TrialState.COMPLETE and reason is None:
+            reason = describe_judgement(judgement, metrics, figures)
     _store_results(session, trial, metrics, body.measurements)
     _count_waits(body.measurements.get("waits", {}))
     attempts.append_log(session, trial_id, attempt, body.log)
-    findings: transitions.Findings = {"metrics": metrics, "violations": violations, "feasible": feasible}
+    findings: transitions.Findings = {
+        "metrics": metrics,
+        "violations": violations,
+        "feasible": feasible,
+        "noise": {"figures": figures, "undecided": undecided} if figures else None,
+    }
     ended = transitions.end(
         session,
         trial,
@@ -187,22 +196,29 @@ def _instruction(session: Session, trial_id: str, attempt: int, held: sql.Row | 
     return Instruction("continue") if state in GOING_SWEEPS else Instruction("cancel", f"the sweep is {state}")
 
 
-def _broken_hardware(session: Session, trial_id: str, attempt: int, metrics: Mapping[str, float]) -> str | None:
+def _broken_hardware(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseReport) -> str | None:
     """Which hardware constraints these metrics break, in words; None where none, or where the training has begun."""
     trial = _held(session, trial_id, attempt)
     assert trial is not None, "its lease was renewed in this transaction"
     sweep = leased_sweeps.get(session, trial.sweep_id)
-    known = _checked_metrics(trial, sweep, metrics)
+    known = _checked_metrics(trial, sweep, body.metrics)
+    figures = worker_reports.checked_noise(body.noise, body.metrics, sweep.metric_names)
     if phases.has_trained(attempts.entered_phases(session, trial_id, attempt)):
         return None
     attempts.keep_early_metrics(session, trial_id, attempt, known)
-    return describe_broken_hardware(sweep.constraints, _configuration(session, trial_id), known)
+    return describe_broken_hardware(sweep.constraints, _configuration(session, trial_id), known, figures)
 
 
-def _violations(session: Session, trial_id: str, sweep: LeasedSweep, metrics: Mapping[str, float]) -> dict[str, float]:
+def _judgement(
+    session: Session,
+    trial_id: str,
+    sweep: LeasedSweep,
+    metrics: Mapping[str, float],
+    figures: Mapping[str, StoredFigure],
+) -> Judgement:
     if not sweep.constraints:
-        return {}
-    return constraint_violations(sweep.constraints, _configuration(session, trial_id), metrics)
+        return Judgement({}, [])
+    return judge(sweep.constraints, _configuration(session, trial_id), metrics, figures)
 
 
 def _configuration(session: Session, trial_id: str) -> Configuration:

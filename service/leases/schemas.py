@@ -8,7 +8,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from layers.configuration import Configuration
 from layers.labels import problem_of
+from layers.metrics import LARGEST
 from layersweep.json_values import JsonObject
+from service.common.noise import FEASIBLE, NOISE, TrialNoise
 from service.common.schemas import AS_STORED, MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp, whole
 from service.common.states import TrialState
 from service.database.dataset_columns import Facts
@@ -38,8 +40,9 @@ class Trial(Schema):
     worker: str | None
     parameters: dict[str, Scalar | None]
     metrics: dict[str, float]
-    feasible: bool | None
+    feasible: bool | None = Field(description=FEASIBLE)
     violations: dict[str, float] | None = Field(description="constraint -> how far it is broken; <= 0 is kept")
+    noise: TrialNoise | None = Field(default=None, description=NOISE)
     rank: int | None
     on_front: bool
     reason: str | None
@@ -324,6 +327,31 @@ class Losses(Request):
     seconds: float | None = None
 
 
+class FigureNoise(Request):
+    """How certain a metric is that was timed: a 95 % confidence interval, processes' differences in it."""
+
+    low: float = Field(ge=0, le=LARGEST)
+    high: float = Field(ge=0, le=LARGEST)
+    processes: Integer = Field(default=1, ge=1, le=64, description="in how many it was measured; the metric is a mean")
+    spread: float | None = Field(
+        default=None, ge=0, le=LARGEST, description="standard deviation between them, relative to the metric"
+    )
+    known: bool = Field(
+        default=False, description="it is judged by its figure, even where a constraint's limit lies in the interval"
+    )
+
+
+NoiseByMetric = Annotated[
+    dict[str, FigureNoise],
+    Field(
+        max_length=64,
+        description="metric -> how certain it is. A constraint whose limit lies in the interval of a metric that is "
+        "not known cannot be judged. A metric that is left out is exactly what it says",
+        examples=[{"latency_ms_p50": {"low": 0.40, "high": 0.42, "processes": 1}}],
+    ),
+]
+
+
 class LeaseReport(Request):
     """Where an attempt is. `phase` when a new one begins, `losses` as they come, `log` lines to keep.
 
@@ -343,6 +371,7 @@ class LeaseReport(Request):
         "nothing was trained, and a pruner compares trials by them. The finish says them again",
         examples=[{"latency_ms_p50": 0.41}],
     )
+    noise: NoiseByMetric = Field(default={})
     log: str = Field(default="", max_length=65_536, examples=["step 100: training loss 2.31\n"])
 
 
@@ -356,6 +385,7 @@ class LeaseFinish(Request):
         examples=[{"latency_ms_p50": 0.41}],
     )
     measurements: dict[str, JsonObject] = Field(default={}, description="raw samples, environment, parity, ...")
+    noise: NoiseByMetric = Field(default={})
     log: str = Field(default="", max_length=65_536)
     claim: bool = Field(
         default=False,

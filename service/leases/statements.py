@@ -131,6 +131,7 @@ _OPEN = sa.select(
     _TRIALS.c.feasible,
     _TRIALS.c.metrics,
     _TRIALS.c.violations,
+    _TRIALS.c.noise,
     _TRIALS.c.replicate_of,
     _SWEEPS.c.state.label("sweep_state"),
 ).join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
@@ -173,6 +174,7 @@ END = (
         metrics=sa.bindparam("all_metrics", type_=_TRIALS.c.metrics.type),
         violations=sa.bindparam("its_violations", type_=_TRIALS.c.violations.type),
         feasible=sa.bindparam("is_feasible", type_=sa.Boolean),
+        noise=sa.bindparam("its_noise", type_=_TRIALS.c.noise.type),
         phase=None,
         progress=sa.null(),
         lease_expires_at=None,
@@ -210,6 +212,7 @@ REOPEN = (
         metrics=sa.bindparam("all_metrics", type_=_TRIALS.c.metrics.type),
         feasible=None,
         violations=sa.null(),
+        noise=sa.null(),
         reason=None,
         started_at=None,
         ended_at=None,

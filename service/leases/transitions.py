@@ -7,6 +7,7 @@ from typing import TypedDict
 from sqlalchemy.orm import Session
 
 from service.common.formatting import plural
+from service.common.noise import StoredNoise
 from service.common.states import GOING_SWEEPS, TrialState
 from service.database import counts
 from service.database.json_columns import TrialEnded
@@ -23,6 +24,7 @@ class Findings(TypedDict):
     metrics: dict[str, float]
     violations: dict[str, float] | None
     feasible: bool | None
+    noise: StoredNoise | None
 
 
 def end(
@@ -43,7 +45,12 @@ def end(
     if trial.attempt:
         end_attempt = attempts.end_without_phases if trial.phase is None else attempts.end
         end_attempt(session, trial.id, trial.attempt, state, reason, finish_hash)
-    known: Findings = findings or {"metrics": trial.metrics, "violations": trial.violations, "feasible": trial.feasible}
+    known: Findings = findings or {
+        "metrics": trial.metrics,
+        "violations": trial.violations,
+        "feasible": trial.feasible,
+        "noise": trial.noise,
+    }
     ended = {
         "of_trial": trial.id,
         "new_state": state,
@@ -52,6 +59,7 @@ def end(
         "all_metrics": known["metrics"],
         "its_violations": known["violations"],
         "is_feasible": known["feasible"],
+        "its_noise": known["noise"],
     }
     row = session.connection().execute(sql.END, ended).one()
     data: TrialEnded = {"number": trial.number, "state": state, "feasible": row.feasible, "reused": False}

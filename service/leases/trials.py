@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.common.noise import shown
 from service.common.paging import decode_token, first_page
 from service.database.models import Attempt, Measurement, Sweep, Trial
 from service.database.sessions import now
@@ -94,6 +95,7 @@ def to_schema(trial: Trial | sa.Row[*tuple[Any, ...]]) -> lease_schemas.Trial:
         metrics=trial.metrics,
         feasible=trial.feasible,
         violations=trial.violations,
+        noise=shown(trial.noise, trial.metrics, trial.feasible),
         rank=trial.pareto_rank,
         on_front=trial.pareto_rank == 1,
         reason=trial.reason,

@@ -15,6 +15,7 @@ from layers.metrics import LARGEST, METRICS, is_metric, split_name
 from layers.metrics import metric as declaration_of
 from layersweep.json_values import JsonObject
 from service.common.formatting import bound
+from service.common.noise import StoredFigure
 from service.common.states import TrialState
 from service.errors import Problem, UnprocessableError
 from service.leases import phases
@@ -52,6 +53,32 @@ def checked_metrics(
         )
         raise UnprocessableError(f"{what}: {listed}", problems=problems)
     return {names.resolve(name): value for name, value in metrics.items()}
+
+
+def checked_noise(
+    noise: Mapping[str, lease_schemas.FigureNoise], metrics: Mapping[str, float], names: MetricNames
+) -> dict[str, StoredFigure]:
+    """How certain metrics are, under their full names. Raises Unprocessable for what says nothing of a metric."""
+    problems: list[Problem] = []
+    for name, each in noise.items():
+        if name not in metrics:
+            problems.append(Problem(f"/noise/{name}", "is of no metric that is said", "say /metrics/" + name))
+        elif each.low > each.high:
+            detail = f"is from {each.low:g} to {each.high:g}"
+            problems.append(Problem(f"/noise/{name}", detail, "low is at most high"))
+    if problems:
+        raise UnprocessableError("noise that cannot be", problems=problems)
+    # A figure lies in its interval, however either was rounded.
+    return {
+        names.resolve(name): {
+            "low": min(each.low, metrics[name]),
+            "high": max(each.high, metrics[name]),
+            "processes": each.processes,
+            "spread": each.spread,
+            "known": each.known,
+        }
+        for name, each in noise.items()
+    }
 
 
 _UNKNOWN = "is not a metric"

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from layers.configuration import Configuration
 from layers.space.document import Constraint
 from layers.space.document_fields import Objective
+from service.common.noise import StoredNoise
 from service.common.states import TrialState
 from service.database.models import Measurement, Trial
-from service.leases.feasibility import constraint_violations, describe_final_violations, describe_violations
+from service.leases.feasibility import describe_final_violations, describe_violations, judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Source:
     state: TrialState
     metrics: dict[str, float]
     reason: str | None
+    noise: StoredNoise | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Reused:
 def find(session: Session, project: str, keys: Collection[str], *, other_than: str) -> list[Source]:
     """The ended trials with one of `keys` in the project's other sweeps, the oldest first."""
     rows = session.execute(
-        sa.select(Trial.id, Trial.reused_from, Trial.reuse_key, Trial.state, Trial.metrics, Trial.reason)
+        sa.select(Trial.id, Trial.reused_from, Trial.reuse_key, Trial.state, Trial.metrics, Trial.reason, Trial.noise)
         .where(
             Trial.reuse_key.in_(keys),
             Trial.project == project,
@@ -56,7 +58,10 @@ def find(session: Session, project: str, keys: Collection[str], *, other_than: s
         )
         .order_by(Trial.id)
     )
-    return [Source(each, origin or each, key, state, metrics, why) for each, origin, key, state, metrics, why in rows]
+    return [
+        Source(each, origin or each, key, state, metrics, why, noise)
+        for each, origin, key, state, metrics, why, noise in rows
+    ]
 
 
 def judge_source(
@@ -68,18 +73,21 @@ def judge_source(
     """The source under this sweep's objectives and constraints; None where it does not say enough, so that it must run.
 
     A complete source needs every metric that is asked for. An infeasible one was not trained: it answers only where a
-    hardware constraint of this sweep is broken, too.
+    hardware constraint of this sweep is broken, too. What cannot be judged by it is measured again: near another
+    sweep's limits, or when the machine is quieter, it may come out.
     """
-    violations = constraint_violations([constraint.text for constraint in constraints], configuration, source.metrics)
+    figures = {} if source.noise is None else source.noise["figures"]
+    judgement = judge([constraint.text for constraint in constraints], configuration, source.metrics, figures)
+    violations = judgement.violations
     if source.state == TrialState.INFEASIBLE:
         hardware = (constraint.text for constraint in constraints if constraint.stage == "hardware")
-        broken = any(violations.get(text, 0) > 0 for text in hardware)
+        broken = any(judgement.decided.get(text, 0) > 0 for text in hardware)
         return Reused(source, violations, False) if broken else None
     needed = {objective["metric"] for objective in objectives}
     needed.update(*(constraint.metrics for constraint in constraints))
-    if not needed <= source.metrics.keys():
+    if not needed <= source.metrics.keys() or judgement.feasible is None:
         return None
-    return Reused(source, violations, all(violation <= 0 for violation in violations.values()))
+    return Reused(source, violations, judgement.feasible)
 
 
 def copy_measurements(session: Session, source_id: str, trial_id: str) -> None:

@@ -34,6 +34,7 @@ from service.scheduling.sweep_state import (
     ask_row,
     queued_trial,
     result_of,
+    result_of_event,
     resumption,
 )
 from service.sweeps.sampling import ASKED_WHEN_NEEDED, LEARNS_NOTHING
@@ -181,7 +182,7 @@ class SweepScheduler:
         if tried is None:
             return
         self._requeues.note_end(event, tried)
-        result = result_of(self._objectives, event.state, event.metrics, event.violations, event.prediction)
+        result = result_of_event(self._objectives, event)
         self._tell(tried, result, changes)
         if event.state in (TrialState.COMPLETE, TrialState.INFEASIBLE):
             self._gate.tell(event.trial_id, event.metrics)
@@ -395,11 +396,11 @@ class SweepScheduler:
             metrics=source.metrics,
             violations=reused.violations,
             feasible=reused.feasible,
+            noise=source.noise,
             reason=reused.reason,
         )
-        tried = self._history.outstanding.pop(trial_id)
-        result = result_of(self._objectives, source.state, source.metrics, reused.violations)
-        self._tell(tried, result, changes)
+        result = result_of(self._objectives, source.state, source.metrics, reused.violations, reused.feasible)
+        self._tell(self._history.outstanding.pop(trial_id), result, changes)
         self._gate.tell(trial_id, source.metrics)
         if source.state == TrialState.COMPLETE and reused.feasible:
             self._rank(trial_id, result, changes)

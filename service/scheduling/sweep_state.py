@@ -13,6 +13,7 @@ from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.space.document import SweepDocument
 from layers.space.document_fields import Budget
+from service.common.noise import StoredNoise
 from service.common.states import SweepState, TrialState
 from service.database.counts import REPLICATE
 from service.database.json_columns import Distribution, RegisteredTarget, Told
@@ -101,6 +102,7 @@ class TrialRow(TypedDict):
     violations: dict[str, float] | None
     reason: str | None
     metrics: dict[str, float]
+    noise: StoredNoise | None
     pareto_rank: int | None
 
 
@@ -246,8 +248,14 @@ def queued_trial(facts: SweepFacts, trial_id: str, number: int, point: Point, st
         "violations": None,
         "reason": None,
         "metrics": point.static_metrics(),
+        "noise": None,
         "pareto_rank": None,
     }
+
+
+def result_of_event(objectives: Sequence[str], event: SweepEvent) -> TrialResult:
+    """What a sampler learns of a trial that an event says has ended."""
+    return result_of(objectives, event.state, event.metrics, event.violations, event.feasible, event.prediction)
 
 
 def result_of(
@@ -255,11 +263,17 @@ def result_of(
     state: TrialState | None,
     metrics: Mapping[str, float],
     violations: Mapping[str, float],
+    feasible: bool | None,
     prediction: Prediction | None = None,
 ) -> TrialResult:
-    """What a sampler learns of a trial that ended so. `objectives`: their metrics, in order."""
+    """What a sampler learns of a trial that ended so. `objectives`: their metrics, in order.
+
+    A complete trial that cannot be judged lies on its limits: what it breaks by its figures may be kept.
+    """
     violation = total_violation(violations.values())
     if state == TrialState.COMPLETE:
+        if feasible is None:
+            violation = min(violation, 0.0)
         values = _values(objectives, metrics)
         spread = _error_of_mean(objectives, metrics)
         return FAILED if values is None else TrialResult(TrialState.COMPLETE, values, violation, spread)

@@ -21,7 +21,7 @@ from layers.space.evaluation import evaluate_entry, is_active
 from service.common.states import TrialState
 from service.database.json_columns import RegisteredTarget, TransferFacts
 from service.database.models import IS_SEARCH, Dataset, EarlierTrial, Sweep, Trial
-from service.leases.feasibility import constraint_violations, named_values
+from service.leases.feasibility import judge, named_values
 from service.leases.workers import results_version_of
 
 MOST_TRIALS = 500
@@ -58,12 +58,18 @@ def choose(session: Session, sweep_id: str, document: SweepDocument, target: Reg
                 from_trial=trial.id,
                 parameters=_parameters(trial, document.space),
                 metrics={name: trial.metrics[name] for name in metrics},
-                violations=constraint_violations(constraints, trial.configuration, trial.metrics),
+                violations=_taught(constraints, trial),
             )
         )
         if len(rows) == MOST_TRIALS:
             break
     return rows
+
+
+def _taught(constraints: Sequence[str], trial: Trial) -> dict[str, float]:
+    """What a sampler is told of the trial under this sweep's constraints."""
+    figures = {} if trial.noise is None else trial.noise["figures"]
+    return judge(constraints, trial.configuration, trial.metrics, figures).taught
 
 
 def keep(session: Session, sweep_id: str, rows: Sequence[EarlierTrial]) -> None:

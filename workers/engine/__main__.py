@@ -141,7 +141,8 @@ class Verbs:
         with RequestTurn(request, progress, "alone") as turn:
             turn.give_way()
             first = first_token_ms(self._loaded(), inputs, _options(request))
-        return {**measured, "time_to_first_token_ms": first}
+        bounds = [first.low, first.high]
+        return {**measured, "time_to_first_token_ms": first.value, "time_to_first_token_interval": bounds}
 
     def measure_step(self, request: Request, progress: Progress) -> MeasureAnswer:
         engine = self._loaded()

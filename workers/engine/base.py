@@ -125,6 +125,9 @@ class Engine(ABC):
     known_harmless_errors: ClassVar[tuple[str, ...]] = ()
     repeats_when_noisy: int = 0
     """How often a noisy measurement is made again. 0 on a CPU that other programs use: a second says no more."""
+    least_share_of_tails: float = 1.0
+    """Share of the time before which no measurement of a tail stops. All of it on a CPU: other programs come in bursts,
+    and a calm part between two says nothing of them."""
     build_turn: TurnKind | None = None
     """How the device is had from `before_timing` to the end of a build: alone where the builder times kernels there.
     None: not at all."""

@@ -1,22 +1,39 @@
-"""How certain the figures of a latency are: 95 % confidence intervals, relative to the figure.
+"""How certain the figures of a latency are: 95 % confidence intervals, within a process and over several.
 
-A percentile's is by order statistics, so without a distribution in mind: of `count` samples the interval of the share q
-lies between the ranks count·q ± 1.96·√(count·q·(1−q)). That of the mean is by the central limit theorem. Both take runs
-for independent of each other, which neighbours are not quite.
+Within a process, neighbouring runs are alike: the interval of a percentile is wider than that of as many independent
+runs by what the share of runs below it varies over consecutive batches (batch means of the indicator; Heidelberger and
+Lewis 1984). It lies between two ranks of the ordered samples, so that no distribution is assumed. That of the mean is
+by the means of the batches.
+
+Over several processes a figure is the mean of the figures of each. How far processes differ is taken from them, and
+from what is assumed beforehand, which counts as much as PRIOR_DEGREES further processes: two processes that happen to
+agree do not say that a third one would.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float64]
 
 Z95 = 1.96
+
+BATCHES = 16
+"""Consecutive batches of a measurement: each holds a sixteenth of it, however long noise lasts."""
+
+T95: Mapping[int, float] = {3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 15: 2.131}
+"""Degrees of freedom -> the 97.5th percentile of Student's t."""
 
 MEAN = "latency_ms_mean"
 SHARES: Mapping[str, float] = {"latency_ms_p50": 0.5, "latency_ms_p90": 0.9, "latency_ms_p99": 0.99}
 """Figure -> the share of the samples below it."""
+
+TAILS = frozenset({"latency_ms_p90", "latency_ms_p99"})
 
 KNOWN_WITHIN: Mapping[str, float] = {
     "latency_ms_p50": 0.005,
@@ -26,22 +43,96 @@ KNOWN_WITHIN: Mapping[str, float] = {
 }
 """Figure -> half of the interval, relative to it, at which it is known well enough. Tails are known less well."""
 
+PRIOR_DEGREES = 3
+PRIOR_SPREAD = 0.5
+"""Of KNOWN_WITHIN: the standard deviation between processes that is assumed before there are several."""
 
-def half_width(samples_ms: np.ndarray, figure: str) -> float | None:
-    """Half of the interval of a figure, relative to it; None where there are too few samples to say."""
+MOST_PROCESSES = 4
+"""In which a figure near a limit is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure and the bounds of its 95 % confidence interval, in its unit."""
+
+    value: float
+    low: float
+    high: float
+
+    def scaled(self, factor: float) -> Interval:
+        """The same in another unit."""
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
+
+    def inverse(self, factor: float) -> Interval:
+        """Of `factor` divided by the figure."""
+        if self.low <= 0:
+            return Interval(factor / self.value if self.value > 0 else 0.0, factor / max(self.high, 1e-300), 1e30)
+        return Interval(factor / self.value, factor / self.high, factor / self.low)
+
+    @property
+    def half_width(self) -> float:
+        """The larger half, relative to the figure; infinite of a figure of 0 that is not certain."""
+        half = max(self.value - self.low, self.high - self.value)
+        return half / self.value if self.value > 0 else math.inf if half > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """A figure over processes. `interval` has in it what is within them and what is between them."""
+
+    interval: Interval
+    processes: int
+    spread: float | None
+    """Standard deviation of the figure between processes, relative to it; None of one process."""
+    is_known: bool
+    """Half of the interval is within what the figure has to be known to."""
+
+    def attainable(self, within: float) -> Pooled:
+        """What is the best to be hoped for of MOST_PROCESSES: the same figure in a narrower interval."""
+        degrees = PRIOR_DEGREES - 1
+        factor = math.sqrt(self.processes / MOST_PROCESSES)
+        factor *= T95[degrees + MOST_PROCESSES] / T95[degrees + self.processes]
+        value = self.interval.value
+        low, high = (value + factor * (bound - value) for bound in (self.interval.low, self.interval.high))
+        narrower = Interval(value, low, high)
+        return Pooled(narrower, MOST_PROCESSES, self.spread, narrower.half_width <= within)
+
+
+def interval(samples_ms: Samples, figure: str) -> Interval:
+    """The figure of the samples of one process, in ms.
+
+    Where the measurement is too short for one of the ranks, the interval reaches as far beyond the slowest (fastest)
+    run as that lies from the other end.
+    """
     count = len(samples_ms)
     if figure == MEAN:
-        mean = float(samples_ms.mean()) if count else 0.0
-        return Z95 * float(samples_ms.std(ddof=1)) / math.sqrt(count) / mean if count > 1 and mean > 0 else None
-    share = SHARES[figure]
-    reach = Z95 * math.sqrt(count * share * (1 - share))
-    low, high = math.floor(count * share - reach) - 1, math.ceil(count * share + reach)
-    if low < 0 or high >= count:
+        value = float(samples_ms.mean())
+        if count < 2:
+            return Interval(value, 0.0, 2 * value)
+        reach = T95[BATCHES - 1] * float(samples_ms.std(ddof=1)) * math.sqrt(_inflation(samples_ms) / count)
+        return Interval(value, max(0.0, value - reach), value + reach)
+    value = float(np.percentile(samples_ms, 100 * SHARES[figure]))
+    below, above = _ranks(samples_ms, figure, value)
+    within = np.clip([below, above], 0, count - 1)
+    ordered = np.partition(samples_ms, np.unique(within))
+    low, high = (float(ordered[rank]) for rank in within)
+    beyond = high - low if count > 1 else high
+    low = low - beyond if below < 0 else low
+    high = high + beyond if above >= count else high
+    return Interval(value, max(0.0, min(low, value)), max(high, value))
+
+
+def half_width(samples_ms: Samples, figure: str) -> float | None:
+    """Half of the interval of a figure, relative to it; None where there are too few samples to say."""
+    count = len(samples_ms)
+    if count < 2:
         return None
-    middle = int(count * share)
-    ordered = np.partition(samples_ms, [low, middle, high])
-    value = float(ordered[middle])
-    return float(ordered[high] - ordered[low]) / 2 / value if value > 0 else None
+    if figure != MEAN:
+        below, above = _ranks(samples_ms, figure, float(np.percentile(samples_ms, 100 * SHARES[figure])))
+        if below < 0 or above >= count:
+            return None
+    found = interval(samples_ms, figure)
+    return (found.high - found.low) / 2 / found.value if found.value > 0 else None
 
 
 def are_known(samples_ms: Sequence[float], figures: Iterable[str]) -> bool:
@@ -49,3 +140,41 @@ def are_known(samples_ms: Sequence[float], figures: Iterable[str]) -> bool:
     samples = np.asarray(samples_ms)
     widths = {figure: half_width(samples, figure) for figure in figures}
     return all(width is not None and width <= KNOWN_WITHIN[figure] for figure, width in widths.items())
+
+
+def pooled(found: Sequence[Interval], within: float) -> Pooled:
+    """One figure of one or more processes. `within`: relative half width at which it is known well enough."""
+    count = len(found)
+    value = sum(each.value for each in found) / count
+    low, high = (
+        math.sqrt(sum((each.value - bound) ** 2 for each, bound in zip(found, bounds, strict=True))) / count
+        for bounds in ([each.low for each in found], [each.high for each in found])
+    )
+    variance = sum((each.value - value) ** 2 for each in found) / (count - 1) if count > 1 else 0.0
+    of_samples = sum(((each.high - each.low) / 2 / Z95) ** 2 for each in found) / count
+    between = max(0.0, variance - of_samples)
+    degrees = PRIOR_DEGREES + count - 1
+    assumed = (PRIOR_SPREAD * within * value) ** 2
+    shared = (PRIOR_DEGREES * assumed + (count - 1) * between) / degrees
+    reach = T95[degrees] * math.sqrt(shared / count)
+    around = Interval(value, max(0.0, value - math.hypot(low, reach)), value + math.hypot(high, reach))
+    spread = math.sqrt(variance) / value if count > 1 and value > 0 else None
+    return Pooled(around, count, spread, around.half_width <= within)
+
+
+def _ranks(samples_ms: Samples, figure: str, value: float) -> tuple[int, int]:
+    """The places in the ordered samples that the interval of a percentile lies between; they may not be there."""
+    count, share = len(samples_ms), SHARES[figure]
+    inflation = _inflation((samples_ms <= value).astype(np.float64))
+    reach = T95[BATCHES - 1] * math.sqrt(count * share * (1 - share) * inflation)
+    return math.floor(count * share - reach) - 1, math.ceil(count * share + reach)
+
+
+def _inflation(series: Samples) -> float:
+    """By how much the variance of the mean is larger than that of independent values: 1 at the least."""
+    size = len(series) // BATCHES
+    variance = float(series.var())
+    if size < 2 or variance <= 0:
+        return 1.0
+    means = series[: size * BATCHES].reshape(BATCHES, size).mean(axis=1)
+    return max(1.0, size * float(means.var(ddof=1)) / variance)

@@ -12,7 +12,7 @@ import gc
 import itertools
 import math
 import time
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
@@ -31,7 +31,8 @@ DEFAULT_FIGURES = ("latency_ms_p50",)
 """What has to be known where nobody says what matters."""
 
 LEAST_SHARE = 0.25
-"""Share of `seconds` before which no measurement stops: neighbouring runs are alike, a short calm is not the whole."""
+"""Share of `seconds` before which no measurement stops: neighbouring runs are alike, a short calm is not the whole. For
+tails an engine says its own (`Engine.least_share_of_tails`)."""
 
 SETTLE_SECONDS = 0.02
 """Warm-up once the device is had alone: what ran there meanwhile is in its caches."""
@@ -134,10 +135,11 @@ def measure(
             switches = machine.involuntary_switches()
             warmed_up_seconds = clock.lap()
             measurements = 1
-            samples_ms, stopped_by = _sample(engine, turns, chosen, figures)
+            least_share = engine.least_share_of_tails if confidence.TAILS & set(figures) else LEAST_SHARE
+            samples_ms, stopped_by = sample(lambda: engine.timed_run(next(turns)), chosen, figures, least_share)
             while measurements <= engine.repeats_when_noisy and summarize(samples_ms)["latency_cv"] > FLAGGED_CV:
                 measurements += 1
-                samples_ms, stopped_by = _sample(engine, turns, chosen, figures)
+                samples_ms, stopped_by = sample(lambda: engine.timed_run(next(turns)), chosen, figures, least_share)
             seconds = clock.lap()
             switches = machine.involuntary_switches() - switches
             state_after = engine.device_state()
@@ -149,6 +151,11 @@ def measure(
         **enqueued,
         "flagged": summary["latency_cv"] > FLAGGED_CV,
         "runs": len(samples_ms),
+        "intervals": {
+            figure: [found.low, found.high]
+            for figure in confidence.KNOWN_WITHIN
+            for found in [confidence.interval(samples_ms, figure)]
+        },
         "samples_ms": thin(samples_ms).tolist(),
         "environment": {
             **machine.facts(),
@@ -239,19 +246,27 @@ def _warm_up(engine: Engine, turns: Iterator[Any], seconds: float, turn: DeviceT
     return runs
 
 
-def _sample(engine: Engine, turns: Iterator[Any], options: Options, figures: Collection[str]) -> tuple[np.ndarray, str]:
+def sample(
+    timed_run: Callable[[], float],
+    options: Options,
+    figures: Collection[str],
+    least_share: float = LEAST_SHARE,
+    clock: Callable[[], float] = lambda: time.perf_counter(),
+) -> tuple[np.ndarray, str]:
+    """The milliseconds of runs, one after the other, until the figures are known or the time is over; and which it was:
+    `confidence` or `seconds`. `least_share`: of the seconds, before which it does not end. `clock`: seconds."""
     samples: list[float] = []
-    started = time.perf_counter()
+    started = clock()
     next_look = max(int(options.min_runs), 6)
     while True:
-        samples.append(engine.timed_run(next(turns)))
+        samples.append(timed_run())
         count = len(samples)
         if count < options.min_runs:
             continue
-        elapsed = time.perf_counter() - started
+        elapsed = clock() - started
         if elapsed >= options.seconds:
             return np.asarray(samples), "seconds"
-        if count >= next_look and elapsed >= LEAST_SHARE * options.seconds:
+        if count >= next_look and elapsed >= least_share * options.seconds:
             next_look = math.ceil(count * 1.2)
             if confidence.are_known(samples, figures):
                 return np.asarray(samples), "confidence"

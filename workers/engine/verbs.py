@@ -157,6 +157,8 @@ class MeasureAnswer(Percentiles, EnqueuedPercentiles):
     flagged: bool
     """It is noisy."""
     runs: int
+    intervals: dict[str, list[float]]
+    """Figure -> lower and upper bound of its 95 % confidence interval, in ms, within this process."""
     samples_ms: list[float]
     environment: QueuedEnvironment
 
@@ -166,6 +168,7 @@ class MeasurePromptAnswer(MeasureAnswer):
 
     time_to_first_token_ms: float
     """Median from a prompt on the host to its next token there."""
+    time_to_first_token_interval: list[float]
 
 
 class LossAnswer(TypedDict):

@@ -19,7 +19,7 @@ from typing import Any
 from workers.engine.protocol import JsonObject
 from workers.interruption import Interruption, LeaseLostError, TrialCancelledError, TrialPrunedError
 from workers.service.client import BACKOFF, RefusedError, ServiceClient, UnreachableError
-from workers.service.messages import Report, ReportAnswer
+from workers.service.messages import FigureNoise, Report, ReportAnswer
 
 logger = logging.getLogger("layersweep.worker")
 
@@ -95,10 +95,12 @@ class Lease:
                 report.setdefault("losses", []).append(losses)
             self._changed.notify_all()
 
-    def metrics(self, metrics: Mapping[str, float]) -> None:
-        """Say what was measured before the training: the service judges that by it."""
+    def metrics(self, metrics: Mapping[str, float], noise: Mapping[str, FigureNoise]) -> None:
+        """Say what was measured before the training, and how certain it is: the service judges that by it."""
         with self._changed:
-            self._report()["metrics"] = {name: value for name, value in metrics.items() if math.isfinite(value)}
+            report = self._report()
+            report["metrics"] = {name: value for name, value in metrics.items() if math.isfinite(value)}
+            report["noise"] = {name: each for name, each in noise.items() if name in report["metrics"]}
             self._changed.notify_all()
 
     def send_now(self) -> None:

@@ -86,6 +86,20 @@ class LeasesAnswer(TypedDict):
     leases: list[LeaseAnswer]
 
 
+class FigureNoise(TypedDict):
+    """What is known of a metric that was timed."""
+
+    low: float
+    high: float
+    """Bounds of its 95 % confidence interval, in the metric's unit."""
+    processes: int
+    """In how many it was measured."""
+    spread: float | None
+    """Standard deviation between them, relative to the metric; None of one process."""
+    known: bool
+    """It is known well enough to be judged by its figure, though a limit lies in the interval."""
+
+
 class Report(TypedDict, total=False):
     """How far an attempt is. Empty: it is still there."""
 
@@ -93,6 +107,7 @@ class Report(TypedDict, total=False):
     progress: JsonObject
     losses: list[JsonObject]
     metrics: dict[str, float]
+    noise: dict[str, FigureNoise]
     log: str
 
 
@@ -113,6 +128,8 @@ class FinishRequest(TypedDict):
     reason: str | None
     metrics: NotRequired[dict[str, float]]
     measurements: NotRequired[dict[str, JsonObject]]
+    noise: NotRequired[dict[str, FigureNoise]]
+    """Metric -> how certain it is."""
     log: NotRequired[str]
     claim: NotRequired[bool]
     """Whether the worker has room for another attempt now."""

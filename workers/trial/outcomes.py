@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from workers.engine.protocol import JsonObject
-from workers.service.messages import FinishRequest
+from workers.service.messages import FigureNoise, FinishRequest
 
 Outcome = Literal["complete", "infeasible", "pruned", "failed"]
 
@@ -23,6 +23,7 @@ class Finish:
     reason: str | None
     metrics: Mapping[str, float]
     measurements: Mapping[str, JsonObject]
+    noise: Mapping[str, FigureNoise] = field(default_factory=dict[str, FigureNoise])
     log: str = ""
 
     def body(self) -> FinishRequest:
@@ -32,6 +33,7 @@ class Finish:
             "reason": self.reason[:REASON_CHARACTERS] if self.reason else None,
             "metrics": dict(self.metrics),
             "measurements": {name: dict(data) for name, data in self.measurements.items()},
+            "noise": dict(self.noise),
             "log": self.log[-LOG_CHARACTERS:],
         }
 

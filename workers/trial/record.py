@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from layers.metrics import AT, METRICS, named_at
 from workers.engine.protocol import JsonObject
+from workers.service.messages import FigureNoise
 from workers.trial.outcomes import Finish, TrialEndedError
 
 OF_EACH_SHAPE = (
@@ -18,6 +19,7 @@ OF_EACH_SHAPE = (
     "latency_samples_ms",
     "quantization",
     "generation",
+    "processes",
     "ranks",
 )
 """Measurements that each shape has its own of."""
@@ -38,6 +40,7 @@ class _Found:
     of_shapes: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     """Of the metrics in OVER_SHAPES the figure of each shape."""
     measurements: dict[str, JsonObject] = field(default_factory=dict[str, JsonObject])
+    noise: dict[str, FigureNoise] = field(default_factory=dict[str, FigureNoise])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     alone_seconds: dict[str, float] = field(default_factory=dict[str, float])
     cached_engines: list[str] = field(default_factory=list[str])
@@ -49,6 +52,8 @@ class Findings:
 
     metrics: Mapping[str, float]
     measurements: Mapping[str, JsonObject]
+    noise: Mapping[str, FigureNoise]
+    """Metric -> how certain it is, of those that were timed."""
 
 
 class TrialRecord:
@@ -75,6 +80,10 @@ class TrialRecord:
                 self._found.metrics[name] = OVER_SHAPES[name](figures.values())
             else:
                 self._found.metrics[named_at(name, self._shape)] = value
+
+    def add_noise(self, noise: Mapping[str, FigureNoise]) -> None:
+        """Keep how certain metrics are, by their names with a shape, in place of what an earlier measurement said."""
+        self._found.noise.update(noise)
 
     def set_measurement(self, name: str, measurement: Mapping[str, object]) -> None:
         """Keep a measurement, in place of an earlier one of that name."""
@@ -108,7 +117,7 @@ class TrialRecord:
 
     def findings(self) -> Findings:
         """All metrics and measurements so far."""
-        return Findings(dict(self._found.metrics), dict(self._found.measurements))
+        return Findings(dict(self._found.metrics), dict(self._found.measurements), dict(self._found.noise))
 
     def finish(self, ended: TrialEndedError | None) -> Finish:
         """The result, with the outcome that ended the attempt early; None: it came to its end."""
@@ -118,9 +127,10 @@ class TrialRecord:
             cost["alone"] = {cause: round(seconds, 4) for cause, seconds in self._found.alone_seconds.items()}
         metrics = {name: value for name, value in self._found.metrics.items() if math.isfinite(value)}
         measurements = {**self._found.measurements, "cost": cost}
+        noise = {name: each for name, each in self._found.noise.items() if name in metrics}
         if ended is None:
-            return Finish("complete", None, metrics, measurements)
-        return Finish(ended.outcome, ended.reason, metrics, measurements, ended.log)
+            return Finish("complete", None, metrics, measurements, noise)
+        return Finish(ended.outcome, ended.reason, metrics, measurements, noise, ended.log)
 
 
 def metrics_in(result: Mapping[str, object]) -> dict[str, float]:

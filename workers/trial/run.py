@@ -30,7 +30,7 @@ from workers.trial.evaluate import evaluate
 from workers.trial.generation.engines import GenerationEngines, build_generation
 from workers.trial.generation.measure import MeasuredGeneration, measure_generation
 from workers.trial.load import LoadedEngine, check_parity, computes_the_same, load
-from workers.trial.measure import MEASURE, REMEASURE, judge_hardware, measure
+from workers.trial.measuring.measure import MEASURE, REMEASURE, judge_hardware, measure
 from workers.trial.outcomes import Finish, OutOfMemoryError, TrialEndedError
 from workers.trial.record import TrialRecord
 from workers.trial.train import judge_training, train
@@ -163,7 +163,8 @@ def _judge_untrained(context: TrialContext) -> None:
     with context.phase("measure"):
         _measure_and_judge(context, untrained, MEASURE, "latency_first")
     if context.rungs:
-        context.lease.metrics(context.record.findings().metrics)
+        findings = context.record.findings()
+        context.lease.metrics(findings.metrics, findings.noise)
 
 
 def _train(context: TrialContext, data: TrialData) -> None:
@@ -216,7 +217,7 @@ def _measure_and_judge(
         engine = engines.first if shape.context.is_scored else _load_and_compare(shape)
         shape.context.record.set_measurement(measurement, measure(shape.context, engine, options).latency)
         _record_generation(shape.context, _measured_generation(shape, options))
-        judge_hardware(context, context.record.findings().metrics)
+        judge_hardware(context, context.record.findings())
 
 
 def _load_and_compare(shape: _ShapeEngines) -> LoadedEngine:
@@ -273,6 +274,7 @@ def _finish_trained(context: TrialContext, data: TrialData, *, build_phase: str,
         generated = _measured_generation(scored, REMEASURE)
         engine = _load_checked(scored.context, scored.built)
         measured = measure(scored.context, engine, REMEASURE)
+    engine = measured.engine
     scored.context.record.set_measurement("latency_samples_ms", measured.latency)
     _record_generation(scored.context, generated)
 

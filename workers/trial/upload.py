@@ -10,7 +10,7 @@ from workers.trial.artifacts import ArtifactDescription, collect
 from workers.trial.build import BuiltEngines
 from workers.trial.context import TrialContext
 from workers.trial.generation.engines import GenerationEngines
-from workers.trial.measure import Measured
+from workers.trial.measuring.measure import Measured
 
 
 def upload_artifacts(

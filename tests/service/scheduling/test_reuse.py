@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
-from service.database.models import Measurement, TrialMetric
+from service.database.models import Measurement, Trial, TrialMetric
 from service.database.sessions import Database
 from service.errors import UnprocessableError
 from service.leases import workers
@@ -165,3 +166,19 @@ def test_a_version_of_results_that_is_no_number_is_refused(driver: Driver, versi
     with pytest.raises(UnprocessableError, match="no number") as refused:
         _add_worker(driver, results=version)
     assert [problem.pointer for problem in refused.value.problems] == ["/versions/results"]
+
+
+def test_what_cannot_be_judged_by_an_earlier_measurement_is_measured_again(driver: Driver) -> None:
+    limited = small(search=REUSING) | {"constraints": ["latency_ms_p99 <= 12"]}
+    first = driver.post(limited)
+    driver.run_to_the_end(first, _measure)
+    figures = {"latency_ms_p99": {"low": 1.0, "high": 20.0, "processes": 1, "spread": None, "known": False}}
+
+    def note(session: Session) -> None:
+        for trial in session.scalars(sa.select(Trial).where(Trial.sweep_id == first)):
+            trial.noise = {"figures": figures, "undecided": []}
+
+    driver.database.write(note)
+    again = driver.run_to_the_end(driver.post(limited), _measure)
+    assert again.counts["complete"] == 12
+    assert "reused" not in again.counts

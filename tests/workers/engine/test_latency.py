@@ -85,13 +85,26 @@ def test_a_measurement_goes_on_until_all_the_figures_that_matter_are_known() -> 
     assert by_median["environment"]["measured_seconds"] == pytest.approx(1.25, abs=0.01), "a quarter is the least"
     assert by_tail["environment"]["stopped_by"] == "seconds"
     assert by_tail["environment"]["measured_seconds"] == pytest.approx(5, abs=0.01)
-    calm = _measured_on_its_clock([1.0] * 20 + [1.5], options, ("latency_ms_p50", "latency_ms_p99"))
+    calm = _measured_on_its_clock([1.0] * 20 + [1.5], options, ("latency_ms_p50", "latency_ms_p99"), tails=0.25)
     assert calm["environment"]["stopped_by"] == "confidence"
 
 
-def _measured_on_its_clock(durations: list[float], options: dict[str, Any], figures: tuple[str, ...]) -> dict[str, Any]:
+def test_a_tail_is_measured_for_as_long_as_its_engine_says() -> None:
+    options = {"warmup_seconds": 0.0, "seconds": 5.0, "min_runs": 100}
+    figures = ("latency_ms_p50", "latency_ms_p99")
+    seconds = [
+        _measured_on_its_clock([1.0], options, figures, tails=share)["environment"]["measured_seconds"]
+        for share in (0.25, 1.0)
+    ]
+    assert seconds == [pytest.approx(1.25, abs=0.01), pytest.approx(5, abs=0.01)]
+
+
+def _measured_on_its_clock(
+    durations: list[float], options: dict[str, Any], figures: tuple[str, ...], tails: float = 1.0
+) -> dict[str, Any]:
     """Measure an engine whose runs take the time that they say, by a clock of its own."""
     engine = Scripted(durations)
+    engine.least_share_of_tails = tails
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency.time, "perf_counter", lambda: engine.spent_ms / 1000)
         return latency.measure(engine, {"tokens": TOKENS}, options, figures=figures)

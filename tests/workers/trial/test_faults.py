@@ -24,8 +24,8 @@ from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Interruption
 from workers.service.leased_trial import LeasedTrial
-from workers.trial import measure
 from workers.trial.context import Limits
+from workers.trial.measuring import measure
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", pytest.param("tensorrt", marks=pytest.mark.gpu)])

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import latency
 from ..base import Engine
+from ..confidence import Interval, interval
 from ..latency import DeviceTurn
 from ..protocol import invalid
 from ..verbs import MeasureAnswer
@@ -24,7 +25,7 @@ FIRST_TOKEN_SHARE = 0.25
 SEED = 0
 
 
-def first_token_ms(engine: Engine, inputs: Mapping[str, np.ndarray], options: Mapping[str, object]) -> float:
+def first_token_ms(engine: Engine, inputs: Mapping[str, np.ndarray], options: Mapping[str, object]) -> Interval:
     """Median milliseconds from a prompt on the host to its next token there, for the loaded engine of the prompt.
 
     inputs: as of `latency.measure`; the first set of them is used.
@@ -38,7 +39,7 @@ def first_token_ms(engine: Engine, inputs: Mapping[str, np.ndarray], options: Ma
         started = time.perf_counter_ns()
         engine.answer(prepared, one, "logits").argmax(-1)
         times_ms.append((time.perf_counter_ns() - started) / 1e6)
-    return float(np.median(times_ms))
+    return interval(np.asarray(times_ms), "latency_ms_p50")
 
 
 def measure_step(

@@ -40,6 +40,7 @@ class SharedEngine(Engine):
         self.build_options, self.load_options = self._own.build_options, self._own.load_options
         self.build_turn, self.load_turn = self._own.build_turn, self._own.load_turn
         self.repeats_when_noisy = self._own.repeats_when_noisy
+        self.least_share_of_tails = self._own.least_share_of_tails
         self._devices = tuple(devices)
         self._started: Peers | None = None
         self._has_joined = False

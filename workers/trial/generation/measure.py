@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from layers.metrics import split_name
 from workers.engine import verbs
-from workers.engine.verbs import MeasureAnswer
+from workers.engine.confidence import Interval
+from workers.engine.verbs import MeasureAnswer, MeasurePromptAnswer
 from workers.processes.child import Child
 from workers.trial.build import BuiltEngine
 from workers.trial.context import TrialContext
@@ -14,7 +16,8 @@ from workers.trial.generation.engines import GenerationEngines, exported_again
 from workers.trial.generation.parity import computes_the_same, write_inputs
 from workers.trial.generation.percentiles import PERCENTILES, weighted_percentiles
 from workers.trial.load import MEMORY_METRICS, load_options
-from workers.trial.measure import record_alone
+from workers.trial.measuring.measure import intervals_in, record_alone, repeats_of
+from workers.trial.measuring.repeats import MEDIANS, ProcessFigures
 from workers.trial.record import metrics_in
 
 FIGURES: Mapping[str, Mapping[str, str]] = {
@@ -43,9 +46,41 @@ def measure_generation(
 
     Raises TrialEndedError where they compute another function. The process of an engine that is loaded ends.
     """
+    write_inputs(context, engines.config)
+    found = [_measured(context, engines, options)]
+    if not computes_the_same(context, found[0].process, engines, text_seconds=found[0].text_ms / 1000):
+        context.lease.log("the weights in the earlier graphs generate another text: exporting again")
+        return measure_generation(context, exported_again(context, engines), options)
+    repeats = repeats_of(context, found[0].figures)
+    while repeats.are_wanted():
+        found.append(_measured(context, engines, options))
+        repeats.add(found[-1].figures)
+    metrics = {**repeats.metrics, **_memory(engines), "device_memory_bytes": found[0].grown_bytes}
+    context.record.add_noise(repeats.noise)
+    over = "" if len(found) == 1 else f" over {len(found)} processes, as a limit is near"
+    context.lease.log(
+        f"measured: prompt {metrics['prefill_ms_p50']:,.4f} ms, "
+        f"step {metrics['decode_ms_per_token_p50']:,.4f} ms (p50), {metrics['tokens_per_s']:,.0f} tokens/s{over}"
+    )
+    return MeasuredGeneration(metrics, _described(engines, found[-1].prefill, found[-1].steps))
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What was measured of a prompt and its steps in one process of each."""
+
+    process: Child
+    """That of the steps."""
+    prefill: MeasurePromptAnswer
+    steps: list[MeasureAnswer]
+    figures: ProcessFigures
+    text_ms: float
+    grown_bytes: float
+
+
+def _measured(context: TrialContext, engines: GenerationEngines, options: Mapping[str, float]) -> _Measured:
     process = context.children.fresh_engine()
     prefill_bytes = _load(context, process, engines.prefill)
-    write_inputs(context, engines.config)
     prefill = context.request(
         process,
         verbs.MEASURE_PROMPT,
@@ -71,21 +106,41 @@ def measure_generation(
     text_ms = prefill["latency_ms_p50"] + sum(
         step.bucket.steps * measured["latency_ms_p50"] for step, measured in zip(engines.steps, steps, strict=True)
     )
-    if not computes_the_same(context, process, engines, text_seconds=text_ms / 1000):
-        context.lease.log("the weights in the earlier graphs generate another text: exporting again")
-        return measure_generation(context, exported_again(context, engines), options)
     metrics = {
         **{f"prefill_ms_p{each}": prefill[f"latency_ms_p{each}"] for each in PERCENTILES},
         **_step_metrics(engines, steps, text_ms),
         "time_to_first_token_ms": prefill["time_to_first_token_ms"],
-        **_memory(engines),
-        "device_memory_bytes": prefill_bytes + largest_bytes,
     }
-    context.lease.log(
-        f"measured: prompt {metrics['prefill_ms_p50']:,.4f} ms, "
-        f"step {metrics['decode_ms_per_token_p50']:,.4f} ms (p50), {metrics['tokens_per_s']:,.0f} tokens/s"
-    )
-    return MeasuredGeneration(metrics, _described(engines, prefill, steps))
+    intervals = _intervals(context, metrics, prefill, steps)
+    cv_of_steps = max(step["latency_cv"] for step in steps)
+    cvs = {name: prefill["latency_cv"] if name.startswith("prefill") else cv_of_steps for name in MEDIANS}
+    figures = ProcessFigures(metrics, intervals, cvs)
+    return _Measured(process, prefill, steps, figures, text_ms, prefill_bytes + largest_bytes)
+
+
+def _intervals(
+    context: TrialContext, metrics: Mapping[str, float], prefill: MeasurePromptAnswer, steps: Sequence[MeasureAnswer]
+) -> dict[str, Interval]:
+    """Of the metrics that the sweep uses and the medians. Of steps of several kinds: as wide as that of the least
+    certain kind."""
+    prompt, kinds = intervals_in(prefill), [intervals_in(step) for step in steps]
+    found = {f"prefill_ms_p{each}": prompt[f"latency_ms_p{each}"] for each in PERCENTILES}
+    for each in PERCENTILES:
+        name, figure = f"decode_ms_per_token_p{each}", f"latency_ms_p{each}"
+        found[name] = _as_wide(metrics[name], [kind[figure] for kind in kinds])
+    medians = [prompt["latency_ms_p50"], *(kind["latency_ms_p50"] for kind in kinds)]
+    found["tokens_per_s"] = _as_wide(metrics["tokens_per_s"], medians)
+    low, high = prefill["time_to_first_token_interval"]
+    found["time_to_first_token_ms"] = Interval(metrics["time_to_first_token_ms"], low, high)
+    used = {"prefill_ms_p50", "decode_ms_per_token_p50", *context.metrics_in_use}
+    names = {split_name(name)[0] for name in used}
+    return {name: each for name, each in found.items() if name in names}
+
+
+def _as_wide(value: float, intervals: Sequence[Interval]) -> Interval:
+    """The interval of a figure that is as certain as the least certain of others."""
+    half = value * max(each.half_width for each in intervals)
+    return Interval(value, max(0.0, value - half), value + half)
 
 
 def _load(context: TrialContext, process: Child, engine: BuiltEngine) -> float:

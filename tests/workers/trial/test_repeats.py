@@ -1,0 +1,80 @@
+"""When a latency is measured in a further process, and what several say together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from layers.expressions.constraints import parse_constraint
+from workers.engine.confidence import KNOWN_WITHIN, MOST_PROCESSES, interval
+from workers.trial.measuring.repeats import MEDIANS, ProcessFigures, Repeats, uncertain
+
+
+def process(median_ms: float = 1.0, cv: float = 0.002, seed: int = 0, runs: int = 2000) -> ProcessFigures:
+    samples = median_ms * (1 + cv * np.abs(np.random.default_rng(seed).normal(size=runs)))
+    found = {figure: interval(samples, figure) for figure in KNOWN_WITHIN}
+    metrics = {name: each.value for name, each in found.items()}
+    return ProcessFigures(metrics, found, dict.fromkeys(MEDIANS, float(samples.std() / samples.mean())))
+
+
+def repeated(limit: str, *processes: ProcessFigures, shape: str | None = None) -> tuple[Repeats, int]:
+    """All of the processes that are wanted, and how many."""
+    repeats = Repeats([parse_constraint(limit)], {}, processes[0], shape)
+    for count, each in enumerate(processes[1:], start=1):
+        if not repeats.are_wanted():
+            return repeats, count
+        repeats.add(each)
+    return repeats, len(processes)
+
+
+def verdict(repeats: Repeats, limit: str) -> str | None:
+    values = {name: each.interval.value for name, each in repeats.figures.items()}
+    return parse_constraint(limit).verdict(values, uncertain(repeats.figures))
+
+
+def test_what_is_far_from_its_limit_is_measured_once() -> None:
+    for limit, judged in (("latency_ms_p50 <= 1.05", "kept"), ("latency_ms_p50 <= 0.95", "broken")):
+        repeats, processes = repeated(limit, process(), process(seed=1))
+        assert (processes, verdict(repeats, limit)) == (1, judged)
+
+
+def test_what_is_near_its_limit_is_measured_in_further_processes_and_judged_by_their_mean() -> None:
+    limit = "latency_ms_p50 <= 1.004"
+    repeats, processes = repeated(limit, *(process(seed=seed) for seed in range(MOST_PROCESSES)))
+    assert 1 < processes <= MOST_PROCESSES
+    assert verdict(repeats, limit) == "kept"
+    assert repeats.figures["latency_ms_p50"].is_known
+
+
+def test_processes_that_differ_by_more_than_the_distance_to_the_limit_judge_nothing() -> None:
+    limit = "latency_ms_p50 <= 1.006"
+    differing = [process(median) for median in (1.0, 1.03, 0.99, 1.02)]
+    repeats, processes = repeated(limit, *differing)
+    assert processes == 2, "two more would not decide it either"
+    assert verdict(repeats, limit) == "undecided"
+    assert repeats.noise["latency_ms_p50"]["spread"] == pytest.approx(0.021, abs=0.002)
+    assert not repeats.noise["latency_ms_p50"]["known"]
+
+
+def test_a_tail_that_the_machine_makes_is_not_the_engines() -> None:
+    noisy = [process(cv=1.5, seed=seed) for seed in range(4)]
+    limit = "latency_ms_p99 <= 3"
+    assert noisy[0].intervals["latency_ms_p99"].low > 3, "clearly slower, in this process"
+    repeats, processes = repeated(limit, *noisy)
+    assert (processes, verdict(repeats, limit)) == (1, "undecided"), "further processes would not change it"
+    assert verdict(repeats, "latency_ms_p99 <= 1.5") == "broken", "the median breaks it"
+
+
+def test_a_burst_in_one_process_is_outvoted_by_calm_ones() -> None:
+    limit = "latency_ms_p99 <= 2.2"
+    repeats, processes = repeated(limit, process(cv=0.5), *(process(seed=seed) for seed in range(1, 4)))
+    assert processes > 1
+    assert verdict(repeats, limit) == "kept"
+
+
+def test_figures_at_a_shape_are_judged_by_its_constraints_alone() -> None:
+    at_chat = Repeats([parse_constraint("latency_ms_p50@chat <= 1.003")], {}, process(), "chat")
+    at_batch = Repeats([parse_constraint("latency_ms_p50@chat <= 1.003")], {}, process(), "batch")
+    assert at_chat.are_wanted()
+    assert not at_batch.are_wanted()
+    assert set(at_chat.noise) == {f"{name}@chat" for name in KNOWN_WITHIN}

@@ -1,0 +1,136 @@
+"""Whether a latency is measured in further processes, and what all of them say together.
+
+A measurement near a limit is repeated where that may decide it: while the limit lies in the interval of the figure,
+and would lie outside of what the interval becomes at best. In the end the figure itself decides where it is known well
+enough; else it cannot be judged.
+
+An engine does the same work in each run. Where runs differ by a lot (MACHINE_CV), what a tail has over the median is
+what else ran on the machine: the interval of the tail then begins at the median.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from layers.expressions.constraints import Bounds, Constraint
+from layers.metrics import named_at
+from layers.parameter import Scalar
+from workers.engine.confidence import KNOWN_WITHIN, MOST_PROCESSES, Interval, Pooled, pooled
+from workers.service.messages import FigureNoise
+
+_MEDIAN, _MEAN = (KNOWN_WITHIN[figure] for figure in ("latency_ms_p50", "latency_ms_mean"))
+
+WITHIN: Mapping[str, float] = {
+    **KNOWN_WITHIN,
+    "device_ms_per_token": _MEDIAN,
+    "throughput_per_s": _MEAN,
+    **{
+        f"{part}_p{share}": KNOWN_WITHIN[f"latency_ms_p{share}"]
+        for part in ("prefill_ms", "decode_ms_per_token")
+        for share in (50, 90, 99)
+    },
+    "time_to_first_token_ms": _MEDIAN,
+    "tokens_per_s": _MEDIAN,
+}
+"""Metric -> half of its interval, relative to it, at which it is known well enough to be judged by."""
+
+
+MACHINE_CV = 0.1
+"""Coefficient of variation above which a tail is the machine's, not the engine's."""
+
+MEDIANS: Mapping[str, str] = {
+    "latency_ms_mean": "latency_ms_p50",
+    **{
+        f"{part}_p{share}": f"{part}_p50"
+        for part in ("latency_ms", "prefill_ms", "decode_ms_per_token")
+        for share in (90, 99)
+    },
+}
+"""Metric of a tail, or with the tail in it -> that of the median."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFigures:
+    """What was measured in one process, by the metrics' names without a shape."""
+
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    """Of those of the metrics whose interval is known, within the process."""
+    cvs: Mapping[str, float]
+    """Of those with a tail the coefficient of variation of the runs."""
+
+
+class Repeats:
+    """The figures of one engine over processes, as a sweep's constraints look at them."""
+
+    def __init__(
+        self, constraints: Sequence[Constraint], known: Mapping[str, Scalar], first: ProcessFigures, shape: str | None
+    ) -> None:
+        """`known`: parameters and metrics that are known beside those measured; `shape`: where it is measured."""
+        self._known = known
+        self._shape = shape
+        self._found = [first]
+        measured = {named_at(name, shape) for name in first.intervals}
+        self._constraints = [each for each in constraints if measured & set(each.metrics)]
+
+    def add(self, found: ProcessFigures) -> None:
+        """What one more process said."""
+        self._found.append(found)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Of the metrics of every process the mean."""
+        return {name: fmean(each.metrics[name] for each in self._found) for name in self._found[0].metrics}
+
+    @property
+    def figures(self) -> dict[str, Pooled]:
+        """Metric, with its shape -> what is known of it."""
+        return {named_at(name, self._shape): self._pooled(name) for name in self._found[0].intervals}
+
+    def _pooled(self, name: str, *, hoped: bool = False) -> Pooled:
+        """`hoped`: what is the best to be hoped for of further processes, all of them calm."""
+        found = pooled([each.intervals[name] for each in self._found], WITHIN[name])
+        cv = fmean(each.cvs.get(name, 0.0) for each in self._found)
+        if hoped:
+            cv *= found.processes / MOST_PROCESSES
+            found = found.attainable(WITHIN[name])
+        if cv <= MACHINE_CV:
+            return found
+        low = min(found.interval.low, fmean(each.metrics[MEDIANS[name]] for each in self._found))
+        return replace(found, interval=replace(found.interval, low=low), is_known=False)
+
+    def are_wanted(self) -> bool:
+        """Whether one more process may decide about a constraint."""
+        if not self._constraints or len(self._found) >= MOST_PROCESSES:
+            return False
+        figures = self.figures
+        hoped = {named_at(name, self._shape): self._pooled(name, hoped=True) for name in self._found[0].intervals}
+        return any(
+            self._is_undecided(constraint, figures) and not self._is_undecided(constraint, hoped)
+            for constraint in self._constraints
+        )
+
+    def _is_undecided(self, constraint: Constraint, figures: Mapping[str, Pooled]) -> bool:
+        values = {**self._known, **{name: each.interval.value for name, each in figures.items()}}
+        return constraint.verdict(values, uncertain(figures)) == "undecided"
+
+    @property
+    def noise(self) -> dict[str, FigureNoise]:
+        """As it is kept with the trial."""
+        return {
+            name: {
+                "low": each.interval.low,
+                "high": each.interval.high,
+                "processes": each.processes,
+                "spread": each.spread,
+                "known": each.is_known,
+            }
+            for name, each in self.figures.items()
+        }
+
+
+def uncertain(figures: Mapping[str, Pooled]) -> dict[str, Bounds]:
+    """The intervals of what is not known well enough to be judged by its figure."""
+    return {name: (each.interval.low, each.interval.high) for name, each in figures.items() if not each.is_known}
