@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, overload
 
 from layersweep import notebook
 from layersweep.errors import MissingDependencyError
+from layersweep.records.noise import SweepNoise
 from layersweep.records.sweeps import LeaderboardRow, Objective, Scalar, TrialState
 from layersweep.transport import PAGE_SIZE, QueryValue, Transport
 
@@ -77,12 +78,16 @@ class Leaderboard(Sequence[LeaderboardRow]):
         board.dataframe().plot.scatter("latency_ms_p50", "validation_loss")
 
     `objectives` are the sweep's, `total` counts the rows that the filter keeps, including those cut off by a limit.
+    `noise` says how noisy the sweep's measurements are; None of a service that does not say it.
     """
 
-    def __init__(self, rows: Iterable[LeaderboardRow], objectives: list[Objective], total: int) -> None:
+    def __init__(
+        self, rows: Iterable[LeaderboardRow], objectives: list[Objective], total: int, noise: SweepNoise | None = None
+    ) -> None:
         self._rows = list(rows)
         self.objectives = objectives
         self.total = total
+        self.noise = noise
 
     @overload
     def __getitem__(self, index: int) -> LeaderboardRow: ...
@@ -131,7 +136,8 @@ def read_leaderboard(
         found += page["items"]
         token = page["next_page_token"]
         if token is None or (limit is not None and len(found) >= limit):
-            return Leaderboard(found if limit is None else found[:limit], page["objectives"], page["total"])
+            rows_found = found if limit is None else found[:limit]
+            return Leaderboard(rows_found, page["objectives"], page["total"], page.get("noise"))
 
 
 def _flag(value: bool | None) -> str | None:

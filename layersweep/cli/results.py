@@ -86,7 +86,7 @@ def leaderboard(
             return
         board = found.leaderboard(sort=sort, **kept, limit=None if all_rows or as_json else SHOWN_ROWS)
         if as_json:
-            answer = {"sweep": found.id, "objectives": board.objectives, "total": board.total}
+            answer = {"sweep": found.id, "objectives": board.objectives, "total": board.total, "noise": board.noise}
             print_json(answer | {"items": list(board), "next_page_token": None})
             return
         recommendation = recommended(found, chosen)
@@ -99,6 +99,8 @@ def leaderboard(
     out.print(leaderboards.render(board, board.objectives, out, recommended=marked, sort=sort))
     if recommendation:
         out.print(Text(f"Recommended: trial {recommendation['trial']['number']}. {recommendation['rule']}"))
+    if board.noise and board.noise["says"]:
+        out.print(Text(board.noise["says"], style="yellow" if board.noise["level"] == "warning" else "dim"))
     if len(board) < board.total:
         out.print(Text(f"{len(board)} of {board.total} trials; --all shows every one.", style="dim"))
     if board:

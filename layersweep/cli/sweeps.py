@@ -282,6 +282,7 @@ def _print_sweep(record: SweepDetailRecord) -> None:
         "constraints": ", ".join(record["constraints"]) or None,
         "sampler": f"{record['sampler']} ({record['sampler_reason']})",
         "pruner": _pruning(record),
+        "noise": noise["says"] if (noise := record.get("noise")) else None,
         "parallel": units.at_once(record["budget"]["parallel"], record.get("effective_parallel"), ended=ended),
         "priority": str(record.get("priority") or "") or None,
         "device time": _device_time(record),

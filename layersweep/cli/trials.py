@@ -19,6 +19,7 @@ from layersweep.display import units
 from layersweep.display.terminal import show_text
 from layersweep.errors import InvalidUsageError, NotFoundError
 from layersweep.names import is_id, split_trial
+from layersweep.records.noise import TrialNoise
 from layersweep.records.sweeps import TrialDetailRecord
 
 FORMATS = ("artifacts", "transformers")
@@ -130,6 +131,16 @@ def _find(client: Client, server: str, command: str, trial: str, chosen: Selecti
     return client.trial(sweep.recommendation(**chosen)["trial"]["trial"])
 
 
+def _interval(name: str, noise: TrialNoise | None) -> str:
+    """`0.41 ms to 0.43 ms (95 %, 4 processes)`; empty of what was not timed."""
+    figure = noise["figures"].get(name) if noise else None
+    if figure is None:
+        return ""
+    low, high = (units.metric(name, figure[bound]) for bound in ("low", "high"))
+    over = f", {figure['processes']} processes" if figure["processes"] > 1 else ""
+    return f"{low} to {high} (95 %{over})"
+
+
 def _print_trial(record: TrialDetailRecord) -> None:
     front = ", on the Pareto front" if record["on_front"] else ""
     rank = f", rank {record['rank']}{front}" if record["rank"] is not None else ""
@@ -138,15 +149,18 @@ def _print_trial(record: TrialDetailRecord) -> None:
         out.print(Text(record["reason"], style="yellow"))
     if record["reused_from"]:
         out.print(Text(f"Answered from trial {record['reused_from']}, which measured the same before."))
+    noise = record.get("noise")
+    undecided = noise["undecided"] if noise else []
     for constraint, violation in (record["violations"] or {}).items():
-        if violation > 0 and constraint not in (record["reason"] or ""):
+        if violation > 0 and constraint not in (record["reason"] or "") and constraint not in undecided:
             out.print(Text(f"Breaks {constraint} by {units.number(violation)}", style="yellow"))
     if record["metrics"]:
         table = Table.grid(padding=(0, 3, 0, 0))
         table.add_column()
         table.add_column(justify="right")
+        table.add_column()
         for name, value in record["metrics"].items():
-            table.add_row(name, units.metric(name, value))
+            table.add_row(name, units.metric(name, value), Text(_interval(name, noise), style="dim"))
         out.print("\nMetrics", style="bold")
         out.print(table)
     for attempt in record["attempts"]:

@@ -101,6 +101,8 @@ def _state(row: LeaderboardRow) -> str:
     """The state, with what the reader needs to know about it."""
     if row["state"] == "complete" and row["feasible"] is False:
         return "not feasible"
+    if (noise := row.get("noise")) and noise["judged"] == "cannot":
+        return "not judged"
     return "complete, reused" if row["state"] == "complete" and row["reused_from"] else row["state"]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, NotRequired, TypedDict
 
 from layersweep.json_values import JsonObject
+from layersweep.records.noise import SweepNoise, TrialNoise
 
 SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
 SweepOrder = Literal["created_at", "-created_at", "name", "-name"]
@@ -166,6 +167,7 @@ class SweepDetailRecord(SweepRecord):
     transfer: NotRequired[TransferRecord]
     pruning: NotRequired[PruningRecord]
     waiting: NotRequired[SweepWait | None]
+    noise: NotRequired[SweepNoise]
 
 
 class ProblemNote(TypedDict):
@@ -264,6 +266,7 @@ class TrialRecord(TypedDict):
     metrics: dict[str, float]
     feasible: bool | None
     violations: dict[str, float] | None
+    noise: NotRequired[TrialNoise | None]
     rank: int | None
     on_front: bool
     reason: str | None
@@ -342,6 +345,7 @@ class LeaderboardRow(TypedDict):
     feasible: bool | None
     parameters: dict[str, Scalar | None]
     metrics: dict[str, float]
+    noise: NotRequired[TrialNoise | None]
     reason: str | None
     reused_from: str | None
     started_from: str | None

@@ -10,7 +10,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from service.common.noise import is_timed
 from service.database.sessions import AsyncRead
+from service.noise.sweep_noise import used_metrics
 from service.results import leaderboards
 from service.results import schemas as result_schemas
 from service.results.columns import ColumnStore, metric_names
@@ -30,13 +32,15 @@ class Export:
 
 
 def csv_export(session: Session, store: ColumnStore, sweep_id: str, sort: str, filters: leaderboards.Filters) -> Export:
-    """A column a metric and a column a parameter, by their names; what is absent is empty.
+    """A column a metric and a column a parameter, by their names; what is absent is empty. Beside them how certain the
+    latencies are that the sweep uses.
 
     Raises NotFoundError, Unprocessable.
     """
     sweep = leaderboards.get_sweep(session, sweep_id)
     metrics = metric_names(session, sweep)
     parameters = leaderboards.parameter_names(sweep)
+    timed = [name for name in used_metrics(sweep) if is_timed(name)]
 
     def lines(rows: Iterable[result_schemas.LeaderboardRow]) -> str:
         return _csv(
@@ -44,12 +48,14 @@ def csv_export(session: Session, store: ColumnStore, sweep_id: str, sort: str, f
                 *(getattr(row, name) for name in FACTS),
                 *(row.metrics.get(name) for name in metrics),
                 *(row.parameters.get(name) for name in parameters),
+                *_noise_cells(row, timed),
                 *(getattr(row, name) for name in ORIGINS),
             ]
             for row in rows
         )
 
-    head = _csv([[*FACTS, *metrics, *parameters, *ORIGINS]])
+    bounds = [f"{name}_{bound}" for name in timed for bound in ("low", "high")]
+    head = _csv([[*FACTS, *metrics, *parameters, "judged", *bounds, *ORIGINS]])
     return Export(leaderboards.ordered_ids(session, store, sweep, sort, filters), head, lines)
 
 
@@ -71,6 +77,13 @@ async def sent(read: AsyncRead, export: Export) -> AsyncIterator[str]:
     for start in range(0, len(export.trial_ids), BATCH):
         some = export.trial_ids[start : start + BATCH]
         yield await read(lambda session, some=some: export.lines(leaderboards.rows_of(session, some)))
+
+
+def _noise_cells(row: result_schemas.LeaderboardRow, timed: Sequence[str]) -> list[Any]:
+    if row.noise is None:
+        return [None] * (1 + 2 * len(timed))
+    found = (row.noise.figures.get(name) for name in timed)
+    return [row.noise.judged, *(bound for each in found for bound in ((each.low, each.high) if each else (None, None)))]
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> str:

@@ -15,8 +15,10 @@ from layers.expressions.metric_names import MetricNames
 from layers.expressions.names import VARIABLES
 from layers.sections import SECTIONS, Section, Written
 from layers.space.per_layer_expansion import own_names
+from service.common.noise import shown
 from service.database.models import Sweep, Trial
 from service.errors import NotFoundError
+from service.noise.sweep_noise import noise_of_sweep
 from service.results import schemas as result_schemas
 from service.results.columns import Columns, ColumnStore
 from service.results.pareto import Ranking
@@ -61,6 +63,7 @@ def page(
         items=[to_row(trial) for trial in _read(session, [columns.ids[index] for index in some])],
         next_page_token=next_token,
         total=len(selection.order),
+        noise=noise_of_sweep(session, sweep),
     )
 
 
@@ -98,6 +101,7 @@ def to_row(trial: Trial) -> result_schemas.LeaderboardRow:
         feasible=trial.feasible,
         parameters=dict(trial.parameters),
         metrics=trial.metrics,
+        noise=shown(trial.noise, trial.metrics, trial.feasible),
         reason=trial.reason,
         reused_from=trial.reused_from,
         started_from=trial.started_from,

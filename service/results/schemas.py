@@ -6,8 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
+from service.common.noise import FEASIBLE, NOISE, TrialNoise
 from service.common.schemas import Page, Scalar, Schema, Timestamp
 from service.common.states import TrialState
+from service.noise.sweep_noise import SweepNoise
 from service.sweeps.schemas import Objective
 
 Interval = Annotated[
@@ -22,9 +24,10 @@ class LeaderboardRow(Schema):
     state: TrialState
     rank: int | None
     on_front: bool
-    feasible: bool | None
+    feasible: bool | None = Field(description=FEASIBLE)
     parameters: dict[str, Scalar | None]
     metrics: dict[str, float]
+    noise: TrialNoise | None = Field(default=None, description=NOISE)
     reason: str | None
     reused_from: str | None
     started_from: str | None
@@ -34,6 +37,7 @@ class Leaderboard(Page[LeaderboardRow]):
     sweep: str
     objectives: list[Objective]
     total: int = Field(description="rows that the filter keeps, on all pages")
+    noise: SweepNoise = Field(description="how noisy the sweep's measurements are, whatever the filter keeps")
 
 
 class Front(Schema):

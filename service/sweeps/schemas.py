@@ -12,6 +12,7 @@ from service.common.priorities import Priority
 from service.common.schemas import AS_STORED, Integer, ProblemItem, Request, Schema, Timestamp
 from service.common.states import SweepState
 from service.events.schemas import EndCode
+from service.noise.sweep_noise import SweepNoise
 from service.pruning.schemas import Pruning
 
 
@@ -132,6 +133,7 @@ class SweepDetail(Sweep):
         description="what it starts from; left out without `search.transfer`, and until it has its target",
     )
     pruning: Pruning
+    noise: SweepNoise
 
 
 class CostEstimate(Schema):

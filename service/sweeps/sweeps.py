@@ -23,6 +23,7 @@ from service.events import events
 from service.events.end_codes import end_code
 from service.leases import row_locks
 from service.leases.queue import cancel_open
+from service.noise.sweep_noise import noise_of_sweep
 from service.pruning.summary import summary_of
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps.best_trials import best_of_each
@@ -132,7 +133,11 @@ def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
     (shown,) = _shown(session, [sweep])
     transfer = None if sweep.transfer is None else sweep_schemas.Transfer(**sweep.transfer)
     return sweep_schemas.SweepDetail(
-        **shown.__dict__, document=sweep.document, transfer=transfer, pruning=summary_of(session, sweep)
+        **shown.__dict__,
+        document=sweep.document,
+        transfer=transfer,
+        pruning=summary_of(session, sweep),
+        noise=noise_of_sweep(session, sweep),
     )
 
 

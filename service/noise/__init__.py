@@ -1,0 +1,1 @@
+"""What the noise of a sweep's measurements leaves undecided."""

@@ -1,0 +1,117 @@
+"""How noisy the measurements of a sweep are, what cannot be judged because of it, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import sqlalchemy as sa
+from pydantic import Field
+from sqlalchemy.orm import Session
+
+from layers.expressions.constraints import parse_constraint
+from layers.expressions.metric_names import MetricNames
+from layers.metrics import split_name
+from service.common.formatting import plural
+from service.common.noise import NOISY_CV
+from service.common.schemas import Schema
+from service.common.states import TrialState
+from service.database.models import Sweep, Trial, TrialMetric
+
+CV = "latency_cv"
+MOST_LOOKED_AT = 200
+"""Trials that cannot be judged whose constraints are looked at, the newest ones."""
+
+_MEDIANS = ("latency_ms_p50", "prefill_ms_p50", "decode_ms_per_token_p50")
+_PERCENTILE = re.compile(r"_p\d\d$")
+_PREFIX = re.compile(r"latency_ms_|_ms(?:_per_token)?(?=_)")
+
+
+class SweepNoise(Schema):
+    """How noisy a sweep's measurements are, and what it leaves undecided."""
+
+    measured: int = Field(description="trials whose latency was measured; of several shapes at the first")
+    noisy: int = Field(description=f"those of them whose latency_cv is above {NOISY_CV}")
+    cv_low: float | None = Field(description="the smallest latency_cv of the noisy ones")
+    cv_high: float | None
+    not_judged: int = Field(description="complete trials that cannot be judged: a limit lies within the noise")
+    metrics: list[str] = Field(description="those that the undecided constraints name")
+    level: Literal["none", "note", "warning"] = Field(description="warning: something cannot be judged")
+    says: str | None = Field(description="all this in words, and what to do; null where nothing is noisy")
+
+
+def noise_of_sweep(session: Session, sweep: Sweep) -> SweepNoise:
+    """Of the trials so far."""
+    cv = MetricNames.of(sweep.document).resolve(CV)
+    of_cv = (TrialMetric.sweep_id == sweep.id, TrialMetric.name == cv)
+    measured = session.scalar(sa.select(sa.func.count()).where(*of_cv)) or 0
+    found = sa.select(sa.func.count(), sa.func.min(TrialMetric.value), sa.func.max(TrialMetric.value))
+    noisy, low, high = session.execute(found.where(*of_cv, TrialMetric.value > NOISY_CV)).one()
+    not_judged = (
+        Trial.sweep_id == sweep.id,
+        Trial.state == TrialState.COMPLETE,
+        Trial.feasible.is_(None),
+        Trial.replicate_of.is_(None),
+    )
+    count = session.scalar(sa.select(sa.func.count()).where(*not_judged)) or 0
+    metrics = _undecided_metrics(session, not_judged) if count else []
+    return SweepNoise(
+        measured=measured,
+        noisy=noisy,
+        cv_low=low,
+        cv_high=high,
+        not_judged=count,
+        metrics=metrics,
+        level="warning" if count else "note" if noisy else "none",
+        says=_says(measured, noisy, low, high, count, metrics),
+    )
+
+
+def used_metrics(sweep: Sweep) -> list[str]:
+    """Those that a sweep decides by: its objectives' and its constraints'."""
+    of_objectives = [objective["metric"] for objective in sweep.objectives]
+    of_constraints = [name for text in sweep.document.get("constraints", []) for name in parse_constraint(text).metrics]
+    return list(dict.fromkeys([*of_objectives, *of_constraints]))
+
+
+def _undecided_metrics(session: Session, not_judged: Sequence[sa.ColumnElement[bool]]) -> list[str]:
+    """The metrics that were timed in the constraints that cannot be judged."""
+    newest = sa.select(Trial.noise).where(*not_judged).order_by(Trial.number.desc()).limit(MOST_LOOKED_AT)
+    names: dict[str, None] = {}
+    for noise in session.scalars(newest):
+        if noise is not None:
+            named = [name for text in noise["undecided"] for name in parse_constraint(text).metrics]
+            names |= dict.fromkeys(name for name in named if name in noise["figures"])
+    return sorted(names)
+
+
+def _says(
+    measured: int, noisy: int, low: float | None, high: float | None, not_judged: int, metrics: Sequence[str]
+) -> str | None:
+    """`10 of 10 measurements are noisy (CV 35–416 %): p99 cannot be judged on this machine. Pin cores, ...`."""
+    if not noisy and not not_judged:
+        return None
+    are = f"{noisy} of {plural(measured, 'measurement')} {'is' if noisy == 1 else 'are'} noisy ({_cv(low, high)})"
+    if not not_judged:
+        return f"{are}, yet every constraint could be judged."
+    figures = " and ".join(map(short_name, metrics))
+    of = "on this machine" if not_judged >= measured else f"of {plural(not_judged, 'trial')}"
+    remedies = ["Pin cores", "stop other load"]
+    if not {split_name(name)[0] for name in metrics} <= {*_MEDIANS}:
+        remedies.append("constrain p50")
+    what = f"{figures} cannot be judged {of}. {', '.join(remedies[:-1])}, or {remedies[-1]}."
+    return f"{are}: {what}" if noisy else what
+
+
+def _cv(low: float | None, high: float | None) -> str:
+    """`CV 35–416 %`, of one `CV 35 %`."""
+    ends = (f"{100 * each:.2g}" if each < 0.1 else f"{100 * each:.0f}" for each in (low, high) if each)
+    return f"CV {'–'.join(dict.fromkeys(ends))} %"
+
+
+def short_name(name: str) -> str:
+    """A metric as it is spoken of: p99, prefill p99 at chat, throughput_per_s."""
+    base, shape = split_name(name)
+    spoken = _PREFIX.sub("", base).replace("_", " ") if _PERCENTILE.search(base) else base
+    return spoken + (f" at {shape}" if shape else "")

@@ -1,0 +1,90 @@
+"""What a sweep says of the noise of its measurements: over the API, as CSV, and on its page."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+import pytest
+
+from service.noise.sweep_noise import short_name
+from service.scheduling.sweep_state import result_of
+from tests.service.pages import page
+from tests.service.sweep_rows import add_sweep, add_trial
+
+LIMIT = "latency_ms_p99 <= 4.0"
+SAYS = (
+    "3 of 3 measurements are noisy (CV 35–416 %): p99 cannot be judged on this machine. "
+    "Pin cores, stop other load, or constrain p50."
+)
+
+
+@pytest.fixture
+def sweep(client, services) -> str:
+    def fill(session):
+        sweep = add_sweep(session)
+        for number, cv in enumerate((0.35, 1.2, 4.16)):
+            figures = {"latency_ms_p99": {"low": 1.0, "high": 9.0, "processes": 1, "spread": None, "known": False}}
+            metrics = {"latency_ms_p50": 1.0, "latency_ms_p99": 5.0, "latency_cv": cv, "validation_loss": 2.0}
+            trial = add_trial(session, sweep, number, metrics, feasible=None)
+            trial.noise = {"figures": figures, "undecided": [LIMIT]}
+        return sweep.id
+
+    return services.database.write(fill)
+
+
+def test_a_sweep_says_what_cannot_be_judged_and_what_to_do(client, sweep):
+    said = client.get(f"/v1/sweeps/{sweep}").json()["noise"]
+    assert said["says"] == SAYS
+    assert (said["measured"], said["noisy"], said["not_judged"], said["metrics"]) == (3, 3, 3, ["latency_ms_p99"])
+    board = client.get(f"/v1/sweeps/{sweep}/leaderboard").json()
+    assert board["noise"] == said
+    assert {row["noise"]["judged"] for row in board["items"]} == {"cannot"}
+    assert board["items"][0]["noise"]["figures"]["latency_ms_p99"]["high"] == 9.0
+    for feasible in (True, False):
+        assert not client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"feasible": feasible}).json()["items"]
+
+
+def test_an_export_has_the_intervals_of_what_the_sweep_uses(client, sweep):
+    text = client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"format": "csv"}).text
+    row = next(csv.DictReader(io.StringIO(text)))
+    assert (row["judged"], row["latency_ms_p99_low"], row["latency_ms_p99_high"]) == ("cannot", "1.0", "9.0")
+    assert row["latency_ms_p50_low"] == ""
+
+
+def test_the_page_says_it_above_the_leaderboard_and_marks_the_trials(client, sweep):
+    text = page(client, f"/sweeps/{sweep}")
+    assert SAYS in text
+    assert text.count("> not judged</span>") == 3
+    trial = client.get(f"/v1/sweeps/{sweep}/leaderboard").json()["items"][0]["trial"]
+    shown = page(client, f"/trials/{trial}")
+    assert ">not judged</span>" in shown
+    assert re.search(r"1(\.0+)? ms to 9(\.0+)? ms", shown)
+
+
+def test_a_report_says_it(client, sweep):
+    assert SAYS in client.get(f"/v1/sweeps/{sweep}/report", headers={"Accept": "text/markdown"}).text
+
+
+def test_a_sampler_is_not_told_that_what_cannot_be_judged_breaks_a_limit():
+    metrics = {"latency_ms_p50": 2.0}
+    told = {
+        feasible: result_of(["latency_ms_p50"], "complete", metrics, {LIMIT: 3.0}, feasible).violation
+        for feasible in (None, False)
+    }
+    assert told[None] == 0.0
+    assert told[False] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "spoken"),
+    [
+        ("latency_ms_p99", "p99"),
+        ("prefill_ms_p50@chat", "prefill p50 at chat"),
+        ("decode_ms_per_token_p99", "decode p99"),
+        ("throughput_per_s", "throughput_per_s"),
+    ],
+)
+def test_figures_are_spoken_of_shortly(name, spoken):
+    assert short_name(name) == spoken
