@@ -113,12 +113,7 @@ def detail(session: Session, trial: Trial) -> lease_schemas.TrialDetail:
 
     A trial that was not run but reused shows the attempts, curve and measurements of the one that it was reused from.
     """
-    source = trial.id
-    newest = trial.attempt
-    if trial.reused_from is not None:
-        original = session.get(Trial, trial.reused_from)
-        if original is not None:
-            source, newest = original.id, original.attempt
+    source, newest = _executed(session, trial)
     query = sa.select(Attempt).where(Attempt.trial_id == source).order_by(Attempt.attempt.desc()).limit(SHOWN_ATTEMPTS)
     attempts = session.scalars(query).all()[::-1]
     measurements = session.scalars(
@@ -134,6 +129,18 @@ def detail(session: Session, trial: Trial) -> lease_schemas.TrialDetail:
         curve=curves.read(session, source, newest),
         measurements={measurement.name: measurement.data for measurement in measurements},
     )
+
+
+def curve(session: Session, trial: Trial) -> list[lease_schemas.CurvePoint]:
+    """The losses of the trial's newest attempt, or of the trial that it was reused from."""
+    return curves.read(session, *_executed(session, trial))
+
+
+def _executed(session: Session, trial: Trial) -> tuple[str, int]:
+    """The trial and the attempt in which it was executed."""
+    original = None if trial.reused_from is None else session.get(Trial, trial.reused_from)
+    executed = trial if original is None else original
+    return executed.id, executed.attempt
 
 
 def _attempt(attempt: Attempt, time: float) -> lease_schemas.Attempt:

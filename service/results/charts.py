@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -163,6 +163,46 @@ def curve(points: Sequence[CurvePoint], baselines: Mapping[str, float]) -> Curve
         lines.append(Line(name, name.replace("_", " "), path, dots if len(dots) <= 80 else []))
     inside = [(name, frame.y.at(loss)) for name, loss in baselines.items() if frame.y.low <= loss <= frame.y.high]
     return Curve(frame, lines, inside)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One of several lines in a picture: a curve, or a front, whose corners are joined by steps."""
+
+    label: str
+    points: list[tuple[float, float]]
+    stepped: bool = False
+
+
+def overlaid(series: Sequence[Series], x: str, y: str) -> Curve | None:
+    """Lines over one another by `x` ("step" begins at 0) and `y`; None without two points in all."""
+    able = [
+        replace(each, points=[point for point in each.points if all(map(_is_measurable, point))]) for each in series
+    ]
+    points = [point for each in able for point in each.points]
+    if len(points) < 2:
+        return None
+    log = False if x == "step" else None
+    frame = Frame(
+        Axis.over(x, [across for across, _ in points], LEFT, WIDTH - RIGHT, log=log, zero=x == "step"),
+        Axis.over(y, [up for _, up in points], HEIGHT - BOTTOM, TOP, log=log),
+    )
+    lines: list[Line] = []
+    for index, each in enumerate(able):
+        thinned = each.points[:: math.ceil(len(each.points) / 600) or 1]
+        dots = [(frame.x.at(across), frame.y.at(up), f"{across:g}, {up:.4g}") for across, up in thinned]
+        path = _stepped(dots) if each.stepped else "L".join(f"{across:g} {up:g}" for across, up, _ in dots)
+        shown = dots if len(dots) <= 80 else []
+        lines.append(Line(f"series-{index % SERIES}", each.label, f"M{path}" if dots else "", shown))
+    return Curve(frame, lines)
+
+
+def _stepped(dots: Sequence[tuple[float, float, str]]) -> str:
+    return "".join(f"H{x:g}V{y:g}" if place else f"{x:g} {y:g}" for place, (x, y, _) in enumerate(dots))
+
+
+SERIES = 10
+"""Looks of lines that the stylesheet has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from service.http.dependencies import ServicesDep
 from service.results.columns import ColumnStore
 from service.routes.page_route import page_router, wanted_part
 from service.web.rendering import render
-from service.web.views import compare, editor, sweep, trials
+from service.web.views import compare, compare_sweeps, editor, sweep, trials
 from service.web.views.query import SweepQuery
 from service.web.views.shown_sweep import ShownSweep
 
@@ -94,6 +94,22 @@ def _part(
 def show_comparison(sweep_id: str, request: Request, services: ServicesDep) -> Response:
     query = SweepQuery.of(request.query_params)
     return render("compare.html", services.database.read(lambda session: compare.compare(session, sweep_id, query)))
+
+
+@router.get("/compare")
+@needs_scope("read")
+def show_sweeps_compared(
+    services: ServicesDep,
+    caller: CallerDep,
+    sweep: Annotated[list[str] | None, Query(max_length=50)] = None,
+) -> Response:
+    ids = [each for each in sweep or () if each]
+    return render(
+        "compare_sweeps.html",
+        services.database.read(
+            lambda session: compare_sweeps.compare_sweeps(session, ids, bound_to=caller.bound_to, lists=caller.lists)
+        ),
+    )
 
 
 @router.get("/trials/{trial}")

@@ -86,6 +86,18 @@ def test_a_slider_moves_the_star_without_a_reload(page: Any, wide: str, axe_scri
     assert page.evaluate("window.sameDocument") is True
 
 
+def test_sweeps_stand_beside_one_another_on_any_screen(page: Any, site: Site, axe_script: str) -> None:
+    other = generated_sweep.generate(site.database, 8)
+    page.goto(f"{site.url}/sweeps/{site.sweep}")
+    page.get_by_role("link", name="Compare", exact=True).click()
+    page.locator("#compare-add").select_option(other)
+    page.get_by_role("heading", name="2 sweeps compared").wait_for()
+    assert page.get_by_role("img", name="The fronts of the sweeps").is_visible()
+    assert axe.violations(page, axe_script) == []
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+
+
 def _with_three_trials(session: Session) -> str:
     sweep = add_sweep(session)
     trials = [add_trial(session, sweep, n, {"latency_ms_p50": 1.0 + n, "validation_loss": 3.0 - n}) for n in range(3)]

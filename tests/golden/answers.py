@@ -109,6 +109,9 @@ def paths(world: World) -> Iterator[tuple[str, str]]:
     """The name of each recording and the path that is asked for."""
     for path in OF_ALL:
         yield path, path
+    chosen = ("language", "shapes")
+    compared = ["&".join(f"sweep={each}" for each in some) for some in (chosen, [world.ids[name] for name in chosen])]
+    yield f"/compare?{compared[0]}", f"/compare?{compared[1]}"
     for sweep in SWEEPS:
         for rest in BY_SWEEP + (OF_LANGUAGE if sweep == "language" else ()):
             if rest != "/events" or sweep not in UNREAD_EVENTS:

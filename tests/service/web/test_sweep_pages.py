@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import html
 import re
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 from service.database.models import Attempt, Event, Sweep
 from service.database.sessions import now
 from service.events import events
+from service.http.dependencies import Services
 from service.sweeps import drafts, estimates
 from service.sweeps.documents import read
 from service.sweeps.progress import progress_rate
@@ -30,10 +34,10 @@ budget: {trials: 4}
 
 
 @pytest.fixture
-def compared(client, services):
+def compared(client: TestClient, services: Services):
     """A sweep of four trials that differ in their layers."""
 
-    def fill(session):
+    def fill(session: Session):
         sweep = add_sweep(session)
         trials = [
             add_trial(
@@ -52,40 +56,15 @@ def compared(client, services):
     return f"/sweeps/{services.database.write(fill)}/compare"
 
 
-def table(text, caption):
-    """Row head -> texts of the cells, of the table with this caption."""
-    found = re.search(rf'<caption class="unseen">{caption}</caption>(.*?)</table>', text, re.DOTALL)
-    rows = re.findall(r'<th scope="row"[^>]*>([^<]+)</th>(.*?)</tr>', found.group(1), re.DOTALL)
-    return {
-        name: [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", cells, re.DOTALL)]
-        for name, cells in rows
-    }
-
-
-def test_trials_stand_side_by_side_with_what_differs_first(client, compared):
-    text = page(client, compared, trial=["2", "0"])
-    assert table(text, "Parameters in which the trials differ") == {"num_layers": ["3", "1"]}
-    metrics = table(text, "Metrics in which the trials differ")
-    assert list(metrics) == ["latency p50", "validation loss"]
-    assert metrics["latency p50"] == ["4 ms +100%", "2 ms"]
-    assert text.count('class="number best"') == 2
-    assert "parameters" in table(text, "Metrics that are the same")
-    assert "The same in all" not in page(client, compared, trial=["2", "0"], differing="true")
-
-
-def test_two_to_ten_trials_are_compared(client, compared):
-    for numbers in ([], ["1"], [str(number) for number in range(11)]):
-        assert "choose from 2 to 10" in page(client, compared, status=422, trial=numbers)
-    assert "Not found" in page(client, compared, status=404, trial=["1", "99"])
-
-
-def checked(client, text):
+def checked(client: TestClient, text: str) -> str:
     answer = client.post("/new/check", data={"document": text})
     assert answer.status_code == 200
     return answer.text
 
 
-def test_the_editor_is_filled_from_examples_presets_and_sweeps(client, services, compared):
+def test_the_editor_is_filled_from_examples_presets_and_sweeps(
+    client: TestClient, services: Services, compared: str
+) -> None:
     assert "name: quickstart" in page(client, "/new")
     assert "name: digits" in page(client, "/new?from=example:digits")
     preset = page(client, "/new?from=preset:nanogpt-char-cpu")
@@ -99,18 +78,18 @@ def test_the_editor_is_filled_from_examples_presets_and_sweeps(client, services,
 
 
 @pytest.mark.slow
-def test_what_each_preset_and_example_fills_in_is_accepted_or_says_what_it_lacks(client):
+def test_what_each_preset_and_example_fills_in_is_accepted_or_says_what_it_lacks(client: TestClient) -> None:
     text = page(client, "/new")
     beginnings = re.findall(r'<option value="((?:example|preset):[^"]+)"', text)
     assert len(beginnings) > 4
     for beginning in beginnings:
         filled = page(client, "/new", **{"from": beginning})
-        document = re.search(r"<textarea[^>]*>\n(.*?)</textarea>", filled, re.DOTALL).group(1)
+        (document,) = re.findall(r"<textarea[^>]*>\n(.*?)</textarea>", filled, re.DOTALL)
         said = checked(client, html.unescape(document))
         assert "Ready to run" in said or "/dataset" in said, beginning
 
 
-def test_a_document_is_checked_as_one_types(client):
+def test_a_document_is_checked_as_one_types(client: TestClient) -> None:
     good = checked(client, DOCUMENT)
     assert "Ready to run" in good
     assert "<dt>points</dt><dd>4</dd>" in good
@@ -124,12 +103,14 @@ def test_a_document_is_checked_as_one_types(client):
     assert "<script>" not in checked(client, DOCUMENT.replace("written", "<script>"))
 
 
-def test_nothing_is_stored_by_a_check(client):
+def test_nothing_is_stored_by_a_check(client: TestClient) -> None:
     checked(client, DOCUMENT)
     assert client.get("/v1/sweeps").json()["items"] == []
 
 
-def test_the_cost_is_estimated_from_earlier_trials_of_the_task(client, services, monkeypatch):
+def test_the_cost_is_estimated_from_earlier_trials_of_the_task(
+    client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared = drafts.prepare(services.database, read(DOCUMENT.encode(), "application/yaml", max_bytes=10_000))
 
     def estimate():
@@ -137,16 +118,21 @@ def test_the_cost_is_estimated_from_earlier_trials_of_the_task(client, services,
 
     assert estimate() is None
 
-    def fill(session):
+    def fill(session: Session):
         sweep = add_sweep(session, task="probe")
         for number in range(3):
             configuration = {"inference": {"batch_size": 1, "sequence_length": 16}, "training": {}}
             metrics = {"flops": 1e6, "device_seconds": 5.0}
-            executed = {"configuration": configuration, "attempt": 1, "target_key": "onnxruntime 1 on CPU"}
+            executed: dict[str, Any] = {
+                "configuration": configuration,
+                "attempt": 1,
+                "target_key": "onnxruntime 1 on CPU",
+            }
             add_trial(session, sweep, number, metrics, **executed)
 
     services.database.write(fill)
     found = estimate()
+    assert found is not None
     assert (found.from_trials, found.target) == (3, "onnxruntime 1 on CPU")
     assert found.trial_seconds == pytest.approx(5.0)
     assert found.device_seconds == pytest.approx(20.0)
@@ -156,12 +142,14 @@ def test_the_cost_is_estimated_from_earlier_trials_of_the_task(client, services,
 
     assert found.from_points == estimates.POINTS
     monkeypatch.setattr(estimates, "SECONDS", 0.0)
-    assert estimate().from_points == estimates.FEWEST_POINTS, "it takes no longer than it may"
+    found = estimate()
+    assert found is not None
+    assert found.from_points == estimates.FEWEST_POINTS, "it takes no longer than it may"
     assert f"(the mean of {estimates.FEWEST_POINTS} points of the space)" in checked(client, DOCUMENT)
 
 
-def test_the_pace_is_of_the_last_trials_and_says_what_is_left(services, client):
-    def fill(session):
+def test_the_pace_is_of_the_last_trials_and_says_what_is_left(services: Services, client: TestClient) -> None:
+    def fill(session: Session):
         sweep = add_sweep(session, counts={"complete": 5})
         for number in range(5):
             sequence = events.append(session, sweep.id, "trial.ended", data={"number": number})
@@ -170,14 +158,15 @@ def test_the_pace_is_of_the_last_trials_and_says_what_is_left(services, client):
         return sweep.id
 
     sweep = services.database.write(fill)
-    found = services.database.read(lambda session: progress_rate(session, session.get(Sweep, sweep)))
+    found = services.database.read(lambda session: progress_rate(session, session.get_one(Sweep, sweep)))
+    assert found is not None
     assert found.per_second == pytest.approx(0.1)
     assert found.seconds_left == pytest.approx(150.0), "fifteen of twenty are left"
     assert "6 a minute" in page(client, f"/sweeps/{sweep}")
 
 
-def test_the_page_of_workers_says_what_each_does_now(client, services):
-    def fill(session):
+def test_the_page_of_workers_says_what_each_does_now(client: TestClient, services: Services) -> None:
+    def fill(session: Session):
         worker, _ = add_worker(session, "busy"), add_worker(session, "free")
         sweep = add_sweep(session, name="the work")
         trial = add_trial(
@@ -202,15 +191,17 @@ def test_the_page_of_workers_says_what_each_does_now(client, services):
     assert "waits for a trial" in text
 
 
-def test_a_sweep_that_has_ended_offers_to_be_confirmed_where_it_can_be(client, services, compared):
+def test_a_sweep_that_has_ended_offers_to_be_confirmed_where_it_can_be(
+    client: TestClient, services: Services, compared: str
+) -> None:
     path = compared.removesuffix("/compare")
     assert "When the sweep has ended." in page(client, path)
     services.database.write(lambda session: setattr(session.get(Sweep, path.split("/")[2]), "state", "completed"))
     assert "No test split: add the data again with" in page(client, path)
 
 
-def test_what_a_sweep_starts_from_is_said_wherever_it_is_shown(client, services):
-    def add(session, transfer):
+def test_what_a_sweep_starts_from_is_said_wherever_it_is_shown(client: TestClient, services: Services) -> None:
+    def add(session: Session, transfer: Any):
         return add_sweep(session, transfer=transfer, target_key="a target").id
 
     known = services.database.write(lambda session: add(session, {"trials": 212, "sweeps": ["A", "B"]}))
