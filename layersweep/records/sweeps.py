@@ -359,11 +359,15 @@ class ArtifactRecord(TypedDict):
 
 
 class BrokenConstraint(TypedDict):
-    """A constraint that trials broke; trial `nearest` missed it by least, `by` in its unit."""
+    """A constraint that trials broke; trial `nearest` missed it by least, `by` in its unit.
+
+    `undecided` trials cannot be judged by it: the limit lies within their noise.
+    """
 
     constraint: str
     broken: int
     judged: int
+    undecided: int
     nearest: int
     by: float
     says: str
@@ -393,6 +397,7 @@ class ConstraintSummary(TypedDict):
 
     sweep: str
     judged: int
+    not_judged: int
     feasible: int
     constraints: list[BrokenConstraint]
     loosened: list[LoosenedLimits]

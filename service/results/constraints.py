@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from layers.expressions.constraints import Constraint, parse_constraint
 from layers.metrics import is_metric
 from service.common import formatting
+from service.common.noise import StoredNoise
 from service.common.states import TrialState
 from service.database.models import Sweep, Trial
 from service.results.schemas import BrokenConstraint, ConstraintSummary, LoosenedConstraint, LoosenedLimits
@@ -30,6 +31,8 @@ UNREACHABLE = 1e300
 
 DIGITS = 4
 
+_NO_NOISE: StoredNoise = {"figures": {}, "undecided": []}
+
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
@@ -38,9 +41,15 @@ class _Judged:
     number: int
     state: TrialState
     violations: Mapping[str, float]
+    feasible: bool | None
+    """None: it cannot be judged, as a limit lies within the noise of its figures."""
+    noise: StoredNoise
+
+    def is_undecided(self, text: str) -> bool:
+        return text in self.noise["undecided"]
 
     def miss(self, text: str) -> float:
-        return max(0.0, self.violations.get(text, 0.0))
+        return 0.0 if self.is_undecided(text) else max(0.0, self.violations.get(text, 0.0))
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,17 @@ class _Limit:
         """How much a violation is, in the metric's unit where it has one; else a bare number."""
         return formatting.number(by) if self._line is None else formatting.metric(self._line[0], by)
 
+    def miss(self, trial: _Judged) -> float:
+        """By how much it has to be loosened until the trial is certain to keep it, its noise included."""
+        measured = max(0.0, trial.violations.get(self.text, 0.0))
+        if self._line is None:
+            return math.inf if trial.is_undecided(self.text) else measured
+        metric, slope, at_0 = self._line
+        figure = trial.noise["figures"].get(metric)
+        if figure is None or figure["known"] or self.text not in trial.violations:
+            return measured
+        return max(measured, at_0 + slope * (figure["high"] if slope > 0 else figure["low"]))
+
     def loosened(self, by: float) -> LoosenedConstraint:
         """It, so that a violation of `by` is allowed."""
         if self._line is None or self.value is None:
@@ -88,20 +108,26 @@ class _Limit:
 
 def summary(session: Session, sweep: Sweep) -> ConstraintSummary:
     """Which constraints the trials broke, and the limits under which some more of them would be feasible."""
+    is_measured = sa.or_(Trial.feasible.is_not(None), Trial.state == TrialState.COMPLETE)
     rows = session.execute(
-        sa.select(Trial.number, Trial.state, Trial.violations, Trial.feasible)
-        .where(Trial.sweep_id == sweep.id, Trial.replicate_of.is_(None), Trial.feasible.is_not(None))
+        sa.select(Trial.number, Trial.state, Trial.violations, Trial.feasible, Trial.noise)
+        .where(Trial.sweep_id == sweep.id, Trial.replicate_of.is_(None), is_measured)
         .order_by(Trial.number.desc())
         .limit(MOST_TRIALS)
     ).all()
-    judged = [_Judged(row.number, TrialState(row.state), row.violations or {}) for row in rows]
+    judged = [
+        _Judged(row.number, TrialState(row.state), row.violations or {}, row.feasible, row.noise or _NO_NOISE)
+        for row in rows
+    ]
     limits = [_Limit(parse_constraint(text)) for text in sweep.document.get("constraints", [])]
     broken = [each for each in (_broken(limit, judged) for limit in limits) if each is not None]
-    feasible = sum(bool(row.feasible) and row.state == TrialState.COMPLETE for row in rows)
+    feasible = sum(trial.feasible is True and trial.state == TrialState.COMPLETE for trial in judged)
+    not_judged = sum(trial.feasible is None for trial in judged)
     loosened = _loosened(limits, judged, feasible)
     return ConstraintSummary(
         sweep=sweep.id,
-        judged=len(judged),
+        judged=len(judged) - not_judged,
+        not_judged=not_judged,
         feasible=feasible,
         constraints=broken,
         loosened=loosened,
@@ -111,26 +137,35 @@ def summary(session: Session, sweep: Sweep) -> ConstraintSummary:
 
 def _broken(limit: _Limit, judged: Sequence[_Judged]) -> BrokenConstraint | None:
     text = limit.text
-    missed = [(trial.violations[text], trial.number) for trial in judged if trial.miss(text) > 0]
+    missed = [(trial.miss(text), trial.number) for trial in judged if trial.miss(text) > 0]
     if not missed:
         return None
     by, nearest = min(missed)
-    of = sum(text in trial.violations for trial in judged)
-    says = f"{len(missed):,} of {formatting.plural(of, 'trial')} broke {text}; the nearest, trial {nearest}, by "
+    undecided = sum(trial.is_undecided(text) for trial in judged)
+    of = sum(text in trial.violations for trial in judged) - undecided
+    says = (
+        f"{len(missed):,} of {formatting.plural(of, 'trial')} broke {text}; the nearest, trial {nearest}, by "
+        f"{limit.amount(by)}"
+    )
+    if undecided:
+        says += f"; {formatting.plural(undecided, 'more trial')} cannot be judged by it"
     return BrokenConstraint(
-        constraint=text, broken=len(missed), judged=of, nearest=nearest, by=by, says=says + limit.amount(by)
+        constraint=text, broken=len(missed), judged=of, undecided=undecided, nearest=nearest, by=by, says=says
     )
 
 
 def _loosened(limits: Sequence[_Limit], judged: Sequence[_Judged], feasible: int) -> list[LoosenedLimits]:
     """For each wanted number of feasible trials the least loosening: the largest share of a limit is as small as it can
     be, and each limit no looser than these trials need."""
-    scales = {limit.text: _scale(limit, judged) for limit in limits}
+    scales = {limit: _scale(limit, judged) for limit in limits}
 
     def share(trial: _Judged) -> float:
-        return max((trial.miss(text) / scale for text, scale in scales.items()), default=0.0)
+        # A trial that is feasible as it is needs nothing, however noisy it is.
+        return (
+            0.0 if trial.feasible else max((limit.miss(trial) / scale for limit, scale in scales.items()), default=0.0)
+        )
 
-    reachable = [trial for trial in judged if all(trial.miss(text) < UNREACHABLE for text in scales)]
+    reachable = [trial for trial in judged if all(limit.miss(trial) < UNREACHABLE for limit in limits)]
     ordered = sorted(reachable, key=lambda trial: (share(trial), trial.number))
     found: list[LoosenedLimits] = []
     for wanted in WANTED:
@@ -140,7 +175,7 @@ def _loosened(limits: Sequence[_Limit], judged: Sequence[_Judged], feasible: int
 
 
 def _limits_for(trials: Sequence[_Judged], limits: Sequence[_Limit]) -> LoosenedLimits:
-    by = {limit: max(trial.miss(limit.text) for trial in trials) for limit in limits}
+    by = {limit: max(0.0 if trial.feasible else limit.miss(trial) for trial in trials) for limit in limits}
     loosened = [limit.loosened(amount) for limit, amount in by.items() if amount > 0]
     unknown = [limit.text for limit in limits if any(_is_unknown(limit, trial) for trial in trials)]
     numbers = [trial.number for trial in trials]

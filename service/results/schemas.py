@@ -54,6 +54,7 @@ class BrokenConstraint(Schema):
     constraint: str
     broken: int = Field(description="trials that broke it")
     judged: int = Field(description="trials whose figures it could be judged by")
+    undecided: int = Field(description="trials that cannot be judged by it: the limit lies within their noise")
     nearest: int = Field(description="number of the trial that missed it by least")
     by: float = Field(description="by how much that one missed it, in the constraint's unit")
     says: str
@@ -87,6 +88,7 @@ class ConstraintSummary(Schema):
 
     sweep: str
     judged: int = Field(description="trials that were judged by constraints, further trainings left out")
+    not_judged: int = Field(description="complete trials that cannot be judged: a limit lies within their noise")
     feasible: int = Field(description="of these, complete and feasible ones")
     constraints: list[BrokenConstraint] = Field(description="those that trials broke")
     loosened: list[LoosenedLimits] = Field(description="for 1, 3 and 5 feasible trials, where there are fewer")

@@ -132,3 +132,25 @@ def test_page_report_and_the_refused_recommendation_say_it(client: TestClient, s
             for line in says:
                 assert line[1:] in html.unescape(text), (place, line)
         assert client.get(f"/v1/sweeps/{sweep}/report", params={"format": "json"}).json()["unrecommended"]["loosened"]
+
+
+def test_what_cannot_be_judged_is_counted_apart_and_loosened_by_its_noise(
+    client: TestClient, services: Services
+) -> None:
+    def fill(session: Session) -> str:
+        sweep = add_sweep(session, document={"constraints": [LATENCY]}, state="completed")
+        for number, (latency, high) in enumerate(((1.5, 1.6), (0.99, 1.25), (2.0, 2.0))):
+            figure = {"low": 0.9, "high": high, "processes": 4, "spread": 0.1, "known": high == latency}
+            undecided = [LATENCY] if latency < 1 else []
+            known: dict[str, Any] = {"violations": {LATENCY: latency - 1}, "feasible": None if undecided else False}
+            known["noise"] = {"figures": {"latency_ms_p99": figure}, "undecided": undecided}
+            add_trial(session, sweep, number, {"latency_ms_p50": 1.0, "latency_ms_p99": latency}, **known)
+        return sweep.id
+
+    found = summary(client, services.database.write(fill))
+    assert (found["judged"], found["not_judged"], found["feasible"]) == (2, 1, 0)
+    assert found["says"] == [
+        "2 of 2 trials broke latency_ms_p99 <= 1; the nearest, trial 0, by 0.5 ms; 1 more trial cannot be judged by it",
+        "for 1 feasible trial allow latency_ms_p99 <= 1.25 (trial 1)",
+        "for 3 feasible trials allow latency_ms_p99 <= 2 (trials 1, 0 and 2)",
+    ]
