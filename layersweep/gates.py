@@ -42,13 +42,13 @@ class Gate:
     """Limits, and how they are judged.
 
     A trial is measured in `builds` builds first. While a limit can be called neither kept nor broken, as many are added
-    again, up to `most_builds`. `risk_of_alarm` is that of a limit which is kept to be called broken, in all rounds
+    again, up to `most_builds`. `risk_of_alarm` is that of a limit which is kept to be called broken, in all judgements
     together; `risk_of_miss` that of one which is broken to be called kept, in each.
     """
 
     limits: Sequence[str]
     builds: int = 5
-    most_builds: int = 20
+    most_builds: int = 40
     risk_of_alarm: float = 0.02
     risk_of_miss: float = 0.05
 
@@ -105,28 +105,31 @@ class Gate:
     ) -> Judgement:
         """Judge the first of the sweeps that `remeasure` made, against the baseline or else the last of them.
 
-        Each has `builds` builds, which divide `self.builds`, and is given as many again until it can be judged.
+        Each has `builds` builds now. Several are given a build each, in turns.
         """
         against = measuring[-1].id if baseline is None else None
-        judgements = max(1, self.most_builds // self.builds)
-        measured = 0
-        while True:
-            for each in measuring:
-                _ended(each, timeout_seconds)
-            measured += builds
-            if measured % self.builds == 0:
-                judgement = measuring[0].judge(
-                    self.limits,
-                    baseline=baseline,
-                    against=against,
-                    risk_of_alarm=self.risk_of_alarm / judgements,
-                    risk_of_miss=self.risk_of_miss,
-                )
-                on_judgement(judgement)
-                if judgement["verdict"] != "undecided" or measured + self.builds > self.most_builds:
-                    return judgement
-            for each in measuring:
-                each.extend(trials=builds)
+        counts = self._counts()
+        for count in counts:
+            _measure(measuring, builds, count, timeout_seconds)
+            builds = count
+            judgement = measuring[0].judge(
+                self.limits,
+                baseline=baseline,
+                against=against,
+                risk_of_alarm=self.risk_of_alarm / len(counts),
+                risk_of_miss=self.risk_of_miss,
+            )
+            on_judgement(judgement)
+            if judgement["verdict"] != "undecided" or count == counts[-1]:
+                return judgement
+        raise AssertionError("unreachable: the last judgement is returned")
+
+    def _counts(self) -> list[int]:
+        """After how many builds it is judged: twice as many each time. Seldom, as each judgement may be wrong."""
+        found = [self.builds]
+        while found[-1] < self.most_builds:
+            found.append(min(2 * found[-1], self.most_builds))
+        return found
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -144,6 +147,19 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     """Keep what was measured, as JSON. Raises InvalidUsageError where the file cannot be written."""
     with files.written(path) as stream:
         stream.write(json.dumps(baseline, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _measure(measuring: Sequence[Sweep], builds: int, count: int, timeout_seconds: float | None) -> None:
+    """Let sweeps of so many builds come to `count`: one at once, several by a build each in turns."""
+    while True:
+        for each in measuring:
+            _ended(each, timeout_seconds)
+        if builds >= count:
+            return
+        added = 1 if len(measuring) > 1 else count - builds
+        for each in measuring:
+            each.extend(trials=added)
+        builds += added
 
 
 def _ended(sweep: Sweep, timeout_seconds: float | None) -> None:

@@ -35,7 +35,7 @@ def test_the_action_calls_the_command_with_its_inputs(tmp_path: Path, baseline: 
     )
     assert (ran.returncode, output.read_text()) == (code, f"exit-code={code}\n")
     arguments = (tmp_path / "arguments").read_text().splitlines()
-    expected = ["--builds", "5", "--most-builds", "20", "--metric", LIMITS[0], "--metric", LIMITS[1]]
+    expected = ["--builds", "5", "--most-builds", "40", "--metric", LIMITS[0], "--metric", LIMITS[1]]
     expected += ["--baseline", baseline] if baseline else []
     expected += ["--junit", "layersweep-junit.xml"] + (["--strict"] if strict == "true" else [])
     assert arguments == ["sweep", "assert", *expected, "--", "it; false"]

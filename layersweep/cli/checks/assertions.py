@@ -66,7 +66,7 @@ def assert_(
     builds: Annotated[int, typer.Option(min=1, max=64, help="Builds to begin with, each in a fresh process.")] = 5,
     most_builds: Annotated[
         int, typer.Option(min=1, max=64, help="Add builds up to so many while a limit cannot be judged.")
-    ] = 20,
+    ] = 40,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where a limit cannot be judged, too.")] = False,
     timeout: Annotated[
         float | None, typer.Option(min=1, help="Seconds to wait at most for each round of builds.")
