@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
+import pickle
 import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -20,8 +22,10 @@ import sqlalchemy as sa
 import typer
 import uvicorn
 from fastapi import FastAPI
-from hypothesis import settings
+from hypothesis import settings as hypothesis_settings
 
+from layers.space.feasibility import FeasibilityReport, measure_feasibility
+from layers.space.space import Space
 from service.app import create_app
 from service.common.notifications import Notifications
 from service.database.sessions import Database
@@ -33,9 +37,9 @@ from service.leases.claiming import lapses
 from service.settings import Settings
 
 # The same examples in every run: a change is judged by what it changed. `make explore` draws new ones.
-settings.register_profile("repeatable", derandomize=True)
-settings.register_profile("explore", derandomize=False)
-settings.load_profile(os.environ.get("LAYERSWEEP_TEST_EXAMPLES", "repeatable"))
+hypothesis_settings.register_profile("repeatable", derandomize=True)
+hypothesis_settings.register_profile("explore", derandomize=False)
+hypothesis_settings.load_profile(os.environ.get("LAYERSWEEP_TEST_EXAMPLES", "repeatable"))
 
 # The name by which the test client calls an application in its own process.
 os.environ.setdefault("LAYERSWEEP_TRUSTED_HOSTS", '["testserver"]')
@@ -70,10 +74,13 @@ def _lapses_are_seen_at_once() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _the_same_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A process reads the built-in datasets once for all applications, and builds the commands once for all calls."""
+    """A process reads the built-in datasets once, measures a space's feasibility once, and builds the commands once."""
     with pytest.MonkeyPatch.context() as patch:
         for name, read in builtins.BUILTINS.items():
             patch.setitem(builtins.BUILTINS, name, _read_once(read, tmp_path_factory.mktemp(name)))
+        measure_once = _measure_once()
+        for module in ("drafts", "validation"):
+            patch.setattr(f"service.sweeps.{module}.measure_feasibility", measure_once)
         patch.setattr("typer.testing._get_command", cache(typer.main.get_command))
         yield
 
@@ -89,6 +96,24 @@ def _read_once(read: Callable[[Path], tuple[Content, int]], lasting: Path) -> Ca
         return found[0]
 
     return read_once
+
+
+def _measure_once() -> Callable[[Space], FeasibilityReport]:
+    """It takes a second to judge the 10,000 samples of a space with continuous parameters."""
+    found: dict[bytes, FeasibilityReport] = {}
+
+    def measure_once(space: Space) -> FeasibilityReport:
+        content = io.BytesIO()
+        pickler = pickle.Pickler(content)
+        # The bytes of equal spaces are then the same, whichever of their parts are one object.
+        pickler.fast = True
+        pickler.dump(space)
+        key = content.getvalue()
+        if key not in found:
+            found[key] = measure_feasibility(space)
+        return found[key]
+
+    return measure_once
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +165,7 @@ def new_postgres_url(postgres_server: sa.URL, postgres_template: str) -> Callabl
     """Makes fresh, migrated PostgreSQL databases: each is there until its context ends."""
 
     @contextmanager
-    def new() -> Iterator[str]:
+    def new() -> Generator[str]:
         name = f"layersweep_test_{uuid.uuid4().hex[:12]}"
         with _administrator(postgres_server) as execute:
             execute(f"CREATE DATABASE {name} TEMPLATE {postgres_template} STRATEGY FILE_COPY")
@@ -223,7 +248,7 @@ def serve() -> Iterator[Callable[[FastAPI], str]]:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: FastAPI) -> Generator[str]:
     """Serve `app` on a free port of this machine; yields its base URL."""
     http = protocol(app.state.services.settings.body_idle_seconds)
     server = _Server(
@@ -256,7 +281,7 @@ class _Server(Server):
 
 
 @contextmanager
-def _administrator(server: sa.URL) -> Iterator[Callable[[str], None]]:
+def _administrator(server: sa.URL) -> Generator[Callable[[str], None]]:
     engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
 
     def execute(statement: str) -> None:
