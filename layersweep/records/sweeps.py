@@ -342,6 +342,7 @@ class LeaderboardRow(TypedDict):
     state: TrialState
     rank: int | None
     on_front: bool
+    tied: NotRequired[bool | None]
     feasible: bool | None
     parameters: dict[str, Scalar | None]
     metrics: dict[str, float]

@@ -19,6 +19,7 @@ from service.common.noise import shown
 from service.database.models import Sweep, Trial
 from service.errors import NotFoundError
 from service.noise.sweep_noise import noise_of_sweep
+from service.noise.ties import tied_with_the_front
 from service.results import schemas as result_schemas
 from service.results.columns import Columns, ColumnStore
 from service.results.pareto import Ranking
@@ -57,10 +58,12 @@ def page(
     """
     columns, selection = _selected(session, store, sweep, sort, filters, first)
     some, next_token = selection.page(size, token)
+    trials = _read(session, [columns.ids[index] for index in some])
+    tied = tied_with_the_front(session, sweep, trials)
     return result_schemas.Leaderboard(
         sweep=sweep.id,
         objectives=[sweep_schemas.Objective(**objective) for objective in sweep.objectives],
-        items=[to_row(trial) for trial in _read(session, [columns.ids[index] for index in some])],
+        items=[to_row(trial, tied=trial.id in tied) for trial in trials],
         next_page_token=next_token,
         total=len(selection.order),
         noise=noise_of_sweep(session, sweep),
@@ -91,13 +94,15 @@ def front(session: Session, sweep: Sweep) -> result_schemas.Front:
     )
 
 
-def to_row(trial: Trial) -> result_schemas.LeaderboardRow:
+def to_row(trial: Trial, *, tied: bool | None = None) -> result_schemas.LeaderboardRow:
+    """The trial as a row. `tied`: None where it was not compared with the front."""
     return result_schemas.LeaderboardRow(
         trial=trial.id,
         number=trial.number,
         state=trial.state,  # pyright: ignore[reportArgumentType]
         rank=trial.pareto_rank,
         on_front=trial.pareto_rank == 1,
+        tied=tied,
         feasible=trial.feasible,
         parameters=dict(trial.parameters),
         metrics=trial.metrics,

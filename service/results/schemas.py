@@ -24,6 +24,11 @@ class LeaderboardRow(Schema):
     state: TrialState
     rank: int | None
     on_front: bool
+    tied: bool | None = Field(
+        default=None,
+        description="ranked behind the front, but what betters it there does so by less than the latencies are known "
+        "to; null where that was not looked at: in exports, and beside a recommendation",
+    )
     feasible: bool | None = Field(description=FEASIBLE)
     parameters: dict[str, Scalar | None]
     metrics: dict[str, float]

@@ -11,7 +11,7 @@ import pytest
 from service.noise.sweep_noise import short_name
 from service.scheduling.sweep_state import result_of
 from tests.service.pages import page
-from tests.service.sweep_rows import add_sweep, add_trial
+from tests.service.sweep_rows import add_sweep, add_trial, rank
 
 LIMIT = "latency_ms_p99 <= 4.0"
 SAYS = (
@@ -88,3 +88,24 @@ def test_a_sampler_is_not_told_that_what_cannot_be_judged_breaks_a_limit():
 )
 def test_figures_are_spoken_of_shortly(name, spoken):
     assert short_name(name) == spoken
+
+
+def test_a_trial_that_the_front_betters_within_the_noise_is_tied_with_it(client, services):
+    def figures(low, high):
+        figure = {"low": low, "high": high, "processes": 1, "spread": None, "known": False}
+        return {"figures": {"latency_ms_p50": figure}, "undecided": []}
+
+    def fill(session):
+        sweep = add_sweep(session)
+        latencies = [(1.0, 2.0, 0.9, 1.1), (1.05, 2.0, 0.95, 1.2), (1.5, 2.0, 1.3, 1.7), (1.05, 2.1, 0.95, 1.2)]
+        trials = []
+        for number, (latency, loss, low, high) in enumerate(latencies):
+            trials.append(add_trial(session, sweep, number, {"latency_ms_p50": latency, "validation_loss": loss}))
+            trials[-1].noise = figures(low, high)
+        rank(session, sweep, trials)
+        return sweep.id
+
+    sweep = services.database.write(fill)
+    rows = client.get(f"/v1/sweeps/{sweep}/leaderboard").json()["items"]
+    assert {row["number"]: row["tied"] for row in rows} == {0: False, 1: True, 2: False, 3: False}
+    assert "tied with the front" in page(client, f"/sweeps/{sweep}")
