@@ -59,7 +59,8 @@ def trainings(session: Session, trial: Trial) -> list[lease_schemas.Training]:
     """The trial's own training and its replicates; empty where it was trained once."""
     replicates = session.scalars(
         sa.select(Trial)
-        .where(Trial.sweep_id == trial.sweep_id, Trial.replicate_of == trial.id)
+        # Their numbers are below 0: by the index of numbers, the others are not looked at.
+        .where(Trial.sweep_id == trial.sweep_id, Trial.number < 0, Trial.replicate_of == trial.id)
         .order_by(Trial.number.desc())
     ).all()
     if not replicates:

@@ -54,7 +54,10 @@ def noise_of_sweep(session: Session, sweep: Sweep) -> SweepNoise:
         Trial.feasible.is_(None),
         Trial.replicate_of.is_(None),
     )
-    count = session.scalar(sa.select(sa.func.count()).where(*not_judged)) or 0
+    # What has a rank was judged. The state is counted, not asked for: its index would lead to every complete trial.
+    complete = sa.func.sum(sa.case((Trial.state == TrialState.COMPLETE, 1), else_=0))
+    unranked = (Trial.sweep_id == sweep.id, Trial.pareto_rank.is_(None), *not_judged[2:])
+    count = int(session.scalar(sa.select(complete).where(*unranked)) or 0)
     metrics = _undecided_metrics(session, not_judged) if count else []
     return SweepNoise(
         measured=measured,

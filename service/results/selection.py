@@ -263,7 +263,11 @@ def select(
         keys = (_Key.of(rank, descending), by_first, number)
     elif sort == RECOMMENDED:
         rank = Column(np.where(columns.rank > 0, columns.rank, np.nan))
-        by_rule = (_places(columns, first or ()), rank, _distance(columns, objectives))
+        by_rule = (
+            _places(columns, first or ()),
+            rank,
+            columns.cached("distance", lambda: _distance(columns, objectives)),
+        )
         keys = (*(_Key.of(column, False) for column in by_rule), number)
     else:
         keys = (_Key.of(columns.named(name), descending), number)
@@ -273,9 +277,15 @@ def select(
 
 
 def _places(columns: Columns, first: Sequence[str]) -> Column:
-    """The place of each trial in `first`, by its id."""
+    """The place of each trial in `first`, by its id: of the front, but for a smaller trial that leads it."""
     places = {trial_id: float(place) for place, trial_id in enumerate(first)}
-    return Column(np.array([places.get(trial_id, np.nan) for trial_id in columns.ids]))
+    values = np.full(len(columns), np.nan)
+    for index in np.flatnonzero(columns.rank == 1):
+        values[index] = places.pop(columns.ids[index], np.nan)
+    for trial_id, place in places.items():
+        if trial_id in columns.ids:
+            values[columns.ids.index(trial_id)] = place
+    return Column(values)
 
 
 def _distance(columns: Columns, objectives: Sequence[Objective]) -> Column:

@@ -36,12 +36,10 @@ def neighbours(session: Session, sweep: Sweep, trial: Trial) -> TrialNeighbours:
         recommended = None
     if trial.replicate_of is not None:
         return TrialNeighbours(recommended, None, None)
-    before = sa.select(Trial.id, Trial.number).where(
-        Trial.sweep_id == sweep.id, Trial.replicate_of.is_(None), Trial.number < trial.number
-    )
-    after = sa.select(Trial.id, Trial.number).where(
-        Trial.sweep_id == sweep.id, Trial.replicate_of.is_(None), Trial.number > trial.number
-    )
+    # Further trainings have numbers below 0. By number alone, so that one look into its index is enough.
+    others = sa.select(Trial.id, Trial.number).where(Trial.sweep_id == sweep.id)
+    before = others.where(Trial.number < trial.number, Trial.number >= 0)
+    after = others.where(Trial.number > trial.number)
     return TrialNeighbours(
         recommended,
         _first(session, before.order_by(Trial.number.desc())),
