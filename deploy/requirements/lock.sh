@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Writes the files of this folder anew from pyproject.toml: `make lock`. Versions that still fit stay; --upgrade takes the newest.
 #
-#   constraints.txt   every extra but `ray`: the versions that `make setup` installs, for each Python and system (no hashes: pip
-#                     refuses them beside a checkout)
+#   constraints.txt   every extra but `ray`, `mlflow` and `wandb`: the versions that `make setup` installs, for each Python and
+#                     system (no hashes: pip refuses them beside a checkout)
 #   service.txt, worker.txt, worker-gpu.txt   what the images install, with hashes
 #   torch.txt         PyTorch alone, without hashes: each of its builds (CPU, CUDA 13) has its own index and files, and wants
 #                     its own versions of CUDA's libraries, which are left out everywhere
@@ -21,7 +21,7 @@ compile() {
     pyproject.toml deploy/requirements/build.in >/dev/null
 }
 
-# Ray is left out: its extra is installed on a cluster, which has its own.
+# Ray is left out: its extra is installed on a cluster, which has its own. So are the trackers that a sweep is exported to: users have them.
 extras=(service worker gpu dev otel s3 parquet pandas optuna)
 compile constraints.txt "${extras[@]/#/--extra=}" "$@"
 grep '^torch==' deploy/requirements/constraints.txt > deploy/requirements/torch.txt

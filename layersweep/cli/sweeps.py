@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -27,6 +26,7 @@ from layersweep.cli.common import (
     print_json_list,
     ready,
 )
+from layersweep.cli.export import export
 from layersweep.display import progress, units
 from layersweep.display.terminal import show_yaml, table_of
 from layersweep.files import name_of
@@ -221,17 +221,7 @@ def delete(sweep: SweepName, server: Server = SERVER_DEFAULT) -> None:
     out.print(Text(f"{found.name} ({found.id}) is deleted."))
 
 
-@app.command()
-def export(
-    sweep: SweepName,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="*.csv or *.jsonl.")],
-    sort: Annotated[str | None, typer.Option(help="As for `leaderboard`.", metavar="NAME")] = None,
-    server: Server = SERVER_DEFAULT,
-) -> None:
-    """Write every trial to a file: parameters, metrics, state, rank."""
-    with connect(server) as client:
-        client.sweep(sweep).export(file, sort=sort)
-    out.print(Text(f"Wrote {file}."))
+app.command()(export)
 
 
 @app.command()
