@@ -5,7 +5,7 @@
     ├── ForbiddenError             403
     ├── NotFoundError              404
     ├── ConflictError              409
-    │   ├── InFlightError          409  the same request is being worked on: send it again a little later
+    │   ├── InFlightError          409  the same request is in progress: send it again later
     │   ├── BaselineMismatchError  409  a baseline was measured elsewhere, or by something else
     │   ├── DeviceInUseError       409  a living worker has this GPU
     │   └── LeaseLostError         409  the attempt is stale: throw its result away
@@ -101,7 +101,7 @@ class ConflictError(ServiceError):
 
 class InFlightError(ConflictError):
     type = "in-flight"
-    title = "The same request is being worked on"
+    title = "The same request is in progress"
     retry_after_seconds = 1
 
 

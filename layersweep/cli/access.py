@@ -29,22 +29,24 @@ ALL_PROJECTS = "*"
 NO_LIMIT = "none"
 MADE_BY = "the command line"
 
-tokens = typer.Typer(help="Make, list and revoke API tokens.", no_args_is_help=True)
-projects = typer.Typer(help="Make and list projects.", no_args_is_help=True)
+tokens = typer.Typer(help="Create, list and revoke API tokens.", no_args_is_help=True)
+projects = typer.Typer(help="Create and list projects.", no_args_is_help=True)
 
 
 @tokens.command("create")
 def create(
-    name: Annotated[str, typer.Option(help="For whom or what it is.")],
+    name: Annotated[str, typer.Option(help="Whom or what it is for.")],
     scope: Annotated[list[str], typer.Option(help="read, submit (and read), work, or admin (and both). Repeatable.")],
     project: Annotated[
-        str, typer.Option(envvar="LAYERSWEEP_PROJECT", help=f"The project that it reaches; {ALL_PROJECTS} for all.")
+        str, typer.Option(envvar="LAYERSWEEP_PROJECT", help=f"The project that it is for; {ALL_PROJECTS} for all.")
     ] = "default",
-    expires_in_days: Annotated[float | None, typer.Option(min=0.001, max=3650, help="Left out: never.")] = None,
+    expires_in_days: Annotated[
+        float | None, typer.Option(min=0.001, max=3650, help="Default: it does not expire.")
+    ] = None,
     secret_from: Annotated[
         str | None,
         typer.Option(
-            metavar="VARIABLE", help="Take the token from this environment variable; fine if it is there already."
+            metavar="VARIABLE", help="Take the token from this environment variable; no error if it exists already."
         ),
     ] = None,
     as_json: AsJson = False,
@@ -52,7 +54,7 @@ def create(
     database: OwnDatabase = False,
     server: RemoteServer = None,
 ) -> None:
-    """Make a token. It is shown this once: only its hash is stored."""
+    """Create a token. It is shown only now: the service stores its hash alone."""
     bound_to = None if project == ALL_PROJECTS else project
     place = Place.of(server, data_dir, database)
     if secret_from is not None and place.server is not None:
@@ -107,7 +109,7 @@ def revoke(
     database: OwnDatabase = False,
     server: RemoteServer = None,
 ) -> None:
-    """Revoke a token: it opens nothing any more."""
+    """Revoke a token: it stops working."""
     with _read(Place.of(server, data_dir, database)) as service:
         service.revoke_token(token)
     out.print(Text(f"{token} is revoked."))
@@ -120,7 +122,7 @@ def create_project(
     database: OwnDatabase = False,
     server: RemoteServer = None,
 ) -> None:
-    """Make a project: its sweeps and datasets are its own."""
+    """Create a project, with sweeps and datasets of its own."""
     with _written(Place.of(server, data_dir, database)) as service:
         service.create_project(name)
     out.print(
@@ -150,10 +152,10 @@ def list_projects(
 def limit_project(
     name: Annotated[str, typer.Argument()],
     max_running_trials: Annotated[
-        str | None, typer.Option(metavar="N", help=f"Trials that may run at once; {NO_LIMIT} lifts the limit.")
+        str | None, typer.Option(metavar="N", help=f"Trials that may run at once; {NO_LIMIT} removes the limit.")
     ] = None,
     max_priority: Annotated[
-        str | None, typer.Option(metavar="N", help=f"The highest priority of its sweeps; {NO_LIMIT} lifts the limit.")
+        str | None, typer.Option(metavar="N", help=f"The highest priority of its sweeps; {NO_LIMIT} removes the limit.")
     ] = None,
     data_dir: OwnDataDir = None,
     database: OwnDatabase = False,

@@ -68,10 +68,12 @@ def restore(
 
 @app.command("prune")
 def prune(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much would go, and delete nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say how much would be deleted, and delete nothing.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Delete what the settings say is too old (LAYERSWEEP_LOG_DAYS, ...). The service does it once a day by itself."""
+    """Delete data older than the settings allow (LAYERSWEEP_LOG_DAYS, ...). The service also does so once a day."""
     retention = part_of_product("service.operations.retention", "service")
     settings = read_settings(data_dir=data_dir)
     with existing_database(data_dir) as found:

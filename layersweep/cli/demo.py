@@ -39,7 +39,7 @@ def demo(
     ] = DOCUMENT,
     data_dir: Annotated[
         Path,
-        typer.Option("--data-dir", envvar="LAYERSWEEP_DATA_DIR", help="Where the database, data and logs lie."),
+        typer.Option("--data-dir", envvar="LAYERSWEEP_DATA_DIR", help="Folder of the database, data and logs."),
     ] = Path("data/demo"),
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the service; the next free one if in use.")] = (
         USUAL_PORT
@@ -49,7 +49,7 @@ def demo(
         typer.Option("--keep/--no-keep", help="Keep serving at the end. Default: only in a terminal."),
     ] = None,
 ) -> None:
-    """Start a service and a CPU worker, run a small sweep, and show what came out of it."""
+    """Start a service and a CPU worker, run a small sweep, and show its results."""
     if not document.is_file():
         raise InvalidUsageError(f"{document} is not there: the demo runs from a checkout of Layersweep")
     part_of_product("service.app", "service")

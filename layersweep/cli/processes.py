@@ -117,7 +117,7 @@ def worker(
         str | None,
         typer.Option(
             envvar="LAYERSWEEP_DEVICE",
-            help="cpu, or a GPU by UUID or number; default: the first GPU, or the CPU where there is none.",
+            help="cpu, or a GPU by UUID or number; default: the first GPU, or the CPU if there is none.",
         ),
     ] = None,
     all_devices: Annotated[
@@ -165,7 +165,7 @@ def worker(
         typer.Option(
             metavar="KEY=VALUE,…",
             envvar="LAYERSWEEP_LABELS",
-            help="What sweeps may ask for by `target: {labels: …}`, as gpu=h100,site=a.",
+            help="Labels that sweeps can ask for with `target: {labels: …}`, as gpu=h100,site=a.",
         ),
     ] = "",
     engine_python: Annotated[
@@ -177,21 +177,19 @@ def worker(
     ] = False,
     build_seconds: Annotated[
         float | None,
-        typer.Option(
-            min=1, envvar="LAYERSWEEP_BUILD_SECONDS", help="How long an engine may be built before it counts as hung."
-        ),
+        typer.Option(min=1, envvar="LAYERSWEEP_BUILD_SECONDS", help="Longest time for building an engine."),
     ] = None,
     timing_cache: Annotated[
         bool,
         typer.Option(
             envvar="LAYERSWEEP_TIMING_CACHE",
-            help="Keep what builders find out about their kernels, for the builds to come (TensorRT 10 and later).",
+            help="Keep builders' kernel timings for later builds (TensorRT 10 and later).",
         ),
     ] = True,
     max_trials: Annotated[int | None, typer.Option(min=1, help="Stop after so many trials.")] = None,
     idle_exit_seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long without a trial.")] = None,
 ) -> None:
-    """Run a worker on this machine's device: it claims trials and executes them. Ctrl-C gives what runs back."""
+    """Run a worker on this machine's device: it claims trials and executes them. Ctrl-C gives running ones back."""
     if doctor:
         lines, works = part_of_product("workers.doctor", "worker").report(engine_python)
         for line in lines:

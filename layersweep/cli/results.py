@@ -114,12 +114,12 @@ def recommendation(
     within: Within = None,
     weight: Weight = None,
     as_yaml: Annotated[
-        bool, typer.Option("--configuration", help="Print the configuration alone, as YAML to paste.")
+        bool, typer.Option("--configuration", help="Print only the configuration, as YAML to paste.")
     ] = False,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Say which trial to take, by which rule, how sure it is, and what speaks for it."""
+    """Say which trial to take, by which rule, how certain that is, and on which evidence."""
     if as_yaml and as_json:
         raise InvalidUsageError("--configuration and --json exclude each other")
     chosen = wishes(prefer, within, weight)
@@ -183,7 +183,7 @@ def report(
     weight: Weight = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """The whole story of a sweep for somebody who was not there: what to take, why, how sure, and how to redo it."""
+    """Report a sweep for somebody who was not there: which trial to take, why, how certain, and how to reproduce it."""
     formats = {".html": "html", ".htm": "html", ".md": "markdown", ".json": "json"}
     chosen = "markdown" if out_file is None else formats.get(out_file.suffix.lower())
     if chosen is None:

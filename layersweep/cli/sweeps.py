@@ -44,7 +44,7 @@ from layersweep.records.sweeps import (
 )
 from layersweep.sweep import Sweep
 
-app = typer.Typer(help="Submit, watch and steer sweeps.", no_args_is_help=True)
+app = typer.Typer(help="Submit, watch and control sweeps.", no_args_is_help=True)
 
 
 @app.command()
@@ -76,7 +76,7 @@ def submit(
 
 @app.command()
 def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
-    """Check a sweep document and tell about its space; nothing is stored."""
+    """Check a sweep document and describe its space; nothing is stored."""
     with connect(server) as client:
         preview: SweepPreview = client.validate(file)
     if as_json:
@@ -185,19 +185,19 @@ def watch(
 
 @app.command()
 def cancel(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
-    """End a sweep now; running trials are told to stop."""
+    """End a sweep now and stop its running trials."""
     _act(server, sweep, as_json, Sweep.cancel)
 
 
 @app.command()
 def pause(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
-    """Hand out no more trials until it is resumed; running ones finish."""
+    """Start no more trials until the sweep is resumed; running ones finish."""
     _act(server, sweep, as_json, Sweep.pause)
 
 
 @app.command()
 def resume(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
-    """Go on with a paused sweep."""
+    """Resume a paused sweep."""
     _act(server, sweep, as_json, Sweep.resume)
 
 
@@ -234,7 +234,7 @@ def extend(
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Add to a sweep's budget; one that has used it up goes on."""
+    """Add to a sweep's budget; one that has used it up continues."""
     if not (trials or wall_seconds or device_seconds or failures):
         raise typer.BadParameter("say what to add: --trials, --wall-seconds, --device-seconds or --failures")
     _act(
@@ -250,11 +250,11 @@ def extend(
 @app.command()
 def prioritize(
     sweep: SweepName,
-    priority: Annotated[int, typer.Argument(min=-10, max=10, help="0 is what sweeps have unless they ask.")],
+    priority: Annotated[int, typer.Argument(min=-10, max=10, help="The default is 0.")],
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Execute a sweep's trials before those of sweeps with a lower priority; what runs goes on."""
+    """Execute a sweep's trials before those of sweeps with a lower priority; running trials continue."""
     _act(server, sweep, as_json, lambda found: found.prioritize(priority))
 
 

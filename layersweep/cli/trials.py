@@ -28,9 +28,7 @@ app = typer.Typer(help="Look at single trials.", no_args_is_help=True)
 
 TrialName = Annotated[
     str,
-    typer.Argument(
-        metavar="TRIAL", help="SWEEP/NUMBER, the id of a trial, or SWEEP alone: its recommended trial, or as wished."
-    ),
+    typer.Argument(metavar="TRIAL", help="SWEEP/NUMBER, the id of a trial, or SWEEP alone for its recommended trial."),
 ]
 
 
@@ -62,7 +60,7 @@ def promote(
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Train a trial that the sweep's pruner has stopped to its end, from where it was stopped."""
+    """Train a pruned trial to its end, from where it was stopped."""
     with connect(server) as client:
         found = client.trial(trial)
         record = client.sweep(found["sweep"]).promote(found["number"])
@@ -78,14 +76,14 @@ def download(
     trial: TrialName,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put the files.")],
     format: Annotated[  # noqa: A002 - as it is typed
-        str, typer.Option(help="artifacts: all that it left; transformers: a checkpoint that from_pretrained reads.")
+        str, typer.Option(help="artifacts: all its files; transformers: a checkpoint that from_pretrained reads.")
     ] = "artifacts",
     prefer: Prefer = None,
     within: Within = None,
     weight: Weight = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Download what a trial on the front left: weights, ONNX graph, engine, configuration, and a loader.
+    """Download the artifacts of a trial on the front: weights, ONNX graph, engine, configuration, and a loader.
 
     As transformers: its model as a checkpoint of Hugging Face's library, with config, tokenizer and model card.
     """

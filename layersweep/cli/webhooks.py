@@ -23,7 +23,7 @@ from layersweep.display.terminal import table_of
 from layersweep.errors import InvalidUsageError
 from layersweep.records.administration import CreatedWebhookRecord, WebhookDeliveryRecord
 
-app = typer.Typer(help="Have a URL told of a project's sweeps (docs/webhooks.md).", no_args_is_help=True)
+app = typer.Typer(help="Send the events of a project's sweeps to a URL (docs/webhooks.md).", no_args_is_help=True)
 
 SHOWN_DELIVERIES = 20
 
@@ -45,7 +45,7 @@ def create(
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Have a URL told of the project's sweeps. The secret is shown this once."""
+    """Send the events of the project's sweeps to a URL. The secret is shown only now."""
     with connect(server) as client:
         _print_secret(client.create_webhook(url, event), as_json)
 
@@ -69,11 +69,11 @@ def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
 @app.command("change")
 def change(
     webhook: WebhookId,
-    url: Annotated[str | None, typer.Option(help="Where it leads from now on.")] = None,
+    url: Annotated[str | None, typer.Option(help="Its new URL.")] = None,
     event: Event = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Change where a webhook leads, or what it is told of."""
+    """Change a webhook's URL or events."""
     if url is None and event is None:
         raise InvalidUsageError("say what to change: --url or --event")
     with connect(server) as client:
@@ -83,7 +83,7 @@ def change(
 
 @app.command("enable")
 def enable(webhook: WebhookId, server: Server = SERVER_DEFAULT) -> None:
-    """Tell a webhook again; what was pending is sent."""
+    """Enable a webhook; pending deliveries are sent."""
     with connect(server) as client:
         client.change_webhook(webhook, enabled=True)
     out.print(Text(f"{webhook} is told again."))
@@ -91,7 +91,7 @@ def enable(webhook: WebhookId, server: Server = SERVER_DEFAULT) -> None:
 
 @app.command("disable")
 def disable(webhook: WebhookId, server: Server = SERVER_DEFAULT) -> None:
-    """Tell a webhook nothing until it is enabled again."""
+    """Disable a webhook until it is enabled again."""
     with connect(server) as client:
         client.change_webhook(webhook, enabled=False)
     out.print(Text(f"{webhook} is told nothing now."))

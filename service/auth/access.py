@@ -131,7 +131,7 @@ class Access:
             self._known[digest] = known
             await to_thread.run_sync(self._mark_seen, token.id)
         if known.expires_at is not None and known.expires_at <= time.time():
-            raise UnauthorizedError("this token has expired: make a new one with `layersweep token create`")
+            raise UnauthorizedError("this token has expired: create a new one with `layersweep token create`")
         return known.caller
 
     async def check_project(self, name: str) -> None:

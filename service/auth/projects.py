@@ -56,7 +56,7 @@ def allowed_priority(session: Session, name: str, wanted: int | None) -> int:
     if wanted is None:
         return 0 if highest is None else min(0, highest)
     if highest is not None and wanted > highest:
-        remedy = f"at most {highest}; who may change projects can allow more"
+        remedy = f"at most {highest}; an administrator can allow more (`layersweep project limit`)"
         raise ForbiddenError(
             f"sweeps of the project {name!r} have a priority of at most {highest}",
             problems=[Problem("/priority", f"{wanted} is too high for this project", remedy)],
@@ -74,7 +74,7 @@ def delete(session: Session, name: str) -> None:
     """Delete an empty project. Raises NotFoundError, and Conflict where something is in it."""
     project = get(session, name)
     if name == DEFAULT:
-        raise ConflictError(f"the project {DEFAULT!r} stays: it is that of callers who name none")
+        raise ConflictError(f"the project {DEFAULT!r} cannot be deleted: it serves callers who name no project")
     holdings = (
         (Sweep, "sweeps"),
         (Dataset, "datasets"),

@@ -55,11 +55,11 @@ class Limits:
         missing = _take(self._requests, who, rate, rate * BURST_SECONDS, self.clock())
         if missing:
             raise TooManyRequestsError(
-                f"more than {rate:g} requests a second of one caller", retry_after_seconds=math.ceil(missing)
+                f"more than {rate:g} requests a second from one caller", retry_after_seconds=math.ceil(missing)
             )
         running = self._running.get(who, 0)
         if running >= self.settings.concurrent_requests:
-            detail = f"{running} requests of one caller are being worked on: wait for some of them"
+            detail = f"{running} requests of this caller are in progress: wait for some of them"
             raise TooManyRequestsError(detail, retry_after_seconds=1)
         self._running[who] = running + 1
         try:
@@ -75,7 +75,9 @@ class Limits:
         a_second = self.settings.wrong_tokens_per_minute / 60
         missing = 0.0 if bucket is None else (1 - bucket.left) / a_second - (self.clock() - bucket.at)
         if missing > 0:
-            raise TooManyRequestsError("too many wrong tokens came from here", retry_after_seconds=math.ceil(missing))
+            raise TooManyRequestsError(
+                "too many wrong tokens came from this address", retry_after_seconds=math.ceil(missing)
+            )
 
     def wrong_token(self, address: str) -> None:
         """Count a wrong token from an address."""

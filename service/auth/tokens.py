@@ -52,7 +52,7 @@ def create(session: Session, new: NewToken, *, made_by: str) -> tuple[Token, str
     unknown = [scope for scope in new.scopes if scope not in SCOPES]
     if unknown or not new.scopes:
         remedy = f"choose from {', '.join(SCOPES)}"
-        what = f"{unknown[0]!r} is not a scope" if unknown else "a token without a scope opens nothing"
+        what = f"{unknown[0]!r} is not a scope" if unknown else "a token needs a scope"
         raise UnprocessableError(what, problems=[Problem("/scopes", what, remedy)])
     secret = new.secret or PREFIX + secrets.token_urlsafe(32)
     if len(secret) < MIN_SECRET_CHARACTERS or not secret.isascii() or not secret.isprintable() or " " in secret:
@@ -60,7 +60,7 @@ def create(session: Session, new: NewToken, *, made_by: str) -> tuple[Token, str
             f"a token has at least {MIN_SECRET_CHARACTERS} visible ASCII characters: openssl rand -hex 24"
         )
     if find(session, secret) is not None:
-        raise ConflictError("this token is there already")
+        raise ConflictError("this token exists already")
     time = now(session)
     token = Token(
         id=new_id(),

@@ -32,7 +32,7 @@ def cause_of(error: BaseException) -> str | None:
     if storage is not None:
         return storage
     if isinstance(error, PoolTimeoutError) or is_connection_loss(error):
-        return "the database does not answer now"
+        return "the database does not answer"
     return None
 
 

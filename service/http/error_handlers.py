@@ -97,7 +97,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(PoolTimeoutError)
     @app.exception_handler(OperationalError)
     async def database_unavailable(request: Request, error: Exception) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        answer = outages.answer_to(error) or UnavailableError("the database does not answer now")
+        answer = outages.answer_to(error) or UnavailableError("the database does not answer")
         outages.log(_log, f"{request.method} {request.url.path} was answered 503", error)
         return respond(answer, request.url.path)
 
@@ -134,7 +134,7 @@ def _allow(paths: Mapping[str, JsonObject], path: str) -> dict[str, str]:
 def _from_http(error: HTTPException) -> ServiceError:
     if error.status_code == HTTPStatus.BAD_REQUEST:
         # The framework says it of bodies alone, and of those that are no text differently from those that are no JSON.
-        return UnprocessableError("the body cannot be read as what its Content-Type says it is")
+        return UnprocessableError("the body does not match its Content-Type")
     known = _BY_STATUS.get(error.status_code)
     if known is not None:
         return known(str(error.detail))

@@ -67,7 +67,7 @@ def kept(session: Session, project: str, key: str, hash_of_request: str) -> Answ
     if row is None:
         return None
     if row.request_hash != hash_of_request:
-        problem = Problem("", "the Idempotency-Key was used for another request", "take a new key for a new request")
+        problem = Problem("", "the Idempotency-Key was used for another request", "use a new key for a new request")
         raise UnprocessableError("this Idempotency-Key was used for another request", problems=[problem])
     if row.status is None or row.body is None:
         raise _in_flight()
@@ -115,4 +115,4 @@ def forget_old(session: Session) -> int:
 
 
 def _in_flight() -> InFlightError:
-    return InFlightError("the request with this Idempotency-Key is being worked on: send it again")
+    return InFlightError("a request with this Idempotency-Key is in progress: send it again later")

@@ -136,9 +136,9 @@ class RequestMiddleware:
                 caller = dataclasses.replace(caller, named=named)
         except (OperationalError, PoolTimeoutError) as error:
             outages.log(_log, f"{method} {path!r} was answered 503", error)
-            raise (outages.answer_to(error) or UnavailableError("the database does not answer now")) from None
+            raise (outages.answer_to(error) or UnavailableError("the database does not answer")) from None
         if method not in access.SAFE_METHODS and not _is_same_origin(headers):
-            raise ForbiddenError("a page of another origin may not change anything here")
+            raise ForbiddenError("pages of another origin may not change anything")
         if "\0" in path:
             raise NotFoundError("no path contains a NUL character")
         if b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
@@ -156,7 +156,7 @@ class RequestMiddleware:
         secret = bearer or cookie
         if not secret:
             raise UnauthorizedError(
-                "send a token as `Authorization: Bearer <token>`; `layersweep token create` makes one"
+                "send a token as `Authorization: Bearer <token>`; `layersweep token create` creates one"
             )
         caller = await self._access.caller(secret, address_of(scope))
         if bearer is None and method not in access.SAFE_METHODS and not _comes_from_own_page(headers):

@@ -204,7 +204,7 @@ async def _keyed(request: Request, services: ServicesDep, idempotency_key: Idemp
     if idempotency_key is not None:
         mark = (call.project, idempotency_key)
         if mark in services.in_flight:
-            raise InFlightError("the request with this Idempotency-Key is being worked on: send it again")
+            raise InFlightError("a request with this Idempotency-Key is in progress: send it again later")
         services.in_flight.add(mark)
         # Not by a generator: the framework's way of ending one costs every request as much as its own work.
         at_end(request, services.in_flight.discard, mark)

@@ -164,4 +164,4 @@ def check_losses(losses: list[lease_schemas.Losses]) -> None:
             # Cross-entropies, rates, counts and times alike.
             if not METRICS["validation_loss"].possible(value):
                 problem = Problem(f"/losses/{position}/{name}", f"is {value:g}", f"between 0 and {bound(LARGEST)}")
-                raise UnprocessableError("a point of the curve cannot be", problems=[problem])
+                raise UnprocessableError("a point of the curve is out of range", problems=[problem])

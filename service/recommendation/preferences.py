@@ -75,7 +75,7 @@ class SelectionPreferences:
             problems.append(Problem("/weight", "all weights are 0", "give one objective a weight above 0"))
         if problems:
             detail = "; ".join(f"{each.pointer.strip('/')}: {each.detail}" for each in problems)
-            raise UnprocessableError(f"what is wished for cannot be read: {detail}", problems=problems)
+            raise UnprocessableError(f"invalid preferences: {detail}", problems=problems)
         return cls(tuple(dict.fromkeys(preferred)), tuple(limits), weights)
 
 

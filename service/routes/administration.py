@@ -56,7 +56,7 @@ def list_tokens(pages: PageReadDep) -> schemas.Page[auth_schemas.Token]:
 @router.delete("/tokens/{token}", status_code=204)
 @needs_scope("admin")
 async def revoke_token(token: str, call: UnkeyedWriteRequestDep) -> Response:
-    """Revoke a token: it opens nothing any more. Other processes of the service know it within two seconds."""
+    """Revoke a token: it stops working. Other processes of the service know it within two seconds."""
     answer = await call.done(
         "token.revoke", lambda session: tokens.revoke(session, token, call.caller.bound_to), subject=token
     )

@@ -68,7 +68,7 @@ async def upload_artifact(
     async with arriving(folder) as file:
         digest = await receive(request.stream(), file, services.settings.max_upload_bytes, name)
         if content_digest != f"sha-256=:{base64.b64encode(digest).decode()}:":
-            raise UnprocessableError(f"{name} did not arrive as it was sent: its SHA-256 is {digest.hex()}")
+            raise UnprocessableError(f"{name} was damaged on its way: its SHA-256 is {digest.hex()}")
         path, sha256 = Path(file.name), digest.hex()
         await to_thread.run_sync(
             artifacts.store, services.database, services.settings, trial, attempt, name, path, sha256

@@ -221,7 +221,7 @@ def get_content(
 ) -> Response:
     """The arrays of a split as an NPZ file. The test split is held back: it answers 403."""
     if split == "test":
-        raise ForbiddenError("the test split is held back: what has chosen a configuration must not have seen it")
+        raise ForbiddenError("the test split is held back: only the trials of a confirmation may read it")
     path, digest = services.database.read(
         lambda session: datasets.content_path(session, services.settings, dataset, split, caller.project)
     )

@@ -21,7 +21,7 @@ router = APIRouter(tags=["health"], route_class=ScopedRoute)
 def get_metrics(services: ServicesDep, caller: CallerDep) -> Response:
     """The figures of this process and of the database in Prometheus' text format. Takes a token of all projects."""
     if caller.bound_to is not None:
-        raise ForbiddenError(f"the metrics are of all projects, and this token is of {caller.bound_to!r} alone")
+        raise ForbiddenError(f"these metrics cover all projects, and this token covers {caller.bound_to!r} alone")
     of_database = CollectorRegistry(auto_describe=False)
     of_database.register(Gauges(services.database, services.settings.worker_alive_seconds))
     content = generate_latest(of_database) + generate_latest(metrics.REGISTRY)

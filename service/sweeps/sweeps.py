@@ -201,15 +201,15 @@ def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExten
         if missing >= 0 and (reopened or extension.wall_seconds):
             remedy = f"extend wall_seconds by more than {extension.wall_seconds + missing:.0f}"
             problem = Problem(
-                "/wall_seconds", "the clock runs from the sweep's start: it would be over at once", remedy
+                "/wall_seconds", "the clock runs from the sweep's start, so the sweep would end at once", remedy
             )
-            raise UnprocessableError("the extended wall-clock budget is over already", problems=[problem])
+            raise UnprocessableError("the extended wall-clock budget has already run out", problems=[problem])
     device_limit = budget.get("device_seconds")
     if device_limit is not None:
         missing = sweep.device_seconds - device_limit
         if missing >= 0 and (reopened or extension.device_seconds):
             remedy = f"extend device_seconds by more than {extension.device_seconds + missing:.0f}"
-            detail = f"the sweep's attempts have taken {sweep.device_seconds:.0f} s: it would be over at once"
+            detail = f"the sweep's attempts have taken {sweep.device_seconds:.0f} s, so the sweep would end at once"
             problems = [Problem("/device_seconds", detail, remedy)]
             raise UnprocessableError("the extended budget of device time is used up already", problems=problems)
     sweep.budget = budget
@@ -322,18 +322,18 @@ def _refuse_unless_reopenable(sweep: Sweep, budget: Budget) -> None:
     """Raise Conflict unless the extended budget lets the sweep go on: with new points, or with trials to try again."""
     ended = f"the sweep is {sweep.state} ({sweep.reason})"
     if sweep.state == SweepState.CANCELLED:
-        raise ConflictError(f"{ended}: a larger budget does not make it go on")
+        raise ConflictError(f"{ended}: a larger budget does not continue it")
     counts = sweep.counts
     failed, cut_off = counts.get(TrialState.FAILED, 0), counts.get(TrialState.CANCELLED, 0)
     if failed >= budget["failures"]:
-        raise ConflictError(f"{ended}: extend failures to make it go on")
+        raise ConflictError(f"{ended}: extend failures to continue it")
     if failed:
         return
     if sweep.reason == "space_exhausted" and not cut_off:
-        raise ConflictError(f"{ended}: a larger budget does not make it go on")
+        raise ConflictError(f"{ended}: a larger budget does not continue it")
     progress = progress_of(sweep)
     if progress.trials + progress.replicates - cut_off >= budget["trials"]:
-        raise ConflictError(f"{ended}: extend trials to make it go on")
+        raise ConflictError(f"{ended}: extend trials to continue it")
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

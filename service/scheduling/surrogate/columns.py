@@ -34,7 +34,7 @@ class Column:
             self._step = None if distribution.step is None else float(distribution.step)
             self.is_log = distribution.log
         else:
-            raise TypeError(f"{type(distribution).__name__} is not a distribution that can be coded")
+            raise TypeError(f"{type(distribution).__name__} is not a supported distribution")
         self.size = None if self._step is None else round((self._high - self._low) / self._step) + 1
         if self._low == self._high:
             self.size = 1
