@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.workers.kept_children import KeptChildren
 from tests.workers.scripted_service import ScriptedService
+from workers.engine.verbs import DESCRIBE
 from workers.processes.children import Children
 
 
@@ -18,17 +20,39 @@ def scripted() -> ScriptedService:
     return ScriptedService()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def children() -> Iterator[Children]:
-    """Children with one thread, shared by the tests of a file as by the trials of a worker."""
+    """Children with one thread, shared by tests as by the trials of a worker."""
     children = Children(threads=1)
     yield children
     children.kill()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def _kept_children() -> Iterator[list[KeptChildren]]:
+    kept: list[KeptChildren] = []
+    yield kept
+    for each in kept:
+        each.end()
+
+
+@pytest.fixture
+def slots(_kept_children: list[KeptChildren]) -> Callable[[int], Sequence[Children]]:
+    """Makes the children of so many slots of one worker, each with one thread."""
+
+    def made(count: int) -> Sequence[Children]:
+        _kept_children.extend(KeptChildren(threads=1) for _ in range(len(_kept_children), count))
+        for each in _kept_children[:count]:
+            # By this thread: a child ends with the one that started it, and those of the slots end with their test.
+            each.model()
+        return _kept_children[:count]
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def capabilities(children: Children) -> dict[str, dict[str, Any]]:
-    found = children.builder().request("describe", {"runtime": "onnxruntime"}, timeout_seconds=60)
+    found = children.builder().request(DESCRIBE, {"runtime": "onnxruntime"}, timeout_seconds=60)
     return {"onnxruntime": {**found, "device_model": "a processor, 1 thread"}}
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +133,8 @@ def make_worker(service: LeasingService, cache_dir: Path, *children: Children, *
     return Worker(service.client(), "here", children=children, cache_dir=cache_dir, **options)
 
 
-def slots(count: int) -> list[Children]:
-    return Children.of_slots(count, threads=1)
+Slots = Callable[[int], Sequence[Children]]
+"""Makes the children of so many slots."""
 
 
 class Heard(logging.Handler):
@@ -163,7 +163,7 @@ def heard() -> Iterator[Heard]:
 
 
 def test_slots_are_filled_by_one_claim_go_on_with_what_their_finish_brings_and_say_what_they_do(
-    cache_dir: Path, heard: Heard
+    cache_dir: Path, heard: Heard, slots: Slots
 ) -> None:
     service = LeasingService(5, at_once=2)
 
@@ -182,14 +182,16 @@ def test_slots_are_filled_by_one_claim_go_on_with_what_their_finish_brings_and_s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("unknown", [("slots", "at_most", "claim"), ("claim",)])
-def test_a_service_that_knows_no_slots_is_worked_with_all_the_same(cache_dir: Path, unknown: tuple[str, ...]) -> None:
+def test_a_service_that_knows_no_slots_is_worked_with_all_the_same(
+    cache_dir: Path, slots: Slots, unknown: tuple[str, ...]
+) -> None:
     service = LeasingService(3, unknown=unknown, at_once=2)
     make_worker(service, cache_dir, *slots(2), idle_exit_seconds=0.5).work()
     assert service.ended == {f"T{number}": "complete" for number in range(3)}
     assert service.most_at_once == 2
 
 
-def test_a_drained_worker_gives_back_what_each_slot_executes(cache_dir: Path) -> None:
+def test_a_drained_worker_gives_back_what_each_slot_executes(cache_dir: Path, slots: Slots) -> None:
     service = LeasingService(9, at_once=2)
     worker = make_worker(service, cache_dir, *slots(2))
 
@@ -213,7 +215,9 @@ def test_a_drained_worker_gives_back_what_each_slot_executes(cache_dir: Path) ->
         ),
     ],
 )
-def test_sigterm_in_a_phase_gives_back_what_each_slot_executes_uncharged(cache_dir: Path, phase: str) -> None:
+def test_sigterm_in_a_phase_gives_back_what_each_slot_executes_uncharged(
+    cache_dir: Path, slots: Slots, phase: str
+) -> None:
     service = LeasingService(4, at_once=2, task="causal_lm")
     worker = make_worker(service, cache_dir, *slots(2))
     in_phase: list[str] = []
@@ -233,7 +237,7 @@ def test_sigterm_in_a_phase_gives_back_what_each_slot_executes_uncharged(cache_d
     assert not service.charged
 
 
-def test_a_claim_that_is_answered_after_a_drain_is_given_back(cache_dir: Path) -> None:
+def test_a_claim_that_is_answered_after_a_drain_is_given_back(cache_dir: Path, slots: Slots) -> None:
     service = LeasingService(1)
     worker = make_worker(service, cache_dir, *slots(1))
     service.on_claim = worker.drain
@@ -241,7 +245,9 @@ def test_a_claim_that_is_answered_after_a_drain_is_given_back(cache_dir: Path) -
     assert service.ended == {"T0": "released"}
 
 
-def test_a_builder_that_hangs_fails_its_trial_and_disturbs_no_neighbour(cache_dir: Path, tmp_path: Path) -> None:
+def test_a_builder_that_hangs_fails_its_trial_and_disturbs_no_neighbour(
+    cache_dir: Path, tmp_path: Path, slots: Slots
+) -> None:
     service = LeasingService(3, at_once=2)
     faulty = FaultyChildren(tmp_path, "onnxruntime")
     faulty.arm("hang")
@@ -256,7 +262,7 @@ def test_a_builder_that_hangs_fails_its_trial_and_disturbs_no_neighbour(cache_di
 
 @pytest.mark.parametrize("is_enough_alone", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_what_is_out_of_memory_beside_neighbours_is_tried_again_alone(
-    cache_dir: Path, tmp_path: Path, *, is_enough_alone: bool
+    cache_dir: Path, tmp_path: Path, slots: Slots, *, is_enough_alone: bool
 ) -> None:
     service = LeasingService(2, at_once=2)
     faulty = FaultyChildren(tmp_path, "onnxruntime")
