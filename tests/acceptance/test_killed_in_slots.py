@@ -57,8 +57,8 @@ def outcomes(deployment: Deployment, sweep: str) -> list[list[str]]:
     return found
 
 
-def start_slots(deployment: Deployment, name: str) -> Any:
-    return deployment.start_worker(name, "--slots", str(SLOTS), "--threads", "1")
+def start_slots(deployment: Deployment, name: str, count: int = SLOTS) -> Any:
+    return deployment.start_worker(name, "--slots", str(count), "--threads", "1")
 
 
 def measures(event: dict[str, Any]) -> bool:
@@ -85,7 +85,7 @@ def test_killed_children_cost_their_own_attempts_and_a_killed_worker_those_of_al
     deployment.wait_until(
         lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in running), "the kernel has ended the children"
     )
-    start_slots(deployment, "other")
+    start_slots(deployment, "other", 1)
     found = outcomes(deployment, sweep)
     given_back = [attempts for attempts in found if "released" in attempts]
     assert len(given_back) <= len(killed)
