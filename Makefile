@@ -10,8 +10,9 @@ PIP_ARGS ?=
 LOCK ?= deploy/requirements/constraints.txt
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable '.[service,worker,dev]'
 TOOLS := .venv-tools
-# One process more than the two cores of a small machine: tests wait for children and databases
-PYTEST_ARGS ?= -n 3
+# One process more than the two cores of a small machine: tests wait for children and databases. A file's tests stay
+# together as far as that keeps every process busy: what they share is then set up once, and not in each process.
+PYTEST_ARGS ?= -n 3 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve worker test test-slow test-gpu test-ray golden explore chaos fuzz lock sbom audit lint format docs clean
