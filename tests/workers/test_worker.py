@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def user(live_service: str) -> User:
 
 
 @contextmanager
-def working(worker: Worker) -> Iterator[threading.Thread]:
+def working(worker: Worker) -> Generator[threading.Thread]:
     thread = threading.Thread(target=worker.work)
     thread.start()
     try:
@@ -115,8 +115,10 @@ def working(worker: Worker) -> Iterator[threading.Thread]:
         assert not thread.is_alive()
 
 
-def make_worker(service: ServiceClient, cache_dir: Path, **options: Any) -> Worker:
-    return Worker(service, "here", children=[Children(threads=1)], cache_dir=cache_dir, **options)
+def make_worker(
+    service: ServiceClient, cache_dir: Path, children: Sequence[Children] | None = None, **options: Any
+) -> Worker:
+    return Worker(service, "here", children=children or [Children(threads=1)], cache_dir=cache_dir, **options)
 
 
 @pytest.fixture
@@ -160,11 +162,11 @@ def test_a_sweep_of_two_trials_ends_with_scores_by_the_engine(user: User, live_s
 
 
 def test_a_quantized_trial_is_scored_through_its_quantized_engine(
-    user: User, live_service: str, cache_dir: Path
+    user: User, live_service: str, cache_dir: Path, slots: Callable[[int], Sequence[Children]]
 ) -> None:
     model = {**SWEEP["model"], "hidden_size": 32, "quantization": {"values": ["int8"]}}
     sweep = user.submit(model=model, budget={"trials": 1})
-    make_worker(ServiceClient(live_service), cache_dir, max_trials=1).work()
+    make_worker(ServiceClient(live_service), cache_dir, slots(1), max_trials=1).work()
     (trial,) = user.trials(sweep)
     assert (trial["state"], trial["parameters"]) == ("complete", {"quantization": "int8"})
     assert [phase["phase"] for phase in trial["attempts"][0]["phases"]] == [
