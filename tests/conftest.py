@@ -79,8 +79,8 @@ def _the_same_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         for name, read in builtins.BUILTINS.items():
             patch.setitem(builtins.BUILTINS, name, _read_once(read, tmp_path_factory.mktemp(name)))
         measure_once = _measure_once()
-        for module in ("drafts", "validation"):
-            patch.setattr(f"service.sweeps.{module}.measure_feasibility", measure_once)
+        for module in ("layers.space.document", "service.sweeps.drafts", "service.sweeps.validation"):
+            patch.setattr(f"{module}.measure_feasibility", measure_once)
         patch.setattr("typer.testing._get_command", cache(typer.main.get_command))
         yield
 

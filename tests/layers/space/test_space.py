@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layers.capabilities import Capabilities
 from layers.declarations.model import broken_rules
 from layers.space.document import PointError, Space, flatten
 from layers.space.feasibility import FEWEST_SAMPLES, SAMPLES, FeasibilityReport, measure_feasibility
 from tests.layers.sweep_documents import measured, parsed, problems
 
-CAPABILITIES: dict[str, Any] = {
+CAPABILITIES: Capabilities = {
     "runtime": "onnxruntime",
     "version": "1.32.0",
     "device_model": "a CPU",
@@ -432,7 +433,7 @@ def test_an_enumeration_that_takes_too_long_is_given_up_for_samples(monkeypatch:
     changes = {"/rules": ["hidden_size != 96"]}
     assert (measured(changes)[1].judged, measured(changes)[1].sampled) == (24, False)
     monkeypatch.setattr("layers.space.feasibility.ENUMERATION_SHARE", 0.0)
-    _, report = measured(changes)
+    report = measure_feasibility(space(changes))
     assert (report.points, report.judged, report.sampled) == (24, SAMPLES, True)
     assert report.feasible_share == pytest.approx(1 / 3, abs=0.02)
 
