@@ -21,6 +21,10 @@ DIGITS = 6
 """Significant digits of figures that are compared: libraries of linear algebra differ beyond them."""
 
 
+END = 6
+"""Characters of an identifier that a page adds to a name."""
+
+
 class Normaliser:
     """Replaces what differs from run to run. One object names an identifier alike in all texts that it is given.
 
@@ -33,6 +37,9 @@ class Normaliser:
     def text(self, text: str) -> str:
         """`text` with identifiers, times and long figures replaced."""
         text = _ID.sub(self._namer(), text)
+        for identifier, name in self.known.items():
+            # Where names may be the same, a page adds the end of the identifier.
+            text = text.replace(f"· {identifier[-END:]}", f"· (end of {name})")
         text = _ISO.sub("<time>", text)
         text = _SHOWN.sub("<time>", text)
         text = _HTTP_DATE.sub("<time>", text)
