@@ -1,4 +1,4 @@
-"""What the client raises. Each prints as a sentence: what was wrong and, where it is known, what to try.
+"""Errors of the client. Each prints as a sentence: what was wrong and, if known, what to try.
 
 LayersweepError
 ├── InvalidUsageError          the call itself cannot be carried out: no such file, a server that is no URL, ...
@@ -22,28 +22,28 @@ from typing import Any, cast
 
 
 class LayersweepError(Exception):
-    """The root of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises."""
 
 
 class InvalidUsageError(LayersweepError):
-    """The call cannot be carried out as it stands; nothing was sent."""
+    """The call is invalid; nothing was sent."""
 
 
 class MissingDependencyError(LayersweepError, ImportError):
-    """An optional package is needed for this and is not installed."""
+    """This needs an optional package that is not installed."""
 
 
 class UnreachableError(LayersweepError, ConnectionError):
-    """The service gave no answer, retries included."""
+    """The service did not answer, even after retries."""
 
 
 class WaitTimeoutError(LayersweepError, TimeoutError):
-    """The time given to a wait is over; the sweep goes on."""
+    """The wait timed out; the sweep continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemItem:
-    """One thing that is wrong in what was sent: where (a JSON pointer, "" is all of it), what, and the remedy."""
+    """One problem in a request: where (a JSON pointer; "" is the whole body), what, and the remedy."""
 
     pointer: str
     detail: str
@@ -55,7 +55,7 @@ class ProblemItem:
 
 
 class ResponseError(LayersweepError):
-    """The service answered with an error. Carries the problem document as it came.
+    """The service answered with an error. Holds its problem document unchanged.
 
     `status` is the HTTP status, `type` the last part of the problem's type ("not-found"), `title` and `detail` its
     sentences, `errors` the single problems with their places, `document` the whole answer.
@@ -93,15 +93,15 @@ class NotAuthorizedError(ResponseError):
 
 
 class NotFoundError(ResponseError):
-    """The service has nothing of that name or id."""
+    """The service has nothing with that name or id."""
 
 
 class ConflictError(ResponseError):
-    """The state of the thing does not allow this: a sweep that has ended cannot be paused."""
+    """The state of the object does not allow this: a sweep that has ended cannot be paused."""
 
 
 class InvalidDocumentError(ResponseError):
-    """A document was not accepted; `errors` has a place and a remedy for every problem."""
+    """A document was refused; `errors` has a pointer and a remedy for every problem."""
 
 
 class RequestRefusedError(ResponseError):
@@ -109,7 +109,7 @@ class RequestRefusedError(ResponseError):
 
 
 class ServiceFailureError(ResponseError):
-    """The service failed, or what answered is not a Layersweep service."""
+    """The service failed, or the answer is not from a Layersweep service."""
 
 
 _BY_STATUS: dict[int, type[ResponseError]] = {

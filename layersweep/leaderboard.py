@@ -19,7 +19,7 @@ _OWN_COLUMNS = ("trial", "number", "state", "rank", "on_front", "feasible")
 
 
 class RowOptions(TypedDict, total=False):
-    """Which trials a leaderboard has."""
+    """Filters of a leaderboard."""
 
     state: TrialState | Sequence[TrialState] | None
     feasible: bool | None
@@ -36,7 +36,7 @@ class LeaderboardOptions(RowOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class RowFilter:
-    """Which trials a leaderboard has, in the words of the API. Empty: all."""
+    """Filters of a leaderboard, as the API names them. Empty: all trials."""
 
     state: tuple[str, ...] = ()
     feasible: bool | None = None
@@ -65,7 +65,7 @@ class RowFilter:
 
 
 def several(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """What may be one text, several, or none."""
+    """One text, several, or none, as a tuple."""
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
@@ -145,7 +145,7 @@ def _flag(value: bool | None) -> str | None:
 
 
 def dataframe(rows: Iterable[LeaderboardRow]) -> pandas.DataFrame:
-    """One row a trial; a parameter and a metric of the same name are told apart as `parameters.x` and `metrics.x`."""
+    """One row a trial; a parameter and a metric with the same name become `parameters.x` and `metrics.x`."""
     try:
         import pandas
     except ImportError as problem:

@@ -1,4 +1,4 @@
-"""Trying again: what may be tried, and how long to wait before it."""
+"""Retries: what may be retried, and after how long."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from email.utils import parsedate_to_datetime
 from itertools import count
 
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-"""HTTP's statuses that say "later"."""
+"""HTTP statuses that ask to retry later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Waits that grow from try to try, each longer or shorter by chance so that many callers do not come at once."""
+    """Exponential backoff with jitter, so that many callers do not retry at once."""
 
     first_seconds: float
     most_seconds: float
     factor: float = 2.0
     jitter: float = 0.3
-    """By which share of it chance makes a wait longer or shorter."""
+    """Jitter, as a share of the wait."""
 
     def seconds(self, tries: int) -> float:
-        """How long to wait after the try with this number (from 1)."""
+        """Seconds to wait after this try, counted from 1."""
         # Beyond so many tries a float could not hold the power, and every wait is the longest.
         whole = min(self.most_seconds, self.first_seconds * self.factor ** min(tries - 1, 100))
         return whole * random.uniform(1.0 - self.jitter, 1.0 + self.jitter)
 
     def __iter__(self) -> Iterator[float]:
-        """Every wait, without end."""
+        """All waits, endlessly."""
         return map(self.seconds, count(1))
 
 

@@ -1,4 +1,4 @@
-"""One place that speaks HTTP for the client: addresses, tokens, retries, and answers turned into errors."""
+"""All HTTP of the client: addresses, tokens, retries, and answers turned into errors."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Transport:
         self._http.close()
 
     def sleep(self, seconds: float) -> None:
-        """Wait before something is tried again."""
+        """Wait before a retry."""
         self._sleep(seconds)
 
     def request(
@@ -127,7 +127,7 @@ class Transport:
         return decode(response) if response.content else None
 
     def object(self, method: str, path: str, *, named_by: str = "id", **arguments: Any) -> Any:
-        """The decoded body of an answer that is one thing of the service's: a JSON object with an `id`."""
+        """The decoded body of an answer that is one object of the service: JSON with an `id`."""
         found = self.json(method, path, **arguments)
         if not isinstance(found, dict) or named_by not in found:
             raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
@@ -141,7 +141,7 @@ class Transport:
         return response.content
 
     def delete(self, path: str) -> None:
-        """Delete what is there. An answer with a body is not the service's: nothing is believed to be deleted."""
+        """Delete it. An answer with a body is not from the service, so it raises instead of reporting success."""
         if self.request("DELETE", path).content:
             raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(f"{self.server}{path}")})
 
@@ -198,7 +198,7 @@ class Transport:
 
 
 def trusts_environment(url: httpx2.URL) -> bool:
-    """Whether the environment's proxy is for this address: none can reach this machine's own loopback addresses."""
+    """Whether to use the environment's proxy for this address: no proxy can reach this machine's loopback addresses."""
     return url.host not in LOOPBACK_HOSTS
 
 
@@ -214,7 +214,7 @@ def environment_faults() -> Generator[None]:
 
 
 def is_in_flight(error: ResponseError) -> bool:
-    """True where the service works on this very request already: it was sent before, and its answer was lost."""
+    """True if the service is already working on this request: it was sent before, and its answer was lost."""
     return error.status == 409 and error.type == "in-flight"
 
 
@@ -242,7 +242,7 @@ def error_of(response: httpx2.Response) -> ResponseError | None:
 
 
 def decode(response: httpx2.Response) -> Any:
-    """The JSON body of an answer, or ServiceFailure: something else than a Layersweep service answered."""
+    """The JSON body of an answer. Raises ServiceFailureError for an answer that is not from a Layersweep service."""
     try:
         return response.json()
     except ValueError:
@@ -252,7 +252,7 @@ def decode(response: httpx2.Response) -> Any:
 
 
 def foreign(address: str) -> str:
-    """What is said of an answer that no service of ours gives."""
+    """The message for an answer that is not from a Layersweep service."""
     return f"{address} answered with what is not of Layersweep: is a Layersweep service there?"
 
 
@@ -263,7 +263,7 @@ def _without_none(params: Query | None) -> dict[str, str | float | Sequence[str]
 
 
 def header_value(what: str, value: str) -> str:
-    """A value that a header can carry; a line break at its end, as a file has it, is none of it."""
+    """A value for a header, without the line break that ends a file."""
     value = value.strip()
     if not value.isascii() or not value.isprintable() or not value:
         raise InvalidUsageError(f"the {what} is empty, or has characters that none has: was something else pasted?")
@@ -271,7 +271,7 @@ def header_value(what: str, value: str) -> str:
 
 
 def base_url(server: str) -> str:
-    """A service's address. Raises InvalidUsageError for what is none."""
+    """A service's address. Raises InvalidUsageError if it is invalid."""
     try:
         url = httpx2.URL(server)
     except (httpx2.InvalidURL, ValueError) as problem:
