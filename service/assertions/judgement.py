@@ -27,6 +27,11 @@ from service.database.models import Sweep, Trial, Worker
 from service.errors import BaselineMismatchError, ConflictError, NotFoundError, Problem, UnprocessableError
 from service.sweeps import sweeps
 
+SMALLEST = 1e-30
+"""A baseline below it has no share that a change could be."""
+SHOWN = 200
+"""Characters of a baseline's fact that an error repeats."""
+
 
 def judge(session: Session, sweep_id: str, asked: JudgementRequest) -> Judgement:
     """Judge the builds of a sweep that `:remeasure` made, those that have ended until now.
@@ -136,7 +141,7 @@ def _baseline(
         detail = "a limit names baseline, and there is none"
         remedy = "send `baseline`, kept from an earlier judgement, or `against`, a sweep that measured the other trial"
         raise UnprocessableError(f"{detail}: {remedy}", problems=[Problem("/baseline", detail, remedy)])
-    _refuse_if_elsewhere(before, measured)
+    _refuse_if_elsewhere(before, measured, "/baseline" if asked.against is None else "/against")
     if lacking := [metric for metric in needed if metric not in before.metrics]:
         detail = f"the baseline has no {', '.join(lacking)}"
         remedy = "write it again for all metrics that a limit compares with it"
@@ -144,14 +149,17 @@ def _baseline(
     return {metric: before.metrics[metric] for metric in needed}
 
 
-def _refuse_if_elsewhere(before: Baseline, measured: Baseline) -> None:
+def _refuse_if_elsewhere(before: Baseline, measured: Baseline, pointer: str) -> None:
     compared = {
         "target": (before.target, measured.target),
         "results_version": (before.results_version, measured.results_version),
         "inference": (before.inference, measured.inference),
     }
     problems = [
-        Problem(f"/baseline/{name}", f"the baseline's {name} is {then}, this measurement's is {now}")
+        Problem(
+            f"{pointer}/{name}" if pointer == "/baseline" else pointer,
+            f"the baseline's {name} is {str(then)[:SHOWN]}, this measurement's is {str(now)[:SHOWN]}",
+        )
         for name, (then, now) in compared.items()
         if then != now
     ]
@@ -179,7 +187,7 @@ def _judged(limit: Limit, trials: Sequence[Trial], baseline: Mapping[str, Measur
 
 
 def _change(values: Sequence[float], before: MeasuredMetric, risks: Risks) -> Range | None:
-    if 0 in before.builds:
+    if min(map(abs, before.builds)) < SMALLEST:
         return None
     pairs: Floats = np.array(values)[:, None] / np.array(before.builds)[None, :] - 1
     return _range(two_samples(pairs, risks))

@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 Risks = tuple[float, float]
 """How likely the lower bound and the upper bound are to be wrong, at most."""
 
+LARGEST = 1e300
+"""Pairs beyond it count as this: sums of them are still numbers, which JSON has."""
+
 MOST_BUILDS = 64
 """Of one sample: the distribution of two takes the product of their sizes squared to calculate."""
 
@@ -34,7 +37,7 @@ class RankInterval:
     @classmethod
     def of_pairs(cls, pairs: Floats, shares: Floats, risks: Risks) -> RankInterval:
         """Of the values of all pairs. `shares`: the distribution of how many of them lie on one side."""
-        ordered = np.sort(pairs, axis=None)
+        ordered = np.sort(np.clip(pairs, -LARGEST, LARGEST), axis=None)
         below, above = (_left_out(shares, risk) for risk in risks)
         low = float(ordered[below]) if below >= 0 else None
         return cls(float(np.median(ordered)), low, float(ordered[-1 - above]) if above >= 0 else None)
@@ -43,7 +46,7 @@ class RankInterval:
 def walsh_averages(values: Floats) -> Floats:
     """The mean of each pair of one sample of N values, each value with itself included: N (N + 1) / 2."""
     first, second = np.triu_indices(len(values))
-    return (values[first] + values[second]) / 2
+    return values[first] / 2 + values[second] / 2
 
 
 def one_sample(values: Floats, risks: Risks) -> RankInterval:

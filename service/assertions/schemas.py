@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from layers.metrics import LARGEST
 from layersweep.json_values import JsonObject
 from service.assertions.rank_intervals import MOST_BUILDS
 from service.common.schemas import Count, Integer, Request, Schema
@@ -19,6 +20,8 @@ Limits = Annotated[
         "latency_ms_p50 <= 1.02 * baseline",
     ),
 ]
+
+Figure = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
 Verdict = Literal["kept", "broken", "undecided"]
 
@@ -34,8 +37,8 @@ class RemeasurementRequest(Request):
 class MeasuredMetric(Request):
     """One metric of every build, in its unit."""
 
-    value: float = Field(description="the median of the builds")
-    builds: list[float] = Field(min_length=1, max_length=MOST_BUILDS, description="in the order of the builds")
+    value: Figure = Field(description="the median of the builds")
+    builds: list[Figure] = Field(min_length=1, max_length=MOST_BUILDS, description="in the order of the builds")
 
 
 class Baseline(Request):

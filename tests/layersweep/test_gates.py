@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 from xml.etree import ElementTree
 
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from layersweep import Client, ConflictError, ResponseError
 from layersweep.cli import app
 from layersweep.gates import Gate, MeasurementFailedError
+from layersweep.records.assertions import MeasuredMetric
 from layersweep.sweep import Sweep
 from tests.layersweep.finisher import Finisher
 
@@ -85,6 +87,14 @@ def test_what_is_no_measurement_of_one_trial_is_not_judged(client: Client, sweep
         sweep.judge(["latency_ms_p50 <= 9"])
     with pytest.raises(ResponseError, match="there is no sweep"):
         sweep.remeasure(["latency_ms_p50 <= 9"], builds=1).wait(30).judge([SAME], against="01M8M2E1FBXD25GF3G32FCYDH9")
+    measured = sweep.remeasure([SAME], builds=1).wait(30)
+    baseline = measured.judge([SAME], against=measured.id)["measured"]
+    for metric in ({"value": 1e-300, "builds": [1e-300]}, {"value": 1e30, "builds": [1e30]}):
+        baseline["metrics"]["latency_ms_p50"] = cast("MeasuredMetric", metric)
+        assert measured.judge(["latency_ms_p50 <= 1e308 * baseline"], baseline=baseline)["verdict"] == "undecided"
+    baseline["metrics"]["latency_ms_p50"]["value"] = 1e31
+    with pytest.raises(ResponseError, match="1e"):
+        measured.judge([SAME], baseline=baseline)
     measuring = sweep.remeasure(["latency_ms_p50 <= 9"], builds=20)
     measuring.cancel()
     with pytest.raises(MeasurementFailedError, match="cancelled"):

@@ -76,8 +76,7 @@ def assert_(
 ) -> None:
     """Measure a trial anew, in several builds, and fail where it breaks a limit.
 
-    The exit code is 4 where a limit is broken, 5 where one cannot be judged and --strict is given, 6 where the baseline
-    is of another device, runtime, version of results or shape."""
+    The exit code is 4 where a limit is broken, 6 for a baseline of something else; with --strict 5 where undecided."""
     if baseline is not None and against is not None:
         raise InvalidUsageError("--baseline and --against are two answers to one question: give one")
     _refuse_without_baseline(metric, baseline, against, write_to)

@@ -37,6 +37,12 @@ def test_bounds_need_enough_builds() -> None:
     assert (found.estimate, found.low, found.high) == (0.0, np.sort(pairs, axis=None)[4], np.sort(pairs, axis=None)[-5])
 
 
+@pytest.mark.parametrize("value", [-1e308, np.inf])
+def test_the_largest_numbers_stay_numbers(value: float) -> None:
+    for found in (one_sample(np.full(8, value), EACH), two_samples(np.full((8, 8), value), EACH)):
+        assert all(bound is not None and np.isfinite(bound) for bound in (found.estimate, found.low, found.high))
+
+
 def test_an_outlier_moves_no_bound_far() -> None:
     values = np.array([1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06, 9.0])
     found = one_sample(values, EACH)
