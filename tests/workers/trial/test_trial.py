@@ -8,19 +8,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from layers.capabilities import Capabilities
 from layers.metrics import METRICS
+from tests.workers.cold_children import ColdChildren
 from tests.workers.scripted_service import ScriptedService
 from workers.data.cache import DatasetCache
 from workers.data.splits import TrialData
@@ -32,6 +34,7 @@ from workers.interruption import DrainedError, Interruption
 from workers.processes.child import Child
 from workers.processes.children import Children
 from workers.service.leased_trial import LeasedTrial
+from workers.service.messages import LeaseAnswer
 from workers.trial import build, loader, parity, run
 from workers.trial.context import Limits, TrialContext
 from workers.trial.train import Trained
@@ -61,13 +64,13 @@ class Bench:
         """The finish that the service was offered at last, if any."""
         client = self.scripted.client()
         Execution(
-            LeasedTrial.of(lease),
+            LeasedTrial.of(cast(LeaseAnswer, lease)),
             service=client,
             children=self.children,
             datasets=DatasetCache(client, self._cache_dir),
             engines=EngineCache(self._cache_dir / "engines"),
             device_uuid=DEVICE,
-            capabilities=self.capabilities,
+            capabilities=cast(Mapping[str, Capabilities], self.capabilities),
             heartbeat_seconds=30,
             interruption=self.interruption,
             limits=limits or Limits(),
@@ -81,6 +84,18 @@ def bench(
     scripted: ScriptedService, children: Children, capabilities: dict[str, dict[str, Any]], cache_dir: Path
 ) -> Bench:
     return Bench(scripted, children, capabilities, cache_dir)
+
+
+@pytest.fixture
+def interrupted(bench: Bench) -> Iterator[Bench]:
+    """A bench for trials that are ended while they are trained, with a torch child that ends with them."""
+    children = ColdChildren(threads=1)
+    bench.children = children
+    yield bench
+    children.kill()
+
+
+TRAINS_AT_ONCE: dict[str, Any] = {"hardware_first": False}
 
 
 class ScriptedModel(Children):
@@ -520,15 +535,15 @@ def test_an_error_that_would_happen_again_fails_at_once(bench: Bench, kind: str,
     assert (finish["outcome"], finish["reason"]) == ("failed", words)
 
 
-def test_a_child_killed_from_outside_gives_the_trial_back_charged(bench: Bench) -> None:
+def test_a_child_killed_from_outside_gives_the_trial_back_charged(interrupted: Bench) -> None:
     def script(verb: str, body: dict[str, Any]) -> httpx2.Response | None:
         if body.get("losses"):
-            os.kill(bench.children.model().pid, signal.SIGKILL)
+            os.kill(interrupted.children.model().pid, signal.SIGKILL)
         return None
 
-    bench.scripted.script = script
-    assert bench.execute(bench.scripted.lease(training={"steps": 1_000_000})) is None
-    (release,) = bench.scripted.sent("release")
+    interrupted.scripted.script = script
+    assert interrupted.execute(interrupted.scripted.lease(training={"steps": 1_000_000}) | TRAINS_AT_ONCE) is None
+    (release,) = interrupted.scripted.sent("release")
     assert release == {"reason": "the model process was ended by SIGKILL, from outside", "charge": True}
 
 
@@ -536,30 +551,30 @@ def test_a_child_killed_from_outside_gives_the_trial_back_charged(bench: Bench) 
     ("status", "body"),
     [(409, {"detail": "attempt 2"}), pytest.param(404, {"detail": "no such trial"}, marks=pytest.mark.slow)],
 )
-def test_a_lease_lost_in_training_throws_the_result_away(bench: Bench, status: int, body: dict[str, Any]) -> None:
+def test_a_lease_lost_in_training_throws_the_result_away(interrupted: Bench, status: int, body: dict[str, Any]) -> None:
     pids: list[int] = []
 
     def script(verb: str, report: dict[str, Any]) -> httpx2.Response | None:
         if report.get("losses"):
-            pids.append(bench.children.model().pid)
+            pids.append(interrupted.children.model().pid)
             return httpx2.Response(status, json=body)
         return None
 
-    bench.scripted.script = script
-    assert bench.execute(bench.scripted.lease(training={"steps": 1_000_000})) is None
-    assert bench.scripted.sent("release") == []
+    interrupted.scripted.script = script
+    assert interrupted.execute(interrupted.scripted.lease(training={"steps": 1_000_000}) | TRAINS_AT_ONCE) is None
+    assert interrupted.scripted.sent("release") == []
     assert not os.path.exists(f"/proc/{pids[0]}")  # noqa: PTH110
 
 
-def test_a_drain_in_training_gives_the_trial_back_uncharged(bench: Bench) -> None:
+def test_a_drain_in_training_gives_the_trial_back_uncharged(interrupted: Bench) -> None:
     def script(verb: str, body: dict[str, Any]) -> httpx2.Response | None:
         if body.get("losses"):
-            bench.interruption.set(DrainedError("the worker was asked to stop"))
+            interrupted.interruption.set(DrainedError("the worker was asked to stop"))
         return None
 
-    bench.scripted.script = script
-    assert bench.execute(bench.scripted.lease(training={"steps": 1_000_000})) is None
-    assert bench.scripted.sent("release") == [{"reason": "the worker was asked to stop", "charge": False}]
+    interrupted.scripted.script = script
+    assert interrupted.execute(interrupted.scripted.lease(training={"steps": 1_000_000}) | TRAINS_AT_ONCE) is None
+    assert interrupted.scripted.sent("release") == [{"reason": "the worker was asked to stop", "charge": False}]
 
 
 def test_a_service_that_restarts_while_the_result_is_sent_gets_it(bench: Bench) -> None:
@@ -597,13 +612,13 @@ def test_a_measurement_that_waits_for_its_turn_can_be_cancelled(bench: Bench) ->
     assert bench.scripted.sent("release") == [{"reason": "cancelled", "charge": False}]
 
 
-def test_a_training_that_waits_is_given_back_by_a_drain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_waits_is_given_back_by_a_drain(interrupted: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def script(verb: str, body: dict[str, Any]) -> httpx2.Response | None:
         if waits(verb, body):
-            bench.interruption.set(DrainedError("the worker was asked to stop"))
+            interrupted.interruption.set(DrainedError("the worker was asked to stop"))
         return None
 
-    bench.scripted.script = script
+    interrupted.scripted.script = script
     measured_beside(monkeypatch)
-    assert bench.execute(bench.scripted.lease()) is None
-    assert bench.scripted.sent("release") == [{"reason": "the worker was asked to stop", "charge": False}]
+    assert interrupted.execute(interrupted.scripted.lease() | TRAINS_AT_ONCE) is None
+    assert interrupted.scripted.sent("release") == [{"reason": "the worker was asked to stop", "charge": False}]
