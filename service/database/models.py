@@ -196,6 +196,7 @@ class Trial(Base):
         Index(
             "ix_trials_not_judged",
             "sweep_id",
+            "state",
             sqlite_where=text("state = 'complete' AND feasible IS NULL"),
             postgresql_where=text("state = 'complete' AND feasible IS NULL"),
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import sqlalchemy as sa
@@ -23,6 +24,9 @@ CV = "latency_cv"
 MOST_LOOKED_AT = 200
 """Trials that cannot be judged whose constraints are looked at, the newest ones."""
 
+_IS_NOT_JUDGED = sa.and_(Trial.state == sa.literal_column(f"'{TrialState.COMPLETE}'"), Trial.feasible.is_(None))
+"""As the index `ix_trials_not_judged` has it: by a parameter it would not be found."""
+
 _MEDIANS = ("latency_ms_p50", "prefill_ms_p50", "decode_ms_per_token_p50")
 _PERCENTILE = re.compile(r"_p\d\d$")
 _PREFIX = re.compile(r"latency_ms_|_ms(?:_per_token)?(?=_)")
@@ -41,34 +45,49 @@ class SweepNoise(Schema):
     says: str | None = Field(description="all this in words, and what to do; null where nothing is noisy")
 
 
+@dataclass(frozen=True, slots=True)
+class NoiseCounts:
+    """Over a sweep's trials, as `SweepNoise` has them."""
+
+    measured: int
+    noisy: int
+    cv_low: float | None
+    cv_high: float | None
+    not_judged: int
+
+
 def noise_of_sweep(session: Session, sweep: Sweep) -> SweepNoise:
     """Of the trials so far."""
-    cv = MetricNames.of(sweep.document).resolve(CV)
-    of_cv = (TrialMetric.sweep_id == sweep.id, TrialMetric.name == cv)
+    of_cv = (TrialMetric.sweep_id == sweep.id, TrialMetric.name == cv_name(sweep))
     measured = session.scalar(sa.select(sa.func.count()).where(*of_cv)) or 0
     found = sa.select(sa.func.count(), sa.func.min(TrialMetric.value), sa.func.max(TrialMetric.value))
     noisy, low, high = session.execute(found.where(*of_cv, TrialMetric.value > NOISY_CV)).one()
-    not_judged = (
-        Trial.sweep_id == sweep.id,
-        Trial.state == TrialState.COMPLETE,
-        Trial.feasible.is_(None),
-        Trial.replicate_of.is_(None),
-    )
-    # What has a rank was judged. The state is counted, not asked for: its index would lead to every complete trial.
-    complete = sa.func.sum(sa.case((Trial.state == TrialState.COMPLETE, 1), else_=0))
-    unranked = (Trial.sweep_id == sweep.id, Trial.pareto_rank.is_(None), *not_judged[2:])
-    count = int(session.scalar(sa.select(complete).where(*unranked)) or 0)
-    metrics = _undecided_metrics(session, not_judged) if count else []
+    count = session.scalar(sa.select(sa.func.count()).select_from(Trial).where(*_not_judged(sweep))) or 0
+    return noise_by_counts(session, sweep, NoiseCounts(measured, noisy, low, high, count))
+
+
+def noise_by_counts(session: Session, sweep: Sweep, counts: NoiseCounts) -> SweepNoise:
+    """The same for who has counted."""
+    metrics = _undecided_metrics(session, sweep) if counts.not_judged else []
     return SweepNoise(
-        measured=measured,
-        noisy=noisy,
-        cv_low=low,
-        cv_high=high,
-        not_judged=count,
+        measured=counts.measured,
+        noisy=counts.noisy,
+        cv_low=counts.cv_low,
+        cv_high=counts.cv_high,
+        not_judged=counts.not_judged,
         metrics=metrics,
-        level="warning" if count else "note" if noisy else "none",
-        says=_says(measured, noisy, low, high, count, metrics),
+        level="warning" if counts.not_judged else "note" if counts.noisy else "none",
+        says=_says(counts, metrics),
     )
+
+
+def cv_name(sweep: Sweep) -> str:
+    """The metric that says how noisy a measurement is; of several shapes at the first."""
+    return MetricNames.of(sweep.document).resolve(CV)
+
+
+def _not_judged(sweep: Sweep) -> tuple[sa.ColumnElement[bool], ...]:
+    return Trial.sweep_id == sweep.id, _IS_NOT_JUDGED, Trial.replicate_of.is_(None)
 
 
 def used_metrics(sweep: Sweep) -> list[str]:
@@ -78,9 +97,9 @@ def used_metrics(sweep: Sweep) -> list[str]:
     return list(dict.fromkeys([*of_objectives, *of_constraints]))
 
 
-def _undecided_metrics(session: Session, not_judged: Sequence[sa.ColumnElement[bool]]) -> list[str]:
+def _undecided_metrics(session: Session, sweep: Sweep) -> list[str]:
     """The metrics that were timed in the constraints that cannot be judged."""
-    newest = sa.select(Trial.noise).where(*not_judged).order_by(Trial.number.desc()).limit(MOST_LOOKED_AT)
+    newest = sa.select(Trial.noise).where(*_not_judged(sweep)).order_by(Trial.number.desc()).limit(MOST_LOOKED_AT)
     names: dict[str, None] = {}
     for noise in session.scalars(newest):
         if noise is not None:
@@ -89,22 +108,22 @@ def _undecided_metrics(session: Session, not_judged: Sequence[sa.ColumnElement[b
     return sorted(names)
 
 
-def _says(
-    measured: int, noisy: int, low: float | None, high: float | None, not_judged: int, metrics: Sequence[str]
-) -> str | None:
+def _says(counts: NoiseCounts, metrics: Sequence[str]) -> str | None:
     """`10 of 10 measurements are noisy (CV 35–416 %): p99 cannot be judged on this machine. Pin cores, ...`."""
-    if not noisy and not not_judged:
+    if not counts.noisy and not counts.not_judged:
         return None
-    are = f"{noisy} of {plural(measured, 'measurement')} {'is' if noisy == 1 else 'are'} noisy ({_cv(low, high)})"
-    if not not_judged:
+    cv = _cv(counts.cv_low, counts.cv_high)
+    verb = "is" if counts.noisy == 1 else "are"
+    are = f"{counts.noisy} of {plural(counts.measured, 'measurement')} {verb} noisy ({cv})"
+    if not counts.not_judged:
         return f"{are}, yet every constraint could be judged."
     figures = " and ".join(map(short_name, metrics))
-    of = "on this machine" if not_judged >= measured else f"of {plural(not_judged, 'trial')}"
+    of = "on this machine" if counts.not_judged >= counts.measured else f"of {plural(counts.not_judged, 'trial')}"
     remedies = ["Pin cores", "stop other load"]
     if not {split_name(name)[0] for name in metrics} <= {*_MEDIANS}:
         remedies.append("constrain p50")
     what = f"{figures} cannot be judged {of}. {', '.join(remedies[:-1])}, or {remedies[-1]}."
-    return f"{are}: {what}" if noisy else what
+    return f"{are}: {what}" if counts.noisy else what
 
 
 def _cv(low: float | None, high: float | None) -> str:

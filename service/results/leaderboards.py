@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -15,10 +16,11 @@ from layers.expressions.metric_names import MetricNames
 from layers.expressions.names import VARIABLES
 from layers.sections import SECTIONS, Section, Written
 from layers.space.per_layer_expansion import own_names
-from service.common.noise import shown
+from service.common.noise import NOISY_CV, shown
+from service.common.states import TrialState
 from service.database.models import Sweep, Trial
 from service.errors import NotFoundError
-from service.noise.sweep_noise import noise_of_sweep
+from service.noise.sweep_noise import NoiseCounts, cv_name, noise_by_counts
 from service.noise.ties import tied_with_the_front
 from service.results import schemas as result_schemas
 from service.results.columns import Columns, ColumnStore
@@ -66,7 +68,7 @@ def page(
         items=[to_row(trial, tied=trial.id in tied) for trial in trials],
         next_page_token=next_token,
         total=len(selection.order),
-        noise=noise_of_sweep(session, sweep),
+        noise=noise_by_counts(session, sweep, _noise_counts(columns, cv_name(sweep))),
     )
 
 
@@ -169,8 +171,16 @@ def _selected(
     metrics = MetricNames.of(sweep.document)
     sort, filters = full_sort(sort, metrics), filters.named(metrics)
     names = needed(sweep.objectives, metrics, parameter_names(sweep), sort, filters, first)
-    columns = store.of(session, sweep, names)
+    columns = store.of(session, sweep, [*names, cv_name(sweep)])
     return columns, select(columns, sweep.objectives, sort, filters, first)
+
+
+def _noise_counts(columns: Columns, cv: str) -> NoiseCounts:
+    values = columns.named(cv).values
+    noisy = values[values > NOISY_CV]
+    not_judged = columns.in_state(TrialState.COMPLETE) & (columns.feasible == -1)
+    low, high = (float(noisy.min()), float(noisy.max())) if len(noisy) else (None, None)
+    return NoiseCounts(int((~np.isnan(values)).sum()), len(noisy), low, high, int(not_judged.sum()))
 
 
 def _read(session: Session, trial_ids: Sequence[str]) -> list[Trial]:
