@@ -784,13 +784,14 @@ class Parallel extends Picture {
     const label = { color: colours.quiet, fontSize: 10.5 };
     const given = [...new Set(values.filter((value) => value !== null))];
     const areNumbers = given.every((value) => typeof value === "number");
-    if (!areNumbers || (given.length <= FEW_VALUES && !this.page.goal(name))) {
+    const areChoices = given.length <= FEW_VALUES && !this.page.goal(name) && given.every(Number.isInteger);
+    if (!areNumbers || areChoices) {
       const sorted = areNumbers ? given.sort((a, b) => a - b) : given.map(String).sort();
       const scale = { type: "category", data: sorted.map(String), axisLabel: { ...label, formatter: (text) => short(text) } };
       return { scale, at: (value) => (value === null ? null : String(value)) };
     }
     const [low, high] = [Math.min(...given), Math.max(...given)];
-    const isLog = this.page.isLog(name, low, high);
+    const isLog = high > low && this.page.isLog(name, low, high);
     const unit = this.page.unit(name, given);
     const bounds = high > low ? [low, high] : [low - 1, high + 1];
     const scale = {
