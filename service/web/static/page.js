@@ -100,6 +100,7 @@ setInterval(() => {
 
 document.addEventListener("htmx:config:request", (event) => {
   const { ctx } = event.detail;
+  ctx.askedAt = performance.now();
   // The sliders say what is wished; the rest of the page is as its address says, which may have changed since.
   if (ctx.sourceElement?.id === "what-if-form") return keep(ctx, [...KEPT, ...OF_BOARD].filter((name) => !WISHES.includes(name)));
   if (ctx.target?.id !== "sweep-board") return;
@@ -117,6 +118,16 @@ function keep(ctx, names) {
   }
   ctx.request.action = `${path}?${asked}`;
 }
+
+/** While a slider moves, an answer for where it was does not set it back: the next one is asked for already. */
+let wishedAt = 0;
+document.addEventListener("input", (event) => {
+  if (event.target.form?.id === "what-if-form") wishedAt = performance.now();
+});
+document.addEventListener("htmx:before:swap", (event) => {
+  const { ctx } = event.detail;
+  if (ctx.target?.id === "sweep-results" && wishedAt > ctx.askedAt) event.preventDefault();
+});
 
 /** Change the address without loading anything. */
 function remember(change, how = "replaceState") {

@@ -56,8 +56,8 @@ class SameTrials:
 @dataclass(frozen=True, slots=True)
 class SweepComparison:
     sweeps: list[ComparedSweep]
-    offered: Sequence[tuple[str, str]]
-    """Id and name of those that can be added."""
+    offered: Sequence[tuple[str, str, float]]
+    """Id, name and creation of those that can be added."""
     facts: list[Row]
     """What the sweeps are, where they differ."""
     best: list[Row]
@@ -122,11 +122,15 @@ def _recommended(session: Session, sweep: Sweep) -> LeaderboardRow | None:
         return None
 
 
-def _offered(session: Session, ids: Sequence[str], project: str | None) -> list[tuple[str, str]]:
-    query = sa.select(Sweep.id, Sweep.name).where(IS_SEARCH, Sweep.id.not_in(ids)).order_by(Sweep.id.desc())
+def _offered(session: Session, ids: Sequence[str], project: str | None) -> list[tuple[str, str, float]]:
+    query = (
+        sa.select(Sweep.id, Sweep.name, Sweep.created_at)
+        .where(IS_SEARCH, Sweep.id.not_in(ids))
+        .order_by(Sweep.id.desc())
+    )
     if project is not None:
         query = query.where(Sweep.project == project)
-    return [(row[0], row[1]) for row in session.execute(query.limit(OFFERED))]
+    return [(row[0], row[1], row[2]) for row in session.execute(query.limit(OFFERED))]
 
 
 def _facts(session: Session, rows: Sequence[Sweep]) -> list[Row]:
