@@ -38,6 +38,8 @@ from benchmarks.performance import rdbstorage
 from benchmarks.performance.scheduling import DOCUMENT, database_urls, drive
 from benchmarks.support.processes import ROOT, machine, serving
 from benchmarks.support.report import write
+from layers.dataset_facts import DatasetDescription
+from layers.metrics import Goal
 from layers.parameter import Scalar
 from layers.space.document import parse_document
 from service.common.states import TrialState
@@ -49,7 +51,7 @@ OBJECTIVES = [{"metric": "latency_ms_p50", "goal": "minimize"}, {"metric": "vali
 TRIALS = 2_000
 """The budget for which the default is asked, or what is told where that is more: a million trials have another."""
 ASKS_ALONE = 200
-DATASET = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
+DATASET: DatasetDescription = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
 WARM_TRIALS = 40
 """Trials before the clock starts: the study is rebuilt, and a sampler goes to a process of its own."""
 
@@ -88,33 +90,42 @@ def measure(tree: Path, kind: str, told: int, workers: int, seconds: float) -> d
         engine.dispose()
         with service(tree, ours, folder) as url:
             drive(url, 1, 600, limit=WARM_TRIALS)
-            before = descendants_seconds()
-            found = drive(url, workers, seconds)
-            taken = descendants_seconds() - before
-            return {"sampler": default, "cpu_ms_a_trial": round(1000 * taken / found["trials"], 1), **found}
+            # The workers are others of this process's children.
+            samplers = descendants(os.getpid())
+            found = drive(url, workers, seconds, cpu_seconds=lambda: sum(map(processor_seconds, samplers)))
+            return {"sampler": default, **found}
 
 
-def descendants_seconds() -> float:
-    """The processor time of all processes that this one has started, directly or not, and that still live."""
-    parents: dict[int, int] = {}
-    seconds: dict[int, float] = {}
+def descendants(of: int) -> list[int]:
+    """All processes that a process has started, directly or not, and that live."""
+    children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            parents[int(stat.parent.name)] = int(fields[1])
-            seconds[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    found, pending = 0.0, [os.getpid()]
-    while pending:
-        children = [pid for pid, parent in parents.items() if parent == pending[-1]]
-        pending[-1:] = children
-        found += sum(seconds[pid] for pid in children)
-    return found
+            children.setdefault(int(_stat_fields(stat)[1]), []).append(int(stat.parent.name))
+    found = [of]
+    for process in found:
+        found += children.get(process, [])
+    return found[1:]
+
+
+def processor_seconds(process: int) -> float:
+    """The processor time of a process until now; 0 of one that has ended."""
+    with suppress(OSError):
+        fields = _stat_fields(Path(f"/proc/{process}/stat"))
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def _stat_fields(stat: Path) -> list[str]:
+    """What follows a process's name in its line."""
+    return stat.read_text().rpartition(")")[2].split()
 
 
 def alone(sampler: str, told: int, waiting: int) -> dict[str, Any]:
     """What a sampler takes for an ask and a tell in this process."""
     space = parse_document(DOCUMENT | {"objectives": OBJECTIVES}, find_dataset=lambda _: DATASET).space
-    goals, population = ["minimize"] * len(OBJECTIVES), population_size(max(told, TRIALS))
+    goals: list[Goal] = ["minimize" for _ in OBJECTIVES]
+    population = population_size(max(told, TRIALS))
     drawn = OptunaStudy(space, goals, sampler="random", seed=1, population=population)
     study = OptunaStudy(space, goals, sampler=sampler, seed=0, population=population)
     running: list[tuple[int, TrialResult]] = []
@@ -129,6 +140,7 @@ def alone(sampler: str, told: int, waiting: int) -> dict[str, Any]:
         ask(drawn.ask().chosen)
         if number < told:
             study.tell(*running.pop(0))
+    began = 0.0
     for number in range(WARM_TRIALS + ASKS_ALONE):
         if number == WARM_TRIALS:
             began = time.process_time()

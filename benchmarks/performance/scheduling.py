@@ -27,8 +27,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,24 +144,31 @@ def drive(
     limit: int = 10**9,
     *,
     with_finish: bool = True,
+    cpu_seconds: Callable[[], float] | None = None,
 ) -> dict[str, Any]:
     """Run `workers` processes against the service; rates and the quantiles of what a worker waits for.
 
-    `added_ms_p50` is the median of what a trial waits in all, for its claim and for its finish.
+    `added_ms_p50` is the median of what a trial waits in all, for its claim and for its finish. `cpu_ms_a_trial` is the
+    processor time of a trial by `cpu_seconds`, which is read when the workers begin and when all have ended: not while
+    they start, which takes long on a busy machine.
     """
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(workers), context.Queue()
+    barrier, results = context.Barrier(workers + 1), context.Queue()
     arguments = (url, seconds, pause_seconds, limit, with_finish, barrier, results)
     processes = [context.Process(target=work, args=arguments) for _ in range(workers)]
     for process in processes:
         process.start()
+    barrier.wait()
+    before = cpu_seconds() if cpu_seconds else 0.0
     collected = [results.get(timeout=seconds + 300) for _ in processes]
+    taken = cpu_seconds() - before if cpu_seconds else 0.0
     for process in processes:
         process.join()
     claims = sorted(wait for each, _, _ in collected for wait in each)
     finishes = [wait for _, each, _ in collected for wait in each]
     added = [claim + finish for some, others, _ in collected for claim, finish in zip(some, others, strict=True)]
-    return {
+    costs = {"cpu_ms_a_trial": round(1000 * taken / len(claims), 3)} if cpu_seconds else {}
+    return costs | {
         "trials_per_s": round(len(claims) / max(taken for _, _, taken in collected), 1),
         "trials": len(claims),
         "claim_ms_p50": round(1000 * statistics.median(claims), 2),
@@ -278,10 +286,9 @@ def compare(kind: str, other: Path, rounds: int, seconds: float, *, their_claims
                 with serving(Path(folder) / "service.log", settings, tree=tree) as url:
                     Client(url).submit(DOCUMENT)
                     drive(url, 1, 600, limit=5, with_finish=with_finish)  # its target is found, and its study made
-                    before = cpu_seconds(url)
-                    driven = drive(url, 8, seconds, with_finish=with_finish)
+                    driven = drive(url, 8, seconds, with_finish=with_finish, cpu_seconds=partial(cpu_seconds, url))
                     rates[name].append(driven["trials_per_s"])
-                    costs[name].append(round(1000 * (cpu_seconds(url) - before) / driven["trials"], 3))
+                    costs[name].append(driven["cpu_ms_a_trial"])
     ours, theirs = (statistics.median(rates[name]) for name in ("ours", "theirs"))
     row = {
         "database": kind,
