@@ -287,6 +287,8 @@ def _broken_by_parallel(view: Mapping[str, Scalar]) -> Iterator[Violation]:
 def weights_bytes(model: Mapping[str, Scalar]) -> int:
     """What the weights of a completed model take in the number formats that its layers have."""
     config, whole = config_of(model), dtypes.BYTES[str(model["dtype"])]
+    if set(dtypes.by_parameter(model).values()) == {model["dtype"]}:
+        return config.parameter_count() * whole
     own = sum(
         layer.parameter_count() * (dtypes.BYTES[str(layer.dtype)] - whole)
         for layer in config.formatted()

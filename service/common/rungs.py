@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import TypeAlias
 
 FRACTIONS = tuple(Fraction(ninths, 9) for ninths in (1, 2, 3, 4, 6))
@@ -31,9 +32,12 @@ class Shown:
 
 def rung_steps(steps: int | None) -> list[int]:
     """The steps at which a training of so many is judged, after each of the fractions; none where steps are not set."""
-    if steps is None:
-        return []
-    return [max(1, math.ceil(fraction * steps)) for fraction in FRACTIONS]
+    return [] if steps is None else list(_rung_steps(steps))
+
+
+@lru_cache(maxsize=1024)
+def _rung_steps(steps: int) -> tuple[int, ...]:
+    return tuple(max(1, math.ceil(fraction * steps)) for fraction in FRACTIONS)
 
 
 def shown_at(step: int, curve: LossesByStep) -> Shown | None:

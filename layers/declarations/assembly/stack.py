@@ -37,14 +37,14 @@ class StackConfig:
     @classmethod
     def of(cls, layers: Sequence[Mapping[str, Scalar]], blocks: tuple[BlockConfig, ...]) -> StackConfig:
         """`layers`: the model as each of its layers sees it, `blocks` what they are."""
-        first, last = layers[0], layers[-1]
+        first, last, unlike = layers[0], layers[-1], _each_once(layers)
         if first.get("skip_first_norm", False):
             blocks = (blocks[0].without_first_norm(), *blocks[1:])
         return cls(
             hidden_size=int(first["hidden_size"]),
             max_position_embeddings=int(first["attention.max_position_embeddings"]),
-            position_rows=max(kept(layer, "rows", attention.table_rows) for layer in layers),
-            sinusoidal_rows=max(kept(layer, "sinusoidal rows", attention.sinusoidal_rows) for layer in layers),
+            position_rows=max(kept(layer, "rows", attention.table_rows) for layer in unlike),
+            sinusoidal_rows=max(kept(layer, "sinusoidal rows", attention.sinusoidal_rows) for layer in unlike),
             embedding_scale=float(first.get("embedding_scale", 1.0)),
             embedding_norm=NormConfig.of(first) if first["has_embedding_layernorm"] else None,
             blocks=blocks,
@@ -110,9 +110,16 @@ def _counted(blocks: Sequence[BlockConfig]) -> list[tuple[BlockConfig, int]]:
     return [(block, counts[each]) for each, block in {id(block): block for block in blocks}.items()]
 
 
+def _each_once(layers: Sequence[Mapping[str, Scalar]]) -> list[Mapping[str, Scalar]]:
+    """The layers without those that are one object with a layer before them."""
+    if all(layer is layers[0] for layer in layers):
+        return [layers[0]]
+    return list({id(layer): layer for layer in layers}.values())
+
+
 def blocks_of(
     use: str, layers: Sequence[Mapping[str, Scalar]], make: Callable[[Mapping[str, Scalar]], BlockConfig]
 ) -> tuple[BlockConfig, ...]:
     """A block for each layer; layers that are one object get one block. `use`: what `make` makes of a layer."""
-    made = {id(layer): kept(layer, use, make) for layer in {id(layer): layer for layer in layers}.values()}
+    made = {id(layer): kept(layer, use, make) for layer in _each_once(layers)}
     return tuple(made[id(layer)] for layer in layers)
