@@ -13,7 +13,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any, Unpack
 
@@ -33,14 +33,28 @@ class SamplerTimeoutError(SamplerProcessError):
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A call of a study's method, or of what makes one (`method` None)."""
+    """What to do with a study, in this order: make it, tell it results, ask it."""
 
     study: int
-    method: str | None
-    arguments: tuple[Any, ...] = ()
-    keywords: StudyArguments | None = None
+    made_of: StudyArguments | None = None
+    tells: Sequence[tuple[int, TrialResult]] = ()
+    asks: bool = False
+    chosen: Mapping[str, Scalar] | None = None
+    """Of an ask."""
     forgotten: Sequence[int] = ()
     """Studies that nobody has any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What came of a request."""
+
+    asked: int = 0
+    """How often the study has been asked by then."""
+    changed: Attributes = field(default_factory=Attributes)
+    """Its attributes that are new or different since the request before."""
+    suggestion: Suggestion | None = None
+    error: str | None = None
 
 
 class SamplerProcess:
@@ -72,17 +86,17 @@ class SamplerProcess:
             with self._lock:
                 if self._connection is None:
                     self._start()
-            asked = self._call(seconds, _Request(number, None, keywords=arguments))
+            made = self._call(seconds, _Request(number, made_of=arguments))
         except BaseException:
             self._living.discard(number)
             raise
-        study = RemoteStudy(self, number, asked)
+        study = RemoteStudy(self, number, made)
         weakref.finalize(study, self._forget, number)
         return study
 
-    def call(self, study: int, method: str, *arguments: Any) -> Any:
-        """What the study's method returns. Raises SamplerProcessError."""
-        return self._call(self._call_seconds, _Request(study, method, arguments))
+    def call(self, request: _Request) -> _Answer:
+        """Do it. Raises SamplerProcessError."""
+        return self._call(self._call_seconds, request)
 
     @property
     def studies(self) -> int:
@@ -106,7 +120,7 @@ class SamplerProcess:
         self._living.discard(number)
         self._forgotten.append(number)
 
-    def _call(self, seconds: float, request: _Request) -> Any:
+    def _call(self, seconds: float, request: _Request) -> _Answer:
         with self._lock:
             if self._connection is None:
                 raise SamplerProcessError("the sampler's process has ended")
@@ -116,13 +130,13 @@ class SamplerProcess:
                 if not self._connection.poll(seconds):
                     self._kill()
                     raise SamplerTimeoutError(f"a sampler took more than {seconds:g} seconds over a call")
-                error, result = self._connection.recv()
+                answer: _Answer = self._connection.recv()
             except (EOFError, OSError) as lost:
                 self._end()
                 raise SamplerProcessError("a process of samplers has ended: its studies are built again") from lost
-        if error is not None:
-            raise SamplerProcessError(error)
-        return result
+        if answer.error is not None:
+            raise SamplerProcessError(answer.error)
+        return answer
 
     def _start(self) -> None:
         # Spawned: a fork would hold this process's locks and connections.
@@ -151,31 +165,45 @@ class SamplerProcess:
 
 
 class RemoteStudy:
-    """A `Study` whose sampler computes in the process."""
+    """A `Study` whose sampler computes in the process.
 
-    def __init__(self, process: SamplerProcess, number: int, asked: int) -> None:
+    Results go with the next ask, and changed attributes come with its suggestion: a trial costs one call. So what a
+    sampler raises when it is told is raised by the call after it.
+    """
+
+    def __init__(self, process: SamplerProcess, number: int, made: _Answer) -> None:
         self._process = process
         self._number = number
-        self.asked = asked
+        self._tells: list[tuple[int, TrialResult]] = []
+        self._changed = made.changed
+        self.asked = made.asked
 
     def ask(self, chosen: Mapping[str, Scalar] | None = None) -> Suggestion:
-        suggestion: Suggestion = self._process.call(self._number, "ask", chosen)
-        self.asked = suggestion.ask + 1
+        suggestion = self._send(asks=True, chosen=chosen).suggestion
+        assert suggestion is not None, "an ask is answered or raises"
         return suggestion
 
     def tell(self, ask: int, result: TrialResult) -> None:
-        self._process.call(self._number, "tell", ask, result)
+        self._tells.append((ask, result))
 
     def take_changed_attributes(self) -> Attributes:
-        return self._process.call(self._number, "take_changed_attributes")
+        if self._tells:
+            self._send()
+        changed, self._changed = self._changed, {}
+        return changed
+
+    def _send(self, *, asks: bool = False, chosen: Mapping[str, Scalar] | None = None) -> _Answer:
+        tells, self._tells = self._tells, []
+        answer = self._process.call(_Request(self._number, None, tells, asks, chosen))
+        self.asked = answer.asked
+        self._changed |= answer.changed
+        return answer
 
 
 def _serve(connection: Connection) -> None:
     """Answer one request after the other until nobody can ask any more."""
     # Ctrl-C reaches every process of a terminal: this one ends when the service has.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from service.scheduling.optuna_study import OptunaStudy
-
     studies: dict[int, Study] = {}
     while True:
         try:
@@ -185,15 +213,22 @@ def _serve(connection: Connection) -> None:
         for number in request.forgotten:
             studies.pop(number, None)
         try:
-            if request.method is None:
-                assert request.keywords is not None, "a study is made of its arguments"
-                made = studies[request.study] = OptunaStudy(**request.keywords)
-                answer = (None, made.asked)
-            else:
-                answer = (None, getattr(studies[request.study], request.method)(*request.arguments))
+            answer = _answer(studies, request)
         except Exception as error:  # noqa: BLE001 - raised where the study is asked
-            answer = (f"{type(error).__name__}: {error}\n{traceback.format_exc()}", None)
+            answer = _Answer(error=f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
         try:
             connection.send(answer)
         except OSError:
             return
+
+
+def _answer(studies: dict[int, Study], request: _Request) -> _Answer:
+    from service.scheduling.optuna_study import OptunaStudy
+
+    if request.made_of is not None:
+        studies[request.study] = OptunaStudy(**request.made_of)
+    study = studies[request.study]
+    for ask, result in request.tells:
+        study.tell(ask, result)
+    suggestion = study.ask(request.chosen) if request.asks else None
+    return _Answer(study.asked, study.take_changed_attributes(), suggestion)

@@ -7,20 +7,24 @@ import os
 import signal
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from layers.dataset_facts import DatasetDescription
 from layers.space.document import read_document
+from service.common.states import TrialState
 from service.database.sessions import Database
 from service.scheduling import scheduler
+from service.scheduling.optuna_study import OptunaStudy
 from service.scheduling.sampler_pool import SamplerPool
 from service.scheduling.sampler_process import RemoteStudy, SamplerProcess, SamplerProcessError, SamplerTimeoutError
 from service.scheduling.scheduler import Scheduler
-from service.scheduling.studies import TrialResult
+from service.scheduling.studies import StudyArguments, TrialResult
 from service.settings import Settings
 from tests.service.sweep_driver import Driver, document, small
 
-DATASET = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
+DATASET: DatasetDescription = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
 
 
 @pytest.fixture
@@ -95,7 +99,13 @@ def test_a_sampler_that_takes_too_long_is_stopped_and_suggests_the_same_again(
 
 def test_a_sweep_s_sampler_has_a_process_of_its_own_while_there_is_room() -> None:
     space = read_document(small(), find_dataset=lambda name: DATASET)[0].space
-    arguments = {"space": space, "goals": ["minimize"], "sampler": "tpe", "seed": 0, "population": 8}
+    arguments: StudyArguments = {
+        "space": space,
+        "goals": ["minimize"],
+        "sampler": "tpe",
+        "seed": 0,
+        "population": 8,
+    }
     pool = SamplerPool(most=2, call_seconds=60)
     try:
         studies = [pool.study(make_seconds=60, **arguments) for _ in range(3)]
@@ -114,11 +124,45 @@ def test_what_a_sampler_raises_in_its_process_is_raised_here() -> None:
     try:
         study = process.study(space=space, goals=["minimize"], sampler="tpe", seed=0, population=8)
         assert study.ask().ask == 0
-        study.tell(0, TrialResult("complete", (1.0,)))
+        study.tell(0, TrialResult(TrialState.COMPLETE, (1.0,)))
+        study.tell(0, TrialResult(TrialState.COMPLETE, (1.0,)))
         with pytest.raises(SamplerProcessError, match="ValueError"):
-            study.tell(0, TrialResult("complete", (1.0,)))
+            study.ask()
         assert study.ask().ask == 1
     finally:
         process.close()
     with pytest.raises(SamplerProcessError, match="has ended"):
         study.ask()
+
+
+def test_a_trial_costs_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = read_document(small(), find_dataset=lambda name: DATASET)[0].space
+    arguments: StudyArguments = {
+        "space": space,
+        "goals": ["minimize", "minimize"],
+        "sampler": "nsga2",
+        "seed": 0,
+        "population": 4,
+    }
+    here, process, calls = OptunaStudy(**arguments), SamplerProcess(call_seconds=60), 0
+    call = SamplerProcess.call
+
+    def counted(process: SamplerProcess, request: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return call(process, request)
+
+    monkeypatch.setattr(SamplerProcess, "call", counted)
+    changed: list[object] = []
+    try:
+        there = process.study(**arguments)
+        for ask in range(12):
+            assert there.ask() == here.ask()
+            for study in (there, here):
+                study.tell(ask, TrialResult(TrialState.COMPLETE, (float(ask % 5), float(ask % 3))))
+        assert calls == 12
+        changed = [there.take_changed_attributes(), here.take_changed_attributes()]
+        assert (calls, there.take_changed_attributes()) == (13, {})
+    finally:
+        process.close()
+    assert changed[0] == changed[1] != {}
