@@ -1,7 +1,7 @@
 """Wake-ups inside one process: who waits for a topic learns at once that something was committed.
 
-Topics are `queue` (a trial may be claimable), `sweep:<id>` (an event was appended), `scheduler` (it has work) and
-`webhooks` (there is a delivery to send).
+Topics are `queue` (a trial may be claimable), `workers` (one waits for a trial), `sweep:<id>` (an event was appended),
+`scheduler` (it has work) and `webhooks` (there is a delivery to send).
 A notification carries nothing: whoever wakes looks at the database. Other processes are not told: who waits for a sweep
 learns of their changes by `service.http.long_polling`, and a claim looks again by itself (`Settings.recheck_seconds`).
 """
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 QUEUE = "queue"
+WORKERS = "workers"
 SCHEDULER = "scheduler"
 WEBHOOKS = "webhooks"
 

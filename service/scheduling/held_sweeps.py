@@ -91,6 +91,12 @@ class HeldSweeps:
         with self._lock:
             self._held.clear()
 
+    def end_batches(self) -> None:
+        """Let every sweep have its next step now."""
+        with self._lock:
+            for held in self._held.values():
+                held.batches_until = held.batches_until and 0.0
+
     def batching(self) -> bool:
         """Whether a sweep has a step that is due in a moment."""
         with self._lock:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from service.common import tracing
 from service.common.ids import new_id
-from service.common.notifications import SCHEDULER, Notifications
+from service.common.notifications import SCHEDULER, WORKERS, Notifications
 from service.common.states import GOING_SWEEPS
 from service.confirmation import confirmations
 from service.database import outages
@@ -39,8 +39,9 @@ from service.scheduling.sweep_scheduler import FindSources, SweepScheduler
 from service.settings import Settings
 from service.sweeps import slot_shares, sweeps, targets, transfer
 
-BATCH_SECONDS = 0.03
-"""How far apart a sweep's steps are where they may be: what ends meanwhile is worked in together."""
+BATCH_SECONDS = 0.25
+"""How far apart a sweep's steps are where they may be, unless a worker waits for a trial: what ends meanwhile is worked
+in together."""
 SHARES_SECONDS = 0.25
 """How far apart a busy process looks at the workers and at who shares their slots; an idle one looks whenever it looks
 around."""
@@ -90,7 +91,7 @@ class Leader(ABC):
     def stop(self) -> None:
         """End after the steps that run, and leave the sweeps to others."""
         self._stopping.set()
-        self._notifications.publish(SCHEDULER)
+        self._notifications.publish([SCHEDULER, WORKERS])
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -127,7 +128,7 @@ class Leader(ABC):
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            since = self._notifications.version(SCHEDULER)
+            since, waiting_since = self._notifications.version(SCHEDULER), self._notifications.version(WORKERS)
             try:
                 self._tick()
                 self._begin_steps()
@@ -135,7 +136,8 @@ class Leader(ABC):
                 # The database may be away: nothing is lost by trying again.
                 outages.log(_log, "the scheduler could not look around", error)
             if self._held.batching():
-                self._stopping.wait(BATCH_SECONDS)
+                if self._notifications.wait_blocking(WORKERS, BATCH_SECONDS, since=waiting_since):
+                    self._held.end_batches()
             elif not self._stopping.is_set():
                 self._notifications.wait_blocking(SCHEDULER, self._settings.scheduler_idle_seconds, since=since)
 

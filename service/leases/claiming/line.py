@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from service.common.notifications import QUEUE, Notifications
+from service.common.notifications import QUEUE, WORKERS, Notifications
 from service.database.sessions import AsyncRead
 from service.leases import claimants
 from service.leases.claimants import Claimant
@@ -137,3 +137,5 @@ class ClaimLines:
 
 def _claimant(session: Session, worker_id: str) -> Claimant | None:
     return claimants.find(session.connection(), worker_id)
+        if line.waiters:
+            self._notifications.publish(WORKERS)

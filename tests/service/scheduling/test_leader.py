@@ -14,9 +14,10 @@ from fastapi.testclient import TestClient
 
 from layers.parameter import Scalar
 from service.app import create_app
+from service.common.notifications import WORKERS
 from service.database.sessions import Database
 from service.operations import artifacts, housekeeping
-from service.scheduling import proposals, sweep_scheduler
+from service.scheduling import leader, proposals, sweep_scheduler
 from service.scheduling.samplers.random_study import RandomStudy
 from service.scheduling.scheduler import Scheduler
 from service.scheduling.studies import Suggestion
@@ -154,6 +155,24 @@ def test_a_step_delays_no_other_sweep(driver: Driver, hurdle: Hurdle, start: Cal
     assert not hurdle.passed.is_set()
     assert driver.trials(slow) == []
     hurdle.released.set()
+
+
+def test_a_worker_that_waits_ends_the_pause_between_steps(
+    driver: Driver, start: Callable[..., Scheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader, "BATCH_SECONDS", 3600.0)
+    driver.post(small(budget={"parallel": 1}))
+    start(scheduler_lookahead=0)
+
+    def ends_a_trial() -> bool:
+        driver.database.notifications.publish(WORKERS)
+        lease = driver.claim()
+        if lease is not None:
+            driver.finish(lease)
+        return lease is not None
+
+    for number in range(4):
+        until(ends_a_trial, f"trial {number} is queued")
 
 
 def test_a_store_of_artifacts_that_hangs_keeps_no_sweep_waiting(
