@@ -59,30 +59,35 @@ async def claim_lease(
     lines, at_most = services.claim_lines, body.at_most or 1
     in_a_row = 1 if services.database.dialect == "sqlite" else CLAIMS_IN_A_ROW
     claims, is_released = in_a_row, False
+    # A finish has just looked for the worker.
+    claimed_at = NEVER if lines.take_vain(body.worker) and deadline > time.monotonic() else None
     while True:
-        claimed_at = notifications.version(queue.TOPIC)
-        answer = await call.passing_answer(
-            lambda session: _claimed(session, body, settings.lease_seconds),
-            _held_of_claim,
-            needs=Claims(body.worker, at_most),
-        )
-        if answer is not None:
-            return answer
-        if is_released:
-            lines.pass_on()
-        claims -= 1
+        if claimed_at is None:
+            claimed_at = notifications.version(queue.TOPIC)
+            answer = await call.passing_answer(
+                lambda session: _claimed(session, body, settings.lease_seconds),
+                _held_of_claim,
+                needs=Claims(body.worker, at_most),
+            )
+            if answer is not None:
+                return answer
+            if is_released:
+                lines.pass_on()
+            claims -= 1
+            if claims:
+                # Another process may have taken what this one saw: there may be more, in another sweep.
+                claimed_at = NEVER
         left = deadline - time.monotonic()
         if left <= 0 or notifications.is_stopping:
             return Response(status_code=204)
-        # Another process may have taken what this one saw: there may be more, in another sweep.
-        is_released = await lines.wait(body.worker, at_most, left, claimed_at if claims == 0 else NEVER)
+        is_released = await lines.wait(body.worker, at_most, left, claimed_at)
         if not is_released:
             return Response(status_code=204)
         if await request.is_disconnected():
             # Nobody would execute what is claimed now.
             lines.pass_on()
             return Response(status_code=204)
-        claims = claims or in_a_row
+        claims, claimed_at = claims or in_a_row, None
 
 
 @router.post("/{trial}/{attempt}:heartbeat", response_model=lease_schemas.LeaseAnswer, responses=documented(409))
@@ -138,15 +143,21 @@ async def finish_attempt(
     With `claim` the answer has the worker's next lease, if there is something to claim now: one request less a trial.
     """
     seconds = call.services.settings.lease_seconds
+    in_vain: str | None = None
 
     def finish(session: Session) -> lease_schemas.FinishedTrial:
+        nonlocal in_vain
         if body.claim:
-            return queue.finish_and_claim(session, trial, attempt, body, seconds)
+            finished = queue.finish_and_claim(session, trial, attempt, body, seconds)
+            in_vain = finished.worker if finished.lease is None else None
+            return finished
         return lease_schemas.FinishedTrial(**holders.finish(session, trial, attempt, body).__dict__)
 
     needs = FinishesAndClaims(trial) if body.claim else ChangesTrial(trial)
     answer = await call.passing_answer(finish, _held_of_finish, needs=needs)
     assert answer is not None, "a finish is answered or refused"
+    if in_vain is not None:
+        call.services.claim_lines.note_vain(in_vain)
     return answer
 
 

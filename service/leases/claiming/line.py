@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
+import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -21,6 +23,10 @@ from service.leases.claiming import room
 
 NEVER = -1
 """The version of the queue at which a worker has claimed that has not claimed yet."""
+
+_VAIN_SECONDS = 5.0
+"""How long a finish that found nothing to claim stands for the claim that comes after it."""
+_MOST_VAIN = 10_000
 
 
 @dataclass(eq=False, slots=True)
@@ -57,6 +63,8 @@ class ClaimLines:
         self._recheck_seconds = recheck_seconds
         self._lines: dict[Hashable, _Line] = {}
         self._numbers = itertools.count()
+        self._vain: dict[str, float] = {}
+        """Worker -> when (monotonic clock) it finished a trial and was given no other."""
 
     async def wait(self, worker_id: str, at_most: int, seconds: float, claimed_at: int) -> bool:
         """Wait for the worker's turn and `at_most` trials; False where there was none within so many seconds.
@@ -85,6 +93,17 @@ class ClaimLines:
         finally:
             if waiter in line.waiters:
                 line.waiters.remove(waiter)
+
+    def note_vain(self, worker_id: str) -> None:
+        """The worker has just finished a trial, and nothing was there for it to claim."""
+        if len(self._vain) >= _MOST_VAIN:
+            self._vain.clear()
+        self._vain[worker_id] = time.monotonic()
+
+    def take_vain(self, worker_id: str) -> bool:
+        """Whether the worker's next claim may wait in line at once: it was seen, and in vain, a moment ago. Once."""
+        noted = self._vain.pop(worker_id, -math.inf)
+        return time.monotonic() < noted + _VAIN_SECONDS
 
     def pass_on(self) -> None:
         """Say that somebody who was released was given nothing, or has left: what there is may be another's."""
@@ -133,9 +152,9 @@ class ClaimLines:
                 break
             found -= waiter.at_most
             line.answer(waiter, released=True)
+        if line.waiters:
+            self._notifications.publish(WORKERS)
 
 
 def _claimant(session: Session, worker_id: str) -> Claimant | None:
     return claimants.find(session.connection(), worker_id)
-        if line.waiters:
-            self._notifications.publish(WORKERS)

@@ -10,11 +10,13 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 from service.database.models import Dataset, Sweep
 from service.errors import InFlightError
 from service.http import idempotency
 from service.http.dependencies import Services
+from service.leases import queue
 from service.routes.leases import MAX_FINISH_BYTES
 from tests.service.rows import Rows
 
@@ -68,6 +70,31 @@ def test_a_waiting_claim_gets_what_is_queued_meanwhile(client: TestClient, serve
         _wait_for_a_waiter(served_rows)
         served_rows.queue(sweep, 1)
         assert waiting.result(30).json()["sweep"] == sweep
+
+
+def test_a_finish_that_found_nothing_stands_for_the_claim_after_it(
+    client: TestClient, served_rows: Rows, worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = served_rows.sweep(1)
+    lease = _claim(client, worker).json()
+    assert client.post(_path(lease, "finish"), json=FINISH | {"claim": True}).json()["lease"] is None
+    claims: list[int] = []
+    claim = queue.claim_several
+
+    def counted(session: Session, worker_id: str, lease_seconds: float, at_most: int) -> list[Any]:
+        claims.append(at_most)
+        return list(claim(session, worker_id, lease_seconds, at_most))
+
+    monkeypatch.setattr(queue, "claim_several", counted)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(_claim, client, worker, Prefer="wait=30")
+        _wait_for_a_waiter(served_rows)
+        served_rows.queue(sweep, 1)
+        assert waiting.result(30).json()["number"] == 1
+    assert claims == [1]
+    # Once: what was found then says nothing of a later claim.
+    served_rows.queue(sweep, 1)
+    assert _claim(client, worker, Prefer="wait=30").json()["number"] == 2
 
 
 def test_more_workers_than_threads_may_wait(client: TestClient, served_rows: Rows, worker: str) -> None:
