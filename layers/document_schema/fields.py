@@ -21,6 +21,7 @@ from layers.space.document_fields import (
     PRUNERS,
     REQUIREMENTS,
     SAMPLERS,
+    TITLE_PATTERN,
     lacking_metric,
 )
 from layers.space.replicates import MAX_REPLICATES
@@ -39,7 +40,7 @@ def field_schemas() -> dict[str, Schema]:
             "description": "What the sweep is called.",
             "minLength": 1,
             "maxLength": 200,
-            "pattern": r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$",
+            "pattern": TITLE_PATTERN,
         },
         "task": {"description": "What the models learn.", "anyOf": [_task(task) for task in TASKS]},
         "dataset": {"type": ["string", "null"], "description": "The name of a registered dataset for this task."},

@@ -47,6 +47,9 @@ GPU_METRICS = ("latency_ms_enqueue_p50", "latency_ms_enqueue_p99")
 PROBE_QUALITY = ("device_seconds", "parity_error", "parity_error_worst")
 """What is known at a trial's end, and needs no training."""
 
+TITLE_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
+"""Of a sweep's name: one line, and not only spaces."""
+
 BUDGET: dict[str, tuple[int, int, int]] = {"trials": (100, 1, 1_000_000), "failures": (10, 1, 1_000_000)}
 """Field -> default, least, most."""
 

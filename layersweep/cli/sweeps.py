@@ -27,9 +27,11 @@ from layersweep.cli.common import (
     ready,
 )
 from layersweep.cli.export import export
+from layersweep.cli.sweep_annotations import annotate
 from layersweep.display import progress, units
 from layersweep.display.terminal import show_yaml, table_of
 from layersweep.files import name_of
+from layersweep.records.sweep_requests import SweepFilters
 from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
     SWEEP_STATES,
@@ -96,6 +98,7 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
 
 app.command()(check)
 app.command("assert")(assert_)
+app.command()(annotate)
 
 
 @app.command("list")
@@ -110,6 +113,8 @@ def list_(
     ] = None,
     task: Annotated[str | None, typer.Option(help="Only sweeps of this task.")] = None,
     name: Annotated[str | None, typer.Option(help="Only sweeps whose name holds this text.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only sweeps with this tag.")] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Only those that are archived.")] = False,
     sort: Annotated[
         SweepOrder | None, typer.Option(help="By created_at or name; -created_at and -name turn it.")
     ] = None,
@@ -119,15 +124,17 @@ def list_(
 ) -> None:
     """List sweeps, newest first."""
     records: list[SweepRecord] = []
+    wanted: SweepFilters = {"task": task, "name": name, "tag": tag, "archived": "only" if archived else "hide"}
+    wanted |= {"state": cast("list[SweepState]", state) or None, "sort": sort}
     with connect(server) as client:
-        for sweep in client.sweeps(state=cast("list[SweepState]", state) or None, task=task, name=name, sort=sort):
+        for sweep in client.sweeps(**wanted):
             records.append(sweep.record)
             if len(records) == limit:
                 break
     if as_json:
         print_json_list(records)
         return
-    if not records and (state or task or name):
+    if not records and (state or task or name or tag or archived):
         out.print("No sweep keeps these filters.")
         return
     if not records:
@@ -265,6 +272,9 @@ def _print_sweep(record: SweepDetailRecord) -> None:
         "state": ": ".join(filter(None, (record["state"], progress.reason_of(record)))),
         "end code": record.get("end_code"),
         "project": record["project"] if record["project"] != "default" else None,
+        "note": record.get("note") or None,
+        "tags": ", ".join(record.get("tags", ())) or None,
+        "archived": "yes: lists leave it out" if record.get("archived") else None,
         "task": f"{record['task']} over {record['dataset']}" if record["dataset"] else record["task"],
         "progress": progress.tally(record["progress"]),
         "best": progress.best(record) or None,

@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Unpack
+from typing import Unpack, cast
 
 import httpx2
 
@@ -28,12 +28,11 @@ from layersweep.documents import Source
 from layersweep.errors import InvalidUsageError, NotFoundError
 from layersweep.leaderboard import Leaderboard, LeaderboardOptions, several
 from layersweep.names import is_id, newest_of_name, segment, split_trial
+from layersweep.records.sweep_requests import SweepFilters
 from layersweep.records.sweeps import (
     ArtifactRecord,
     EventRecord,
-    SweepOrder,
     SweepPreview,
-    SweepState,
     TrialDetailRecord,
 )
 from layersweep.sweep import Sweep
@@ -148,24 +147,14 @@ class Client(CatalogCalls, AdministrationCalls):
         """The id of the newest sweep of this name. Raises NotFoundError, InvalidUsage where projects share it."""
         if not name:
             raise InvalidUsageError("'' is not an id or a name")
-        if (found := newest_of_name(self.pages("/v1/sweeps", {"name": name}), name)) is not None:
+        if (found := newest_of_name(self.pages("/v1/sweeps", {"name": name, "archived": "show"}), name)) is not None:
             return found
         detail = f"no sweep has the id or the name {name!r}: see `layersweep sweep list`"
         raise NotFoundError(404, {"type": "not-found", "detail": detail})
 
-    def sweeps(
-        self,
-        *,
-        state: SweepState | Sequence[SweepState] | None = None,
-        task: str | None = None,
-        name: str | None = None,
-        sort: SweepOrder | None = None,
-    ) -> Iterator[Sweep]:
-        """All sweeps, newest first, or those in one of these states, of this task, whose name holds this text.
-
-        `sort` with a minus in front turns the order.
-        """
-        filters: Query = {"state": several(state) or None, "task": task, "name": name, "sort": sort}
+    def sweeps(self, **wanted: Unpack[SweepFilters]) -> Iterator[Sweep]:
+        """All sweeps but the archived ones, newest first, or those that keep the filters, in the order of `sort`."""
+        filters: Query = {**cast("Query", wanted), "state": several(wanted.get("state")) or None}
         return (Sweep(self.transport, record) for record in self.pages("/v1/sweeps", filters))
 
     def trial(self, trial: str) -> TrialDetailRecord:

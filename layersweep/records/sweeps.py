@@ -83,6 +83,9 @@ class SweepRecord(TypedDict):
     constraints: list[str]
     budget: Budget
     effective_parallel: NotRequired[int]
+    note: NotRequired[str]
+    tags: NotRequired[list[str]]
+    archived: NotRequired[bool]
     priority: NotRequired[int]
     device_seconds: NotRequired[float]
     sampler: str

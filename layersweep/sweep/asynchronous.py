@@ -100,6 +100,7 @@ class AsyncSweep:
     leaderboard_csv = _awaited(Sweep.leaderboard_csv)
     pause = _sweep(Sweep.pause)
     prioritize = _sweep(Sweep.prioritize)
+    annotate = _sweep(Sweep.annotate)
     promote = _awaited(Sweep.promote)
     recommendation = _awaited(Sweep.recommendation)
     refresh = _sweep(Sweep.refresh)

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from layersweep import files, notebook
 from layersweep.errors import ServiceFailureError, UnreachableError, WaitTimeoutError
@@ -16,6 +16,7 @@ from layersweep.leaderboard import Leaderboard, RowFilter, read_leaderboard
 from layersweep.preferences import SelectionPreferences
 from layersweep.records.assertions import Baseline, Judgement
 from layersweep.records.recommendations import Confirmation, Recommendation
+from layersweep.records.sweep_requests import SweepAnnotations
 from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
     ConstraintSummary,
@@ -325,6 +326,12 @@ class Sweep(Analyses):
     def prioritize(self, priority: int) -> Sweep:
         """Have its trials executed before those of sweeps with a lower priority, from now on; 0 is what sweeps have."""
         return self._act("prioritize", {"priority": priority})
+
+    def annotate(self, **changes: Unpack[SweepAnnotations]) -> Sweep:
+        """Change its name, note or tags, or archive it; what is left out stays as it is."""
+        self.record = self._transport.object("PATCH", self._path(), json=dict(changes))
+        self._etag = None
+        return self
 
     def _act(self, action: str, body: Mapping[str, float] | None = None) -> Sweep:
         # With a key it may be sent again where its answer was lost: a budget is not extended twice.

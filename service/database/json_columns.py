@@ -156,6 +156,15 @@ class SweepPrioritized(TypedDict):
     before: int
 
 
+class SweepAnnotated(TypedDict):
+    """Of `sweep.annotated`: what it is called and marked with now."""
+
+    name: str
+    note: str
+    tags: list[str]
+    archived: bool
+
+
 class SlotsShared(TypedDict):
     """Of `sweep.parallel_changed`: how many trials may run at once."""
 
@@ -256,6 +265,7 @@ EventData: TypeAlias = (
     | SweepTargeted
     | SweepExtended
     | SweepPrioritized
+    | SweepAnnotated
     | SlotsShared
     | SweepTroubled
     | SweepConfirmed

@@ -140,6 +140,10 @@ class Sweep(Base):
     """What the attempts that were finished have taken of their devices' time."""
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     """Trials of a sweep with a higher one are given to workers first."""
+    note: Mapped[str] = mapped_column(Text, default="", server_default="")
+    tags: Mapped[list[str]] = mapped_column(Document, default=list, server_default="[]")
+    archived: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Lists leave it out unless they are asked for it."""
     running_count: Mapped[int] = mapped_column(default=0)
     rejected_count: Mapped[int] = mapped_column(default=0)
     counts: Mapped[dict[str, int]] = mapped_column(Document, default=dict)

@@ -29,6 +29,7 @@ EventKind = Literal[
     "sweep.trouble",
     "sweep.extended",
     "sweep.priority",
+    "sweep.annotated",
     "sweep.parallel_changed",
     "sweep.confirmation",
     "trial.queued",
@@ -47,7 +48,8 @@ class Event(Schema):
     kind: str = Field(
         description="sweep.target: a target was found, or what is waited for; sweep.trouble: scheduling it fails and "
         "is tried again, or (reason null) works again; sweep.extended: it has a larger budget; "
-        "sweep.priority: it has another priority; "
+        "sweep.priority: it has another priority; sweep.annotated: its name, note or tags changed, or whether it is "
+        "archived; "
         "sweep.parallel_changed: more or fewer of its trials may run at once; sweep.confirmation: a confirmation of it "
         "began or ended; trial.replicated: its figures are means over one more training; trial.promoted: a trial that "
         "a pruner had stopped is trained to its end; trial.report: progress or losses. The other names say what "

@@ -17,6 +17,7 @@ TAGS = {
     "datasets": "Upload data, and read what is known of it.",
     "analyses": "What mattered: importance, effects, trade-offs, hypervolume.",
     "confirmations": "Train the best trials again with further seeds, and score the test split.",
+    "assertions": "Measure a trial anew, and judge whether it keeps its limits.",
     "artifacts": "Files of trials: weights, models of transformers, engines.",
     "catalog": "What can be swept: layers, presets, targets, and the JSON Schema of sweep documents.",
     "checkpoints": "Models that sweeps begin with.",

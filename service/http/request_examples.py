@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from layersweep.json_values import JsonObject
 
 JSON: Mapping[str, JsonObject] = {
+    "annotate_sweep": {"name": "baseline", "note": "lower learning rates diverge less", "tags": ["paper"]},
     "extend_sweep": {"trials": 20},
     "prioritize_sweep": {"priority": -1},
     "confirm_sweep": {"seeds": 3, "candidates": 3},
+    "remeasure_trial": {"limits": ["latency_ms_p50 <= 1.02 * baseline", "memory_bytes <= 2e8"], "builds": 5},
+    "judge_sweep": {"limits": ["memory_bytes <= 2e8"]},
     "create_webhook": {"url": "https://example.com/layersweep", "events": ["sweep.completed", "sweep.failed"]},
     "change_webhook": {"enabled": False},
     "create_token": {"name": "ci", "scopes": ["submit"], "project": "default", "expires_in_days": 90},

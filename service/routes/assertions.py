@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Response
 
 from service.assertions import judgement, remeasurement
 from service.assertions.schemas import Judgement, JudgementRequest, RemeasurementRequest
@@ -14,13 +12,6 @@ from service.http.write_requests import WriteRequestDep
 from service.routes.sweeps import create_prepared, prepare
 from service.sweeps import schemas as sweep_schemas
 
-LIMITS = ["latency_ms_p50 <= 1.02 * baseline", "memory_bytes <= 2e8"]
-
-Remeasurement = Annotated[
-    RemeasurementRequest, Body(openapi_examples={"five builds": {"value": {"limits": LIMITS, "builds": 5}}})
-]
-Asked = Annotated[JudgementRequest, Body(openapi_examples={"a fixed limit": {"value": {"limits": LIMITS[1:]}}})]
-
 router = APIRouter(
     prefix="/v1/sweeps", tags=["assertions"], responses=documented(404, 409, 422), route_class=ScopedRoute
 )
@@ -28,7 +19,7 @@ router = APIRouter(
 
 @router.post("/{sweep}:remeasure", status_code=201, response_model=sweep_schemas.SweepDetail)
 @needs_scope("submit")
-async def remeasure_trial(sweep: str, body: Remeasurement, call: WriteRequestDep) -> Response:
+async def remeasure_trial(sweep: str, body: RemeasurementRequest, call: WriteRequestDep) -> Response:
     """Measure a trial anew: a sweep whose trials are builds of its configuration, each in a fresh process.
 
     They differ in their seeds, and are trained a single step; as the trial was where a limit is on what it learnt.
@@ -46,7 +37,7 @@ async def remeasure_trial(sweep: str, body: Remeasurement, call: WriteRequestDep
 
 @router.post("/{sweep}:judge", response_model=Judgement)
 @needs_scope("submit")
-async def judge_sweep(sweep: str, body: Asked, call: WriteRequestDep) -> Response:
+async def judge_sweep(sweep: str, body: JudgementRequest, call: WriteRequestDep) -> Response:
     """Whether the builds of a sweep keep limits, those that are complete until now. The sweep stays as it is.
 
     `measured` of the answer is the `baseline` of later ones. 409 `baseline-mismatch` where a baseline is of another

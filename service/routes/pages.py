@@ -44,9 +44,11 @@ def show_sweeps(
     before: Annotated[str | None, Query(max_length=26)] = None,
     state: Annotated[str | None, Query(max_length=16)] = None,
     name: Annotated[str | None, Query(max_length=200)] = None,
+    tag: Annotated[str | None, Query(max_length=32)] = None,
+    archived: Annotated[bool, Query()] = False,
 ) -> Response:
     template = "_sweeps.html" if wanted_part(request) == "sweeps" else "sweeps.html"
-    wanted = sweeps.SweepListFilter(caller.lists, before, state or None, name or None)
+    wanted = sweeps.SweepListFilter(caller.lists, before, state or None, name or None, tag or None, archived)
     view = services.database.read(lambda session: sweeps.sweeps(session, wanted))
     return render(template, view, WayIn.of(request))
 

@@ -26,7 +26,7 @@ from service.http.dependencies import Services, ServicesDep
 from service.http.error_handlers import documented
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequest, WriteRequestDep
 from service.scheduling.device_model import space_predictions
-from service.sweeps import documents, drafts, estimates, sweeps
+from service.sweeps import annotation, documents, drafts, estimates, sweeps
 from service.sweeps import schemas as sweep_schemas
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404), route_class=ScopedRoute)
@@ -140,6 +140,10 @@ def list_sweeps(
     state: Annotated[list[SweepState], Query(description="only sweeps in one of these states")] = [],  # noqa: B006
     task: Annotated[str | None, Query(max_length=32, description="only sweeps of this task")] = None,
     name: Annotated[str | None, Query(max_length=200, description="only sweeps whose name holds this")] = None,
+    tag: Annotated[str | None, Query(max_length=32, description="only sweeps with this tag")] = None,
+    archived: Annotated[
+        sweeps.Archived, Query(description="hide those that are archived, show them, or only them")
+    ] = "hide",
     sort: Annotated[sweeps.Sort, Query(description="'-' turns it")] = "-created_at",
     page_size: PageSize = 50,
     page_token: PageToken = None,
@@ -148,7 +152,7 @@ def list_sweeps(
     items, token = services.database.read(
         lambda session: sweeps.page(
             session,
-            sweeps.SweepFilter(caller.lists, tuple(state), task, name, sort),
+            sweeps.SweepFilter(caller.lists, tuple(state), task, name, tag, archived, sort),
             page_size=page_size,
             page_token=page_token,
         )
@@ -166,6 +170,15 @@ async def get_sweep(sweep: str, read: ConditionalReadDep) -> Response:
         return _shown(read.services, session, sweeps.get(session, sweep))
 
     return await read.answer_json(sweep, load)
+
+
+@router.patch("/{sweep}", response_model=sweep_schemas.SweepDetail)
+@needs_scope("submit")
+async def annotate_sweep(sweep: str, body: sweep_schemas.Annotations, call: UnkeyedWriteRequestDep) -> Response:
+    """Change a sweep's name, note or tags, or archive it: lists then leave it out. What is left out stays as it is."""
+    return await _acted(
+        call, "sweep.annotate", sweep, lambda session, sweep_id: annotation.annotate(session, sweep_id, body)
+    )
 
 
 @router.delete("/{sweep}", status_code=204, responses=documented(409))

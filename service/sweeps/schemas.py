@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from layers.space.document_fields import BUDGET, MAX_SECONDS
+from layers.space.document_fields import BUDGET, MAX_SECONDS, TITLE_PATTERN
 from layers.space.normalized_document import NormalizedDocument
 from service.common.priorities import Priority
 from service.common.schemas import AS_STORED, Integer, ProblemItem, Request, Schema, Timestamp
@@ -80,6 +80,9 @@ class Sweep(Schema):
     project: str
     task: str
     dataset: str | None
+    note: str = Field(description="what its people want to remember of it")
+    tags: list[str]
+    archived: bool = Field(description="lists leave it out unless they are asked for it")
     priority: int = Field(description="trials of sweeps with a higher one are given to workers first")
     state: SweepState
     reason: str | None = Field(description="why it is in this state, or what it waits for")
@@ -224,3 +227,15 @@ class BudgetExtension(Request):
     wall_seconds: float = Field(default=0, ge=0, le=MAX_SECONDS)
     device_seconds: float = Field(default=0, ge=0, le=MAX_SECONDS)
     failures: Integer = Field(default=0, ge=0, le=BUDGET["failures"][2])
+
+
+Tag = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,31}$")]
+
+
+class Annotations(Request):
+    """What people say of a sweep. What is left out stays as it is. Its document keeps its name."""
+
+    name: str = Field(default="", min_length=1, max_length=200, pattern=TITLE_PATTERN, examples=["baseline"])
+    note: str = Field(default="", max_length=4000, examples=["lower learning rates diverge less"])
+    tags: list[Tag] = Field(default=[], max_length=16, description="all that it has from now on", examples=[["paper"]])
+    archived: bool = Field(default=False, description="true: lists leave it out unless they are asked for it")

@@ -25,6 +25,7 @@ from service.leases import row_locks
 from service.leases.queue import cancel_open
 from service.noise.sweep_noise import noise_of_sweep
 from service.pruning.summary import summary_of
+from service.sweeps import annotation
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps.best_trials import best_of_each
 from service.sweeps.drafts import ValidatedDocument
@@ -33,6 +34,8 @@ from service.sweeps.targets import waits_for
 _Amount = TypeVar("_Amount", int, float)
 
 Sort = Literal["created_at", "-created_at", "name", "-name"]
+Archived = Literal["hide", "show", "only"]
+"""Whether a list holds archived sweeps."""
 
 LIMITED = (Sweep.state, Sweep.started_at, Sweep.device_seconds, Sweep.budget)
 """What `time_used_up` is asked with, and the database's time."""
@@ -47,6 +50,8 @@ class SweepFilter:
     task: str | None = None
     name: str | None = None
     """Part of the name, in upper or lower case."""
+    tag: str | None = None
+    archived: Archived = "hide"
     sort: Sort = "-created_at"
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
@@ -55,6 +60,8 @@ class SweepFilter:
             (self.states, Sweep.state.in_(self.states)),
             (self.task, Sweep.task == self.task),
             (self.name, Sweep.name.icontains(self.name or "", autoescape=True)),
+            (self.tag, annotation.has_tag(self.tag or "")),
+            (self.archived != "show", Sweep.archived == (self.archived == "only")),
         ]
         return [condition for value, condition in given if value]
 
@@ -365,6 +372,9 @@ def _to_schema(sweep: Sweep, best: dict[str, sweep_schemas.BestTrial], dataset: 
         project=sweep.project,
         task=sweep.task,
         dataset=dataset,
+        note=sweep.note,
+        tags=sweep.tags,
+        archived=sweep.archived,
         priority=sweep.priority,
         state=sweep.state,
         reason=sweep.reason,

@@ -12,7 +12,7 @@ from layers.space.feasibility import FeasibilityReport, expected_seconds, measur
 from service.database.sessions import Database
 from service.errors import CallerGoneError
 from service.sweeps.drafts import NO_STARTS, Draft, Given, Starts, ValidatedDocument, drafted
-from service.sweeps.feasibility_processes import FeasibilityProcesses
+from service.sweeps.feasibility.processes import FeasibilityProcesses
 
 SMALL_SECONDS = 0.5
 """Up to here a measurement of feasibility is made in a thread: a process would save nobody anything."""

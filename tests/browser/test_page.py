@@ -189,3 +189,20 @@ def test_an_operation_is_tried_on_the_page_of_the_api(page: Any, site: Site):
     form.get_by_role("button", name="Send").click()
     playwright.expect(form.locator(".answer p")).to_contain_text(f"200 OK · POST /v1/sweeps/{site.sweep}:extend")
     playwright.expect(form.locator(".answer pre")).to_contain_text('"trials": 27')
+
+
+def test_a_sweep_is_named_noted_and_tagged_while_it_runs(page: Any, site: Site):
+    page.goto(f"{site.url}/sweeps/{site.sweep}")
+    page.get_by_text("live", exact=True).wait_for()
+    form = page.locator("#annotate form")
+    page.locator("#annotate > summary").click()
+    form.locator("[name=name]").fill("baseline")
+    form.locator("[name=tags]").fill("paper v1")
+    form.locator("[name=note]").fill("diverges above 0.003")
+    site.end_trial(8, latency=0.5)
+    playwright.expect(page.locator("#sweep-head [role=status]")).to_contain_text("9 of 20 trials")
+    form.get_by_role("button", name="Save").click()
+    playwright.expect(page.locator("#sweep-head .note")).to_have_text("diverges above 0.003")
+    playwright.expect(page.locator("#sweep-head h1")).to_have_text("baseline")
+    page.locator("#sweep-head .tags a", has_text="paper").click()
+    page.get_by_role("link", name="baseline").wait_for()

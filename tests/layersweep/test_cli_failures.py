@@ -46,6 +46,7 @@ COMMANDS: dict[str, list[str]] = {
     "sweep export": [ID, "OUT/all.csv"],
     "sweep extend": [ID, "--trials", "1"],
     "sweep prioritize": [ID, "1"],
+    "sweep annotate": [ID, "--note", "x"],
     "leaderboard": [ID],
     "recommendation": [ID],
     "confirm": [ID],

@@ -4,7 +4,7 @@
 const main = document.querySelector("main");
 const LEAST_PAUSE_MS = 1000;
 const POLL_MS = 4000;
-const PROGRESS = ["trial.queued", "trial.running", "trial.phase", "trial.report", "message"];
+const PROGRESS = ["trial.queued", "trial.running", "trial.phase", "trial.report", "sweep.annotated", "message"];
 const RESULTS = ["trial.ended", "trial.replicated", "sweep.created", "sweep.state", "sweep.extended", "sweep.target"];
 /** Parts of the address that the leaderboard's own requests do not know better. */
 const WISHES = ["prefer", "within", "weight"];
@@ -224,8 +224,10 @@ function request(form) {
     const body = {};
     for (const [name, value] of fields) {
       if (lists.has(name)) (body[name] ??= []).push(value);
-      else body[name] = Number(value);
+      else body[name] = form.elements[name].type === "number" ? Number(value) : value;
     }
+    for (const { name, value } of form.querySelectorAll("[data-words]")) body[name] = value.split(/[\s,]+/).filter(Boolean);
+    for (const { name, checked } of form.querySelectorAll("[data-flag]")) body[name] = checked;
     return { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   }
   return { method };

@@ -17,6 +17,7 @@ from service.errors import UnprocessableError
 from service.events.end_codes import end_code
 from service.events.schemas import EndCode
 from service.results.charts import Segment
+from service.sweeps.annotation import has_tag
 from service.sweeps.best_trials import best_of_each
 from service.sweeps.schemas import BestTrial
 from service.web.views.common import ended_trials, progress_bar, target_words
@@ -34,10 +35,15 @@ class SweepListFilter:
     state: str | None = None
     name: str | None = None
     """Part of the name, in upper or lower case."""
+    tag: str | None = None
+    archived: bool = False
+    """Those that are archived, in place of the others."""
 
     def url(self) -> str:
         """The address of this list."""
-        given = {"state": self.state, "name": self.name, "before": self.before}
+        given = {"state": self.state, "name": self.name, "tag": self.tag, "before": self.before}
+        if self.archived:
+            given["archived"] = "true"
         query = urlencode({name: value for name, value in given.items() if value})
         return f"/?{query}" if query else "/"
 
@@ -76,13 +82,15 @@ def sweeps(session: Session, wanted: SweepListFilter, size: int = PAGE_SWEEPS) -
     none."""
     if wanted.state is not None and wanted.state not in set(SweepState):
         raise UnprocessableError(f"state={wanted.state!r}: choose from {', '.join(SweepState)}")
-    query = select(Sweep).where(IS_SEARCH).order_by(Sweep.id.desc()).limit(size + 1)
+    query = select(Sweep).where(IS_SEARCH, Sweep.archived == wanted.archived).order_by(Sweep.id.desc()).limit(size + 1)
     if wanted.project is not None:
         query = query.where(Sweep.project == wanted.project)
     if wanted.before is not None:
         query = query.where(Sweep.id < wanted.before)
     if wanted.state is not None:
         query = query.where(Sweep.state == wanted.state)
+    if wanted.tag is not None:
+        query = query.where(has_tag(wanted.tag))
     if wanted.name is not None:
         query = query.where(Sweep.name.icontains(wanted.name, autoescape=True))
     rows = list(session.scalars(query))

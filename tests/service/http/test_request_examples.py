@@ -62,9 +62,13 @@ def test_every_example_is_taken(client: TestClient, served_rows: Rows) -> None:
     send = operations.send
     send("create_sweep", "application/yaml", status=201)
     sweep = send("create_sweep", status=201)["id"]
+    send("annotate_sweep", sweep=sweep)
     send("extend_sweep", sweep=sweep)
     send("prioritize_sweep", sweep=sweep)
-    assert "active" in send("confirm_sweep", sweep=sweep, status=409)["detail"], "the body was read before"
+    # These take their bodies, and then refuse because nothing was measured yet.
+    assert "active" in send("confirm_sweep", sweep=sweep, status=409)["detail"]
+    assert "none to recommend" in send("remeasure_trial", sweep=sweep, status=404)["detail"]
+    assert "no build of it is complete" in send("judge_sweep", sweep=sweep, status=409)["detail"]
 
     operations.upload("upload_dataset", {"file": b"one two three " * 100})
     files = checkpoint_files()

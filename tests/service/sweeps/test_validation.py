@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from layers.space.feasibility import FEWEST_SAMPLES, SAMPLES, FeasibilityReport,
 from service.app import create_app
 from service.errors import UnavailableError
 from service.settings import Settings
-from service.sweeps import drafts, feasibility_processes
-from service.sweeps.feasibility_process import packed
-from service.sweeps.feasibility_processes import FeasibilityProcesses
+from service.sweeps import drafts
+from service.sweeps.feasibility import processes as feasibility_processes
+from service.sweeps.feasibility.process import packed
+from service.sweeps.feasibility.processes import FeasibilityProcesses
 from service.sweeps.validation import SMALL_SECONDS
 from tests.layers.sweep_documents import parsed
 
@@ -70,7 +71,7 @@ def settings(sqlite_url: str, tmp_path: Path) -> Settings:
 
 
 @asynccontextmanager
-async def processes(most: int = 1) -> AsyncIterator[FeasibilityProcesses]:
+async def processes(most: int = 1) -> AsyncGenerator[FeasibilityProcesses]:
     made = FeasibilityProcesses(most)
     try:
         yield made

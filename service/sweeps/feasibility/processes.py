@@ -13,7 +13,7 @@ from contextlib import suppress
 from layers.space.feasibility import SECONDS, FeasibilityReport
 from layers.space.space import Space
 from service.errors import UnavailableError
-from service.sweeps.feasibility_process import LENGTH_BYTES, packed
+from service.sweeps.feasibility.process import LENGTH_BYTES, packed
 
 MOST_WAITING = 64
 """Spaces that wait for a process; more are told to come again."""
@@ -94,7 +94,7 @@ class FeasibilityProcesses:
             if process.returncode is None:
                 return process
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service.sweeps.feasibility_process", stdin=PIPE, stdout=PIPE, env=_environment()
+            sys.executable, "-m", "service.sweeps.feasibility.process", stdin=PIPE, stdout=PIPE, env=_environment()
         )
 
     def _retire(self, process: Process) -> None:

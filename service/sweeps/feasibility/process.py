@@ -1,5 +1,5 @@
 """A process that measures the feasibility of one space after the other until its input ends;
-`service.sweeps.feasibility_processes` starts it.
+`service.sweeps.feasibility.processes` starts it.
 
 Each message is its length in eight bytes, then a pickle: to here a space and the seconds that it may take, from here
 the measured feasibility, or the exception that it ended with.
