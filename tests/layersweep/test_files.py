@@ -129,7 +129,7 @@ def test_what_cannot_be_written_is_a_line_that_names_it(
     for suffix in (".md", ".csv"):
         (tmp_path / f"full{suffix}").symlink_to("/dev/full")
     client, _, _ = scripted(httpx2.Response(200, json=sweep_record()), httpx2.Response(200, text="text"))
-    for module in ("results", "sweeps"):
+    for module in ("results", "export"):
         monkeypatch.setattr(f"layersweep.cli.{module}.connect", lambda server: client)
     file = f"{tmp_path}/{place}"
     given = [each.replace("FILE", file).replace("X", "0" * 26) for each in command]

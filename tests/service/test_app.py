@@ -87,7 +87,7 @@ def test_every_error_is_a_problem_document(client: TestClient, method: str, path
 def test_a_method_that_a_path_lacks_is_answered_with_those_that_it_has(
     client: TestClient, path: str, allowed: str
 ) -> None:
-    answer = client.patch(path)
+    answer = client.put(path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 

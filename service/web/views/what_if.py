@@ -120,11 +120,14 @@ def _limited(sweep: Sweep) -> list[str]:
 
 
 def _range(front: Sequence[Candidate], metric: str, goals: Mapping[str, Goal]) -> tuple[float, float] | None:
-    """The front's best value of a metric, and how far its worst one is from it; None where they are the same."""
+    """The front's best value of a metric, and how far its worst one is from it; None where they are the same, or too far
+    apart for a number."""
     values = [value for each in front if math.isfinite(value := each.value(metric))]
     if len(values) < 2 or min(values) == max(values):
         return None
     span = max(values) - min(values)
+    if not math.isfinite(span):
+        return None
     return (min(values) if goal_of(metric, goals) == "minimize" else max(values)), span
 
 
