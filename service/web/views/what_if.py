@@ -70,7 +70,7 @@ def within_of(limits: Sequence[tuple[str, int]], front: Sequence[Candidate], swe
     goals = goals_of(sweep)
     known = {name: found for name in _limited(sweep) if (found := _range(front, name, goals)) is not None}
     return tuple(
-        f"{name}:{known[name][1] * percent / ANY_PERCENT:.6g}"
+        f"{name}:{known[name][1] * (percent / ANY_PERCENT):.6g}"
         for name, percent in limits
         if name in known and percent < ANY_PERCENT
     )
@@ -120,8 +120,8 @@ def _limited(sweep: Sweep) -> list[str]:
 
 
 def _range(front: Sequence[Candidate], metric: str, goals: Mapping[str, Goal]) -> tuple[float, float] | None:
-    """The front's best value of a metric, and how far its worst one is from it; None where they are the same, or too far
-    apart for a number."""
+    """The front's best value of a metric, and how far its worst one is from it; None where they are the same, or
+    too far apart for a number."""
     values = [value for each in front if math.isfinite(value := each.value(metric))]
     if len(values) < 2 or min(values) == max(values):
         return None
@@ -135,6 +135,6 @@ def _slider(metric: str, found: tuple[float, float], goal: Goal, wanted: Within 
     best, span = found
     worst = best + span if goal == "minimize" else best - span
     limit = worst if wanted is None else wanted.limit(best, goal)
-    percent = min(ANY_PERCENT, max(0, round(ANY_PERCENT * abs(limit - best) / span)))
+    percent = min(ANY_PERCENT, max(0, round(ANY_PERCENT * (abs(limit - best) / span))))
     comparison = "at most" if goal == "minimize" else "at least"
     return LimitSlider(metric, percent, comparison, formatting.metric(metric, limit))
