@@ -28,6 +28,8 @@ from layersweep.sweep import Sweep
 HOST = "127.0.0.1"
 USUAL_PORT = 8420
 PORTS_TRIED = 50
+MOST_ROWS = 6
+"""Of the leaderboard at the end: four lines each, which a screen holds."""
 READY_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "examples" / "quickstart.yaml"
@@ -70,8 +72,11 @@ def demo(
         except LayersweepError:
             out.print(Text(f"The logs of the service and of the worker lie in {folder / 'logs'}.", style="yellow"))
             raise
-        _show(sweep)
+        recommendation = recommended(sweep)
+        if recommendation is not None:
+            _show_recommendation(recommendation, sweep.record["dataset"])
         _explain(server, folder, document, sweep, time.monotonic() - started)
+        _show_leaderboard(sweep, recommendation)
         _keep_serving(children, server, keep)
     if sweep.state != "completed":
         raise typer.Exit(EXIT_REFUSED)
@@ -135,25 +140,14 @@ def _submit(client: Client, document: Path) -> Sweep:
     return sweep
 
 
-def _show(sweep: Sweep) -> None:
-    out.print(Rule(f"Leaderboard of {sweep.name}", style="dim"))
-    board = sweep.leaderboard()
-    recommendation = recommended(sweep)
-    chosen = recommendation["trial"]["trial"] if recommendation else None
-    out.print(leaderboards.render(board, board.objectives, out, recommended=chosen))
-    if recommendation is None:
-        out.print(Text("No trial is complete and feasible: there is nothing to recommend.", style="yellow"))
-        progress.show_broken_constraints(sweep, out)
-        return
-    _show_recommendation(recommendation, sweep.record["dataset"])
-
-
 def _show_recommendation(recommendation: Recommendation, dataset: str | None) -> None:
     row = recommendation["trial"]
     out.print(Rule("Recommended configuration", style="dim"))
     reason = f"Trial {row['number']} of sweep {recommendation['sweep']}. {recommendation['rule']}"
     show_text(textwrap.fill(reason, width=78, initial_indent="# ", subsequent_indent="# ") + "\n")
     show_text(configuration_yaml(recommendation["configuration"], dataset))
+    for line in (recommendation["baseline"] or {"says": []})["says"]:
+        out.print(Text(line, style="yellow"))
 
 
 def _explain(server: str, folder: Path, document: Path, sweep: Sweep, elapsed_seconds: float) -> None:
@@ -173,6 +167,7 @@ def _explain(server: str, folder: Path, document: Path, sweep: Sweep, elapsed_se
     own_sweep = ready(server, "sweep", "submit").replace("layersweep", command, 1)
     facts = {
         "page": f"{server}/sweeps/{sweep.id}",
+        "every trial": f"{ready(server, 'leaderboard', sweep.id).replace('layersweep', command, 1)}",
         "API docs": f"{server}/docs",
         "data and logs": str(folder),
         "look again": f"{command} serve --data-dir {shown(folder)}",
@@ -181,6 +176,18 @@ def _explain(server: str, folder: Path, document: Path, sweep: Sweep, elapsed_se
     width = max(map(len, facts))
     for name, value in facts.items():
         out.print(Text.assemble((f"{name:<{width}}  ", "bold"), value), soft_wrap=True)
+
+
+def _show_leaderboard(sweep: Sweep, recommendation: Recommendation | None) -> None:
+    """The front, or what there is where nothing can be recommended, as much as a screen holds."""
+    rows = sweep.leaderboard(on_front=True if recommendation else None, limit=MOST_ROWS + 1)
+    board = rows[:MOST_ROWS]
+    out.print(Rule(f"{'The front' if recommendation else 'Leaderboard'} of {sweep.name}", style="dim"))
+    chosen = recommendation["trial"]["trial"] if recommendation else None
+    out.print(leaderboards.render(board, rows.objectives, out, recommended=chosen))
+    if recommendation is None:
+        out.print(Text("No trial is complete and feasible: there is nothing to recommend.", style="yellow"))
+        progress.show_broken_constraints(sweep, out)
 
 
 def own_command() -> str:
