@@ -163,15 +163,18 @@ def _explain(server: str, folder: Path, document: Path, sweep: Sweep, elapsed_se
             )
         )
     command = own_command()
-    # On this service, whatever else the environment or the usual port names.
-    own_sweep = ready(server, "sweep", "submit").replace("layersweep", command, 1)
+
+    def here(*words: str) -> str:
+        """On this service, whatever else the environment or the usual port names."""
+        return ready(server, *words).replace("layersweep", command, 1)
+
     facts = {
         "page": f"{server}/sweeps/{sweep.id}",
-        "every trial": f"{ready(server, 'leaderboard', sweep.id).replace('layersweep', command, 1)}",
+        "every trial": here("leaderboard", sweep.id),
         "API docs": f"{server}/docs",
         "data and logs": str(folder),
         "look again": f"{command} serve --data-dir {shown(folder)}",
-        "your own sweep": f"{own_sweep} FILE    (start from {shown(document)})",
+        "your own sweep": f"{here('sweep', 'submit')} FILE    (start from {shown(document)})",
     }
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -179,12 +182,14 @@ def _explain(server: str, folder: Path, document: Path, sweep: Sweep, elapsed_se
 
 
 def _show_leaderboard(sweep: Sweep, recommendation: Recommendation | None) -> None:
-    """The front, or what there is where nothing can be recommended, as much as a screen holds."""
-    rows = sweep.leaderboard(on_front=True if recommendation else None, limit=MOST_ROWS + 1)
-    board = rows[:MOST_ROWS]
+    """What a screen holds of the front, the recommended trial in it; where none is, of the leaderboard."""
+    board = sweep.leaderboard(on_front=True if recommendation else None, limit=MOST_ROWS)
+    rows = list(board)
+    if recommendation and all(row["trial"] != recommendation["trial"]["trial"] for row in rows):
+        rows[-1:] = [recommendation["trial"]]
     out.print(Rule(f"{'The front' if recommendation else 'Leaderboard'} of {sweep.name}", style="dim"))
     chosen = recommendation["trial"]["trial"] if recommendation else None
-    out.print(leaderboards.render(board, rows.objectives, out, recommended=chosen))
+    out.print(leaderboards.render(rows, board.objectives, out, recommended=chosen))
     if recommendation is None:
         out.print(Text("No trial is complete and feasible: there is nothing to recommend.", style="yellow"))
         progress.show_broken_constraints(sweep, out)

@@ -17,7 +17,9 @@ from typer.testing import CliRunner, Result
 from layersweep import Client
 from layersweep.cli import app, demo, processes
 from layersweep.cli.sweeps import _print_space
+from layersweep.leaderboard import Leaderboard
 from layersweep.records.sweeps import SpaceFacts
+from tests.layersweep.answers import row
 from tests.layersweep.finisher import DOCUMENT, Finisher
 
 Run = Callable[..., Result]
@@ -331,3 +333,23 @@ def test_a_backup_s_file_that_cannot_be_used_is_a_wrong_call(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there.tar.gz").write_text("no archive")
     assert alone("db", *wrong.split(), "--data-dir", "empty").exit_code == 2
+
+
+def test_the_demo_ends_with_the_recommended_trial_however_many_are_on_the_front(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    front = [row(number) for number in range(demo.MOST_ROWS)]
+    chosen = row(40)
+
+    class Swept:
+        """Has a front whose recommended trial comes last."""
+
+        name = "quickstart"
+
+        def leaderboard(self, *, on_front: bool | None, limit: int) -> Leaderboard:
+            return Leaderboard(front[:limit], [], total=41)  # type: ignore[arg-type]
+
+    demo._show_leaderboard(Swept(), {"trial": chosen})  # type: ignore[arg-type]
+    shown = capsys.readouterr().out
+    assert "»" in shown
+    assert " 40 " in shown
