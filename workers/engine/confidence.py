@@ -111,28 +111,19 @@ def interval(samples_ms: Samples, figure: str) -> Interval:
             return Interval(value, 0.0, 2 * value)
         reach = T95[BATCHES - 1] * float(samples_ms.std(ddof=1)) * math.sqrt(_inflation(samples_ms) / count)
         return Interval(value, max(0.0, value - reach), value + reach)
-    value = float(np.percentile(samples_ms, 100 * SHARES[figure]))
-    below, above = _ranks(samples_ms, figure, value)
-    within = np.clip([below, above], 0, count - 1)
-    ordered = np.partition(samples_ms, np.unique(within))
-    low, high = (float(ordered[rank]) for rank in within)
-    beyond = high - low if count > 1 else high
-    low = low - beyond if below < 0 else low
-    high = high + beyond if above >= count else high
-    return Interval(value, max(0.0, min(low, value)), max(high, value))
+    return _of_percentile(samples_ms, figure)[0]
 
 
 def half_width(samples_ms: Samples, figure: str) -> float | None:
     """Half of the interval of a figure, relative to it; None where there are too few samples to say."""
-    count = len(samples_ms)
-    if count < 2:
+    if len(samples_ms) < 2:
         return None
-    if figure != MEAN:
-        below, above = _ranks(samples_ms, figure, float(np.percentile(samples_ms, 100 * SHARES[figure])))
-        if below < 0 or above >= count:
-            return None
-    found = interval(samples_ms, figure)
-    return (found.high - found.low) / 2 / found.value if found.value > 0 else None
+    found, is_long_enough = (
+        (interval(samples_ms, figure), True) if figure == MEAN else _of_percentile(samples_ms, figure)
+    )
+    if not is_long_enough or found.value <= 0:
+        return None
+    return (found.high - found.low) / 2 / found.value
 
 
 def are_known(samples_ms: Sequence[float], figures: Iterable[str]) -> bool:
@@ -160,6 +151,20 @@ def pooled(found: Sequence[Interval], within: float) -> Pooled:
     around = Interval(value, max(0.0, value - math.hypot(low, reach)), value + math.hypot(high, reach))
     spread = math.sqrt(variance) / value if count > 1 and value > 0 else None
     return Pooled(around, count, spread, around.half_width <= within)
+
+
+def _of_percentile(samples_ms: Samples, figure: str) -> tuple[Interval, bool]:
+    """The interval of a percentile, and whether the measurement is long enough for both of its ranks."""
+    count = len(samples_ms)
+    value = float(np.percentile(samples_ms, 100 * SHARES[figure]))
+    below, above = _ranks(samples_ms, figure, value)
+    within = np.clip([below, above], 0, count - 1)
+    ordered = np.partition(samples_ms, np.unique(within))
+    low, high = (float(ordered[rank]) for rank in within)
+    beyond = high - low if count > 1 else high
+    low = low - beyond if below < 0 else low
+    high = high + beyond if above >= count else high
+    return Interval(value, max(0.0, min(low, value)), max(high, value)), below >= 0 and above < count
 
 
 def _ranks(samples_ms: Samples, figure: str, value: float) -> tuple[int, int]:
