@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from layers.labels import shown_labels
 from service.common.states import SweepState, TrialState
-from service.database.access_models import WebhookDelivery
-from service.database.models import Sweep, Trial, Worker
+from service.database.access_models import Webhook, WebhookDelivery
+from service.database.models import IS_SEARCH, Event, Sweep, Trial, Worker
 from service.database.sessions import Database, now_sql
 from service.fleet import busyness, queue_by_needs
 from service.fleet.busyness import Busyness
@@ -25,6 +25,22 @@ from service.fleet.schemas import QueueEntry
 from service.leases.workers import is_alive
 
 _IS_RUNNING = sa.text("trials.state = 'running'")
+_IS_OF_ACTIVE = sa.exists().where(Sweep.id == Trial.sweep_id, Sweep.state == SweepState.ACTIVE)
+
+_ENDINGS = (
+    sa.select(sa.func.count(), now_sql() - sa.func.min(Event.created_at))
+    .select_from(Sweep)
+    .join(Event, sa.and_(Event.sweep_id == Sweep.id, Event.sequence > Sweep.scheduled_sequence))
+    .join(Trial, Trial.id == Event.trial_id)
+    # A scheduler worked in what it reused when it asked for it.
+    .where(Sweep.state == SweepState.ACTIVE, IS_SEARCH, Event.kind == "trial.ended", Trial.reused_from.is_(None))
+)
+_DELIVERIES = (
+    sa.select(sa.func.count(), now_sql() - sa.func.min(WebhookDelivery.created_at))
+    .select_from(WebhookDelivery)
+    .join(Webhook, Webhook.id == WebhookDelivery.webhook_id)
+    .where(sa.text("webhook_deliveries.state = 'pending'"), Webhook.enabled)
+)
 
 
 @dataclass(slots=True)
@@ -36,8 +52,11 @@ class Figures:
     waiting: int = 0
     """Queued trials of active sweeps: what workers may claim, as far as `budget.parallel` lets them."""
     unscheduled: int = 0
-    """Events that the schedulers have not worked in."""
+    """Endings of trials that the schedulers have not worked in."""
+    unscheduled_seconds: float = 0.0
+    """Since the oldest of them."""
     lapsed: int = 0
+    """Of active sweeps: nobody takes over what a paused sweep has lost."""
     workers: int = 0
     slots: int = 0
     """Of the workers that are alive."""
@@ -46,24 +65,26 @@ class Figures:
     busy_slots: int = 0
     """Those of them that execute a trial."""
     deliveries: int = 0
+    """To webhooks that are enabled."""
+    deliveries_seconds: float = 0.0
+    """Since the oldest of them was written."""
 
 
 def read_figures(session: Session, alive_seconds: float) -> Figures:
     """Read the figures."""
     found = Figures()
-    rows = session.execute(sa.select(Sweep.state, Sweep.counts, Sweep.event_counter - Sweep.scheduled_sequence))
-    for state, counts, behind in rows:
+    for state, counts in session.execute(sa.select(Sweep.state, Sweep.counts)):
         found.sweeps[state] += 1
         found.trials.update({each: counts[each] for each in TrialState if each in counts})
         if state == SweepState.ACTIVE:
             found.waiting += counts.get(TrialState.QUEUED, 0)
-            found.unscheduled += behind
+    found.unscheduled, found.unscheduled_seconds = _waiting(session, _ENDINGS)
     found.lapsed = _count(
         session,
         sa.select(sa.func.count())
         .select_from(Trial)
         # Word for word the condition of the index: finished trials cost nothing.
-        .where(_IS_RUNNING, Trial.lease_expires_at < now_sql()),
+        .where(_IS_RUNNING, Trial.lease_expires_at < now_sql(), _IS_OF_ACTIVE),
     )
     found.workers, found.slots = session.execute(
         sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(Worker.slots), 0)).where(is_alive(alive_seconds))
@@ -78,10 +99,7 @@ def read_figures(session: Session, alive_seconds: float) -> Figures:
     alive = session.execute(sa.select(Worker.id, Worker.name, Worker.device).where(is_alive(alive_seconds))).all()
     lately = busyness.of_workers(session, [row.id for row in alive])
     found.busyness = [(row.name, row.device["model"], lately[row.id]) for row in alive]
-    found.deliveries = _count(
-        session,
-        sa.select(sa.func.count()).select_from(WebhookDelivery).where(sa.text("webhook_deliveries.state = 'pending'")),
-    )
+    found.deliveries, found.deliveries_seconds = _waiting(session, _DELIVERIES)
     return found
 
 
@@ -173,14 +191,30 @@ class Gauges:
         yield _gauge("layersweep_queue_depth", "Queued trials of active sweeps.", found.waiting)
         yield from _queue(waiting)
         yield _gauge("layersweep_leases", "Trials that a worker holds.", found.trials[TrialState.RUNNING])
-        yield _gauge("layersweep_leases_lapsed", "Of these, those whose worker was silent for too long.", found.lapsed)
-        yield _gauge("layersweep_scheduler_events_waiting", "Events of active sweeps to work in.", found.unscheduled)
+        yield _gauge(
+            "layersweep_leases_lapsed", "Of active sweeps, those whose worker was silent for too long.", found.lapsed
+        )
+        yield _gauge(
+            "layersweep_scheduler_events_waiting", "Ended trials that no scheduler has worked in.", found.unscheduled
+        )
+        yield _gauge(
+            "layersweep_scheduler_oldest_seconds", "Since the oldest of them ended.", found.unscheduled_seconds
+        )
         yield _gauge("layersweep_workers_alive", "Workers that were heard of lately.", found.workers)
         yield _gauge("layersweep_worker_slots", "Attempts that these execute at once, at most.", found.slots)
         yield _gauge("layersweep_worker_slots_busy", "Of these slots, those that execute a trial.", found.busy_slots)
         yield from _busyness(found.busyness)
         yield _gauge("layersweep_webhook_deliveries_pending", "Deliveries that are to be sent.", found.deliveries)
+        yield _gauge(
+            "layersweep_webhook_oldest_seconds", "Since the oldest of them was written.", found.deliveries_seconds
+        )
         yield _gauge("layersweep_writer_waiting", "Writes that wait for this process's writer.", self._database.waiting)
+
+
+def _waiting(session: Session, query: sa.Select[int, float]) -> tuple[int, float]:
+    """How many wait, and the seconds since the oldest of them; none is 0 seconds old."""
+    waiting, seconds = session.execute(query).one()
+    return waiting, max(0.0, seconds or 0.0)
 
 
 def _count(session: Session, query: sa.Select[int]) -> int:

@@ -291,7 +291,9 @@ class Leader(ABC):
         if update.used_up is not None and changes.termination is None:
             changes.termination = scheduler.end(update.used_up)
         ended = update.state not in GOING_SWEEPS
-        if changes.is_empty and not (ended and scheduler.stored_sequence < changes.scheduled_sequence):
+        # What was looked at is stored too where nothing came of it: an ending must not count as waiting.
+        is_owed = (ended or update.events) and scheduler.stored_sequence < changes.scheduled_sequence
+        if changes.is_empty and not is_owed:
             return False, changes.unfinished
         stored = scheduler.stored_sequence
         newest = self._database.write(lambda session: repository.store(session, sweep_id, epoch, stored, changes))

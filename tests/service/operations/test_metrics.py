@@ -10,14 +10,19 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.auth import projects, tokens
-from service.database.models import Sweep
+from service.common.states import OPEN_TRIALS
+from service.database.access_models import Webhook, WebhookDelivery
+from service.database.models import Event, Sweep
 from service.database.sessions import Database
+from service.events import events, webhooks
 from service.http.dependencies import Services
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.operations import gauges
+from service.settings import Settings
 from tests.service.rows import Rows
 from tests.service.statements import recorded_statements
+from tests.service.sweep_driver import Driver, small
 
 BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 
@@ -71,10 +76,71 @@ def test_a_scrape_tells_of_the_queue_the_phases_and_the_requests(client: TestCli
     assert after["layersweep_http_requests_running", ()] >= 1, "this scrape"
 
     served_rows.lapse(lease["trial"])
+    assert scraped(client)["layersweep_leases_lapsed", ()] == 1
     client.post(f"/v1/sweeps/{sweep}:pause")
     last = scraped(client)
-    assert last["layersweep_leases_lapsed", ()] == 1
+    assert last["layersweep_leases_lapsed", ()] == 0, "nobody is to take over what is paused"
     assert last["layersweep_queue_depth", ()] == 0, "nobody may claim what is paused"
+
+
+def test_only_what_a_scheduler_must_act_on_waits_for_it(database: Database, settings: Settings) -> None:
+    def waiting() -> tuple[int, bool]:
+        found = database.read(lambda session: gauges.read_figures(session, 60))
+        return found.unscheduled, found.unscheduled_seconds > 0
+
+    driver = Driver(database, settings)
+    driver.add_dataset()
+    driver.add_worker()
+    sweep = driver.post(small(search={"sampler": "random", "reuse": True}))
+    driver.step(sweep)
+    lease = driver.claim()
+    assert lease is not None
+    for phase in ("check", "build", "measure"):
+        report = lease_schemas.LeaseReport(phase=phase)
+        database.write(lambda session, report=report: holders.report(session, lease.trial, 1, report, 30).action)
+    assert driver.sweep(sweep).event_counter > driver.sweep(sweep).scheduled_sequence
+    assert waiting() == (0, False), "a healthy trial runs"
+    driver.finish(lease)
+    database.write(lambda session: session.execute(sa.update(Event).values(created_at=1.0)).close())
+    assert waiting() == (1, True)
+    driver.step(sweep)
+    assert waiting() == (0, False)
+    again = driver.post(small(search={"sampler": "random", "reuse": True}))
+    driver.step(again)
+    assert any(trial.reused_from for trial in driver.trials(again)), "its ending is no news to the scheduler"
+    assert waiting() == (0, False)
+
+
+def test_an_ending_that_nothing_comes_of_does_not_wait(database: Database, settings: Settings) -> None:
+    driver = Driver(database, settings)
+    driver.add_dataset()
+    driver.add_worker()
+    sweep = driver.post(small())
+    driver.run(sweep, 1)
+    trial = next(trial for trial in driver.trials(sweep) if trial.state not in OPEN_TRIALS)
+    ended = next(event for event in driver.events(sweep) if event.kind == "trial.ended")
+    database.write(lambda session: events.append(session, sweep, "trial.ended", data=ended.data, trial_id=trial.id))
+    assert database.read(lambda session: gauges.read_figures(session, 60)).unscheduled == 1
+    driver.step(sweep)
+    assert database.read(lambda session: gauges.read_figures(session, 60)).unscheduled == 0
+
+
+def test_nothing_waits_for_a_webhook_that_is_disabled(database: Database) -> None:
+    def make(session: Any) -> str:
+        made = webhooks.create(
+            session, project="default", url="https://example.com/", events=["sweep.failed"], made_by="", allowed=()
+        )
+        webhooks.ping(session, made.id)
+        session.execute(sa.update(WebhookDelivery).values(created_at=1.0))
+        return made.id
+
+    webhook = database.write(make)
+    found = database.read(lambda session: gauges.read_figures(session, 60))
+    assert (found.deliveries, found.deliveries_seconds > 0) == (1, True)
+    disabled = sa.update(Webhook).where(Webhook.id == webhook).values(enabled=False)
+    database.write(lambda session: session.execute(disabled).close())
+    found = database.read(lambda session: gauges.read_figures(session, 60))
+    assert (found.deliveries, found.deliveries_seconds) == (0, 0.0)
 
 
 def test_labels_do_not_grow_with_what_callers_send(client: TestClient) -> None:
