@@ -21,16 +21,19 @@ from torch.export import Dim
 
 from layers.export.operator_tables import operators_listed_once
 from layers.export.opset import LOWEST_OPSET, OpsetError, check_opset, lower
+from layers.export.weights import weights_bytes
 from layers.modules.dtypes import set_dtypes
 
 __all__ = [
     "HIGHEST_OPSET",
     "LOWEST_OPSET",
+    "ONE_FILE_BYTES",
     "OpsetError",
     "cast_copy",
     "check_opset",
     "export",
     "export_loss",
+    "exported",
     "external_data",
     "graph_opset",
     "save",
@@ -73,13 +76,32 @@ def export(
     output_names: Sequence[str] = ("logits",),
     open_sizes: Sequence[Mapping[int, str]] = (),
 ) -> None:
-    """Write `module`, traced at the static shapes of `inputs`, to `path` as ONNX.
+    """Write `module`, traced at the static shapes of `inputs`, to `path` as ONNX, as `exported` makes it.
+
+    Weights of more than 1.5 GB lie beside it in `<path>.data`.
+    """
+    model = exported(
+        module, inputs, opset=opset, input_names=input_names, output_names=output_names, open_sizes=open_sizes
+    )
+    save(model, Path(path))
+
+
+def exported(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    *,
+    opset: int,
+    input_names: Sequence[str],
+    output_names: Sequence[str] = ("logits",),
+    open_sizes: Sequence[Mapping[int, str]] = (),
+) -> onnx.ModelProto:
+    """`module`, traced at the static shapes of `inputs`, as ONNX.
 
     open_sizes: for each input the axes whose sizes are left open, each by a name (`with_sizes` sets them); the module
     takes its inputs as `*inputs` then.
     opset: the highest that the target reads; the graph is in it, or in HIGHEST_OPSET if that is lower.
     The module is traced in evaluation mode, in the number format that its parameters have (see `cast_copy`).
-    Weights of more than 1.5 GB lie beside it in `<path>.data`. The graph names no file or code of this machine.
+    The graph names no file or code of this machine.
     Raises OpsetError where an operator has no valid form in that opset.
     """
     target = graph_opset(opset)
@@ -107,7 +129,7 @@ def export(
     model.ir_version = helper.find_min_ir_version_for(list(model.opset_import))
     _strip_traces(model)
     check_opset(model, target)
-    save(model, Path(path))
+    return model
 
 
 def with_sizes(graph: Path, sizes: Mapping[str, int], path: Path) -> None:
@@ -172,7 +194,7 @@ def external_data(path: Path) -> Path:
 
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Write a graph; weights that are too many for one file lie beside it."""
-    if model.ByteSize() <= ONE_FILE_BYTES:
+    if weights_bytes(model) <= ONE_FILE_BYTES:
         onnx.save_model(model, path)
         return
     data = external_data(path)

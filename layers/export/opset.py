@@ -9,6 +9,8 @@ from __future__ import annotations
 import onnx
 from onnx import numpy_helper
 
+from layers.export.weights import without_weights
+
 AXES_AS_INPUT_SINCE = {
     "ReduceSum": 13,
     "ReduceL1": 18,
@@ -40,9 +42,7 @@ def check_opset(model: onnx.ModelProto, opset: int) -> None:
     for node in model.graph.node:
         _check_node(node, opset)
     try:
-        # Above two gigabytes a model cannot be serialized for the checker; its nodes were checked one by one.
-        if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
-            onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(without_weights(model), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise OpsetError(f"the graph is not valid in opset {opset}: {error}") from error
 
@@ -105,8 +105,10 @@ def _without_attribute(node: onnx.NodeProto, name: str) -> None:
 def _drop_unused(graph: onnx.GraphProto) -> None:
     """Remove constants that nothing reads."""
     read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    nodes = [node for node in graph.node if node.op_type != "Constant" or node.output[0] in read]
-    tensors = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensors)
+    # One by one: a list that is filled again copies every tensor, and none of two gigabytes.
+    for index in reversed(range(len(graph.node))):
+        if graph.node[index].op_type == "Constant" and graph.node[index].output[0] not in read:
+            del graph.node[index]
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name not in read:
+            del graph.initializer[index]

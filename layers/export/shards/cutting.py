@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, shape_inference
 
-_CROSSING = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+from layers.export.weights import without_weights
 
-_KNOWN_BYTES = 1024
-"""A constant of at most so many bytes may be a shape; larger ones are weights, whose values no shape depends on."""
+_CROSSING = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @dataclass
@@ -112,20 +111,6 @@ def _captured(node: NodeProto) -> Iterator[str]:
 
 
 def _value_infos(model: ModelProto) -> Mapping[str, ValueInfoProto]:
-    """Type and shape of every value. Weights are left out of what is inferred from: they would only be copied."""
-    light = ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    light.graph.name = "light"
-    light.graph.node.extend(model.graph.node)
-    light.graph.input.extend(model.graph.input)
-    light.graph.output.extend(model.graph.output)
-    for constant in model.graph.initializer:
-        if constant.ByteSize() <= _KNOWN_BYTES:
-            light.graph.initializer.append(constant)
-        else:
-            light.graph.input.append(
-                helper.make_tensor_value_info(constant.name, constant.data_type, list(constant.dims))
-            )
-    inferred = shape_inference.infer_shapes(light, data_prop=True).graph
+    """Type and shape of every value."""
+    inferred = shape_inference.infer_shapes(without_weights(model), data_prop=True).graph
     return {each.name: each for each in (*inferred.value_info, *inferred.input, *inferred.output)}

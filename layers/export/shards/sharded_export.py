@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-import onnx
 import torch
 from torch import Tensor, nn
 
-from layers.export.onnx_export import export, save
+from layers.export.onnx_export import exported, save
 from layers.export.shards.cutting import Cut
 from layers.export.shards.tracing import OpenedModule, TracedGroup
 from layers.modules.tensor_parallel import RowLinear, split
@@ -118,20 +117,15 @@ def _write_rank(
         if isinstance(layer, RowLinear) and model["kind"] == "linear":
             part.set_submodule(name, TakesItsPart(layer, group.share(layer.weight.shape[1] * size)))
     opened = OpenedModule(part, group, inputs)
-    whole = folder / f"rank{rank}.onnx"
     count = len(opened.collectives)
     given_back = tuple(torch.zeros(each.shape, dtype=each.dtype) for each in opened.collectives)
-    export(
+    graph = exported(
         opened,
         (*inputs, *given_back),
-        whole,
         opset=form.opset,
         input_names=(*form.input_names, *(f"whole_{index}" for index in range(count))),
         output_names=(*(f"part_{index}" for index in range(count)), form.output_name),
     )
-    graph = onnx.load_model(whole)
-    whole.unlink()
-    whole.with_name(f"{whole.name}.data").unlink(missing_ok=True)
     steps: list[Step] = []
     outputs = [f"part_{index}" for index in range(count)] + [form.output_name]
     cut = Cut(graph, outputs)

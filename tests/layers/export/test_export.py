@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from layers.export.onnx_export import HIGHEST_OPSET, OpsetError, cast_copy, export, graph_opset
+from layers.export.onnx_export import HIGHEST_OPSET, OpsetError, cast_copy, export, external_data, graph_opset
 from layers.modules.model import build
 
 
@@ -179,3 +179,19 @@ def test_too_old_an_opset_is_refused(completed, tmp_path):
     with pytest.raises(OpsetError, match="opset 16 is too old"):
         export(build(completed()), (tokens_of(),), tmp_path / "model.onnx", opset=16, input_names=("tokens",))
     assert [graph_opset(opset) for opset in (17, 18, 20, 26)] == [17, 18, 20, 20]
+
+
+@pytest.mark.slow
+def test_a_model_of_more_than_two_gigabytes_is_exported(tmp_path):
+    """A protobuf ends there: of 2.1 GB no graph can be serialized whole, for a file or for the checker."""
+    module = nn.Linear(16_384, 32_768, bias=False)
+    with torch.no_grad():
+        module.weight.zero_()
+        module.weight[7, 3] = 2.0
+    path = tmp_path / "large.onnx"
+    export(module, (torch.zeros(1, 16_384),), path, opset=17, input_names=("x",), output_names=("y",))
+    assert external_data(path).stat().st_size >= 2**31
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": np.ones((1, 16_384), np.float32)})
+    assert found[0, 7] == 2.0
+    assert np.count_nonzero(found) == 1
