@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,10 @@ _FORMATS: Mapping[int, torch.dtype] = {
     TensorProto.FLOAT16: torch.float16,
     TensorProto.BFLOAT16: torch.bfloat16,
 }
+
+
+KNOWN_BY = 512
+"""Values by which a parameter is looked up, before all are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +63,19 @@ class Transplant:
 
         `unread`: the parameters that the graph has no use for.
         """
-        known = _by_value(drawn)
         # Weights in a file of their own are so many that the export's time does not count.
-        if known is None or external_data(graph).exists():
+        known = None if external_data(graph).exists() else _by_first_values(drawn)
+        if known is None:
             return None
         model = onnx.load_model(graph)
+        parameters = dict(drawn.named_parameters())
         origins: dict[str, _Origin] = {}
         for initializer in model.graph.initializer:
             if initializer.data_type in _FORMATS:
-                origin = known.get(_read(initializer).tobytes())
-                if origin is not None:
-                    origins[initializer.name] = origin
+                values = _read(initializer)
+                found = known.get(_first_values(values))
+                if found is not None and found.holds(values, parameters):
+                    origins[initializer.name] = found.origin
         held = {origin.parameter for origin in origins.values()}
         held |= set(unread)
         longer = {name: parameter for name, parameter in drawn.named_parameters() if name not in held}
@@ -121,19 +127,40 @@ def drawn_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     return drawn
 
 
-def _by_value(module: nn.Module) -> dict[bytes, _Origin] | None:
-    """Values in the order of their axes -> where they are from; None where two parameters have the same.
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A parameter in one format and one order of its axes."""
+
+    origin: _Origin
+    dtype: torch.dtype
+
+    def holds(self, values: NDArray[np.float32], parameters: Mapping[str, nn.Parameter]) -> bool:
+        """Whether these are all its values."""
+        laid_out = parameters[self.origin.parameter].detach().permute(self.origin.axes)
+        return np.array_equal(laid_out.to(self.dtype).cpu().float().numpy().ravel(), values.ravel())
+
+
+def _by_first_values(module: nn.Module) -> dict[object, _Candidate] | None:
+    """First values in the order of the axes -> where they are from; None where two parameters have the same.
 
     A parameter is known by its values in each format: where a layer has another one, it is cast while it is exported.
     """
-    found: dict[bytes, _Origin] = {}
+    found: dict[object, _Candidate] = {}
     for name, parameter in module.named_parameters():
-        for dtype in _FORMATS.values():
-            for axes, laid_out in _orders(parameter.detach().to(dtype)):
-                origin = found.setdefault(laid_out.tobytes(), _Origin(name, axes))
-                if origin.parameter != name:
+        values = parameter.detach().cpu().float().numpy()
+        for axes in itertools.permutations(range(values.ndim)):
+            size, first = _first_values(values.transpose(axes))
+            for dtype in _FORMATS.values():
+                cast = torch.frombuffer(bytearray(first), dtype=torch.float32).to(dtype).float().numpy()
+                candidate = found.setdefault((size, cast.tobytes()), _Candidate(_Origin(name, axes), dtype))
+                if candidate.origin.parameter != name:
                     return None
     return found
+
+
+def _first_values(values: NDArray[np.float32]) -> tuple[int, bytes]:
+    """How many there are, and the first: a few hundred numbers that were drawn are never alike."""
+    return values.size, values.flat[:KNOWN_BY].tobytes()
 
 
 def _first_rows(values: NDArray[np.float32], tables: Mapping[str, nn.Parameter]) -> _Origin | None:
@@ -146,13 +173,6 @@ def _first_rows(values: NDArray[np.float32], tables: Mapping[str, nn.Parameter])
                 if np.array_equal(first.ravel(), values.ravel()):
                     return _Origin(name, (0, 1), rows)
     return None
-
-
-def _orders(values: Tensor) -> Iterator[tuple[tuple[int, ...], NDArray[np.float32]]]:
-    """The values in each order of their axes, the given one first."""
-    array = values.cpu().float().numpy()
-    for axes in itertools.permutations(range(array.ndim)):
-        yield axes, np.ascontiguousarray(array.transpose(axes))
 
 
 def _read(initializer: onnx.TensorProto) -> NDArray[np.float32]:

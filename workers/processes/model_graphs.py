@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from layers.configuration import Configuration, TrialConfiguration
 from layers.declarations import quantization
-from layers.export.onnx_export import export
+from layers.export.onnx_export import ONE_FILE_BYTES, export
 from layers.export.shards.sharded_export import ExportForm, write_shards
 from layers.export.transplant import Transplant, drawn_copy, has_folded_tables
 from layers.parameter import Scalar
@@ -75,8 +75,10 @@ def write_parts(made: MadeModel, deployed: nn.Module, path: Path, opset: int) ->
 
 
 def prepared_transplant(made: MadeModel, deployed: nn.Module, path: Path, opset: int) -> Transplant | None:
-    """A graph of the module for any weights; None where there is none. Writes to `path`."""
-    if has_folded_tables(made.configuration.model):
+    """A graph of the module for any weights, and writes to `path`; None where there is none, or weights are so many
+    that what is gained does not count."""
+    weights_bytes = sum(parameter.nbytes for parameter in deployed.parameters())
+    if has_folded_tables(made.configuration.model) or weights_bytes > ONE_FILE_BYTES:
         return None
     drawn = drawn_copy(deployed)
     write(made, drawn, path, opset)
