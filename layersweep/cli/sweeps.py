@@ -29,6 +29,7 @@ from layersweep.cli.common import (
 from layersweep.cli.export import export
 from layersweep.cli.sweep_annotations import annotate
 from layersweep.display import progress, units
+from layersweep.display.estimates import cost_in_words
 from layersweep.display.terminal import show_yaml, table_of
 from layersweep.files import name_of
 from layersweep.records.sweep_requests import SweepFilters
@@ -90,6 +91,7 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
         out.print(Text(_transformers_in_words(share)))
     for prediction in preview.get("predictions", []):
         out.print(Text(_prediction_in_words(prediction)))
+    out.print(Text(cost_in_words(preview["estimate"], preview["document"]["budget"])))
     out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
     for note in preview["notes"]:
         said = ": ".join(filter(None, (note["pointer"] or "the document", note["detail"], note["remedy"])))
@@ -285,6 +287,7 @@ def _print_sweep(record: SweepDetailRecord) -> None:
         "noise": noise["says"] if (noise := record.get("noise")) else None,
         "parallel": units.at_once(record["budget"]["parallel"], record.get("effective_parallel"), ended=ended),
         "priority": str(record.get("priority") or "") or None,
+        "time": _time(record),
         "device time": _device_time(record),
         "target": record["target"] or "the first worker that can serve it",
         "created": record["created_at"],
@@ -323,6 +326,12 @@ def _pruning(record: SweepDetailRecord) -> str | None:
         return None
     saved = f", saved {pruning['saved_share']:.0%} of the steps" if pruning["saved_share"] else ""
     return f"{pruning['pruner']} ({pruning['reason']}): stopped {pruning['pruned']} of {pruning['judged']}{saved}"
+
+
+def _time(record: SweepRecord) -> str | None:
+    """What a sweep may take by the clock; None where nothing limits it."""
+    limit = record["budget"]["wall_seconds"]
+    return None if limit is None else f"{units.duration(limit)} at most, from its start"
 
 
 def _device_time(record: SweepRecord) -> str | None:

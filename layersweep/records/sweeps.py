@@ -187,6 +187,7 @@ class CostEstimate(TypedDict):
     trial_seconds: float
     device_seconds: float
     wall_seconds: float
+    trials: NotRequired[int]
     parallel: NotRequired[int]
     from_trials: int
     from_points: int

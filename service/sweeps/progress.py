@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from service.common.states import ENDED_TRIALS, SweepState
 from service.database.counts import REPLICATE
 from service.database.models import Event, Sweep
+from service.database.sessions import now
 
 LAST_EVENTS = 2000
 LAST_TRIALS = 20
@@ -20,7 +21,7 @@ class ProgressRate:
     per_second: float
     """Trials that ended a second, over the last ones."""
     seconds_left: float
-    """Until the budget of trials is used up, if it goes on like this."""
+    """Until the budget of trials or of time is used up, if it goes on like this."""
 
 
 def progress_rate(session: Session, sweep: Sweep) -> ProgressRate | None:
@@ -44,4 +45,8 @@ def progress_rate(session: Session, sweep: Sweep) -> ProgressRate | None:
     if len(times) < 2 or times[0] <= times[-1]:
         return None
     per_second = (len(times) - 1) / (times[0] - times[-1])
-    return ProgressRate(per_second, left / per_second)
+    seconds_left = left / per_second
+    limit = sweep.budget.get("wall_seconds")
+    if limit is not None and sweep.started_at is not None:
+        seconds_left = min(seconds_left, max(0.0, sweep.started_at + limit - now(session)))
+    return ProgressRate(per_second, seconds_left)

@@ -144,19 +144,23 @@ class CostEstimate(Schema):
 
     trial_seconds: float
     device_seconds: float = Field(
-        description="of the whole budget of trials, or `budget.device_seconds` where that is less"
+        description="of the whole budget of trials, or what `budget.device_seconds` and `budget.wall_seconds` allow"
     )
     wall_seconds: float = Field(
         description="the same, with as many workers as `budget.parallel`; for auto, on its part of the devices of the "
         "workers that live now"
     )
+    trials: int = Field(description="of the budget's trials: how many those seconds are enough for")
     parallel: int = Field(description="trials at once: `budget.parallel`, or what auto would stand for now")
-    from_trials: int
+    from_trials: int = Field(
+        description="complete trials of the task on the target, with at least a fifth of the steps and a tenth of the "
+        "floating-point operations a step"
+    )
     from_points: int = Field(
         description="points of the space that the mean is over: 60, or as many as could be looked at in time"
     )
     target: str
-    median_error_share: float = Field(description="of the fit to those trials")
+    median_error_share: float = Field(description="of those trials, each predicted from the others")
 
 
 class PredictedLimit(Schema):
@@ -203,7 +207,7 @@ class SweepPreview(Schema):
     notes: list[ProblemItem] = Field(default=[], description="remarks that refuse nothing")
     transformers: TransformersShare | None = Field(default=None, description="null of a probe")
     estimate: CostEstimate | None = Field(
-        default=None, description="from earlier trials of the task; null where fewer than 3 ran"
+        default=None, description="from comparable earlier trials; null where fewer than 3 ran"
     )
     predictions: list[HardwarePrediction] = Field(
         default=[],

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import yaml
 from sqlalchemy.orm import Session
 
 from layers.presets import PRESETS
+from layersweep.display.estimates import cost_in_words
 from layersweep.json_values import JsonObject
+from layersweep.records.sweeps import Budget
+from layersweep.records.sweeps import CostEstimate as CostRecord
 from service.datasets import datasets
 from service.errors import NotFoundError, Problem, ServiceError
 from service.results import leaderboards
@@ -54,6 +58,8 @@ class Findings:
     notes: Sequence[MarkedProblem] = ()
     """What does not stand in the way, but is worth knowing."""
     estimate: CostEstimate | None = None
+    cost: str = ""
+    """The estimate in words; also why there is none."""
     predictions: Sequence[HardwarePrediction] = ()
 
 
@@ -107,7 +113,9 @@ def accepted(
     predictions = space_predictions.predict_space(prepared.document, measured)
     preview = prepared.preview()
     notes = _marked(text, [Problem(note.pointer, note.detail, note.remedy) for note in preview.notes])
-    return Findings(preview=preview, notes=notes, estimate=cost, predictions=predictions)
+    known = None if cost is None else cast("CostRecord", cost.model_dump())
+    said = cost_in_words(known, cast("Budget", prepared.document.budget))
+    return Findings(preview=preview, notes=notes, estimate=cost, cost=said, predictions=predictions)
 
 
 def _marked(text: str, problems: Sequence[Problem]) -> Sequence[MarkedProblem]:

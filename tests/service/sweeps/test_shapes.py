@@ -109,13 +109,15 @@ def test_each_shape_counts_in_the_estimate_of_a_sweep(client: TestClient, driver
     def fill(session: Any) -> None:
         sweep = add_sweep(session)
         for number in range(3):
-            configuration = {"inference": {"batch_size": 1, "sequence_length": 16}, "training": {}}
+            training = {"steps": 1000, "batch_size": 16, "sequence_length": 16}
+            configuration = {"inference": {"batch_size": 1, "sequence_length": 16}, "training": training}
             executed: dict[str, Any] = {
                 "configuration": configuration,
                 "attempt": 1,
                 "target_key": "onnxruntime 1 on CPU",
             }
-            add_trial(session, sweep, number, {"flops": 1e6, "device_seconds": 5.0}, **executed)
+            metrics = {"flops": 1e9, "train_seconds": 0.0, "device_seconds": 5.0}
+            add_trial(session, sweep, number, metrics, **executed)
 
     services.database.write(fill)
     prepared = drafts.prepare(services.database, written(constraints=[]))

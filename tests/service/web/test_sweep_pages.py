@@ -94,7 +94,7 @@ def test_a_document_is_checked_as_one_types(client: TestClient) -> None:
     assert "Ready to run" in good
     assert "<dt>points</dt><dd>4</dd>" in good
     assert "<dt>keep the rules</dt><dd>100%</dd>" in good
-    assert "three trials of this task" in good, "why there is no estimate"
+    assert "no three comparable trials" in good, "why there is no estimate"
     wrong = checked(client, DOCUMENT.replace("{values: [64, 128]}", "wide"))
     assert "<code>/model/hidden_size</code>" in wrong
     assert 'data-go="4"' in wrong, "the line of it"
@@ -145,7 +145,27 @@ def test_the_cost_is_estimated_from_earlier_trials_of_the_task(
     found = estimate()
     assert found is not None
     assert found.from_points == estimates.FEWEST_POINTS, "it takes no longer than it may"
-    assert f"(the mean of {estimates.FEWEST_POINTS} points of the space)" in checked(client, DOCUMENT)
+    assert "Time: about 5 s a trial, 20 s for 4 trials" in checked(client, DOCUMENT)
+
+
+def test_an_estimate_keeps_to_the_budget_of_time(client: TestClient, services: Services) -> None:
+    def fill(session: Session):
+        sweep = add_sweep(session, task="probe")
+        configuration = {"inference": {"batch_size": 1, "sequence_length": 16}, "training": {}}
+        for number in range(3):
+            metrics = {"flops": 1e6, "device_seconds": 5.0}
+            add_trial(
+                session, sweep, number, metrics, configuration=configuration, attempt=1, target_key="onnxruntime 1"
+            )
+
+    services.database.write(fill)
+    document = DOCUMENT.replace("trials: 4", "trials: 4, parallel: 1, wall_seconds: 12")
+    answer = client.post(
+        "/v1/sweeps?validate_only=true", content=document, headers={"Content-Type": "application/yaml"}
+    )
+    found = answer.json()["estimate"]
+    assert (found["wall_seconds"], found["trials"]) == (pytest.approx(12.0), 2)
+    assert "about 2 of 4 trials within the budget of time (12 s)" in checked(client, document)
 
 
 def test_the_pace_is_of_the_last_trials_and_says_what_is_left(services: Services, client: TestClient) -> None:
@@ -163,6 +183,16 @@ def test_the_pace_is_of_the_last_trials_and_says_what_is_left(services: Services
     assert found.per_second == pytest.approx(0.1)
     assert found.seconds_left == pytest.approx(150.0), "fifteen of twenty are left"
     assert "6 a minute" in page(client, f"/sweeps/{sweep}")
+
+    def limit(session: Session) -> None:
+        row = session.get_one(Sweep, sweep)
+        row.started_at, row.budget = now(session) - 40, {**row.budget, "wall_seconds": 100}
+
+    services.database.write(limit)
+    found = services.database.read(lambda session: progress_rate(session, session.get_one(Sweep, sweep)))
+    assert found is not None
+    assert 0 < found.seconds_left <= 60, "the budget of time ends before the trials do"
+    assert "of 1 min 40 s allowed" in page(client, f"/sweeps/{sweep}")
 
 
 def test_the_page_of_workers_says_what_each_does_now(client: TestClient, services: Services) -> None:
