@@ -150,7 +150,10 @@ def worker(
         ),
     ] = False,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of training and of an engine; default: all there are.")
+        int | None,
+        typer.Option(
+            min=1, help="CPU threads of training and of an engine; default: every core. On a shared CPU 1 is steadier."
+        ),
     ] = None,
     slots: Annotated[
         str,

@@ -28,6 +28,8 @@ _IS_NOT_JUDGED = sa.and_(Trial.state == sa.literal_column(f"'{TrialState.COMPLET
 """As the index `ix_trials_not_judged` has it: by a parameter it would not be found."""
 
 _MEDIANS = ("latency_ms_p50", "prefill_ms_p50", "decode_ms_per_token_p50")
+_THREADS = re.compile(r", \d+ threads$")
+"""Of a target: a processor that is used with several threads."""
 _PERCENTILE = re.compile(r"_p\d\d$")
 _PREFIX = re.compile(r"latency_ms_|_ms(?:_per_token)?(?=_)")
 
@@ -77,7 +79,7 @@ def noise_by_counts(session: Session, sweep: Sweep, counts: NoiseCounts) -> Swee
         not_judged=counts.not_judged,
         metrics=metrics,
         level="warning" if counts.not_judged else "note" if counts.noisy else "none",
-        says=_says(counts, metrics),
+        says=_says(counts, metrics, of_threads=_THREADS.search(sweep.target_key or "") is not None),
     )
 
 
@@ -108,18 +110,24 @@ def _undecided_metrics(session: Session, sweep: Sweep) -> list[str]:
     return sorted(names)
 
 
-def _says(counts: NoiseCounts, metrics: Sequence[str]) -> str | None:
-    """`10 of 10 measurements are noisy (CV 35–416 %): p99 cannot be judged on this machine. Pin cores, ...`."""
+def _says(counts: NoiseCounts, metrics: Sequence[str], *, of_threads: bool) -> str | None:
+    """`10 of 10 measurements are noisy (CV 35–416 %): p99 cannot be judged on this machine. Pin cores, ...`.
+
+    `of_threads`: they were measured on a processor with several threads.
+    """
     if not counts.noisy and not counts.not_judged:
         return None
     cv = _cv(counts.cv_low, counts.cv_high)
     verb = "is" if counts.noisy == 1 else "are"
     are = f"{counts.noisy} of {plural(counts.measured, 'measurement')} {verb} noisy ({cv})"
     if not counts.not_judged:
-        return f"{are}, yet every constraint could be judged."
+        advice = " On a shared processor a worker with --threads 1 measures more steadily." if of_threads else ""
+        return f"{are}, yet every constraint could be judged.{advice}"
     figures = " and ".join(map(short_name, metrics))
     of = "on this machine" if counts.not_judged >= counts.measured else f"of {plural(counts.not_judged, 'trial')}"
     remedies = ["Pin cores", "stop other load"]
+    if of_threads:
+        remedies.append("start the worker with --threads 1 and submit the sweep again")
     if not {split_name(name)[0] for name in metrics} <= {*_MEDIANS}:
         remedies.append("constrain p50")
     what = f"{figures} cannot be judged {of}. {', '.join(remedies[:-1])}, or {remedies[-1]}."

@@ -7,7 +7,9 @@ import io
 import re
 
 import pytest
+import sqlalchemy as sa
 
+from service.database.models import Sweep, Trial
 from service.noise.sweep_noise import short_name
 from service.scheduling.sweep_state import result_of
 from tests.service.pages import page
@@ -44,6 +46,18 @@ def test_a_sweep_says_what_cannot_be_judged_and_what_to_do(client, sweep):
     assert board["items"][0]["noise"]["figures"]["latency_ms_p99"]["high"] == 9.0
     for feasible in (True, False):
         assert not client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"feasible": feasible}).json()["items"]
+
+
+def test_on_a_processor_with_several_threads_one_is_advised(client, services, sweep):
+    def measure_with_threads(session):
+        session.get_one(Sweep, sweep).target_key = "onnxruntime 1.32.0 on CPU 3000, 8 threads"
+
+    services.database.write(measure_with_threads)
+    advice = "stop other load, start the worker with --threads 1 and submit the sweep again, or constrain p50."
+    assert advice in client.get(f"/v1/sweeps/{sweep}").json()["noise"]["says"]
+    judged = sa.update(Trial).where(Trial.sweep_id == sweep).values(feasible=True)
+    services.database.write(lambda session: session.execute(judged))
+    assert client.get(f"/v1/sweeps/{sweep}").json()["noise"]["says"].endswith("--threads 1 measures more steadily.")
 
 
 def test_an_export_has_the_intervals_of_what_the_sweep_uses(client, sweep):
