@@ -18,6 +18,8 @@ from layersweep.errors import InvalidUsageError, ServiceFailureError
 
 STANDARD_INPUT = Path("/dev/stdin")
 MOST_VARIABLE_BYTES = 64 * 1024
+SOURCE = "_SOURCE"
+"""The end of the variable that keeps where a variable was read from, for who reads it again."""
 
 
 def name_of(path: Path) -> str:
@@ -82,7 +84,8 @@ def written(path: Path) -> Generator[IO[bytes]]:
 def read_variables(environment: MutableMapping[str, str]) -> None:
     """Put LAYERSWEEP_X in the place of LAYERSWEEP_X_FILE, read from the file that it names: how containers get secrets.
 
-    The end of the last line is left out. Raises InvalidUsageError where the file cannot be read, or both are set.
+    The end of the last line is left out. Where it was read from is kept as LAYERSWEEP_X_SOURCE, for this process and
+    its children. Raises InvalidUsageError where the file cannot be read, or both are set.
     """
     for pointer in [name for name in environment if name.startswith("LAYERSWEEP_") and name.endswith("_FILE")]:
         name = pointer.removesuffix("_FILE")
@@ -90,11 +93,34 @@ def read_variables(environment: MutableMapping[str, str]) -> None:
             continue
         if environment.get(name):
             raise InvalidUsageError(f"{name} and {pointer} are both set: leave one out")
-        content = read(Path(environment.pop(pointer)), MOST_VARIABLE_BYTES)
-        try:
-            environment[name] = content.decode().rstrip("\r\n")
-        except UnicodeDecodeError:
-            raise InvalidUsageError(f"what {pointer} names is not text in UTF-8") from None
+        path = Path(environment.pop(pointer))
+        environment[name] = _line(path, pointer)
+        environment[f"{name}{SOURCE}"] = str(path.absolute())
+
+
+def read_again(environment: MutableMapping[str, str], name: str) -> bool:
+    """Read a variable again from where `read_variables` had read it; whether it has another value now.
+
+    A file that is gone, empty or unreadable for a moment changes nothing.
+    """
+    source = environment.get(f"{name}{SOURCE}")
+    if source is None:
+        return False
+    try:
+        found = _line(Path(source), name)
+    except InvalidUsageError:
+        return False
+    if not found or found == environment.get(name):
+        return False
+    environment[name] = found
+    return True
+
+
+def _line(path: Path, pointer: str) -> str:
+    try:
+        return read(path, MOST_VARIABLE_BYTES).decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise InvalidUsageError(f"what {pointer} names is not text in UTF-8") from None
 
 
 def make_folder(path: Path) -> None:

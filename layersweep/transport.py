@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, cast
 
 import httpx2
 
+from layersweep import files
 from layersweep.errors import InvalidUsageError, ResponseError, ServiceFailureError, UnreachableError
 from layersweep.json_values import JsonObject, plain
 from layersweep.retries import RETRIED_STATUSES, Backoff, retry_after_seconds
@@ -18,11 +20,55 @@ from layersweep.version import __version__
 BACKOFF = Backoff(first_seconds=0.15, most_seconds=7.5, jitter=1 / 3)
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 PAGE_SIZE = 200
+TOKEN = "LAYERSWEEP_TOKEN"
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 QueryValue: TypeAlias = str | float | Sequence[str] | None
 Query: TypeAlias = Mapping[str, QueryValue]
 """Parameters of a query; one that is None is left out."""
+
+
+class BearerToken(httpx2.Auth):
+    """The token of each request. Thread-safe.
+
+    Where the service refuses one that came from a file (LAYERSWEEP_TOKEN_FILE), the file is read again: a token that
+    was replaced there is taken, and the request is sent once more where its body can be.
+    """
+
+    def __init__(self, value: str, *, variable: str | None = None) -> None:
+        """`variable`: of the environment, that the value came from; None: it never changes. Raises InvalidUsageError
+        for what is no token."""
+        self._variable = variable
+        self._value = header_value(f"token ({variable or TOKEN})", value)
+
+    @classmethod
+    def of_environment(cls, *variables: str) -> BearerToken | None:
+        """The token in the first of these variables that has one."""
+        for variable in variables or (TOKEN,):
+            if value := os.environ.get(variable):
+                return cls(value, variable=variable)
+        return None
+
+    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response]:
+        sent = self._value
+        request.headers["Authorization"] = f"Bearer {sent}"
+        response = yield request
+        if response.status_code == 401 and self._is_replaced(sent) and isinstance(request.stream, httpx2.ByteStream):
+            request.headers["Authorization"] = f"Bearer {self._value}"
+            yield request
+
+    @property
+    def value(self) -> str:
+        """The token itself: a secret."""
+        return self._value
+
+    def _is_replaced(self, refused: str) -> bool:
+        """Whether there is another token than the refused one: another thread may have found it."""
+        if self._variable is not None and self._value == refused:
+            files.read_again(os.environ, self._variable)
+            with suppress(InvalidUsageError):
+                self._value = header_value("token", os.environ.get(self._variable) or "")
+        return self._value != refused
 
 
 class Transport:
@@ -38,7 +84,7 @@ class Transport:
     def __init__(
         self,
         server: str,
-        token: str | None,
+        token: str | BearerToken | None,
         *,
         project: str | None = None,
         timeout_seconds: float = 30.0,
@@ -51,14 +97,13 @@ class Transport:
         self.retry_seconds = retry_seconds
         self._sleep = sleep
         headers = {"User-Agent": f"layersweep/{__version__}", "Accept": "application/json"}
-        if token:
-            headers["Authorization"] = f"Bearer {header_value('token (LAYERSWEEP_TOKEN)', token)}"
         if project:
             headers["Layersweep-Project"] = header_value("project (LAYERSWEEP_PROJECT)", project)
         with environment_faults():
             self._http = httpx2.Client(
                 base_url=self.server,
                 headers=headers,
+                auth=BearerToken(token) if isinstance(token, str) and token else token or None,
                 timeout=timeout_seconds,
                 transport=transport,
                 trust_env=trusts_environment(httpx2.URL(self.server)),

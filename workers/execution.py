@@ -42,7 +42,7 @@ from workers.waits import Cause, Waits
 logger = logging.getLogger("layersweep.worker")
 
 FINISH_SECONDS = 600.0
-"""How long a result is offered to a service that does not answer."""
+"""How long a result is offered to a service that does not answer, or refuses the token."""
 
 DRAINING_SECONDS = 10.0
 """The same, for a worker that was asked to stop."""
@@ -215,7 +215,7 @@ class Execution:
         try:
             self._next = self._offer(body)
         except UnreachableError as error:
-            logger.error("%s: the result is lost, the service does not answer: %s", self._label, error)
+            logger.error("%s: the result is lost, the service %s: %s", self._label, error.what, error)
             return
         except RefusedError as refusal:
             if refusal.lease_is_lost:
@@ -246,7 +246,7 @@ class Execution:
                 lambda: self._service.release(*self._trial, reason, charge=charge), seconds=DRAINING_SECONDS
             )
         except UnreachableError as error:
-            logger.warning("the service does not answer (%s): the lease will lapse", error)
+            logger.warning("the service %s (%s): the lease will lapse", error.what, error)
         except RefusedError as refusal:
             if not refusal.lease_is_lost:
                 logger.warning("the service refused to take the trial back: %s", refusal)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from layersweep import logs
+from layersweep.transport import BearerToken
 from workers import device, slots
 from workers.device_lock import DeviceBusyError, lock_folder, turns_of
 from workers.interruption import DrainedError
@@ -30,7 +31,7 @@ logger = logging.getLogger("layersweep.worker")
 
 def run(
     server: str,
-    token: str | None = None,
+    token: BearerToken | None = None,
     name: str | None = None,
     *,
     device_name: str | None = None,

@@ -29,7 +29,14 @@ from workers.execution import Execution
 from workers.interruption import DrainedError, InterruptibleCall, Interruption
 from workers.processes.child import ChildError
 from workers.processes.children import Children
-from workers.service.client import BACKOFF, RefusedError, ServiceClient, ServiceError, UnreachableError
+from workers.service.client import (
+    BACKOFF,
+    RefusedError,
+    ServiceClient,
+    ServiceError,
+    TokenRefusedError,
+    UnreachableError,
+)
 from workers.service.leased_trial import LeasedTrial
 from workers.service.messages import LeaseAnswer, RegistrationAnswer, RegistrationRequest
 from workers.slots import Slot, Slots
@@ -42,6 +49,9 @@ Answer = TypeVar("Answer")
 CLAIM_WAIT_SECONDS = 20.0
 DESCRIBE_SECONDS = 120.0
 LOCK_POLL_SECONDS = 2.0
+TOKEN_SECONDS = 600.0
+"""How long a worker whose token was revoked waits for another one in the token's file."""
+TOKEN_REMEDY = ": give the service's token (LAYERSWEEP_TOKEN, LAYERSWEEP_TOKEN_FILE)"
 LAST_ANSWER_SECONDS = 2.0
 """How long a worker that ends waits for the answer to a claim that it has abandoned."""
 
@@ -216,9 +226,11 @@ class Worker:
                 if refusal.kind == "device-in-use" and self._waits_for_device(refusal.retry_after_seconds):
                     key = uuid.uuid4().hex
                     continue
-                remedy = ": give the service's token (LAYERSWEEP_TOKEN)" if refusal.status in (401, 403) else ""
+                remedy = TOKEN_REMEDY if refusal.status == 403 else ""
                 failure = DeviceTakenError if refusal.kind == "device-in-use" else WorkerError
                 raise failure(f"{self._service.server} refused the registration: {refusal}{remedy}") from None
+            except TokenRefusedError as refusal:
+                raise WorkerError(f"{self._service.server} refused the registration: {refusal}{TOKEN_REMEDY}") from None
         self._registered = registered
         logger.info(
             "registered with %s as %s for %s%s",
@@ -298,6 +310,8 @@ class Worker:
         while True:
             try:
                 return [LeasedTrial.of(answer) for answer in self._retry_until_drained(claim)]
+            except TokenRefusedError as refusal:
+                raise WorkerError(f"{self._service.server} refused a claim: {refusal}{TOKEN_REMEDY}") from None
             except RefusedError as refusal:
                 if refusal.kind == "in-flight":
                     # Its answer was lost, and the service does not know it yet.
@@ -316,15 +330,22 @@ class Worker:
                 self._service.release(lease["trial"], lease["attempt"], "the worker was asked to stop", charge=False)
 
     def _retry_until_drained(self, call: Callable[[], Answer]) -> Answer:
-        """Make a call until the service answers. Raises DrainedError."""
+        """Make a call until the service answers. Raises DrainedError; TokenRefusedError at once where the token was
+        never right, and after `TOKEN_SECONDS` where it was."""
+        refused_since: float | None = None
         for delay in replace(BACKOFF, most_seconds=15.0):
             self._draining.check()
             try:
                 return call()
             except UnreachableError as error:
-                logger.warning(
-                    "the service at %s does not answer (%s); trying again in %.1f s", self._service.server, error, delay
-                )
+                now = time.monotonic()
+                refused_since = (refused_since or now) if isinstance(error, TokenRefusedError) else None
+                if refused_since is not None and (
+                    self._registered is None or now - refused_since + delay > TOKEN_SECONDS
+                ):
+                    raise
+                where = self._service.server
+                logger.warning("the service at %s %s (%s); trying again in %.1f s", where, error.what, error, delay)
             self._draining.wait(delay)
         raise AssertionError("waits never end")
 

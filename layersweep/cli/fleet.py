@@ -14,7 +14,7 @@ from layersweep import logs
 from layersweep.cli.common import SERVER_DEFAULT, Server, part_of_product
 from layersweep.cli.processes import parsed_labels, parsed_slots
 from layersweep.errors import InvalidUsageError
-from layersweep.transport import base_url, header_value
+from layersweep.transport import TOKEN, BearerToken, base_url
 
 app = typer.Typer(help="Workers on a cluster, as many as the queue needs.", no_args_is_help=True)
 
@@ -64,7 +64,7 @@ def ray(
     if NAME.fullmatch(name) is None:
         raise typer.BadParameter("1 to 63 letters, digits, '-', '_' and '.', the first no '-'", param_hint="--name")
     slot_count, own_labels = parsed_slots(slots), parsed_labels(labels)
-    token, work_token = os.environ.get("LAYERSWEEP_TOKEN"), os.environ.get(WORK_TOKEN)
+    token, work_token = BearerToken.of_environment(), BearerToken.of_environment(WORK_TOKEN, TOKEN)
     controller = part_of_product("workers.fleet.controller", "worker")
     if importlib.util.find_spec("ray") is None:
         raise InvalidUsageError("this command needs 'ray': install it with `pip install -e '.[ray]'` in the checkout")
@@ -73,12 +73,12 @@ def ray(
     service = part_of_product("workers.service.client", "worker")
     logs.configure(logging.INFO, form)
     status = controller.run(
-        service.ServiceClient(base_url(server), header_value("token (LAYERSWEEP_TOKEN)", token) if token else None),
+        service.ServiceClient(base_url(server), token),
         address,
         plan.Fleet(name, {"gpu": max_gpus, "cpu": max_cpu_workers}, own_labels, slot_count),
         cluster.WorkerOptions(
             base_url(server),
-            header_value(f"token ({WORK_TOKEN})", given) if (given := work_token or token) else None,
+            None if work_token is None else work_token.value,
             idle_seconds,
             cpus,
             accelerator,

@@ -25,7 +25,7 @@ from layersweep.cli.installation import (
     usable_url,
 )
 from layersweep.errors import InvalidUsageError
-from layersweep.transport import base_url, header_value
+from layersweep.transport import BearerToken, base_url
 
 STOP_SECONDS = 5
 MOST_SLOTS = 64
@@ -222,11 +222,10 @@ def worker(
         raise typer.Exit(_run_all_devices(options, [switch for switch, given in switches.items() if given], tp or 1))
     if device is not None and devices is not None:
         raise InvalidUsageError("--device (LAYERSWEEP_DEVICE) and --devices are both given: leave one out")
-    token = os.environ.get("LAYERSWEEP_TOKEN")
     main = part_of_product("workers.main", "worker")
     status = main.run(
         base_url(server),
-        header_value("token (LAYERSWEEP_TOKEN)", token) if token else None,
+        BearerToken.of_environment(),
         name,
         device_name=device,
         group_names=[each.strip() for each in devices.split(",")] if devices else (),

@@ -37,7 +37,7 @@ from layersweep.records.sweeps import (
 )
 from layersweep.sweep import Sweep
 from layersweep.transfers import artifacts
-from layersweep.transport import Query, Transport
+from layersweep.transport import BearerToken, Query, Transport
 
 DEFAULT_SERVER = "http://127.0.0.1:8420"
 
@@ -64,7 +64,7 @@ class Client(CatalogCalls, AdministrationCalls):
     ) -> None:
         self.transport = Transport(
             server or os.environ.get("LAYERSWEEP_SERVER") or DEFAULT_SERVER,
-            token or os.environ.get("LAYERSWEEP_TOKEN"),
+            token or BearerToken.of_environment(),
             project=project or os.environ.get("LAYERSWEEP_PROJECT"),
             timeout_seconds=timeout_seconds,
             retry_seconds=retry_seconds,

@@ -186,7 +186,25 @@ def test_a_variable_is_read_from_the_file_that_another_one_names(tmp_path: Path)
     (tmp_path / "token").write_text("lsw_secret\n")
     environment = {"LAYERSWEEP_TOKEN_FILE": str(tmp_path / "token"), "LAYERSWEEP_PORT": "1", "OTHER_FILE": "x"}
     files.read_variables(environment)
-    assert environment == {"LAYERSWEEP_TOKEN": "lsw_secret", "LAYERSWEEP_PORT": "1", "OTHER_FILE": "x"}
+    source = {"LAYERSWEEP_TOKEN_SOURCE": str(tmp_path / "token")}
+    assert environment == {"LAYERSWEEP_TOKEN": "lsw_secret", "LAYERSWEEP_PORT": "1", "OTHER_FILE": "x"} | source
+
+
+def test_a_variable_is_read_again_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("old\n")
+    environment = {"LAYERSWEEP_TOKEN_FILE": str(file)}
+    files.read_variables(environment)
+    assert not files.read_again(environment, "LAYERSWEEP_TOKEN"), "it is the same"
+    for content in ("", None, "\n"):
+        file.unlink(missing_ok=True)
+        if content is not None:
+            file.write_text(content)
+        assert not files.read_again(environment, "LAYERSWEEP_TOKEN"), "nothing usable is there now"
+    file.write_text("new\n")
+    assert files.read_again(environment, "LAYERSWEEP_TOKEN")
+    assert environment["LAYERSWEEP_TOKEN"] == "new"
+    assert not files.read_again({"LAYERSWEEP_TOKEN": "given"}, "LAYERSWEEP_TOKEN"), "it came from no file"
 
 
 @pytest.mark.parametrize(

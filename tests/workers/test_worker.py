@@ -341,6 +341,27 @@ def test_a_worker_without_the_right_token_says_what_to_give(cache_dir: Path) -> 
         make_worker(service, cache_dir).work()
 
 
+def test_a_worker_whose_token_is_revoked_waits_for_another_one_before_it_ends(
+    cache_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("workers.worker.TOKEN_SECONDS", 1.0)
+    registry = Registry()
+    refused = 0
+
+    def revoked(request: httpx2.Request) -> httpx2.Response:
+        nonlocal refused
+        if request.url.path == "/v1/leases":
+            refused += 1
+            return httpx2.Response(401, json={"detail": "this token was revoked"})
+        return registry(request)
+
+    service = ServiceClient("http://service", transport=httpx2.MockTransport(revoked))
+    with pytest.raises(WorkerError, match=r"this token was revoked.*LAYERSWEEP_TOKEN_FILE"):
+        make_worker(service, cache_dir).work()
+    assert refused > 1
+    assert "refuses the token" in caplog.text
+
+
 def test_a_worker_whose_engine_interpreter_is_missing_says_so(cache_dir: Path) -> None:
     service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry()))
     children = [Children(threads=1, engine_python="/no-such-python")]

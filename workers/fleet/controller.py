@@ -20,7 +20,7 @@ from workers.fleet.messages import Member
 from workers.fleet.plan import KINDS, PATIENCE_SECONDS, Fleet, Kind, Needs, Unserved, changes, needs_of, wanted_workers
 from workers.fleet.ray_cluster import ClusterError, RayCluster, WorkerOptions
 from workers.interruption import DrainedError, Interruption
-from workers.service.client import BACKOFF, RefusedError, ServiceClient, ServiceError
+from workers.service.client import BACKOFF, RefusedError, ServiceClient, ServiceError, TokenRefusedError
 from workers.service.messages import QueueEntry, RegisteredWorker
 
 logger = logging.getLogger("layersweep.fleet")
@@ -119,7 +119,7 @@ def run(service: ServiceClient, address: str, fleet: Fleet, options: WorkerOptio
     except DrainedError:
         logger.info("stopped: the workers stay until they are idle")
         return 0
-    except RefusedError as refusal:
+    except (RefusedError, TokenRefusedError) as refusal:
         logger.error("%s refused to say what waits: %s: give a token with the scope read", service.server, refusal)
         return 1
     finally:
@@ -133,7 +133,7 @@ def _step_for_ever(controller: Controller, stopped: Interruption, server: str) -
         stopped.check()
         try:
             controller.step(time.monotonic())
-        except RefusedError:
+        except (RefusedError, TokenRefusedError):
             raise
         except (ServiceError, ClusterError) as failure:
             delay = next(delays)

@@ -2,6 +2,7 @@
 
 ServiceError
 ├── UnreachableError   no answer, or one that says "later" (429, 5xx): try again
+│   └── TokenRefusedError   401: try again for a while, another token may be put in the place of a revoked one
 └── RefusedError       the service understood and said no; `status` says how
 """
 
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from layersweep.retries import RETRIED_STATUSES, Backoff, retry_after_seconds
+from layersweep.transport import BearerToken
 from workers.engine.protocol import JsonObject
 from workers.service.messages import (
     FinishAnswer,
@@ -49,6 +51,15 @@ class ServiceError(Exception):
 
 class UnreachableError(ServiceError):
     """The service did not answer, or cannot now."""
+
+    what = "does not answer"
+    """What the service does, for a log."""
+
+
+class TokenRefusedError(UnreachableError):
+    """The service does not know the token, or not any more."""
+
+    what = "refuses the token"
 
 
 class RefusedError(ServiceError):
@@ -104,7 +115,7 @@ class ServiceClient:
     def __init__(
         self,
         server: str,
-        token: str | None = None,
+        token: BearerToken | None = None,
         *,
         transport: httpx2.BaseTransport | None = None,
         alive_file: Path | None = None,
@@ -114,7 +125,7 @@ class ServiceClient:
         self._unknown_fields: set[str] = set()
         self._http = httpx2.Client(
             base_url=self.server,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            auth=token,
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             transport=transport,
             event_hooks={} if alive_file is None else {"request": [lambda _: alive_file.touch()]},
@@ -302,6 +313,8 @@ def _raise_for(response: httpx2.Response) -> None:
     errors = problem.get("errors") or []
     for item in errors:
         detail += f"; {item.get('pointer', '')}: {item.get('detail', '')}"
+    if status == HTTPStatus.UNAUTHORIZED:
+        raise TokenRefusedError(f"{detail} (HTTP {status})")
     if status in RETRYABLE:
         raise UnreachableError(f"{detail} (HTTP {status})")
     pointers = [str(item.get("pointer", "")) for item in errors]

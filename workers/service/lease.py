@@ -194,7 +194,7 @@ class Lease:
     def _wait_for_service(self, error: UnreachableError) -> None:
         if self._delays is None:
             logger.warning(
-                "the service at %s does not answer (%s): the attempt goes on, reports wait", self._service.server, error
+                "the service at %s %s (%s): the attempt goes on, reports wait", self._service.server, error.what, error
             )
             self._delays = iter(replace(BACKOFF, most_seconds=max(1.0, self._heartbeat_seconds / 2)))
         self._retry_at = time.monotonic() + next(self._delays)
