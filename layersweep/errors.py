@@ -8,6 +8,7 @@ LayersweepError
 └── ResponseError              the service answered with a problem document (RFC 9457)
     ├── NotAuthorizedError     401, 403
     ├── NotFoundError          404
+    │   └── NoFeasibleTrialError   of a sweep that has no trial which is complete and keeps its constraints
     ├── ConflictError          409
     ├── InvalidDocumentError   422 with a list of problems, each with its place
     ├── RequestRefusedError    any other 4xx
@@ -83,8 +84,7 @@ class ResponseError(LayersweepError):
     def of(status: int, document: Mapping[str, object], *, retry_after_seconds: float | None = None) -> ResponseError:
         """The error class that fits `status`, made from the problem document."""
         kind = _BY_STATUS.get(status, RequestRefusedError if 400 <= status < 500 else ServiceFailureError)
-        if status == 422 and str(document.get("type", "")).endswith("invalid-document"):
-            kind = InvalidDocumentError
+        kind = _BY_TYPE.get((status, str(document.get("type", "")).rpartition(":")[2]), kind)
         return kind(status, document, retry_after_seconds=retry_after_seconds)
 
 
@@ -94,6 +94,10 @@ class NotAuthorizedError(ResponseError):
 
 class NotFoundError(ResponseError):
     """The service has nothing with that name or id."""
+
+
+class NoFeasibleTrialError(NotFoundError):
+    """No trial of the sweep is complete and keeps its constraints; the detail says by how little the nearest do not."""
 
 
 class ConflictError(ResponseError):
@@ -117,6 +121,11 @@ _BY_STATUS: dict[int, type[ResponseError]] = {
     403: NotAuthorizedError,
     404: NotFoundError,
     409: ConflictError,
+}
+
+_BY_TYPE: dict[tuple[int, str], type[ResponseError]] = {
+    (404, "no-feasible-trial"): NoFeasibleTrialError,
+    (422, "invalid-document"): InvalidDocumentError,
 }
 
 

@@ -4,6 +4,7 @@
     ├── UnauthorizedError          401
     ├── ForbiddenError             403
     ├── NotFoundError              404
+    │   └── NoFeasibleTrialError   404  a sweep has no trial that is complete and keeps its constraints
     ├── ConflictError              409
     │   ├── InFlightError          409  the same request is in progress: send it again later
     │   ├── BaselineMismatchError  409  a baseline was measured elsewhere, or by something else
@@ -91,6 +92,11 @@ class NotFoundError(ServiceError):
     status = 404
     type = "not-found"
     title = "Not found"
+
+
+class NoFeasibleTrialError(NotFoundError):
+    type = "no-feasible-trial"
+    title = "No trial is complete and feasible"
 
 
 class ConflictError(ServiceError):

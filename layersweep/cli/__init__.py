@@ -1,8 +1,6 @@
 """The command line `layersweep`. One file a family of commands; expected errors end in a sentence and an exit code.
 
-Exit codes: 0 done; 1 the service or the sweep said no; 2 a wrong call, a document with problems, or a file that cannot
-be read or written; 3 no service answers; of `sweep assert`: 4 a limit is broken, 5 one cannot be judged, 6 the baseline
-is of something else; 130 interrupted; 141 the reader of the output has gone.
+Their table: docs/command-line.md.
 """
 
 from __future__ import annotations
@@ -25,8 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog=(
         "Exit codes: 0 done; 1 the service or the sweep said no; 2 a wrong call, a document with problems, or a file "
-        "that cannot be read or written; 3 no service answers; of `sweep assert`: 4 a limit is broken, 5 one cannot be "
-        "judged, 6 the baseline is of something else; 130 interrupted; 141 the reader of the output has gone."
+        "that cannot be read or written; 3 no Layersweep service answers; of `sweep assert`: 4 a limit is broken, "
+        "5 one cannot be judged, 6 the baseline is of something else; 7 no trial is feasible; 8 the token is missing, "
+        "wrong or lacks a scope; 9 a --timeout is over; 130 interrupted; 141 the reader of the output has gone."
     ),
 )
 

@@ -22,7 +22,16 @@ from typer.core import TyperGroup
 from layersweep import files
 from layersweep.client import DEFAULT_SERVER, Client
 from layersweep.display.terminal import Terminal, show_json
-from layersweep.errors import InvalidUsageError, LayersweepError, ResponseError, UnreachableError
+from layersweep.errors import (
+    InvalidUsageError,
+    LayersweepError,
+    NoFeasibleTrialError,
+    NotAuthorizedError,
+    ResponseError,
+    ServiceFailureError,
+    UnreachableError,
+    WaitTimeoutError,
+)
 from layersweep.files import STANDARD_INPUT
 
 RETRY_SECONDS = 3.0
@@ -35,6 +44,9 @@ EXIT_BROKEN = 4
 EXIT_UNDECIDED = 5
 EXIT_MISMATCH = 6
 """The last three are of `sweep assert`."""
+EXIT_NONE_FEASIBLE = 7
+EXIT_NOT_AUTHORIZED = 8
+EXIT_TIMEOUT = 9
 EXIT_INTERRUPTED = 130
 EXIT_READER_GONE = 141
 """As of a process that SIGPIPE ended: what a shell with `pipefail` knows."""
@@ -158,14 +170,20 @@ def report(error: LayersweepError) -> None:
             err.print(Text.assemble(("      try: ", "green"), item.remedy), soft_wrap=True)
 
 
+_EXIT_CODES: tuple[tuple[type[LayersweepError], int], ...] = (
+    (UnreachableError, EXIT_UNREACHABLE),
+    (ServiceFailureError, EXIT_UNREACHABLE),
+    (NotAuthorizedError, EXIT_NOT_AUTHORIZED),
+    (NoFeasibleTrialError, EXIT_NONE_FEASIBLE),
+    (WaitTimeoutError, EXIT_TIMEOUT),
+    (InvalidUsageError, EXIT_WRONG_CALL),
+)
+
+
 def exit_code(error: LayersweepError) -> int:
-    if isinstance(error, UnreachableError):
-        return EXIT_UNREACHABLE
-    if isinstance(error, InvalidUsageError) or (
-        isinstance(error, ResponseError) and error.status in {400, 413, 415, 422}
-    ):
+    if isinstance(error, ResponseError) and error.status in {400, 413, 415, 422}:
         return EXIT_WRONG_CALL
-    return EXIT_REFUSED
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), EXIT_REFUSED)
 
 
 def ready(server: str, *words: object) -> str:

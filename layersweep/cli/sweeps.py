@@ -12,6 +12,7 @@ from rich.text import Text
 from layersweep.cli.checks.assertions import assert_
 from layersweep.cli.checks.sweep_check import check
 from layersweep.cli.common import (
+    EXIT_NONE_FEASIBLE,
     EXIT_REFUSED,
     SERVER_DEFAULT,
     AsJson,
@@ -31,6 +32,7 @@ from layersweep.cli.sweep_annotations import annotate
 from layersweep.display import progress, units
 from layersweep.display.estimates import cost_in_words
 from layersweep.display.terminal import show_yaml, table_of
+from layersweep.errors import InvalidUsageError
 from layersweep.files import name_of
 from layersweep.records.sweep_requests import SweepFilters
 from layersweep.records.sweeps import (
@@ -54,13 +56,21 @@ app = typer.Typer(help="Submit, watch and control sweeps.", no_args_is_help=True
 def submit(
     file: File,
     wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="With --wait: seconds to watch at most; the sweep goes on.")
+    ] = None,
     priority: Annotated[
         int | None, typer.Option(min=-10, max=10, help="Trials of sweeps with a higher one are executed first.")
     ] = None,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Submit a sweep document."""
+    """Submit a sweep document.
+
+    With --wait the exit code is 0 if it completed, 7 if no trial of it is feasible, 1 if it failed or was cancelled, 9
+    after --timeout."""
+    if timeout is not None and not wait:
+        raise InvalidUsageError("--timeout is of --wait: give both")
     with connect(server) as client:
         sweep = client.submit(file, priority=priority)
         if not as_json:
@@ -70,7 +80,7 @@ def submit(
             if not wait:
                 hint(f"Watch it: {ready(server, 'sweep', 'watch', sweep.id)}")
         if wait:
-            progress.watch(sweep, err if as_json else out)
+            progress.watch(sweep, err if as_json else out, timeout_seconds=timeout)
         if as_json:
             print_json(sweep.record)
         if wait:
@@ -180,12 +190,13 @@ def show(
 @app.command()
 def watch(
     sweep: SweepName,
-    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to watch at most.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds to watch at most; the sweep goes on.")] = None,
     server: Server = SERVER_DEFAULT,
 ) -> None:
-    """Show a sweep's progress until it has ended. The exit code is 0 if it completed, 1 if it failed or was cancelled.
+    """Show a sweep's progress until it has ended.
 
-    A sweep of which every trial failed has failed."""
+    The exit code is 0 if it completed, 7 if no trial of it is feasible, 1 if it failed or was cancelled, 9 after
+    --timeout. A sweep of which every trial failed has failed."""
     with connect(server) as client:
         found = client.sweep(sweep)
         progress.watch(found, out, timeout_seconds=timeout)
@@ -309,15 +320,18 @@ def _act(server: str, name: str, as_json: bool, action: Callable[[Sweep], Sweep]
 
 def _finish(server: str, sweep: Sweep, *, quiet: bool) -> None:
     """Tell how a watched sweep ended, by a line and the exit code."""
+    is_without_result = sweep.record.get("end_code") == progress.NONE_FEASIBLE
     if not quiet:
-        reason = f" ({sweep.record['reason']})" if sweep.record["reason"] else ""
-        if sweep.record.get("end_code") == "none_feasible":
-            reason += ", but no trial is complete and feasible"
+        reason = f" ({found})" if (found := progress.reason_of(sweep.record)) else ""
+        if is_without_result:
+            reason += ", as no trial is complete and feasible"
         out.print(Text(f"{sweep.name} is {sweep.state}{reason}: {progress.tally(sweep.record['progress'])}."))
         progress.show_broken_constraints(sweep, out)
         hint(f"See its leaderboard: {ready(server, 'leaderboard', sweep.id)}")
     if sweep.state != "completed":
         raise typer.Exit(EXIT_REFUSED)
+    if is_without_result:
+        raise typer.Exit(EXIT_NONE_FEASIBLE)
 
 
 def _pruning(record: SweepDetailRecord) -> str | None:

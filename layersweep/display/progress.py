@@ -18,6 +18,8 @@ from layersweep.sweep import Sweep
 BAR_WIDTH = 48
 REDRAW_SECONDS = 0.3
 CHECK_SECONDS = 5.0
+NONE_FEASIBLE = "none_feasible"
+"""The end code of a sweep that completed without a trial to recommend."""
 STYLES = {
     "complete": "green",
     "infeasible": "yellow",
@@ -111,6 +113,9 @@ def show_broken_constraints(sweep: Sweep, console: Console) -> None:
 
 def reason_of(record: SweepDetailRecord) -> str | None:
     """Why the sweep is in its state; of one whose trials wait, what the living workers lack."""
+    if record.get("end_code") == NONE_FEASIBLE:
+        # Its reason is the part of the budget that was used up.
+        return NONE_FEASIBLE
     waiting = record.get("waiting")
     return record["reason"] if waiting is None else waiting["reason"]
 

@@ -103,8 +103,11 @@ class Sweep(Analyses):
                 return self
             left_seconds = LONG_POLL_SECONDS if deadline is None else deadline - time.monotonic()
             if left_seconds <= 0:
+                waiting = self.record.get("waiting")
                 raise WaitTimeoutError(
                     f"sweep {self.id} has not ended within {timeout_seconds:g} s: it is {self.state}"
+                    + ("" if waiting is None else f" ({waiting['reason']})")
+                    + ". It goes on: wait for it again, or cancel it"
                 )
             self._poll(wait_seconds=min(LONG_POLL_SECONDS, left_seconds))
 
@@ -201,7 +204,7 @@ class Sweep(Analyses):
         Without arguments: the trial of the front that is nearest to the ideal point. `prefer`: the best in this metric
         (several: the later ones decide ties). `within`: only trials at most so much worse than the front's best, a
         share ("1%") or in the metric's unit (0.02). `weights`: what an objective counts in the distance (default 1).
-        `report` and `confirm` take the same. Raises NotFoundError while no trial is feasible and complete, and
+        `report` and `confirm` take the same. Raises NoFeasibleTrialError while no trial is feasible and complete, and
         ResponseError (422) for wishes that cannot be read or that no trial meets.
         """
         params = SelectionPreferences.of(prefer, within, weights).fields()

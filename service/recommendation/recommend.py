@@ -13,7 +13,7 @@ from layers.metrics import Goal
 from service.common import formatting
 from service.common.states import ENDED_SWEEPS
 from service.database.models import Sweep, Trial
-from service.errors import NotFoundError, Problem, UnprocessableError
+from service.errors import NoFeasibleTrialError, Problem, UnprocessableError
 from service.recommendation import smaller as overfitting
 from service.recommendation.baselines.comparison import Baseline, baseline_of, compare
 from service.recommendation.choice import (
@@ -74,7 +74,7 @@ class Recommended:
 
 
 def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Recommended:
-    """Choose on the front. Raises NotFoundError while there is none, Unprocessable where no trial is within the
+    """Choose on the front. Raises NoFeasibleTrialError while there is none, Unprocessable where no trial is within the
     wishes."""
     # In one order, whatever the database: the noise that is drawn for a trial depends on its place.
     of_front = sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1).order_by(Trial.number)
@@ -88,7 +88,7 @@ def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Reco
         raise _nothing_within(nothing) from None
     if choice is None:
         missing = "ended without a" if sweep.state in ENDED_SWEEPS else "does not yet have a"
-        raise NotFoundError(
+        raise NoFeasibleTrialError(
             f"sweep {sweep.id} {missing} trial that is complete and feasible: there is none to recommend"
         )
     noise = noise_of(session, sweep, choice.chosen, trials)
@@ -106,8 +106,8 @@ def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Reco
 
 
 def recommend(session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None) -> Recommendation:
-    """The recommended trial and the rule. Raises NotFoundError while there is none, Unprocessable where none is
-    within."""
+    """The recommended trial and the rule. Raises NoFeasibleTrialError while there is none, Unprocessable where none
+    is within."""
     return decide(session, sweep, wishes or SelectionPreferences()).answer()
 
 
@@ -115,7 +115,7 @@ def recommended_trial(session: Session, sweep: Sweep, wishes: SelectionPreferenc
     """The id of the recommended trial; None while there is none. Raises Unprocessable where none is within."""
     try:
         return recommend(session, sweep, wishes).trial.trial
-    except NotFoundError:
+    except NoFeasibleTrialError:
         return None
 
 

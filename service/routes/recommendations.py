@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
-from service.errors import NotFoundError
+from service.errors import NoFeasibleTrialError
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.recommendation import further_trainings
@@ -47,7 +47,7 @@ def get_recommendation(
 ) -> RecommendationDetail:
     """The recommended trial with its configuration, the rule that chose it, its neighbours and its evidence.
 
-    404 while no trial is complete and feasible.
+    404 `no-feasible-trial` while no trial is complete and feasible.
     """
 
     def read_it(session: Session) -> RecommendationDetail:
@@ -56,8 +56,8 @@ def get_recommendation(
         row = further_trainings.newest(session, sweep.id)
         try:
             found = detailed(session, sweep, wishes)
-        except NotFoundError as nothing:
-            raise NotFoundError(". ".join([str(nothing), *constraints.summary(session, sweep).says])) from None
+        except NoFeasibleTrialError as nothing:
+            raise NoFeasibleTrialError(". ".join([str(nothing), *constraints.summary(session, sweep).says])) from None
         confirmation = None if row is None else results.to_schema(session, row, found.trial.trial)
         return RecommendationDetail(**found.__dict__, confirmation=confirmation)
 

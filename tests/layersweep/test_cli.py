@@ -14,8 +14,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from layersweep import Client
+from layersweep import Client, NoFeasibleTrialError, NotFoundError, ResponseError
 from layersweep.cli import app, demo, processes
+from layersweep.cli.common import exit_code
 from layersweep.cli.sweeps import _print_space
 from layersweep.leaderboard import Leaderboard
 from layersweep.records.sweeps import SpaceFacts
@@ -153,6 +154,42 @@ def test_steering(run: Run, document: Path) -> None:
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: ")
     assert "No trials yet" in run("leaderboard", sweep).stdout
+
+
+def test_a_sweep_without_a_feasible_trial_has_an_exit_code_of_its_own(
+    run: Run, document: Path, finisher: Finisher, client: Client
+) -> None:
+    document.write_text(DOCUMENT + 'constraints: ["latency_ms_p50 <= 0.001"]\n')
+    assert run("sweep", "submit", document, "--timeout", 1).exit_code == 2
+    waiting = run("sweep", "submit", document, "--wait", "--timeout", 1)
+    assert (waiting.exit_code, "no worker is alive" in " ".join(waiting.stderr.split())) == (9, True), waiting.output
+    assert "It goes on" in waiting.stderr
+    finisher.start()
+    watched = run("sweep", "watch", "small", "--timeout", 60)
+    assert watched.exit_code == 7, watched.output
+    assert "(none_feasible)" in watched.stdout
+    assert "budget_exhausted" not in watched.stdout
+    assert run("recommendation", "small").exit_code == 7
+    assert run("sweep", "assert", "small", "--metric", "memory_bytes <= 1").exit_code == 7
+    with pytest.raises(NoFeasibleTrialError) as none:
+        client.sweep("small").recommendation()
+    assert (none.value.type, isinstance(none.value, NotFoundError)) == ("no-feasible-trial", True)
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "code"),
+    [
+        (401, {"type": "urn:layersweep:problem:unauthorized", "detail": "x"}, 8),
+        (403, {"type": "urn:layersweep:problem:forbidden", "detail": "x"}, 8),
+        (404, {"type": "urn:layersweep:problem:not-found", "detail": "x"}, 1),
+        (404, {"type": "urn:layersweep:problem:no-feasible-trial", "detail": "x"}, 7),
+        (409, {"type": "urn:layersweep:problem:conflict", "detail": "x"}, 1),
+        (422, {"type": "urn:layersweep:problem:invalid-document", "detail": "x"}, 2),
+        (500, {"type": "urn:layersweep:problem:internal", "detail": "x"}, 3),
+    ],
+)
+def test_each_refusal_has_its_exit_code(status: int, document: dict[str, str], code: int) -> None:
+    assert exit_code(ResponseError.of(status, document)) == code
 
 
 def test_the_catalogue(run: Run, tmp_path: Path) -> None:
