@@ -67,7 +67,7 @@ class Drawn:
         self.record = {"progress": {"complete": builds}, "reason": None}
         self.id, self._side, self.values = "", side, side(builds)
 
-    def wait(self, timeout_seconds: float | None = None) -> None: ...
+    def wait(self, timeout_seconds: float | None = None, on_progress: object = None) -> None: ...
 
     def extend(self, *, trials: int) -> None:
         self.values = np.concatenate([self.values, self._side(trials)])
@@ -180,7 +180,8 @@ def _gate(now: Draw, before: Draw, *, in_turns: bool) -> Judgement:
         other = Drawn(before, 1)
         return gate.judge_sweeps([_as_sweep(Now(now, 1, lambda: other.values)), _as_sweep(other)], builds=1)
     written = before(gate.most_builds)
-    return gate.judge_sweeps([_as_sweep(Now(now, gate.builds, lambda: written))], builds=gate.builds)
+    first = gate.counts()[0]
+    return gate.judge_sweeps([_as_sweep(Now(now, first, lambda: written))], builds=first)
 
 
 def _as_sweep(drawn: Drawn) -> Sweep:

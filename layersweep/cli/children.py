@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from layersweep.errors import LayersweepError
 
@@ -71,11 +72,10 @@ class Children:
 
     def __init__(self) -> None:
         self._children: list[Child] = []
-        self._handlers: dict[int, Any] = {}
+        self._signals = contextlib.ExitStack()
 
     def __enter__(self) -> Children:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            self._handlers[number] = signal.signal(number, _leave)
+        self._signals.enter_context(leaving_on_signals())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,8 +87,7 @@ class Children:
                 child.stop()
         finally:
             signal.signal(signal.SIGINT, interrupt)
-            for number, handler in self._handlers.items():
-                signal.signal(number, handler)
+            self._signals.close()
 
     def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> Child:
         child = Child(name, arguments, environment, log)
@@ -98,6 +97,20 @@ class Children:
     def check(self) -> None:
         for child in self._children:
             child.check()
+
+
+@contextlib.contextmanager
+def leaving_on_signals() -> Generator[None]:
+    """Leave the block by SystemExit on SIGTERM and SIGHUP, as by KeyboardInterrupt on Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -15,6 +15,7 @@ LIMITS = ["latency_ms_p50 <= 1.02 * baseline", "memory_bytes <= $(touch pwned)"]
 
 @pytest.mark.parametrize(("baseline", "strict", "code"), [("", "false", 0), ("ci/my baseline.json", "true", 4)])
 def test_the_action_calls_the_command_with_its_inputs(tmp_path: Path, baseline: str, strict: str, code: int) -> None:
+    options = [] if strict == "false" else ["--builds", "6", "--timeout", "1800"]
     action = yaml.safe_load(ACTION.read_text())
     step = action["runs"]["steps"][-1]
     inputs = {name: given.get("default", "") for name, given in action["inputs"].items()} | {
@@ -22,6 +23,7 @@ def test_the_action_calls_the_command_with_its_inputs(tmp_path: Path, baseline: 
         "limits": "\n".join([*LIMITS, "", ""]),
         "baseline": baseline,
         "strict": strict,
+        **{name.removeprefix("--"): value for name, value in zip(options[::2], options[1::2], strict=True)},
     }
     variables = {name: inputs[source.strip("${} ").removeprefix("inputs.")] for name, source in step["env"].items()}
     stand_in = tmp_path / "layersweep"
@@ -35,7 +37,7 @@ def test_the_action_calls_the_command_with_its_inputs(tmp_path: Path, baseline: 
     )
     assert (ran.returncode, output.read_text()) == (code, f"exit-code={code}\n")
     arguments = (tmp_path / "arguments").read_text().splitlines()
-    expected = ["--builds", "5", "--most-builds", "40", "--metric", LIMITS[0], "--metric", LIMITS[1]]
+    expected = ["--most-builds", "40", *options, "--metric", LIMITS[0], "--metric", LIMITS[1]]
     expected += ["--baseline", baseline] if baseline else []
     expected += ["--junit", "layersweep-junit.xml"] + (["--strict"] if strict == "true" else [])
     assert arguments == ["sweep", "assert", *expected, "--", "it; false"]

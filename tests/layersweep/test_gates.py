@@ -10,10 +10,12 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from layersweep import Client, ConflictError, ResponseError
+from layersweep import Client, ConflictError, InvalidUsageError, ResponseError
 from layersweep.cli import app
-from layersweep.gates import Gate, MeasurementFailedError
-from layersweep.records.assertions import MeasuredMetric
+from layersweep.cli.common import EXIT_TIMEOUT
+from layersweep.display import judgements
+from layersweep.gates import Gate, MeasurementFailedError, Trial
+from layersweep.records.assertions import Baseline, JudgedLimit, Judgement, MeasuredMetric, Range
 from layersweep.sweep import Sweep
 from tests.layersweep.finisher import Finisher
 
@@ -53,11 +55,12 @@ def test_a_gate_from_its_baseline_to_each_verdict(client: Client, sweep: Sweep, 
     }
     assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == [SLOWER]
 
-    few = ("--metric", "latency_ms_p50 <= 99", "--builds", "2", "--most-builds", "2")
-    code, text = run(*few)
-    assert (code, "cannot be judged" in text) == (0, True), text
-    assert ElementTree.parse(report).getroot()[0].get("skipped") == "1"
-    assert run(*few, "--strict")[0] == 5
+    # Not even a limit that is broken many times over can be called broken by so few builds.
+    code, text = run("--metric", "latency_ms_p50 <= 1e-6", "--builds", "5", "--most-builds", "5")
+    assert (code, "--builds 6 --most-builds 6" in text) == (2, True), text
+    assert run("--metric", "latency_ms_p50 <= 1e-6", "--builds", "50", "--most-builds", "6")[0] == 2
+    code, text = run("--metric", "latency_ms_p50 <= 1e-6", "--builds", "6", "--most-builds", "6")
+    assert (code, "broken by" in text) == (4, True), text
 
     baseline.write_text(json.dumps({**kept, "target": "onnxruntime 1.0 on another processor"}))
     code, text = run("--metric", SAME, "--baseline", str(baseline))
@@ -65,6 +68,73 @@ def test_a_gate_from_its_baseline_to_each_verdict(client: Client, sweep: Sweep, 
     assert ElementTree.parse(report).getroot()[0].get("errors") == "1"
     baseline.write_text("{}")
     assert run("--metric", SAME, "--baseline", str(baseline))[0] == 2
+
+
+def test_the_first_round_can_call_a_limit_broken() -> None:
+    """Whatever it is compared with: a number, a baseline of 40 builds, or another trial in turns."""
+    builds: list[float] = [1.0] * 40
+    baseline = cast("Baseline", {"metrics": {"latency_ms_p50": {"value": 1.0, "builds": builds}}})
+    assert Gate(["latency_ms_p50 <= 2"]).counts() == [8, 16, 32, 40]
+    assert Gate([SAME]).counts() == Gate([SAME]).counts(baseline) == [5, 10, 20, 40]
+    assert Gate([SAME, "memory_bytes <= 9"]).counts(baseline)[0] == 8
+    assert Gate([SAME], 4, 4).counts() == [4]
+    with pytest.raises(InvalidUsageError, match="--builds 4 --most-builds 4"):
+        Gate([SAME], 3, 3).counts()
+    del builds[1:]
+    with pytest.raises(InvalidUsageError, match="Write the baseline again"):
+        Gate([SAME]).counts(baseline)
+
+
+def test_a_gate_that_gives_up_cancels_its_builds(client: Client, sweep: Sweep, finisher: Finisher) -> None:
+    finisher.stop()
+    command = ["sweep", "assert", sweep.id, "--metric", "latency_ms_p50 <= 9", "--server", client.server]
+    result = CliRunner().invoke(app, [*command, "--timeout", "1"])
+    text = " ".join(result.output.split())
+    assert result.exit_code == EXIT_TIMEOUT, text
+    measuring = next(iter(client.sweeps()))
+    assert f"{measuring.id}): 0 of 8 builds, 40 at most" in text
+    assert f"The sweep {measuring.id}, which measured anew, is cancelled" in text
+    assert "no judgement within 1 s: 0 of 8 builds are complete" in text
+    assert measuring.state == "cancelled"
+
+    def interrupt(measuring: Sweep, builds: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        Gate([SAME]).judge_against(Trial(sweep), Trial(sweep), on_progress=interrupt)
+    assert len(interrupted.value.__notes__) == 2
+    assert {found.state for found in client.sweeps(name="anew")} == {"cancelled"}
+
+
+def limit_of(text: str, estimate: float, low: float | None, high: float | None) -> JudgedLimit:
+    excess: Range = {"estimate": estimate, "low": low, "high": high}
+    return {
+        "limit": text,
+        "metrics": ["latency_ms_p50"],
+        "verdict": "undecided",
+        "excess": excess,
+        "baseline": None,
+        "change": excess,
+    }
+
+
+def test_a_limit_that_cannot_be_judged_names_the_cause() -> None:
+    measured = cast("Baseline", {"metrics": {"latency_ms_p50": {"value": 0.7, "builds": [0.69, 0.7, 0.76]}}})
+
+    def of(limit: JudgedLimit) -> tuple[str, str]:
+        judgement = cast("Judgement", {"builds": 3, "limits": [limit], "measured": measured})
+        return judgements.says(limit, measured), judgements.why_undecided(judgement)
+
+    says, why = of(limit_of("latency_ms_p50 <= 0.1", 0.605, None, None))
+    assert says.endswith("cannot be judged: broken by 0.6050 ms as measured, and too few builds for an interval")
+    assert "too few, however well they agree" in why
+    noisy = limit_of("latency_ms_p50 <= 1.02 * baseline", -0.00294, -0.028, 0.013)
+    says, why = of(noisy)
+    assert says.endswith("reaches from 0.028 ms within it to 0.013 ms over it")
+    assert "kept by 0.002940 ms as measured" in says
+    assert "differ by more" in why
+    (moved,) = judgements.moved(cast("Judgement", {"limits": [noisy]}))
+    assert "moves by -2.8% to +1.3%" in moved
 
 
 def test_two_trials_are_measured_in_turns(client: Client, sweep: Sweep) -> None:

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from layersweep import files
+from layersweep.cli.children import leaving_on_signals
 from layersweep.cli.common import (
     EXIT_BROKEN,
     EXIT_MISMATCH,
@@ -27,8 +28,18 @@ from layersweep.cli.common import (
 )
 from layersweep.client import Client
 from layersweep.display import judgements, junit
+from layersweep.display.gate_lines import GateLines
 from layersweep.errors import InvalidUsageError, LayersweepError, ResponseError
-from layersweep.gates import BASELINE, Gate, Trial, read_baseline, write_baseline
+from layersweep.gates import (
+    BASELINE,
+    MOST_BUILDS,
+    USUAL_MOST_BUILDS,
+    Following,
+    Gate,
+    Trial,
+    read_baseline,
+    write_baseline,
+)
 from layersweep.names import split_trial
 from layersweep.records.assertions import Judgement
 
@@ -63,13 +74,31 @@ def assert_(
         typer.Option("--write-baseline", metavar="FILE", help="Keep what is measured, unless a limit is broken."),
     ] = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML.")] = None,
-    builds: Annotated[int, typer.Option(min=1, max=64, help="Builds to begin with, each in a fresh process.")] = 5,
+    builds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_BUILDS,
+            help="Builds to begin with, each in a fresh process. Left out: as few as can call a limit broken at once: "
+            "8 for a number, 5 for a baseline.",
+            show_default=False,
+        ),
+    ] = None,
     most_builds: Annotated[
-        int, typer.Option(min=1, max=64, help="Add builds up to so many while a limit cannot be judged.")
-    ] = 40,
+        int,
+        typer.Option(
+            min=1,
+            max=MOST_BUILDS,
+            help="Add builds up to so many while a limit cannot be judged. A limit that is a number needs 6 at least, "
+            "--against 4.",
+        ),
+    ] = USUAL_MOST_BUILDS,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where a limit cannot be judged, too.")] = False,
     timeout: Annotated[
-        float | None, typer.Option(min=1, help="Seconds to wait at most for each round of builds.")
+        float | None,
+        typer.Option(
+            min=1, help="Seconds until the gate gives up and cancels its builds. Left out: it waits for ever."
+        ),
     ] = None,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
@@ -81,8 +110,8 @@ def assert_(
         raise InvalidUsageError("--baseline and --against are two answers to one question: give one")
     _refuse_without_baseline(metric, baseline, against, write_to)
     started = time.monotonic()
-    gate = Gate(metric, builds, max(builds, most_builds))
-    with _told(junit_file, sweep, metric), connect(server) as client:
+    gate = Gate(metric, builds, most_builds)
+    with leaving_on_signals(), _told(junit_file, sweep, metric), connect(server) as client:
         judgement = _judge(client, gate, sweep, baseline, against, timeout)
     if junit_file is not None:
         seconds = time.monotonic() - started
@@ -94,6 +123,8 @@ def assert_(
     if write_to is not None and judgement["verdict"] != "broken":
         write_baseline(write_to, judgement["measured"])
         err.print(Text(f"Wrote {write_to}."))
+        for moved in judgements.moved(judgement) if baseline is None else ():
+            err.print(Text(f"warning: {moved}", style="bold yellow"))
     if judgement["verdict"] == "broken":
         raise typer.Exit(EXIT_BROKEN)
     if judgement["verdict"] == "undecided" and strict:
@@ -115,19 +146,20 @@ def _judge(
 ) -> Judgement:
     kept = None if baseline is None else read_baseline(baseline)
     trial = _trial(client, sweep)
+    lines = GateLines(err, gate.most_builds)
+    following: Following = {
+        "timeout_seconds": timeout,
+        "on_progress": lines.progress,
+        "on_judgement": lines.judged,
+    }
     if against is None:
-        return gate.judge(trial.sweep, trial.number, baseline=kept, timeout_seconds=timeout, on_judgement=_progress)
-    return gate.judge_against(trial, _trial(client, against), timeout_seconds=timeout, on_judgement=_progress)
+        return gate.judge(trial.sweep, trial.number, baseline=kept, **following)
+    return gate.judge_against(trial, _trial(client, against), **following)
 
 
 def _trial(client: Client, name: str) -> Trial:
     sweep, number = split_trial(name)
     return Trial(client.sweep(sweep), number)
-
-
-def _progress(judgement: Judgement) -> None:
-    if judgement["verdict"] == "undecided":
-        err.print(Text(f"After {judgement['builds']} builds a limit cannot be judged yet.", style="dim"))
 
 
 @contextmanager
@@ -136,12 +168,22 @@ def _told(junit_file: Path | None, name: str, limits: list[str]) -> Generator[No
     try:
         yield
     except LayersweepError as error:
+        _print_notes(error)
         if junit_file is not None:
             _write(junit_file, junit.of_error(name, limits, error))
         if isinstance(error, ResponseError) and error.type == "baseline-mismatch":
             report(error)
             raise typer.Exit(EXIT_MISMATCH) from error
         raise
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        _print_notes(stopped)
+        raise
+
+
+def _print_notes(problem: BaseException) -> None:
+    """What became of the sweeps that measured."""
+    for note in getattr(problem, "__notes__", ()):
+        err.print(Text(note), soft_wrap=True)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -156,10 +198,4 @@ def _print(judgement: Judgement, strict: bool) -> None:
         out.print(Text(f"    {said}", style="dim"))
     out.print(Text(f"Measured on {judgement['measured']['target']}, as the sweep {judgement['id']}."))
     if judgement["verdict"] == "undecided" and not strict:
-        err.print(
-            Text(
-                "warning: passed although a limit cannot be judged: the builds differ too much. Stop other load, or "
-                "raise --most-builds; --strict fails here.",
-                style="yellow",
-            )
-        )
+        err.print(Text(f"warning: passed although {judgements.why_undecided(judgement)}", style="yellow"))
