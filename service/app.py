@@ -63,10 +63,6 @@ from service.settings import Settings
 from service.sweeps.validation import Validation
 
 
-class OldSchemaError(RuntimeError):
-    """The database has another schema than this program needs."""
-
-
 class Application(FastAPI):
     """FastAPI, with a description of who may call and of every error."""
 
@@ -191,11 +187,11 @@ def _routes(max_body_size: int) -> list[BaseRoute]:
 
 
 def prepare(database: Database, settings: Settings) -> None:
-    """Bring an embedded database up to date, refuse an old PostgreSQL schema, and register the built-in datasets."""
+    """Bring an embedded database up to date, refuse another PostgreSQL schema, and register the built-in datasets."""
     if database.dialect == "sqlite":
         database.upgrade()
-    elif not database.schema_is_current():
-        raise OldSchemaError("the database's schema is not the one this version needs: run `layersweep db upgrade`")
+    else:
+        database.check_schema()
     register_builtins(database, settings)
     database.write(idempotency.forget_old)
 

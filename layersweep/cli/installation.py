@@ -50,7 +50,7 @@ def existing_database(data_dir: Path | None) -> Generator[Any]:
         if not found.schema_is_current():
             named = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
             raise LayersweepError(
-                f"the schema of {shown(settings)} is not the one this version needs: run `layersweep db upgrade{named}`"
+                f"the schema of {shown(settings)} is older than this version needs: run `layersweep db upgrade{named}`"
             )
         yield found
 
@@ -86,7 +86,7 @@ def shown(settings: Any) -> str:
     file = database_file(settings)
     if file is not None:
         return str(file)
-    url: str = part_of_product("sqlalchemy", "service").make_url(settings.database_url).render_as_string()
+    url: str = part_of_product("service.database.urls", "service").shown(settings.database_url)
     return url
 
 
@@ -131,15 +131,14 @@ def usable_url() -> Generator[None]:
 
 @contextmanager
 def answering_database() -> Generator[None]:
-    """A database that does not answer, or has an older schema, as a sentence and an exit code."""
+    """A database that does not answer, or has another schema, as a sentence and an exit code."""
     errors = part_of_product("sqlalchemy.exc", "service")
-    application = part_of_product("service.app", "service")
+    outages = part_of_product("service.database.outages", "service")
     try:
         yield
-    except application.OldSchemaError as problem:
+    except part_of_product("service.database.sessions", "service").SchemaError as problem:
         raise LayersweepError(str(problem)) from problem
     except errors.OperationalError as problem:
-        cause = part_of_product("service.database.outages", "service").cause_of(problem)
-        raise LayersweepError(cause or f"the database does not answer: {problem.orig}") from problem
+        raise LayersweepError(outages.words_of(problem) or f"the database does not answer: {problem.orig}") from problem
     except errors.DatabaseError as problem:
         raise LayersweepError(f"the database cannot be used: {problem.orig}") from problem

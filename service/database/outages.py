@@ -36,6 +36,18 @@ def cause_of(error: BaseException) -> str | None:
     return None
 
 
+def words_of(error: BaseException) -> str | None:
+    """The cause, with what the database's driver says of it: for operators, not for callers over HTTP.
+
+    The driver names the host, port, user and database that it tried, and no password.
+    """
+    cause = cause_of(error)
+    if cause is None or _storage_cause(error) is not None or not isinstance(error, DBAPIError) or error.orig is None:
+        return cause
+    said = " ".join(str(error.orig).split())
+    return f"{cause}: {said}" if said else cause
+
+
 def answer_to(error: BaseException) -> UnavailableError | None:
     """The answer to a request that met it; None where it is another kind of error."""
     storage = _storage_cause(error)
@@ -47,7 +59,7 @@ def answer_to(error: BaseException) -> UnavailableError | None:
 
 def log(logger: logging.Logger, what: str, error: BaseException) -> None:
     """Log that `what` failed: with its cause in one line where that is known, else with the traceback."""
-    cause = cause_of(error)
+    cause = words_of(error)
     if cause is None:
         logger.error("%s", what, exc_info=error)
     else:

@@ -25,6 +25,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from service.common import tracing
 from service.common.notifications import Notifications
+from service.database import urls
 from service.database.group_commit import DEFERRED, LAST, Deferred, GroupCommitWriter, LastRows, Needs, StatementRow
 from service.database.retries import one_kind_of_loss, retried
 
@@ -40,6 +41,18 @@ PING_AFTER_SECONDS = 1.0
 _USED_AT = "used_at"
 _BUSY_TIMEOUT_MS = 10_000
 _MIGRATION_LOCK = 0x6C61_7965_7273  # "layers": one migration at a time on a shared PostgreSQL
+
+
+class SchemaError(RuntimeError):
+    """The database has the schema of another version."""
+
+
+class OldSchemaError(SchemaError):
+    """Of an older one: `layersweep db upgrade` brings it up to date."""
+
+
+class NewerSchemaError(SchemaError):
+    """Of a newer one: this program cannot use it."""
 
 
 class AsyncRead(Protocol):
@@ -132,7 +145,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, notifications: Notifications | None = None, pool_size: int = 10) -> None:
-        self.url = _parse(url)
+        self.url = urls.parse(url)
         self.notifications = notifications or Notifications()
         self.dialect: Literal["sqlite", "postgresql"] = (
             "sqlite" if self.url.get_backend_name() == "sqlite" else "postgresql"
@@ -185,13 +198,27 @@ class Database:
         return 0 if self._writer is None else self._writer.waiting
 
     def schema_is_current(self) -> bool:
-        """True when the database has the newest schema that this program knows."""
+        """True when the database has the newest schema that this program knows. Raises NewerSchemaError."""
         with self.engine.connect() as connection:
             heads = MigrationContext.configure(connection).get_current_heads()
-        return set(heads) == set(ScriptDirectory.from_config(_alembic_config()).get_heads())
+        known = ScriptDirectory.from_config(_alembic_config())
+        unknown = set(heads) - {each.revision for each in known.walk_revisions()}
+        if unknown:
+            schema, newest = (", ".join(sorted(each)) for each in (unknown, known.get_heads()))
+            raise NewerSchemaError(
+                f"this database is of a newer version of Layersweep (its schema is {schema}, the newest that this "
+                f"version knows is {newest}): install that version, or restore the backup from before the upgrade"
+            )
+        return set(heads) == set(known.get_heads())
+
+    def check_schema(self) -> None:
+        """Raise OldSchemaError or NewerSchemaError where the schema is not that of this program."""
+        if not self.schema_is_current():
+            raise OldSchemaError("the database's schema is older than this version needs: run `layersweep db upgrade`")
 
     def upgrade(self, revision: str = "head") -> None:
-        """Bring the schema to `revision`; safe to call from several processes at once."""
+        """Bring the schema to `revision`; safe to call from several processes at once. Raises NewerSchemaError."""
+        self.schema_is_current()
         self._migrate(lambda config: command.upgrade(config, revision))
 
     def downgrade(self, revision: str) -> None:
@@ -234,18 +261,6 @@ def _session_settings(url: sa.URL) -> dict[str, str]:
     given = url.query.get("options", "")
     own = f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MS}"
     return {"options": f"{own} {given if isinstance(given, str) else ' '.join(given)}".strip()}
-
-
-def _parse(url: str) -> sa.URL:
-    parsed = sa.make_url(url)
-    backend = parsed.get_backend_name()
-    if backend in ("postgresql", "postgres"):
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend != "sqlite":
-        raise ValueError(f"{backend} is not a database that Layersweep knows: use sqlite:///file or postgresql://...")
-    if not parsed.database or ":memory:" in parsed.database:
-        raise ValueError("SQLite needs a file: several threads share it (sqlite:///path/to/layersweep.db)")
-    return parsed
 
 
 def _postgres_engine(url: sa.URL, *, pool_size: int) -> sa.Engine:

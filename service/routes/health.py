@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.auth.scopes import ScopedRoute, needs_no_token
 from service.database import outages
+from service.database.sessions import SchemaError
 from service.errors import UnavailableError
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
@@ -31,11 +32,11 @@ async def is_alive() -> Health:
 def is_ready(services: ServicesDep) -> Health:
     """The database answers and has the schema that this program needs, and files can be written."""
     try:
-        current = services.database.schema_is_current()
+        services.database.check_schema()
+    except SchemaError as error:
+        raise UnavailableError(str(error)) from error
     except SQLAlchemyError as error:
         raise outages.answer_to(error) or UnavailableError("the database does not answer") from error
-    if not current:
-        raise UnavailableError("the database's schema is not the one this version needs: run `layersweep db upgrade`")
     outages.check_folder(services.settings.data_dir, "the data folder")
     embedded = outages.database_folder(services.database.url)
     if embedded is not None:

@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
 
-from service.app import OldSchemaError, create_app
-from service.database.sessions import Database
+from service.app import create_app
+from service.database.sessions import Database, OldSchemaError
 from service.settings import ExposureError, Settings
 
 # --- who may call: the rest is in test_access.py ----------------------------------------------------------------------
