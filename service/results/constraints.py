@@ -89,11 +89,26 @@ class _Limit:
         measured = max(0.0, trial.violations.get(self.text, 0.0))
         if self._line is None:
             return math.inf if trial.is_undecided(self.text) else measured
-        metric, slope, at_0 = self._line
+        end = self._end(trial)
+        return measured if end is None else max(measured, self._line[2] + self._line[1] * end)
+
+    def reach(self, trial: _Judged) -> str | None:
+        """`the interval of trial 6 reaches to 0.1218 ms`, where its noise is what it misses the limit by."""
+        end = self._end(trial)
+        if self._line is None or end is None or self.miss(trial) <= trial.violations[self.text]:
+            return None
+        return f"the interval of trial {trial.number} reaches to {formatting.metric(self._line[0], end)}"
+
+    def _end(self, trial: _Judged) -> float | None:
+        """The end of the metric's interval that lies nearest to breaking it, or farthest beyond; None where it is known
+        well enough, or was not measured."""
+        if self._line is None or self.text not in trial.violations:
+            return None
+        metric, slope, _ = self._line
         figure = trial.noise["figures"].get(metric)
-        if figure is None or figure["known"] or self.text not in trial.violations:
-            return measured
-        return max(measured, at_0 + slope * (figure["high"] if slope > 0 else figure["low"]))
+        if figure is None or figure["known"]:
+            return None
+        return figure["high"] if slope > 0 else figure["low"]
 
     def loosened(self, by: float) -> LoosenedConstraint:
         """It, so that a violation of `by` is allowed."""
@@ -137,20 +152,23 @@ def summary(session: Session, sweep: Sweep) -> ConstraintSummary:
 
 def _broken(limit: _Limit, judged: Sequence[_Judged]) -> BrokenConstraint | None:
     text = limit.text
-    missed = [(trial.miss(text), trial.number) for trial in judged if trial.miss(text) > 0]
+    missed = [trial for trial in judged if trial.miss(text) > 0]
     if not missed:
         return None
-    by, nearest = min(missed)
+    nearest = min(missed, key=lambda trial: (trial.miss(text), trial.number))
+    by = nearest.miss(text)
     undecided = sum(trial.is_undecided(text) for trial in judged)
     of = sum(text in trial.violations for trial in judged) - undecided
     says = (
-        f"{len(missed):,} of {formatting.plural(of, 'trial')} broke {text}; the nearest, trial {nearest}, by "
+        f"{len(missed):,} of {formatting.plural(of, 'trial')} broke {text}; the nearest, trial {nearest.number}, by "
         f"{limit.amount(by)}"
     )
+    if (reach := limit.reach(nearest)) is not None:
+        says += f" as measured, but {reach}"
     if undecided:
         says += f"; {formatting.plural(undecided, 'more trial')} cannot be judged by it"
     return BrokenConstraint(
-        constraint=text, broken=len(missed), judged=of, undecided=undecided, nearest=nearest, by=by, says=says
+        constraint=text, broken=len(missed), judged=of, undecided=undecided, nearest=nearest.number, by=by, says=says
     )
 
 
@@ -183,9 +201,19 @@ def _limits_for(trials: Sequence[_Judged], limits: Sequence[_Limit]) -> Loosened
         f"for {formatting.plural(len(trials), 'feasible trial')} allow {' and '.join(each.allow for each in loosened)} "
         f"({_listed(numbers)})"
     )
+    if reached := _reached(trials, by):
+        says += f": a limit has to hold with the noise, and {' and '.join(reached)}"
     if unknown:
         says += f"; whether they would keep {' and '.join(unknown)} is not known, as they were not trained"
     return LoosenedLimits(feasible=len(trials), limits=loosened, trials=numbers, unknown=unknown, says=says)
+
+
+def _reached(trials: Sequence[_Judged], by: Mapping[_Limit, float]) -> list[str]:
+    """Of each limit that is as loose as it is for the noise of a trial: up to where that trial's interval reaches."""
+    deciding = (
+        (limit, next(each for each in trials if limit.miss(each) == amount)) for limit, amount in by.items() if amount
+    )
+    return [reach for limit, trial in deciding if (reach := limit.reach(trial)) is not None]
 
 
 def _is_unknown(limit: _Limit, trial: _Judged) -> bool:

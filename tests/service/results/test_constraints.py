@@ -150,7 +150,9 @@ def test_what_cannot_be_judged_is_counted_apart_and_loosened_by_its_noise(
     found = summary(client, services.database.write(fill))
     assert (found["judged"], found["not_judged"], found["feasible"]) == (2, 1, 0)
     assert found["says"] == [
-        "2 of 2 trials broke latency_ms_p99 <= 1; the nearest, trial 0, by 0.5 ms; 1 more trial cannot be judged by it",
-        "for 1 feasible trial allow latency_ms_p99 <= 1.25 (trial 1)",
+        "2 of 2 trials broke latency_ms_p99 <= 1; the nearest, trial 0, by 0.5 ms as measured, but the interval of "
+        "trial 0 reaches to 1.6 ms; 1 more trial cannot be judged by it",
+        "for 1 feasible trial allow latency_ms_p99 <= 1.25 (trial 1): a limit has to hold with the noise, and the "
+        "interval of trial 1 reaches to 1.250 ms",
         "for 3 feasible trials allow latency_ms_p99 <= 2 (trials 1, 0 and 2)",
     ]
