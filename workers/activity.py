@@ -128,8 +128,8 @@ class ActivityReport:
             return None if was_idle else f"idle: {_free(activity.slots)}"
         devices = len(activity.device_seconds)
         share = min(1.0, max(0.0, used / (seconds * devices)))
-        device = "the device was" if devices == 1 else f"{devices} devices were"
-        line = f"{_doings(activity)}; {device} in use {100 * share:.0f} % of the last {_period(seconds)}"
+        device = "the device" if devices == 1 else f"{devices} devices"
+        line = f"{_doings(activity)}; this worker used {device} for {100 * share:.0f} % of the last {_period(seconds)}"
         waits = _waits(activity.waited_seconds, before.waited_seconds)
         return f"{line}; waits: {waits}" if waits else line
 

@@ -75,16 +75,20 @@ class Waits:
                 seconds[cause] = seconds.get(cause, 0.0) + time.monotonic() - since
             return seconds
 
-    def begin(self, cause: Cause, told: Mapping[str, object] | None = None) -> None:
-        """It waits, or goes on waiting. `told`: what else is told of it."""
+    def begin(self, cause: Cause, told: Mapping[str, object] | None = None, *, holder: int | None = None) -> None:
+        """It waits, or goes on waiting. `told`: what else is told of it. `holder`: another worker's process, which has
+        the device."""
+        waiting_for = WAITING_FOR[cause]
+        if holder is not None:
+            waiting_for += f", which another worker (process {holder}) has"
         if self._current is None:
             self._current = cause, time.monotonic()
             self._is_logged = False
             self._share.pause()
         elif not self._is_logged and time.monotonic() - self._current[1] > LOGGED_SECONDS:
             self._is_logged = True
-            logger.info("%s: waiting for %s", self._label, WAITING_FOR[cause])
-        self._tell({**(told or {}), "waiting_for": WAITING_FOR[cause], "wait_cause": cause})
+            logger.info("%s: waiting for %s", self._label, waiting_for)
+        self._tell({**(told or {}), "waiting_for": waiting_for, "wait_cause": cause})
 
     def end(self, told: Mapping[str, object] | None = None) -> None:
         """It waits no more, if it did."""

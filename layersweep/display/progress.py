@@ -20,6 +20,10 @@ REDRAW_SECONDS = 0.3
 CHECK_SECONDS = 5.0
 NONE_FEASIBLE = "none_feasible"
 """The end code of a sweep that completed without a trial to recommend."""
+ASKED_SECONDS = 10.0
+"""Without a line after which it is looked whether a trial waits,"""
+SAID_SECONDS = 60.0
+"""and after which it is said what runs in any case. Of what is no terminal."""
 STYLES = {
     "complete": "green",
     "infeasible": "yellow",
@@ -41,11 +45,11 @@ def watch(
 
     `check` is called every few seconds and may raise to give up.
     """
-    started = time.monotonic()
     if not console.is_terminal:
-        lines = _Lines(console, started)
-        return _wait(sweep, lines.show, timeout_seconds, check)
+        lines = Lines(console, lambda: running_trials(sweep))
+        return _wait(sweep, lines.show, timeout_seconds, check or (lambda: None))
 
+    started = time.monotonic()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
 
         def show(record: SweepDetailRecord) -> None:
@@ -174,25 +178,57 @@ def _bar(progress: Progress) -> Text:
     return bar.append("░" * (BAR_WIDTH - drawn), style="dim")
 
 
-class _Lines:
-    """Prints a line when a trial has ended, or when the sweep's state or reason has changed."""
+class Lines:
+    """Prints a line when a trial has ended, or when the sweep's state or reason has changed.
 
-    def __init__(self, console: Console, started: float) -> None:
+    Between those it says what runs: once a minute, and soon after a trial has begun to wait for something.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        running: Callable[[], Sequence[TrialRecord]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`running`: asks for the trials that run."""
         self._console = console
-        self._started = started
+        self._running = running
+        self._clock = clock
+        self._started = self._said_at = self._asked_at = clock()
         self._shown: tuple[object, ...] | None = None
+        self._waits: set[tuple[int, str]] = set()
+        """What trials wait for, as far as it was said: by their numbers."""
 
     def show(self, record: SweepDetailRecord) -> None:
         reason = reason_of(record)
         news = (ended_count(record["progress"]), record["state"], reason)
         if news == self._shown:
+            self._show_running()
             return
         self._shown = news
-        line = (
-            f"[{units.duration(time.monotonic() - self._started):>10}] {record['state']}: {tally(record['progress'])}"
-        )
+        line = f"{record['state']}: {tally(record['progress'])}"
         if reason:
             line += f" ({reason})"
         if record["best"]:
             line += f". Best: {best(record)}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._say(line)
+
+    def _show_running(self) -> None:
+        now = self._clock()
+        if now - max(self._said_at, self._asked_at) < ASKED_SECONDS:
+            return
+        self._asked_at = now
+        trials = self._running()
+        waits = {(each["number"], waited) for each in trials if (waited := _waiting_for(each)) is not None}
+        if trials and (not waits <= self._waits or now - self._said_at >= SAID_SECONDS):
+            self._say("; ".join(map(describe, trials)))
+            self._waits = waits
+
+    def _say(self, line: str) -> None:
+        self._said_at = self._clock()
+        since = units.duration(self._said_at - self._started)
+        self._console.print(f"[{since:>10}] {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _waiting_for(trial: TrialRecord) -> str | None:
+    return (trial["progress"] or {}).get("waiting_for")

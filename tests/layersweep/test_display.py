@@ -103,3 +103,24 @@ def test_what_a_leaderboard_is_sorted_by_has_a_column() -> None:
     objectives = [{"metric": "validation_loss", "goal": "minimize"}]
     console.print(leaderboards.render(rows, objectives, console, sort="-latency_cv"))  # type: ignore[arg-type]
     assert "latency cv" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_log_says_what_a_trial_waits_for_and_now_and_then_what_runs() -> None:
+    now = 0.0
+    trial: dict = {"number": 0, "phase": "measure", "attempt": 1, "progress": None}
+    console = Console(file=io.StringIO(), width=80)
+    lines = progress.Lines(console, lambda: [trial], lambda: now)  # type: ignore[arg-type, list-item]
+
+    def printed(at: float) -> str:
+        nonlocal now
+        now = at
+        before = console.file.tell()
+        lines.show(sweep_record())  # type: ignore[arg-type]
+        return console.file.getvalue()[before:]  # type: ignore[attr-defined]
+
+    assert "trials ended" in printed(0)
+    assert [printed(at) for at in (5, 30)] == ["", ""], "what runs and does not wait is no news"
+    trial["progress"] = {"waiting_for": "its turn to measure on this device, which another worker (process 7) has"}
+    assert printed(45).endswith(f"trial 0: measure, waiting for {trial['progress']['waiting_for']}\n")
+    assert [printed(at) for at in (56, 90)] == ["", ""]
+    assert "waiting for its turn" in printed(106), "once a minute it is said again"

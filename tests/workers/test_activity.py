@@ -55,7 +55,7 @@ def test_a_line_says_what_each_slot_does_and_how_busy_the_device_was() -> None:
         share.pause()
         assert bench.line_after(22.2) == (
             "3 of 8 slots train, 2 wait for a measurement turn, 1 builds, 1 waits for memory, 1 is free; "
-            "the device was in use 63 % of the last minute; waits: measurement 12 s, build 30 s"
+            "this worker used the device for 63 % of the last minute; waits: measurement 12 s, build 30 s"
         )
 
 
@@ -67,16 +67,19 @@ def test_waits_are_those_since_the_last_line_also_of_attempts_that_have_ended() 
         assert str(bench.line_after(60)).endswith("waits: build 20 s")
         attempt.waited["build_turn"] = 25.0
     ended = bench.line_after(90)
-    assert ended == "the slot is free; the device was in use 100 % of the last 1 min 30 s; waits: build 5 s"
+    assert ended == "the slot is free; this worker used the device for 100 % of the last 1 min 30 s; waits: build 5 s"
     with bench.attempts.running(Attempt("train")):
-        assert bench.line_after(60) == "1 of 1 slot trains; the device was in use 100 % of the last minute"
+        assert bench.line_after(60) == "1 of 1 slot trains; this worker used the device for 100 % of the last minute"
 
 
 def test_an_idle_worker_says_so_once() -> None:
     bench = Bench(4)
     assert [bench.line_after(60) for _ in range(3)] == ["idle: all 4 slots are free", None, None]
     with bench.attempts.running(Attempt(None)):
-        assert bench.line_after(60) == "1 of 4 slots begins, 3 are free; the device was in use 0 % of the last minute"
+        assert (
+            bench.line_after(60)
+            == "1 of 4 slots begins, 3 are free; this worker used the device for 0 % of the last minute"
+        )
     assert [bench.line_after(60) for _ in range(2)] == ["idle: all 4 slots are free", None]
 
 
@@ -85,7 +88,7 @@ def test_the_use_of_several_devices_is_their_mean() -> None:
     with bench.attempts.running(Attempt("evaluate")), bench.attempts.running(Attempt("quantize")):
         bench.devices[0].share()
         assert bench.line_after(60) == (
-            "1 of 2 slots evaluates, 1 quantizes; 2 devices were in use 50 % of the last minute"
+            "1 of 2 slots evaluates, 1 quantizes; this worker used 2 devices for 50 % of the last minute"
         )
 
 

@@ -177,7 +177,7 @@ def test_slots_are_filled_by_one_claim_go_on_with_what_their_finish_brings_and_s
     assert service.ended == {f"T{number}": "complete" for number in range(4)}
     assert service.most_at_once == 2
     assert len(service.claims) == 1
-    assert all("; the device was in use " in line for line in heard.lines)
+    assert all("; this worker used the device for " in line for line in heard.lines)
 
 
 @pytest.mark.slow

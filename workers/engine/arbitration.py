@@ -20,7 +20,8 @@ holder ends: if a holder is killed, the next proceeds.
 
 Most of what shares the device is short, and a trial has much of it. So what is to be alone, and who comes again after
 he has given way, stand behind those that come to share it within PRECEDENCE_SECONDS. Who has waited keeps the device
-for KEPT_SECONDS: a training that others always wait for makes more than one step at a time.
+for KEPT_SECONDS, and for longer if several others had it before him: a training that others always wait for makes more
+than one step at a time, and has its fifth of the device whether one worker of the machine measures or six.
 
 Nobody starves, whatever the mix: who comes later than that stands behind. Nobody waits for somebody who waits for him:
 who waits has neither the device nor an earlier byte.
@@ -43,6 +44,12 @@ PRECEDENCE_SECONDS = 3.0
 
 KEPT_SECONDS = 0.5
 """A measurement takes about four times as long: trainings have a fifth of the device, whoever measures."""
+
+MEASURED_SECONDS = 2.0
+"""What a measurement takes: KEPT_SECONDS are kept for each that was waited for,"""
+
+MOST_KEPT = 6
+"""but for so many at most."""
 
 SAID_EVERY_SECONDS = 5.0
 """How often somebody who waits says so."""
@@ -77,7 +84,8 @@ class Turn:
         kept_seconds: float = KEPT_SECONDS,
     ) -> None:
         """`device`, `on_wait`: as of `alone`. `gives_way`: whether it does, between two pieces of work. `synchronize`:
-        returns when the device has done what it was given."""
+        returns when the device has done what it was given. `kept_seconds`: how long it is kept after a wait for one
+        measurement."""
         self._path = device
         self._on_wait = on_wait
         self._how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
@@ -118,7 +126,8 @@ class Turn:
         if not self._gives_way:
             fcntl.lockf(self._device, fcntl.LOCK_SH, 1, 0)
         if seconds:
-            self._kept_until = time.monotonic() + self._kept_seconds
+            measurements = min(max(1.0, seconds / MEASURED_SECONDS), MOST_KEPT)
+            self._kept_until = time.monotonic() + measurements * self._kept_seconds
         return seconds
 
     def give_way(self) -> float:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .arbitration import Turn
+from .arbitration import DEVICE, Turn
 from .base import TurnKind
 from .protocol import JsonObject, Progress, Request, invalid
+
+_PROCESSES = Path("/proc")
+_LOCKS = _PROCESSES / "locks"
 
 
 class RequestTurn:
     """A turn on the device whose files `turns` of a request names; a context, whose end gives the device up.
 
-    Waits are told as progress: `{waiting: true}` while one lasts, `{waited_seconds}` when it is over. At the end of
-    work that had the device alone comes `{alone_seconds}`. A request without `turns`, or work of no kind, waits for
-    nobody.
+    Waits are told as progress: `{waiting: true}` while one lasts, with `holder` where another worker's process has the
+    device; `{waited_seconds}` when it is over. At the end of work that had the device alone comes `{alone_seconds}`. A
+    request without `turns`, or work of no kind, waits for nobody.
     """
 
     def __init__(
@@ -33,14 +37,16 @@ class RequestTurn:
         self.waited_seconds = 0.0
         self._progress = progress
         self._told = told
+        self._device: Path | None = None
         self._turn: Turn | None = None
         self._alone_since: float | None = None
         self._is_alone = kind == "alone"
         if kind is not None and (turns := request.get("turns")) is not None:
             if not isinstance(turns, str) or "\0" in turns:
                 raise invalid(f"turns is the path of a device's files, not {turns!r}")
+            self._device = Path(turns)
             self._turn = Turn(
-                Path(turns), self._say_waiting, alone=self._is_alone, gives_way=gives_way, synchronize=synchronize
+                self._device, self._say_waiting, alone=self._is_alone, gives_way=gives_way, synchronize=synchronize
             )
 
     def __enter__(self) -> RequestTurn:
@@ -68,4 +74,30 @@ class RequestTurn:
         return seconds
 
     def _say_waiting(self) -> None:
-        self._progress({**self._told(), "waiting": True})
+        holder = None if self._device is None else holder_elsewhere(self._device, os.getppid())
+        self._progress({**self._told(), "waiting": True, **({} if holder is None else {"holder": holder})})
+
+
+def holder_elsewhere(device: Path, worker: int) -> int | None:
+    """The process whose child has the device, where that is another than `worker`, as far as the kernel shows it.
+
+    None where nobody else has it, in another container, and on systems without /proc.
+    """
+    try:
+        held = Path(f"{device}{DEVICE}").stat().st_ino
+        locks = _LOCKS.read_text().splitlines()
+    except OSError:
+        return None
+    # `7: FLOCK  ADVISORY  WRITE 4711 08:01:2163190 0 EOF`; of one who waits for it, `7: -> FLOCK ...`.
+    fields = (line.split() for line in locks)
+    holders = (int(each[4]) for each in fields if each[1] == "FLOCK" and each[5].endswith(f":{held}"))
+    parents = (_parent(holder) for holder in holders if holder > 0)
+    return next((parent for parent in parents if parent not in (None, worker)), None)
+
+
+def _parent(process: int) -> int | None:
+    try:
+        # The command, in brackets, may hold any character.
+        return int((_PROCESSES / str(process) / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None

@@ -189,7 +189,7 @@ class TrialContext:
 
         def heard(progress: JsonObject) -> None:
             if progress.pop("waiting", False):
-                self.waits.begin(cause, progress)
+                self.waits.begin(cause, progress, holder=progress.pop("holder", None))
             elif progress.pop("waited_seconds", 0.0):
                 self.waits.end(progress)
             elif alone_seconds := progress.pop("alone_seconds", 0.0):

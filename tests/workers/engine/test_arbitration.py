@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import subprocess
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from workers.engine import arbitration
+from workers.engine.arbitration import Turn
+from workers.engine.turns import holder_elsewhere
 from workers.processes.child import ROOT
 
 SAY = """
@@ -248,6 +252,32 @@ def test_a_training_that_has_waited_keeps_the_device_for_a_while(start: Callable
     training.go_on()
     training.hear("steps")
     assert not waits.has_moved
+
+
+def test_who_waits_can_say_which_other_worker_has_the_device(start: Callable[[str], Actor], tmp_path: Path) -> None:
+    device, worker = tmp_path / "GPU-1", os.getpid()
+    measurement = start(MEASUREMENT)
+    measurement.hear("measures")
+    assert holder_elsewhere(device, worker=1) == worker, "the parent of the process that measures"
+    assert holder_elsewhere(device, worker=worker) is None, "a worker's own slots are no others"
+    measurement.end()
+    measurement.process.wait()
+    assert holder_elsewhere(device, worker=1) is None
+    assert holder_elsewhere(tmp_path / "GPU-2", worker=1) is None
+
+
+def test_who_has_waited_for_several_keeps_the_device_for_as_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now, held = 0.0, 0
+    monkeypatch.setattr(arbitration.time, "monotonic", lambda: now)
+    with Turn(tmp_path / "GPU-1", lambda: None) as training:
+        monkeypatch.setattr(training, "_wait", lambda place: 4 * arbitration.MEASURED_SECONDS)
+        monkeypatch.setattr(training, "_somebody_waits", lambda: True)
+        training.give_way()
+        while training.give_way() == 0.0:
+            now, held = now + arbitration.KEPT_SECONDS, held + 1
+    assert held == 4
 
 
 CONTENDER = f"""{SAY}
