@@ -5,6 +5,10 @@ runs by what the share of runs below it varies over consecutive batches (batch m
 Lewis 1984). It lies between two ranks of the ordered samples, so that no distribution is assumed. That of the mean is
 by the means of the batches.
 
+Batches that differ by more than their runs explain (UNLIKE) say that the machine was in several states. The next
+measurement may find it in any of them, so the interval then reaches as far as one batch may lie from the whole: a
+longer measurement does not narrow it.
+
 Over several processes a figure is the mean of the figures of each. How far processes differ is taken from them, and
 from what is assumed beforehand, which counts as much as PRIOR_DEGREES further processes: two processes that happen to
 agree do not say that a third one would.
@@ -15,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +30,17 @@ Z95 = 1.96
 
 BATCHES = 16
 """Consecutive batches of a measurement: each holds a sixteenth of it, however long noise lasts."""
+
+UNLIKE: Mapping[int, tuple[float, float]] = {BATCHES: (1.67, 1.0), 4: (2.6, Z95)}
+"""Number of batches -> how often as much as independent runs explain they vary at least to count as unlike, and how
+many standard deviations of a batch the interval then reaches.
+
+The first is the 95th percentile of chi-squared over its degrees of freedom (25.0 / 15, 7.81 / 3). Noise that is short
+against a sixteenth averages out to a part in quarters; what differs between quarters differs between processes."""
+
+MOST_OF_A_TAIL = 0.9
+"""Of the share of runs on either side of a percentile: how far unlike batches widen its interval at most, so that it
+ends before the few slowest (fastest) runs."""
 
 T95: Mapping[int, float] = {3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 15: 2.131}
 """Degrees of freedom -> the 97.5th percentile of Student's t."""
@@ -42,6 +58,9 @@ KNOWN_WITHIN: Mapping[str, float] = {
     MEAN: 0.005,
 }
 """Figure -> half of the interval, relative to it, at which it is known well enough. Tails are known less well."""
+
+MACHINE_CV = 0.1
+"""Coefficient of variation of the runs above which it is the machine's, not the engine's."""
 
 PRIOR_DEGREES = 3
 PRIOR_SPREAD = 0.5
@@ -83,7 +102,7 @@ class Pooled:
     interval: Interval
     processes: int
     spread: float | None
-    """Standard deviation of the figure between processes, relative to it; None of one process."""
+    """Standard deviation of the figure between processes, with an earlier one, relative to it; None of one alone."""
     is_known: bool
     """Half of the interval is within what the figure has to be known to."""
 
@@ -109,7 +128,8 @@ def interval(samples_ms: Samples, figure: str) -> Interval:
         value = float(samples_ms.mean())
         if count < 2:
             return Interval(value, 0.0, 2 * value)
-        reach = T95[BATCHES - 1] * float(samples_ms.std(ddof=1)) * math.sqrt(_inflation(samples_ms) / count)
+        within = T95[BATCHES - 1] * math.sqrt(_inflation(samples_ms, BATCHES) / count)
+        reach = float(samples_ms.std(ddof=1)) * max(within, _between_batches(samples_ms))
         return Interval(value, max(0.0, value - reach), value + reach)
     return _of_percentile(samples_ms, figure)[0]
 
@@ -126,30 +146,36 @@ def half_width(samples_ms: Samples, figure: str) -> float | None:
     return (found.high - found.low) / 2 / found.value
 
 
-def are_known(samples_ms: Sequence[float], figures: Iterable[str]) -> bool:
+def are_known(samples_ms: Sequence[float] | Samples, figures: Iterable[str]) -> bool:
     """Whether each of the figures is known well enough."""
     samples = np.asarray(samples_ms)
     widths = {figure: half_width(samples, figure) for figure in figures}
     return all(width is not None and width <= KNOWN_WITHIN[figure] for figure, width in widths.items())
 
 
-def pooled(found: Sequence[Interval], within: float) -> Pooled:
-    """One figure of one or more processes. `within`: relative half width at which it is known well enough."""
+def pooled(found: Sequence[Interval], within: float, earlier: float | None = None) -> Pooled:
+    """One figure of one or more processes. `within`: relative half width at which it is known well enough.
+
+    `earlier`: what another process found before, with other weights in the same model. It is no part of the figure, but
+    says how far processes differ.
+    """
     count = len(found)
     value = sum(each.value for each in found) / count
     low, high = (
         math.sqrt(sum((each.value - bound) ** 2 for each, bound in zip(found, bounds, strict=True))) / count
         for bounds in ([each.low for each in found], [each.high for each in found])
     )
-    variance = sum((each.value - value) ** 2 for each in found) / (count - 1) if count > 1 else 0.0
+    values = [each.value for each in found] + ([] if earlier is None else [earlier])
+    seen = len(values)
+    variance = sum((each - fmean(values)) ** 2 for each in values) / (seen - 1) if seen > 1 else 0.0
     of_samples = sum(((each.high - each.low) / 2 / Z95) ** 2 for each in found) / count
     between = max(0.0, variance - of_samples)
-    degrees = PRIOR_DEGREES + count - 1
+    degrees = PRIOR_DEGREES + seen - 1
     assumed = (PRIOR_SPREAD * within * value) ** 2
-    shared = (PRIOR_DEGREES * assumed + (count - 1) * between) / degrees
+    shared = (PRIOR_DEGREES * assumed + (seen - 1) * between) / degrees
     reach = T95[degrees] * math.sqrt(shared / count)
     around = Interval(value, max(0.0, value - math.hypot(low, reach)), value + math.hypot(high, reach))
-    spread = math.sqrt(variance) / value if count > 1 and value > 0 else None
+    spread = math.sqrt(variance) / value if seen > 1 and value > 0 else None
     return Pooled(around, count, spread, around.half_width <= within)
 
 
@@ -170,16 +196,30 @@ def _of_percentile(samples_ms: Samples, figure: str) -> tuple[Interval, bool]:
 def _ranks(samples_ms: Samples, figure: str, value: float) -> tuple[int, int]:
     """The places in the ordered samples that the interval of a percentile lies between; they may not be there."""
     count, share = len(samples_ms), SHARES[figure]
-    inflation = _inflation((samples_ms <= value).astype(np.float64))
-    reach = T95[BATCHES - 1] * math.sqrt(count * share * (1 - share) * inflation)
+    is_below = (samples_ms <= value).astype(np.float64)
+    deviation = math.sqrt(share * (1 - share))
+    within = T95[BATCHES - 1] * deviation * math.sqrt(_inflation(is_below, BATCHES) / count)
+    between = min(deviation * _between_batches(is_below), MOST_OF_A_TAIL * min(share, 1 - share))
+    reach = count * max(within, between)
     return math.floor(count * share - reach) - 1, math.ceil(count * share + reach)
 
 
-def _inflation(series: Samples) -> float:
+def _between_batches(series: Samples) -> float:
+    """How far one batch may lie from the whole beyond what its runs explain, in standard deviations of a run; 0 where
+    batches are alike."""
+    reach = 0.0
+    for batches, (unlike, deviations) in UNLIKE.items():
+        inflation = _inflation(series, batches)
+        if inflation > unlike:
+            reach = max(reach, deviations * math.sqrt((inflation - 1) * batches / len(series)))
+    return reach
+
+
+def _inflation(series: Samples, batches: int) -> float:
     """By how much the variance of the mean is larger than that of independent values: 1 at the least."""
-    size = len(series) // BATCHES
+    size = len(series) // batches
     variance = float(series.var())
     if size < 2 or variance <= 0:
         return 1.0
-    means = series[: size * BATCHES].reshape(BATCHES, size).mean(axis=1)
+    means = series[: size * batches].reshape(batches, size).mean(axis=1)
     return max(1.0, size * float(means.var(ddof=1)) / variance)

@@ -2,8 +2,9 @@
 
 Warm up by time, on a device that others may use, too; then have it alone, and run until both `seconds` and `min_runs`
 are reached, or earlier when the figures that matter are known well enough (confidence.py), `min_runs` runs are done
-and a quarter of `seconds` has passed. What one run took is the engine's to say (`Engine.timed_run`): device time,
-transfers left out.
+and a quarter of `seconds` has passed. Where runs differ by a lot (`confidence.MACHINE_CV`) it takes the whole time: a
+busy machine changes too slowly for a part to show it. What one run took is the engine's to say (`Engine.timed_run`):
+device time, transfers left out.
 """
 
 from __future__ import annotations
@@ -268,8 +269,10 @@ def sample(
             return np.asarray(samples), "seconds"
         if count >= next_look and elapsed >= least_share * options.seconds:
             next_look = math.ceil(count * 1.2)
-            if confidence.are_known(samples, figures):
-                return np.asarray(samples), "confidence"
+            found = np.asarray(samples)
+            is_settled = not figures or summarize(found)["latency_cv"] <= confidence.MACHINE_CV
+            if is_settled and confidence.are_known(found, figures):
+                return found, "confidence"
 
 
 def _enqueued(engine: Engine, turns: Iterator[Any], options: Options) -> EnqueuedPercentiles:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workers.engine.confidence import KNOWN_WITHIN, MEAN, SHARES, are_known, half_width
+from workers.engine.confidence import KNOWN_WITHIN, MEAN, SHARES, are_known, half_width, interval, pooled
 
 TRUE = {"latency_ms_p50": np.log(2), "latency_ms_p90": np.log(10), "latency_ms_p99": np.log(100), MEAN: 1.0}
 """Of an exponential distribution of mean 1."""
@@ -45,3 +45,25 @@ def test_figures_are_known_when_all_of_them_are() -> None:
     assert are_known(samples, ("latency_ms_p50", MEAN))
     assert not are_known(samples, ("latency_ms_p50", "latency_ms_p99"))
     assert are_known([1.0] * 1000, tuple(KNOWN_WITHIN))
+
+
+def test_a_machine_that_changes_its_state_is_not_known_however_long_it_is_measured() -> None:
+    """Two states, 0.09 and 0.16 ms, each for a while: the next process may find either."""
+    random = np.random.default_rng(0)
+    for runs in (2_000, 20_000, 200_000):
+        states = np.repeat(random.permutation([0.09] * 9 + [0.16] * 11), runs // 20)
+        samples = states * np.exp(0.01 * random.standard_normal(len(states)))
+        found = interval(samples, "latency_ms_p50")
+        assert found.low < 0.1 < 0.16 < found.high < 0.17
+        assert not are_known(samples, ("latency_ms_p50",))
+        mean = interval(samples, MEAN)
+        assert mean.low < 0.11 < 0.15 < mean.high
+
+
+def test_a_process_that_disagrees_with_an_earlier_one_is_known_less_well() -> None:
+    found = interval(np.linspace(0.0999, 0.1001, 1000), "latency_ms_p50")
+    alone, alike, unlike = (pooled([found], 0.005, earlier) for earlier in (None, 0.1, 0.13))
+    assert alike.interval.half_width <= alone.interval.half_width < 0.01
+    assert unlike.interval.half_width > 0.1
+    assert (unlike.interval.value, unlike.processes) == (found.value, 1)
+    assert unlike.spread == pytest.approx(0.21, abs=0.01)

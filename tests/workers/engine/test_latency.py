@@ -85,8 +85,15 @@ def test_a_measurement_goes_on_until_all_the_figures_that_matter_are_known() -> 
     assert by_median["environment"]["measured_seconds"] == pytest.approx(1.25, abs=0.01), "a quarter is the least"
     assert by_tail["environment"]["stopped_by"] == "seconds"
     assert by_tail["environment"]["measured_seconds"] == pytest.approx(5, abs=0.01)
-    calm = _measured_on_its_clock([1.0] * 20 + [1.5], options, ("latency_ms_p50", "latency_ms_p99"), tails=0.25)
+    calm = _measured_on_its_clock([1.0] * 20 + [1.4], options, ("latency_ms_p50", "latency_ms_p99"), tails=0.25)
     assert calm["environment"]["stopped_by"] == "confidence"
+
+
+def test_a_median_between_bursts_is_measured_for_the_whole_time() -> None:
+    options = {"warmup_seconds": 0.0, "seconds": 5.0, "min_runs": 100}
+    busy = _measured_on_its_clock([1.0] * 99 + [9.0], options, ("latency_ms_p50",))
+    assert busy["environment"]["median_half_width"] == 0.0
+    assert busy["environment"]["stopped_by"] == "seconds"
 
 
 def test_a_tail_is_measured_for_as_long_as_its_engine_says() -> None:

@@ -56,6 +56,19 @@ def test_processes_that_differ_by_more_than_the_distance_to_the_limit_judge_noth
     assert not repeats.noise["latency_ms_p50"]["known"]
 
 
+def test_what_was_measured_before_the_training_says_how_far_processes_differ() -> None:
+    limit = "latency_ms_p50 <= 1.05"
+    found = Repeats([parse_constraint(limit)], {"latency_ms_p50": 1.3}, process(), None)
+    assert found.noise["latency_ms_p50"]["spread"] == pytest.approx(0.21, abs=0.01)
+    assert found.noise["latency_ms_p50"]["processes"] == 1
+    assert (verdict(found, limit), found.metrics["latency_ms_p50"]) == (
+        "undecided",
+        process().metrics["latency_ms_p50"],
+    )
+    calm = Repeats([parse_constraint(limit)], {"latency_ms_p50": 1.001}, process(), None)
+    assert verdict(calm, limit) == "kept"
+
+
 def test_a_tail_that_the_machine_makes_is_not_the_engines() -> None:
     noisy = [process(cv=1.5, seed=seed) for seed in range(4)]
     limit = "latency_ms_p99 <= 3"

@@ -17,7 +17,7 @@ from statistics import fmean
 from layers.expressions.constraints import Bounds, Constraint
 from layers.metrics import named_at
 from layers.parameter import Scalar
-from workers.engine.confidence import KNOWN_WITHIN, MOST_PROCESSES, Interval, Pooled, pooled
+from workers.engine.confidence import KNOWN_WITHIN, MACHINE_CV, MOST_PROCESSES, Interval, Pooled, pooled
 from workers.service.messages import FigureNoise
 
 _MEDIAN, _MEAN = (KNOWN_WITHIN[figure] for figure in ("latency_ms_p50", "latency_ms_mean"))
@@ -35,10 +35,6 @@ WITHIN: Mapping[str, float] = {
     "tokens_per_s": _MEDIAN,
 }
 """Metric -> half of its interval, relative to it, at which it is known well enough to be judged by."""
-
-
-MACHINE_CV = 0.1
-"""Coefficient of variation above which a tail is the machine's, not the engine's."""
 
 MEDIANS: Mapping[str, str] = {
     "latency_ms_mean": "latency_ms_p50",
@@ -66,9 +62,14 @@ class Repeats:
     """The figures of one engine over processes, as a sweep's constraints look at them."""
 
     def __init__(
-        self, constraints: Sequence[Constraint], known: Mapping[str, Scalar], first: ProcessFigures, shape: str | None
+        self,
+        constraints: Sequence[Constraint],
+        known: Mapping[str, Scalar],
+        first: ProcessFigures,
+        shape: str | None,
     ) -> None:
-        """`known`: parameters and metrics that are known beside those measured; `shape`: where it is measured."""
+        """`known`: parameters and metrics that are known beside those measured, and what an earlier process found of
+        those; `shape`: where it is measured."""
         self._known = known
         self._shape = shape
         self._found = [first]
@@ -91,7 +92,12 @@ class Repeats:
 
     def _pooled(self, name: str, *, hoped: bool = False) -> Pooled:
         """`hoped`: what is the best to be hoped for of further processes, all of them calm."""
-        found = pooled([each.intervals[name] for each in self._found], WITHIN[name])
+        earlier = self._known.get(named_at(name, self._shape))
+        found = pooled(
+            [each.intervals[name] for each in self._found],
+            WITHIN[name],
+            float(earlier) if isinstance(earlier, int | float) else None,
+        )
         cv = fmean(each.cvs.get(name, 0.0) for each in self._found)
         if hoped:
             cv *= found.processes / MOST_PROCESSES
