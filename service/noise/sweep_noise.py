@@ -79,7 +79,12 @@ def noise_by_counts(session: Session, sweep: Sweep, counts: NoiseCounts) -> Swee
         not_judged=counts.not_judged,
         metrics=metrics,
         level="warning" if counts.not_judged else "note" if counts.noisy else "none",
-        says=_says(counts, metrics, of_threads=_THREADS.search(sweep.target_key or "") is not None),
+        says=_says(
+            counts,
+            metrics,
+            of_threads=_THREADS.search(sweep.target_key or "") is not None,
+            is_constrained=bool(sweep.document.get("constraints")),
+        ),
     )
 
 
@@ -110,7 +115,7 @@ def _undecided_metrics(session: Session, sweep: Sweep) -> list[str]:
     return sorted(names)
 
 
-def _says(counts: NoiseCounts, metrics: Sequence[str], *, of_threads: bool) -> str | None:
+def _says(counts: NoiseCounts, metrics: Sequence[str], *, of_threads: bool, is_constrained: bool) -> str | None:
     """`10 of 10 measurements are noisy (CV 35–416 %): p99 cannot be judged on this machine. Pin cores, ...`.
 
     `of_threads`: they were measured on a processor with several threads.
@@ -122,7 +127,8 @@ def _says(counts: NoiseCounts, metrics: Sequence[str], *, of_threads: bool) -> s
     are = f"{counts.noisy} of {plural(counts.measured, 'measurement')} {verb} noisy ({cv})"
     if not counts.not_judged:
         advice = " On a shared processor a worker with --threads 1 measures more steadily." if of_threads else ""
-        return f"{are}, yet every constraint could be judged.{advice}"
+        judged = ", yet every constraint could be judged" if is_constrained else ""
+        return f"{are}{judged}.{advice}"
     figures = " and ".join(map(short_name, metrics))
     of = "on this machine" if counts.not_judged >= counts.measured else f"of {plural(counts.not_judged, 'trial')}"
     remedies = ["Pin cores", "stop other load"]

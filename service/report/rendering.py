@@ -13,9 +13,12 @@ import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
+from layers.declarations.inference.shapes import shapes_of
 from layers.expressions.metric_names import MetricNames
+from layersweep.display.leaderboards import short_names
 from layersweep.documents import of_configuration
 from layersweep.json_values import JsonObject
+from service.common.formatting import label
 from service.common.templates import DOCUMENT_HEADERS, context, html_environment, plain_environment
 from service.confirmation.schemas import ConfirmedTrial, RecommendationDetail
 from service.database.dataset_columns import StoredSplit
@@ -23,7 +26,7 @@ from service.datasets.schemas import Implication
 from service.report import markdown as escaping
 from service.report import pictures
 from service.report.schemas import Report
-from service.results.shapes import ShapeTable, served_table, shape_picture, shape_table
+from service.results.shapes import ShapeTable, served_table, shape_picture, shape_table, size_in_words
 from service.sweeps.schemas import SweepDetail
 
 _ENVIRONMENT_SHOWN = (
@@ -51,6 +54,8 @@ class ReportView:
     """What the data mean for the recommended trial, or for any model where there is none."""
     bars: list[pictures.Bar]
     splits: list[str]
+    setting: Mapping[str, str]
+    """What was asked, of what data, and where and at which shape it was measured."""
     columns: list[str]
     """Metrics of the front."""
     shapes: ShapeTable | None
@@ -59,6 +64,8 @@ class ReportView:
     """Its prompts and steps, where it generates."""
     parameters: list[str]
     """Those in which the front differs."""
+    short_names: Mapping[str, str]
+    """Parameter -> what heads its column."""
     environment: Mapping[str, object]
     configuration: str
     document: str
@@ -95,6 +102,7 @@ def _view(report: Report) -> ReportView:
     known = {name for row in report.front for name in row.metrics}
     usual = map(MetricNames.of(report.reproduction.document).resolve, _USUAL)
     names = dict.fromkeys(name for row in report.front for name in row.parameters)
+    parameters = [name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1]
     environment = report.reproduction.environment
     return ReportView(
         report=report,
@@ -104,14 +112,41 @@ def _view(report: Report) -> ReportView:
         implications=_implications(report),
         bars=pictures.baselines(report),
         splits=[] if report.dataset is None else [_split(*each) for each in report.dataset.parts.items()],
+        setting=_setting(report),
         columns=[name for name in dict.fromkeys([*objectives, *usual]) if name in known],
         shapes=_shapes(report),
         served=None if found is None else served_table(found.configuration, found.trial.metrics),
-        parameters=[name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1],
+        parameters=parameters,
+        short_names=short_names(parameters),
         environment={name: environment[name] for name in _ENVIRONMENT_SHOWN if environment.get(name) is not None},
         configuration="" if found is None else _yaml(of_configuration(dict(found.configuration), report.sweep.dataset)),
         document=_yaml(dict(report.reproduction.document)),
     )
+
+
+def _setting(report: Report) -> dict[str, str]:
+    """What the figures hold for, in a line each."""
+    sweep, dataset = report.sweep, report.dataset
+    data = "" if dataset is None else f"{dataset.name}: {', '.join(_split(*each) for each in dataset.parts.items())}"
+    said = {
+        "limits": ", ".join(sweep.constraints) or "none",
+        "objectives": ", ".join(f"{each.goal} {label(each.metric)}" for each in sweep.objectives),
+        "measured at": _measured_at(report),
+        "data": data,
+        "device": sweep.target or "",
+    }
+    return {name: text for name, text in said.items() if text}
+
+
+def _measured_at(report: Report) -> str:
+    """`1 × 64 (batch × tokens)`, or each shape with its name; those of the recommended trial."""
+    found = report.recommendation
+    inference = report.reproduction.document.get("inference", {}) if found is None else found.configuration["inference"]
+    shapes = [] if found is None else shapes_of(found.configuration.get("shapes", []))
+    if shapes:
+        return ", ".join(f"{shape.name} {size_in_words(shape.values)}" for shape in shapes) + " (batch × tokens)"
+    values = {name: value for name, value in inference.items() if isinstance(value, int)}
+    return f"{size_in_words(values)} (batch × tokens)" if values.keys() >= {"batch_size", "sequence_length"} else ""
 
 
 def _implications(report: Report) -> Sequence[Implication]:

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from service.common.templates import html_environment
-from service.database.models import Trial
+from service.database.models import Trial, TrialMetric
 from tests.service.sweep_rows import add_sweep
 
 SIX = ("Task and data", "Experimentation", "Resource constraints", "Complexity", "Literature", "Compatibility")
@@ -57,6 +57,35 @@ def test_markdown_and_json_tell_the_same(client, confirmed_sweep):
     assert found["reproduction"]["document"] == found["sweep"]["document"]
     preferred = client.get(path, params={"prefer": "latency_ms_p50", "format": "markdown"}).text
     assert "## Take trial 0" in preferred
+
+
+def test_the_head_says_what_the_figures_hold_for_and_how_noisy_they_are(client, services, make_sweep):
+    sweep = make_sweep()
+
+    def make_noisy(session):
+        for row in session.query(TrialMetric).filter_by(sweep_id=sweep, name="latency_cv"):
+            session.delete(row)
+        for trial in session.query(Trial).filter_by(sweep_id=sweep):
+            session.add(TrialMetric(trial_id=trial.id, sweep_id=sweep, name="latency_cv", value=0.5))
+
+    services.database.write(make_noisy)
+    path = f"/v1/sweeps/{sweep}/report"
+    found = client.get(path).json()
+    noise = found["sweep"]["noise"]
+    assert noise["level"] == "note"
+    for form in ("html", "markdown"):
+        text = html.unescape(client.get(path, params={"format": form}).text).replace("\\", "")
+        head = text.partition("Take trial")[0]
+        assert noise["says"] in head
+        for part in (
+            " × ",
+            "(batch × tokens)",
+            "latency_ms_p50 <= 2.9",
+            found["dataset"]["name"],
+            found["sweep"]["target"],
+        ):
+            assert part in head
+        assert "targets can run it" in text.partition("<details><summary>")[0], "the targets are folded"
 
 
 def test_a_name_is_text_and_a_sweep_without_results_has_a_report(client, services):

@@ -123,3 +123,15 @@ def test_a_trial_that_the_front_betters_within_the_noise_is_tied_with_it(client,
     rows = client.get(f"/v1/sweeps/{sweep}/leaderboard").json()["items"]
     assert {row["number"]: row["tied"] for row in rows} == {0: False, 1: True, 2: False, 3: False}
     assert "tied with the front" in page(client, f"/sweeps/{sweep}")
+
+
+@pytest.mark.parametrize(("constraints", "judged"), [([LIMIT], ", yet every constraint could be judged"), ([], "")])
+def test_a_sweep_without_constraints_says_nothing_of_them(client, services, constraints, judged):
+    def fill(session):
+        sweep = add_sweep(session, document={"constraints": constraints})
+        add_trial(session, sweep, 0, {"latency_ms_p50": 1.0, "latency_cv": 0.35})
+        return sweep.id
+
+    sweep = services.database.write(fill)
+    said = client.get(f"/v1/sweeps/{sweep}").json()["noise"]["says"]
+    assert said == f"1 of 1 measurement is noisy (CV 35 %){judged}."
