@@ -97,7 +97,13 @@ def render(template: str, *views: DataclassInstance, status: int = 200, **more: 
 @cache
 def environment() -> Environment:
     """The templates, with what all of them may use."""
-    return html_environment(static=_static_url, version=__version__, visitor=VISITOR.get)
+    return html_environment(static=_static_url, version=__version__, visitor=VISITOR.get, may_change=_may_change)
+
+
+def _may_change() -> bool:
+    """Whether who looks at the page may change what it shows: what would be refused is not offered."""
+    visitor = VISITOR.get()
+    return visitor is None or "submit" in visitor.scopes
 
 
 def _static_url(name: str) -> str:

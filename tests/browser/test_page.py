@@ -144,6 +144,28 @@ def test_what_is_refused_says_why_on_a_page_of_its_own_and_replaces_nothing(brow
     context.close()
 
 
+def test_why_an_action_was_refused_stays_while_the_page_is_live(browser: Any, site: Site):
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    problem = {"detail": "this needs a token with the scope submit"}
+    page.route("**/v1/sweeps/*:pause", lambda route: route.fulfill(status=403, json=problem))
+    page.goto(f"{site.url}/sweeps/{site.sweep}")
+    page.get_by_text("live", exact=True).wait_for()
+    page.get_by_role("button", name="Pause").click()
+    says = page.locator("#refused")
+    playwright.expect(says).to_have_text(problem["detail"])
+    site.end_trial(8, latency=0.5)
+    playwright.expect(page.locator("#sweep-head [role=status]")).to_contain_text("9 of 20 trials")
+    playwright.expect(says).to_be_visible()
+    playwright.expect(says).to_have_text(problem["detail"])
+    page.unroute("**/v1/sweeps/*:pause")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Resume").wait_for()
+    playwright.expect(says).to_be_hidden()
+    context.close()
+
+
 def test_a_dataset_is_added_and_deleted_on_the_page(page: Any, site: Site):
     page.goto(f"{site.url}/datasets")
     page.locator("#upload [name=task]").select_option("seq2seq")

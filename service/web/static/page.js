@@ -176,13 +176,24 @@ document.addEventListener("htmx:after:swap", () => {
 
 // --- forms that call the API ------------------------------------------------------------------------------------------
 
+/** What was refused last: it stays to be read, however often the live parts are shown anew. */
+let refused = null;
+const keyOf = (form) => `${form.dataset.method ?? "POST"} ${form.dataset.api}`;
+const sayer = (form) => form?.querySelector(".refused") ?? document.getElementById("refused");
+function showRefused() {
+  if (!refused) return;
+  const says = sayer([...document.querySelectorAll("form[data-api]")].find((form) => keyOf(form) === refused.key));
+  if (says) Object.assign(says, { textContent: refused.text, hidden: false });
+}
+document.addEventListener("htmx:after:swap", showRefused);
+
 document.addEventListener("submit", async (event) => {
   const form = event.target.closest("form[data-api]");
   if (!form) return;
   event.preventDefault();
   if (form.dataset.confirm && !confirm(form.dataset.confirm)) return;
-  const says = form.querySelector(".refused") ?? document.getElementById("refused");
-  says.hidden = true;
+  refused = null;
+  sayer(form).hidden = true;
   const buttons = form.querySelectorAll("button");
   const call = request(form);
   for (const button of buttons) button.disabled = true;
@@ -200,8 +211,8 @@ document.addEventListener("submit", async (event) => {
     else location.reload();
     form.closest("details")?.removeAttribute("open");
   } catch (error) {
-    says.textContent = error.message;
-    says.hidden = false;
+    refused = { key: keyOf(form), text: error.message };
+    showRefused();
   } finally {
     const invalid = form.querySelector("[aria-invalid=true]") !== null;
     for (const button of buttons) button.disabled = invalid;

@@ -1,7 +1,13 @@
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 from fastapi.testclient import TestClient
 
 from service.auth import tokens
 from service.http.dependencies import Services
+from tests.service.rows import Rows
 
 
 def test_each_page_says_who_is_logged_in_and_leads_out(client: TestClient, services: Services) -> None:
@@ -15,3 +21,33 @@ def test_each_page_says_who_is_logged_in_and_leads_out(client: TestClient, servi
         assert all(f"<dd>{what}</dd>" in shown for what in ("ada", "default", "read, submit")), path
         assert '<form method="post" action="/logout">' in shown
     assert "<dd>ada</dd>" not in client.get("/login").text, "it needs no token, and asks for none"
+
+
+@pytest.fixture
+def log_in(client: TestClient, services: Services) -> Callable[..., None]:
+    def as_one_with(*scopes: Any) -> None:
+        new = tokens.NewToken("ada", list(scopes), None)
+        _, secret = services.database.write(lambda session: tokens.create(session, new, made_by="test"))
+        services.access.forget()
+        client.post("/login", data={"token": secret})
+
+    return as_one_with
+
+
+def test_pages_offer_a_reader_nothing_that_would_be_refused(
+    client: TestClient, served_rows: Rows, log_in: Callable[..., None]
+) -> None:
+    def offered(path: str) -> set[str]:
+        shown = client.get(path, headers={"Accept": "text/html"}).text
+        return set(re.findall(r'data-api="([^"]+)"', shown)) | set(re.findall(r'href="(/new[^"]*)"', shown))
+
+    sweep = f"/sweeps/{served_rows.sweep(queued=1)}"
+    paths = ("/", sweep, "/datasets")
+    before = {path: offered(path) for path in paths}
+    assert before[sweep] >= {f"/v1{sweep}:pause", f"/v1{sweep}:cancel", f"/v1{sweep}:extend", f"/v1{sweep}", "/new"}
+    log_in("submit")
+    assert {path: offered(path) for path in paths} == before
+    log_in("read")
+    assert {path: offered(path) for path in paths} == {path: set() for path in paths}
+    assert "a token with the scope <code>submit</code>" in client.get(sweep).text
+    assert "Your token may only read" in client.get("/new").text
