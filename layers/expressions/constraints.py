@@ -128,7 +128,13 @@ def _calculates(node: parser.Node) -> bool:
 
 def parse_constraint(text: str) -> Constraint:
     """Parse one constraint, names as they are written. Raises ExpressionError."""
-    expression = parse(text, kind="constraint")
+    try:
+        expression = parse(text, kind="constraint")
+    except ExpressionError as error:
+        if error.remedy != parser.REMEDIES["="]:
+            raise
+        # What == compares is no limit: that would be the next refusal.
+        raise ExpressionError(error.message, "write <= or >=: a constraint is a limit on a metric") from None
     tree = expression.tree
     if not isinstance(tree, parser.Comparison) or len(tree.operators) != 1 or tree.operators[0] not in BOUNDS:
         raise ExpressionError(

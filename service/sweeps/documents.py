@@ -138,7 +138,8 @@ def _read_json(text: str) -> _Value:
         )
     except json.JSONDecodeError as error:
         detail = f"this is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
-        raise _refused(detail, "correct it there; YAML is read with Content-Type: application/yaml") from None
+        remedy = "YAML is sent as application/yaml; the commands do so for files that are not named *.json"
+        raise _refused(detail, remedy) from None
     except RecursionError:
         raise _too_deep() from None
 
@@ -172,6 +173,27 @@ def _float(text: str) -> float | _Unusable:
 
 # --- YAML -----------------------------------------------------------------------------------------------------------
 
+YAML_REMEDIES = {
+    "tab character": "indent with spaces, not with tabs",
+    "mapping values are not allowed": "indent it like the lines beside it; a text with a colon in it is quoted",
+    "flow": "close the bracket that was opened, with commas between what is in it",
+    "expected ',' or": "close the bracket that was opened, with commas between what is in it",
+    "cannot start any token": "quote a text that begins with this character",
+    "escape character": "write a backslash twice, or take single quotes",
+    "quoted scalar": "close the quotation mark",
+    "block": "indent the lines of one list or mapping alike",
+    "expected ':'": "write a key and its value as key: value",
+    "alias": "quote a text that begins with *",
+}
+"""By what YAML's reader says; the first that fits."""
+
+
+def _yaml_remedy(said: str) -> str:
+    return next(
+        (remedy for part, remedy in YAML_REMEDIES.items() if part in said),
+        "write a key and its value as key: value, and a list as [1, 2]",
+    )
+
 
 def _read_yaml(text: str) -> _Value:
     try:
@@ -182,7 +204,9 @@ def _read_yaml(text: str) -> _Value:
         mark = error.problem_mark or error.context_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = error.problem or error.context or "it cannot be read"
-        raise _refused(f"this is not YAML: {what}{where}", "correct it there") from None
+        line = text.splitlines()[mark.line].strip() if mark and mark.line < len(text.splitlines()) else ""
+        shown = f": {line[:80]}" if line else ""
+        raise _refused(f"this is not YAML: {what}{where}{shown}", _yaml_remedy(f"{what} {error.context}")) from None
     except yaml.YAMLError as error:
         detail = f"this is not YAML: {str(error).splitlines()[0]}"
         raise _refused(detail, "leave out characters that cannot be shown") from None

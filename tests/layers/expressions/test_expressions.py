@@ -309,6 +309,7 @@ def test_a_constraint_is_judged_when_its_latest_metric_is_known(text: str, stage
     [
         ("latency_ms_p99 + 1", "true or false"),
         ("latency_ms_p99 == 2", "one comparison"),
+        ("latency_ms_p99 = 2", "write <= or >="),
         ("1 < latency_ms_p99 < 2", "one comparison"),
         ("latency_ms_p99 < 2 and flops < 3", "one comparison"),
         ("not latency_ms_p99 < 2", "one comparison"),

@@ -97,6 +97,23 @@ def test_json_types(content_type: str) -> None:
     assert documents.read(b'{"a": 1}', content_type) == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "says", "remedy"),
+    [
+        ("a: 1\n\tb: 2\n", "in line 2, column 1: b: 2", "not with tabs"),
+        ("a:\n  - 1\n b: 2\n", "in line 3", "indent"),
+        ("name: a: b\n", "in line 1", "with a colon in it is quoted"),
+        ("a: [1, 2\nb: 3\n", "in line 2", "close the bracket"),
+        ("a: 'x\n", "in line 2", "close the quotation mark"),
+        ("a: @x\n", "a: @x", "quote a text"),
+    ],
+)
+def test_what_is_no_yaml_is_shown_with_what_to_do(text: str, says: str, remedy: str) -> None:
+    (problem,) = refused(text).problems
+    assert says in problem.detail
+    assert remedy in problem.remedy
+
+
 @pytest.mark.parametrize("content_type", [YAML, "text/yaml", "application/x-yaml", "text/x-yaml; charset=utf-8"])
 def test_yaml_types(content_type: str) -> None:
     assert documents.read(b"a: 1", content_type) == {"a": 1}
