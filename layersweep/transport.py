@@ -12,7 +12,14 @@ from typing import Any, TypeAlias, cast
 import httpx2
 
 from layersweep import files
-from layersweep.errors import InvalidUsageError, ResponseError, ServiceFailureError, UnreachableError
+from layersweep.errors import (
+    InvalidUsageError,
+    LayersweepError,
+    NotAuthorizedError,
+    ResponseError,
+    ServiceFailureError,
+    UnreachableError,
+)
 from layersweep.json_values import JsonObject, plain
 from layersweep.retries import RETRIED_STATUSES, Backoff, retry_after_seconds
 from layersweep.version import __version__
@@ -21,6 +28,8 @@ BACKOFF = Backoff(first_seconds=0.15, most_seconds=7.5, jitter=1 / 3)
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 PAGE_SIZE = 200
 TOKEN = "LAYERSWEEP_TOKEN"
+PROXY_STATUSES = frozenset({401, 403, 407, 408, 413, 414, 429, 431, 500, 502, 503, 504})
+"""That proxies answer by themselves."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 QueryValue: TypeAlias = str | float | Sequence[str] | None
@@ -95,6 +104,8 @@ class Transport:
         self.server = base_url(server)
         self.timeout_seconds = timeout_seconds
         self.retry_seconds = retry_seconds
+        self.on_retry: Callable[[LayersweepError, float], object] | None = None
+        """Called before each retry, with why it is needed and for how many seconds there will be others."""
         self._sleep = sleep
         headers = {"User-Agent": f"layersweep/{__version__}", "Accept": "application/json"}
         if project:
@@ -157,11 +168,15 @@ class Transport:
                     return response
             retryable = isinstance(error, UnreachableError) or error.status in RETRIED_STATUSES or is_in_flight(error)
             waited_seconds += time.monotonic() - started
-            delay_seconds = BACKOFF.seconds(tries)
+            left_seconds = patience_seconds - waited_seconds
+            # The last try is when patience ends, not up to a wait before.
+            delay_seconds = min(BACKOFF.seconds(tries), left_seconds)
             if isinstance(error, ResponseError) and error.retry_after_seconds is not None:
                 delay_seconds = error.retry_after_seconds
-            if not retryable or waited_seconds + delay_seconds > patience_seconds:
-                raise error
+            if not retryable or left_seconds <= 0 or delay_seconds > left_seconds:
+                raise self._with_address(error)
+            if self.on_retry is not None:
+                self.on_retry(error, left_seconds)
             self._sleep(delay_seconds)
             waited_seconds += delay_seconds
         raise AssertionError("unreachable: the loop ends by returning or raising")
@@ -232,6 +247,16 @@ class Transport:
         except httpx2.RequestError as problem:
             raise self._unreachable(problem) from problem
 
+    def _with_address(self, error: LayersweepError) -> LayersweepError:
+        """The error, with a note of who refused the token."""
+        if isinstance(error, NotAuthorizedError):
+            given = "Authorization" in self._http.headers
+            error.add_note(
+                f"The service is {self.server} (--server, LAYERSWEEP_SERVER); "
+                + ("the token is that of LAYERSWEEP_TOKEN" if given else "no token was sent: set LAYERSWEEP_TOKEN")
+            )
+        return error
+
     def _unreachable(self, problem: httpx2.RequestError) -> UnreachableError:
         reason = str(problem) or type(problem).__name__
         if isinstance(problem, httpx2.ConnectError):
@@ -276,14 +301,30 @@ def error_of(response: httpx2.Response) -> ResponseError | None:
         document = response.json()
     except ValueError:
         document = None
-    if not isinstance(document, dict) or "detail" not in document:
-        text = " ".join(response.text.split())[:200]
-        document = {"title": response.reason_phrase, "detail": text or response.reason_phrase or "no reason was given"}
+    if not isinstance(document, dict) or "detail" not in document or "type" not in document:
+        return _not_of_layersweep(response)
     return ResponseError.of(
         status,
         cast("JsonObject", document),
         retry_after_seconds=retry_after_seconds(response.headers.get("Retry-After")),
     )
+
+
+def _not_of_layersweep(response: httpx2.Response) -> ResponseError:
+    """The error that an answer stands for that is no problem document: of a proxy in front, or of another service."""
+    status = response.status_code
+    said = f"{response.url} answered {status} {response.reason_phrase}".rstrip()
+    text = " ".join(response.text.split())[:200]
+    if text and not text.startswith(("<", "{")):
+        said += f" ({text})"
+    is_of_a_proxy = status in PROXY_STATUSES
+    detail = f"{said}, not as Layersweep does: " + (
+        "a proxy in front of it, or another service?" if is_of_a_proxy else "this is not a Layersweep service"
+    )
+    document: JsonObject = {"type": "not-layersweep", "title": response.reason_phrase, "detail": detail}
+    seconds = retry_after_seconds(response.headers.get("Retry-After"))
+    kind = ResponseError.of if is_of_a_proxy else ServiceFailureError
+    return kind(status, document, retry_after_seconds=seconds)
 
 
 def decode(response: httpx2.Response) -> Any:
@@ -292,13 +333,13 @@ def decode(response: httpx2.Response) -> Any:
         return response.json()
     except ValueError:
         kind = response.headers.get("Content-Type", "an unnamed type")
-        detail = f"{response.url} answered with {kind} instead of JSON: is a Layersweep service there?"
+        detail = f"{response.url} answered with {kind} instead of JSON: this is not a Layersweep service"
         raise ServiceFailureError(response.status_code, {"type": "not-json", "detail": detail}) from None
 
 
 def foreign(address: str) -> str:
     """The message for an answer that is not from a Layersweep service."""
-    return f"{address} answered with what is not of Layersweep: is a Layersweep service there?"
+    return f"{address} did not answer as Layersweep does: this is not a Layersweep service"
 
 
 def _without_none(params: Query | None) -> dict[str, str | float | Sequence[str]] | None:
@@ -323,4 +364,6 @@ def base_url(server: str) -> str:
         raise InvalidUsageError(f"the server {server!r} is not a URL: {problem}") from problem
     if url.scheme not in {"http", "https"} or not url.host:
         raise InvalidUsageError(f"the server {server!r} is not a URL: write it like http://127.0.0.1:8420")
+    if url.path.rstrip("/").endswith("/v1"):
+        raise InvalidUsageError(f"the server {server!r} has a path: name it without /v1, like http://127.0.0.1:8420")
     return server.rstrip("/")

@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 
 from layersweep import files
 from layersweep.client import DEFAULT_SERVER, Client
+from layersweep.display import units
 from layersweep.display.terminal import Terminal, show_json
 from layersweep.errors import (
     InvalidUsageError,
@@ -36,6 +37,8 @@ from layersweep.files import STANDARD_INPUT
 
 RETRY_SECONDS = 3.0
 """A person waits for a command: a service that is not there is told soon. Waits bear a restart of their own."""
+PATIENT_RETRY_SECONDS = 30.0
+"""Of commands that a job runs, which a restart of the service must not fail: it is told after the first failure."""
 
 EXIT_REFUSED = 1
 EXIT_WRONG_CALL = 2
@@ -158,6 +161,8 @@ def _os_error(problem: OSError) -> str:
 
 def report(error: LayersweepError) -> None:
     """Print an error for people: a document's problems as a list of place, what is wrong, and what to try."""
+    for note in getattr(error, "__notes__", ()):
+        err.print(Text(note), soft_wrap=True)
     if not isinstance(error, ResponseError) or not error.errors:
         message = error.detail or error.title if isinstance(error, ResponseError) else str(error)
         err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
@@ -200,6 +205,21 @@ def hint(words: str) -> None:
 
 def connect(server: str) -> Client:
     return Client(server, retry_seconds=RETRY_SECONDS)
+
+
+def connect_patiently(server: str) -> Client:
+    """A client that bears a restart of the service, and says so while it does."""
+    client = Client(server, retry_seconds=PATIENT_RETRY_SECONDS)
+    told: set[str] = set()
+
+    def tell(problem: LayersweepError, left_seconds: float) -> None:
+        reason = problem.detail if isinstance(problem, ResponseError) else str(problem).partition(". ")[0]
+        if reason not in told:
+            told.add(reason)
+            err.print(Text(f"{reason}. Trying again for {units.duration(left_seconds)}.", style="dim"), soft_wrap=True)
+
+    client.transport.on_retry = tell
+    return client
 
 
 def print_json(value: Any) -> None:

@@ -20,6 +20,7 @@ from layersweep.cli.common import (
     Server,
     SweepName,
     connect,
+    connect_patiently,
     err,
     hint,
     out,
@@ -71,7 +72,7 @@ def submit(
     after --timeout."""
     if timeout is not None and not wait:
         raise InvalidUsageError("--timeout is of --wait: give both")
-    with connect(server) as client:
+    with connect_patiently(server) as client:
         sweep = client.submit(file, priority=priority)
         if not as_json:
             out.print(Text(f"Accepted as {sweep.id} ({sweep.name})."))

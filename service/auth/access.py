@@ -124,7 +124,10 @@ class Access:
         if known is None or time.monotonic() - known.read_at > CACHE_SECONDS:
             token = await self._read(lambda session: tokens.find(session, secret))
             if token is None:
-                raise UnauthorizedError("this token is not known here: see `layersweep token create`")
+                raise UnauthorizedError(
+                    "this token is not known here (of another service, revoked, or mistyped): "
+                    "see `layersweep token create`"
+                )
             known = _known(token)
             if len(self._known) >= _CACHED_TOKENS:
                 self._known.clear()

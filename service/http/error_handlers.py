@@ -32,6 +32,8 @@ from service.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+SHOWN = 200
+"""Characters of a path that an error repeats."""
 
 _log = logging.getLogger(__name__)
 _BY_STATUS: Mapping[int, type[ServiceError]] = {
@@ -92,7 +94,11 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers |= _allow(app.openapi()["paths"], request.url.path)
-        return respond(_from_http(error), request.url.path, headers)
+        path = request.url.path
+        if error.status_code == HTTPStatus.NOT_FOUND and error.detail == HTTPStatus.NOT_FOUND.phrase:
+            nothing = f"there is nothing at {path[:SHOWN]}: the API is at /v1, and a server is named without a path"
+            return respond(NotFoundError(nothing), path, headers)
+        return respond(_from_http(error), path, headers)
 
     @app.exception_handler(PoolTimeoutError)
     @app.exception_handler(OperationalError)

@@ -171,6 +171,7 @@ def told(world: World, files: Path, lines: str) -> str:
     normaliser = Normaliser(world.names)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(common, "RETRY_SECONDS", 0.0)
+        patch.setattr(common, "PATIENT_RETRY_SECONDS", 0.0)
         for console in (common.out, common.err):
             # A console that was made where COLUMNS is set, as beside other tests, keeps that width.
             patch.setattr(console, "_width", int(_ENVIRONMENT["COLUMNS"]))

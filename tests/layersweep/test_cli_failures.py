@@ -12,8 +12,15 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from layersweep import UnreachableError
 from layersweep.cli import app
-from layersweep.cli.common import EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_WRONG_CALL
+from layersweep.cli.common import (
+    EXIT_REFUSED,
+    EXIT_UNREACHABLE,
+    EXIT_WRONG_CALL,
+    PATIENT_RETRY_SECONDS,
+    connect_patiently,
+)
 
 ID = "01J0000000000000000000000A"
 COMMANDS: dict[str, list[str]] = {
@@ -151,6 +158,7 @@ def answering() -> Iterator[Callable[[bytes], str]]:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Any]:
     """Runs a command of the table against a server."""
     monkeypatch.setattr("layersweep.cli.common.RETRY_SECONDS", 0)
+    monkeypatch.setattr("layersweep.cli.common.PATIENT_RETRY_SECONDS", 0)
     monkeypatch.setattr("layersweep.sweep.blocking.RESTART_PATIENCE_SECONDS", 0)
     (tmp_path / "small.yaml").write_text("name: small")
     checkpoint = tmp_path / "checkpoint"
@@ -191,6 +199,20 @@ def test_no_service_ends_every_command_in_a_line(run: Callable[[str, str], Any])
             ended = run(command, server)
             assert ended.exit_code == EXIT_UNREACHABLE, f"{command}: {ended.output}{ended.exception!r}"
             assert "layersweep serve" in ended.stderr
+
+
+def test_a_command_that_a_job_runs_bears_a_restart_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        client = connect_patiently(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        delays: list[float] = []
+        client.transport._sleep = delays.append
+        with pytest.raises(UnreachableError):
+            client.datasets()
+    assert 25 < sum(delays) <= PATIENT_RETRY_SECONDS
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("no service answers at http://127.0.0.1:")
+    assert line.endswith("Trying again for 30 s.")
 
 
 @pytest.mark.parametrize(("server", "token"), [("localhost:8420", "secret"), ("http://127.0.0.1:9", "se\ncret")])

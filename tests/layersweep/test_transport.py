@@ -48,7 +48,33 @@ def test_retrying_ends_when_patience_does() -> None:
     client, _, delays = scripted(*[httpx2.ConnectError("refused")] * 200, retry_seconds=20)
     with pytest.raises(UnreachableError, match=r"http://service\.test.*layersweep serve"):
         client.datasets()
-    assert 10 < sum(delays) <= 20
+    # The real time that each try takes is a part of it.
+    assert 19 < sum(delays) <= 20
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_what_is_no_layersweep_is_named_with_its_address(status: int) -> None:
+    page = httpx2.Response(status, html="<!DOCTYPE HTML><title>Error</title>")
+    client, _, _ = scripted(page, httpx2.Response(status, json={"detail": "Not Found"}))
+    for _ in range(2):
+        with pytest.raises(
+            ServiceFailureError, match=r"http://service\.test/v1/\S+ answered .*is not a Layersweep"
+        ) as raised:
+            client.datasets()
+        assert "DOCTYPE" not in str(raised.value)
+
+
+def test_a_proxy_in_front_may_refuse_or_be_busy() -> None:
+    client, script, _ = scripted(httpx2.Response(502, html="<html>"), httpx2.Response(403, html="<html>"))
+    with pytest.raises(NotAuthorizedError, match="a proxy in front") as raised:
+        client.datasets()
+    assert len(script.requests) == 2
+    assert any("http://service.test" in note and "LAYERSWEEP_TOKEN" in note for note in raised.value.__notes__)
+
+
+def test_a_server_is_named_without_the_path_of_its_api() -> None:
+    with pytest.raises(InvalidUsageError, match="without /v1"):
+        Client("http://service.test/v1/")
 
 
 def test_delays_double_up_to_a_limit() -> None:
@@ -127,14 +153,14 @@ def test_an_error_carries_the_problem_document(status: int, kind: str, error: ty
 
 
 def test_an_error_that_is_no_problem_document_keeps_its_text() -> None:
-    client, _, _ = scripted(httpx2.Response(500, text="<html>proxy\n  trouble</html>"))
+    client, _, _ = scripted(httpx2.Response(500, text="proxy\n  trouble"))
     with pytest.raises(ServiceFailureError, match="proxy trouble"):
         client.datasets()
 
 
 def test_something_else_than_the_service_is_recognized() -> None:
     client, _, _ = scripted(httpx2.Response(200, html="<html>hello</html>"))
-    with pytest.raises(ServiceFailureError, match="is a Layersweep service there"):
+    with pytest.raises(ServiceFailureError, match="this is not a Layersweep service"):
         client.datasets()
 
 
@@ -211,5 +237,5 @@ def test_an_environment_that_cannot_be_used_is_named(name: str, value: str, monk
 
 def test_nothing_is_deleted_by_an_answer_of_another_server() -> None:
     client, _, _ = scripted(httpx2.Response(200, html="<p>Welcome</p>"))
-    with pytest.raises(ServiceFailureError, match="is a Layersweep service there"):
+    with pytest.raises(ServiceFailureError, match="this is not a Layersweep service"):
         client.revoke_token("1")

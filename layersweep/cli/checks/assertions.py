@@ -20,7 +20,7 @@ from layersweep.cli.common import (
     SERVER_DEFAULT,
     AsJson,
     Server,
-    connect,
+    connect_patiently,
     err,
     out,
     print_json,
@@ -111,7 +111,7 @@ def assert_(
     _refuse_without_baseline(metric, baseline, against, write_to)
     started = time.monotonic()
     gate = Gate(metric, builds, most_builds)
-    with leaving_on_signals(), _told(junit_file, sweep, metric), connect(server) as client:
+    with leaving_on_signals(), _told(junit_file, sweep, metric), connect_patiently(server) as client:
         judgement = _judge(client, gate, sweep, baseline, against, timeout)
     if junit_file is not None:
         seconds = time.monotonic() - started
@@ -168,7 +168,6 @@ def _told(junit_file: Path | None, name: str, limits: list[str]) -> Generator[No
     try:
         yield
     except LayersweepError as error:
-        _print_notes(error)
         if junit_file is not None:
             _write(junit_file, junit.of_error(name, limits, error))
         if isinstance(error, ResponseError) and error.type == "baseline-mismatch":
@@ -176,14 +175,9 @@ def _told(junit_file: Path | None, name: str, limits: list[str]) -> Generator[No
             raise typer.Exit(EXIT_MISMATCH) from error
         raise
     except (KeyboardInterrupt, SystemExit) as stopped:
-        _print_notes(stopped)
+        for note in getattr(stopped, "__notes__", ()):
+            err.print(Text(note), soft_wrap=True)
         raise
-
-
-def _print_notes(problem: BaseException) -> None:
-    """What became of the sweeps that measured."""
-    for note in getattr(problem, "__notes__", ()):
-        err.print(Text(note), soft_wrap=True)
 
 
 def _write(path: Path, content: bytes) -> None:
