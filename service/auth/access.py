@@ -107,14 +107,15 @@ class Access:
     async def caller(self, secret: str, address: str) -> Caller:
         """The caller with this token, which came from an address.
 
-        Raises UnauthorizedError with what is wrong with it, and TooManyRequests where too many wrong ones came from
-        there: then it is not even looked at.
+        Raises UnauthorizedError with what is wrong with it, and TooManyRequests in its place where too many wrong ones
+        came from there.
         """
-        if tokens.hash_of(secret) not in self._known:
-            self.limits.check_address(address)
+        refusal = None if tokens.hash_of(secret) in self._known else self.limits.refusal_of(address)
         try:
             return await self._caller(secret)
-        except UnauthorizedError:
+        except UnauthorizedError as wrong:
+            if refusal is not None:
+                raise refusal from wrong
             self.limits.wrong_token(address)
             raise
 

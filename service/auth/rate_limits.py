@@ -17,6 +17,10 @@ from service.settings import Settings
 BURST_SECONDS = 4.0
 """A caller that was quiet may ask for this many seconds' worth of requests at once."""
 
+LOOKS_PER_SECOND = 5.0
+LOOKS_AT_ONCE = 20.0
+"""Tokens that are looked at from an address from which too many wrong ones came: each costs a read of the database."""
+
 MIN_BODY_BYTES_PER_SECOND = 1024
 _KEPT = 10_000
 
@@ -46,6 +50,7 @@ class Limits:
     clock: Callable[[], float] = time.monotonic
     _requests: dict[str, _Bucket] = field(default_factory=dict[str, _Bucket], init=False)
     _wrong_tokens: dict[str, _Bucket] = field(default_factory=dict[str, _Bucket], init=False)
+    _looks: dict[str, _Bucket] = field(default_factory=dict[str, _Bucket], init=False)
     _running: dict[str, int] = field(default_factory=dict[str, int], init=False)
 
     @contextmanager
@@ -69,15 +74,23 @@ class Limits:
             if not self._running[who]:
                 del self._running[who]
 
-    def check_address(self, address: str) -> None:
-        """Raise TooManyRequests where too many wrong tokens came from an address: one more is not even looked at."""
+    def refusal_of(self, address: str) -> TooManyRequestsError | None:
+        """What answers a wrong token from an address from which too many came; None where there were not.
+
+        Raises it at once where even looking at tokens costs too much: `LOOKS_PER_SECOND` are looked at, so that a right
+        one passes that shares its address (a proxy's) with who guesses.
+        """
         bucket = self._wrong_tokens.get(address)
         a_second = self.settings.wrong_tokens_per_minute / 60
         missing = 0.0 if bucket is None else (1 - bucket.left) / a_second - (self.clock() - bucket.at)
-        if missing > 0:
-            raise TooManyRequestsError(
-                "too many wrong tokens came from this address", retry_after_seconds=math.ceil(missing)
-            )
+        if missing <= 0:
+            return None
+        refusal = TooManyRequestsError(
+            "too many wrong tokens came from this address", retry_after_seconds=math.ceil(missing)
+        )
+        if _take(self._looks, address, LOOKS_PER_SECOND, LOOKS_AT_ONCE, self.clock()):
+            raise refusal
+        return refusal
 
     def wrong_token(self, address: str) -> None:
         """Count a wrong token from an address."""

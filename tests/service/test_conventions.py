@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
-from service.auth.rate_limits import Limits
+from service.auth.rate_limits import LOOKS_AT_ONCE, Limits
 from service.errors import TooManyRequestsError, TooSlowError
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE as DOCUMENT
@@ -191,6 +191,31 @@ def test_tokens_cannot_be_guessed_in_a_loop(settings: Settings) -> None:
         answer = client.get("/v1/sweeps", headers={"Authorization": "Bearer lsw_x"})
         assert int(answer.headers["retry-after"]) >= 1
         assert client.get("/v1/sweeps", headers={"Authorization": f"Bearer {good}"}).status_code == 200
+
+
+def test_a_right_token_passes_beside_many_wrong_ones_of_its_address(settings: Settings) -> None:
+    limited = Settings(**settings.model_dump() | {"wrong_tokens_per_minute": 3})
+    with TestClient(create_app(limited, start_scheduler=False)) as client:
+        good = client.post("/v1/tokens", json={"name": "x", "scopes": ["read"]}).json()["token"]
+
+        def ask(token: str) -> int:
+            return client.get("/v1/sweeps", headers={"Authorization": f"Bearer {token}"}).status_code
+
+        assert [ask(f"lsw_{guess}") for guess in range(5)] == [401, 401, 401, 429, 429]
+        assert ask(good) == 200, "this process has not seen it yet"
+
+
+def test_wrong_tokens_cost_a_bounded_number_of_looks() -> None:
+    limits, clock = _limits(wrong_tokens_per_minute=1)
+    assert limits.refusal_of("a") is None
+    limits.wrong_token("a")
+    looked = [limits.refusal_of("a") for _ in range(int(LOOKS_AT_ONCE))]
+    assert all(refusal is not None for refusal in looked)
+    with pytest.raises(TooManyRequestsError, match="too many wrong tokens"):
+        limits.refusal_of("a")
+    assert limits.refusal_of("b") is None
+    clock.now += 1
+    assert limits.refusal_of("a") is not None, "a few more a second"
 
 
 def test_a_body_that_stops_or_trickles_is_given_up() -> None:
