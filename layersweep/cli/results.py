@@ -113,23 +113,22 @@ def recommendation(
     prefer: Prefer = None,
     within: Within = None,
     weight: Weight = None,
-    as_yaml: Annotated[
-        bool, typer.Option("--configuration", help="Print only the configuration, as YAML to paste.")
+    alone: Annotated[
+        bool,
+        typer.Option("--configuration", help="Print only the configuration, as YAML to paste; with --json as JSON."),
     ] = False,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Say which trial to take, by which rule, how certain that is, and on which evidence."""
-    if as_yaml and as_json:
-        raise InvalidUsageError("--configuration and --json exclude each other")
     chosen = wishes(prefer, within, weight)
     with connect(server) as client:
         sweep_found = client.sweep(sweep)
         found = sweep_found.recommendation(**chosen)
         dataset = sweep_found.record["dataset"]
     if as_json:
-        print_json(found)
-    elif as_yaml:
+        print_json(found["configuration"] if alone else found)
+    elif alone:
         show_text(configuration_yaml(found["configuration"], dataset))
     else:
         out.print(recommendations.render(found))
