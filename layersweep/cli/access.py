@@ -7,6 +7,7 @@ is made. `layersweep.cli.places` has the rule.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from layersweep.errors import InvalidUsageError
 from layersweep.records.administration import CreatedTokenRecord, ProjectRecord, TokenRecord
 
 ALL_PROJECTS = "*"
+ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 NO_LIMIT = "none"
 MADE_BY = "the command line"
 
@@ -104,15 +106,18 @@ def list_(
 
 @tokens.command("revoke")
 def revoke(
-    token: Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `token list` shows it.")],
+    token: Annotated[
+        str, typer.Argument(metavar="ID", help="The token's id, or its name if no other valid token has it.")
+    ],
     data_dir: OwnDataDir = None,
     database: OwnDatabase = False,
     server: RemoteServer = None,
 ) -> None:
     """Revoke a token: it stops working."""
     with _read(Place.of(server, data_dir, database)) as service:
-        service.revoke_token(token)
-    out.print(Text(f"{token} is revoked."))
+        found = _token_id(service, token)
+        service.revoke_token(found)
+    out.print(Text(f"{token} is revoked." if found == token else f"{token} ({found}) is revoked."))
 
 
 @projects.command("create")
@@ -279,6 +284,18 @@ class _DatabaseAdministration:
             subject=subject,
             request_id=None,
         )
+
+
+def _token_id(service: Administration, given: str) -> str:
+    """The id of the valid token of this name; `given` itself where it is an id. Raises InvalidUsageError."""
+    if ID.fullmatch(given):
+        return given
+    found = [record["id"] for record in service.tokens() if record["name"] == given and not record["revoked_at"]]
+    if len(found) == 1:
+        return found[0]
+    several = f"{len(found)} valid tokens are called {given!r} ({', '.join(found)})"
+    lacks = several if found else f"no valid token is called {given!r}"
+    raise InvalidUsageError(f"{lacks}: give the id, which `layersweep token list` shows")
 
 
 def _secret(variable: str) -> str:

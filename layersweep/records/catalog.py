@@ -180,7 +180,7 @@ class Execution(TypedDict):
 
 class WorkerRecord(TypedDict):
     """An older service says neither `slots` nor `trials`: its workers have one slot. Nor does it know labels, what
-    the slots do, and how busy the device was. The shares are null of a worker that is not alive."""
+    the slots do, how many are busy, and how busy the device was. The shares are null of a worker that is not alive."""
 
     id: str
     project: str | None
@@ -192,6 +192,8 @@ class WorkerRecord(TypedDict):
     labels: NotRequired[dict[str, str]]
     alive: bool
     trial: str | None
+    busy_slots: NotRequired[int]
+    """With those that execute trials of other projects, which nothing else of it says."""
     trials: NotRequired[list[str]]
     executions: NotRequired[list[Execution]]
     device_busy_share: NotRequired[float | None]

@@ -42,7 +42,7 @@ def get(session: Session, name: str) -> Project:
     """The project of this name. Raises NotFoundError."""
     project = find(session, name)
     if project is None:
-        raise NotFoundError(f"there is no project {name!r}")
+        raise NotFoundError(f"there is no project {name!r}: `layersweep project create` makes one")
     return project
 
 

@@ -20,12 +20,19 @@ WAITING_FOR_CHARACTERS = 200
 def added_to(
     session: Session, workers: Sequence[lease_schemas.Worker], project: str | None
 ) -> list[lease_schemas.Worker]:
-    """The workers with what they do for `project` (None: for all), and how busy those were that are alive."""
+    """The workers with what they do for `project` (None: for all), and how busy those were that are alive.
+
+    What runs for another project is left out, but for how many slots it takes.
+    """
     executions = of_workers(session, workers, project)
     lately = busyness.of_workers(session, [worker.id for worker in workers if worker.alive])
     added: list[lease_schemas.Worker] = []
     for worker in workers:
-        changes: dict[str, object] = {"executions": executions.get(worker.id, [])}
+        own = executions.get(worker.id, [])
+        changes: dict[str, object] = {"executions": own}
+        if project is not None:
+            trials = [each.trial for each in own]
+            changes |= {"trials": trials, "trial": trials[0] if trials else None}
         if worker.id in lately:
             changes["device_busy_share"] = round(lately[worker.id].device, 4)
             changes["slots_busy_share"] = round(lately[worker.id].slots, 4)

@@ -63,6 +63,8 @@ class Waiting:
     queued: int = 0
     running: int = 0
     may_run: int = 0
+    share_slots: int = 0
+    """How many of the sweeps say `parallel: auto`."""
     wanted: int = 0
     """Slots that the sweeps could use at once, however many there are."""
     oldest_at: float | None = None
@@ -163,6 +165,7 @@ def _waiting(session: Session) -> dict[Needs, Waiting]:
         found.queued += sweep.counts.get(TrialState.QUEUED, 0)
         found.running += sweep.running_count
         found.may_run += sweep.effective_parallel
+        found.share_slots += sweep.budget["parallel"] == AUTO
         found.wanted += _wanted_slots(sweep)
         ages = [age for age in (found.oldest_at, oldest.get(sweep.id)) if age is not None]
         found.oldest_at = min(ages, default=None)
@@ -292,13 +295,23 @@ def _serving_without_target(needs: Needs, waiting: Waiting, living: Sequence[Liv
 
 def _busy(waiting: Waiting, serving: Serving, quota: Quota | None) -> tuple[WaitingCause | None, str | None]:
     if waiting.running >= waiting.may_run:
-        return "parallel", f"{plural(waiting.running, 'trial')} at once is what the budget allows"
+        return "parallel", f"{plural(waiting.running, 'trial')} at once is what {_what_bounds(waiting)}"
     if quota is not None and quota.running >= quota.allowed:
         allowed = plural(quota.allowed, "trial")
         return "quota", f"{allowed} at once is the quota of the project {quota.project}, and as many run"
     if serving.busy >= serving.slots:
         return "slot", f"{plural(serving.slots, 'slot')} of {plural(len(serving.workers), 'worker')}, and none is free"
     return None, None
+
+
+def _what_bounds(waiting: Waiting) -> str:
+    """What lets no more of the sweeps' trials run at once: what their users said, or, with `auto`, the workers."""
+    if not waiting.share_slots:
+        return "the budget allows"
+    if waiting.sweeps == 1:
+        return "its share of the slots allows (parallel: auto)"
+    also = "" if waiting.share_slots == waiting.sweeps else " and their budgets"
+    return f"their shares of the slots{also} allow (parallel: auto)"
 
 
 def _say_who_comes_first(waiting: Mapping[Needs, Waiting], servings: Mapping[Needs, Serving]) -> None:

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import Depends, Header, Request
+from sqlalchemy.orm import Session
 
 from service.auth.access import PROJECT_HEADER, Caller
-from service.database.access_models import Webhook
+from service.database.access_models import Token, Webhook
 from service.database.checkpoint_models import Checkpoint
 from service.database.models import Dataset, Sweep, Trial, Worker
-from service.errors import NotFoundError
+from service.errors import NotFoundError, Problem, UnprocessableError
 from service.http.dependencies import ServicesDep
 
 _NamedProject = Annotated[
@@ -53,12 +54,33 @@ _NOT_OWNED = frozenset({"attempt", "number", "name", "path", "project", "token"}
 """Parts of what another parameter names, names of what everybody may see, and what its routes hold apart themselves."""
 
 
+def project_of(session: Session, request: Request) -> str | None:
+    """The project of what the request's path names, or else of its caller; None: what is named belongs to all."""
+    caller, named = get_caller(request), request.path_params
+    if caller.bound_to is not None:
+        return caller.project
+    if "project" in named:
+        return str(named["project"])
+    tables = {**{parameter: table for parameter, (_, table) in _OWNED.items()}, "token": Token}
+    for parameter, value in named.items():
+        if parameter in tables:
+            found = session.execute(sa.select(tables[parameter].project).where(tables[parameter].id == value)).first()
+            if found is not None:
+                return found[0]
+    return caller.project
+
+
 async def within_project(request: Request, services: ServicesDep, named_project: _NamedProject = None) -> None:
     """A dependency of every router: what a path names must be in the caller's project, or it answers 404.
 
     A parameter of which nobody has said whose it is answers 404 to every token of one project.
     """
     caller = get_caller(request)
+    if "project" in request.query_params:
+        # Whoever asks so would take the answer, of all projects, for that of one.
+        remedy = f"name it by the header {PROJECT_HEADER}, or by LAYERSWEEP_PROJECT"
+        problem = Problem("/project", "no query names a project", remedy)
+        raise UnprocessableError(f"the query cannot name a project: {remedy}", problems=[problem])
     if caller.named is not None:
         await services.access.check_project(caller.named)
     bound_to = caller.bound_to

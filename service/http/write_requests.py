@@ -17,7 +17,7 @@ from service.auth.access import Caller
 from service.database.group_commit import Needs
 from service.errors import InFlightError
 from service.http import idempotency
-from service.http.callers import get_caller
+from service.http.callers import get_caller, project_of
 from service.http.dependencies import Services, ServicesDep, at_end
 from service.http.idempotency import Answer, IdempotencyKeyHeader
 
@@ -58,8 +58,11 @@ class WriteRequest:
 
         def write(session: Session) -> Answer:
             def once() -> Answer:
+                project = project_of(session, self._request)
                 body = make(session).model_dump(mode="json")
-                self.record(session, action, subject if subject is not None else str(body["id"]))
+                # What was made says whose it is.
+                project = body.get("project", project) if status == 201 else project
+                self.record(session, action, subject if subject is not None else str(body["id"]), project=project)
                 return status, body
 
             return idempotency.once(session, self.key, digest, once, project=self.project)
@@ -166,19 +169,21 @@ class WriteRequest:
         """Change something and answer 204. What is deleted twice is not there the second time: no key is needed."""
 
         def write(session: Session) -> None:
+            # Before it is gone.
+            project = project_of(session, self._request)
             change(session)
-            self.record(session, action, subject)
+            self.record(session, action, subject, project=project)
 
         await self.services.write(write)
         return Response(status_code=204)
 
-    def record(self, session: Session, action: str, subject: str) -> None:
-        """Note in the audit that the caller did this."""
+    def record(self, session: Session, action: str, subject: str, *, project: str | None) -> None:
+        """Note in the audit that the caller did this, in this project (None: in all)."""
         audit.record(
             session,
             actor=self.caller.name,
             token_id=self.caller.token_id,
-            project=self.project,
+            project=project,
             action=action,
             subject=subject,
             request_id=self._request.state.request_id,

@@ -191,8 +191,11 @@ class Worker(Schema):
     labels: dict[str, str] = Field(default={}, description="what its owner says of it")
     slots: int = Field(description="attempts that it executes at once, at most")
     alive: bool
+    busy_slots: int = Field(description="how many it executes now, those of other projects among them")
     trial: str | None = Field(description="the trial that it runs now; of several, the oldest")
-    trials: list[str] = Field(description="the trials that it runs now, the oldest first: one a busy slot")
+    trials: list[str] = Field(
+        description="the trials that it runs now, the oldest first; those of another project are left out"
+    )
     executions: list[Execution] = Field(
         default=[], description="what its busy slots do, the oldest trial first; those of another project are left out"
     )

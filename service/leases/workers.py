@@ -188,6 +188,7 @@ def _to_schema(worker: Worker, trial_ids: list[str], alive: bool) -> lease_schem
         labels=worker.labels,
         slots=worker.slots,
         alive=alive,
+        busy_slots=len(trial_ids),
         trial=trial_ids[0] if trial_ids else None,
         trials=trial_ids,
         registered_at=worker.registered_at,

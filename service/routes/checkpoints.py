@@ -95,7 +95,7 @@ async def upload_checkpoint(request: Request, call: WriteRequestDep) -> Response
                 tokenizer,
                 name=name,
                 project=call.project,
-                record=lambda session, made: call.record(session, "checkpoint.create", made),
+                record=lambda session, made: call.record(session, "checkpoint.create", made, project=call.project),
             )
 
         detail, created = await to_thread.run_sync(register)
@@ -177,5 +177,5 @@ def delete_checkpoint(checkpoint: str, call: UnkeyedWriteRequestDep) -> None:
         call.services.settings,
         checkpoint,
         call.project,
-        lambda session, deleted: call.record(session, "checkpoint.delete", deleted),
+        lambda session, deleted: call.record(session, "checkpoint.delete", deleted, project=call.project),
     )

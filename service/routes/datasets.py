@@ -166,7 +166,7 @@ def _register(call: WriteRequest, reader: MultipartReader, scratch: Path) -> tup
         name=name,
         size_bytes=sum(path.stat().st_size for path in sent or uploaded),
         project=call.project,
-        record=lambda session, dataset: call.record(session, "dataset.create", dataset),
+        record=lambda session, dataset: call.record(session, "dataset.create", dataset, project=call.project),
     )
     uploads.delete(services.settings, call.project, [uploads.hash_of(path) for path in uploaded])
     return found
@@ -262,5 +262,5 @@ def delete_dataset(dataset: str, call: UnkeyedWriteRequestDep) -> None:
         services.settings,
         dataset,
         call.project,
-        lambda session, deleted: call.record(session, "dataset.delete", deleted),
+        lambda session, deleted: call.record(session, "dataset.delete", deleted, project=call.project),
     )

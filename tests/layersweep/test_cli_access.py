@@ -64,11 +64,21 @@ def test_a_deployment_brings_its_own_token_along(run: Callable[..., Result], mon
     assert (refused.exit_code, "32 visible" in refused.output) == (2, True)
 
 
+def test_a_token_is_revoked_by_its_name_where_no_other_has_it(run: Callable[..., Result]) -> None:
+    for name in ("viewer", "twice", "twice"):
+        assert run("token", "create", "--name", name, "--scope", "read").exit_code == 0
+    revoked = run("token", "revoke", "viewer")
+    assert (revoked.exit_code, revoked.stdout.startswith("viewer (01")) == (0, True)
+    again, several = run("token", "revoke", "viewer"), run("token", "revoke", "twice")
+    assert (again.exit_code, "no valid token is called 'viewer': give the id" in again.stderr) == (2, True)
+    assert (several.exit_code, "2 valid tokens are called 'twice'" in several.stderr) == (2, True)
+
+
 def test_what_cannot_be_is_said_in_a_sentence(run: Callable[..., Result]) -> None:
     scope = run("token", "create", "--name", "x", "--scope", "everything")
     assert (scope.exit_code, "read, submit, work, admin" in scope.output) == (2, True)
     project = run("token", "create", "--name", "x", "--scope", "read", "--project", "nowhere")
-    assert (project.exit_code, "no project 'nowhere'" in project.output) == (2, True)
+    assert (project.exit_code, "no project 'nowhere': `layersweep project create`" in project.output) == (2, True)
     assert run("token", "revoke", "0" * 26).exit_code == 2
 
 

@@ -110,7 +110,7 @@ def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     for record in records:
         runtimes = ", ".join(f"{target.get('runtime')} {target.get('version')}" for target in record["targets"])
         alive = "yes" if record["alive"] else "no"
-        slots = f"{len(_trials(record))} of {record.get('slots', 1)} busy"
+        slots = f"{_busy_slots(record)} of {record.get('slots', 1)} busy"
         model = str(record["device"].get("model", ""))
         share = record.get("device_busy_share")
         held = units.ABSENT if share is None else units.share(share)
@@ -122,11 +122,18 @@ def _trials(record: WorkerRecord) -> list[str]:
     return record.get("trials", [record["trial"]] if record["trial"] else [])
 
 
+def _busy_slots(record: WorkerRecord) -> int:
+    return record.get("busy_slots", len(_trials(record)))
+
+
 def _doings(record: WorkerRecord) -> list[str]:
-    """A line a busy slot; the bare id of a trial of which the service says no more."""
-    executions = record.get("executions", [])
-    known = {each["trial"] for each in executions}
-    return [*map(_doing, executions), *(trial for trial in _trials(record) if trial not in known)]
+    """A line a busy slot; one for all that execute trials of other projects."""
+    executions = record.get("executions")
+    if executions is None:
+        return _trials(record)
+    others = _busy_slots(record) - len(executions)
+    said = "a trial of another project" if others == 1 else f"{others} trials of other projects"
+    return [*map(_doing, executions), *([said] if others > 0 else [])]
 
 
 def _doing(execution: Execution) -> str:

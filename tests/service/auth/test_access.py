@@ -385,3 +385,32 @@ def test_no_token_is_ever_logged(client: TestClient, make_token: MakeToken, capl
     logged = " ".join(record.getMessage() for record in caplog.records if not record.name.startswith("httpx"))
     assert "/v1/sweeps" in logged
     assert "lsw_" not in logged
+
+
+def test_the_audit_says_whose_it_was_that_a_token_of_all_projects_changed(
+    client: TestClient, services: Services, served_rows: Rows
+) -> None:
+    services.database.write(lambda session: projects.create(session, "beta").name)
+    sweep = served_rows.sweep(queued=1)
+    served_rows.update(Sweep, sweep, project="beta")
+    client.post(f"/v1/sweeps/{sweep}:pause")
+    made = client.post("/v1/tokens", json={"name": "everywhere", "scopes": ["admin"], "project": None}).json()
+    services.access.forget()
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    bound = client.post("/v1/tokens", json={"name": "b", "scopes": ["read"], "project": "beta"}, headers=headers).json()
+    client.delete(f"/v1/tokens/{bound['id']}", headers=headers)
+    records = client.get("/v1/audit", headers=headers).json()["items"]
+    said = {(record["action"], record["subject"]): record["project"] for record in records}
+    assert said == {
+        ("sweep.pause", sweep): "beta",
+        ("token.create", made["id"]): None,
+        ("token.create", bound["id"]): "beta",
+        ("token.revoke", bound["id"]): "beta",
+    }
+
+
+@pytest.mark.parametrize("path", ["/v1/sweeps", "/v1/audit", "/v1/workers", "/"])
+def test_a_query_that_names_a_project_is_refused_and_says_how_to_name_it(client: TestClient, path: str) -> None:
+    answer = client.get(path, params={"project": "beta"})
+    assert answer.status_code == 422
+    assert "Layersweep-Project" in answer.text

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from service.database.models import Worker
 from service.fleet import executions
 from service.leases import queue, workers
+from service.leases import schemas as lease_schemas
 from tests.service.rows import Rows
 
 WAITS = {"waiting_for": "its turn to build on this device", "wait_cause": "build_turn"}
@@ -88,6 +89,17 @@ def test_what_runs_for_another_project_is_left_out(rows: Rows) -> None:
 
     assert seen_by(None) == seen_by("default") == {worker: 1}
     assert seen_by("another") == {}
+
+    def listed_for(project: str | None) -> lease_schemas.Worker:
+        def read(session: Session) -> lease_schemas.Worker:
+            items, _ = workers.page(session, alive_seconds=60, only_alive=False, page_size=10, page_token=None)
+            return executions.added_to(session, items, project)[0]
+
+        return rows.database.read(read)
+
+    own, others = listed_for("default"), listed_for("another")
+    assert (own.busy_slots, own.trials, own.trial) == (1, [own.executions[0].trial], own.executions[0].trial)
+    assert (others.busy_slots, others.trials, others.trial) == (1, [], None), "not even its id"
 
 
 def test_a_device_that_ran_nothing_was_not_busy_and_a_silent_one_has_no_share(

@@ -124,6 +124,7 @@ def test_it_says_why_nothing_takes_what_waits(driver: Driver) -> None:
     second = driver.add_worker("second")
     assert database.write(lambda session: queue.claim(session, second, 30)) is not None
     assert _only(database).cause == "parallel"
+    assert _only(database).waits_for == "2 trials at once is what the budget allows"
 
     for gone in (worker, second):
         driver.set_worker(gone, signed_off_at=1.0)
@@ -186,3 +187,12 @@ def test_a_sweep_for_as_many_workers_as_there_are_wants_one_first_and_then_all_t
     driver.step(auto)
     entry = _only(driver.database)
     assert entry.wanted_slots == entry.queued > 1
+
+
+def test_a_sweep_for_as_many_workers_as_there_are_waits_for_its_share_of_the_slots(driver: Driver) -> None:
+    driver.worker = driver.add_worker(slots=1)
+    driver.step(driver.post(small(budget={"trials": 20, "parallel": "auto"})))
+    assert driver.claim() is not None
+    entry = _only(driver.database)
+    assert entry.cause == "parallel"
+    assert entry.waits_for == "1 trial at once is what its share of the slots allows (parallel: auto)"
