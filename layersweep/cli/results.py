@@ -98,7 +98,11 @@ def leaderboard(
     marked = recommendation["trial"]["trial"] if recommendation else None
     out.print(leaderboards.render(board, board.objectives, out, recommended=marked, sort=sort))
     if recommendation:
-        out.print(Text(f"Recommended: trial {recommendation['trial']['number']}. {recommendation['rule']}"))
+        why = ready(server, "recommendation", sweep, *options(chosen))
+        out.print(Text(f"Recommended: trial {recommendation['trial']['number']}. Why, and how sure: {why}"))
+        if recommendation["under_limits"]:
+            says = recommendation["under_limits"]["says"]
+            out.print(Text(f"{says[0].upper()}{says[1:]}.", style="yellow"))
     if board.noise and board.noise["says"]:
         out.print(Text(board.noise["says"], style="yellow" if board.noise["level"] == "warning" else "dim"))
     if len(board) < board.total:

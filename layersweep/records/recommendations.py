@@ -241,6 +241,7 @@ class Recommendation(TypedDict):
     configuration: Configuration
     final: bool
     baseline: BaselineComparison | None
+    under_limits: Neighbour | None
     objectives: list[Objective]
     prefer: list[str]
     within: list[str]

@@ -9,10 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.expressions.metric_names import MetricNames
+from service.common.formatting import plural
 from service.common.states import TrialState
 from service.confirmation import statistics
 from service.confirmation.schemas import Confirmation, ConfirmationRun, ConfirmedTrial, Estimate, Interval
-from service.confirmation.statistics import estimate
+from service.confirmation.statistics import LEAST_SEEDS, estimate
 from service.database.models import Confirmation as Row
 from service.database.models import Sweep, Trial
 from service.leases.feasibility import constraint_violations
@@ -60,11 +61,18 @@ def to_schema(session: Session, row: Row, recommended: str | None) -> Confirmati
         best=None if best is None else best.trial.number,
         optimism_nats=optimism,
         seed_spread_nats=spread,
-        says=_says(candidates, best, optimism, runs),
+        says=_says(candidates, _unconfirmed(session, recommended, row), best, optimism, runs),
         method=METHOD,
         created_at=child.created_at,
         ended_at=child.ended_at,
     )
+
+
+def _unconfirmed(session: Session, recommended: str | None, row: Row) -> int | None:
+    """The number of the recommended trial, where it is none of the candidates."""
+    if recommended is None or recommended in row.candidates:
+        return None
+    return session.scalar(sa.select(Trial.number).where(Trial.id == recommended))
 
 
 def _candidate(
@@ -137,8 +145,10 @@ def _says_of(found: ConfirmedTrial, chosen_by: float | None, runs: int) -> list[
     says = [f"test loss {test.mean:.4f} nats, the mean of {runs} further seed{'s' if runs > 1 else ''}"]
     if test.expected is not None:
         says[0] += f"; expected {_within(test.expected)} (95 %)"
-    if test.spread is None:
-        says.append("one seed: the interval holds the sampling error of the split alone")
+    if runs < LEAST_SEEDS:
+        losses = ", ".join(f"{run.test_loss:.4f}" for run in found.runs if run.test_loss is not None)
+        had = "one seed does not say how far seeds differ" if runs == 1 else f"its seeds have {losses}"
+        says.append(f"{had}; an interval needs at least {LEAST_SEEDS} seeds")
     if test.one_more is not None:
         says.append(f"one further training lands {_within(test.one_more)} (95 %)")
     if found.optimism_nats is not None and chosen_by is not None and found.validation is not None:
@@ -162,19 +172,37 @@ def _optimism(nats: float) -> str:
     return f"the figure was {abs(nats):.4f} nats too {'good' if nats > 0 else 'bad'}"
 
 
+def _flattered(optimism: float) -> str:
+    """What choosing by a validation loss did to it."""
+    if abs(optimism) < LEAST_NATS:
+        return "further seeds have the validation losses that the sweep chose by"
+    if optimism > 0:
+        return f"the validation losses that the sweep chose by were {optimism:.4f} nats too good"
+    return f"further seeds have validation losses {-optimism:.4f} nats lower than those that the sweep chose by"
+
+
+def _says_of_unconfirmed(recommended: int, candidates: Sequence[ConfirmedTrial], best: ConfirmedTrial | None) -> str:
+    *others, last = [str(each.trial.number) for each in candidates]
+    confirmed = f"trials {', '.join(others)} and {last} were" if others else f"trial {last} was"
+    says = f"trial {recommended}, which is recommended, was not confirmed: {confirmed}"
+    if best is None or best.test is None:
+        return says
+    return f"{says}. Of those, trial {best.trial.number} has the lowest mean test loss, {best.test.mean:.4f} nats"
+
+
 def _says(
     candidates: Sequence[ConfirmedTrial],
+    unconfirmed: int | None,
     best: ConfirmedTrial | None,
     optimism: float | None,
     runs: Mapping[str, Sequence[ScoredTraining]],
 ) -> list[str]:
     says: list[str] = []
     first = candidates[0] if candidates else None
+    if unconfirmed is not None and candidates:
+        says.append(_says_of_unconfirmed(unconfirmed, candidates, best))
     if optimism is not None:
-        flattered = f"flattered the candidates' validation losses by {optimism:+.4f} nats on average"
-        if abs(optimism) < LEAST_NATS:
-            flattered = "flattered the candidates' validation losses by nothing that can be seen on average"
-        says.append(f"selection {flattered} over {len(candidates)}")
+        says.append(f"{_flattered(optimism)}, on average over {plural(len(candidates), 'candidate')}")
     if first is None or best is None or first.test is None:
         return says
     if best.trial.trial == first.trial.trial:

@@ -45,8 +45,12 @@ class Estimate(Schema):
     mean: float
     spread: float | None = Field(description="standard deviation over seeds; null for one seed")
     sampling_error: float | None = Field(description="standard error by blocks of the split")
-    expected: Interval | None = Field(description="where the expected loss on text like the split lies")
-    one_more: Interval | None = Field(description="where one further training lands on the same split")
+    expected: Interval | None = Field(
+        description="where the expected loss on text like the split lies; null below 3 seeds"
+    )
+    one_more: Interval | None = Field(
+        description="where one further training lands on the same split; null below 3 seeds"
+    )
 
 
 class ConfirmationRun(Schema):

@@ -7,7 +7,8 @@ Two things make a measured loss uncertain: the seed of the training, and the tex
   blocks of the seeds' mean loss) by the root of the sum of their squares: the two are independent.
 - *One further training* on the same split: mean ± t(S-1) s sqrt(1 + 1/S), the prediction interval of a normal sample.
 
-With one seed the spread is unknown, and only the sampling error is in the interval: it then says so.
+There is no interval below LEAST_SEEDS: of one seed the spread is unknown, and of two t(1) is 12.7, so that the interval
+is some thirteen times as wide as they lie apart.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import numpy as np
 
 from service.recommendation.further_trainings import ScoredTraining
 from service.recommendation.noise import CONFIDENCE, Blocks, difference_error, sampling_error
+
+LEAST_SEEDS = 3
+"""Seeds from which on there are intervals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,9 @@ class Estimate:
     """Standard deviation over seeds; None for one seed."""
     sampling_error: float | None
     expected: Interval | None
-    """Where the expected loss on text like the split lies, at `CONFIDENCE`."""
+    """Where the expected loss on text like the split lies, at `CONFIDENCE`; None below LEAST_SEEDS."""
     one_more: Interval | None
-    """Where one further training lands on the same split, at `CONFIDENCE`."""
+    """Where one further training lands on the same split, at `CONFIDENCE`; None below LEAST_SEEDS."""
 
 
 def estimate(losses: Sequence[float], blocks: Sequence[Blocks | None] = ()) -> Estimate:
@@ -54,17 +58,16 @@ def estimate(losses: Sequence[float], blocks: Sequence[Blocks | None] = ()) -> E
     count, mean = len(losses), float(np.mean(losses))
     text = sampling_error(mean_blocks(blocks))
     spread = float(np.std(losses, ddof=1)) if count > 1 else None
-    t = quantile(count - 1) if count > 1 else 0.0
-    over_seeds = None if spread is None else t * spread / math.sqrt(count)
-    half_widths = [
-        width for width in (over_seeds, None if text is None else quantile(None) * text) if width is not None
-    ]
+    if spread is None or count < LEAST_SEEDS:
+        return Estimate(mean, spread, text, None, None)
+    t = quantile(count - 1)
+    over_seeds, over_text = t * spread / math.sqrt(count), quantile(None) * (text or 0.0)
     return Estimate(
         mean=mean,
         spread=spread,
         sampling_error=text,
-        expected=Interval.around(mean, math.hypot(*half_widths)) if half_widths else None,
-        one_more=None if spread is None else Interval.around(mean, t * spread * math.sqrt(1 + 1 / count)),
+        expected=Interval.around(mean, math.hypot(over_seeds, over_text)),
+        one_more=Interval.around(mean, t * spread * math.sqrt(1 + 1 / count)),
     )
 
 

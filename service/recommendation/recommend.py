@@ -27,8 +27,9 @@ from service.recommendation.choice import (
     rule_in_words,
 )
 from service.recommendation.measured_noise import noise_of
+from service.recommendation.neighbours import best_under_limits
 from service.recommendation.preferences import SelectionPreferences
-from service.recommendation.schemas import BaselineComparison, Recommendation, SmallerTrial
+from service.recommendation.schemas import BaselineComparison, Neighbour, Recommendation, SmallerTrial
 from service.recommendation.uncertainty import Noise
 from service.results import leaderboards
 
@@ -47,6 +48,7 @@ class Recommended:
     trials: Mapping[str, Trial] = field(repr=False)
     """The trials of the front, and the smaller one, by id."""
     comparison: BaselineComparison | None = None
+    under_limits: Neighbour | None = None
 
     @property
     def candidate(self) -> Candidate:
@@ -63,6 +65,7 @@ class Recommended:
             trial=leaderboards.to_row(self.trial),
             configuration=self.trial.configuration,
             baseline=self.comparison,
+            under_limits=self.under_limits,
             final=self.sweep.state in ENDED_SWEEPS,
         )
 
@@ -98,6 +101,12 @@ def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Reco
         smaller, row = found
         trials = {**trials, row.id: row}
     recommended = Recommended(sweep, wishes, goals, choice, smaller, noise, baseline, trials)
+    if not wishes:
+        constraints = sweep.document.get("constraints", [])
+        found_under = best_under_limits(
+            recommended.candidate, choice, goals, constraints, noise, lambda each: leaderboards.to_row(trials[each.id])
+        )
+        recommended = replace(recommended, under_limits=found_under)
     if baseline is None:
         return recommended
     passed_over = None if choice.passed_over is None else trials[choice.passed_over.id]

@@ -40,17 +40,6 @@ class BaselineComparison(Schema):
     says: list[str] = Field(description="what to know before it is deployed; empty where there is nothing")
 
 
-class Recommendation(Schema):
-    sweep: str
-    rule: str = Field(description="how the trial was chosen, in words")
-    trial: LeaderboardRow
-    configuration: Annotated[Configuration, AS_STORED]
-    final: bool = Field(description="false while the sweep is still going")
-    baseline: BaselineComparison | None = Field(
-        description="null where the dataset has no baseline, or the trial no validation loss"
-    )
-
-
 class Trade(Schema):
     """What another trial has of one metric, against the recommended one."""
 
@@ -68,6 +57,22 @@ class Neighbour(Schema):
     better_in: str
     trades: list[Trade]
     says: str
+
+
+class Recommendation(Schema):
+    sweep: str
+    rule: str = Field(description="how the trial was chosen, in words")
+    trial: LeaderboardRow
+    configuration: Annotated[Configuration, AS_STORED]
+    final: bool = Field(description="false while the sweep is still going")
+    baseline: BaselineComparison | None = Field(
+        description="null where the dataset has no baseline, or the trial no validation loss"
+    )
+    under_limits: Neighbour | None = Field(
+        default=None,
+        description="the best trial in the one objective that no constraint limits, where the rule chose another; "
+        "null with wishes",
+    )
 
 
 class LimitStep(Schema):

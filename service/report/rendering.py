@@ -50,6 +50,8 @@ class ReportView:
     found: RecommendationDetail | None
     confirmed: ConfirmedTrial | None
     """The recommended trial among the confirmation's candidates."""
+    experimentation: str
+    """Whether it was confirmed."""
     implications: Sequence[Implication]
     """What the data mean for the recommended trial, or for any model where there is none."""
     bars: list[pictures.Bar]
@@ -98,6 +100,7 @@ def headers() -> Mapping[str, str]:
 
 def _view(report: Report) -> ReportView:
     found = report.recommendation
+    confirmed = _confirmed(report, found)
     objectives = [objective.metric for objective in report.sweep.objectives]
     known = {name for row in report.front for name in row.metrics}
     usual = map(MetricNames.of(report.reproduction.document).resolve, _USUAL)
@@ -108,7 +111,8 @@ def _view(report: Report) -> ReportView:
         report=report,
         sweep=report.sweep,
         found=found,
-        confirmed=_confirmed(report, found),
+        confirmed=confirmed,
+        experimentation=_experimentation(report, confirmed),
         implications=_implications(report),
         bars=pictures.baselines(report),
         splits=[] if report.dataset is None else [_split(*each) for each in report.dataset.parts.items()],
@@ -171,6 +175,17 @@ def _confirmed(report: Report, found: RecommendationDetail | None) -> ConfirmedT
     if report.confirmation is None or found is None:
         return None
     return next((each for each in report.confirmation.candidates if each.trial.trial == found.trial.trial), None)
+
+
+def _experimentation(report: Report, confirmed: ConfirmedTrial | None) -> str:
+    """What the heading says of the recommended trial's confirmation; nothing of a probe."""
+    if report.dataset is None:
+        return ""
+    if confirmed is not None and confirmed.test is not None:
+        return ": confirmed on a split that no sweep has seen"
+    if report.confirmation is None or report.recommendation is None:
+        return ": not confirmed"
+    return ": other trials were confirmed" if confirmed is None else ": not confirmed yet"
 
 
 def _yaml(document: JsonObject) -> str:

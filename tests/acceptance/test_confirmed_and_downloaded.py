@@ -46,7 +46,8 @@ def test_confirmation_and_artifacts_of_a_real_sweep(deployment: Deployment, tmp_
     assert found["state"] == "completed", deployment.log("second")
     (candidate,) = found["candidates"]
     assert [run["state"] for run in candidate["runs"]] == ["complete", "complete"]
-    assert candidate["test"]["expected"]["low"] < candidate["test"]["mean"] < candidate["test"]["expected"]["high"]
+    assert candidate["test"]["spread"] is not None
+    assert candidate["test"]["expected"] is None, "two seeds have no interval"
     assert sweep.recommendation()["certainty"]["seeds"] == 3
 
     trial = sweep.recommendation()["trial"]

@@ -10,6 +10,7 @@ import pytest
 
 from service.common.templates import html_environment
 from service.database.models import Trial, TrialMetric
+from tests.service.confirmation.finishing import claim, finish
 from tests.service.sweep_rows import add_sweep
 
 SIX = ("Task and data", "Experimentation", "Resource constraints", "Complexity", "Literature", "Compatibility")
@@ -86,6 +87,42 @@ def test_the_head_says_what_the_figures_hold_for_and_how_noisy_they_are(client, 
         ):
             assert part in head
         assert "targets can run it" in text.partition("<details><summary>")[0], "the targets are folded"
+
+
+def test_two_seeds_are_shown_without_an_interval_and_selection_in_words(client, services, make_sweep, worker):
+    sweep = make_sweep()
+    assert client.post(f"/v1/sweeps/{sweep}:confirm", json={"seeds": 2, "trials": [1]}).status_code == 201
+    text = client.get(f"/v1/sweeps/{sweep}/report", params={"format": "markdown"}).text
+    assert "2. Experimentation: not confirmed yet" in text
+    assert "All together" not in text
+    for loss in (1.9, 1.8):
+        finish(client, claim(client, services, worker), validation_loss=loss, test_loss=loss)
+    found = client.get(f"/v1/sweeps/{sweep}/confirmations").json()["items"][0]
+    (candidate,) = found["candidates"]
+    assert (candidate["test"]["expected"], candidate["test"]["one_more"]) == (None, None)
+    assert "its seeds have 1.9000, 1.8000; an interval needs at least 3 seeds" in candidate["says"]
+    assert found["says"][0].startswith("further seeds have validation losses 0.1500 nats lower")
+    page = client.get(f"/sweeps/{sweep}").text
+    assert "from 3 seeds on" in page
+    assert "better than the sweep said" in page
+    assert "was not confirmed" not in page
+
+
+def test_a_recommended_trial_that_was_not_confirmed_is_said_to_be_so(client, services, make_sweep, worker):
+    sweep = make_sweep()
+    assert client.post(f"/v1/sweeps/{sweep}:confirm", json={"seeds": 1, "trials": [0]}).status_code == 201
+    says = "rial 1, which is recommended, was not confirmed: trial 0 was"
+    path = f"/v1/sweeps/{sweep}/report"
+    assert says in client.get(path, params={"format": "markdown"}).text
+    finish(client, claim(client, services, worker))
+    for form in ("html", "markdown"):
+        text = client.get(path, params={"format": form}).text
+        assert "2. Experimentation: other trials were confirmed" in text
+        assert f"{says}. Of those, trial 0 has the lowest mean test loss, 2.0800 nats" in text
+        assert f"layersweep confirm {sweep} --trial 1" in text
+        preferred = client.get(path, params={"format": form, "prefer": "latency_ms_p50"}).text
+        assert "confirmed on a split that no sweep has seen" in preferred
+    assert "Trial 1 was not confirmed" in client.get(f"/sweeps/{sweep}").text
 
 
 def test_a_name_is_text_and_a_sweep_without_results_has_a_report(client, services):

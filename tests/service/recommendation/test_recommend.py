@@ -280,3 +280,28 @@ def test_what_the_data_implies_and_where_it_builds(client: TestClient, services:
     assert evidence["complexity"]["tokens_per_parameter"] == pytest.approx(1e6 / 997), (
         "trial 3 alone beats the 5-gram model"
     )
+
+
+def test_a_limit_on_one_of_two_objectives_names_the_best_in_the_other(
+    client: TestClient, services: Services, sweep: str
+) -> None:
+    path = f"/v1/sweeps/{sweep}/recommendation"
+    assert client.get(path).json()["under_limits"] is None, "both objectives have a limit"
+
+    def drop(session: Session) -> None:
+        row = session.get_one(Sweep, sweep)
+        row.document = {**row.document, "constraints": ["latency_ms_p50 <= 5"]}
+
+    services.database.write(drop)
+    found = client.get(path).json()
+    under = found["under_limits"]
+    assert (found["trial"]["number"], under["trial"]["number"], under["better_in"]) == (4, 3, "validation_loss")
+    best = "trial 3 has the best validation loss: validation loss 1 nats (-75.0%), latency p50 4 ms"
+    assert under["says"].startswith(f"within latency_ms_p50 <= 5, {best}")
+    assert under["says"].endswith("choose by validation_loss alone: --prefer validation_loss")
+    for form in ("html", "markdown"):
+        text = client.get(f"/v1/sweeps/{sweep}/report", params={"format": form}).text
+        assert "trial 3 has the best validation loss" in text
+    assert "trial 3 has the best validation loss" in client.get(f"/sweeps/{sweep}").text
+    preferred = client.get(path, params={"prefer": "validation_loss"}).json()
+    assert (preferred["trial"]["number"], preferred["under_limits"]) == (3, None)
