@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,10 @@ import yaml
 from tests.layersweep.finisher import DOCUMENT, Finisher
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ci.md").read_text()
+
+pytestmark = pytest.mark.skipif(
+    any(shutil.which(command) is None for command in ("bash", "curl", "jq")), reason="bash, curl or jq is missing"
+)
 
 
 def blocks(language: str) -> list[str]:
