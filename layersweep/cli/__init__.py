@@ -18,6 +18,8 @@ from layersweep.cli.common import Commands
 app = typer.Typer(
     name="layersweep",
     cls=Commands,
+    # Plain help: rich's has four columns, and cuts names at 80.
+    rich_markup_mode=None,
     help="Which layer parameters should this Transformer have, on this device, for this data? Sweeps that measure it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -21,8 +22,8 @@ from layersweep.cli.common import AsJson, connect, err, out, part_of_product, pr
 from layersweep.cli.installation import existing_database, writable_database
 from layersweep.cli.places import OwnDatabase, OwnDataDir, Place, RemoteServer
 from layersweep.client import Client
-from layersweep.display.terminal import table_of
-from layersweep.display.units import plural
+from layersweep.display import units
+from layersweep.display.listings import Listing
 from layersweep.errors import InvalidUsageError
 from layersweep.records.administration import CreatedTokenRecord, ProjectRecord, TokenRecord
 
@@ -91,7 +92,9 @@ def list_(
     if not records:
         out.print("No tokens yet: the service answers everybody on its own machine, and nobody else.")
         return
-    table = table_of("id", "name", "project", "scopes", "state", "last used", whole=("id",))
+    now = time.time()
+    columns = ("id", "name", "project", "scopes", "state", "last used")
+    table = Listing(*columns, whole=("id", "last used"), spare=("last used", "project"))
     for record in records:
         table.add_row(
             record["id"],
@@ -99,7 +102,7 @@ def list_(
             record["project"] or ALL_PROJECTS,
             ", ".join(record["scopes"]),
             _state(record),
-            record["last_used_at"] or "never",
+            units.since(record["last_used_at"], now) if record["last_used_at"] else "never",
         )
     out.print(table)
 
@@ -322,7 +325,7 @@ def _is_limited(record: ProjectRecord) -> bool:
 
 def _limits(record: ProjectRecord) -> str:
     running, priority = record.get("max_running_trials"), record.get("max_priority")
-    at_once = "any number of trials" if running is None else plural(running, "trial")
+    at_once = "any number of trials" if running is None else units.plural(running, "trial")
     up_to = "any priority" if priority is None else f"a priority of at most {priority}"
     return f"may run {at_once} at once, with {up_to}"
 
@@ -373,9 +376,15 @@ def _reach(record: TokenRecord) -> str:
 
 
 def _state(record: TokenRecord) -> str:
+    """`valid`, `valid until 2026-12-24`, `revoked on 2026-11-29`: `--json` has the times."""
     if record["revoked_at"]:
-        return f"revoked {record['revoked_at']}"
+        return f"revoked on {_day(record['revoked_at'])}"
     if not record["expires_at"]:
         return "valid"
     expired = datetime.fromisoformat(record["expires_at"]) <= datetime.now(UTC)
-    return f"{'expired' if expired else 'valid until'} {record['expires_at']}"
+    return f"{'expired on' if expired else 'valid until'} {_day(record['expires_at'])}"
+
+
+def _day(time_: str) -> str:
+    """Of a time in UTC."""
+    return time_[:10]

@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from layersweep import files
 from layersweep.client import DEFAULT_SERVER, Client
 from layersweep.display import units
+from layersweep.display.printable import printable
 from layersweep.display.terminal import Terminal, show_json
 from layersweep.errors import (
     InvalidUsageError,
@@ -66,6 +67,7 @@ Server = Annotated[
     str,
     typer.Option("--server", envvar=SERVER_VARIABLE, help="Address of the service (token: LAYERSWEEP_TOKEN)."),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table.")]
 
 
@@ -122,7 +124,14 @@ err = Terminal(stderr=True)
 
 
 class Commands(TyperGroup):
-    """The root of the command line: expected errors end in a sentence and an exit code, without a traceback."""
+    """The root of the command line: expected errors end in a sentence and an exit code, without a traceback.
+
+    Lists of commands have the whole first sentence of each.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        _say_in_full(self)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -146,6 +155,15 @@ class Commands(TyperGroup):
             _close_output()
             err.print(Text.assemble(("error: ", "bold red"), _os_error(problem)), soft_wrap=True)
             raise typer.Exit(EXIT_WRONG_CALL) from problem
+
+
+def _say_in_full(group: TyperGroup) -> None:
+    """Let no command's line in a list of commands be cut: by itself one that is too long ends in `...`."""
+    for command in group.commands.values():
+        if command.help and not command.short_help:
+            command.short_help = " ".join(command.help.split("\n\n")[0].split())
+        if isinstance(command, TyperGroup):
+            _say_in_full(command)
 
 
 def _close_output() -> None:
@@ -220,6 +238,12 @@ def connect_patiently(server: str) -> Client:
 
     client.transport.on_retry = tell
     return client
+
+
+def ask_before_deleting(what: str, *, yes: bool) -> None:
+    """Ask whoever types at a terminal; a script is not asked. Raises typer.Abort where the answer is no."""
+    if not yes and sys.stdin is not None and sys.stdin.isatty():
+        typer.confirm(f"Delete {printable(what)}? This cannot be undone.", abort=True, err=True)
 
 
 def print_json(value: Any) -> None:

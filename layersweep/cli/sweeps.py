@@ -19,6 +19,8 @@ from layersweep.cli.common import (
     File,
     Server,
     SweepName,
+    Yes,
+    ask_before_deleting,
     connect,
     connect_patiently,
     err,
@@ -32,21 +34,20 @@ from layersweep.cli.export import export
 from layersweep.cli.sweep_annotations import annotate
 from layersweep.display import progress, units
 from layersweep.display.estimates import cost_in_words
-from layersweep.display.terminal import show_yaml, table_of
+from layersweep.display.listings import Listing
+from layersweep.display.spaces import prediction_in_words, print_space, transformers_in_words
+from layersweep.display.terminal import show_yaml
 from layersweep.errors import InvalidUsageError
 from layersweep.files import name_of
 from layersweep.records.sweep_requests import SweepFilters
 from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
     SWEEP_STATES,
-    HardwarePrediction,
-    SpaceFacts,
     SweepDetailRecord,
     SweepOrder,
     SweepPreview,
     SweepRecord,
     SweepState,
-    TransformersShare,
 )
 from layersweep.sweep import Sweep
 
@@ -76,7 +77,7 @@ def submit(
         sweep = client.submit(file, priority=priority)
         if not as_json:
             out.print(Text(f"Accepted as {sweep.id} ({sweep.name})."))
-            _print_space(sweep.record["space"])
+            print_space(out, sweep.record["space"])
             out.print(Text(f"Sampler: {sweep.record['sampler']} ({sweep.record['sampler_reason']})"))
             if not wait:
                 hint(f"Watch it: {ready(server, 'sweep', 'watch', sweep.id)}")
@@ -97,11 +98,11 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
         print_json(preview)
         return
     out.print(Text(f"{name_of(file)} is a valid sweep document.", style="green"))
-    _print_space(preview["space"])
+    print_space(out, preview["space"])
     if (share := preview.get("transformers")) is not None:
-        out.print(Text(_transformers_in_words(share)))
+        out.print(Text(transformers_in_words(share)))
     for prediction in preview.get("predictions", []):
-        out.print(Text(_prediction_in_words(prediction)))
+        out.print(Text(prediction_in_words(prediction)))
     out.print(Text(cost_in_words(preview["estimate"], preview["document"]["budget"])))
     out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
     for note in preview["notes"]:
@@ -154,7 +155,9 @@ def list_(
         out.print(f"No sweeps yet. Submit one: {ready(server, 'sweep', 'submit', 'examples/quickstart.yaml')}")
         return
     projects = ["project"] if len({record["project"] for record in records}) > 1 else []
-    table = table_of("id", *projects, "name", "state", "ended", "best", whole=("id", "state", "ended"))
+    table = Listing(
+        "id", *projects, "name", "state", "ended", "best", whole=("id", "state", "ended"), spare=("best", *projects)
+    )
     for record in records:
         counts = record["progress"]
         best = next(iter(record["best"].items()), None)
@@ -234,10 +237,12 @@ def clone(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEF
 
 
 @app.command()
-def delete(sweep: SweepName, server: Server = SERVER_DEFAULT) -> None:
+def delete(sweep: SweepName, yes: Yes = False, server: Server = SERVER_DEFAULT) -> None:
     """Delete a sweep that has ended, with its trials and events."""
     with connect(server) as client:
         found = client.sweep(sweep)
+        trials = units.plural(progress.ended_count(found.record["progress"]), "trial")
+        ask_before_deleting(f"the sweep {found.name} ({found.id}) with its {trials}", yes=yes)
         client.delete_sweep(found.id)
     out.print(Text(f"{found.name} ({found.id}) is deleted."))
 
@@ -307,7 +312,7 @@ def _print_sweep(record: SweepDetailRecord) -> None:
         "ended": record["ended_at"],
     }
     _print_facts(facts)
-    _print_space(record["space"])
+    print_space(out, record["space"])
 
 
 def _act(server: str, name: str, as_json: bool, action: Callable[[Sweep], Sweep]) -> None:
@@ -365,55 +370,3 @@ def _print_facts(facts: dict[str, str | None]) -> None:
         if value is not None:
             table.add_row(name, Text(value))
     out.print(table)
-
-
-def _print_space(space: SpaceFacts) -> None:
-    out.print(
-        Text(f"Space: {_points_in_words(space)}; {space['feasible_share']:.1%} feasible{_sampled_in_words(space)}.")
-    )
-    for rule, rejected in sorted(space["rejections"].items(), key=lambda pair: -pair[1]):
-        out.print(Text(f"  {rejected:6.1%} rejected by: {rule}", style="dim"))
-
-
-def _transformers_in_words(share: TransformersShare) -> str:
-    """`As a checkpoint of transformers: 60% of 100 sampled points (Llama 40%, Qwen3 20%).`"""
-    judged, leaving = share["judged"], sum(share["architectures"].values())
-    if not judged:
-        return "As a checkpoint of transformers: none of the points that were sampled keeps the rules."
-    each = ", ".join(f"{name} {count / judged:.0%}" for name, count in share["architectures"].items())
-    found = f"{leaving / judged:.0%} of {units.plural(judged, 'sampled point')}" + (f" ({each})" if each else "")
-    return f"As a checkpoint of transformers: {found}." + (
-        f" Not, for example: {share['misfit']}" if share["misfit"] else ""
-    )
-
-
-def _points_in_words(space: SpaceFacts) -> str:
-    names = ", ".join(space["open_parameters"])
-    if not names:
-        return "one point, as nothing is open"
-    if space["points"] is None:
-        return f"continuous, or too large to count, over {names}"
-    return f"{units.plural(space['points'], 'point')} over {names}"
-
-
-def _sampled_in_words(space: SpaceFacts) -> str:
-    """What a share rests on that comes from samples; older services do not say how many these were."""
-    judged, interval = space.get("judged"), space.get("feasible_interval")
-    if not space["sampled"]:
-        return ""
-    if judged is None or interval is None:
-        return " (of a sample)"
-    return f" (of {judged:,} samples: {interval[0]:.1%} to {interval[1]:.1%} with 95% confidence)"
-
-
-def _prediction_in_words(found: HardwarePrediction) -> str:
-    metric = found["metric"]
-    low, median, high = (units.metric(metric, value) for value in (found["low"], found["median"], found["high"]))
-    said = (
-        f"Predicted {metric}: {low} to {high}, {median} at the median, from {found['from_trials']} trials on "
-        f"{found['target']} (off by {units.share(found['error_share'])} in the mean)"
-    )
-    if found["known_points"] < found["points"]:
-        said += f"; {found['points'] - found['known_points']} of {found['points']} points are unlike what was measured"
-    kept = (f"{limit['constraint']} leaves {units.share(limit['kept_share'])}" for limit in found["limits"])
-    return "; ".join([said, *kept]) + "."

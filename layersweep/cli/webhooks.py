@@ -11,6 +11,8 @@ from layersweep.cli.common import (
     SERVER_DEFAULT,
     AsJson,
     Server,
+    Yes,
+    ask_before_deleting,
     connect,
     err,
     hint,
@@ -19,7 +21,7 @@ from layersweep.cli.common import (
     print_json_list,
     ready,
 )
-from layersweep.display.terminal import table_of
+from layersweep.display.listings import Listing
 from layersweep.errors import InvalidUsageError
 from layersweep.records.administration import CreatedWebhookRecord, WebhookDeliveryRecord
 
@@ -58,7 +60,7 @@ def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     if as_json:
         print_json_list(records)
         return
-    table = table_of("id", "project", "url", "events", "enabled", whole=("id",))
+    table = Listing("id", "project", "url", "events", "enabled", whole=("id", "enabled"), spare=("events", "project"))
     for record in records:
         events = ", ".join(event.removeprefix("sweep.") for event in record["events"])
         enabled = "yes" if record["enabled"] else "no"
@@ -128,7 +130,16 @@ def deliveries(webhook: WebhookId, as_json: AsJson = False, server: Server = SER
     if as_json:
         print_json_list(found)
         return
-    table = table_of("id", "told", "sweep", "state", "tries", "answer", whole=("id", "told", "state"))
+    table = Listing(
+        "id",
+        "told",
+        "sweep",
+        "state",
+        "tries",
+        "answer",
+        whole=("id", "told", "state", "tries"),
+        spare=("tries", "sweep"),
+    )
     for record in found:
         table.add_row(
             record["id"],
@@ -154,8 +165,9 @@ def resend(
 
 
 @app.command("delete")
-def delete(webhook: WebhookId, server: Server = SERVER_DEFAULT) -> None:
+def delete(webhook: WebhookId, yes: Yes = False, server: Server = SERVER_DEFAULT) -> None:
     """Delete a webhook with its deliveries."""
+    ask_before_deleting(f"the webhook {webhook} with its deliveries", yes=yes)
     with connect(server) as client:
         client.delete_webhook(webhook)
     out.print(Text(f"{webhook} is deleted."))

@@ -18,6 +18,8 @@ USUAL_METRICS = ("latency_ms_p50", "memory_bytes", "validation_loss", "accuracy"
 FRONT = "★"
 RECOMMENDED = "»"
 INDENT = 8
+GAP = 2
+"""Spaces between the columns of the narrow table."""
 
 
 def render(
@@ -30,9 +32,11 @@ def render(
 ) -> RenderableType:
     """The rows as a table for `console`'s width, with a legend. `recommended` is the id of a trial to mark.
 
-    What the rows are sorted by (`sort`, as in the query) has a column."""
+    What the rows are sorted by (`sort`, as in the query) has a column. Where the terminal is narrow, metrics that are
+    no objectives are left out as far as needed."""
     if not rows:
         return Text("No trials yet.")
+    objectives = list(objectives)
     metrics = shown_metrics(rows, objectives)
     parameters = varied_parameters(rows)
     key = (sort or "").removeprefix("-")
@@ -42,6 +46,10 @@ def render(
         parameters.append(key)
     table = _wide(rows, metrics, parameters, recommended)
     if console.measure(table).minimum > console.width or _width(table, console) > console.width:
+        wanted = {goal["metric"] for goal in objectives} | {key}
+        for spare in [name for name in reversed(metrics) if name not in wanted]:
+            if sum(_widths(rows, metrics, recommended)) + GAP * (len(metrics) + 3) > console.width:
+                metrics.remove(spare)
         table = _narrow(rows, metrics, parameters, recommended, console.width)
     pairs = shared_models.table(rows)
     return Group(table, *([] if pairs is None else [pairs]), _legend(rows, recommended))
@@ -138,25 +146,35 @@ def _narrow(
     recommended: str | None,
     width: int,
 ) -> Group:
-    head = ["", "rank", "trial", *(units.heading(name) for name in metrics), "state"]
-    cells = [[*_cells(row, metrics, recommended), _state(row)] for row in rows]
-    widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
+    head, *cells = _lines(rows, metrics, recommended)
+    widths = _widths(rows, metrics, recommended)
 
     def line(values: Sequence[str]) -> str:
         aligned = [
             value.ljust(size) if column in {0, len(widths) - 1} else value.rjust(size)
             for column, (value, size) in enumerate(zip(values, widths, strict=True))
         ]
-        return "  ".join(aligned).rstrip()
+        return (" " * GAP).join(aligned).rstrip()
 
     short = short_names(parameters)
-    lines = [Text(line(head), style="bold"), Text("─" * min(width, sum(widths) + 2 * len(widths) - 2), style="dim")]
+    lines = [Text(line(head), style="bold"), Text("─" * min(width, sum(widths) + GAP * (len(widths) - 1)), style="dim")]
     for row, values in zip(rows, cells, strict=True):
         lines.append(Text(line(values), style=_style(row)))
         settings = " ".join(_settings(row["parameters"], short))
         wrapped = textwrap.wrap(settings, max(20, width - INDENT), break_on_hyphens=False, break_long_words=False)
         lines += [Text(" " * INDENT + part, style="dim") for part in wrapped]
     return Group(*lines)
+
+
+def _lines(rows: Sequence[LeaderboardRow], metrics: Sequence[str], recommended: str | None) -> list[list[str]]:
+    """The head, and the cells of each row."""
+    head = ["", "rank", "trial", *(units.heading(name) for name in metrics), "state"]
+    return [head, *([*_cells(row, metrics, recommended), _state(row)] for row in rows)]
+
+
+def _widths(rows: Sequence[LeaderboardRow], metrics: Sequence[str], recommended: str | None) -> list[int]:
+    """The widths of the columns of those lines."""
+    return [max(map(len, column)) for column in zip(*_lines(rows, metrics, recommended), strict=True)]
 
 
 def _settings(parameters: Mapping[str, Scalar | None], short: Mapping[str, str]) -> list[str]:

@@ -43,7 +43,7 @@ def table(rows: Sequence[LeaderboardRow]) -> Table | None:
         return None
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title="One device and several")
     for heading in ("trials", "devices", "latency p50", "times as fast", "memory of each", "device time a token"):
-        drawn.add_column(heading, justify="right", no_wrap=True)
+        drawn.add_column(heading, justify="right", overflow="fold")
     for pair in found:
         for name in _latencies(pair.few):
             if name in pair.more["metrics"]:

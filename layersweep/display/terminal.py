@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any, NoReturn
 
 import yaml
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.table import Table
 from rich.text import Span, Text
 
 from layersweep.display.printable import is_printable, printable, printable_json
+
+LOG_WIDTH = 120
+"""Columns where nothing is a terminal, as in the log of a CI job, and COLUMNS does not say how many."""
 
 
 class Terminal(Console):
     """A console that shows no control character of a text as one, and reads no markup in it."""
 
     def __init__(self, **options: Any) -> None:
+        if "COLUMNS" not in os.environ and not any(map(os.isatty, range(3))):
+            options.setdefault("width", LOG_WIDTH)
         super().__init__(highlight=False, markup=False, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -32,15 +36,6 @@ class Terminal(Console):
     def on_broken_pipe(self) -> NoReturn:
         """Leave it to the caller: by itself a console ends the process with the status 1."""
         raise BrokenPipeError
-
-
-def table_of(*names: str, whole: Container[str] = (), right: Container[str] = ()) -> Table:
-    """A table with these columns, without rows. Cells are folded where the terminal is narrow, but for those that stay
-    `whole`."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold", no_wrap=name in whole, justify="right" if name in right else "left")
-    return table
 
 
 def show_text(text: str) -> None:

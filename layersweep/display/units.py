@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import pairwise
 
 ABSENT = "–"
@@ -145,6 +146,25 @@ def share(value: float, decimals: int | None = None) -> str:
     if 0 < rest < 0.01:
         digits = max(digits, min(6, math.ceil(-math.log10(100 * rest))))
     return f"{value:.{digits}%}"
+
+
+def ago(then: float, now: float) -> str:
+    """How long ago, coarsely. Both in seconds."""
+    seconds = max(0.0, now - then)
+    if seconds < 10:
+        return "just now"
+    if seconds < 60:
+        return f"{seconds // 10 * 10:.0f} s ago"
+    size, name = next((size, name) for size, name in reversed(TIMES) if seconds >= size)
+    return f"{seconds // size:.0f} {name} ago"
+
+
+def since(time: str, now: float) -> str:
+    """The same of a time of the API, in RFC 3339; what is no time stays as it is."""
+    try:
+        return ago(datetime.fromisoformat(time).timestamp(), now)
+    except ValueError:
+        return time
 
 
 def at_once(parallel: int | str, effective: int | None, *, ended: bool = False) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from layers.metrics import is_metric, split_name
 from layers.metrics import metric as declaration_of
 from layersweep.display.units import (
-    TIMES,
+    ago,
     at_once,
     bound,
     bytes_,
@@ -104,19 +104,6 @@ def change(given: float, reference: float) -> str:
     share_of = (given - reference) / abs(reference)
     digits = 0 if abs(share_of) >= 0.1 else 1 if abs(share_of) >= 0.001 else 2
     return f"{100 * share_of:+.{digits}f}%" if abs(share_of) < 100 else f"×{three_digits(given / reference)}"
-
-
-def ago(then: float, now: float) -> str:
-    """How long ago, coarsely."""
-    seconds = max(0.0, now - then)
-    if seconds < 10:
-        return "just now"
-    if seconds < 60:
-        return f"{seconds // 10 * 10:.0f} s ago"
-    for size, name in reversed(TIMES[1:]):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {name} ago"
-    raise AssertionError("unreachable")
 
 
 def timestamp(seconds: float) -> str:

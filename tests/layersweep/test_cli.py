@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import typer
 import yaml
+from typer.core import TyperGroup
 from typer.testing import CliRunner, Result
 
 from layersweep import Client, NoFeasibleTrialError, NotFoundError, ResponseError
 from layersweep.cli import app, demo, processes
-from layersweep.cli.common import exit_code
-from layersweep.cli.sweeps import _print_space
+from layersweep.cli.common import ask_before_deleting, exit_code, out
+from layersweep.display.spaces import print_space
 from layersweep.leaderboard import Leaderboard
 from layersweep.records.sweeps import SpaceFacts
 from tests.layersweep.answers import row
@@ -154,6 +158,41 @@ def test_steering(run: Run, document: Path) -> None:
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: ")
     assert "No trials yet" in run("leaderboard", sweep).stdout
+
+
+@pytest.mark.parametrize(("typed", "is_deleted"), [("n\n", False), ("\n", False), ("y\n", True)])
+def test_whoever_deletes_by_hand_is_asked_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, is_deleted: bool
+) -> None:
+    class Typing(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("sys.stdin", Typing(typed))
+    ask_before_deleting("the sweep a", yes=True)
+    with contextlib.nullcontext() if is_deleted else pytest.raises(typer.Abort):
+        ask_before_deleting("the sweep a", yes=False)
+    assert "Delete the sweep a? This cannot be undone." in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    ask_before_deleting("the sweep a", yes=False)
+
+
+def every_command(group: TyperGroup, *path: str) -> list[list[str]]:
+    """The words that call each command and each group of them."""
+    found: list[list[str]] = [list(path)]
+    for name, command in group.commands.items():
+        deeper = every_command(command, *path, name) if isinstance(command, TyperGroup) else [[*path, name]]
+        found += deeper
+    return found
+
+
+def test_no_help_cuts_a_name_in_a_terminal_of_80_columns(alone: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in every_command(cast("TyperGroup", typer.main.get_command(app))):
+        said = alone(*words, "--help").stdout
+        assert max(map(len, said.splitlines())) <= 80, words
+        assert not re.search(r"\w\.\.\.|\w…", said), words
+    assert "LAYERSWEEP_ENGINE_PYTHON]" in alone("worker", "--help").stdout
 
 
 def test_a_sweep_without_a_feasible_trial_has_an_exit_code_of_its_own(
@@ -357,7 +396,7 @@ def test_the_demo_takes_the_next_free_port() -> None:
 def test_a_space_is_told_with_what_its_share_rests_on(
     facts: dict[str, Any], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _print_space(cast("SpaceFacts", {"feasible_share": 0.4, "sampled": False, "rejections": {}, **facts}))
+    print_space(out, cast("SpaceFacts", {"feasible_share": 0.4, "sampled": False, "rejections": {}, **facts}))
     assert " ".join(capsys.readouterr().out.split()) == line
 
 

@@ -8,14 +8,17 @@ import pytest
 from rich.console import Console
 
 from layersweep.display import leaderboards, progress
+from layersweep.display.listings import Listing
 from tests.layersweep.answers import row, sweep_record
 
 OBJECTIVES = [{"metric": "latency_ms_p50", "goal": "minimize"}, {"metric": "accuracy", "goal": "maximize"}]
 
 
-def text(rows: list[dict], width: int, recommended: str | None = None) -> str:
+def text(
+    rows: list[dict], width: int, recommended: str | None = None, objectives: list[dict[str, str]] = OBJECTIVES
+) -> str:
     console = Console(file=io.StringIO(), width=width)
-    console.print(leaderboards.render(rows, OBJECTIVES, console, recommended=recommended))
+    console.print(leaderboards.render(rows, objectives, console, recommended=recommended))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -124,3 +127,36 @@ def test_a_log_says_what_a_trial_waits_for_and_now_and_then_what_runs() -> None:
     assert printed(45).endswith(f"trial 0: measure, waiting for {trial['progress']['waiting_for']}\n")
     assert [printed(at) for at in (56, 90)] == ["", ""]
     assert "waiting for its turn" in printed(106), "once a minute it is said again"
+
+
+def listed(width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    listing = Listing("id", "name", "runs on", "seen", whole=("id",), spare=("seen", "runs on"))
+    listing.add_row("01K8ZQJ6V2T5W9X3Y7B1C4D6E8", "english-longer", "AMD EPYC 9B14, 2 threads", "3 min ago")
+    listing.add_row("01K8ZQJ6V2T5W9X3Y7B1C4D6E9", "a name of some words that is long", "Test CPU", "2 d ago")
+    console.print(listing)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_narrow_listing_breaks_no_word_and_leaves_out_what_matters_least() -> None:
+    assert "2 d ago" in listed(120)
+    narrow = listed(80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    for word in ("01K8ZQJ6V2T5W9X3Y7B1C4D6E8", "english-longer"):
+        assert word in narrow
+    assert "EPYC" not in narrow
+    assert "2 d ago" in narrow, "what is small has room when what is large is left out"
+    assert "In a wider terminal, and in --json: runs on" in narrow
+    narrower = listed(50)
+    assert max(map(len, narrower.splitlines())) <= 50
+    assert "english-longer" in narrower
+
+
+def test_metrics_that_are_no_objectives_make_room_in_a_narrow_terminal() -> None:
+    names = ("latency_ms_p50", "memory_bytes", "validation_loss", "accuracy", "parameter_count", "build_seconds")
+    rows = [row(number, metrics=dict.fromkeys(names, 12345.678 * (number + 1))) for number in range(2)]
+    objectives = [{"metric": "build_seconds", "goal": "minimize"}, {"metric": "latency_ms_p50", "goal": "minimize"}]
+    shown = text(rows, 80, objectives=objectives)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "latency p50" in shown
+    assert "params" not in shown

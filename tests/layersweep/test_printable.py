@@ -84,6 +84,7 @@ WORKER = {
     "device": {"model": HOSTILE},
     "targets": [{"runtime": HOSTILE, "version": HOSTILE}],
     "alive": True,
+    "last_seen_at": HOSTILE,
     "trial": HOSTILE,
     "executions": [
         {"trial": "t", "sweep_name": HOSTILE, "number": 1, "phase": HOSTILE, "since": HOSTILE, "waiting_for": HOSTILE}

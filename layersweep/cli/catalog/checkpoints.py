@@ -8,9 +8,20 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from layersweep.cli.common import SERVER_DEFAULT, AsJson, Server, connect, out, print_json, print_json_list
+from layersweep.cli.common import (
+    SERVER_DEFAULT,
+    AsJson,
+    Server,
+    Yes,
+    ask_before_deleting,
+    connect,
+    out,
+    print_json,
+    print_json_list,
+)
 from layersweep.display import units
-from layersweep.display.terminal import show_yaml, table_of
+from layersweep.display.listings import Listing
+from layersweep.display.terminal import show_yaml
 
 checkpoints = typer.Typer(help="Register and look at checkpoints that sweeps can begin with.", no_args_is_help=True)
 
@@ -51,7 +62,16 @@ def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     if as_json:
         print_json_list(records)
         return
-    table = table_of("name", "architecture", "task", "parameters", "size", right=("parameters", "size"))
+    table = Listing(
+        "name",
+        "architecture",
+        "task",
+        "parameters",
+        "size",
+        whole=("task", "parameters", "size"),
+        right=("parameters", "size"),
+        spare=("size", "architecture"),
+    )
     for record in records:
         table.add_row(
             Text(record["name"]),
@@ -80,9 +100,10 @@ def show(checkpoint: CheckpointName, as_json: AsJson = False, server: Server = S
 
 
 @checkpoints.command("delete")
-def delete(checkpoint: CheckpointName, server: Server = SERVER_DEFAULT) -> None:
+def delete(checkpoint: CheckpointName, yes: Yes = False, server: Server = SERVER_DEFAULT) -> None:
     """Delete a checkpoint that no sweep needs any more."""
     with connect(server) as client:
         record = client.checkpoint(checkpoint)
+        ask_before_deleting(f"the checkpoint {record['name']} ({record['id']})", yes=yes)
         client.delete_checkpoint(record["id"])
     out.print(Text(f"{record['name']} ({record['id']}) is deleted."))

@@ -13,6 +13,8 @@ from layersweep.cli.common import (
     SERVER_DEFAULT,
     AsJson,
     Server,
+    Yes,
+    ask_before_deleting,
     connect,
     from_standard_inputs,
     out,
@@ -20,7 +22,8 @@ from layersweep.cli.common import (
     print_json_list,
 )
 from layersweep.display import units
-from layersweep.display.terminal import show_yaml, table_of
+from layersweep.display.listings import Listing
+from layersweep.display.terminal import show_yaml
 from layersweep.records.catalog import DatasetDetailRecord, DatasetRecord
 
 datasets = typer.Typer(help="Register and look at datasets.", no_args_is_help=True)
@@ -87,7 +90,16 @@ def list_(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     if as_json:
         print_json_list(records)
         return
-    table = table_of("name", "task", "tokenizer", "splits", "size", right=("size",))
+    table = Listing(
+        "name",
+        "task",
+        "tokenizer",
+        "splits",
+        "size",
+        whole=("task", "size"),
+        right=("size",),
+        spare=("tokenizer", "size"),
+    )
     for record in records:
         built_in = " (built in)" if record["builtin"] else ""
         table.add_row(
@@ -132,11 +144,13 @@ def tokenizer_(
 @datasets.command("delete")
 def delete(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name or id.")],
+    yes: Yes = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Delete a dataset that no sweep uses."""
     with connect(server) as client:
         record = client.dataset(dataset)
+        ask_before_deleting(f"the dataset {record['name']} ({record['id']})", yes=yes)
         client.delete_dataset(record["id"])
     out.print(Text(f"{record['name']} ({record['id']}) is deleted."))
 

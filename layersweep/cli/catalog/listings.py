@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -18,9 +20,13 @@ from layersweep.cli.common import (
     print_json_list,
 )
 from layersweep.display import units
-from layersweep.display.terminal import show_text, table_of
+from layersweep.display.listings import Listing
+from layersweep.display.terminal import show_text
 from layersweep.errors import InvalidUsageError
 from layersweep.records.catalog import Execution, LayerKind, LayerParameter, Preset, QueueEntry, WorkerRecord
+
+END = 6
+"""Characters of an id that tell apart what has one name, as on the pages."""
 
 
 def layers(
@@ -78,7 +84,7 @@ def _print_preset(record: Preset) -> None:
 def _print_presets(records: list[Preset]) -> None:
     """One row each, of the shape that makes it what it is; and below, where each is from."""
     columns = ("preset", "task", "layers/heads(kv)/width", "feed-forward", "norm")
-    table = table_of(*columns, whole=("preset", "task"))
+    table = Listing(*columns, whole=("preset", "task"), spare=("norm", "feed-forward"))
     for record in records:
         model = record["document"]["model"]
         attention, mlp, norm = (model.get(section, {}) for section in ("attention", "mlp", "norm"))
@@ -106,15 +112,25 @@ def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     if as_json:
         print_json_list(records)
         return
-    table = table_of("name", "device", "runtimes", "alive", "slots", "device held", "current trials")
+    now = time.time()
+    names = Counter(record["name"] for record in records)
+    columns = ("name", "state", "last seen", "slots", "current trials", "device", "runtimes", "device held")
+    whole = ("state", "last seen", "slots", "device held")
+    table = Listing(*columns, whole=whole, spare=("device held", "runtimes", "device"))
     for record in records:
-        runtimes = ", ".join(f"{target.get('runtime')} {target.get('version')}" for target in record["targets"])
-        alive = "yes" if record["alive"] else "no"
-        slots = f"{_busy_slots(record)} of {record.get('slots', 1)} busy"
-        model = str(record["device"].get("model", ""))
+        # One that was killed and started again stands here twice for a while.
+        name = record["name"] + (f" · {record['id'][-END:]}" if names[record["name"]] > 1 else "")
         share = record.get("device_busy_share")
-        held = units.ABSENT if share is None else units.share(share)
-        table.add_row(Text(record["name"]), model, runtimes, alive, slots, held, Text("\n".join(_doings(record))))
+        table.add_row(
+            Text(name),
+            "alive" if record["alive"] else "offline",
+            units.since(record["last_seen_at"], now),
+            f"{_busy_slots(record)} of {record.get('slots', 1)} busy",
+            Text("\n".join(_doings(record, now))),
+            str(record["device"].get("model", "")),
+            ", ".join(f"{target.get('runtime')} {target.get('version')}" for target in record["targets"]),
+            units.ABSENT if share is None else units.share(share),
+        )
     out.print(table)
 
 
@@ -126,20 +142,20 @@ def _busy_slots(record: WorkerRecord) -> int:
     return record.get("busy_slots", len(_trials(record)))
 
 
-def _doings(record: WorkerRecord) -> list[str]:
+def _doings(record: WorkerRecord, now: float) -> list[str]:
     """A line a busy slot; one for all that execute trials of other projects."""
     executions = record.get("executions")
     if executions is None:
         return _trials(record)
     others = _busy_slots(record) - len(executions)
     said = "a trial of another project" if others == 1 else f"{others} trials of other projects"
-    return [*map(_doing, executions), *([said] if others > 0 else [])]
+    return [*(_doing(each, now) for each in executions), *([said] if others > 0 else [])]
 
 
-def _doing(execution: Execution) -> str:
-    """`small/7: build since 2026-11-29T12:00:03Z, waits for its turn to build on this device`"""
+def _doing(execution: Execution, now: float) -> str:
+    """`small/7: build (begun 3 min ago), waits for its turn to build on this device`"""
     line = f"{execution['sweep_name']}/{execution['number']}: {execution['phase'] or 'starting'}"
-    line += f" since {execution['since'][:19]}Z"
+    line += f" (begun {units.since(execution['since'], now)})"
     return line + (f", waits for {execution['waiting_for']}" if execution["waiting_for"] else "")
 
 
@@ -153,7 +169,10 @@ def queue(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     if not entries:
         out.print("No sweep is active.")
         return
-    table = table_of("needs", "project", "priority", "waiting", "running", "oldest", "slots", "waits because")
+    columns = ("needs", "project", "priority", "waiting", "running", "oldest", "slots", "waits because")
+    whole = ("priority", "waiting", "running", "oldest", "slots")
+    right = ("priority", "waiting", "running")
+    table = Listing(*columns, whole=whole, right=right, spare=("oldest", "priority", "project", "slots"))
     for entry in entries:
         oldest = entry["oldest_seconds"]
         table.add_row(

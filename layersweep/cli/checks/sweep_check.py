@@ -25,7 +25,7 @@ from layersweep.cli.common import (
     print_json,
 )
 from layersweep.display import units
-from layersweep.display.terminal import table_of
+from layersweep.display.listings import Listing
 from layersweep.errors import InvalidUsageError, ResponseError, UnreachableError
 from layersweep.files import name_of
 from layersweep.records.checks import SpaceCheckReport
@@ -114,7 +114,7 @@ def _print(found: SpaceCheckReport) -> None:
         out.print(Text(f"A build took {fast:.1f} to {slow:.1f} s; engines of {sizes}."))
     if found["reasons"]:
         columns = ("points", "outcome", "why not", "all of them have")
-        table = table_of(*columns, whole=("outcome",), right=("points",))
+        table = Listing(*columns, whole=("outcome",), right=("points",))
         for group in found["reasons"]:
             shared = ", ".join(f"{name}={value}" for name, value in group["shared"].items())
             table.add_row(str(group["points"]), group["outcome"], Text(group["reason"]), Text(shared))
