@@ -47,10 +47,18 @@ def main() -> None:
     context = engine.create_execution_context()
     arrays = np.load(options.inputs)
     kept, pointers, shapes = [], {}, {}
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
+    names = sorted(engine.get_tensor_name(index) for index in range(engine.num_io_tensors))
+    caches = [name for name in names if name.startswith("past_")] if options.slot is not None else []
+    # Caches of one shape lie one after another, and so do their rows: one copy writes them all.
+    is_one_block = len({tuple(engine.get_tensor_shape(name)) for name in caches}) == 1
+    blocks: dict[bool, int] = {}
+    for name in names:
         size = int(np.prod(tuple(engine.get_tensor_shape(name)), dtype=np.int64)) * KINDS[engine.get_tensor_dtype(name)]
-        pointer = must(cudart.cudaMalloc(size))
+        if is_one_block and (name in caches or f"past_{name}" in caches):
+            pointer = blocks.setdefault(name in caches, 0) or must(cudart.cudaMalloc(size * len(caches)))
+            blocks[name in caches] = int(pointer) + size
+        else:
+            pointer = must(cudart.cudaMalloc(size))
         if name in arrays:
             array = np.ascontiguousarray(arrays[name])
             kept.append(array)
@@ -66,20 +74,15 @@ def main() -> None:
     context.execute_async_v3(handle)
     must(cudart.cudaStreamSynchronize(stream))
 
-    caches = [name for name in pointers if name.startswith("past_")] if options.slot is not None else []
-
     def launch_plain() -> None:
         context.execute_async_v3(handle)
-        for name in caches:
+        for name in caches[:1] if is_one_block else caches:
             sequences, heads, slots, size, itemsize = shapes[name]
+            count = sequences * heads * (len(caches) if is_one_block else 1)
             row = size * itemsize
             device_to_device = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
             target, source = pointers[name] + options.slot * row, pointers[name.removeprefix("past_")]
-            must(
-                cudart.cudaMemcpy2DAsync(
-                    target, slots * row, source, row, row, sequences * heads, device_to_device, handle
-                )
-            )
+            must(cudart.cudaMemcpy2DAsync(target, slots * row, source, row, row, count, device_to_device, handle))
 
     launch = launch_plain
     if not options.plain:

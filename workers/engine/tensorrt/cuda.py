@@ -11,6 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -138,24 +139,48 @@ class Buffer:
         self._pointer = None
 
 
+class BufferPart(Buffer):
+    """Some of another buffer's memory, which that one frees."""
+
+    def __init__(self, whole: Buffer, offset: int, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self._pointer = whole.address + offset
+
+    def free(self) -> None:
+        self._pointer = None
+
+
+@dataclass(frozen=True)
 class StridedCopy:
     """`count` pieces of `width` bytes, copied from one place of the device to another; pitches are from the beginning
     of one piece to that of the next. The memory is somebody else's."""
 
-    def __init__(
-        self, *, source: int, source_pitch: int, target: int, target_pitch: int, width: int, count: int
-    ) -> None:
-        bindings = driver()
-        copy = bindings.CUDA_MEMCPY2D()
-        copy.srcMemoryType = copy.dstMemoryType = bindings.CUmemorytype.CU_MEMORYTYPE_DEVICE
-        copy.srcDevice, copy.srcPitch = source, source_pitch
-        copy.dstDevice, copy.dstPitch = target, target_pitch
-        copy.WidthInBytes, copy.Height = width, count
-        self._copy = copy
+    source: int
+    source_pitch: int
+    target: int
+    target_pitch: int
+    width: int
+    count: int
+
+    def joined(self, following: StridedCopy) -> StridedCopy | None:
+        """Both as one copy; None where `following` does not go on where this one ends."""
+        goes_on = replace(
+            self,
+            source=self.source + self.count * self.source_pitch,
+            target=self.target + self.count * self.target_pitch,
+            count=following.count,
+        )
+        return replace(self, count=self.count + following.count) if goes_on == following else None
 
     def enqueue(self, stream: Stream) -> None:
         """Raises CudaError."""
-        call("cuMemcpy2DAsync", self._copy, stream.handle)
+        bindings = driver()
+        copy = bindings.CUDA_MEMCPY2D()
+        copy.srcMemoryType = copy.dstMemoryType = bindings.CUmemorytype.CU_MEMORYTYPE_DEVICE
+        copy.srcDevice, copy.srcPitch = self.source, self.source_pitch
+        copy.dstDevice, copy.dstPitch = self.target, self.target_pitch
+        copy.WidthInBytes, copy.Height = self.width, self.count
+        call("cuMemcpy2DAsync", copy, stream.handle)
 
 
 class Stream:

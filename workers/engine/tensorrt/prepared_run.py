@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ..base import ROW_AXIS, RowWrite
@@ -37,24 +37,33 @@ class PreparedRun:
         self.enqueue(stream)
 
     def keep_rows(self, writes: Sequence[RowWrite]) -> None:
-        """Let each run write these rows. Raises KeyError for tensors that the engine has not."""
-        bindings = {binding.spec.name: binding for binding in self.program.bindings}
+        """Let each run write these rows, in as few copies as memory allows: a graph starts them one after the other.
+
+        Raises KeyError for tensors that the engine has not.
+        """
         self.copies = []
+        for copy in sorted(self._row_copies(writes), key=lambda each: each.target):
+            joined = self.copies[-1].joined(copy) if self.copies else None
+            if joined is None:
+                self.copies.append(copy)
+            else:
+                self.copies[-1] = joined
+
+    def _row_copies(self, writes: Sequence[RowWrite]) -> Iterator[cuda.StridedCopy]:
+        bindings = {binding.spec.name: binding for binding in self.program.bindings}
         for write in writes:
             cache, row = bindings[write.cache], bindings[write.output]
             *rows, slots, _ = cache.spec.shape
             assert len(rows) == ROW_AXIS, "a cache is [B, K, S, H]"
             row_bytes = cache.nbytes // math.prod((*rows, slots))
             assert row.nbytes == row_bytes * math.prod(rows), "one row of each sequence and head"
-            self.copies.append(
-                cuda.StridedCopy(
-                    source=self.buffers[write.output].address,
-                    source_pitch=row_bytes,
-                    target=self.buffers[write.cache].address + write.slot * row_bytes,
-                    target_pitch=slots * row_bytes,
-                    width=row_bytes,
-                    count=math.prod(rows),
-                )
+            yield cuda.StridedCopy(
+                source=self.buffers[write.output].address,
+                source_pitch=row_bytes,
+                target=self.buffers[write.cache].address + write.slot * row_bytes,
+                target_pitch=slots * row_bytes,
+                width=row_bytes,
+                count=math.prod(rows),
             )
 
     def close(self) -> None:

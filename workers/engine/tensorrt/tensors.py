@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,20 +73,37 @@ def bindings_of_network(network: Any) -> tuple[Binding, ...]:
     )
 
 
+ALIGNMENT = 256
+"""Bytes that the address of a tensor is a multiple of (TensorRT, IExecutionContext.setTensorAddress)."""
+
+
 class Buffers:
-    """Memory for each tensor of an engine; `shared` ones belong to somebody else."""
+    """Memory for each tensor of an engine; `shared` ones belong to somebody else.
+
+    Inputs of one shape lie one after another, in the order of their names, and so do outputs: what is copied between
+    them can be one copy.
+    """
 
     def __init__(self, bindings: tuple[Binding, ...], shared: Mapping[str, cuda.Buffer] | None = None) -> None:
         self._bindings = bindings
         self._shared = dict(shared or {})
         self._own: dict[str, cuda.Buffer] = {}
+        self._rows: list[cuda.Buffer] = []
         try:
-            for binding in bindings:
-                if binding.spec.name not in self._shared:
-                    self._own[binding.spec.name] = cuda.Buffer(binding.nbytes)
+            for alike in _alike([each for each in bindings if each.spec.name not in self._shared]):
+                self._allocate(alike)
         except cuda.CudaError:
             self.free()
             raise
+
+    def _allocate(self, alike: Sequence[Binding]) -> None:
+        size = alike[0].nbytes
+        if len(alike) == 1 or size % ALIGNMENT:
+            self._own |= {each.spec.name: cuda.Buffer(size) for each in alike}
+            return
+        row = cuda.Buffer(size * len(alike))
+        self._rows.append(row)
+        self._own |= {each.spec.name: cuda.BufferPart(row, index * size, size) for index, each in enumerate(alike)}
 
     def __getitem__(self, name: str) -> cuda.Buffer:
         return self._shared[name] if name in self._shared else self._own[name]
@@ -123,9 +140,18 @@ class Buffers:
         return (raw.astype(np.uint32) << 16).view(np.float32)
 
     def free(self) -> None:
-        for buffer in self._own.values():
+        for buffer in (*self._own.values(), *self._rows):
             buffer.free()
         self._own.clear()
+        self._rows.clear()
+
+
+def _alike(bindings: Iterable[Binding]) -> list[list[Binding]]:
+    """Those of one direction, type and shape together, by name."""
+    groups: dict[object, list[Binding]] = {}
+    for binding in sorted(bindings, key=lambda each: each.spec.name):
+        groups.setdefault((binding.is_input, binding.type_name, binding.spec.shape), []).append(binding)
+    return list(groups.values())
 
 
 def _as_bfloat16(array: np.ndarray) -> np.ndarray:
