@@ -41,6 +41,9 @@ WAIT_CAUSES: tuple[lease_schemas.WaitCause, ...] = get_args(lease_schemas.WaitCa
 MOST_WAITED_SECONDS = 1e6
 """More is no wait of an attempt."""
 
+MOST_UNCHARGED = 10
+"""Attempts of a trial that end without a charge, as their workers drain, before the next ones are charged."""
+
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
@@ -150,22 +153,29 @@ def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schem
 def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseRelease) -> lease_schemas.Trial:
     """Give the trial back to the queue; charged too often, it fails; in a sweep that has ended, it is cancelled.
 
+    After `MOST_UNCHARGED` attempts that were charged to nobody, each further one is charged: a trial that takes longer
+    than its workers live would be repeated for ever.
+
     Raises LeaseLostError.
     """
     row_locks.take(session, ChangesTrial(trial_id))
     trial = _held(session, trial_id, attempt)
     if trial is None:
         raise _lost(session, trial_id, attempt)
-    charged = trial.charged_attempts + body.charge
+    charge, reason = body.charge, body.reason
+    if not charge and attempt - trial.charged_attempts > MOST_UNCHARGED:
+        charge = True
+        reason += f" (in attempt {attempt}: the trial may take longer than the time limit of its workers)"
+    charged = trial.charged_attempts + charge
     if trial.sweep_state not in GOING_SWEEPS or charged >= trial.max_attempts:
-        return transitions.give_up(session, trial, charged, body.reason)
-    attempts.end(session, trial_id, attempt, "released", body.reason)
+        return transitions.give_up(session, trial, charged, reason)
+    attempts.end(session, trial_id, attempt, "released", reason)
     row = session.connection().execute(sql.REQUEUE, {"of_trial": trial_id, "charged": charged}).one()
     data: TrialQueued = {
         "number": trial.number,
         "attempt": attempt,
-        "reason": body.reason,
-        "charged": body.charge,
+        "reason": reason,
+        "charged": charge,
     }
     transitions.leave(session, trial, TrialState.QUEUED, NewEvent("trial.queued", trial_id, data))
     return trials.to_schema(row)

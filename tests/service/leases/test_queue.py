@@ -465,6 +465,16 @@ def test_a_released_trial_is_queued_again_without_a_charge(rows: Rows, worker: W
     assert [attempt.outcome for attempt in _attempts(rows.database, lease.trial)] == ["released", None]
 
 
+def test_a_trial_that_outlives_every_worker_is_not_repeated_for_ever(rows: Rows, worker: Worker) -> None:
+    sweep = rows.sweep(1)
+    states = [worker.release(worker.must_claim()).state for _ in range(holders.MOST_UNCHARGED + 3)]
+    assert states == ["queued"] * (holders.MOST_UNCHARGED + 2) + ["failed"]
+    (trial,) = rows.database.read(lambda session: session.scalars(sa.select(Trial)).all())
+    assert trial.charged_attempts == 3
+    assert "longer than the time limit of its workers" in str(trial.reason)
+    _assert_counted(rows, sweep)
+
+
 def test_charged_releases_use_the_attempts_up(rows: Rows, worker: Worker) -> None:
     sweep = rows.sweep(1)
     states = [worker.release(worker.must_claim(), charge=True).state for _ in range(3)]
