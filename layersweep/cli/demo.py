@@ -16,7 +16,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from layersweep.cli.children import Children
-from layersweep.cli.common import EXIT_REFUSED, out, part_of_product, ready
+from layersweep.cli.common import EXIT_NONE_FEASIBLE, EXIT_REFUSED, out, part_of_product, ready
 from layersweep.cli.results import configuration_yaml, recommended
 from layersweep.client import Client
 from layersweep.display import leaderboards, progress, units
@@ -80,6 +80,8 @@ def demo(
         _keep_serving(children, server, keep)
     if sweep.state != "completed":
         raise typer.Exit(EXIT_REFUSED)
+    if recommendation is None:
+        raise typer.Exit(EXIT_NONE_FEASIBLE)
 
 
 def free_port(first: int) -> int:

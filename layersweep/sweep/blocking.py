@@ -88,8 +88,8 @@ class Sweep(Analyses):
         """Wait until the sweep has ended, and return it.
 
         `on_progress` is called with the record at once and after every change. A service that restarts meanwhile is
-        waited for. How it ended is in `state` and `record["reason"]`. Raises WaitTimeoutError after `timeout_seconds`;
-        the sweep itself goes on.
+        waited for. How it ended is in `state` and `record["end_code"]`. Raises WaitTimeoutError after
+        `timeout_seconds`; the sweep itself goes on.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         self._poll(wait_seconds=0)

@@ -27,7 +27,7 @@ class Uploads:
             self.registered = request.read().decode()
             return httpx2.Response(201, json={"id": "D"})
         if request.method == "GET" and not self.received:
-            return httpx2.Response(404, json={"detail": "nothing has arrived"})
+            return httpx2.Response(404, json={"type": "urn:layersweep:problem:not-found", "detail": "nothing"})
         if request.method == "PATCH":
             assert int(request.headers["Upload-Offset"]) == len(self.received)
             self.pieces += 1

@@ -137,6 +137,26 @@ def test_a_limit_that_cannot_be_judged_names_the_cause() -> None:
     assert "moves by -2.8% to +1.3%" in moved
 
 
+def test_an_undecided_gate_passes_with_a_warning_unless_strict(
+    client: Client, document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = limit_of(SAME, -0.00294, -0.028, 0.013)
+    measured = {"target": "here", "metrics": {"latency_ms_p50": {"value": 0.7, "builds": [0.69, 0.7, 0.76]}}}
+    judgement = {"id": "01", "verdict": "undecided", "builds": 40, "limits": [limit], "measured": measured}
+    monkeypatch.setattr(Gate, "judge", lambda *_, **__: judgement)
+    sweep, baseline, report = client.submit(document), tmp_path / "baseline.json", tmp_path / "junit.xml"
+    command = ["sweep", "assert", sweep.id, "--metric", SAME, "--write-baseline", str(baseline)]
+    command += ["--junit", str(report), "--server", client.server]
+    for given, code in ((["--strict"], 5), ([], 0), (["--json"], 0)):
+        ended = CliRunner().invoke(app, [*command, *given])
+        said = " ".join(ended.stderr.split())
+        assert ended.exit_code == code, ended.output
+        assert ("warning: passed although" in said) == (code == 0)
+        assert "against itself, latency_ms_p50 moves by -2.8% to +1.3%" in said
+        assert ElementTree.parse(report).getroot()[0].get("skipped" if code == 0 else "failures") == "1"
+    assert json.loads(baseline.read_text()) == measured
+
+
 def test_two_trials_are_measured_in_turns(client: Client, sweep: Sweep) -> None:
     fast, slow = (sweep.leaderboard(sort=order)[0] for order in ("latency_ms_p50", "-latency_ms_p50"))
     names = [f"{sweep.id}/{row['number']}" for row in (fast, slow)]

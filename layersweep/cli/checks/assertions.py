@@ -105,7 +105,8 @@ def assert_(
 ) -> None:
     """Measure a trial anew, in several builds, and fail where it breaks a limit.
 
-    The exit code is 4 where a limit is broken, 6 for a baseline of something else; with --strict 5 where undecided."""
+    The exit code is 4 where a limit is broken, 6 for a baseline of something else, 9 after --timeout; with --strict 5
+    where a limit cannot be judged."""
     if baseline is not None and against is not None:
         raise InvalidUsageError("--baseline and --against are two answers to one question: give one")
     _refuse_without_baseline(metric, baseline, against, write_to)
@@ -119,7 +120,9 @@ def assert_(
     if as_json:
         print_json(judgement)
     else:
-        _print(judgement, strict)
+        _print(judgement)
+    if judgement["verdict"] == "undecided" and not strict:
+        err.print(Text(f"warning: passed although {judgements.why_undecided(judgement)}", style="yellow"))
     if write_to is not None and judgement["verdict"] != "broken":
         write_baseline(write_to, judgement["measured"])
         err.print(Text(f"Wrote {write_to}."))
@@ -185,11 +188,9 @@ def _write(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
-def _print(judgement: Judgement, strict: bool) -> None:
+def _print(judgement: Judgement) -> None:
     for limit in judgement["limits"]:
         said = judgements.says(limit, judgement["measured"])
         out.print(Text.assemble((limit["verdict"], STYLES[limit["verdict"]]), f"  {limit['limit']}"))
         out.print(Text(f"    {said}", style="dim"))
     out.print(Text(f"Measured on {judgement['measured']['target']}, as the sweep {judgement['id']}."))
-    if judgement["verdict"] == "undecided" and not strict:
-        err.print(Text(f"warning: passed although {judgements.why_undecided(judgement)}", style="yellow"))
