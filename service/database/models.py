@@ -114,6 +114,8 @@ class Sweep(Base):
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
     document: Mapped[NormalizedDocument] = mapped_column(Document)
     """The document as it was understood: parsed, defaults of the document's own fields filled in."""
+    source: Mapped[str | None] = mapped_column(Text, deferred=True)
+    """The YAML as it was posted, with its comments; None of JSON, and of a sweep of an older version."""
     objectives: Mapped[list[Objective]] = mapped_column(Document)
     budget: Mapped[Budget] = mapped_column(Document)
     sampler: Mapped[str] = mapped_column(String(32))

@@ -127,7 +127,8 @@ async def create_sweep(
         predictions = await to_thread.run_sync(space_predictions.predict_space, prepared.document, measured)
         added = {"estimate": cost, "predictions": predictions}
         return conditional_reads.json_response(preview.model_copy(update=added))
-    return await create_prepared(call, "sweep.create", prepared, priority)
+    source = documents.source_text(body, content_type)
+    return await create_prepared(call, "sweep.create", prepared, priority, source)
 
 
 @router.get("", response_model=schemas.Page[sweep_schemas.Sweep])
@@ -241,9 +242,9 @@ async def clone_sweep(sweep: str, call: WriteRequestDep) -> Response:
     """Post the sweep's document again. What was measured before is reused, unless the document says otherwise."""
     if (answered := await call.answered()) is not None:
         return answered
-    cloned = await call.services.read(lambda session: sweeps.get(session, sweep))
+    cloned, source = await call.services.read(lambda session: ((row := sweeps.get(session, sweep)), row.source))
     prepared = await prepare(call, cloned.document, drafts.stored_starts(cloned))
-    return await create_prepared(call, "sweep.clone", prepared)
+    return await create_prepared(call, "sweep.clone", prepared, source=source)
 
 
 async def prepare(
@@ -254,13 +255,19 @@ async def prepare(
 
 
 async def create_prepared(
-    call: WriteRequest, action: str, prepared: drafts.ValidatedDocument, priority: int | None = None
+    call: WriteRequest,
+    action: str,
+    prepared: drafts.ValidatedDocument,
+    priority: int | None = None,
+    source: str | None = None,
 ) -> Response:
-    """Store a sweep, and answer with it and its address."""
+    """Store a sweep, and answer with it and its address. `source`: the text that its document was written as."""
     answer = await call.answer(
         action,
         lambda session: _shown(
-            call.services, session, sweeps.insert(session, prepared, project=call.project, priority=priority)
+            call.services,
+            session,
+            sweeps.insert(session, prepared, project=call.project, priority=priority, source=source),
         ),
         status=201,
     )

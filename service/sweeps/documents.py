@@ -62,6 +62,11 @@ class _Repeated(dict[str, "_Value"]):
         self.names = names
 
 
+def source_text(body: bytes, content_type: str | None) -> str | None:
+    """The text of a YAML document that was read without a problem; None of JSON, which has no comments."""
+    return None if _media_type(content_type) == "json" else _decode(body)
+
+
 def read(body: bytes, content_type: str | None, *, max_bytes: int = MAX_BYTES) -> JsonObject:
     """The document in `body`: a mapping of plain JSON values, every number finite and within 64 bits.
 

@@ -67,10 +67,17 @@ class SweepFilter:
 
 
 def insert(
-    session: Session, prepared: ValidatedDocument, *, project: str = DEFAULT, priority: int | None = None
+    session: Session,
+    prepared: ValidatedDocument,
+    *,
+    project: str = DEFAULT,
+    priority: int | None = None,
+    source: str | None = None,
 ) -> Sweep:
-    """Store a new sweep. Raises ConflictError where its dataset was deleted meanwhile, Forbidden for a priority that
-    its project may not use."""
+    """Store a new sweep; `source`: the text of its document, where it is kept.
+
+    Raises ConflictError where its dataset was deleted meanwhile, Forbidden for a priority that its project may not use.
+    """
     priority = allowed_priority(session, project, priority)
     document = prepared.document
     if prepared.dataset_id is not None and session.get(Dataset, prepared.dataset_id) is None:
@@ -82,6 +89,7 @@ def insert(
         task=document.task,
         dataset_id=prepared.dataset_id,
         document=document.normalized,
+        source=source,
         objectives=list(document.objectives),
         budget=document.budget,
         effective_parallel=1 if document.budget["parallel"] == AUTO else document.budget["parallel"],

@@ -284,7 +284,7 @@ class Tradeoff extends Picture {
 
   nothing({ sample }) {
     if (sample.trial.length) return "";
-    return document.querySelector("[data-ended]") ? "No trial has both values." : "The first measured trial will appear here.";
+    return document.querySelector("[data-ended]") ? "No trial has both values." : "The first trial will appear here when it has ended.";
   }
 
   points({ sample }) {
@@ -398,8 +398,9 @@ class Tradeoff extends Picture {
       { notMerge: true },
     );
     const front = points.front.length + points.recommended.length;
-    const drawn = all.length < total ? `${all.length.toLocaleString("en")} of ${total.toLocaleString("en")} trials are drawn, the front and the rest evenly` : `${total.toLocaleString("en")} trial${total === 1 ? "" : "s"}`;
-    return `${drawn}; ${front} on the front, ${points.infeasible.length.toLocaleString("en")} not feasible. A point opens its trial.`;
+    const drawn = all.length < total ? `${all.length.toLocaleString("en")} of ${total.toLocaleString("en")} trials are drawn, the front and the rest evenly` : `${total.toLocaleString("en")} trial${total === 1 ? " has" : "s have"} both values`;
+    const broken = points.infeasible.length;
+    return `${drawn}; ${front} on the front${broken ? `, ${broken.toLocaleString("en")} not feasible` : ""}. A point opens its trial.`;
   }
 
   axis(name, values, colours, side) {
@@ -720,7 +721,7 @@ class Parallel extends Picture {
 
   nothing({ trial }) {
     if (this.names.length < 2) return "Two axes are needed: switch some on.";
-    return trial.length ? "" : "The first measured trial will appear here.";
+    return trial.length ? "" : "The first trial will appear here when it has ended.";
   }
 
   paint(data, colours) {

@@ -90,7 +90,7 @@ def beginning(session: Session, source: str, project: str | None) -> str:
     if kind == "sweep":
         row = leaderboards.get_sweep(session, name)
         if project in (None, row.project):
-            return _written(dict(row.document))
+            return row.source or _written(dict(row.document))
     raise NotFoundError(f"there is nothing to begin from at {source!r}: give example:NAME, preset:NAME or sweep:ID")
 
 

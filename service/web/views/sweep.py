@@ -33,6 +33,7 @@ from service.database.sessions import now
 from service.events.end_codes import end_code
 from service.events.schemas import EndCode
 from service.leases.phases import PROBE, order_of
+from service.noise.sweep_noise import used_metrics
 from service.operations import artifacts, transformers_export
 from service.pruning.schemas import Pruning
 from service.pruning.summary import summary_of
@@ -72,6 +73,8 @@ class RunningTrial:
     """All of its phases, in the order in which they come."""
     seconds: float | None
     """How long the last of them goes on."""
+    measured: dict[str, float]
+    """What of the sweep's objectives and constraints was measured before the training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +345,7 @@ def _column(row: Sweep, query: SweepQuery, name: str, short: Mapping[str, str]) 
 def _running(session: Session, row: Sweep) -> list[RunningTrial]:
     """The trials that are being executed, with the phase that each is in and for how long."""
     query = (
-        select(Trial, Attempt.phases, Worker.name)
+        select(Trial, Attempt.phases, Attempt.early_metrics, Worker.name)
         .outerjoin(Attempt, and_(Attempt.trial_id == Trial.id, Attempt.attempt == Trial.attempt))
         .outerjoin(Worker, Worker.id == Trial.worker_id)
         .where(Trial.sweep_id == row.id, Trial.state == TrialState.RUNNING)
@@ -358,6 +361,7 @@ def _running(session: Session, row: Sweep) -> list[RunningTrial]:
             phases=(entered := [phase["phase"] for phase in phases or []]),
             order=PROBE if row.task == "probe" else order_of(entered, hardware_first=hardware_first),
             seconds=max(0.0, time - phases[-1]["started_at"]) if phases else None,
+            measured={name: early[name] for name in used_metrics(row) if name in early} if early else {},
         )
-        for running, phases, worker in session.execute(query)
+        for running, phases, early, worker in session.execute(query)
     ]

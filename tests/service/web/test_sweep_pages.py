@@ -77,6 +77,28 @@ def test_the_editor_is_filled_from_examples_presets_and_sweeps(
         assert "Not found" in page(client, "/new", status=404, **{"from": nothing})
 
 
+def test_a_clone_begins_with_the_text_that_was_posted(client: TestClient) -> None:
+    text = "# why this sweep\n" + DOCUMENT.replace("[64, 128]}", "[64, 128]}  # what fits")
+    posted = client.post("/v1/sweeps", content=text, headers={"Content-Type": "application/yaml"}).json()["id"]
+    cloned = client.post(f"/v1/sweeps/{posted}:clone").json()["id"]
+    for sweep in (posted, cloned):
+        assert text in html.unescape(page(client, f"/new?from=sweep:{sweep}"))
+
+
+def test_a_trial_that_trains_shows_what_was_measured_of_it_before(client: TestClient, services: Services) -> None:
+    def fill(session: Session) -> str:
+        sweep = add_sweep(session)
+        worker = add_worker(session, "busy").id
+        trial = add_trial(session, sweep, 0, state="running", attempt=1, worker_id=worker, phase="train")
+        early = {"latency_ms_p50": 0.1441, "parameter_count": 1000.0, "latency_ms_p99": 9.0}
+        row = Attempt(trial_id=trial.id, attempt=1, worker_id=worker, started_at=now(session), early_metrics=early)
+        session.add(row)
+        return sweep.id
+
+    shown = page(client, f"/sweeps/{services.database.write(fill)}")
+    assert "latency p50 0.1441 ms" in shown.partition("Running now")[2].partition("</ul>")[0]
+
+
 @pytest.mark.slow
 def test_what_each_preset_and_example_fills_in_is_accepted_or_says_what_it_lacks(client: TestClient) -> None:
     text = page(client, "/new")
