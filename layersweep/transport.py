@@ -250,7 +250,7 @@ class Transport:
     def _with_address(self, error: LayersweepError) -> LayersweepError:
         """The error, with a note of who refused the token."""
         if isinstance(error, NotAuthorizedError):
-            given = "Authorization" in self._http.headers
+            given = self._http.auth is not None
             error.add_note(
                 f"The service is {self.server} (--server, LAYERSWEEP_SERVER); "
                 + ("the token is that of LAYERSWEEP_TOKEN" if given else "no token was sent: set LAYERSWEEP_TOKEN")

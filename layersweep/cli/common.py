@@ -179,18 +179,21 @@ def _os_error(problem: OSError) -> str:
 
 def report(error: LayersweepError) -> None:
     """Print an error for people: a document's problems as a list of place, what is wrong, and what to try."""
-    for note in getattr(error, "__notes__", ()):
-        err.print(Text(note), soft_wrap=True)
-    if not isinstance(error, ResponseError) or not error.errors:
-        message = error.detail or error.title if isinstance(error, ResponseError) else str(error)
-        err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
-        return
-    err.print(Text.assemble(("error: ", "bold red"), error.detail or error.title), soft_wrap=True)
-    for item in error.errors:
+    items = error.errors if isinstance(error, ResponseError) else ()
+    message = error.detail or error.title if isinstance(error, ResponseError) else str(error)
+    err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    for item in items:
         err.print(Text(f"  {item.pointer or '(the whole document)'}", style="bold"))
         err.print(Text(f"      {item.detail}"), soft_wrap=True)
         if item.remedy:
             err.print(Text.assemble(("      try: ", "green"), item.remedy), soft_wrap=True)
+    print_notes(error)
+
+
+def print_notes(problem: BaseException) -> None:
+    """What an error carries beside its message: which service it was, what became of what was begun."""
+    for note in getattr(problem, "__notes__", ()):
+        err.print(Text(note), soft_wrap=True)
 
 
 _EXIT_CODES: tuple[tuple[type[LayersweepError], int], ...] = (

@@ -72,6 +72,17 @@ def test_a_proxy_in_front_may_refuse_or_be_busy() -> None:
     assert any("http://service.test" in note and "LAYERSWEEP_TOKEN" in note for note in raised.value.__notes__)
 
 
+@pytest.mark.parametrize(("token", "says"), [("secret", "the token is that of"), (None, "no token was sent")])
+def test_a_refused_token_is_told_with_the_service_that_refused_it(token: str | None, says: str) -> None:
+    refuse = httpx2.MockTransport(lambda request: problem(401, "unauthorized", "no"))
+    with pytest.raises(NotAuthorizedError) as raised:
+        Client("http://service.test", token, transport=refuse).datasets()
+    (note,) = raised.value.__notes__
+    assert note.startswith("The service is http://service.test ")
+    assert says in note
+    assert "secret" not in note
+
+
 def test_a_server_is_named_without_the_path_of_its_api() -> None:
     with pytest.raises(InvalidUsageError, match="without /v1"):
         Client("http://service.test/v1/")

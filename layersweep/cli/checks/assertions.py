@@ -24,6 +24,7 @@ from layersweep.cli.common import (
     err,
     out,
     print_json,
+    print_notes,
     report,
 )
 from layersweep.client import Client
@@ -178,8 +179,7 @@ def _told(junit_file: Path | None, name: str, limits: list[str]) -> Generator[No
             raise typer.Exit(EXIT_MISMATCH) from error
         raise
     except (KeyboardInterrupt, SystemExit) as stopped:
-        for note in getattr(stopped, "__notes__", ()):
-            err.print(Text(note), soft_wrap=True)
+        print_notes(stopped)
         raise
 
 
