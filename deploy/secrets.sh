@@ -3,7 +3,8 @@
 #
 # A file that is there stays. What an .env of before held (LAYERSWEEP_TOKEN, LAYERSWEEP_WORK_TOKEN, POSTGRES_PASSWORD) is
 # taken over. Only you can enter the folder; the files themselves can be read by the containers' users, who are mounted
-# nothing but them.
+# nothing but them: that is why they have the mode 444. With LAYERSWEEP_DATABASE_URL the database is that one, and not the
+# PostgreSQL of docker-compose.yml (for Kubernetes).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-secrets}
@@ -24,7 +25,7 @@ install -d -m 700 "$folder"
 write token "$(given LAYERSWEEP_TOKEN)"
 write work_token "$(given LAYERSWEEP_WORK_TOKEN)"
 write postgres_password "$(given POSTGRES_PASSWORD)"
-write database_url "postgresql://layersweep:$(cat "$folder/postgres_password")@postgres/layersweep"
+write database_url "${LAYERSWEEP_DATABASE_URL:-postgresql://layersweep:$(cat "$folder/postgres_password")@postgres/layersweep}"
 # The key of the profile s3, as its clients and as its server read it.
 write s3_credentials "[default]
 aws_access_key_id = layersweep

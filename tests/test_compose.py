@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -193,6 +194,9 @@ def test_a_script_makes_the_secrets_once_and_takes_over_what_an_env_file_held(tm
         assert len(made["token"]) == 48
         assert made["database_url"] == f"postgresql://layersweep:{made['postgres_password']}@postgres/layersweep"
         (checkout / ".env").unlink(missing_ok=True)
+    given = {**os.environ, "LAYERSWEEP_DATABASE_URL": "postgresql://u@elsewhere/x"}
+    subprocess.run(["bash", script, tmp_path / "others"], check=True, env=given)
+    assert (tmp_path / "others" / "database_url").read_text() == "postgresql://u@elsewhere/x\n"
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - {"migrate", "s3-bucket"}))

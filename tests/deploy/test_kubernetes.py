@@ -67,6 +67,7 @@ def test_a_pod_has_no_privileges_and_limits_of_its_own(manifests: list[Manifest]
         assert pod["securityContext"]["runAsNonRoot"], name
         assert pod["securityContext"]["runAsUser"] == 10001
         assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False, "LAYERSWEEP_PORT would be an address"
         confined = container["securityContext"]
         assert confined == {
             "readOnlyRootFilesystem": True,

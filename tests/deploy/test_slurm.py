@@ -15,7 +15,7 @@ PROGRAMS = {
     "layersweep": """
         trap 'echo drained >> "$LOG"; exit 0' TERM
         echo "${LAYERSWEEP_TOKEN:-no variable}, ${LAYERSWEEP_TOKEN_FILE:-no file}" >> "$LOG"
-        echo ready
+        echo "$$"
         while :; do sleep 0.05; done
         """,
     # Fails as often as a file says; then it says the job's state.
@@ -48,28 +48,13 @@ def told_to_stop(folder: Path, state: str, *, failures: int) -> list[str]:
     }
     with subprocess.Popen(["bash", SCRIPT], env=environment, stdout=subprocess.PIPE, text=True) as job:
         assert job.stdout is not None
-        assert job.stdout.readline() == "ready\n"
+        worker = int(job.stdout.readline())
         job.send_signal(signal.SIGTERM)
         if state != "RUNNING":
             # `scancel` alone: the worker gets its SIGTERM from Slurm, and no second one from the script.
-            _child_named(job.pid, "layersweep").terminate()
+            os.kill(worker, signal.SIGTERM)
         job.wait(30)
     return (folder / "log").read_text().splitlines()
-
-
-class _Process:
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def terminate(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
-
-
-def _child_named(parent: int, name: str) -> _Process:
-    for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()):
-        if name in Path(f"/proc/{pid}/cmdline").read_text():
-            return _Process(pid)
-    raise AssertionError(f"no child of {parent} is {name}")
 
 
 @pytest.mark.parametrize("failures", [0, 2, 99], ids=["it answers", "it answers late", "it never answers"])

@@ -7,6 +7,8 @@ app.kubernetes.io/component: {{ .component }}
 {{/* Who a pod runs as. */}}
 {{- define "layersweep.pod" -}}
 automountServiceAccountToken: false
+# Of a Service that is called layersweep the kubelet would make LAYERSWEEP_PORT=tcp://..., which is no port to listen on.
+enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
   runAsUser: 10001
