@@ -6,6 +6,7 @@ import errno
 import gc
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -85,10 +86,14 @@ def serve(
             timeout_graceful_shutdown=STOP_SECONDS,
         )
         _spare_what_stays()
+        # Uvicorn ends what runs, and then raises the signal that it was stopped by: so SIGTERM ends as Ctrl-C does.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             server.Server(config, app.state.services.notifications).run(sockets=[listener])
         except KeyboardInterrupt:
             err.print("stopped")
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _spare_what_stays() -> None:
