@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -46,14 +47,21 @@ def told_to_stop(folder: Path, state: str, *, failures: int) -> list[str]:
         "SLURM_JOB_ID": "7",
         "LAYERSWEEP_TOKEN_FILE": "/secret/token",
     }
-    with subprocess.Popen(["bash", SCRIPT], env=environment, stdout=subprocess.PIPE, text=True) as job:
+    started = subprocess.Popen(
+        ["bash", SCRIPT], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    with started as job:
         assert job.stdout is not None
-        worker = int(job.stdout.readline())
-        job.send_signal(signal.SIGTERM)
-        if state != "RUNNING":
-            # `scancel` alone: the worker gets its SIGTERM from Slurm, and no second one from the script.
-            os.kill(worker, signal.SIGTERM)
-        job.wait(30)
+        try:
+            worker = int(job.stdout.readline())
+            job.send_signal(signal.SIGTERM)
+            if state != "RUNNING":
+                # `scancel` alone: the worker gets its SIGTERM from Slurm, and no second one from the script.
+                os.kill(worker, signal.SIGTERM)
+            job.wait(30)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
     return (folder / "log").read_text().splitlines()
 
 
