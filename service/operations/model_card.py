@@ -25,7 +25,7 @@ _LOADED = {
 model = AutoModelForCausalLM.from_pretrained(".")
 tokenizer = AutoTokenizer.from_pretrained(".")
 inputs = tokenizer("The ", return_tensors="pt", return_token_type_ids=False)
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100, do_sample=True)[0]))
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=True)[0]))
 """,
     "classification": """from transformers import AutoModelForSequenceClassification
 
@@ -36,6 +36,9 @@ model = AutoModelForSequenceClassification.from_pretrained(".")
 model = AutoModelForSeq2SeqLM.from_pretrained(".")
 """,
 }
+
+_MOST_NEW_TOKENS, _PROMPT_TOKENS = 100, len("The ")
+"""Of the example: a tokenizer makes no more than a token of each character of its prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,18 @@ def model_card(facts: CardFacts) -> str:
             *_section("Figures", _figures(sweep, trial)),
             *_section("How sure they are", [f"- {shown(each)}" for each in facts.sureness]),
             *_section("Weights", _weights(found, trial)),
-            *_section("Use", [block(_LOADED.get(sweep.task, ""), "python")]),
+            *_section("Use", [block(_loaded(sweep.task, trial), "python")]),
             *_section("Configuration", [block(json.dumps(trial.configuration, indent=1) + "\n", "json")]),
         ]
     )
+
+
+def _loaded(task: str, trial: Trial) -> str:
+    """The example: of a text no more tokens than the model was trained for, and has positions for."""
+    trained, model = trial.configuration["training"], trial.configuration["model"]
+    lengths = [trained.get("sequence_length"), model.get("attention.max_position_embeddings")]
+    room = min((int(each) for each in lengths if each), default=_MOST_NEW_TOKENS + _PROMPT_TOKENS) - _PROMPT_TOKENS
+    return _LOADED.get(task, "").replace("NEW_TOKENS", str(max(1, min(_MOST_NEW_TOKENS, room))))
 
 
 def _metadata(task: str) -> str:

@@ -4,8 +4,8 @@ Stands alone: numpy and the engine's runtime, no service, no PyTorch. It lies be
 
     python run.py [FOLDER]
 
-prints one line of JSON: what is measured here, and what the sweep reported. An engine of TensorRT runs by
-`workers.engine` of Layersweep's checkout, which must be on PYTHONPATH then.
+prints one line of JSON: what is measured here, and what the sweep reported. Where a package is missing it says which.
+An engine of TensorRT runs by `workers.engine` of Layersweep's checkout, which must be on PYTHONPATH then.
 """
 
 from __future__ import annotations
@@ -13,10 +13,17 @@ from __future__ import annotations
 import json
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    sys.exit(
+        f"run.py needs NumPy and the engine's runtime, and {sys.executable} has no NumPy. Install them there "
+        "(python -m pip install numpy onnxruntime), or run it with a worker's Python: .venv/bin/python of its checkout"
+    )
 
 WARMUP_SECONDS = 0.2
 MEASURE_SECONDS = 3.0
@@ -27,12 +34,26 @@ NOT_INPUTS = ("targets", "weights")
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     described = json.loads((folder / "configuration.json").read_text())
+    if found := missing_runtime(described):
+        sys.exit(found)
     with np.load(folder / "validation.npz", allow_pickle=False) as arrays:
         batches = {name: arrays[name] for name in arrays.files}
     run = run_onnxruntime if described["runtime"] == "onnxruntime" else run_by_checkout
     found = run(folder, described, batches)
     reported = {name: described["metrics"].get(name) for name in ("latency_ms_p50", "validation_loss")}
     sys.stdout.write(json.dumps({**found, "reported": reported}) + "\n")
+
+
+def missing_runtime(described: dict[str, Any]) -> str | None:
+    """What this Python lacks to run the engine, and how to get it; None where it lacks nothing."""
+    runtime, version = described["runtime"], described["environment"].get("runtime_version")
+    if runtime != "onnxruntime":
+        advice = "put Layersweep's checkout on PYTHONPATH and run it with the worker's Python, .venv/bin/python"
+        return None if find_spec("workers") else f"an engine of {runtime} runs by Layersweep's checkout: {advice}"
+    if find_spec(runtime):
+        return None
+    package = f"{runtime}=={version}" if version else runtime
+    return f"{sys.executable} has no {runtime}: {sys.executable} -m pip install {package}"
 
 
 def run_onnxruntime(folder: Path, described: dict[str, Any], batches: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,9 @@ def test_the_checkpoint_gives_the_trials_logits_and_reads_its_text(made: Made, t
     assert theirs.generate(ids, max_new_tokens=5, do_sample=False).shape == (1, ids.shape[1] + 5)
 
     card = (tmp_path / "README.md").read_text()
+    new_tokens = re.search(r"max_new_tokens=(\d+)", card)
+    assert new_tokens
+    assert 1 <= int(new_tokens[1]) <= theirs.config.max_position_embeddings - len("The ")
     assert "# \\_beetles\\_ \\| 1, trial 0" in card
     assert "| validation_loss | 2.5" in card
     assert "one seed: how far another training of the same configuration lands is not known" in card
