@@ -98,7 +98,7 @@ def download(
     for file in files:
         out.print(Text(f"{file}  {units.bytes_(file.stat().st_size)}"), soft_wrap=True)
     if format == "artifacts":
-        hint(f"Run it: {shlex.join(['python', str(folder / 'run.py'), str(folder)])}")
+        hint(f"Run it, with numpy and onnxruntime: {shlex.join(['python', str(folder / 'run.py'), str(folder)])}")
     else:
         hint(f"{folder / 'README.md'} says where it is from, and how to load it")
 

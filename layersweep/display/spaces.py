@@ -11,9 +11,8 @@ from layersweep.records.sweeps import HardwarePrediction, SpaceFacts, Transforme
 
 def print_space(console: Console, space: SpaceFacts) -> None:
     """Print how many points a space has, and how many of them keep the rules."""
-    console.print(
-        Text(f"Space: {_points_in_words(space)}; {space['feasible_share']:.1%} feasible{_sampled_in_words(space)}.")
-    )
+    feasible = f"{units.share(space['feasible_share'], 1)} feasible{_sampled_in_words(space)}"
+    console.print(Text(f"Space: {_points_in_words(space)}; {feasible}."))
     for rule, rejected in sorted(space["rejections"].items(), key=lambda pair: -pair[1]):
         console.print(Text(f"  {rejected:6.1%} rejected by: {rule}", style="dim"))
 
@@ -46,15 +45,17 @@ def _sampled_in_words(space: SpaceFacts) -> str:
         return ""
     if judged is None or interval is None:
         return " (of a sample)"
-    return f" (of {judged:,} samples: {interval[0]:.1%} to {interval[1]:.1%} with 95% confidence)"
+    low, high = (units.share(bound, 1) for bound in interval)
+    return f" (of {judged:,} samples: {low} to {high} with 95% confidence)"
 
 
 def prediction_in_words(found: HardwarePrediction) -> str:
     """`Predicted latency_ms_p50: 0.1 ms to 0.9 ms, 0.3 ms at the median, from 40 trials on ...`"""
     metric = found["metric"]
     low, median, high = (units.metric(metric, value) for value in (found["low"], found["median"], found["high"]))
+    between = median if low == high else f"{low} to {high}, {median} at the median"
     said = (
-        f"Predicted {metric}: {low} to {high}, {median} at the median, from {found['from_trials']} trials on "
+        f"Predicted {metric}: {between}, from {found['from_trials']} trials on "
         f"{found['target']} (off by {units.share(found['error_share'])} in the mean)"
     )
     if found["known_points"] < found["points"]:

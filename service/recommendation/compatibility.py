@@ -10,6 +10,7 @@ from layers.capabilities import Capabilities, Target, unsupported
 from layers.configuration import Configuration
 from layers.declarations.dtypes import MIXED
 from layers.declarations.quantization import IN_HALF
+from layers.parameter import Scalar
 from service.recommendation.schemas import Compatibility, TargetFit
 
 
@@ -66,6 +67,16 @@ def _known(runtime: str, in_words: str, version: tuple[int, int], opset: int, ca
     }
 
 
+def _name(capabilities: Capabilities) -> str:
+    return f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
+
+
+def _lacks(model: Mapping[str, Scalar], capabilities: Capabilities) -> str | None:
+    """What a target lacks, in words that stand beside its name."""
+    lacks = unsupported(model, capabilities)
+    return lacks and lacks.removeprefix(f"{_name(capabilities)} ")
+
+
 KNOWN: tuple[Capabilities, ...] = tuple(
     _known(runtime, in_words, version, opset, capability)
     for runtime, in_words, version, opset, capabilities in _RUNTIMES
@@ -87,7 +98,7 @@ def compatibility(
         for target, found in builds.items()
     ]
     for capabilities in registered:
-        lacks = unsupported(model, capabilities)
+        lacks = _lacks(model, capabilities)
         key = capabilities["key"]
         basis = "measured there" if key == measured_on else "capabilities that a worker registered"
         fits.append(TargetFit(target=key, fits=lacks is None, lacks=lacks, basis=basis))
@@ -96,8 +107,8 @@ def compatibility(
     for capabilities in KNOWN:
         if (capabilities["runtime"], capabilities.get("compute_capability")) in runtimes | tried:
             continue
-        lacks = unsupported(model, capabilities)
-        target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
+        lacks = _lacks(model, capabilities)
+        target = _name(capabilities)
         fits.append(TargetFit(target=target, fits=lacks is None, lacks=lacks, basis=MATRIX))
     able = sum(fit.fits for fit in fits)
     says = [

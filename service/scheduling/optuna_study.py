@@ -36,6 +36,7 @@ from service.database.json_columns import Distribution
 from service.scheduling.samplers.level_first_starts import Groups, LevelFirstStarts, layer_groups
 from service.scheduling.studies import Attributes, EarlierResult, PastAsk, Suggestion, TrialResult
 from service.scheduling.surrogate.attributes import DEVIATIONS
+from service.sweeps.sampling import SURROGATE_STARTS
 
 if TYPE_CHECKING:
     from service.scheduling.surrogate.sampler import SurrogateSampler
@@ -369,7 +370,7 @@ class OptunaStudy:
             EarlierTrial(self._numbers(trial.parameters), trial.values, {VIOLATION: trial.violation})
             for trial in earlier
         ]
-        return SurrogateSampler(space, seed=self._seed, earlier=found)
+        return SurrogateSampler(space, seed=self._seed, starts=SURROGATE_STARTS, earlier=found)
 
     def _numbers(self, parameters: Mapping[str, Scalar]) -> dict[str, float]:
         """Values of parameters as numbers of their distributions; what is none of the values is left out."""

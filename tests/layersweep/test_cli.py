@@ -386,6 +386,18 @@ def test_the_demo_takes_the_next_free_port() -> None:
             "Space: continuous, or too large to count, over a; 40.0% feasible"
             " (of 1,500 samples: 37.5% to 42.5% with 95% confidence).",
         ),
+        (
+            {
+                "points": None,
+                "open_parameters": ["a"],
+                "sampled": True,
+                "judged": 10000,
+                "feasible_share": 1.0,
+                "feasible_interval": [0.99962, 1.0],
+            },
+            "Space: continuous, or too large to count, over a; 100.0% feasible"
+            " (of 10,000 samples: 99.96% to 100.0% with 95% confidence).",
+        ),
         # As a service of an earlier version says it.
         (
             {"points": None, "open_parameters": ["a"], "sampled": True},

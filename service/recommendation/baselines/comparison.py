@@ -20,6 +20,9 @@ from service.recommendation.choice import LOSS, Candidate, Choice
 from service.recommendation.schemas import BaselineComparison, LossSlopeRecord
 from service.results import leaderboards
 
+LEAST_TIMES = 1.05
+"""Below so many times the steps, more of them are not worth a number."""
+
 MODELS = {"prior": "model that always gives the shares of the classes"}
 """How a baseline is called where "the NAME model" would not do."""
 
@@ -148,8 +151,26 @@ def _says_of_slope(slope: LossSlope | None, missing_nats: float) -> str:
             f"{fell}it would take more than {MOST_TIMES:.0f} times as many steps: a larger model or another learning "
             "rate may do more"
         )
-    steps = formatting.count(math.ceil(times * slope.to_step))
+    most = slope.times_at_most(missing_nats)
     return (
-        f"{fell}it would reach that baseline at about {steps} steps, {formatting.three_digits(times)} times as many. "
-        "That extrapolates: curves flatten, and a learning-rate schedule is made for its own length, so count on more"
+        f"{fell}it would reach that baseline at {steps_in_words(slope.to_step, times, most)}. That extrapolates, more "
+        "often too low than too high: curves flatten, and a learning-rate schedule is made for its own length"
     )
+
+
+def steps_in_words(steps: int, times: float, most: float | None) -> str:
+    """`about 700 steps, 1.4 times as many (by the scatter of its points up to 1,100)`: no more than two digits."""
+
+    def about(factor: float) -> str:
+        return f"{float(f'{factor * steps:.2g}'):,.0f}"
+
+    said = (
+        f"about {about(times)} steps, {times:.2g} times as many"
+        if times >= LEAST_TIMES
+        else f"little more than {steps:,} steps"
+    )
+    if most is None:
+        return f"{said} (by the scatter of its points perhaps more than {MOST_TIMES:.0f} times)"
+    if times < LEAST_TIMES or about(most) == about(times):
+        return said
+    return f"{said} (by the scatter of its points up to {about(most)})"

@@ -37,10 +37,16 @@ class LossSlope:
     def times_to(self, nats: float) -> float | None:
         """By how much the steps have to be multiplied until the loss has fallen by `nats`, at this rate; None where it
         does not fall, or where that is too far to be said."""
-        if not self.falls:
-            return None
-        doublings = nats / -self.nats_per_doubling
-        return 2.0**doublings if doublings <= math.log2(MOST_TIMES) else None
+        return _times(nats, self.nats_per_doubling) if self.falls else None
+
+    def times_at_most(self, nats: float) -> float | None:
+        """The same at the slowest rate that the scatter of its points allows (two standard errors)."""
+        return _times(nats, self.nats_per_doubling + 2 * self.standard_error) if self.falls else None
+
+
+def _times(nats: float, nats_per_doubling: float) -> float | None:
+    doublings = nats / -nats_per_doubling
+    return 2.0**doublings if doublings <= math.log2(MOST_TIMES) else None
 
 
 def loss_slope(curve: Sequence[CurvePoint]) -> LossSlope | None:

@@ -16,6 +16,7 @@ from service.common.ids import new_id
 from service.database.models import Dataset
 from service.http.dependencies import Services
 from service.leases.schemas import CurvePoint
+from service.recommendation.baselines.comparison import steps_in_words
 from service.recommendation.baselines.loss_slope import loss_slope
 from tests.service.sweep_rows import add_attempt, add_sweep, add_trial, add_worker, complete_configuration, rank
 
@@ -152,3 +153,15 @@ def test_a_slope_is_of_the_last_part_and_of_the_losses_that_there_are() -> None:
     assert slope.times_to(1.5) == pytest.approx(2**1.5)
     assert loss_slope(falling[:3]) is None
     assert loss_slope([]) is None
+
+
+@pytest.mark.parametrize(
+    ("times", "most", "said"),
+    [
+        (1.004, 1.01, "little more than 1,500 steps"),
+        (1.4142, 1.8, "about 2,100 steps, 1.4 times as many (by the scatter of its points up to 2,700)"),
+        (2.0, None, "about 3,000 steps, 2 times as many (by the scatter of its points perhaps more than 8 times)"),
+    ],
+)
+def test_an_extrapolation_is_said_as_roughly_as_it_is_known(times: float, most: float | None, said: str) -> None:
+    assert steps_in_words(1500, times, most) == said

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from service.common.ids import new_id
 from service.database.models import Dataset, Sweep, Trial
 from service.http.dependencies import Services
+from service.recommendation.compatibility import compatibility
 from tests.service.sweep_rows import (
     TARGET,
     add_measurement,
@@ -305,3 +306,11 @@ def test_a_limit_on_one_of_two_objectives_names_the_best_in_the_other(
     assert "trial 3 has the best validation loss" in client.get(f"/sweeps/{sweep}").text
     preferred = client.get(path, params={"prefer": "validation_loss"}).json()
     assert (preferred["trial"]["number"], preferred["under_limits"]) == (3, None)
+
+
+def test_a_target_is_named_once_where_it_cannot_run_a_model() -> None:
+    configuration: Any = complete_configuration(1)
+    found = compatibility(configuration, None, [], {})
+    (turing,) = [each for each in found.targets if each.target.startswith("tensorrt_rtx") and "7.5" in each.target]
+    assert (turing.lacks or "").startswith("does not run float32")
+    assert f"{turing.target}: {turing.lacks}" in found.says

@@ -13,6 +13,7 @@ from service.errors import InvalidDocumentError
 from service.scheduling.optuna_study import OptunaStudy
 from service.scheduling.studies import FAILED, TrialResult
 from service.sweeps.sampling import (
+    FEW_TRIALS,
     MOST_MODELLED_TRIALS,
     Choice,
     choose,
@@ -160,6 +161,11 @@ def test_auto_takes_the_surrogate_for_two_to_four_objectives(model: dict[str, An
     metrics = [{"metric": metric} for metric in METRICS[:objectives]]
     choice = _automatic(model=model, objectives=metrics, budget={"trials": MOST_MODELLED_TRIALS})
     assert (choice.sampler, f"{objectives} objectives" in choice.reason) == ("surrogate", True)
+
+
+def test_a_small_budget_is_told_of_the_random_points_that_the_surrogate_begins_with() -> None:
+    said = [_automatic(model=WIDE, budget={"trials": trials}).reason for trials in (FEW_TRIALS - 1, FEW_TRIALS)]
+    assert [reason.endswith("in the fewest trials, after 10 random ones") for reason in said] == [True, False]
 
 
 def test_auto_takes_tpe_for_one_objective_and_for_five() -> None:
