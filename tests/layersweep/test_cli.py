@@ -22,6 +22,7 @@ from layersweep import Client, NoFeasibleTrialError, NotFoundError, ResponseErro
 from layersweep.cli import app, demo, processes
 from layersweep.cli.common import ask_before_deleting, exit_code, out
 from layersweep.display.spaces import print_space
+from layersweep.display.terminal import LOG_WIDTH
 from layersweep.leaderboard import Leaderboard
 from layersweep.records.sweeps import SpaceFacts
 from tests.layersweep.answers import row
@@ -91,7 +92,7 @@ def test_a_sweep_from_submission_to_the_leaderboard(run: Run, document: Path, fi
     assert "★" in table
     assert "»" in table
     assert "Recommended: trial" in table
-    assert max(map(len, table.splitlines())) <= 80
+    assert max(map(len, table.splitlines())) <= LOG_WIDTH
 
     trial = board["items"][0]["trial"]
     assert answer(run("trial", "show", trial, "--json"))["id"] == trial
