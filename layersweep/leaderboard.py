@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, overload
 
 from layersweep import notebook
 from layersweep.errors import MissingDependencyError
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 _OWN_COLUMNS = ("trial", "number", "state", "rank", "on_front", "feasible")
 
 
+Feasible: TypeAlias = bool | Literal["undecided"]
+"""Which trials to keep: those that keep every constraint, that do not, or of which noise leaves that undecided."""
+
+
 class RowOptions(TypedDict, total=False):
     """Filters of a leaderboard."""
 
     state: TrialState | Sequence[TrialState] | None
-    feasible: bool | None
+    feasible: Feasible | None
     on_front: bool | None
     where: str | Sequence[str]
 
@@ -39,7 +43,7 @@ class RowFilter:
     """Filters of a leaderboard, as the API names them. Empty: all trials."""
 
     state: tuple[str, ...] = ()
-    feasible: bool | None = None
+    feasible: Feasible | None = None
     on_front: bool | None = None
     where: tuple[str, ...] = ()
 
@@ -47,7 +51,7 @@ class RowFilter:
     def of(
         cls,
         state: TrialState | Sequence[TrialState] | None = None,
-        feasible: bool | None = None,
+        feasible: Feasible | None = None,
         on_front: bool | None = None,
         where: str | Sequence[str] = (),
     ) -> RowFilter:
@@ -140,7 +144,7 @@ def read_leaderboard(
             return Leaderboard(rows_found, page["objectives"], page["total"], page.get("noise"))
 
 
-def _flag(value: bool | None) -> str | None:
+def _flag(value: Feasible | None) -> str | None:
     return None if value is None else str(value).lower()
 
 

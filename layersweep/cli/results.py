@@ -60,6 +60,9 @@ def leaderboard(
         bool | None,
         typer.Option("--feasible/--infeasible", help="Only trials that keep all constraints, or break one."),
     ] = None,
+    undecided: Annotated[
+        bool, typer.Option("--undecided", help="Only trials that cannot be judged: a limit lies within the noise.")
+    ] = False,
     front: Annotated[bool, typer.Option("--front", help="Only the trials on the Pareto front.")] = False,
     all_rows: Annotated[bool, typer.Option("--all", help=f"All rows, not only the first {SHOWN_ROWS}.")] = False,
     prefer: Prefer = None,
@@ -72,10 +75,12 @@ def leaderboard(
     """Show a sweep's trials, best first, and which is recommended. --json and --csv print all that the filters keep."""
     if csv and as_json:
         raise InvalidUsageError("--csv and --json exclude each other")
+    if undecided and feasible is not None:
+        raise InvalidUsageError("--undecided and --feasible or --infeasible exclude each other")
     chosen = wishes(prefer, within, weight)
     kept: RowOptions = {
         "state": cast("list[TrialState]", state) or None,
-        "feasible": feasible,
+        "feasible": "undecided" if undecided else feasible,
         "on_front": True if front else None,
         "where": where or (),
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from layersweep import files, notebook
 from layersweep.errors import ServiceFailureError, UnreachableError, WaitTimeoutError
-from layersweep.leaderboard import Leaderboard, RowFilter, read_leaderboard
+from layersweep.leaderboard import Feasible, Leaderboard, RowFilter, read_leaderboard
 from layersweep.preferences import SelectionPreferences
 from layersweep.records.assertions import Baseline, Judgement
 from layersweep.records.recommendations import Confirmation, Recommendation
@@ -138,7 +138,7 @@ class Sweep(Analyses):
         *,
         sort: str | None = None,
         state: TrialState | Sequence[TrialState] | None = None,
-        feasible: bool | None = None,
+        feasible: Feasible | None = None,
         on_front: bool | None = None,
         where: str | Sequence[str] = (),
         limit: int | None = None,
@@ -147,7 +147,8 @@ class Sweep(Analyses):
 
         Without `sort`: by Pareto rank, then by the first objective. `sort` takes a metric, a parameter, `rank` or
         `number`, with a minus in front for the greatest first. `state` keeps the trials in one of these states,
-        `where` those whose metric or parameter compares so; several conditions must all hold.
+        `feasible="undecided"` those of which noise leaves that undecided, `where` those whose metric or parameter
+        compares so; several conditions must all hold.
 
             sweep.leaderboard(sort="latency_ms_p50", feasible=True)[0]
             sweep.leaderboard(where=["latency_ms_p50<=2", "mlp.kind=GatedMLP"])
@@ -167,7 +168,7 @@ class Sweep(Analyses):
         *,
         sort: str | None = None,
         state: TrialState | Sequence[TrialState] | None = None,
-        feasible: bool | None = None,
+        feasible: Feasible | None = None,
         on_front: bool | None = None,
         where: str | Sequence[str] = (),
     ) -> str:

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,12 +97,16 @@ class Condition:
         return _COMPARE[self.operator](values, float(code))
 
 
+Feasible: TypeAlias = bool | Literal["undecided"]
+"""Whether a trial keeps every constraint; undecided: it is complete, and a limit lies within the noise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Which trials a leaderboard keeps; None and () keep all."""
 
     states: tuple[str, ...] = ()
-    feasible: bool | None = None
+    feasible: Feasible | None = None
     on_front: bool | None = None
     where: tuple[Condition, ...] = ()
 
@@ -120,7 +124,9 @@ class Filters:
         kept = np.ones(len(columns), dtype=bool)
         if self.states:
             kept &= columns.in_state(*map(TrialState, self.states))
-        if self.feasible is not None:
+        if self.feasible == "undecided":
+            kept &= columns.in_state(TrialState.COMPLETE) & (columns.feasible == -1)
+        elif self.feasible is not None:
             kept &= columns.feasible == int(self.feasible)
         if self.on_front is not None:
             kept &= (columns.rank == 1) == self.on_front

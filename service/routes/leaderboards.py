@@ -20,6 +20,7 @@ from service.results import leaderboards
 from service.results import schemas as result_schemas
 from service.results.exports import Export, csv_export, jsonl_export, sent
 from service.results.leaderboards import Condition, Filters
+from service.results.selection import Feasible
 
 router = APIRouter(
     prefix="/v1/sweeps/{sweep_id}", tags=["leaderboards"], responses=documented(404, 422), route_class=ScopedRoute
@@ -58,7 +59,10 @@ async def get_leaderboard(
         "rank"
     ),
     state: Annotated[list[str] | None, Query(description="keep trials in one of these states")] = None,
-    feasible: bool | None = None,
+    feasible: Annotated[
+        Feasible | None,
+        Query(description="keep trials that keep every constraint, that do not, or that noise leaves undecided"),
+    ] = None,
     on_front: bool | None = None,
     where: Where = None,
     page_size: PageSize = 50,

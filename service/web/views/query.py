@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 
 from service.errors import UnprocessableError
 from service.results.leaderboards import Condition, Filters
-from service.results.selection import RECOMMENDED
+from service.results.selection import RECOMMENDED, Feasible
 
 PICTURES = ("importance", "effects", "hypervolume", "parallel")
 MAX_COMPARED = 10
@@ -32,7 +32,7 @@ class SweepQuery:
 
     sort: str = RECOMMENDED
     state: tuple[str, ...] = ()
-    feasible: bool | None = None
+    feasible: Feasible | None = None
     on_front: bool | None = None
     where: tuple[str, ...] = ()
     column: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ class SweepQuery:
         return cls(
             limits=limits,
             sort=given.get("sort") or RECOMMENDED,
-            feasible=_flag("feasible", given.get("feasible", "")),
+            feasible=_feasible(given.get("feasible", "")),
             on_front=_flag("on_front", given.get("on_front", "")),
             differing=_flag("differing", given.get("differing", "")) is True,
             x=given.get("x") or None,
@@ -105,7 +105,7 @@ class SweepQuery:
         """What differs from the plain page, as query parameters, less those named."""
         pairs = [("sort", self.sort)] if self.sort != RECOMMENDED else []
         pairs += [(name, each) for name in _LISTS for each in getattr(self, name)]
-        pairs += [(name, "true" if flag else "false") for name in _FLAGS if (flag := getattr(self, name)) is not None]
+        pairs += [(name, str(flag).lower()) for name in _FLAGS if (flag := getattr(self, name)) is not None]
         pairs += [("differing", "true")] if self.differing else []
         pairs += [(name, word) for name in _WORDS if (word := getattr(self, name))]
         return [(name, value) for name, value in pairs if name not in without]
@@ -160,6 +160,10 @@ def _sliders(given: QueryParams, prefix: str) -> list[tuple[str, float]]:
             raise UnprocessableError(f"{name[:40]}={given[name][:40]!r}: give a number from 0 to {ANY_PERCENT}")
         found.append((name.removeprefix(prefix), at))
     return found
+
+
+def _feasible(text: str) -> Feasible | None:
+    return "undecided" if text == "undecided" else _flag("feasible", text)
 
 
 def _flag(name: str, text: str) -> bool | None:

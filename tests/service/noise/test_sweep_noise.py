@@ -46,6 +46,10 @@ def test_a_sweep_says_what_cannot_be_judged_and_what_to_do(client, sweep):
     assert board["items"][0]["noise"]["figures"]["latency_ms_p99"]["high"] == 9.0
     for feasible in (True, False):
         assert not client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"feasible": feasible}).json()["items"]
+    undecided = client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"feasible": "undecided"}).json()
+    assert len(undecided["items"]) == 3
+    assert "feasible=undecided" in page(client, f"/sweeps/{sweep}", feasible="undecided")
+    assert client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"feasible": "maybe"}).status_code == 422
 
 
 def test_on_a_processor_with_several_threads_one_is_advised(client, services, sweep):
