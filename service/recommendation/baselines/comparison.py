@@ -154,7 +154,7 @@ def _says_of_slope(slope: LossSlope | None, missing_nats: float) -> str:
     most = slope.times_at_most(missing_nats)
     return (
         f"{fell}it would reach that baseline at {steps_in_words(slope.to_step, times, most)}. That extrapolates, more "
-        "often too low than too high: curves flatten, and a learning-rate schedule is made for its own length"
+        "often too low than too high: curves flatten, and a schedule is made for its own length, so count on more"
     )
 
 
