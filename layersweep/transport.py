@@ -28,6 +28,8 @@ BACKOFF = Backoff(first_seconds=0.15, most_seconds=7.5, jitter=1 / 3)
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 PAGE_SIZE = 200
 TOKEN = "LAYERSWEEP_TOKEN"
+TOKEN_REFUSALS = frozenset({401, 429})
+"""429: too many wrong tokens came from this address, so that one more is not said to be wrong."""
 PROXY_STATUSES = frozenset({401, 403, 407, 408, 413, 414, 429, 431, 500, 502, 503, 504})
 """That proxies answer by themselves."""
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -62,7 +64,11 @@ class BearerToken(httpx2.Auth):
         sent = self._value
         request.headers["Authorization"] = f"Bearer {sent}"
         response = yield request
-        if response.status_code == 401 and self._is_replaced(sent) and isinstance(request.stream, httpx2.ByteStream):
+        if (
+            response.status_code in TOKEN_REFUSALS
+            and self._is_replaced(sent)
+            and isinstance(request.stream, httpx2.ByteStream)
+        ):
             request.headers["Authorization"] = f"Bearer {self._value}"
             yield request
 

@@ -338,12 +338,11 @@ class Worker:
             try:
                 return call()
             except UnreachableError as error:
-                now = time.monotonic()
-                refused_since = (refused_since or now) if isinstance(error, TokenRefusedError) else None
-                if refused_since is not None and (
-                    self._registered is None or now - refused_since + delay > TOKEN_SECONDS
-                ):
-                    raise
+                if isinstance(error, TokenRefusedError):
+                    now = time.monotonic()
+                    refused_since = refused_since or now
+                    if self._registered is None or now - refused_since + delay > TOKEN_SECONDS:
+                        raise
                 where = self._service.server
                 logger.warning("the service at %s %s (%s); trying again in %.1f s", where, error.what, error, delay)
             self._draining.wait(delay)

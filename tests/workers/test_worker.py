@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import signal
@@ -21,8 +22,9 @@ from service.settings import Settings
 from tests.conftest import serving
 from workers.processes.child import ROOT
 from workers.processes.children import Children
-from workers.service.client import ServiceClient
-from workers.worker import DeviceTakenError, Worker, WorkerError
+from workers.service.client import ServiceClient, TokenRefusedError
+from workers.service.messages import RegistrationAnswer
+from workers.worker import TOKEN_SECONDS, DeviceTakenError, Worker, WorkerError
 
 SWEEP: dict[str, Any] = {
     "name": "tiny",
@@ -360,6 +362,28 @@ def test_a_worker_whose_token_is_revoked_waits_for_another_one_before_it_ends(
         make_worker(service, cache_dir).work()
     assert refused > 1
     assert "refuses the token" in caplog.text
+
+
+def test_a_token_that_stays_refused_ends_a_worker_that_hears_other_answers_too(
+    cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where several workers of one address try again, some are told that these are too many wrong tokens.
+    statuses = itertools.cycle([401, 429])
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(next(statuses), json={"detail": "no"}))
+    service = ServiceClient("http://service", transport=transport)
+    worker = make_worker(service, cache_dir)
+    worker._registered = RegistrationAnswer(id="W0", lease_seconds=60.0, heartbeat_seconds=20.0, target_keys=[])
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        assert len(waited) < 1000, "it would wait for ever"
+
+    monkeypatch.setattr(worker._draining, "wait", wait)
+    monkeypatch.setattr("workers.worker.time.monotonic", lambda: 1.0 + sum(waited))
+    with pytest.raises(TokenRefusedError):
+        worker._retry_until_drained(service.queue)
+    assert abs(sum(waited) - TOKEN_SECONDS) < 60
 
 
 def test_a_worker_whose_engine_interpreter_is_missing_says_so(cache_dir: Path) -> None:

@@ -16,8 +16,9 @@ from workers.service.client import ServiceClient, TokenRefusedError, Unreachable
 class Gate:
     """A service that knows one token."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: int = 401) -> None:
         self.right = "old"
+        self.refusal = refusal
         self.seen: list[str] = []
         self.bodies: list[bytes] = []
 
@@ -25,7 +26,7 @@ class Gate:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         self.seen.append(token)
         if token != self.right:
-            return httpx2.Response(401, json={"detail": "this token was revoked"})
+            return httpx2.Response(self.refusal, json={"detail": "this token was revoked"})
         self.bodies.append(request.read())
         return httpx2.Response(200, json={"items": [], "next_page_token": None})
 
@@ -47,8 +48,9 @@ def worker_s_client(gate: Gate) -> ServiceClient:
     return ServiceClient("http://service", token, transport=httpx2.MockTransport(gate))
 
 
-def test_the_token_is_read_again_where_the_service_refuses_it(token_file: Path) -> None:
-    gate = Gate()
+@pytest.mark.parametrize("refusal", [401, 429])
+def test_the_token_is_read_again_where_the_service_refuses_it(token_file: Path, refusal: int) -> None:
+    gate = Gate(refusal)
     client = worker_s_client(gate)
     client.report("T0", 1, {"log": "a"})
     gate.right = "new"
