@@ -49,7 +49,7 @@ def scale(name: str) -> tuple[tuple[float, str], ...]:
     """The units in which a metric is drawn, from the smallest: how much of the metric's own each is, and its name."""
     if without_shape(name) in _COUNTED:
         return COUNTS
-    if name == "accuracy":
+    if without_shape(name) in ("accuracy", "latency_cv"):
         return SHARES
     own = unit(name)
     return {"B": BYTES, "s": TIMES}.get(own, ((1.0, own),))
@@ -72,6 +72,8 @@ def metric(name: str, value: float | None) -> str:
         return count(value)
     if name == "accuracy":
         return share(value, decimals=2)
+    if without_shape(name) == "latency_cv":
+        return share(abs(value))
     return f"{number(value)} {own}" if own else number(value)
 
 

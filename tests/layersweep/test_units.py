@@ -71,7 +71,7 @@ def test_a_metric_s_name_tells_its_declared_unit(name: str) -> None:
         ("train_seconds", 59.7, "1 min"),
         ("train_seconds", 0.9996, "1 s"),
         ("validation_loss", None, "–"),
-        ("latency_cv", -0.0, "0"),
+        ("latency_cv", -0.0, "0%"),
     ],
 )
 def test_metrics_are_shown_in_units_that_people_read(name: str, value: float | None, shown: str) -> None:
