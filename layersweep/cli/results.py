@@ -105,8 +105,8 @@ def leaderboard(
     if recommendation:
         why = ready(server, "recommendation", sweep, *options(chosen))
         out.print(Text(f"Recommended: trial {recommendation['trial']['number']}. Why, and how sure: {why}"))
-        if recommendation["under_limits"]:
-            says = recommendation["under_limits"]["says"]
+        if under_limits := recommendation.get("under_limits"):
+            says = under_limits["says"]
             out.print(Text(f"{says[0].upper()}{says[1:]}.", style="yellow"))
     if board.noise and board.noise["says"]:
         out.print(Text(board.noise["says"], style="yellow" if board.noise["level"] == "warning" else "dim"))

@@ -25,8 +25,8 @@ def render(found: Recommendation) -> RenderableType:
         parts.append(Text(f"\n{found['smaller']['says']}", style="yellow"))
     if found["baseline"]:
         parts += [Text(f"\n{line}", style="yellow") for line in found["baseline"]["says"]]
-    if found["under_limits"]:
-        parts.append(Text(f"\n{found['under_limits']['says']}", style="yellow"))
+    if under_limits := found.get("under_limits"):
+        parts.append(Text(f"\n{under_limits['says']}", style="yellow"))
     parts += _section("Neighbours on the front", [each["says"] for each in found["neighbours"]])
     limits: list[str] = []
     for each in evidence["constraints"]:

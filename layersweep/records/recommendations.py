@@ -5,7 +5,7 @@ Differences are other - recommended. Losses are in nats, intervals at 95 %.
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from layersweep.records.catalog import Implication
 from layersweep.records.sweeps import Configuration, LeaderboardRow, Objective, Progress, Scalar, SweepState, TrialState
@@ -233,7 +233,7 @@ class BaselineComparison(TypedDict):
 
 
 class Recommendation(TypedDict):
-    """Which trial to take, by which rule, and what speaks for it."""
+    """Which trial to take, by which rule, and what speaks for it. An older service does not say `under_limits`."""
 
     sweep: str
     rule: str
@@ -241,7 +241,7 @@ class Recommendation(TypedDict):
     configuration: Configuration
     final: bool
     baseline: BaselineComparison | None
-    under_limits: Neighbour | None
+    under_limits: NotRequired[Neighbour | None]
     objectives: list[Objective]
     prefer: list[str]
     within: list[str]
