@@ -14,11 +14,16 @@ from layersweep.records.administration import (
     TokenRecord,
     WebhookDeliveryRecord,
     WebhookRecord,
+    WhoAmIRecord,
 )
 
 
 class AdministrationCalls(Calls):
     """Who may use the service, and who is told of its sweeps."""
+
+    def whoami(self) -> WhoAmIRecord:
+        """Who the service takes this client for, and what it may do. Any valid token may ask."""
+        return self.transport.object("GET", "/v1/whoami", named_by="name")
 
     # who may use the service: with a token of the scope admin
 

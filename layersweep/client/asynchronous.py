@@ -152,4 +152,5 @@ class AsyncClient:
     validate = _awaited(Client.validate)
     webhook_deliveries = _each(Client.webhook_deliveries)
     webhooks = _each(Client.webhooks)
+    whoami = _awaited(Client.whoami)
     workers = _awaited(Client.workers)

@@ -26,6 +26,15 @@ class TokenRecord(TypedDict):
     last_used_at: str | None
 
 
+class WhoAmIRecord(TypedDict):
+    """`project` is null where the token reaches all of them."""
+
+    name: str
+    token_id: str | None
+    project: str | None
+    scopes: list[str]
+
+
 class CreatedTokenRecord(TokenRecord):
     token: str | None
 

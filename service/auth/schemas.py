@@ -72,6 +72,15 @@ class Token(Schema):
     last_used_at: Timestamp | None = Field(description="to the minute")
 
 
+class WhoAmI(Schema):
+    """Who the service takes the caller for, and what it may do."""
+
+    name: str = Field(description="of the token; anonymous where the service has none")
+    token_id: str | None
+    project: str | None = Field(description="the project that the token is bound to; null: it reaches all")
+    scopes: list[str] = Field(description="with those that they hold: submit holds read, admin both")
+
+
 class CreatedToken(Token):
     token: str | None = Field(
         description="the token itself, shown this once; null in a repeated answer to the same Idempotency-Key"

@@ -43,6 +43,15 @@ async def create_token(body: auth_schemas.NewToken, call: WriteRequestDep) -> Re
     return answer
 
 
+@router.get("/whoami")
+@needs_scope("read", "work")
+def who_am_i(caller: CallerDep) -> auth_schemas.WhoAmI:
+    """Say whom the token belongs to, and what it may do. Any valid token may ask."""
+    return auth_schemas.WhoAmI(
+        name=caller.name, token_id=caller.token_id, project=caller.bound_to, scopes=sorted(caller.scopes)
+    )
+
+
 @router.get("/tokens")
 @needs_scope("admin")
 def list_tokens(pages: PageReadDep) -> schemas.Page[auth_schemas.Token]:

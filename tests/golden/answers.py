@@ -82,6 +82,7 @@ OF_ALL = (
     "/v1/tokens",
     "/v1/projects",
     "/v1/audit",
+    "/v1/whoami",
     "/v1/webhooks",
     "/v1/nothing",
     "/v1/sweeps/nothing",

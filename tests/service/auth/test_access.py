@@ -414,3 +414,10 @@ def test_a_query_that_names_a_project_is_refused_and_says_how_to_name_it(client:
     answer = client.get(path, params={"project": "beta"})
     assert answer.status_code == 422
     assert "Layersweep-Project" in answer.text
+
+
+@pytest.mark.parametrize(("scope", "holds"), [("work", ["work"]), ("submit", ["read", "submit"]), ("read", ["read"])])
+def test_any_token_is_told_who_it_is(client: TestClient, make_token: MakeToken, scope: str, holds: list[str]) -> None:
+    assert client.get("/v1/whoami").json()["name"] == "anonymous"
+    told = client.get("/v1/whoami", headers=bearer(make_token(scope, project="vision"))).json()
+    assert (told["name"], told["project"], told["scopes"]) == (scope, "vision", holds)
