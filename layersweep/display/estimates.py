@@ -16,10 +16,10 @@ def cost_in_words(estimate: CostEstimate | None, budget: Budget) -> str:
     if estimate is None:
         limit = budget["wall_seconds"]
         return UNKNOWN if limit is None else f"{UNKNOWN} It ends after {units.duration(limit)} at most."
-    at_once = units.at_once(budget["parallel"], estimate.get("parallel"))
+    at_once = estimate.get("parallel", budget["parallel"])
     error = units.share(estimate["median_error_share"])
     return (
-        f"Time: about {units.duration(estimate['trial_seconds'])} a trial, {_until_the_end(estimate, budget)} with "
+        f"Time: about {units.duration(estimate['trial_seconds'])} a trial, {_until_the_end(estimate, budget)}, "
         f"{at_once} at a time. This rests on {units.plural(estimate['from_trials'], 'comparable trial')} on "
         f"{estimate['target']}; each of them, predicted from the others, is {error} off at the "
         "median. Reused, infeasible and pruned trials cost less."
