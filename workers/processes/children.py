@@ -93,6 +93,13 @@ class Children:
             self._model = Child(argv, name="model", env=self._environment)
         return self._model
 
+    def prepared_model(self) -> Child:
+        """The torch child that was asked to make the attempt's model.
+
+        It may have died since, of which the next request tells: another one would hold no model.
+        """
+        return self._model or self.model()
+
     def builder(self) -> Builder:
         """The engine child that describes and builds."""
         return self._builder

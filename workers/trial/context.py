@@ -26,6 +26,7 @@ from workers.interruption import Interruption, InterruptionError
 from workers.processes.builder import Builder
 from workers.processes.child import Child
 from workers.processes.children import Children
+from workers.processes.model_verbs import PREPARE
 from workers.service.lease import Lease
 from workers.service.leased_trial import LeasedDataset
 from workers.trial.artifacts import ArtifactStore
@@ -210,8 +211,9 @@ class TrialContext:
         )
 
     def request_model(self, verb: Verb[Answer], arguments: Mapping[str, object], timeout_seconds: float) -> Answer:
-        """Ask the torch child."""
-        return self.request(self.children.model(), verb, arguments, timeout_seconds=timeout_seconds)
+        """Ask the torch child: to make the model, or whatever holds it since then."""
+        child = self.children.model() if verb == PREPARE else self.children.prepared_model()
+        return self.request(child, verb, arguments, timeout_seconds=timeout_seconds)
 
     @contextmanager
     def phase(self, name: str) -> Generator[None]:

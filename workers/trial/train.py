@@ -34,7 +34,7 @@ def train(context: TrialContext, data: TrialData) -> Trained:
     ahead = deque(context.rungs)
     earlier = _earlier_training(context)
     answer = context.request(
-        context.children.model(),
+        context.children.prepared_model(),
         TRAIN,
         {
             **{name: str(path) for name, path in data.paths.items()},

@@ -547,6 +547,24 @@ def test_a_child_killed_from_outside_gives_the_trial_back_charged(interrupted: B
     assert release == {"reason": "the model process was ended by SIGKILL, from outside", "charge": True}
 
 
+def test_a_child_killed_between_two_requests_gives_the_trial_back_charged(
+    interrupted: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one is started only for the next trial: it would hold no model."""
+    export = build.write_graph
+
+    def of_a_killed_child(context: TrialContext, *arguments: Any) -> Any:
+        process = context.children.model().pid
+        os.kill(process, signal.SIGKILL)
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+        return export(context, *arguments)
+
+    monkeypatch.setattr(build, "write_graph", of_a_killed_child)
+    assert interrupted.execute(interrupted.scripted.lease()) is None
+    (release,) = interrupted.scripted.sent("release")
+    assert release == {"reason": "the model process was ended by SIGKILL, from outside", "charge": True}
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [(409, {"detail": "attempt 2"}), pytest.param(404, {"detail": "no such trial"}, marks=pytest.mark.slow)],
