@@ -160,7 +160,7 @@ def test_the_report_shows_prompts_and_steps_of_a_trial_that_generates(client: Te
     report = f"/v1/sweeps/{services.database.write(write)}/report"
     assert "Prompt and tokens" in client.get(report, params={"format": "html"}).text
     plain = client.get(report, params={"format": "markdown"}).text
-    (row,) = (line for line in plain.splitlines() if "3 × 64 + 32" in line)
+    (row,) = (line for line in plain.splitlines() if line.startswith("|") and "3 × 64 + 32" in line)
     assert "2.5" in row
     assert "0.625" in row
 
