@@ -73,6 +73,11 @@ class BearerToken(httpx2.Auth):
             yield request
 
     @property
+    def origin(self) -> str:
+        """Where it is from, to be told."""
+        return f"that of {self._variable}" if self._variable else f"the given one, not that of {TOKEN}"
+
+    @property
     def value(self) -> str:
         """The token itself: a secret."""
         return self._value
@@ -256,11 +261,11 @@ class Transport:
     def _with_address(self, error: LayersweepError) -> LayersweepError:
         """The error, with a note of who refused the token."""
         if isinstance(error, NotAuthorizedError):
-            given = self._http.auth is not None
-            error.add_note(
-                f"The service is {self.server} (--server, LAYERSWEEP_SERVER); "
-                + ("the token is that of LAYERSWEEP_TOKEN" if given else "no token was sent: set LAYERSWEEP_TOKEN")
+            token = self._http.auth
+            sent = (
+                f"the token is {token.origin}" if isinstance(token, BearerToken) else f"no token was sent: set {TOKEN}"
             )
+            error.add_note(f"The service is {self.server} (--server, LAYERSWEEP_SERVER); {sent}")
         return error
 
     def _unreachable(self, problem: httpx2.RequestError) -> UnreachableError:

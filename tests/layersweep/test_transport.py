@@ -72,8 +72,18 @@ def test_a_proxy_in_front_may_refuse_or_be_busy() -> None:
     assert any("http://service.test" in note and "LAYERSWEEP_TOKEN" in note for note in raised.value.__notes__)
 
 
-@pytest.mark.parametrize(("token", "says"), [("secret", "the token is that of"), (None, "no token was sent")])
-def test_a_refused_token_is_told_with_the_service_that_refused_it(token: str | None, says: str) -> None:
+@pytest.mark.parametrize(
+    ("variable", "token", "says"),
+    [
+        ("secret", None, "the token is that of LAYERSWEEP_TOKEN"),
+        ("other", "secret", "the token is the given one, not that of LAYERSWEEP_TOKEN"),
+        ("", None, "no token was sent"),
+    ],
+)
+def test_a_refused_token_is_told_with_the_service_that_refused_it(
+    variable: str, token: str | None, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAYERSWEEP_TOKEN", variable)
     refuse = httpx2.MockTransport(lambda request: problem(401, "unauthorized", "no"))
     with pytest.raises(NotAuthorizedError) as raised:
         Client("http://service.test", token, transport=refuse).datasets()
