@@ -21,9 +21,9 @@ CHECK_SECONDS = 5.0
 NONE_FEASIBLE = "none_feasible"
 """The end code of a sweep that completed without a trial to recommend."""
 ASKED_SECONDS = 10.0
-"""Without a line after which it is looked whether a trial waits,"""
+"""Where the output is no terminal: seconds without a line before it asks whether a trial waits for something."""
 SAID_SECONDS = 60.0
-"""and after which it is said what runs in any case. Of what is no terminal."""
+"""The same, before it says in any case what runs."""
 STYLES = {
     "complete": "green",
     "infeasible": "yellow",

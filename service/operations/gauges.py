@@ -195,7 +195,7 @@ class Gauges:
             "layersweep_leases_lapsed", "Of active sweeps, those whose worker was silent for too long.", found.lapsed
         )
         yield _gauge(
-            "layersweep_scheduler_events_waiting", "Ended trials that no scheduler has worked in.", found.unscheduled
+            "layersweep_scheduler_events_waiting", "Ended trials that no scheduler has processed.", found.unscheduled
         )
         yield _gauge(
             "layersweep_scheduler_oldest_seconds", "Since the oldest of them ended.", found.unscheduled_seconds

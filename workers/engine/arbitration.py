@@ -46,10 +46,10 @@ KEPT_SECONDS = 0.5
 """A measurement takes about four times as long: trainings have a fifth of the device, whoever measures."""
 
 MEASURED_SECONDS = 2.0
-"""What a measurement takes: KEPT_SECONDS are kept for each that was waited for,"""
+"""How long a measurement takes. Whoever waited for several keeps the device for KEPT_SECONDS for each of them."""
 
 MOST_KEPT = 6
-"""but for so many at most."""
+"""Measurements that count towards that, at most."""
 
 SAID_EVERY_SECONDS = 5.0
 """How often somebody who waits says so."""
