@@ -16,6 +16,7 @@ from layersweep.cli.common import (
     Server,
     SweepName,
     connect,
+    connect_patiently,
     err,
     hint,
     out,
@@ -131,7 +132,7 @@ def recommendation(
 ) -> None:
     """Say which trial to take, by which rule, how certain that is, and on which evidence."""
     chosen = wishes(prefer, within, weight)
-    with connect(server) as client:
+    with connect_patiently(server) as client:
         sweep_found = client.sweep(sweep)
         found = sweep_found.recommendation(**chosen)
         dataset = sweep_found.record["dataset"]

@@ -201,7 +201,7 @@ def watch(
 
     The exit code is 0 if it completed, 7 if no trial of it is feasible, 1 if it failed or was cancelled, 9 after
     --timeout. A sweep of which every trial failed has failed."""
-    with connect(server) as client:
+    with connect_patiently(server) as client:
         found = client.sweep(sweep)
         progress.watch(found, out, timeout_seconds=timeout)
         _finish(server, found, quiet=False)

@@ -201,6 +201,18 @@ def test_no_service_ends_every_command_in_a_line(run: Callable[[str, str], Any])
             assert "layersweep serve" in ended.stderr
 
 
+@pytest.mark.parametrize("command", ["sweep submit", "sweep watch", "recommendation"])
+def test_the_commands_that_determine_parameters_in_a_job_try_again(
+    command: str, run: Callable[[str, str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layersweep.cli.common.PATIENT_RETRY_SECONDS", 0.1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        ended = run(command, f"http://127.0.0.1:{taken.getsockname()[1]}")
+    assert ended.exit_code == EXIT_UNREACHABLE
+    assert "Trying again" in ended.stderr
+
+
 def test_a_command_that_a_job_runs_bears_a_restart_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
