@@ -126,15 +126,20 @@ def _calculates(node: parser.Node) -> bool:
     return isinstance(node, parser.Arithmetic | parser.Call) or any(map(_calculates, parser.children(node)))
 
 
-def parse_constraint(text: str) -> Constraint:
-    """Parse one constraint, names as they are written. Raises ExpressionError."""
+def read_constraint(text: str) -> Expression:
+    """The expression of a constraint, whatever it compares. Raises ExpressionError."""
     try:
-        expression = parse(text, kind="constraint")
+        return parse(text, kind="constraint")
     except ExpressionError as error:
         if error.remedy != parser.REMEDIES["="]:
             raise
         # What == compares is no limit: that would be the next refusal.
         raise ExpressionError(error.message, "write <= or >=: a constraint is a limit on a metric") from None
+
+
+def parse_constraint(text: str) -> Constraint:
+    """Parse one constraint, names as they are written. Raises ExpressionError."""
+    expression = read_constraint(text)
     tree = expression.tree
     if not isinstance(tree, parser.Comparison) or len(tree.operators) != 1 or tree.operators[0] not in BOUNDS:
         raise ExpressionError(

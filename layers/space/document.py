@@ -16,7 +16,7 @@ from layers.dataset_facts import DatasetDescription, DatasetFacts, fixed_lengths
 from layers.dataset_facts import too_long as sequence_too_long
 from layers.declarations.per_layer import base_path
 from layers.expressions.compiler import Expression, ExpressionError, parse
-from layers.expressions.constraints import Constraint, parse_constraint
+from layers.expressions.constraints import Constraint, parse_constraint, read_constraint
 from layers.expressions.metric_names import MetricNameError, MetricNames
 from layers.expressions.names import VARIABLES, Names, UnknownNameError, default_of, is_variable
 from layers.expressions.types import check_types
@@ -342,7 +342,7 @@ class _Reading:
         for pointer, text in self._fields.texts("constraints", "latency_ms_p99 <= 2.0"):
             try:
                 # Names first: a misspelt metric is told apart from a constraint without one.
-                expression = names.completed(parse(text, kind="constraint"), metrics)
+                expression = names.completed(read_constraint(text), metrics)
                 check_types(expression, names)
                 constraint = parse_constraint(expression.text)
             except (ExpressionError, MetricNameError, UnknownNameError) as error:

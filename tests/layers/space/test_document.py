@@ -327,6 +327,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "constraint that is a rule": ({"/constraints": ["hidden_size < 100"]}, "/constraints/0", "rules"),
     "constraint of an unknown metric": ({"/constraints": ["latency_ms_p98 < 2"]}, "/constraints/0", "latency_ms_p99"),
+    "constraint with one =": ({"/constraints": ["latency_ms_p99 = 2"]}, "/constraints/0", "write <= or >="),
     "constraint without a comparison": ({"/constraints": ["latency_ms_p99 + 1"]}, "/constraints/0", "true or false"),
     "constraint as a mapping": ({"/constraints": [{"latency": 2}]}, "/constraints/0", "not an expression"),
     "constraints as text": ({"/constraints": "flops < 1"}, "/constraints", "not a list"),
