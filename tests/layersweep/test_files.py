@@ -162,8 +162,8 @@ def test_an_interruption_ends_in_a_word(monkeypatch: pytest.MonkeyPatch) -> None
     def interrupted(server: str) -> Any:
         raise KeyboardInterrupt
 
-    for module in ("results", "sweeps", "catalog.datasets"):
-        monkeypatch.setattr(f"layersweep.cli.{module}.connect", interrupted)
+    for name in ("results.connect", "sweeps.connect_patiently", "catalog.datasets.connect"):
+        monkeypatch.setattr(f"layersweep.cli.{name}", interrupted)
     for command in (["sweep", "watch", "x"], ["leaderboard", "x"], ["dataset", "list"]):
         ended = CliRunner().invoke(app, command)
         assert (ended.exit_code, ended.stderr) == (130, "interrupted\n")
