@@ -78,6 +78,8 @@ class Tradeoff(TypedDict):
     sample: ColumnSample
     edge: list[dict[str, float]]
     limits: list[Limit]
+    tied: list[str]
+    """Trials behind the front, by less than the latencies are known to."""
 
 
 class HypervolumeStep(TypedDict):

@@ -14,6 +14,9 @@ from service.database.models import Sweep, Trial
 MOST_OF_THE_FRONT = 1_000
 """Trials of the front that are compared with, the first ones."""
 
+MOST_COMPARED = 1_000
+"""Trials behind the front of a sweep up to which all are compared with it."""
+
 FRONT = 1
 
 
@@ -38,6 +41,13 @@ def tied_with_the_front(session: Session, sweep: Sweep, trials: Sequence[Trial])
     ).all()
     front = [_costs(sweep, metrics, noise) for metrics, noise in rows]
     return {each.id for each in behind if _is_tied(_costs(sweep, each.metrics, each.noise), front)}
+
+
+def all_tied_with_the_front(session: Session, sweep: Sweep) -> set[str]:
+    """The ids of those of the whole sweep; none where more than MOST_COMPARED are ranked behind the front."""
+    behind = sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank > FRONT).limit(MOST_COMPARED + 1)
+    trials = session.scalars(behind).all()
+    return tied_with_the_front(session, sweep, trials) if len(trials) <= MOST_COMPARED else set()
 
 
 def _is_tied(trial: _Costs, front: Sequence[_Costs]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +76,13 @@ def sample(columns: Columns, sweep: Sweep, names: Mapping[str, str], most: int) 
     )
 
 
-def tradeoff(columns: Columns, sweep: Sweep, x: str, y: str, most: int) -> result_schemas.Tradeoff:
-    """Two axes of a sweep: the trials to draw, the best trade-offs between the two, and the constraints on either."""
+def tradeoff(
+    columns: Columns, sweep: Sweep, x: str, y: str, most: int, tied: Collection[str]
+) -> result_schemas.Tradeoff:
+    """Two axes of a sweep: the trials to draw, the best trade-offs between the two, and the constraints on either.
+
+    `tied`: the trials that are tied with the front.
+    """
     names = list(dict.fromkeys([x, y]))
     goals: dict[str, Goal] = {name: _goal(sweep, name) for name in names if name != TRIAL_NUMBER}
     metrics = [name for name in names if name != TRIAL_NUMBER]
@@ -88,6 +93,7 @@ def tradeoff(columns: Columns, sweep: Sweep, x: str, y: str, most: int) -> resul
         sample=sample(columns, sweep, dict(zip(metrics, metrics, strict=True)), most),
         edge=[{name: float(columns.named(name).values[index]) for name in metrics} for index in best],
         limits=_limits(sweep, metrics),
+        tied=sorted(tied),
     )
 
 

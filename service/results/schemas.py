@@ -129,6 +129,10 @@ class Tradeoff(Schema):
     sample: ColumnSample
     edge: list[dict[str, float]]
     limits: list[Limit]
+    tied: list[str] = Field(
+        description="trials behind the front that what betters them there betters by less than the latencies are known "
+        "to; empty where more than 1,000 are behind it"
+    )
 
 
 class HypervolumeStep(Schema):

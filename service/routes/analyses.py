@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.database.models import Sweep
@@ -15,6 +15,7 @@ from service.errors import UnprocessableError
 from service.http import conditional_reads
 from service.http.conditional_reads import ConditionalRead, ConditionalReadDep
 from service.http.error_handlers import documented
+from service.noise.ties import all_tied_with_the_front
 from service.results import effects, hypervolume, importance, leaderboards, plot_selection
 from service.results import schemas as result_schemas
 from service.results.columns import Columns
@@ -82,7 +83,9 @@ async def get_tradeoff(
 
     def analyse(columns: Columns, row: Sweep) -> result_schemas.Tradeoff:
         across, up = plot_selection.full_axes(row, x, y)
-        return plot_selection.tradeoff(columns, row, across, up, limit)
+        session = object_session(row)
+        assert session is not None, "the sweep was read for this answer"
+        return plot_selection.tradeoff(columns, row, across, up, limit, all_tied_with_the_front(session, row))
 
     return await _answer(read, sweep, names, analyse)
 

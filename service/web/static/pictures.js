@@ -287,16 +287,18 @@ class Tradeoff extends Picture {
     return document.querySelector("[data-ended]") ? "No trial has both values." : "The first trial will appear here when it has ended.";
   }
 
-  points({ sample }) {
+  points({ sample, tied: ties }) {
     const recommended = document.getElementById("sweep-results")?.dataset.recommended;
     const at = (name) => (name === "number" ? sample.number : sample.values[name]);
     const [across, up] = [at(this.x), at(this.y)];
-    const points = { plain: [], infeasible: [], front: [], recommended: [] };
+    const points = { plain: [], infeasible: [], tied: [], front: [], recommended: [] };
+    const tied = new Set(ties);
     for (const [index, trial] of sample.trial.entries()) {
       const kind =
         trial === recommended ? "recommended"
         : !sample.feasible[index] ? "infeasible"
         : sample.rank[index] === 1 ? "front"
+        : tied.has(trial) ? "tied"
         : "plain";
       points[kind].push({ value: [across[index], up[index]], trial, number: sample.number[index], kind });
     }
@@ -314,14 +316,15 @@ class Tradeoff extends Picture {
     const values = { x: [...all.map((point) => point.value[0]), ...within(x)], y: [...all.map((point) => point.value[1]), ...within(y)] };
     const total = data.sample.total;
     const many = data.sample.trial.length > 400;
-    const size = { plain: many ? 5 : 8, infeasible: many ? 5 : 8, front: 11, recommended: 20 };
+    const size = { plain: many ? 5 : 8, infeasible: many ? 5 : 8, tied: 10, front: 11, recommended: 20 };
     const styles = {
       plain: { color: colours.mark, opacity: many ? 0.55 : 0.85 },
       infeasible: { color: "transparent", borderColor: colours.mark, borderWidth: 1.5, opacity: many ? 0.6 : 1 },
+      tied: { color: colours.card, borderColor: colours.front, borderWidth: 2 },
       front: { color: colours.front, borderColor: colours.card, borderWidth: 1 },
       recommended: { color: colours.star, borderColor: colours.card, borderWidth: 1.5 },
     };
-    const names = { plain: "dominated", infeasible: "not feasible", front: "front of all objectives", recommended: "recommended" };
+    const names = { plain: "dominated", infeasible: "not feasible", tied: "tied with the front within noise", front: "front of all objectives", recommended: "recommended" };
     const series = Object.entries(points).map(([kind, some]) => ({
       type: "scatter",
       name: names[kind],
@@ -330,7 +333,7 @@ class Tradeoff extends Picture {
       symbolSize: size[kind],
       itemStyle: styles[kind],
       emphasis: { scale: 1.4, itemStyle: { borderColor: colours.ink, borderWidth: 1.5 } },
-      z: { plain: 2, infeasible: 2, front: 4, recommended: 5 }[kind],
+      z: { plain: 2, infeasible: 2, tied: 3, front: 4, recommended: 5 }[kind],
       cursor: "pointer",
       label: {
         show: kind === "recommended" || (kind === "front" && some.length <= MOST_LABELS),
@@ -382,7 +385,7 @@ class Tradeoff extends Picture {
         legend: {
           ...legend(colours),
           data: [
-            ...["recommended", "front", "plain", "infeasible"].map((kind) => ({ name: names[kind], itemStyle: { ...styles[kind], opacity: 1 } })),
+            ...["recommended", "front", ...(points.tied.length ? ["tied"] : []), "plain", "infeasible"].map((kind) => ({ name: names[kind], itemStyle: { ...styles[kind], opacity: 1 } })),
             ...(edge.length > 1 ? [{ name: "edge of these two", icon: STROKE }] : []),
             ...(data.limits.length ? [{ name: "limit", icon: DASHES }] : []),
           ],
@@ -400,7 +403,8 @@ class Tradeoff extends Picture {
     const front = points.front.length + points.recommended.length;
     const drawn = all.length < total ? `${all.length.toLocaleString("en")} of ${total.toLocaleString("en")} trials are drawn, the front and the rest evenly` : `${total.toLocaleString("en")} trial${total === 1 ? " has" : "s have"} both values`;
     const broken = points.infeasible.length;
-    return `${drawn}; ${front} on the front${broken ? `, ${broken.toLocaleString("en")} not feasible` : ""}. A point opens its trial.`;
+    const even = points.tied.length;
+    return `${drawn}; ${front} on the front${even ? `, ${even.toLocaleString("en")} tied with it within noise` : ""}${broken ? `, ${broken.toLocaleString("en")} not feasible` : ""}. A point opens its trial.`;
   }
 
   axis(name, values, colours, side) {

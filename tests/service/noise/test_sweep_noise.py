@@ -127,6 +127,9 @@ def test_a_trial_that_the_front_betters_within_the_noise_is_tied_with_it(client,
     rows = client.get(f"/v1/sweeps/{sweep}/leaderboard").json()["items"]
     assert {row["number"]: row["tied"] for row in rows} == {0: False, 1: True, 2: False, 3: False}
     assert "tied with the front" in page(client, f"/sweeps/{sweep}")
+    drawn = client.get(f"/v1/sweeps/{sweep}/tradeoff?x=latency_ms_p50&y=validation_loss").json()
+    numbers = dict(zip(drawn["sample"]["trial"], drawn["sample"]["number"], strict=True))
+    assert [numbers[trial] for trial in drawn["tied"]] == [1]
 
 
 @pytest.mark.parametrize(("constraints", "judged"), [([LIMIT], ", yet every constraint could be judged"), ([], "")])
