@@ -118,10 +118,10 @@ def test_no_command_emits_what_a_worker_wrote_as_it_is(
             return httpx2.Response(200, content=answer.encode("utf-8", "replace"))
         return httpx2.Response(answer.get("status", 200), content=json.dumps(answer).encode())
 
-    client, _, _ = scripted(*map(given, answers))
-    for module in ("results", "catalog.listings", "catalog.datasets", "sweeps"):
-        monkeypatch.setattr(f"layersweep.cli.{module}.connect", lambda server: client)
+    client, script, _ = scripted(*map(given, answers))
+    monkeypatch.setattr("layersweep.cli.common.Client", lambda server, **_: client)
     result = CliRunner().invoke(app, command)
+    assert script.requests, result.output
     assert obeyed(result.output) == [], result.output
     assert "Traceback" not in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
