@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from layers.expressions.metric_names import MetricNames
 from service.common.formatting import plural
-from service.common.states import TrialState
+from service.common.states import GOING_SWEEPS, TrialState
 from service.confirmation import statistics
 from service.confirmation.schemas import Confirmation, ConfirmationRun, ConfirmedTrial, Estimate, Interval
 from service.confirmation.statistics import LEAST_SEEDS, estimate
@@ -61,7 +61,12 @@ def to_schema(session: Session, row: Row, recommended: str | None) -> Confirmati
         best=None if best is None else best.trial.number,
         optimism_nats=optimism,
         seed_spread_nats=spread,
-        says=_says(candidates, _unconfirmed(session, recommended, row), best, optimism, runs),
+        says=[
+            *_says_of_unconfirmed(
+                _unconfirmed(session, recommended, row), candidates, best, is_going=child.state in GOING_SWEEPS
+            ),
+            *_says(candidates, best, optimism, runs),
+        ],
         method=METHOD,
         created_at=child.created_at,
         ended_at=child.ended_at,
@@ -181,26 +186,28 @@ def _flattered(optimism: float) -> str:
     return f"further seeds have validation losses {-optimism:.4f} nats lower than those that the sweep chose by"
 
 
-def _says_of_unconfirmed(recommended: int, candidates: Sequence[ConfirmedTrial], best: ConfirmedTrial | None) -> str:
+def _says_of_unconfirmed(
+    recommended: int | None, candidates: Sequence[ConfirmedTrial], best: ConfirmedTrial | None, *, is_going: bool
+) -> list[str]:
+    if recommended is None or not candidates:
+        return []
     *others, last = [str(each.trial.number) for each in candidates]
-    confirmed = f"trials {', '.join(others)} and {last} were" if others else f"trial {last} was"
-    says = f"trial {recommended}, which is recommended, was not confirmed: {confirmed}"
-    if best is None or best.test is None:
-        return says
-    return f"{says}. Of those, trial {best.trial.number} has the lowest mean test loss, {best.test.mean:.4f} nats"
+    is_, are, confirmed = ("is", "are", "being confirmed") if is_going else ("was", "were", "confirmed")
+    these = f"trials {', '.join(others)} and {last} {are}" if others else f"trial {last} {is_}"
+    says = f"trial {recommended}, which is recommended, {is_} not {confirmed}: {these}"
+    if best is not None and best.test is not None:
+        says += f". Of those, trial {best.trial.number} has the lowest mean test loss, {best.test.mean:.4f} nats"
+    return [says]
 
 
 def _says(
     candidates: Sequence[ConfirmedTrial],
-    unconfirmed: int | None,
     best: ConfirmedTrial | None,
     optimism: float | None,
     runs: Mapping[str, Sequence[ScoredTraining]],
 ) -> list[str]:
     says: list[str] = []
     first = candidates[0] if candidates else None
-    if unconfirmed is not None and candidates:
-        says.append(_says_of_unconfirmed(unconfirmed, candidates, best))
     if optimism is not None:
         says.append(f"{_flattered(optimism)}, on average over {plural(len(candidates), 'candidate')}")
     if first is None or best is None or first.test is None:

@@ -19,6 +19,7 @@ from layersweep.display.leaderboards import short_names
 from layersweep.documents import of_configuration
 from layersweep.json_values import JsonObject
 from service.common.formatting import label
+from service.common.states import GOING_SWEEPS
 from service.common.templates import DOCUMENT_HEADERS, context, html_environment, plain_environment
 from service.confirmation.schemas import ConfirmedTrial, RecommendationDetail
 from service.database.dataset_columns import StoredSplit
@@ -185,7 +186,9 @@ def _experimentation(report: Report, confirmed: ConfirmedTrial | None) -> str:
         return ": confirmed on a split that no sweep has seen"
     if report.confirmation is None or report.recommendation is None:
         return ": not confirmed"
-    return ": other trials were confirmed" if confirmed is None else ": not confirmed yet"
+    if confirmed is not None:
+        return ": not confirmed yet"
+    return f": other trials {'are being' if report.confirmation.state in GOING_SWEEPS else 'were'} confirmed"
 
 
 def _yaml(document: JsonObject) -> str:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from service.common.templates import html_environment
+from service.confirmation import confirmations
 from service.database.models import Trial, TrialMetric
 from tests.service.confirmation.finishing import claim, finish
 from tests.service.sweep_rows import add_sweep
@@ -111,10 +112,14 @@ def test_two_seeds_are_shown_without_an_interval_and_selection_in_words(client, 
 def test_a_recommended_trial_that_was_not_confirmed_is_said_to_be_so(client, services, make_sweep, worker):
     sweep = make_sweep()
     assert client.post(f"/v1/sweeps/{sweep}:confirm", json={"seeds": 1, "trials": [0]}).status_code == 201
-    says = "rial 1, which is recommended, was not confirmed: trial 0 was"
     path = f"/v1/sweeps/{sweep}/report"
-    assert says in client.get(path, params={"format": "markdown"}).text
+    meanwhile = client.get(path, params={"format": "markdown"}).text
+    assert "2. Experimentation: other trials are being confirmed" in meanwhile
+    assert "rial 1, which is recommended, is not being confirmed: trial 0 is" in meanwhile
+    assert "Trial 1 is not being confirmed: these are." in client.get(f"/sweeps/{sweep}").text
+    says = "rial 1, which is recommended, was not confirmed: trial 0 was"
     finish(client, claim(client, services, worker))
+    services.database.write(confirmations.end_finished)
     for form in ("html", "markdown"):
         text = client.get(path, params={"format": form}).text
         assert "2. Experimentation: other trials were confirmed" in text
