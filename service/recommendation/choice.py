@@ -87,6 +87,14 @@ class NothingWithinError(Exception):
         self.limits = dict(limits)
 
 
+def is_even(front: Sequence[Candidate], goals: Mapping[str, Goal], wishes: SelectionPreferences) -> bool:
+    """Whether the front is two trials that are equally near to the ideal point: each is the best of one objective."""
+    if len(front) != 2 or wishes.prefer:
+        return False
+    first, second = _distances(front, goals, wishes.weights).values()
+    return first > 0 and math.isclose(first, second)
+
+
 def goals_of(sweep: Sweep) -> dict[str, Goal]:
     """Objective -> goal, in the sweep's order."""
     return {each["metric"]: each["goal"] for each in sweep.objectives}

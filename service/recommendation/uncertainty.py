@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from layers.metrics import Goal, split_name
 from service.common.formatting import label
-from service.recommendation.choice import LOSS, Candidate, Choice, NothingWithinError, choose
+from service.recommendation.choice import LOSS, Candidate, Choice, NothingWithinError, choose, is_even
 from service.recommendation.noise import LEAST_NATS, LEAST_SHARE
 from service.recommendation.preferences import SelectionPreferences
 from service.recommendation.schemas import Certainty
@@ -63,6 +63,12 @@ class Noise:
         return self.loss_deviation_nats / math.sqrt(trainings if self.seed_spread_nats is not None else 1)
 
 
+EVEN = (
+    "the front has two trials, each the best of one objective and equally near to the ideal point: the one with fewer "
+    "parameters is taken, so say which objective matters more (--prefer or --weight; on the page, preferences)"
+)
+
+
 def uncertainty(
     choice: Choice,
     goals: Mapping[str, Goal],
@@ -74,7 +80,10 @@ def uncertainty(
     chosen, front = choice.chosen, choice.front
     repeats = max(20, min(REPEATS, MAX_CHOICES // max(1, len(front))))
     noisy = any(noise.deviation(metric, 1.0) > 0 for metric in goals)
-    share = _chosen_again(choice, goals, wishes, noise, repeats) if noisy and len(front) > 1 else None
+    # A baseline that one of them beats decides between them, and so does a limit.
+    is_open = len({choice.beats_baseline(each) for each in front}) == 1 and len(choice.kept) == len(front)
+    even = is_open and is_even(front, goals, wishes)
+    share = _chosen_again(choice, goals, wishes, noise, repeats) if noisy and len(front) > 1 and not even else None
     return Certainty(
         latency_half_width_share=noise.latency_half_width_share,
         latency_rebuilt_share=noise.latency_rebuilt_share,
@@ -86,6 +95,7 @@ def uncertainty(
         says=[
             *says_of_figures(noise, chosen.metrics),
             *_says_of_choice(chosen, front, goals, feasible, share, repeats),
+            *([EVEN] if even else []),
         ],
     )
 

@@ -314,3 +314,28 @@ def test_a_target_is_named_once_where_it_cannot_run_a_model() -> None:
     (turing,) = [each for each in found.targets if each.target.startswith("tensorrt_rtx") and "7.5" in each.target]
     assert (turing.lacks or "").startswith("does not run float32")
     assert f"{turing.target}: {turing.lacks}" in found.says
+
+
+@pytest.mark.parametrize("weights", ["", "&weight=validation_loss:2"])
+def test_a_front_of_two_ends_is_said_to_be_decided_by_nothing_but_size(
+    client: TestClient, services: Services, weights: str
+) -> None:
+    """Each is the best of one objective: a share of repeats would say that the choice is sure."""
+
+    def fill(session: Session):
+        sweep = add_sweep(session)
+        trials = []
+        for number, latency in enumerate((1.0, 2.0)):
+            metrics = {"latency_ms_p50": latency, "validation_loss": 3.0 - number}
+            trials.append(add_trial(session, sweep, number, metrics, configuration=complete_configuration(2)))
+            add_measurement(session, trials[-1], "latency_samples_ms", {"environment": {"median_half_width": 0.01}})
+            add_measurement(session, trials[-1], "loss_blocks", losses(np.full(9, 3.0 - number)))
+        rank(session, sweep, trials)
+        return sweep.id
+
+    sweep = services.database.write(fill)
+    certainty = client.get(f"/v1/sweeps/{sweep}/recommendation?{weights}").json()["certainty"]
+    text = " ".join(certainty["says"])
+    is_weighted = bool(weights)
+    assert ("equally near to the ideal point" in text) is not is_weighted
+    assert (certainty["chosen_again_share"] is not None) is is_weighted
