@@ -33,6 +33,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@$(INSTALL) $(addprefix --constraint ,$(LOCK)) || { test -n "$(LOCK)" && \
 	  echo "The versions of $(LOCK) cannot all be had here: taking the newest that pyproject.toml allows." >&2 && $(INSTALL); }
 	@touch $(STAMP)
+	@echo "Ready. Next: make demo, or make serve and, in another terminal, make worker."
 
 $(TOOLS)/.installed: Makefile
 	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)

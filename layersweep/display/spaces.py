@@ -11,8 +11,8 @@ from layersweep.records.sweeps import HardwarePrediction, SpaceFacts, Transforme
 
 def print_space(console: Console, space: SpaceFacts) -> None:
     """Print how many points a space has, and how many of them keep the rules."""
-    feasible = f"{units.share(space['feasible_share'], 1)} feasible{_sampled_in_words(space)}"
-    console.print(Text(f"Space: {_points_in_words(space)}; {feasible}."))
+    kept = f"{units.share(space['feasible_share'], 1)} keep the rules{_sampled_in_words(space)}"
+    console.print(Text(f"Space: {_points_in_words(space)}; {kept}."))
     for rule, rejected in sorted(space["rejections"].items(), key=lambda pair: -pair[1]):
         console.print(Text(f"  {rejected:6.1%} rejected by: {rule}", style="dim"))
 

@@ -99,6 +99,10 @@ def _automatic(document: SweepDocument, feasibility: FeasibilityReport) -> Choic
         too_much = f"{trials} trials"
     else:
         # Of a small budget the random points are a large part: who looks for the models' trials should know.
+        if trials <= SURROGATE_STARTS:
+            return Choice(
+                "surrogate", f"models begin after {SURROGATE_STARTS} random points, so all {trials} are random"
+            )
         begun = f", after {SURROGATE_STARTS} random ones" if trials < FEW_TRIALS else ""
         return Choice("surrogate", f"models of the {objectives} objectives find the front in the fewest trials{begun}")
     if trials > SLOW_TPE_TRIALS and not _has_conditions(document):

@@ -373,9 +373,9 @@ def test_the_demo_takes_the_next_free_port() -> None:
 @pytest.mark.parametrize(
     ("facts", "line"),
     [
-        ({"points": 1, "open_parameters": []}, "Space: one point, as nothing is open; 40.0% feasible."),
-        ({"points": 1, "open_parameters": ["a"]}, "Space: 1 point over a; 40.0% feasible."),
-        ({"points": 1200, "open_parameters": ["a", "b"]}, "Space: 1,200 points over a, b; 40.0% feasible."),
+        ({"points": 1, "open_parameters": []}, "Space: one point, as nothing is open; 40.0% keep the rules."),
+        ({"points": 1, "open_parameters": ["a"]}, "Space: 1 point over a; 40.0% keep the rules."),
+        ({"points": 1200, "open_parameters": ["a", "b"]}, "Space: 1,200 points over a, b; 40.0% keep the rules."),
         (
             {
                 "points": None,
@@ -384,7 +384,7 @@ def test_the_demo_takes_the_next_free_port() -> None:
                 "judged": 1500,
                 "feasible_interval": [0.375, 0.425],
             },
-            "Space: continuous, or too large to count, over a; 40.0% feasible"
+            "Space: continuous, or too large to count, over a; 40.0% keep the rules"
             " (of 1,500 samples: 37.5% to 42.5% with 95% confidence).",
         ),
         (
@@ -396,13 +396,13 @@ def test_the_demo_takes_the_next_free_port() -> None:
                 "feasible_share": 1.0,
                 "feasible_interval": [0.99962, 1.0],
             },
-            "Space: continuous, or too large to count, over a; 100.0% feasible"
+            "Space: continuous, or too large to count, over a; 100.0% keep the rules"
             " (of 10,000 samples: 99.96% to 100.0% with 95% confidence).",
         ),
         # As a service of an earlier version says it.
         (
             {"points": None, "open_parameters": ["a"], "sampled": True},
-            "Space: continuous, or too large to count, over a; 40.0% feasible (of a sample).",
+            "Space: continuous, or too large to count, over a; 40.0% keep the rules (of a sample).",
         ),
     ],
 )

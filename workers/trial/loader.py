@@ -33,6 +33,10 @@ NOT_INPUTS = ("targets", "weights")
 
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    if not (folder / "configuration.json").is_file():
+        sys.exit(
+            "usage: python run.py [FOLDER]: measures and scores the engine of a downloaded trial, here unless named"
+        )
     described = json.loads((folder / "configuration.json").read_text())
     if found := missing_runtime(described):
         sys.exit(found)
