@@ -91,7 +91,7 @@ def serve(
         try:
             server.Server(config, app.state.services.notifications).run(sockets=[listener])
         except KeyboardInterrupt:
-            err.print("stopped")
+            logging.getLogger("service").info("stopped")
         finally:
             signal.signal(signal.SIGTERM, before)
 
