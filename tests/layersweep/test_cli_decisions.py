@@ -26,8 +26,9 @@ def test_from_a_recommendation_to_its_report(
     assert code == 0, text
     for part in ("Take trial", "best latency_ms_p50", "How sure", "Targets"):
         assert part in " ".join(text.split())
-    code, text = run("recommendation", sweep.id, "--configuration")
-    assert yaml.safe_load(text)["task"] == "causal_lm"
+    alone = CliRunner().invoke(app, ["recommendation", sweep.id, "--configuration", "--server", client.server])
+    assert yaml.safe_load(alone.stdout)["task"] == "causal_lm"
+    assert "train longer before you deploy one" in " ".join(alone.stderr.split())
     code, text = run("recommendation", sweep.id, "--prefer", "speed")
     assert (code, "is not a metric" in text) == (2, True)
     code, text = run("confirm", sweep.id)
