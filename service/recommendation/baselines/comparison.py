@@ -66,7 +66,7 @@ def compare(
     if not math.isfinite(own):
         return None
     beaten = own < baseline.nats
-    slope = None if beaten else loss_slope(_curve(session, trial))
+    slope = None if beaten else loss_slope(_curve(session, trial), _warmup_steps(trial))
     says = _says_of_passed_over(baseline, passed_over)
     if not beaten:
         says += _says_of_defeat(baseline, choice, trial, goals, slope)
@@ -84,6 +84,10 @@ def _curve(session: Session, trial: Trial) -> list[CurvePoint]:
     """Of the trial's own training, or of that of the trial that it was reused from."""
     source = trial if trial.reused_from is None else session.get(Trial, trial.reused_from) or trial
     return curves.read(session, source.id, source.attempt)
+
+
+def _warmup_steps(trial: Trial) -> int:
+    return int((trial.configuration.get("training") or {}).get("warmup_steps") or 0)
 
 
 def _record(slope: LossSlope, missing_nats: float) -> LossSlopeRecord:

@@ -49,12 +49,16 @@ def _times(nats: float, nats_per_doubling: float) -> float | None:
     return 2.0**doublings if doublings <= math.log2(MOST_TIMES) else None
 
 
-def loss_slope(curve: Sequence[CurvePoint]) -> LossSlope | None:
-    """The slope of the validation loss, or of the training loss where few were validated; None with too few points."""
+def loss_slope(curve: Sequence[CurvePoint], warmup_steps: int = 0) -> LossSlope | None:
+    """The slope of the validation loss, or of the training loss where few were validated; None with too few points.
+
+    What lies within the warm-up is left out: a loss falls faster while the learning rate rises.
+    """
     for metric in ("validation_loss", "training_loss"):
         known = [(point.step, loss) for point in curve if (loss := getattr(point, metric)) is not None]
         last = max((step for step, _ in known), default=0)
-        part = [(step, loss) for step, loss in known if step >= max(1.0, LAST_SHARE * last) and math.isfinite(loss)]
+        first = max(1.0, LAST_SHARE * last, warmup_steps)
+        part = [(step, loss) for step, loss in known if step >= first and math.isfinite(loss)]
         if len(part) >= FEWEST_POINTS:
             return _fit(metric, part)
     return None

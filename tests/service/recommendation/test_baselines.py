@@ -165,3 +165,15 @@ def test_a_slope_is_of_the_last_part_and_of_the_losses_that_there_are() -> None:
 )
 def test_an_extrapolation_is_said_as_roughly_as_it_is_known(times: float, most: float | None, said: str) -> None:
     assert steps_in_words(1500, times, most) == said
+
+
+def test_a_slope_begins_after_the_warm_up() -> None:
+    """While the learning rate rises a loss falls faster than it does afterwards."""
+    curve = [
+        CurvePoint(step=step, training_loss=9.0 - math.log2(step) * (2.0 if step < 100 else 0.5))
+        for step in range(10, 201, 10)
+    ]
+    slope = loss_slope(curve, warmup_steps=100)
+    assert slope is not None
+    assert (slope.from_step, slope.nats_per_doubling) == (100, pytest.approx(-0.5))
+    assert loss_slope(curve, warmup_steps=190) is None, "two points are too few"
