@@ -161,6 +161,12 @@ def _says_of(found: ConfirmedTrial, chosen_by: float | None, runs: int) -> list[
             f"the sweep chose it by a validation loss of {chosen_by:.4f}; further seeds have "
             f"{found.validation.mean:.4f} there: {_optimism(found.optimism_nats)}"
         )
+    if found.test_gap_nats is not None and abs(found.test_gap_nats) >= LEAST_NATS:
+        harder = "harder" if found.test_gap_nats > 0 else "easier"
+        says.append(
+            f"the test split is {abs(found.test_gap_nats):.4f} nats {harder} than the validation split for the same "
+            "trainings; baselines are of the validation split, so hold the validation loss against them"
+        )
     if found.kept_constraints is False:
         says.append("a further training broke a constraint of the sweep: its limit is closer than its noise")
     return says

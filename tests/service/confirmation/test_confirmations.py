@@ -73,6 +73,9 @@ def test_a_confirmation_from_the_request_to_its_intervals(client, services, make
     assert first["optimism_nats"] == pytest.approx(2.05 - 2.0)
     assert first["kept_constraints"] is True
     assert any("too good" in line for line in first["says"])
+    gap = first["test_gap_nats"]
+    harder = f"the test split is {abs(gap):.4f} nats {'harder' if gap > 0 else 'easier'} than the validation split"
+    assert any(line.startswith(harder) for line in first["says"])
     assert found["seed_spread_nats"] == pytest.approx(0.02)
     kinds = [event["kind"] for event in _events(services, sweep)]
     assert kinds == ["sweep.confirmation", "sweep.confirmation"]
