@@ -45,9 +45,12 @@ def tied_with_the_front(session: Session, sweep: Sweep, trials: Sequence[Trial])
 
 def all_tied_with_the_front(session: Session, sweep: Sweep) -> set[str]:
     """The ids of those of the whole sweep; none where more than MOST_COMPARED are ranked behind the front."""
-    behind = sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank > FRONT).limit(MOST_COMPARED + 1)
-    trials = session.scalars(behind).all()
-    return tied_with_the_front(session, sweep, trials) if len(trials) <= MOST_COMPARED else set()
+    behind = Trial.sweep_id == sweep.id, Trial.pareto_rank > FRONT
+    # Asked first: a large sweep's trials would be read for nothing.
+    one_too_many = session.scalars(sa.select(Trial.id).where(*behind).offset(MOST_COMPARED).limit(1)).first()
+    if one_too_many is not None:
+        return set()
+    return tied_with_the_front(session, sweep, session.scalars(sa.select(Trial).where(*behind)).all())
 
 
 def _is_tied(trial: _Costs, front: Sequence[_Costs]) -> bool:
