@@ -166,8 +166,8 @@ def pooled(found: Sequence[Interval], within: float, earlier: float | None = Non
         for bounds in ([each.low for each in found], [each.high for each in found])
     )
     values = [each.value for each in found] + ([] if earlier is None else [earlier])
-    seen = len(values)
-    variance = sum((each - fmean(values)) ** 2 for each in values) / (seen - 1) if seen > 1 else 0.0
+    seen, middle = len(values), fmean(values)
+    variance = sum((each - middle) ** 2 for each in values) / (seen - 1) if seen > 1 else 0.0
     of_samples = sum(((each.high - each.low) / 2 / Z95) ** 2 for each in found) / count
     between = max(0.0, variance - of_samples)
     degrees = PRIOR_DEGREES + seen - 1

@@ -138,7 +138,7 @@ def measure(
             measurements = 1
             least_share = engine.least_share_of_tails if confidence.TAILS & set(figures) else LEAST_SHARE
             samples_ms, stopped_by = sample(lambda: engine.timed_run(next(turns)), chosen, figures, least_share)
-            while measurements <= engine.repeats_when_noisy and summarize(samples_ms)["latency_cv"] > FLAGGED_CV:
+            while measurements <= engine.repeats_when_noisy and variation(samples_ms) > FLAGGED_CV:
                 measurements += 1
                 samples_ms, stopped_by = sample(lambda: engine.timed_run(next(turns)), chosen, figures, least_share)
             seconds = clock.lap()
@@ -208,15 +208,20 @@ def summarize(samples_ms: np.ndarray) -> Percentiles:
     """Percentiles (linear interpolation), mean, coefficient of variation and runs a second of all samples."""
     p50, p90, p99 = np.percentile(samples_ms, [50, 90, 99])
     mean = float(samples_ms.mean())
-    deviation = float(samples_ms.std(ddof=1)) if len(samples_ms) > 1 else 0.0
     return {
         "latency_ms_p50": float(p50),
         "latency_ms_p90": float(p90),
         "latency_ms_p99": float(p99),
         "latency_ms_mean": mean,
-        "latency_cv": deviation / mean if mean > 0 else 0.0,
+        "latency_cv": variation(samples_ms),
         "runs_per_s": 1000.0 / mean if mean > 0 else 0.0,
     }
+
+
+def variation(samples_ms: np.ndarray) -> float:
+    """The coefficient of variation; 0 of one sample."""
+    mean = float(samples_ms.mean())
+    return float(samples_ms.std(ddof=1)) / mean if len(samples_ms) > 1 and mean > 0 else 0.0
 
 
 def thin(samples_ms: np.ndarray) -> np.ndarray:
@@ -270,7 +275,7 @@ def sample(
         if count >= next_look and elapsed >= least_share * options.seconds:
             next_look = math.ceil(count * 1.2)
             found = np.asarray(samples)
-            is_settled = not figures or summarize(found)["latency_cv"] <= confidence.MACHINE_CV
+            is_settled = not figures or variation(found) <= confidence.MACHINE_CV
             if is_settled and confidence.are_known(found, figures):
                 return found, "confidence"
 
