@@ -105,7 +105,7 @@ def _without_attribute(node: onnx.NodeProto, name: str) -> None:
 def _drop_unused(graph: onnx.GraphProto) -> None:
     """Remove constants that nothing reads."""
     read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    # One by one: a list that is filled again copies every tensor, and none of two gigabytes.
+    # Deleted one by one: to fill the list again would copy every tensor, which fails above two gigabytes.
     for index in reversed(range(len(graph.node))):
         if graph.node[index].op_type == "Constant" and graph.node[index].output[0] not in read:
             del graph.node[index]

@@ -73,7 +73,7 @@ class Transplant:
         for initializer in model.graph.initializer:
             if initializer.data_type in _FORMATS:
                 values = _read(initializer)
-                found = known.get(_first_values(values))
+                found = known.get(_key(values.size, _first(values)))
                 if found is not None and found.holds(values, parameters):
                     origins[initializer.name] = found.origin
         held = {origin.parameter for origin in origins.values()}
@@ -140,27 +140,32 @@ class _Candidate:
         return np.array_equal(laid_out.to(self.dtype).cpu().float().numpy().ravel(), values.ravel())
 
 
-def _by_first_values(module: nn.Module) -> dict[object, _Candidate] | None:
+def _by_first_values(module: nn.Module) -> dict[tuple[int, bytes], _Candidate] | None:
     """First values in the order of the axes -> where they are from; None where two parameters have the same.
 
     A parameter is known by its values in each format: where a layer has another one, it is cast while it is exported.
     """
-    found: dict[object, _Candidate] = {}
+    found: dict[tuple[int, bytes], _Candidate] = {}
     for name, parameter in module.named_parameters():
         values = parameter.detach().cpu().float().numpy()
         for axes in itertools.permutations(range(values.ndim)):
-            size, first = _first_values(values.transpose(axes))
+            first = torch.from_numpy(_first(values.transpose(axes)))
             for dtype in _FORMATS.values():
-                cast = torch.frombuffer(bytearray(first), dtype=torch.float32).to(dtype).float().numpy()
-                candidate = found.setdefault((size, cast.tobytes()), _Candidate(_Origin(name, axes), dtype))
+                key = _key(values.size, first.to(dtype).float().numpy())
+                candidate = found.setdefault(key, _Candidate(_Origin(name, axes), dtype))
                 if candidate.origin.parameter != name:
                     return None
     return found
 
 
-def _first_values(values: NDArray[np.float32]) -> tuple[int, bytes]:
-    """How many there are, and the first: a few hundred numbers that were drawn are never alike."""
-    return values.size, values.flat[:KNOWN_BY].tobytes()
+def _first(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The first values: a few hundred numbers that were drawn are never alike."""
+    return values.flat[:KNOWN_BY]
+
+
+def _key(size: int, first: NDArray[np.float32]) -> tuple[int, bytes]:
+    """What so many values, which begin so, are looked up by."""
+    return size, first.tobytes()
 
 
 def _first_rows(values: NDArray[np.float32], tables: Mapping[str, nn.Parameter]) -> _Origin | None:
