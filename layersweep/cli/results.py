@@ -140,14 +140,14 @@ def recommendation(
         print_json(found["configuration"] if alone else found)
     elif alone:
         show_text(configuration_yaml(found["configuration"], dataset))
-    if alone:
-        # Whoever takes the parameters alone, a job for one, should still meet what speaks against them.
-        for line in found["baseline"]["says"] if found["baseline"] else ():
-            err.print(Text(f"warning: {line}", style="yellow"), soft_wrap=True)
-    elif not as_json:
+    else:
         out.print(recommendations.render(found))
         if any(chosen.values()):
             hint(f"Its report: {ready(server, 'report', sweep, *options(chosen))}")
+    if alone and found["baseline"]:
+        # Whoever takes the parameters alone, a job for one, should still meet what speaks against them.
+        for line in found["baseline"]["says"]:
+            err.print(Text(f"warning: {line}", style="yellow"), soft_wrap=True)
 
 
 def confirm(
