@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import JSON, Double, MetaData
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.sql.operators import OperatorType
 
 from layersweep.json_values import JsonObject
 
@@ -40,10 +41,20 @@ _State = TypeVar("_State", bound=StrEnum)
 
 
 class OneOf(sa.TypeDecorator[_State]):
-    """A short text that is read as a member of its enumeration."""
+    """A short text that is read as a member of its enumeration.
+
+    Where it is compared with members, these stand in the statement itself. Were they parameters, neither database could
+    tell whether an index of some states holds the row, and SQLite would plan the statement anew each time it runs.
+    """
 
     impl = sa.String(16)
     cache_ok = True
+
+    class comparator_factory(sa.String.Comparator[Any], sa.TypeDecorator.Comparator[Any]):  # noqa: N801 # pyright: ignore[reportIncompatibleVariableOverride]
+        __slots__ = ()
+
+        def operate(self, op: OperatorType, *other: Any, **options: Any) -> sa.ColumnElement[Any]:
+            return super().operate(op, *map(_written, other), **options)
 
     def __init__(self, states: type[_State]) -> None:
         super().__init__()
@@ -52,3 +63,9 @@ class OneOf(sa.TypeDecorator[_State]):
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
         # Where an outer join finds no row there is no state.
         return {None: None, **{str(state): state for state in self.states}}.__getitem__
+
+
+def _written(other: Any) -> Any:
+    if isinstance(other, StrEnum):
+        return sa.literal_column(f"'{other}'")
+    return [_written(each) for each in other] if isinstance(other, tuple | list | set | frozenset) else other
