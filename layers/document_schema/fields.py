@@ -157,7 +157,10 @@ def _search() -> Schema:
                 **_choice(HARDWARE_FIRST),
                 "description": "Whether trials are measured before they are trained.",
             },
-            "device_model": _flag("Leave out points that are certain to break a hardware constraint."),
+            "device_model": _flag(
+                "Leave out points that are certain to break a hardware constraint; train first those that are certain "
+                "to keep all of them."
+            ),
             "replicates": {
                 "description": "How often a trial is trained again with another seed, at most.",
                 "anyOf": [{"const": AUTO}, {"type": "integer", "minimum": 0, "maximum": MAX_REPLICATES}],

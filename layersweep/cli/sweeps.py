@@ -301,6 +301,7 @@ def _print_sweep(record: SweepDetailRecord) -> None:
         "constraints": ", ".join(record["constraints"]) or None,
         "sampler": f"{record['sampler']} ({record['sampler_reason']})",
         "pruner": _pruning(record),
+        "spared builds": _spared_builds(record),
         "noise": noise["says"] if (noise := record.get("noise")) else None,
         "parallel": units.at_once(record["budget"]["parallel"], record.get("effective_parallel"), ended=ended),
         "priority": str(record.get("priority") or "") or None,
@@ -346,6 +347,14 @@ def _pruning(record: SweepDetailRecord) -> str | None:
         return None
     saved = f", saved {pruning['saved_share']:.0%} of the steps" if pruning["saved_share"] else ""
     return f"{pruning['pruner']} ({pruning['reason']}): stopped {pruning['pruned']} of {pruning['judged']}{saved}"
+
+
+def _spared_builds(record: SweepDetailRecord) -> str | None:
+    """Of a sweep with a model of its device."""
+    spared = record.get("spared_builds")
+    if spared is None:
+        return None
+    return f"{spared['trials']} before a training, by predictions; {spared['broken']} broke a limit after all"
 
 
 def _time(record: SweepRecord) -> str | None:

@@ -145,6 +145,9 @@ def _print_trial(record: TrialDetailRecord) -> None:
     out.print(Text(f"Trial {record['number']} of sweep {record['sweep']}: {record['state']}{rank}", style="bold"))
     if record["reason"]:
         out.print(Text(record["reason"], style="yellow"))
+    if (predicted := record.get("predicted")) is not None:
+        reason = predicted["reason"]
+        out.print(Text(f"{reason[:1].upper()}{reason[1:]}."))
     if record["reused_from"]:
         out.print(Text(f"Answered from trial {record['reused_from']}, which measured the same before."))
     noise = record.get("noise")

@@ -9,6 +9,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from layersweep.json_values import JsonObject
 from layersweep.records.noise import SweepNoise, TrialNoise
+from layersweep.records.predictions import PredictedHardware, SparedBuilds
 
 SweepState = Literal["active", "paused", "completed", "cancelled", "failed"]
 SweepOrder = Literal["created_at", "-created_at", "name", "-name"]
@@ -169,6 +170,7 @@ class SweepDetailRecord(SweepRecord):
     document: SweepDocument
     transfer: NotRequired[TransferRecord]
     pruning: NotRequired[PruningRecord]
+    spared_builds: NotRequired[SparedBuilds]
     waiting: NotRequired[SweepWait | None]
     noise: NotRequired[SweepNoise]
 
@@ -334,6 +336,7 @@ class TrialDetailRecord(TrialRecord):
 
     replicate_of: NotRequired[str | None]
     trainings: NotRequired[list[TrainingRecord]]
+    predicted: NotRequired[PredictedHardware]
     configuration: Configuration
     attempts: list[AttemptRecord]
     curve: list[CurvePoint]

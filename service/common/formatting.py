@@ -39,6 +39,7 @@ __all__ = [
     "plural",
     "progress_rate",
     "share",
+    "spared_builds",
     "starts_from",
     "timestamp",
     "value",
@@ -132,6 +133,14 @@ def pruned(pruned: int, judged: int, saved_share: float | None, spared: int, spa
         return saved
     shown = f"{plural(spared, 'trial')} more went on to show what that loses: {spared_on_front} came to the front"
     return f"{saved}; {shown}"
+
+
+def spared_builds(trials: int, broken: int) -> str:
+    """How many trials were not built before their training, and how often that was wrong, in words."""
+    if not trials:
+        return "no build before a training was spared yet"
+    came = f"{broken} of them broke a limit after all" if broken else "none of them broke a limit"
+    return f"spared {plural(trials, 'build')} before a training, by what the device is predicted to take: {came}"
 
 
 def meaning(name: str) -> str:

@@ -76,6 +76,21 @@ class PhaseTime(TypedDict):
     seconds: float
 
 
+class PredictedFigure(TypedDict):
+    """A metric as a model of the device predicts it: above `low` with a certainty of 99 %, and so below `high`."""
+
+    median: float
+    low: float
+    high: float
+
+
+class PredictedHardware(TypedDict):
+    """What stands in for a build before the training: of each metric that would be asked for, and why it may."""
+
+    figures: dict[str, PredictedFigure]
+    reason: str
+
+
 class Losses(TypedDict, total=False):
     """A point of an attempt's curve, as far as it was measured. Losses in nats."""
 
@@ -190,6 +205,8 @@ class TrialQueued(TypedDict):
     """Of `trial.queued`; what an attempt that was given back says of itself is absent of the others."""
 
     number: int
+    predicted: NotRequired[PredictedHardware]
+    """As `Trial.predicted`."""
     attempt: NotRequired[int]
     reason: NotRequired[str]
     charged: NotRequired[bool]

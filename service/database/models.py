@@ -41,6 +41,7 @@ from service.database.json_columns import (
     EventData,
     Losses,
     PhaseTime,
+    PredictedHardware,
     RegisteredTarget,
     SpaceFacts,
     Told,
@@ -230,6 +231,8 @@ class Trial(Base):
     number counts down from -1: it has no place among the points."""
     promoted: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     """Whether somebody wants it trained to its end, though a pruner has stopped it: none does so again."""
+    predicted: Mapped[PredictedHardware | None] = mapped_column(Document)
+    """What stands in for a build before the training; None where the sweep's order of phases holds."""
     target_key: Mapped[str] = mapped_column(String(300))
     attempt: Mapped[int] = mapped_column(default=0)
     """The number of the newest attempt: the fencing token. Only ever grows."""

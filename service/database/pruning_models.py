@@ -36,7 +36,8 @@ class PruningDecision(Base):
     """Which loss of the curve: validation_loss, or training_loss where nothing was evaluated up to the step."""
     loss: Mapped[float]
     known: Mapped[dict[str, float]] = mapped_column(Document)
-    """The other objectives' values, as far as they were known before the training."""
+    """The other objectives' values, as far as they were measured before the training, or predicted (`Trial.predicted`):
+    then the medians."""
     finished: Mapped[int]
     """Trials of the sweep that had passed the rung and were complete."""
     predicted: Mapped[float | None]

@@ -267,7 +267,7 @@ def _lease(session: Session, trial: sql.Row, attempt: int, lease_seconds: float)
         dataset=sweep.dataset,
         # What a configuration takes of the device is known: a replicate is judged by what it learns alone.
         constraints=[] if is_replicate else list(sweep.constraints),
-        hardware_first=sweep.hardware_first and not is_replicate,
+        hardware_first=sweep.hardware_first and not is_replicate and trial.predicted is None,
         measure=not is_replicate,
         metrics_in_use=sweep.metrics_of_objectives if is_replicate else sweep.metrics_in_use,
         rungs=rung_steps(step_count(trial.configuration["training"])) if sweep.prunes and not is_replicate else [],

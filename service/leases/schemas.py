@@ -14,7 +14,7 @@ from service.common.noise import FEASIBLE, NOISE, TrialNoise
 from service.common.schemas import AS_STORED, MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp, whole
 from service.common.states import TrialState
 from service.database.dataset_columns import Facts
-from service.database.json_columns import DeviceFacts, RegisteredTarget
+from service.database.json_columns import DeviceFacts, PredictedHardware, RegisteredTarget
 from service.datasets.schemas import Part
 
 Outcome = Literal["complete", "infeasible", "pruned", "failed"]
@@ -93,6 +93,11 @@ class TrialDetail(Trial):
     replicate_of: str | None = Field(description="the trial that this one trains again; null for a point of its own")
     trainings: list[Training] = Field(
         description="of a trial that was trained again: all its trainings, its own first. Its figures are their means"
+    )
+    predicted: Annotated[PredictedHardware, AS_STORED] | None = Field(
+        default=None,
+        exclude_if=lambda predicted: predicted is None,
+        description="what stood in for a build before its training: its metrics are measured all the same",
     )
     configuration: Annotated[Configuration, AS_STORED]
     attempts: list[Attempt] = Field(description="the newest 20")

@@ -39,6 +39,7 @@ LEASE = (
     _TRIALS.c.configuration,
     _TRIALS.c.replicate_of,
     _TRIALS.c.promoted,
+    _TRIALS.c.predicted,
 )
 """What a lease says of its trial."""
 _ATTEMPTS = cast("sa.Table", Attempt.__table__)

@@ -125,6 +125,7 @@ def detail(session: Session, trial: Trial) -> lease_schemas.TrialDetail:
         **to_schema(trial).__dict__,
         replicate_of=trial.replicate_of,
         trainings=trainings(session, trial),
+        predicted=trial.predicted,
         configuration=trial.configuration,
         attempts=[_attempt(attempt, time) for attempt in attempts],
         curve=curves.read(session, source, newest),

@@ -22,6 +22,7 @@ from layers.declarations.training import step_count
 from layers.space.document_fields import Objective
 from service.common.rungs import Shown, rung_steps, shown_at
 from service.common.states import TrialState
+from service.database.json_columns import PredictedFigure, PredictedHardware
 from service.database.models import Attempt, Event, Measurement, Report, Sweep, Trial
 from service.database.pruning_models import PruningDecision
 from service.leases.statements import Row
@@ -49,6 +50,7 @@ _ATTEMPT = (
         Trial.configuration,
         Trial.metrics,
         Trial.started_from,
+        Trial.predicted,
         Trial.promoted,
         Attempt.early_metrics,
     )
@@ -141,6 +143,8 @@ class Judged:
     steps: int
     shown: Shown
     known: Mapping[str, float]
+    predicted: Mapping[str, PredictedFigure]
+    """Metrics that nobody has measured yet: in `known` stand the medians of their intervals."""
     configuration: Configuration
     parameter_count: float
     protection: str | None
@@ -256,19 +260,29 @@ def _by_chance(
     bound = bound_of(
         np.array([costs_of(others, each.metrics) for each in feasible]).reshape(len(feasible), len(others)),
         np.array([sign_of(objective) * each.metrics[objective["metric"]] for each in feasible]),
-        np.array(costs_of(others, judged.known)),
+        np.array(costs_of(others, _at_best(judged, others))),
     )
     chance = expected.chance_below(bound)
     if math.isinf(bound):
         return CONTINUE, "no trial is as good in the other objectives", chance
     sign, metric = sign_of(objective), objective["metric"]
-    rivals = "trials at least as good elsewhere reach" if others else "the best trial reaches"
+    elsewhere = "predicted elsewhere" if judged.predicted else "elsewhere"
+    rivals = f"trials at least as good {elsewhere} reach" if others else "the best trial reaches"
     said = (
         f"after {judged.step} of {judged.steps} steps its {judged.shown.metric} is {judged.shown.loss:.4g}: expected "
         f"{metric} {sign * expected.mean:.4g} ± {expected.spread:.2g}, {rivals} {sign * bound:.4g}, so its chance to "
         f"be on the front is {chance:.1%}"
     )
     return (PRUNE if chance < LEAST_CHANCE else CONTINUE), said, chance
+
+
+def _at_best(judged: Judged, others: Sequence[Objective]) -> Mapping[str, float]:
+    """The costs beside the loss, a predicted one by its favourable end: it may be as good as that."""
+    ends = {each["metric"]: "high" if each["goal"] == "maximize" else "low" for each in others}
+    return {
+        name: judged.predicted[name][ends[name]] if name in judged.predicted else value
+        for name, value in judged.known.items()
+    }
 
 
 def _by_halving(session: Session, judged: Judged, others: Sequence[Objective]) -> tuple[str, str]:
@@ -297,7 +311,11 @@ def _by_halving(session: Session, judged: Judged, others: Sequence[Objective]) -
 
 
 def _judged(trial_id: str, row: Row, rung: int, step: int, steps: int, shown: Shown, sequence: int = 0) -> Judged:
-    found = {**row.metrics, **(row.early_metrics or {})}
+    early: Mapping[str, float] = row.early_metrics or {}
+    stored: PredictedHardware | None = row.predicted
+    predicted = {} if stored is None else {name: at for name, at in stored["figures"].items() if name not in early}
+    # What is measured after the training is among the metrics of a trial that is looked at again.
+    found = {**row.metrics, **{name: figure["median"] for name, figure in predicted.items()}, **early}
     objective = objective_of_training(row.objectives)
     protection = f"it is the start {row.started_from}" if row.started_from else None
     if protection is None and is_control(row.seed, row.number):
@@ -317,6 +335,7 @@ def _judged(trial_id: str, row: Row, rung: int, step: int, steps: int, shown: Sh
             for each in row.objectives
             if each != objective and each["metric"] in found
         },
+        predicted=predicted,
         configuration=row.configuration,
         parameter_count=row.metrics["parameter_count"],
         protection=protection,

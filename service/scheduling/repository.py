@@ -20,6 +20,7 @@ from service.database.json_columns import (
     SweepExtended,
     SweepTargeted,
     TrialEnded,
+    TrialQueued,
 )
 from service.database.models import IS_SEARCH, Ask, Dataset, Event, StudyAttribute, Sweep, Trial, TrialMetric
 from service.database.sessions import UNSYNCHRONIZED, announce, now, now_sql
@@ -183,6 +184,7 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
         project=sweep.project,
         document=parse_stored(session, sweep),
         sampler=sweep.sampler,
+        pruner=sweep.pruner,
         target=sweep.target,
         dataset_sha256=None if dataset is None else dataset.sha256,
         max_attempts=max_attempts,
@@ -360,7 +362,10 @@ def _insert_trials(session: Session, changes: Changes) -> None:
 def _new_trial(trial_id: str, row: TrialRow) -> events.NewEvent:
     number, state = row["number"], row["state"]
     if state is TrialState.QUEUED:
-        return events.NewEvent("trial.queued", trial_id, {"number": number})
+        queued: TrialQueued = {"number": number}
+        if row["predicted"] is not None:
+            queued["predicted"] = row["predicted"]
+        return events.NewEvent("trial.queued", trial_id, queued)
     ended: TrialEnded = {"number": number, "state": state, "feasible": row["feasible"], "reused": True}
     return events.NewEvent("trial.ended", trial_id, ended)
 

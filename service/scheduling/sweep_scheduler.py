@@ -83,7 +83,6 @@ class SweepScheduler:
         self._gate = gate
         self._has_stored_gate = gate.is_open or BASE in attributes
         document = facts.document
-        self._objectives = facts.objectives
         self._proposals = Proposals(
             document.space,
             study,
@@ -98,7 +97,6 @@ class SweepScheduler:
             progressed=progressed,
             judge_hardware=gate.judge,
         )
-        self._objectives = [objective["metric"] for objective in document.objectives]
         self._lookahead = 0 if facts.sampler in ASKED_WHEN_NEEDED else facts.lookahead
         self._stored_position = self._proposals.position
         self._stored_exhausted = self._proposals.exhausted
@@ -182,7 +180,7 @@ class SweepScheduler:
         if tried is None:
             return
         self._requeues.note_end(event, tried)
-        result = result_of_event(self._objectives, event)
+        result = result_of_event(self.facts.objectives, event)
         self._tell(tried, result, changes)
         if event.state in (TrialState.COMPLETE, TrialState.INFEASIBLE):
             self._gate.tell(event.trial_id, event.metrics)
@@ -358,8 +356,9 @@ class SweepScheduler:
         return trial_id
 
     def _new_trial(self, asked: Proposal, point: Point, changes: Changes) -> str:
-        history, trial_id = self._history, new_id()
-        changes.trials[trial_id] = queued_trial(self.facts, trial_id, history.trials, point, asked.started_from)
+        history, trial_id, start = self._history, new_id(), asked.started_from
+        predicted = self._gate.predict(point) if start is None else None
+        changes.trials[trial_id] = queued_trial(self.facts, trial_id, history.trials, point, start, predicted)
         self._gate.expect(trial_id, point)
         history.known[point.hash] = KnownPoint(history.trials)
         history.outstanding[trial_id] = AskedTrial(asked.suggestion.ask, point.hash, point.chosen)
@@ -393,13 +392,14 @@ class SweepScheduler:
         changes.trials[trial_id].update(
             state=source.state,
             reused_from=source.origin,
+            predicted=None,
             metrics=source.metrics,
             violations=reused.violations,
             feasible=reused.feasible,
             noise=source.noise,
             reason=reused.reason,
         )
-        result = result_of(self._objectives, source.state, source.metrics, reused.violations, reused.feasible)
+        result = result_of(self.facts.objectives, source.state, source.metrics, reused.violations, reused.feasible)
         self._tell(self._history.outstanding.pop(trial_id), result, changes)
         self._gate.tell(trial_id, source.metrics)
         if source.state == TrialState.COMPLETE and reused.feasible:

@@ -16,7 +16,7 @@ from layers.space.document_fields import Budget
 from service.common.noise import StoredNoise
 from service.common.states import SweepState, TrialState
 from service.database.counts import REPLICATE
-from service.database.json_columns import Distribution, RegisteredTarget, Told
+from service.database.json_columns import Distribution, PredictedHardware, RegisteredTarget, Told
 from service.leases.reuse_keys import reuse_key
 from service.leases.workers import results_version_of
 from service.pruning.predictions import Prediction
@@ -96,6 +96,7 @@ class TrialRow(TypedDict):
     reuse_key: str
     reused_from: str | None
     started_from: str | None
+    predicted: PredictedHardware | None
     target_key: str
     max_attempts: int
     feasible: bool | None
@@ -190,6 +191,7 @@ class SweepFacts:
     project: str
     document: SweepDocument
     sampler: str
+    pruner: str
     target: RegisteredTarget
     dataset_sha256: str | None
     max_attempts: int
@@ -221,7 +223,14 @@ def ask_row(sweep_id: str, suggestion: Suggestion, rejection: str | None, trial_
     }
 
 
-def queued_trial(facts: SweepFacts, trial_id: str, number: int, point: Point, started_from: str | None) -> TrialRow:
+def queued_trial(
+    facts: SweepFacts,
+    trial_id: str,
+    number: int,
+    point: Point,
+    started_from: str | None,
+    predicted: PredictedHardware | None,
+) -> TrialRow:
     """The row of a new trial."""
     target_key = facts.target["key"]
     return {
@@ -242,6 +251,7 @@ def queued_trial(facts: SweepFacts, trial_id: str, number: int, point: Point, st
         ),
         "reused_from": None,
         "started_from": started_from,
+        "predicted": predicted,
         "target_key": target_key,
         "max_attempts": facts.max_attempts,
         "feasible": None,

@@ -115,6 +115,13 @@ class Transfer(Schema):
     )
 
 
+class SparedBuilds(Schema):
+    """Builds before a training that a model of the device made needless (`search.device_model`)."""
+
+    trials: int = Field(description="not built first, and trained, to their end or until a pruner stopped them")
+    broken: int = Field(description="of them: broke a constraint on the hardware after all, when they were measured")
+
+
 WaitingCause = Literal["target", "worker", "results_version", "label", "parallel", "quota", "priority", "slot"]
 
 
@@ -136,6 +143,11 @@ class SweepDetail(Sweep):
         description="what it starts from; left out without `search.transfer`, and until it has its target",
     )
     pruning: Pruning
+    spared_builds: SparedBuilds | None = Field(
+        default=None,
+        exclude_if=lambda spared: spared is None,
+        description="left out without `search.device_model`",
+    )
     noise: SweepNoise
 
 

@@ -29,6 +29,7 @@ from service.sweeps import annotation
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps.best_trials import best_of_each
 from service.sweeps.drafts import ValidatedDocument
+from service.sweeps.spared_builds import spared_builds_of
 from service.sweeps.targets import waits_for
 
 _Amount = TypeVar("_Amount", int, float)
@@ -152,6 +153,7 @@ def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
         document=sweep.document,
         transfer=transfer,
         pruning=summary_of(session, sweep),
+        spared_builds=spared_builds_of(session, sweep),
         noise=noise_of_sweep(session, sweep),
     )
 

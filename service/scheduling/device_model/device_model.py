@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.database.json_columns import PredictedFigure
 from service.scheduling.device_model.calibrated import CalibratedModel, ModelErrors, Prediction
 from service.scheduling.device_model.features import Described, Encoder
 from service.scheduling.device_model.measured import FEWEST_ROWS, QUANTITIES, MeasuredTrial, with_metric
@@ -50,6 +51,17 @@ class DeviceModel:
         if quantity is None or prediction is None:
             return None
         return prediction.below(quantity.model.one_sided(level))
+
+    def between(self, metric: str, described: Described, level: float = CERTAIN) -> PredictedFigure | None:
+        """The metric of one configuration, with a value that it exceeds with a probability of at least `level`, and one
+        that it stays below; None of a configuration that it does not know."""
+        quantity = self._of(metric)
+        if quantity is None or not quantity.encoder.knows(described):
+            return None
+        prediction = quantity.model.predict(quantity.encoder.encode([described]))
+        reach = quantity.model.one_sided(level)
+        low, high = float(prediction.below(reach)[0]), float(prediction.above(reach)[0])
+        return {"median": float(prediction.medians[0]), "low": low, "high": high}
 
     def interval(self, metric: str, prediction: Prediction) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The 90 % intervals of a prediction of the metric."""

@@ -1,4 +1,5 @@
-"""Points that are left out before they are built: a device is all but certain to break a constraint with them."""
+"""What a model of a device spares a sweep: points that it is all but certain to break a constraint with, and builds
+before the training of those that are all but certain to keep them."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ from threadpoolctl import ThreadpoolController
 
 from layers.expressions.constraints import Constraint
 from layers.space.document import Rejection
+from service.database.json_columns import PredictedHardware
 from service.leases.feasibility import named_values
 from service.scheduling.device_model.device_model import DeviceModel
+from service.scheduling.device_model.early_figures import EarlyFigures, quantity_of
 from service.scheduling.device_model.features import Described, describe
 from service.scheduling.device_model.measured import FEWEST_ROWS, MOST_ROWS, QUANTITIES, STATIC, MeasuredTrial
 
@@ -18,20 +21,25 @@ if TYPE_CHECKING:
     from service.scheduling.proposals import Point
 
 BUILT_TO_CHECK = 20
-"""One in so many of the points that would be left out is built all the same: it shows whether that was right."""
+"""Of one in so many points nothing is spared: it is built first, which shows whether the model is right."""
 _GROWTH = 1.5
 """The model is fitted anew when so many times as many trials were measured."""
 
 
 class HardwareGate:
-    """What one sweep leaves out. It depends on the trials it is given, in their order, and on nothing else."""
+    """What one sweep is spared. It depends on the trials it is given, in their order, and on nothing else."""
 
     def __init__(
-        self, constraints: Sequence[Constraint], base: Sequence[MeasuredTrial], own: Sequence[MeasuredTrial]
+        self,
+        constraints: Sequence[Constraint],
+        base: Sequence[MeasuredTrial],
+        own: Sequence[MeasuredTrial],
+        early: EarlyFigures | None = None,
     ) -> None:
         """`base`: what was measured when the sweep started; `own`: its trials, as they were told. Without constraints
-        nothing is left out."""
-        self._judged = [(constraint, metric) for constraint in constraints if (metric := _quantity(constraint))]
+        nothing is left out; without `early` everything is built as the sweep's order says."""
+        self._judged = [(constraint, metric) for constraint in constraints if (metric := quantity_of(constraint))]
+        self._early = early
         self.base_ids = list(dict.fromkeys(trial.id for trial in base))
         self._trials = [*base, *own]
         self._expected: dict[str, Described] = {}
@@ -42,8 +50,8 @@ class HardwareGate:
 
     @property
     def is_open(self) -> bool:
-        """Whether it leaves nothing out, whatever is measured."""
-        return not self._judged
+        """Whether it spares nothing, whatever is measured."""
+        return not self._judged and self._early is None
 
     def expect(self, trial_id: str, point: Point) -> None:
         """A trial was made of the point: its figures will be told."""
@@ -63,7 +71,7 @@ class HardwareGate:
 
     def judge(self, point: Point) -> Rejection | None:
         """Why the point is left out; None where it may be built."""
-        if self.is_open or not self._fitted or int(point.hash[:8], 16) % BUILT_TO_CHECK == 0:
+        if not self._judged or not self._fitted or _is_checked(point):
             return None
         static = point.static_metrics()
         described, values = _described(point, static), named_values(point.configuration, static)
@@ -82,6 +90,15 @@ class HardwareGate:
                     return Rejection("predicted", message, broken)
         return None
 
+    def predict(self, point: Point) -> PredictedHardware | None:
+        """What stands in for a build of the point before its training; None where it is to be built."""
+        if self._early is None or not self._fitted or _is_checked(point):
+            return None
+        static = point.static_metrics()
+        with self._threads.limit(limits=1, user_api="blas"):
+            described = _described(point, static)
+            return self._early.predict(self._model, described, named_values(point.configuration, static))
+
     def _refit(self) -> None:
         count = FEWEST_ROWS
         while count * _GROWTH <= len(self._trials):
@@ -95,7 +112,5 @@ def _described(point: Point, static: Mapping[str, float]) -> Described:
     return describe(point.configuration, {name: static[name] for name in STATIC})
 
 
-def _quantity(constraint: Constraint) -> str | None:
-    """The one metric of the hardware that a constraint names, where it is modelled."""
-    measured = [metric for metric in constraint.metrics if metric not in ("parameter_count", "flops")]
-    return measured[0] if len(measured) == 1 and measured[0] in QUANTITIES else None
+def _is_checked(point: Point) -> bool:
+    return int(point.hash[:8], 16) % BUILT_TO_CHECK == 0

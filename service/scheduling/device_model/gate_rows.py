@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.common.states import TrialState
 from service.database.models import Ask, Trial
+from service.scheduling.device_model.early_figures import EarlyFigures
 from service.scheduling.device_model.features import describe
 from service.scheduling.device_model.gate import HardwareGate
 from service.scheduling.device_model.measured import STATIC, MeasuredTrial, at_shapes, measured, measured_trials
@@ -21,12 +22,14 @@ def load_gate(session: Session, facts: SweepFacts, history: History, attributes:
     """The gate of a sweep as of its last event that was worked in.
 
     The trials that it rests on are chosen when the sweep starts. One that was deleted since is missing in it. A sweep
-    of several shapes has one that leaves nothing out.
+    of several shapes has one that spares nothing.
     """
     constraints = [each for each in facts.document.constraints if each.stage == "hardware"]
-    if not facts.document.search.get("device_model") or not constraints or facts.document.space.shapes:
+    early = EarlyFigures.of(facts)
+    is_unused = not constraints and early is None
+    if not facts.document.search.get("device_model") or is_unused or facts.document.space.shapes:
         return HardwareGate((), (), ())
-    gate = HardwareGate(constraints, _base(session, facts, attributes), _own(session, facts.id))
+    gate = HardwareGate(constraints, _base(session, facts, attributes), _own(session, facts.id), early)
     columns = (Trial.id, Trial.configuration, Trial.metrics)
     in_flight = session.execute(sa.select(*columns).where(Trial.id.in_(list(history.outstanding))))
     for trial_id, configuration, metrics in in_flight:

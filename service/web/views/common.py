@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
 from layersweep.json_values import JsonObject
 from service.database.models import Dataset, Sweep
-from service.leases.phases import is_hardware_first
+from service.leases.phases import Phase, is_hardware_first, order_of
 from service.results import charts
 
 Fact: TypeAlias = bool | int | float | str | None
@@ -58,11 +58,14 @@ def baselines_nats(dataset: Dataset | None) -> Mapping[str, float]:
     return {name: loss + 0.0 for name, loss in known.items()}
 
 
-def hardware_first_of(row: Sweep) -> bool:
-    """Whether the leases of a sweep ask for its trials to be measured before they are trained."""
+def phases_ahead(row: Sweep, entered: Sequence[str], *, is_predicted: bool) -> tuple[Phase, ...]:
+    """The phases of a trial whose attempt has entered some of them. `is_predicted`: its hardware is, so that its lease
+    asks for no build before the training."""
     search, constraints = row.document.get("search", {}), tuple(row.document.get("constraints", ()))
     objectives = tuple(each["metric"] for each in row.objectives)
-    return is_hardware_first(row.task, search.get("hardware_first"), constraints, search.get("pruner"), objectives)
+    wish, pruner = search.get("hardware_first"), search.get("pruner")
+    hardware_first = is_hardware_first(row.task, wish, constraints, pruner, objectives)
+    return order_of(entered, hardware_first=hardware_first and not is_predicted)
 
 
 def dataset_of(session: Session, row: Sweep) -> Dataset | None:

@@ -32,7 +32,7 @@ from service.database.models import (
 from service.database.sessions import now
 from service.events.end_codes import end_code
 from service.events.schemas import EndCode
-from service.leases.phases import PROBE, order_of
+from service.leases.phases import PROBE
 from service.noise.sweep_noise import used_metrics
 from service.operations import artifacts, transformers_export
 from service.pruning.schemas import Pruning
@@ -46,8 +46,9 @@ from service.results.charts import Segment
 from service.results.columns import ColumnStore, metric_names
 from service.results.plot_selection import TRIAL_NUMBER, full_axes, metrics_of
 from service.sweeps.progress import ProgressRate, progress_rate
-from service.sweeps.schemas import BestTrial
-from service.web.views.common import dataset_of, ended_trials, hardware_first_of, progress_bar, target_words
+from service.sweeps.schemas import BestTrial, SparedBuilds
+from service.sweeps.spared_builds import spared_builds_of
+from service.web.views.common import dataset_of, ended_trials, phases_ahead, progress_bar, target_words
 from service.web.views.query import BoardColumn, SweepQuery
 from service.web.views.shown_sweep import ShownSweep
 from service.web.views.what_if import WhatIf
@@ -94,6 +95,7 @@ class LivePart:
     extends: list[str]
     """What can be added to the budget."""
     pruning: Pruning
+    spared_builds: SparedBuilds | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ def live(shown: ShownSweep) -> LivePart:
         end_code=end_code(row, feasible=bool(shown.best)),
         extends=_extends(row),
         pruning=summary_of(session, row),
+        spared_builds=spared_builds_of(session, row),
     )
 
 
@@ -353,13 +356,14 @@ def _running(session: Session, row: Sweep) -> list[RunningTrial]:
         .limit(16)
     )
     time = now(session)
-    hardware_first = hardware_first_of(row)
     return [
         RunningTrial(
             trial=running,
             worker=worker,
             phases=(entered := [phase["phase"] for phase in phases or []]),
-            order=PROBE if row.task == "probe" else order_of(entered, hardware_first=hardware_first),
+            order=PROBE
+            if row.task == "probe"
+            else phases_ahead(row, entered, is_predicted=running.predicted is not None),
             seconds=max(0.0, time - phases[-1]["started_at"]) if phases else None,
             measured={name: early[name] for name in used_metrics(row) if name in early} if early else {},
         )

@@ -20,12 +20,11 @@ from service.database.models import Artifact, Dataset, Sweep, Worker
 from service.database.sessions import now
 from service.leases import schemas as lease_schemas
 from service.leases import trials
-from service.leases.phases import order_of
 from service.operations import artifacts, transformers_export
 from service.pruning.promoted import is_stopped
 from service.results import charts, leaderboards
 from service.results.shapes import ShapePicture, ShapeTable, shape_picture, shape_table
-from service.web.views.common import Fact, baselines_nats, dataset_of, flat, hardware_first_of
+from service.web.views.common import Fact, baselines_nats, dataset_of, flat, phases_ahead
 from service.web.views.trial_neighbours import TrialNeighbours, neighbours
 
 _LATENCY_MEASUREMENTS = {
@@ -177,7 +176,7 @@ def _parameters(sweep: Sweep, detail: lease_schemas.TrialDetail) -> list[VariedP
 def _not_measured(sweep: Sweep, detail: lease_schemas.TrialDetail) -> str:
     """Why a trial that goes on has no latency: it was not measured yet, or its figures come when it ends."""
     entered = [each.phase for each in detail.attempts[-1].phases] if detail.attempts else []
-    order = order_of(entered, hardware_first=hardware_first_of(sweep))
+    order = phases_ahead(sweep, entered, is_predicted=detail.predicted is not None)
     if detail.phase is None or order.index(detail.phase) <= order.index("measure"):
         return "Not measured yet."
     when = "before" if order.index("measure") < order.index("train") else "after"

@@ -83,14 +83,16 @@ class Trainings:
             self._finish(lease, outcome="complete", metrics=loss)
             return
         known = _latency(lease.configuration)
-        self._report(lease, phase="measure", metrics=known)
+        if lease.hardware_first:
+            self._report(lease, phase="measure", metrics=known)
         self._report(lease, phase="train")
         for step in [*lease.rungs, STEPS]:
             loss = _loss_at(lease.configuration, step / STEPS)
             reason = self._report(lease, losses=[{"step": step, "validation_loss": loss, "training_loss": loss}])
             if reason is not None:
                 self.steps += step
-                self._finish(lease, outcome="pruned", reason=reason, metrics=known)
+                measured = known if lease.hardware_first else {}
+                self._finish(lease, outcome="pruned", reason=reason, metrics=measured)
                 return
         self.steps += STEPS
         metrics = known | {"validation_loss": _loss_at(lease.configuration, 1)}
@@ -219,6 +221,34 @@ def test_nothing_is_stopped_where_the_hardware_was_not_reported_before(driver: D
 
     assert driver.database.write(write) is None
     assert {each.reason for each in decided(driver, sweep)} == {"not reported before the training: latency_ms_p50"}
+
+
+def test_a_predicted_latency_stands_in_for_a_build_and_favours_its_trial(driver: Driver) -> None:
+    Trainings(driver).run(driver.post(pruned_document("none", trials=20)))
+    written = pruned_document(trials=30)
+    written["search"] |= {"seed": 8, "device_model": True, "reuse": False}
+    sweep = driver.post(written)
+    Trainings(driver).run(sweep)
+    trials, made = {trial.id: trial for trial in driver.trials(sweep)}, decided(driver, sweep)
+    predicted = {id_: trial.predicted["figures"]["latency_ms_p50"] for id_, trial in trials.items() if trial.predicted}
+    stopped = {each.trial_id: each for each in made if each.verdict == decisions.PRUNE}
+    assert len(stopped.keys() & predicted.keys()) >= 3
+    for trial_id in stopped.keys() & predicted.keys():
+        trial, decision, figure = trials[trial_id], stopped[trial_id], predicted[trial_id]
+        assert "latency_ms_p50" not in trial.metrics, "nobody measured it"
+        assert decision.known == {"latency_ms_p50": figure["median"]}
+        assert "trials at least as good predicted elsewhere" in decision.reason
+        rivals = [
+            each.metrics["validation_loss"]
+            for each in trials.values()
+            if each.state == TrialState.COMPLETE and each.metrics["latency_ms_p50"] <= figure["low"]
+        ]
+        assert min(rivals) < _loss_at(trial.configuration, 1)
+    _is_told(driver, sweep, stopped)
+    come_out_again(driver, made)
+    shown = driver.shown(sweep).spared_builds
+    assert shown is not None
+    assert (shown.trials, shown.broken) == (len(predicted), 0)
 
 
 @pytest.mark.parametrize(
