@@ -102,7 +102,7 @@ class Verbs:
         if request.get("timings") is not None:
             engine.keep_timings(_path(request, "timings"))
         onnx, built, options = _path(request, "onnx"), _path(request, "engine"), _options(request)
-        with RequestTurn(request, progress, engine.build_turn, gives_way=False) as turn:
+        with RequestTurn(request, progress, engine.turn_of_build(options), gives_way=False) as turn:
             engine.before_timing = turn.give_way
             return engine.build(onnx, built, options)
 

@@ -131,6 +131,8 @@ class Engine(ABC):
     build_turn: TurnKind | None = None
     """How the device is had from `before_timing` to the end of a build: alone where the builder times kernels there.
     None: not at all."""
+    untimed_levels: frozenset[int] = frozenset()
+    """Values of `optimization_level` at which the builder compares no times: such a build shares the device."""
     load_turn: TurnKind | None = None
     """The same while an engine is loaded: alone where `memory_in_use` counts what other processes take, too."""
 
@@ -147,6 +149,10 @@ class Engine(ABC):
     @abstractmethod
     def describe(self) -> Capabilities:
         """What this runtime can do on this machine. Works in any state."""
+
+    def turn_of_build(self, options: Mapping[str, object]) -> TurnKind | None:
+        """How a build with these options has the device."""
+        return "shared" if options.get("optimization_level") in self.untimed_levels else self.build_turn
 
     def warm_up_builder(self) -> None:  # noqa: B027 - most runtimes' first builds take no longer than later ones
         """Do what the first build of a process does beside its own work. Uses the device after `before_timing`."""
