@@ -1,7 +1,7 @@
 """Does a model that two GPUs share run faster, and does a worker of two outlive what befalls its ranks?
 
     python -m benchmarks.performance.tensor_parallel [--devices 0,1] [--widths 1024,4096,2048] [--sizes 1,2]
-        [--layers 4] [--level 1] [--measure-only] [--speed-seconds 350] [--faults-seconds 150]
+        [--shapes one,eight] [--layers 4] [--level 1] [--measure-only] [--speed-seconds 350] [--faults-seconds 150]
         [--out benchmarks/results/tensor_parallel.json]
     python -m benchmarks.performance.tensor_parallel --cpu --widths 64
 
@@ -42,7 +42,13 @@ BUILD_SECONDS = 30
 
 
 def speed_document(
-    widths: Sequence[int], sizes: Sequence[int], layers: int, target: Mapping[str, Any], *, measure_only: bool
+    widths: Sequence[int],
+    sizes: Sequence[int],
+    shapes: Sequence[str],
+    layers: int,
+    target: Mapping[str, Any],
+    *,
+    measure_only: bool,
 ) -> dict[str, Any]:
     """The first width at once in every size; of the others first one device each, which two GPUs do at a time.
 
@@ -69,10 +75,14 @@ def speed_document(
         "training": {"steps": 2, "batch_size": 1, "sequence_length": LENGTH, "eval_every": 2},
         "inference": {
             **target["build"],
-            "shapes": {name: {"batch_size": batch, "sequence_length": LENGTH} for name, batch in SHAPES.items()},
+            "shapes": {
+                name: {"batch_size": batch, "sequence_length": LENGTH}
+                for name, batch in SHAPES.items()
+                if name in shapes
+            },
         },
-        "objectives": [{"metric": "latency_ms_p50@eight", "goal": "minimize"}],
-        "constraints": ["latency_ms_p50@eight <= 1e-5"] if measure_only else [],
+        "objectives": [{"metric": f"latency_ms_p50@{shapes[-1]}", "goal": "minimize"}],
+        "constraints": [f"latency_ms_p50@{shapes[-1]} <= 1e-5"] if measure_only else [],
         "budget": {"trials": len(points), "parallel": 4},
         "search": {"sampler": "random", "seed": 0},
         "start_from": points,
@@ -156,16 +166,20 @@ def speed_row(trial: Any) -> dict[str, Any]:
 
 def speed_ups(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Width and shape -> how much faster two are than one."""
-    by_point = {(row["hidden_size"], row["tp_size"]): row for row in rows if row["latency_ms_p50@eight"] is not None}
+    latencies_ms = {
+        (row["hidden_size"], shape, row["tp_size"]): row[f"latency_ms_p50@{shape}"]
+        for row in rows
+        for shape in SHAPES
+        if row[f"latency_ms_p50@{shape}"] is not None
+    }
     return [
         {
             "hidden_size": width,
-            "shape": f"{batch}x{LENGTH}",
-            "speed_up": by_point[width, 1][f"latency_ms_p50@{shape}"] / by_point[width, 2][f"latency_ms_p50@{shape}"],
+            "shape": f"{SHAPES[shape]}x{LENGTH}",
+            "speed_up": alone_ms / latencies_ms[width, shape, 2],
         }
-        for width in sorted({width for width, _ in by_point})
-        for shape, batch in SHAPES.items()
-        if (width, 1) in by_point and (width, 2) in by_point
+        for (width, shape, size), alone_ms in sorted(latencies_ms.items())
+        if size == 1 and (width, shape, 2) in latencies_ms
     ]
 
 
@@ -285,6 +299,7 @@ def main() -> int:
     arguments.add_argument("--cpu", action="store_true")
     arguments.add_argument("--widths", default="1024,4096,2048")
     arguments.add_argument("--sizes", default="1,2", help="of tp_size")
+    arguments.add_argument("--shapes", default="one,eight", help="of one, eight")
     arguments.add_argument("--layers", type=int, default=4)
     arguments.add_argument("--level", type=int, default=1)
     arguments.add_argument("--measure-only", action="store_true", help="build once, and train nothing")
@@ -312,7 +327,10 @@ def main() -> int:
         if options.speed_seconds:
             with running_service(folder / "speed") as url, running_worker(url, folder, "speed", worker):
                 sizes = [int(size) for size in options.sizes.split(",")]
-                document = speed_document(widths, sizes, options.layers, target, measure_only=options.measure_only)
+                shapes = [shape for shape in SHAPES if shape in options.shapes.split(",")]
+                document = speed_document(
+                    widths, sizes, shapes, options.layers, target, measure_only=options.measure_only
+                )
                 rows = measured_speed(Client(url), document, options.speed_seconds, said)
                 report["targets"] = list(Client(url).targets())
             report["speed"] = rows
