@@ -1,10 +1,22 @@
-"""A device's time, divided among the attempts that are at work on it: what each is charged as `device_seconds`."""
+"""A device's time, divided among the attempts that are at work on it: what each is charged as `device_seconds`; and how
+much of it the device was busy."""
 
 from __future__ import annotations
 
+import collections
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Literal, TypedDict
+
+from workers.engine import nvml
+
+WINDOW_SECONDS = 600.0
+"""How far back it is looked how busy devices were."""
+
+SAMPLED_EVERY_SECONDS = 5.0
+"""The driver keeps what it counted for about twice as long."""
 
 
 class DeviceTime:
@@ -80,3 +92,84 @@ class DeviceShare:
     def pause(self) -> None:
         """It waits, or has ended."""
         self._device.remove(self)
+
+
+class DeviceUse(TypedDict):
+    """How busy a worker's devices were, on average."""
+
+    busy_share: float
+    over_seconds: float
+    source: Literal["nvml", "attempts"]
+    """nvml: a kernel ran, whoever started it. attempts: one of the worker's was at work and did not wait."""
+
+
+class DeviceMeter:
+    """How busy devices were lately: by the driver where it counts, else by the attempts at work. Used by one thread."""
+
+    def __init__(
+        self,
+        devices: Mapping[str, DeviceTime],
+        utilization: nvml.Utilization | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`utilization`: of these devices, by the driver."""
+        self._devices = devices
+        self._utilization = utilization
+        self._clock = clock
+        self._sampled_at = clock()
+        self._used_seconds = self._used()
+        self._spans: collections.deque[tuple[float, float, float]] = collections.deque()
+        """Until when, for how long, and of that the busy seconds of a device."""
+
+    def sample(self) -> None:
+        """Look how busy they were since the last look."""
+        now, used = self._clock(), self._used()
+        seconds, grew = now - self._sampled_at, used - self._used_seconds
+        self._sampled_at, self._used_seconds = now, used
+        busy = grew / len(self._devices)
+        if self._utilization is not None:
+            share = self._utilization()
+            if share is None:
+                return
+            busy = share * seconds
+        self._spans.append((now, seconds, busy))
+        while self._spans[0][0] <= now - WINDOW_SECONDS:
+            self._spans.popleft()
+
+    def use(self) -> DeviceUse | None:
+        """Of the last ten minutes, or since it began; None where nothing is known of them."""
+        seconds = sum(span[1] for span in self._spans)
+        if seconds <= 0:
+            return None
+        share = min(1.0, max(0.0, sum(span[2] for span in self._spans) / seconds))
+        source = "attempts" if self._utilization is None else "nvml"
+        return {"busy_share": round(share, 4), "over_seconds": round(seconds, 1), "source": source}
+
+    def _used(self) -> float:
+        return sum(device.used_seconds for device in self._devices.values())
+
+
+@contextmanager
+def metered(
+    devices: Mapping[str, DeviceTime], tell: Callable[[DeviceUse], None], every_seconds: float
+) -> Generator[None]:
+    """Tell every so often how busy devices, by their UUIDs, were, while the context is open."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        with nvml.utilization(list(devices)) as utilization:
+            meter, told_at = DeviceMeter(devices, utilization), time.monotonic()
+            while not over.wait(min(SAMPLED_EVERY_SECONDS, every_seconds)):
+                meter.sample()
+                use = meter.use()
+                if use is not None and time.monotonic() - told_at >= every_seconds:
+                    told_at = time.monotonic()
+                    tell(use)
+
+    thread = threading.Thread(target=repeat, name="says how busy the device is", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -15,12 +15,12 @@ from typing import IO, TypeVar
 from layers.capabilities import Capabilities
 from layers.results_version import RESULTS_VERSION
 from layersweep import logs
-from workers import activity, device
+from workers import activity, device, device_time
 from workers.data.cache import DatasetCache
 from workers.device import Device
 from workers.device_lock import DeviceBusyError, lock_device
 from workers.device_memory import DeviceMemory
-from workers.device_time import DeviceTime
+from workers.device_time import DeviceTime, DeviceUse
 from workers.engine.__main__ import DEVICE_KINDS, RUNTIMES
 from workers.engine.parallel.rank_engine import RANK_ENGINES
 from workers.engine.verbs import DESCRIBE
@@ -91,7 +91,7 @@ class Worker:
     ) -> None:
         """`children`: those of each slot; `worked_on`: the device, as it is registered (default: the CPU);
         `labels`: what sweeps may ask for; `link`: how devices that share engines are connected;
-        `activity_seconds`: how far apart the lines are that say what the slots do."""
+        `activity_seconds`: how often it says what the slots do and how busy the device was."""
         self._service = service
         self._name = name
         self._children = children[0]
@@ -151,7 +151,8 @@ class Worker:
             for runtime in self._capabilities:
                 self._children.warm_up_builder(runtime, self._draining)
             self._register()
-            with activity.logged(self._attempts.observe, self._activity_seconds):
+            metered = device_time.metered(self._device_times, self._tell_device_use, self._activity_seconds)
+            with activity.logged(self._attempts.observe, self._activity_seconds), metered:
                 self._claim_and_execute()
         except DrainedError:
             is_drained = True
@@ -262,6 +263,11 @@ class Worker:
         if self._registered is not None:
             with contextlib.suppress(ServiceError):
                 self._service.deregister(self._registered["id"])
+
+    def _tell_device_use(self, use: DeviceUse) -> None:
+        """An older service does not know the call, and one that is away need not learn it later."""
+        with contextlib.suppress(ServiceError):
+            self._service.report_device_use(self._registration["id"], use)
 
     # --- claiming ---------------------------------------------------------------------------------------------------
 

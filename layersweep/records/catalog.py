@@ -178,6 +178,14 @@ class Execution(TypedDict):
     waiting_for: str | None
 
 
+class DeviceUse(TypedDict):
+    """How busy a worker's device was, by NVML (`nvml`) or by the time in which its `attempts` were at work."""
+
+    busy_share: float
+    over_seconds: float
+    source: str
+
+
 class WorkerRecord(TypedDict):
     """An older service says neither `slots` nor `trials`: its workers have one slot. Nor does it know labels, what
     the slots do, how many are busy, and how busy the device was. The shares are null of a worker that is not alive."""
@@ -196,6 +204,7 @@ class WorkerRecord(TypedDict):
     """With those that execute trials of other projects, which nothing else of it says."""
     trials: NotRequired[list[str]]
     executions: NotRequired[list[Execution]]
+    device_use: NotRequired[DeviceUse | None]
     device_busy_share: NotRequired[float | None]
     slots_busy_share: NotRequired[float | None]
     registered_at: str

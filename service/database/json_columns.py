@@ -27,6 +27,22 @@ class DeviceFacts(TypedDict):
     memory_bytes: int
 
 
+class DeviceUse(TypedDict):
+    """How busy a worker's device was, as the worker says it."""
+
+    busy_share: float
+    over_seconds: float
+    """Of the time until it was said."""
+    source: str
+    """nvml: the driver counted the time in which a kernel ran. attempts: the worker, that in which one was at work."""
+
+
+class SaidDeviceUse(DeviceUse):
+    """The same with the time at which it was said."""
+
+    at: float
+
+
 class RegisteredTarget(Target):
     """A target's capabilities as a worker registered them, with the version of its results."""
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.database.json_columns import DeviceUse
 from service.database.models import Attempt, Worker
 from service.database.sessions import now
+from service.fleet import device_use
 
 WINDOW_SECONDS = 600.0
 """How far it looks back."""
@@ -23,6 +25,8 @@ class Busyness:
     """The share of the time in which its device was held: at least one attempt was executed, or waited on it."""
     slots: float
     """The share of its slots' time."""
+    use: DeviceUse | None
+    """How busy the device was by the worker's own word; None where it has not said so lately."""
 
 
 def of_workers(session: Session, worker_ids: Sequence[str]) -> dict[str, Busyness]:
@@ -30,16 +34,16 @@ def of_workers(session: Session, worker_ids: Sequence[str]) -> dict[str, Busynes
     time = now(session)
     begin = time - WINDOW_SECONDS
     found = session.execute(
-        sa.select(Worker.id, Worker.slots, Worker.registered_at).where(Worker.id.in_(worker_ids))
+        sa.select(Worker.id, Worker.slots, Worker.registered_at, Worker.device_use).where(Worker.id.in_(worker_ids))
     ).all()
     spans = _spans(session, worker_ids, begin, time)
     busyness: dict[str, Busyness] = {}
-    for worker_id, slots, registered_at in found:
+    for worker_id, slots, registered_at, said in found:
         since = max(begin, registered_at)
         own = [(max(start, since), end) for start, end in spans.get(worker_id, ()) if end > since]
         seconds = max(time - since, 1e-3)
         device, taken = covered_seconds(own) / seconds, sum(end - start for start, end in own) / (seconds * slots)
-        busyness[worker_id] = Busyness(min(device, 1.0), min(taken, 1.0))
+        busyness[worker_id] = Busyness(min(device, 1.0), min(taken, 1.0), device_use.fresh(said, time))
     return busyness
 
 

@@ -36,6 +36,7 @@ def added_to(
         if worker.id in lately:
             changes["device_busy_share"] = round(lately[worker.id].device, 4)
             changes["slots_busy_share"] = round(lately[worker.id].slots, 4)
+            changes["device_use"] = lately[worker.id].use
         added.append(worker.model_copy(update=changes))
     return added
 

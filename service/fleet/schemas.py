@@ -1,11 +1,30 @@
-"""What waits for which workers, as it crosses HTTP."""
+"""What waits for which workers, and how busy those say that their devices are, as it crosses HTTP."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from service.common.schemas import Schema
+from service.common.schemas import Request, Schema
 from service.sweeps.schemas import WaitingCause
+
+
+class DeviceUse(Request):
+    """How busy a worker's devices were until now, on average."""
+
+    busy_share: float = Field(ge=0, le=1, examples=[0.71])
+    over_seconds: float = Field(gt=0, le=3600, description="of how long", examples=[600])
+    source: Literal["nvml", "attempts"] = Field(
+        description="nvml: the driver's count of the time in which a kernel ran, whoever started it; attempts: the "
+        "time in which an attempt of the worker was at work and did not wait"
+    )
+
+
+class WorkerReport(Request):
+    """What a worker says of itself, whatever it executes."""
+
+    device_use: DeviceUse
 
 
 class QueueEntry(Schema):

@@ -14,7 +14,7 @@ from service.common.noise import FEASIBLE, NOISE, TrialNoise
 from service.common.schemas import AS_STORED, MAX_COUNT, Count, Integer, Request, Scalar, Schema, Timestamp, whole
 from service.common.states import TrialState
 from service.database.dataset_columns import Facts
-from service.database.json_columns import DeviceFacts, PredictedHardware, RegisteredTarget
+from service.database.json_columns import DeviceFacts, DeviceUse, PredictedHardware, RegisteredTarget
 from service.datasets.schemas import Part
 
 Outcome = Literal["complete", "infeasible", "pruned", "failed"]
@@ -210,6 +210,11 @@ class Worker(Schema):
         "not alive",
     )
     slots_busy_share: float | None = Field(default=None, description="the same of the time of all its slots")
+    device_use: Annotated[DeviceUse, AS_STORED] | None = Field(
+        default=None,
+        description="how busy its device was, by its own word: {busy_share, over_seconds, source}, as it reported it. "
+        "null: it is not alive, or has not said it for three minutes",
+    )
     registered_at: Timestamp
     last_seen_at: Timestamp
 

@@ -166,10 +166,17 @@ def _busyness(workers: Iterable[tuple[str, str, Busyness]]) -> Iterable[Metric]:
     slots = GaugeMetricFamily(
         "layersweep_slots_busy_share", "Of the time of a worker's slots in the last ten minutes.", labels=labels
     )
+    used = GaugeMetricFamily(
+        "layersweep_device_used_share",
+        "In which a worker's device computed, as the worker says it of its last minutes.",
+        labels=[*labels, "source"],
+    )
     for name, model, lately in workers:
         device.add_metric([name, model], lately.device)
         slots.add_metric([name, model], lately.slots)
-    yield from (device, slots)
+        if lately.use is not None:
+            used.add_metric([name, model, lately.use["source"]], lately.use["busy_share"])
+    yield from (device, slots, used)
 
 
 class Gauges:

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
-from service.fleet import executions
+from service.fleet import device_use, executions
+from service.fleet.schemas import WorkerReport
 from service.http.error_handlers import documented
 from service.http.page_reads import PageReadDep
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
@@ -48,6 +49,14 @@ async def sign_off_worker(worker: str, call: UnkeyedWriteRequestDep) -> Response
     return await call.done(
         "worker.sign_off", lambda session: workers.deregister(session, worker, call.caller.lists), subject=worker
     )
+
+
+@router.post("/{worker}:report", status_code=204)
+@needs_scope("work")
+async def report_on_worker(worker: str, body: WorkerReport, call: UnkeyedWriteRequestDep) -> Response:
+    """Say how busy the worker's device was, about once a minute. It renews nothing."""
+    await call.services.submit(lambda session: device_use.note(session, worker, body, call.caller.lists))
+    return Response(status_code=204)
 
 
 @router.get("")

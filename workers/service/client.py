@@ -20,6 +20,7 @@ import httpx2
 
 from layersweep.retries import RETRIED_STATUSES, Backoff, retry_after_seconds
 from layersweep.transport import BearerToken
+from workers.device_time import DeviceUse
 from workers.engine.protocol import JsonObject
 from workers.service.messages import (
     FinishAnswer,
@@ -147,6 +148,10 @@ class ServiceClient:
         with _failures():
             response = self._http.delete(f"/v1/workers/{worker}", timeout=CONNECT_SECONDS)
         _raise_for(response)
+
+    def report_device_use(self, worker: str, use: DeviceUse) -> None:
+        """Say how busy the worker's devices were. An older service refuses it."""
+        self._post(f"/v1/workers/{worker}:report", {"device_use": use})
 
     def claim(self, worker: str, wait_seconds: float, key: str, *, at_most: int = 1) -> list[LeaseAnswer]:
         """The next leases, at most so many; none if there is none within `wait_seconds`.

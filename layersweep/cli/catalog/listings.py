@@ -114,13 +114,14 @@ def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
         return
     now = time.time()
     names = Counter(record["name"] for record in records)
-    columns = ("name", "state", "last seen", "slots", "current trials", "device", "runtimes", "device held")
-    whole = ("state", "last seen", "slots", "device held")
-    table = Listing(*columns, whole=whole, spare=("device held", "runtimes", "device"))
+    shares = ("device used", "device held")
+    columns = ("name", "state", "last seen", "slots", "current trials", "device", "runtimes", *shares)
+    whole = ("state", "last seen", "slots", *shares)
+    table = Listing(*columns, whole=whole, spare=("device held", "runtimes", "device", "device used"))
     for record in records:
         # One that was killed and started again stands here twice for a while.
         name = record["name"] + (f" · {record['id'][-END:]}" if names[record["name"]] > 1 else "")
-        share = record.get("device_busy_share")
+        share, use = record.get("device_busy_share"), record.get("device_use")
         table.add_row(
             Text(name),
             "alive" if record["alive"] else "offline",
@@ -129,6 +130,7 @@ def workers(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
             Text("\n".join(_doings(record, now))),
             str(record["device"].get("model", "")),
             ", ".join(f"{target.get('runtime')} {target.get('version')}" for target in record["targets"]),
+            units.ABSENT if use is None else units.share(use["busy_share"]),
             units.ABSENT if share is None else units.share(share),
         )
     out.print(table)

@@ -110,3 +110,37 @@ def test_a_device_that_ran_nothing_was_not_busy_and_a_silent_one_has_no_share(
     assert (idle["device_busy_share"], idle["slots_busy_share"], idle["executions"]) == (0.0, 0.0, [])
     served_rows.update(Worker, worker, last_seen_at=1.0)
     assert _listed(client)["device_busy_share"] is None
+
+
+USE = {"busy_share": 0.71, "over_seconds": 600.0, "source": "nvml"}
+
+
+def test_a_worker_says_how_busy_its_device_was(client: TestClient, served_rows: Rows) -> None:
+    worker = served_rows.worker(slots=1)
+    assert _listed(client)["device_use"] is None
+    assert client.post(f"/v1/workers/{worker}:report", json={"device_use": USE}).status_code == 204
+    assert _listed(client)["device_use"] == USE
+    assert "device used 71 % of the last 10 min (by NVML)" in client.get("/workers").text
+    metric = 'layersweep_device_used_share{device_model="Test CPU",source="nvml",worker="worker"} 0.71'
+    assert metric in client.get("/metrics").text
+    served_rows.update(Worker, worker, device_use=USE | {"at": 1.0})
+    assert _listed(client)["device_use"] is None, "long ago"
+    assert "layersweep_device_used_share{" not in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("changes", "pointer"),
+    [
+        ({"busy_share": 1.5}, "/device_use/busy_share"),
+        ({"over_seconds": 0}, "/device_use/over_seconds"),
+        ({"source": "a guess"}, "/device_use/source"),
+        ({"at": 1.0}, "/device_use/at"),
+    ],
+)
+def test_a_use_that_cannot_be_is_refused(
+    client: TestClient, served_rows: Rows, changes: dict[str, Any], pointer: str
+) -> None:
+    worker = served_rows.worker(slots=1)
+    answer = client.post(f"/v1/workers/{worker}:report", json={"device_use": USE | changes})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, pointer)
+    assert client.post("/v1/workers/nobody:report", json={"device_use": USE}).status_code == 404

@@ -1,0 +1,30 @@
+"""How busy a worker's device was, as the worker says it: by the driver, or by its own attempts."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from service.database.json_columns import DeviceUse, SaidDeviceUse
+from service.database.models import Worker
+from service.database.sessions import now
+from service.fleet.schemas import WorkerReport
+from service.leases import workers
+
+FRESH_SECONDS = 180.0
+"""What was said longer ago says nothing of now. A worker of this project says it every minute."""
+
+
+def note(session: Session, worker_id: str, report: WorkerReport, project: str | None) -> None:
+    """Keep what a worker of the project (None: of any) says. Raises NotFoundError."""
+    workers.check_reach(session, worker_id, project)
+    use = report.device_use
+    said = SaidDeviceUse(busy_share=use.busy_share, over_seconds=use.over_seconds, source=use.source, at=now(session))
+    session.execute(sa.update(Worker).where(Worker.id == worker_id).values(device_use=said))
+
+
+def fresh(said: SaidDeviceUse | None, time: float) -> DeviceUse | None:
+    """What was said, where that is not long ago."""
+    if said is None or time - said["at"] > FRESH_SECONDS:
+        return None
+    return DeviceUse(busy_share=said["busy_share"], over_seconds=said["over_seconds"], source=said["source"])
