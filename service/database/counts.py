@@ -37,7 +37,8 @@ _STORE = (
 
 
 class moved(FunctionElement[Any]):  # noqa: N801 - used like a function of SQL
-    """`moved(counts, before, after)` in a statement: the counts once a trial went from one state to another."""
+    """`moved(counts, before, after, number)` in a statement: the counts once so many trials went from one state to
+    another."""
 
     type = Document
     inherit_cache = True
@@ -46,21 +47,21 @@ class moved(FunctionElement[Any]):  # noqa: N801 - used like a function of SQL
 
 @compiles(moved, "sqlite")
 def _moved_sqlite(element: moved, compiler: SQLCompiler, **options: Any) -> str:
-    counts, before, after = (compiler.process(clause, **options) for clause in element.clauses)
+    counts, before, after, number = (compiler.process(clause, **options) for clause in element.clauses)
     return (
         f"json_patch({counts}, json_object("
-        f"{before}, coalesce(json_extract({counts}, '$.' || {before}), 0) - 1, "
-        f"{after}, coalesce(json_extract({counts}, '$.' || {after}), 0) + 1))"
+        f"{before}, coalesce(json_extract({counts}, '$.' || {before}), 0) - {number}, "
+        f"{after}, coalesce(json_extract({counts}, '$.' || {after}), 0) + {number}))"
     )
 
 
 @compiles(moved, "postgresql")
 def _moved_postgresql(element: moved, compiler: SQLCompiler, **options: Any) -> str:
-    counts, before, after = (compiler.process(clause, **options) for clause in element.clauses)
+    counts, before, after, number = (compiler.process(clause, **options) for clause in element.clauses)
     return (
         f"({counts} || jsonb_build_object("
-        f"CAST({before} AS TEXT), coalesce(CAST({counts} ->> {before} AS INTEGER), 0) - 1, "
-        f"CAST({after} AS TEXT), coalesce(CAST({counts} ->> {after} AS INTEGER), 0) + 1))"
+        f"CAST({before} AS TEXT), coalesce(CAST({counts} ->> {before} AS INTEGER), 0) - {number}, "
+        f"CAST({after} AS TEXT), coalesce(CAST({counts} ->> {after} AS INTEGER), 0) + {number}))"
     )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import psycopg
 
 T = TypeVar("T")
+Q = TypeVar("Q")
 
 BATCH_JOBS = 256
 BATCH_SECONDS = 0.05
@@ -72,8 +73,8 @@ class Deferred:
     def __init__(self) -> None:
         self._rows: dict[sa.Executable, list[StatementRow]] = {}
 
-    def add(self, statement: sa.Executable, row: StatementRow) -> None:
-        self._rows.setdefault(statement, []).append(row)
+    def add(self, statement: sa.Executable, rows: Iterable[StatementRow]) -> None:
+        self._rows.setdefault(statement, []).extend(rows)
 
     def execute(self, connection: sa.Connection) -> None:
         """Execute what was added, statements in the order in which they were first added, and forget it."""
@@ -92,11 +93,18 @@ def _sent_together(connection: sa.Connection) -> AbstractContextManager[object]:
     return cast("psycopg.Connection", connection.connection.driver_connection).pipeline()
 
 
+ForAll = Callable[[Session, Sequence[Q]], Sequence[T]]
+"""Does for many requests at once what it does for one, and returns what comes of each."""
+
+
 @dataclass
 class _Job:
     fn: Callable[[Session], Any]
     defers: bool = False
     needs: Needs | None = None
+    for_all: ForAll[Any, Any] | None = None
+    """What does the same for all `request`s that share the transaction; None: `fn` runs by itself."""
+    request: Any = None
     future: Future[Any] = field(default_factory=lambda: Future[Any]())
     result: Any = None
     error: BaseException | None = None
@@ -169,7 +177,13 @@ class GroupCommitWriter:
 
         `defers`: it reads nothing that functions before it may have deferred, without settling that.
         """
-        job = _Job(fn, defers, needs)
+        return self._submit(_Job(fn, defers, needs))
+
+    def submit_request(self, fn: ForAll[Q, T], request: Q, *, needs: Needs | None = None) -> Future[T]:
+        """The same for a request of which there are many: those that share a transaction are given to `fn` at once."""
+        return self._submit(_Job(lambda session: fn(session, [request])[0], True, needs, fn, request))
+
+    def _submit(self, job: _Job) -> Future[Any]:
         with self._lock:
             if self._closed:
                 raise RuntimeError("the database is closed")
@@ -198,12 +212,12 @@ class GroupCommitWriter:
                     return
                 if first.future.set_running_or_notify_cancel():
                     batch = [first]
-            if not self._alone:
-                self._take_waiting(batch)
-                self._take_company(batch, time.monotonic() + self._company.seconds)
-                batch.sort(key=lambda job: "" if job.needs is None else job.needs.order)
             if not batch:
                 continue
+            self._take_waiting(batch)
+            self._take_company(batch, time.monotonic() + self._company.seconds)
+            if not self._alone:
+                batch.sort(key=lambda job: "" if job.needs is None else job.needs.order)
             try:
                 with COMMIT_SECONDS.time():
                     retried(lambda batch=batch: self._commit(batch))
@@ -234,24 +248,19 @@ class GroupCommitWriter:
                 _execute_last(batch, connection)
 
     def _run_together(self, batch: list[_Job], connection: sa.Connection) -> None:
-        # The batch grows while it runs, so that a lone job never waits for company.
         deadline = time.monotonic() + BATCH_SECONDS
-        company_until: float | None = None
         held = self._lock_or_put_off(batch, connection)
         deferred = Deferred()
         position = 0
         while position < len(batch):
-            job = batch[position]
+            jobs = _alike(batch, position)
             with _spoiling():
-                if not job.defers:
+                if not jobs[0].defers:
                     deferred.execute(connection)
-                _run(job, connection, {HELD: held} | ({DEFERRED: deferred} if job.defers else {}))
-            position += 1
-            if self._alone and position == len(batch) < BATCH_JOBS and time.monotonic() < deadline:
+                _run(jobs, connection, {HELD: held} | ({DEFERRED: deferred} if jobs[0].defers else {}))
+            position += len(jobs)
+            if self._alone and position == len(batch) and time.monotonic() < deadline:
                 self._take_waiting(batch)
-                if position == len(batch):
-                    company_until = company_until or time.monotonic() + self._company.seconds
-                    self._take_company(batch, min(company_until, deadline), most=1)
         with _spoiling():
             deferred.execute(connection)
             _execute_last(batch, connection)
@@ -277,9 +286,9 @@ class GroupCommitWriter:
         while len(batch) < BATCH_JOBS and self._take(batch, 0.0):
             pass
 
-    def _take_company(self, batch: list[_Job], until: float, most: int = BATCH_JOBS) -> None:
-        """Take what comes until then (monotonic clock), until there are as many as are expected or `most` came."""
-        wanted = min(self._company.expected, len(batch) + most)
+    def _take_company(self, batch: list[_Job], until: float) -> None:
+        """Take what comes until then (monotonic clock), until there are as many as are expected."""
+        wanted = min(self._company.expected, BATCH_JOBS)
         while len(batch) < wanted and (left := until - time.monotonic()) > 0 and self._take(batch, left):
             pass
 
@@ -327,19 +336,38 @@ def _execute_last(batch: Sequence[_Job], connection: sa.Connection) -> None:
         connection.execute(statement, [row for _, row in sorted(of_statement.items())])
 
 
-def _run(job: _Job, connection: sa.Connection, info: dict[Any, Any]) -> None:
-    job.result, job.error, job.last = None, None, {}
-    info[LAST] = job.last
+def _alike(batch: list[_Job], position: int) -> list[_Job]:
+    """The function at this position, with those that can be done at once with it: these are moved behind it."""
+    first = batch[position]
+    if first.for_all is None:
+        return [first]
+    waiting = batch[position:]
+    alike = [job for job in waiting if job.for_all is first.for_all]
+    batch[position:] = alike + [job for job in waiting if job.for_all is not first.for_all]
+    return alike
+
+
+def _run(jobs: Sequence[_Job], connection: sa.Connection, info: dict[Any, Any]) -> None:
+    """Run one function, or for the requests of all of them what they have in common."""
+    for job in jobs:
+        job.result, job.error, job.last, job.topics = None, None, {}, set()
+    first = jobs[0]
+    info[LAST] = first.last
     with Session(connection, expire_on_commit=False, join_transaction_mode="rollback_only", info=info) as session:
-        job.result = job.fn(session)
+        if len(jobs) == 1 or first.for_all is None:
+            results: Sequence[Any] = [first.fn(session)]
+        else:
+            results = first.for_all(session, [job.request for job in jobs])
         session.flush()
-        job.topics = session.info.get("topics", set())
+        first.topics = session.info.get("topics", set())
+    for job, result in zip(jobs, results, strict=True):
+        job.result = result
 
 
 def _run_apart(job: _Job, connection: sa.Connection, held: object) -> None:
     savepoint = connection.begin_nested()
     try:
-        _run(job, connection, {HELD: held})
+        _run([job], connection, {HELD: held})
     except Exception as error:
         if _ends_transaction(error) or connection.invalidated:
             raise

@@ -26,10 +26,20 @@ from sqlalchemy.sql.functions import FunctionElement
 from service.common import tracing
 from service.common.notifications import Notifications
 from service.database import urls
-from service.database.group_commit import DEFERRED, LAST, Deferred, GroupCommitWriter, LastRows, Needs, StatementRow
+from service.database.group_commit import (
+    DEFERRED,
+    LAST,
+    Deferred,
+    ForAll,
+    GroupCommitWriter,
+    LastRows,
+    Needs,
+    StatementRow,
+)
 from service.database.retries import one_kind_of_loss, retried
 
 T = TypeVar("T")
+Q = TypeVar("Q")
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 IDLE_TRANSACTION_MS = 30_000
@@ -101,16 +111,16 @@ def announce(session: Session, topic: str) -> None:
     session.info.setdefault("topics", set()).add(topic)
 
 
-def defer(session: Session, statement: sa.Executable, row: StatementRow) -> None:
-    """Execute the statement for this row before the transaction ends, together with others' rows.
+def defer(session: Session, statement: sa.Executable, *rows: StatementRow) -> None:
+    """Execute the statement for these rows before the transaction ends, together with others' rows.
 
     For what nobody reads in it before `execute_deferred`. Outside of a shared transaction it is executed at once.
     """
     deferred: Deferred | None = session.info.get(DEFERRED)
-    if deferred is None:
-        session.connection().execute(statement, row)
-    else:
-        deferred.add(statement, row)
+    if deferred is not None:
+        deferred.add(statement, rows)
+    elif rows:
+        session.connection().execute(statement, list(rows) if len(rows) > 1 else next(iter(rows)))
 
 
 def execute_deferred(session: Session) -> None:
@@ -191,6 +201,10 @@ class Database:
         alone; those that shared its transaction are run again.
         """
         return self._group_commit().submit(fn, defers=True, needs=needs)
+
+    def submit_request(self, fn: ForAll[Q, T], request: Q, *, needs: Needs | None = None) -> Future[T]:
+        """The same for a request of which there are many: `fn` is given all that share a transaction at once."""
+        return self._group_commit().submit_request(fn, request, needs=needs)
 
     @property
     def waiting(self) -> int:

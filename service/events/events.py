@@ -70,11 +70,7 @@ def write(session: Session, sweep_id: str, newest: int, new: Sequence[NewEvent])
         }
         for position, event in enumerate(new)
     ]
-    if len(rows) == 1:
-        defer(session, _INSERT, rows[0])
-    else:
-        execute_deferred(session)
-        session.connection().execute(_INSERT, rows)
+    defer(session, _INSERT, *rows)
     for position, event in enumerate(new):
         if event.kind in webhooks.TOLD_OF:
             execute_deferred(session)

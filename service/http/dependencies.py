@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection
 
 from service.auth.access import Access
 from service.common.notifications import Notifications
-from service.database.group_commit import Needs
+from service.database.group_commit import ForAll, Needs
 from service.database.sessions import Database
 from service.http.shared_reads import SharedReads
 from service.leases.claiming.line import ClaimLines
@@ -26,6 +26,7 @@ from service.settings import Settings
 from service.sweeps.validation import Validation
 
 T = TypeVar("T")
+Q = TypeVar("Q")
 
 
 @dataclass
@@ -60,6 +61,10 @@ class Services:
     async def submit(self, fn: Callable[[Session], T], *, needs: Needs | None = None) -> T:
         """`Database.submit`, which needs no thread for each caller that waits."""
         return await asyncio.wrap_future(self.database.submit(fn, needs=needs))
+
+    async def submit_request(self, fn: ForAll[Q, T], request: Q, *, needs: Needs | None = None) -> T:
+        """`Database.submit_request`."""
+        return await asyncio.wrap_future(self.database.submit_request(fn, request, needs=needs))
 
 
 async def get_services(connection: HTTPConnection) -> Services:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
@@ -85,6 +85,15 @@ def report(
 
 
 @dataclass(frozen=True, slots=True)
+class Finish:
+    """How an attempt ends, as its holder says it."""
+
+    trial: str
+    attempt: int
+    body: lease_schemas.LeaseFinish
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A trial that its attempt has ended."""
 
@@ -100,17 +109,29 @@ def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.Le
     that are missing, and for what `worker_reports` refuses.
     """
     row_locks.take(session, ChangesTrial(trial_id))
-    return end_attempt(session, trial_id, attempt, body).trial
+    return end_attempts(session, [Finish(trial_id, attempt, body)])[0].trial
 
 
-def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseFinish) -> Finished:
-    """`finish` for who has locked the trial's sweep."""
-    digest = _digest(body)
-    trial = _held(session, trial_id, attempt)
-    if trial is None:
-        if attempts.finished_with(session, trial_id, attempt) == digest:
-            return Finished(trials.to_schema(trials.get(session, trial_id)), None)
-        raise _lost(session, trial_id, attempt)
+def end_attempts(session: Session, finishes: Sequence[Finish]) -> list[Finished]:
+    """`finish` of several trials, for who has locked their sweeps."""
+    held = _held(session, [each.trial for each in finishes])
+    ended: dict[int, Finished] = {}
+    endings: dict[int, transitions.Ending] = {}
+    for position, each in enumerate(finishes):
+        trial = held.get(each.trial)
+        if trial is not None and trial.attempt == each.attempt:
+            endings[position] = _ending(session, trial, each.body)
+        elif attempts.finished_with(session, each.trial, each.attempt) == _digest(each.body):
+            ended[position] = Finished(trials.to_schema(trials.get(session, each.trial)), None)
+        else:
+            raise _lost(session, each.trial, each.attempt)
+    for position, trial in zip(endings, transitions.end(session, list(endings.values())), strict=True):
+        ended[position] = Finished(trial, endings[position].trial.worker_id)
+    return [ended[position] for position in range(len(finishes))]
+
+
+def _ending(session: Session, trial: sql.Row, body: lease_schemas.LeaseFinish) -> transitions.Ending:
+    """How a finish ends its trial; what else it brings is stored."""
     worker_reports.check_measurements(body.measurements)
     worker_reports.check_reason(body.outcome, body.reason)
     sweep = leased_sweeps.get(session, trial.sweep_id)
@@ -124,30 +145,28 @@ def end_attempt(session: Session, trial_id: str, attempt: int, body: lease_schem
     elif body.outcome in (TrialState.COMPLETE, TrialState.INFEASIBLE):
         if body.outcome == TrialState.COMPLETE:
             check_required_metrics(sweep.objectives, sweep.constraints, metrics)
-        judgement = _judgement(session, trial_id, sweep, metrics, figures)
+        judgement = _judgement(session, trial.id, sweep, metrics, figures)
         violations, undecided = judgement.violations, judgement.undecided
         feasible = judgement.feasible if body.outcome == TrialState.COMPLETE else False
         if body.outcome == TrialState.COMPLETE and reason is None:
             reason = describe_judgement(judgement, metrics, figures)
     _store_results(session, trial, metrics, body.measurements)
     _count_waits(body.measurements.get("waits", {}))
-    attempts.append_log(session, trial_id, attempt, body.log)
+    attempts.append_log(session, trial.id, trial.attempt, body.log)
     findings: transitions.Findings = {
         "metrics": metrics,
         "violations": violations,
         "feasible": feasible,
         "noise": {"figures": figures, "undecided": undecided} if figures else None,
     }
-    ended = transitions.end(
-        session,
+    return transitions.Ending(
         trial,
         TrialState(body.outcome),
         reason,
         findings=findings,
-        finish_hash=digest,
+        finish_hash=_digest(body),
         device_seconds=body.metrics.get("device_seconds", 0.0),
     )
-    return Finished(ended, trial.worker_id)
 
 
 def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseRelease) -> lease_schemas.Trial:
@@ -159,8 +178,8 @@ def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.L
     Raises LeaseLostError.
     """
     row_locks.take(session, ChangesTrial(trial_id))
-    trial = _held(session, trial_id, attempt)
-    if trial is None:
+    trial = _held(session, [trial_id]).get(trial_id)
+    if trial is None or trial.attempt != attempt:
         raise _lost(session, trial_id, attempt)
     charge, reason = body.charge, body.reason
     if not charge and attempt - trial.charged_attempts > MOST_UNCHARGED:
@@ -177,7 +196,8 @@ def release(session: Session, trial_id: str, attempt: int, body: lease_schemas.L
         "reason": reason,
         "charged": charge,
     }
-    transitions.leave(session, trial, TrialState.QUEUED, NewEvent("trial.queued", trial_id, data))
+    event = NewEvent("trial.queued", trial_id, data)
+    transitions.leave(session, [transitions.Leaving(trial, TrialState.QUEUED, event)])
     return trials.to_schema(row)
 
 
@@ -191,9 +211,10 @@ def _renew(session: Session, trial_id: str, attempt: int, lease_seconds: float) 
     return trial
 
 
-def _held(session: Session, trial_id: str, attempt: int) -> sql.Row | None:
-    """Lock the trial for the holder of its lease; None when that is lost."""
-    return session.connection().execute(sql.HELD, {"of_trial": trial_id, "attempt_number": attempt}).one_or_none()
+def _held(session: Session, trial_ids: Sequence[str]) -> dict[str, sql.Row]:
+    """Lock those of the trials that run."""
+    rows = session.connection().execute(sql.HELD, {"of_trials": trial_ids})
+    return {row.id: row for row in rows}
 
 
 def _instruction(session: Session, trial_id: str, attempt: int, held: sql.Row | None) -> Instruction:
@@ -208,8 +229,7 @@ def _instruction(session: Session, trial_id: str, attempt: int, held: sql.Row | 
 
 def _broken_hardware(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseReport) -> str | None:
     """Which hardware constraints these metrics break, in words; None where none, or where the training has begun."""
-    trial = _held(session, trial_id, attempt)
-    assert trial is not None, "its lease was renewed in this transaction"
+    trial = _held(session, [trial_id])[trial_id]
     sweep = leased_sweeps.get(session, trial.sweep_id)
     known = _checked_metrics(trial, sweep, body.metrics)
     figures = worker_reports.checked_noise(body.noise, body.metrics, sweep.metric_names)
@@ -287,8 +307,8 @@ def _store_results(
 ) -> None:
     if metrics:
         identity = {"trial_id": trial.id, "sweep_id": trial.sweep_id}
-        for name, value in metrics.items():
-            defer(session, sql.ADD_METRICS, identity | {"name": name, "value": float(value)})
+        rows = [identity | {"name": name, "value": float(value)} for name, value in metrics.items()]
+        defer(session, sql.ADD_METRICS, *rows)
     if measurements:
         identity = {"trial_id": trial.id, "attempt": trial.attempt}
         rows = [identity | {"name": name, "data": data} for name, data in measurements.items()]

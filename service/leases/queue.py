@@ -18,6 +18,7 @@ every trial is built once, in `service.leases.statements`: building a statement 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -39,6 +40,7 @@ from service.leases.attempts import AttemptKey
 from service.leases.claimants import Claimant
 from service.leases.claiming import lapses
 from service.leases.claiming import statements as claiming
+from service.leases.holders import Finish, Finished
 from service.leases.row_locks import Claims, FinishesAndClaims, Held
 
 TOPIC = QUEUE
@@ -85,21 +87,39 @@ def claim_several(session: Session, worker_id: str, lease_seconds: float, at_mos
     return leases
 
 
-def finish_and_claim(
-    session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseFinish, lease_seconds: float
-) -> lease_schemas.FinishedTrial:
-    """End the attempt as `holders.finish` does, and give the worker its next trial, where there is one now.
+@dataclass(frozen=True, slots=True)
+class FinishThatClaims(Finish):
+    """A finish after which the worker wants its next trial."""
+
+    lease_seconds: float
+
+
+def finish_and_claim(session: Session, finishes: Sequence[FinishThatClaims]) -> list[lease_schemas.FinishedTrial]:
+    """End the attempts as `holders.finish` does, and give each worker its next trial, where there is one now.
 
     The same finish again answers the same lease, while the worker holds it.
     """
-    held = row_locks.take(session, FinishesAndClaims(trial_id))
-    finished = holders.end_attempt(session, trial_id, attempt, body)
+    once = {each.trial: each for each in finishes}
+    if len(once) < len(finishes):
+        # A finish that was sent again before the first was answered.
+        return [answer for each in finishes for answer in finish_and_claim(session, [each])]
+    held = row_locks.take(session, *(FinishesAndClaims(each.trial) for each in finishes))
+    finished = holders.end_attempts(session, finishes)
+    return [_next_too(session, each, ended, held) for each, ended in zip(finishes, finished, strict=True)]
+
+
+def _next_too(
+    session: Session, finish: FinishThatClaims, finished: Finished, held: Held | None
+) -> lease_schemas.FinishedTrial:
+    """The answer to a finish, with what its worker claims."""
+    seconds = finish.lease_seconds
     if finished.worker is None:
-        lease = _claimed_after(session, finished.trial.worker, trial_id, attempt, lease_seconds)
+        lease = _claimed_after(session, finished.trial.worker, finish.trial, finish.attempt, seconds)
         return lease_schemas.FinishedTrial(**finished.trial.__dict__, lease=lease)
     claimant = claimants.find(session.connection(), finished.worker)
     assert claimant is not None, "an attempt has a worker"
-    claim = _Claim(session, finished.worker, claimant, lease_seconds, held, AttemptKey(trial_id, attempt))
+    claimed_by = AttemptKey(finish.trial, finish.attempt)
+    claim = _Claim(session, finished.worker, claimant, seconds, held, claimed_by)
     leases = claim.take(1)
     claim.end(leases)
     at_end(session, sql.SEE_WORKER, finished.worker, {"of_worker": finished.worker})
@@ -123,8 +143,7 @@ def cancel_open(session: Session, sweep_id: str, reason: str) -> int:
     """
     row_locks.take_sweeps(session, [sweep_id])
     rows = session.connection().execute(sql.OPEN_IN_SWEEP, {"of_sweep": sweep_id}).all()
-    for trial in rows:
-        transitions.end(session, trial, TrialState.CANCELLED, reason)
+    transitions.end(session, [transitions.Ending(trial, TrialState.CANCELLED, reason) for trial in rows])
     return len(rows)
 
 

@@ -187,8 +187,8 @@ class Claims(_LeaseNeeds):
         return f"~{self.worker}"
 
 
-def take(session: Session, need: RenewsLease | ChangesTrial | Claims) -> Held | None:
-    """Hold what `need` names until the transaction ends; None where the database needs no locks.
+def take(session: Session, *needs: RenewsLease | ChangesTrial | Claims) -> Held | None:
+    """Hold what `needs` name until the transaction ends; None where the database needs no locks.
 
     Where writes share the transaction that was done before the first of them.
     """
@@ -196,9 +196,9 @@ def take(session: Session, need: RenewsLease | ChangesTrial | Claims) -> Held | 
     if connection.dialect.name != "postgresql":
         return None
     if HELD not in session.info:
-        return need.lock(connection, [need])
+        return _LeaseNeeds.lock(connection, needs)
     held = cast("Held | None", session.info[HELD])
-    if held is None or (isinstance(need, ChangesTrial) and need.trial not in held.trials):
+    if held is None or any(isinstance(need, ChangesTrial) and need.trial not in held.trials for need in needs):
         raise RuntimeError(
             "a write that shares its transaction says beforehand what it changes: see service.leases.row_locks"
         )

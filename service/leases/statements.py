@@ -77,7 +77,7 @@ _ENTER = (
 )
 ENTER_FIRST = _ENTER.where(_SWEEPS.c.running_count < _SWEEPS.c.effective_parallel, MAY_FAIL_ONCE_MORE).values(
     running_count=_SWEEPS.c.running_count + 1,
-    counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state")),
+    counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state"), sa.literal_column("1")),
 )
 """One more trial of the sweep runs, where there is room."""
 ENTER_AGAIN = _ENTER
@@ -119,25 +119,16 @@ REPORT = (
 
 _SHOWN = [column for column in _TRIALS.c if column.name not in ("configuration", "project", "point_hash", "reuse_key")]
 """What a trial shows of its row: the configuration is long, and nobody looks at it here."""
-_OPEN = sa.select(
-    _TRIALS.c.id,
-    _TRIALS.c.sweep_id,
-    _TRIALS.c.number,
-    _TRIALS.c.state,
-    _TRIALS.c.attempt,
-    _TRIALS.c.worker_id,
-    _TRIALS.c.phase,
-    _TRIALS.c.charged_attempts,
-    _TRIALS.c.max_attempts,
-    _TRIALS.c.feasible,
-    _TRIALS.c.metrics,
-    _TRIALS.c.violations,
-    _TRIALS.c.noise,
-    _TRIALS.c.replicate_of,
-    _SWEEPS.c.state.label("sweep_state"),
-).join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
+_OPEN = sa.select(*_SHOWN, _SWEEPS.c.state.label("sweep_state"), now_sql().label("time")).join(
+    _SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id
+)
 CONFIGURATION = sa.select(_TRIALS.c.configuration).where(_TRIALS.c.id == _text("of_trial"))
-HELD = _OPEN.where(_IS_HELD).with_for_update(of=_TRIALS, key_share=True)
+HELD = (
+    _OPEN.where(sql_functions.is_one_of(_TRIALS.c.id, "of_trials"), sa.text("trials.state = 'running'"))
+    .order_by(_TRIALS.c.id)
+    .with_for_update(of=_TRIALS, key_share=True)
+)
+"""Trials that run, whichever of their attempts."""
 OPEN_IN_SWEEP = (
     _OPEN.where(_TRIALS.c.sweep_id == _text("of_sweep"), _TRIALS.c.state.in_(OPEN_TRIALS))
     .order_by(_TRIALS.c.id)
@@ -179,9 +170,8 @@ END = (
         phase=None,
         progress=sa.null(),
         lease_expires_at=None,
-        ended_at=now_sql(),
+        ended_at=_seconds("time"),
     )
-    .returning(*_SHOWN)
 )
 REQUEUE = (
     sa.update(_TRIALS)
@@ -223,14 +213,14 @@ LEAVE = (
     sa.update(_SWEEPS)
     .where(_SWEEPS.c.id == _text("of_sweep"))
     .values(
-        event_counter=_SWEEPS.c.event_counter + 1,
+        event_counter=_SWEEPS.c.event_counter + _integer("trials"),
         running_count=_SWEEPS.c.running_count - _integer("ran"),
         device_seconds=_SWEEPS.c.device_seconds + _seconds("took"),
-        counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state")),
+        counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state"), _integer("trials")),
     )
     .returning(_SWEEPS.c.event_counter)
 )
-"""A trial of the sweep went from one state to another."""
+"""So many trials of the sweep went from one state to another."""
 _METRICS, _MEASUREMENTS = (cast("sa.Table", model.__table__) for model in (TrialMetric, Measurement))
 DROP_METRICS = sa.delete(_METRICS).where(_METRICS.c.trial_id == _text("of_trial"))
 DROP_MEASUREMENTS = sa.delete(_MEASUREMENTS).where(_MEASUREMENTS.c.trial_id == _text("of_trial"))

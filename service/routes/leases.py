@@ -142,22 +142,31 @@ async def finish_attempt(
 
     With `claim` the answer has the worker's next lease, if there is something to claim now: one request less a trial.
     """
-    seconds = call.services.settings.lease_seconds
-    in_vain: str | None = None
+    if not body.claim:
+        answer = await call.passing_answer(
+            lambda session: lease_schemas.FinishedTrial(**holders.finish(session, trial, attempt, body).__dict__),
+            _held_of_finish,
+            needs=ChangesTrial(trial),
+        )
+        assert answer is not None, "a finish is answered or refused"
+        return answer
+    services, needs = call.services, FinishesAndClaims(trial)
+    finish = queue.FinishThatClaims(trial, attempt, body, services.settings.lease_seconds)
+    made: lease_schemas.FinishedTrial | None = None
 
-    def finish(session: Session) -> lease_schemas.FinishedTrial:
-        nonlocal in_vain
-        if body.claim:
-            finished = queue.finish_and_claim(session, trial, attempt, body, seconds)
-            in_vain = finished.worker if finished.lease is None else None
-            return finished
-        return lease_schemas.FinishedTrial(**holders.finish(session, trial, attempt, body).__dict__)
+    def finish_alone(session: Session) -> lease_schemas.FinishedTrial:
+        nonlocal made
+        (made,) = queue.finish_and_claim(session, [finish])
+        return made
 
-    needs = FinishesAndClaims(trial) if body.claim else ChangesTrial(trial)
-    answer = await call.passing_answer(finish, _held_of_finish, needs=needs)
-    assert answer is not None, "a finish is answered or refused"
-    if in_vain is not None:
-        call.services.claim_lines.note_vain(in_vain)
+    if call.key is None:
+        made = await services.submit_request(queue.finish_and_claim, finish, needs=needs)
+        answer = Response(made.model_dump_json(), media_type="application/json")
+    else:
+        answer = await call.passing_answer(finish_alone, _held_of_finish, needs=needs)
+        assert answer is not None, "a finish is answered or refused"
+    if made is not None and made.lease is None and made.worker is not None:
+        services.claim_lines.note_vain(made.worker)
     return answer
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -123,6 +124,40 @@ def test_what_is_deferred_is_there_for_whoever_settles_and_a_row_that_breaks_a_r
     assert _keys(database) == {"taken", "a", "b", "c", "d"}
     database.write(lambda session: later(session, "alone"))
     assert "alone" in _keys(database)
+
+
+def test_requests_that_wait_are_done_at_once_and_one_that_breaks_a_rule_fails_alone(database: Database) -> None:
+    calls: list[list[str]] = []
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(session: Session) -> None:
+        entered.set()
+        go_on.wait(30)
+
+    def insert_all(session: Session, keys: Sequence[str]) -> list[str]:
+        calls.append(list(keys))
+        for key in keys:
+            _insert(session, key)
+        session.flush()
+        return [f"{key} is there" for key in keys]
+
+    def at_once(keys: list[str]) -> list[Future[str]]:
+        entered.clear()
+        go_on.clear()
+        first = database.submit(slow)
+        entered.wait(30)
+        requests = [database.submit_request(insert_all, key) for key in keys]
+        other = database.submit(lambda session: _insert(session, f"beside {keys[0]}"))
+        go_on.set()
+        for future in (first, other):
+            future.result(30)
+        return requests
+
+    assert [each.result(30) for each in at_once(["a", "b", "c"])] == ["a is there", "b is there", "c is there"]
+    assert calls == [["a", "b", "c"]]
+    errors = [type(each.exception(30)) for each in at_once(["d", "a", "e"])]
+    assert errors == [type(None), IntegrityError, type(None)]
+    assert _keys(database) == {"a", "b", "c", "d", "e", "beside a", "beside d"}
 
 
 def test_a_caller_that_gives_up_while_its_write_runs_harms_nobody(database: Database) -> None:

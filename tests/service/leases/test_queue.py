@@ -570,7 +570,9 @@ def test_a_finish_that_claims_reads_what_never_changes_once(rows: Rows) -> None:
 
     def finish_and_claim() -> lease_schemas.Lease:
         finished = rows.database.write(
-            lambda session: queue.finish_and_claim(session, lease.trial, lease.attempt, FINISH, 30)
+            lambda session: queue.finish_and_claim(
+                session, [queue.FinishThatClaims(lease.trial, lease.attempt, FINISH, 30)]
+            )[0]
         )
         assert finished.lease is not None
         return finished.lease

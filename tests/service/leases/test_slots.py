@@ -27,7 +27,8 @@ def _claim(database: Database, worker: str, at_most: int = 1) -> list[lease_sche
 def _finish(
     database: Database, lease: lease_schemas.Lease, body: lease_schemas.LeaseFinish = FINISH
 ) -> lease_schemas.FinishedTrial:
-    return database.write(lambda session: queue.finish_and_claim(session, lease.trial, lease.attempt, body, 30))
+    finish = queue.FinishThatClaims(lease.trial, lease.attempt, body, 30)
+    return database.write(lambda session: queue.finish_and_claim(session, [finish])[0])
 
 
 def _path(lease: dict[str, Any], verb: str = "finish") -> str:
@@ -219,16 +220,10 @@ def test_workers_that_finish_at_once_share_the_queue(rows: Rows) -> None:
         done: list[str] = []
         lease: lease_schemas.Lease | None = _claim(database, worker)[0]
         while lease is not None:
-            trial, attempt = lease.trial, lease.attempt
-            done.append(trial)
-            lease = (
-                database.submit(
-                    lambda session, of=(trial, attempt): queue.finish_and_claim(session, *of, FINISH, 30),
-                    needs=FinishesAndClaims(trial),
-                )
-                .result()
-                .lease
-            )
+            done.append(lease.trial)
+            finish = queue.FinishThatClaims(lease.trial, lease.attempt, FINISH, 30)
+            needs = FinishesAndClaims(lease.trial)
+            lease = database.submit_request(queue.finish_and_claim, finish, needs=needs).result().lease
         return done
 
     with ThreadPoolExecutor(4) as threads:

@@ -82,9 +82,8 @@ def test_the_slot_that_a_finish_frees_goes_to_the_sweep_that_runs_fewer(turns: T
     second = turns.sweep(2)
     given: list[str] = []
     for lease in leases:
-        finished = turns.database.write(
-            lambda session, lease=lease: queue.finish_and_claim(session, lease.trial, lease.attempt, FINISH, 30)
-        )
+        finish = queue.FinishThatClaims(lease.trial, lease.attempt, FINISH, 30)
+        (finished,) = turns.database.write(lambda session, finish=finish: queue.finish_and_claim(session, [finish]))
         assert finished.lease is not None
         given.append(finished.lease.sweep)
     assert given == [second, first, first]
