@@ -14,12 +14,17 @@ from service.scheduling.surrogate.space import CodedSpace, Points
 _ATTRIBUTE = "surrogate:ahead"
 _OF_WAITING = 2
 """One more point is chosen ahead for so many trials that run: what they will say would not be known in time anyhow."""
+_OF_KNOWN = 50
+"""Or one for so many that have ended: the more are known, the less a further one changes."""
+_MOST_OF_WAITING = 4
+"""That many for each trial that runs at most."""
 _MOST = 128
 
 
-def count_ahead(waiting: int) -> int:
-    """How many points to choose together where so many trials run: one where none does."""
-    return min(1 + waiting // _OF_WAITING, _MOST)
+def count_ahead(waiting: int, known: int) -> int:
+    """How many points to choose together where so many trials run and have ended: one where none runs."""
+    by_known = min(known // _OF_KNOWN, _MOST_OF_WAITING * waiting)
+    return min(1 + max(waiting // _OF_WAITING, by_known), _MOST)
 
 
 def leave(study: Study, trial: FrozenTrial, points: Points) -> None:

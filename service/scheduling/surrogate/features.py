@@ -26,7 +26,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.whole)
 
-    def of(self, rows: NDArray[np.intp] | Booleans) -> Features:
+    def of(self, rows: NDArray[np.intp] | Booleans | slice) -> Features:
         """Those of some points."""
         return Features(self.whole[rows], self.layers[rows])
 

@@ -16,7 +16,10 @@ from service.scheduling.surrogate.features import Features, squared_distances
 
 _JITTERS = (1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 """What is added to a diagonal: as little as rounding allows, where points are nearly the same."""
-_STEPS = 40
+_MOST_STEPS, _MOST_EVALUATIONS, _PRECISION = 25, 30, 1e-5
+"""Of a fit; the last is the part of the evidence that a step gains at least. More makes suggestions no better."""
+_BLOCK = 128
+"""Points whose covariances are computed together: so many that they stay in a core's cache."""
 _BOUND = 6.0
 """Hyperparameters are logarithms that stay within so much of their start."""
 
@@ -47,7 +50,7 @@ def fit_hyperparameters(features: Features, values: Floats, deviations: Floats |
         jac=True,
         method="L-BFGS-B",
         bounds=[(value - _BOUND, value + _BOUND) for value in start],
-        options={"maxiter": _STEPS},
+        options={"maxiter": _MOST_STEPS, "maxfun": _MOST_EVALUATIONS, "ftol": _PRECISION},
     )
     return np.asarray(found.x, dtype=np.float64)
 
@@ -59,9 +62,9 @@ class GaussianProcess:
         self, features: Features, values: Floats, hyperparameters: Floats, deviations: Floats | None = None
     ) -> None:
         """`values` are of mean 0 and deviation 1; `deviations` as of `fit_hyperparameters`."""
-        self._features = features
         self._hyperparameters = hyperparameters
-        self._root = _root(self._of_noise(features, deviations))
+        self._kernel = _Kernel(features, hyperparameters)
+        self._root = _root(self._of_noise(self._kernel, deviations))
         self._weights = cho_solve((self._root, True), values, check_finite=False)
         self._values = values
         self._expected: _Expected | None = None
@@ -71,8 +74,9 @@ class GaussianProcess:
 
         Predicted means stay as they are: deviations shrink.
         """
-        across = _solved(self._root, self._covariance(self._features, features))
-        self._expected = _Expected(features, across, _root(self._of_noise(features) - across.T @ across))
+        kernel = _Kernel(features, self._hyperparameters)
+        across = _solved(self._root, self._kernel.covariance(features).T)
+        self._expected = _Expected(kernel, across, _root(self._of_noise(kernel) - across.T @ across))
 
     @property
     def rows(self) -> int:
@@ -85,16 +89,20 @@ class GaussianProcess:
 
     def mean(self, features: Features) -> Floats:
         """What of `predict` is quick."""
-        return self._covariance(self._features, features).T @ self._weights
+        return self._kernel.covariance(features) @ self._weights
 
     def predict(self, features: Features) -> tuple[Floats, Floats]:
         """Mean and deviation of the function at other points."""
+        blocks = [self._predict_block(features.of(rows)) for rows in _blocks(len(features))]
+        return np.concatenate([mean for mean, _ in blocks]), np.concatenate([deviation for _, deviation in blocks])
+
+    def _predict_block(self, features: Features) -> tuple[Floats, Floats]:
         # By columns in memory, as LAPACK takes it.
-        cross = self._covariance(features, self._features).T
+        cross = self._kernel.covariance(features).T
         explained = _solved(self._root, cross)
         variance = _variances(features, self._hyperparameters) - _squares(explained)
         if self._expected is not None:
-            left = self._covariance(features, self._expected.features).T - self._expected.across.T @ explained
+            left = self._expected.kernel.covariance(features).T - self._expected.across.T @ explained
             variance -= _squares(_solved(self._expected.root, left))
         return cross.T @ self._weights, np.sqrt(np.maximum(variance, 1e-10))
 
@@ -104,22 +112,57 @@ class GaussianProcess:
         precisions = np.diag(inverse)
         return self._values - self._weights / precisions, 1.0 / np.sqrt(precisions)
 
-    def _covariance(self, left: Features, right: Features) -> Floats:
-        return _covariance(left, right, self._hyperparameters)
-
-    def _of_noise(self, features: Features, deviations: Floats | None = None) -> Floats:
-        """The covariance of what is seen at points."""
-        covariance = self._covariance(features, features)
+    def _of_noise(self, kernel: _Kernel, deviations: Floats | None = None) -> Floats:
+        """The covariance of what is seen at a kernel's points."""
+        covariance = kernel.covariance(kernel.features)
         noise = np.exp(2 * self._hyperparameters[-1])
         covariance[np.diag_indices_from(covariance)] += _known_or(noise, deviations)
         return covariance
+
+
+class _Kernel:
+    """The covariance of the function at any points with that at some, of which what is needed is computed once."""
+
+    def __init__(self, features: Features, hyperparameters: Floats) -> None:
+        columns = features.whole.shape[1]
+        self.features = features
+        self._scales = np.sqrt(0.5) * np.exp(-hyperparameters[:columns])
+        self._log_smooth = 2 * hyperparameters[columns]
+        _, self._linear, self._quadratic, self._layers, _ = np.exp(2 * hyperparameters[columns:])
+        scaled, middled = features.whole * self._scales, features.whole - 0.5
+        one = np.ones((len(features), 1))
+        self._near = np.concatenate([scaled, one, -_squares(scaled.T)[:, None]], axis=1).T
+        self._products = np.concatenate([middled, one], axis=1).T
+
+    def covariance(self, features: Features) -> Floats:
+        """A row for each of the points given, a column for each of the kernel's."""
+        found = np.empty((len(features), len(self.features)))
+        for rows in _blocks(len(features)):
+            self._add_block(features.of(rows), found[rows])
+        return found
+
+    def _add_block(self, features: Features, found: Floats) -> None:
+        scaled, middled = features.whole * self._scales, features.whole - 0.5
+        one = np.ones((len(features), 1))
+        # The exponent of the smooth part in one product: of the distance, and of the amplitude.
+        raised = self._log_smooth - _squares(scaled.T)[:, None]
+        np.matmul(np.concatenate([2 * scaled, raised, one], axis=1), self._near, out=found)
+        np.minimum(found, self._log_smooth, out=found)
+        np.exp(found, out=found)
+        # Linear and quadratic part: the product, times what grows with it.
+        middled = np.concatenate([middled, one], axis=1)
+        growing = self._quadratic * middled
+        growing[:, -1] += self._linear
+        found += (growing @ self._products) * (middled @ self._products)
+        if features.layers.shape[1]:
+            found += self._layers * _likeness(features.layers, self.features.layers)
 
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
     """Points whose values are expected: their part of the root of the covariance below that of the points seen."""
 
-    features: Features
+    kernel: _Kernel
     across: Floats
     root: Floats
 
@@ -195,6 +238,9 @@ def _root(covariance: Floats) -> Floats:
     for jitter in _JITTERS:
         raised = covariance.copy(order="K")
         raised[diagonal] += jitter * max(1.0, float(covariance[diagonal].max()))
+        if raised.flags.c_contiguous:
+            # It is the same turned over, and LAPACK has its matrices by columns.
+            raised = raised.T
         try:
             return cholesky(raised, lower=True, overwrite_a=True, check_finite=False)
         except LinAlgError:
@@ -207,28 +253,14 @@ def _solved(root: Floats, right: Floats) -> Floats:
     return solve_triangular(root, right, lower=True, check_finite=False)
 
 
+def _blocks(count: int) -> list[slice]:
+    """So many rows, a cache full after the other; one block where there are none."""
+    return [slice(start, start + _BLOCK) for start in range(0, max(count, 1), _BLOCK)]
+
+
 def _squares(columns: Floats) -> Floats:
     """The sum of squares of each column."""
     return np.einsum("ij,ij->j", columns, columns)
-
-
-def _covariance(left: Features, right: Features, hyperparameters: Floats) -> Floats:
-    columns = left.whole.shape[1]
-    scales = np.exp(-hyperparameters[:columns])
-    smooth, linear, quadratic, layers, _ = np.exp(2 * hyperparameters[columns:])
-    # In place: arrays are large, and most of the time goes into reading and writing them.
-    found = squared_distances(left.whole * scales, right.whole * scales)
-    found *= -0.5
-    np.exp(found, out=found)
-    found *= smooth
-    products = _products(left.whole, right.whole)
-    found += linear * products
-    np.square(products, out=products)
-    products *= quadratic
-    found += products
-    if left.layers.shape[1]:
-        found += layers * _likeness(left.layers, right.layers)
-    return found
 
 
 def _variances(features: Features, hyperparameters: Floats) -> Floats:

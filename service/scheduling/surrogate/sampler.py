@@ -80,7 +80,7 @@ class SurrogateSampler(BaseSampler):
         if kept is not None:
             return kept
         history = prepared.reader.read(trials, trial.number)
-        count = count_ahead(int(history.is_waiting.sum()))
+        count = count_ahead(int(history.is_waiting.sum()), int(history.is_informative.sum()))
         generator = np.random.default_rng([self._seed, trial.number])
         points = prepared.proposer.propose(self._objectives(study, history), history, generator, count)
         if len(points) > 1:

@@ -7,6 +7,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from service.scheduling.surrogate.acquisition import Improvement, Prediction, non_dominated, reference_point
+from service.scheduling.surrogate.ahead import count_ahead
 from service.scheduling.surrogate.columns import Column
 from service.scheduling.surrogate.features import Features
 from service.scheduling.surrogate.gaussian_process import GaussianProcess, fit_hyperparameters
@@ -170,6 +171,28 @@ def test_what_is_expected_changes_no_prediction_and_leaves_nothing_to_learn() ->
     for found, wanted in zip(process.predict(elsewhere), told.predict(elsewhere), strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert (process.predict(elsewhere)[1] < deviations).all()
+
+
+@pytest.mark.parametrize("layers", [0, 4])
+def test_many_points_are_predicted_as_each_alone(layers: int) -> None:
+    generator = np.random.default_rng(0)
+    seen, many = (Features(generator.random((count, 2)), generator.random((count, layers))) for count in (150, 300))
+    values = np.sin(4 * seen.whole[:, 0])
+    process = GaussianProcess(seen, values, np.log([0.5, 0.5, 0.7, 0.7, 0.3, 0.2, 0.05]))
+    process.expect(many.of(slice(0, 9)))
+    means, deviations = process.predict(many)
+    each = [process.predict(many.of(slice(row, row + 1))) for row in range(300)]
+    np.testing.assert_allclose(means, np.concatenate([mean for mean, _ in each]), atol=1e-9)
+    np.testing.assert_allclose(deviations, np.concatenate([deviation for _, deviation in each]), atol=1e-7)
+    np.testing.assert_allclose(process.mean(many), means, atol=1e-12)
+    assert [len(found) for found in process.predict(many.of(slice(0)))] == [0, 0]
+
+
+def test_more_points_are_chosen_together_the_more_run_and_the_more_is_known() -> None:
+    assert count_ahead(waiting=0, known=10_000) == 1, "alone, each suggestion knows every result"
+    assert count_ahead(waiting=8, known=20) < count_ahead(waiting=8, known=1_000)
+    assert count_ahead(waiting=1, known=10_000) < count_ahead(waiting=8, known=10_000)
+    assert count_ahead(waiting=8, known=10_000) < count_ahead(waiting=1_600, known=0)
 
 
 def test_points_are_chosen_apart_from_each_other_and_those_that_are_not_allowed_never() -> None:
