@@ -15,12 +15,13 @@ FRESH_SECONDS = 180.0
 """What was said longer ago says nothing of now. A worker of this project says it every minute."""
 
 
-def note(session: Session, worker_id: str, report: WorkerReport, project: str | None) -> None:
-    """Keep what a worker of the project (None: of any) says. Raises NotFoundError."""
+def note(session: Session, worker_id: str, report: WorkerReport, project: str | None) -> WorkerReport:
+    """Keep what a worker of the project (None: of any) says, and return it. Raises NotFoundError."""
     workers.check_reach(session, worker_id, project)
     use = report.device_use
     said = SaidDeviceUse(busy_share=use.busy_share, over_seconds=use.over_seconds, source=use.source, at=now(session))
     session.execute(sa.update(Worker).where(Worker.id == worker_id).values(device_use=said))
+    return report
 
 
 def fresh(said: SaidDeviceUse | None, time: float) -> DeviceUse | None:

@@ -38,6 +38,7 @@ JSON: Mapping[str, JsonObject] = {
         "labels": {"site": "a"},
     },
     "claim_lease": {"worker": "01M891VDZHPG894V15G3RXXVWP"},
+    "report_on_worker": {"device_use": {"busy_share": 0.71, "over_seconds": 600, "source": "nvml"}},
     "send_report": {
         "phase": "train",
         "progress": {"step": 100, "steps": 500},

@@ -51,12 +51,11 @@ async def sign_off_worker(worker: str, call: UnkeyedWriteRequestDep) -> Response
     )
 
 
-@router.post("/{worker}:report", status_code=204)
+@router.post("/{worker}:report", response_model=WorkerReport)
 @needs_scope("work")
-async def report_on_worker(worker: str, body: WorkerReport, call: UnkeyedWriteRequestDep) -> Response:
-    """Say how busy the worker's device was, about once a minute. It renews nothing."""
-    await call.services.submit(lambda session: device_use.note(session, worker, body, call.caller.lists))
-    return Response(status_code=204)
+async def report_on_worker(worker: str, body: WorkerReport, call: WriteRequestDep) -> Response:
+    """Say how busy the worker's device was, about once a minute. It renews nothing; the answer repeats it."""
+    return await call.small_answer(lambda session: device_use.note(session, worker, body, call.caller.lists))
 
 
 @router.get("")

@@ -118,7 +118,7 @@ USE = {"busy_share": 0.71, "over_seconds": 600.0, "source": "nvml"}
 def test_a_worker_says_how_busy_its_device_was(client: TestClient, served_rows: Rows) -> None:
     worker = served_rows.worker(slots=1)
     assert _listed(client)["device_use"] is None
-    assert client.post(f"/v1/workers/{worker}:report", json={"device_use": USE}).status_code == 204
+    assert client.post(f"/v1/workers/{worker}:report", json={"device_use": USE}).json() == {"device_use": USE}
     assert _listed(client)["device_use"] == USE
     assert "device used 71 % of the last 10 min (by NVML)" in client.get("/workers").text
     metric = 'layersweep_device_used_share{device_model="Test CPU",source="nvml",worker="worker"} 0.71'

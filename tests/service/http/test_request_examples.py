@@ -79,7 +79,7 @@ def test_every_example_is_taken(client: TestClient, served_rows: Rows) -> None:
     project = send("create_project", status=201)["name"]
     send("change_project", project=project)
 
-    send("register_worker", status=201)
+    send("report_on_worker", worker=send("register_worker", status=201)["id"])
     served_rows.sweep(queued=2)
     lease = send("claim_lease", body={"worker": served_rows.worker()})
     attempt = {"trial": lease["trial"], "attempt": lease["attempt"]}
