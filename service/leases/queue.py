@@ -17,10 +17,10 @@ every trial is built once, in `service.leases.statements`: building a statement 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.declarations.training import step_count
@@ -38,8 +38,7 @@ from service.leases import schemas as lease_schemas
 from service.leases import statements as sql
 from service.leases.attempts import AttemptKey
 from service.leases.claimants import Claimant
-from service.leases.claiming import lapses
-from service.leases.claiming import statements as claiming
+from service.leases.claiming import finding, lapses
 from service.leases.holders import Finish, Finished
 from service.leases.row_locks import Claims, FinishesAndClaims, Held
 
@@ -69,21 +68,21 @@ def claim_several(session: Session, worker_id: str, lease_seconds: float, at_mos
     claimant = claimants.find(session.connection(), worker_id)
     if claimant is None:
         raise _unknown(worker_id)
-    claim = _Claim(session, worker_id, claimant, lease_seconds, held)
+    claims = _Claims(session, [_Claim(worker_id, claimant, at_most)], lease_seconds, held)
     at_end(session, sql.SEE_WORKER, worker_id, {"of_worker": worker_id})
     while True:
-        leases = claim.take(at_most)
-        if leases or claim.held is None:
+        (leases,) = claims.take()
+        if leases or claims.held is None:
             break
-        more = row_locks.take_more(session, need, claim.held)
+        more = row_locks.take_more(session, need, claims.held)
         if more is None:
             break
-        claim.held = more
+        claims.held = more
     if not leases:
         _check_works(session, worker_id)
-        if claim.looks_for_lapsed:
-            _expire_of_targets(session, claimant.target_keys, claim.held)
-    claim.end(leases)
+        if claimant in claims.look_for_lapsed:
+            _expire_of_targets(session, claimant.target_keys, claims.held)
+    claims.end()
     return leases
 
 
@@ -105,25 +104,29 @@ def finish_and_claim(session: Session, finishes: Sequence[FinishThatClaims]) -> 
         return [answer for each in finishes for answer in finish_and_claim(session, [each])]
     held = row_locks.take(session, *(FinishesAndClaims(each.trial) for each in finishes))
     finished = holders.end_attempts(session, finishes)
-    return [_next_too(session, each, ended, held) for each, ended in zip(finishes, finished, strict=True)]
+    claims = _Claims(session, _claims_of(session, finishes, finished), finishes[0].lease_seconds, held)
+    leases = iter(claims.take())
+    claims.end()
+    answers: list[lease_schemas.FinishedTrial] = []
+    for finish, ended in zip(finishes, finished, strict=True):
+        if ended.worker is not None:
+            at_end(session, sql.SEE_WORKER, ended.worker, {"of_worker": ended.worker})
+            lease = next(iter(next(leases)), None)
+        else:
+            lease = _claimed_after(session, ended.trial.worker, finish)
+        answers.append(lease_schemas.FinishedTrial(**ended.trial.__dict__, lease=lease))
+    return answers
 
 
-def _next_too(
-    session: Session, finish: FinishThatClaims, finished: Finished, held: Held | None
-) -> lease_schemas.FinishedTrial:
-    """The answer to a finish, with what its worker claims."""
-    seconds = finish.lease_seconds
-    if finished.worker is None:
-        lease = _claimed_after(session, finished.trial.worker, finish.trial, finish.attempt, seconds)
-        return lease_schemas.FinishedTrial(**finished.trial.__dict__, lease=lease)
-    claimant = claimants.find(session.connection(), finished.worker)
-    assert claimant is not None, "an attempt has a worker"
-    claimed_by = AttemptKey(finish.trial, finish.attempt)
-    claim = _Claim(session, finished.worker, claimant, seconds, held, claimed_by)
-    leases = claim.take(1)
-    claim.end(leases)
-    at_end(session, sql.SEE_WORKER, finished.worker, {"of_worker": finished.worker})
-    return lease_schemas.FinishedTrial(**finished.trial.__dict__, lease=next(iter(leases), None))
+def _claims_of(session: Session, finishes: Sequence[FinishThatClaims], finished: Sequence[Finished]) -> list[_Claim]:
+    """What the workers claim whose attempts have ended now."""
+    claims: list[_Claim] = []
+    for finish, ended in zip(finishes, finished, strict=True):
+        if ended.worker is not None:
+            claimant = claimants.find(session.connection(), ended.worker)
+            assert claimant is not None, "an attempt has a worker"
+            claims.append(_Claim(ended.worker, claimant, 1, AttemptKey(finish.trial, finish.attempt)))
+    return claims
 
 
 def expire(session: Session) -> int:
@@ -168,107 +171,172 @@ def reopen(session: Session, trial_ids: Sequence[str]) -> dict[str, int]:
 # --- claiming --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
 class _Claim:
-    """What one worker claims in one transaction."""
+    """What one worker claims."""
 
-    def __init__(
-        self,
-        session: Session,
-        worker_id: str,
-        claimant: Claimant,
-        lease_seconds: float,
-        held: Held | None,
-        claimed_by: AttemptKey | None = None,
-    ) -> None:
-        """`claimed_by`: the attempt whose finish claims."""
+    worker: str
+    claimant: Claimant
+    at_most: int
+    claimed_by: AttemptKey | None = None
+    """The attempt whose finish claims."""
+
+
+class _Claims:
+    """What workers claim in one transaction."""
+
+    def __init__(self, session: Session, claims: Sequence[_Claim], lease_seconds: float, held: Held | None) -> None:
         self._session = session
-        self._worker_id = worker_id
-        self._claimant = claimant
+        self._connection = session.connection()
+        self._claims = claims
         self._lease_seconds = lease_seconds
-        self._claimed_by = claimed_by
         self.held = held
         """What is locked; None where the database needs no locks."""
-        self.looks_for_lapsed = (
-            lapses.are_due(session.connection(), claimant) if held is None else claimant in held.looks_for_lapsed
+        alike = dict.fromkeys(claim.claimant for claim in claims)
+        self.look_for_lapsed = [
+            each
+            for each in alike
+            if (lapses.are_due(self._connection, each) if held is None else each in held.looks_for_lapsed)
+        ]
+        """Such workers are given lapsed leases, if there are any."""
+        self._alike = list(alike)
+        self._found_lapsed = set[Claimant]()
+        self._had_room = set[Claimant]()
+
+    def take(self) -> list[list[lease_schemas.Lease]]:
+        """Take trials of the sweeps that are locked, for each claim; none where another transaction claims for its
+        worker, or that is unknown or has signed off."""
+        given: list[list[lease_schemas.Lease]] = [[] for _ in self._claims]
+        if not given:
+            return given
+        free = finding.free_slots(self._connection, {claim.worker for claim in self._claims})
+        for claimant in self._alike:
+            while wanted := self._wanted(claimant, free, given):
+                self._had_room.add(claimant)
+                begun = self._begin_next(claimant, wanted)
+                for position, lease in begun:
+                    given[position].append(lease)
+                    free[self._claims[position].worker] -= 1
+                if not begun:
+                    break
+        return given
+
+    def end(self) -> None:
+        """Keep that nothing had lapsed, for those claims that could see that."""
+        for claimant in self.look_for_lapsed:
+            if claimant in self._had_room and claimant not in self._found_lapsed:
+                lapses.found_none(self._connection, claimant)
+
+    def _wanted(
+        self, claimant: Claimant, free: Mapping[str, int], given: Sequence[Sequence[lease_schemas.Lease]]
+    ) -> list[int]:
+        """The claims of such workers that want another trial, each as often as it wants one."""
+        busy = frozenset[str]() if self.held is None else self.held.busy
+        left = {worker: slots for worker, slots in free.items() if worker not in busy}
+        wanted: list[int] = []
+        for position, claim in enumerate(self._claims):
+            if claim.claimant == claimant and claim.worker in left:
+                more = min(claim.at_most - len(given[position]), left[claim.worker])
+                wanted += [position] * more
+                left[claim.worker] -= more
+        return wanted
+
+    def _begin_next(self, claimant: Claimant, wanted: Sequence[int]) -> list[tuple[int, lease_schemas.Lease]]:
+        """Give these claims the next trials; return what each got."""
+        trials = finding.next_trials(
+            self._connection,
+            claimant,
+            len(wanted),
+            lapsed_too=claimant in self.look_for_lapsed,
+            sweeps=None if self.held is None else self.held.sweeps,
         )
-        self._found_lapsed = False
-
-    def take(self, at_most: int) -> list[lease_schemas.Lease]:
-        """Take trials of the sweeps that are locked; none where another transaction claims for the worker, or the
-        worker is unknown or has signed off."""
-        leases: list[lease_schemas.Lease] = []
-        full: list[str] = []
-        if self.held is not None and self._worker_id in self.held.busy:
-            return leases
-        while len(leases) < at_most and (trial := self._find(full)) is not None:
-            self._found_lapsed |= trial.state == TrialState.RUNNING
-            if _begin_attempt(self._session, trial, self._worker_id, self._lease_seconds, self._claimed_by):
-                leases.append(_lease(self._session, trial, trial.attempt + 1, self._lease_seconds))
-            else:
-                # Another claim filled the sweep between our look at it and our lock of it.
-                full.append(trial.sweep_id)
-        return leases
-
-    def end(self, leases: Sequence[lease_schemas.Lease]) -> None:
-        """Keep that nothing had lapsed, if this claim could see that."""
-        if not self.looks_for_lapsed or self._found_lapsed:
-            return
-        connection = self._session.connection()
-        if leases or _has_free_slot(connection, self._worker_id):
-            lapses.found_none(connection, self._claimant)
-
-    def _find(self, full: Sequence[str]) -> sql.Row | None:
-        wanted = self._claimant.parameters() | {
-            "full": full,
-            "of_worker": self._worker_id,
-            "lapsed_too": int(self.looks_for_lapsed),
-        }
-        connection = self._session.connection()
-        if self.held is None:
-            return connection.execute(claiming.FIND, wanted).one_or_none()
-        return connection.execute(claiming.FIND_IN_SWEEPS, wanted | {"sweeps": sorted(self.held.sweeps)}).one_or_none()
+        if any(trial.state == TrialState.RUNNING for trial in trials):
+            self._found_lapsed.add(claimant)
+        taken = [
+            _Taken(trial, self._claims[position], position) for position, trial in zip(wanted, trials, strict=False)
+        ]
+        return [
+            (each.position, _lease(self._session, each.trial, each.attempt, self._lease_seconds))
+            for each in _begin_attempts(self._session, taken, self._lease_seconds)
+        ]
 
 
-def _claimed_after(
-    session: Session, worker_id: str | None, trial_id: str, attempt: int, lease_seconds: float
-) -> lease_schemas.Lease | None:
+class _Taken(NamedTuple):
+    """A trial that is given to a claim."""
+
+    trial: sql.Row
+    claim: _Claim
+    position: int
+    """Of the claim."""
+
+    @property
+    def attempt(self) -> int:
+        return self.trial.attempt + 1
+
+    @property
+    def has_lapsed(self) -> bool:
+        return self.trial.state == TrialState.RUNNING
+
+
+def _claimed_after(session: Session, worker_id: str | None, finish: FinishThatClaims) -> lease_schemas.Lease | None:
     """The lease that the worker was given when it finished the attempt, while it holds it."""
     execute_deferred(session)
-    given = {"of_worker": worker_id, "of_trial": trial_id, "attempt_number": attempt}
+    given = {"of_worker": worker_id, "of_trial": finish.trial, "attempt_number": finish.attempt}
     trial = session.connection().execute(sql.CLAIMED_AFTER, given).one_or_none()
-    return None if trial is None else _lease(session, trial, trial.attempt, lease_seconds)
+    return None if trial is None else _lease(session, trial, trial.attempt, finish.lease_seconds)
 
 
-def _begin_attempt(
-    session: Session, trial: sql.Row, worker_id: str, lease_seconds: float, claimed_by: AttemptKey | None
-) -> bool:
-    """Write what belongs to a claim; False, and nothing is written, when the sweep may not run one more trial."""
-    connection = session.connection()
-    is_lapsed = trial.state == TrialState.RUNNING
-    entering = {"of_sweep": trial.sweep_id}
-    if not is_lapsed:
-        entering["old_state"] = counts.key(TrialState.QUEUED, trial.replicate_of)
-        entering["new_state"] = counts.key(TrialState.RUNNING, trial.replicate_of)
-    newest = connection.scalar(sql.ENTER_AGAIN if is_lapsed else sql.ENTER_FIRST, entering)
-    if newest is None:
-        return False
-    if is_lapsed:
-        attempts.end(session, trial.id, trial.attempt, "lost", _LAPSED)
-    attempt = trial.attempt + 1
-    taken = {
-        "of_trial": trial.id,
-        "of_worker": worker_id,
-        "attempt_number": attempt,
-        "charge": int(is_lapsed),
-        "lease_seconds": lease_seconds,
-    }
-    connection.execute(sql.TAKE, taken)
-    attempts.begin(session, trial.id, attempt, worker_id, claimed_by=claimed_by)
-    if trial.promoted:
-        curves.continue_stopped(session, trial.id, attempt)
-    data: TrialRunning = {"number": trial.number, "attempt": attempt, "worker": worker_id}
-    events.write(session, trial.sweep_id, newest, [NewEvent("trial.running", trial.id, data)])
-    return True
+def _begin_attempts(session: Session, taken: Sequence[_Taken], lease_seconds: float) -> list[_Taken]:
+    """Write what belongs to claims; return those whose sweeps may run them: of the others nothing is written."""
+    alike: dict[tuple[str, bool, bool], list[_Taken]] = {}
+    for each in taken:
+        kind = each.trial.sweep_id, each.has_lapsed, each.trial.replicate_of is None
+        alike.setdefault(kind, []).append(each)
+    entered = set[str]()
+    for of_kind in alike.values():
+        newest = _enter(session, of_kind)
+        if newest is not None:
+            entered |= {each.trial.id for each in of_kind}
+            events.write(session, of_kind[0].trial.sweep_id, newest, [_running(each) for each in of_kind])
+    begun = [each for each in taken if each.trial.id in entered]
+    if not begun:
+        return begun
+    rows = [
+        {
+            "of_trial": each.trial.id,
+            "of_worker": each.claim.worker,
+            "attempt_number": each.attempt,
+            "charge": int(each.has_lapsed),
+            "lease_seconds": lease_seconds,
+        }
+        for each in begun
+    ]
+    session.connection().execute(sql.TAKE, rows)
+    for each in begun:
+        trial = each.trial
+        if each.has_lapsed:
+            attempts.end(session, trial.id, trial.attempt, "lost", _LAPSED)
+        attempts.begin(session, trial.id, each.attempt, each.claim.worker, claimed_by=each.claim.claimed_by)
+        if trial.promoted:
+            curves.continue_stopped(session, trial.id, each.attempt)
+    return begun
+
+
+def _enter(session: Session, taken: Sequence[_Taken]) -> int | None:
+    """Count alike trials as running, and take the sequences of their events; return the last, or None where the sweep
+    may not run so many more."""
+    trial = taken[0].trial
+    entering: dict[str, object] = {"of_sweep": trial.sweep_id, "trials": len(taken)}
+    if taken[0].has_lapsed:
+        return session.connection().scalar(sql.ENTER_AGAIN, entering)
+    entering["old_state"] = counts.key(TrialState.QUEUED, trial.replicate_of)
+    entering["new_state"] = counts.key(TrialState.RUNNING, trial.replicate_of)
+    return session.connection().scalar(sql.ENTER_FIRST, entering)
+
+
+def _running(taken: _Taken) -> NewEvent:
+    data: TrialRunning = {"number": taken.trial.number, "attempt": taken.attempt, "worker": taken.claim.worker}
+    return NewEvent("trial.running", taken.trial.id, data)
 
 
 def _lease(session: Session, trial: sql.Row, attempt: int, lease_seconds: float) -> lease_schemas.Lease:
@@ -293,10 +361,6 @@ def _lease(session: Session, trial: sql.Row, attempt: int, lease_seconds: float)
         training_state=None if stopped is None else lease_schemas.TrainingState(sha256=stopped.sha256),
         lease_seconds=lease_seconds,
     )
-
-
-def _has_free_slot(connection: sa.Connection, worker_id: str) -> bool:
-    return connection.scalar(claiming.HAS_FREE_SLOT, {"of_worker": worker_id}) is not None
 
 
 def _check_works(session: Session, worker_id: str) -> None:

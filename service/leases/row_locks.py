@@ -29,7 +29,7 @@ from service.leases import statements as sql
 from service.leases.claimants import Claimant
 from service.leases.claiming import lapses, room
 from service.leases.claiming import statements as claiming
-from service.leases.claiming.turns import Waiting, next_sweeps
+from service.leases.claiming.turns import Waiting, turns
 
 _IDS = postgresql.ARRAY(sa.String)
 
@@ -236,12 +236,11 @@ def _claimable_sweeps(
     wanted, quotas = set[str](), set[str]()
     looks = frozenset(claimant for claimant in alike if lapses.are_due(connection, claimant))
     for claimant, count in alike.items():
-        given = claimant.parameters() | {"full": [], "most": count}
+        given = claimant.parameters() | {"most": count}
         found = set(connection.scalars(claiming.LAPSED_SWEEPS, given)) if claimant in looks else set[str]()
         with_turn = connection.execute(claiming.SWEEPS_WITH_TURN, given).all()
-        found |= next_sweeps(
-            [Waiting(row.id, row.priority, row.running_count, room.of_sweep(row)) for row in with_turn], count
-        )
+        waiting = [Waiting(row.id, row.priority, row.running_count, room.of_sweep(row)) for row in with_turn]
+        found.update(turns(waiting, count))
         quotas.update(row.project_with_quota for row in with_turn if row.project_with_quota and row.id in found)
         if not found and claimant in looks:
             found = set(connection.scalars(sql.LAPSED_SWEEPS_OF_TARGETS, given))

@@ -72,16 +72,21 @@ TAKE = (
 _ENTER = (
     sa.update(_SWEEPS)
     .where(_SWEEPS.c.id == _text("of_sweep"), _SWEEPS.c.state == SweepState.ACTIVE)
-    .values(event_counter=_SWEEPS.c.event_counter + 1, started_at=sa.func.coalesce(_SWEEPS.c.started_at, now_sql()))
+    .values(
+        event_counter=_SWEEPS.c.event_counter + _integer("trials"),
+        started_at=sa.func.coalesce(_SWEEPS.c.started_at, now_sql()),
+    )
     .returning(_SWEEPS.c.event_counter)
 )
-ENTER_FIRST = _ENTER.where(_SWEEPS.c.running_count < _SWEEPS.c.effective_parallel, MAY_FAIL_ONCE_MORE).values(
-    running_count=_SWEEPS.c.running_count + 1,
-    counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state"), sa.literal_column("1")),
+ENTER_FIRST = _ENTER.where(
+    _SWEEPS.c.running_count + _integer("trials") <= _SWEEPS.c.effective_parallel, MAY_FAIL_ONCE_MORE
+).values(
+    running_count=_SWEEPS.c.running_count + _integer("trials"),
+    counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state"), _integer("trials")),
 )
-"""One more trial of the sweep runs, where there is room."""
+"""So many more trials of the sweep run, where there is room."""
 ENTER_AGAIN = _ENTER
-"""A trial that counts as running gets another attempt."""
+"""Trials that count as running get another attempt."""
 
 # --- holding ----------------------------------------------------------------------------------------------------------
 

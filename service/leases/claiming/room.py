@@ -23,7 +23,7 @@ def count_claimable(connection: sa.Connection, claimant: Claimant, at_most: int)
 
     Without the quotas of projects that are not full yet: it may be more than they get.
     """
-    given = claimant.parameters() | {"full": [], "most": at_most}
+    given = claimant.parameters() | {"most": at_most}
     count = 0
     if lapses.are_due(connection, claimant):
         count = len(connection.scalars(claiming.LAPSED_SWEEPS, given).all())

@@ -17,7 +17,7 @@ from service.database import sql_functions
 from service.database.access_models import Project
 from service.database.models import Sweep, Trial, Worker
 from service.database.sessions import now_sql
-from service.leases.statements import IS_OPEN, IS_WORKING, LEASE, MAY_FAIL_ONCE_MORE
+from service.leases.statements import IS_OPEN, LEASE, MAY_FAIL_ONCE_MORE
 
 _TRIALS, _SWEEPS, _WORKERS, _PROJECTS = (cast("sa.Table", model.__table__) for model in (Trial, Sweep, Worker, Project))
 
@@ -37,26 +37,28 @@ _IS_SERVED = sa.and_(
     _HAS_LABELS,
 )
 
-_SLOTS = sa.select(_WORKERS.c.slots).where(IS_WORKING).scalar_subquery()
 _HELD_TRIALS = _TRIALS.alias("held")
 _HELD = (
     sa.select(sa.func.count())
     .select_from(_HELD_TRIALS)
     # Word for word the condition of the index. What has lapsed may be taken by anybody: it fills no slot.
-    .where(sa.text("held.state = 'running'"), _HELD_TRIALS.c.worker_id == sql_functions.text("of_worker"))
+    .where(sa.text("held.state = 'running'"), _HELD_TRIALS.c.worker_id == _WORKERS.c.id)
     .where(_HELD_TRIALS.c.lease_expires_at >= now_sql())
+    .correlate(_WORKERS)
     .scalar_subquery()
 )
-_HAS_FREE_SLOT = _HELD < _SLOTS
+FREE_SLOTS = sa.select(_WORKERS.c.id, (_WORKERS.c.slots - _HELD).label("free")).where(
+    sql_functions.is_one_of(_WORKERS.c.id, "of_workers"), _WORKERS.c.signed_off_at.is_(None)
+)
 """A worker holds no more leases than it has slots; one that is unknown or has signed off has none."""
 
 # --- what has lapsed --------------------------------------------------------------------------------------------------
 
 
-def _lapsed(column: sa.ColumnElement[Any]) -> sa.Select[Any]:
+def _lapsed(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
     """Trials whose lease lapsed and that may be tried again, the oldest first."""
     return (
-        sa.select(column)
+        sa.select(*columns)
         .join(_SWEEPS, _SWEEPS.c.id == _TRIALS.c.sweep_id)
         .where(
             IS_OPEN,
@@ -102,7 +104,6 @@ def _with_turn(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
             _IS_SERVED,
             _SWEEPS.c.running_count < _SWEEPS.c.effective_parallel,
             MAY_FAIL_ONCE_MORE,
-            sa.not_(sql_functions.is_one_of(_SWEEPS.c.id, "full")),
             _SWEEPS.c.project.not_in(_FULL_PROJECTS),
             _HAS_QUEUED,
         )
@@ -112,10 +113,15 @@ def _with_turn(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
 
 # --- both -------------------------------------------------------------------------------------------------------------
 
-_LOOKS_FOR_LAPSED = sql_functions.integer("lapsed_too") == 1
-HAS_FREE_SLOT = sa.select(sa.literal(1)).where(_HAS_FREE_SLOT)
-LAPSED_SWEEPS = _lapsed(_TRIALS.c.sweep_id).limit(sql_functions.integer("most"))
+_IN_SWEEPS = sql_functions.is_one_of(_SWEEPS.c.id, "sweeps")
+_MOST = sql_functions.integer("most")
+
+LAPSED_SWEEPS = _lapsed(_TRIALS.c.sweep_id).limit(_MOST)
 """The sweeps of the oldest lapsed trials, one for each of these."""
+LAPSED_TRIALS = _lapsed(*LEASE).limit(_MOST).with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
+"""Such trials, locked."""
+LAPSED_TRIALS_IN_SWEEPS = LAPSED_TRIALS.where(_IN_SWEEPS)
+
 _WITH_QUOTA = (
     sa.select(_PROJECTS.c.name)
     .where(_PROJECTS.c.name == _SWEEPS.c.project, _PROJECTS.c.max_running_trials.is_not(None))
@@ -129,31 +135,14 @@ SWEEPS_WITH_TURN = _with_turn(
     _SWEEPS.c.effective_parallel,
     _SWEEPS.c.counts,
     _WITH_QUOTA,
-).limit(sql_functions.integer("most"))
+).limit(_MOST)
 """The first sweeps in their order, each with its project where that has a quota."""
-
-
-def _found(lapsed: sa.Select[Any], with_turn: sa.Select[Any]) -> sa.Select[Any]:
-    """The trial that is given next, locked."""
-    of_sweep = (
-        sa.select(_QUEUED_TRIALS.c.id)
-        .where(_QUEUED_TRIALS.c.sweep_id == with_turn.limit(1).scalar_subquery())
-        .where(_QUEUED_TRIALS.c.state == TrialState.QUEUED)
-        .order_by(_QUEUED_TRIALS.c.id)
-        .limit(1)
-        .with_for_update(of=_QUEUED_TRIALS, skip_locked=True, key_share=True)
-    )
-    again = lapsed.limit(1).with_for_update(of=_TRIALS, skip_locked=True, key_share=True)
-    found = sa.func.coalesce(
-        sa.case((_LOOKS_FOR_LAPSED, again.scalar_subquery()), else_=None), of_sweep.scalar_subquery()
-    )
-    given = _TRIALS.alias("given")
-    columns = [given.c[column.name] for column in LEASE]
-    return sa.select(*columns).where(given.c.id == found, _HAS_FREE_SLOT)
-
-
-FIND = _found(_lapsed(_TRIALS.c.id), _with_turn(_SWEEPS.c.id))
-FIND_IN_SWEEPS = _found(
-    _lapsed(_TRIALS.c.id).where(sql_functions.is_one_of(_TRIALS.c.sweep_id, "sweeps")),
-    _with_turn(_SWEEPS.c.id).where(sql_functions.is_one_of(_SWEEPS.c.id, "sweeps")),
+SWEEPS_WITH_TURN_IN_SWEEPS = SWEEPS_WITH_TURN.where(_IN_SWEEPS)
+QUEUED = (
+    sa.select(*LEASE)
+    .where(_TRIALS.c.sweep_id == sql_functions.text("of_sweep"), _TRIALS.c.state == TrialState.QUEUED)
+    .order_by(_TRIALS.c.id)
+    .limit(_MOST)
+    .with_for_update(skip_locked=True, key_share=True)
 )
+"""The oldest trials of a sweep that are queued, locked."""

@@ -15,20 +15,24 @@ class Waiting(NamedTuple):
     running: int
     room: int
     """How many trials it may begin now."""
+    quota: str | None = None
+    """The project whose quota each of them counts against: that gives one trial, as nobody says how many are left."""
 
 
-def next_sweeps(waiting: Iterable[Waiting], count: int) -> set[str]:
-    """The sweeps that would give `count` trials, one after the other, each to the sweep whose turn it is then."""
-    turns = [(-sweep.priority, sweep.running, sweep.id, sweep.room) for sweep in waiting]
-    heapq.heapify(turns)
-    given: set[str] = set()
-    for _ in range(count):
-        if not turns:
-            break
-        lowness, running, sweep_id, room = turns[0]
-        given.add(sweep_id)
-        if room > 1:
-            heapq.heapreplace(turns, (lowness, running + 1, sweep_id, room - 1))
+def turns(waiting: Iterable[Waiting], count: int) -> list[str]:
+    """The sweeps that give `count` trials, one after the other, each the one whose turn it is then."""
+    line = [(-sweep.priority, sweep.running, sweep.id, sweep.room, sweep.quota) for sweep in waiting]
+    heapq.heapify(line)
+    given: list[str] = []
+    used = set[str]()
+    while line and len(given) < count:
+        lowness, running, sweep_id, room, quota = line[0]
+        if room > 1 and quota is None:
+            heapq.heapreplace(line, (lowness, running + 1, sweep_id, room - 1, quota))
         else:
-            heapq.heappop(turns)
+            heapq.heappop(line)
+        if quota is None or quota not in used:
+            given.append(sweep_id)
+        if quota is not None:
+            used.add(quota)
     return given

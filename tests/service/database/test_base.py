@@ -17,7 +17,7 @@ def test_states_stand_in_the_statements_that_compare_them(database: Database) ->
     compared = sa.select(Trial.id).where(
         Trial.state == TrialState.RUNNING, Trial.state != TrialState.FAILED, Trial.state.in_(OPEN_TRIALS)
     )
-    for statement in (compared, claiming.FIND):
+    for statement in (compared, claiming.SWEEPS_WITH_TURN):
         parameters = statement.compile(dialect=database.engine.dialect).params
         assert not [name for name in parameters if name.startswith("state")]
 

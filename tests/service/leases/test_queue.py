@@ -527,9 +527,9 @@ def test_a_claim_reads_open_trials_only(database: Database, rows: Rows) -> None:
             connection.execute(sa.text("ANALYZE"))
     explain = "EXPLAIN QUERY PLAN " if database.dialect == "sqlite" else "EXPLAIN "
     plan: list[str] = []
-    for looked_for in (statements.SWEEPS_WITH_TURN, statements.LAPSED_SWEEPS, statements.HAS_FREE_SLOT):
+    for looked_for in (statements.SWEEPS_WITH_TURN, statements.LAPSED_SWEEPS, statements.FREE_SLOTS, statements.QUEUED):
         given = {"target_keys": [key], "of_project": "default", "results_version": 1, "most": 1}
-        given |= {"full": [], "of_worker": worker}
+        given |= {"of_workers": [worker], "of_sweep": sweep}
         used = looked_for.compile(database.engine).params.keys()
         bound = looked_for.params({name: value for name, value in given.items() if name in used})
         statement = f"{explain}{bound.compile(database.engine, compile_kwargs={'literal_binds': True})}"

@@ -18,7 +18,8 @@ from service.fleet import quotas
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.leases.claiming import lapses
-from service.leases.claiming.turns import Waiting, next_sweeps
+from service.leases.claiming.turns import Waiting
+from service.leases.claiming.turns import turns as turns_of
 from service.leases.row_locks import Claims
 from service.sweeps import sweeps
 from tests.service.rows import Rows, count_claimable
@@ -181,12 +182,12 @@ def test_limits_that_are_not_named_stay(turns: Turns) -> None:
 
 def test_only_those_sweeps_are_locked_that_give_trials() -> None:
     waiting = [Waiting("b", 0, 1, 9), Waiting("a", 0, 0, 9), Waiting("c", 0, 4, 9), Waiting("d", 1, 3, 1)]
-    assert next_sweeps(waiting, 1) == {"d"}
-    assert next_sweeps(waiting, 2) == {"d", "a"}
-    assert next_sweeps(waiting, 3) == {"d", "a"}
-    assert next_sweeps(waiting, 4) == {"d", "a", "b"}
-    assert next_sweeps(waiting, 99) == {"a", "b", "c", "d"}
-    assert next_sweeps([], 3) == set()
+    assert turns_of(waiting, 1) == ["d"]
+    assert turns_of(waiting, 4) == ["d", "a", "a", "b"]
+    assert len(turns_of(waiting, 99)) == 28
+    assert turns_of([], 3) == []
+    with_quota = [each._replace(quota="p") if each.id in "ab" else each for each in waiting]
+    assert turns_of(with_quota, 4) == ["d", "a", "c", "c"]
 
 
 # --- what has lapsed --------------------------------------------------------------------------------------------------
