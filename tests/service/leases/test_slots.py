@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ from fastapi.testclient import TestClient
 
 from service.database.models import Worker
 from service.database.sessions import Database
+from service.errors import LeaseLostError
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.leases.row_locks import Claims, FinishesAndClaims
+from tests.service.leases.test_row_locks import held_back
 from tests.service.leases.test_workers import REGISTRATION
 from tests.service.rows import Rows
+from tests.service.statements import recorded_statements
 
 FINISH = lease_schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1.5}, claim=True)
 FINISHED: dict[str, Any] = {"outcome": "complete", "metrics": {"latency_ms_p50": 1.5}, "claim": True}
@@ -209,6 +213,42 @@ def test_a_worker_whose_slots_are_full_is_given_nothing_with_a_finish(rows: Rows
     rows.update(Worker, worker, slots=2)
     assert _finish(rows.database, leases[0]).lease is None
     assert _finish(rows.database, leases[1]).lease is not None
+
+
+def test_finishes_that_share_a_transaction_end_and_claim_together(rows: Rows) -> None:
+    sweep, database = rows.sweep(5, parallel=3), rows.database
+    leases = [_claim(database, rows.worker(slots=1))[0] for _ in range(3)]
+
+    def finish_at_once(
+        finishes: Sequence[tuple[lease_schemas.Lease, int]],
+    ) -> list[Future[lease_schemas.FinishedTrial]]:
+        go_on = held_back(database)
+        answers = [
+            database.submit_request(
+                queue.finish_and_claim,
+                queue.FinishThatClaims(lease.trial, attempt, FINISH, 30),
+                needs=FinishesAndClaims(lease.trial),
+            )
+            for lease, attempt in finishes
+        ]
+        go_on()
+        return answers
+
+    with recorded_statements() as sent:
+        answers = [answer.result(30) for answer in finish_at_once([(lease, 1) for lease in leases])]
+    given = [answer.lease for answer in answers if answer.lease is not None]
+    assert [answer.state for answer in answers] == ["complete"] * 3
+    assert len({lease.trial for lease in given}) == 2
+    assert len([text for text in sent if text.startswith("UPDATE sweeps")]) == 2
+    row = rows.find_sweep(sweep)
+    assert (row.running_count, row.counts) == (2, {"complete": 3, "running": 2, "queued": 0})
+
+    # A finish that comes twice, beside one of an attempt that is not there.
+    first, second = given
+    twice = finish_at_once([(first, 1), (second, 9), (first, 1)])
+    assert [type(answer.exception(30)) for answer in twice] == [type(None), LeaseLostError, type(None)]
+    assert rows.find_sweep(sweep).counts == {"complete": 4, "running": 1, "queued": 0}
+    assert rows.trial(second.trial).state == "running"
 
 
 def test_workers_that_finish_at_once_share_the_queue(rows: Rows) -> None:
