@@ -14,7 +14,7 @@ from service.database.access_models import Token, Webhook
 from service.database.checkpoint_models import Checkpoint
 from service.database.models import Dataset, Sweep, Trial, Worker
 from service.errors import NotFoundError, Problem, UnprocessableError
-from service.http.dependencies import ServicesDep
+from service.http.dependencies import Services, services_of
 
 _NamedProject = Annotated[
     str | None,
@@ -70,12 +70,12 @@ def project_of(session: Session, request: Request) -> str | None:
     return caller.project
 
 
-async def within_project(request: Request, services: ServicesDep, named_project: _NamedProject = None) -> None:
+async def within_project(request: Request, named_project: _NamedProject = None) -> None:
     """A dependency of every router: what a path names must be in the caller's project, or it answers 404.
 
     A parameter of which nobody has said whose it is answers 404 to every token of one project.
     """
-    caller = get_caller(request)
+    caller, services = get_caller(request), services_of(request)
     if "project" in request.query_params:
         # Whoever asks so would take the answer, of all projects, for that of one.
         remedy = f"name it by the header {PROJECT_HEADER}, or by LAYERSWEEP_PROJECT"
@@ -98,7 +98,7 @@ async def within_project(request: Request, services: ServicesDep, named_project:
             raise NotFoundError(f"there is no {noun} {value}")
 
 
-async def _is_shared(services: ServicesDep, table: Any, row_id: str) -> bool:
+async def _is_shared(services: Services, table: Any, row_id: str) -> bool:
     if table is not Dataset:
         return False
     query = sa.select(Dataset.builtin).where(Dataset.id == row_id)

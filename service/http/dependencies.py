@@ -67,9 +67,14 @@ class Services:
         return await asyncio.wrap_future(self.database.submit_request(fn, request, needs=needs))
 
 
-async def get_services(connection: HTTPConnection) -> Services:
+def services_of(connection: HTTPConnection) -> Services:
     """The services of the application that answers."""
     return connection.app.state.services
+
+
+async def get_services(connection: HTTPConnection) -> Services:
+    """`services_of` as a dependency. What every request depends on calls that: each dependency has its price."""
+    return services_of(connection)
 
 
 ServicesDep = Annotated[Services, Depends(get_services)]

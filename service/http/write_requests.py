@@ -18,7 +18,7 @@ from service.database.group_commit import Needs
 from service.errors import InFlightError
 from service.http import idempotency
 from service.http.callers import get_caller, project_of
-from service.http.dependencies import Services, ServicesDep, at_end
+from service.http.dependencies import Services, at_end, services_of
 from service.http.idempotency import Answer, IdempotencyKeyHeader
 
 
@@ -204,7 +204,8 @@ class WriteRequest:
         return idempotency.request_hash(self._request.method, url.path, url.query, *content)
 
 
-async def _keyed(request: Request, services: ServicesDep, idempotency_key: IdempotencyKeyHeader = None) -> WriteRequest:
+async def _keyed(request: Request, idempotency_key: IdempotencyKeyHeader = None) -> WriteRequest:
+    services = services_of(request)
     call = WriteRequest(request, services, get_caller(request), idempotency_key)
     if idempotency_key is not None:
         mark = (call.project, idempotency_key)
@@ -216,8 +217,8 @@ async def _keyed(request: Request, services: ServicesDep, idempotency_key: Idemp
     return call
 
 
-async def _unkeyed(request: Request, services: ServicesDep) -> WriteRequest:
-    return WriteRequest(request, services, get_caller(request), None)
+async def _unkeyed(request: Request) -> WriteRequest:
+    return WriteRequest(request, services_of(request), get_caller(request), None)
 
 
 WriteRequestDep = Annotated[WriteRequest, Depends(_keyed)]
