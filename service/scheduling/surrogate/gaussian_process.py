@@ -106,12 +106,6 @@ class GaussianProcess:
             variance -= _squares(_solved(self._expected.root, left))
         return cross.T @ self._weights, np.sqrt(np.maximum(variance, 1e-10))
 
-    def leave_one_out(self) -> tuple[Floats, Floats]:
-        """Mean and deviation of each value that was seen, given all others."""
-        inverse = cho_solve((self._root, True), np.eye(self.rows))
-        precisions = np.diag(inverse)
-        return self._values - self._weights / precisions, 1.0 / np.sqrt(precisions)
-
     def _of_noise(self, kernel: _Kernel, deviations: Floats | None = None) -> Floats:
         """The covariance of what is seen at a kernel's points."""
         covariance = kernel.covariance(kernel.features)
