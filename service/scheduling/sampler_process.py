@@ -6,6 +6,7 @@ from them, in a new one.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import multiprocessing
 import signal
@@ -13,6 +14,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any, Unpack
@@ -21,6 +23,9 @@ from layers.parameter import Scalar
 from service.scheduling.studies import Attributes, Study, StudyArguments, Suggestion, TrialResult
 
 _STOP_SECONDS = 5.0
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Names of `mallopt` in glibc's malloc.h."""
+_KEPT_BYTES = 2**25
 
 
 class SamplerProcessError(RuntimeError):
@@ -204,6 +209,7 @@ def _serve(connection: Connection) -> None:
     """Answer one request after the other until nobody can ask any more."""
     # Ctrl-C reaches every process of a terminal: this one ends when the service has.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _keep_freed_memory()
     studies: dict[int, Study] = {}
     while True:
         try:
@@ -220,6 +226,14 @@ def _serve(connection: Connection) -> None:
             connection.send(answer)
         except OSError:
             return
+
+
+def _keep_freed_memory() -> None:
+    """Keep the memory of arrays that models free and soon make again: the system clears each page that it gives."""
+    # Other C libraries have no such function.
+    with suppress(AttributeError):
+        for threshold in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(threshold, _KEPT_BYTES)
 
 
 def _answer(studies: dict[int, Study], request: _Request) -> _Answer:
