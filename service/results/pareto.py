@@ -126,13 +126,15 @@ class Ranking:
     def _first_level_beside(self, cost: NDArray[np.float64]) -> int:
         """The first level of which no member dominates `cost`: levels that dominate it all come before, so halve."""
         low, high = 0, len(self._levels)
+        # Where all levels are there, most points lie behind the last of them.
+        middle = high - 1 if high == self._most_levels else high // 2
         while low < high:
-            middle = (low + high) // 2
             members = self._costs[self._levels[middle]]
             if bool(dominated(cost[None, :], members).any()):
                 low = middle + 1
             else:
                 high = middle
+            middle = (low + high) // 2
         return low
 
 
