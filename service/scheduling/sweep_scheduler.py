@@ -42,8 +42,8 @@ from service.sweeps.sampling import ASKED_WHEN_NEEDED, LEARNS_NOTHING
 MAX_SECONDS = 1.0
 """What is left after this time is done in the next step: what was done is stored, and nobody does it again."""
 
-MAX_LOOKAHEAD = 64
-"""Trials ahead of need in a quick sweep whose sampler learns nothing from those that end meanwhile."""
+MAX_LOOKAHEAD = 256
+"""Trials ahead of need in a quick sweep whose sampler learns nothing from those that end between two steps."""
 
 OWN_ATTRIBUTES = "layersweep:"
 POSITION = f"{OWN_ATTRIBUTES}position"
