@@ -25,8 +25,7 @@ def next_trials(
 ) -> list[sql.Row]:
     """At most so many trials, in the order in which they are given: what has lapsed, then what is queued.
 
-    `sweeps`: those that are locked; None: all. Of a project with a quota it is at most one queued trial, after which
-    the quota may be used up: who was found too few may look again.
+    `sweeps`: those that are locked; None: all. They may be too few, as `turns` says: then look again.
     """
     given: dict[str, object] = claimant.parameters() | {"most": most}
     lapsed, with_turn = claiming.LAPSED_TRIALS, claiming.SWEEPS_WITH_TURN

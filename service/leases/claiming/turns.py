@@ -16,23 +16,27 @@ class Waiting(NamedTuple):
     room: int
     """How many trials it may begin now."""
     quota: str | None = None
-    """The project whose quota each of them counts against: that gives one trial, as nobody says how many are left."""
+    """The project whose quota each of them counts against. Nobody says how much of it is left."""
 
 
 def turns(waiting: Iterable[Waiting], count: int) -> list[str]:
-    """The sweeps that give `count` trials, one after the other, each the one whose turn it is then."""
+    """The sweeps that give `count` trials, one after the other, each the one whose turn it is then.
+
+    Fewer where the next turn is of a quota that one of these trials may have used up.
+    """
     line = [(-sweep.priority, sweep.running, sweep.id, sweep.room, sweep.quota) for sweep in waiting]
     heapq.heapify(line)
     given: list[str] = []
     used = set[str]()
     while line and len(given) < count:
         lowness, running, sweep_id, room, quota = line[0]
-        if room > 1 and quota is None:
+        if quota in used:
+            break
+        if quota is not None:
+            used.add(quota)
+        given.append(sweep_id)
+        if room > 1:
             heapq.heapreplace(line, (lowness, running + 1, sweep_id, room - 1, quota))
         else:
             heapq.heappop(line)
-        if quota is None or quota not in used:
-            given.append(sweep_id)
-        if quota is not None:
-            used.add(quota)
     return given

@@ -122,6 +122,14 @@ def test_a_project_runs_no_more_than_its_quota(turns: Turns) -> None:
     assert len(turns.claim(20)) == 7
 
 
+def test_a_quota_with_room_changes_no_turn(turns: Turns) -> None:
+    turns.project("small", max_running_trials=9)
+    ours, other = turns.sweep(9, project="small"), turns.sweep(9)
+    assert turns.claim(6) == [ours, other] * 3
+    first = turns.sweep(9, project="small", priority=1)
+    assert turns.claim(4) == [first] * 4
+
+
 def test_an_ended_trial_makes_room_in_the_quota(turns: Turns) -> None:
     turns.project("default", max_running_trials=1)
     turns.sweep(2)
@@ -187,7 +195,7 @@ def test_only_those_sweeps_are_locked_that_give_trials() -> None:
     assert len(turns_of(waiting, 99)) == 28
     assert turns_of([], 3) == []
     with_quota = [each._replace(quota="p") if each.id in "ab" else each for each in waiting]
-    assert turns_of(with_quota, 4) == ["d", "a", "c", "c"]
+    assert turns_of(with_quota, 4) == ["d", "a"]
 
 
 # --- what has lapsed --------------------------------------------------------------------------------------------------
