@@ -41,6 +41,8 @@ Answer = TypeVar("Answer")
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 UPLOAD_SECONDS = 600.0
+_BESIDE_THE_WORK = "layersweep:beside_the_work"
+"""The extension of a request that is made whether or not the worker gets on."""
 BACKOFF = Backoff(first_seconds=0.25, most_seconds=10.0)
 RETRYABLE = RETRIED_STATUSES | {500}
 """A worker's calls carry a key or an attempt: none acts twice."""
@@ -121,7 +123,8 @@ class ServiceClient:
         transport: httpx2.BaseTransport | None = None,
         alive_file: Path | None = None,
     ) -> None:
-        """`alive_file` is touched before each call, answered or not: an old one means that the worker hangs."""
+        """`alive_file` is touched before each call that belongs to the work, answered or not: an old one means that
+        the worker hangs."""
         self.server = server.rstrip("/")
         self._unknown_fields: set[str] = set()
         self._http = httpx2.Client(
@@ -129,7 +132,7 @@ class ServiceClient:
             auth=token,
             timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             transport=transport,
-            event_hooks={} if alive_file is None else {"request": [lambda _: alive_file.touch()]},
+            event_hooks={} if alive_file is None else {"request": [lambda request: _show_life(alive_file, request)]},
         )
 
     def close(self) -> None:
@@ -150,8 +153,10 @@ class ServiceClient:
         _raise_for(response)
 
     def report_device_use(self, worker: str, use: DeviceUse) -> None:
-        """Say how busy the worker's devices were. An older service refuses it."""
-        self._post(f"/v1/workers/{worker}:report", {"device_use": use})
+        """Say how busy the worker's devices were, whatever the worker does. An older service refuses it."""
+        path = f"/v1/workers/{worker}:report"
+        # A worker that ends waits for it.
+        self._post(path, {"device_use": use}, timeout=CONNECT_SECONDS, extensions={_BESIDE_THE_WORK: True})
 
     def claim(self, worker: str, wait_seconds: float, key: str, *, at_most: int = 1) -> list[LeaseAnswer]:
         """The next leases, at most so many; none if there is none within `wait_seconds`.
@@ -296,6 +301,11 @@ class ServiceClient:
             self._unknown_fields |= unknown
             return self._post(path, body, **options)
         return response
+
+
+def _show_life(alive_file: Path, request: httpx2.Request) -> None:
+    if _BESIDE_THE_WORK not in request.extensions:
+        alive_file.touch()
 
 
 @contextlib.contextmanager
