@@ -126,14 +126,13 @@ class DeviceMeter:
         now, used = self._clock(), self._used()
         seconds, grew = now - self._sampled_at, used - self._used_seconds
         self._sampled_at, self._used_seconds = now, used
-        busy = grew / len(self._devices)
+        busy: float | None = grew / len(self._devices)
         if self._utilization is not None:
             share = self._utilization()
-            if share is None:
-                return
-            busy = share * seconds
-        self._spans.append((now, seconds, busy))
-        while self._spans[0][0] <= now - WINDOW_SECONDS:
+            busy = None if share is None else share * seconds
+        if busy is not None:
+            self._spans.append((now, seconds, busy))
+        while self._spans and self._spans[0][0] <= now - WINDOW_SECONDS:
             self._spans.popleft()
 
     def use(self) -> DeviceUse | None:

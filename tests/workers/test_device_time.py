@@ -54,6 +54,15 @@ def test_the_driver_is_believed_and_what_is_long_ago_is_forgotten() -> None:
     assert meter.use() == {"busy_share": pytest.approx(0.4916, abs=1e-4), "over_seconds": 595.0, "source": "nvml"}
 
 
+def test_of_a_driver_that_says_nothing_any_more_nothing_is_known_in_the_end() -> None:
+    clock, counted = Clock(), iter([0.5, None])
+    meter = DeviceMeter({UUID: DeviceTime(clock)}, lambda: next(counted), clock)
+    for until in (30.0, 40.0 + WINDOW_SECONDS):
+        clock.now = until
+        meter.sample()
+    assert meter.use() is None
+
+
 def test_it_is_told_while_a_worker_works() -> None:
     told: list[DeviceUse] = []
     heard = threading.Event()
@@ -70,6 +79,7 @@ def test_it_is_told_while_a_worker_works() -> None:
 
 
 NOT_SUPPORTED, NOT_FOUND = 3, 6
+ALONE = "GPU-alone"
 
 
 class _NvmlError(Exception):
@@ -94,6 +104,8 @@ class Driver:
     """A driver with the samples that a test gives it: their times, and per cent."""
 
     samples: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    alone: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    """Those of the device `ALONE`."""
     counts: bool = True
 
     def module(self) -> types.ModuleType:
@@ -106,7 +118,9 @@ class Driver:
         return library
 
     def _get(self, handle: str, kind: int, after: int) -> tuple[int, list[_Sample]]:
-        found = [_Sample(at, _Value(share)) for at, share in self.samples if at > after]
+        found = [
+            _Sample(at, _Value(share)) for at, share in (self.alone if handle == ALONE else self.samples) if at > after
+        ]
         if not self.counts or not found:
             raise _NvmlError(NOT_FOUND if self.counts else NOT_SUPPORTED)
         return 1, found
@@ -124,6 +138,16 @@ def test_samples_of_the_driver_count_once(monkeypatch: pytest.MonkeyPatch, befor
         driver.samples += [(400, 100)]
         assert utilization() == 1.0
         assert utilization() is None
+
+
+def test_each_device_counts_alike_however_often_it_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver([(100, 0)], alone=[(100, 0)])
+    monkeypatch.setitem(sys.modules, "pynvml", driver.module())
+    with nvml.utilization([UUID, ALONE]) as utilization:
+        assert utilization is not None
+        driver.samples += [(200, 100), (300, 100), (400, 100)]
+        driver.alone += [(250, 0)]
+        assert utilization() == 0.5
 
 
 def test_a_device_that_the_driver_does_not_count_has_no_utilization(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 from .verbs import DeviceState
@@ -80,8 +81,8 @@ Utilization = Callable[[], float | None]
 def utilization(uuids: Sequence[str]) -> Generator[Utilization | None]:
     """Yields what answers for the mean of these GPUs: the share of the time in which a kernel ran, whoever started it.
 
-    None where NVML does not count it: no driver, a part of a GPU, a name that is no GPU's. The driver keeps the samples
-    of the last 12 seconds (so an H200): who asks more often misses none.
+    One that says nothing is left out. None where NVML does not count it: no driver, a part of a GPU, a name that is no
+    GPU's. The driver keeps the samples of the last 12 seconds (so an H200): who asks more often misses none.
     """
     with ExitStack() as library:
         try:
@@ -98,9 +99,10 @@ def utilization(uuids: Sequence[str]) -> Generator[Utilization | None]:
                     found = _samples(nvml, handle, seen[place])
                 except Exception:  # noqa: BLE001 - as above
                     continue
-                shares += [min(1.0, sample.sampleValue.uiVal / 100) for sample in found]
                 seen[place] = max(seen[place], _newest(found))
-            return sum(shares) / len(shares) if shares else None
+                if found:
+                    shares.append(fmean(min(1.0, sample.sampleValue.uiVal / 100) for sample in found))
+            return fmean(shares) if shares else None
 
         yield ask if handles else None
 
