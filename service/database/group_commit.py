@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -327,13 +328,11 @@ def _lock(batch: Sequence[_Job], connection: sa.Connection) -> object:
 
 
 def _execute_last(batch: Sequence[_Job], connection: sa.Connection) -> None:
-    """Execute what functions left for the end, each row once and sorted by its key."""
-    rows: dict[sa.Executable, dict[str, StatementRow]] = {}
-    for job in batch:
-        for (statement, key), row in job.last.items():
-            rows.setdefault(statement, {})[key] = row
-    for statement, of_statement in rows.items():
-        connection.execute(statement, [row for _, row in sorted(of_statement.items())])
+    """Execute what functions left for the end: each row once, and all in the order of their keys."""
+    rows = {(key, statement): row for job in batch for (statement, key), row in job.last.items()}
+    in_order = sorted(rows.items(), key=lambda each: each[0][0])
+    for statement, of_statement in itertools.groupby(in_order, key=lambda each: each[0][1]):
+        connection.execute(statement, [row for _, row in of_statement])
 
 
 def _alike(batch: list[_Job], position: int) -> list[_Job]:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from service.database.json_columns import DeviceUse, SaidDeviceUse
 from service.database.models import Worker
-from service.database.sessions import now
+from service.database.sessions import at_end, now
 from service.fleet.schemas import WorkerReport
 from service.leases import workers
 
 FRESH_SECONDS = 180.0
 """What was said longer ago says nothing of now. A worker of this project says it every minute."""
+
+_WORKERS = cast("sa.Table", Worker.__table__)
+_NOTE = (
+    sa.update(_WORKERS)
+    .where(_WORKERS.c.id == sa.bindparam("of_worker"))
+    .values(device_use=sa.bindparam("said", type_=_WORKERS.c.device_use.type))
+)
 
 
 def note(session: Session, worker_id: str, report: WorkerReport, project: str | None) -> WorkerReport:
@@ -20,7 +29,7 @@ def note(session: Session, worker_id: str, report: WorkerReport, project: str | 
     workers.check_reach(session, worker_id, project)
     use = report.device_use
     said = SaidDeviceUse(busy_share=use.busy_share, over_seconds=use.over_seconds, source=use.source, at=now(session))
-    session.execute(sa.update(Worker).where(Worker.id == worker_id).values(device_use=said))
+    at_end(session, _NOTE, worker_id, {"of_worker": worker_id, "said": said})
     return report
 
 

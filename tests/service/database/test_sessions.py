@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from service.database import sessions
 from service.database.access_models import IdempotencyKey
-from service.database.sessions import Database, announce, defer, execute_deferred, now, now_sql
+from service.database.sessions import Database, announce, at_end, defer, execute_deferred, now, now_sql
+from tests.service.statements import recorded_statements
 
 
 def _insert(session: Session, key: str) -> None:
@@ -158,6 +159,19 @@ def test_requests_that_wait_are_done_at_once_and_one_that_breaks_a_rule_fails_al
     errors = [type(each.exception(30)) for each in at_once(["d", "a", "e"])]
     assert errors == [type(None), IntegrityError, type(None)]
     assert _keys(database) == {"a", "b", "c", "d", "e", "beside a", "beside d"}
+
+
+def test_rows_that_are_left_for_the_end_are_written_in_the_order_of_their_keys(database: Database) -> None:
+    """Whichever statement they are of: another process locks the same rows."""
+    see, rename = (sa.text(f"UPDATE workers SET {set_to} WHERE id = :id") for set_to in ("slots = 1", "name = ''"))
+
+    def leave_both(session: Session) -> None:
+        for statement, key in ((see, "b"), (rename, "a"), (rename, "c"), (see, "d")):
+            at_end(session, statement, key, {"id": key})
+
+    with recorded_statements() as sent:
+        database.submit(leave_both).result(30)
+    assert ["slots" in text for text in sent if text.startswith("UPDATE workers")] == [False, True, False, True]
 
 
 def test_a_caller_that_gives_up_while_its_write_runs_harms_nobody(database: Database) -> None:
