@@ -171,6 +171,17 @@ def test_a_worker_that_ends_several_trials_at_once_gets_as_many(finishes: Finish
     finishes.check(sweep, complete=2, running=2, queued=1)
 
 
+def test_slots_that_are_freed_at_once_go_to_sweeps_in_turn(finishes: Finishes) -> None:
+    first = finishes.rows.sweep(9)
+    leases = finishes.leases(4)
+    second = finishes.rows.sweep(9)
+    answers = finishes.at_once(*((lease, COMPLETE) for lease in leases))
+    given = [answer.lease for answer in answers if not isinstance(answer, BaseException)]
+    assert Counter(lease.sweep for lease in given if lease is not None) == {first: 2, second: 2}
+    finishes.check(first, complete=4, running=2, queued=3)
+    finishes.check(second, running=2, queued=7)
+
+
 def test_a_finish_without_a_claim_counts_beside_those_with_one(finishes: Finishes) -> None:
     sweep = finishes.rows.sweep(3, parallel=2)
     leases = finishes.leases(2)

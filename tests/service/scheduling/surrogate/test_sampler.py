@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState
 
+from service.scheduling.surrogate import ahead
 from service.scheduling.surrogate.sampler import SurrogateSampler
 from service.scheduling.surrogate.space import SearchSpace
 
@@ -185,13 +186,19 @@ def test_an_objective_may_turn_negative_or_stay_the_same() -> None:
     assert len({str(trial.params) for trial in study.trials}) == 24
 
 
-def test_a_rebuilt_study_asks_the_same_while_trials_run_and_end_in_any_order() -> None:
+@pytest.mark.parametrize("ended_for_one_more", [1_000, 3], ids=["by what runs", "by what has ended"])
+def test_a_rebuilt_study_asks_the_same_while_trials_run_and_end_in_any_order(
+    monkeypatch: pytest.MonkeyPatch, ended_for_one_more: int
+) -> None:
+    """A restart comes amid points that were chosen together, too."""
+    monkeypatch.setattr(ahead, "_OF_KNOWN", ended_for_one_more)
+
     def ask_on(*, rebuilds: bool) -> list[dict[str, Any]]:
         study = new_study(SurrogateSampler(SPACE, seed=2))
         asked: list[dict[str, Any]] = []
         running: list[optuna.Trial] = []
         for number in range(30):
-            if rebuilds and number % 7 == 6:
+            if rebuilds and number % 4 == 3:
                 study.sampler = SurrogateSampler(SPACE, seed=2)
             running.append(study.ask())
             asked.append(suggest(running[-1]))
