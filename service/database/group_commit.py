@@ -336,13 +336,25 @@ def _execute_last(batch: Sequence[_Job], connection: sa.Connection) -> None:
 
 
 def _alike(batch: list[_Job], position: int) -> list[_Job]:
-    """The function at this position, with those that can be done at once with it: these are moved behind it."""
+    """The function at this position, with those that can be done at once with it: these are moved behind it.
+
+    None passes another that needs the same.
+    """
     first = batch[position]
     if first.for_all is None:
         return [first]
-    waiting = batch[position:]
-    alike = [job for job in waiting if job.for_all is first.for_all]
-    batch[position:] = alike + [job for job in waiting if job.for_all is not first.for_all]
+    alike: list[_Job] = []
+    others: list[_Job] = []
+    passed = set[str]()
+    for job in batch[position:]:
+        order = None if job.needs is None else job.needs.order
+        if job.for_all is first.for_all and order not in passed:
+            alike.append(job)
+        else:
+            others.append(job)
+            if order is not None:
+                passed.add(order)
+    batch[position:] = alike + others
     return alike
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from service.errors import LeaseLostError, NotFoundError, UnprocessableError
 from service.events import events
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
-from service.leases.row_locks import FinishesAndClaims
+from service.leases.row_locks import ChangesTrial, FinishesAndClaims
 from tests.service.leases.test_row_locks import held_back
 from tests.service.rows import Rows
 
@@ -45,16 +46,15 @@ class Finishes:
         assert lease is not None
         return lease
 
+    def submit(
+        self, lease: lease_schemas.Lease, body: lease_schemas.LeaseFinish
+    ) -> Future[lease_schemas.FinishedTrial]:
+        finish = queue.FinishThatClaims(lease.trial, lease.attempt, body, 30)
+        return self.database.submit_request(queue.finish_and_claim, finish, needs=FinishesAndClaims(lease.trial))
+
     def at_once(self, *finishes: tuple[lease_schemas.Lease, lease_schemas.LeaseFinish]) -> list[Answer]:
         go_on = held_back(self.database)
-        futures = [
-            self.database.submit_request(
-                queue.finish_and_claim,
-                queue.FinishThatClaims(lease.trial, lease.attempt, body, 30),
-                needs=FinishesAndClaims(lease.trial),
-            )
-            for lease, body in finishes
-        ]
+        futures = [self.submit(lease, body) for lease, body in finishes]
         go_on()
         return [future.exception(30) or future.result(30) for future in futures]
 
@@ -180,6 +180,22 @@ def test_slots_that_are_freed_at_once_go_to_sweeps_in_turn(finishes: Finishes) -
     assert Counter(lease.sweep for lease in given if lease is not None) == {first: 2, second: 2}
     finishes.check(first, complete=4, running=2, queued=3)
     finishes.check(second, running=2, queued=7)
+
+
+def test_a_finish_passes_no_report_of_its_trial(finishes: Finishes) -> None:
+    finishes.rows.sweep(2)
+    first, second = finishes.leases(2)
+    go_on = held_back(finishes.database)
+    ended = [finishes.submit(first, COMPLETE)]
+    losses = lease_schemas.LeaseReport.model_validate({"losses": [{"step": 1, "tokens": 5}]})
+    reported = finishes.database.submit(
+        lambda session: holders.report(session, second.trial, second.attempt, losses, 30),
+        needs=ChangesTrial(second.trial),
+    )
+    ended.append(finishes.submit(second, COMPLETE))
+    go_on()
+    assert [each.result(30).state for each in ended] == ["complete"] * 2
+    assert reported.result(30).action == "continue"
 
 
 def test_a_finish_without_a_claim_counts_beside_those_with_one(finishes: Finishes) -> None:
