@@ -20,7 +20,9 @@ COMMANDS = "\n".join(step["run"] for job in JOBS.values() for step in job["steps
 def test_targets_and_files_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"\bmake ([a-z-]+)", COMMANDS)) <= targets
-    for path in re.findall(r"(?:examples|deploy)/[\w./-]*\w", COMMANDS):
+    compared = re.findall(r"git diff --exit-code (?:-- )?(\S+)", COMMANDS)
+    assert compared
+    for path in [*re.findall(r"(?:examples|deploy)/[\w./-]*\w", COMMANDS), *compared]:
         assert (ROOT / path).exists(), path
 
 
