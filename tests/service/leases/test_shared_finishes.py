@@ -198,6 +198,18 @@ def test_a_finish_passes_no_report_of_its_trial(finishes: Finishes) -> None:
     assert reported.result(30).action == "continue"
 
 
+def test_workers_that_are_not_alike_get_what_is_theirs(finishes: Finishes) -> None:
+    open_to_all = finishes.rows.sweep(9)
+    leases = [finishes.claim(finishes.rows.worker(slots=1, labels=labels)) for labels in ({}, {"site": "a"}, {})]
+    labelled = finishes.rows.sweep(9)
+    finishes.rows.update(Sweep, labelled, labels={"site": "a"}, priority=1)
+    answers = finishes.at_once(*((lease, COMPLETE) for lease in leases))
+    given = [answer.lease for answer in answers if not isinstance(answer, BaseException)]
+    assert [lease.sweep for lease in given if lease is not None] == [open_to_all, labelled, open_to_all]
+    finishes.check(open_to_all, complete=3, running=2, queued=4)
+    finishes.check(labelled, running=1, queued=8)
+
+
 def test_a_finish_without_a_claim_counts_beside_those_with_one(finishes: Finishes) -> None:
     sweep = finishes.rows.sweep(3, parallel=2)
     leases = finishes.leases(2)
