@@ -127,6 +127,8 @@ def end_attempts(session: Session, finishes: Sequence[Finish]) -> list[Finished]
             raise _lost(session, each.trial, each.attempt)
     for position, trial in zip(endings, transitions.end(session, list(endings.values())), strict=True):
         ended[position] = Finished(trial, endings[position].trial.worker_id)
+        # Now that none was refused, for which all would be done again.
+        _count_waits(finishes[position].body.measurements.get("waits", {}))
     return [ended[position] for position in range(len(finishes))]
 
 
@@ -151,7 +153,6 @@ def _ending(session: Session, trial: sql.Row, body: lease_schemas.LeaseFinish) -
         if body.outcome == TrialState.COMPLETE and reason is None:
             reason = describe_judgement(judgement, metrics, figures)
     _store_results(session, trial, metrics, body.measurements)
-    _count_waits(body.measurements.get("waits", {}))
     attempts.append_log(session, trial.id, trial.attempt, body.log)
     findings: transitions.Findings = {
         "metrics": metrics,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
+from service.common.metrics import WAIT_SECONDS
 from service.database.models import Sweep
 from service.errors import LeaseLostError, NotFoundError, UnprocessableError
 from service.events import events
@@ -107,6 +108,20 @@ def test_a_finish_that_is_refused_is_refused_alone(finishes: Finishes) -> None:
     assert (held.state, held.attempt, held.metrics) == ("running", 1, {})
     assert _states(finishes.at_once((invalid, COMPLETE))) == ["complete"]
     finishes.check(sweep, complete=3, running=2)
+
+
+def test_waits_are_counted_once_where_a_neighbour_is_refused(finishes: Finishes) -> None:
+    finishes.rows.sweep(2)
+    waited, invalid = finishes.leases(2)
+    counted = WAIT_SECONDS.labels("build_turn")
+
+    def total() -> float:
+        return next(sample.value for sample in counted.collect()[0].samples if sample.name.endswith("_total"))
+
+    before = total()
+    body = COMPLETE.model_copy(update={"measurements": {"waits": {"build_turn": 2.0}}})
+    assert _states(finishes.at_once((waited, body), (invalid, NOT_MEASURED))) == ["complete", UnprocessableError]
+    assert total() - before == 2.0
 
 
 def test_a_finish_of_a_replaced_attempt_is_lost_and_the_new_one_counts(finishes: Finishes) -> None:
