@@ -20,7 +20,7 @@ BUCKETS = 4
 
 ALIGNMENT = 8
 """A cache holds a multiple of so many keys. In float16 TensorRT's products of 255 keys were measured to be far slower
-than those of 224 (benchmarks/README.md)."""
+than those of 224 (benchmarks/findings/nvidia-gpu.md)."""
 
 
 @dataclass(frozen=True, slots=True)
