@@ -55,7 +55,7 @@ class Needs(ABC):
     @property
     @abstractmethod
     def order(self) -> str:
-        """By this, functions that share a transaction run one after the other."""
+        """By this, functions that share a transaction run one after the other; of the same order, as they came."""
 
     @classmethod
     @abstractmethod

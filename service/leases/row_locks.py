@@ -5,8 +5,8 @@
 A transaction locks all its sweeps with one ordered statement before anything else, then trials. What waits for no lock
 (`SKIP LOCKED`, or a lock that is only tried) may come in any order. Small writes share a transaction
 (`service.database.group_commit`), so each says beforehand what it will lock (`Needs`): the locks of all are taken
-first, sorted, and the writes run in the order of their trials. One that would have to wait for another process lets the
-others go first, once.
+first, sorted, and the writes run in the order of their trials, though finishes that claim run at once. One that would
+have to wait for another process lets the others go first, once.
 That a worker lives is written last (`service.database.sessions.at_end`).
 
 A write that runs alone takes its locks when it asks for them here. SQLite has one writer and needs none of this.
