@@ -39,7 +39,9 @@ from benchmarks.performance.landscapes_measured import (
 from benchmarks.performance.search import DATASET
 from benchmarks.support.processes import machine
 from benchmarks.support.report import write
+from layers.metrics import Goal
 from layers.space.document import Rejection, Space, parse_document
+from service.common.states import TrialState
 from service.scheduling.optuna_study import OptunaStudy
 from service.scheduling.studies import TrialResult
 from service.sweeps.sampling import population_size
@@ -102,9 +104,9 @@ def _loss(values: Mapping[str, Any]) -> float:
 def _plain(values: Mapping[str, Any]) -> TrialResult:
     latency = _latency(values)
     if latency > 4:
-        return TrialResult("infeasible", None, math.log1p(latency - 4))
+        return TrialResult(TrialState.INFEASIBLE, None, math.log1p(latency - 4))
     loss = _loss(values) + 0.5 * (values["training.dropout"] - 0.1) ** 2
-    return TrialResult("complete", (latency, loss), -math.log1p(4 - latency))
+    return TrialResult(TrialState.COMPLETE, (latency, loss), -math.log1p(4 - latency))
 
 
 def _conditional(values: Mapping[str, Any]) -> TrialResult:
@@ -116,13 +118,13 @@ def _conditional(values: Mapping[str, Any]) -> TrialResult:
         latency *= 0.95
         loss += 0.02 * abs(math.log10(values["norm.eps"]) + 6)
     is_diverging = values[RATE] * values["hidden_size"] > 3
-    return TrialResult("pruned") if is_diverging else TrialResult("complete", (latency, loss))
+    return TrialResult(TrialState.PRUNED) if is_diverging else TrialResult(TrialState.COMPLETE, (latency, loss))
 
 
 def _per_layer(values: Mapping[str, Any]) -> TrialResult:
     loss = _loss(values)
     violation = math.copysign(math.log1p(abs(loss - 2.1)), loss - 2.1)
-    return TrialResult("complete", (_latency(values), loss, _size(values)), violation)
+    return TrialResult(TrialState.COMPLETE, (_latency(values), loss, _size(values)), violation)
 
 
 @functools.cache
@@ -137,16 +139,16 @@ def _timed() -> MeasuredPoints:
 
 
 def _quickstart(values: Mapping[str, Any]) -> TrialResult:
-    return TrialResult("complete", _counted().costs_of(values))
+    return TrialResult(TrialState.COMPLETE, _counted().costs_of(values))
 
 
 def _quickstart_two(values: Mapping[str, Any]) -> TrialResult:
     operations, _, loss = _counted().costs_of(values)
-    return TrialResult("complete", (operations, loss))
+    return TrialResult(TrialState.COMPLETE, (operations, loss))
 
 
 def _quickstart_timed(values: Mapping[str, Any]) -> TrialResult:
-    return TrialResult("complete", _timed().costs_of(values))
+    return TrialResult(TrialState.COMPLETE, _timed().costs_of(values))
 
 
 _RATES = {"min": 1e-5, "max": 1e-1, "log": True}
@@ -214,7 +216,7 @@ PROBLEMS = {
 def search(problem: Problem, sampler: str, seed: int, trials: int) -> Floats:
     """The costs of the feasible ones among so many trials; a point that breaks a rule is none."""
     space = problem.space()
-    goals = ["minimize"] * len(problem.metrics)
+    goals: list[Goal] = ["minimize"] * len(problem.metrics)
     study = OptunaStudy(space, goals, sampler=sampler, seed=seed, population=population_size(trials))
     found: list[tuple[float, ...]] = []
     tried = 0
@@ -223,7 +225,7 @@ def search(problem: Problem, sampler: str, seed: int, trials: int) -> Floats:
         values = space.resolve(suggestion.chosen)
         rejection = space.complete_or_reject(values)
         if isinstance(rejection, Rejection):
-            study.tell(suggestion.ask, TrialResult("infeasible", None, rejection.violation))
+            study.tell(suggestion.ask, TrialResult(TrialState.INFEASIBLE, None, rejection.violation))
             continue
         tried += 1
         result = problem.end(values)

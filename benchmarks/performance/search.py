@@ -35,7 +35,10 @@ from numpy.typing import NDArray
 
 from benchmarks.support.processes import machine
 from benchmarks.support.report import write
+from layers.dataset_facts import DatasetDescription
+from layers.metrics import Goal
 from layers.space.document import Space, parse_document
+from service.common.states import TrialState
 from service.scheduling.optuna_study import STARTS, OptunaStudy
 from service.scheduling.studies import TrialResult
 from service.sweeps.sampling import population_size
@@ -43,7 +46,7 @@ from service.sweeps.sampling import population_size
 Floats = NDArray[np.float64]
 BUDGETS = (30, 50, 100, 200)
 COST_ASKS = 96
-DATASET = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
+DATASET: DatasetDescription = {"task": "causal_lm", "tokenizer": "char", "facts": {"vocabulary_size": 64}}
 HEADS, RATIOS = "layers.{}.attention.num_attention_heads", "layers.{}.mlp.ffn_hidden_size"
 
 
@@ -113,7 +116,7 @@ class Table:
             rows = (self.widths == width) & (self.biases == bias)
             seen = self._seen(self.depths[rows], self.heads[rows], self.ratios[rows])
             normal = seen.T @ seen + 1e-2 * np.eye(seen.shape[1])
-            self._coefficients[width, bias] = np.linalg.solve(normal, seen.T @ self.costs[rows])
+            self._coefficients[width, bias] = np.linalg.solve(normal, seen.T @ self.costs[rows]).astype(np.float64)
         return self._coefficients[width, bias]
 
     def _seen(self, depths: NDArray[np.intp], heads: Floats, ratios: Floats) -> Floats:
@@ -166,13 +169,13 @@ def search(table: Table, space: Space, sampler: str, seed: int, trials: int, par
             costs, key = table.costs_of(suggestion.chosen), json.dumps(suggestion.chosen, sort_keys=True)
             if key in known and refused < 20:
                 # As the scheduler does: a repeated point is told at once and is no trial.
-                study.tell(suggestion.ask, TrialResult("complete", tuple(costs.tolist())))
+                study.tell(suggestion.ask, TrialResult(TrialState.COMPLETE, tuple(costs.tolist())))
                 refused += 1
                 continue
             known.add(key)
             waiting.append((suggestion.ask, costs))
         ask, costs = waiting.pop(0)
-        study.tell(ask, TrialResult("complete", tuple(costs.tolist())))
+        study.tell(ask, TrialResult(TrialState.COMPLETE, tuple(costs.tolist())))
         found.append(costs)
     shares = {
         str(budget): hypervolume(np.array(found[:budget]), table.reference) / table.whole
@@ -191,7 +194,8 @@ def search(table: Table, space: Space, sampler: str, seed: int, trials: int, par
 def cost(table: Table, space: Space, sampler: str, told: int, waiting: int) -> dict[str, Any]:
     """The processor time of suggestions with so many random points told, and others that run, of which one ends each
     time."""
-    goals, seed = ["minimize", "minimize"], 1
+    goals: list[Goal] = ["minimize", "minimize"]
+    seed = 1
     drawn = OptunaStudy(space, goals, sampler="random", seed=seed, population=10)
     study = OptunaStudy(space, goals, sampler=sampler, seed=seed, population=population_size(told))
     ends: list[tuple[int, tuple[float, ...]]] = []
@@ -199,7 +203,7 @@ def cost(table: Table, space: Space, sampler: str, told: int, waiting: int) -> d
         suggestion = study.ask(drawn.ask().chosen)
         ends.append((suggestion.ask, tuple(table.costs_of(suggestion.chosen).tolist())))
         if number < told:
-            study.tell(suggestion.ask, TrialResult("complete", ends[number][1]))
+            study.tell(suggestion.ask, TrialResult(TrialState.COMPLETE, ends[number][1]))
     del ends[:told]
     seconds: list[float] = []
     for _ in range(1 + COST_ASKS):
@@ -208,7 +212,7 @@ def cost(table: Table, space: Space, sampler: str, told: int, waiting: int) -> d
         seconds.append(time.process_time() - begun)
         ends.append((suggestion.ask, tuple(table.costs_of(suggestion.chosen).tolist())))
         ask, values = ends.pop(0)
-        study.tell(ask, TrialResult("complete", values))
+        study.tell(ask, TrialResult(TrialState.COMPLETE, values))
     milliseconds = {
         "first_ms": round(1000 * seconds[0]),
         "mean_ms": round(1000 * float(np.mean(seconds[1:])), 1),
