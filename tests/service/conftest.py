@@ -13,6 +13,7 @@ from service.database.sessions import Database
 from service.http.dependencies import Services
 from service.settings import Settings
 from tests.service.rows import Rows
+from tests.service.sweep_driver import Driver
 
 
 @pytest.fixture
@@ -50,3 +51,12 @@ def served_rows(client: TestClient, services: Services) -> Rows:
 def make_rows() -> type[Rows]:
     """Makes `Rows` for a database."""
     return Rows
+
+
+@pytest.fixture
+def driver(database: Database, settings: Settings) -> Driver:
+    """Sweeps as a scheduler and one worker advance them, with a data set."""
+    driver = Driver(database, settings)
+    driver.add_dataset()
+    driver.worker = driver.add_worker()
+    return driver

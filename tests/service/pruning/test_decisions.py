@@ -14,25 +14,15 @@ from service.common.rungs import rung_steps
 from service.common.states import TrialState
 from service.database.models import Trial
 from service.database.pruning_models import PruningDecision
-from service.database.sessions import Database
 from service.errors import InvalidDocumentError
 from service.leases import holders
 from service.leases import schemas as lease_schemas
 from service.pruning import decisions
 from service.pruning.fronts import HALVING_RUNGS
-from service.settings import Settings
 from tests.databases import POSTGRESQL_IN_SLOW_TESTS
 from tests.service.sweep_driver import Driver, document
 
 STEPS = 90
-
-
-@pytest.fixture
-def driver(database: Database, settings: Settings) -> Driver:
-    driver = Driver(database, settings)
-    driver.add_dataset()
-    driver.worker = driver.add_worker()
-    return driver
 
 
 def pruned_document(

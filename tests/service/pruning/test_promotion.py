@@ -8,7 +8,7 @@ import pytest
 
 from service.common.states import SweepState, TrialState
 from service.database.models import Artifact, Trial
-from service.database.sessions import Database, now
+from service.database.sessions import now
 from service.errors import ConflictError
 from service.leases import curves
 from service.leases.statements import TRAINING_STATE
@@ -19,14 +19,6 @@ from service.settings import Settings
 from tests.databases import POSTGRESQL_IN_SLOW_TESTS
 from tests.service.pruning.test_decisions import STEPS, Trainings, come_out_again, decided, pruned_document
 from tests.service.sweep_driver import Driver
-
-
-@pytest.fixture
-def driver(database: Database, settings: Settings) -> Driver:
-    driver = Driver(database, settings)
-    driver.add_dataset()
-    driver.worker = driver.add_worker()
-    return driver
 
 
 def _promote(driver: Driver, trial: Trial) -> None:

@@ -9,20 +9,10 @@ from typing import Any
 
 import pytest
 
-from service.database.sessions import Database
-from service.settings import Settings
 from tests.databases import POSTGRESQL_IN_SLOW_TESTS
 from tests.service.sweep_driver import Driver, document, small
 
 SAMPLERS = [("random", 15), ("tpe", 24), ("nsga2", 30), ("surrogate", 24), ("qmc", 12), ("gp", 13), ("grid", 12)]
-
-
-@pytest.fixture
-def driver(database: Database, settings: Settings) -> Driver:
-    driver = Driver(database, settings)
-    driver.add_dataset()
-    driver.worker = driver.add_worker()
-    return driver
 
 
 def _document(sampler: str, seed: int = 7) -> dict[str, Any]:

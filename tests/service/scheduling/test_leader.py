@@ -27,14 +27,6 @@ from tests.service.sweep_driver import TWELVE_POINTS, Driver, small
 Ask = Callable[..., Suggestion]
 
 
-@pytest.fixture
-def driver(database: Database, settings: Settings) -> Driver:
-    driver = Driver(database, settings)
-    driver.add_dataset()
-    driver.worker = driver.add_worker()
-    return driver
-
-
 class Hurdle:
     """The first asks of one scheduler wait until they are let go."""
 

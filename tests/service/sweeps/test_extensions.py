@@ -10,20 +10,10 @@ from typing import Any
 
 import pytest
 
-from service.database.sessions import Database
 from service.errors import ConflictError
-from service.settings import Settings
 from service.sweeps import schemas as sweep_schemas
 from service.sweeps import sweeps
 from tests.service.sweep_driver import Driver, document, small
-
-
-@pytest.fixture
-def driver(database: Database, settings: Settings) -> Driver:
-    driver = Driver(database, settings)
-    driver.add_dataset()
-    driver.worker = driver.add_worker()
-    return driver
 
 
 def _measures(configuration: Mapping[str, Any]) -> tuple[str, dict[str, float]]:

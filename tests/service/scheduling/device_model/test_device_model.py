@@ -12,13 +12,11 @@ import pytest
 
 from layers.configuration import Configuration
 from layers.parameter import Scalar
-from service.database.sessions import Database
 from service.scheduling.device_model.calibrated import CalibratedModel
 from service.scheduling.device_model.device_model import DeviceModel, describe_model
 from service.scheduling.device_model.features import Encoder, describe
 from service.scheduling.device_model.measured import MeasuredTrial, measured_trials
 from service.scheduling.device_model.space_predictions import predict_space, read_measured
-from service.settings import Settings
 from service.sweeps import drafts
 from tests.service.sweep_driver import Driver, Outcome, document
 
@@ -101,14 +99,6 @@ def _measure(configuration: Mapping[str, Any]) -> Outcome:
     model = configuration["model"]
     latency = model["num_layers"] * model["hidden_size"] / 32 + 0.25 * model["attention.num_attention_heads"]
     return "complete", {"latency_ms_p50": latency, "latency_ms_p99": 1.2 * latency, "validation_loss": 2.0}
-
-
-@pytest.fixture
-def driver(database: Database, settings: Settings) -> Driver:
-    driver = Driver(database, settings)
-    driver.add_dataset()
-    driver.worker = driver.add_worker()
-    return driver
 
 
 def test_the_range_of_a_space_and_what_a_limit_leaves_are_predicted_from_measured_trials(driver: Driver) -> None:

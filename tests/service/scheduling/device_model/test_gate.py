@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
-
 from service.common.states import TrialState
-from service.database.sessions import Database
-from service.settings import Settings
 from tests.service.sweep_driver import Driver, Outcome, document
 
 LIMIT = 6.0
@@ -29,14 +25,6 @@ def _latency(model: Mapping[str, Any]) -> float:
 def _document(**search: Any) -> dict[str, Any]:
     written = {"sampler": "random", "seed": 7, "reuse": False, "device_model": True, **search}
     return document(constraints=[f"latency_ms_p50 <= {LIMIT}"], search=written, budget={"trials": 80, "parallel": 2})
-
-
-@pytest.fixture
-def driver(database: Database, settings: Settings) -> Driver:
-    driver = Driver(database, settings)
-    driver.add_dataset()
-    driver.worker = driver.add_worker()
-    return driver
 
 
 def _left_out(driver: Driver, sweep: str) -> list[str]:

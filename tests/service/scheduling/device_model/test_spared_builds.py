@@ -9,9 +9,7 @@ import pytest
 
 from service.common.states import TrialState
 from service.database.models import Trial
-from service.database.sessions import Database
 from service.scheduling.device_model.gate import BUILT_TO_CHECK
-from service.settings import Settings
 from tests.service.sweep_driver import Driver, Measure, Outcome, document
 
 LIMIT = 6.0
@@ -32,14 +30,6 @@ def written(**search: Any) -> dict[str, Any]:
     asked = {"sampler": "random", "seed": 7, "reuse": False, "device_model": True, **search}
     limits = [f"latency_ms_p50 <= {LIMIT}", "validation_loss <= 3"]
     return document(constraints=limits, search=asked, budget={"trials": 45, "parallel": 1})
-
-
-@pytest.fixture
-def driver(database: Database, settings: Settings) -> Driver:
-    driver = Driver(database, settings)
-    driver.add_dataset()
-    driver.worker = driver.add_worker()
-    return driver
 
 
 def _measure_some(driver: Driver, worker: Measure = measure) -> None:

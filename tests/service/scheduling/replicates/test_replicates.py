@@ -12,9 +12,7 @@ import pytest
 
 from service.common.states import SweepState, TrialState
 from service.database.models import Measurement, Trial
-from service.database.sessions import Database
 from service.leases import trials as lease_trials
-from service.settings import Settings
 from tests.service.sweep_driver import Driver, Outcome, document
 
 ONE = [{"metric": "validation_loss", "goal": "minimize"}]
@@ -50,14 +48,6 @@ def _document(replicates: Any = 3, trials: int = 20, **changes: Any) -> dict[str
 
 def _split(trials: list[Trial]) -> tuple[list[Trial], list[Trial]]:
     return [each for each in trials if each.replicate_of is None], [each for each in trials if each.replicate_of]
-
-
-@pytest.fixture
-def driver(database: Database, settings: Settings) -> Driver:
-    driver = Driver(database, settings)
-    driver.add_dataset()
-    driver.worker = driver.add_worker()
-    return driver
 
 
 def test_a_share_of_the_budget_trains_the_best_trials_again_and_their_figures_are_means(driver: Driver) -> None:
