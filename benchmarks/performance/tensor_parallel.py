@@ -1,7 +1,7 @@
 """Does a model that two GPUs share run faster, and does a worker of two outlive what befalls its ranks?
 
     python -m benchmarks.performance.tensor_parallel [--devices 0,1] [--widths 1024,4096,2048] [--sizes 1,2]
-        [--shapes one,eight] [--layers 4] [--level 1] [--measure-only] [--speed-seconds 350] [--faults-seconds 150]
+        [--shapes one eight] [--layers 4] [--level 1] [--measure-only] [--speed-seconds 350] [--faults-seconds 150]
         [--out benchmarks/results/tensor_parallel.json]
     python -m benchmarks.performance.tensor_parallel --cpu --widths 64
 
@@ -299,7 +299,7 @@ def main() -> int:
     arguments.add_argument("--cpu", action="store_true")
     arguments.add_argument("--widths", default="1024,4096,2048")
     arguments.add_argument("--sizes", default="1,2", help="of tp_size")
-    arguments.add_argument("--shapes", default="one,eight", help="of one, eight")
+    arguments.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     arguments.add_argument("--layers", type=int, default=4)
     arguments.add_argument("--level", type=int, default=1)
     arguments.add_argument("--measure-only", action="store_true", help="build once, and train nothing")
@@ -327,9 +327,8 @@ def main() -> int:
         if options.speed_seconds:
             with running_service(folder / "speed") as url, running_worker(url, folder, "speed", worker):
                 sizes = [int(size) for size in options.sizes.split(",")]
-                shapes = [shape for shape in SHAPES if shape in options.shapes.split(",")]
                 document = speed_document(
-                    widths, sizes, shapes, options.layers, target, measure_only=options.measure_only
+                    widths, sizes, options.shapes, options.layers, target, measure_only=options.measure_only
                 )
                 rows = measured_speed(Client(url), document, options.speed_seconds, said)
                 report["targets"] = list(Client(url).targets())
