@@ -4,6 +4,7 @@ A sweep of short probes, or with `--trained` of small trainings with a pruner an
 processes and four workers of two slots, while every few seconds a random worker, child of one, API process, process of
 a sampler or database server is killed with SIGKILL; what died is started
 again, as a supervisor would.
+`--runtime tensorrt` does the same on a GPU, which one worker has.
 At the end the tables, a watcher's record and a study rebuilt from the rows are held against one another. Answers of 5xx
 and PostgreSQL's deadlocks are counted through all restarts: a 503 while the database server is away is explained by its
 kill, and nothing else is. The last line is JSON; the exit status is 1 where anything was lost, counted twice, told
@@ -334,6 +335,14 @@ def _kill_child(parents: Sequence[Supervised], command: str, chance: random.Rand
     return False
 
 
+def _on_runtime(document: dict[str, Any], runtime: str | None) -> dict[str, Any]:
+    """The same for another runtime; TensorRT's builder at the level that takes the shortest time."""
+    if runtime is None:
+        return document
+    level = {"optimization_level": 0} if runtime == "tensorrt" else {}
+    return document | {"target": {"runtime": runtime}, "inference": document["inference"] | level}
+
+
 def run(
     kind: str,
     *,
@@ -567,6 +576,7 @@ def main() -> None:
     parser.add_argument("--databases", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
     parser.add_argument("--trained", action="store_true", help="small trainings with a pruner and replicates")
     parser.add_argument("--sampler", default="random", help="as a sweep document names it")
+    parser.add_argument("--runtime", help="of the engines; by default the workers' own")
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--slots", type=int, default=2, help="of each worker")
@@ -578,7 +588,7 @@ def main() -> None:
     reports = [
         run(
             kind,
-            written=TRAINED if given.trained else DOCUMENT,
+            written=_on_runtime(TRAINED if given.trained else DOCUMENT, given.runtime),
             sampler=given.sampler,
             trials=given.trials,
             workers=given.workers,
