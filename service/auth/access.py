@@ -99,9 +99,12 @@ class Access:
 
     async def is_open(self) -> bool:
         """True until the first token was made, seen within `CACHE_SECONDS`."""
-        if self._is_open and time.monotonic() - self._looked_at > CACHE_SECONDS:
-            self._looked_at = time.monotonic()
-            self._is_open = not await self._read(tokens.any_exists)
+        looked_at = time.monotonic()
+        if self._is_open and looked_at - self._looked_at > CACHE_SECONDS:
+            # Requests that come meanwhile look, too: nobody is let in by what was not read yet.
+            if await self._read(tokens.any_exists):
+                self._is_open = False
+            self._looked_at = looked_at
         return self._is_open
 
     async def caller(self, secret: str, address: str) -> Caller:
