@@ -2,8 +2,9 @@
 
 ServiceError
 ├── UnreachableError   no answer, or one that says "later" (429, 5xx): try again
+│   ├── ForeignAnswerError  something else answers in the service's place, as a proxy that has lost it
 │   └── TokenRefusedError   401: try again for a while, another token may be put in the place of a revoked one
-└── RefusedError       the service understood and said no; `status` says how
+└── RefusedError       the service understood and said no, or it is at another address; `status` says how
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ class UnreachableError(ServiceError):
 
     what = "does not answer"
     """What the service does, for a log."""
+
+
+class ForeignAnswerError(UnreachableError):
+    """What answers is not the service: a page, or nothing that is JSON."""
+
+    what = "does not answer as Layersweep does"
 
 
 class TokenRefusedError(UnreachableError):
@@ -144,7 +151,7 @@ class ServiceClient:
         A registration whose answer was lost is the same one when it is sent again with the same `key`.
         """
         headers = {"Idempotency-Key": key}
-        return self._post("/v1/workers", registration, newer=("slots",), headers=headers).json()
+        return _decoded(self._post("/v1/workers", registration, newer=("slots",), headers=headers))
 
     def deregister(self, worker: str) -> None:
         """Say that the worker stops."""
@@ -176,21 +183,21 @@ class ServiceClient:
         )
         if response.status_code == 204 or not response.content:
             return []
-        answer: LeaseAnswer | LeasesAnswer = response.json()
+        answer: LeaseAnswer | LeasesAnswer = _decoded(response)
         if "leases" in answer:
             return answer["leases"]
         return [answer]
 
     def heartbeat(self, trial: str, attempt: int) -> ReportAnswer:
-        return self._post(f"/v1/leases/{trial}/{attempt}:heartbeat", {}).json()
+        return _decoded(self._post(f"/v1/leases/{trial}/{attempt}:heartbeat", {}))
 
     def report(self, trial: str, attempt: int, report: Report) -> ReportAnswer:
-        return self._post(f"/v1/leases/{trial}/{attempt}:report", report).json()
+        return _decoded(self._post(f"/v1/leases/{trial}/{attempt}:report", report))
 
     def finish(self, trial: str, attempt: int, finish: FinishRequest) -> LeaseAnswer | None:
         """Deliver a result; the next lease where the finish asks for one (`claim`) and there is one."""
         response = self._post(f"/v1/leases/{trial}/{attempt}:finish", finish, newer=("claim",))
-        answer: FinishAnswer = response.json() if response.content else {}
+        answer: FinishAnswer = _decoded(response) if response.content else {}
         return answer.get("lease")
 
     def release(self, trial: str, attempt: int, reason: str, *, charge: bool) -> None:
@@ -228,7 +235,7 @@ class ServiceClient:
 
     def offer(self, trial: str, attempt: int, metrics: dict[str, float]) -> list[str]:
         """The names of the artifacts that the service wants of an attempt that will finish with these metrics."""
-        return self._post(f"/v1/leases/{trial}/{attempt}:offer", {"metrics": metrics}).json()["wanted"]
+        return _decoded(self._post(f"/v1/leases/{trial}/{attempt}:offer", {"metrics": metrics}))["wanted"]
 
     def upload(self, trial: str, attempt: int, name: str, path: Path, digest: str) -> None:
         """Upload an artifact; `digest` is its Content-Digest."""
@@ -259,7 +266,7 @@ class ServiceClient:
         with _failures():
             response = self._http.get(path, params={name: value for name, value in params.items() if value})
         _raise_for(response)
-        return response.json()
+        return _decoded(response)
 
     def _download(
         self, url: str, params: dict[str, str], path: Path, check: Callable[[], None], digest: str | None = None
@@ -316,16 +323,32 @@ def _failures() -> Generator[None]:
         raise UnreachableError(str(error) or type(error).__name__) from error
 
 
+def _decoded(response: httpx2.Response) -> Any:
+    """The JSON of an answer. Raises ForeignAnswerError where it holds no object."""
+    found = _json_object(response)
+    if found is None:
+        raise ForeignAnswerError(f"{response.headers.get('Content-Type', 'an unnamed type')} in place of JSON")
+    return found
+
+
+def _json_object(response: httpx2.Response) -> JsonObject | None:
+    try:
+        body = response.json()
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
 def _raise_for(response: httpx2.Response) -> None:
     status = response.status_code
-    if status < 400:
+    if status < 300:
         return
-    problem: JsonObject = {}
-    with contextlib.suppress(ValueError):
-        body = response.json()
-        problem = body if isinstance(body, dict) else {}
+    if status < 400:
+        place = response.headers.get("Location", "an address that it does not name")
+        raise RefusedError(status, f"it sends on to {place}: name the service's own address")
+    problem = _json_object(response) or {}
     detail = str(problem.get("detail") or response.reason_phrase or "no reason given")
-    errors = problem.get("errors") or []
+    errors = _errors_of(problem)
     for item in errors:
         detail += f"; {item.get('pointer', '')}: {item.get('detail', '')}"
     if status == HTTPStatus.UNAUTHORIZED:
@@ -335,6 +358,12 @@ def _raise_for(response: httpx2.Response) -> None:
     pointers = [str(item.get("pointer", "")) for item in errors]
     retry_after = retry_after_seconds(response.headers.get("Retry-After"))
     raise RefusedError(status, detail, _kind(problem), retry_after, pointers)
+
+
+def _errors_of(problem: JsonObject) -> list[JsonObject]:
+    """The single problems; none where another service or a proxy has `errors` of its own form."""
+    errors = problem.get("errors")
+    return [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
 
 
 def _kind(problem: JsonObject) -> str:
