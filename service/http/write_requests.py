@@ -191,8 +191,16 @@ class WriteRequest:
         )
 
     def _response(self, status: int, body: JsonObject) -> JSONResponse:
-        headers = {"Location": f"{self._request.url.path}/{body['id']}"} if status == 201 and "id" in body else {}
+        """The answer, with the address of what was made."""
+        headers = {"Location": f"{self._collection}/{body['id']}"} if status == 201 and "id" in body else {}
         return JSONResponse(body, status, headers)
+
+    @property
+    def _collection(self) -> str:
+        """The path of the list that the request adds to: `/v1/sweeps` of `/v1/sweeps/S:clone`."""
+        path = self._request.url.path
+        before, _, last = path.rpartition("/")
+        return before if ":" in last else path
 
     async def _digest(self, *parts: bytes | str) -> str:
         if self.key is None:

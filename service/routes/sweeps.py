@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Annotated
 
@@ -262,7 +261,7 @@ async def create_prepared(
     source: str | None = None,
 ) -> Response:
     """Store a sweep, and answer with it and its address. `source`: the text that its document was written as."""
-    answer = await call.answer(
+    return await call.answer(
         action,
         lambda session: _shown(
             call.services,
@@ -271,8 +270,6 @@ async def create_prepared(
         ),
         status=201,
     )
-    answer.headers["Location"] = f"/v1/sweeps/{json.loads(bytes(answer.body))['id']}"
-    return answer
 
 
 async def _acted(call: WriteRequest, action: str, sweep: str, act: Callable[[Session, str], Sweep]) -> Response:

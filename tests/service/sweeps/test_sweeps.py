@@ -301,6 +301,8 @@ def test_a_clone_with_a_key_whose_validation_takes_long_is_answered_and_made_onc
     answers = [client.post(f"/v1/sweeps/{sweep}:clone", headers=keyed) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[0].json()["id"] == answers[1].json()["id"]
+    made = f"/v1/sweeps/{answers[0].json()['id']}"
+    assert [answer.headers["location"] for answer in answers] == [made, made]
 
 
 def test_only_a_sweep_that_has_ended_can_be_deleted(client: TestClient, driver: Driver) -> None:
