@@ -121,7 +121,12 @@ def of_trial(session: Session, trial_id: str) -> list[Artifact]:
     source = trial if trial.reused_from is None else session.get(Trial, trial.reused_from) or trial
     if source.state != TrialState.COMPLETE:
         return []
-    query = sa.select(Artifact).where(Artifact.trial_id == source.id, Artifact.attempt == source.attempt)
+    query = sa.select(Artifact).where(
+        # Without the state of a training, which is for the trial's own attempts.
+        Artifact.trial_id == source.id,
+        Artifact.attempt == source.attempt,
+        Artifact.name.in_(NAMES),
+    )
     return sorted(session.scalars(query), key=lambda row: NAMES.index(row.name))
 
 

@@ -21,6 +21,7 @@ from service.http import uploads
 from service.http.dependencies import Services
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
+from service.leases.statements import TRAINING_STATE
 from service.operations import artifacts
 from tests.service.rows import Rows
 
@@ -40,11 +41,11 @@ class Attempt:
         assert lease is not None
         self.trial = lease.trial
 
-    def store(self, content: bytes) -> None:
+    def store(self, content: bytes, name: str = NAME) -> None:
         with_content = datasets.uploads_folder(self.services.settings) / "arrived"
         with_content.write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
-        artifacts.store(self.services.database, self.services.settings, self.trial, 1, NAME, with_content, digest)
+        artifacts.store(self.services.database, self.services.settings, self.trial, 1, name, with_content, digest)
         with_content.unlink()
 
     def finish(self) -> None:
@@ -115,6 +116,14 @@ def test_an_upload_that_is_sent_again_replaces_the_first(attempt: Attempt) -> No
     attempt.finish()
     assert attempt.read() == b"second"
     assert len(attempt.files()) == 1
+
+
+def test_the_state_of_a_training_is_not_among_what_a_complete_trial_left(attempt: Attempt) -> None:
+    attempt.store(b"kept")
+    attempt.store(b"stopped, and finished after all", TRAINING_STATE)
+    attempt.finish()
+    kept = attempt.services.database.read(lambda session: artifacts.of_trial(session, attempt.trial))
+    assert [row.name for row in kept] == [NAME]
 
 
 def test_what_an_earlier_release_kept_is_found_and_cleared(attempt: Attempt) -> None:
