@@ -143,7 +143,7 @@ def _past_trials(session: Session, task: str, runtime: str | None, project: str)
     past = [
         trial
         for configuration, metrics, target in session.execute(query)
-        if (runtime is None or target.startswith(runtime))
+        if (runtime is None or target.startswith(f"{runtime} "))
         and (trial := _past_trial(configuration, metrics, target)) is not None
     ]
     return [each for each in past if each.target == past[0].target]

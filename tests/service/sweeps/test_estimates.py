@@ -39,7 +39,9 @@ def _estimate(services: Services, document: str = DOCUMENT) -> CostEstimate | No
     return services.database.read(lambda session: estimates.estimate(session, prepared, alive_seconds=90))
 
 
-def _add_past(services: Services, steps: list[int], *, noise: float = 0.0) -> None:
+def _add_past(
+    services: Services, steps: list[int], *, noise: float = 0.0, target_key: str = "onnxruntime 1 on a CPU"
+) -> None:
     """Trials whose fixed time is FIXED_SECONDS, and whose training takes STEP_SECONDS a step."""
 
     def fill(session: Session) -> None:
@@ -51,9 +53,7 @@ def _add_past(services: Services, steps: list[int], *, noise: float = 0.0) -> No
                 "inference": {"batch_size": 1, "sequence_length": 64},
             }
             metrics = {"flops": FLOPS, "train_seconds": trained, "device_seconds": FIXED_SECONDS + trained}
-            add_trial(
-                session, sweep, number, metrics, configuration=configuration, attempt=1, target_key="onnxruntime 1"
-            )
+            add_trial(session, sweep, number, metrics, configuration=configuration, attempt=1, target_key=target_key)
 
     services.database.write(fill)
 
@@ -73,6 +73,13 @@ def test_trainings_of_one_step_say_nothing_of_hundreds(services: Services) -> No
     assert short is not None
     assert short.trial_seconds == pytest.approx(FIXED_SECONDS, rel=0.1)
     assert short.from_trials == 8
+
+
+def test_times_of_tensorrt_rtx_say_nothing_of_tensorrt(services: Services) -> None:
+    _add_past(services, [240] * 4, target_key="tensorrt_rtx 1.4 on a GPU")
+    for runtime, from_trials in (("tensorrt_rtx", 4), ("tensorrt", None)):
+        found = _estimate(services, f"{DOCUMENT}target: {{runtime: {runtime}}}\n")
+        assert (found and found.from_trials) == from_trials, runtime
 
 
 def test_the_error_is_that_of_trials_that_were_not_fitted(services: Services) -> None:
