@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from service.database import outages
 from service.database.sessions import Database
@@ -58,7 +59,7 @@ class Housekeeping:
         if clock >= self._prunes_at:
             self._prunes_at = clock + PRUNE_SECONDS
             self._pruning = retention.steps(self._database, self._settings)
-        return self._attempt(lambda: next(self._pruning, None)) is not None
+        return self._prune()
 
     def _run(self) -> None:
         while True:
@@ -66,9 +67,19 @@ class Housekeeping:
             if self._stopping.wait(STEP_SECONDS if again else min(COLLECT_SECONDS, 60.0)):
                 return
 
-    def _attempt(self, work: Callable[[], object]) -> object:
+    def _prune(self) -> bool:
+        """Delete one step more of what is too old; True where it did. After an error all begins anew, and soon."""
+        found: list[object] = []
+        if not self._attempt(lambda: found.extend(islice(self._pruning, 1))):
+            # Nothing follows in a generator that has raised.
+            self._prunes_at = self._collects_at
+        return bool(found)
+
+    def _attempt(self, work: Callable[[], object]) -> bool:
+        """Do it; False where it failed, which is logged: it is done again later."""
         try:
-            return work()
-        except Exception as error:  # noqa: BLE001 - logged, and done again later
+            work()
+        except Exception as error:  # noqa: BLE001 - logged
             outages.log(_log, "what is old could not be cleared away", error)
-            return None
+            return False
+        return True

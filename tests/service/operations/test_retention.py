@@ -19,7 +19,7 @@ from service.events import events, webhooks
 from service.http.dependencies import Services
 from service.leases import attempts, holders, queue
 from service.leases import schemas as lease_schemas
-from service.operations import retention
+from service.operations import housekeeping, retention
 from service.operations.housekeeping import Housekeeping
 from service.settings import Settings
 from service.sweeps import sweeps
@@ -170,6 +170,25 @@ def test_the_service_does_it_by_itself(database: Database, settings: Settings, r
     _grow_old(database, 31)
     housekeeping = Housekeeping(database, settings)
     while housekeeping.collect_garbage():
+        pass
+    assert database.read(lambda session: session.scalars(sa.select(WebhookDelivery)).all()) == []
+
+
+def test_pruning_that_failed_is_done_again_soon_and_not_the_next_day(
+    database: Database, settings: Settings, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _used(database, rows)
+    _grow_old(database, 31)
+    monkeypatch.setattr(housekeeping, "COLLECT_SECONDS", 0.0)
+
+    def fail(*_: object) -> int:
+        raise OSError("the database is away")
+
+    keeper = Housekeeping(database, settings)
+    with monkeypatch.context() as away:
+        away.setattr(retention, "_step", fail)
+        assert not keeper.collect_garbage()
+    while keeper.collect_garbage():
         pass
     assert database.read(lambda session: session.scalars(sa.select(WebhookDelivery)).all()) == []
 
