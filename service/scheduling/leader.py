@@ -154,8 +154,9 @@ class Leader(ABC):
                     self._is_full = True
                     break
                 thread = threading.Thread(target=self._run_step, args=(held,), name=f"step {held.id}", daemon=True)
+                # Not before it runs: where the system has no thread left, the sweep is tried again.
+                thread.start()
                 self._steps[thread] = held
-            thread.start()
 
     def _run_step(self, held: HeldSweep) -> None:
         held.is_wanted, held.stepped_at = False, time.monotonic()
@@ -219,8 +220,11 @@ class Leader(ABC):
     def _give_up(self, held: HeldSweep) -> None:
         """Leave a step that hangs to itself: its sweep goes on elsewhere, or here after a while."""
         with self._steps_lock:
-            for thread in [thread for thread, of in self._steps.items() if of is held]:
-                del self._steps[thread]
+            thread = next((thread for thread, of in self._steps.items() if of is held), None)
+            if thread is None:
+                # It has ended in this moment.
+                return
+            del self._steps[thread]
             self._hung[held.id] = self._hung.get(held.id, 0) + 1
         # Another process comes first: it may not hang.
         later = time.monotonic() + max(2 * self._settings.leader_seconds, _pause(held.failures + 1))

@@ -135,6 +135,35 @@ def test_a_process_alone_leaves_a_step_that_hangs_and_goes_on(
     hurdle.released.set()
 
 
+def test_a_step_that_ends_as_it_is_given_up_does_not_count_as_one_that_hangs(
+    driver: Driver, start: Callable[..., Scheduler]
+) -> None:
+    scheduler = start()
+    sweep = _waiting(driver)
+    for _ in range(leader.MOST_HUNG_STEPS):
+        scheduler._give_up(scheduler._held.of(sweep))
+    until(lambda: driver.trials(sweep), "the sweep has trials")
+
+
+def test_a_system_without_another_thread_delays_a_step_and_no_more(
+    driver: Driver, start: Callable[..., Scheduler], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[threading.Thread] = []
+    begin = threading.Thread.start
+
+    def start_thread(thread: threading.Thread) -> None:
+        if thread.name.startswith("step ") and not refused:
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_thread)
+    sweep = _waiting(driver)
+    start()
+    until(lambda: driver.trials(sweep), "the sweep has trials")
+    assert refused
+
+
 def test_a_step_delays_no_other_sweep(driver: Driver, hurdle: Hurdle, start: Callable[..., Scheduler]) -> None:
     slow = _waiting(driver)
     start()
