@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from layers.expressions.metric_names import MetricNameError, MetricNames
 from layers.metrics import LARGEST, METRICS, is_metric, split_name
 from layers.metrics import metric as declaration_of
+from layers.problems import below
 from layersweep.json_values import JsonObject
 from service.common.formatting import bound
 from service.common.noise import StoredFigure
@@ -41,17 +42,15 @@ def checked_metrics(
     Raises Unprocessable where one has no such name, cannot have that value, or is not the worker's to say. `known` are
     the service's own figures of the trial: a worker may repeat them. `confirms`: the attempt is one of a confirmation.
     """
-    problems = [
-        problem
+    wrong = {
+        name: problem
         for name, value in metrics.items()
         if (problem := _problem(name, value, known, names, confirms)) is not None
-    ]
-    if problems:
-        listed = ", ".join(sorted(problem.pointer.removeprefix("/metrics/") for problem in problems))
-        what = (
-            "unknown metrics" if all(problem.detail == _UNKNOWN for problem in problems) else "metrics that cannot be"
-        )
-        raise UnprocessableError(f"{what}: {listed}", problems=problems)
+    }
+    if wrong:
+        are_unknown = all(problem.detail == _UNKNOWN for problem in wrong.values())
+        what = "unknown metrics" if are_unknown else "metrics that cannot be"
+        raise UnprocessableError(f"{what}: {', '.join(sorted(wrong))}", problems=list(wrong.values()))
     return {names.resolve(name): value for name, value in metrics.items()}
 
 
@@ -62,10 +61,10 @@ def checked_noise(
     problems: list[Problem] = []
     for name, each in noise.items():
         if name not in metrics:
-            problems.append(Problem(f"/noise/{name}", "is of no metric that is said", "say /metrics/" + name))
+            problems.append(Problem(below("/noise", name), "is of no metric that is said", f"say the metric {name}"))
         elif each.low > each.high:
             detail = f"is from {each.low:g} to {each.high:g}"
-            problems.append(Problem(f"/noise/{name}", detail, "low is at most high"))
+            problems.append(Problem(below("/noise", name), detail, "low is at most high"))
     if problems:
         raise UnprocessableError("noise that cannot be", problems=problems)
     # A figure lies in its interval, however either was rounded.
@@ -85,7 +84,7 @@ _UNKNOWN = "is not a metric"
 
 
 def _problem(name: str, value: float, known: Mapping[str, float], names: MetricNames, confirms: bool) -> Problem | None:
-    pointer = f"/metrics/{name}"
+    pointer = below("/metrics", name)
     if split_name(name)[0] not in METRICS:
         return Problem(pointer, _UNKNOWN, f"one of: {', '.join(METRICS)}")
     try:
@@ -119,7 +118,7 @@ def check_measurements(measurements: Mapping[str, JsonObject]) -> None:
     remedy = f"a name of 1 to {MEASUREMENT_NAME_CHARACTERS} characters"
     for name in measurements:
         if not 1 <= len(name) <= MEASUREMENT_NAME_CHARACTERS:
-            problem = Problem(f"/measurements/{name}", "is not a name of a measurement", remedy)
+            problem = Problem(below("/measurements", name), "is not a name of a measurement", remedy)
             raise UnprocessableError(f"a measurement has {remedy}", problems=[problem])
 
 

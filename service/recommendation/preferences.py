@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from layers.expressions.metric_names import MetricNames
 from layers.metrics import Goal
+from layers.problems import below
 from service.errors import Problem, UnprocessableError
 
 
@@ -58,14 +59,16 @@ class SelectionPreferences:
     ) -> SelectionPreferences:
         """Read a query's values. Raises UnprocessableError with each that is wrong and what to try."""
         problems: list[Problem] = []
-        named = [_full_name(f"/prefer/{name}", name, objectives, metrics, problems) for name in prefer]
+        named = [_full_name(below("/prefer", name), name, objectives, metrics, problems) for name in prefer]
         preferred = [name for name in named if name is not None]
         limits = [found for text in within if (found := _within(text, objectives, metrics, problems)) is not None]
         weights: dict[str, float] = {}
         for text in weight:
             given = _weight(text, objectives, metrics, problems)
             if given.keys() & weights.keys():
-                problems.append(Problem(f"/weight/{text}", "this objective has a weight already", "give it one weight"))
+                problems.append(
+                    Problem(below("/weight", text), "this objective has a weight already", "give it one weight")
+                )
             weights |= given
         if prefer and weight:
             problems.append(Problem("/weight", "prefer and weight are both given", "give one of them"))
@@ -94,13 +97,13 @@ def _full_name(
 
 def _within(text: str, objectives: Sequence[str], metrics: MetricNames, problems: list[Problem]) -> Within | None:
     written, separator, amount = text.partition(":")
-    name = _full_name(f"/within/{text}", written, objectives, metrics, problems)
+    name = _full_name(below("/within", text), written, objectives, metrics, problems)
     if name is None:
         return None
     number = _number(amount.removesuffix("%"))
     if not separator or number is None:
         remedy = f"write {name}:1% (of the front's best) or {name}:0.02 (in its unit)"
-        problems.append(Problem(f"/within/{text}", f"{amount!r} is not an amount", remedy))
+        problems.append(Problem(below("/within", text), f"{amount!r} is not an amount", remedy))
         return None
     is_share = amount.endswith("%")
     return Within(name, number / 100 if is_share else number, is_share)
@@ -110,11 +113,15 @@ def _weight(text: str, objectives: Sequence[str], metrics: MetricNames, problems
     written, separator, amount = text.partition(":")
     name = metrics.known(written)
     if name not in objectives:
-        problems.append(Problem(f"/weight/{text}", f"{name!r} is no objective", f"one of: {', '.join(objectives)}"))
+        problems.append(
+            Problem(below("/weight", text), f"{name!r} is no objective", f"one of: {', '.join(objectives)}")
+        )
         return {}
     number = _number(amount)
     if not separator or number is None:
-        problems.append(Problem(f"/weight/{text}", f"{amount!r} is not a weight", f"write {name}:2; the others have 1"))
+        problems.append(
+            Problem(below("/weight", text), f"{amount!r} is not a weight", f"write {name}:2; the others have 1")
+        )
         return {}
     return {name: number}
 

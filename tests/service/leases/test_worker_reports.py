@@ -155,6 +155,7 @@ def test_what_is_trained_is_judged_when_it_ends(bounded: Attempt, entered: tuple
 def test_a_report_s_metrics_are_those_of_a_finish(bounded: Attempt) -> None:
     assert "between" in _refused(bounded.report(metrics={"latency_ms_p50": -1.0}), "/metrics/latency_ms_p50")
     assert "one of" in _refused(bounded.report(metrics={"speed": 1.0}), "/metrics/speed")
+    assert "one of" in _refused(bounded.report(metrics={"tokens/s~": 1.0}), "/metrics/tokens~1s~0")
     assert "the service" in _refused(bounded.report(phase="train", metrics={"flops": 1.0}), "/metrics/flops")
     assert bounded.shown()["phase"] is None, "what is refused changes nothing"
 
