@@ -123,7 +123,7 @@ class Children:
         """End the process of the engine that was measured; on a GPU when it is its turn."""
         engine, self._engine = self._engine, None
         if engine is not None and self.gpu_uuid is not None:
-            with contextlib.suppress(ChildError):
+            with contextlib.suppress(ChildError, OSError):
                 engine.request(verbs.LEAVE, self._turn(), timeout_seconds=RELEASE_SECONDS)
             engine.kill()
         elif engine is not None:
@@ -136,7 +136,7 @@ class Children:
     def release_model(self) -> None:
         """Let the torch child forget its model: its memory is for the attempts of other slots."""
         if self._model is not None and self._model.alive():
-            with contextlib.suppress(ChildError):
+            with contextlib.suppress(ChildError, OSError):
                 self._model.request(model_verbs.RELEASE, self._turn(), timeout_seconds=RELEASE_SECONDS)
 
     def discard_model(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,15 @@ def test_a_runtime_that_is_not_here_is_the_request_s_to_say(children: Watched) -
     engine = children.fresh_engine()
     with pytest.raises(ChildRequestError, match="no runtime 'abacus'"):
         engine.request("load", {"runtime": "abacus", "engine": "no-file"}, timeout_seconds=60)
+
+
+def test_where_no_turn_can_be_taken_an_engine_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_folder = tmp_path / "locks"
+    no_folder.touch()
+    monkeypatch.setenv("LAYERSWEEP_LOCK_DIR", str(no_folder))
+    children = Children(threads=1, gpu_uuid="GPU-1")
+    engine = children.fresh_engine()
+    children.close_engine()
+    assert not engine.alive()
