@@ -190,6 +190,8 @@ class Lease:
             if report:
                 self._pending.appendleft(report)
             self._sending = False
+            # Who flushes need not wait for a heartbeat that has failed.
+            self._changed.notify_all()
 
     def _wait_for_service(self, error: UnreachableError) -> None:
         if self._delays is None:
