@@ -125,7 +125,7 @@ class Columns:
         return _once(self._parts, key, calculate)
 
     def cached_across_versions(self, key: Any, calculate: Callable[[], T]) -> T:
-        """As `once`, kept for later versions, too: for what rests on ended trials alone, which `key` must name."""
+        """As `cached`, kept for later versions, too: for what rests on ended trials alone, which `key` must name."""
         return _once(self._lasting, key, calculate)
 
 

@@ -250,7 +250,8 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
 
 
 def find_target(session: Session, sweep_id: str, alive_seconds: float) -> Unresolved | None:
-    """What the target of a sweep can be chosen from; None where it has one, or the sweep is gone."""
+    """What the target of a sweep can be chosen from; None where it has one. Raises StaleLeaderError where the sweep is
+    gone."""
     sweep = session.get(Sweep, sweep_id)
     if sweep is None:
         raise StaleLeaderError(sweep_id)
