@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from .process_memory import process_private_bytes
+from .machine import process_private_bytes
 from .protocol import RequestError, invalid
 from .verbs import BuildAnswer, Capabilities, DeviceState, EngineEnvironment
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from workers.engine.base import TensorSpec
+from workers.engine.machine import process_private_bytes
 from workers.engine.memory import load_and_weigh
-from workers.engine.process_memory import process_private_bytes
 
 
 class Heavy:

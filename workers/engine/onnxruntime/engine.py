@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import onnxruntime
 
-from .. import machine, onnx_file, process_memory
+from .. import machine, onnx_file
 from ..base import (
     BuildLog,
     Engine,
@@ -103,7 +103,7 @@ class OnnxRuntimeEngine(Engine):
             "dtypes": ["float32"],
             "quantizations": ["int8"],
             "devices": 1,
-            "device_memory_bytes": process_memory.total_bytes(),
+            "device_memory_bytes": machine.usable_memory_bytes(),
             "compute_capability": None,
             "build_only": False,
             "build_options": [],
