@@ -13,6 +13,7 @@ from typing import Protocol
 
 from layersweep.display import units
 from workers.device_time import DeviceTime
+from workers.engine.background import in_background
 from workers.waits import Cause
 
 LOGGED_EVERY_SECONDS = 60.0
@@ -138,20 +139,14 @@ class ActivityReport:
 def logged(observe: Callable[[], WorkerActivity], every_seconds: float) -> Generator[None]:
     """Log a line every so often while the context is open; of an idle worker one."""
     report = ActivityReport(observe, time.monotonic)
-    over = threading.Event()
 
-    def repeat() -> None:
-        while not over.wait(every_seconds):
+    def say(is_over: threading.Event) -> None:
+        while not is_over.wait(every_seconds):
             if line := report.next_line():
                 logger.info("%s", line)
 
-    thread = threading.Thread(target=repeat, name="says what the slots do", daemon=True)
-    thread.start()
-    try:
+    with in_background(say, "says what the slots do"):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _add(seconds: dict[Cause, float], more: Mapping[Cause, float]) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Literal, TypedDict
 
 from workers.engine import nvml
+from workers.engine.background import in_background
 
 WINDOW_SECONDS = 600.0
 """How far back it is looked how busy devices were."""
@@ -153,22 +154,16 @@ def metered(
     devices: Mapping[str, DeviceTime], tell: Callable[[DeviceUse], None], every_seconds: float
 ) -> Generator[None]:
     """Tell every so often how busy devices, by their UUIDs, were, while the context is open."""
-    over = threading.Event()
 
-    def repeat() -> None:
+    def meter_and_tell(is_over: threading.Event) -> None:
         with nvml.utilization(list(devices)) as utilization:
             meter, told_at = DeviceMeter(devices, utilization), time.monotonic()
-            while not over.wait(min(SAMPLED_EVERY_SECONDS, every_seconds)):
+            while not is_over.wait(min(SAMPLED_EVERY_SECONDS, every_seconds)):
                 meter.sample()
                 use = meter.use()
                 if use is not None and time.monotonic() - told_at >= every_seconds:
                     told_at = time.monotonic()
                     tell(use)
 
-    thread = threading.Thread(target=repeat, name="says how busy the device is", daemon=True)
-    thread.start()
-    try:
+    with in_background(meter_and_tell, "says how busy the device is"):
         yield
-    finally:
-        over.set()
-        thread.join()

@@ -37,6 +37,8 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
+from .background import in_background
+
 QUEUE, DEVICE = ".queue", ".device"
 
 PRECEDENCE_SECONDS = 3.0
@@ -154,7 +156,7 @@ class Turn:
         if self._is_first(place, fcntl.LOCK_NB) and self._lock_device(fcntl.LOCK_NB):
             return 0.0
         started_at = time.monotonic()
-        with _repeated(self._on_wait):
+        with in_background(self._say_waiting, "waits for its turn"):
             while True:
                 self._is_first(place)
                 self._lock_device()
@@ -162,6 +164,11 @@ class Turn:
                     return time.monotonic() - started_at
                 # Somebody has come meanwhile who stands before it.
                 fcntl.flock(self._device, fcntl.LOCK_UN)
+
+    def _say_waiting(self, is_over: threading.Event) -> None:
+        self._on_wait()
+        while not is_over.wait(SAID_EVERY_SECONDS):
+            self._on_wait()
 
     def _is_first(self, place: int, now: int = 0) -> bool:
         """Wait until nobody stands before `place`; with LOCK_NB: whether nobody does."""
@@ -211,22 +218,3 @@ def _done(lock: Callable[[], None]) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     return True
-
-
-@contextlib.contextmanager
-def _repeated(call: Callable[[], None]) -> Generator[None]:
-    """Call it now and every few seconds, in a thread of its own, until the context ends."""
-    over = threading.Event()
-
-    def repeat() -> None:
-        call()
-        while not over.wait(SAID_EVERY_SECONDS):
-            call()
-
-    thread = threading.Thread(target=repeat, name="waits for its turn", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
