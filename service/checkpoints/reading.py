@@ -18,7 +18,7 @@ from layers.checkpoints.tensors import Array
 from layers.declarations.kinds import KINDS
 from layers.declarations.model import broken_rules, parameter_count
 from layers.parameter import Scalar
-from service.datasets.texts.subwords import file_hash
+from service.common.hashing import file_hash
 from service.errors import Problem, UnprocessableError
 
 MOST_CONFIG_BYTES = 1 << 20

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
+from service.common.hashing import file_hash
 from service.database.dataset_columns import StoredSplit
 from service.datasets.content import SPLIT_NAMES, Arrays, Content
 from service.datasets.texts.tokens import pieces
@@ -58,7 +59,7 @@ def store(data_dir: Path | str, digest: str, content: Content) -> dict[str, Stor
         for split, arrays in content.splits.items():
             path = complete / f"{split}.npz"
             _write_npz(path, arrays)
-            described[split] = {**content.counts[split], "sha256": _file_hash(path)}
+            described[split] = {**content.counts[split], "sha256": file_hash(path)}
         if content.tokenizer_file is not None:
             shutil.copyfile(content.tokenizer_file, complete / "tokenizer.json")
         try:
@@ -86,8 +87,3 @@ def _write_npz(path: Path, arrays: Arrays) -> None:
 
 def remove(data_dir: Path | str, digest: str) -> None:
     shutil.rmtree(folder(data_dir, digest), ignore_errors=True)
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,8 +13,8 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO
 
+from service.common.hashing import file_hash
 from service.datasets.datasets import uploads_folder
-from service.datasets.texts.subwords import file_hash
 from service.errors import ConflictError, NotFoundError, PayloadTooLargeError, UnprocessableError
 from service.settings import Settings
 

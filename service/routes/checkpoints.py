@@ -15,8 +15,9 @@ from service.auth.scopes import ScopedRoute, needs_scope
 from service.checkpoints import checkpoints, reading
 from service.checkpoints import schemas as checkpoint_schemas
 from service.common import names, schemas
+from service.common.hashing import file_hash
 from service.datasets.datasets import uploads_folder
-from service.datasets.texts.subwords import MOST_FILE_BYTES, SubwordTokenizer, file_hash
+from service.datasets.texts.subwords import MOST_FILE_BYTES, SubwordTokenizer
 from service.errors import UnprocessableError
 from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep

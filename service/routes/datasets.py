@@ -15,10 +15,11 @@ from layersweep.json_values import JsonObject
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.checkpoints import checkpoints
 from service.common import names, schemas
+from service.common.hashing import file_hash
 from service.datasets import datasets, files, uploads
 from service.datasets import schemas as dataset_schemas
 from service.datasets.pairs import PAIR_TOKENIZERS
-from service.datasets.texts.subwords import MOST_FILE_BYTES, file_hash
+from service.datasets.texts.subwords import MOST_FILE_BYTES
 from service.errors import ForbiddenError, PayloadTooLargeError, UnprocessableError
 from service.http import conditional_reads
 from service.http.callers import CallerDep

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from service.common.formatting import plural
+from service.common.hashing import file_hash
 from service.database.dataset_columns import SplitCounts, TextFacts
 from service.datasets.content import Content
 from service.datasets.splits import Fractions
 from service.datasets.texts import tokenizing_process, tokens, utf8
 from service.datasets.texts.alphabets import Alphabet, ByteAlphabet, CharacterAlphabet, SubwordAlphabet
 from service.datasets.texts.profiles import text_profile
-from service.datasets.texts.subwords import file_hash
 from service.datasets.texts.tokenizers import GivenTokenizer, TextTokenizer, TrainedTokenizer
 from service.datasets.texts.tokenizing_process import Request, tokenize
 from service.datasets.texts.tokens import Tokens

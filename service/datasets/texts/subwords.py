@@ -5,7 +5,6 @@ Byte-level BPE: Sennrich et al. 2016, arXiv 1508.07909, over bytes as Radford et
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -139,12 +138,6 @@ class SubwordTokenizer:
         if text.strip() and "�" not in text and text.isprintable():
             return text
         return self._tokenizer.id_to_token(token) or f"#{token}"
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _guarded(call: Callable[[], _Found], what: str) -> _Found:
