@@ -70,6 +70,11 @@ def key(state: str, replicate_of: str | None) -> str:
     return state if replicate_of is None else f"{REPLICATE}{state}"
 
 
+def queued(counts: Mapping[str, int]) -> int:
+    """Trials that wait for a worker, further trainings among them."""
+    return sum(int(counts.get(f"{kind}{TrialState.QUEUED}", 0)) for kind in ("", REPLICATE))
+
+
 def replicates_of(counts: Mapping[str, int]) -> int:
     """Further trainings that were asked for and not cut off by the end of the sweep."""
     kept = (state for state in TrialState if state is not TrialState.CANCELLED)

@@ -14,6 +14,7 @@ from layers.results_version import UNSAID
 from layers.space.document_fields import AUTO, MAX_PARALLEL
 from service.common.formatting import plural
 from service.common.states import GOING_SWEEPS, SweepState, TrialState
+from service.database import counts
 from service.database.access_models import Project
 from service.database.json_columns import RegisteredTarget
 from service.database.models import Sweep, Trial, Worker
@@ -127,7 +128,7 @@ def entries(session: Session, project: str | None, alive_seconds: float) -> list
 
 def wait_of(session: Session, sweep: Sweep, alive_seconds: float) -> SweepWait | None:
     """Why no worker takes the trials of a sweep; None where one runs or is about to, and where nothing waits."""
-    is_waiting = sweep.target_key is None or sweep.counts.get(TrialState.QUEUED, 0) > 0
+    is_waiting = sweep.target_key is None or counts.queued(sweep.counts) > 0
     if sweep.state != SweepState.ACTIVE or sweep.running_count or not is_waiting:
         return None
     found = _servings(session, _waiting(session), _quotas(session), alive_seconds).get(_needs(sweep))
@@ -162,7 +163,7 @@ def _waiting(session: Session) -> dict[Needs, Waiting]:
     for sweep in session.scalars(query):
         found = waiting.setdefault(_needs(sweep), Waiting(sweep.target))
         found.sweeps += 1
-        found.queued += sweep.counts.get(TrialState.QUEUED, 0)
+        found.queued += counts.queued(sweep.counts)
         found.running += sweep.running_count
         found.may_run += sweep.effective_parallel
         found.share_slots += sweep.budget["parallel"] == AUTO
@@ -181,7 +182,7 @@ def _wanted_slots(sweep: Sweep) -> int:
     if sweep.target_key is None:
         # Nothing is asked for before a worker has said what its target can do.
         return 1 if parallel == AUTO else min(most, sweep.budget["trials"])
-    return min(most, sweep.counts.get(TrialState.QUEUED, 0) + sweep.running_count)
+    return min(most, counts.queued(sweep.counts) + sweep.running_count)
 
 
 def _oldest(session: Session) -> dict[str, float]:

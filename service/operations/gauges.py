@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from layers.labels import shown_labels
 from service.common.states import SweepState, TrialState
+from service.database import counts
 from service.database.access_models import Webhook, WebhookDelivery
 from service.database.models import IS_SEARCH, Event, Sweep, Trial, Worker
 from service.database.sessions import Database, now_sql
@@ -73,11 +74,11 @@ class Figures:
 def read_figures(session: Session, alive_seconds: float) -> Figures:
     """Read the figures."""
     found = Figures()
-    for state, counts in session.execute(sa.select(Sweep.state, Sweep.counts)):
+    for state, of_sweep in session.execute(sa.select(Sweep.state, Sweep.counts)):
         found.sweeps[state] += 1
-        found.trials.update({each: counts[each] for each in TrialState if each in counts})
+        found.trials.update({each: of_sweep[each] for each in TrialState if each in of_sweep})
         if state == SweepState.ACTIVE:
-            found.waiting += counts.get(TrialState.QUEUED, 0)
+            found.waiting += counts.queued(of_sweep)
     found.unscheduled, found.unscheduled_seconds = _waiting(session, _ENDINGS)
     found.lapsed = _count(
         session,

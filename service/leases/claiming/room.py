@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from service.common.states import TrialState
-from service.database.counts import REPLICATE
+from service.database import counts
 from service.leases import statements as sql
 from service.leases.claimants import Claimant
 from service.leases.claiming import lapses
@@ -14,8 +13,7 @@ from service.leases.claiming import statements as claiming
 
 def of_sweep(row: sql.Row) -> int:
     """Trials that a sweep may begin now; `row` has the columns of `SWEEPS_WITH_TURN`."""
-    queued = row.counts.get(TrialState.QUEUED, 0) + row.counts.get(f"{REPLICATE}{TrialState.QUEUED}", 0)
-    return min(row.effective_parallel - row.running_count, queued)
+    return min(row.effective_parallel - row.running_count, counts.queued(row.counts))
 
 
 def count_claimable(connection: sa.Connection, claimant: Claimant, at_most: int) -> int:

@@ -189,6 +189,19 @@ def test_a_sweep_for_as_many_workers_as_there_are_wants_one_first_and_then_all_t
     assert entry.wanted_slots == entry.queued > 1
 
 
+def test_further_trainings_wait_for_workers_as_trials_do(driver: Driver) -> None:
+    worker = driver.add_worker()
+    sweep = driver.post(small(budget={"trials": 20, "parallel": 3}))
+    driver.step(sweep)
+    driver.set(sweep, counts={"complete": 4, "replicate_queued": 2})
+    entry = _only(driver.database)
+    assert (entry.queued, entry.wanted_slots) == (2, 2)
+    driver.set_worker(worker, signed_off_at=1.0)
+    assert (_wait_of(driver, sweep) or ("nothing waits", ""))[0] == "worker"
+    families = {family.name: family for family in Gauges(driver.database, 90).collect()}
+    assert [sample.value for sample in families["layersweep_queue_depth"].samples] == [2]
+
+
 def test_a_sweep_for_as_many_workers_as_there_are_waits_for_its_share_of_the_slots(driver: Driver) -> None:
     driver.worker = driver.add_worker(slots=1)
     driver.step(driver.post(small(budget={"trials": 20, "parallel": "auto"})))
