@@ -59,6 +59,22 @@ def test_the_first_picture_has_content_and_a_point_says_its_parameters(page: Any
     assert page.locator("#picture-tabs [aria-current]").inner_text() == "Parallel coordinates"
 
 
+def test_every_picture_is_drawn(page: Any, wide: str) -> None:
+    page.goto(wide)
+    said = {}
+    for name in ("Effects", "Importance", "Hypervolume", "Parallel coordinates"):
+        page.locator("#picture-tabs a", has_text=name).click()
+        settled(page)
+        panel = page.locator("#sweep-analysis [data-panel] >> visible=true")
+        assert panel.locator("canvas").count() >= 1, panel.inner_text()
+        said[name] = panel.inner_text()
+    page.locator("#picture-tabs a", has_text="Hypervolume").click()
+    page.locator("#hypervolume-over").select_option("time")
+    settled(page)
+    assert page.locator("#sweep-analysis .bad").count() == 0
+    assert "raised it last" in said["Hypervolume"]
+
+
 def test_a_slider_moves_the_star_without_a_reload(page: Any, wide: str, axe_script: str) -> None:
     page.goto(f"{wide}?x=memory_bytes")
     settled(page)

@@ -645,9 +645,11 @@ class Effects extends Picture {
 }
 
 class Hypervolume extends Picture {
-  load() {
+  async load() {
     this.over = document.getElementById("hypervolume-over").value;
-    return this.page.get("hypervolume", {});
+    const answer = await this.page.get("hypervolume", {});
+    const begun = Date.parse(answer.steps[0]?.ended_at);
+    return { ...answer, steps: answer.steps.map((step) => ({ ...step, seconds: (Date.parse(step.ended_at) - begun) / 1000 })) };
   }
 
   nothing({ steps, reason }) {
@@ -656,8 +658,7 @@ class Hypervolume extends Picture {
   }
 
   paint({ steps, trials }, colours) {
-    const begun = steps[0].ended_at;
-    const across = (step) => (this.over === "time" ? step.ended_at - begun : step.trials);
+    const across = (step) => (this.over === "time" ? step.seconds : step.trials);
     const data = steps.map((step) => ({ value: [across(step), step.share], step }));
     if (this.over !== "time") data.push({ value: [trials, steps.at(-1).share] });
     this.chart().setOption(
@@ -672,7 +673,7 @@ class Hypervolume extends Picture {
             const { step } = point;
             return step && card(share(step.share), [`raised by trial ${step.number}`], [
               ["feasible trials", step.trials.toLocaleString("en")],
-              ["after the first", duration(step.ended_at - begun)],
+              ["after the first", duration(step.seconds)],
             ]);
           },
         },
@@ -710,7 +711,7 @@ class Hypervolume extends Picture {
   table({ steps }) {
     return {
       head: ["feasible trials", "raised by trial", "share", "after the first"],
-      rows: steps.map((step) => [step.trials, step.number, share(step.share), duration(step.ended_at - steps[0].ended_at)]),
+      rows: steps.map((step) => [step.trials, step.number, share(step.share), duration(step.seconds)]),
     };
   }
 }
