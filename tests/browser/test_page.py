@@ -17,6 +17,18 @@ if CHROMIUM is None:
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra [dev] has it)")
 
 
+# Texts of first rows' cells that do not begin below the head of their column. Rows that are cards have no heads.
+ASTRAY = """[...document.querySelectorAll("table")].flatMap((table) => {
+  const heads = [...(table.tHead?.rows[0]?.cells ?? [])];
+  const row = table.tBodies[0]?.rows[0];
+  if (!row || row.cells.length !== heads.length || getComputedStyle(row).display === "grid") return [];
+  return heads.flatMap((head, place) => {
+    const [above, below] = [head.getBoundingClientRect(), row.cells[place].getBoundingClientRect()];
+    return Math.abs(above.left - below.left) <= 1 && above.bottom <= below.top + 1 ? [] : [row.cells[place].innerText];
+  });
+})"""
+
+
 def rows(page: Any) -> list[str]:
     return page.locator("#sweep-board tbody th[scope=row] a").all_inner_texts()
 
@@ -41,6 +53,7 @@ def test_every_page_loads_without_a_complaint_and_fits_a_phone(page: Any, site: 
             assert page.locator("h1").is_visible()
             overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
             assert overflow <= 0, f"{path} is wider than a screen of {width} pixels"
+            assert page.evaluate(ASTRAY) == [], f"cells of {path} stand under no head at {width} pixels"
 
 
 def test_a_trial_that_ends_appears_without_a_reload(page: Any, site: Site):
