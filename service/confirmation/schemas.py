@@ -108,4 +108,6 @@ class Confirmations(Schema):
 class RecommendationDetail(ExplainedRecommendation):
     """The recommended trial with the rule, and all that speaks for it."""
 
-    confirmation: Confirmation | None = Field(default=None, description="the newest confirmation of the sweep")
+    confirmation: Confirmation | None = Field(
+        default=None, description="the newest confirmation, one that was cancelled or failed only where no other is"
+    )

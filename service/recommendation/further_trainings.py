@@ -35,12 +35,10 @@ class ScoredTraining:
     test_blocks: Blocks | None = None
 
 
-def newest(session: Session, sweep_id: str, *, completed: bool = False) -> Confirmation | None:
-    """The newest confirmation of a sweep (that came to its end); None where there is none."""
-    query = sa.select(Confirmation).where(Confirmation.confirms == sweep_id)
-    if completed:
-        query = query.join(Sweep, Sweep.id == Confirmation.sweep_id).where(Sweep.state == SweepState.COMPLETED)
-    return session.scalar(query.order_by(Confirmation.sweep_id.desc()).limit(1))
+def current(session: Session, sweep_id: str) -> Confirmation | None:
+    """The confirmation that counts: the newest that goes on or came to its end, else the newest that did not."""
+    given_up = sa.case((Sweep.state.in_((SweepState.CANCELLED, SweepState.FAILED)), 1), else_=0)
+    return session.scalar(_of_sweep(sweep_id).order_by(given_up, Confirmation.sweep_id.desc()).limit(1))
 
 
 def by_candidate(session: Session, row: Confirmation) -> dict[str, list[FurtherTraining]]:
@@ -75,8 +73,14 @@ def scored(trainings: Sequence[FurtherTraining]) -> list[ScoredTraining]:
 
 def seed_spread(session: Session, sweep_id: str) -> tuple[float | None, int]:
     """The spread of validation losses over seeds by the newest completed confirmation, and of how many seeds."""
-    row = newest(session, sweep_id, completed=True)
+    completed = _of_sweep(sweep_id).where(Sweep.state == SweepState.COMPLETED)
+    row = session.scalar(completed.order_by(Confirmation.sweep_id.desc()).limit(1))
     if row is None:
         return None, 1
     runs = [scored(found) for found in by_candidate(session, row).values()]
     return pooled_spread([[run.validation_loss for run in each] for each in runs]), 1 + len(row.seeds)
+
+
+def _of_sweep(sweep_id: str) -> sa.Select[Confirmation]:
+    joined = sa.select(Confirmation).join(Sweep, Sweep.id == Confirmation.sweep_id)
+    return joined.where(Confirmation.confirms == sweep_id)

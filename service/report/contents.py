@@ -35,7 +35,7 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
     """Raises NotFoundError, and Unprocessable where no trial is within the wishes."""
     row = sweeps.get(session, sweep_id)
     dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None
-    confirmation = further_trainings.newest(session, row.id)
+    confirmation = further_trainings.current(session, row.id)
     try:
         recommendation = RecommendationDetail(**detailed(session, row, wishes).__dict__)
     except NotFoundError:

@@ -53,7 +53,7 @@ def get_recommendation(
     def read_it(session: Session) -> RecommendationDetail:
         sweep = leaderboards.get_sweep(session, sweep_id)
         wishes = preferences_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
-        row = further_trainings.newest(session, sweep.id)
+        row = further_trainings.current(session, sweep.id)
         try:
             found = detailed(session, sweep, wishes)
         except NoFeasibleTrialError as nothing:

@@ -37,6 +37,7 @@ from service.noise.sweep_noise import used_metrics
 from service.operations import artifacts, transformers_export
 from service.pruning.schemas import Pruning
 from service.pruning.summary import summary_of
+from service.recommendation import further_trainings
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.results import constraints as constraint_results
 from service.results import leaderboards
@@ -183,7 +184,7 @@ def live(shown: ShownSweep) -> LivePart:
 def results(shown: ShownSweep) -> ResultsPart:
     session, row = shown.session, shown.row
     decided = shown.decided
-    newest = next(iter(confirmations.of_sweep(session, row.id)), None)
+    confirmation = further_trainings.current(session, row.id)
     chosen = shown.recommended_trial
     kept = [] if chosen is None else artifacts.of_trial(session, chosen)
     return ResultsPart(
@@ -196,9 +197,7 @@ def results(shown: ShownSweep) -> ResultsPart:
         infeasible=[] if decided else constraint_results.summary(session, row).says,
         artifacts=kept,
         transformers_architecture=None if chosen is None else transformers_export.offered(session, chosen, kept),
-        confirmation=(
-            None if newest is None else confirmation_results.to_schema(session, newest, shown.recommended_trial)
-        ),
+        confirmation=(None if confirmation is None else confirmation_results.to_schema(session, confirmation, chosen)),
         confirmable=confirmations.is_confirmable(session, row),
         what_if=shown.what_if,
         confirms=session.scalar(select(Confirmation.confirms).where(Confirmation.sweep_id == row.id)),

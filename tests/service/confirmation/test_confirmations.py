@@ -84,6 +84,16 @@ def test_a_confirmation_from_the_request_to_its_intervals(client, services, make
     assert client.get(f"/v1/sweeps/{confirmation['id']}").status_code == 404
 
 
+def test_one_that_was_given_up_hides_none_that_came_to_its_end(client, confirmed_sweep):
+    before = client.get(f"/v1/sweeps/{confirmed_sweep}/recommendation").json()["confirmation"]
+    later = client.post(f"/v1/sweeps/{confirmed_sweep}:confirm", json={"candidates": 1}).json()["id"]
+    assert client.get(f"/v1/sweeps/{confirmed_sweep}/recommendation").json()["confirmation"]["id"] == later
+    assert client.post(f"/v1/sweeps/{later}:cancel").status_code == 200
+    assert client.get(f"/v1/sweeps/{confirmed_sweep}/recommendation").json()["confirmation"] == before
+    assert "test loss of 3 further seeds" in client.get(f"/sweeps/{confirmed_sweep}").text
+    assert "not confirmed yet" not in client.get(f"/v1/sweeps/{confirmed_sweep}/report?format=markdown").text
+
+
 def _events(services, sweep_id):
 
     rows = services.database.read(lambda session: events.read(session, sweep_id, 0, 100))
