@@ -96,7 +96,7 @@ class Transport:
 
     Retried are lost connections and the statuses 429, 502, 503 and 504, with exponential backoff and jitter or after
     the time that `Retry-After` names, for `retry_seconds` from the first failure. Requests that could act twice are
-    sent once: a POST is retried only when it carries an `Idempotency-Key`.
+    sent once: a POST is retried only when it carries an `Idempotency-Key`, or no connection was made.
 
     Raises UnreachableError when no answer came, and a ResponseError for every answer of 400 and above.
     """
@@ -153,33 +153,44 @@ class Transport:
         headers = dict(headers or {})
         if "json" in body:
             body["json"] = plain(body["json"], "the request")
-        may_repeat = method in IDEMPOTENT_METHODS or "Idempotency-Key" in headers
-        given_patience_seconds = self.retry_seconds if retry_seconds is None else retry_seconds
-        patience_seconds = given_patience_seconds if may_repeat else 0.0
+
+        def send() -> httpx2.Response:
+            return self._http.request(
+                method,
+                path,
+                params=_without_none(params),
+                headers=headers,
+                timeout=self.timeout_seconds if timeout_seconds is None else timeout_seconds,
+                **body,
+            )
+
+        return self._retried(
+            send,
+            may_repeat=method in IDEMPOTENT_METHODS or "Idempotency-Key" in headers,
+            patience_seconds=self.retry_seconds if retry_seconds is None else retry_seconds,
+        )
+
+    def _retried(
+        self, send: Callable[[], httpx2.Response], *, may_repeat: bool, patience_seconds: float
+    ) -> httpx2.Response:
+        """The answer, below 400, of the first call of `send` that has one."""
         waited_seconds = 0.0
         for tries in range(1, 1_000_000):
             started = time.monotonic()
+            # What was not sent cannot be done twice.
+            was_sent = True
             try:
-                response = self._http.request(
-                    method,
-                    path,
-                    params=_without_none(params),
-                    headers=headers,
-                    timeout=self.timeout_seconds if timeout_seconds is None else timeout_seconds,
-                    **body,
-                )
+                response = send()
                 error = error_of(response)
             except httpx2.RequestError as problem:
                 error = self._unreachable(problem)
-                if isinstance(problem, httpx2.ConnectError):
-                    # Nothing was sent: nothing can be done twice.
-                    patience_seconds = given_patience_seconds
+                was_sent = not isinstance(problem, httpx2.ConnectError)
             else:
                 if error is None:
                     return response
             retryable = isinstance(error, UnreachableError) or error.status in RETRIED_STATUSES or is_in_flight(error)
             waited_seconds += time.monotonic() - started
-            left_seconds = patience_seconds - waited_seconds
+            left_seconds = patience_seconds - waited_seconds if may_repeat or not was_sent else 0.0
             # The last try is when patience ends, not up to a wait before.
             delay_seconds = min(BACKOFF.seconds(tries), left_seconds)
             if isinstance(error, ResponseError) and error.retry_after_seconds is not None:
