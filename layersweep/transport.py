@@ -248,9 +248,8 @@ class Transport:
         """The body of an answer, piece by piece. Not retried."""
         try:
             with self._http.stream("GET", path, params=_without_none(params), headers={"Accept": "*/*"}) as response:
-                if response.status_code >= 400:
-                    response.read()
-                    raise cast("ResponseError", error_of(response))
+                if (error := error_of(response)) is not None:
+                    raise self._with_address(error)
                 yield from response.iter_bytes()
         except httpx2.RequestError as problem:
             raise self._unreachable(problem) from problem
@@ -262,9 +261,8 @@ class Transport:
         accept = {"Accept": "text/event-stream", **headers}
         try:
             with self._http.stream("GET", path, headers=accept, timeout=timeout) as response:
-                if response.status_code >= 400:
-                    response.read()
-                    raise cast("ResponseError", error_of(response))
+                if (error := error_of(response)) is not None:
+                    raise self._with_address(error)
                 yield httpx2.EventSource(response)
         except httpx2.RequestError as problem:
             raise self._unreachable(problem) from problem
@@ -311,7 +309,7 @@ def is_in_flight(error: ResponseError) -> bool:
 
 
 def error_of(response: httpx2.Response) -> ResponseError | None:
-    """The error that an answer stands for; None below 400."""
+    """The error that an answer stands for, read to its end; None for one to be used, of which nothing is read."""
     status = response.status_code
     if status < 300 or status == 304:
         return None
@@ -319,6 +317,7 @@ def error_of(response: httpx2.Response) -> ResponseError | None:
         place = response.headers.get("Location", "an address that it does not name")
         detail = f"{response.url} sends on to {place}: name the service's own address (--server, LAYERSWEEP_SERVER)"
         return ServiceFailureError(status, {"type": "redirect", "detail": detail})
+    response.read()
     try:
         document = response.json()
     except ValueError:
