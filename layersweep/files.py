@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import stat
@@ -81,6 +80,13 @@ def written(path: Path) -> Generator[IO[bytes]]:
             part.unlink(missing_ok=True)
 
 
+@contextmanager
+def temporary() -> Generator[IO[bytes]]:
+    """A file that is gone afterwards. Raises InvalidUsageError where it cannot be written."""
+    with _told(Path(tempfile.gettempdir()), "written"), tempfile.TemporaryFile() as stream:
+        yield stream
+
+
 def read_variables(environment: MutableMapping[str, str]) -> None:
     """Put LAYERSWEEP_X in the place of LAYERSWEEP_X_FILE, read from the file that it names: how containers get secrets.
 
@@ -129,23 +135,29 @@ def make_folder(path: Path) -> None:
         _usable(path).mkdir(parents=True, exist_ok=True)
 
 
-def unpack(archive: bytes, folder: Path) -> list[Path]:
-    """Write the files of a ZIP archive into a folder, which is made; the files. Raises ServiceFailureError for what is
-    no such archive, or holds folders."""
+def unpack(archive: IO[bytes], folder: Path) -> list[Path]:
+    """Write the files of a ZIP archive into a folder, which is made; the files. Raises ServiceFailureError, and writes
+    nothing, for what is no such archive, is damaged, or holds folders."""
     try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
-            contents = {name: opened.read(name) for name in opened.namelist()}
+        with zipfile.ZipFile(archive) as opened:
+            if (damaged := opened.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{damaged!r} is not what it was")
+            return _written_from(opened, folder)
     except (zipfile.BadZipFile, zlib.error) as problem:
         raise ServiceFailureError(502, {"type": "corrupt", "detail": f"the archive is damaged: {problem}"}) from None
-    for name in contents:
+
+
+def _written_from(archive: zipfile.ZipFile, folder: Path) -> list[Path]:
+    names = archive.namelist()
+    for name in names:
         if not name.strip(".") or any(character in name for character in "/\\\0:"):
             detail = f"the archive holds {name!r}, which is not the name of a file in a folder"
             raise ServiceFailureError(502, {"type": "corrupt", "detail": detail})
     make_folder(folder)
-    for name, content in contents.items():
-        with written(folder / name) as stream:
-            stream.write(content)
-    return [folder / name for name in contents]
+    for name in names:
+        with written(folder / name) as target, archive.open(name) as source:
+            shutil.copyfileobj(source, target)
+    return [folder / name for name in names]
 
 
 @contextmanager

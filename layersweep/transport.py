@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, TypeAlias, cast
+from typing import IO, Any, TypeAlias, cast
 
 import httpx2
 
@@ -169,6 +169,28 @@ class Transport:
             may_repeat=method in IDEMPOTENT_METHODS or "Idempotency-Key" in headers,
             patience_seconds=self.retry_seconds if retry_seconds is None else retry_seconds,
         )
+
+    def download(self, path: str, target: IO[bytes], *, timeout_seconds: float) -> str:
+        """Write a file of the service to `target` as it arrives, anew where it breaks off; its SHA-256 in hex.
+
+        `timeout_seconds`: without a byte.
+        """
+        digest = hashlib.sha256()
+
+        def send() -> httpx2.Response:
+            nonlocal digest
+            digest = hashlib.sha256()
+            target.seek(0)
+            target.truncate()
+            with self._http.stream("GET", path, headers={"Accept": "*/*"}, timeout=timeout_seconds) as response:
+                if error_of(response) is None:
+                    for piece in response.iter_bytes():
+                        digest.update(piece)
+                        target.write(piece)
+            return response
+
+        self._retried(send, may_repeat=True, patience_seconds=self.retry_seconds)
+        return digest.hexdigest()
 
     def _retried(
         self, send: Callable[[], httpx2.Response], *, may_repeat: bool, patience_seconds: float

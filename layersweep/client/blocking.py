@@ -21,7 +21,7 @@ from typing import Unpack, cast
 
 import httpx2
 
-from layersweep import documents, files
+from layersweep import documents
 from layersweep.client.administration import AdministrationCalls
 from layersweep.client.catalog import CatalogCalls
 from layersweep.documents import Source
@@ -198,9 +198,7 @@ class Client(CatalogCalls, AdministrationCalls):
 
         Raises NotFoundError where the trial left no weights, RefusedError where none of its architectures is the model.
         """
-        address = f"/v1/trials/{self._trial_id(trial)}/transformers.zip"
-        content = self.transport.request("GET", address, timeout_seconds=600.0).content
-        return files.unpack(content, Path(folder))
+        return artifacts.download_transformers(self.transport, self._trial_id(trial), Path(folder))
 
     def events(self, sweep: Sweep | str, *, after: int = 0) -> Iterator[EventRecord]:
         """What happens in a sweep, in order and without gaps, until it has ended.

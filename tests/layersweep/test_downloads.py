@@ -2,13 +2,63 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from layersweep.errors import ServiceFailureError
-from tests.layersweep.answers import scripted, sweep_record
+from layersweep.errors import NotFoundError, ServiceFailureError
+from tests.layersweep.answers import page, problem, scripted, sweep_record
+
+WEIGHTS = bytes(range(256)) * 1000
+LISTED = {"name": "model.safetensors", "sha256": hashlib.sha256(WEIGHTS).hexdigest()}
+
+
+def broken_off() -> httpx2.Response:
+    def pieces() -> Iterator[bytes]:
+        yield WEIGHTS[:1000]
+        raise httpx2.ReadError("lost")
+
+    return httpx2.Response(200, content=pieces())
+
+
+def test_a_download_that_breaks_off_is_begun_anew(tmp_path: Path) -> None:
+    client, script, _ = scripted(page([LISTED]), broken_off(), httpx2.Response(200, content=WEIGHTS))
+    (file,) = client.download_artifacts("01J0000000000000000000000A", tmp_path / "kept")
+    assert file.read_bytes() == WEIGHTS
+    assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx2.Response(200, content=WEIGHTS[:-1]),
+        httpx2.Response(302, headers={"Location": "https://elsewhere.test/"}, html="<p>Found</p>"),
+    ],
+)
+def test_other_bytes_than_the_listed_ones_leave_no_file(answer: httpx2.Response, tmp_path: Path) -> None:
+    client, _, _ = scripted(page([LISTED]), answer)
+    with pytest.raises(ServiceFailureError):
+        client.download_artifacts("01J0000000000000000000000A", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_transformers_is_unpacked(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.safetensors", WEIGHTS)
+    client, _, _ = scripted(broken_off(), httpx2.Response(200, content=packed.getvalue()))
+    files = client.download_transformers("01J0000000000000000000000A", tmp_path / "winner")
+    assert {file.name: file.read_bytes() for file in files} == {"config.json": b"{}", "model.safetensors": WEIGHTS}
+    client, _, _ = scripted(problem(404, "not-found", "it left no weights"))
+    with pytest.raises(NotFoundError, match="no weights"):
+        client.download_transformers("01J0000000000000000000000A", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_export_is_not_what_an_address_in_front_answers(tmp_path: Path) -> None:

@@ -176,10 +176,21 @@ def test_an_archive_writes_into_its_folder_alone(name: str, tmp_path: Path) -> N
         archive.writestr("config.json", "{}")
         archive.writestr(name, "x")
     with pytest.raises(ServiceFailureError, match="not the name of a file"):
-        files.unpack(packed.getvalue(), tmp_path / "new")
+        files.unpack(packed, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ServiceFailureError, match="damaged"):
-        files.unpack(b"no archive", tmp_path / "new")
+        files.unpack(io.BytesIO(b"no archive"), tmp_path / "new")
+
+
+def test_nothing_of_a_damaged_archive_is_written(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.safetensors", "weights")
+    damaged = io.BytesIO(packed.getvalue().replace(b"weights", b"Weights"))
+    with pytest.raises(ServiceFailureError, match="damaged"):
+        files.unpack(damaged, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_variable_is_read_from_the_file_that_another_one_names(tmp_path: Path) -> None:
