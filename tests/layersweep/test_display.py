@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 
 from layersweep.display import leaderboards, progress
+from layersweep.display.estimates import cost_in_words
 from layersweep.display.listings import Listing
+from layersweep.records.sweeps import Budget, CostEstimate
 from tests.layersweep.answers import row, sweep_record
 
 OBJECTIVES = [{"metric": "latency_ms_p50", "goal": "minimize"}, {"metric": "accuracy", "goal": "maximize"}]
@@ -160,3 +162,21 @@ def test_metrics_that_are_no_objectives_make_room_in_a_narrow_terminal() -> None
     assert max(map(len, shown.splitlines())) <= 80
     assert "latency p50" in shown
     assert "params" not in shown
+
+
+@pytest.mark.parametrize(
+    ("wall_seconds", "said"), [(30.0, "1 at a time. "), (90.0, "1 at a time on 33% of a device, ")]
+)
+def test_an_estimate_says_which_part_of_a_device_others_leave(wall_seconds: float, said: str) -> None:
+    estimate: CostEstimate = {
+        "trial_seconds": 10.0,
+        "device_seconds": 30.0,
+        "wall_seconds": wall_seconds,
+        "parallel": 1,
+        "from_trials": 4,
+        "from_points": 60,
+        "target": "onnxruntime",
+        "median_error_share": 0.1,
+    }
+    budget: Budget = {"trials": 3, "parallel": "auto", "failures": 1, "wall_seconds": None, "device_seconds": None}
+    assert said in cost_in_words(estimate, budget)
