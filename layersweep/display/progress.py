@@ -14,6 +14,7 @@ from layersweep.display import units
 from layersweep.errors import NotFoundError, WaitTimeoutError
 from layersweep.records.sweeps import ENDED_TRIAL_STATES, Progress, SweepDetailRecord, TrialRecord
 from layersweep.sweep import Sweep
+from layersweep.sweep.blocking import not_ended
 
 BAR_WIDTH = 48
 REDRAW_SECONDS = 0.3
@@ -68,14 +69,15 @@ def _wait(
 ) -> Sweep:
     if check is None:
         return sweep.wait(timeout_seconds, on_progress=show)
-    deadline = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+    waits_seconds = math.inf if timeout_seconds is None else timeout_seconds
+    deadline = time.monotonic() + waits_seconds
     while True:
         check()
         try:
             return sweep.wait(min(CHECK_SECONDS, deadline - time.monotonic()), on_progress=show)
         except WaitTimeoutError:
             if time.monotonic() >= deadline:
-                raise
+                raise not_ended(sweep, waits_seconds) from None
 
 
 def running_trials(sweep: Sweep) -> list[TrialRecord]:

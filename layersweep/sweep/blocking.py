@@ -102,13 +102,8 @@ class Sweep(Analyses):
             if self.ended:
                 return self
             left_seconds = LONG_POLL_SECONDS if deadline is None else deadline - time.monotonic()
-            if left_seconds <= 0:
-                waiting = self.record.get("waiting")
-                raise WaitTimeoutError(
-                    f"sweep {self.id} has not ended within {timeout_seconds:g} s: it is {self.state}"
-                    + ("" if waiting is None else f" ({waiting['reason']})")
-                    + ". It goes on: wait for it again, or cancel it"
-                )
+            if timeout_seconds is not None and left_seconds <= 0:
+                raise not_ended(self, timeout_seconds)
             self._poll(wait_seconds=min(LONG_POLL_SECONDS, left_seconds))
 
     def trial(self, number: int) -> TrialDetailRecord:
@@ -361,6 +356,16 @@ class Sweep(Analyses):
             self._etag = response.headers.get("ETag")
         if self._etag is None and wait_seconds > 0:
             self._transport.sleep(min(1.0, wait_seconds))
+
+
+def not_ended(sweep: Sweep, timeout_seconds: float) -> WaitTimeoutError:
+    """The error of a wait that took `timeout_seconds` in all: what the sweep waits for itself, and that it goes on."""
+    waiting = sweep.record.get("waiting")
+    reason = "" if waiting is None else f" ({waiting['reason']})"
+    return WaitTimeoutError(
+        f"sweep {sweep.id} has not ended within {timeout_seconds:g} s: it is {sweep.state}{reason}. "
+        "It goes on: wait for it again, or cancel it"
+    )
 
 
 def record_of(response: httpx2.Response) -> SweepDetailRecord:

@@ -203,6 +203,7 @@ def test_a_sweep_without_a_feasible_trial_has_an_exit_code_of_its_own(
     assert run("sweep", "submit", document, "--timeout", 1).exit_code == 2
     waiting = run("sweep", "submit", document, "--wait", "--timeout", 1)
     assert (waiting.exit_code, "no worker is alive" in " ".join(waiting.stderr.split())) == (9, True), waiting.output
+    assert "within 1 s:" in waiting.stderr
     assert "It goes on" in waiting.stderr
     finisher.start()
     watched = run("sweep", "watch", "small", "--timeout", 60)
