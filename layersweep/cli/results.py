@@ -24,7 +24,7 @@ from layersweep.cli.common import (
     ready,
 )
 from layersweep.cli.preferences import Prefer, SelectionPreferences, Weight, Within, options, wishes
-from layersweep.display import leaderboards, progress, recommendations
+from layersweep.display import leaderboards, progress, recommendations, units
 from layersweep.display.terminal import as_yaml, show_data, show_text
 from layersweep.errors import ConflictError, InvalidUsageError, NotFoundError
 from layersweep.leaderboard import RowOptions
@@ -107,8 +107,7 @@ def leaderboard(
         why = ready(server, "recommendation", sweep, *options(chosen))
         out.print(Text(f"Recommended: trial {recommendation['trial']['number']}. Why, and how sure: {why}"))
         if under_limits := recommendation.get("under_limits"):
-            says = under_limits["says"]
-            out.print(Text(f"{says[0].upper()}{says[1:]}.", style="yellow"))
+            out.print(Text(units.sentence(under_limits["says"]), style="yellow"))
     if board.noise and board.noise["says"]:
         out.print(Text(board.noise["says"], style="yellow" if board.noise["level"] == "warning" else "dim"))
     if len(board) < board.total:

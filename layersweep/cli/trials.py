@@ -146,8 +146,7 @@ def _print_trial(record: TrialDetailRecord) -> None:
     if record["reason"]:
         out.print(Text(record["reason"], style="yellow"))
     if (predicted := record.get("predicted")) is not None:
-        reason = predicted["reason"]
-        out.print(Text(f"{reason[:1].upper()}{reason[1:]}."))
+        out.print(Text(units.sentence(predicted["reason"])))
     if record["reused_from"]:
         out.print(Text(f"Answered from trial {record['reused_from']}, which measured the same before."))
     noise = record.get("noise")

@@ -114,7 +114,7 @@ def show_broken_constraints(sweep: Sweep, console: Console) -> None:
         # A service of before cannot say it.
         return
     for line in said:
-        console.print(Text(f"{line[0].upper()}{line[1:]}.", style="yellow"))
+        console.print(Text(units.sentence(line), style="yellow"))
 
 
 def reason_of(record: SweepDetailRecord) -> str | None:

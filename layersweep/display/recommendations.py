@@ -22,11 +22,11 @@ def render(found: Recommendation) -> RenderableType:
     evidence = found["evidence"]
     parts: list[RenderableType] = [head, _figures(found), Text(f"\n{found['rule']}", style="dim")]
     if found["smaller"]:
-        parts.append(Text(f"\n{found['smaller']['says']}", style="yellow"))
+        parts.append(Text(f"\n{units.sentence(found['smaller']['says'])}", style="yellow"))
     if found["baseline"]:
-        parts += [Text(f"\n{line}", style="yellow") for line in found["baseline"]["says"]]
+        parts += [Text(f"\n{units.sentence(line)}", style="yellow") for line in found["baseline"]["says"]]
     if under_limits := found.get("under_limits"):
-        parts.append(Text(f"\n{under_limits['says']}", style="yellow"))
+        parts.append(Text(f"\n{units.sentence(under_limits['says'])}", style="yellow"))
     parts += _section("Neighbours on the front", [each["says"] for each in found["neighbours"]])
     limits: list[str] = []
     for each in evidence["constraints"]:

@@ -30,6 +30,11 @@ _HEADINGS = {
 }
 
 
+def sentence(clause: str) -> str:
+    """A clause of an answer as a sentence of its own."""
+    return f"{clause[:1].upper()}{clause[1:]}."
+
+
 def without_shape(name: str) -> str:
     """A metric's name without the shape that it was measured at: latency_ms_p50@chat is latency_ms_p50."""
     return name.partition("@")[0]

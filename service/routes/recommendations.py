@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
+from service.common.formatting import sentence
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
 from service.errors import NoFeasibleTrialError
@@ -57,7 +58,8 @@ def get_recommendation(
         try:
             found = detailed(session, sweep, wishes)
         except NoFeasibleTrialError as nothing:
-            raise NoFeasibleTrialError(". ".join([str(nothing), *constraints.summary(session, sweep).says])) from None
+            said = [sentence(line).removesuffix(".") for line in constraints.summary(session, sweep).says]
+            raise NoFeasibleTrialError(". ".join([str(nothing), *said])) from None
         confirmation = None if row is None else results.to_schema(session, row, found.trial.trial)
         return RecommendationDetail(**found.__dict__, confirmation=confirmation)
 

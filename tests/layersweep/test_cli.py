@@ -215,6 +215,7 @@ def test_a_sweep_without_a_feasible_trial_has_an_exit_code_of_its_own(
     with pytest.raises(NoFeasibleTrialError) as none:
         client.sweep("small").recommendation()
     assert (none.value.type, isinstance(none.value, NotFoundError)) == ("no-feasible-trial", True)
+    assert ". For 1 feasible trial allow" in str(none.value), "sentences"
 
 
 @pytest.mark.parametrize(
