@@ -20,8 +20,8 @@ AUTO = "auto"
 def automatic_count(*, gpu_memory_bytes: int | None, cores: int) -> int:
     """How many slots a worker has that was told none. `gpu_memory_bytes`: None for a CPU.
 
-    Two cores a slot keep its training and its builder fed. On a CPU exports, builds and loads of neighbours use the
-    very cores that are measured, so there is one.
+    Two cores a slot keep its training and its builder fed. On a CPU what takes no turn uses the very cores that are
+    measured, so there is one.
     """
     if gpu_memory_bytes is None:
         return 1

@@ -29,6 +29,8 @@ LOGGED_SECONDS = 5.0
 logger = logging.getLogger("layersweep.worker")
 
 TURNS: Mapping[str, Cause] = {
+    "export": "build_turn",
+    "export_generation": "build_turn",
     "build": "build_turn",
     "load": "measurement_turn",
     "measure": "measurement_turn",

@@ -66,10 +66,18 @@ class Verbs:
         """By runtime, and the devices that share it."""
         self._current: Engine | None = None
 
-    def preload(self, runtime: str) -> None:
-        """Import a runtime before it is asked for. Where that fails, the request says so."""
-        with contextlib.suppress(RequestError):
-            self._engine({"runtime": runtime})
+    def preload(self, runtime: str, turns: str | None = None) -> None:
+        """Import a runtime before it is asked for. Where that fails, the request says so.
+
+        `turns`: the files of a device that the import computes on, which it shares.
+        """
+        request = {"runtime": runtime, "turns": turns}
+        with (
+            contextlib.suppress(RequestError, OSError),
+            RequestTurn(request, lambda progress: None, "shared", gives_way=False) as turn,
+        ):
+            turn.give_way()
+            self._engine(request)
 
     def handlers(self) -> dict[str, Handler]:
         return {
@@ -117,7 +125,7 @@ class Verbs:
                 with RequestTurn(request, progress, "shared") as turn:
                     turn.give_way()
                     engine.memory_by_device()
-            with RequestTurn(request, progress, engine.load_turn) as turn:
+            with RequestTurn(request, progress, engine.load_turn, gives_way=False) as turn:
                 turn.give_way()
                 grown = load_and_weigh(engine, path, options)
         except Exception:
@@ -282,6 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workers.engine", description="The engine child of a worker.")
     parser.add_argument("--answers-fd", type=int, required=True, help="descriptor that answers are written to")
     parser.add_argument("--runtime", help="import it at once, for the requests to come")
+    parser.add_argument("--turns", help="files of the device that the import computes on, which it shares")
     arguments = parser.parse_args()
     answers_fd: int = arguments.answers_fd
     try:
@@ -290,7 +299,7 @@ def main() -> None:
         parser.error(f"descriptor {answers_fd} is not open")
     verbs = Verbs()
     if arguments.runtime is not None:
-        verbs.preload(arguments.runtime)
+        verbs.preload(arguments.runtime, arguments.turns)
     serve(verbs.handlers(), answers_fd)
 
 

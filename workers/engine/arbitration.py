@@ -2,7 +2,8 @@
 
 A measurement needs the device alone. So do a load whose memory is weighed by the device's own figure, a build that
 times kernels, and the steps of a training whose budget is in seconds. All else that computes there (the steps of other
-trainings, evaluations, references) shares it, and stops at its next seam when somebody waits.
+trainings, evaluations, references) shares it, and stops at its next seam when somebody waits. On a CPU exports, builds
+and loads share it, too; they have no seams.
 
             comes                    first in the queue                     the device is free for it
     away ──────────▶ waits in the queue ──────────▶ waits for the device ──────────▶ has the device

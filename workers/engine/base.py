@@ -129,8 +129,8 @@ class Engine(ABC):
     """Share of the time before which no measurement of a tail stops. All of it on a CPU: other programs come in bursts,
     and a calm part between two says nothing of them."""
     build_turn: TurnKind | None = None
-    """How the device is had from `before_timing` to the end of a build: alone where the builder times kernels there.
-    None: not at all."""
+    """How the device is had from `before_timing` to the end of a build: alone where the builder times kernels there,
+    shared where it only computes there. None: not at all."""
     untimed_levels: frozenset[int] = frozenset()
     """Values of `optimization_level` at which the builder compares no times: such a build shares the device."""
     load_turn: TurnKind | None = None

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from workers.device_lock import turns_of
 from workers.engine import verbs
@@ -104,11 +105,15 @@ class Children:
         """The engine child that describes and builds."""
         return self._builder
 
-    def start_engine(self, runtime: str) -> None:
-        """Start the process of the next engine that is measured, which imports its runtime while others work."""
+    def start_engine(self, runtime: str, turns: Path) -> None:
+        """Start the process of the next engine that is measured, which imports its runtime while others work.
+
+        `turns`: the device's; where that is the CPU, nothing is measured during the import.
+        """
         if self._next_engine is None or not self._next_engine.alive():
             self._next_engine = _killed(self._next_engine)
-            self._next_engine = self._start_engine("engine", "--runtime", runtime)
+            on_device = () if self.gpu_uuid is not None else ("--turns", str(turns))
+            self._next_engine = self._start_engine("engine", "--runtime", runtime, *on_device)
 
     def fresh_engine(self) -> Child:
         """A new process for the engine that is measured now: what it takes is that engine's. The one before ends."""

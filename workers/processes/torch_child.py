@@ -122,12 +122,14 @@ class ModelProcess:
             # The two would lie in the same memory.
             self._forget()
         # A probe has no training: its weights are as good as any others.
-        torch.manual_seed(derived_seed(0 if training is None else training.seed, "weights"))
-        if training is None:
-            module = build(configuration.model)
-        else:
-            module = build(configuration.model, dropout=training.dropout, initialization=training.initialization)
-        taken, left = begin_with(module, Path(request["weights"])) if "weights" in request else (0, {})
+        seed = derived_seed(0 if training is None else training.seed, "weights")
+        with self._on_processor(request, progress):
+            torch.manual_seed(seed)
+            if training is None:
+                module = build(configuration.model)
+            else:
+                module = build(configuration.model, dropout=training.dropout, initialization=training.initialization)
+            taken, left = begin_with(module, Path(request["weights"])) if "weights" in request else (0, {})
         with self._shared(request, progress):
             self._forget()
             if self._is_cuda:
@@ -137,6 +139,10 @@ class ModelProcess:
         return {"parameter_count": count, "initialized": taken, "left": left}
 
     def export(self, request: Request, progress: Progress) -> ExportAnswer:
+        with self._on_processor(request, progress):
+            return self._export(request)
+
+    def _export(self, request: Request) -> ExportAnswer:
         made = self._made_at(request)
         model, signature = made.configuration.model, made.signature
         started_at = time.monotonic()
@@ -168,10 +174,10 @@ class ModelProcess:
 
     def export_generation(self, request: Request, progress: Progress) -> ExportGenerationAnswer:
         made = self._made_at(request)
-        started_at = time.monotonic()
         document = made.configuration.document
-        deployed = cast_copy(made.module, str(document["model"]["dtype"])).to("cpu")
-        with _explained():
+        with self._on_processor(request, progress), _explained():
+            started_at = time.monotonic()
+            deployed = cast_copy(made.module, str(document["model"]["dtype"])).to("cpu")
             transplanted = self._generation_graphs.write(deployed, document, request)
         return {"seconds": time.monotonic() - started_at, "transplanted": transplanted}
 
@@ -254,6 +260,15 @@ class ModelProcess:
         gc.collect()
         if self._is_cuda:
             torch.cuda.empty_cache()
+
+    @contextlib.contextmanager
+    def _on_processor(self, request: Request, progress: Progress) -> Generator[None]:
+        """Compute on the processor. Where that is the device, nothing is measured there until it has done; trainings
+        go on beside it."""
+        kind = None if self._is_cuda else "shared"
+        with RequestTurn(request, progress, kind, gives_way=False) as turn:
+            turn.give_way()
+            yield
 
     @contextlib.contextmanager
     def _shared(self, request: Request, progress: Progress) -> Generator[None]:

@@ -200,7 +200,7 @@ class _UntrainedEngines:
 def _build_untrained(context: TrialContext, name: str) -> _UntrainedEngines:
     """Random weights → ONNX → engine, at each shape."""
     prepare_model(context)
-    context.children.start_engine(context.runtime)
+    context.children.start_engine(context.runtime, context.turns)
     # A probe is exported once, and what is quantized has other products each time.
     again = None if context.is_probe or context.is_quantized else "prepare"
     shapes = [
@@ -236,13 +236,13 @@ def _load_checked(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
     if not built.is_transplanted or computes_the_same(context, engine):
         return engine
     context.lease.log("the weights in the earlier graph are another function: exporting again")
-    context.children.start_engine(context.runtime)
+    context.children.start_engine(context.runtime, context.turns)
     return load(context, build(context, export(context, built.name)))
 
 
 def _build_trained(context: TrialContext, phase: str) -> list[_ShapeEngines]:
     """The trained model's engine at each shape. Quantizing takes long enough to be a phase of its own."""
-    context.children.start_engine(context.runtime)
+    context.children.start_engine(context.runtime, context.turns)
     # What is not measured is scored alone.
     shapes = context.at_shapes() if context.measures else context.at_shapes()[:1]
     if not context.is_quantized:

@@ -19,6 +19,7 @@ from layers.export.quantization import quantize
 from tests.workers import graphs
 from tests.workers.engine_parent import ENGINE_PYTHON, ROOT, Parent, Refused
 from workers.engine.__main__ import RUNTIMES
+from workers.engine.arbitration import alone
 
 MEASURE = {"warmup_seconds": 0.01, "seconds": 0.05, "min_runs": 20}
 
@@ -85,6 +86,11 @@ def save(path: Path, **arrays: np.ndarray) -> str:
     return str(path)
 
 
+def heard(child: Parent) -> dict[str, Any]:
+    """The next message of a child."""
+    return json.loads(child.answers.readline())
+
+
 # --- describe and build ---------------------------------------------------------------------------------------------
 
 
@@ -124,6 +130,32 @@ def test_build_writes_an_engine_and_says_what_it_needs(
     assert built["io_bytes"] == model.io_bytes
     assert built["build_seconds"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["model.engine"]
+
+
+def test_a_build_waits_while_something_is_measured_on_its_device(
+    child: Parent, builds: str, onnx_file: Path, tmp_path: Path
+) -> None:
+    device = tmp_path / "device"
+    with alone(device, lambda: None):
+        request = {
+            "runtime": builds,
+            "onnx": str(onnx_file),
+            "engine": str(tmp_path / "it.engine"),
+            "turns": str(device),
+        }
+        child.post("build", **request)
+        assert heard(child)["progress"]["waiting"]
+    assert child.answer()["ok"]
+
+
+def test_a_load_waits_while_something_is_measured_on_its_device(
+    child: Parent, runtime: str, engine_file: Path, tmp_path: Path
+) -> None:
+    device = tmp_path / "device"
+    with alone(device, lambda: None):
+        child.post("load", runtime=runtime, engine=str(engine_file), turns=str(device))
+        assert heard(child)["progress"]["waiting"]
+    assert child.answer()["ok"]
 
 
 def test_scratch_memory_lies_between_the_widest_step_and_all_intermediate_tensors(

@@ -29,9 +29,14 @@ def children() -> Iterator[Watched]:
     children.kill()
 
 
-def test_an_engine_that_was_started_before_is_the_next_and_is_used_once(children: Watched) -> None:
-    children.start_engine("onnxruntime")
-    children.start_engine("onnxruntime")
+@pytest.fixture
+def device(tmp_path: Path) -> Path:
+    return tmp_path / "device"
+
+
+def test_an_engine_that_was_started_before_is_the_next_and_is_used_once(children: Watched, device: Path) -> None:
+    children.start_engine("onnxruntime", device)
+    children.start_engine("onnxruntime", device)
     first = children.fresh_engine()
     assert first.request("close", timeout_seconds=60) == {}
     second = children.fresh_engine()
@@ -39,8 +44,8 @@ def test_an_engine_that_was_started_before_is_the_next_and_is_used_once(children
     assert not first.alive()
 
 
-def test_one_that_has_died_meanwhile_is_started_anew(children: Watched) -> None:
-    children.start_engine("onnxruntime")
+def test_one_that_has_died_meanwhile_is_started_anew(children: Watched, device: Path) -> None:
+    children.start_engine("onnxruntime", device)
     died = children.waiting_engine
     os.kill(died.pid, signal.SIGKILL)
     os.waitid(os.P_PID, died.pid, os.WEXITED | os.WNOWAIT)
@@ -49,8 +54,8 @@ def test_one_that_has_died_meanwhile_is_started_anew(children: Watched) -> None:
     assert engine.request("close", timeout_seconds=60) == {}
 
 
-def test_a_runtime_that_is_not_here_is_the_request_s_to_say(children: Watched) -> None:
-    children.start_engine("abacus")
+def test_a_runtime_that_is_not_here_is_the_request_s_to_say(children: Watched, device: Path) -> None:
+    children.start_engine("abacus", device)
     engine = children.fresh_engine()
     with pytest.raises(ChildRequestError, match="no runtime 'abacus'"):
         engine.request("load", {"runtime": "abacus", "engine": "no-file"}, timeout_seconds=60)

@@ -621,12 +621,24 @@ def test_a_result_that_the_service_refuses_ends_the_trial_with_why(bench: Bench)
     assert "unknown metrics" in finish["reason"]
 
 
-def test_a_measurement_that_waits_for_its_turn_can_be_cancelled(bench: Bench) -> None:
+@pytest.mark.parametrize(("step", "cause"), [("export", "build_turn"), ("measure", "measurement_turn")])
+def test_an_export_or_a_measurement_that_waits_for_its_turn_can_be_cancelled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str, cause: str
+) -> None:
     bench.scripted = ScriptedService("probe")
     cancel = httpx2.Response(200, json={"action": "cancel"})
     bench.scripted.script = lambda verb, body: cancel if waits(verb, body) else None
-    with alone(turns_of(DEVICE), lambda: None):
+    work = getattr(run, step)
+    with ExitStack() as neighbour:
+
+        def work_beside_it(*arguments: object) -> object:
+            neighbour.enter_context(alone(turns_of(DEVICE), lambda: None))
+            return work(*arguments)
+
+        monkeypatch.setattr(run, step, work_beside_it)
         assert bench.execute(bench.scripted.lease(model={"kind": "norm", **PROBES["norm"]})) is None
+    causes = [body["progress"].get("wait_cause") for verb, body in bench.scripted.calls if waits(verb, body)]
+    assert set(causes) == {cause}
     assert bench.scripted.sent("release") == [{"reason": "cancelled", "charge": False}]
 
 

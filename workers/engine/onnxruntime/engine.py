@@ -87,6 +87,8 @@ class OnnxRuntimeEngine(Engine):
 
     runtime = "onnxruntime"
     load_options: Mapping[str, Option] = MappingProxyType({"threads": Option(default=1, minimum=1, maximum=1024)})
+    build_turn = "shared"
+    load_turn = "shared"
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,6 +158,7 @@ class OnnxRuntimeEngine(Engine):
         settings = session_options(threads=1, optimize=True)
         settings.optimized_model_filepath = str(engine)
         settings.add_session_config_entry("session.save_model_format", "ONNX")
+        self.before_timing()
         with listening(note), explained("build", f"ONNX Runtime cannot build {onnx.name}"):
             without = SPLITS_QUANTIZED if QUANTIZED_OPERATOR in onnx_file.operators(onnx) else ()
             session = open_session(onnx, settings, without=without)
