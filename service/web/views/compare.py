@@ -95,7 +95,7 @@ def compare(session: Session, sweep_id: str, query: SweepQuery) -> Comparison:
     objectives = [each["metric"] for each in row.objectives]
     metrics = _metrics(session, row, chosen)
     others = [each for each in metrics if each.name not in objectives]
-    parameters = _parameters(chosen)
+    parameters = parameter_rows(chosen)
     varied = {name for trial in chosen for name in trial.parameters}
     return Comparison(
         now=now(session),
@@ -147,11 +147,12 @@ def _noise(noise: Noise, name: str, known: Sequence[float]) -> float:
     return Z95 * SQRT_2 * noise.deviation(name, sum(map(abs, known)) / len(known))
 
 
-def _parameters(chosen: Sequence[Trial]) -> list[Row]:
-    """Of the whole configurations: what the sweep varies comes first."""
-    flat = [flatten(cast("Sections", trial.configuration)) for trial in chosen]
-    names = dict.fromkeys([name for trial in chosen for name in trial.parameters])
-    names |= dict.fromkeys([name for values in flat for name in values])
+def parameter_rows(chosen: Sequence[Trial | None]) -> list[Row]:
+    """Of the whole configurations, fixed parameters too: what their sweeps vary comes first. None has no values."""
+    # Variables of a sweep are in no configuration.
+    flat = [trial.parameters | flatten(cast("Sections", trial.configuration)) if trial else {} for trial in chosen]
+    names = dict.fromkeys(name for trial in chosen if trial for name in trial.parameters)
+    names |= dict.fromkeys(name for values in flat for name in values)
     return [Row(name, [values.get(name) for values in flat]) for name in names]
 
 

@@ -24,7 +24,7 @@ from service.results.schemas import LeaderboardRow
 from service.sweeps.best_trials import best_of_each
 from service.sweeps.schemas import BestTrial
 from service.web.views.common import ended_trials, target_words
-from service.web.views.compare import Row
+from service.web.views.compare import Row, parameter_rows
 
 MOST_SWEEPS = 6
 OFFERED = 50
@@ -92,14 +92,14 @@ def compare_sweeps(
     incomparable = [name for name in objectives if len(datasets) > 1 and name.partition("@")[0] in LEARNT]
     best = best_of_each(session, rows)
     chosen = [each.recommended.metrics if each.recommended else {} for each in compared]
-    parameters = [each.recommended.parameters if each.recommended else {} for each in compared]
+    trials = [session.get(Trial, each.recommended.trial) if each.recommended else None for each in compared]
     return SweepComparison(
         sweeps=compared,
         offered=_offered(session, ids, lists),
         facts=[each for each in _facts(session, rows) if each.differs],
         best=[_row(name, _best_values(best, rows, name), goals, incomparable) for name in objectives],
         recommended=[_row(name, [each.get(name) for each in chosen], goals, incomparable) for name in objectives],
-        parameters=[each for each in _parameters(parameters) if each.differs],
+        parameters=_parameters(trials),
         incomparable=incomparable,
         fronts=_fronts(session, rows, labels),
         same=[_same(session, rows[0], other, labels) for other in rows[1:]],
@@ -154,9 +154,11 @@ def _row(name: str, values: Sequence[float | None], goals: Mapping[str, Goal], i
     return Row(name, list(values), max(known) if goals[name] == "maximize" else min(known))
 
 
-def _parameters(parameters: Sequence[Mapping[str, Scalar | None]]) -> list[Row]:
-    names = dict.fromkeys(name for each in parameters for name in each)
-    return [Row(name, [each.get(name) for each in parameters]) for name in names]
+def _parameters(chosen: Sequence[Trial | None]) -> list[Row]:
+    """What a sweep varies or all of them have, where it differs; not all that a model of another kind lacks."""
+    varied = {name for trial in chosen if trial for name in trial.parameters}
+    rows = [each for each in parameter_rows(chosen) if each.differs]
+    return [each for each in rows if each.name in varied or None not in each.values]
 
 
 def _fronts(session: Session, rows: Sequence[Sweep], labels: Mapping[str, str]) -> charts.Curve | None:

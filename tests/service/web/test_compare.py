@@ -101,6 +101,19 @@ def test_sweeps_are_compared_with_what_they_have_in_common(client: TestClient, s
     assert f'<option value="{two}">on a GPU' in chosen
 
 
+def test_what_one_sweep_varies_and_another_fixes_has_a_value_in_both(client: TestClient, services: Services) -> None:
+    def fixed(session: Session) -> str:
+        sweep = add_sweep(session, name="fixed")
+        metrics = {"latency_ms_p50": 2.0, "validation_loss": 1.0}
+        configuration = complete_configuration(7)
+        rank(session, sweep, [add_trial(session, sweep, 0, metrics, parameters={}, configuration=configuration)])
+        return sweep.id
+
+    one, two = services.database.write(fill), services.database.write(fixed)
+    found = table(page(client, "/compare", sweep=[one, two]), "Parameters of the recommended trials")
+    assert found["num_layers"][1] == "7", found
+
+
 def test_losses_of_two_datasets_are_not_called_better(client: TestClient, services: Services) -> None:
     one = services.database.write(lambda session: fill(session, "one"))
     dataset = client.get("/v1/datasets").json()["items"][0]["id"]
