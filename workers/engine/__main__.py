@@ -5,9 +5,9 @@
     build {runtime, onnx, engine, options, timings}     ONNX file -> engine file, with its sizes; timings: a folder or
                                                         null, where what is found out for later builds is kept
     load {runtime, engine, options}                     engine file -> ready to run, with the memory that it took
-    measure {inputs, options, figures?}                 latency (latency.py), until the `figures` are known
-    measure_prompt {inputs, options, figures?}          the same of a prompt, and the time to its first token
-    measure_step {position, options, figures?}          the same of a step at a position, its caches' rows written
+    measure {inputs, options, figures?, load?}          latency (latency.py), until the `figures` are known
+    measure_prompt {inputs, options, figures?, load?}   the same of a prompt, and the time to its first token
+    measure_step {position, options, figures?, load?}   the same of a step at a position, its caches' rows written
     generate {runtime, prefill, steps, inputs, outputs, options}  tokens and logits of a text (generation/text.py), by
                                                         .npz; steps: [{engine, steps}]; no engine is loaded
     run {inputs, outputs}                               outputs for inputs, by .npz
@@ -17,6 +17,9 @@
 
 `build` and `load` take `devices?`: those of an engine that they share, by the names that CUDA_VISIBLE_DEVICES takes,
 this process's first; its graph and its engine are files of shards (parallel/).
+
+A measurement may name what to `load` first: {runtime, engine, options, devices?}. It is then answered by {loaded,
+measured}. Where a load needs the device alone, because of how memory is weighed, both are one turn.
 
 What uses the device takes `turns?`, the device's files (arbitration.py): it is done when it is its turn. Progress says
 {waiting} until then, and {waited_seconds} after it (turns.py).
@@ -31,21 +34,34 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from .arrays import read_arrays, write_arrays
 from .base import Engine
 from .confidence import KNOWN_WITHIN
 from .generation.text import Step, generate
 from .generation.timing import first_token_ms, measure_step
-from .latency import DEFAULT_FIGURES, measure
+from .latency import DEFAULT_FIGURES, DeviceTurn, measure
 from .loss import evaluate
 from .memory import load_and_weigh
 from .parallel.engine import SharedEngine
 from .protocol import Handler, JsonObject, Progress, Request, RequestError, Result, invalid, serve
-from .turns import RequestTurn
+from .turns import RequestTurn, TurnInHand
 from .verbs import BuildAnswer, Capabilities, LoadAnswer, MeasureAnswer, MeasurePromptAnswer
+
+Given = TypeVar("Given")
+"""What a measurement reads before it begins."""
+
+Measured = TypeVar("Measured", bound=MeasureAnswer)
+
+Measuring = Callable[[Engine, Given, DeviceTurn | None, DeviceTurn], Measured]
+"""Measures the loaded engine on what is given: with the device shared (None: it is had alone already), then alone."""
 
 RUNTIMES: Mapping[str, tuple[str, str]] = {
     "onnxruntime": ("workers.engine.onnxruntime.engine", "OnnxRuntimeEngine"),
@@ -56,6 +72,15 @@ RUNTIMES: Mapping[str, tuple[str, str]] = {
 
 DEVICE_KINDS: Mapping[str, str] = {"onnxruntime": "cpu", "tensorrt": "gpu", "tensorrt_rtx": "gpu"}
 """Runtime -> the kind of device that it runs on."""
+
+
+@dataclass(frozen=True)
+class _ToLoad:
+    """What a request wants loaded."""
+
+    engine: Engine
+    path: Path
+    options: JsonObject
 
 
 class Verbs:
@@ -115,50 +140,45 @@ class Verbs:
             return engine.build(onnx, built, options)
 
     def load(self, request: Request, progress: Progress) -> LoadAnswer:
-        engine = self._engine(request)
-        if self._current is not None and self._current is not engine:
-            raise invalid("an engine of another runtime is loaded: close it first")
-        path, options = _path(request, "engine"), _options(request)
-        try:
-            if engine.load_turn == "alone":
-                # A context takes long to make, and needs nobody out of the way.
-                with RequestTurn(request, progress, "shared") as turn:
-                    turn.give_way()
-                    engine.memory_by_device()
-            with RequestTurn(request, progress, engine.load_turn, gives_way=False) as turn:
-                turn.give_way()
-                grown = load_and_weigh(engine, path, options)
-        except Exception:
-            if self._current is None:
-                engine.close()
-            raise
-        self._current = engine
-        return {"device_memory_bytes": grown}
+        wanted = self._to_load(request)
+        with self._turn_of_load(request, progress, wanted.engine):
+            return self._load(wanted)
 
-    def measure(self, request: Request, progress: Progress) -> MeasureAnswer:
-        engine = self._loaded()
-        inputs, options, figures = read_arrays(_path(request, "inputs")), _options(request), _figures(request)
-        return _in_turns(
+    def measure(self, request: Request, progress: Progress) -> Result:
+        options, figures = _options(request), _figures(request)
+        return self._measured(
             request,
             progress,
-            lambda shared, alone: measure(engine, inputs, options, figures=figures, shared=shared, alone=alone),
+            lambda: read_arrays(_path(request, "inputs")),
+            lambda engine, inputs, shared, alone: measure(
+                engine, inputs, options, figures=figures, shared=shared, alone=alone
+            ),
         )
 
-    def measure_prompt(self, request: Request, progress: Progress) -> MeasurePromptAnswer:
-        measured, inputs = self.measure(request, progress), read_arrays(_path(request, "inputs"))
-        with RequestTurn(request, progress, "alone") as turn:
-            turn.give_way()
-            first = first_token_ms(self._loaded(), inputs, _options(request))
-        bounds = [first.low, first.high]
-        return {**measured, "time_to_first_token_ms": first.value, "time_to_first_token_interval": bounds}
+    def measure_prompt(self, request: Request, progress: Progress) -> Result:
+        options, figures = _options(request), _figures(request)
 
-    def measure_step(self, request: Request, progress: Progress) -> MeasureAnswer:
-        engine = self._loaded()
-        position, options, figures = _count(request, "position"), _options(request), _figures(request)
-        return _in_turns(
+        def measured(
+            engine: Engine, inputs: Mapping[str, np.ndarray], shared: DeviceTurn | None, alone: DeviceTurn
+        ) -> MeasurePromptAnswer:
+            found = measure(engine, inputs, options, figures=figures, shared=shared, alone=alone)
+            with RequestTurn(request, progress, "alone") as turn:
+                turn.give_way()
+                first = first_token_ms(engine, inputs, options)
+            bounds = [first.low, first.high]
+            return {**found, "time_to_first_token_ms": first.value, "time_to_first_token_interval": bounds}
+
+        return self._measured(request, progress, lambda: read_arrays(_path(request, "inputs")), measured)
+
+    def measure_step(self, request: Request, progress: Progress) -> Result:
+        options, figures = _options(request), _figures(request)
+        return self._measured(
             request,
             progress,
-            lambda shared, alone: measure_step(engine, position, options, figures=figures, shared=shared, alone=alone),
+            lambda: _count(request, "position"),
+            lambda engine, position, shared, alone: measure_step(
+                engine, position, options, figures=figures, shared=shared, alone=alone
+            ),
         )
 
     def generate(self, request: Request, progress: Progress) -> Result:
@@ -206,6 +226,64 @@ class Verbs:
             finally:
                 os._exit(0)
 
+    def _measured(
+        self, request: Request, progress: Progress, read: Callable[[], Given], measuring: Measuring[Given, Measured]
+    ) -> Result:
+        """Measure the loaded engine, or load one before; each part when it is its turn on the device."""
+        if request.get("load") is None:
+            engine = self._loaded()
+            return _in_turns(request, progress, engine, read(), measuring)
+        wanted = self._to_load(_within(request, request["load"], "load"))
+        if wanted.engine.load_turn == "alone":
+            return self._loaded_and_measured(request, progress, wanted, read(), measuring)
+        # What is read takes memory of the process, by whose memory the engine may be weighed.
+        with self._turn_of_load(request, progress, wanted.engine):
+            loaded = self._load(wanted)
+        return {"loaded": loaded, "measured": _in_turns(request, progress, wanted.engine, read(), measuring)}
+
+    def _loaded_and_measured(
+        self, request: Request, progress: Progress, wanted: _ToLoad, given: Given, measuring: Measuring[Given, Measured]
+    ) -> Result:
+        """Both in one turn: for each, all others have to leave the device, which takes longer than either."""
+        with self._turn_of_load(request, progress, wanted.engine) as turn:
+            started = time.perf_counter()
+            loaded = self._load(wanted)
+            loading_seconds = time.perf_counter() - started
+            answer = measuring(wanted.engine, given, None, TurnInHand(turn))
+        environment = answer["environment"]
+        environment["alone_seconds"] = {"loading": loading_seconds, **environment["alone_seconds"]}
+        if "turns" in request:
+            environment["waited_seconds"] = turn.waited_seconds
+        return {"loaded": loaded, "measured": answer}
+
+    @contextlib.contextmanager
+    def _turn_of_load(self, request: Request, progress: Progress, engine: Engine) -> Generator[RequestTurn]:
+        """Have the device as a load needs it. If that fails, the engine gives back what it has opened."""
+        try:
+            if engine.load_turn == "alone":
+                # A context takes long to make, and needs nobody out of the way.
+                with RequestTurn(request, progress, "shared") as turn:
+                    turn.give_way()
+                    engine.memory_by_device()
+            with RequestTurn(request, progress, engine.load_turn, gives_way=False) as turn:
+                turn.give_way()
+                yield turn
+        except Exception:
+            if self._current is None:
+                engine.close()
+            raise
+
+    def _load(self, wanted: _ToLoad) -> LoadAnswer:
+        grown = load_and_weigh(wanted.engine, wanted.path, wanted.options)
+        self._current = wanted.engine
+        return {"device_memory_bytes": grown}
+
+    def _to_load(self, request: Request) -> _ToLoad:
+        engine = self._engine(request)
+        if self._current is not None and self._current is not engine:
+            raise invalid("an engine of another runtime is loaded: close it first")
+        return _ToLoad(engine, _path(request, "engine"), _options(request))
+
     def _loaded(self) -> Engine:
         if self._current is None:
             raise invalid("no engine is loaded: send load first")
@@ -233,11 +311,11 @@ def _opened(runtime: str, *devices: str) -> Engine:
 
 
 def _in_turns(
-    request: Request, progress: Progress, measured: Callable[[RequestTurn, RequestTurn], MeasureAnswer]
-) -> MeasureAnswer:
+    request: Request, progress: Progress, engine: Engine, given: Given, measuring: Measuring[Given, Measured]
+) -> Measured:
     """Measure with the device shared, then alone, each when it is its turn."""
     shared, alone = RequestTurn(request, progress, "shared"), RequestTurn(request, progress, "alone")
-    answer = measured(shared, alone)
+    answer = measuring(engine, given, shared, alone)
     if "turns" in request:
         answer["environment"]["waited_seconds"] = shared.waited_seconds + alone.waited_seconds
     return answer
@@ -273,10 +351,17 @@ def _count(request: Request, field: str) -> int:
 
 def _steps(request: Request) -> list[Step]:
     written = request.get("steps")
-    if not isinstance(written, list) or not all(isinstance(each, dict) for each in written):
+    if not isinstance(written, list):
         raise invalid(f"steps is {written!r}; it is a list of objects with engine and steps")
-    verb = request["verb"]
-    return [Step(_path({"verb": verb, **each}, "engine"), _count(each, "steps")) for each in written]
+    steps = [_within(request, each, "a step") for each in written]
+    return [Step(_path(each, "engine"), _count(each, "steps")) for each in steps]
+
+
+def _within(request: Request, value: object, name: str) -> Request:
+    """An object within a request, as a request of the same verb."""
+    if not isinstance(value, dict):
+        raise invalid(f"{name} is a JSON object, not {value!r}")
+    return {**value, "verb": request["verb"]}
 
 
 def _figures(request: Request) -> list[str]:

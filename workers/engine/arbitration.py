@@ -1,7 +1,8 @@
 """Whose turn it is on a device: who needs it alone has it alone, the others share it, in the order in which they came.
 
 A measurement needs the device alone. So do a load whose memory is weighed by the device's own figure, a build that
-times kernels, and the steps of a training whose budget is in seconds. All else that computes there (the steps of other
+times kernels, and the steps of a training whose budget is in seconds. A load and the measurement after it are one
+turn: whoever shares the device has to leave it once for both. All else that computes there (the steps of other
 trainings, evaluations, references) shares it, and stops at its next seam when somebody waits. On a CPU exports, builds
 and loads share it, too; they have no seams.
 

@@ -1,6 +1,6 @@
 """Latency: the same loop for every runtime, device and model.
 
-Warm up by time, on a device that others may use, too; then have it alone, and run until both `seconds` and `min_runs`
+Warm up by time, where others may use the device, too; then have it alone, and run until both `seconds` and `min_runs`
 are reached, or earlier when the figures that matter are known well enough (confidence.py), `min_runs` runs are done
 and a quarter of `seconds` has passed. Where runs differ by a lot (`confidence.MACHINE_CV`) it takes the whole time: a
 busy machine changes too slowly for a part to show it. What one run took is the engine's to say (`Engine.timed_run`):
@@ -108,8 +108,8 @@ def measure(
     """Measure the loaded engine on the given inputs.
 
     `figures`: those that have to be known (confidence.KNOWN_WITHIN names them); none: a quarter of the time is enough.
-    `shared`: the device with others: inputs are laid out and the engine warms up in it.
-    `alone`: the device with nobody else. All that is timed, and no more, happens in it.
+    `shared`: the device with others: inputs are laid out and the engine warms up in it. None: nobody else has it.
+    `alone`: the device with nobody else. All that is timed, and no more than that after the warm-up, happens in it.
     `writes`: what each run writes into its own inputs (`Engine.keep_rows`).
 
     `inputs`: by name, each of the engine's shape, or with one more axis in front: several sets, as many for each name.
@@ -119,6 +119,7 @@ def measure(
 
     Where runs are launched as a captured graph, some without it are measured, too.
     """
+    clock = _Laps()
     chosen = Options.checked(options)
     engine.require_loaded()
     sets = input_sets(engine, inputs)
@@ -130,7 +131,8 @@ def measure(
             warmup_runs = _warm_up(engine, turns, chosen.warmup_seconds, turn)
         with alone or NoTurn() as turn:
             turn.give_way()
-            clock = _Laps()
+            if shared is not None:
+                clock.lap()
             state_before = engine.device_state()
             warmup_runs += _warm_up(engine, turns, min(SETTLE_SECONDS, chosen.warmup_seconds), NoTurn())
             switches = machine.involuntary_switches()

@@ -55,11 +55,15 @@ class RequestTurn:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._turn is None:
-            return
-        self._turn.__exit__(*exception)
-        if self._alone_since is not None:
-            self._progress({**self._told(), "alone_seconds": time.monotonic() - self._alone_since})
+        if self._turn is not None:
+            self._turn.__exit__(*exception)
+            self._say_alone()
+
+    def give_up(self) -> None:
+        """Let the others have the device before the context ends."""
+        if self._turn is not None:
+            self._turn.give_up()
+            self._say_alone()
 
     def give_way(self) -> float:
         """Have the device, after those who wait for it; the seconds that this took."""
@@ -73,9 +77,30 @@ class RequestTurn:
             self._alone_since = time.monotonic()
         return seconds
 
+    def _say_alone(self) -> None:
+        if self._alone_since is not None:
+            self._progress({**self._told(), "alone_seconds": time.monotonic() - self._alone_since})
+            self._alone_since = None
+
     def _say_waiting(self) -> None:
         holder = None if self._device is None else holder_elsewhere(self._device, os.getppid())
         self._progress({**self._told(), "waiting": True, **({} if holder is None else {"holder": holder})})
+
+
+class TurnInHand:
+    """The turn of something that has the device already: a context, whose end gives the device up."""
+
+    def __init__(self, turn: RequestTurn) -> None:
+        self._turn = turn
+
+    def __enter__(self) -> TurnInHand:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._turn.give_up()
+
+    def give_way(self) -> None:
+        """Nobody has it in between."""
 
 
 def holder_elsewhere(device: Path, worker: int) -> int | None:

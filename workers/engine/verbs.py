@@ -113,7 +113,8 @@ class Environment(MachineFacts, EngineEnvironment):
     warmup_runs: int
     measured_seconds: float
     alone_seconds: dict[str, float]
-    """What it had the device to itself for: warm_up, timed, plain_enqueues. Their sum is all of its turn."""
+    """What it had the device to itself for: loading (where that was part of its turn), warm_up, timed, plain_enqueues.
+    Their sum is all of its turn."""
     stopped_by: str
     """seconds, or confidence in the median."""
     measurements: int
@@ -171,6 +172,20 @@ class MeasurePromptAnswer(MeasureAnswer):
     time_to_first_token_interval: list[float]
 
 
+class LoadAndMeasureAnswer(TypedDict):
+    """A measurement whose request said what to load."""
+
+    loaded: LoadAnswer
+    measured: MeasureAnswer
+
+
+class LoadAndMeasurePromptAnswer(TypedDict):
+    """The same of a prompt."""
+
+    loaded: LoadAnswer
+    measured: MeasurePromptAnswer
+
+
 class LossAnswer(TypedDict):
     """Sums over a split, and the same over its blocks."""
 
@@ -189,9 +204,10 @@ DESCRIBE = Verb[Capabilities]("describe")
 WARM_UP = Verb[Nothing]("warm_up")
 BUILD = Verb[BuildAnswer]("build")
 LOAD = Verb[LoadAnswer]("load")
-MEASURE = Verb[MeasureAnswer]("measure")
-MEASURE_PROMPT = Verb[MeasurePromptAnswer]("measure_prompt")
-MEASURE_STEP = Verb[MeasureAnswer]("measure_step")
+MEASURE = Verb[LoadAndMeasureAnswer]("measure")
+"""A worker always says what to load, and so with the two that follow."""
+MEASURE_PROMPT = Verb[LoadAndMeasurePromptAnswer]("measure_prompt")
+MEASURE_STEP = Verb[LoadAndMeasureAnswer]("measure_step")
 GENERATE = Verb[Nothing]("generate")
 RUN = Verb[Nothing]("run")
 LOSS = Verb[LossAnswer]("loss")

@@ -123,6 +123,13 @@ def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
     return BuiltEngines(graphs.name, graphs.model, model, loss, graphs.is_transplanted)
 
 
+def exported_again(context: TrialContext, built: BuiltEngines) -> BuiltEngines:
+    """The same engines of a graph that is exported anew: the earlier one is another function with these weights."""
+    context.lease.log("the weights in the earlier graph are another function: exporting again")
+    context.children.start_engine(context.runtime, context.turns)
+    return build(context, export(context, built.name))
+
+
 def _loss_engine(context: TrialContext, onnx: Path) -> BuiltEngine:
     """The engine of the loss, which all trials of a shape and a number format share: of those that begin together one
     builds it."""

@@ -13,7 +13,7 @@ from workers.processes.model_verbs import EVALUATE
 from workers.service.leased_trial import LeasedSplit
 from workers.trial.build import write_graph
 from workers.trial.context import TrialContext
-from workers.trial.load import LoadedEngine, check_parity
+from workers.trial.load import LoadedEngine
 from workers.trial.other_targets import try_builds
 from workers.trial.outcomes import TrialEndedError
 
@@ -39,8 +39,7 @@ class SplitLoss:
 
 
 def evaluate(context: TrialContext, engine: LoadedEngine, data: TrialData) -> None:
-    """Parity of the trained engine, then its loss, the reference's, and that on as many training examples."""
-    check_parity(context, engine)
+    """The loss of an engine that was seen to be the model, the reference's, and that on as many training examples."""
     validation = _validation_loss(context, engine, data)
     context.record.add_metrics(_of_task(context, validation))
     if _test_split(context) is not None:

@@ -1,4 +1,4 @@
-"""An engine in a fresh process of its own: what that takes is the engine's, and it is seen to be the model."""
+"""An engine in a fresh process of its own: what that takes is the engine's. And whether it is the model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from workers.engine.verbs import LOAD, RUN
+from workers.engine.verbs import LOAD, RUN, LoadAnswer
 from workers.processes.child import Child
 from workers.processes.model_verbs import REFERENCE
 from workers.trial import parity
@@ -34,17 +34,22 @@ class LoadedEngine:
 def load(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
     """Load the model's engine in a fresh process; the one before ends."""
     process = context.children.fresh_engine()
-    loaded = context.request(
-        process,
-        LOAD,
-        {
-            "runtime": context.runtime,
-            "engine": str(built.model.path),
-            "options": load_options(context),
-            "devices": list(context.rank_devices),
-        },
-        timeout_seconds=context.limits.load_seconds,
-    )
+    loaded = context.request(process, LOAD, what_to_load(context, built), timeout_seconds=context.limits.load_seconds)
+    return record_load(context, process, built, loaded)
+
+
+def what_to_load(context: TrialContext, built: BuiltEngines) -> dict[str, object]:
+    """What the engine's process is asked to load."""
+    return {
+        "runtime": context.runtime,
+        "engine": str(built.model.path),
+        "options": load_options(context),
+        "devices": list(context.rank_devices),
+    }
+
+
+def record_load(context: TrialContext, process: Child, built: BuiltEngines, loaded: LoadAnswer) -> LoadedEngine:
+    """Keep what a process that has loaded the model's engine said of that."""
     context.record.add_metrics(metrics_in(loaded))
     metrics = {**metrics_in(built.model.said), **metrics_in(loaded)}
     metrics["memory_bytes"] = _memory_bytes(metrics)
@@ -66,16 +71,19 @@ def load_options(context: TrialContext) -> dict[str, int]:
     return {"threads": context.children.threads} if context.runtime in THREADED_RUNTIMES else {}
 
 
-def check_parity(context: TrialContext, engine: LoadedEngine) -> None:
+def computes_the_same(context: TrialContext, engine: LoadedEngine) -> bool:
     """Hold the engine's logits against PyTorch's on a batch of validation inputs; a quantized engine's against its
     quantized graph's, so that what is off is the engine and not the rounding that was asked for.
 
-    An engine that computes the same is kept for later trials. Raises TrialEndedError where it does not.
+    An engine that computes the same is kept for later trials. False where weights were put into an earlier graph which
+    is another function with them. Raises TrialEndedError where the engine is not the model.
     """
     found = _compare(context, engine)
-    context.record.add_metrics({"parity_error": found.error, "parity_error_worst": found.worst})
     coarsest = parity.coarsest(context.dtypes)
-    tolerance = _tolerance(context)
+    tolerance = parity.tolerance(coarsest, context.quantization)
+    if engine.built.is_transplanted and not found.kept(tolerance):
+        return False
+    context.record.add_metrics({"parity_error": found.error, "parity_error_worst": found.worst})
     worst_tolerance = tolerance * parity.WORST_TOKEN_FACTOR
     measured = {"error": found.error, "worst": found.worst} if math.isfinite(found.error + found.worst) else {}
     context.record.extend_measurement(
@@ -90,15 +98,7 @@ def check_parity(context: TrialContext, engine: LoadedEngine) -> None:
             f"{dtype} allows {tolerance:g} ({worst_tolerance:g}): it computes another function",
         )
     keep_for_later_trials(context, engine.built.model)
-
-
-def computes_the_same(context: TrialContext, engine: LoadedEngine) -> bool:
-    """Whether the engine's logits are PyTorch's. Nothing is recorded."""
-    return _compare(context, engine).kept(_tolerance(context))
-
-
-def _tolerance(context: TrialContext) -> float:
-    return parity.tolerance(parity.coarsest(context.dtypes), context.quantization)
+    return True
 
 
 def _compare(context: TrialContext, engine: LoadedEngine) -> parity.Parity:

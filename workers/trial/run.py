@@ -4,7 +4,10 @@ Hardware first: check → build → measure → train → (quantize →) rebuild
 hardware constraint is never trained. Training first: check → train → (quantize →) build → measure → evaluate; one
 export, one build, one measurement. A probe, which has no data and learns nothing: check → build → measure.
 
-Where a sweep names several shapes, each has an engine of its own: built, compared and measured at its shape. The first
+What is measured is then compared with PyTorch, before a figure of it is kept: to load and to measure an engine is one
+request, as both may need the device alone.
+
+Where a sweep names several shapes, each has an engine of its own: built, measured and compared at its shape. The first
 one's scores the validation split.
 
 What would happen again ends the trial here, as a `Finish` with its reason. What would not is raised: the causes of an
@@ -14,7 +17,7 @@ interruption, a child killed from outside (ChildDiedError), a service that is aw
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,13 +26,13 @@ from workers.data.splits import TrialData
 from workers.interruption import TrialPrunedError
 from workers.processes.child import ChildDiedError, ChildError, ChildRequestError, ChildTimeoutError
 from workers.service.client import RefusedError
-from workers.trial.build import BuiltEngines, build, export, prepare_model
+from workers.trial.build import BuiltEngines, build, export, exported_again, prepare_model
 from workers.trial.check import check_model, fetch_data, lay_out_batches, lay_out_probe_inputs
 from workers.trial.context import TrialContext
 from workers.trial.evaluate import evaluate
 from workers.trial.generation.engines import GenerationEngines, build_generation
 from workers.trial.generation.measure import MeasuredGeneration, measure_generation
-from workers.trial.load import LoadedEngine, check_parity, computes_the_same, load
+from workers.trial.load import LoadedEngine, computes_the_same, load
 from workers.trial.measuring.measure import MEASURE, REMEASURE, judge_hardware, measure
 from workers.trial.outcomes import Finish, OutOfMemoryError, TrialEndedError
 from workers.trial.record import TrialRecord
@@ -189,55 +192,35 @@ class _ShapeEngines:
         return cls(context, built, build_generation(context, name, transplant))
 
 
-@dataclass(frozen=True, slots=True)
-class _UntrainedEngines:
-    """The engines at each shape, the first one loaded and seen to be the model."""
-
-    shapes: list[_ShapeEngines]
-    first: LoadedEngine
-
-
-def _build_untrained(context: TrialContext, name: str) -> _UntrainedEngines:
+def _build_untrained(context: TrialContext, name: str) -> list[_ShapeEngines]:
     """Random weights → ONNX → engine, at each shape."""
     prepare_model(context)
     context.children.start_engine(context.runtime, context.turns)
     # A probe is exported once, and what is quantized has other products each time.
     again = None if context.is_probe or context.is_quantized else "prepare"
-    shapes = [
+    return [
         _ShapeEngines.of(shape, build(shape, export(shape, name, again)), name, again) for shape in context.at_shapes()
     ]
-    return _UntrainedEngines(shapes, _load_and_compare(shapes[0]))
 
 
 def _measure_and_judge(
-    context: TrialContext, engines: _UntrainedEngines, options: Mapping[str, float], measurement: str
+    context: TrialContext, engines: Sequence[_ShapeEngines], options: Mapping[str, float], measurement: str
 ) -> None:
     """Measure at one shape after the other, until a constraint is broken."""
-    for shape in engines.shapes:
-        engine = engines.first if shape.context.is_scored else _load_and_compare(shape)
-        shape.context.record.set_measurement(measurement, measure(shape.context, engine, options).latency)
+    for shape in engines:
+        shape.context.record.set_measurement(measurement, measure(shape.context, shape.built, options).latency)
         _record_generation(shape.context, _measured_generation(shape, options))
         judge_hardware(context, context.record.findings())
-
-
-def _load_and_compare(shape: _ShapeEngines) -> LoadedEngine:
-    engine = _load_checked(shape.context, shape.built)
-    check_parity(shape.context, engine)
-    return engine
 
 
 def _measured_generation(shape: _ShapeEngines, options: Mapping[str, float]) -> MeasuredGeneration | None:
     return shape.generation and measure_generation(shape.context, shape.generation, options)
 
 
-def _load_checked(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
-    """Load; an engine of weights that were put into an earlier graph is of that of an export where it differs."""
+def _load_unmeasured(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
+    """Load, and see that it is the model. Raises TrialEndedError where it is not."""
     engine = load(context, built)
-    if not built.is_transplanted or computes_the_same(context, engine):
-        return engine
-    context.lease.log("the weights in the earlier graph are another function: exporting again")
-    context.children.start_engine(context.runtime, context.turns)
-    return load(context, build(context, export(context, built.name)))
+    return engine if computes_the_same(context, engine) else _load_unmeasured(context, exported_again(context, built))
 
 
 def _build_trained(context: TrialContext, phase: str) -> list[_ShapeEngines]:
@@ -262,18 +245,17 @@ def _finish_trained(context: TrialContext, data: TrialData, *, build_phase: str,
     scored, *others = _build_trained(context, build_phase)
     if not context.measures:
         with context.phase("evaluate"):
-            evaluate(scored.context, _load_checked(scored.context, scored.built), data)
+            evaluate(scored.context, _load_unmeasured(scored.context, scored.built), data)
         context.children.close_engine()
         return
     with context.phase(measure_phase):
         for shape in others:
-            latency = measure(shape.context, _load_and_compare(shape), REMEASURE).latency
+            latency = measure(shape.context, shape.built, REMEASURE).latency
             shape.context.record.set_measurement("latency_samples_ms", latency)
             _record_generation(shape.context, _measured_generation(shape, REMEASURE))
         # Last: the engine that is loaded last is the one that is scored.
         generated = _measured_generation(scored, REMEASURE)
-        engine = _load_checked(scored.context, scored.built)
-        measured = measure(scored.context, engine, REMEASURE)
+        measured = measure(scored.context, scored.built, REMEASURE)
     engine = measured.engine
     scored.context.record.set_measurement("latency_samples_ms", measured.latency)
     _record_generation(scored.context, generated)

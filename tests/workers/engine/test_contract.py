@@ -280,6 +280,21 @@ def test_measure_is_consistent(loaded: Parent, runtime: str, model: graphs.Langu
     assert {"cpu_model", "cpu_governor", "clock", "clock_source", "load_average_before"} <= set(environment)
 
 
+def test_a_measurement_may_say_what_to_load(
+    child: Parent, runtime: str, engine_file: Path, model: graphs.LanguageModel, tmp_path: Path
+) -> None:
+    inputs, load = save(tmp_path / "in.npz", tokens=model.inputs()), {"runtime": runtime, "engine": str(engine_file)}
+    answer = child.ask("measure", load=load, inputs=inputs, options=MEASURE, turns=str(tmp_path / "device"))
+    assert set(answer) == {"loaded", "measured"}
+    assert set(answer["loaded"]) == {"device_memory_bytes"}
+    assert answer["measured"]["runs"] >= MEASURE["min_runs"]
+    assert answer["measured"]["environment"]["waited_seconds"] == 0
+    child.ask("run", inputs=inputs, outputs=str(tmp_path / "out.npz"))
+    with pytest.raises(Refused, match="close it first"):
+        child.ask("measure", load=load, inputs=inputs, options=MEASURE)
+    assert child.ask("measure", inputs=inputs, options=MEASURE)["runs"] >= MEASURE["min_runs"]
+
+
 def test_measure_goes_on_until_the_figures_asked_for_are_known(
     loaded: Parent, model: graphs.LanguageModel, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from workers.engine import __main__ as child
-from workers.engine.base import Engine
+from workers.engine.base import Engine, TurnKind
 from workers.engine.protocol import RequestError
 from workers.engine.tensorrt import support
 
@@ -25,7 +25,8 @@ ENGINES = {"onnxruntime": "OnnxRuntimeEngine", "tensorrt": "TensorRtEngine"}
 _RUNTIME = os.environ["FAULTY_RUNTIME"]
 _Real: Any = getattr(import_module(f"workers.engine.{_RUNTIME}.engine"), ENGINES[_RUNTIME])
 _fault = Path(os.environ["FAULT_FILE"])
-_build, _load, _make = _Real._build, _Real._load, _Real.build
+_build, _load, _make, _timed_run = _Real._build, _Real._load, _Real.build, _Real.timed_run
+_load_turn = _Real.load_turn
 _disk_usage = shutil.disk_usage
 
 
@@ -81,6 +82,18 @@ def faulty_load(self: Engine, engine: Path, options: Mapping[str, Any]) -> Any:
     return _load(self, engine, options)
 
 
+def faulty_load_turn(self: Engine) -> TurnKind | None:
+    """Alone, as of engines that are weighed by the device's own memory; a killed one is to have the device."""
+    return "alone" if _fault.read_text() in ("weighed by the device", "killed while it is measured") else _load_turn
+
+
+def faulty_timed_run(self: Engine, prepared: Any) -> float:
+    if _fault.read_text() == "killed while it is measured":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _timed_run(self, prepared)
+
+
 if __name__ == "__main__":
+    _Real.load_turn, _Real.timed_run = property(faulty_load_turn), faulty_timed_run
     _Real._build, _Real._load, _Real.build = faulty_build, faulty_load, faulty_make
     child.main()

@@ -20,12 +20,15 @@ import pytest
 from tests.workers.faulty_children import PROGRAMS, FaultyChildren
 from tests.workers.scripted_service import ScriptedService
 from workers.data.cache import DatasetCache
+from workers.device_lock import turns_of
+from workers.engine.arbitration import Turn
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Interruption
 from workers.service.leased_trial import LeasedTrial
 from workers.trial.context import Limits
 from workers.trial.measuring import measure
+from workers.trial.record import TrialRecord
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", pytest.param("tensorrt", marks=pytest.mark.gpu)])
@@ -51,6 +54,8 @@ def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in {"warmup_seconds": 0.0, "seconds": 0.02, "min_runs": 5}.items():
             monkeypatch.setitem(options, name, value)
 
+
+DEVICE = "device-here"
 
 PROBE = {"kind": "norm", "norm.kind": "RmsNorm", "attention.num_attention_heads": None}
 """It is built and measured, and that is all: the least that a builder can fail at."""
@@ -93,7 +98,30 @@ def test_an_engine_without_what_was_learnt_is_noticed_after_the_rebuild(bench: B
     assert failed["outcome"] == "failed"
     assert failed["reason"].startswith("parity: the engine's logits are off by ")
     assert "validation_loss" not in failed["metrics"], "it is no score of this model"
+    assert "latency_samples_ms" not in failed["measurements"], "it is no latency of this model"
+    first = failed["measurements"]["latency_first"]
+    assert failed["metrics"]["latency_ms_p50"] == first["latency_ms_p50"]
     assert (next_one["outcome"], next_one["reason"]) == ("complete", None)
+
+
+def test_a_trial_whose_load_needs_the_device_alone_has_it_so_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[str] = []
+    add_more_seconds = TrialRecord.add_more_seconds
+
+    def counted(self: TrialRecord, work: str, seconds: float) -> None:
+        turns.append(work)
+        add_more_seconds(self, work, seconds)
+
+    monkeypatch.setattr(TrialRecord, "add_more_seconds", counted)
+    bench.arm("weighed by the device")
+    finish = bench.trial(ScriptedService("probe"), {"model": PROBE})
+    assert (finish["outcome"], finish["reason"]) == ("complete", None)
+    assert turns == ["alone_measurement_turn"]
+    cost = finish["measurements"]["cost"]
+    assert set(cost["alone"]) == {"loading", "warm_up", "remeasuring", "plain_enqueues"}
+    assert sum(cost["alone"].values()) <= cost["alone_measurement_turn_seconds"] + 0.001, "rounded"
 
 
 def test_what_was_built_before_is_not_built_again(bench: Bench) -> None:
@@ -154,6 +182,14 @@ class Bench:
 
     def trial(self, service: ScriptedService, sections: dict[str, Any], limits: Limits | None = None) -> dict[str, Any]:
         """How a trial ends."""
+        self.execute(service, sections, limits)
+        return service.sent("finish")[-1]
+
+    def arm(self, fault: str) -> None:
+        self._children.arm(fault)
+
+    def execute(self, service: ScriptedService, sections: dict[str, Any], limits: Limits | None = None) -> None:
+        """Execute a trial, however it ends."""
         client, runtime = service.client(), self._capabilities["runtime"]
         misread = self._children.armed() == "every axis" and runtime == "tensorrt"
         capabilities = {**self._capabilities, "device_model": "here"} | ({"opset": 18} if misread else {})
@@ -163,15 +199,26 @@ class Bench:
             children=self._children,
             datasets=DatasetCache(client, self._cache_dir),
             engines=EngineCache(self._cache_dir / "engines"),
-            device_uuid="device-here",
+            device_uuid=DEVICE,
             capabilities={runtime: capabilities},
             heartbeat_seconds=30,
             interruption=Interruption(),
             limits=limits or Limits(),
         ).run()
-        return service.sent("finish")[-1]
 
 
 @pytest.fixture
 def bench(faulty: FaultyChildren, capabilities: dict[str, Any], cache_dir: Path) -> Bench:
     return Bench(faulty, capabilities, cache_dir)
+
+
+def test_an_engine_killed_while_it_is_measured_gives_the_trial_back_and_holds_no_device(bench: Bench) -> None:
+    """The last one: the other children end with it."""
+    service = ScriptedService("probe")
+    bench.arm("killed while it is measured")
+    bench.execute(service, {"model": PROBE})
+    (release,) = service.sent("release")
+    assert release == {"reason": "the engine process was ended by SIGKILL, from outside", "charge": True}
+    assert not service.sent("finish")
+    with Turn(turns_of(DEVICE), lambda: None, alone=True) as turn:
+        assert turn.take() == 0.0, "nobody has it"

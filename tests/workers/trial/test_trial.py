@@ -37,6 +37,8 @@ from workers.service.leased_trial import LeasedTrial
 from workers.service.messages import LeaseAnswer
 from workers.trial import build, loader, parity, run
 from workers.trial.context import Limits, TrialContext
+from workers.trial.load import LoadedEngine
+from workers.trial.measuring import measure
 from workers.trial.train import Trained
 
 ALL_PHASES = ["check", "build", "measure", "train", "rebuild", "remeasure", "evaluate", "finish"]
@@ -310,13 +312,22 @@ def test_trained_weights_are_put_into_the_first_graph(bench: Bench, monkeypatch:
 def test_weights_that_are_another_function_in_the_first_graph_are_exported_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "computes_the_same", lambda context, engine: False)
+    compared = measure.computes_the_same
+    transplanted: list[bool] = []
+
+    def differs(context: TrialContext, engine: LoadedEngine) -> bool:
+        transplanted.append(engine.built.is_transplanted)
+        return not transplanted[-1] and compared(context, engine)
+
+    monkeypatch.setattr(measure, "computes_the_same", differs)
     finish = bench.execute(bench.scripted.lease(training={"steps": 10}))
     assert finish is not None
     assert (finish["outcome"], finish["reason"]) == ("complete", None)
     assert bench.scripted.phases() == ALL_PHASES
     logged = "".join(report.get("log", "") for report in bench.scripted.sent("report"))
     assert logged.count("exporting again") == 1, "the trained weights are not put into a graph that was wrong"
+    assert transplanted == [True, False, False]
+    assert logged.count("measured: latency") == 2, "nothing is kept of what was not the model"
 
 
 def test_a_hardware_constraint_that_training_first_breaks_is_the_service_s_to_judge(bench: Bench) -> None:
@@ -486,12 +497,40 @@ def test_patience_ends_the_training_and_the_trial_goes_on(bench: Bench) -> None:
 
 
 def test_an_engine_that_is_another_function_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(measure.MEASURE, "seconds", 0.02)
     monkeypatch.setitem(parity.TOLERANCES, "float32", 0.0)
     finish = bench.execute(bench.scripted.lease())
     assert finish is not None
     assert finish["outcome"] == "failed"
     assert finish["reason"].startswith("parity: ")
-    assert bench.scripted.phases() == ["check", "build", "finish"]
+    assert bench.scripted.phases() == ["check", "build", "measure", "finish"]
+    of_build = {"build_seconds", "engine_bytes", "weights_bytes", "activation_bytes", "io_bytes"}
+    of_load = {"device_memory_bytes", "memory_bytes", "total_memory_bytes"}
+    assert set(finish["metrics"]) == of_build | of_load | {
+        *("parity_error", "parity_error_worst", "parameter_count", "flops", "device_seconds")
+    }
+    assert set(finish["measurements"]) == {"cost", "parity"}
+    assert finish["noise"] == {}
+    assert not any("metrics" in report for report in bench.scripted.sent("report"))
+    logged = "".join(report.get("log", "") for report in bench.scripted.sent("report"))
+    assert "measured: latency" not in logged
+
+
+def test_what_is_not_measured_is_compared_and_scored_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = bench.scripted.lease(training={"steps": 5}) | {"hardware_first": False, "measure": False}
+    finish = bench.execute(lease)
+    assert finish is not None
+    assert (finish["outcome"], finish["reason"]) == ("complete", None)
+    assert bench.scripted.phases() == ["check", "train", "build", "evaluate", "finish"]
+    assert {"parity_error", "validation_loss"} <= set(finish["metrics"])
+    assert "latency_ms_p50" not in finish["metrics"]
+    monkeypatch.setitem(parity.TOLERANCES, "float32", 0.0)
+    wrong = bench.execute(lease)
+    assert wrong is not None
+    assert wrong["reason"].startswith("parity: ")
+    assert "validation_loss" not in wrong["metrics"]
 
 
 def test_a_child_that_crashes_twice_fails_the_trial(bench: Bench) -> None:

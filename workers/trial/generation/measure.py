@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from layers.metrics import split_name
 from workers.engine import verbs
 from workers.engine.confidence import Interval
-from workers.engine.verbs import MeasureAnswer, MeasurePromptAnswer
+from workers.engine.verbs import LoadAnswer, MeasureAnswer, MeasurePromptAnswer
 from workers.processes.child import Child
 from workers.trial.build import BuiltEngine
 from workers.trial.context import TrialContext
@@ -79,29 +79,36 @@ class _Measured:
 
 
 def _measured(context: TrialContext, engines: GenerationEngines, options: Mapping[str, float]) -> _Measured:
-    process = context.children.fresh_engine()
-    prefill_bytes = _load(context, process, engines.prefill)
-    prefill = context.request(
-        process,
+    limit = context.limits.load_seconds + context.limits.measure_seconds
+    prompt = context.request(
+        context.children.fresh_engine(),
         verbs.MEASURE_PROMPT,
-        {"inputs": str(context.files.prompts), "options": options, "figures": _figures(context, "prefill_ms")},
-        timeout_seconds=context.limits.measure_seconds,
+        {
+            "load": _what_to_load(context, engines.prefill),
+            "inputs": str(context.files.prompts),
+            "options": options,
+            "figures": _figures(context, "prefill_ms"),
+        },
+        timeout_seconds=limit,
     )
+    prefill = prompt["measured"]
     record_alone(context, prefill, options)
     # A fresh process once more: by how much the memory of the device grows is asked of the largest engine.
     process = context.children.fresh_engine()
-    largest_bytes = 0.0
     steps: list[MeasureAnswer] = []
+    loads: list[LoadAnswer] = []
     share = {**options, "seconds": options["seconds"] / len(engines.steps)}
     for step in reversed(engines.steps):
-        loaded_bytes = _load(context, process, step.engine)
-        largest_bytes = largest_bytes or loaded_bytes
-        position = step.bucket.first + step.bucket.steps // 2
-        arguments = {"position": position, "options": share, "figures": _figures(context, "decode_ms_per_token")}
-        limit = context.limits.measure_seconds
-        measured = context.request(process, verbs.MEASURE_STEP, arguments, timeout_seconds=limit)
-        record_alone(context, measured, options)
-        steps.insert(0, measured)
+        arguments = {
+            "load": _what_to_load(context, step.engine),
+            "position": step.bucket.first + step.bucket.steps // 2,
+            "options": share,
+            "figures": _figures(context, "decode_ms_per_token"),
+        }
+        answer = context.request(process, verbs.MEASURE_STEP, arguments, timeout_seconds=limit)
+        record_alone(context, answer["measured"], options)
+        steps.insert(0, answer["measured"])
+        loads.append(answer["loaded"])
         context.request(process, verbs.CLOSE, {}, timeout_seconds=context.limits.load_seconds)
     text_ms = prefill["latency_ms_p50"] + sum(
         step.bucket.steps * measured["latency_ms_p50"] for step, measured in zip(engines.steps, steps, strict=True)
@@ -115,7 +122,8 @@ def _measured(context: TrialContext, engines: GenerationEngines, options: Mappin
     cv_of_steps = max(step["latency_cv"] for step in steps)
     cvs = {name: prefill["latency_cv"] if name.startswith("prefill") else cv_of_steps for name in MEDIANS}
     figures = ProcessFigures(metrics, intervals, cvs)
-    return _Measured(process, prefill, steps, figures, text_ms, prefill_bytes + largest_bytes)
+    grown_bytes = prompt["loaded"]["device_memory_bytes"] + loads[0]["device_memory_bytes"]
+    return _Measured(process, prefill, steps, figures, text_ms, grown_bytes)
 
 
 def _intervals(
@@ -143,11 +151,8 @@ def _as_wide(value: float, intervals: Sequence[Interval]) -> Interval:
     return Interval(value, max(0.0, value - half), value + half)
 
 
-def _load(context: TrialContext, process: Child, engine: BuiltEngine) -> float:
-    """Load; by how many bytes the memory in use grew."""
-    arguments = {"runtime": context.runtime, "engine": str(engine.path), "options": load_options(context)}
-    loaded = context.request(process, verbs.LOAD, arguments, timeout_seconds=context.limits.load_seconds)
-    return loaded["device_memory_bytes"]
+def _what_to_load(context: TrialContext, engine: BuiltEngine) -> dict[str, object]:
+    return {"runtime": context.runtime, "engine": str(engine.path), "options": load_options(context)}
 
 
 def _figures(context: TrialContext, part: str) -> list[str]:

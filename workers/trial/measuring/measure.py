@@ -15,8 +15,9 @@ from workers.engine import verbs
 from workers.engine.confidence import SHARES, Interval
 from workers.engine.latency import thin
 from workers.engine.verbs import MeasureAnswer, QueuedEnvironment
+from workers.trial.build import BuiltEngines, exported_again
 from workers.trial.context import TrialContext
-from workers.trial.load import LoadedEngine, load
+from workers.trial.load import LoadedEngine, computes_the_same, record_load, what_to_load
 from workers.trial.measuring.repeats import MEDIANS, ProcessFigures, Repeats
 from workers.trial.outcomes import TrialEndedError
 from workers.trial.record import Findings, metrics_in
@@ -59,17 +60,22 @@ class Measured:
     """Of the process that measured last."""
 
 
-def measure(context: TrialContext, engine: LoadedEngine, options: Mapping[str, float]) -> Measured:
-    """Measure the loaded engine, when it is its turn on the device; near a limit in further processes, too.
+def measure(context: TrialContext, built: BuiltEngines, options: Mapping[str, float]) -> Measured:
+    """Load the model's engine in a fresh process and measure it, when it is its turn on the device; near a limit in
+    further processes, too. The one before ends.
 
-    The figures are the means over the processes; the raw samples are those of all.
+    The figures are the means over the processes; the raw samples are those of all. None is kept before the engine was
+    seen to be the model: TrialEndedError where it is not.
     """
-    answers = [_answer(context, engine, options)]
-    repeats = repeats_of(context, _figures(context, answers[0]))
+    engine, answer = _loaded_and_measured(context, built, options)
+    if not computes_the_same(context, engine):
+        return measure(context, exported_again(context, built), options)
+    answers = [answer]
+    repeats = repeats_of(context, _figures(context, answer))
     while repeats.are_wanted():
-        engine = load(context, engine.built)
-        answers.append(_answer(context, engine, options))
-        repeats.add(_figures(context, answers[-1]))
+        engine, answer = _loaded_and_measured(context, built, options)
+        answers.append(answer)
+        repeats.add(_figures(context, answer))
     latency = _of_all(answers)
     metrics = repeats.metrics
     environment: TargetEnvironment = {**latency["environment"], "target": context.target_key}
@@ -94,19 +100,25 @@ def repeats_of(context: TrialContext, first: ProcessFigures) -> Repeats:
     return Repeats([each for each in parsed if each.stage == "hardware"], known, first, context.shape)
 
 
-def _answer(context: TrialContext, engine: LoadedEngine, options: Mapping[str, float]) -> MeasureAnswer:
+def _loaded_and_measured(
+    context: TrialContext, built: BuiltEngines, options: Mapping[str, float]
+) -> tuple[LoadedEngine, MeasureAnswer]:
+    """In a fresh process, by one request: what needs the device alone is one turn."""
+    process = context.children.fresh_engine()
     answer = context.request(
-        engine.process,
+        process,
         verbs.MEASURE,
         {
+            "load": what_to_load(context, built),
             "inputs": str(context.files.measured_inputs),
             "options": options,
             "figures": [SHOWN, *sorted({FIGURES[name] for name in context.metrics_in_use if name in FIGURES})],
         },
-        timeout_seconds=context.limits.measure_seconds,
+        timeout_seconds=context.limits.load_seconds + context.limits.measure_seconds,
     )
-    record_alone(context, answer, options)
-    return answer
+    measured = answer["measured"]
+    record_alone(context, measured, options)
+    return record_load(context, process, built, answer["loaded"]), measured
 
 
 def _figures(context: TrialContext, answer: MeasureAnswer) -> ProcessFigures:
