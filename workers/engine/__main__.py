@@ -161,8 +161,10 @@ class Verbs:
         def measured(
             engine: Engine, inputs: Mapping[str, np.ndarray], shared: DeviceTurn | None, alone: DeviceTurn
         ) -> MeasurePromptAnswer:
-            found = measure(engine, inputs, options, figures=figures, shared=shared, alone=alone)
-            with RequestTurn(request, progress, "alone") as turn:
+            # What has the device already keeps it for the first tokens.
+            kept = None if shared is None else alone
+            found = measure(engine, inputs, options, figures=figures, shared=shared, alone=kept)
+            with alone as turn:
                 turn.give_way()
                 first = first_token_ms(engine, inputs, options)
             bounds = [first.low, first.high]

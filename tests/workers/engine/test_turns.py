@@ -51,6 +51,10 @@ class Weighed(Engine):
         self._note("time")
         return 1.0
 
+    def answer(self, prepared: None, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
+        self._note("answer")
+        return np.zeros((1, 3), np.float32)
+
     def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         self._note("run")
         return {}
@@ -133,6 +137,17 @@ def test_an_engine_is_loaded_and_measured_in_one_turn(bench: Bench) -> None:
     assert bench.device_is_free()
     bench.ask("run", inputs=str(bench.device.with_name("in.npz")), outputs=str(bench.device.with_name("out.npz")))
     assert bench.done[-1] == ("run", "shared"), "it stays loaded"
+
+
+def test_the_first_tokens_of_a_prompt_are_timed_in_the_same_turn(bench: Bench) -> None:
+    answer = bench.ask("measure_prompt", load=bench.to_load, **bench.to_measure)
+    assert answer["measured"]["time_to_first_token_ms"] > 0
+    assert bench.done.count(("answer", "alone")) == QUICK["min_runs"]
+    assert len(bench.turns_alone) == 1
+    bench.ask("measure_prompt", **bench.to_measure)
+    assert bench.done.count(("answer", "alone")) == 2 * QUICK["min_runs"]
+    assert len(bench.turns_alone) == 3
+    assert bench.device_is_free()
 
 
 def test_by_two_requests_it_takes_two_turns_and_warms_up_beside_others(bench: Bench) -> None:
