@@ -109,5 +109,5 @@ def test_texts_are_generated_at_each_shape(bench: Bench) -> None:
         assert 0 < metrics[f"decode_ms_per_token_p50@{name}"] <= metrics[f"decode_ms_per_token_p99@{name}"]
         assert metrics[f"prefill_ms_p50@{name}"] > 0
         assert metrics[f"memory_bytes@{name}"] > metrics[f"kv_cache_bytes@{name}"]
-    # Two sequences of 9 + 3 tokens and one of 5 + 3; the last token is read by nobody.
-    assert metrics["kv_cache_bytes@wide"] * 7 == metrics["kv_cache_bytes@short"] * 2 * 11
+    # Two sequences of 9 + 3 tokens and one of 5 + 3; the last token is read by nobody. Room is for a multiple of 8.
+    assert metrics["kv_cache_bytes@wide"] * 8 == metrics["kv_cache_bytes@short"] * 2 * 16

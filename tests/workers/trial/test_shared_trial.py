@@ -15,7 +15,7 @@ from workers.processes.children import Children
 TRAINING = {"steps": 20, "batch_size": 4, "eval_every": 10}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def children() -> Iterator[Children]:
     children = Children(threads=1, rank_devices=("", ""))
     yield children

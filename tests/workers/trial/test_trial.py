@@ -236,8 +236,8 @@ def test_the_same_trial_scores_the_same_in_a_new_process_that_yields_to_a_measur
     same = ("validation_loss", "reference_loss", "training_loss", "parameter_count", "weights_bytes")
     assert [first["metrics"][name] for name in same] == [again["metrics"][name] for name in same]
     said = [body["progress"] for verb, body in bench.scripted.calls if waits(verb, body)]
-    waiting = {"waiting_for": "its turn to train on this device", "wait_cause": "training_turn"}
-    assert said[0] == {"step": 0, "fraction": 0.0, **waiting}
+    turn = f"its turn to train on this device, which another worker (process {os.getppid()}) has"
+    assert said[0] == {"step": 0, "fraction": 0.0, "waiting_for": turn, "wait_cause": "training_turn"}
     assert first["measurements"]["training"]["paused_seconds"] == 0
     assert again["measurements"]["training"]["paused_seconds"] > 0
     assert first["measurements"]["environment"]["waited_seconds"] == 0
