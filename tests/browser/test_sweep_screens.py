@@ -54,7 +54,7 @@ def test_the_first_picture_has_content_and_a_point_says_its_parameters(page: Any
         if tip.count() and tip.is_visible():
             break
     playwright.expect(tip).to_contain_text("num_layers")
-    page.goto(f"{site.url}/sweeps/{site.database.write(_with_three_trials)}")
+    page.goto(f"{site.url}/sweeps/{site.database.write(lambda session: _with_trials(session, 3))}")
     settled(page)
     assert page.locator("#picture-tabs [aria-current]").inner_text() == "Parallel coordinates"
 
@@ -73,6 +73,20 @@ def test_every_picture_is_drawn(page: Any, wide: str) -> None:
     settled(page)
     assert page.locator("#sweep-analysis .bad").count() == 0
     assert "raised it last" in said["Hypervolume"]
+
+
+def test_no_scale_is_made_up_around_a_single_trial(page: Any, site: Site) -> None:
+    page.goto(f"{site.url}/sweeps/{site.database.write(lambda session: _with_trials(session, 1))}?picture=parallel")
+    settled(page)
+    lowest = page.evaluate(
+        """async () => {
+          const { getInstanceByDom } = await import(document.getElementById("pictures").dataset.echarts);
+          const chart = getInstanceByDom(document.querySelector("[data-picture=parallel]"));
+          return chart.getOption().parallelAxis.map((axis) => axis.min ?? 0);
+        }"""
+    )
+    assert len(lowest) >= 2
+    assert min(lowest) >= 0, "no time below zero"
 
 
 def test_a_slider_moves_the_star_without_a_reload(page: Any, wide: str, axe_script: str) -> None:
@@ -114,8 +128,10 @@ def test_sweeps_stand_beside_one_another_on_any_screen(page: Any, site: Site, ax
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
 
 
-def _with_three_trials(session: Session) -> str:
+def _with_trials(session: Session, count: int) -> str:
     sweep = add_sweep(session)
-    trials = [add_trial(session, sweep, n, {"latency_ms_p50": 1.0 + n, "validation_loss": 3.0 - n}) for n in range(3)]
+    trials = [
+        add_trial(session, sweep, n, {"latency_ms_p50": 0.1 + n, "validation_loss": 3.0 - n}) for n in range(count)
+    ]
     rank(session, sweep, trials)
     return sweep.id

@@ -420,7 +420,7 @@ class Tradeoff extends Picture {
       nameLocation: "middle",
       nameGap: side === "x" ? 28 : 48,
       nameTextStyle: { color: colours.quiet },
-      ...this.page.ticks(bounds, unit, isLog, 6, unit.size === 1 && values.every(Number.isInteger)),
+      ...this.page.ticks([low, high], unit, isLog, 6, unit.size === 1 && values.every(Number.isInteger)),
       axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, showMaxLabel: isLog ? false : null, formatter: (value) => tidy(value / unit.size) },
     };
   }
@@ -466,6 +466,7 @@ class Importance extends Picture {
   paint(data, colours) {
     const { objectives, trials, total, constant, resamples } = data;
     const parameters = this.order(objectives);
+    const isNarrow = this.element.clientWidth < 620;
     const metrics = Object.keys(objectives);
     this.element.style.height = `${48 + parameters.length * (12 + 13 * metrics.length)}px`;
     this.chart().resize();
@@ -480,8 +481,14 @@ class Importance extends Picture {
           axisPointer: { type: "shadow", shadowStyle: { color: colours.soft, opacity: 0.6 } },
           formatter: (rows) => card(rows[0].axisValue, [], [...rows].reverse().map((row) => [row.seriesName, this.words(data, metrics[row.seriesIndex], row.axisValue)])),
         },
-        xAxis: { ...axis(colours), type: "value", min: 0, axisLabel: { ...axis(colours).axisLabel, formatter: (value) => share(value) } },
-        yAxis: { ...axis(colours), type: "category", data: parameters, splitLine: { show: false }, axisLabel: { color: colours.ink, fontFamily: colours.mono, fontSize: 11.5 } },
+        xAxis: { ...axis(colours), type: "value", min: 0, axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, formatter: (value) => share(value) } },
+        yAxis: {
+          ...axis(colours),
+          type: "category",
+          data: parameters,
+          splitLine: { show: false },
+          axisLabel: { color: colours.ink, fontFamily: colours.mono, fontSize: isNarrow ? 10.5 : 11.5, ...(isNarrow && { width: 120, overflow: "break", lineHeight: 12 }) },
+        },
         series: metrics.map((name, index) => ({
           type: "bar",
           name: this.page.label(name),
@@ -791,18 +798,22 @@ class Parallel extends Picture {
     const given = [...new Set(values.filter((value) => value !== null))];
     const areNumbers = given.every((value) => typeof value === "number");
     const areChoices = given.length <= FEW_VALUES && !this.page.goal(name) && given.every(Number.isInteger);
+    if (areNumbers && given.length < 2 && !areChoices) {
+      // A scale around one value would be invented: below 0, for most metrics.
+      const text = this.page.value(name, given[0]);
+      return { scale: { type: "category", data: [text], axisLabel: label }, at: (value) => (value === null ? null : text) };
+    }
     if (!areNumbers || areChoices) {
       const sorted = areNumbers ? given.sort((a, b) => a - b) : given.map(String).sort();
       const scale = { type: "category", data: sorted.map(String), axisLabel: { ...label, formatter: (text) => short(text) } };
       return { scale, at: (value) => (value === null ? null : String(value)) };
     }
     const [low, high] = [Math.min(...given), Math.max(...given)];
-    const isLog = high > low && this.page.isLog(name, low, high);
+    const isLog = this.page.isLog(name, low, high);
     const unit = this.page.unit(name, given);
-    const bounds = high > low ? [low, high] : [low - 1, high + 1];
     const scale = {
       type: isLog ? "log" : "value",
-      ...this.page.ticks(bounds, unit, isLog, 6, unit.size === 1 && given.every(Number.isInteger)),
+      ...this.page.ticks([low, high], unit, isLog, 6, unit.size === 1 && given.every(Number.isInteger)),
       inverse: this.page.goal(name) === "minimize",
       axisLabel: { ...label, hideOverlap: true, formatter: (value) => `${tidy(value / unit.size)}${unit.size === 1 ? "" : ` ${unit.text}`}` },
     };
