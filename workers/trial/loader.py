@@ -4,12 +4,14 @@ Stands alone: numpy and the engine's runtime, no service, no PyTorch. It lies be
 
     python run.py [FOLDER]
 
-prints one line of JSON: what is measured here, and what the sweep reported. Where a package is missing it says which.
+prints one line of JSON: what is measured here, and what the sweep reported. Without FOLDER it runs what it lies beside.
+Where a package is missing it says which.
 An engine of TensorRT runs by `workers.engine` of Layersweep's checkout, which must be on PYTHONPATH then.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -32,11 +34,13 @@ NOT_INPUTS = ("targets", "weights")
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
+    parser = argparse.ArgumentParser(prog="run.py", description="Measure and score the engine of a downloaded trial.")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path(__file__).resolve().parent, help="left out: where run.py lies"
+    )
+    folder = parser.parse_args().folder
     if not (folder / "configuration.json").is_file():
-        sys.exit(
-            "usage: python run.py [FOLDER]: measures and scores the engine of a downloaded trial, here unless named"
-        )
+        parser.error(f"{folder} is no folder of a downloaded trial: it has no configuration.json")
     described = json.loads((folder / "configuration.json").read_text())
     if found := missing_runtime(described):
         sys.exit(found)

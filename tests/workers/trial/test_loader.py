@@ -36,3 +36,19 @@ def test_a_python_without_the_runtime_is_told_which_version(tmp_path: Path, monk
     assert "runs by Layersweep's checkout" in (loader.missing_runtime({**described, "runtime": "tensorrt"}) or "")
     monkeypatch.undo()
     assert loader.missing_runtime(described) is None
+
+
+def test_it_runs_what_it_lies_beside_and_says_which_folder_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loader, "__file__", str(tmp_path / "run.py"))
+    monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / "elsewhere")])
+    with pytest.raises(SystemExit, match="2"):
+        loader.main()
+    assert f"{tmp_path / 'elsewhere'} is no folder of a downloaded trial" in capsys.readouterr().err
+    described = {"runtime": "onnxruntime", "environment": {}, "metrics": {}}
+    (tmp_path / "configuration.json").write_text(json.dumps(described))
+    monkeypatch.setattr(loader, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    with pytest.raises(SystemExit, match="has no onnxruntime"):
+        loader.main()
