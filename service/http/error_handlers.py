@@ -15,6 +15,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from layers.space.document_fields import TITLE_PATTERN
 from layersweep.json_values import JsonObject
 from service.common import schemas
 from service.common.storable import UnstorableError
@@ -30,6 +31,7 @@ from service.errors import (
     UnprocessableError,
     UnsupportedMediaTypeError,
 )
+from service.sweeps.schemas import TAG_PATTERN
 
 MEDIA_TYPE = "application/problem+json"
 SHOWN = 200
@@ -86,7 +88,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         problems = _problems(error.errors())
-        detail = "; ".join(f"{problem.pointer}: {problem.detail}" for problem in problems[:3])
+        detail = "; ".join(": ".join(filter(None, (each.pointer, each.detail))) for each in problems[:3])
         return respond(UnprocessableError(detail, problems=problems), request.url.path)
 
     @app.exception_handler(HTTPException)
@@ -164,13 +166,33 @@ def _problems(errors: Sequence[Any]) -> list[Problem]:
         if error["type"] == "json_invalid":
             reason = error.get("ctx", {}).get("error", "")
             problems.append(Problem("", f"the body is not JSON: {reason} at character {path[0]}", "send valid JSON"))
+        elif error["type"] == "missing" and (place, path) == ("body", []):
+            problems.append(Problem("", "the request has no body", "send one, as application/json"))
         else:
             where = "" if place == "body" else f"{place}: "
-            detail = f"{where}{cause if isinstance(cause, ValueError) else error['msg']}"
+            detail = f"{where}{cause if isinstance(cause, ValueError) else _words(error)}"
             problems.append(Problem(pointer, detail, _remedy(error["type"], error.get("ctx", {}))))
     return problems
 
 
+def _words(error: Mapping[str, Any]) -> str:
+    """What is wrong, where the library's own words say it in its terms."""
+    match error["type"]:
+        case "missing":
+            return "it is missing"
+        case "extra_forbidden":
+            return "there is no such field"
+        case "string_pattern_mismatch":
+            return f"{str(error['input'])[:SHOWN]!r} has another form"
+        case _:
+            return error["msg"]
+
+
+_FORMS: Mapping[str, str] = {
+    TAG_PATTERN: "1 to 32 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+    TITLE_PATTERN: "a text of one line that is not blank",
+}
+"""Patterns in words."""
 _REMEDIES: Mapping[str, str] = {
     "missing": "add it",
     "extra_forbidden": "leave it out",
@@ -182,7 +204,6 @@ _REMEDIES: Mapping[str, str] = {
     "string_too_long": "at most {max_length} characters",
     "too_short": "at least {min_length}",
     "too_long": "at most {max_length}",
-    "string_pattern_mismatch": "a text of the form {pattern}",
     "literal_error": "one of {expected}",
     "enum": "one of {expected}",
     "finite_number": "a finite number",
@@ -201,6 +222,8 @@ _ELSE = "what is accepted stands in /openapi.json"
 
 def _remedy(kind: str, context: Mapping[str, Any]) -> str:
     """What to try, as far as the kind of an error tells it."""
+    if kind == "string_pattern_mismatch":
+        return _FORMS.get(context["pattern"], f"a text of the form {context['pattern']}")
     if kind in _REMEDIES:
         return _REMEDIES[kind].format_map(context)
     return _KINDS.get(re.sub("_(type|parsing|from_float|parsing_size)$", "", kind), _ELSE)

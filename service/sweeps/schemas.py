@@ -245,7 +245,8 @@ class BudgetExtension(Request):
     failures: Integer = Field(default=0, ge=0, le=BUDGET["failures"][2])
 
 
-Tag = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,31}$")]
+TAG_PATTERN = "^[a-z0-9][a-z0-9._-]{0,31}$"
+Tag = Annotated[str, Field(pattern=TAG_PATTERN)]
 
 
 class Annotations(Request):

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from service.routes.sweeps import EXAMPLE
+
 SCOPES = "'read', 'submit', 'work' or 'admin'"
 
 
@@ -23,14 +25,25 @@ SCOPES = "'read', 'submit', 'work' or 'admin'"
         ("/v1/projects", {"name": 3}, "/name", "a text"),
         ("/v1/projects", {"name": "x", "colour": "red"}, "/colour", "leave it out"),
         ("/v1/projects", [], "", "a mapping"),
+        ("/v1/sweeps/x:extend", b"", "", "send one, as application/json"),
         ("/v1/tokens", {"name": "x", "scopes": ["reads"]}, "/scopes/0", f"one of {SCOPES}"),
         ("/v1/tokens", {"name": "x", "scopes": []}, "/scopes", "at least 1"),
         ("/v1/tokens", {"name": "x", "scopes": ["read"], "expires_in_days": 0}, "/expires_in_days", "more than 0"),
     ],
 )
 def test_every_refusal_has_a_remedy(client: TestClient, path: str, body: Any, pointer: str, remedy: str) -> None:
-    answer = client.get(path) if body is None else client.post(path, json=body)
+    sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+    answer = client.get(path) if body is None else client.post(path, **sent)
     assert answer.status_code == 422, answer.text
     (problem,) = answer.json()["errors"]
     assert (problem["pointer"], problem["detail"] != "") == (pointer, True)
     assert problem["remedy"].startswith(remedy)
+    assert not answer.json()["detail"].startswith(":")
+
+
+def test_what_a_tag_may_be_is_said_in_words(client: TestClient) -> None:
+    sweep = client.post("/v1/sweeps", json=EXAMPLE).json()["id"]
+    answer = client.patch(f"/v1/sweeps/{sweep}", json={"tags": ["paper", "latency budget"]})
+    detail = "'latency budget' has another form"
+    remedy = "1 to 32 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
+    assert answer.json()["errors"] == [{"pointer": "/tags/1", "detail": detail, "remedy": remedy}]
