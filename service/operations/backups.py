@@ -89,7 +89,8 @@ def back_up(settings: Settings, archive: Path) -> Backup:
     part = archive.with_name(f".{archive.name}.{os.getpid()}.part")
     try:
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
+        # Hidden, so that it is no part of a backup that is written into the data folder.
+        with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".backup-") as folder:
             snapshot = Path(folder) / DATABASE
             _snapshot(database, snapshot)
             backup = _write(part, snapshot, settings.data_dir, _to_keep(settings.data_dir, database))
@@ -242,9 +243,12 @@ def _unpack(archive: Path, folder: Path) -> Manifest:
 
 
 def _verify(manifest: Manifest, folder: Path) -> None:
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if not path.is_file() or _described(path) != entry:
+    """Raise BackupError where the unpacked files are others than the manifest lists, or more, or fewer."""
+    listed = manifest["files"]
+    found = {path.relative_to(folder).as_posix(): path for path in _files_below(folder)}
+    del found[MANIFEST]
+    for name in sorted({DATABASE, *found, *listed}):
+        if name not in found or _described(found[name]) != listed.get(name):
             raise BackupError(f"the backup is damaged: {name} is not what its manifest says. Take another backup")
 
 

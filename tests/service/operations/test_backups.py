@@ -156,6 +156,25 @@ def test_a_damaged_backup_is_refused_and_leaves_nothing(installation: Settings, 
         assert list(settings.data_dir.iterdir()) == []
 
 
+def test_what_the_manifest_does_not_list_is_refused(installation: Settings, tmp_path: Path) -> None:
+    archive, settings = tmp_path / "backup.tar.gz", elsewhere(tmp_path)
+    backups.back_up(installation, archive)
+    with tarfile.open(archive) as whole:
+        manifest = json.load(whole.extractfile("manifest.json"))
+    name = next(each for each in manifest["files"] if each.startswith("files/"))
+    for left_out in (name, "layersweep.db"):
+        files = {each: entry for each, entry in manifest["files"].items() if each != left_out}
+        other = rewritten(archive, {"manifest.json": json.dumps(manifest | {"files": files}).encode()})
+        with pytest.raises(backups.BackupError, match="is damaged"):
+            backups.restore(other, settings)
+        assert list(settings.data_dir.iterdir()) == []
+
+
+def test_a_backup_in_the_data_folder_does_not_hold_itself(installation: Settings, tmp_path: Path) -> None:
+    elsewhere = backups.back_up(installation, tmp_path / "backup.tar.gz")
+    assert backups.back_up(installation, installation.data_dir / "backup.tar.gz") == elsewhere
+
+
 def test_a_path_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "hostile.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
