@@ -40,6 +40,22 @@ MOST_CORNERS = 6
 
 
 @dataclass(frozen=True, slots=True)
+class MetricLimit:
+    """A constraint on one metric alone: its violation is `slope * (metric - value)`."""
+
+    metric: str
+    value: float
+    """The limit, in the metric's unit."""
+    slope: float
+    """Positive where the metric has to stay below the limit, negative where above it."""
+
+    @property
+    def is_in_unit(self) -> bool:
+        """Whether a violation of the constraint is in the metric's unit, too."""
+        return abs(self.slope) == 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Constraint:
     """One comparison, such as `latency_ms_p99 <= 2.0`. `stage`, by the latest metric in it: when it can be judged."""
 
@@ -103,6 +119,20 @@ class Constraint:
         if self._strict and excess == 0:
             excess = math.ulp(max(abs(smaller), 1e-300))
         return max(min(excess, 1e308), -1e308)
+
+    def metric_limit(self) -> MetricLimit | None:
+        """The constraint as a limit on one metric; None where it names more, or is not linear in it."""
+        names = self.expression.names
+        if len(names) != 1 or not is_metric(names[0]):
+            return None
+        found = [self.violation({names[0]: value}) for value in (0.0, 1.0, 2.0)]
+        at_0, at_1, at_2 = (math.nan if value is None else value for value in found)
+        slope = at_1 - at_0
+        if math.isclose(abs(slope), 1.0, rel_tol=1e-6):
+            slope = math.copysign(1.0, slope)
+        if not slope or not math.isclose(at_2 - at_1, slope, rel_tol=1e-6):
+            return None
+        return MetricLimit(names[0], 0.0 - at_0 / slope, slope)
 
     def verdict(self, values: Mapping[str, Scalar], intervals: Mapping[str, Bounds]) -> Verdict | None:
         """Whether it is kept wherever its metrics lie within their intervals; None as of `violation`.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from layers.expressions.constraints import Constraint, parse_constraint
+from layers.expressions.constraints import parse_constraint
 from layers.metrics import Goal, is_metric
 from layers.parameter import Scalar
 from service.common import formatting
@@ -43,7 +43,9 @@ def slacks(constraints: Sequence[str], setting: Setting, row: Row) -> list[Const
         violation = constraint.violation(setting.values)
         if violation is None:
             continue
-        metric, limit = _limit(constraint, setting.values, violation)
+        names, of_metric = constraint.expression.names, constraint.metric_limit()
+        metric = names[0] if len(names) == 1 and is_metric(names[0]) else None
+        limit = of_metric.value if of_metric is not None and of_metric.is_in_unit else None
         slack = -violation
         found.append(
             ConstraintSlack(
@@ -58,23 +60,6 @@ def slacks(constraints: Sequence[str], setting: Setting, row: Row) -> list[Const
             )
         )
     return found
-
-
-def _limit(constraint: Constraint, values: Mapping[str, Scalar], violation: float) -> tuple[str | None, float | None]:
-    """The metric and its limit, where the constraint is `metric <= number`; else what of the two can be said."""
-    names = constraint.expression.names
-    if len(names) != 1 or not is_metric(names[0]):
-        return None, None
-    metric, value = names[0], float(values[names[0]])
-    moved = constraint.violation({metric: value + 1.0})
-    if moved is None:
-        return metric, None
-    slope = moved - violation
-    if math.isclose(slope, 1.0, rel_tol=1e-6):
-        return metric, value - violation
-    if math.isclose(slope, -1.0, rel_tol=1e-6):
-        return metric, value + violation
-    return metric, None
 
 
 def _tighter(text: str, metric: str | None, setting: Setting, row: Row) -> LimitStep:

@@ -12,8 +12,7 @@ from statistics import median
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from layers.expressions.constraints import Constraint, parse_constraint
-from layers.metrics import is_metric
+from layers.expressions.constraints import Constraint, MetricLimit, parse_constraint
 from service.common import formatting
 from service.common.noise import StoredNoise
 from service.common.states import TrialState
@@ -54,7 +53,7 @@ class _Judged:
 
 @dataclass(frozen=True)
 class _Limit:
-    """A constraint as a limit on one metric, where it is one."""
+    """A constraint, and the limit on one metric that it is, where it is one."""
 
     constraint: Constraint
 
@@ -63,60 +62,47 @@ class _Limit:
         return self.constraint.text
 
     @cached_property
-    def _line(self) -> tuple[str, float, float] | None:
-        """Metric, slope (1 or -1) and value at 0 of its violation; None where it is no line in one metric."""
-        names = self.constraint.expression.names
-        if len(names) != 1 or not is_metric(names[0]):
-            return None
-        found = [self.constraint.violation({names[0]: value}) for value in (0.0, 1.0, 2.0)]
-        at_0, at_1, at_2 = (math.nan if value is None else value for value in found)
-        slope = at_1 - at_0
-        if not math.isclose(abs(slope), 1.0, rel_tol=1e-6) or not math.isclose(at_2 - at_1, slope, rel_tol=1e-6):
-            return None
-        return names[0], math.copysign(1.0, slope), at_0
-
-    @property
-    def value(self) -> float | None:
-        """The limit, in the metric's unit."""
-        return None if self._line is None else -self._line[1] * self._line[2]
+    def of_metric(self) -> MetricLimit | None:
+        """None, too, where its violations are not in the metric's unit."""
+        limit = self.constraint.metric_limit()
+        return limit if limit is not None and limit.is_in_unit else None
 
     def amount(self, by: float) -> str:
         """How much a violation is, in the metric's unit where it has one; else a bare number."""
-        return formatting.number(by) if self._line is None else formatting.metric(self._line[0], by)
+        return formatting.number(by) if self.of_metric is None else formatting.metric(self.of_metric.metric, by)
 
     def miss(self, trial: _Judged) -> float:
         """By how much it has to be loosened until the trial is certain to keep it, its noise included."""
         measured = max(0.0, trial.violations.get(self.text, 0.0))
-        if self._line is None:
+        if self.of_metric is None:
             return math.inf if trial.is_undecided(self.text) else measured
         end = self._end(trial)
-        return measured if end is None else max(measured, self._line[2] + self._line[1] * end)
+        return measured if end is None else max(measured, self.of_metric.slope * (end - self.of_metric.value))
 
     def reach(self, trial: _Judged) -> str | None:
         """`the interval of trial 6 reaches to 0.1218 ms`, where its noise is what it misses the limit by."""
         end = self._end(trial)
-        if self._line is None or end is None or self.miss(trial) <= trial.violations[self.text]:
+        if self.of_metric is None or end is None or self.miss(trial) <= trial.violations[self.text]:
             return None
-        return f"the interval of trial {trial.number} reaches to {formatting.metric(self._line[0], end)}"
+        return f"the interval of trial {trial.number} reaches to {formatting.metric(self.of_metric.metric, end)}"
 
     def _end(self, trial: _Judged) -> float | None:
         """The end of the metric's interval that lies nearest to breaking it, or farthest beyond; None where it is known
         well enough, or was not measured."""
-        if self._line is None or self.text not in trial.violations:
+        if self.of_metric is None or self.text not in trial.violations:
             return None
-        metric, slope, _ = self._line
-        figure = trial.noise["figures"].get(metric)
+        figure = trial.noise["figures"].get(self.of_metric.metric)
         if figure is None or figure["known"]:
             return None
-        return figure["high"] if slope > 0 else figure["low"]
+        return figure["high"] if self.of_metric.slope > 0 else figure["low"]
 
     def loosened(self, by: float) -> LoosenedConstraint:
         """It, so that a violation of `by` is allowed."""
-        if self._line is None or self.value is None:
+        if self.of_metric is None:
             allow = f"{self.text}, loosened by {formatting.number(by)}"
             return LoosenedConstraint(constraint=self.text, by=by, limit=None, allow=allow)
-        metric, slope, _ = self._line
-        limit = _rounded(self.value + slope * by, up=slope > 0)
+        metric, slope = self.of_metric.metric, self.of_metric.slope
+        limit = _rounded(self.of_metric.value + slope * by, up=slope > 0)
         allow = f"{metric} {'<=' if slope > 0 else '>='} {_written(limit)}"
         return LoosenedConstraint(constraint=self.text, by=by, limit=limit, allow=allow)
 
@@ -224,8 +210,8 @@ def _is_unknown(limit: _Limit, trial: _Judged) -> bool:
 
 def _scale(limit: _Limit, judged: Sequence[_Judged]) -> float:
     """What a violation of it is weighed by against those of others: its limit, or its usual violation."""
-    if limit.value:
-        return abs(limit.value)
+    if limit.of_metric is not None and limit.of_metric.value:
+        return abs(limit.of_metric.value)
     misses = [miss for trial in judged if 0 < (miss := trial.miss(limit.text)) < UNREACHABLE]
     return median(misses) if misses else 1.0
 

@@ -127,12 +127,9 @@ def _goal(sweep: Sweep, name: str) -> Goal:
 
 def _limits(sweep: Sweep, metrics: Sequence[str]) -> list[result_schemas.Limit]:
     """Where a constraint on one of these metrics alone lies, if it is linear in it."""
-    limits: list[result_schemas.Limit] = []
-    for text in sweep.document.get("constraints", []):
-        constraint = parse_constraint(text)
-        if len(constraint.expression.names) == 1 and (name := constraint.metrics[0]) in metrics:
-            at_0, at_1, at_2 = (constraint.violation({name: value}) or 0.0 for value in (0.0, 1.0, 2.0))
-            slope = at_1 - at_0
-            if slope and np.isclose(at_2 - at_1, slope):
-                limits.append(result_schemas.Limit(constraint=text, metric=name, value=-at_0 / slope))
-    return limits
+    found = ((text, parse_constraint(text).metric_limit()) for text in sweep.document.get("constraints", []))
+    return [
+        result_schemas.Limit(constraint=text, metric=limit.metric, value=limit.value)
+        for text, limit in found
+        if limit is not None and limit.metric in metrics
+    ]

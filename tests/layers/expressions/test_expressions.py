@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layers.expressions.compiler import EvaluationError, Expression, ExpressionError, MissingNameError, parse
-from layers.expressions.constraints import parse_constraint
+from layers.expressions.constraints import MetricLimit, parse_constraint
 
 VALUES = {
     "hidden_size": 384,
@@ -339,6 +339,23 @@ def test_a_strict_constraint_is_broken_at_its_bound() -> None:
     violation = parse_constraint("latency_ms_p99 < 2.0").violation({"latency_ms_p99": 2.0})
     assert violation is not None
     assert violation > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("latency_ms_p99 <= 2", MetricLimit("latency_ms_p99", 2.0, 1.0)),
+        ("latency_ms_p99 < 1", MetricLimit("latency_ms_p99", 1.0, 1.0)),
+        ("0.5 <= accuracy", MetricLimit("accuracy", 0.5, -1.0)),
+        ("generalization_gap <= 0", MetricLimit("generalization_gap", 0.0, 1.0)),
+        ("2 * latency_ms_p99 <= 3", MetricLimit("latency_ms_p99", 1.5, 2.0)),
+        ("1 / latency_ms_p99 >= 2", None),
+        ("latency_ms_p99 <= hidden_size / 64", None),
+        ("latency_ms_p99 <= 2 * latency_ms_p50", None),
+    ],
+)
+def test_a_constraint_that_is_linear_in_one_metric_is_a_limit_on_it(text: str, limit: MetricLimit | None) -> None:
+    assert parse_constraint(text).metric_limit() == limit
 
 
 def test_a_constraint_whose_names_are_not_all_known_is_not_judged() -> None:
