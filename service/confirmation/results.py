@@ -50,6 +50,8 @@ def to_schema(session: Session, row: Row, recommended: str | None) -> Confirmati
     optimisms = [each.optimism_nats for each in candidates if each.optimism_nats is not None]
     optimism = sum(optimisms) / len(optimisms) if optimisms else None
     spread = pooled_spread([[run.validation_loss for run in each] for each in runs.values()])
+    missing = _unconfirmed(session, recommended, row)
+    unconfirmed = _says_of_unconfirmed(missing, candidates, best, is_going=child.state in GOING_SWEEPS)
     return Confirmation(
         id=child.id,
         sweep=parent.id,
@@ -61,12 +63,7 @@ def to_schema(session: Session, row: Row, recommended: str | None) -> Confirmati
         best=None if best is None else best.trial.number,
         optimism_nats=optimism,
         seed_spread_nats=spread,
-        says=[
-            *_says_of_unconfirmed(
-                _unconfirmed(session, recommended, row), candidates, best, is_going=child.state in GOING_SWEEPS
-            ),
-            *_says(candidates, best, optimism, runs),
-        ],
+        says=[*unconfirmed, *_says(candidates, best, optimism, runs, names_best=not unconfirmed)],
         method=METHOD,
         created_at=child.created_at,
         ended_at=child.ended_at,
@@ -211,7 +208,10 @@ def _says(
     best: ConfirmedTrial | None,
     optimism: float | None,
     runs: Mapping[str, Sequence[ScoredTraining]],
+    *,
+    names_best: bool,
 ) -> list[str]:
+    """What the candidates say together; which is best alone where `names_best`: a sentence before may have said it."""
     says: list[str] = []
     first = candidates[0] if candidates else None
     if optimism is not None:
@@ -219,7 +219,8 @@ def _says(
     if first is None or best is None or first.test is None:
         return says
     if best.trial.trial == first.trial.trial:
-        says.append(f"trial {first.trial.number} has the lowest mean test loss of the candidates")
+        if names_best and len(candidates) > 1:
+            says.append(f"trial {first.trial.number} has the lowest mean test loss of the candidates")
         return says
     between = statistics.difference(runs[first.trial.trial], runs[best.trial.trial])
     width = 2 * (between.standard_error or 0.0)
