@@ -52,7 +52,7 @@ def render(
                 metrics.remove(spare)
         table = _narrow(rows, metrics, parameters, recommended, console.width)
     pairs = shared_models.table(rows)
-    return Group(table, *([] if pairs is None else [pairs]), _legend(rows, recommended))
+    return Group(table, *([] if pairs is None else [pairs]), _legend(rows, recommended), *_failures(rows))
 
 
 def shown_metrics(rows: Sequence[LeaderboardRow], objectives: Iterable[Objective]) -> list[str]:
@@ -188,6 +188,18 @@ def _folded(name: str) -> str:
 
 def _width(table: Table, console: Console) -> int:
     return console.measure(table, options=console.options.update(max_width=10_000)).maximum
+
+
+def _failures(rows: Sequence[LeaderboardRow]) -> list[Text]:
+    """Why trials failed, a line for each reason: most often all have the same."""
+    numbers: dict[str, list[str]] = {}
+    for row in rows:
+        if row["state"] == "failed" and row["reason"]:
+            numbers.setdefault(row["reason"].splitlines()[0], []).append(str(row["number"]))
+    return [
+        Text(f"{'Trial' if len(failed) == 1 else 'Trials'} {', '.join(failed)} failed: {reason}", style="yellow")
+        for reason, failed in numbers.items()
+    ]
 
 
 def _legend(rows: Sequence[LeaderboardRow], recommended: str | None) -> Text:

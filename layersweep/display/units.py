@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -17,6 +18,9 @@ PLAIN = ((1.0, ""),)
 
 ROUNDING_NATS = 1e-6
 """What float32 leaves of a loss of some nats: a gap below it is none."""
+
+_HASH = re.compile(r"(@[0-9a-f]{12})[0-9a-f]{52}$")
+"""Of what a parameter names, as checkpoint:NAME@HASH: its first digits tell it from others."""
 
 _COUNTED = ("parameter_count", "flops")
 _SUFFIXES = {"_bytes": "B", "_seconds": "s", "_per_s": "1/s", "loss": "nats", "loss_stderr": "nats", "_gap": "nats"}
@@ -188,7 +192,7 @@ def value(given: object) -> str:
     if isinstance(given, bool):
         return "true" if given else "false"
     if not isinstance(given, float):
-        return str(given)
+        return _HASH.sub(r"\1…", str(given))
     text = number(given)
     return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 

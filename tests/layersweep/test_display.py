@@ -37,6 +37,14 @@ def test_the_table_has_varied_parameters_only_and_marks_the_front(width: int) ->
     assert max(map(len, shown.splitlines())) <= width
 
 
+def test_a_table_says_once_why_trials_failed() -> None:
+    failed = {"state": "failed", "rank": None, "on_front": False, "feasible": None, "metrics": {}}
+    rows = [row(0), *(row(number, **failed, reason="out of memory\nat length") for number in (1, 2))]
+    rows.append(row(3, **failed, reason="it hung"))
+    assert text(rows, 100).endswith("Trials 1, 2 failed: out of memory\nTrial 3 failed: it hung\n")
+    assert "failed:" not in text([row(0)], 100)
+
+
 def test_many_parameters_go_below_the_rows_where_the_terminal_is_narrow() -> None:
     rows = [
         row(number, parameters={f"section.parameter_{index}": number * 10 + index for index in range(12)})

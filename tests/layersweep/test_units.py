@@ -136,6 +136,7 @@ def test_no_share_is_rounded_to_nothing_or_to_all(value: float, shown: str) -> N
         (0.000012344, "1.234e-5"),
         (10000.0, "10000"),
         (10001.0, "10001"),
+        (f"checkpoint:mine@{'0123456789ab' * 5}0123", "checkpoint:mine@0123456789ab…"),
     ],
 )
 def test_values_of_parameters_are_as_documents_write_them(value: object, shown: str) -> None:
